@@ -1,0 +1,139 @@
+"""Cutting one site's rows into train, validation and test, or into folds: stratified, grouped, from the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from v6_algorithm.errors import DataError
+from v6_algorithm.experiment import PARTS, Given, KFold, Ratio
+
+Array = np.ndarray
+_PART_NAMES = {
+    "train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "test": 2, "testing": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Row numbers of the three parts, each an ascending (n,) int64 array."""
+
+    train: Array
+    validation: Array
+    test: Array
+
+    def __getitem__(self, part: str) -> Array:
+        return {"train": self.train, "validation": self.validation, "test": self.test}[part]
+
+
+def make_folds(
+    split: Ratio | KFold | Given,
+    rows: int,
+    generator: np.random.Generator,
+    *,
+    labels: Array | None = None,
+    groups: Array | None = None,
+    given: Sequence[object] | None = None,
+) -> list[Fold]:
+    """Cut `rows` rows.
+
+    Parameters
+    ----------
+    split
+        The experiment's `split` section; one fold for ``ratio`` and ``given``.
+    rows
+        Number of rows.
+    generator
+        The only source of randomness.
+    labels
+        (rows,) int class of each row, for stratification; None: not stratified.
+    groups
+        (rows,) int group of each row; no group is in two parts.
+    given
+        (rows,) part names, for ``given``.
+
+    Raises
+    ------
+    DataError
+        When there are too few rows or groups, a part name is unknown, or no row is left to train on.
+    """
+    if isinstance(split, Given):
+        folds = [_given(given or [])]
+    else:
+        kfold = isinstance(split, KFold)
+        shares = np.full(split.folds, 1 / split.folds) if isinstance(split, KFold) else _shares(split)
+        strata = labels if split.stratify and labels is not None else np.zeros(rows, dtype=np.int64)
+        units = rows if groups is None else len(np.unique(groups))
+        if units < (len(shares) if kfold else 1):
+            raise DataError(f"{len(shares)} folds need at least {len(shares)} {'rows' if groups is None else 'groups'}")
+        part = _deal(strata, shares, generator) if groups is None else _deal_groups(strata, groups, shares, generator)
+        if kfold:
+            k = len(shares)
+            folds = [_fold(np.where(part == i, 2, np.where(part == (i + 1) % k, 1, 0))) for i in range(k)]
+        else:
+            folds = [_fold(part)]
+    for fold in folds:
+        if not len(fold.train):
+            raise DataError("no row is left in the training part")
+        if groups is not None:
+            _check_groups(fold, groups)
+    return folds
+
+
+def _shares(split: Ratio) -> Array:
+    return np.array([split.train, split.validation, split.test])
+
+
+def _fold(part: Array) -> Fold:
+    return Fold(*(np.flatnonzero(part == number) for number in range(len(PARTS))))
+
+
+def _given(given: Sequence[object]) -> Fold:
+    numbers = [_PART_NAMES.get(str(name).strip().lower()) for name in given]
+    if None in numbers:
+        raise DataError(f"data.split_column holds other values than its allowed ones: {', '.join(_PART_NAMES)}")
+    return _fold(np.asarray(numbers))
+
+
+def _deal(strata: Array, shares: Array, generator: np.random.Generator) -> Array:
+    """Deal rows like cards: sorted by class, shuffled within it, always to the part that is furthest behind.
+
+    Every part gets its share of the rows, and of each class, to within about one row.
+    """
+    order = np.lexsort((generator.permutation(len(strata)), strata))
+    part = np.empty(len(strata), dtype=np.int64)
+    # Which of the equally entitled parts comes first is drawn, or the first would always get the larger share.
+    entitled = generator.permutation(len(shares))
+    dealt = np.zeros(len(shares))
+    for number, row in enumerate(order, start=1):
+        behind = shares * number - dealt
+        chosen = entitled[np.argmax(behind[entitled])]
+        part[row] = chosen
+        dealt[chosen] += 1
+    return part
+
+
+def _deal_groups(strata: Array, groups: Array, shares: Array, generator: np.random.Generator) -> Array:
+    """Deal whole groups, the largest first, each to the part that it brings nearest to its share of every class."""
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    classes = np.unique(strata, return_inverse=True)[1]
+    table = np.zeros((len(sizes), classes.max() + 1))
+    np.add.at(table, (group, classes), 1)
+    wanted = shares[:, None] * table.sum(axis=0)
+    dealt = np.zeros_like(wanted)
+    part_of_group = np.empty(len(sizes), dtype=np.int64)
+    for number in np.lexsort((generator.permutation(len(sizes)), -sizes)):
+        # How much the squared distance to the wanted counts falls, for each part that may take this group.
+        gain = ((wanted - dealt) ** 2 - (wanted - dealt - table[number]) ** 2).sum(axis=1)
+        chosen = int(np.argmax(np.where(shares > 0, gain, -np.inf)))
+        part_of_group[number] = chosen
+        dealt[chosen] += table[number]
+    return part_of_group[group]
+
+
+def _check_groups(fold: Fold, groups: Array) -> None:
+    members = [set(groups[fold[part]].tolist()) for part in PARTS]
+    if (members[0] & members[1]) | (members[0] & members[2]) | (members[1] & members[2]):
+        raise DataError("data.group: a group has rows in two parts of the given split; each must be in one part")

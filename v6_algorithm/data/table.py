@@ -1,0 +1,263 @@
+"""One site's table as the model sees it: described, checked, encoded, split and prepared.
+
+`describe` tells the federation what columns there are; `TableData` is what training and evaluation index into.
+In a centralised run one `TableData` holds several hospitals (its members), each split as it would be at home.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from v6_algorithm import seeding
+from v6_algorithm.data.splits import Fold, make_folds
+from v6_algorithm.errors import DataError
+from v6_algorithm.experiment import PARTS, Data, Experiment, parse_condition
+from v6_algorithm.preparation import Setup
+from v6_algorithm.preparation.columns import Label
+from v6_algorithm.preparation.statistics import site_scaling
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = np.ndarray
+# More labels than this are no classes, and more categories no category but an identifier.
+_MOST_CLASSES = 200
+_MOST_CATEGORIES = 100
+
+
+@dataclass
+class TableData:
+    """Rows of one site.
+
+    Attributes
+    ----------
+    values
+        (rows, features) raw numeric features, NaN where missing.
+    one_hot
+        (rows, categories) 0/1 inputs that are neither filled nor scaled.
+    target
+        (rows,) int64 class numbers, or floats of the training dtype.
+    member
+        (rows,) index into `members`, the hospital each row is from.
+    folds
+        Row numbers of the parts, one `Fold` a fold.
+    """
+
+    values: Array
+    one_hot: Array
+    target: Array
+    member: Array
+    members: list[str]
+    folds: list[Fold]
+
+    def training_values(self) -> list[Array]:
+        """Return the raw features of the training rows of each fold, which is all that statistics may see."""
+        return [self.values[fold.train] for fold in self.folds]
+
+    def inputs(self, setup: Setup, data: Data, fold: int) -> Array:
+        """Return (rows, inputs) filled and scaled inputs of one fold."""
+        if setup.preparation is None:
+            raise DataError("the request carries no preparation")
+        preparation = setup.preparation
+        if data.scaling.scope == "site" and data.scaling.kind != "none":
+            preparation = site_scaling(data.scaling.kind, self.training_values(), preparation)
+        return np.concatenate([preparation.apply(self.values, fold), self.one_hot], axis=1)
+
+    def counts(self) -> list[dict[str, dict[str, int]]]:
+        """Return rows for each fold, member and part."""
+        return [
+            {
+                name: {part: int((self.member[fold[part]] == number).sum()) for part in PARTS}
+                for number, name in enumerate(self.members)
+            }
+            for fold in self.folds
+        ]
+
+
+def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[str, Any]:
+    """Tell which columns there are and which labels and categories occur; see `preparation.agree`.
+
+    Raises
+    ------
+    DataError
+        When the target, group, split or a categorical column is missing, or cannot be used as such.
+    """
+    for role, name in (("target", data.target), ("group", data.group), ("split_column", data.split_column)):
+        if name is not None and name not in frame.columns:
+            shown = ", ".join(list(frame.columns)[:30]) + (", …" if len(frame.columns) > 30 else "")
+            raise DataError(f"column '{name}' (data.{role}) is not there; it has: {shown}")
+    if frame.columns.duplicated().any():
+        raise DataError(f"column '{frame.columns[frame.columns.duplicated()][0]}' is there twice")
+    known = frame[data.target].notna()
+    if not known.any():
+        raise DataError(f"column '{data.target}' (data.target) is empty")
+    labels: list[Label] = []
+    if classification:
+        labels = sorted(set(_labels(frame.loc[known, data.target], data)), key=str)
+        if len(labels) > _MOST_CLASSES:
+            raise DataError(
+                f"column '{data.target}' (data.target) has over {_MOST_CLASSES} distinct values; "
+                "use problem regression, or data.positive to make it 0/1"
+            )
+    elif column_kind(frame[data.target]) != "numeric":
+        raise DataError(f"column '{data.target}' (data.target) holds text; regression needs numbers")
+    categories = {}
+    for name in data.categorical:
+        if name in frame.columns:
+            categories[name] = sorted(set(canonical(frame[name].dropna())), key=str)
+            if len(categories[name]) > _MOST_CATEGORIES:
+                raise DataError(f"column '{name}' (data.categorical) has over {_MOST_CATEGORIES} values: an identifier?")
+        else:
+            categories[name] = []
+    return {
+        "rows": int(known.sum()),
+        "rows_without_target": int((~known).sum()),
+        "columns": {str(name): column_kind(frame[name]) for name in frame.columns},
+        "labels": labels,
+        "categories": categories,
+    }
+
+
+def column_kind(column: pd.Series) -> str:
+    """Classify a column as ``numeric``, ``text``, ``empty`` or ``other``; text that is all numbers is numeric."""
+    import pandas as pd
+
+    if column.isna().all():
+        return "empty"
+    if pd.api.types.is_numeric_dtype(column):
+        return "numeric"
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return "other"
+    numbers = pd.to_numeric(column, errors="coerce")
+    return "numeric" if bool((numbers.notna() == column.notna()).all()) else "text"
+
+
+def canonical(column: pd.Series) -> list[Label]:
+    """Give labels one form at all sites: 1, 1.0, True and '1' are 1; text is stripped."""
+    import pandas as pd
+
+    if pd.api.types.is_bool_dtype(column):
+        column = column.astype(int)
+    return [_canonical(value) for value in column.tolist()]
+
+
+def _canonical(value: Any) -> Label:
+    if isinstance(value, bool):
+        return int(value)
+    text = str(value).strip()
+    if re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", text):
+        number = float(text)
+        return int(number) if number.is_integer() and abs(number) < 2**53 else number
+    return text
+
+
+def _labels(column: pd.Series, data: Data) -> list[Label]:
+    labels = canonical(column)
+    if data.positive is None:
+        return labels
+    operator, threshold = parse_condition(data.positive)
+    if operator in ("==", "!="):
+        wanted = _canonical(threshold)
+        return [int((label == wanted) == (operator == "==")) for label in labels]
+    if any(isinstance(label, str) for label in labels):
+        raise DataError(f"column '{data.target}' (data.target) holds text, data.positive is '{data.positive}'")
+    compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[operator]
+    return [int(hit) for hit in compare(np.asarray(labels, dtype=float), threshold)]
+
+
+def load_table(frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup: Setup) -> TableData:
+    """Encode and split the tables of one site (or, centralised, of several members).
+
+    Raises
+    ------
+    DataError
+        When a cell is empty and `data.missing` is error, or no row can be used.
+    """
+    parts = [_encode(frame, experiment, setup, name) for name, frame in frames.items()]
+    if len({len(part.folds) for part in parts}) > 1:
+        raise DataError("the members have different numbers of folds")
+    starts = np.cumsum([0, *(len(part.target) for part in parts)])
+    return TableData(
+        values=np.concatenate([part.values for part in parts]),
+        one_hot=np.concatenate([part.one_hot for part in parts]),
+        target=np.concatenate([part.target for part in parts]),
+        member=np.repeat(np.arange(len(parts)), [len(part.target) for part in parts]),
+        members=list(frames),
+        folds=[
+            Fold(
+                *(
+                    np.concatenate([part.folds[number][name] + start for part, start in zip(parts, starts, strict=False)])
+                    for name in PARTS
+                )
+            )
+            for number in range(len(parts[0].folds))
+        ],
+    )
+
+
+def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: str) -> TableData:
+    import pandas as pd
+
+    data, dtype = experiment.data, experiment.training.dtype
+    frame = frame[frame[data.target].notna()]
+    values = np.empty((len(frame), len(setup.features)), dtype=dtype)
+    for number, name in enumerate(setup.features):
+        values[:, number] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=dtype, na_value=np.nan)
+    values[~np.isfinite(values)] = np.nan
+    if data.missing.kind == "error" and np.isnan(values).any():
+        column = setup.features[int(np.isnan(values).any(axis=0).argmax())]
+        raise DataError(f"column '{column}' has empty cells, and data.missing is error")
+    if data.missing.kind == "drop":
+        complete = ~np.isnan(values).any(axis=1)
+        frame, values = frame[complete], values[complete]
+        if not len(frame):
+            raise DataError("data.missing is drop, and every row has an empty cell")
+
+    target, numbers = _target(frame, experiment, setup)
+    one_hot = [
+        np.asarray([[value == label for label in labels] for value in canonical(frame[name])], dtype=dtype)
+        for name, labels in setup.categories.items()
+        if labels
+    ]
+    folds = make_folds(
+        experiment.split,
+        len(frame),
+        seeding.numpy_generator(experiment.seed, "split", member),
+        labels=numbers,
+        groups=None if data.group is None else _codes(frame[data.group]),
+        given=None if data.split_column is None else frame[data.split_column].tolist(),
+    )
+    return TableData(
+        values=values,
+        one_hot=np.concatenate(one_hot, axis=1) if one_hot else np.empty((len(frame), 0), dtype=dtype),
+        target=target,
+        member=np.zeros(len(frame), dtype=np.int64),
+        members=[member],
+        folds=folds,
+    )
+
+
+def _target(frame: pd.DataFrame, experiment: Experiment, setup: Setup) -> tuple[Array, Array | None]:
+    column = frame[experiment.data.target]
+    if setup.classes is None:
+        return column.astype(float).to_numpy(dtype=experiment.training.dtype), None
+    number = {label: index for index, label in enumerate(setup.classes)}
+    try:
+        classes = np.asarray([number[label] for label in _labels(column, experiment.data)], dtype=np.int64)
+    except KeyError:
+        raise DataError(f"column '{experiment.data.target}' has a class that was not there at preparation") from None
+    return classes, classes
+
+
+def _codes(column: pd.Series) -> Array:
+    """Number the groups; a row without a group is a group of its own."""
+    codes, _ = column.factorize()
+    alone = codes < 0
+    codes = codes.astype(np.int64)
+    codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
+    return codes

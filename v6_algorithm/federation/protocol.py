@@ -1,0 +1,145 @@
+"""What `master` knows of a federation: its sites, and a call that asks some of them and yields their replies.
+
+Engines only move text. Parsing, checking, ordering and counting of replies are here, once for all engines, so that a
+run gives the same bits on each of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from v6_algorithm import wire
+from v6_algorithm.errors import FederationError, WireError
+
+
+@dataclass(frozen=True)
+class Site:
+    """One participant: its name in the experiment and results, and its id in the engine."""
+
+    name: str
+    id: int
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a site gave no usable reply.
+
+    `kind` is ``data``, ``refused``, ``diverged``, ``request`` or ``bug`` when the site said so itself; ``wrong`` for a
+    reply that failed the checks; ``late``, ``crashed`` or ``unreachable`` when the engine got none.
+    """
+
+    kind: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What an engine got from one site: the text of its reply, or why there is none."""
+
+    site: str
+    text: str | None
+    missing: Missing | None = None
+
+
+@dataclass
+class Replies:
+    """The replies of one call, yielded in the sites' order as soon as each can be.
+
+    Iterate once. A reply that comes before its turn waits as text, so that sums are made in one order on every
+    engine while no more than the early ones are held. What was missing is complete after the iteration.
+    """
+
+    requests: Mapping[str, dict[str, Any]]
+    arrivals: Iterator[Arrival]
+    bytes_sent: dict[str, int]
+    missing: dict[str, Missing] = field(default_factory=dict)
+    answered: list[str] = field(default_factory=list)
+    bytes_received: dict[str, int] = field(default_factory=dict)
+    site_s: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    busy_s: float = 0.0
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        start = time.perf_counter()
+        turn = list(self.requests)
+        early: dict[str, str | None] = {}
+        for arrival in self.arrivals:
+            if arrival.missing is not None:
+                self.missing[arrival.site] = arrival.missing
+            early[arrival.site] = arrival.text
+            while turn and turn[0] in early:
+                site = turn.pop(0)
+                reply = self._read(site, early.pop(site))
+                if reply is not None:
+                    given = time.perf_counter()
+                    yield site, reply
+                    self.busy_s += time.perf_counter() - given
+        self.seconds = time.perf_counter() - start
+
+    def _read(self, site: str, text: str | None) -> dict[str, Any] | None:
+        if text is None:
+            return None
+        self.bytes_received[site] = len(text)
+        try:
+            reply = wire.read_reply(text, self.requests[site])
+        except WireError as error:
+            self.reject(site, str(error))
+            return None
+        if reply["status"] == "error":
+            self.missing[site] = Missing(str(reply.get("kind")), str(reply.get("message")))
+            return None
+        self.answered.append(site)
+        timing = reply.get("timing")
+        if isinstance(timing, dict):
+            self.site_s[site] = round(sum(v for v in timing.values() if isinstance(v, (int, float))), 6)
+        return reply
+
+    def reject(self, site: str, reason: str) -> None:
+        """Drop a reply that failed the caller's checks: it is counted as missing, and named."""
+        self.missing[site] = Missing("wrong", reason)
+        if site in self.answered:
+            self.answered.remove(site)
+
+    def require(self, quorum: int, what: str) -> None:
+        """Raise FederationError, naming every missing site, when fewer than `quorum` sites gave a usable reply."""
+        if len(self.answered) < quorum:
+            reasons = "".join(f"\n  {site}: {missing}" for site, missing in sorted(self.missing.items()))
+            raise FederationError(
+                f"{what}: {len(self.answered)} of {len(self.requests)} sites answered, {quorum} are needed "
+                f"(participation.minimum){reasons}"
+            )
+
+
+class Federation(Protocol):
+    """A set of sites that can be asked."""
+
+    def sites(self) -> Sequence[Site]:
+        """Return the sites in their order, which is by name on every engine."""
+
+    def call(self, method: str, requests: Mapping[str, dict[str, Any]], *, deadline_s: float) -> Replies:
+        """Send one request to each named site.
+
+        Parameters
+        ----------
+        method
+            ``RPC_prepare``, ``RPC_train`` or ``RPC_evaluate``.
+        requests
+            Site name to message, in the order in which replies are yielded.
+        deadline_s
+            Seconds after which sites that have not answered are ``late``.
+        """
+
+
+def check_names(sites: Sequence[Site]) -> list[Site]:
+    """Sort sites by name; raises FederationError when two have the same."""
+    names = [site.name for site in sites]
+    for name in names:
+        if names.count(name) > 1:
+            raise FederationError(f"two sites are named '{name}'; names must differ")
+    return sorted(sites, key=lambda site: site.name)

@@ -1,0 +1,94 @@
+"""One fold on its way through the rounds: its model, its history, its best round, and when it stops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.metrics import METRIC_NAMES, compute, merge_states
+
+States = dict[str, dict[str, Any]]
+
+
+class FoldProgress:
+    """The progress of one fold; a run without cross-validation has one.
+
+    A model is packed once and kept as that text: it is what the next request carries, and the checkpoint.
+
+    Parameters
+    ----------
+    number
+        The fold's number, from 0.
+    experiment
+        For what is monitored and kept.
+    """
+
+    def __init__(self, number: int, experiment: Experiment) -> None:
+        self.number = number
+        self.finished = False
+        self.rounds_done = 0
+        self.best_round: int | None = None
+        self.history: dict[str, list[Any]] = {"round": [], "train_loss": []}
+        self.measured: dict[str, States] = {}
+        self._stopping = experiment.stopping
+        self._keep_best = experiment.output.model == "best"
+        self._model: str | None = None
+        self._best: str | None = None
+        self._best_score: float | None = None
+        # A score must be at least this much better for patience to start again.
+        self._reference: tuple[float, int] | None = None
+
+    @property
+    def unscored(self) -> bool:
+        """Whether the newest model has not been validated yet."""
+        return not self.finished and self.rounds_done > len(self.history.get("validation_loss", []))
+
+    @property
+    def kept(self) -> str | None:
+        """The model that is returned and tested: of the best validated round, or the newest."""
+        return self._best if self._keep_best and self._best is not None else self._model
+
+    @property
+    def kept_round(self) -> int | None:
+        """The round that made the kept model."""
+        return self.best_round if self._keep_best and self.best_round is not None else self.rounds_done or None
+
+    def item(self, evaluate: list[str], *, train: bool = False, kept: bool = False) -> dict[str, Any]:
+        """Return this fold's part of a request."""
+        parameters = self.kept if kept else self._model
+        return {"fold": self.number, "parameters": parameters, "evaluate": evaluate, "train": train}
+
+    def score(self, states: States) -> None:
+        """Take in the validation of the newest model: history, best model, early stop."""
+        metrics = compute(merge_states(states.values())) if states else {}
+        for name, value in metrics.items():
+            if name == "n" or name.endswith("_resolution"):
+                continue
+            column = self.history.setdefault(f"validation_{name}", [])
+            column.extend([None] * (self.rounds_done - 1 - len(column)))
+            column.append(value)
+        score = metrics.get(self._stopping.monitor)
+        if score is None:
+            return
+        better = 1 if METRIC_NAMES.get(self._stopping.monitor, False) else -1
+        if self._best_score is None or better * (score - self._best_score) > 0:
+            self._best, self._best_score, self.best_round = self._model, score, self.rounds_done
+        if self._reference is None or better * (score - self._reference[0]) > self._stopping.min_delta:
+            self._reference = (score, self.rounds_done)
+        patience = self._stopping.patience
+        self.finished = patience is not None and self.rounds_done - self._reference[1] >= patience
+
+    def advance(self, round: int, model: str, train_loss: float) -> None:
+        """Take in the model that a round made."""
+        self._model, self.rounds_done = model, round
+        self.history["round"].append(round)
+        self.history["train_loss"].append(train_loss)
+
+    def newest(self) -> dict[str, float | None]:
+        """Return the newest known value of every column of the history."""
+        return {name: column[-1] for name, column in self.history.items() if name != "round" and column}
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the history as columns of equal length; a round that was not validated has None."""
+        rounds = len(self.history["round"])
+        return {name: column + [None] * (rounds - len(column)) for name, column in self.history.items()}

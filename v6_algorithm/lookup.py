@@ -1,0 +1,106 @@
+"""torch optimisers and schedulers by name: found, and their options tried, before any site is asked.
+
+`experiment` calls `check_*` while it validates; `training` calls `build_*`. One table of names serves both.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+
+# LBFGS needs a closure, SparseAdam sparse gradients, Muon matrices only: none of them fits the plain local loop.
+_NOT_OPTIMISERS = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
+# These take functions or other schedulers, or a metric in `step`: nothing a YAML file can say.
+_NOT_SCHEDULERS = {
+    "LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler", "ReduceLROnPlateau",
+}  # fmt: skip
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the closest allowed name, or an empty string."""
+    close = difflib.get_close_matches(given, list(allowed), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+@functools.cache
+def optimisers() -> dict[str, type[torch.optim.Optimizer]]:
+    """Optimisers by lower-case name, as ``{"adam": torch.optim.Adam, …}``."""
+    import torch
+
+    return _classes(torch.optim, torch.optim.Optimizer, _NOT_OPTIMISERS)
+
+
+@functools.cache
+def schedulers() -> dict[str, type[torch.optim.lr_scheduler.LRScheduler]]:
+    """Learning-rate schedulers by lower-case name, as ``{"steplr": torch.optim.lr_scheduler.StepLR, …}``."""
+    import torch
+
+    return _classes(torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler, _NOT_SCHEDULERS)
+
+
+def build_optimiser(
+    kind: str, options: dict[str, Any], parameters: Iterable[torch.nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Build a torch optimiser; `options` are its keyword arguments.
+
+    Raises
+    ------
+    ValueError
+        If the name, an option or an option's value is not allowed; the message says what is.
+    """
+    return _build("optimizer", optimisers(), kind, list(parameters), options)
+
+
+def build_scheduler(
+    kind: str, options: dict[str, Any], optimiser: torch.optim.Optimizer
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Build a torch learning-rate scheduler on `optimiser`; raises ValueError as `build_optimiser` does."""
+    return _build("scheduler", schedulers(), kind, optimiser, options)
+
+
+def check_optimiser(kind: str, options: dict[str, Any]) -> None:
+    """Raise ValueError unless torch accepts this optimiser with these options."""
+    import torch
+
+    build_optimiser(kind, options, [torch.nn.Parameter(torch.zeros(1))])
+
+
+def check_scheduler(kind: str, options: dict[str, Any]) -> None:
+    """Raise ValueError unless torch accepts this scheduler with these options."""
+    import torch
+
+    # Momentum, because the cyclic schedules insist on having one to change.
+    build_scheduler(kind, options, torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9))
+
+
+def _classes(module: Any, base: type, without: set[str]) -> dict[str, Any]:
+    return {
+        name.lower(): value
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, base) and name not in without
+    }
+
+
+def _build(what: str, table: dict[str, Any], kind: str, first: Any, options: dict[str, Any]) -> Any:
+    cls = table.get(kind.lower())
+    if cls is None:
+        raise ValueError(
+            f"unknown {what} '{kind}'{did_you_mean(kind.lower(), table)}; allowed: {', '.join(sorted(table))}"
+        )
+    allowed = [name for name in inspect.signature(cls).parameters if name not in {"params", "optimizer"}]
+    for name in options:
+        if name not in allowed:
+            raise ValueError(
+                f"unknown option '{name}'{did_you_mean(name, allowed)} of {cls.__name__}; allowed: {', '.join(allowed)}"
+            )
+    try:
+        return cls(first, **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{cls.__name__}: {error}") from None

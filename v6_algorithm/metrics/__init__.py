@@ -1,0 +1,18 @@
+"""Every metric as a sum of per-site statistics. A problem fills a collector with its predictions,
+the site sends `state()`, the master merges the states and computes: the federated value is the
+pooled value, and no row leaves its site. Needs numpy only."""
+
+from .classification import ClassificationMetrics
+from .names import METRIC_NAMES
+from .regression import RegressionMetrics
+from .states import check_state, compute, explain, merge_states
+
+__all__ = [
+    "METRIC_NAMES",
+    "ClassificationMetrics",
+    "RegressionMetrics",
+    "check_state",
+    "compute",
+    "explain",
+    "merge_states",
+]

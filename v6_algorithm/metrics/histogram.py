@@ -1,0 +1,121 @@
+"""Ranking metrics from two histograms of scores, one of the positives and one of the negatives.
+Histograms add up over sites, ranks do not; what the bins cost in exactness is bounded and reported.
+Used by the classification metrics."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A float32 softmax rounds to exactly 1 at a logit near 17; 12 (p = 1 - 6e-6) leaves bins no empty tail.
+LOGIT_RANGE = 12.0
+
+
+def bin_edges(bins: int) -> NDArray[np.float64]:
+    """Probabilities that divide the bins: `bins - 1` values, equally spaced in logit space.
+
+    Parameters
+    ----------
+    bins : int
+        Number of bins; the two outer ones reach to 0 and to 1.
+
+    Returns
+    -------
+    ndarray of float64, shape (bins - 1,)
+        Increasing edges in probability space.
+    """
+    logits = np.linspace(-LOGIT_RANGE, LOGIT_RANGE, bins + 1)[1:-1]
+    return 1.0 / (1.0 + np.exp(-logits))
+
+
+def bin_index(probability: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
+    """Bin of each probability.
+
+    The edges are mapped to probabilities, instead of the probabilities to logits: comparisons do not
+    round, so a row falls into the same bin whichever batch it comes in.
+
+    Parameters
+    ----------
+    probability : ndarray of float64, any shape
+        Values in [0, 1].
+    bins : int
+        Number of bins.
+
+    Returns
+    -------
+    ndarray of int, same shape
+        0 to `bins - 1`.
+    """
+    return np.searchsorted(bin_edges(bins), probability, side="right")
+
+
+def auroc(positives: Sequence[int], negatives: Sequence[int]) -> float:
+    """Area under the ROC curve: the share of positive/negative pairs in the right order.
+
+    Pairs within one bin count half, as ties do in the Mann-Whitney statistic [1]_.
+
+    Parameters
+    ----------
+    positives, negatives : sequence of int, shape (bins,)
+        Rows per bin, lowest score first; each with at least one row.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    References
+    ----------
+    .. [1] Hanley and McNeil (1982), The meaning and use of the area under a receiver operating
+       characteristic (ROC) curve, Radiology 143(1), 29-36.
+    """
+    twice_ordered = below = 0
+    for positive, negative in zip(positives, negatives, strict=True):
+        twice_ordered += positive * (2 * below + negative)
+        below += negative
+    return twice_ordered / (2 * sum(positives) * below)
+
+
+def auroc_resolution(positives: Sequence[int], negatives: Sequence[int]) -> float:
+    """Bound on the difference between the binned and the exact AUROC.
+
+    Half the share of pairs that share a bin: such a pair counts one half and would count 0 to 1.
+
+    Parameters
+    ----------
+    positives, negatives : sequence of int, shape (bins,)
+        As for `auroc`.
+
+    Returns
+    -------
+    float
+        In [0, 0.5].
+    """
+    tied = sum(positive * negative for positive, negative in zip(positives, negatives, strict=True))
+    return tied / (2 * sum(positives) * sum(negatives))
+
+
+def average_precision(positives: Sequence[int], negatives: Sequence[int]) -> float:
+    """Area under the precision-recall curve as average precision.
+
+    Sum over bins, highest score first, of the gain in recall times the precision reached; the
+    definition of `sklearn.metrics.average_precision_score`, without interpolation.
+
+    Parameters
+    ----------
+    positives, negatives : sequence of int, shape (bins,)
+        As for `auroc`.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+    """
+    area = 0.0
+    found = taken = 0
+    for positive, negative in zip(reversed(positives), reversed(negatives), strict=True):
+        found += positive
+        taken += positive + negative
+        if positive:
+            area += positive * found / taken
+    return area / found

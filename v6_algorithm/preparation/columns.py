@@ -1,0 +1,137 @@
+"""From the columns of every site to one list of features, categories and classes that all of them share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.experiment import Data
+
+Label = int | float | str
+# Names that say "this is who, not what": numeric, but nothing to learn from. `data.features` overrules this.
+_IDENTIFIER = re.compile(r"(index|unnamed: 0|(.*_)?id|subject|patient|name|(subject|patient|record|sample)[ _]?(id|nr|no))", re.I)
+_SHOWN = 30
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The columns that the run uses at every site.
+
+    Attributes
+    ----------
+    features
+        Numeric columns, in the order of the model's inputs.
+    categories
+        Categorical column to the sorted union of its values; one-hot inputs after the numeric ones.
+    classes
+        The sorted union of the target's labels; None when the target is a number.
+    notes
+        Sentences for the researcher about what was left out or is uneven.
+    """
+
+    features: list[str]
+    categories: dict[str, list[Label]]
+    classes: list[Label] | None
+    notes: list[str] = field(default_factory=list)
+
+
+def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:
+    """Combine what the sites told about their tables.
+
+    Parameters
+    ----------
+    data
+        The experiment's `data` section.
+    schemas
+        Site to ``{"columns": {name: kind}, "labels": [...], "categories": {column: [...]}}``; kinds are ``numeric``,
+        ``text``, ``empty`` (fits either) and ``other``.
+    classification
+        Whether the target is a label.
+
+    Raises
+    ------
+    ExperimentError
+        Naming site and column, when a needed column is missing or of the wrong kind somewhere.
+    """
+    notes: list[str] = []
+    problems: list[str] = []
+    numeric = _numeric_features(data, schemas, notes, problems)
+    for site, schema in schemas.items():
+        columns = schema["columns"]
+        for name in [*numeric, *data.categorical]:
+            if name not in columns:
+                shown = ", ".join(list(columns)[:_SHOWN]) + (", …" if len(columns) > _SHOWN else "")
+                problems.append(f"site '{site}': column '{name}' (data.features) is not there; it has: {shown}")
+            elif name in numeric and columns[name] not in ("numeric", "empty"):
+                problems.append(
+                    f"site '{site}': column '{name}' holds {columns[name]} where numbers are expected; "
+                    "clean it there, list it under data.categorical, or leave it out with data.exclude"
+                )
+    if problems:
+        raise ExperimentError("\n".join(problems))
+    categories = {
+        name: sort_labels({label for schema in schemas.values() for label in schema["categories"][name]})
+        for name in data.categorical
+    }
+    classes = _classes(data, schemas, notes) if classification else None
+    if not numeric and not any(categories.values()):
+        raise ExperimentError("data.features: no numeric column is left at all sites; name the features, or categorical")
+    return Agreement(numeric, categories, classes, notes)
+
+
+def _numeric_features(
+    data: Data, schemas: Mapping[str, Mapping[str, Any]], notes: list[str], problems: list[str]
+) -> list[str]:
+    if data.features is not None:
+        return [name for name in data.features if name not in data.categorical]
+    used = {data.target, data.group, data.split_column, *data.exclude, *data.categorical}
+    everywhere, somewhere, identifiers = [], [], []
+    names = dict.fromkeys(name for schema in schemas.values() for name in schema["columns"])
+    for name in names:
+        kinds = {site: schema["columns"].get(name) for site, schema in schemas.items()}
+        numeric = [site for site, kind in kinds.items() if kind == "numeric"]
+        if name in used or not numeric:
+            continue
+        if _IDENTIFIER.fullmatch(name.strip()):
+            identifiers.append(name)
+        elif text := [site for site, kind in kinds.items() if kind in ("text", "other")]:
+            problems.append(
+                f"site '{text[0]}': column '{name}' holds {kinds[text[0]]}, at site '{numeric[0]}' it holds numbers; "
+                "clean it there, list it under data.categorical, or leave it out with data.exclude"
+            )
+        elif None in kinds.values():
+            somewhere.append(name)
+        else:
+            everywhere.append(name)
+    if identifiers:
+        notes.append(f"left out as identifiers by their names: {', '.join(identifiers)}")
+    if somewhere:
+        notes.append(f"left out because not every site has them: {', '.join(somewhere)}")
+    return everywhere
+
+
+def _classes(data: Data, schemas: Mapping[str, Mapping[str, Any]], notes: list[str]) -> list[Label]:
+    if data.positive is not None:
+        classes: list[Label] = [0, 1]
+    else:
+        classes = sort_labels({label for schema in schemas.values() for label in schema["labels"]})
+    if len(classes) < 2:
+        raise ExperimentError(
+            f"data.target: column '{data.target}' has {len(classes)} class over all sites; at least 2 are needed"
+        )
+    for number, label in enumerate(classes):
+        holders = [site for site, schema in schemas.items() if label in schema["labels"]]
+        if len(holders) == 1 and len(schemas) > 1:
+            notes.append(f"class {number + 1} of {len(classes)} is seen at one site only: {holders[0]}")
+    for site, schema in schemas.items():
+        if len(set(schema["labels"])) == 1 and len(schemas) > 1:
+            notes.append(f"site '{site}' has rows of one class only; its own auroc is undefined")
+    return classes
+
+
+def sort_labels(labels: set[Label]) -> list[Label]:
+    """Sort labels that may be numbers and text: numbers first, so that every site gets the same order."""
+    return sorted(labels, key=lambda label: (isinstance(label, str), label))

@@ -1,0 +1,201 @@
+"""The calls before the first round: what columns there are, what is in them, and what the model looks like.
+
+`master` runs them once; they end in a `Plan` that all later requests are made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from v6_algorithm import wire
+from v6_algorithm.errors import ExperimentError, WireError
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.federation.protocol import Replies
+from v6_algorithm.preparation.columns import Agreement, agree
+from v6_algorithm.preparation.setup import Setup, pack_arrays, unpack_arrays
+from v6_algorithm.preparation.statistics import (
+    Histograms,
+    Moments,
+    merge_histograms,
+    merge_moments,
+    needs_histograms,
+    prepare,
+)
+
+# Sends one RPC_prepare message to each of some sites: (sites, body of the message) -> replies.
+Ask = Callable[[Sequence[str], dict[str, Any]], Replies]
+Counts = list[dict[str, dict[str, int]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training needs to know.
+
+    Attributes
+    ----------
+    sites
+        Names of the sites that take part.
+    setup
+        Columns, classes, weights and preparation.
+    spec
+        The tensors every reply must have.
+    counts
+        For each fold: hospital to rows of each part.
+    """
+
+    sites: list[str]
+    setup: Setup
+    spec: wire.StateSpec
+    counts: Counts
+
+    def has(self, part: str) -> bool:
+        """Say whether any hospital has rows in this part."""
+        return any(member[part] for fold in self.counts for member in fold.values())
+
+
+def agree_on_columns(ask: Ask, experiment: Experiment, sites: Sequence[str], quorum: int) -> tuple[list[str], Agreement]:
+    """Ask for the sites' columns; return those that take part, and what they agree on.
+
+    Raises
+    ------
+    ExperimentError
+        When a site's data do not fit the experiment: all such sites are named, and nothing was trained.
+    FederationError
+        When too few sites answer or allow it.
+    """
+    replies = ask(sites, {"step": "schema"})
+    schemas: dict[str, Mapping[str, Any]] = {}
+    notes: list[str] = []
+    taking_part: list[str] = []
+    for site, reply in replies:
+        try:
+            members = {str(name): _check_schema(schema) for name, schema in reply["members"].items()}
+        except (KeyError, TypeError, AttributeError, WireError):
+            replies.reject(site, "its description of its columns is malformed")
+            continue
+        schemas |= members
+        taking_part.append(site)
+        for name, schema in members.items():
+            if schema["rows_without_target"]:
+                notes.append(f"site '{name}': rows without a target are left out")
+    _raise_data_errors(replies)
+    replies.require(quorum, "preparation")
+    classification = any(schema["labels"] for schema in schemas.values())
+    agreement = agree(experiment.data, schemas, classification=classification)
+    return taking_part, replace(agreement, notes=[*agreement.notes, *notes])
+
+
+def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence[str], quorum: int) -> Plan:
+    """Ask for sums over the training rows and make the plan for these sites; raises as `agree_on_columns` does."""
+    setup = Setup.of(agreement)
+    replies = ask(sites, {"step": "statistics", "setup": setup.to_json()})
+    moments: dict[str, Moments] = {}
+    class_counts: list[list[list[int]]] = []
+    by_fold: Counts = []
+    starts: dict[str, str] = {}
+    spec: wire.StateSpec = {}
+    for site, reply in replies:
+        try:
+            counts = _check_counts(reply["counts"])
+            own = Moments.check(unpack_arrays(reply["moments"]), len(counts), len(setup.features))
+            spec = spec or wire.spec_from_json(reply["spec"])
+            starts[site] = str(reply["start"])
+            labels = _check_class_counts(reply["class_counts"], len(counts), agreement)
+            by_fold = by_fold or [{} for _ in counts]
+            if len(by_fold) != len(counts):
+                raise WireError("it has another number of folds than the other sites")
+        except (KeyError, TypeError, AttributeError, ValueError, WireError) as error:
+            replies.reject(site, str(error) if isinstance(error, WireError) else "its statistics are malformed")
+            continue
+        moments[site] = own
+        if labels is not None:
+            class_counts.append(labels)
+        for fold, members in zip(by_fold, counts, strict=True):
+            fold.update(members)
+    _raise_data_errors(replies)
+    replies.require(quorum, "preparation")
+    if len(set(starts.values())) > 1:
+        raise ExperimentError(
+            "the sites do not start from the same weights, so they do not run the same software: "
+            + ", ".join(f"{site} {start[:8]}" for site, start in starts.items())
+        )
+    merged = merge_moments(moments.values())
+    histograms = None
+    if needs_histograms(experiment.data):
+        span = pack_arrays({"low": merged.low, "high": merged.high})
+        replies = ask(list(moments), {"step": "quantiles", "setup": setup.to_json(), "range": span})
+        parts = []
+        for site, reply in replies:
+            try:
+                parts.append(Histograms.check(unpack_arrays(reply["histograms"]), *merged.mean.shape))
+            except (KeyError, WireError):
+                replies.reject(site, "its histograms are malformed")
+        _raise_data_errors(replies)
+        replies.require(quorum, "preparation")
+        histograms = merge_histograms(parts)
+    setup = replace(
+        setup,
+        preparation=prepare(experiment.data, merged, histograms),
+        class_weights=_class_weights(experiment, agreement, class_counts),
+    )
+    return Plan(list(moments), setup, spec, by_fold)
+
+
+def _raise_data_errors(replies: Replies) -> None:
+    """Data that do not fit end the run before it trains: a hospital must not drop out unseen over a column's name."""
+    wrong = {site: missing for site, missing in replies.missing.items() if missing.kind in ("data", "request")}
+    if wrong:
+        raise ExperimentError("\n".join(f"site '{site}': {missing.reason}" for site, missing in sorted(wrong.items())))
+
+
+def _check_schema(schema: Any) -> Mapping[str, Any]:
+    labels = [schema["labels"], *schema["categories"].values()]
+    if not all(isinstance(label, (int, float, str)) for column in labels for label in column):
+        raise WireError("labels must be numbers or text")
+    if not isinstance(schema["rows"], int) or not isinstance(schema["rows_without_target"], int):
+        raise WireError("row counts must be whole numbers")
+    return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
+
+
+def _check_counts(counts: Any) -> Counts:
+    checked = [
+        {str(name): {part: int(member[part]) for part in ("train", "validation", "test")} for name, member in fold.items()}
+        for fold in counts
+    ]
+    if not checked or any(n < 0 for fold in checked for member in fold.values() for n in member.values()):
+        raise WireError("its row counts are malformed")
+    return checked
+
+
+def _check_class_counts(counts: Any, folds: int, agreement: Agreement) -> list[list[int]] | None:
+    if counts is None:
+        return None
+    checked = [[int(n) for n in fold] for fold in counts]
+    classes = len(agreement.classes or [])
+    if len(checked) != folds or any(len(fold) != classes or min(fold) < 0 for fold in checked):
+        raise WireError("its class counts are malformed")
+    return checked
+
+
+def _class_weights(
+    experiment: Experiment, agreement: Agreement, counts: list[list[list[int]]]
+) -> list[list[float]] | None:
+    """Weights by class for each fold; ``balanced`` is rows / (classes x rows of the class), of all sites together."""
+    loss = experiment.training.loss
+    if loss is None or loss.class_weights is None or agreement.classes is None:
+        return None
+    folds = len(counts[0])
+    if isinstance(loss.class_weights, list):
+        if len(loss.class_weights) != len(agreement.classes):
+            raise ExperimentError(
+                f"training.loss.class_weights: {len(loss.class_weights)} weights are given, "
+                f"the sites have {len(agreement.classes)} classes"
+            )
+        return [loss.class_weights] * folds
+    weights = []
+    for fold in range(folds):
+        rows = [sum(site[fold][number] for site in counts) for number in range(len(agreement.classes))]
+        weights.append([sum(rows) / (len(rows) * max(n, 1)) for n in rows])
+    return weights

@@ -1,0 +1,88 @@
+"""What every request tells a site about the agreed columns, so that no site has to remember anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm import wire
+from v6_algorithm.errors import WireError
+from v6_algorithm.preparation.columns import Agreement, Label
+from v6_algorithm.preparation.statistics import Preparation
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The agreement of the sites, and the numbers that prepare their data.
+
+    `class_weights` is one list of weights a fold (None: all 1); `preparation` is None until statistics exist.
+    """
+
+    features: list[str]
+    categories: dict[str, list[Label]]
+    classes: list[Label] | None
+    class_weights: list[list[float]] | None = None
+    preparation: Preparation | None = None
+
+    @classmethod
+    def of(cls, agreement: Agreement) -> Setup:
+        """Start from what the sites agreed on."""
+        return cls(agreement.features, agreement.categories, agreement.classes)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the model's inputs: numeric features, then one-hot columns as ``column=value``."""
+        return [*self.features, *(f"{name}={value}" for name, values in self.categories.items() for value in values)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, tensors packed."""
+        return {
+            "features": self.features,
+            "categories": self.categories,
+            "classes": self.classes,
+            "class_weights": self.class_weights,
+            "preparation": None if self.preparation is None else pack_arrays(self.preparation.arrays()),
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Setup:
+        """Read the JSON form; raises WireError when it is malformed."""
+        try:
+            packed = content["preparation"]
+            preparation = None if packed is None else Preparation(**unpack_arrays(packed))
+            return cls(
+                list(content["features"]),
+                {str(name): list(values) for name, values in content["categories"].items()},
+                content["classes"],
+                content["class_weights"],
+                preparation,
+            )
+        except (KeyError, TypeError, AttributeError):
+            raise WireError("the setup in the request is malformed") from None
+
+    def readable(self, fold: int = 0) -> dict[str, Any]:
+        """Return features, classes and the numbers of one fold as plain JSON, for the result and the model file."""
+        numbers: dict[str, Any] = {}
+        if self.preparation is not None:
+            numbers = {name: array[fold].tolist() for name, array in self.preparation.arrays().items()}
+        return {
+            "features": self.features,
+            "categories": self.categories,
+            "classes": self.classes,
+            "inputs": len(self.inputs),
+            **numbers,
+        }
+
+
+def pack_arrays(arrays: dict[str, np.ndarray]) -> str:
+    """Pack float64 arrays for a message."""
+    import torch
+
+    return wire.pack({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})
+
+
+def unpack_arrays(text: Any) -> dict[str, np.ndarray]:
+    """Read what `pack_arrays` made."""
+    return {name: tensor.numpy() for name, tensor in wire.unpack(text).items()}

@@ -1,0 +1,242 @@
+"""Fill values and scales of numeric features, from sums over the training rows of each site.
+
+Arrays have one row for each fold and one column for each feature. Sites send `Moments`, and `Histograms` when a
+median is asked for; merged, they give what the pooled training rows would give: moments up to rounding, quantiles
+up to one bin width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from v6_algorithm.errors import WireError
+from v6_algorithm.experiment import Data
+
+Array = np.ndarray
+# Bins over the federation's range of a feature: a quantile is right within range / 256. Many more bins than a
+# hospital has rows would be a list of its values.
+BINS = 256
+
+
+class _Arrays:
+    """Named arrays that travel as tensors."""
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the arrays by name."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Moments(_Arrays):
+    """Count, mean and sum of squared deviations, each (folds, features) float64.
+
+    `rows` (folds,) counts training rows with and without a value; `low` and `high` are the range, or NaN-free
+    zeros when no scaler needs it: a smallest and a largest value are somebody's, so they stay home unless used.
+    """
+
+    rows: Array
+    count: Array
+    mean: Array
+    squares: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def of(cls, folds: Iterable[Array], *, with_range: bool) -> Moments:
+        """Measure training rows: one (rows, features) array a fold, NaN where a value is missing."""
+        rows, stacks = [], []
+        for values in folds:
+            values = np.asarray(values, dtype=np.float64)
+            seen = ~np.isnan(values)
+            count = seen.sum(axis=0).astype(np.float64)
+            known = np.where(seen, values, 0.0)
+            mean = known.sum(axis=0) / np.maximum(count, 1)
+            squares = (np.where(seen, values - mean, 0.0) ** 2).sum(axis=0)
+            low = high = np.zeros_like(mean)
+            if with_range and len(values):
+                low = np.where(count > 0, np.where(seen, values, np.inf).min(axis=0), 0.0)
+                high = np.where(count > 0, np.where(seen, values, -np.inf).max(axis=0), 0.0)
+            rows.append(len(values))
+            stacks.append((count, mean, squares, low, high))
+        return cls(np.asarray(rows, dtype=np.float64), *(np.stack(parts) for parts in zip(*stacks, strict=True)))
+
+    @classmethod
+    def check(cls, arrays: Mapping[str, Array], folds: int, features: int) -> Moments:
+        """Read what a site sent; raises WireError unless shapes fit and all numbers are finite."""
+        _check(arrays, {item.name: (folds,) if item.name == "rows" else (folds, features) for item in fields(cls)})
+        if (arrays["count"] > arrays["rows"][:, None]).any() or (arrays["squares"] < 0).any():
+            raise WireError("the statistics contradict themselves")
+        return cls(**arrays)
+
+
+@dataclass(frozen=True)
+class Histograms(_Arrays):
+    """Counts (folds, features, bins) of training values over the federation's range of each feature."""
+
+    counts: Array
+
+    @classmethod
+    def of(cls, folds: Iterable[Array], low: Array, high: Array) -> Histograms:
+        """Count training values; `low` and `high` are (folds, features)."""
+        counts = np.zeros((*low.shape, BINS))
+        for fold, values in enumerate(folds):
+            for feature in range(low.shape[1]):
+                column = values[:, feature]
+                edges = (low[fold, feature], high[fold, feature])
+                if edges[0] < edges[1]:
+                    counts[fold, feature] = np.histogram(column[~np.isnan(column)], bins=BINS, range=edges)[0]
+        return cls(counts)
+
+    @classmethod
+    def check(cls, arrays: Mapping[str, Array], folds: int, features: int) -> Histograms:
+        """Read what a site sent; raises WireError unless shapes fit and all counts are counts."""
+        _check(arrays, {"counts": (folds, features, BINS)})
+        if (arrays["counts"] < 0).any():
+            raise WireError("a histogram has negative counts")
+        return cls(**arrays)
+
+
+@dataclass(frozen=True)
+class Preparation(_Arrays):
+    """What turns raw features into inputs: ``(filled - shift) / scale``, each (folds, features) float64."""
+
+    fill: Array
+    shift: Array
+    scale: Array
+
+    def apply(self, values: Array, fold: int) -> Array:
+        """Fill and scale (rows, features) of one fold; rows keep their order, the input its dtype."""
+        filled = np.where(np.isnan(values), self.fill[fold].astype(values.dtype), values)
+        return ((filled - self.shift[fold]) / self.scale[fold]).astype(values.dtype)
+
+
+def _check(arrays: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if set(arrays) != set(shapes):
+        raise WireError(f"the statistics must be {', '.join(shapes)}, got {', '.join(arrays)}")
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
+            raise WireError(f"statistic '{name}' must be {list(shape)} finite numbers")
+
+
+def merge_moments(parts: Iterable[Moments]) -> Moments:
+    """Add up sites: the update of Chan, Golub and LeVeque (1979), which does not cancel as raw sums of squares do."""
+    merged: Moments | None = None
+    for part in parts:
+        merged = part if merged is None else _merge_two(merged, part)
+    if merged is None:
+        raise ValueError("no moments to merge")
+    return merged
+
+
+def _merge_two(a: Moments, b: Moments) -> Moments:
+    count = a.count + b.count
+    safe = np.maximum(count, 1)
+    delta = b.mean - a.mean
+    low = np.where(a.count == 0, b.low, np.where(b.count == 0, a.low, np.minimum(a.low, b.low)))
+    high = np.where(a.count == 0, b.high, np.where(b.count == 0, a.high, np.maximum(a.high, b.high)))
+    return Moments(
+        rows=a.rows + b.rows,
+        count=count,
+        mean=a.mean + delta * b.count / safe,
+        squares=a.squares + b.squares + delta**2 * a.count * b.count / safe,
+        low=low,
+        high=high,
+    )
+
+
+def merge_histograms(parts: Iterable[Histograms]) -> Histograms:
+    """Add up sites."""
+    return Histograms(np.sum([part.counts for part in parts], axis=0))
+
+
+def needs_range(data: Data) -> bool:
+    """Say whether the sites' smallest and largest values are used at all."""
+    federated = data.scaling.scope == "federation"
+    return needs_histograms(data) or (federated and data.scaling.kind == "minmax")
+
+
+def needs_histograms(data: Data) -> bool:
+    """Say whether a median or a quantile is asked for."""
+    federated = data.scaling.scope == "federation"
+    return data.missing.kind == "median" or (federated and data.scaling.kind == "robust")
+
+
+def prepare(data: Data, moments: Moments, histograms: Histograms | None) -> Preparation:
+    """Turn merged sums into fill values and scales.
+
+    Scaling is of the filled column, as an imputer followed by a scaler gives it: mean and population standard
+    deviation (``standard``), range (``minmax``), median and interquartile range (``robust``). A constant column is
+    shifted, not scaled.
+    """
+    if data.missing.kind == "constant":
+        fill = np.full_like(moments.mean, data.missing.value)
+    elif data.missing.kind == "median":
+        fill = _quantile(_of(histograms), moments, 0.5)
+    else:
+        fill = moments.mean
+    shift, scale = np.zeros_like(fill), np.ones_like(fill)
+    if data.scaling.scope == "federation" and data.scaling.kind != "none":
+        empty = moments.rows[:, None] - moments.count
+        filled = _merge_two(moments, Moments(moments.rows * 0, empty, fill, fill * 0, fill, fill))
+        if data.scaling.kind == "standard":
+            shift, scale = filled.mean, np.sqrt(filled.squares / np.maximum(filled.count, 1))
+        elif data.scaling.kind == "minmax":
+            shift, scale = filled.low, filled.high - filled.low
+        else:
+            counts = _with_filled(_of(histograms), moments, fill, empty)
+            shift = _quantile(counts, moments, 0.5)
+            scale = _quantile(counts, moments, 0.75) - _quantile(counts, moments, 0.25)
+    return Preparation(fill, shift, unit_where_constant(scale, shift))
+
+
+def site_scaling(kind: str, folds: Iterable[Array], preparation: Preparation) -> Preparation:
+    """Scale with one site's own training rows; fill values stay the federation's."""
+    shift, scale = [], []
+    for fold, values in enumerate(folds):
+        filled = np.where(np.isnan(values), preparation.fill[fold], values).astype(np.float64)
+        if kind == "standard":
+            centre, spread = filled.mean(axis=0), filled.std(axis=0)
+        elif kind == "minmax":
+            centre, spread = filled.min(axis=0), np.ptp(filled, axis=0)
+        else:
+            low, centre, high = np.quantile(filled, [0.25, 0.5, 0.75], axis=0)
+            spread = high - low
+        shift.append(centre)
+        scale.append(unit_where_constant(spread, centre))
+    return Preparation(preparation.fill, np.stack(shift), np.stack(scale))
+
+
+def unit_where_constant(scale: Array, centre: Array) -> Array:
+    """Replace spreads that are nothing but rounding of a constant by 1."""
+    return np.where(scale > 1e-12 * np.maximum(np.abs(centre), 1e-300), scale, 1.0)
+
+
+def _of(histograms: Histograms | None) -> Array:
+    if histograms is None:
+        raise ValueError("a median needs histograms")
+    return histograms.counts
+
+
+def _with_filled(counts: Array, moments: Moments, fill: Array, empty: Array) -> Array:
+    width = np.maximum(moments.high - moments.low, 1e-300)
+    bins = np.clip(((fill - moments.low) / width * BINS).astype(int), 0, BINS - 1)
+    counts = counts.copy()
+    fold, feature = np.indices(fill.shape)
+    counts[fold, feature, bins] += empty
+    return counts
+
+
+def _quantile(counts: Array, moments: Moments, q: float) -> Array:
+    cumulative = counts.cumsum(axis=-1)
+    rank = q * cumulative[..., -1:]
+    bins = (cumulative < rank).sum(axis=-1)
+    bins = np.minimum(bins, BINS - 1)[..., None]
+    inside = np.take_along_axis(counts, bins, -1)
+    below = np.take_along_axis(cumulative, bins, -1) - inside
+    share = np.where(inside > 0, (rank - below) / np.maximum(inside, 1), 0.0)
+    width = (moments.high - moments.low) / BINS
+    # A feature that is constant has no bins: its only value is its lowest.
+    return moments.low + (bins + share)[..., 0] * width

@@ -1,0 +1,103 @@
+"""Classification and regression on tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from v6_algorithm.experiment import Loss
+from v6_algorithm.metrics import ClassificationMetrics, RegressionMetrics
+from v6_algorithm.models.tabular import build_model
+from v6_algorithm.problems.base import Networks, Problem
+
+if TYPE_CHECKING:
+    from v6_algorithm.data.table import TableData
+
+
+class TableProblem(Problem):
+    """One network from prepared columns to `outputs` numbers."""
+
+    @property
+    def outputs(self) -> int:
+        """Width of the network's output."""
+        return 1
+
+    def build_networks(self) -> Networks:
+        """Return ``{"model": network}`` in the training dtype."""
+        model: nn.Module = build_model(self.experiment.model, len(self.setup.inputs), self.outputs)
+        return {"model": model.to(getattr(torch, self.experiment.training.dtype))}
+
+
+class Classification(TableProblem):
+    """Cross-entropy on classes: one logit for two classes, one for each otherwise.
+
+    With class weights w the loss of a row of class c is w_c times its cross-entropy, and a batch averages over rows,
+    not over weights: only so is the average of the sites' losses the loss of the pooled rows.
+    """
+
+    classification = True
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.setup.classes or [])
+
+    @property
+    def outputs(self) -> int:
+        """One logit for two classes, one a class otherwise."""
+        return 1 if self.classes == 2 else self.classes
+
+    def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
+        """Return cross-entropy times the weight of each row's class, (rows,)."""
+        if self.classes == 2:
+            loss = functional.binary_cross_entropy_with_logits(output[:, 0], target.to(output.dtype), reduction="none")
+        else:
+            loss = functional.cross_entropy(output, target, reduction="none")
+        if self.setup.class_weights is not None:
+            loss = loss * torch.tensor(self.setup.class_weights[fold], dtype=loss.dtype)[target]
+        return loss
+
+    def prediction(self, output: Tensor) -> Tensor:
+        """Return (rows, classes) probabilities in float64."""
+        output = output.double()
+        if self.classes == 2:
+            positive = torch.sigmoid(output)
+            return torch.cat([torch.sigmoid(-output), positive], dim=1)
+        return torch.softmax(output, dim=1)
+
+    def accumulator(self) -> ClassificationMetrics:
+        """Return empty classification metrics."""
+        return ClassificationMetrics(self.classes)
+
+    def class_counts(self, data: TableData) -> list[list[int]]:
+        """Count training rows by class for each fold."""
+        return [np.bincount(data.target[fold.train], minlength=self.classes).tolist() for fold in data.folds]
+
+
+class Regression(TableProblem):
+    """Squared, absolute or Huber loss on one number."""
+
+    @property
+    def _loss(self) -> Loss:
+        return self.experiment.training.loss or Loss(kind="mse")
+
+    def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
+        """Return the loss of each row, (rows,)."""
+        prediction = output[:, 0]
+        if self._loss.kind == "mse":
+            return functional.mse_loss(prediction, target, reduction="none")
+        if self._loss.kind == "mae":
+            return functional.l1_loss(prediction, target, reduction="none")
+        return functional.huber_loss(prediction, target, reduction="none", delta=self._loss.delta)
+
+    def prediction(self, output: Tensor) -> Tensor:
+        """Return (rows,) values in float64."""
+        return output[:, 0].double()
+
+    def accumulator(self) -> RegressionMetrics:
+        """Return empty regression metrics."""
+        return RegressionMetrics(self._loss.delta)

@@ -1,0 +1,190 @@
+"""The Result: from folds and their metric states to the plain JSON that DESIGN's contract names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from v6_algorithm import wire
+from v6_algorithm.experiment import PARTS, Experiment
+from v6_algorithm.folds import FoldProgress, States
+from v6_algorithm.metrics import compute, explain, merge_states
+from v6_algorithm.preparation.negotiate import Plan
+
+SCHEMA = 1
+Run = tuple[Plan, list[FoldProgress], str | None]
+
+
+def assemble(
+    experiment: Experiment,
+    *,
+    notes: Sequence[str],
+    runs: Sequence[Run],
+    participation: list[dict[str, Any]],
+    rounds: list[dict[str, Any]],
+    seconds: float,
+) -> dict[str, Any]:
+    """Put the result together.
+
+    Parameters
+    ----------
+    experiment
+        As it was run.
+    notes
+        Sentences from the preparation.
+    runs
+        One (plan, folds, why it stopped early or None) for each group of sites that trained together: one, but in
+        mode ``local`` one a site.
+    participation, rounds
+        The books of all calls.
+    seconds
+        Total time.
+    """
+    stopped = [reason for _, _, reason in runs if reason]
+    folds = [fold for _, progress, _ in runs for fold in progress]
+    local = experiment.mode == "local"
+    plans = [plan for plan, _, _ in runs]
+    kfold = experiment.split.kind == "kfold"
+    measured = _measured(folds)
+    history = folds[0].columns() if len(folds) == 1 else _mean_history(folds)
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": experiment.name,
+        "status": "stopped" if stopped else "completed",
+        "stopped_because": "\n".join(stopped) or None,
+        "experiment": experiment.resolved(),
+        "sites": _sites(plans),
+        "rounds_run": max(fold.rounds_done for fold in folds),
+        "best_round": folds[0].kept_round if len(folds) == 1 else None,
+        "history": history,
+        "metrics": {part: _scopes(states) for part, states in measured.items()},
+        "folds": [_fold(fold, plan.counts[fold.number]) for plan, progress, _ in runs for fold in progress]
+        if kfold
+        else [],
+        "participation": participation,
+        "timing": {"total_s": round(seconds, 3), "rounds": rounds},
+        "notes": [*notes, *_explanations(measured)],
+        "preparation": plans[0].setup.readable(),
+        "software": _software(),
+    }
+    if kfold and local:
+        for entry, site in zip(result["folds"], [plan.sites[0] for plan in plans for _ in plan.counts], strict=True):
+            entry["site"] = site
+    result["parameters"] = _parameters(runs, experiment)
+    return result
+
+
+def mean_of(rows: Iterable[dict[str, float | None]]) -> dict[str, float | None]:
+    """Return the mean of each name over the rows that have it; a name no row has a number for is None."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            found.setdefault(name, []).extend([] if value is None else [value])
+    return {name: sum(values) / len(values) if values else None for name, values in found.items()}
+
+
+def _measured(folds: Sequence[FoldProgress]) -> dict[str, States]:
+    """Merge the folds' states: part to hospital to state."""
+    merged: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for fold in folds:
+        for part, members in fold.measured.items():
+            for name, state in members.items():
+                merged.setdefault(part, {}).setdefault(name, []).append(state)
+    return {
+        part: {name: merge_states(states) for name, states in sorted(members.items())}
+        for part, members in merged.items()
+        if members
+    }
+
+
+def _scopes(states: States) -> dict[str, Any]:
+    sites = {name: compute(state) for name, state in states.items()}
+    with_rows = [
+        {name: value for name, value in metrics.items() if name != "n" and not name.endswith("_resolution")}
+        for metrics in sites.values()
+        if metrics.get("n")
+    ]
+    return {"pooled": compute(merge_states(states.values())), "sites": sites, "mean_over_sites": mean_of(with_rows)}
+
+
+def _sites(plans: Sequence[Plan]) -> dict[str, Any]:
+    """Count rows by hospital and part; with folds they add up, like the rows behind the pooled metrics."""
+    counts: dict[str, dict[str, int]] = {}
+    for plan in plans:
+        for fold in plan.counts:
+            for name, parts in fold.items():
+                own = counts.setdefault(name, dict.fromkeys(PARTS, 0))
+                for part in PARTS:
+                    own[part] += parts[part]
+        for name in plan.counts[0]:
+            counts[name]["rows"] = sum(plan.counts[0][name].values())
+    return {name: {"n": n} for name, n in sorted(counts.items())}
+
+
+def _fold(fold: FoldProgress, counts: dict[str, dict[str, int]]) -> dict[str, Any]:
+    return {
+        "fold": fold.number,
+        "best_round": fold.kept_round,
+        "rounds_run": fold.rounds_done,
+        "sites": {name: {"n": parts} for name, parts in counts.items()},
+        "history": fold.columns(),
+        "metrics": {part: _scopes(states) for part, states in fold.measured.items() if states},
+    }
+
+
+def _mean_history(folds: Sequence[FoldProgress]) -> dict[str, list[Any]]:
+    """Average the histories, round by round, over the folds (or local models) that were still training."""
+    columns = [fold.columns() for fold in folds]
+    rounds = max(len(column["round"]) for column in columns)
+    names = dict.fromkeys(name for column in columns for name in column if name != "round")
+    mean: dict[str, list[Any]] = {"round": list(range(1, rounds + 1))}
+    for name in names:
+        mean[name] = [
+            mean_of([{name: column[name][at]} for column in columns if at < len(column.get(name, []))]).get(name)
+            for at in range(rounds)
+        ]
+    return mean
+
+
+def _explanations(measured: dict[str, States]) -> list[str]:
+    notes = []
+    for part, members in measured.items():
+        notes += [f"{part}, pooled: {sentence}" for sentence in explain(merge_states(members.values()))]
+        if len(members) > 1:
+            notes += [f"{part}, site '{name}': {text}" for name, state in members.items() for text in explain(state)]
+    return notes
+
+
+def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | dict[str, str] | None:
+    """Return the kept model, or several by name: ``fold-0`` …, and in mode local the site's name before it."""
+    models = {}
+    for plan, folds, _ in runs:
+        for fold in folds:
+            if fold.kept is None:
+                continue
+            parts = [plan.sites[0]] if experiment.mode == "local" else []
+            parts += [f"fold-{fold.number}"] if len(folds) > 1 else []
+            about = {
+                "name": experiment.name,
+                "problem": experiment.problem.kind,
+                "model": experiment.model.model_dump(mode="json"),
+                "data": experiment.data.model_dump(mode="json"),
+                "preparation": plan.setup.readable(fold.number),
+            }
+            tensors = wire.unpack(fold.kept, plan.spec)
+            models["/".join(parts)] = wire.pack(tensors, {"v6_algorithm": json.dumps(about)})
+    if not models:
+        return None
+    return models[""] if list(models) == [""] else models
+
+
+def _software() -> dict[str, str]:
+    found = {}
+    for name in ("v6-algorithm", "torch", "numpy", "vantage6-algorithm-tools"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

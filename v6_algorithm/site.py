@@ -1,0 +1,290 @@
+"""What happens at one site for one request: guard, data, problem, train or evaluate, reply.
+
+`handle` serves the vantage6 container, the mock client and the local engine alike. Everything it needs is in the
+request and the context; nothing lives in module globals.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from v6_algorithm import wire
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.errors import DataError, ExperimentError, SiteError, WireError
+from v6_algorithm.experiment import PARTS, Experiment
+from v6_algorithm.preparation import Setup
+from v6_algorithm.privacy.policy import Policy
+
+# Prepared inputs are kept in memory from round to round up to this many bytes; beyond, they are made again.
+_MEMORY_BYTES = 2**30
+
+
+@dataclass
+class SiteContext:
+    """One site's surroundings.
+
+    Attributes
+    ----------
+    sources
+        Where the data are, by member hospital: one member named like the site, except in a centralised run.
+    policy
+        The node owner's rules.
+    state
+        Folder that survives between rounds, or None.
+    memory
+        What a process that serves several rounds may keep between them.
+    """
+
+    sources: Mapping[str, TableSource]
+    policy: Policy = field(default_factory=Policy)
+    state: Path | None = None
+    memory: dict[Any, Any] = field(default_factory=dict)
+
+
+def handle(method: str, request: Mapping[str, Any], context: SiteContext, *, raise_bugs: bool = False) -> dict[str, Any]:
+    """Answer one request.
+
+    Parameters
+    ----------
+    method
+        ``prepare``, ``train`` or ``evaluate``.
+    request
+        A message made by `wire.message`.
+    context
+        The site's data, policy and folder.
+    raise_bugs
+        Let unexpected exceptions through, with their traceback: for the researcher's own machine only.
+
+    Returns
+    -------
+    dict
+        A reply with status ``ok``, or ``error`` with a `kind` and a message free of data values.
+    """
+    if not isinstance(request, Mapping) or request.get("schema") != wire.SCHEMA:
+        # Not a request of ours: there is no round to answer to.
+        raise WireError(f"the request must be a message of schema {wire.SCHEMA}; task `master`, it writes them")
+    head = {key: request.get(key) for key in ("site", "round", "attempt")}
+    try:
+        body = _METHODS[method](_Work(request, context))
+        return wire.message(**head, status="ok", **body)  # type: ignore[arg-type]
+    except SiteError as error:
+        kind, text = error.kind, str(error)
+    except (ExperimentError, WireError) as error:
+        kind, text = "request", str(error)
+    except Exception as error:
+        if raise_bugs:
+            raise
+        kind, text = "bug", _where(error)
+    return wire.message(**head, status="error", kind=kind, message=text)  # type: ignore[arg-type]
+
+
+def _where(error: Exception) -> str:
+    """Name an unexpected exception by type and place: its message may hold data values."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "v6_algorithm" in frame.filename]
+    place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"
+
+
+class _Work:
+    """One request with what is read from it on the way."""
+
+    def __init__(self, request: Mapping[str, Any], context: SiteContext) -> None:
+        from v6_algorithm.problems import problem_class
+
+        self.request, self.context = request, context
+        self.experiment = Experiment.parse(request.get("experiment"), where="request")
+        self.site, self.round = str(request["site"]), int(request["round"])
+        self.classification = problem_class(self.experiment.problem.kind).classification
+        self.policy = context.policy
+        self.policy.check_sites(int(request.get("sites", 0)))
+        data = self.experiment.data
+        roles = [data.target, data.group, data.split_column, *data.categorical, *(data.features or [])]
+        self.policy.check_columns(name for name in roles if name is not None)
+        self.seconds: dict[str, float] = {}
+
+    def timed(self, what: str, action: Callable[[], Any]) -> Any:
+        """Run `action` and add its seconds to the reply's timing."""
+        start = time.perf_counter()
+        try:
+            return action()
+        finally:
+            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
+
+    def setup(self) -> Setup:
+        """Read what the sites agreed on, which the node's policy must allow."""
+        setup = Setup.from_json(self.request["setup"])
+        self.policy.check_columns(setup.features)
+        return setup
+
+    def table(self, setup: Setup) -> Any:
+        """Load the site's table from memory, from the state folder or from its source."""
+        from v6_algorithm.data.cache import cache_key, keep, load_cached
+        from v6_algorithm.data.table import load_table
+
+        prints = {name: source.fingerprint for name, source in self.context.sources.items()}
+        key = cache_key(
+            prints,
+            self.experiment.model_dump(mode="json", include={"seed", "data", "split", "training"}),
+            [setup.features, setup.categories, setup.classes],
+        )
+        folder = self.context.state if None not in prints.values() else None
+        table = self.context.memory.get(key) or (folder and load_cached(folder, key))
+        if table is None:
+            frames = {name: source.read() for name, source in self.context.sources.items()}
+            table = load_table(frames, self.experiment, setup)
+            if folder is not None:
+                keep(folder, key, table)
+        self.context.memory[key] = table
+        # Here, and not only at preparation: a table may have lost rows since, and a request may skip preparation.
+        for number in range(len(table.members)):
+            self.policy.check_rows(int((table.member == number).sum()))
+        return table
+
+    def rows(self, table: Any, setup: Setup, fold: int) -> Any:
+        """Return the prepared rows of one fold."""
+        import torch
+
+        from v6_algorithm.training.loop import Rows
+
+        key = ("rows", id(table), self.request["setup"]["preparation"], fold)
+        if key in self.context.memory:
+            return self.context.memory[key]
+        rows = Rows(
+            torch.from_numpy(table.inputs(setup, self.experiment.data, fold)),
+            torch.from_numpy(table.target),
+            torch.from_numpy(table.member),
+        )
+        if rows.inputs.numel() * rows.inputs.element_size() * len(table.folds) <= _MEMORY_BYTES:
+            self.context.memory[key] = rows
+        return rows
+
+
+# -- prepare -------------------------------------------------------------------------------------------------------
+
+
+def _prepare(work: _Work) -> dict[str, Any]:
+    steps = {"schema": _schema, "statistics": _statistics, "quantiles": _quantiles}
+    step = work.request.get("step")
+    if step not in steps:
+        raise WireError(f"step {step!r} is not known; allowed: {', '.join(steps)}")
+    return steps[step](work)
+
+
+def _schema(work: _Work) -> dict[str, Any]:
+    from v6_algorithm.data.table import describe
+
+    members = {}
+    for name, source in work.context.sources.items():
+        try:
+            schema = describe(source.read(), work.experiment.data, classification=work.classification)
+        except DataError as error:
+            # In a centralised run the site is not the hospital whose file is wrong.
+            raise error if name == work.site else DataError(f"{name}: {error}") from None
+        work.policy.check_rows(schema["rows"])
+        schema["columns"] = {column: kind for column, kind in schema["columns"].items() if work.policy.allows(column)}
+        members[name] = schema
+    return {"members": members}
+
+
+def _statistics(work: _Work) -> dict[str, Any]:
+    from v6_algorithm.preparation import Moments, needs_range
+    from v6_algorithm.preparation.setup import pack_arrays
+    from v6_algorithm.problems import create_problem
+    from v6_algorithm.training.state import build_networks, spec_of, state_of
+
+    setup = work.setup()
+    table = work.table(setup)
+    problem = create_problem(work.experiment, setup)
+    networks = build_networks(problem)
+    moments = Moments.of(table.training_values(), with_range=needs_range(work.experiment.data))
+    return {
+        "counts": table.counts(),
+        "class_counts": problem.class_counts(table),
+        "moments": pack_arrays(moments.arrays()),
+        "spec": {name: spec.to_json() for name, spec in spec_of(networks).items()},
+        "start": wire.digest(wire.pack(state_of(networks))),
+    }
+
+
+def _quantiles(work: _Work) -> dict[str, Any]:
+    from v6_algorithm.preparation import Histograms
+    from v6_algorithm.preparation.setup import pack_arrays, unpack_arrays
+
+    table = work.table(work.setup())
+    span = unpack_arrays(work.request["range"])
+    return {"histograms": pack_arrays(Histograms.of(table.training_values(), span["low"], span["high"]).arrays())}
+
+
+# -- train and evaluate --------------------------------------------------------------------------------------------
+
+
+def _train(work: _Work) -> dict[str, Any]:
+    """Validate the model as received, train it, and return it: for each fold that the request names."""
+    return _work_on_folds(work, train=True)
+
+
+def _evaluate(work: _Work) -> dict[str, Any]:
+    """Measure the model as received on the parts asked for."""
+    return _work_on_folds(work, train=False)
+
+
+def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
+    import torch
+
+    from v6_algorithm.problems import create_problem
+    from v6_algorithm.training import loop
+    from v6_algorithm.training.state import build_networks, load_state, spec_of, state_of
+
+    setup = work.setup()
+    table = work.timed("data_s", lambda: work.table(setup))
+    problem = create_problem(work.experiment, setup)
+    networks = build_networks(problem)
+    spec = spec_of(networks)
+    asked = work.request["folds"]
+    # No parameters: the first round, in which every site starts from the seed.
+    start = None
+    if any(item["parameters"] is None for item in asked):
+        start = {name: tensor.clone() for name, tensor in state_of(networks).items()}
+    folds = []
+    for item in asked:
+        number = int(item["fold"])
+        if not 0 <= number < len(table.folds):
+            raise WireError(f"fold {number} is asked for, the split has {len(table.folds)}")
+        load_state(networks, start or {} if item["parameters"] is None else wire.unpack(item["parameters"], spec))
+        rows = work.timed("data_s", lambda number=number: work.rows(table, setup, number))
+        parts = {part: torch.from_numpy(table.folds[number][part]) for part in PARTS}
+        reply: dict[str, Any] = {"fold": number, "metrics": {}}
+        for part in item.get("evaluate", []):
+            reply["metrics"][part] = work.timed(
+                "evaluate_s",
+                lambda part=part, rows=rows, parts=parts, number=number: loop.evaluate(
+                    problem, networks, rows, parts[part], table.members, fold=number
+                ),
+            )
+        if train and item.get("train", True):
+            sums = work.timed(
+                "train_s",
+                lambda rows=rows, parts=parts, number=number: loop.train(
+                    problem, networks, rows, parts["train"], site=work.site, round=work.round, fold=number
+                ),
+            )
+            reply |= {
+                "parameters": wire.pack(state_of(networks)),
+                "rows": len(parts["train"]),
+                "loss": {"sum": sums.loss, "rows": sums.rows},
+                "steps": sums.steps,
+            }
+        folds.append(reply)
+    return {"folds": folds, "timing": work.seconds}
+
+
+_METHODS: dict[str, Callable[[_Work], dict[str, Any]]] = {
+    "prepare": _prepare,
+    "train": _train,
+    "evaluate": _evaluate,
+}

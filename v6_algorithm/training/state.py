@@ -1,0 +1,47 @@
+"""Networks as named tensors and back: what is sent, what kind each tensor is, and the common start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from v6_algorithm import seeding, wire
+from v6_algorithm.problems.base import Networks, Problem
+
+
+def build_networks(problem: Problem) -> Networks:
+    """Build the experiment's networks with the initial weights that every site derives from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeding.derive(problem.experiment.seed, "initial weights"))
+        return problem.build_networks()
+
+
+def state_of(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return all tensors as ``network.tensor``; they share memory with the networks."""
+    return {
+        f"{name}.{key}": tensor.detach()
+        for name, network in networks.items()
+        for key, tensor in network.state_dict().items()
+    }
+
+
+def load_state(networks: Mapping[str, nn.Module], state: Mapping[str, Tensor]) -> None:
+    """Copy tensors into the networks; names and shapes were checked against `spec_of` before."""
+    for name, network in networks.items():
+        own = {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
+        network.load_state_dict(own, strict=True)
+
+
+def spec_of(networks: Mapping[str, nn.Module]) -> wire.StateSpec:
+    """Describe the tensors: parameters, float buffers (averaged) and integer buffers (counters)."""
+    parameters = {f"{name}.{key}" for name, network in networks.items() for key, _ in network.named_parameters()}
+    spec = {}
+    for key, tensor in state_of(networks).items():
+        if key in parameters:
+            kind = "parameter"
+        else:
+            kind = "buffer" if tensor.is_floating_point() else "counter"
+        spec[key] = wire.TensorSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), kind)
+    return spec
