@@ -63,7 +63,9 @@ def run_site(method: str, data: Any, request: Any, mock_data: Sequence[Any] | No
         return wire.message(**head, status="error", kind=error.kind, message=str(error))  # type: ignore[arg-type]
     folder = os.environ.get("TEMPORARY_FOLDER")
     context = SiteContext(
-        sources={str(request.get("site")): source}, policy=policy, state=Path(folder, "v6_algorithm") if folder else None
+        sources={str(request.get("site")): source},
+        policy=policy,
+        state=Path(folder, "v6_algorithm") if folder else None,
     )
     reply = handle(method, request, context)
     outcome = reply["status"] if reply["status"] == "ok" else f"{reply['kind']}: {reply['message']}"

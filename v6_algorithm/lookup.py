@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _NOT_OPTIMISERS = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
 # These take functions or other schedulers, or a metric in `step`: nothing a YAML file can say.
 _NOT_SCHEDULERS = {
-    "LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler", "ReduceLROnPlateau",
+    "LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler",
+    "ReduceLROnPlateau",
 }  # fmt: skip
 
 

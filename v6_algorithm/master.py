@@ -21,6 +21,7 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
 from v6_algorithm.folds import FoldProgress
 from v6_algorithm.metrics import check_state
+from v6_algorithm.preparation import Agreement
 from v6_algorithm.preparation.negotiate import Plan, agree_on_columns, plan
 from v6_algorithm.strategies import create_strategy
 
@@ -28,7 +29,9 @@ Event = dict[str, Any]
 States = dict[str, dict[str, Any]]
 
 
-def run(federation: Federation, experiment: Experiment, on_event: Callable[[Event], None] | None = None) -> dict[str, Any]:
+def run(
+    federation: Federation, experiment: Experiment, on_event: Callable[[Event], None] | None = None
+) -> dict[str, Any]:
     """Run an experiment to its end.
 
     Parameters
@@ -78,6 +81,13 @@ def run(federation: Federation, experiment: Experiment, on_event: Callable[[Even
     )
 
 
+def check(federation: Federation, experiment: Experiment) -> Agreement:
+    """Ask all sites for their columns and nothing else; raises as `run` does when something does not fit."""
+    names = [site.name for site in federation.sites()]
+    caller = _Caller(federation, experiment, lambda event: None)
+    return agree_on_columns(caller.prepare, experiment, names, quorum=len(names))[1]
+
+
 class _Caller:
     """Sends calls, and keeps the book on who answered and what it cost."""
 
@@ -91,7 +101,7 @@ class _Caller:
 
     def prepare(self, sites: Sequence[str], body: dict[str, Any]) -> Replies:
         """Send one RPC_prepare message to each site."""
-        return self.call("RPC_prepare", 0, {site: body for site in sites})
+        return self.call("RPC_prepare", 0, dict.fromkeys(sites, body))
 
     def call(self, method: str, number: int, bodies: dict[str, dict[str, Any]]) -> Replies:
         """Send one message to each site; the experiment and the round go with it."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from v6_algorithm import wire
 from v6_algorithm.data.sources import TableSource
@@ -19,6 +20,10 @@ from v6_algorithm.errors import DataError, ExperimentError, SiteError, WireError
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.preparation import Setup
 from v6_algorithm.privacy.policy import Policy
+
+if TYPE_CHECKING:
+    from v6_algorithm.data.table import TableData
+    from v6_algorithm.training.loop import Rows
 
 # Prepared inputs are kept in memory from round to round up to this many bytes; beyond, they are made again.
 _MEMORY_BYTES = 2**30
@@ -46,7 +51,9 @@ class SiteContext:
     memory: dict[Any, Any] = field(default_factory=dict)
 
 
-def handle(method: str, request: Mapping[str, Any], context: SiteContext, *, raise_bugs: bool = False) -> dict[str, Any]:
+def handle(
+    method: str, request: Mapping[str, Any], context: SiteContext, *, raise_bugs: bool = False
+) -> dict[str, Any]:
     """Answer one request.
 
     Parameters
@@ -107,11 +114,12 @@ class _Work:
         self.policy.check_columns(name for name in roles if name is not None)
         self.seconds: dict[str, float] = {}
 
-    def timed(self, what: str, action: Callable[[], Any]) -> Any:
-        """Run `action` and add its seconds to the reply's timing."""
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Add the seconds of a block to the reply's timing."""
         start = time.perf_counter()
         try:
-            return action()
+            yield
         finally:
             self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
 
@@ -121,7 +129,7 @@ class _Work:
         self.policy.check_columns(setup.features)
         return setup
 
-    def table(self, setup: Setup) -> Any:
+    def table(self, setup: Setup) -> TableData:
         """Load the site's table from memory, from the state folder or from its source."""
         from v6_algorithm.data.cache import cache_key, keep, load_cached
         from v6_algorithm.data.table import load_table
@@ -133,7 +141,9 @@ class _Work:
             [setup.features, setup.categories, setup.classes],
         )
         folder = self.context.state if None not in prints.values() else None
-        table = self.context.memory.get(key) or (folder and load_cached(folder, key))
+        table: TableData | None = self.context.memory.get(key)
+        if table is None and folder is not None:
+            table = load_cached(folder, key)
         if table is None:
             frames = {name: source.read() for name, source in self.context.sources.items()}
             table = load_table(frames, self.experiment, setup)
@@ -145,15 +155,16 @@ class _Work:
             self.policy.check_rows(int((table.member == number).sum()))
         return table
 
-    def rows(self, table: Any, setup: Setup, fold: int) -> Any:
+    def rows(self, table: TableData, setup: Setup, fold: int) -> Rows:
         """Return the prepared rows of one fold."""
         import torch
 
         from v6_algorithm.training.loop import Rows
 
         key = ("rows", id(table), self.request["setup"]["preparation"], fold)
-        if key in self.context.memory:
-            return self.context.memory[key]
+        kept: Rows | None = self.context.memory.get(key)
+        if kept is not None:
+            return kept
         rows = Rows(
             torch.from_numpy(table.inputs(setup, self.experiment.data, fold)),
             torch.from_numpy(table.target),
@@ -241,7 +252,8 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
     from v6_algorithm.training.state import build_networks, load_state, spec_of, state_of
 
     setup = work.setup()
-    table = work.timed("data_s", lambda: work.table(setup))
+    with work.timed("data_s"):
+        table = work.table(setup)
     problem = create_problem(work.experiment, setup)
     networks = build_networks(problem)
     spec = spec_of(networks)
@@ -256,23 +268,18 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
         if not 0 <= number < len(table.folds):
             raise WireError(f"fold {number} is asked for, the split has {len(table.folds)}")
         load_state(networks, start or {} if item["parameters"] is None else wire.unpack(item["parameters"], spec))
-        rows = work.timed("data_s", lambda number=number: work.rows(table, setup, number))
+        with work.timed("data_s"):
+            rows = work.rows(table, setup, number)
         parts = {part: torch.from_numpy(table.folds[number][part]) for part in PARTS}
         reply: dict[str, Any] = {"fold": number, "metrics": {}}
-        for part in item.get("evaluate", []):
-            reply["metrics"][part] = work.timed(
-                "evaluate_s",
-                lambda part=part, rows=rows, parts=parts, number=number: loop.evaluate(
-                    problem, networks, rows, parts[part], table.members, fold=number
-                ),
-            )
+        with work.timed("evaluate_s"):
+            for part in item.get("evaluate", []):
+                reply["metrics"][part] = loop.evaluate(problem, networks, rows, parts[part], table.members, fold=number)
         if train and item.get("train", True):
-            sums = work.timed(
-                "train_s",
-                lambda rows=rows, parts=parts, number=number: loop.train(
+            with work.timed("train_s"):
+                sums = loop.train(
                     problem, networks, rows, parts["train"], site=work.site, round=work.round, fold=number
-                ),
-            )
+                )
             reply |= {
                 "parameters": wire.pack(state_of(networks)),
                 "rows": len(parts["train"]),

@@ -85,7 +85,9 @@ class TableSource:
         except pd.errors.EmptyDataError:
             raise DataError(f"the file {name} is empty") from None
         except ImportError as error:
-            raise DataError(f"reading {kind} needs the package {error.name}: pip install 'v6-algorithm[files]'") from None
+            raise DataError(
+                f"reading {kind} needs the package {error.name}: pip install 'v6-algorithm[files]'"
+            ) from None
         except DataError:
             raise
         except Exception as error:  # a parser's own message may quote the data

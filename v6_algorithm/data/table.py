@@ -111,7 +111,9 @@ def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[s
         if name in frame.columns:
             categories[name] = sorted(set(canonical(frame[name].dropna())), key=str)
             if len(categories[name]) > _MOST_CATEGORIES:
-                raise DataError(f"column '{name}' (data.categorical) has over {_MOST_CATEGORIES} values: an identifier?")
+                raise DataError(
+                    f"column '{name}' (data.categorical) has over {_MOST_CATEGORIES} values: an identifier?"
+                )
         else:
             categories[name] = []
     return {
@@ -191,7 +193,9 @@ def load_table(frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup
         folds=[
             Fold(
                 *(
-                    np.concatenate([part.folds[number][name] + start for part, start in zip(parts, starts, strict=False)])
+                    np.concatenate(
+                        [part.folds[number][name] + start for part, start in zip(parts, starts, strict=False)]
+                    )
                     for name in PARTS
                 )
             )
@@ -204,7 +208,7 @@ def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: s
     import pandas as pd
 
     data, dtype = experiment.data, experiment.training.dtype
-    frame = frame[frame[data.target].notna()]
+    frame = frame.loc[frame[data.target].notna()]
     values = np.empty((len(frame), len(setup.features)), dtype=dtype)
     for number, name in enumerate(setup.features):
         values[:, number] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=dtype, na_value=np.nan)
@@ -214,7 +218,7 @@ def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: s
         raise DataError(f"column '{column}' has empty cells, and data.missing is error")
     if data.missing.kind == "drop":
         complete = ~np.isnan(values).any(axis=1)
-        frame, values = frame[complete], values[complete]
+        frame, values = frame.loc[complete], values[complete]
         if not len(frame):
             raise DataError("data.missing is drop, and every row has an empty cell")
 

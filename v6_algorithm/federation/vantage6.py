@@ -149,7 +149,7 @@ class Vantage6Federation:
             try:
                 results = self._client.result.from_task(task_id)
             except Exception:  # the proxy fails in passing; a round's work is not lost to that
-                continue
+                results = None
             if isinstance(results, list) and len(results) == 1 and results[0] is not None:
                 return Arrival(site, json.dumps(results[0]))
         return Arrival(site, None, Missing("wrong", "its run completed without a readable result"))

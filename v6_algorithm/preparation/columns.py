@@ -12,7 +12,9 @@ from v6_algorithm.experiment import Data
 
 Label = int | float | str
 # Names that say "this is who, not what": numeric, but nothing to learn from. `data.features` overrules this.
-_IDENTIFIER = re.compile(r"(index|unnamed: 0|(.*_)?id|subject|patient|name|(subject|patient|record|sample)[ _]?(id|nr|no))", re.I)
+_IDENTIFIER = re.compile(
+    r"(index|unnamed: 0|(.*_)?id|subject|patient|name|(subject|patient|record|sample)[ _]?(id|nr|no))", re.I
+)
 _SHOWN = 30
 
 
@@ -78,7 +80,9 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     }
     classes = _classes(data, schemas, notes) if classification else None
     if not numeric and not any(categories.values()):
-        raise ExperimentError("data.features: no numeric column is left at all sites; name the features, or categorical")
+        raise ExperimentError(
+            "data.features: no numeric column is left at all sites; name the features, or categorical"
+        )
     return Agreement(numeric, categories, classes, notes)
 
 

@@ -55,7 +55,9 @@ class Plan:
         return any(member[part] for fold in self.counts for member in fold.values())
 
 
-def agree_on_columns(ask: Ask, experiment: Experiment, sites: Sequence[str], quorum: int) -> tuple[list[str], Agreement]:
+def agree_on_columns(
+    ask: Ask, experiment: Experiment, sites: Sequence[str], quorum: int
+) -> tuple[list[str], Agreement]:
     """Ask for the sites' columns; return those that take part, and what they agree on.
 
     Raises
@@ -161,7 +163,10 @@ def _check_schema(schema: Any) -> Mapping[str, Any]:
 
 def _check_counts(counts: Any) -> Counts:
     checked = [
-        {str(name): {part: int(member[part]) for part in ("train", "validation", "test")} for name, member in fold.items()}
+        {
+            str(name): {part: int(member[part]) for part in ("train", "validation", "test")}
+            for name, member in fold.items()
+        }
         for fold in counts
     ]
     if not checked or any(n < 0 for fold in checked for member in fold.values() for n in member.values()):

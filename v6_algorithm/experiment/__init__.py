@@ -1,0 +1,184 @@
+"""The experiment: everything a researcher may ask for, with its defaults.
+
+`run`, `submit` and `master` read one, and every request to a site carries the resolved form of it. A key that is
+not listed here, or a value that cannot be, is refused before any site is asked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.data import (
+    PARTS,
+    Data,
+    Given,
+    KFold,
+    Partition,
+    PartitionedSource,
+    Ratio,
+    Sites,
+    Source,
+    Split,
+    parse_condition,
+)
+from v6_algorithm.experiment.learning import (
+    MLP,
+    PROBLEM_METRICS,
+    LinearModel,
+    Loss,
+    Model,
+    Output,
+    Participation,
+    Privacy,
+    Problem,
+    Stopping,
+    Strategy,
+    Training,
+)
+from v6_algorithm.lookup import did_you_mean
+
+__all__ = [
+    "MLP",
+    "PARTS",
+    "PROBLEM_METRICS",
+    "Data",
+    "Experiment",
+    "Given",
+    "KFold",
+    "LinearModel",
+    "Loss",
+    "Partition",
+    "PartitionedSource",
+    "Ratio",
+    "Source",
+    "Strategy",
+    "Training",
+    "parse_condition",
+]
+
+
+class Experiment(Section):
+    """One experiment, validated and with every default filled in."""
+
+    name: str = Field("experiment", min_length=1, max_length=100)
+    seed: int = Field(0, ge=0, lt=2**63)
+    mode: Literal["federated", "centralised", "local"] = "federated"
+    sites: Sites | None = None
+    data: Data
+    problem: Annotated[Problem, short_form("kind")] = Problem(kind="classification")
+    model: Annotated[Model, short_form("kind")] = MLP()
+    split: Annotated[Split, short_form("kind")] = Ratio()
+    rounds: int = Field(20, ge=1)
+    training: Training = Training()
+    strategy: Annotated[Strategy, short_form("kind")] = Strategy()
+    stopping: Stopping = Stopping()
+    participation: Participation = Participation()
+    privacy: Privacy = Privacy()
+    output: Output = Output()
+
+    @model_validator(mode="after")
+    def _together(self) -> Experiment:
+        kind, loss = self.problem.kind, self.training.loss
+        metrics = PROBLEM_METRICS.get(kind)
+        if metrics and self.stopping.monitor not in metrics:
+            raise refuse(
+                f"stopping.monitor is '{self.stopping.monitor}', which problem {kind} does not measure"
+                f"{did_you_mean(self.stopping.monitor, metrics)}; allowed: {', '.join(metrics)}"
+            )
+        if kind == "regression" and self.model.kind == "logistic":
+            raise refuse("model.kind logistic is for classification; regression takes linear or mlp")
+        if kind == "regression" and self.data.positive is not None:
+            raise refuse("data.positive makes a 0/1 target, which is for classification, not regression")
+        if kind in PROBLEM_METRICS and loss and (loss.kind == "cross_entropy") != (kind == "classification"):
+            raise refuse(
+                f"training.loss.kind is {loss.kind}; classification takes cross_entropy, regression mse, mae or huber"
+            )
+        if loss and loss.class_weights is not None and kind != "classification":
+            raise refuse("training.loss.class_weights is for classification")
+        if (self.split.kind == "given") != (self.data.split_column is not None):
+            raise refuse("split.kind given and data.split_column go together: give both or neither")
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the experiment as plain JSON with every default filled in."""
+        return self.model_dump(mode="json")
+
+    def for_sites(self) -> dict[str, Any]:
+        """Return what a site needs to know: all but where the other sites' data are."""
+        return self.model_dump(mode="json", exclude={"sites"})
+
+    @classmethod
+    def parse(cls, content: Any, where: str = "experiment") -> Experiment:
+        """Validate a mapping.
+
+        Raises
+        ------
+        ExperimentError
+            One line for each thing that is wrong: its key, what is wrong, the value given and what is allowed.
+        """
+        if not isinstance(content, dict):
+            raise ExperimentError(f"{where}: must be a mapping of keys to values, such as `data: {{target: outcome}}`")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            lines = [_explain(item) for item in error.errors()]
+            raise ExperimentError("\n".join(f"{where}: {line}" for line in lines)) from None
+
+    @classmethod
+    def load(cls, path: Path, overrides: list[str] | None = None) -> Experiment:
+        """Read an experiment file and apply ``key.path=value`` overrides (values are YAML)."""
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ExperimentError(f"{path}: cannot be read: {error.strerror}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ExperimentError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+        for override in overrides or []:
+            _apply(content, override)
+        return cls.parse(content, where=path.name)
+
+
+def _apply(content: Any, override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ExperimentError(f"--set {override}: must be key.path=value, such as training.optimizer.lr=0.01")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        if isinstance(content, dict):
+            below = content.get(parent)
+            # A section in its short form (`optimizer: adam`) keeps its kind when a key is set beside it.
+            content[parent] = below if isinstance(below, dict) else {} if below is None else {"kind": below}
+            content = content[parent]
+    if not isinstance(content, dict):
+        raise ExperimentError(f"--set {override}: the experiment file is not a mapping")
+    try:
+        content[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ExperimentError(f"--set {override}: the value is not valid YAML") from None
+
+
+def _explain(error: Any) -> str:
+    # Union branches show up in pydantic's locations as class or tag names; a researcher never wrote those.
+    path = ".".join(str(part) for part in error["loc"] if str(part) not in _UNION_TAGS)
+    message = error["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{path}: is required"
+    if error["type"] == "union_tag_invalid":
+        tags = error["ctx"]["expected_tags"].replace("'", "")
+        return f"{path}.kind: unknown value '{error['ctx']['tag']}'; allowed: {tags}"
+    if error["type"] == "union_tag_not_found":
+        return f"{path}: `kind` is required"
+    given = repr(error["input"])
+    given = f" (given: {given})" if len(given) <= 80 and error["type"] != "refused" else ""
+    if error["type"] == "refused" and isinstance(error["input"], (str, int, float)):
+        given = f" (given: {error['input']!r})"
+    return f"{path}: {message}{given}" if path else f"{message}{given}"
+
+
+_UNION_TAGS = {"linear", "logistic", "mlp", "ratio", "kfold", "given", "partitioned", "named"}

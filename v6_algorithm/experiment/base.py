@@ -1,0 +1,37 @@
+"""What all sections of an experiment share: unknown keys are refused by name, and refusals read as sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+from v6_algorithm.lookup import did_you_mean
+
+
+class Section(BaseModel):
+    """A part of the experiment; unknown keys are refused with the allowed ones named."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unknown_keys(cls, value: Any) -> Any:
+        if isinstance(value, dict) and cls.model_config.get("extra") == "forbid":
+            for key in value:
+                if key not in cls.model_fields:
+                    allowed = ", ".join(cls.model_fields)
+                    hint = did_you_mean(str(key), cls.model_fields)
+                    raise refuse(f"unknown key '{key}'{hint}; allowed: {allowed}")
+        return value
+
+
+def refuse(message: str) -> PydanticCustomError:
+    """Make the error that a validator raises to say no in its own words."""
+    return PydanticCustomError("refused", "{message}", {"message": message})
+
+
+def short_form(key: str) -> BeforeValidator:
+    """Let a section be written as one word: ``scaling: minmax`` for ``scaling: {kind: minmax}``."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)

@@ -1,0 +1,106 @@
+"""From an experiment's `sites` to a federation on this machine; used by `v6-algorithm run` and `validate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from v6_algorithm import seeding
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.errors import DataError, ExperimentError, PolicyError
+from v6_algorithm.experiment import Experiment, PartitionedSource, Source
+from v6_algorithm.federation.local import LocalFederation
+from v6_algorithm.privacy.policy import Policy
+from v6_algorithm.site import SiteContext
+
+if TYPE_CHECKING:
+    from v6_algorithm.federation.vantage6 import Vantage6Federation
+
+# The one site of a centralised run, which holds the rows of all hospitals.
+POOLED = "pooled"
+
+
+def tables_of(experiment: Experiment, folder: Path) -> dict[str, TableSource]:
+    """Find each site's table; file names are relative to `folder`, that of the experiment file.
+
+    Raises
+    ------
+    ExperimentError
+        When the experiment names no sites, or a file that is not there.
+    """
+    sites = experiment.sites
+    if sites is None:
+        raise ExperimentError("sites: is required to run here; name each site's file, or a source and its partition")
+    if isinstance(sites, PartitionedSource):
+        return _partitioned(sites, experiment, folder)
+    return {name: _source(f"sites.{name}", source, folder) for name, source in sites.items()}
+
+
+def _source(where: str, source: Source, folder: Path) -> TableSource:
+    uri = source.uri
+    if "://" not in uri:
+        path = folder / Path(uri).expanduser()
+        if not path.exists():
+            raise ExperimentError(f"{where}: there is no file {uri} (looked in {folder})")
+        if path.is_dir():
+            raise ExperimentError(f"{where}: {uri} is a folder; give a csv, parquet, excel or sqlite file")
+        uri = str(path)
+    return TableSource(uri, source.type, source.query, source.sheet_name)
+
+
+def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path) -> dict[str, TableSource]:
+    from v6_algorithm.data.builtin import load_builtin
+    from v6_algorithm.partition.indices import partition_rows
+
+    if sites.source.startswith("builtin:"):
+        frame = load_builtin(sites.source.removeprefix("builtin:"))
+    else:
+        try:
+            frame = _source("sites.source", Source(uri=sites.source), folder).read()
+        except DataError as error:
+            raise ExperimentError(f"sites.source: {error}") from None
+    target = experiment.data.target
+    if target not in frame.columns:
+        raise ExperimentError(f"data.target: column '{target}' is not in {sites.source}")
+    labels, _ = frame[target].factorize()
+    parts = partition_rows(sites.partition, labels, seeding.numpy_generator(experiment.seed, "partition"))
+    width = len(str(len(parts)))
+    return {
+        f"site{number:0{width}d}": TableSource(frame=frame.iloc[rows].reset_index(drop=True))
+        for number, rows in enumerate(parts, start=1)
+    }
+
+
+def local_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> LocalFederation:
+    """Simulate the sites in this process; in mode centralised one site holds all tables."""
+    policy = _policy()
+    if experiment.mode == "centralised":
+        return LocalFederation({POOLED: SiteContext(dict(sorted(tables.items())), policy)})
+    return LocalFederation({name: SiteContext({name: table}, policy) for name, table in tables.items()})
+
+
+def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> Vantage6Federation:
+    """Simulate the sites with vantage6's own mock client."""
+    from v6_algorithm.federation.vantage6 import Vantage6Federation
+
+    if experiment.mode == "centralised":
+        raise ExperimentError("mode: centralised needs --engine local; the mock client has no site that holds all rows")
+    try:
+        from vantage6.algorithm.tools.mock_client import MockAlgorithmClient
+    except ImportError:
+        raise ExperimentError("--engine mock needs vantage6's tools: pip install 'v6-algorithm[vantage6]'") from None
+    names = dict(enumerate(sorted(tables)))
+    try:
+        datasets = [[{"database": tables[name].read()}] for name in names.values()]
+    except DataError as error:
+        raise ExperimentError(f"sites: {error}") from None
+    client = MockAlgorithmClient(datasets=datasets, module="v6_algorithm")
+    return Vantage6Federation(client, names=names)
+
+
+def _policy() -> Policy:
+    try:
+        return Policy.from_environment()
+    except PolicyError as error:
+        raise ExperimentError(str(error)) from None

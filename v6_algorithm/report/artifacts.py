@@ -1,0 +1,130 @@
+"""Writes what a run leaves in its folder: result.json, history.csv, metrics.csv, report.html and the model files.
+
+Called by `v6-algorithm run`, `submit` and `report`. The result comes first and each file is put in place by a rename,
+so that a full disk or an interruption never leaves half a file under a final name.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from v6_algorithm.report.html import render
+from v6_algorithm.report.reading import finite, folds, history_columns, mapping, metric_rows, shareable
+
+METRIC_HEADER = ("run", "part", "scope", "name", "metric", "value")
+
+
+def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
+    """Write the files of one run.
+
+    Parameters
+    ----------
+    result : dict
+        The result of `master`, as in result.json; may be partial.
+    directory : Path
+        Where to write; made when it does not exist. Files of an earlier run under the same names are replaced.
+
+    Returns
+    -------
+    list of Path
+        The files written, result.json first.
+
+    Raises
+    ------
+    ValueError
+        `result["parameters"]` is not base64. All other files have been written by then.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    clean = shareable(result)
+    written = [
+        _write(directory / "result.json", json.dumps(clean, indent=1, allow_nan=False, ensure_ascii=False) + "\n"),
+        _write(directory / "history.csv", _history_csv(clean)),
+        _write(directory / "metrics.csv", _metrics_csv(clean)),
+        _write(directory / "report.html", render(clean)),
+    ]
+    for name, encoded in _models(clean.get("parameters")).items():
+        written.append(_write(directory / name, base64.b64decode(encoded, validate=True)))
+    return written
+
+
+def _write(path: Path, content: str | bytes) -> Path:
+    if isinstance(content, str):
+        # A lone surrogate in a site's text has no UTF-8; escaped it is still valid JSON.
+        content = content.encode("utf-8", "backslashreplace")
+    # Hidden, beside its final place (a rename does not cross file systems), and one per process.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _history_csv(result: dict[str, Any]) -> str:
+    blocks = [(name, history_columns(mapping(fold, "history"))) for name, fold in folds(result)]
+    lead = ["fold"] if blocks else []
+    blocks = blocks or [("", history_columns(mapping(result, "history")))]
+    # One header for all folds: a fold without, say, AUROC leaves its cells empty and never shifts the others.
+    header = list(dict.fromkeys(column for _, columns in blocks for column in columns))
+    rows = []
+    for fold, columns in blocks:
+        for index in range(len(columns["round"])):
+            values = [columns[name][index] if name in columns else None for name in header]
+            rows.append(([fold] if lead else []) + values)
+    return _csv([*lead, *header], rows)
+
+
+def _metrics_csv(result: dict[str, Any]) -> str:
+    rows = (
+        (row.run, row.part, row.scope, row.name, metric, finite(value))
+        for row in metric_rows(result)
+        for metric, value in row.metrics.items()
+    )
+    return _csv(METRIC_HEADER, rows)
+
+
+def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _models(parameters: object) -> dict[str, str]:
+    """Return the base64 text of each model under its file name."""
+    if isinstance(parameters, str):
+        return {"model.safetensors": parameters}
+    files: dict[str, str] = {}
+    if isinstance(parameters, dict):
+        for name, encoded in parameters.items():
+            if isinstance(encoded, str):
+                files[_unused(_slug(str(name)), files)] = encoded
+    return files
+
+
+def _slug(name: str) -> str:
+    """Return a file-name-safe form of a site's name: it was chosen elsewhere and may hold slashes and dots."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_]+", "-", ascii_name).strip("-")[:80] or "unnamed"
+
+
+def _unused(slug: str, taken: dict[str, str]) -> str:
+    # Compared in lower case, since some file systems do not tell "Site" from "site".
+    lower = {name.lower() for name in taken}
+    candidate, attempt = f"model-{slug}.safetensors", 1
+    while candidate.lower() in lower:
+        attempt += 1
+        candidate = f"model-{slug}-{attempt}.safetensors"
+    return candidate

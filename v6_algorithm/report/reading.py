@@ -1,0 +1,278 @@
+"""Reading a result: the one place that knows where its numbers are and how they are named and written.
+
+Every file, page and table of this room goes through here. A run that stopped half way leaves a partial result,
+so nothing is assumed to be there: what is absent reads as empty.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PARTS = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class MetricName:
+    """How one metric is shown: its label, whether more is better, and what it says in plain words."""
+
+    label: str
+    higher_is_better: bool
+    meaning: str
+
+
+METRICS = {
+    "auroc": MetricName("AUROC", True, "chance that a positive case is ranked above a negative one; 0.5 is guessing"),
+    "auprc": MetricName("AUPRC", True, "precision averaged over all recalls; guessing gives the share of positives"),
+    "c_index": MetricName("C-index", True, "chance that of two patients the one at higher risk has the event first"),
+    "accuracy": MetricName("Accuracy", True, "share of correct predictions"),
+    "balanced_accuracy": MetricName("Balanced accuracy", True, "recall averaged over the classes"),
+    "f1": MetricName("F1", True, "harmonic mean of precision and recall"),
+    "precision": MetricName("Precision", True, "share of predicted positives that are positive"),
+    "recall": MetricName("Recall", True, "share of positives that were found; sensitivity"),
+    "r2": MetricName("R²", True, "share of the variance explained; 0 is predicting the mean"),
+    "mae": MetricName("MAE", False, "mean absolute error, in units of the target"),
+    "mse": MetricName("MSE", False, "mean squared error, in squared units of the target"),
+    "huber": MetricName("Huber", False, "squared error for small residuals, absolute error for large ones"),
+    "brier": MetricName("Brier", False, "mean squared error of the predicted probabilities"),
+    "ece": MetricName("ECE", False, "calibration: how far predicted probabilities are from observed frequencies"),
+    "loss": MetricName("Loss", False, "what the training minimises"),
+}
+"""In the order of the columns. The first one that a run measured is its headline."""
+
+# Travel with the metrics but say nothing about the model: rows evaluated, and how far binning may move the AUROC.
+BESIDES = {"n", "auroc_resolution"}
+
+RUNS = {
+    "federated": "Federated",
+    "centralised": "Centralised (all rows in one place)",
+    "local": "Local (each site alone)",
+}
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """The metrics of one run on one part, over one scope: pooled, mean_over_sites, site or fold."""
+
+    run: str
+    part: str
+    scope: str
+    name: str
+    metrics: dict[str, float | None]
+
+
+def mapping(value: object, *keys: str) -> dict[str, Any]:
+    """Return the dictionary under `keys`; an empty one where the way there ends early."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def sequence(value: object, *keys: str) -> list[Any]:
+    """Return the list under `keys`; an empty one where the way there ends early."""
+    if keys:
+        value = mapping(value, *keys[:-1]).get(keys[-1])
+    return value if isinstance(value, list) else []
+
+
+def finite(value: object) -> float | None:
+    """Return `value` as a float, or None when it is absent, not a number or not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def run_name(result: dict[str, Any]) -> str:
+    """Return what the main run is called beside its baselines: its mode."""
+    return str(mapping(result, "experiment").get("mode") or "federated")
+
+
+def title(result: dict[str, Any]) -> str:
+    """Return the name the researcher gave to the run."""
+    return str(result.get("name") or mapping(result, "experiment").get("name") or "experiment")
+
+
+def folds(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return each fold of a k-fold run with its name; empty for a single split."""
+    return [
+        (str(fold.get("fold", index)), fold)
+        for index, fold in enumerate(sequence(result, "folds"))
+        if isinstance(fold, dict)
+    ]
+
+
+def site_names(result: dict[str, Any]) -> list[str]:
+    """Return the sites in the order of the result, then any that only the metrics name."""
+    names = [str(name) for name in mapping(result, "sites")]
+    for part in PARTS:
+        names += [str(name) for name in mapping(result, "metrics", part, "sites") if name not in names]
+    return names
+
+
+def count(result: dict[str, Any], site: str, part: str) -> int | None:
+    """Return the number of rows of one part at one site; `part` "rows" counts all of them."""
+    sizes = mapping(result, "sites", site, "n")
+    if part == "rows" and finite(sizes.get("rows")) is None:
+        parts = [finite(sizes.get(name)) for name in ("train", "validation", "test")]
+        return int(sum(size or 0 for size in parts)) if any(size is not None for size in parts) else None
+    size = finite(sizes.get(part))
+    return None if size is None else int(size)
+
+
+def total(result: dict[str, Any], part: str) -> int | None:
+    """Return the number of rows of one part over all sites; None when no site told."""
+    sizes = [count(result, site, part) for site in site_names(result)]
+    return sum(size or 0 for size in sizes) if any(size is not None for size in sizes) else None
+
+
+def evaluated(result: dict[str, Any], row: MetricRow) -> int | None:
+    """Return how many rows a set of metrics is about; None for a mean over sites, which is about sites."""
+    if row.scope == "mean_over_sites":
+        return None
+    if (n := finite(row.metrics.get("n"))) is not None:
+        return int(n)
+    return total(result, row.part) if row.scope == "pooled" else count(result, row.name, row.part)
+
+
+def history_columns(history: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return the series of a history, `round` first and of equal length, so that rows can be cut from them."""
+    series = {str(name): values for name, values in history.items() if isinstance(values, list)}
+    length = max((len(values) for values in series.values()), default=0)
+    rounds = series.pop("round", None) or []
+    columns = {"round": rounds + list(range(len(rounds) + 1, length + 1))}
+    return columns | {name: values + [None] * (length - len(values)) for name, values in series.items()}
+
+
+def metric_rows(result: dict[str, Any]) -> list[MetricRow]:
+    """Return every set of metrics in the result: the main run, its folds, then the baselines."""
+    run = run_name(result)
+    rows = _rows_of_run(run, mapping(result, "metrics"))
+    for name, fold in folds(result):
+        for part in PARTS:
+            pooled = mapping(fold, "metrics", part, "pooled")
+            rows += [MetricRow(run, part, "fold", name, pooled)] if pooled else []
+    for name, baseline in mapping(result, "baselines").items():
+        rows += _rows_of_run(str(name), mapping(baseline, "metrics"))
+    return rows
+
+
+def _rows_of_run(run: str, metrics: dict[str, Any]) -> list[MetricRow]:
+    rows = []
+    for part in PARTS:
+        for scope in ("pooled", "mean_over_sites"):
+            if values := mapping(metrics, part, scope):
+                rows.append(MetricRow(run, part, scope, "", values))
+        for site in mapping(metrics, part, "sites"):
+            rows.append(MetricRow(run, part, "site", str(site), mapping(metrics, part, "sites", site)))
+    return rows
+
+
+def columns(rows: Iterable[MetricRow]) -> list[str]:
+    """Return the metrics that at least one row knows, the familiar ones first."""
+    known = {name: None for row in rows for name, value in row.metrics.items() if finite(value) is not None}
+    known = {name: None for name in known if name not in BESIDES}
+    return [name for name in METRICS if name in known] + [name for name in known if name not in METRICS]
+
+
+def main_part(rows: Sequence[MetricRow]) -> str:
+    """Return the part a run is judged by: test, or validation where nothing was tested."""
+    tested = columns(row for row in rows if row.part == "test")
+    return "test" if tested else "validation"
+
+
+def monitored(result: dict[str, Any]) -> str:
+    """Return the metric that early stopping watched; loss where the experiment does not say."""
+    monitor = str(mapping(result, "experiment", "stopping").get("monitor") or "loss")
+    return monitor.removeprefix("validation_")
+
+
+def label(metric: str) -> str:
+    """Return how a metric is written for a reader."""
+    return METRICS[metric].label if metric in METRICS else metric.replace("_", " ").strip().capitalize()
+
+
+def missing_sites(result: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Return for each site that failed to answer the number of rounds lost to each reason."""
+    reasons: dict[str, dict[str, int]] = {}
+    for entry in sequence(result, "participation"):
+        for site, reason in mapping(entry, "missing").items():
+            tally = reasons.setdefault(str(site), {})
+            tally[str(reason)] = tally.get(str(reason), 0) + 1
+    return reasons
+
+
+def number(value: object) -> str:
+    """Write a metric: three decimals, fewer for thousands, powers of ten where three decimals would read 0.000."""
+    known = finite(value)
+    if known is None:
+        return "–"
+    if known == 0:
+        return "0.000"
+    if abs(known) < 0.0005:
+        return f"{known:.2e}"
+    if abs(known) < 1000:
+        return f"{known:.3f}"
+    return f"{known:,.0f}" if abs(known) < 1e7 else f"{known:.3g}"
+
+
+def seconds(value: object) -> str:
+    """Write a duration."""
+    known = finite(value)
+    if known is None:
+        return "–"
+    if known < 60:
+        return f"{known:.2f} s" if known < 10 else f"{known:.0f} s"
+    minutes, rest = divmod(round(known), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(value: object) -> str:
+    """Write a number of bytes in decimal units."""
+    known = finite(value)
+    if known is None:
+        return "–"
+    for unit in ("B", "kB", "MB", "GB"):
+        if known < 999.5:
+            return f"{known:.0f} {unit}" if unit == "B" or known >= 99.5 else f"{known:.1f} {unit}"
+        known /= 1000
+    return f"{known:.1f} TB"
+
+
+# user:password@ in the address of a database, and password=… in a connection string; the user name may stay.
+_PASSWORD = re.compile(r"(?P<address>\w://[^\s:/@]*:)[^\s/]*@|(?P<key>\b(?:password|pwd)=)[^\s;&]*", re.IGNORECASE)
+
+
+def shareable(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy that is plain JSON and can be sent to a colleague.
+
+    Passwords in database addresses are masked. NaN and infinities, which JSON does not have, become null, and a note
+    says where: losing the record of a night's training because one loss diverged would be the greater harm.
+    """
+    places: dict[str, None] = {}
+
+    def walk(value: Any, place: str) -> Any:
+        if isinstance(value, dict):
+            return {str(key): walk(item, f"{place}.{key}" if place else str(key)) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [walk(item, place) for item in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            places[place] = None
+            return None
+        # Parameters are megabytes of base64: nothing to mask, much to scan.
+        if isinstance(value, str) and not place.startswith("parameters"):
+            return _PASSWORD.sub(_mask, value)
+        return value
+
+    clean: dict[str, Any] = walk(result, "")
+    if places:
+        # Said in the result itself, since the file cannot show what it replaced.
+        note = f"Not finite and written as null: {', '.join(places)}."
+        clean["notes"] = [*sequence(clean, "notes"), note]
+    return clean
+
+
+def _mask(found: re.Match[str]) -> str:
+    return f"{found['address']}***@" if found["address"] else f"{found['key']}***"
