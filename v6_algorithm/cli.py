@@ -143,7 +143,8 @@ def _progress(mode: str) -> Iterator[Callable[[dict[str, Any]], None]]:
                 for site, reason in event["missing"].items():
                     bar.console.print(f"round {event['round']}: missing {escape(site)}: {escape(reason)}")
                 if not out.is_terminal and event["round"] % max(1, event["rounds"] // 10) == 0:
-                    out.print(f"{mode}: round {event['round']}/{event['rounds']}  {shown}")
+                    title = bar.tasks[task].fields["title"]
+                    out.print(f"{title}: round {event['round']}/{event['rounds']}  {shown}", soft_wrap=True)
             elif event["event"] == "tested":
                 # Early stopping ends before the last round: the bar is full when the work is done.
                 bar.update(task, total=bar.tasks[task].completed or None)
@@ -151,10 +152,8 @@ def _progress(mode: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         yield on_event
 
 
-def _metrics_line(metrics: dict[str, float | None]) -> str:
-    wanted = ("train_loss", "validation_loss", "validation_auroc", "validation_accuracy", "validation_r2")
-    found = [(name, metrics[name]) for name in wanted if metrics.get(name) is not None]
-    return "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in found)
+def _metrics_line(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics.items())
 
 
 def _finish(result: dict[str, Any], folder: Path) -> None:

@@ -68,8 +68,9 @@ def run_site(method: str, data: Any, request: Any, mock_data: Sequence[Any] | No
         state=Path(folder, "v6_algorithm") if folder else None,
     )
     reply = handle(method, request, context)
-    outcome = reply["status"] if reply["status"] == "ok" else f"{reply['kind']}: {reply['message']}"
-    print(f"{method} round {reply['round']}: {outcome}", flush=True)
+    if mock_data is None:
+        outcome = "ok" if reply["status"] == "ok" else f"{reply['kind']}: {reply['message']}"
+        print(f"{method} round {reply['round']}: {outcome}", flush=True)
     return reply
 
 
@@ -87,6 +88,11 @@ def _say(event: Mapping[str, Any]) -> None:
     if event["event"] == "prepared":
         print(f"prepared: {len(event['sites'])} sites take part: {', '.join(event['sites'])}", flush=True)
     elif event["event"] == "round":
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in event["metrics"].items() if value is not None)
-        missing = "".join(f"; missing {site} ({reason})" for site, reason in event["missing"].items())
-        print(f"round {event['round']}/{event['rounds']}: {shown}{missing}", flush=True)
+        metrics = {name: f"{name.replace('_', ' ')} {value:.4g}" for name, value in event["metrics"].items()}
+        line = f"round {event['round']}/{event['rounds']}: {metrics.pop('train_loss', '')}"
+        if metrics:
+            line += f"; model of round {event['validated_round']}: {', '.join(metrics.values())}"
+        line += "".join(f"; missing {site} ({reason})" for site, reason in event["missing"].items())
+        print(line, flush=True)
+    elif event["event"] == "tested":
+        print("tested", flush=True)

@@ -27,6 +27,7 @@ class FoldProgress:
         self.number = number
         self.finished = False
         self.rounds_done = 0
+        self.rounds_scored = 0
         self.best_round: int | None = None
         self.history: dict[str, list[Any]] = {"round": [], "train_loss": []}
         self.measured: dict[str, States] = {}
@@ -41,7 +42,7 @@ class FoldProgress:
     @property
     def unscored(self) -> bool:
         """Whether the newest model has not been validated yet."""
-        return not self.finished and self.rounds_done > len(self.history.get("validation_loss", []))
+        return not self.finished and self.rounds_done > self.rounds_scored
 
     @property
     def kept(self) -> str | None:
@@ -61,6 +62,7 @@ class FoldProgress:
     def score(self, states: States) -> None:
         """Take in the validation of the newest model: history, best model, early stop."""
         metrics = compute(merge_states(states.values())) if states else {}
+        self.rounds_scored = self.rounds_done
         for name, value in metrics.items():
             if name == "n" or name.endswith("_resolution"):
                 continue

@@ -103,5 +103,6 @@ def _build(what: str, table: dict[str, Any], kind: str, first: Any, options: dic
             )
     try:
         return cls(first, **options)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{cls.__name__}: {error}") from None
+    except Exception as error:  # torch says no with whatever its own checks stumble over
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise ValueError(f"{cls.__name__}({given}): {error}") from None

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from v6_algorithm import results, seeding, wire
+from v6_algorithm import seeding, wire
 from v6_algorithm.errors import ExperimentError, FederationError, WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
@@ -23,8 +23,11 @@ from v6_algorithm.folds import FoldProgress
 from v6_algorithm.metrics import check_state
 from v6_algorithm.preparation import Agreement
 from v6_algorithm.preparation.negotiate import Plan, agree_on_columns, plan
+from v6_algorithm.results import assemble, mean_of
 from v6_algorithm.strategies import create_strategy
 
+# Shown after every round where a problem has them, beside the loss and the monitored metric.
+HEADLINES = ("auroc", "accuracy", "r2")
 Event = dict[str, Any]
 States = dict[str, dict[str, Any]]
 
@@ -71,7 +74,7 @@ def run(
         training.run()
         runs.append(training)
     caller.settle()
-    return results.assemble(
+    return assemble(
         experiment,
         notes=agreement.notes,
         runs=[(training.plan, training.folds, training.stopped_because) for training in runs],
@@ -287,14 +290,17 @@ class _Training:
         return [(fold, states[fold.number]) for fold in folds]
 
     def _tell(self, number: int, replies: Replies | None) -> None:
-        """Report the round, with the metrics of the newest validated model."""
-        newest = [fold.newest() for fold in self.folds]
+        """Report the round: its training loss, and the newest validation, which is of the round before or of this."""
+        newest = mean_of([fold.newest() for fold in self.folds])
+        shown = ["train_loss", "validation_loss", f"validation_{self._experiment.stopping.monitor}"]
+        shown += [f"validation_{name}" for name in HEADLINES]
         self._caller.on_event(
             {
                 "event": "round",
                 "round": number,
                 "rounds": self._experiment.rounds,
-                "metrics": results.mean_of(newest),
+                "validated_round": max((fold.rounds_scored for fold in self.folds), default=0),
+                "metrics": {name: newest[name] for name in dict.fromkeys(shown) if newest.get(name) is not None},
                 "missing": {} if replies is None else {site: str(reason) for site, reason in replies.missing.items()},
             }
         )

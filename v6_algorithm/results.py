@@ -159,7 +159,7 @@ def _explanations(measured: dict[str, States]) -> list[str]:
 
 def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | dict[str, str] | None:
     """Return the kept model, or several by name: ``fold-0`` …, and in mode local the site's name before it."""
-    models = {}
+    models: dict[str, str] = {}
     for plan, folds, _ in runs:
         for fold in folds:
             if fold.kept is None:

@@ -192,12 +192,13 @@ def _schema(work: _Work) -> dict[str, Any]:
     members = {}
     for name, source in work.context.sources.items():
         try:
-            schema = describe(source.read(), work.experiment.data, classification=work.classification)
+            frame = source.read()
+            frame = frame.loc[:, [work.policy.allows(column) for column in frame.columns]]
+            schema = describe(frame, work.experiment.data, classification=work.classification)
         except DataError as error:
             # In a centralised run the site is not the hospital whose file is wrong.
             raise error if name == work.site else DataError(f"{name}: {error}") from None
         work.policy.check_rows(schema["rows"])
-        schema["columns"] = {column: kind for column, kind in schema["columns"].items() if work.policy.allows(column)}
         members[name] = schema
     return {"members": members}
 
@@ -249,25 +250,24 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
 
     from v6_algorithm.problems import create_problem
     from v6_algorithm.training import loop
-    from v6_algorithm.training.state import build_networks, load_state, spec_of, state_of
+    from v6_algorithm.training.state import build_networks, build_shapes, load_state, spec_of, state_of
 
     setup = work.setup()
     with work.timed("data_s"):
         table = work.table(setup)
     problem = create_problem(work.experiment, setup)
-    networks = build_networks(problem)
+    networks = build_shapes(problem)
     spec = spec_of(networks)
-    asked = work.request["folds"]
-    # No parameters: the first round, in which every site starts from the seed.
-    start = None
-    if any(item["parameters"] is None for item in asked):
-        start = {name: tensor.clone() for name, tensor in state_of(networks).items()}
     folds = []
-    for item in asked:
+    for item in work.request["folds"]:
         number = int(item["fold"])
         if not 0 <= number < len(table.folds):
             raise WireError(f"fold {number} is asked for, the split has {len(table.folds)}")
-        load_state(networks, start or {} if item["parameters"] is None else wire.unpack(item["parameters"], spec))
+        if item["parameters"] is None:
+            # The first round, in which every site starts from the seed.
+            networks = build_networks(problem)
+        else:
+            load_state(networks, wire.unpack(item["parameters"], spec))
         with work.timed("data_s"):
             rows = work.rows(table, setup, number)
         parts = {part: torch.from_numpy(table.folds[number][part]) for part in PARTS}

@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from v6_algorithm.metrics import METRIC_NAMES, ClassificationMetrics, compute, explain
+from v6_algorithm.metrics.calibration import calibration_bin
 from v6_algorithm.metrics.histogram import bin_edges, bin_index
 
 ROWS = 400
@@ -57,6 +58,50 @@ def test_brier_of_many_classes_sums_over_the_classes():
     probability, target, _ = softmax_rows(4)
     expected = ((probability - np.eye(4)[target]) ** 2).sum(axis=1).mean()
     assert compute(measured(probability, target))["brier"] == pytest.approx(expected)
+
+
+def ece_by_hand(confidence, hit, bins=15):
+    """The sum over bins of |bin| / n * |share of hits - mean confidence|, as Guo et al. (2017) write it."""
+    total = 0.0
+    for m in range(1, bins + 1):
+        inside = (confidence > (m - 1) / bins) & (confidence <= m / bins)
+        if inside.any():
+            total += inside.mean() * abs(hit[inside].mean() - confidence[inside].mean())
+    return total
+
+
+def test_ece_of_two_classes_holds_the_risk_of_class_1_against_its_frequency():
+    probability, target, _ = softmax_rows(2)
+    expected = ece_by_hand(probability[:, 1], target == 1)
+    assert compute(measured(probability, target))["ece"] == pytest.approx(expected, abs=1 / 2048)
+
+
+def test_ece_of_many_classes_holds_the_top_probability_against_being_right():
+    probability, target, _ = softmax_rows(4)
+    expected = ece_by_hand(probability.max(axis=1), probability.argmax(axis=1) == target)
+    assert compute(measured(probability, target))["ece"] == pytest.approx(expected, abs=1 / 2048)
+
+
+def test_ece_worked_out_on_paper():
+    # Bin 4 (0.2, 0.2667]: 0.25 x 4, one positive, no gap. Bin 12 (0.7333, 0.8]: 0.75 x 2, none positive, gap 0.75.
+    state = measured(of_class_1([0.25, 0.25, 0.25, 0.25, 0.75, 0.75]), [0, 1, 0, 0, 0, 0])
+    assert compute(state)["ece"] == pytest.approx(2 / 6 * 0.75)
+
+
+def test_a_calibration_bin_holds_its_upper_edge_and_the_first_one_zero():
+    assert calibration_bin(np.array([0.0, 1e-300, 1 / 15, np.nextafter(1 / 15, 1), 14 / 15, 1.0])).tolist() == [
+        0, 0, 0, 1, 13, 14,
+    ]  # fmt: skip
+
+
+def test_sure_and_right_has_no_calibration_error_and_sure_and_wrong_has_all():
+    assert compute(measured(of_class_1([0.0, 1.0]), [0, 1]))["ece"] == 0
+    assert compute(measured(of_class_1([0.0, 1.0]), [1, 0]))["ece"] == 1
+
+
+def test_a_bin_with_one_row_does_not_carry_its_probability_in_full():
+    state = measured(of_class_1([0.123456789]), [1])
+    assert sum(state["calibration"][1]) == round(0.123456789 * 1024)
 
 
 @pytest.mark.parametrize("bins", [2, 7, 64, 512])

@@ -92,10 +92,20 @@ def test_federated_metrics_equal_pooled_metrics(case):
 
 
 @given(partitioned())
-def test_federated_auroc_equals_pooled_auroc(case):
+def test_federated_auroc_and_ece_equal_the_pooled_ones_exactly(case):
     pooled, sites = case
     merged = merge_states(sites)
-    for name in ("auroc", "auprc", "auroc_resolution", "accuracy", "balanced_accuracy", "precision", "recall", "f1"):
+    for name in (
+        "auroc",
+        "auprc",
+        "auroc_resolution",
+        "ece",
+        "accuracy",
+        "balanced_accuracy",
+        "precision",
+        "recall",
+        "f1",
+    ):
         assert compute(merged).get(name) == compute(pooled).get(name), name
 
 
@@ -174,7 +184,7 @@ def test_a_field_that_is_no_count_is_refused(kind, value):
             merge_states([good_state(kind) | {name: value}])
 
 
-@pytest.mark.parametrize("name", ["confusion", "positives", "negatives"])
+@pytest.mark.parametrize("name", ["confusion", "positives", "negatives", "calibration"])
 @pytest.mark.parametrize("value", BAD_COUNTS, ids=repr)
 def test_a_table_entry_that_is_no_count_is_refused(name, value):
     state = good_state("four classes")
@@ -183,7 +193,7 @@ def test_a_table_entry_that_is_no_count_is_refused(name, value):
         merge_states([state])
 
 
-@pytest.mark.parametrize("name", ["confusion", "positives", "negatives"])
+@pytest.mark.parametrize("name", ["confusion", "positives", "negatives", "calibration"])
 def test_a_table_of_the_wrong_size_is_refused(name):
     table = good_state("four classes")[name]
     for value in (None, {}, table[:-1], [row[:-1] for row in table], [None] * len(table)):
@@ -198,6 +208,28 @@ def test_tables_that_disagree_with_n_are_refused():
     state["positives"][0][0] += 1
     with pytest.raises(ValueError, match="count the same rows"):
         merge_states([state])
+
+
+@pytest.mark.parametrize("kind", ["two classes", "four classes"])
+def test_calibration_that_disagrees_with_the_confusion_is_refused(kind):
+    rows, _, hits = range(3)
+    for row in (rows, hits):
+        state = good_state(kind)
+        state["calibration"][row][-1] += 1
+        with pytest.raises(ValueError, match="count the same rows"):
+            merge_states([state])
+
+
+def test_calibration_that_no_probabilities_can_give_is_refused():
+    rows, confidence, hits = range(3)
+    # More hits in the first bin than rows, and confidences that are not in their bin.
+    moved = good_state("two classes")
+    moved["calibration"][hits] = [sum(moved["calibration"][hits]), *[0] * 14]
+    outside = good_state("two classes")
+    outside["calibration"][confidence][3] += 1024 * (outside["calibration"][rows][3] + 1)
+    for state in (moved, outside):
+        with pytest.raises(ValueError, match="contradicts itself"):
+            merge_states([state])
 
 
 @pytest.mark.parametrize("name", ["brier", "squared_error", "absolute_error", "huber", "target_m2"])

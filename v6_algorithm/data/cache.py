@@ -52,6 +52,7 @@ def keep(folder: Path, key: str, data: TableData) -> None:
     for number, fold in enumerate(data.folds):
         arrays |= {f"fold.{number}.{part}": fold[part] for part in PARTS}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    temporary = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=".table-")
@@ -60,4 +61,5 @@ def keep(folder: Path, key: str, data: TableData) -> None:
         safetensors.numpy.save_file(arrays, temporary, metadata={"members": json.dumps(data.members)})
         os.replace(temporary, folder / f"table-{key}.safetensors")
     except (OSError, safetensors.SafetensorError):
-        return
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)

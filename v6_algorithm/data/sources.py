@@ -22,7 +22,7 @@ _ENDINGS = {
     ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
 }  # fmt: skip
 # pandas reads NA, NaN, null and empty cells as missing; the UCI archives write a question mark.
-_MISSING_MARKS = ["?"]
+_MISSING_MARKS = ["?", " ?"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class TableSource:
         import pandas as pd
 
         kind = self._kind()
-        name = Path(self.uri).name
+        # An address may hold a password, in front of the host or among the options.
+        name = "the database" if "://" in self.uri else Path(self.uri).name
         try:
             if kind == "csv":
                 return pd.read_csv(self.uri, na_values=_MISSING_MARKS, low_memory=False)
@@ -104,7 +105,9 @@ class TableSource:
             raise DataError("a SQL database needs a query: give it with the site's uri, or with the task's database")
         if Path(self.uri).suffix.lower() in _ENDINGS or self.uri.startswith("sqlite:///"):
             path = Path(self.uri.removeprefix("sqlite:///")).absolute()
-            # Read-only, and as a URI so that a missing file is an error rather than a new, empty database.
+            if not path.exists():
+                raise DataError(f"there is no file {path.name}")
+            # Read-only: a query is the researcher's, the file is the hospital's.
             with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
                 return pd.read_sql_query(self.query, connection)
         import sqlalchemy

@@ -66,8 +66,9 @@ def make_folds(
         shares = np.full(split.folds, 1 / split.folds) if isinstance(split, KFold) else _shares(split)
         strata = labels if split.stratify and labels is not None else np.zeros(rows, dtype=np.int64)
         units = rows if groups is None else len(np.unique(groups))
-        if units < (len(shares) if kfold else 1):
-            raise DataError(f"{len(shares)} folds need at least {len(shares)} {'rows' if groups is None else 'groups'}")
+        needed = len(shares) if kfold else 1
+        if units < needed:
+            raise DataError(f"a {split.kind} split needs {needed} or more {'rows' if groups is None else 'groups'}")
         part = _deal(strata, shares, generator) if groups is None else _deal_groups(strata, groups, shares, generator)
         if kfold:
             k = len(shares)
@@ -116,11 +117,13 @@ def _deal(strata: Array, shares: Array, generator: np.random.Generator) -> Array
 
 
 def _deal_groups(strata: Array, groups: Array, shares: Array, generator: np.random.Generator) -> Array:
-    """Deal whole groups, the largest first, each to the part that it brings nearest to its share of every class."""
+    """Deal whole groups, the largest first, each to the part it brings nearest to its share of rows and classes."""
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     classes = np.unique(strata, return_inverse=True)[1]
     table = np.zeros((len(sizes), classes.max() + 1))
     np.add.at(table, (group, classes), 1)
+    # The rows count like a class of their own: groups of one class would all start filling the first part.
+    table = np.column_stack([table, sizes])
     wanted = shares[:, None] * table.sum(axis=0)
     dealt = np.zeros_like(wanted)
     part_of_group = np.empty(len(sizes), dtype=np.int64)

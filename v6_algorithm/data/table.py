@@ -93,7 +93,9 @@ def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[s
             raise DataError(f"column '{name}' (data.{role}) is not there; it has: {shown}")
     if frame.columns.duplicated().any():
         raise DataError(f"column '{frame.columns[frame.columns.duplicated()][0]}' is there twice")
-    known = frame[data.target].notna()
+    if not classification and column_kind(frame[data.target]) not in ("numeric", "empty"):
+        raise DataError(f"column '{data.target}' (data.target) holds text; regression needs numbers")
+    known = _has_target(frame[data.target], classification)
     if not known.any():
         raise DataError(f"column '{data.target}' (data.target) is empty")
     labels: list[Label] = []
@@ -104,8 +106,6 @@ def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[s
                 f"column '{data.target}' (data.target) has over {_MOST_CLASSES} distinct values; "
                 "use problem regression, or data.positive to make it 0/1"
             )
-    elif column_kind(frame[data.target]) != "numeric":
-        raise DataError(f"column '{data.target}' (data.target) holds text; regression needs numbers")
     categories = {}
     for name in data.categorical:
         if name in frame.columns:
@@ -133,18 +133,15 @@ def column_kind(column: pd.Series) -> str:
         return "empty"
     if pd.api.types.is_numeric_dtype(column):
         return "numeric"
-    if pd.api.types.is_datetime64_any_dtype(column):
+    # A time span would be a number, but of days at one site and of seconds at another.
+    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
         return "other"
     numbers = pd.to_numeric(column, errors="coerce")
     return "numeric" if bool((numbers.notna() == column.notna()).all()) else "text"
 
 
 def canonical(column: pd.Series) -> list[Label]:
-    """Give labels one form at all sites: 1, 1.0, True and '1' are 1; text is stripped."""
-    import pandas as pd
-
-    if pd.api.types.is_bool_dtype(column):
-        column = column.astype(int)
+    """Give labels one form at all sites: 1, 1.0, True and '1' are 1; text is stripped. No cell may be empty."""
     return [_canonical(value) for value in column.tolist()]
 
 
@@ -152,7 +149,7 @@ def _canonical(value: Any) -> Label:
     if isinstance(value, bool):
         return int(value)
     text = str(value).strip()
-    if re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", text):
+    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
         number = float(text)
         return int(number) if number.is_integer() and abs(number) < 2**53 else number
     return text
@@ -208,7 +205,7 @@ def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: s
     import pandas as pd
 
     data, dtype = experiment.data, experiment.training.dtype
-    frame = frame.loc[frame[data.target].notna()]
+    frame = frame.loc[_has_target(frame[data.target], setup.classes is not None)]
     values = np.empty((len(frame), len(setup.features)), dtype=dtype)
     for number, name in enumerate(setup.features):
         values[:, number] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=dtype, na_value=np.nan)
@@ -218,16 +215,12 @@ def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: s
         raise DataError(f"column '{column}' has empty cells, and data.missing is error")
     if data.missing.kind == "drop":
         complete = ~np.isnan(values).any(axis=1)
-        frame, values = frame.loc[complete], values[complete]
+        frame, values = frame.iloc[np.flatnonzero(complete)], values[complete]
         if not len(frame):
             raise DataError("data.missing is drop, and every row has an empty cell")
 
     target, numbers = _target(frame, experiment, setup)
-    one_hot = [
-        np.asarray([[value == label for label in labels] for value in canonical(frame[name])], dtype=dtype)
-        for name, labels in setup.categories.items()
-        if labels
-    ]
+    one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
     folds = make_folds(
         experiment.split,
         len(frame),
@@ -244,6 +237,27 @@ def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: s
         members=[member],
         folds=folds,
     )
+
+
+def _has_target(column: pd.Series, classification: bool) -> pd.Series[bool]:
+    """Say which rows can be learned from; an infinite number is no target."""
+    import pandas as pd
+
+    known = column.notna()
+    if classification:
+        return known
+    return known & np.isfinite(pd.to_numeric(column).to_numpy(dtype=float, na_value=np.nan))
+
+
+def _one_hot(column: pd.Series, labels: list[Label]) -> Array:
+    """Return (rows, labels) bool; an empty cell is none of the labels."""
+    place = {label: number for number, label in enumerate(labels)}
+    known = column.notna().to_numpy()
+    encoded = np.zeros((len(column), len(labels)), dtype=bool)
+    for row, value in zip(np.flatnonzero(known), canonical(column[known]), strict=True):
+        if value in place:
+            encoded[row, place[value]] = True
+    return encoded
 
 
 def _target(frame: pd.DataFrame, experiment: Experiment, setup: Setup) -> tuple[Array, Array | None]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from v6_algorithm.errors import ExperimentError
@@ -41,6 +40,7 @@ from v6_algorithm.experiment.learning import (
     Strategy,
     Training,
 )
+from v6_algorithm.experiment.reading import read_file
 from v6_algorithm.lookup import did_you_mean
 
 __all__ = [
@@ -72,8 +72,8 @@ class Experiment(Section):
     sites: Sites | None = None
     data: Data
     problem: Annotated[Problem, short_form("kind")] = Problem(kind="classification")
-    model: Annotated[Model, short_form("kind")] = MLP()
-    split: Annotated[Split, short_form("kind")] = Ratio()
+    model: Annotated[Model, short_form("kind", "mlp")] = MLP()
+    split: Annotated[Split, short_form("kind", "ratio")] = Ratio()
     rounds: int = Field(20, ge=1)
     training: Training = Training()
     strategy: Annotated[Strategy, short_form("kind")] = Strategy()
@@ -133,34 +133,7 @@ class Experiment(Section):
     @classmethod
     def load(cls, path: Path, overrides: list[str] | None = None) -> Experiment:
         """Read an experiment file and apply ``key.path=value`` overrides (values are YAML)."""
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ExperimentError(f"{path}: cannot be read: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ExperimentError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-        for override in overrides or []:
-            _apply(content, override)
-        return cls.parse(content, where=path.name)
-
-
-def _apply(content: Any, override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key.strip():
-        raise ExperimentError(f"--set {override}: must be key.path=value, such as training.optimizer.lr=0.01")
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        if isinstance(content, dict):
-            below = content.get(parent)
-            # A section in its short form (`optimizer: adam`) keeps its kind when a key is set beside it.
-            content[parent] = below if isinstance(below, dict) else {} if below is None else {"kind": below}
-            content = content[parent]
-    if not isinstance(content, dict):
-        raise ExperimentError(f"--set {override}: the experiment file is not a mapping")
-    try:
-        content[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ExperimentError(f"--set {override}: the value is not valid YAML") from None
+        return cls.parse(read_file(path, overrides), where=path.name)
 
 
 def _explain(error: Any) -> str:
@@ -181,4 +154,4 @@ def _explain(error: Any) -> str:
     return f"{path}: {message}{given}" if path else f"{message}{given}"
 
 
-_UNION_TAGS = {"linear", "logistic", "mlp", "ratio", "kfold", "given", "partitioned", "named"}
+_UNION_TAGS = {"linear", "logistic", "mlp", "ratio", "kfold", "given", "partitioned", "named", "word", "weights"}

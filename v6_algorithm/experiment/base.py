@@ -21,7 +21,7 @@ class Section(BaseModel):
         if isinstance(value, dict) and cls.model_config.get("extra") == "forbid":
             for key in value:
                 if key not in cls.model_fields:
-                    allowed = ", ".join(cls.model_fields)
+                    allowed = ", ".join(cls.model_fields) or "none yet"
                     hint = did_you_mean(str(key), cls.model_fields)
                     raise refuse(f"unknown key '{key}'{hint}; allowed: {allowed}")
         return value
@@ -32,6 +32,15 @@ def refuse(message: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{message}", {"message": message})
 
 
-def short_form(key: str) -> BeforeValidator:
-    """Let a section be written as one word: ``scaling: minmax`` for ``scaling: {kind: minmax}``."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+def short_form(key: str, default: str | None = None) -> BeforeValidator:
+    """Let a section be written as one word: ``scaling: minmax`` for ``scaling: {kind: minmax}``.
+
+    Where pydantic needs `key` to pick one of several classes, `default` is its value when it is not given.
+    """
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, str):
+            return {key: value}
+        return {key: default} | value if default and isinstance(value, dict) else value
+
+    return BeforeValidator(expand)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite, nan
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
@@ -109,9 +110,9 @@ class Data(Section):
         for role, column in reserved.items():
             if column in (self.features or []) or column in self.categorical:
                 raise refuse(f"column '{column}' is the {role} and cannot be a feature as well")
-        if self.features is not None and (both := set(self.features) & set(self.exclude)):
-            raise refuse(f"column '{min(both)}' is named in features and in exclude")
         for name, columns in (("features", self.features or []), ("categorical", self.categorical)):
+            if both := set(columns) & set(self.exclude):
+                raise refuse(f"column '{min(both)}' is named in {name} and in exclude")
             if len(set(columns)) < len(columns):
                 raise refuse(f"a column is named twice in {name}")
         if self.features is not None and not self.features and not self.categorical:
@@ -128,11 +129,14 @@ def parse_condition(text: str) -> tuple[str, float | str]:
         if text.strip().startswith(operator):
             value = text.strip()[len(operator) :].strip().strip("'\"")
             try:
-                return operator, float(value)
+                number = float(value)
             except ValueError:
-                if operator in ("==", "!=") and value:
-                    return operator, value
-                break
+                number = nan
+            if isfinite(number):
+                return operator, number
+            if operator in ("==", "!=") and value:
+                return operator, value
+            break
     raise refuse("must be an operator (<=, >=, ==, !=, <, >) and a value, such as '> 0' or '== yes'")
 
 

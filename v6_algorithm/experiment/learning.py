@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Union
+from math import isfinite
+from typing import Annotated, Any, Literal, Union
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.lookup import check_optimiser, check_scheduler, did_you_mean
 
 CLASSIFICATION_METRICS = (
     "loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier",
+    "ece",
 )  # fmt: skip
 REGRESSION_METRICS = ("loss", "mse", "mae", "r2", "huber")
 # What the built-in problems measure; a plug-in's problem may monitor any name.
@@ -64,7 +66,6 @@ class Options(Section):
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
     kind: str
-    what: ClassVar[str]
 
     def options(self) -> dict[str, Any]:
         """Return the keyword arguments of the class."""
@@ -73,6 +74,8 @@ class Options(Section):
 
 class Optimizer(Options):
     """Any torch optimiser; `lr` and the rest are torch's own argument names."""
+
+    kind: str = "adam"
 
     @model_validator(mode="after")
     def _try(self) -> Optimizer:
@@ -88,6 +91,9 @@ class Scheduler(Options):
 
 
 def _tried(options: Any, check: Any) -> Any:
+    for name, value in options.options().items():
+        if isinstance(value, float) and not isfinite(value):
+            raise refuse(f"{name} must be a finite number, not {value}")
     try:
         check(options.kind, options.options())
     except ValueError as error:
@@ -95,11 +101,21 @@ def _tried(options: Any, check: Any) -> Any:
     return options
 
 
+def _form_of_weights(value: Any) -> str:
+    return "weights" if isinstance(value, (list, tuple)) else "word"
+
+
+ClassWeights = Annotated[
+    Annotated[Literal["balanced"], Tag("word")] | Annotated[list[Annotated[float, Field(gt=0)]], Tag("weights")],
+    Discriminator(_form_of_weights),
+]
+
+
 class Loss(Section):
     """The loss by name; `class_weights: balanced` counters rare classes with the federation's class counts."""
 
     kind: Literal["cross_entropy", "mse", "mae", "huber"]
-    class_weights: Literal["balanced"] | list[Annotated[float, Field(gt=0)]] | None = None
+    class_weights: ClassWeights | None = None
     delta: float = Field(1.0, gt=0, description="for huber: where it turns linear, in units of the target")
 
 

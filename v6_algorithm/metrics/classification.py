@@ -1,11 +1,12 @@
-"""Classification metrics: one site's predictions become a confusion matrix, score histograms and two
-sums. Problems fill it; what can be done with the resulting states is in `classification_state`."""
+"""Classification metrics: one site's predictions become a confusion matrix, score histograms, calibration
+bins and two sums. Problems fill it; what can be done with the resulting states is in `classification_state`."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, calibration_bin
 from .checks import LARGEST_ROW_VALUE
 from .histogram import bin_index
 
@@ -50,6 +51,7 @@ class ClassificationMetrics:
         self._confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
         self._positives = np.zeros((len(self._scored), bins), dtype=np.int64)
         self._negatives = np.zeros((len(self._scored), bins), dtype=np.int64)
+        self._calibration = np.zeros((3, CALIBRATION_BINS), dtype=np.int64)
 
     def update(self, probability: ArrayLike, target: ArrayLike, loss: ArrayLike) -> None:
         """Add a batch of rows.
@@ -88,6 +90,11 @@ class ClassificationMetrics:
             is_positive = classes == scored
             self._positives[place] += np.bincount(score_bins[is_positive], minlength=self.bins)
             self._negatives[place] += np.bincount(score_bins[~is_positive], minlength=self.bins)
+        # Two classes: p1 against the outcome; more: the predicted class's probability against being right.
+        confidence = np.clip(rows[:, 1] if self.n_classes == 2 else rows.max(axis=1), 0, 1)
+        hit = classes == (1 if self.n_classes == 2 else predicted)
+        units = np.rint(confidence * CONFIDENCE_UNITS).astype(np.int64)
+        np.add.at(self._calibration.T, calibration_bin(confidence), np.stack([np.ones_like(units), units, hit], axis=1))
         # Two classes: (p1 - y)^2 alone; the other class would only double it.
         is_class = classes[:, None] == np.array(self._scored)
         self._brier += float(((rows[:, self._scored] - is_class) ** 2).sum())
@@ -102,6 +109,8 @@ class ClassificationMetrics:
         dict
             `confusion` has a row per target class and a column per predicted class. `positives` and
             `negatives` have one histogram per scored class: class 1 of two, else every class.
+            `calibration` has three rows over 15 bins of confidence: rows, summed confidence in
+            1/1024, and hits; see `calibration`.
         """
         return {
             "kind": "classification",
@@ -114,6 +123,7 @@ class ClassificationMetrics:
             "confusion": self._confusion.tolist(),
             "positives": self._positives.tolist(),
             "negatives": self._negatives.tolist(),
+            "calibration": self._calibration.tolist(),
         }
 
     def _refuse_wrong_input(

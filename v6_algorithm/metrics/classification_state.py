@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, expected_calibration_error
 from .checks import require_count, require_counts, require_keys, require_nothing_without_rows, require_number
 from .classification import scored_classes
 from .histogram import auroc, auroc_resolution, average_precision
@@ -14,10 +15,10 @@ from .histogram import auroc, auroc_resolution, average_precision
 SHAPE: tuple[str, ...] = ("n_classes", "bins")
 _COUNTS = ("n", "non_finite")
 _SUMS = ("loss", "brier")
-_TABLES = ("confusion", "positives", "negatives")
+_TABLES = ("confusion", "positives", "negatives", "calibration")
 _KEYS = frozenset(("kind", *SHAPE, *_COUNTS, *_SUMS, *_TABLES))
 
-_METRICS = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier")
+_METRICS = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier", "ece")
 # Where the AUROC's second digit is in doubt, a reader should be told.
 _COARSE = 0.005
 
@@ -35,6 +36,7 @@ def check(state: dict[str, Any]) -> None:
     require_counts(state["confusion"], n_classes, n_classes, "confusion")
     for name in ("positives", "negatives"):
         require_counts(state[name], len(scored), state["bins"], name)
+    require_counts(state["calibration"], 3, CALIBRATION_BINS, "calibration")
     require_nothing_without_rows(state, _SUMS)
     if sum(map(sum, state["confusion"])) != state["n"]:
         raise ValueError("confusion of the metric state must add up to n")
@@ -42,6 +44,22 @@ def check(state: dict[str, Any]) -> None:
         positives, negatives = sum(state["positives"][place]), sum(state["negatives"][place])
         if positives != sum(state["confusion"][scored_class]) or positives + negatives != state["n"]:
             raise ValueError("histograms of the metric state must count the same rows as its confusion")
+    _check_calibration(state)
+
+
+def _check_calibration(state: dict[str, Any]) -> None:
+    rows, confidence, hits = state["calibration"]
+    confusion = state["confusion"]
+    hits_expected = sum(confusion[1]) if len(confusion) == 2 else sum(row[k] for k, row in enumerate(confusion))
+    if sum(rows) != state["n"] or sum(hits) != hits_expected:
+        raise ValueError("calibration of the metric state must count the same rows as its confusion")
+    for place, (row_count, units, hit_count) in enumerate(zip(rows, confidence, hits, strict=True)):
+        # In integers: each row's confidence is in its bin, rounded by at most half a unit.
+        low, high = place * CONFIDENCE_UNITS, (place + 1) * CONFIDENCE_UNITS
+        slack = row_count * CALIBRATION_BINS
+        inside = 2 * row_count * low - slack <= 2 * units * CALIBRATION_BINS <= 2 * row_count * high + slack
+        if hit_count > row_count or not inside:
+            raise ValueError("calibration of the metric state contradicts itself")
 
 
 def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
@@ -70,6 +88,7 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
         "recall": float(recall[averaged].mean()),
         "f1": float(f1[averaged].mean()),
         "brier": state["brier"] / n,
+        "ece": expected_calibration_error(*state["calibration"]),
     }
     histograms = _rankable(state)
     if histograms:

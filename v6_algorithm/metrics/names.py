@@ -11,6 +11,7 @@ METRIC_NAMES: dict[str, bool] = {
     "auroc": True,
     "auprc": True,
     "brier": False,
+    "ece": False,
     "mse": False,
     "mae": False,
     "r2": True,

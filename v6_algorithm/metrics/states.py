@@ -86,7 +86,8 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
         classification also `auroc_resolution`, the bound on what binning did to the AUROC. With more
         than two classes, precision, recall and f1 are averaged over the classes that occur in target
         or prediction, one-vs-rest auroc and auprc over those with both positives and negatives, and
-        balanced accuracy over those in the target. Precision, recall and f1 are 0 where undefined.
+        balanced accuracy over those in the target. `ece` is of class 1 with two classes and of the
+        predicted class with more (see `calibration`). Precision, recall and f1 are 0 where undefined.
 
     Raises
     ------

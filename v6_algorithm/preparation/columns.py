@@ -66,7 +66,8 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         for name in [*numeric, *data.categorical]:
             if name not in columns:
                 shown = ", ".join(list(columns)[:_SHOWN]) + (", …" if len(columns) > _SHOWN else "")
-                problems.append(f"site '{site}': column '{name}' (data.features) is not there; it has: {shown}")
+                key = "features" if name in numeric else "categorical"
+                problems.append(f"site '{site}': column '{name}' (data.{key}) is not there; it has: {shown}")
             elif name in numeric and columns[name] not in ("numeric", "empty"):
                 problems.append(
                     f"site '{site}': column '{name}' holds {columns[name]} where numbers are expected; "
@@ -118,13 +119,12 @@ def _numeric_features(
 
 
 def _classes(data: Data, schemas: Mapping[str, Mapping[str, Any]], notes: list[str]) -> list[Label]:
-    if data.positive is not None:
-        classes: list[Label] = [0, 1]
-    else:
-        classes = sort_labels({label for schema in schemas.values() for label in schema["labels"]})
+    classes = sort_labels({label for schema in schemas.values() for label in schema["labels"]})
     if len(classes) < 2:
+        condition = "" if data.positive is None else f" with data.positive '{data.positive}'"
         raise ExperimentError(
-            f"data.target: column '{data.target}' has {len(classes)} class over all sites; at least 2 are needed"
+            f"data.target: column '{data.target}' has {len(classes)} class over all sites{condition}; "
+            "at least 2 are needed"
         )
     for number, label in enumerate(classes):
         holders = [site for site, schema in schemas.items() if label in schema["labels"]]

@@ -67,7 +67,8 @@ class Moments(_Arrays):
     def check(cls, arrays: Mapping[str, Array], folds: int, features: int) -> Moments:
         """Read what a site sent; raises WireError unless shapes fit and all numbers are finite."""
         _check(arrays, {item.name: (folds,) if item.name == "rows" else (folds, features) for item in fields(cls)})
-        if (arrays["count"] > arrays["rows"][:, None]).any() or (arrays["squares"] < 0).any():
+        count, squares = arrays["count"], arrays["squares"]
+        if (count < 0).any() or (count > arrays["rows"][:, None]).any() or (squares < 0).any():
             raise WireError("the statistics contradict themselves")
         return cls(**arrays)
 
@@ -84,10 +85,9 @@ class Histograms(_Arrays):
         counts = np.zeros((*low.shape, BINS))
         for fold, values in enumerate(folds):
             for feature in range(low.shape[1]):
-                column = values[:, feature]
-                edges = (low[fold, feature], high[fold, feature])
-                if edges[0] < edges[1]:
-                    counts[fold, feature] = np.histogram(column[~np.isnan(column)], bins=BINS, range=edges)[0]
+                column = values[:, feature].astype(np.float64)
+                bins = _bin(column[~np.isnan(column)], low[fold, feature], high[fold, feature])
+                counts[fold, feature] = np.bincount(bins, minlength=BINS)
         return cls(counts)
 
     @classmethod
@@ -174,7 +174,7 @@ def prepare(data: Data, moments: Moments, histograms: Histograms | None) -> Prep
     if data.missing.kind == "constant":
         fill = np.full_like(moments.mean, data.missing.value)
     elif data.missing.kind == "median":
-        fill = _quantile(_of(histograms), moments, 0.5)
+        fill = _quantile(_of(histograms), moments.low, moments.high, 0.5)
     else:
         fill = moments.mean
     shift, scale = np.zeros_like(fill), np.ones_like(fill)
@@ -186,9 +186,16 @@ def prepare(data: Data, moments: Moments, histograms: Histograms | None) -> Prep
         elif data.scaling.kind == "minmax":
             shift, scale = filled.low, filled.high - filled.low
         else:
-            counts = _with_filled(_of(histograms), moments, fill, empty)
-            shift = _quantile(counts, moments, 0.5)
-            scale = _quantile(counts, moments, 0.75) - _quantile(counts, moments, 0.25)
+            # A fill value beyond the seen range counts as at its edge; where nothing was seen, it is the range.
+            low, high = (np.where(moments.count > 0, edge, fill) for edge in (moments.low, moments.high))
+            counts = _of(histograms).copy()
+            fold, feature = np.indices(fill.shape)
+            counts[fold, feature, _bin(fill, low, high)] += empty
+            first, shift, third = (_quantile(counts, low, high, q) for q in (0.25, 0.5, 0.75))
+            # Quartiles within one bin cannot be told apart, as when most rows are 0 and a few are large: dividing by
+            # their distance would give inputs in the hundreds, the standard deviation gives inputs of order one.
+            told_apart = third - first > (high - low) / BINS
+            scale = np.where(told_apart, third - first, np.sqrt(filled.squares / np.maximum(filled.count, 1)))
     return Preparation(fill, shift, unit_where_constant(scale, shift))
 
 
@@ -220,23 +227,25 @@ def _of(histograms: Histograms | None) -> Array:
     return histograms.counts
 
 
-def _with_filled(counts: Array, moments: Moments, fill: Array, empty: Array) -> Array:
-    width = np.maximum(moments.high - moments.low, 1e-300)
-    bins = np.clip(((fill - moments.low) / width * BINS).astype(int), 0, BINS - 1)
-    counts = counts.copy()
-    fold, feature = np.indices(fill.shape)
-    counts[fold, feature, bins] += empty
-    return counts
+def _bin(values: Array, low: Array, high: Array) -> Array:
+    """Return the bin of each value, 0 to `BINS` - 1, over its range; where that is one number, 0."""
+    width = np.where(high > low, high - low, 1.0)
+    return np.clip((values - low) / width * BINS, 0, BINS - 1).astype(np.int64)
 
 
-def _quantile(counts: Array, moments: Moments, q: float) -> Array:
+def _quantile(counts: Array, low: Array, high: Array, q: float) -> Array:
+    """Interpolate between the two rows nearest to rank q (rows - 1), as numpy does, each known to one bin width."""
+    position = q * np.maximum(counts.sum(axis=-1) - 1, 0)
+    before, after = np.floor(position), np.ceil(position)
+    value = _row_at(counts, low, high, before)
+    return value + (position - before) * (_row_at(counts, low, high, after) - value)
+
+
+def _row_at(counts: Array, low: Array, high: Array, rank: Array) -> Array:
+    """Return the value of the row with this rank, from 0, taking the rows of a bin as evenly spread over it."""
     cumulative = counts.cumsum(axis=-1)
-    rank = q * cumulative[..., -1:]
-    bins = (cumulative < rank).sum(axis=-1)
-    bins = np.minimum(bins, BINS - 1)[..., None]
+    bins = np.minimum((cumulative <= rank[..., None]).sum(axis=-1), BINS - 1)[..., None]
     inside = np.take_along_axis(counts, bins, -1)
     below = np.take_along_axis(cumulative, bins, -1) - inside
-    share = np.where(inside > 0, (rank - below) / np.maximum(inside, 1), 0.0)
-    width = (moments.high - moments.low) / BINS
-    # A feature that is constant has no bins: its only value is its lowest.
-    return moments.low + (bins + share)[..., 0] * width
+    share = np.where(inside > 0, (rank[..., None] - below + 0.5) / np.maximum(inside, 1), 0.0)
+    return low + (bins + share)[..., 0] * (high - low) / BINS

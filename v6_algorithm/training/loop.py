@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from v6_algorithm import seeding
+from v6_algorithm import seeding, wire
 from v6_algorithm.errors import SiteError
 from v6_algorithm.experiment import Training
 from v6_algorithm.lookup import build_optimiser, build_scheduler
@@ -99,7 +99,7 @@ def train(
             total += loss.detach().sum()
             seen += len(batch)
             steps += 1
-    finite = math.isfinite(total.item()) and all(bool(torch.isfinite(value).all()) for value in parameters)
+    finite = math.isfinite(total.item()) and all(wire.all_finite(value.detach()) for value in parameters)
     if not finite:
         raise SiteError(
             f"training diverged in round {round}: the loss or the model is not finite; lower training.optimizer.lr "

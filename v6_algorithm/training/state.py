@@ -18,6 +18,20 @@ def build_networks(problem: Problem) -> Networks:
         return problem.build_networks()
 
 
+def build_shapes(problem: Problem) -> Networks:
+    """Build the networks without memory or numbers, to be given a state; drawing numbers to overwrite them is slow.
+
+    Networks with tensors that are not part of their state are built in full, for nothing would fill those.
+    """
+    with torch.device("meta"):
+        networks = problem.build_networks()
+    stored = set(state_of(networks))
+    for name, network in networks.items():
+        if any(f"{name}.{key}" not in stored for key, _ in network.named_buffers()):
+            return build_networks(problem)
+    return networks
+
+
 def state_of(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Return all tensors as ``network.tensor``; they share memory with the networks."""
     return {
@@ -28,10 +42,10 @@ def state_of(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 
 
 def load_state(networks: Mapping[str, nn.Module], state: Mapping[str, Tensor]) -> None:
-    """Copy tensors into the networks; names and shapes were checked against `spec_of` before."""
+    """Make the networks use these tensors; names and shapes were checked against `spec_of` before."""
     for name, network in networks.items():
         own = {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
-        network.load_state_dict(own, strict=True)
+        network.load_state_dict(own, strict=True, assign=True)
 
 
 def spec_of(networks: Mapping[str, nn.Module]) -> wire.StateSpec:

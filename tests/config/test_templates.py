@@ -1,0 +1,138 @@
+"""The files in config/: vantage6's own readers accept them, they fit together, and nothing in them is a secret."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+
+from v6_algorithm.privacy import policy
+
+pytest.importorskip("vantage6.cli", reason="the vantage6 CLI is not installed: pip install '.[dev]'")
+from vantage6.algorithm.tools import util, wrap
+from vantage6.cli.configuration_manager import NodeConfigurationManager, ServerConfigurationManager
+from vantage6.common.globals import ENV_VAR_EQUALS_REPLACEMENT
+
+CONFIG = Path(__file__).parents[2] / "config"
+# vantage6/server/controller/fixture.py reads these without a default.
+ORGANIZATION_FIELDS = {"name", "domain", "address1", "address2", "zipcode", "country", "public_key"}
+USER_FIELDS = {"username", "firstname", "lastname", "password"}
+
+
+def load(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CONFIG / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def entities() -> dict[str, Any]:
+    return load("entities.yaml")
+
+
+@pytest.fixture(scope="module")
+def node() -> dict[str, Any]:
+    return load("node_configuration.yaml")
+
+
+@pytest.fixture(scope="module")
+def server() -> dict[str, Any]:
+    return load("v6server.yaml")
+
+
+def test_vantage6_accepts_the_node_configuration(node):
+    assert NodeConfigurationManager.from_file(CONFIG / "node_configuration.yaml").get() == node
+
+
+def test_vantage6_accepts_the_server_configuration(server):
+    assert ServerConfigurationManager.from_file(CONFIG / "v6server.yaml").get() == server
+    assert server["api_path"], "optional in the schema, but the server reads it unconditionally"
+
+
+def test_entities_have_every_field_the_import_reads(entities):
+    for organization in entities["organizations"]:
+        assert set(organization) - {"users"} == ORGANIZATION_FIELDS
+        for user in organization.get("users", []):
+            assert set(user) == USER_FIELDS
+
+
+def test_participants_are_organizations_with_a_canonical_key_each(entities):
+    names = {organization["name"] for organization in entities["organizations"]}
+    for collaboration in entities["collaborations"]:
+        participants = collaboration["participants"]
+        assert {p["name"] for p in participants} <= names
+        assert all(str(UUID(p["api_key"])) == p["api_key"] for p in participants)
+        assert len({p["api_key"] for p in participants}) == len(participants)
+
+
+def test_node_belongs_to_the_collaboration_and_agrees_with_it(node, entities, server):
+    collaboration = entities["collaborations"][0]
+    assert node["api_key"] in {p["api_key"] for p in collaboration["participants"]}
+    assert node["encryption"]["enabled"] == collaboration["encrypted"], "else the node stops at its start"
+    assert node["api_path"] == server["api_path"]
+
+
+def test_database_labels_can_be_variables_and_hide_no_folder_of_the_node(node):
+    labels = [database["label"] for database in node["databases"]]
+    assert all(label.isidentifier() for label in labels)
+    assert not {"data", "tmp"} & set(labels), "they would be mounted over /mnt/data and /mnt/tmp"
+    assert len(set(labels)) == len(labels)
+
+
+def test_node_mounts_its_data_read_only(node):
+    assert {database["mount_mode"] for database in node["databases"]} == {"ro"}
+    # `v6 node start` refuses `ro` for any other type.
+    assert {database["type"] for database in node["databases"]} <= {"csv", "parquet", "excel", "folder"}
+
+
+def test_node_sets_every_guard_that_v6_algorithm_reads(node):
+    read = {value for value in vars(policy).values() if isinstance(value, str) and value.startswith("V6_ALGORITHM_")}
+    assert set(node["algorithm_env"]) == read
+
+
+def test_guards_survive_the_way_into_the_container(node, monkeypatch):
+    guards = {name: str(value) for name, value in node["algorithm_env"].items()}
+    encoded = {name: as_the_node_encodes(value) for name, value in guards.items()}
+    assert encoded != guards
+
+    monkeypatch.setattr(os, "environ", encoded)
+    wrap._decode_env_vars()
+    assert os.environ == guards
+    # vantage6's own get_env_var decodes once more; a value of only A-Z and 2-7 would not come through.
+    assert {name: util.get_env_var(name) for name in guards} == guards
+
+    rules = policy.Policy.from_environment(os.environ)
+    assert (rules.minimum_rows, rules.minimum_sites) == (10, 3)
+    assert rules.allows("age")
+    assert not rules.allows("age_of_mother")
+
+
+def as_the_node_encodes(value: str) -> str:
+    """As `_encode_environment_variables` in vantage6/node/docker/task_manager.py does, which imports Flask and more."""
+    return base64.b32encode(value.encode()).decode().replace("=", ENV_VAR_EQUALS_REPLACEMENT)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIG.glob("*.yaml")))
+def test_template_holds_nothing_that_looks_secret(name):
+    text = (CONFIG / name).read_text(encoding="utf-8")
+    for key in re.findall(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b", text):
+        assert UUID(key).int < 100, f"{name} holds an API key"
+    assert not re.search(r"[A-Za-z0-9+/=]{32,}", text.replace("/path/to/", "")), f"{name} holds a long random text"
+    assert not re.search(r"BEGIN [A-Z ]*PRIVATE KEY", text)
+    for path, value in leaves(load(name)):
+        if re.search(r"password|secret|token|private_key|connection_string", path):
+            assert value in ("", None) or str(value).startswith("replace"), f"{path} in {name}"
+        assert not re.search(r"//[^/\s]+:[^/\s]+@", str(value)), f"{path} in {name} holds a log-in"
+
+
+def leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Every scalar of a YAML document with the path of keys that leads to it."""
+    if isinstance(value, dict):
+        return [leaf for key, part in value.items() for leaf in leaves(part, f"{path}.{key}")]
+    if isinstance(value, list):
+        return [leaf for number, part in enumerate(value) for leaf in leaves(part, f"{path}.{number}")]
+    return [(path, value)]

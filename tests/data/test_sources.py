@@ -1,0 +1,262 @@
+"""Reading one site's table, and saying what is wrong with it without quoting it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+import pandas as pd
+import pytest
+
+from v6_algorithm.data.sources import TableSource, source_from_node
+from v6_algorithm.errors import DataError
+
+FRAME = pd.DataFrame({"age": [61.0, None, 47.5], "sex": ["f", "m", "f"], "num": [0, 1, 1]})
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def database(tmp_path):
+    path = tmp_path / "ward.sqlite"
+    with sqlite3.connect(path) as connection:
+        FRAME.to_sql("visits", connection, index=False)
+    connection.close()
+    return path
+
+
+def assert_is_the_frame(frame):
+    pd.testing.assert_frame_equal(frame, FRAME, check_dtype=False)
+
+
+# -- kinds of tables -----------------------------------------------------------------------------------------------
+
+
+def test_csv_is_read(tmp_path):
+    FRAME.to_csv(tmp_path / "table.csv", index=False)
+    assert_is_the_frame(TableSource(str(tmp_path / "table.csv")).read())
+
+
+@pytest.mark.parametrize("name", ["table.parquet", "table.pq", "TABLE.PARQUET"])
+def test_parquet_is_read(tmp_path, name):
+    FRAME.to_parquet(tmp_path / name)
+    assert_is_the_frame(TableSource(str(tmp_path / name)).read())
+
+
+def test_excel_is_read_from_its_first_sheet_or_the_one_named(tmp_path):
+    path = tmp_path / "table.xlsx"
+    with pd.ExcelWriter(path) as writer:
+        FRAME.to_excel(writer, sheet_name="visits", index=False)
+        FRAME.assign(num=9).to_excel(writer, sheet_name="later", index=False)
+    assert_is_the_frame(TableSource(str(path)).read())
+    assert TableSource(str(path), sheet_name="later").read()["num"].tolist() == [9, 9, 9]
+
+
+@pytest.mark.parametrize("prefix", ["", "sqlite:///"])
+def test_sqlite_is_read_by_its_query(database, prefix):
+    source = TableSource(f"{prefix}{database}", query="SELECT * FROM visits")
+    assert_is_the_frame(source.read())
+    assert TableSource(f"{prefix}{database}", query="SELECT num FROM visits WHERE age > 50").read()["num"].tolist() == [0]
+
+
+def test_a_database_with_another_driver_is_read_by_sqlalchemy(database, monkeypatch):
+    monkeypatch.setattr("v6_algorithm.data.sources._ENDINGS", {})
+    source = TableSource(f"sqlite+pysqlite:///{database}", query="SELECT * FROM visits")
+    assert_is_the_frame(source.read())
+
+
+def test_a_dataframe_is_its_own_table():
+    assert_is_the_frame(TableSource(frame=FRAME).read())
+
+
+def test_the_type_given_overrules_the_ending(tmp_path):
+    FRAME.to_csv(tmp_path / "table.txt", index=False)
+    assert_is_the_frame(TableSource(str(tmp_path / "table.txt"), type="csv").read())
+    FRAME.to_parquet(tmp_path / "default")
+    assert_is_the_frame(TableSource(str(tmp_path / "default"), type="parquet").read())
+
+
+def test_a_type_that_is_none_of_ours_is_refused(write):
+    with pytest.raises(DataError, match="type 'sparql' cannot be read; allowed: csv, parquet, excel, sql"):
+        TableSource(write("t.csv", "a\n1\n"), type="sparql").read()
+
+
+# -- cells and names -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mark", ["", "?", " ?", "NA", "NaN", "null"])
+def test_the_marks_of_a_missing_value_are_read_as_missing(write, mark):
+    column = TableSource(write("t.csv", f"id,chol\n1,233\n2,{mark}\n3,250\n")).read()["chol"]
+    assert column.isna().tolist() == [False, True, False]
+    assert pd.api.types.is_float_dtype(column)
+
+
+def test_a_question_mark_in_excel_is_missing(tmp_path):
+    pd.DataFrame({"chol": ["233", "?"]}).to_excel(tmp_path / "t.xlsx", index=False)
+    assert TableSource(str(tmp_path / "t.xlsx")).read()["chol"].isna().tolist() == [False, True]
+
+
+def test_names_of_columns_are_stripped_text(write):
+    assert list(TableSource(write("t.csv", " age , num\n1,2\n")).read().columns) == ["age", "num"]
+    assert list(TableSource(frame=pd.DataFrame([[1, 2]])).read().columns) == ["0", "1"]
+
+
+def test_a_byte_order_mark_is_not_part_of_a_name(write):
+    assert list(TableSource(write("t.csv", b"\xef\xbb\xbfage,num\n1,2\n")).read().columns) == ["age", "num"]
+
+
+def test_reading_leaves_the_given_dataframe_alone():
+    frame = pd.DataFrame({" age ": [1]})
+    TableSource(frame=frame).read()
+    assert list(frame.columns) == [" age "]
+
+
+# -- what is refused -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.xlsx", "t.sqlite"])
+def test_a_file_that_is_not_there_is_refused_by_name(tmp_path, name):
+    with pytest.raises(DataError, match=f"there is no file {name}"):
+        TableSource(str(tmp_path / name), query="SELECT 1").read()
+
+
+def test_a_missing_database_is_not_created(tmp_path):
+    with pytest.raises(DataError):
+        TableSource(str(tmp_path / "t.db"), query="SELECT 1").read()
+    assert not (tmp_path / "t.db").exists()
+
+
+def test_a_query_cannot_change_the_database(database):
+    with pytest.raises(DataError):
+        TableSource(str(database), query="DELETE FROM visits").read()
+    assert len(TableSource(str(database), query="SELECT * FROM visits").read()) == 3
+
+
+def test_an_empty_file_is_refused(write):
+    with pytest.raises(DataError, match=r"the file t.csv is empty"):
+        TableSource(write("t.csv", "")).read()
+
+
+def test_a_table_with_names_and_no_rows_is_refused(write):
+    with pytest.raises(DataError, match="column names but no rows"):
+        TableSource(write("t.csv", "age,num\n")).read()
+
+
+def test_a_table_without_columns_is_refused():
+    with pytest.raises(DataError, match="no columns"):
+        TableSource(frame=pd.DataFrame(index=[1, 2])).read()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", b"patient,num\n\xff\xfe4711,1\n"),
+        ("t.csv", b'patient,num\n"4711,1\n'),
+        ("t.csv", b"a,b\n1,2\n4711,4711,4711,4711\n"),
+        ("t.parquet", b"4711"),
+        ("t.xlsx", b"4711"),
+        ("t.sqlite", b"4711" * 50),
+    ],
+    ids=["encoding", "quote", "ragged", "parquet", "excel", "sqlite"],
+)
+def test_a_file_that_cannot_be_read_is_refused_without_quoting_it(write, name, content):
+    with pytest.raises(DataError, match=f"{name} cannot be read as") as refused:
+        TableSource(write(name, content), query="SELECT * FROM visits").read()
+    assert "4711" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot be read as csv"):
+        TableSource(str(tmp_path)).read()
+
+
+def test_a_database_without_a_query_is_refused(database):
+    with pytest.raises(DataError, match="needs a query"):
+        TableSource(str(database)).read()
+
+
+def test_a_query_that_fails_does_not_quote_the_table(database):
+    with pytest.raises(DataError, match="ward.sqlite cannot be read as sql"):
+        TableSource(str(database), query="SELECT nothing FROM visits").read()
+
+
+@pytest.mark.parametrize(
+    "uri", ["nodriver://user:secret@host", "nodriver://host/db?password=secret", "postgresql://u:secret@h/x"]
+)
+def test_the_password_in_a_databases_address_is_not_told(uri):
+    with pytest.raises(DataError) as refused:
+        TableSource(uri, query="SELECT 1").read()
+    assert "secret" not in str(refused.value)
+
+
+def test_a_package_that_is_not_there_is_named(write, monkeypatch):
+    def missing(*args, **kwargs):
+        raise ModuleNotFoundError("No module named 'openpyxl'", name="openpyxl")
+
+    monkeypatch.setattr(pd, "read_excel", missing)
+    with pytest.raises(DataError, match=r"reading excel needs the package openpyxl: pip install"):
+        TableSource(write("t.xlsx", "x")).read()
+
+
+# -- fingerprints --------------------------------------------------------------------------------------------------
+
+
+def test_a_fingerprint_changes_with_the_file(write):
+    path = write("t.csv", "a\n1\n")
+    before = TableSource(path).fingerprint
+    assert TableSource(path).fingerprint == before
+    os.utime(path, ns=(1, 1))
+    assert TableSource(path).fingerprint != before
+
+
+def test_a_fingerprint_changes_with_the_sheet(write):
+    path = write("t.xlsx", "x")
+    assert TableSource(path, sheet_name="a").fingerprint != TableSource(path, sheet_name="b").fingerprint
+
+
+def test_what_can_change_unseen_has_no_fingerprint(database, tmp_path):
+    assert TableSource(frame=FRAME).fingerprint is None
+    assert TableSource(str(database), query="SELECT 1").fingerprint is None
+    assert TableSource("postgresql://host/db", query="SELECT 1").fingerprint is None
+    assert TableSource(str(tmp_path / "nowhere.csv")).fingerprint is None
+
+
+# -- the node's environment ----------------------------------------------------------------------------------------
+
+
+NODE = {
+    "USER_REQUESTED_DATABASE_LABELS": "heart",
+    "HEART_DATABASE_URI": "/mnt/data/heart.xlsx",
+    "HEART_DATABASE_TYPE": "excel",
+    "HEART_SHEET_NAME": "visits",
+}
+
+
+def test_the_nodes_database_is_found_by_its_label():
+    assert source_from_node(NODE) == TableSource("/mnt/data/heart.xlsx", "excel", None, "visits")
+
+
+def test_the_query_of_the_task_is_passed_on():
+    environment = NODE | {"HEART_DATABASE_TYPE": "sql", "HEART_QUERY": "SELECT 1"}
+    assert source_from_node(environment).query == "SELECT 1"
+
+
+@pytest.mark.parametrize(("labels", "count"), [("", 0), (None, 0), ("heart,lung", 2)])
+def test_a_task_must_ask_for_one_database(labels, count):
+    environment = {} if labels is None else NODE | {"USER_REQUESTED_DATABASE_LABELS": labels}
+    with pytest.raises(DataError, match=f"must ask for one database, it asks for {count}"):
+        source_from_node(environment)
+
+
+def test_a_database_that_the_node_does_not_have_is_refused_by_label():
+    with pytest.raises(DataError, match="this node has no database 'lung'"):
+        source_from_node(NODE | {"USER_REQUESTED_DATABASE_LABELS": "lung"})

@@ -1,0 +1,123 @@
+"""A node's proxy server on loopback, enough of it for vantage6's real `AlgorithmClient`.
+
+Subtasks run in this process, through the package's own entry functions, with the JSON that would reach a container.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+
+import jwt
+
+import v6_algorithm
+
+
+class LoopbackProxy:
+    """Answers `/organization`, `/task`, `/task/ID/status`, `/result`, `/run` and `/blobstream/status`.
+
+    Parameters
+    ----------
+    organizations
+        Id to (name, dataframe).
+    outcome
+        (organisation id, number of the call to it) to the status that run ends with, instead of being run.
+    flaky
+        Every n-th status request fails as the proxy does when the server is slow; 0: none.
+    """
+
+    def __init__(
+        self,
+        organizations: dict[int, tuple[str, Any]],
+        *,
+        outcome: Callable[[int, int], str | None] = lambda organization, call: None,
+        flaky: int = 0,
+    ) -> None:
+        self.organizations = organizations
+        self.outcome = outcome
+        self.flaky = flaky
+        self.tasks: dict[int, dict[str, Any]] = {}
+        self.calls: dict[int, int] = {}
+        self.looks = 0
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                url = urlparse(self.path)
+                self._send(*proxy.get(url.path.strip("/"), parse_qs(url.query)))
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self._send(200, proxy.create(body))
+
+            def _send(self, code: int, content: Any) -> None:
+                text = json.dumps(content).encode()
+                self.send_response(code)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Keep the test's output quiet."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+
+    def __enter__(self) -> LoopbackProxy:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def client(self) -> Any:
+        """Return a real AlgorithmClient that talks to this proxy."""
+        from vantage6.algorithm.client import AlgorithmClient
+
+        identity = {"image": "image", "node_id": 1, "collaboration_id": 1, "organization_id": 1, "databases": []}
+        token = jwt.encode({"sub": identity}, "a key that nobody checks: long enough", algorithm="HS256")
+        port = self.server.server_address[1]
+        return AlgorithmClient(token=token, host="http://127.0.0.1", port=port, path="")
+
+    def get(self, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
+        parts = path.split("/")
+        if path == "organization":
+            found = [{"id": key, "name": name} for key, (name, _) in self.organizations.items()]
+            return 200, {"data": found, "links": {}}
+        if parts[0] == "organization":
+            return 200, {"id": int(parts[1]), "public_key": ""}
+        if parts[0] == "task" and parts[-1] == "status":
+            self.looks += 1
+            if self.flaky and self.looks % self.flaky == 0:
+                return 500, {"msg": "Request failed, see node logs"}
+            return 200, {"status": self.tasks[int(parts[1])]["status"]}
+        task = self.tasks.get(int(query.get("task_id", ["0"])[0]), {})
+        if path == "result":
+            return 200, {"data": [{"result": task["result"], "blob_storage_used": False}], "links": {}}
+        if path == "run":
+            return 200, {"data": [{"log": task.get("log", "")}], "links": {}}
+        return 200, {"blob_store_enabled": False}
+
+    def create(self, body: dict[str, Any]) -> dict[str, Any]:
+        (organization,) = body["organizations"]
+        key = organization["id"]
+        self.calls[key] = self.calls.get(key, 0) + 1
+        number = len(self.tasks) + 1
+        status = self.outcome(key, self.calls[key])
+        if status == "not created":
+            return {"msg": "Container-token is not valid"}
+        task: dict[str, Any] = {"status": status or "completed", "result": None, "log": "info > ok\nerror > disk full\n"}
+        if status is None:
+            task_input = json.loads(base64.b64decode(organization["input"]))
+            method = getattr(v6_algorithm, task_input["method"])
+            reply = method(self.organizations[key][1], **task_input["kwargs"])
+            task["result"] = base64.b64encode(json.dumps(reply).encode()).decode()
+        self.tasks[number] = task
+        return {"id": number}

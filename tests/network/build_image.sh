@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Builds the algorithm image from this checkout on a machine without a container registry. Called by the tests marked `docker`.
+#
+#   build_image.sh [TAG]        default tag: v6-algorithm:test; extra arguments for `docker build` in V6_BUILD_ARGS
+#
+# CPU torch comes from TORCH_INDEX when that is set, else from a folder of wheels that pip is configured to look in
+# (PIP_FIND_LINKS or `pip config`), served on loopback while the build runs, so that no wheel stays in a layer.
+# Without either, pip takes what its default index has: the CUDA build.
+set -euo pipefail
+
+HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+ROOT="$(cd "$HERE/../.." && pwd)"
+TAG="${1:-v6-algorithm:test}"
+BASE_IMAGE="${V6_BASE_IMAGE:-v6-python-base:bookworm}"
+PYTHON="${PYTHON:-python3}"
+PORT=38417 # of the loopback index; the same each time, since the address is part of what Docker's cache goes by
+TORCH_VERSION="$(sed -n 's/^torch==//p' "$ROOT/constraints.txt")"
+
+"$HERE/docker_engine.sh"
+
+server_pid=""
+index=""
+cleanup() {
+  [ -z "$server_pid" ] || kill "$server_pid" 2>/dev/null || true
+  [ -z "$index" ] || rm -rf "$index"
+}
+trap cleanup EXIT
+
+wheel_folders() {
+  printf '%s\n' ${PIP_FIND_LINKS:-}
+  "$PYTHON" -m pip config list 2>/dev/null | sed -n "s/^.*find-links='\(.*\)'$/\1/p" | tr ' ' '\n'
+}
+
+# A PEP 503 index of one project: a folder `torch` that lists the wheels.
+serve_local_torch() {
+  local folder wheel port
+  index="$(mktemp -d)"
+  mkdir "$index/torch"
+  while read -r folder; do
+    for wheel in "$folder"/torch-"$TORCH_VERSION"*.whl; do
+      [ -f "$wheel" ] && ln -sf "$wheel" "$index/torch/"
+    done
+  done < <(wheel_folders | sort -u)
+  [ -n "$(ls "$index/torch")" ] || return 0
+  # Port 0, any that is free, when another build has ours; that build's layer will do for the next one.
+  for port in "$PORT" 0; do
+    : >"$index/log"
+    "$PYTHON" -u -m http.server "$port" --bind 127.0.0.1 --directory "$index" >"$index/log" 2>&1 &
+    server_pid=$!
+    while kill -0 "$server_pid" 2>/dev/null; do
+      port="$(sed -n 's/^Serving HTTP on .* port \([0-9]*\) .*/\1/p' "$index/log")"
+      if [ -n "$port" ]; then
+        TORCH_INDEX="http://127.0.0.1:$port/"
+        return
+      fi
+      sleep 0.1
+    done
+  done
+  cat "$index/log" >&2
+  exit 1
+}
+
+[ -n "${TORCH_INDEX:-}" ] || serve_local_torch
+
+# The classic builder: BuildKit is a plug-in that Debian's docker.io does not have. Host network, for the loopback index.
+# shellcheck disable=SC2086
+DOCKER_BUILDKIT=0 docker build --force-rm --network host --tag "$TAG" \
+  --build-arg BASE_IMAGE="$BASE_IMAGE" \
+  --build-arg TORCH_VERSION="$TORCH_VERSION" \
+  --build-arg TORCH_INDEX="${TORCH_INDEX:-}" \
+  --build-arg VERSION="$(cat "$ROOT/v6_algorithm/VERSION")" \
+  ${V6_BUILD_ARGS:-} "$ROOT"
+# The image that had the tag before, and nothing else.
+docker image prune --force --filter label=org.opencontainers.image.title=v6_algorithm >/dev/null
+docker images --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep -F -e "$BASE_IMAGE" -e "$TAG"

@@ -1,0 +1,367 @@
+"""A vantage6 network on this machine for the tests: one real server and real nodes, each a process of its own.
+
+`Network` is what a test holds: it starts and stops nodes, has a logged-in `UserClient`, and runs a task to its end.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import requests
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from docker_cli import remove_all_named
+from v6process import Process, free_ports, wait_for
+from vantage6.client import UserClient
+from vantage6.common.task_status import TaskStatus
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+HUB = "hub"
+IMAGE = "v6-algorithm:test"
+SELF_TEST_IMAGE = "count-rows:test"
+# What the images' Dockerfiles would set. Plain values: the wrapper leaves alone what is not base32.
+PROCESS_IMAGES = {
+    IMAGE: {"PKG_NAME": "v6_algorithm", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)},
+    SELF_TEST_IMAGE: {"PKG_NAME": "count_rows", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(HERE)},
+}
+API_PATH = "/api"
+CONNECTED = "(Re)Connected to the /tasks namespace"  # vantage6/node/socket.py, when the server knows the node is there
+OPEN = (TaskStatus.PENDING, TaskStatus.INITIALIZING, TaskStatus.ACTIVE, "awaiting", None)
+LOGGING = {
+    "level": "INFO",
+    "use_console": True,
+    "backup_count": 1,
+    "max_size": 1024,
+    "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+    "datefmt": "%H:%M:%S",
+}
+
+
+@dataclass
+class Site:
+    """One organisation and what its node owner configures.
+
+    Attributes
+    ----------
+    databases
+        Path by label: a folder becomes a database of type `folder`, a file one of its suffix's type.
+    guards
+        `algorithm_env` of the node.
+    policies
+        Added to the node's `policies`.
+    online
+        False: the node exists on the server, and is not started.
+    """
+
+    databases: Mapping[str, Path | str] = field(default_factory=dict)
+    guards: Mapping[str, Any] = field(default_factory=dict)
+    policies: Mapping[str, Any] = field(default_factory=dict)
+    online: bool = True
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one organisation's part of a task ended."""
+
+    organization: str
+    status: str
+    log: str
+    result: Any
+
+
+class Network:
+    """One collaboration: a hub, where `master` runs, and sites with data.
+
+    Parameters
+    ----------
+    folder
+        Empty; everything the network writes goes here.
+    python
+        A Python 3.10 with vantage6-server and vantage6-node.
+    sites
+        By organisation name. The hub gets a node without data.
+    encrypted
+        End-to-end encryption between the organisations.
+    images
+        For nodes that run algorithms as processes: variables by image name; None: nodes that use Docker.
+    proxy_host
+        Address at which an algorithm reaches its node.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        python: str,
+        sites: Mapping[str, Site],
+        *,
+        encrypted: bool = False,
+        images: Mapping[str, Mapping[str, str]] | None = PROCESS_IMAGES,
+        proxy_host: str = "127.0.0.1",
+    ) -> None:
+        self.folder, self.sites = folder, {HUB: Site(), **sites}
+        self.encrypted = encrypted
+        self.collaboration: int = 0
+        self.organizations: dict[str, int] = {}
+        self._password = secrets.token_urlsafe(12)
+        self._keys = {name: str(uuid4()) for name in self.sites}
+        self._python, self._images, self._proxy_host = python, images, proxy_host
+        # A name that is unique on this machine, since Docker networks and volumes are called after it.
+        self.name = f"v6test-{secrets.token_hex(3)}"
+        ports = free_ports(1 + len(self.sites))
+        self.port = ports.pop()
+        self._server = self._new_server()
+        self._nodes = {name: self._new_node(name, port) for name, port in zip(self.sites, ports, strict=True)}
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Network:
+        """Start the server, then every node that is to be online; returns when all of them are."""
+        self.start_server()
+        self.client = UserClient("http://127.0.0.1", self.port, API_PATH, log_level="error")
+        self.client.authenticate("researcher", self._password)
+        self.client.setup_encryption(str(self._private_key(HUB)) if self.encrypted else None)
+        self.collaboration = self.client.collaboration.list()["data"][0]["id"]
+        listed = self.client.organization.list(collaboration=self.collaboration, per_page=100)["data"]
+        self.organizations = {organization["name"]: organization["id"] for organization in listed}
+        self.start_nodes(name for name, site in self.sites.items() if site.online)
+        return self
+
+    def stop(self) -> None:
+        """End every process this network started, and remove what its nodes made in Docker."""
+        for node in self._nodes.values():
+            node.stop(gracefully=self._images is None)
+        self._server.stop()
+        if self._images is None:
+            remove_all_named(self.name)
+
+    def start_server(self) -> None:
+        self._server.start()
+        wait_for(self._server_answers, f"the server on port {self.port}", [self._server])
+
+    def stop_server(self) -> None:
+        self._server.stop(gracefully=False)
+
+    def start_node(self, name: str) -> None:
+        self.start_nodes([name])
+
+    def start_nodes(self, names: Iterable[str]) -> None:
+        """Start nodes side by side; returns when the server knows that each is there."""
+        connections = {name: self.node_log(name).count(CONNECTED) for name in names}
+        for name in connections:
+            self._nodes[name].start()
+        for name, before in connections.items():
+            arrived = lambda name=name, before=before: self.node_log(name).count(CONNECTED) > before  # noqa: E731
+            wait_for(arrived, f"node {name}", [self._nodes[name], self._server])
+
+    def stop_node(self, name: str, gracefully: bool = True) -> None:
+        """Stop a node and what runs on it; not gracefully: as when its machine loses power (noticed late)."""
+        self._nodes[name].stop(gracefully)
+        if gracefully:
+            wait_for(lambda: not self.is_online(name), f"node {name} to go offline", [self._server])
+
+    def configure(self, name: str, site: Site) -> None:
+        """Give a stopped node other data, guards or policies."""
+        if self._nodes[name].running:
+            raise ValueError(f"stop node {name} before configuring it anew")
+        self.sites[name] = site
+        self._write_node_configuration(name)
+
+    def is_online(self, name: str) -> bool:
+        nodes = self.client.node.list(organization=self.organizations[name], collaboration=self.collaboration)["data"]
+        return nodes[0]["status"] == "online"
+
+    def node_log(self, name: str) -> str:
+        return self._nodes[name].output()
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        method: str,
+        *,
+        at: Iterable[str] = (HUB,),
+        image: str = IMAGE,
+        databases: Iterable[str | dict] = ("default",),
+        **kwargs: Any,
+    ) -> int:
+        """Create a task for organisations by name and return its id; `kwargs` go to the method."""
+        labels = [{"label": entry} if isinstance(entry, str) else entry for entry in databases]
+        task = self.client.task.create(
+            collaboration=self.collaboration,
+            organizations=[self.organizations[name] for name in at],
+            name=method,
+            image=image,
+            description="",
+            input_={"method": method, "kwargs": kwargs},
+            databases=labels,
+        )
+        if "id" not in task:
+            raise RuntimeError(f"the server did not create the task: {task.get('msg')}")
+        return task["id"]
+
+    def wait(self, task: int, timeout_s: float = 300) -> dict[str, Run]:
+        """Wait until no run of the task is open; what became of each, by organisation name."""
+        wait_for(lambda: not self._open_runs(task), f"task {task}", list(self._nodes.values()), timeout_s, poll_s=0.3)
+        results = {r["run"]["id"]: r["result"] for r in self.client.result.from_task(task)["data"]}
+        runs = [
+            Run(self._name(run), run["status"], run["log"] or "", json.loads(results.get(run["id"]) or "null"))
+            for run in self.client.run.from_task(task)["data"]
+        ]
+        return {run.organization: run for run in runs}
+
+    def run(self, method: str, timeout_s: float = 300, **options: Any) -> Any:
+        """Create a task for one organisation, by default the hub, and return what the method returned.
+
+        Raises
+        ------
+        RuntimeError
+            With the end of the algorithm's log, when the run did not complete.
+        """
+        (run,) = self.wait(self.create(method, **options), timeout_s).values()
+        if run.status != "completed":
+            raise RuntimeError(f"{method} at {run.organization}: {run.status}\n{run.log[-4000:]}")
+        return run.result
+
+    def statuses(self, task: int) -> dict[str, str]:
+        """Status of each run of a task, by organisation name."""
+        return {self._name(run): run["status"] for run in self.client.run.from_task(task)["data"]}
+
+    def subtasks(self, task: int) -> list[dict[str, Any]]:
+        """The tasks that a master created, oldest first."""
+        found = self.client.task.list(parent=task, per_page=250)["data"]
+        return sorted(found, key=lambda child: child["id"])
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _open_runs(self, task: int) -> bool:
+        # The task's own status is cheap to ask for, but it is `failed` while other runs still go on.
+        if (self.client.request(f"task/{task}/status") or {}).get("status") in OPEN:
+            return True
+        return any(status in OPEN for status in self.statuses(task).values())
+
+    def _name(self, run: dict[str, Any]) -> str:
+        names = {identity: name for name, identity in self.organizations.items()}
+        return names[run["organization"]["id"]]
+
+    def _server_answers(self) -> bool:
+        try:
+            return requests.get(f"http://127.0.0.1:{self.port}{API_PATH}/version", timeout=5).ok
+        except requests.ConnectionError:
+            return False
+
+    def _private_key(self, name: str) -> Path:
+        return self.folder / name / "private_key.pem"
+
+    def _new_server(self) -> Process:
+        folder = self.folder / "server"
+        folder.mkdir(parents=True)
+        settings = {
+            "description": "tests",
+            "ip": "127.0.0.1",
+            "port": self.port,
+            "api_path": API_PATH,
+            "uri": f"sqlite:///{folder / 'server.sqlite'}",
+            "allow_drop_all": False,
+            "jwt_secret_key": secrets.token_hex(32),
+            "directories": {"log": str(folder), "data": str(folder)},
+            "logging": {**LOGGING, "level": "WARNING", "file": "server.log"},
+        }
+        address = dict.fromkeys(("address1", "address2", "zipcode", "country"), "")
+        user = {"username": "researcher", "firstname": "", "lastname": "", "password": self._password}
+        entities = {
+            "organizations": [
+                {
+                    "name": name,
+                    "domain": f"{name}.example.org",
+                    **address,
+                    "public_key": key_pair(name)[1] if self.encrypted else "",
+                    "users": [user] if name == HUB else [],
+                }
+                for name in self.sites
+            ],
+            "collaborations": [
+                {
+                    "name": self.name,
+                    "encrypted": self.encrypted,
+                    "participants": [{"name": name, "api_key": key} for name, key in self._keys.items()],
+                }
+            ],
+        }
+        write_yaml(folder / "server.yaml", settings)
+        write_yaml(folder / "entities.yaml", entities)
+        command = [self._python, HERE / "v6server.py", folder / "server.yaml", folder / "entities.yaml"]
+        return Process(command, folder / "output.log", self._environment())
+
+    def _new_node(self, name: str, proxy_port: int) -> Process:
+        folder = self.folder / name
+        folder.mkdir()
+        command = [self._python, HERE / "v6node.py", folder / f"{self.name}-{name}.yaml"]
+        if self._images is not None:
+            engine = {"folder": str(folder), "python": sys.executable, "images": self._images}
+            (folder / "images.json").write_text(json.dumps(engine))
+            command.append(folder / "images.json")
+        proxy = {"PROXY_SERVER_HOST": self._proxy_host, "PROXY_SERVER_PORT": str(proxy_port)}
+        self._private_key(name).write_bytes(key_pair(name)[0] if self.encrypted else b"")
+        self._write_node_configuration(name)
+        return Process(command, folder / "output.log", {**self._environment(), **proxy})
+
+    def _write_node_configuration(self, name: str) -> None:
+        folder, site = self.folder / name, self.sites[name]
+        write_yaml(
+            folder / f"{self.name}-{name}.yaml",
+            {
+                "api_key": self._keys[name],
+                "server_url": "http://127.0.0.1",
+                "port": self.port,
+                "api_path": API_PATH,
+                "task_dir": "unused",
+                "databases": [
+                    {"label": label, "type": database_type(uri), "uri": str(uri)}
+                    for label, uri in site.databases.items()
+                ],
+                "algorithm_env": dict(site.guards),
+                "policies": {"require_algorithm_pull": False, **site.policies},
+                "encryption": {"enabled": self.encrypted, "private_key": str(self._private_key(name))},
+                "directories": {"log": str(folder / "log"), "data": str(folder)},
+                "logging": LOGGING,
+            },
+        )
+
+    def _environment(self) -> dict[str, str]:
+        """So that vantage6 writes nowhere else, and its output comes line by line."""
+        home = {f"XDG_{part}_HOME": str(self.folder / "xdg" / part.lower()) for part in ("CONFIG", "DATA", "CACHE")}
+        return {**home, "PYTHONUNBUFFERED": "1"}
+
+
+@cache
+def key_pair(organization: str) -> tuple[bytes, str]:
+    """Private key (PEM) and public key as vantage6 stores it; once per process, since its cryptor is a singleton."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return private, base64.b64encode(public).decode()
+
+
+def database_type(uri: Path | str) -> str:
+    """vantage6's type of a database, from what lies there."""
+    if Path(uri).is_dir():
+        return "folder"
+    by_suffix = {".csv": "csv", ".parquet": "parquet", ".xlsx": "excel", ".sqlite": "sql"}
+    return by_suffix.get(Path(uri).suffix, "other")
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(dict(content), sort_keys=False))

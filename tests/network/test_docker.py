@@ -1,0 +1,67 @@
+"""The image as nodes run it: algorithms in containers. Slower than networks of processes, so these tests are few."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from docker_cli import docker
+from v6network import SELF_TEST_IMAGE
+
+MOST_ADDED_BYTES = 1.15e9  # by the image to its base, torch being three quarters of it
+
+
+def inspect(image: str) -> dict:
+    return json.loads(docker("image", "inspect", image))[0]
+
+
+@pytest.mark.slow
+def test_the_image_adds_at_most_what_was_promised_to_its_base(algorithm_image):
+    base = os.environ.get("V6_BASE_IMAGE", "v6-python-base:bookworm")
+    assert inspect(algorithm_image)["Size"] - inspect(base)["Size"] <= MOST_ADDED_BYTES
+
+
+@pytest.mark.slow
+def test_the_image_keeps_no_wheel_no_cache_and_no_certificate_setting(algorithm_image):
+    search = [
+        "find",
+        "/",
+        "-xdev",
+        "(",
+        "-name",
+        "torch*.whl",
+        "-o",
+        "-path",
+        "/root/.cache",
+        "-o",
+        "-path",
+        "/src",
+        ")",
+    ]
+    assert docker("run", "--rm", algorithm_image, *search) == ""
+    names = {entry.partition("=")[0] for entry in inspect(algorithm_image)["Config"]["Env"]}
+    assert not {name for name in names if "CERT" in name or name.startswith("PIP_")}
+
+
+@pytest.mark.slow
+def test_containers_reach_each_other_through_their_nodes(docker_network):
+    sites = {docker_network.organizations[name]: name for name in "abc"}
+    answers = docker_network.run("master", sites=list(sites), image=SELF_TEST_IMAGE, timeout_s=180)
+    assert {sites[int(site)]: answer["rows"] for site, answer in answers.items()} == {"a": 40, "b": 50, "c": 60}
+    assert {answer["calls"] for answer in answers.values()} == {1}
+
+
+@pytest.mark.slow
+def test_a_crashed_container_is_told_with_its_log(docker_network):
+    runs = docker_network.wait(docker_network.create("crash", at=["a"], image=SELF_TEST_IMAGE), timeout_s=120)
+    assert (runs["a"].status, "told to crash" in runs["a"].log) == ("crashed", True)
+
+
+@pytest.mark.slow
+def test_master_trains_in_containers(docker_network):
+    experiment = {"data": {"target": "outcome"}, "rounds": 2, "participation": {"minimum": 3, "deadline_s": 120}}
+    result = docker_network.run("master", experiment=experiment, organizations=["a", "b", "c"], timeout_s=300)
+    assert result["rounds_run"] == 2
+    assert {name: site["n"]["train"] for name, site in result["sites"].items()} == {"a": 24, "b": 30, "c": 36}
+    print(*(f"{call['call']} {call['seconds']:.1f} s" for call in result["timing"]["rounds"]))

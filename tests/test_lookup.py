@@ -1,0 +1,105 @@
+"""torch's optimisers and schedulers by name: tried before any site is asked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from v6_algorithm.lookup import (
+    build_optimiser,
+    build_scheduler,
+    check_optimiser,
+    check_scheduler,
+    did_you_mean,
+    optimisers,
+    schedulers,
+)
+
+
+def weights():
+    return [torch.nn.Parameter(torch.ones(3, 2))]
+
+
+def test_the_common_optimisers_are_there():
+    assert {"sgd", "adam", "adamw", "rmsprop", "adagrad"} <= optimisers().keys()
+
+
+def test_the_common_schedulers_are_there():
+    assert {"steplr", "cosineannealinglr", "exponentiallr", "onecyclelr"} <= schedulers().keys()
+
+
+@pytest.mark.parametrize("kind", sorted(optimisers()))
+def test_every_optimiser_that_is_allowed_takes_a_plain_step(kind):
+    parameters = weights()
+    optimiser = build_optimiser(kind, {}, parameters)
+    parameters[0].grad = torch.ones(3, 2)
+    optimiser.step()
+    assert torch.isfinite(parameters[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("LBFGS", "needs a closure"), ("SparseAdam", "needs sparse gradients"), ("Optimizer", "is abstract")],
+)
+def test_an_optimiser_that_a_plain_loop_cannot_drive_is_refused(kind, why):
+    with pytest.raises(ValueError, match=f"unknown optimizer '{kind}'"):
+        check_optimiser(kind, {})
+
+
+@pytest.mark.parametrize("kind", ["LambdaLR", "SequentialLR", "ReduceLROnPlateau", "LRScheduler"])
+def test_a_scheduler_that_needs_more_than_numbers_is_refused(kind):
+    with pytest.raises(ValueError, match=f"unknown scheduler '{kind}'"):
+        check_scheduler(kind, {})
+
+
+@pytest.mark.parametrize("kind", ["adam", "Adam", "ADAM"])
+def test_capitals_do_not_matter(kind):
+    assert type(build_optimiser(kind, {"lr": 0.1}, weights())) is torch.optim.Adam
+
+
+def test_options_reach_torch():
+    optimiser = build_optimiser("sgd", {"lr": 0.5, "momentum": 0.9, "nesterov": True}, weights())
+    assert [optimiser.defaults[name] for name in ("lr", "momentum", "nesterov")] == [0.5, 0.9, True]
+
+
+def test_a_scheduler_changes_the_rate_of_its_optimiser():
+    optimiser = build_optimiser("sgd", {"lr": 1.0}, weights())
+    scheduler = build_scheduler("ExponentialLR", {"gamma": 0.5}, optimiser)
+    optimiser.step()
+    scheduler.step()
+    assert optimiser.param_groups[0]["lr"] == 0.5
+
+
+def test_a_cyclic_schedule_passes_the_check():
+    check_scheduler("OneCycleLR", {"max_lr": 0.1, "total_steps": 20})
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("adamm", {}, r"unknown optimizer 'adamm' \(did you mean 'adam'\?\); allowed: .*adamw"),
+        ("adam", {"learning": 1}, r"unknown option 'learning' of Adam; allowed: lr, betas"),
+        ("adam", {"weightdecay": 1}, r"did you mean 'weight_decay'\?"),
+        ("adam", {"lr": -1}, r"Adam\(lr=-1\): Invalid learning rate"),
+        ("adam", {"betas": [0.9]}, r"Adam\(betas=\[0.9\]\)"),
+        ("adam", {"betas": 3}, r"Adam\(betas=3\)"),
+        ("adam", {"lr": "fast"}, r"Adam\(lr='fast'\)"),
+        ("adam", {"foreach": True, "fused": True}, r"Adam\(foreach=True, fused=True\)"),
+        ("sgd", {"nesterov": True}, r"SGD\(nesterov=True\)"),
+    ],
+)
+def test_a_refusal_names_the_option_and_its_value(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        check_optimiser(kind, options)
+
+
+def test_the_parameters_are_no_option():
+    with pytest.raises(ValueError, match="unknown option 'params'"):
+        check_optimiser("adam", {"params": []})
+    with pytest.raises(ValueError, match="unknown option 'optimizer'"):
+        check_scheduler("StepLR", {"optimizer": None, "step_size": 1})
+
+
+def test_did_you_mean_says_nothing_about_what_is_far_off():
+    assert did_you_mean("auc", ["auroc", "loss"]) == " (did you mean 'auroc'?)"
+    assert did_you_mean("xyz", ["auroc", "loss"]) == ""

@@ -1,0 +1,75 @@
+"""From an experiment file and its ``--set`` overrides to a mapping, before anything in it is understood."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from v6_algorithm.errors import ExperimentError
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which ``1e-3`` is a number, as in YAML 1.2, and a key given twice is refused, not overwritten."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key.value, str) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key '{key.value}' is given twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_file(path: Path, overrides: list[str] | None = None) -> Any:
+    """Read YAML and apply ``key.path=value`` overrides, whose values are YAML too.
+
+    Raises
+    ------
+    ExperimentError
+        When the file cannot be read or is not YAML, or an override is not one.
+    """
+    try:
+        content = _parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExperimentError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
+        raise ExperimentError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    for override in overrides or []:
+        _apply(content, override)
+    return content
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+
+
+def _apply(content: Any, override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ExperimentError(f"--set {override}: must be key.path=value, such as training.optimizer.lr=0.01")
+    *parents, last = key.strip().split(".")
+    # A section in its short form (`optimizer: adam`, `va: va.csv`) keeps what it says when a key is set beside it.
+    short = "uri" if parents[:1] == ["sites"] else "kind"
+    for parent in parents:
+        if isinstance(content, dict):
+            below = content.get(parent)
+            content[parent] = below if isinstance(below, dict) else {} if below is None else {short: below}
+            content = content[parent]
+    if not isinstance(content, dict):
+        raise ExperimentError(f"--set {override}: the experiment file is not a mapping")
+    try:
+        # `data.positive=> 0` and `!= 3` are conditions; block texts and tags, YAML's meaning, do not fit on one line.
+        content[last] = text.strip() if text.strip()[:1] in (">", "|", "!") else _parse(text)
+    except (yaml.YAMLError, ValueError):
+        raise ExperimentError(f"--set {override}: the value is not valid YAML") from None
