@@ -151,7 +151,8 @@ def _canonical(value: Any) -> Label:
     text = str(value).strip()
     if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
         number = float(text)
-        return int(number) if number.is_integer() and abs(number) < 2**53 else number
+        if np.isfinite(number):
+            return int(number) if number.is_integer() and abs(number) < 2**53 else number
     return text
 
 
