@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +16,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from v6_algorithm.errors import V6AlgorithmError
+from v6_algorithm.errors import ExperimentError, V6AlgorithmError
 
 if TYPE_CHECKING:
+    from v6_algorithm.data.sources import TableSource
     from v6_algorithm.experiment import Experiment
 
 app = typer.Typer(
@@ -67,18 +69,15 @@ def run(
         from v6_algorithm.federation.simulate import local_federation, mock_federation, tables_of
 
         if engine not in ("local", "mock"):
-            raise typer.BadParameter(f"unknown engine '{engine}'; allowed: local, mock", param_hint="--engine")
+            raise ExperimentError(f"--engine {engine}: is not known; allowed: local, mock")
         experiment = _load(file, set_)
-        tables = tables_of(experiment, file.parent)
+        tables = tables_of(experiment, file.parent, experiment_file=file)
         make = local_federation if engine == "local" else mock_federation
-        result = _train(experiment, make(experiment, tables))
-        if baselines:
-            result["baselines"] = {}
-            for mode in ("centralised", "local"):
-                if mode != experiment.mode:
-                    other = experiment.model_copy(update={"mode": mode})
-                    result["baselines"][mode] = {"metrics": _train(other, local_federation(other, tables))["metrics"]}
-        _finish(result, out_dir or Path("runs") / f"{_slug(experiment.name)}-{time.strftime('%Y%m%d-%H%M%S')}")
+        federation = make(experiment, tables)
+        with _folder(out_dir or _unused(experiment.name)) as folder:
+            result = _train(experiment, federation)
+            unfinished = _add_baselines(result, experiment, tables) if baselines else []
+            _finish(result, unfinished, folder)
 
 
 @app.command()
@@ -92,7 +91,8 @@ def validate(file: File, set_: Set = None) -> None:
         if experiment.sites is None:
             out.print(f"{escape(str(file))}: valid; it names no sites, so their data were not checked")
             return
-        agreement = check(local_federation(experiment, tables_of(experiment, file.parent)), experiment)
+        tables = tables_of(experiment, file.parent, experiment_file=file)
+        agreement = check(local_federation(experiment, tables), experiment)
         for note in agreement.notes:
             out.print(f"note: {escape(note)}")
         classes = f", {len(agreement.classes)} classes" if agreement.classes else ""
@@ -114,19 +114,42 @@ def _train(experiment: Experiment, federation: Any) -> dict[str, Any]:
         return run_experiment(federation, experiment, on_event)
 
 
+def _add_baselines(result: dict[str, Any], experiment: Experiment, tables: Mapping[str, TableSource]) -> list[str]:
+    """Run the other modes on the sites that took part; one that fails is told, and costs nothing of what is done."""
+    from v6_algorithm.federation.simulate import local_federation
+
+    tables = {name: tables[name] for name in result["sites"]}
+    result["baselines"], unfinished = {}, []
+    for mode in ("centralised", "local"):
+        if mode == experiment.mode:
+            continue
+        other = experiment.model_copy(update={"mode": mode})
+        try:
+            baseline = _train(other, local_federation(other, tables))
+        except (V6AlgorithmError, KeyboardInterrupt) as error:
+            unfinished.append(f"baseline {mode}: {str(error) or 'interrupted from the keyboard'}")
+        else:
+            result["baselines"][mode] = {"metrics": baseline["metrics"]}
+            if baseline["status"] == "stopped":
+                unfinished.append(f"baseline {mode}: {baseline['stopped_because']}")
+    result["notes"] += unfinished
+    return unfinished
+
+
 @contextmanager
 def _progress(mode: str) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Show a bar a group of sites, with the newest metrics; off a terminal, a line every tenth of the rounds."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("{task.fields[title]}"),
+        TextColumn("{task.fields[title]}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[shown]}", style="dim"),
     )
-    with Progress(*columns, console=out, disable=not out.is_terminal) as bar:
+    bar = Progress(*columns, console=out, disable=not out.is_terminal)
+    with bar if out.is_terminal else nullcontext():
         task: Any = None
 
         def on_event(event: dict[str, Any]) -> None:
@@ -143,8 +166,10 @@ def _progress(mode: str) -> Iterator[Callable[[dict[str, Any]], None]]:
                 for site, reason in event["missing"].items():
                     bar.console.print(f"round {event['round']}: missing {escape(site)}: {escape(reason)}")
                 if not out.is_terminal and event["round"] % max(1, event["rounds"] // 10) == 0:
-                    title = bar.tasks[task].fields["title"]
-                    out.print(f"{title}: round {event['round']}/{event['rounds']}  {shown}", soft_wrap=True)
+                    title = escape(bar.tasks[task].fields["title"])
+                    of = event["validated_round"]
+                    model = f"  (validation of the model of round {of})" if 0 < of < event["round"] else ""
+                    out.print(f"{title}: round {event['round']}/{event['rounds']}  {shown}{model}", soft_wrap=True)
             elif event["event"] == "tested":
                 # Early stopping ends before the last round: the bar is full when the work is done.
                 bar.update(task, total=bar.tasks[task].completed or None)
@@ -156,24 +181,60 @@ def _metrics_line(metrics: dict[str, float]) -> str:
     return "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics.items())
 
 
-def _finish(result: dict[str, Any], folder: Path) -> None:
+@contextmanager
+def _folder(path: Path) -> Iterator[Path]:
+    """Make the folder for the results, and see before anything is trained that files can be written there."""
+    made = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ExperimentError(f"--out {path}: cannot be written: {error.strerror}") from None
+    try:
+        yield path
+    finally:
+        if made:
+            with suppress(OSError):
+                path.rmdir()  # it has files unless the run failed
+
+
+def _unused(name: str) -> Path:
+    """Return a new folder name: runs that start within one second must not overwrite each other."""
+    path = first = Path("runs") / f"{_slug(name)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 1
+    while path.exists():
+        number += 1
+        path = first.with_name(f"{first.name}-{number}")
+    return path
+
+
+def _finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None:
     from v6_algorithm.report import closing_table, write_artifacts
 
+    out.print(closing_table(result))
     try:
         paths = write_artifacts(result, folder)
     except OSError as error:
-        from v6_algorithm.errors import ExperimentError
-
         raise ExperimentError(f"--out {folder}: cannot be written: {error.strerror}") from None
-    out.print(closing_table(result))
-    for note in result["notes"]:
-        out.print(f"note: {escape(note)}")
+    absent = {
+        site: reason
+        for entry in result["participation"]
+        if entry["call"] == "prepare"
+        for site, reason in entry["missing"].items()
+    }
+    for note in [*(f"site '{site}' took no part: {reason}" for site, reason in absent.items()), *result["notes"]]:
+        out.print(f"note: {escape(note)}", soft_wrap=True)
     out.print(
         f"{result['rounds_run']} rounds in {result['timing']['total_s']:.1f} s; "
-        f"wrote {', '.join(path.name for path in paths)} to {escape(str(folder))}"
+        f"wrote {', '.join(path.name for path in paths)} to {escape(str(folder))}",
+        soft_wrap=True,
     )
     if result["status"] == "stopped":
-        err.print(f"stopped early, what was done is kept: {escape(result['stopped_because'])}", style="red")
+        _complain(f"stopped early, what was done is kept: {result['stopped_because']}")
+    for reason in unfinished:
+        _complain(f"the rest is kept, but {reason}")
+    if result["status"] == "stopped" or unfinished:
         raise typer.Exit(3)
 
 
@@ -187,12 +248,17 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except V6AlgorithmError as error:
-        for line in str(error).splitlines():
-            err.print(f"[bold red]error:[/] {escape(line)}", soft_wrap=True)
+        _complain(str(error))
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         err.print("interrupted before anything was trained")
         raise typer.Exit(130) from None
+
+
+def _complain(message: str) -> None:
+    """Print an error a line; an indented line goes on with the one before."""
+    for line in message.splitlines():
+        err.print(f"{'' if line.startswith(' ') else '[bold red]error:[/] '}{escape(line)}", soft_wrap=True)
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ class SiteError(V6AlgorithmError):
         What is wrong and what is allowed, without data values.
     kind
         ``data`` (the site's table does not fit the experiment), ``refused`` (the node's policy forbids it),
-        ``diverged`` (training left the finite numbers) or ``bug``.
+        ``absent`` (the node has no such database), ``diverged`` (training left the finite numbers) or ``bug``.
     """
 
     kind = "bug"

@@ -54,10 +54,20 @@ class FoldProgress:
         """The round that made the kept model."""
         return self.best_round if self._keep_best and self.best_round is not None else self.rounds_done or None
 
-    def item(self, evaluate: list[str], *, train: bool = False, kept: bool = False) -> dict[str, Any]:
-        """Return this fold's part of a request."""
-        parameters = self.kept if kept else self._model
-        return {"fold": self.number, "parameters": parameters, "evaluate": evaluate, "train": train}
+    @property
+    def model(self) -> str | None:
+        """The newest model."""
+        return self._model
+
+    @property
+    def candidates(self) -> list[str]:
+        """The models that may turn out to be the kept one: the best so far, and before it a newest not yet scored."""
+        models = [self._model if self.unscored else None, self.kept]
+        return list(dict.fromkeys(model for model in models if model is not None))
+
+    def item(self, evaluate: list[str], *, train: bool = False, model: str | None = None) -> dict[str, Any]:
+        """Return this fold's part of a request, with the newest model or another."""
+        return {"fold": self.number, "parameters": model or self._model, "evaluate": evaluate, "train": train}
 
     def score(self, states: States) -> None:
         """Take in the validation of the newest model: history, best model, early stop."""

@@ -160,13 +160,12 @@ class _Training:
                 self._round(number)
                 if not self._active:
                     break
-            self._validate_last()
         except (FederationError, KeyboardInterrupt) as error:
             if not any(fold.rounds_done for fold in self.folds):
                 raise
             self.stopped_because = str(error) or "interrupted from the keyboard"
         try:
-            self._measure()
+            self._finish()
         except FederationError as error:
             self.stopped_because = self.stopped_because or str(error)
 
@@ -188,11 +187,7 @@ class _Training:
         losses = {fold.number: [0.0, 0] for fold in active}
         states: dict[int, States] = {fold.number: {} for fold in active}
         for site, reply in replies:
-            try:
-                items = self._check(reply, active, evaluate, trained=site in trainers)
-            except (WireError, ValueError, KeyError, TypeError, AttributeError) as error:
-                replies.reject(site, str(error) if isinstance(error, (WireError, ValueError)) else "malformed reply")
-                continue
+            items = self._checked(replies, site, reply, active, evaluate, trained=site in trainers)
             for item in items:
                 states[item["fold"]] |= item["metrics"].get("validation", {})
                 if "state" in item:
@@ -251,43 +246,53 @@ class _Training:
             item["state"] = wire.unpack(item.pop("parameters"), self.plan.spec)
         return items
 
-    def _validate_last(self) -> None:
-        """Score the models of the last round, which no further round has validated."""
-        unscored = [fold for fold in self.folds if fold.unscored]
-        if not self._validates or not unscored:
-            return
-        for fold, states in self._evaluate([fold.item(["validation"]) for fold in unscored], unscored, ["validation"]):
-            fold.score(states["validation"])
-        self._tell(max(fold.rounds_done for fold in unscored), None)
+    def _finish(self) -> None:
+        """Score the last round's models and measure the kept ones on validation and test, in one call.
 
-    def _measure(self) -> None:
-        """Measure the kept models on validation and test."""
+        Which model is kept may hang on the last one's score, so both candidates are measured; the choice looks at
+        validation only.
+        """
         parts = [part for part in ("validation", "test") if self.plan.has(part)]
-        kept = [fold for fold in self.folds if fold.kept is not None]
-        if not parts or not kept:
+        candidates = [(fold, model) for fold in self.folds for model in fold.candidates]
+        if not parts or not candidates:
             return
-        for fold, states in self._evaluate([fold.item(parts, kept=True) for fold in kept], kept, parts):
-            fold.measured = states
+        items = [fold.item(parts, model=model) for fold, model in candidates]
+        number = max(fold.rounds_done for fold in self.folds)
+        replies = self._caller.call("RPC_evaluate", number, {site: self._body(items) for site in self.plan.sites})
+        found: list[dict[str, States]] = [{part: {} for part in parts} for _ in items]
+        for site, reply in replies:
+            answered = self._checked(replies, site, reply, [fold for fold, _ in candidates], parts, trained=False)
+            for states, item in zip(found, answered, strict=False):
+                for part, members in item["metrics"].items():
+                    states[part] |= members
+        replies.require(self._quorum, "evaluation")
+        for (fold, model), states in zip(candidates, found, strict=True):
+            if fold.unscored and model == fold.model:
+                fold.score(states.get("validation", {}))
+        for (fold, model), states in zip(candidates, found, strict=True):
+            if model == fold.kept:
+                fold.measured = states
+        self._tell(number, replies)
         self._caller.on_event({"event": "tested"})
 
-    def _evaluate(
-        self, items: list[dict[str, Any]], folds: list[FoldProgress], parts: list[str]
-    ) -> list[tuple[FoldProgress, dict[str, States]]]:
-        number = max(fold.rounds_done for fold in folds)
-        replies = self._caller.call("RPC_evaluate", number, {site: self._body(items) for site in self.plan.sites})
-        states: dict[int, dict[str, States]] = {fold.number: {part: {} for part in parts} for fold in folds}
-        for site, reply in replies:
-            try:
-                answered = self._check(reply, folds, parts, trained=False)
-            except (WireError, ValueError, KeyError, TypeError, AttributeError) as error:
-                replies.reject(site, str(error) if isinstance(error, (WireError, ValueError)) else "malformed reply")
-                continue
-            for item in answered:
-                for part, members in item["metrics"].items():
-                    states[item["fold"]][part] |= members
-        self._caller.settle()
-        replies.require(self._quorum, "evaluation")
-        return [(fold, states[fold.number]) for fold in folds]
+    def _checked(
+        self,
+        replies: Replies,
+        site: str,
+        reply: dict[str, Any],
+        asked: list[FoldProgress],
+        parts: list[str],
+        *,
+        trained: bool,
+    ) -> list[dict[str, Any]]:
+        """Check a reply; one that fails is dropped, counted and named, and nothing of it is used."""
+        try:
+            return self._check(reply, asked, parts, trained=trained)
+        except (WireError, ValueError) as error:
+            replies.reject(site, str(error))
+        except (KeyError, TypeError, AttributeError):
+            replies.reject(site, "malformed reply")
+        return []
 
     def _tell(self, number: int, replies: Replies | None) -> None:
         """Report the round: its training loss, and the newest validation, which is of the round before or of this."""

@@ -104,7 +104,7 @@ class _Work:
         from v6_algorithm.problems import problem_class
 
         self.request, self.context = request, context
-        self.experiment = Experiment.parse(request.get("experiment"), where="request")
+        self.experiment = Experiment.parse(request.get("experiment"), where="request", checked=True)
         self.site, self.round = str(request["site"]), int(request["round"])
         self.classification = problem_class(self.experiment.problem.kind).classification
         self.policy = context.policy

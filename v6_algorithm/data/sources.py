@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from v6_algorithm.errors import DataError
+from v6_algorithm.errors import DataError, SiteError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +123,9 @@ def source_from_node(environment: Mapping[str, str] = os.environ) -> TableSource
     Raises
     ------
     DataError
-        When the task names no database, more than one, or one that this node does not have.
+        When the task names no database, or more than one.
+    SiteError
+        Of kind ``absent`` when this node does not have it.
     """
     labels = [label for label in environment.get("USER_REQUESTED_DATABASE_LABELS", "").split(",") if label]
     if len(labels) != 1:
@@ -131,7 +133,8 @@ def source_from_node(environment: Mapping[str, str] = os.environ) -> TableSource
     prefix = labels[0].upper()
     uri = environment.get(f"{prefix}_DATABASE_URI")
     if not uri:
-        raise DataError(f"this node has no database '{labels[0]}'")
+        # An organisation without data, such as a coordinating hub, is no mistake: it just does not take part.
+        raise SiteError(f"this node has no database '{labels[0]}'", "absent")
     return TableSource(
         uri,
         environment.get(f"{prefix}_DATABASE_TYPE"),

@@ -75,7 +75,7 @@ class Experiment(Section):
     model: Annotated[Model, short_form("kind", "mlp")] = MLP()
     split: Annotated[Split, short_form("kind", "ratio")] = Ratio()
     rounds: int = Field(20, ge=1)
-    training: Training = Training()
+    training: Training = Field(default_factory=Training)
     strategy: Annotated[Strategy, short_form("kind")] = Strategy()
     stopping: Stopping = Stopping()
     participation: Participation = Participation()
@@ -114,8 +114,17 @@ class Experiment(Section):
         return self.model_dump(mode="json", exclude={"sites"})
 
     @classmethod
-    def parse(cls, content: Any, where: str = "experiment") -> Experiment:
+    def parse(cls, content: Any, where: str = "experiment", *, checked: bool = False) -> Experiment:
         """Validate a mapping.
+
+        Parameters
+        ----------
+        content
+            The mapping.
+        where
+            What to call it in messages.
+        checked
+            Leave out trying the optimiser's options on torch, which takes seconds to load: `master` has done it.
 
         Raises
         ------
@@ -125,7 +134,7 @@ class Experiment(Section):
         if not isinstance(content, dict):
             raise ExperimentError(f"{where}: must be a mapping of keys to values, such as `data: {{target: outcome}}`")
         try:
-            return cls.model_validate(content)
+            return cls.model_validate(content, context={"checked": checked})
         except ValidationError as error:
             lines = [_explain(item) for item in error.errors()]
             raise ExperimentError("\n".join(f"{where}: {line}" for line in lines)) from None

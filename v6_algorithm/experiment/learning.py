@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.lookup import check_optimiser, check_scheduler, did_you_mean
@@ -78,19 +78,21 @@ class Optimizer(Options):
     kind: str = "adam"
 
     @model_validator(mode="after")
-    def _try(self) -> Optimizer:
-        return _tried(self, check_optimiser)
+    def _try(self, info: ValidationInfo) -> Optimizer:
+        return _tried(self, check_optimiser, info)
 
 
 class Scheduler(Options):
     """Any torch learning-rate scheduler; it steps once a round."""
 
     @model_validator(mode="after")
-    def _try(self) -> Scheduler:
-        return _tried(self, check_scheduler)
+    def _try(self, info: ValidationInfo) -> Scheduler:
+        return _tried(self, check_scheduler, info)
 
 
-def _tried(options: Any, check: Any) -> Any:
+def _tried(options: Any, check: Any, info: ValidationInfo) -> Any:
+    if info.context and info.context.get("checked"):
+        return options
     for name, value in options.options().items():
         if isinstance(value, float) and not isfinite(value):
             raise refuse(f"{name} must be a finite number, not {value}")
@@ -119,13 +121,18 @@ class Loss(Section):
     delta: float = Field(1.0, gt=0, description="for huber: where it turns linear, in units of the target")
 
 
+def _default_optimizer() -> Optimizer:
+    # A factory, for building one takes torch, which importing this module must not.
+    return Optimizer.model_validate({"kind": "adam", "lr": 0.001})
+
+
 class Training(Section):
     """The work of one site in one round: `local_epochs`, or `local_steps` if that is given."""
 
     local_epochs: int | None = Field(None, ge=1)
     local_steps: int | None = Field(None, ge=1)
     batch_size: int | None = Field(32, ge=1, description="null: all training rows in one batch")
-    optimizer: Annotated[Optimizer, short_form("kind")] = Optimizer.model_validate({"kind": "adam", "lr": 0.001})
+    optimizer: Annotated[Optimizer, short_form("kind")] = Field(default_factory=_default_optimizer)
     scheduler: Annotated[Scheduler, short_form("kind")] | None = None
     loss: Annotated[Loss, short_form("kind")] | None = Field(None, description="null: the problem's own")
     dtype: Literal["float32", "float64"] = "float32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,20 +22,45 @@ if TYPE_CHECKING:
 POOLED = "pooled"
 
 
-def tables_of(experiment: Experiment, folder: Path) -> dict[str, TableSource]:
-    """Find each site's table; file names are relative to `folder`, that of the experiment file.
+def tables_of(experiment: Experiment, folder: Path, *, experiment_file: Path | None = None) -> dict[str, TableSource]:
+    """Find each site's table.
+
+    Parameters
+    ----------
+    experiment
+        Its `sites` say what to look for.
+    folder
+        What file names are relative to: the folder of the experiment file.
+    experiment_file
+        Where a site's file is missing, the comment on top of this one is quoted: it may say where to get it.
 
     Raises
     ------
     ExperimentError
-        When the experiment names no sites, or a file that is not there.
+        When the experiment names no sites, or files that are not there: all of those.
     """
     sites = experiment.sites
     if sites is None:
         raise ExperimentError("sites: is required to run here; name each site's file, or a source and its partition")
     if isinstance(sites, PartitionedSource):
         return _partitioned(sites, experiment, folder)
-    return {name: _source(f"sites.{name}", source, folder) for name, source in sites.items()}
+    tables, wrong = {}, []
+    for name, source in sites.items():
+        try:
+            tables[name] = _source(f"sites.{name}", source, folder)
+        except ExperimentError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ExperimentError("\n".join([*wrong, *_opening_comment(experiment_file)]))
+    return tables
+
+
+def _opening_comment(file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    lines = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
+    comment = [f"    {line}" for line in lines]
+    return [f"  {file} begins with:", *comment] if comment else []
 
 
 def _source(where: str, source: Source, folder: Path) -> TableSource:
@@ -90,11 +116,15 @@ def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -
         from vantage6.algorithm.tools.mock_client import MockAlgorithmClient
     except ImportError:
         raise ExperimentError("--engine mock needs vantage6's tools: pip install 'v6-algorithm[vantage6]'") from None
+    # The mock's sites read their policy from the environment themselves; one that cannot be read is told here.
+    _policy()
     names = dict(enumerate(sorted(tables)))
-    try:
-        datasets = [[{"database": tables[name].read()}] for name in names.values()]
-    except DataError as error:
-        raise ExperimentError(f"sites: {error}") from None
+    datasets = []
+    for name in names.values():
+        try:
+            datasets.append([{"database": tables[name].read()}])
+        except DataError as error:
+            raise ExperimentError(f"site '{name}': {error}") from None
     client = MockAlgorithmClient(datasets=datasets, module="v6_algorithm")
     return Vantage6Federation(client, names=names)
 
