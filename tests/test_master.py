@@ -185,7 +185,10 @@ def test_what_was_done_is_kept_when_the_quorum_is_lost(spied, make_experiment):
 
 def test_losing_the_quorum_before_anything_was_trained_is_an_error(spied, make_experiment):
     with pytest.raises(FederationError, match="round 1: 1 of 3 sites answered, 2 are needed"):
-        spied(make_experiment(), lambda method, site, number, reply: reply if method == "RPC_prepare" or site == "cairo" else None)
+        spied(
+            make_experiment(),
+            lambda method, site, number, reply: reply if method == "RPC_prepare" or site == "cairo" else None,
+        )
 
 
 def change(**what):

@@ -53,7 +53,7 @@ def test_the_same_path_gives_the_same_numbers():
 def test_what_others_draw_changes_nothing():
     expected = torch.randperm(50, generator=torch_generator(5, "batches"))
     torch.manual_seed(99)
-    np.random.seed(99)  # noqa: NPY002
+    np.random.seed(99)
     torch.rand(3)
     assert torch.equal(torch.randperm(50, generator=torch_generator(5, "batches")), expected)
 

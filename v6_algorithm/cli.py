@@ -140,15 +140,17 @@ def _add_baselines(result: dict[str, Any], experiment: Experiment, tables: Mappi
 def _progress(mode: str) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Show a bar a group of sites, with the newest metrics; off a terminal, a line every tenth of the rounds."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     columns = (
         TextColumn("{task.fields[title]}", markup=False),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[shown]}", style="dim"),
+        # The metrics take what room is left; on a narrow terminal they are cut, not the bar.
+        TextColumn("{task.fields[shown]}", style="dim", table_column=Column(ratio=1, no_wrap=True)),
     )
-    bar = Progress(*columns, console=out, disable=not out.is_terminal)
+    bar = Progress(*columns, console=out, disable=not out.is_terminal, expand=True)
     with bar if out.is_terminal else nullcontext():
         task: Any = None
 
@@ -178,7 +180,12 @@ def _progress(mode: str) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def _metrics_line(metrics: dict[str, float]) -> str:
-    return "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics.items())
+    from v6_algorithm.report.reading import number
+
+    shown = {name: f"{name.split('_', 1)[1].replace('_', ' ')} {number(value)}" for name, value in metrics.items()}
+    validation = [text for name, text in shown.items() if name.startswith("validation_")]
+    train = [f"train {text}" for name, text in shown.items() if name.startswith("train_")]
+    return "  ".join([*(["validation " + "  ".join(validation)] if validation else []), *train])
 
 
 @contextmanager

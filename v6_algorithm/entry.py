@@ -41,7 +41,7 @@ def run_master(
     federation = Vantage6Federation(
         client or _client(),
         organizations=organizations,
-        names={int(key): name for key, name in (names or {}).items()},
+        names=_names(names or {}),
         poll_s=checked.participation.poll_s,
     )
     return run(federation, checked, on_event=_say)
@@ -74,7 +74,17 @@ def run_site(method: str, data: Any, request: Any, mock_data: Sequence[Any] | No
     return reply
 
 
+def _names(names: Mapping[str, str]) -> dict[int, str]:
+    """Read the organisations' ids, which JSON made text."""
+    try:
+        return {int(key): str(name) for key, name in names.items()}
+    except ValueError:
+        raise ExperimentError(f"names: must be organisation id to name, not {', '.join(map(repr, names))}") from None
+
+
 def _client() -> Any:
+    if "TOKEN_FILE" not in os.environ:
+        raise ExperimentError("client: there is none, and this is no vantage6 container; to run here: v6-algorithm run")
     from vantage6.algorithm.client import AlgorithmClient
 
     token = Path(os.environ["TOKEN_FILE"]).read_text(encoding="utf-8").strip()

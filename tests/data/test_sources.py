@@ -64,7 +64,9 @@ def test_excel_is_read_from_its_first_sheet_or_the_one_named(tmp_path):
 def test_sqlite_is_read_by_its_query(database, prefix):
     source = TableSource(f"{prefix}{database}", query="SELECT * FROM visits")
     assert_is_the_frame(source.read())
-    assert TableSource(f"{prefix}{database}", query="SELECT num FROM visits WHERE age > 50").read()["num"].tolist() == [0]
+    assert TableSource(f"{prefix}{database}", query="SELECT num FROM visits WHERE age > 50").read()["num"].tolist() == [
+        0
+    ]
 
 
 def test_a_database_with_another_driver_is_read_by_sqlalchemy(database, monkeypatch):
@@ -185,7 +187,7 @@ def test_a_database_without_a_query_is_refused(database):
 
 
 def test_a_query_that_fails_does_not_quote_the_table(database):
-    with pytest.raises(DataError, match="ward.sqlite cannot be read as sql"):
+    with pytest.raises(DataError, match=r"ward.sqlite cannot be read as sql"):
         TableSource(str(database), query="SELECT nothing FROM visits").read()
 
 

@@ -123,12 +123,12 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 
 def test_an_empty_file_is_refused(load):
-    with pytest.raises(ExperimentError, match="heart.yaml: must be a mapping"):
+    with pytest.raises(ExperimentError, match=r"heart.yaml: must be a mapping"):
         load("")
     with pytest.raises(ExperimentError, match="is not a mapping"):
         load("", "rounds=3")
 
 
 def test_a_refusal_begins_with_the_files_name(load):
-    with pytest.raises(ExperimentError, match="^heart.yaml: rounds: "):
+    with pytest.raises(ExperimentError, match=r"^heart.yaml: rounds: "):
         load(SMALLEST + "rounds: 0\n")

@@ -106,7 +106,7 @@ def test_missing_sites_are_named_with_their_reasons(stopped: dict[str, Any]) -> 
 
 def test_full_participation_is_one_sentence(plain: dict[str, Any]) -> None:
     html = render(plain)
-    assert "Every site asked answered in all 14 rounds." in html
+    assert "Every site answered each time it was asked, in all 14 calls." in html
     assert "chart-participation" not in html
 
 

@@ -136,12 +136,13 @@ def participation_chart(result: dict[str, Any]) -> str:
         outcome |= {str(site): str(reason) for site, reason in mapping(entry, "missing").items()}
         sites += [site for site in outcome if site not in sites]
         at = entry.get("round", index + 1)
-        columns.append((str(at) if at == 1 or (isinstance(at, int) and at % 5 == 0) else "", outcome))
+        labelled = entry.get("call", "train") == "train" and isinstance(at, int) and (at == 1 or at % 5 == 0)
+        columns.append((str(at) if labelled else "", outcome))
     if not columns or not sites:
         return ""
     absent = sum(reason is not None for _, outcome in columns for reason in outcome.values())
     description = (
-        f"{len(sites)} sites over {len(columns)} rounds; {absent} replies missing. The reasons are listed above."
+        f"{len(sites)} sites over {len(columns)} calls; {absent} replies missing. The reasons are listed above."
     )
     return participation_grid(
         sites, columns, ident="chart-participation", title="Who answered in which round", description=description

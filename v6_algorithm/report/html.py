@@ -245,35 +245,40 @@ def _folds(result: dict[str, Any]) -> str:
 
 
 def _participation(result: dict[str, Any]) -> str:
-    rounds = len(sequence(result, "participation"))
-    if not rounds:
+    calls = len(sequence(result, "participation"))
+    if not calls:
         return ""
     if not reading.missing_sites(result):
-        return f"<section><h2>Participation</h2><p>Every site asked answered in {_all(rounds, 'round')}.</p></section>"
+        return f"<section><h2>Participation</h2><p>Every site answered each time it was asked, in {_all(calls, 'call')}.</p></section>"
     return (
         f'<section><h2>Participation</h2><div class="grid-scroll">{participation_chart(result)}</div>'
-        '<p class="hint">Columns are rounds. Filled: answered. Crossed: missing; the reasons are under “Please note”. '
+        '<p class="hint">Columns are calls: preparation, rounds, evaluation. Filled: answered. Crossed: missing; the reasons are under “Please note”. '
         "Dot: not asked.</p></section>"
     )
 
 
 def _cost(result: dict[str, Any]) -> str:
-    rounds = [entry for entry in sequence(result, "timing", "rounds") if isinstance(entry, dict)]
-    if not rounds:
+    calls = [entry for entry in sequence(result, "timing", "rounds") if isinstance(entry, dict)]
+    if not calls:
         return ""
+    # Preparation and evaluation are calls too, but no rounds; a run that never trained has nothing else to show.
+    rounds = [entry for entry in calls if entry.get("call", "train") == "train"] or calls
     sites = reading.site_names(result)
     sent, received = _by_site(rounds, "bytes_sent"), _by_site(rounds, "bytes_received")
     worked = _by_site(rounds, "site_s")
     sites += [site for site in {**sent, **received, **worked} if site not in sites]
+    whole_sent, whole_received = _by_site(calls, "bytes_sent"), _by_site(calls, "bytes_received")
     body = []
     for site in sites:
-        out, back = sent.get(site, []), received.get(site, [])
+        traffic = sum(whole_sent.get(site, [])) + sum(whole_received.get(site, []))
         cells = [reading.seconds(_median(worked.get(site, [])))]
-        cells += [reading.size(_median(out)), reading.size(_median(back)), reading.size(sum(out) + sum(back))]
+        cells += [reading.size(_median(way.get(site, []))) for way in (sent, received)]
+        cells.append(reading.size(traffic))
         body.append(_row([site, *cells]))
     per_round = [[_sum(mapping(entry, key)) for entry in rounds] for key in ("bytes_sent", "bytes_received")]
     cells = [reading.size(_median(values)) for values in per_round]
-    body.append(_row(["All sites", "", *cells, reading.size(sum(map(sum, per_round)))], strong=True))
+    traffic = sum(sum(_sum(mapping(entry, key)) for entry in calls) for key in ("bytes_sent", "bytes_received"))
+    body.append(_row(["All sites", "", *cells, reading.size(traffic)], strong=True))
     whole = _median([value for entry in rounds if (value := finite(entry.get("seconds"))) is not None])
     waiting = _median([value for entry in rounds if (value := finite(entry.get("waiting_s"))) is not None])
     text = f"A round took {reading.seconds(whole)} (median)"
@@ -281,7 +286,7 @@ def _cost(result: dict[str, Any]) -> str:
     head = ["Site", "Working time per round", "Sent to site per round", "Received per round", "Traffic in all"]
     return (
         f"<section><h2>Cost</h2><p>{_escape(text)}.</p>{_table(head, [''.join(body)], wide=True)}"
-        '<p class="hint">Time and traffic per round are medians over the rounds.</p></section>'
+        '<p class="hint">Time and traffic per round are medians over the rounds; the traffic in all includes preparation and evaluation.</p></section>'
     )
 
 

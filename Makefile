@@ -1,0 +1,49 @@
+# Two commands on a fresh machine: `make demo`, which also sets up, and `make test`.
+# Linux with an NVIDIA-less machine: TORCH_INDEX=https://download.pytorch.org/whl/cpu saves some gigabytes.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+TORCH_INDEX ?=
+IMAGE ?= v6-algorithm:dev
+
+.PHONY: demo setup test test-slow network lint format image clean
+
+demo: setup ## train on real data at three hospitals, and show what came out
+	$(BIN)/v6-algorithm run mock/breast_cancer.yaml --baselines --out runs/demo
+	@echo "report: runs/demo/report.html"
+
+setup: $(VENV)/.ready
+
+# torch first: what comes later must find it, not choose a build of its own.
+$(VENV)/.ready: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing, a few minutes on first use ..."
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+test: setup ## the everyday tests
+	$(BIN)/python -m pytest -m "not slow and not network and not docker"
+
+test-slow: setup ## the tests that take longer, without a network
+	$(BIN)/python -m pytest -m "slow and not network and not docker"
+
+network: setup ## a real vantage6 server and nodes on this machine, as processes and with Docker
+	$(BIN)/python -m pytest -m "network or docker"
+
+lint: setup ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+image: ## the algorithm's image; BASE_IMAGE and TORCH_INDEX as in the Dockerfile
+	docker build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+	  $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t $(IMAGE) .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,66 @@
+"""Hospitals as files: an experiment with its tables in a folder, and the command line run on it in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from v6_algorithm.cli import app
+
+# Stands in the hospitals' files, and must stand nowhere else.
+SECRET = "SECRET-4711"
+ROWS = {"amsterdam": 48, "berlin": 36, "cairo": 30}
+
+
+def table(rows: int, seed: int) -> pd.DataFrame:
+    """Return three numeric columns, a `y` of 0 and 1 that depends on two of them, and a remark nobody may see."""
+    generator = np.random.default_rng(seed)
+    frame = pd.DataFrame(generator.normal(size=(rows, 3)), columns=["a", "b", "c"])
+    signal = frame["a"] - frame["b"]
+    return frame.assign(y=(signal > signal.median()).astype(int), remark=[f"{SECRET}-{row}" for row in range(rows)])
+
+
+def tables() -> dict[str, pd.DataFrame]:
+    """Return the tables of three hospitals of different size."""
+    return {name: table(rows, seed) for seed, (name, rows) in enumerate(ROWS.items())}
+
+
+def write(folder: Path, sites: dict[str, pd.DataFrame | str] | None = None, **changes: Any) -> Path:
+    """Write an experiment file with some keys changed, and beside it the tables, or texts, of its sites."""
+    sites = {**tables(), **(sites or {})}
+    for name, content in sites.items():
+        text = content if isinstance(content, str) else content.to_csv(index=False)
+        (folder / f"{name}.csv").write_text(text)
+    experiment = {
+        "name": "test",
+        "sites": {name: f"{name}.csv" for name in sites},
+        "data": {"target": "y"},
+        "model": {"kind": "mlp", "hidden": [4]},
+        "rounds": 3,
+        "training": {"optimizer": {"kind": "adam", "lr": 0.05}, "batch_size": 16},
+    }
+    file = folder / "experiment.yaml"
+    file.write_text(yaml.safe_dump(experiment | changes))
+    return file
+
+
+def command(*arguments: object) -> Result:
+    """Run `v6-algorithm` with these arguments; what is not explained, a bug, is raised."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Read result.json; a NaN or Infinity literal in it is refused."""
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text(), parse_constant=_refuse)
+    return content
+
+
+def _refuse(literal: str) -> None:
+    raise AssertionError(f"result.json holds {literal}")

@@ -1,0 +1,89 @@
+"""The node owner's rules: read from the node alone, and refusing when they cannot be read."""
+
+from __future__ import annotations
+
+import pytest
+
+from v6_algorithm.errors import PolicyError
+from v6_algorithm.privacy.policy import ALLOWED_COLUMNS, MINIMUM_ROWS, MINIMUM_SITES, Policy
+
+
+def test_without_rules_ten_rows_and_one_site_are_enough():
+    assert Policy.from_environment({}) == Policy(minimum_rows=10, minimum_sites=1, allowed_columns=None)
+
+
+def test_the_rules_are_read_from_the_nodes_environment(monkeypatch):
+    rules = {MINIMUM_ROWS: "50", MINIMUM_SITES: "3", ALLOWED_COLUMNS: "age|num"}
+    assert Policy.from_environment(rules) == Policy(50, 3, "age|num")
+    for name, value in rules.items():
+        monkeypatch.setenv(name, value)
+    assert Policy.from_environment() == Policy(50, 3, "age|num")
+
+
+@pytest.mark.parametrize("name", [MINIMUM_ROWS, MINIMUM_SITES])
+@pytest.mark.parametrize("value", ["", "ten", "1.5", "10 rows", "1e3", "nan"])
+def test_a_number_that_cannot_be_read_refuses_everything(name, value):
+    with pytest.raises(PolicyError, match=f"{name}.* of this node must be whole numbers"):
+        Policy.from_environment({name: value})
+
+
+@pytest.mark.parametrize("pattern", ["(", "[a-", "*", "(?P<x"])
+def test_a_pattern_that_cannot_be_read_refuses_everything(pattern):
+    with pytest.raises(PolicyError, match=f"{ALLOWED_COLUMNS} of this node is not a regular expression"):
+        Policy.from_environment({ALLOWED_COLUMNS: pattern})
+
+
+@pytest.mark.parametrize(("rows", "allowed"), [(0, False), (9, False), (10, True), (11, True)])
+def test_too_few_rows_are_refused(rows, allowed):
+    if allowed:
+        Policy(minimum_rows=10).check_rows(rows)
+    else:
+        with pytest.raises(PolicyError, match="fewer rows than its minimum of 10"):
+            Policy(minimum_rows=10).check_rows(rows)
+
+
+def test_how_many_rows_a_small_site_has_is_not_told():
+    with pytest.raises(PolicyError) as refused:
+        Policy(minimum_rows=10).check_rows(7)
+    assert "7" not in str(refused.value)
+
+
+def test_too_few_sites_are_refused():
+    Policy(minimum_sites=3).check_sites(3)
+    with pytest.raises(PolicyError, match="at least 3 sites, this run has 2"):
+        Policy(minimum_sites=3).check_sites(2)
+
+
+@pytest.mark.parametrize(
+    ("column", "allowed"),
+    [
+        ("age", True),
+        ("lab_na", True),
+        ("lab_", True),
+        ("Age", False),
+        ("age2", False),
+        ("my_lab_na", False),
+        ("", False),
+    ],
+)
+def test_the_whole_name_of_a_column_must_match(column, allowed):
+    policy = Policy(allowed_columns="age|lab_.*")
+    assert policy.allows(column) == allowed
+    if allowed:
+        policy.check_columns(["age", column])
+    else:
+        with pytest.raises(PolicyError, match=f"does not allow column '{column}'"):
+            policy.check_columns(["age", column])
+
+
+def test_a_newline_does_not_get_a_column_past_the_pattern():
+    assert not Policy(allowed_columns="age").allows("age\n")
+
+
+@pytest.mark.parametrize("environment", [{}, {ALLOWED_COLUMNS: ""}])
+def test_without_a_pattern_every_column_is_allowed(environment):
+    Policy.from_environment(environment).check_columns(["age", "any thing", ""])
+
+
+def test_a_refusal_is_of_its_own_kind():
+    assert PolicyError("no").kind == "refused"
