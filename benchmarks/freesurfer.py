@@ -54,7 +54,9 @@ def main() -> None:
         result = train({**EXPERIMENT, "mode": mode}, sites)
         pooled = result["metrics"]["test"]["pooled"]
         seconds = time.perf_counter() - start
-        rows.append([mode, f"{pooled['accuracy']:.4f}", f"{pooled['f1']:.4f}", f"{pooled['auroc']:.4f}", f"{seconds:.0f} s"])
+        rows.append(
+            [mode, f"{pooled['accuracy']:.4f}", f"{pooled['f1']:.4f}", f"{pooled['auroc']:.4f}", f"{seconds:.0f} s"]
+        )
     print(table(["run", "accuracy", "F1", "AUROC", "all ten folds"], rows))
 
 

@@ -12,6 +12,7 @@ Three ways to do the same four local trainings, taken in turns in one process:
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -63,7 +64,7 @@ def network() -> nn.Module:
     """Build the same network with plain torch."""
     widths = [FEATURES, *HIDDEN]
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(HIDDEN[-1], 1))
 
@@ -112,7 +113,7 @@ def our_rounds(made: dict[str, pd.DataFrame], rounds: int) -> list[tuple[float, 
 
     this = experiment(rounds)
     run(local_federation(this, {name: TableSource(frame=frame) for name, frame in made.items()}), this, mark)
-    return [(b[0] - a[0], b[1] - a[1]) for a, b in zip(marks, marks[1:], strict=False)]
+    return [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(marks)]
 
 
 def timed(action, *arguments) -> tuple[float, float]:

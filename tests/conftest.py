@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.simulate import local_federation
 from v6_algorithm.master import run
+
+# A busy machine is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 def make_table(rows: int, seed: int, *, classes: int = 2, shift: float = 0.0) -> pd.DataFrame:

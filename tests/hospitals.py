@@ -32,15 +32,15 @@ def tables() -> dict[str, pd.DataFrame]:
     return {name: table(rows, seed) for seed, (name, rows) in enumerate(ROWS.items())}
 
 
-def write(folder: Path, sites: dict[str, pd.DataFrame | str] | None = None, **changes: Any) -> Path:
+def write(folder: Path, files: dict[str, pd.DataFrame | str] | None = None, **changes: Any) -> Path:
     """Write an experiment file with some keys changed, and beside it the tables, or texts, of its sites."""
-    sites = {**tables(), **(sites or {})}
-    for name, content in sites.items():
+    files = {**tables(), **(files or {})}
+    for name, content in files.items():
         text = content if isinstance(content, str) else content.to_csv(index=False)
         (folder / f"{name}.csv").write_text(text)
     experiment = {
         "name": "test",
-        "sites": {name: f"{name}.csv" for name in sites},
+        "sites": {name: f"{name}.csv" for name in files},
         "data": {"target": "y"},
         "model": {"kind": "mlp", "hidden": [4]},
         "rounds": 3,

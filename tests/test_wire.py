@@ -161,7 +161,7 @@ SPEC = spec_of(GOOD)
         (GOOD | {"w": GOOD["w"] * float("inf")}, "'w' holds non-finite numbers"),
     ],
 )
-def test_tensors_that_are_not_the_models_are_refused_by_name(state, message):
+def test_peers_trap_a_state_of_another_architecture_is_refused_by_name(state, message):
     with pytest.raises(WireError, match=message) as refused:
         wire.unpack(wire.pack(state), SPEC)
     assert "4711" not in str(refused.value)
@@ -172,6 +172,17 @@ def test_one_nan_among_many_numbers_is_found():
     state["w"][999] = float("nan")
     with pytest.raises(WireError, match="non-finite"):
         wire.unpack(wire.pack(state), spec_of(state))
+
+
+@given(tensors())
+def test_a_nan_or_an_infinity_anywhere_is_found(tensor):
+    expected = not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+    assert wire.all_finite(tensor) == expected
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_large_finite_numbers_are_finite_though_their_sum_is_not(dtype):
+    assert wire.all_finite(torch.full((4,), torch.finfo(getattr(torch, dtype)).max, dtype=getattr(torch, dtype)))
 
 
 @pytest.mark.parametrize(

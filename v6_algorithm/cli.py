@@ -76,7 +76,9 @@ def run(
         federation = make(experiment, tables)
         with _folder(out_dir or _unused(experiment.name)) as folder:
             result = _train(experiment, federation)
-            unfinished = _add_baselines(result, experiment, tables) if baselines else []
+            # After Ctrl-C, or without a model to compare with, nobody waits for baselines.
+            goes_on = baselines and result["status"] == "completed"
+            unfinished = _add_baselines(result, experiment, tables) if goes_on else []
             _finish(result, unfinished, folder)
 
 
@@ -89,15 +91,15 @@ def validate(file: File, set_: Set = None) -> None:
 
         experiment = _load(file, set_)
         if experiment.sites is None:
-            out.print(f"{escape(str(file))}: valid; it names no sites, so their data were not checked")
+            out.print(f"{escape(str(file))}: valid; it names no sites, so their data were not checked", soft_wrap=True)
             return
         tables = tables_of(experiment, file.parent, experiment_file=file)
         agreement = check(local_federation(experiment, tables), experiment)
         for note in agreement.notes:
-            out.print(f"note: {escape(note)}")
+            out.print(f"note: {escape(note)}", soft_wrap=True)
         classes = f", {len(agreement.classes)} classes" if agreement.classes else ""
         inputs = len(agreement.features) + sum(len(values) for values in agreement.categories.values())
-        out.print(f"{escape(str(file))}: valid; {inputs} inputs{classes}")
+        out.print(f"{escape(str(file))}: valid; {inputs} inputs{classes}", soft_wrap=True)
 
 
 def _load(file: Path, overrides: list[str] | None) -> Experiment:
@@ -126,8 +128,11 @@ def _add_baselines(result: dict[str, Any], experiment: Experiment, tables: Mappi
         other = experiment.model_copy(update={"mode": mode})
         try:
             baseline = _train(other, local_federation(other, tables))
-        except (V6AlgorithmError, KeyboardInterrupt) as error:
-            unfinished.append(f"baseline {mode}: {str(error) or 'interrupted from the keyboard'}")
+        except V6AlgorithmError as error:
+            unfinished.append(f"baseline {mode}: {error}")
+        except KeyboardInterrupt:
+            unfinished.append(f"baseline {mode}: interrupted from the keyboard")
+            break
         else:
             result["baselines"][mode] = {"metrics": baseline["metrics"]}
             if baseline["status"] == "stopped":
@@ -166,7 +171,8 @@ def _progress(mode: str) -> Iterator[Callable[[dict[str, Any]], None]]:
                 shown = _metrics_line(event["metrics"])
                 bar.update(task, completed=event["round"], shown=shown)
                 for site, reason in event["missing"].items():
-                    bar.console.print(f"round {event['round']}: missing {escape(site)}: {escape(reason)}")
+                    line = f"round {event['round']}: missing {escape(site)}: {escape(reason)}"
+                    out.print(line, soft_wrap=True)
                 if not out.is_terminal and event["round"] % max(1, event["rounds"] // 10) == 0:
                     title = escape(bar.tasks[task].fields["title"])
                     of = event["validated_round"]
@@ -232,8 +238,9 @@ def _finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None
     }
     for note in [*(f"site '{site}' took no part: {reason}" for site, reason in absent.items()), *result["notes"]]:
         out.print(f"note: {escape(note)}", soft_wrap=True)
+    rounds, seconds = result["rounds_run"], result["timing"]["total_s"]
     out.print(
-        f"{result['rounds_run']} rounds in {result['timing']['total_s']:.1f} s; "
+        f"{rounds} round{'' if rounds == 1 else 's'} in {seconds:.1f} s; "
         f"wrote {', '.join(path.name for path in paths)} to {escape(str(folder))}",
         soft_wrap=True,
     )

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from v6_algorithm.data.sources import TableSource, source_from_node
-from v6_algorithm.errors import DataError
+from v6_algorithm.errors import DataError, SiteError
 
 FRAME = pd.DataFrame({"age": [61.0, None, 47.5], "sex": ["f", "m", "f"], "num": [0, 1, 1]})
 
@@ -259,6 +259,7 @@ def test_a_task_must_ask_for_one_database(labels, count):
         source_from_node(environment)
 
 
-def test_a_database_that_the_node_does_not_have_is_refused_by_label():
-    with pytest.raises(DataError, match="this node has no database 'lung'"):
+def test_a_node_without_the_database_is_absent_rather_than_wrong():
+    with pytest.raises(SiteError, match="this node has no database 'lung'") as refused:
         source_from_node(NODE | {"USER_REQUESTED_DATABASE_LABELS": "lung"})
+    assert refused.value.kind == "absent"

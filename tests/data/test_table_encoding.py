@@ -237,7 +237,7 @@ def test_the_split_does_not_hang_on_the_features():
     assert_same_folds(encoded(ward(), experiment()).folds, encoded(ward(age=1.0, chol=2.0), experiment()).folds)
 
 
-def test_a_group_stays_in_one_part_and_a_row_without_one_is_alone():
+def test_dermatology_trap_a_patient_is_in_one_part_only_and_a_row_without_one_is_alone():
     patient = [f"p{number // 4}" for number in range(ROWS - 8)] + [None] * 8
     table = encoded(ward(patient=patient), experiment(group="patient"))
     (fold,) = table.folds

@@ -113,7 +113,11 @@ class LoopbackProxy:
         status = self.outcome(key, self.calls[key])
         if status == "not created":
             return {"msg": "Container-token is not valid"}
-        task: dict[str, Any] = {"status": status or "completed", "result": None, "log": "info > ok\nerror > disk full\n"}
+        task: dict[str, Any] = {
+            "status": status or "completed",
+            "result": None,
+            "log": "info > ok\nerror > disk full\n",
+        }
         if status is None:
             task_input = json.loads(base64.b64decode(organization["input"]))
             method = getattr(v6_algorithm, task_input["method"])

@@ -75,7 +75,9 @@ def test_a_site_that_does_not_answer_is_late_and_says_how_it_was_last_seen(table
         tables,
         outcome=lambda organization, call: "pending" if organization == 5 else None,
     )
-    assert {"round": 0, "call": "prepare", "answered": ["amsterdam", "berlin"]}.items() <= result["participation"][0].items()
+    assert {"round": 0, "call": "prepare", "answered": ["amsterdam", "berlin"]}.items() <= result["participation"][
+        0
+    ].items()
     reason = result["participation"][0]["missing"]["cairo"]
     assert reason == "late: no answer within 0.3 s (its run is pending; its node seems to be offline)"
 

@@ -19,7 +19,9 @@ def problem_of(classes, kind="classification", weights=None, **changes):
 def test_binary_loss_and_probabilities_are_those_of_two_softmax_outputs():
     problem, output, target = problem_of([0, 1]), torch.tensor([[-1.5], [0.0], [2.5]]), torch.tensor([1, 0, 1])
     two = torch.cat([torch.zeros(3, 1), output], dim=1)
-    torch.testing.assert_close(problem.row_loss(output, target, 0), functional.cross_entropy(two, target, reduction="none"))
+    torch.testing.assert_close(
+        problem.row_loss(output, target, 0), functional.cross_entropy(two, target, reduction="none")
+    )
     torch.testing.assert_close(problem.prediction(output), torch.softmax(two.double(), dim=1))
 
 

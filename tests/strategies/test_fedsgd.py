@@ -22,9 +22,7 @@ SITES = {"one": 11, "two": 23, "three": 37, "four": 50}
 
 
 def run_both(run_locally, make_experiment, *, classes: int, dtype: str, loss=None, problem="classification"):
-    sites = {
-        name: TableSource(frame=site(rows, number, classes)) for number, (name, rows) in enumerate(SITES.items())
-    }
+    sites = {name: TableSource(frame=site(rows, number, classes)) for number, (name, rows) in enumerate(SITES.items())}
     models = []
     for mode in ("federated", "centralised"):
         experiment = make_experiment(

@@ -87,7 +87,7 @@ class TableSource:
             raise DataError(f"the file {name} is empty") from None
         except ImportError as error:
             raise DataError(
-                f"reading {kind} needs the package {error.name}: pip install 'v6-algorithm[files]'"
+                f"reading {kind} needs the Python package {error.name}, which is not installed here"
             ) from None
         except DataError:
             raise

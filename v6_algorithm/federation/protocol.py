@@ -27,8 +27,8 @@ class Site:
 class Missing:
     """Why a site gave no usable reply.
 
-    `kind` is ``data``, ``refused``, ``absent``, ``diverged``, ``request`` or ``bug`` when the site said so itself; ``wrong`` for a
-    reply that failed the checks; ``late``, ``crashed`` or ``unreachable`` when the engine got none.
+    `kind` is ``data``, ``refused``, ``absent``, ``diverged``, ``request`` or ``bug`` when the site said so itself;
+    ``wrong`` for a reply that failed the checks; ``late``, ``crashed`` or ``unreachable`` when the engine got none.
     """
 
     kind: str

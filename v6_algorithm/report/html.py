@@ -249,11 +249,12 @@ def _participation(result: dict[str, Any]) -> str:
     if not calls:
         return ""
     if not reading.missing_sites(result):
-        return f"<section><h2>Participation</h2><p>Every site answered each time it was asked, in {_all(calls, 'call')}.</p></section>"
+        sentence = f"Every site answered each time it was asked, in {_all(calls, 'call')}."
+        return f"<section><h2>Participation</h2><p>{sentence}</p></section>"
     return (
         f'<section><h2>Participation</h2><div class="grid-scroll">{participation_chart(result)}</div>'
-        '<p class="hint">Columns are calls: preparation, rounds, evaluation. Filled: answered. Crossed: missing; the reasons are under “Please note”. '
-        "Dot: not asked.</p></section>"
+        '<p class="hint">Columns are calls: preparation, rounds, evaluation. Filled: answered. Crossed: missing; '
+        "the reasons are under “Please note”. Dot: not asked.</p></section>"
     )
 
 
@@ -286,7 +287,8 @@ def _cost(result: dict[str, Any]) -> str:
     head = ["Site", "Working time per round", "Sent to site per round", "Received per round", "Traffic in all"]
     return (
         f"<section><h2>Cost</h2><p>{_escape(text)}.</p>{_table(head, [''.join(body)], wide=True)}"
-        '<p class="hint">Time and traffic per round are medians over the rounds; the traffic in all includes preparation and evaluation.</p></section>'
+        '<p class="hint">Time and traffic per round are medians over the rounds; the traffic in all '
+        "includes preparation and evaluation.</p></section>"
     )
 
 
