@@ -26,7 +26,7 @@ def master(client=None, experiment=None, *, organizations=None, names=None, mock
     """
     from v6_algorithm.entry import run_master
 
-    return run_master(client or mock_client, experiment, organizations=organizations, names=names)
+    return run_master(client, experiment, organizations=organizations, names=names, mock_client=mock_client)
 
 
 def RPC_prepare(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]

@@ -24,6 +24,7 @@ def run_master(
     *,
     organizations: Sequence[int | str] | None = None,
     names: Mapping[str, str] | None = None,
+    mock_client: Any = None,
 ) -> dict[str, Any]:
     """Run an experiment over the organisations of a collaboration; see `v6_algorithm.master`."""
     from v6_algorithm.experiment import Experiment
@@ -39,7 +40,7 @@ def run_master(
     if checked.mode == "centralised":
         raise ExperimentError("mode: centralised pools the rows, which never leave a node; allowed: federated, local")
     federation = Vantage6Federation(
-        client or _client(),
+        client or mock_client or _client(),
         organizations=organizations,
         names=_names(names or {}),
         poll_s=checked.participation.poll_s,
@@ -99,9 +100,16 @@ def _say(event: Mapping[str, Any]) -> None:
         print(f"prepared: {len(event['sites'])} sites take part: {', '.join(event['sites'])}", flush=True)
     elif event["event"] == "round":
         metrics = {name: f"{name.replace('_', ' ')} {value:.4g}" for name, value in event["metrics"].items()}
-        line = f"round {event['round']}/{event['rounds']}: {metrics.pop('train_loss', '')}"
+        told, of = (
+            [f"round {event['round']}/{event['rounds']}: {metrics.pop('train_loss', '')}"],
+            event["validated_round"],
+        )
+        if of == event["round"]:
+            # The last round again, whose model is now validated as well.
+            told = []
         if metrics:
-            line += f"; model of round {event['validated_round']}: {', '.join(metrics.values())}"
+            told.append(f"model of round {of}: {', '.join(metrics.values())}")
+        line = "; ".join(told)
         line += "".join(f"; missing {site} ({reason})" for site, reason in event["missing"].items())
         print(line, flush=True)
     elif event["event"] == "tested":

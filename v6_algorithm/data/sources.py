@@ -21,6 +21,7 @@ _ENDINGS = {
     ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xls": "excel",
     ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
 }  # fmt: skip
+_READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "sqlalchemy"}
 # pandas reads NA, NaN, null and empty cells as missing; the UCI archives write a question mark.
 _MISSING_MARKS = ["?", " ?"]
 
@@ -86,9 +87,8 @@ class TableSource:
         except pd.errors.EmptyDataError:
             raise DataError(f"the file {name} is empty") from None
         except ImportError as error:
-            raise DataError(
-                f"reading {kind} needs the Python package {error.name}, which is not installed here"
-            ) from None
+            package = error.name or _READERS[kind]
+            raise DataError(f"reading {kind} needs the package {package}: pip install {package}") from None
         except DataError:
             raise
         except Exception as error:  # a parser's own message may quote the data
