@@ -4,6 +4,9 @@ The functions below are the only names that the network may call: vantage6's wra
 the names of this module, so nothing else may be one of them. Importing the package imports neither torch nor pandas.
 """
 
+import sys
+import types
+
 
 def master(client=None, experiment=None, *, organizations=None, names=None, mock_client=None):  # type: ignore[no-untyped-def]
     """Train and evaluate an experiment over the organisations of the collaboration.
@@ -79,3 +82,15 @@ master.wrapped_in_algorithm_client_decorator = True  # type: ignore[attr-defined
 for _function in (RPC_prepare, RPC_train, RPC_evaluate):
     _function.wrapped_in_data_decorator = True  # type: ignore[attr-defined]
 del _function
+
+
+class _Package(types.ModuleType):
+    """Keeps `master` the function: the first import of the submodule of that name would put the module in its place."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "master":
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+del _Package, sys, types

@@ -100,16 +100,11 @@ def _say(event: Mapping[str, Any]) -> None:
         print(f"prepared: {len(event['sites'])} sites take part: {', '.join(event['sites'])}", flush=True)
     elif event["event"] == "round":
         metrics = {name: f"{name.replace('_', ' ')} {value:.4g}" for name, value in event["metrics"].items()}
-        told, of = (
-            [f"round {event['round']}/{event['rounds']}: {metrics.pop('train_loss', '')}"],
-            event["validated_round"],
-        )
-        if of == event["round"]:
-            # The last round again, whose model is now validated as well.
-            told = []
-        if metrics:
-            told.append(f"model of round {of}: {', '.join(metrics.values())}")
-        line = "; ".join(told)
+        of = event["validated_round"]
+        line = f"round {event['round']}/{event['rounds']}: {metrics.pop('train_loss', '')}"
+        validated = f"model of round {of}: {', '.join(metrics.values())}" if metrics else ""
+        # The last round is told twice: when it is trained, and when its model is validated as well.
+        line = validated if of == event["round"] else "; ".join(filter(None, [line, validated]))
         line += "".join(f"; missing {site} ({reason})" for site, reason in event["missing"].items())
         print(line, flush=True)
     elif event["event"] == "tested":

@@ -153,6 +153,10 @@ class _Work:
         # Here, and not only at preparation: a table may have lost rows since, and a request may skip preparation.
         for number in range(len(table.members)):
             self.policy.check_rows(int((table.member == number).sum()))
+        for fold in table.counts():
+            for parts in fold.values():
+                for part, rows in parts.items():
+                    self.policy.check_part(part, rows)
         return table
 
     def rows(self, table: TableData, setup: Setup, fold: int) -> Rows:

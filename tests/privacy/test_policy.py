@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from v6_algorithm import wire
 from v6_algorithm.errors import PolicyError
-from v6_algorithm.privacy.policy import ALLOWED_COLUMNS, MINIMUM_ROWS, MINIMUM_SITES, Policy
+from v6_algorithm.preparation import Setup
+from v6_algorithm.privacy.policy import ALLOWED_COLUMNS, MINIMUM_PART, MINIMUM_ROWS, MINIMUM_SITES, Policy
+from v6_algorithm.site import SiteContext, handle
 
 
 def test_without_rules_ten_rows_and_one_site_are_enough():
@@ -13,14 +16,14 @@ def test_without_rules_ten_rows_and_one_site_are_enough():
 
 
 def test_the_rules_are_read_from_the_nodes_environment(monkeypatch):
-    rules = {MINIMUM_ROWS: "50", MINIMUM_SITES: "3", ALLOWED_COLUMNS: "age|num"}
-    assert Policy.from_environment(rules) == Policy(50, 3, "age|num")
+    rules = {MINIMUM_ROWS: "50", MINIMUM_SITES: "3", ALLOWED_COLUMNS: "age|num", MINIMUM_PART: "7"}
+    assert Policy.from_environment(rules) == Policy(50, 3, "age|num", 7)
     for name, value in rules.items():
         monkeypatch.setenv(name, value)
-    assert Policy.from_environment() == Policy(50, 3, "age|num")
+    assert Policy.from_environment() == Policy(50, 3, "age|num", 7)
 
 
-@pytest.mark.parametrize("name", [MINIMUM_ROWS, MINIMUM_SITES])
+@pytest.mark.parametrize("name", [MINIMUM_ROWS, MINIMUM_SITES, MINIMUM_PART])
 @pytest.mark.parametrize("value", ["", "ten", "1.5", "10 rows", "1e3", "nan"])
 def test_a_number_that_cannot_be_read_refuses_everything(name, value):
     with pytest.raises(PolicyError, match=f"{name}.* of this node must be whole numbers"):
@@ -87,3 +90,17 @@ def test_without_a_pattern_every_column_is_allowed(environment):
 
 def test_a_refusal_is_of_its_own_kind():
     assert PolicyError("no").kind == "refused"
+
+
+@pytest.mark.parametrize("split", [{"train": 0.05, "validation": 0, "test": 0.95}, {"train": 0.95, "validation": 0.05}])
+@pytest.mark.parametrize("step", ["statistics", "quantiles"])
+def test_a_split_that_would_tell_single_rows_is_refused(tables, make_experiment, split, step):
+    """Sums over a part of one row are that row: means in the statistics, score and label in the metrics."""
+    experiment = make_experiment(split={"kind": "ratio", "test": 0, **split})
+    request = wire.message(
+        site="cairo", round=0, attempt=1, step=step, sites=3, experiment=experiment.for_sites(),
+        setup=Setup(["a", "b"], {}, [0, 1]).to_json(),
+    )  # fmt: skip
+    reply = handle("prepare", request, SiteContext({"cairo": tables["cairo"]}))
+    assert (reply["status"], reply["kind"]) == ("error", "refused")
+    assert "rows here than this node's minimum of 3 a part" in reply["message"]

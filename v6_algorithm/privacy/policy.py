@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from v6_algorithm.errors import PolicyError
 
 MINIMUM_ROWS = "V6_ALGORITHM_MINIMUM_NUMBER_OF_RECORDS"
+MINIMUM_PART = "V6_ALGORITHM_MINIMUM_NUMBER_OF_RECORDS_PER_PART"
 MINIMUM_SITES = "V6_ALGORITHM_MINIMUM_ORGANIZATIONS"
 ALLOWED_COLUMNS = "V6_ALGORITHM_ALLOWED_COLUMNS_REGEX"
 
@@ -24,6 +25,8 @@ class Policy:
         Fewest rows with a target that may be learned from.
     minimum_sites
         Fewest sites that must be asked in the same round, so that a sum hides this site.
+    minimum_part_rows
+        Fewest rows in any part (train, validation, test) of any fold that is not empty: sums over one row are that row.
     allowed_columns
         Regular expression that the whole name of every column used must match; None: any column.
     """
@@ -31,6 +34,7 @@ class Policy:
     minimum_rows: int = 10
     minimum_sites: int = 1
     allowed_columns: str | None = None
+    minimum_part_rows: int = 3
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Policy:
@@ -44,14 +48,16 @@ class Policy:
         try:
             minimum_rows = int(environment.get(MINIMUM_ROWS, cls.minimum_rows))
             minimum_sites = int(environment.get(MINIMUM_SITES, cls.minimum_sites))
+            minimum_part_rows = int(environment.get(MINIMUM_PART, cls.minimum_part_rows))
         except ValueError:
-            raise PolicyError(f"{MINIMUM_ROWS} and {MINIMUM_SITES} of this node must be whole numbers") from None
+            names = f"{MINIMUM_ROWS}, {MINIMUM_SITES} and {MINIMUM_PART}"
+            raise PolicyError(f"{names} of this node must be whole numbers") from None
         pattern = environment.get(ALLOWED_COLUMNS) or None
         try:
             re.compile(pattern or "")
         except re.error:
             raise PolicyError(f"{ALLOWED_COLUMNS} of this node is not a regular expression") from None
-        return cls(minimum_rows, minimum_sites, pattern)
+        return cls(minimum_rows, minimum_sites, pattern, minimum_part_rows)
 
     def check_sites(self, sites: int) -> None:
         """Refuse a round with too few sites."""
@@ -62,6 +68,13 @@ class Policy:
         """Refuse a table with too few rows."""
         if rows < self.minimum_rows:
             raise PolicyError(f"this node has fewer rows than its minimum of {self.minimum_rows}")
+
+    def check_part(self, part: str, rows: int) -> None:
+        """Refuse a part of the split that holds few rows; an empty part tells nothing."""
+        if 0 < rows < self.minimum_part_rows:
+            raise PolicyError(
+                f"the split leaves fewer {part} rows here than this node's minimum of {self.minimum_part_rows} a part"
+            )
 
     def allows(self, column: str) -> bool:
         """Say whether a column may be used, or even named."""
