@@ -178,7 +178,6 @@ def test_a_table_that_does_not_fit_is_named_with_its_site(tmp_path, engine, berl
     assert not (tmp_path / "out").exists(), "nothing was started, so nothing is left"
 
 
-@pytest.mark.xfail(strict=True, reason="the first row is taken for column names, which the message lists")
 def test_a_file_without_a_header_does_not_give_away_its_first_row(tmp_path):
     result = run(tmp_path, files={"berlin": BERLIN.to_csv(index=False, header=False)})
     explained(result, WRONG_EXPERIMENT, "site 'berlin': ")

@@ -230,13 +230,7 @@ def _finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None
         paths = write_artifacts(result, folder)
     except OSError as error:
         raise ExperimentError(f"--out {folder}: cannot be written: {error.strerror}") from None
-    absent = {
-        site: reason
-        for entry in result["participation"]
-        if entry["call"] == "prepare"
-        for site, reason in entry["missing"].items()
-    }
-    for note in [*(f"site '{site}' took no part: {reason}" for site, reason in absent.items()), *result["notes"]]:
+    for note in result["notes"]:
         out.print(f"note: {escape(note)}", soft_wrap=True)
     rounds, seconds = result["rounds_run"], result["timing"]["total_s"]
     out.print(

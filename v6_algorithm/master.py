@@ -61,11 +61,7 @@ def run(
     """
     start = time.perf_counter()
     names = [site.name for site in federation.sites()]
-    quorum = experiment.participation.minimum if experiment.mode == "federated" else 1
-    if len(names) < quorum:
-        raise ExperimentError(
-            f"participation.minimum: {quorum} sites are needed, the federation has {len(names)}: {', '.join(names)}"
-        )
+    quorum = _quorum(experiment, names)
     caller = _Caller(federation, experiment, on_event or (lambda event: None))
     sites, agreement = agree_on_columns(caller.prepare, experiment, names, quorum)
     runs = []
@@ -88,7 +84,16 @@ def check(federation: Federation, experiment: Experiment) -> Agreement:
     """Ask all sites for their columns and nothing else; raises as `run` does when something does not fit."""
     names = [site.name for site in federation.sites()]
     caller = _Caller(federation, experiment, lambda event: None)
-    return agree_on_columns(caller.prepare, experiment, names, quorum=len(names))[1]
+    return agree_on_columns(caller.prepare, experiment, names, _quorum(experiment, names))[1]
+
+
+def _quorum(experiment: Experiment, names: Sequence[str]) -> int:
+    quorum = experiment.participation.minimum if experiment.mode == "federated" else 1
+    if len(names) < quorum:
+        raise ExperimentError(
+            f"participation.minimum: {quorum} sites are needed, the federation has {len(names)}: {', '.join(names)}"
+        )
+    return quorum
 
 
 class _Caller:
@@ -166,8 +171,8 @@ class _Training:
             self.stopped_because = str(error) or "interrupted from the keyboard"
         try:
             self._finish()
-        except FederationError as error:
-            self.stopped_because = self.stopped_because or str(error)
+        except (FederationError, KeyboardInterrupt) as error:
+            self.stopped_because = self.stopped_because or str(error) or "interrupted from the keyboard"
 
     @property
     def _active(self) -> list[FoldProgress]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from v6_algorithm import wire
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.errors import DataError, ExperimentError, SiteError, WireError
+from v6_algorithm.errors import ExperimentError, SiteError, WireError
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.preparation import Setup
 from v6_algorithm.privacy.policy import Policy
@@ -199,10 +199,10 @@ def _schema(work: _Work) -> dict[str, Any]:
             frame = source.read()
             frame = frame.loc[:, [work.policy.allows(column) for column in frame.columns]]
             schema = describe(frame, work.experiment.data, classification=work.classification)
-        except DataError as error:
-            # In a centralised run the site is not the hospital whose file is wrong.
-            raise error if name == work.site else DataError(f"{name}: {error}") from None
-        work.policy.check_rows(schema["rows"])
+            work.policy.check_rows(schema["rows"])
+        except SiteError as error:
+            # In a centralised run the site is not the hospital whose table is wrong.
+            raise error if name == work.site else SiteError(f"{name}: {error}", error.kind) from None
         members[name] = schema
     return {"members": members}
 
@@ -255,6 +255,7 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
     from v6_algorithm.problems import create_problem
     from v6_algorithm.training import loop
     from v6_algorithm.training.state import build_networks, build_shapes, load_state, spec_of, state_of
+    from v6_algorithm.training.threads import threads_for
 
     setup = work.setup()
     with work.timed("data_s"):
@@ -276,20 +277,24 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
             rows = work.rows(table, setup, number)
         parts = {part: torch.from_numpy(table.folds[number][part]) for part in PARTS}
         reply: dict[str, Any] = {"fold": number, "metrics": {}}
-        with work.timed("evaluate_s"):
-            for part in item.get("evaluate", []):
-                reply["metrics"][part] = loop.evaluate(problem, networks, rows, parts[part], table.members, fold=number)
-        if train and item.get("train", True):
-            with work.timed("train_s"):
-                sums = loop.train(
-                    problem, networks, rows, parts["train"], site=work.site, round=work.round, fold=number
-                )
-            reply |= {
-                "parameters": wire.pack(state_of(networks)),
-                "rows": len(parts["train"]),
-                "loss": {"sum": sums.loss, "rows": sums.rows},
-                "steps": sums.steps,
-            }
+        batch_rows = min(work.experiment.training.batch_size or len(parts["train"]), len(parts["train"]))
+        with threads_for(networks, batch_rows):
+            with work.timed("evaluate_s"):
+                for part in item.get("evaluate", []):
+                    reply["metrics"][part] = loop.evaluate(
+                        problem, networks, rows, parts[part], table.members, fold=number
+                    )
+            if train and item.get("train", True):
+                with work.timed("train_s"):
+                    sums = loop.train(
+                        problem, networks, rows, parts["train"], site=work.site, round=work.round, fold=number
+                    )
+                reply |= {
+                    "parameters": wire.pack(state_of(networks)),
+                    "rows": len(parts["train"]),
+                    "loss": {"sum": sums.loss, "rows": sums.rows},
+                    "steps": sums.steps,
+                }
         folds.append(reply)
     return {"folds": folds, "timing": work.seconds}
 

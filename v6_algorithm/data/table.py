@@ -28,6 +28,7 @@ Array = np.ndarray
 # More labels than this are no classes, and more categories no category but an identifier.
 _MOST_CLASSES = 200
 _MOST_CATEGORIES = 100
+_SHOWN = 30
 
 
 @dataclass
@@ -89,8 +90,7 @@ def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[s
     """
     for role, name in (("target", data.target), ("group", data.group), ("split_column", data.split_column)):
         if name is not None and name not in frame.columns:
-            shown = ", ".join(list(frame.columns)[:30]) + (", …" if len(frame.columns) > 30 else "")
-            raise DataError(f"column '{name}' (data.{role}) is not there; it has: {shown}")
+            raise DataError(f"column '{name}' (data.{role}) is not there; {_named(list(frame.columns))}")
     if frame.columns.duplicated().any():
         raise DataError(f"column '{frame.columns[frame.columns.duplicated()][0]}' is there twice")
     if not classification and column_kind(frame[data.target]) not in ("numeric", "empty"):
@@ -123,6 +123,17 @@ def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[s
         "labels": labels,
         "categories": categories,
     }
+
+
+def _named(columns: list[str]) -> str:
+    """List column names for a message, unless they look like a row: a file without a header line starts with one."""
+    for name in columns:
+        try:
+            float(name)
+        except ValueError:
+            continue
+        return "its column names hold numbers, which are not shown: does the file begin with a header line?"
+    return f"it has: {', '.join(columns[:_SHOWN])}{', …' if len(columns) > _SHOWN else ''}"
 
 
 def column_kind(column: pd.Series) -> str:

@@ -28,6 +28,9 @@ class Problem(Section):
     @field_validator("kind")
     @classmethod
     def _known(cls, value: str) -> str:
+        if value in PROBLEM_METRICS:
+            return value
+        # Plug-ins are looked up only for names that are not ours: it means reading every installed package.
         from importlib.metadata import entry_points
 
         known = [*PROBLEM_METRICS, *(entry.name for entry in entry_points(group="v6_algorithm.problems"))]

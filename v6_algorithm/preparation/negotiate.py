@@ -84,6 +84,7 @@ def agree_on_columns(
                 notes.append(f"site '{name}': rows without a target are left out")
     _raise_data_errors(replies)
     replies.require(quorum, "preparation")
+    notes += [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     classification = any(schema["labels"] for schema in schemas.values())
     agreement = agree(experiment.data, schemas, classification=classification)
     return taking_part, replace(agreement, notes=[*agreement.notes, *notes])

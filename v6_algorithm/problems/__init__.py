@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 def problem_class(kind: str) -> type[Problem]:
     """Find a problem's class; `experiment` has checked that there is one."""
-    from importlib.metadata import entry_points
-
     from v6_algorithm.problems.tabular import Classification, Regression
 
     built_in: dict[str, type[Problem]] = {"classification": Classification, "regression": Regression}
     if kind in built_in:
         return built_in[kind]
+    from importlib.metadata import entry_points
+
     (entry,) = entry_points(group="v6_algorithm.problems", name=kind)
     loaded: type[Problem] = entry.load()
     return loaded
