@@ -18,6 +18,7 @@ from v6_algorithm import entry, wire
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.federation import vantage6
 from v6_algorithm.federation.simulate import local_federation
 from v6_algorithm.master import run
 
@@ -120,7 +121,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_master_gives_one_result_however_it_is_called(client, monkeypatch, expected, call):
-    monkeypatch.setattr(entry, "_client", lambda: client)
+    monkeypatch.setattr(vantage6, "container_client", lambda: client)
     result = call(client)
     for key in ("parameters", "metrics", "history", "sites"):
         assert result[key] == expected[key], key

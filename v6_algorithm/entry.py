@@ -28,7 +28,7 @@ def run_master(
 ) -> dict[str, Any]:
     """Run an experiment over the organisations of a collaboration; see `v6_algorithm.master`."""
     from v6_algorithm.experiment import Experiment
-    from v6_algorithm.federation.vantage6 import Vantage6Federation
+    from v6_algorithm.federation.vantage6 import Vantage6Federation, container_client
     from v6_algorithm.master import run
 
     if isinstance(client, Mapping) and experiment is None:
@@ -40,7 +40,7 @@ def run_master(
     if checked.mode == "centralised":
         raise ExperimentError("mode: centralised pools the rows, which never leave a node; allowed: federated, local")
     federation = Vantage6Federation(
-        client or mock_client or _client(),
+        client or mock_client or container_client(),
         organizations=organizations,
         names=_names(names or {}),
         poll_s=checked.participation.poll_s,
@@ -81,17 +81,6 @@ def _names(names: Mapping[str, str]) -> dict[int, str]:
         return {int(key): str(name) for key, name in names.items()}
     except ValueError:
         raise ExperimentError(f"names: must be organisation id to name, not {', '.join(map(repr, names))}") from None
-
-
-def _client() -> Any:
-    if "TOKEN_FILE" not in os.environ:
-        raise ExperimentError("client: there is none, and this is no vantage6 container; to run here: v6-algorithm run")
-    from vantage6.algorithm.client import AlgorithmClient
-
-    token = Path(os.environ["TOKEN_FILE"]).read_text(encoding="utf-8").strip()
-    return AlgorithmClient(
-        token=token, host=os.environ["HOST"], port=os.environ["PORT"], path=os.environ.get("API_PATH", "")
-    )
 
 
 def _say(event: Mapping[str, Any]) -> None:

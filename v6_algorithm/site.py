@@ -126,7 +126,7 @@ class _Work:
     def setup(self) -> Setup:
         """Read what the sites agreed on, which the node's policy must allow."""
         setup = Setup.from_json(self.request["setup"])
-        self.policy.check_columns(setup.features)
+        self.policy.check_columns([*setup.features, *setup.categories])
         return setup
 
     def table(self, setup: Setup) -> TableData:

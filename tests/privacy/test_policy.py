@@ -104,3 +104,14 @@ def test_a_split_that_would_tell_single_rows_is_refused(tables, make_experiment,
     reply = handle("prepare", request, SiteContext({"cairo": tables["cairo"]}))
     assert (reply["status"], reply["kind"]) == ("error", "refused")
     assert "rows here than this node's minimum of 3 a part" in reply["message"]
+
+
+def test_a_column_hidden_in_the_setup_is_refused_too(tables, make_experiment):
+    """A request written by hand may name columns in the setup that its experiment does not."""
+    for setup in (Setup(["a", "b"], {}, [0, 1]), Setup(["a"], {"b": [1, 2]}, [0, 1])):
+        request = wire.message(
+            site="cairo", round=0, attempt=1, step="statistics", sites=3, setup=setup.to_json(),
+            experiment=make_experiment().for_sites(),
+        )  # fmt: skip
+        reply = handle("prepare", request, SiteContext({"cairo": tables["cairo"]}, Policy(allowed_columns="[ay]")))
+        assert (reply["kind"], reply["message"]) == ("refused", "this node does not allow column 'b'")

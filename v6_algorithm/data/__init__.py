@@ -1,0 +1,1 @@
+"""One site's rows: read from their source, encoded, split, and kept between rounds."""

@@ -8,12 +8,14 @@ in a fixed rhythm, and has a named reason when it does not answer.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from v6_algorithm import wire
-from v6_algorithm.errors import FederationError
+from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.federation.protocol import Arrival, Missing, Replies, Site, check_names
 
 # Looks at a finished run's result before it is given up.
@@ -164,3 +166,15 @@ class Vantage6Federation:
         # The wrapper ends with the None of its own print call.
         told = [line for line in lines if line and not line.endswith("> None")]
         return f"; its log ends with: {told[-1][:300]}" if told else ""
+
+
+def container_client() -> Any:
+    """Return the client of the vantage6 container that this is; raises ExperimentError elsewhere."""
+    if "TOKEN_FILE" not in os.environ:
+        raise ExperimentError("client: there is none, and this is no vantage6 container; to run here: v6-algorithm run")
+    from vantage6.algorithm.client import AlgorithmClient
+
+    token = Path(os.environ["TOKEN_FILE"]).read_text(encoding="utf-8").strip()
+    return AlgorithmClient(
+        token=token, host=os.environ["HOST"], port=os.environ["PORT"], path=os.environ.get("API_PATH", "")
+    )

@@ -2,10 +2,10 @@
 the site sends `state()`, the master merges the states and computes: the federated value is the
 pooled value, and no row leaves its site. Needs numpy only."""
 
-from .classification import ClassificationMetrics
-from .names import METRIC_NAMES
-from .regression import RegressionMetrics
-from .states import check_state, compute, explain, merge_states
+from v6_algorithm.metrics.classification import ClassificationMetrics
+from v6_algorithm.metrics.names import METRIC_NAMES
+from v6_algorithm.metrics.regression import RegressionMetrics
+from v6_algorithm.metrics.states import check_state, compute, explain, merge_states
 
 __all__ = [
     "METRIC_NAMES",

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, calibration_bin
-from .checks import LARGEST_ROW_VALUE
-from .histogram import bin_index
+from v6_algorithm.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, calibration_bin
+from v6_algorithm.metrics.checks import LARGEST_ROW_VALUE
+from v6_algorithm.metrics.histogram import bin_index
 
 # Half-precision probabilities of many classes still sum to 1 within this; logits do not.
 SUM_TOLERANCE = 0.01

@@ -7,10 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, expected_calibration_error
-from .checks import require_count, require_counts, require_keys, require_nothing_without_rows, require_number
-from .classification import scored_classes
-from .histogram import auroc, auroc_resolution, average_precision
+from v6_algorithm.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, expected_calibration_error
+from v6_algorithm.metrics.checks import (
+    require_count,
+    require_counts,
+    require_keys,
+    require_nothing_without_rows,
+    require_number,
+)
+from v6_algorithm.metrics.classification import scored_classes
+from v6_algorithm.metrics.histogram import auroc, auroc_resolution, average_precision
 
 SHAPE: tuple[str, ...] = ("n_classes", "bins")
 _COUNTS = ("n", "non_finite")

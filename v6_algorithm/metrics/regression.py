@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import LARGEST_ROW_VALUE, require_count, require_keys, require_nothing_without_rows, require_number
+from v6_algorithm.metrics.checks import (
+    LARGEST_ROW_VALUE,
+    require_count,
+    require_keys,
+    require_nothing_without_rows,
+    require_number,
+)
 
 SHAPE: tuple[str, ...] = ("huber_delta",)
 _COUNTS = ("n", "non_finite")

@@ -4,7 +4,7 @@ the replies of the sites; each kind's own module does the work."""
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from . import classification_state, regression
+from v6_algorithm.metrics import classification_state, regression
 
 
 class _Kind(Protocol):

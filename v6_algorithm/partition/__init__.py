@@ -1,0 +1,1 @@
+"""Cutting one table into sites, for simulation."""

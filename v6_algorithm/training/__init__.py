@@ -1,0 +1,1 @@
+"""The local loop, and networks as named tensors."""
