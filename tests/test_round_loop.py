@@ -34,8 +34,8 @@ class Spy:
             for site, reply in inner:
                 changed = self.tamper(method, site, requests[site]["round"], copy.deepcopy(reply))
                 self.replies.append((method, site, reply))
-                if changed is None:
-                    yield Arrival(site, None, Missing("late", "lost on the way"))
+                if changed is None or isinstance(changed, str):
+                    yield Arrival(site, None, Missing(changed or "crashed", "lost on the way"))
                 else:
                     yield Arrival(site, wire.to_text(changed))
             for site, missing in inner.missing.items():
@@ -156,9 +156,9 @@ def test_answering_twice_gives_the_same_reply(spied, tables, make_experiment):
     assert answers[0] == answers[1]
 
 
-def lose(lost_site, lost_rounds):
+def lose(lost_site, lost_rounds, kind="crashed"):
     def tamper(method, site, number, reply):
-        return None if method == "RPC_train" and site == lost_site and number in lost_rounds else reply
+        return kind if method == "RPC_train" and site == lost_site and number in lost_rounds else reply
 
     return tamper
 
@@ -167,7 +167,7 @@ def test_a_round_goes_on_without_a_lost_site_and_names_it(spied, make_experiment
     _, result = spied(make_experiment(), lose("berlin", {2}))
     book = {entry["round"]: entry for entry in result["participation"] if entry["call"] == "train"}
     assert book[2]["answered"] == ["amsterdam", "cairo"]
-    assert book[2]["missing"] == {"berlin": "late: lost on the way"}
+    assert book[2]["missing"] == {"berlin": "crashed: lost on the way"}
     assert book[3]["missing"] == {}
     assert result["status"] == "completed"
 
@@ -177,17 +177,43 @@ def test_what_was_done_is_kept_when_the_quorum_is_lost(spied, make_experiment):
     _, result = spied(experiment, lose("cairo", set(range(4, 11))))
     assert result["status"] == "stopped"
     assert "round 4: 2 of 3 sites answered, 3 are needed" in result["stopped_because"]
-    assert "cairo: late: lost on the way" in result["stopped_because"]
+    assert "cairo: crashed: lost on the way" in result["stopped_because"]
     assert result["rounds_run"] == 3
     assert result["metrics"]["test"]["pooled"]["n"] > 0
     assert result["parameters"]
+
+
+def test_a_late_site_rests_ever_longer_and_is_asked_again(spied, make_experiment):
+    """A hospital that went offline would else cost the others a deadline in every round."""
+    experiment = make_experiment(rounds=12, stopping={"patience": None})
+    spy, result = spied(experiment, lose("berlin", set(range(2, 9)), kind="late"))
+    asked = [number for number, requests in enumerate(spy.of("RPC_train"), start=1) if "berlin" in requests]
+    assert asked == [1, 2, 4, 8]
+    missing = {e["round"]: e["missing"] for e in result["participation"] if e["call"] == "train"}
+    assert missing[3] == {"berlin": "resting: it was late, and is asked again in round 4"}
+    assert missing[8] == {"berlin": "late: lost on the way"}
+
+
+def test_a_site_that_is_back_in_time_takes_part_again(spied, make_experiment):
+    experiment = make_experiment(rounds=6, stopping={"patience": None})
+    spy, _ = spied(experiment, lose("berlin", {2}, kind="late"))
+    asked = [number for number, requests in enumerate(spy.of("RPC_train"), start=1) if "berlin" in requests]
+    assert asked == [1, 2, 4, 5, 6]
+
+
+def test_nobody_rests_where_the_quorum_needs_them(spied, make_experiment):
+    experiment = make_experiment(rounds=4, participation={"minimum": 3})
+    spy, result = spied(experiment, lose("berlin", {3}, kind="late"))
+    assert result["status"] == "stopped"
+    assert "round 3: 2 of 3 sites answered" in result["stopped_because"]
+    assert all(len(requests) == 3 for requests in spy.of("RPC_train"))
 
 
 def test_losing_the_quorum_before_anything_was_trained_is_an_error(spied, make_experiment):
     with pytest.raises(FederationError, match="round 1: 1 of 3 sites answered, 2 are needed"):
         spied(
             make_experiment(),
-            lambda method, site, number, reply: reply if method == "RPC_prepare" or site == "cairo" else None,
+            lambda method, site, number, reply: reply if method == "RPC_prepare" or site == "cairo" else "crashed",
         )
 
 

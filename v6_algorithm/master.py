@@ -20,6 +20,7 @@ from v6_algorithm.errors import ExperimentError, FederationError, WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
 from v6_algorithm.folds import FoldProgress
+from v6_algorithm.lateness import Lateness
 from v6_algorithm.metrics import check_state
 from v6_algorithm.preparation import Agreement
 from v6_algorithm.preparation.negotiate import Plan, agree_on_columns, plan
@@ -154,6 +155,7 @@ class _Training:
         self._quorum = quorum
         self._setup = plan.setup.to_json()
         self._validates = plan.has("validation")
+        self._lateness = Lateness()
         self._strategy = create_strategy(experiment.strategy)
         self.folds = [FoldProgress(number, experiment) for number in range(len(plan.counts))]
 
@@ -180,14 +182,19 @@ class _Training:
 
     def _round(self, number: int) -> None:
         evaluate = ["validation"] if self._validates and number > 1 else []
-        trainers = self._sample(number)
+        awake = [site for site in self.plan.sites if not self._lateness.rests(site, number)]
+        if len(awake) < self._quorum:
+            awake = self.plan.sites
+        trainers = self._sample(number, awake)
         active = self._active
         bodies = {
             site: self._body([fold.item(evaluate, train=site in trainers) for fold in active])
-            for site in self.plan.sites
+            for site in awake
             if site in trainers or evaluate
         }
         replies = self._caller.call("RPC_train", number, bodies)
+        for site in set(self.plan.sites) - set(awake):
+            replies.missing[site] = self._lateness.reason(site)
         means = {fold.number: self._strategy.begin(self.plan.spec) for fold in active}
         losses = {fold.number: [0.0, 0] for fold in active}
         states: dict[int, States] = {fold.number: {} for fold in active}
@@ -199,6 +206,7 @@ class _Training:
                     means[item["fold"]].add(item.pop("state"), self._strategy.weight(item["rows"]))
                     losses[item["fold"]][0] += item["loss"]["sum"]
                     losses[item["fold"]][1] += item["loss"]["rows"]
+        self._lateness.book(replies, number)
         replies.require(min(self._quorum, len(trainers)), f"round {number}")
         for fold in active:
             if evaluate:
@@ -217,9 +225,9 @@ class _Training:
     def _body(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         return {"setup": self._setup, "folds": items}
 
-    def _sample(self, number: int) -> set[str]:
+    def _sample(self, number: int, sites: Sequence[str]) -> set[str]:
         """Draw the sites that train in this round."""
-        sites, participation = self.plan.sites, self._experiment.participation
+        participation = self._experiment.participation
         count = min(len(sites), max(self._quorum, math.ceil(participation.fraction * len(sites))))
         generator = seeding.numpy_generator(self._experiment.seed, "participation", number)
         return {sites[index] for index in generator.permutation(len(sites))[:count]}

@@ -28,7 +28,8 @@ class Missing:
     """Why a site gave no usable reply.
 
     `kind` is ``data``, ``refused``, ``absent``, ``diverged``, ``request`` or ``bug`` when the site said so itself;
-    ``wrong`` for a reply that failed the checks; ``late``, ``crashed`` or ``unreachable`` when the engine got none.
+    ``wrong`` for a reply that failed the checks; ``late``, ``crashed`` or ``unreachable`` when the engine got none;
+    ``resting`` when it was not asked because it had been late.
     """
 
     kind: str

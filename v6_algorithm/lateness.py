@@ -1,0 +1,34 @@
+"""Which sites rest because they were late: asking one that is away costs the others a whole deadline, every round."""
+
+from __future__ import annotations
+
+from v6_algorithm.federation.protocol import Missing, Replies
+
+
+class Lateness:
+    """Books who was late. A site that was late n times in a row is left out of the next 2 ** n - 1 rounds: 1, 3, 7, …
+
+    So a site that went offline costs a few deadlines over a run, not one a round, and one that comes back is found.
+    """
+
+    def __init__(self) -> None:
+        self._times: dict[str, int] = {}
+        self._until: dict[str, int] = {}
+
+    def rests(self, site: str, round: int) -> bool:
+        """Say whether a site is left out of this round."""
+        return round < self._until.get(site, 0)
+
+    def reason(self, site: str) -> Missing:
+        """Say why a resting site was not asked."""
+        return Missing("resting", f"it was late, and is asked again in round {self._until[site]}")
+
+    def book(self, replies: Replies, round: int) -> None:
+        """Take in who of those asked was late."""
+        for site in replies.requests:
+            missing = replies.missing.get(site)
+            if missing is not None and missing.kind == "late":
+                self._times[site] = self._times.get(site, 0) + 1
+                self._until[site] = round + 2 ** self._times[site]
+            else:
+                self._times.pop(site, None)
