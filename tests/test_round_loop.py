@@ -334,7 +334,13 @@ def test_local_models_learn_from_their_own_site_only(run_locally, tables, make_e
     alone = run_locally(experiment, {"berlin": tables["berlin"]})
     among = run_locally(experiment, tables)
     assert among["metrics"]["test"]["sites"]["berlin"] == alone["metrics"]["test"]["sites"]["berlin"]
-    assert set(among["parameters"]) == set(tables)
+    # One file holds all models, each under its site's name.
+    models = wire.unpack(among["parameters"])
+    assert {name.split("/")[0] for name in models} == set(tables)
+    own = {name.removeprefix("berlin/"): t for name, t in models.items() if name.startswith("berlin/")}
+    assert all(
+        torch.equal(own[name.removeprefix("berlin/")], t) for name, t in wire.unpack(alone["parameters"]).items()
+    )
 
 
 def test_bytes_and_seconds_of_every_call_are_booked(run_locally, tables, make_experiment):

@@ -157,27 +157,33 @@ def _explanations(measured: dict[str, States]) -> list[str]:
     return notes
 
 
-def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | dict[str, str] | None:
-    """Return the kept model, or several by name: ``fold-0`` …, and in mode local the site's name before it."""
-    models: dict[str, str] = {}
+def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | None:
+    """Pack the kept model with what is needed to use it.
+
+    Several models go into one file: their tensors are named ``fold-0/model.…``, in mode local with the site's name
+    in front, and so are the entries of `preparation` in the file's header.
+    """
+    tensors: dict[str, Any] = {}
+    preparations: dict[str, Any] = {}
     for plan, folds, _ in runs:
         for fold in folds:
             if fold.kept is None:
                 continue
             parts = [plan.sites[0]] if experiment.mode == "local" else []
             parts += [f"fold-{fold.number}"] if len(folds) > 1 else []
-            about = {
-                "name": experiment.name,
-                "problem": experiment.problem.kind,
-                "model": experiment.model.model_dump(mode="json"),
-                "data": experiment.data.model_dump(mode="json"),
-                "preparation": plan.setup.readable(fold.number),
-            }
-            tensors = wire.unpack(fold.kept, plan.spec)
-            models["/".join(parts)] = wire.pack(tensors, {"v6_algorithm": json.dumps(about)})
-    if not models:
+            kept = wire.unpack(fold.kept, plan.spec)
+            tensors |= {"/".join([*parts, name]): tensor for name, tensor in kept.items()}
+            preparations["/".join(parts)] = plan.setup.readable(fold.number)
+    if not tensors:
         return None
-    return models[""] if list(models) == [""] else models
+    about = {
+        "name": experiment.name,
+        "problem": experiment.problem.kind,
+        "model": experiment.model.model_dump(mode="json"),
+        "data": experiment.data.model_dump(mode="json"),
+        "preparation": preparations.get("", preparations),
+    }
+    return wire.pack(tensors, {"v6_algorithm": json.dumps(about)})
 
 
 def _software() -> dict[str, str]:

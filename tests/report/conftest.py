@@ -123,7 +123,6 @@ def kfold() -> dict[str, Any]:
     del result["folds"][3]["history"]["validation_auroc"]
     result["history"] = {}
     result["rounds_run"] = sum(fold["rounds_run"] for fold in result["folds"])
-    result["parameters"] = {f"fold-{fold}": MODEL for fold in range(10)}
     return result
 
 

@@ -11,8 +11,6 @@ import csv
 import io
 import json
 import os
-import re
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -52,8 +50,9 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
         _write(directory / "metrics.csv", _metrics_csv(clean)),
         _write(directory / "report.html", render(clean)),
     ]
-    for name, encoded in _models(clean.get("parameters")).items():
-        written.append(_write(directory / name, base64.b64decode(encoded, validate=True)))
+    parameters = clean.get("parameters")
+    if isinstance(parameters, str):
+        written.append(_write(directory / "model.safetensors", base64.b64decode(parameters, validate=True)))
     return written
 
 
@@ -100,31 +99,3 @@ def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _models(parameters: object) -> dict[str, str]:
-    """Return the base64 text of each model under its file name."""
-    if isinstance(parameters, str):
-        return {"model.safetensors": parameters}
-    files: dict[str, str] = {}
-    if isinstance(parameters, dict):
-        for name, encoded in parameters.items():
-            if isinstance(encoded, str):
-                files[_unused(_slug(str(name)), files)] = encoded
-    return files
-
-
-def _slug(name: str) -> str:
-    """Return a file-name-safe form of a site's name: it was chosen elsewhere and may hold slashes and dots."""
-    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9_]+", "-", ascii_name).strip("-")[:80] or "unnamed"
-
-
-def _unused(slug: str, taken: dict[str, str]) -> str:
-    # Compared in lower case, since some file systems do not tell "Site" from "site".
-    lower = {name.lower() for name in taken}
-    candidate, attempt = f"model-{slug}.safetensors", 1
-    while candidate.lower() in lower:
-        attempt += 1
-        candidate = f"model-{slug}-{attempt}.safetensors"
-    return candidate
