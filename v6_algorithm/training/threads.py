@@ -21,9 +21,11 @@ _SMALL = 5_000_000
 def threads_for(networks: Mapping[str, nn.Module], batch_rows: int) -> Iterator[None]:
     """Set torch's threads for training these networks in batches of this size, and set them back."""
     weights = sum(parameter.numel() for network in networks.values() for parameter in network.parameters())
+    if weights * batch_rows >= _SMALL:
+        yield
+        return
     before = torch.get_num_threads()
-    if weights * batch_rows < _SMALL:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
