@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def derive(seed: int, *keys: str | int) -> int:
     """Hash the experiment's seed and a path of keys into a 63-bit seed."""
     text = "\x1f".join([str(seed), *(f"{type(key).__name__}:{key}" for key in keys)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1
 
 
 def numpy_generator(seed: int, *keys: str | int) -> np.random.Generator:
