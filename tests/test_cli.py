@@ -13,7 +13,8 @@ import yaml
 from hospitals import ROWS, command, read_result, tables, write
 from rich.console import Console
 
-from v6_algorithm import cli
+from v6_algorithm.cli import output
+from v6_algorithm.cli import terminal as streams
 from v6_algorithm.experiment import Experiment
 
 FILES = {"result.json", "history.csv", "metrics.csv", "model.safetensors", "report.html"}
@@ -29,7 +30,7 @@ SPLITS = {"ratio": {"kind": "ratio"}, "kfold": {"kind": "kfold", "folds": 3}}
 def here(tmp_path, monkeypatch):
     """An empty folder to work in; `--quiet` of one test does not last to the next."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.out, "quiet", False)
+    monkeypatch.setattr(streams.out, "quiet", False)
     return tmp_path
 
 
@@ -43,7 +44,7 @@ def run(here, *options, name="out", files=None, **changes):
 def terminal(monkeypatch):
     """A terminal of 100 columns in place of standard output; returns what it shows."""
     screen = io.StringIO()
-    monkeypatch.setattr(cli, "out", Console(file=screen, force_terminal=True, width=100, highlight=False))
+    monkeypatch.setattr(streams, "out", Console(file=screen, force_terminal=True, width=100, highlight=False))
     return lambda: re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
 
 
@@ -105,7 +106,7 @@ def test_history_has_a_line_a_round_and_metrics_the_numbers_of_the_result(here):
 
 
 def test_without_out_results_go_to_a_new_folder_of_runs_named_after_the_experiment(here, monkeypatch):
-    monkeypatch.setattr(cli.time, "strftime", lambda form: "20261122-120000")
+    monkeypatch.setattr(output.time, "strftime", lambda form: "20261122-120000")
     file = write(here, name="my first/try")
     for _ in range(2):
         assert command("run", file, "--quiet").exit_code == 0
@@ -245,7 +246,7 @@ def test_a_terminal_shows_progress_with_metrics_and_the_closing_table(here, term
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_the_bar_stays_on_a_narrow_terminal(here, monkeypatch, width):
     screen = io.StringIO()
-    monkeypatch.setattr(cli, "out", Console(file=screen, force_terminal=True, width=width, color_system=None))
+    monkeypatch.setattr(streams, "out", Console(file=screen, force_terminal=True, width=width, color_system=None))
     run(here)
     assert re.search(r"federated, 3 sites ━+ 3/3", screen.getvalue())
 
