@@ -149,10 +149,14 @@ def test_master_writes_progress_to_the_log(client, capsys):
     v6_algorithm.master(client, EXPERIMENT, names=NAMES)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "prepared: 3 sites take part: amsterdam, berlin, cairo"
-    assert lines[1].startswith("round 1/2: train loss 0.")
-    assert "; model of round 1: validation loss 0." in lines[2]
-    assert lines[3].startswith("model of round 2: validation loss 0.")
-    assert lines[4] == "tested"
+    sites = [f"round 1: {name}: train loss 0." for name in ("amsterdam", "berlin", "cairo")]
+    assert [line.startswith(site) for line, site in zip(lines[1:4], sites, strict=True)] == [True] * 3
+    assert lines[4].startswith("round 1/2: train loss 0.")
+    assert lines[5].startswith("round 2: amsterdam: train loss 0.")
+    assert ", validation loss 0." in lines[5]
+    assert "; model of round 1: validation loss 0." in lines[8]
+    assert lines[9].startswith("round 2/2: model of round 2: validation loss 0.")
+    assert lines[10:] == ["tested"]
 
 
 def test_centralised_is_refused_since_rows_never_leave_a_node(client):

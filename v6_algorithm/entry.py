@@ -37,8 +37,7 @@ def run_master(
     if experiment is None:
         raise ExperimentError("experiment: is required, as the task's keyword argument `experiment`")
     checked = Experiment.parse(experiment)
-    if checked.mode == "centralised":
-        raise ExperimentError("mode: centralised pools the rows, which never leave a node; allowed: federated, local")
+    checked.check_rows_stay()
     federation = Vantage6Federation(
         client or mock_client or container_client(),
         organizations=organizations,
@@ -87,14 +86,21 @@ def _say(event: Mapping[str, Any]) -> None:
     """Write one line for the task's log: the only progress that vantage6 shows while a task runs."""
     if event["event"] == "prepared":
         print(f"prepared: {len(event['sites'])} sites take part: {', '.join(event['sites'])}", flush=True)
+    elif event["event"] == "reply":
+        seconds = "" if event["seconds"] is None else f" ({event['seconds']:.1f} s)"
+        print(f"round {event['round']}: {event['site']}: {_metrics(event['metrics'])}{seconds}", flush=True)
     elif event["event"] == "round":
-        metrics = {name: f"{name.replace('_', ' ')} {value:.4g}" for name, value in event["metrics"].items()}
         of = event["validated_round"]
-        line = f"round {event['round']}/{event['rounds']}: {metrics.pop('train_loss', '')}"
-        validated = f"model of round {of}: {', '.join(metrics.values())}" if metrics else ""
+        trained = {name: value for name, value in event["metrics"].items() if name == "train_loss"}
+        validated = {name: value for name, value in event["metrics"].items() if name != "train_loss"}
         # The last round is told twice: when it is trained, and when its model is validated as well.
-        line = validated if of == event["round"] else "; ".join(filter(None, [line, validated]))
-        line += "".join(f"; missing {site} ({reason})" for site, reason in event["missing"].items())
-        print(line, flush=True)
+        told = [_metrics(trained)] if trained and of != event["round"] else []
+        told += [f"model of round {of}: {_metrics(validated)}"] if validated else []
+        told += [f"missing {site} ({reason})" for site, reason in event["missing"].items()]
+        print(f"round {event['round']}/{event['rounds']}: {'; '.join(told)}", flush=True)
     elif event["event"] == "tested":
         print("tested", flush=True)
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items())

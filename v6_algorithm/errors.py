@@ -19,10 +19,24 @@ class ExperimentError(V6AlgorithmError):
     exit_code = 2
 
 
+class ServerError(V6AlgorithmError):
+    """A vantage6 server cannot do what was asked: address, log-in, a name or a task is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class SecondFactorError(ServerError):
+    """The server wants a code of two-factor authentication."""
+
+
 class FederationError(V6AlgorithmError):
     """The federation could not go on: too few sites answered. What was computed so far is kept."""
 
     exit_code = 3
+
+
+class UnreachableError(FederationError):
+    """A server did not answer now; it may a moment later."""
 
 
 class WireError(V6AlgorithmError):

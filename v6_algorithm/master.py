@@ -21,7 +21,7 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
 from v6_algorithm.folds import FoldProgress
 from v6_algorithm.lateness import Lateness
-from v6_algorithm.metrics import check_state
+from v6_algorithm.metrics import check_state, compute, merge_states
 from v6_algorithm.preparation import Agreement
 from v6_algorithm.preparation.negotiate import Plan, agree_on_columns, plan
 from v6_algorithm.results import assemble, mean_of
@@ -45,7 +45,8 @@ def run(
     experiment
         What to do.
     on_event
-        Called with a small dictionary after preparation, every round and the test, for progress displays.
+        Called with a small dictionary after preparation, every site's reply, every round and the test, for progress
+        displays.
 
     Returns
     -------
@@ -155,6 +156,7 @@ class _Training:
         self._quorum = quorum
         self._setup = plan.setup.to_json()
         self._validates = plan.has("validation")
+        self._shown = list(dict.fromkeys(["loss", experiment.stopping.monitor, *HEADLINES]))
         self._lateness = Lateness()
         self._strategy = create_strategy(experiment.strategy)
         self.folds = [FoldProgress(number, experiment) for number in range(len(plan.counts))]
@@ -200,6 +202,8 @@ class _Training:
         states: dict[int, States] = {fold.number: {} for fold in active}
         for site, reply in replies:
             items = self._checked(replies, site, reply, active, evaluate, trained=site in trainers)
+            if items:
+                self._tell_reply(number, site, items, replies.site_s.get(site))
             for item in items:
                 states[item["fold"]] |= item["metrics"].get("validation", {})
                 if "state" in item:
@@ -307,18 +311,29 @@ class _Training:
             replies.reject(site, "malformed reply")
         return []
 
+    def _tell_reply(self, number: int, site: str, items: list[dict[str, Any]], seconds: float | None) -> None:
+        """Report one site's reply to a round: its training loss, and how good the model it received is there."""
+        states = [state for item in items for state in item["metrics"].get("validation", {}).values()]
+        losses = [item["loss"] for item in items if "loss" in item]
+        metrics = (
+            {"train_loss": sum(loss["sum"] for loss in losses) / sum(loss["rows"] for loss in losses)} if losses else {}
+        )
+        if states:
+            measured = compute(merge_states(states))
+            metrics |= {f"validation_{name}": measured[name] for name in self._shown if measured.get(name) is not None}
+        self._caller.on_event({"event": "reply", "round": number, "site": site, "metrics": metrics, "seconds": seconds})
+
     def _tell(self, number: int, replies: Replies | None) -> None:
         """Report the round: its training loss, and the newest validation, which is of the round before or of this."""
         newest = mean_of([fold.newest() for fold in self.folds])
-        shown = ["train_loss", "validation_loss", f"validation_{self._experiment.stopping.monitor}"]
-        shown += [f"validation_{name}" for name in HEADLINES]
+        shown = ["train_loss", *(f"validation_{name}" for name in self._shown)]
         self._caller.on_event(
             {
                 "event": "round",
                 "round": number,
                 "rounds": self._experiment.rounds,
                 "validated_round": max((fold.rounds_scored for fold in self.folds), default=0),
-                "metrics": {name: newest[name] for name in dict.fromkeys(shown) if newest.get(name) is not None},
+                "metrics": {name: newest[name] for name in shown if newest.get(name) is not None},
                 "missing": {} if replies is None else {site: str(reason) for site, reason in replies.missing.items()},
             }
         )

@@ -25,19 +25,21 @@ Set = Annotated[
         "--set", metavar="KEY.PATH=VALUE", help="Change a key of the file, such as training.optimizer.lr=0.01."
     ),
 ]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Where results go.", show_default="runs/NAME-TIME")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
 def run(
     file: File,
     set_: Set = None,
-    out_dir: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Where results go.", show_default="runs/NAME-TIME")
-    ] = None,
+    out_dir: Out = None,
     engine: Annotated[str, typer.Option(help="local, or mock for vantage6's mock client.")] = "local",
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also train centralised, and each site alone.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run an experiment on this machine, each site with its own data, and write what came out."""
     terminal.out.quiet = quiet

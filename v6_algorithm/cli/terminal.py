@@ -33,7 +33,8 @@ def say(text: str) -> None:
     out.print(escape(text), soft_wrap=True)
 
 
-def complain(message: str) -> None:
-    """Print an error a line; an indented line goes on with the one before."""
+def complain(message: str, *, kind: str = "error") -> None:
+    """Print an error (or a warning) a line; an indented line goes on with the one before."""
+    lead = f"[bold {'red' if kind == 'error' else 'yellow'}]{kind}:[/] "
     for line in message.splitlines():
-        err.print(f"{'' if line.startswith(' ') else '[bold red]error:[/] '}{escape(line)}", soft_wrap=True)
+        err.print(f"{'' if line.startswith(' ') else lead}{escape(line)}", soft_wrap=True)

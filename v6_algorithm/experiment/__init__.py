@@ -113,6 +113,17 @@ class Experiment(Section):
         """Return what a site needs to know: all but where the other sites' data are."""
         return self.model_dump(mode="json", exclude={"sites"})
 
+    def for_task(self) -> dict[str, Any]:
+        """Return what a task carries: what was given, so that an image of another version can fill in its defaults."""
+        return self.model_dump(mode="json", exclude={"sites"}, exclude_unset=True)
+
+    def check_rows_stay(self) -> None:
+        """Refuse, for a network, a mode that needs all rows in one place."""
+        if self.mode == "centralised":
+            raise ExperimentError(
+                "mode: centralised pools the rows, which never leave a node; allowed: federated, local"
+            )
+
     @classmethod
     def parse(cls, content: Any, where: str = "experiment", *, checked: bool = False) -> Experiment:
         """Validate a mapping.

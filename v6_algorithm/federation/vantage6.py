@@ -16,19 +16,11 @@ from typing import Any
 
 from v6_algorithm import wire
 from v6_algorithm.errors import ExperimentError, FederationError
+from v6_algorithm.federation import runs
 from v6_algorithm.federation.protocol import Arrival, Missing, Replies, Site, check_names
 
 # Looks at a finished run's result before it is given up.
 _READS = 3
-_ALIVE = {"pending", "initializing", "active", "awaiting"}
-_REASONS = {
-    "crashed": "the algorithm container crashed",
-    "failed": "the node could not run the algorithm",
-    "start failed": "the node could not start the container",
-    "non-existing Docker image": "the node could not get the image",
-    "not allowed": "the node's policy does not allow this image or user",
-    "killed by user": "the run was killed",
-}
 
 
 class Vantage6Federation:
@@ -95,9 +87,9 @@ class Vantage6Federation:
                 task = self._create(method, json.loads(text), ids[site])
             except SystemExit:
                 # The mock runs the site's code in here, and the tools call exit().
-                yield Arrival(site, None, Missing("crashed", _REASONS["crashed"]))
+                yield Arrival(site, None, Missing("crashed", runs.reason("crashed")))
             except Exception as error:
-                yield Arrival(site, None, Missing("crashed", f"{_REASONS['crashed']}: {type(error).__name__}"))
+                yield Arrival(site, None, Missing("crashed", f"{runs.reason('crashed')}: {type(error).__name__}"))
             else:
                 if "id" in task:
                     tasks[site] = task["id"]
@@ -107,7 +99,7 @@ class Vantage6Federation:
         while tasks:
             for site, task_id in list(tasks.items()):
                 status = self._status(task_id)
-                if status is None or status in _ALIVE:
+                if status is None or status in runs.ALIVE:
                     continue
                 del tasks[site]
                 yield self._collect(site, task_id, status)
@@ -126,7 +118,7 @@ class Vantage6Federation:
         task = self._client.task.create(
             input_={"method": method, "kwargs": {"request": request}},
             organizations=[organization],
-            name=f"{method} round {request['round']}",
+            name=runs.subtask_name(method, request["round"], request["site"]),
         )
         # Errors come back as dictionaries with a message.
         return task if isinstance(task, dict) else {"msg": "no answer from the server"}
@@ -143,8 +135,7 @@ class Vantage6Federation:
 
     def _collect(self, site: str, task_id: int, status: str) -> Arrival:
         if status != "completed":
-            reason = _REASONS.get(status, f"its run ended as '{status}'")
-            return Arrival(site, None, Missing("crashed", f"{reason}{self._last_line(task_id)}"))
+            return Arrival(site, None, Missing("crashed", f"{runs.reason(status)}{self._last_line(task_id)}"))
         for attempt in range(_READS):
             if attempt:
                 time.sleep(self._poll_s)
@@ -159,13 +150,9 @@ class Vantage6Federation:
     def _last_line(self, task_id: int) -> str:
         """Return the last line of a failed run's log; the node decides whether there is one."""
         try:
-            runs = self._client.run.from_task(task_id)
-            lines = [line.strip() for line in str(runs[0].get("log") or "").splitlines()]
+            return runs.last_line(self._client.run.from_task(task_id)[0].get("log"))
         except Exception:  # no log is no reason to lose the round
             return ""
-        # The wrapper ends with the None of its own print call.
-        told = [line for line in lines if line and not line.endswith("> None")]
-        return f"; its log ends with: {told[-1][:300]}" if told else ""
 
 
 def container_client() -> Any:

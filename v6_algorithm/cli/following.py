@@ -1,0 +1,76 @@
+"""What `submit` and `watch` show while a task runs: the log of `master` as it grows, and who answered this round."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from v6_algorithm.cli import terminal
+from v6_algorithm.cli.terminal import say
+from v6_algorithm.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from v6_algorithm.federation.task import Look, Task
+
+POLL_S = 1.0
+_ROUND = re.compile(r"round (\d+)/(\d+): ")
+_MARKS = {"completed": "✓", "pending": "–", "initializing": "…", "active": "…"}
+_CALLS = {"prepare": "preparing", "train": "training", "evaluate": "testing"}
+
+
+def follow(task: Task, rounds: int | None = None) -> None:
+    """Show a task until it has ended; a server that does not answer is asked again.
+
+    Parameters
+    ----------
+    task
+        The task.
+    rounds
+        How many there are to be, where it is known; the log tells too, unless the hub's node keeps it.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+
+    live = terminal.out.is_terminal
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[sites]}", style="dim", table_column=Column(ratio=1, no_wrap=True)),
+    )
+    bar = Progress(*columns, console=terminal.out, disable=not live, expand=True)
+    with bar if live else nullcontext():
+        shown = bar.add_task(f"task {task.id}", total=rounds, sites="waiting for the hub's node")
+        silent = False
+        while True:
+            try:
+                look = task.look()
+            except UnreachableError as error:
+                if not silent:
+                    say(f"{error}; trying again …")
+                silent = True
+            else:
+                silent = False
+                for line in look.lines:
+                    # The bar shows it too, but does not stay.
+                    say(line)
+                    if told := _ROUND.match(line):
+                        bar.update(shown, completed=int(told[1]), total=int(told[2]))
+                if look.ended:
+                    bar.update(shown, sites=look.status)
+                    return
+                bar.update(shown, sites=escape(_sites(look)))
+            time.sleep(POLL_S)
+
+
+def _sites(look: Look) -> str:
+    if look.call is None:
+        return "waiting for the hub's node" if look.status == "pending" else "starting"
+    method, number = look.call
+    doing = _CALLS.get(method, method) + (f", round {number}" if method == "train" else "")
+    return f"{doing}: " + "  ".join(f"{site} {_MARKS.get(status, '✗')}" for site, status in look.sites.items())
