@@ -28,6 +28,7 @@ from vantage6.common.task_status import TaskStatus
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 HUB = "hub"
+RESEARCHER = "researcher"
 IMAGE = "v6-algorithm:test"
 SELF_TEST_IMAGE = "count-rows:test"
 # What the images' Dockerfiles would set. Plain values: the wrapper leaves alone what is not base32.
@@ -97,6 +98,13 @@ class Network:
         For nodes that run algorithms as processes: variables by image name; None: nodes that use Docker.
     proxy_host
         Address at which an algorithm reaches its node.
+
+    Attributes
+    ----------
+    name
+        The collaboration's; also a part of every node's name.
+    username, password
+        The researcher's log-in, of the hub's organisation.
     """
 
     def __init__(
@@ -113,7 +121,7 @@ class Network:
         self.encrypted = encrypted
         self.collaboration: int = 0
         self.organizations: dict[str, int] = {}
-        self._password = secrets.token_urlsafe(12)
+        self.username, self.password = RESEARCHER, secrets.token_urlsafe(12)
         self._keys = {name: str(uuid4()) for name in self.sites}
         self._python, self._images, self._proxy_host = python, images, proxy_host
         # A name that is unique on this machine, since Docker networks and volumes are called after it.
@@ -129,8 +137,8 @@ class Network:
         """Start the server, then every node that is to be online; returns when all of them are."""
         self.start_server()
         self.client = UserClient("http://127.0.0.1", self.port, API_PATH, log_level="error")
-        self.client.authenticate("researcher", self._password)
-        self.client.setup_encryption(str(self._private_key(HUB)) if self.encrypted else None)
+        self.client.authenticate(self.username, self.password)
+        self.client.setup_encryption(str(self.private_key(HUB)) if self.encrypted else None)
         self.collaboration = self.client.collaboration.list()["data"][0]["id"]
         listed = self.client.organization.list(collaboration=self.collaboration, per_page=100)["data"]
         self.organizations = {organization["name"]: organization["id"] for organization in listed}
@@ -176,6 +184,15 @@ class Network:
             raise ValueError(f"stop node {name} before configuring it anew")
         self.sites[name] = site
         self._write_node_configuration(name)
+
+    @property
+    def url(self) -> str:
+        """The server's address with its port and API path, as a researcher would give it."""
+        return f"http://127.0.0.1:{self.port}{API_PATH}"
+
+    def private_key(self, name: str = HUB) -> Path:
+        """An organisation's private key; an empty file where the collaboration is not encrypted."""
+        return self.folder / name / "private_key.pem"
 
     def is_online(self, name: str) -> bool:
         nodes = self.client.node.list(organization=self.organizations[name], collaboration=self.collaboration)["data"]
@@ -256,12 +273,9 @@ class Network:
 
     def _server_answers(self) -> bool:
         try:
-            return requests.get(f"http://127.0.0.1:{self.port}{API_PATH}/version", timeout=5).ok
+            return requests.get(f"{self.url}/version", timeout=5).ok
         except requests.ConnectionError:
             return False
-
-    def _private_key(self, name: str) -> Path:
-        return self.folder / name / "private_key.pem"
 
     def _new_server(self) -> Process:
         folder = self.folder / "server"
@@ -278,7 +292,7 @@ class Network:
             "logging": {**LOGGING, "level": "WARNING", "file": "server.log"},
         }
         address = dict.fromkeys(("address1", "address2", "zipcode", "country"), "")
-        user = {"username": "researcher", "firstname": "", "lastname": "", "password": self._password}
+        user = {"username": self.username, "firstname": "", "lastname": "", "password": self.password}
         entities = {
             "organizations": [
                 {
@@ -312,7 +326,7 @@ class Network:
             (folder / "images.json").write_text(json.dumps(engine))
             command.append(folder / "images.json")
         proxy = {"PROXY_SERVER_HOST": self._proxy_host, "PROXY_SERVER_PORT": str(proxy_port)}
-        self._private_key(name).write_bytes(key_pair(name)[0] if self.encrypted else b"")
+        self.private_key(name).write_bytes(key_pair(name)[0] if self.encrypted else b"")
         self._write_node_configuration(name)
         return Process(command, folder / "output.log", {**self._environment(), **proxy})
 
@@ -332,7 +346,7 @@ class Network:
                 ],
                 "algorithm_env": dict(site.guards),
                 "policies": {"require_algorithm_pull": False, **site.policies},
-                "encryption": {"enabled": self.encrypted, "private_key": str(self._private_key(name))},
+                "encryption": {"enabled": self.encrypted, "private_key": str(self.private_key(name))},
                 "directories": {"log": str(folder / "log"), "data": str(folder)},
                 "logging": LOGGING,
             },
