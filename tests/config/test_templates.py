@@ -111,6 +111,42 @@ def test_guards_survive_the_way_into_the_container(node, monkeypatch):
     assert not rules.allows("age_of_mother")
 
 
+def test_the_columns_that_the_node_allows_are_those_of_the_heart_example(node):
+    data = yaml.safe_load((CONFIG.parent / "mock" / "heart.yaml").read_text(encoding="utf-8"))["data"]
+    rules = policy.Policy.from_environment(node["algorithm_env"])
+    assert all(rules.allows(column) for column in [*data["features"], data["target"]])
+
+
+def test_the_node_lets_in_no_image_until_its_digest_is_filled_in(node):
+    (allowed,) = node["policies"]["allowed_algorithms"]
+    name, _, digest = allowed.partition("@sha256:")
+    assert digest == "replace"
+    assert not re.search(r"[*\\?$^\[\](){}|+]", name), "vantage6 would read it as a regular expression"
+
+
+def test_the_node_encrypts_unless_told_otherwise(node, entities):
+    assert node["encryption"]["enabled"]
+    assert entities["collaborations"][0]["encrypted"]
+
+
+OPTIONS = re.compile(r"(?m)^( *)# ((?:- \{|[a-z_]+:(?= [\[{]|\n)).*)$")
+
+
+@pytest.mark.parametrize(
+    ("name", "manager", "options"),
+    [
+        ("node_configuration.yaml", NodeConfigurationManager, 4),
+        ("v6server.yaml", ServerConfigurationManager, 2),
+    ],
+)
+def test_vantage6_also_accepts_what_the_templates_have_as_comments(name, manager, options, tmp_path):
+    text, uncommented = OPTIONS.subn(r"\1\2", (CONFIG / name).read_text(encoding="utf-8"))
+    assert uncommented == options
+    (tmp_path / name).write_text(text)
+    found = manager.from_file(tmp_path / name).get()
+    assert len(found) > len(load(name)) or len(found["databases"]) > len(load(name)["databases"])
+
+
 def as_the_node_encodes(value: str) -> str:
     """As `_encode_environment_variables` in vantage6/node/docker/task_manager.py does, which imports Flask and more."""
     return base64.b32encode(value.encode()).decode().replace("=", ENV_VAR_EQUALS_REPLACEMENT)
@@ -125,7 +161,7 @@ def test_template_holds_nothing_that_looks_secret(name):
     assert not re.search(r"BEGIN [A-Z ]*PRIVATE KEY", text)
     for path, value in leaves(load(name)):
         if re.search(r"password|secret|token|private_key|connection_string", path):
-            assert value in ("", None) or str(value).startswith("replace"), f"{path} in {name}"
+            assert value in ("", None) or str(value).startswith(("replace", "/path/to/")), f"{path} in {name}"
         assert not re.search(r"//[^/\s]+:[^/\s]+@", str(value)), f"{path} in {name} holds a log-in"
 
 

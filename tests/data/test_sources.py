@@ -69,10 +69,30 @@ def test_sqlite_is_read_by_its_query(database, prefix):
     ]
 
 
-def test_a_database_with_another_driver_is_read_by_sqlalchemy(database, monkeypatch):
+@pytest.fixture
+def through_sqlalchemy(database, monkeypatch):
+    """`through_sqlalchemy(query)` reads the table `visits`, which holds FRAME."""
     monkeypatch.setattr("v6_algorithm.data.sources._ENDINGS", {})
-    source = TableSource(f"sqlite+pysqlite:///{database}", query="SELECT * FROM visits")
-    assert_is_the_frame(source.read())
+    return lambda query: TableSource(f"sqlite+pysqlite:///{database}", query=query).read()
+
+
+def test_a_database_with_another_driver_is_read_by_sqlalchemy(through_sqlalchemy):
+    assert_is_the_frame(through_sqlalchemy("SELECT * FROM visits"))
+
+
+def test_a_query_that_deletes_leaves_the_hospitals_rows_where_they_are(through_sqlalchemy):
+    with pytest.raises(DataError):
+        through_sqlalchemy("DELETE FROM visits")
+    assert_is_the_frame(through_sqlalchemy("SELECT * FROM visits"))
+
+
+def test_a_colon_in_a_query_is_a_colon(through_sqlalchemy):
+    assert set(through_sqlalchemy("SELECT ':x %y' AS mark FROM visits")["mark"]) == {":x %y"}
+
+
+def test_a_query_that_finds_no_rows_is_told_so(through_sqlalchemy):
+    with pytest.raises(DataError, match="column names but no rows"):
+        through_sqlalchemy("SELECT * FROM visits WHERE age < 0")
 
 
 def test_a_dataframe_is_its_own_table():

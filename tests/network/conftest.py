@@ -21,7 +21,8 @@ sys.path.insert(0, str(HERE / "support"))
 
 from docker_cli import bridge_gateway, docker  # noqa: E402
 from server_python import MissingError, server_python  # noqa: E402
-from v6network import IMAGE, SELF_TEST_IMAGE, Network, Site  # noqa: E402
+from v6config import Site  # noqa: E402
+from v6network import IMAGE, SELF_TEST_IMAGE, Network  # noqa: E402
 
 IMPOSSIBLE = 3  # exit code of the scripts for "not on this machine"
 BUILD_TIMEOUT_S = 1500

@@ -8,34 +8,19 @@
 # V6_BASE_IMAGE=NAME uses that image as the base instead of building one. Exit 3: it cannot be done here, and why.
 set -euo pipefail
 
-CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/v6-algorithm"
+# shellcheck source=packages.sh
+. "$(dirname "${BASH_SOURCE[0]}")/packages.sh"
+
 BASE_IMAGE="${V6_BASE_IMAGE:-v6-python-base:bookworm}"
 SUITE=bookworm # Python 3.11, as in the Dockerfile's default base
 PID_FILE="$CACHE/dockerd.pid"
 LOG_FILE="$CACHE/dockerd.log"
 START_TIMEOUT_S=60
 
-impossible() {
-  echo "docker_engine: $*" >&2
-  exit 3
-}
-
 answers() { docker info >/dev/null 2>&1; }
 
 # Whether the dockerd that this script started is still there.
 ours() { [ -s "$PID_FILE" ] && [ "$(cat "/proc/$(cat "$PID_FILE")/comm" 2>/dev/null)" = dockerd ]; }
-
-install_packages() {
-  local wanted=()
-  for pair in "$@"; do # COMMAND:PACKAGE
-    PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null || wanted+=("${pair##*:}")
-  done
-  [ ${#wanted[@]} -eq 0 ] && return
-  [ "$(id -u)" = 0 ] || impossible "missing ${wanted[*]}, and only root can install them"
-  command -v apt-get >/dev/null || impossible "missing ${wanted[*]}, and there is no apt-get to install them"
-  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${wanted[@]}"; } \
-    >"$CACHE/apt.log" 2>&1 || impossible "apt-get could not install ${wanted[*]}; see $CACHE/apt.log"
-}
 
 start_engine() {
   answers && return
@@ -85,7 +70,6 @@ import_base() {
   docker import --change 'CMD ["python3"]' "$tarball" "$BASE_IMAGE" >/dev/null
 }
 
-mkdir -p "$CACHE"
 case "${1:-start}" in
   start)
     exec 9>"$CACHE/docker_engine.lock"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from v6network import SELF_TEST_IMAGE, Network, Site
+from v6config import Site
+from v6network import ABSENT_IMAGE, SELF_TEST_IMAGE, Network
 from v6process import wait_for
 from vantage6.common.task_status import TaskStatus
 
@@ -39,7 +40,7 @@ def test_a_crash_at_one_site_is_told_with_its_log(three_sites):
 
 
 def test_an_unknown_image_does_not_start(three_sites):
-    runs = three_sites.wait(three_sites.create("count", at=["a"], image="unknown:test"))
+    runs = three_sites.wait(three_sites.create("count", at=["a"], image=ABSENT_IMAGE))
     assert runs["a"].status == TaskStatus.NO_DOCKER_IMAGE
 
 

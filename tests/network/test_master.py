@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from v6network import Network, Site
+from v6config import Site
+from v6network import Network
 
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.experiment import Experiment

@@ -113,8 +113,15 @@ class TableSource:
         import sqlalchemy
 
         engine = sqlalchemy.create_engine(self.uri)
-        with engine.connect() as connection:
-            return pd.DataFrame(connection.execute(sqlalchemy.text(self.query)).mappings().all())
+        # A colon would begin a parameter.
+        query = sqlalchemy.text(self.query.replace(":", r"\:"))
+        # Rolled back, and read-only where the driver can: SQLAlchemy 1.4 would commit a query that deletes by itself. One
+        # that ends the transaction first is for the database to refuse, by what its user may do.
+        with engine.connect().execution_options(postgresql_readonly=True) as connection, connection.begin() as read:
+            result = connection.execute(query)
+            frame = pd.DataFrame(result.mappings().all(), columns=list(result.keys()))
+            read.rollback()
+        return frame
 
 
 def source_from_node(environment: Mapping[str, str] = os.environ) -> TableSource:

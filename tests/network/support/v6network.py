@@ -10,17 +10,17 @@ import json
 import secrets
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import requests
-import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from docker_cli import remove_all_named
+from v6config import Site, entities, node_configuration, server_settings, write_yaml
 from v6process import Process, free_ports, wait_for
 from vantage6.client import UserClient
 from vantage6.common.task_status import TaskStatus
@@ -28,8 +28,12 @@ from vantage6.common.task_status import TaskStatus
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 HUB = "hub"
+RESEARCHER = "researcher"
 IMAGE = "v6-algorithm:test"
 SELF_TEST_IMAGE = "count-rows:test"
+# The policy of every node: what is in config/ with the tests' own images, and one that is allowed but nowhere to be had.
+ABSENT_IMAGE = "absent:test"
+ALLOWED_IMAGES = (IMAGE, SELF_TEST_IMAGE, ABSENT_IMAGE)
 # What the images' Dockerfiles would set. Plain values: the wrapper leaves alone what is not base32.
 PROCESS_IMAGES = {
     IMAGE: {"PKG_NAME": "v6_algorithm", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)},
@@ -38,37 +42,6 @@ PROCESS_IMAGES = {
 API_PATH = "/api"
 CONNECTED = "(Re)Connected to the /tasks namespace"  # vantage6/node/socket.py, when the server knows the node is there
 OPEN = (TaskStatus.PENDING, TaskStatus.INITIALIZING, TaskStatus.ACTIVE, "awaiting", None)
-LOGGING = {
-    "level": "INFO",
-    "use_console": True,
-    "backup_count": 1,
-    "max_size": 1024,
-    "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
-    "datefmt": "%H:%M:%S",
-}
-
-
-@dataclass
-class Site:
-    """One organisation and what its node owner configures.
-
-    Attributes
-    ----------
-    databases
-        Path by label: a folder becomes a database of type `folder`, a file one of its suffix's type.
-    guards
-        `algorithm_env` of the node.
-    policies
-        Added to the node's `policies`.
-    online
-        False: the node exists on the server, and is not started.
-    """
-
-    databases: Mapping[str, Path | str] = field(default_factory=dict)
-    guards: Mapping[str, Any] = field(default_factory=dict)
-    policies: Mapping[str, Any] = field(default_factory=dict)
-    online: bool = True
-
 
 @dataclass(frozen=True)
 class Run:
@@ -97,6 +70,15 @@ class Network:
         For nodes that run algorithms as processes: variables by image name; None: nodes that use Docker.
     proxy_host
         Address at which an algorithm reaches its node.
+    database_uri
+        Of the server's database; None: a file.
+
+    Attributes
+    ----------
+    name
+        The collaboration's; also a part of every node's name.
+    username, password
+        The researcher's log-in, of the hub's organisation.
     """
 
     def __init__(
@@ -108,14 +90,16 @@ class Network:
         encrypted: bool = False,
         images: Mapping[str, Mapping[str, str]] | None = PROCESS_IMAGES,
         proxy_host: str = "127.0.0.1",
+        database_uri: str | None = None,
     ) -> None:
         self.folder, self.sites = folder, {HUB: Site(), **sites}
         self.encrypted = encrypted
         self.collaboration: int = 0
         self.organizations: dict[str, int] = {}
-        self._password = secrets.token_urlsafe(12)
+        self.username, self.password = RESEARCHER, secrets.token_urlsafe(12)
         self._keys = {name: str(uuid4()) for name in self.sites}
         self._python, self._images, self._proxy_host = python, images, proxy_host
+        self._database_uri = database_uri
         # A name that is unique on this machine, since Docker networks and volumes are called after it.
         self.name = f"v6test-{secrets.token_hex(3)}"
         ports = free_ports(1 + len(self.sites))
@@ -129,8 +113,8 @@ class Network:
         """Start the server, then every node that is to be online; returns when all of them are."""
         self.start_server()
         self.client = UserClient("http://127.0.0.1", self.port, API_PATH, log_level="error")
-        self.client.authenticate("researcher", self._password)
-        self.client.setup_encryption(str(self._private_key(HUB)) if self.encrypted else None)
+        self.client.authenticate(self.username, self.password)
+        self.client.setup_encryption(str(self.private_key(HUB)) if self.encrypted else None)
         self.collaboration = self.client.collaboration.list()["data"][0]["id"]
         listed = self.client.organization.list(collaboration=self.collaboration, per_page=100)["data"]
         self.organizations = {organization["name"]: organization["id"] for organization in listed}
@@ -176,6 +160,15 @@ class Network:
             raise ValueError(f"stop node {name} before configuring it anew")
         self.sites[name] = site
         self._write_node_configuration(name)
+
+    @property
+    def url(self) -> str:
+        """The server's address with its port and API path, as a researcher would give it."""
+        return f"http://127.0.0.1:{self.port}{API_PATH}"
+
+    def private_key(self, name: str = HUB) -> Path:
+        """An organisation's private key; an empty file where the collaboration is not encrypted."""
+        return self.folder / name / "private_key.pem"
 
     def is_online(self, name: str) -> bool:
         nodes = self.client.node.list(organization=self.organizations[name], collaboration=self.collaboration)["data"]
@@ -256,50 +249,22 @@ class Network:
 
     def _server_answers(self) -> bool:
         try:
-            return requests.get(f"http://127.0.0.1:{self.port}{API_PATH}/version", timeout=5).ok
+            return requests.get(f"{self.url}/version", timeout=5).ok
         except requests.ConnectionError:
             return False
-
-    def _private_key(self, name: str) -> Path:
-        return self.folder / name / "private_key.pem"
 
     def _new_server(self) -> Process:
         folder = self.folder / "server"
         folder.mkdir(parents=True)
-        settings = {
-            "description": "tests",
-            "ip": "127.0.0.1",
-            "port": self.port,
-            "api_path": API_PATH,
-            "uri": f"sqlite:///{folder / 'server.sqlite'}",
-            "allow_drop_all": False,
-            "jwt_secret_key": secrets.token_hex(32),
-            "directories": {"log": str(folder), "data": str(folder)},
-            "logging": {**LOGGING, "level": "WARNING", "file": "server.log"},
-        }
-        address = dict.fromkeys(("address1", "address2", "zipcode", "country"), "")
-        user = {"username": "researcher", "firstname": "", "lastname": "", "password": self._password}
-        entities = {
-            "organizations": [
-                {
-                    "name": name,
-                    "domain": f"{name}.example.org",
-                    **address,
-                    "public_key": key_pair(name)[1] if self.encrypted else "",
-                    "users": [user] if name == HUB else [],
-                }
-                for name in self.sites
-            ],
-            "collaborations": [
-                {
-                    "name": self.name,
-                    "encrypted": self.encrypted,
-                    "participants": [{"name": name, "api_key": key} for name, key in self._keys.items()],
-                }
-            ],
-        }
+        uri = self._database_uri or f"sqlite:///{folder / 'server.sqlite'}"
+        settings = server_settings(folder, port=self.port, uri=uri, secret=secrets.token_hex(32))
+        public_keys = {name: key_pair(name)[1] if self.encrypted else "" for name in self.sites}
+        user = (self.username, self.password)
+        content = entities(
+            self.name, keys=self._keys, public_keys=public_keys, encrypted=self.encrypted, user=user
+        )
         write_yaml(folder / "server.yaml", settings)
-        write_yaml(folder / "entities.yaml", entities)
+        write_yaml(folder / "entities.yaml", content)
         command = [self._python, HERE / "v6server.py", folder / "server.yaml", folder / "entities.yaml"]
         return Process(command, folder / "output.log", self._environment())
 
@@ -312,31 +277,21 @@ class Network:
             (folder / "images.json").write_text(json.dumps(engine))
             command.append(folder / "images.json")
         proxy = {"PROXY_SERVER_HOST": self._proxy_host, "PROXY_SERVER_PORT": str(proxy_port)}
-        self._private_key(name).write_bytes(key_pair(name)[0] if self.encrypted else b"")
+        self.private_key(name).write_bytes(key_pair(name)[0] if self.encrypted else b"")
         self._write_node_configuration(name)
         return Process(command, folder / "output.log", {**self._environment(), **proxy})
 
     def _write_node_configuration(self, name: str) -> None:
-        folder, site = self.folder / name, self.sites[name]
-        write_yaml(
-            folder / f"{self.name}-{name}.yaml",
-            {
-                "api_key": self._keys[name],
-                "server_url": "http://127.0.0.1",
-                "port": self.port,
-                "api_path": API_PATH,
-                "task_dir": "unused",
-                "databases": [
-                    {"label": label, "type": database_type(uri), "uri": str(uri)}
-                    for label, uri in site.databases.items()
-                ],
-                "algorithm_env": dict(site.guards),
-                "policies": {"require_algorithm_pull": False, **site.policies},
-                "encryption": {"enabled": self.encrypted, "private_key": str(self._private_key(name))},
-                "directories": {"log": str(folder / "log"), "data": str(folder)},
-                "logging": LOGGING,
-            },
+        folder = self.folder / name
+        content = node_configuration(
+            self.sites[name],
+            folder,
+            api_key=self._keys[name],
+            port=self.port,
+            private_key=self.private_key(name) if self.encrypted else None,
+            images=ALLOWED_IMAGES,
         )
+        write_yaml(folder / f"{self.name}-{name}.yaml", content)
 
     def _environment(self) -> dict[str, str]:
         """So that vantage6 writes nowhere else, and its output comes line by line."""
@@ -353,15 +308,3 @@ def key_pair(organization: str) -> tuple[bytes, str]:
     )
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return private, base64.b64encode(public).decode()
-
-
-def database_type(uri: Path | str) -> str:
-    """vantage6's type of a database, from what lies there."""
-    if Path(uri).is_dir():
-        return "folder"
-    by_suffix = {".csv": "csv", ".parquet": "parquet", ".xlsx": "excel", ".sqlite": "sql"}
-    return by_suffix.get(Path(uri).suffix, "other")
-
-
-def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(yaml.safe_dump(dict(content), sort_keys=False))
