@@ -19,7 +19,7 @@ from v6_algorithm.errors import ExperimentError
 @contextmanager
 def results_folder(path: Path) -> Iterator[Path]:
     """Make the folder for the results, and see before anything is trained that files can be written there."""
-    made = not path.exists()
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -29,9 +29,9 @@ def results_folder(path: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
-        if made:
-            with suppress(OSError):
-                path.rmdir()  # it has files unless the run failed
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()  # the first has files unless the run failed
 
 
 def unused_folder(name: str) -> Path:

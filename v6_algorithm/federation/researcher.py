@@ -99,6 +99,7 @@ class Server:
         FederationError
             When it does not answer.
         """
+        self._client.log.heard.clear()
         try:
             self._client.authenticate(username, password, code)
         except ValueError:  # a page that is not JSON
@@ -111,9 +112,11 @@ class Server:
                 raise SecondFactorError(f"the server asks for a two-factor code: {_first(said)}") from None
             raise ServerError(f"the server does not log in '{username}': {_first(said)}") from None
         if not self._client.token:
+            # Either the address leads nowhere, or the client has shown a QR code: the server wants a second factor.
             said = _first(" ".join(self._client.log.heard))
-            hint = said or "set up two-factor authentication in the web interface first"
-            raise ServerError(f"--server {self.address}: does not log in '{username}': {hint}")
+            if said:
+                raise ServerError(f"--server {self.address}: {said}")
+            raise SecondFactorError("the server wants two-factor authentication; scan the code, then log in with it")
         if self._client.whoami is None:
             raise ServerError(f"the server logs in '{username}' but does not say of which organisation")
 
@@ -278,7 +281,7 @@ class _Listening(logging.Logger):
     """Takes the place of the client's logger: prints nothing, and keeps what the server said of a log-in."""
 
     def __init__(self) -> None:
-        super().__init__("v6_algorithm.researcher", logging.CRITICAL)
+        super().__init__("v6_algorithm.researcher", logging.ERROR)
         self.heard: list[str] = []
         handler = logging.Handler()
         handler.emit = lambda record: self.heard.append(record.getMessage())  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 
 ALIVE = {"pending", "initializing", "active", "awaiting"}
 _REASONS = {
@@ -15,6 +16,8 @@ _REASONS = {
 }
 # The wrapper's own lines, such as `info > Importing module`; after an error it prints the None of its own print call.
 _WRAPPER = re.compile(r"(debug|info|warn) > |error > None$")
+# Where the wrapper starts to tell of an error, with a traceback.
+_TROUBLE = re.compile(r"error > |Traceback ")
 _MOST_CHARACTERS = 300
 
 
@@ -27,6 +30,11 @@ def log_lines(log: str | None) -> list[str]:
     """Return the algorithm's own lines of a run's log, which is empty where the node does not share it."""
     lines = (line.rstrip() for line in (log or "").splitlines())
     return [line for line in lines if line and not _WRAPPER.match(line)]
+
+
+def progress_lines(log: str | None) -> list[str]:
+    """Return the lines of a log up to where it tells of an error."""
+    return list(takewhile(lambda line: not _TROUBLE.match(line), log_lines(log)))
 
 
 def last_line(log: str | None) -> str:

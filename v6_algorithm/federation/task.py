@@ -65,7 +65,7 @@ class Task:
     def look(self) -> Look:
         """Ask how far it is; raises UnreachableError when the server does not answer now."""
         run = self._run()
-        lines = runs.log_lines(run.get("log"))
+        lines = runs.progress_lines(run.get("log"))
         # While the run lasts its log grows; at its end the whole log is written once more.
         new, self._seen = lines[self._seen :], max(self._seen, len(lines))
         parameters = {"parent_id": self.id, "sort": "-id", "per_page": _NEWEST}

@@ -43,6 +43,7 @@ API_PATH = "/api"
 CONNECTED = "(Re)Connected to the /tasks namespace"  # vantage6/node/socket.py, when the server knows the node is there
 OPEN = (TaskStatus.PENDING, TaskStatus.INITIALIZING, TaskStatus.ACTIVE, "awaiting", None)
 
+
 @dataclass(frozen=True)
 class Run:
     """How one organisation's part of a task ended."""
@@ -260,9 +261,7 @@ class Network:
         settings = server_settings(folder, port=self.port, uri=uri, secret=secrets.token_hex(32))
         public_keys = {name: key_pair(name)[1] if self.encrypted else "" for name in self.sites}
         user = (self.username, self.password)
-        content = entities(
-            self.name, keys=self._keys, public_keys=public_keys, encrypted=self.encrypted, user=user
-        )
+        content = entities(self.name, keys=self._keys, public_keys=public_keys, encrypted=self.encrypted, user=user)
         write_yaml(folder / "server.yaml", settings)
         write_yaml(folder / "entities.yaml", content)
         command = [self._python, HERE / "v6server.py", folder / "server.yaml", folder / "entities.yaml"]
