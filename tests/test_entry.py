@@ -153,7 +153,7 @@ def test_master_writes_progress_to_the_log(client, capsys):
     assert [line.startswith(site) for line, site in zip(lines[1:4], sites, strict=True)] == [True] * 3
     assert lines[4].startswith("round 1/2: train loss 0.")
     assert lines[5].startswith("round 2: amsterdam: train loss 0.")
-    assert ", validation loss 0." in lines[5]
+    assert "; validation loss 0." in lines[5]
     assert "; model of round 1: validation loss 0." in lines[8]
     assert lines[9].startswith("round 2/2: model of round 2: validation loss 0.")
     assert lines[10:] == ["tested"]

@@ -103,4 +103,9 @@ def _say(event: Mapping[str, Any]) -> None:
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items())
+    """Write metrics as `train loss 0.68; validation loss 0.7, auroc 0.59`."""
+    parts: dict[str, list[str]] = {}
+    for name, value in metrics.items():
+        part, metric = name.split("_", 1)
+        parts.setdefault(part, []).append(f"{metric.replace('_', ' ')} {value:.4g}")
+    return "; ".join(f"{part} {', '.join(values)}" for part, values in parts.items())

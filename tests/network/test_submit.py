@@ -104,7 +104,7 @@ def test_submit_ends_with_the_files_of_run_and_its_numbers(researcher):
     }
     # What happened, while it happened: who takes part, each site's reply, each round; and the closing table.
     assert "prepared: 3 sites take part: a, b, c" in done.stdout
-    assert re.search(r"^round 2: b: train loss 0\.\d+, validation loss 0\.\d+.* \(\d+\.\d s\)$", done.stdout, re.M)
+    assert re.search(r"^round 2: b: train loss 0\.\d+; validation loss 0\.\d+.* \(\d+\.\d s\)$", done.stdout, re.M)
     assert re.search(r"^round 1/2: train loss 0\.\d+$", done.stdout, re.M)
     assert "smoke: test" in done.stdout
 
