@@ -43,7 +43,7 @@ VALUES = {
     "minimum_sites": 3,
     "deadline_s": 60,
 }
-SPLITS = [["train_share", "validation_share", "test_share"], ["folds"]]
+SHARES = {"train_share", "validation_share", "test_share"}
 
 
 def at(content, path):
@@ -57,9 +57,9 @@ def test_every_plain_argument_is_a_parameter_of_master_and_none_other_is():
     assert set(inspect.signature(v6_algorithm.master).parameters) - others == set(PATHS) == set(VALUES)
 
 
-@pytest.mark.parametrize("split", SPLITS, ids=["shares", "folds"])
-def test_a_form_without_json_makes_the_experiment(split):
-    arguments = {name: value for name, value in VALUES.items() if name not in sum(SPLITS, []) or name in split}
+@pytest.mark.parametrize("left_out", [SHARES, {"folds"}], ids=["folds", "shares"])
+def test_a_form_without_json_makes_the_experiment(left_out):
+    arguments = {name: value for name, value in VALUES.items() if name not in left_out}
     experiment = Experiment.parse(with_arguments(None, arguments)).resolved()
     for name, value in arguments.items():
         assert at(experiment, PATHS[name]) == value, name
