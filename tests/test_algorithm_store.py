@@ -81,6 +81,17 @@ def test_versions_and_addresses_agree_with_the_places_that_have_them():
     assert STORE["documentation_url"].startswith(STORE["code_url"])
 
 
+def test_the_page_for_researchers_names_what_is_in_the_file():
+    page = (ROOT / "docs" / "researcher.md").read_text()
+    assert STORE["image"] in page
+    for name in (FUNCTIONS["master"]["display_name"], *(chart["name"] for chart in CHARTS)):
+        assert f"**{name}**" in page
+    (example,) = re.findall(r"`(\{\"data\".*\})`", page)
+    Experiment.parse(with_arguments(json.loads(example), {"target": "y"}), checked=True)
+    (kwargs,) = re.findall(r'"kwargs": (\{.*?\})', page)
+    assert set(json.loads(kwargs)) <= set(ARGUMENTS)
+
+
 # -- functions and arguments ---------------------------------------------------------------------------------------
 
 

@@ -400,3 +400,10 @@ def test_a_refusal_is_a_reply_and_not_a_crash(tmp_path):
     assert json.loads(output)["message"].startswith("column 'y' (data.target) is not there")
     assert "Traceback" not in done.stderr
     assert SECRET not in output + done.stdout + done.stderr
+
+
+def test_a_wrong_value_in_a_form_ends_the_log_with_one_line_that_names_it(tmp_path):
+    done, output = in_wrapper(tmp_path, {"method": "master", "kwargs": {**PLAIN, **EMPTY, "rounds": 0}})
+    assert (done.returncode, output) == (1, "")
+    told = [line for line in (done.stdout + done.stderr).splitlines() if "rounds: must be" in line]
+    assert told[-1].endswith("experiment: rounds: must be greater than or equal to 1 (given: 0)")
