@@ -22,6 +22,9 @@ EXTRAS["dev"] = [
     *EXTRAS["demo"],
     *EXTRAS["files"],
     "vantage6>=4.15,<5",
+    # Its schema is what algorithm_store.json is tested with; it needs the second and does not ask for it.
+    "vantage6-algorithm-store>=4.15,<5",
+    "vantage6-backend-common>=4.15,<5",
     "hypothesis>=6.100",
     "mypy>=1.10",
     "pandas-stubs",

@@ -22,14 +22,13 @@ organizations = client.organization.list()
 task = client.task.create(
     input_={
         "method": "master",
+        # The most used settings are plain arguments, as in vantage6's web form; `experiment` takes all of them.
         "kwargs": {
-            "experiment": {
-                "name": "breast-cancer",
-                "data": {"target": "target"},
-                "model": {"kind": "mlp", "hidden": [32]},
-                "rounds": 5,
-                "training": {"local_epochs": 2, "optimizer": {"kind": "adam", "lr": 0.003}},
-            }
+            "target": "target",
+            "rounds": 5,
+            "local_epochs": 2,
+            "learning_rate": 0.003,
+            "experiment": {"name": "breast-cancer", "model": {"kind": "mlp", "hidden": [32]}},
         },
     },
     organizations=[organizations[0]["id"]],

@@ -23,13 +23,23 @@ from v6_algorithm.federation.simulate import local_federation
 from v6_algorithm.master import run
 
 EXPERIMENT = {
-    "name": "test",
     "data": {"target": "y"},
     "model": {"kind": "mlp", "hidden": [4]},
     "rounds": 2,
     "training": {"optimizer": {"kind": "adam", "lr": 0.05}, "batch_size": 16},
 }
 NAMES = {"0": "amsterdam", "1": "berlin", "2": "cairo"}
+# The same experiment as plain arguments.
+PLAIN = {
+    "target": "y",
+    "hidden": [4],
+    "rounds": 2,
+    "optimizer": "adam",
+    "learning_rate": 0.05,
+    "batch_size": 16,
+}
+# What a form sends of the fields that nobody filled in.
+EMPTY = {"features": [], "exclude": [], "positive": "", "seed": None, "folds": None, "organizations": []}
 METHODS = ["RPC_prepare", "RPC_train", "RPC_evaluate"]
 
 
@@ -114,6 +124,22 @@ CALLS = {
     ),
     "v4: args, client from the container": lambda client: v6_algorithm.master(EXPERIMENT, names=NAMES),
     "v4: kwargs, client from the container": lambda client: v6_algorithm.master(experiment=EXPERIMENT, names=NAMES),
+    "v3: client and table in front": lambda client: v6_algorithm.master(
+        client, tables()["berlin"], EXPERIMENT, names=NAMES
+    ),
+    "v3: client and several tables": lambda client: v6_algorithm.master(
+        client, list(tables().values()), experiment=EXPERIMENT, names=NAMES
+    ),
+    "v3: client in front, no table": lambda client: v6_algorithm.master(client, None, EXPERIMENT, names=NAMES),
+    "v3: client in front, plain": lambda client: v6_algorithm.master(client, **PLAIN, names=NAMES),
+    "v3: client and table in front, plain": lambda client: v6_algorithm.master(
+        client, tables()["berlin"], **PLAIN, names=NAMES
+    ),
+    "v4: plain, client from the container": lambda client: v6_algorithm.master(**PLAIN, **EMPTY, names=NAMES),
+    "v4: plain over an experiment": lambda client: v6_algorithm.master(
+        experiment={**EXPERIMENT, "rounds": 5, "training": {"batch_size": 4}}, **PLAIN, **EMPTY, names=NAMES
+    ),
+    "mock: plain": lambda client: v6_algorithm.master(**PLAIN, **EMPTY, names=NAMES, mock_client=client),
     "mock: args": lambda client: v6_algorithm.master(EXPERIMENT, names=NAMES, mock_client=client),
     "mock: kwargs": lambda client: v6_algorithm.master(experiment=EXPERIMENT, names=NAMES, mock_client=client),
 }
@@ -127,7 +153,11 @@ def test_master_gives_one_result_however_it_is_called(client, monkeypatch, expec
         assert result[key] == expected[key], key
 
 
-@pytest.mark.parametrize("task_input", [{"args": [EXPERIMENT]}, {"kwargs": {"experiment": EXPERIMENT}}])
+@pytest.mark.parametrize(
+    "task_input",
+    [{"args": [EXPERIMENT]}, {"kwargs": {"experiment": EXPERIMENT}}, {"kwargs": PLAIN | EMPTY}],
+    ids=["args", "kwargs", "plain"],
+)
 def test_master_as_a_task_of_the_mock_client(client, task_input):
     task = client.task.create(input_={"method": "master", **task_input}, organizations=[0])
     (result,) = client.wait_for_results(task["id"])
@@ -167,6 +197,35 @@ def test_centralised_is_refused_since_rows_never_leave_a_node(client):
 def test_a_missing_experiment_is_named(client):
     with pytest.raises(ExperimentError, match="experiment: is required"):
         v6_algorithm.master(client)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: v6_algorithm.master(client, EXPERIMENT, EXPERIMENT),
+        lambda client: v6_algorithm.master(client, EXPERIMENT, experiment=EXPERIMENT),
+        lambda client: v6_algorithm.master(EXPERIMENT, experiment=EXPERIMENT),
+    ],
+)
+def test_an_experiment_that_is_given_twice_is_refused(client, call):
+    with pytest.raises(ExperimentError, match="experiment: is given twice"):
+        call(client)
+
+
+def test_what_stands_in_the_experiments_place_is_told_what_it_must_be(client):
+    with pytest.raises(ExperimentError, match="experiment: must be a mapping of keys to values"):
+        v6_algorithm.master(client, "heart.yaml", rounds=3)
+
+
+def test_what_stands_in_the_clients_place_is_told_what_it_must_be():
+    with pytest.raises(ExperimentError, match="client: a str is none; allowed: vantage6 4's AlgorithmClient"):
+        v6_algorithm.master("heart.yaml")
+
+
+def test_a_wrong_plain_argument_fails_before_any_site_is_asked(client, monkeypatch):
+    monkeypatch.setattr(entry, "run_site", None)
+    with pytest.raises(ExperimentError, match=r"^experiment: rounds: must be .* 1 \(given: 0\)$"):
+        v6_algorithm.master(client, **{**PLAIN, "rounds": 0})
 
 
 def test_a_wrong_experiment_fails_before_any_site_is_asked(client, monkeypatch):
@@ -345,3 +404,10 @@ def test_a_refusal_is_a_reply_and_not_a_crash(tmp_path):
     assert json.loads(output)["message"].startswith("column 'y' (data.target) is not there")
     assert "Traceback" not in done.stderr
     assert SECRET not in output + done.stdout + done.stderr
+
+
+def test_a_wrong_value_in_a_form_ends_the_log_with_one_line_that_names_it(tmp_path):
+    done, output = in_wrapper(tmp_path, {"method": "master", "kwargs": {**PLAIN, **EMPTY, "rounds": 0}})
+    assert (done.returncode, output) == (1, "")
+    told = [line for line in (done.stdout + done.stderr).splitlines() if "rounds: must be" in line]
+    assert told[-1].endswith("experiment: rounds: must be greater than or equal to 1 (given: 0)")

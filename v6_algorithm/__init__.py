@@ -8,15 +8,60 @@ import sys
 import types
 
 
-def master(client=None, experiment=None, *, organizations=None, names=None, mock_client=None):  # type: ignore[no-untyped-def]
+def master(  # type: ignore[no-untyped-def]
+    client=None,
+    data=None,
+    experiment=None,
+    *,
+    target=None,
+    positive=None,
+    features=None,
+    categorical=None,
+    exclude=None,
+    group=None,
+    scaling=None,
+    missing=None,
+    problem=None,
+    model=None,
+    hidden=None,
+    train_share=None,
+    validation_share=None,
+    test_share=None,
+    folds=None,
+    rounds=None,
+    local_epochs=None,
+    batch_size=None,
+    optimizer=None,
+    learning_rate=None,
+    patience=None,
+    seed=None,
+    minimum_sites=None,
+    deadline_s=None,
+    organizations=None,
+    names=None,
+    mock_client=None,
+):
     """Train and evaluate an experiment over the organisations of the collaboration.
 
     Parameters
     ----------
     client : AlgorithmClient, optional
         Taken from the container's environment when vantage6 does not pass it.
-    experiment : dict
+    data : optional
+        Not used: vantage6 3 passes the node's own table here. The experiment may stand in this place, or in the first.
+    experiment : dict, optional
         The experiment, as in an experiment file without `sites`.
+    target, positive, features, categorical, exclude, group, scaling, missing : optional
+        Keys of the experiment's `data`; see `v6_algorithm.experiment.arguments.PATHS`. This and all below override
+        `experiment`; None, an empty text and an empty list change nothing.
+    problem, model, hidden : optional
+        What is learned, the network, and the widths of an mlp's layers.
+    train_share, validation_share, test_share, folds : optional
+        Three shares of the rows that add up to 1, or the number of folds of a cross-validation.
+    rounds, local_epochs, batch_size, optimizer, learning_rate, patience, seed : optional
+        How it is trained, and when it stops.
+    minimum_sites, deadline_s : optional
+        Sites that must answer, and the seconds that a round may take.
     organizations : list of int or str, optional
         Ids or names of the organisations that take part; all of the collaboration when absent.
     names : dict, optional
@@ -27,9 +72,10 @@ def master(client=None, experiment=None, *, organizations=None, names=None, mock
     dict
         The result; see DESIGN's contract of `result.json`.
     """
+    arguments = dict(locals())
     from v6_algorithm.entry import run_master
 
-    return run_master(client, experiment, organizations=organizations, names=names, mock_client=mock_client)
+    return run_master(**arguments)
 
 
 def RPC_prepare(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]

@@ -20,31 +20,50 @@ from v6_algorithm.site import SiteContext, handle
 
 def run_master(
     client: Any,
+    data: Any,
     experiment: Any,
     *,
     organizations: Sequence[int | str] | None = None,
     names: Mapping[str, str] | None = None,
     mock_client: Any = None,
+    **arguments: Any,
 ) -> dict[str, Any]:
     """Run an experiment over the organisations of a collaboration; see `v6_algorithm.master`."""
     from v6_algorithm.experiment import Experiment
+    from v6_algorithm.experiment.arguments import with_arguments
     from v6_algorithm.federation.vantage6 import Vantage6Federation, container_client
     from v6_algorithm.master import run
 
-    if isinstance(client, Mapping) and experiment is None:
-        # vantage6 4 passes the task's own arguments only; v3 put the client in front of them.
-        client, experiment = None, client
-    if experiment is None:
-        raise ExperimentError("experiment: is required, as the task's keyword argument `experiment`")
-    checked = Experiment.parse(experiment)
+    client, experiment = _by_position(client, data, experiment)
+    checked = Experiment.parse(with_arguments(experiment, arguments))
     checked.check_rows_stay()
     federation = Vantage6Federation(
         client or mock_client or container_client(),
-        organizations=organizations,
+        # A form sends an empty list for a choice that was not made.
+        organizations=organizations or None,
         names=_names(names or {}),
         poll_s=checked.participation.poll_s,
     )
     return run(federation, checked, on_event=_say)
+
+
+def _by_position(client: Any, data: Any, experiment: Any) -> tuple[Any, Any]:
+    """Tell client and experiment apart: vantage6 4 passes only the task's arguments, 3 puts client and table first."""
+    if isinstance(client, Mapping):
+        client, data, experiment = None, client, experiment if data is None else data
+    if data is not None and not _is_table(data):
+        if experiment is not None:
+            raise ExperimentError("experiment: is given twice")
+        experiment = data
+    if client is not None and not (hasattr(client, "task") and hasattr(client, "organization")):
+        raise ExperimentError(f"client: a {type(client).__name__} is none; allowed: vantage6 4's AlgorithmClient")
+    return client, experiment
+
+
+def _is_table(data: Any) -> bool:
+    """Say whether this is what vantage6 3 passes: a dataframe, or several, or an empty list of them."""
+    tables = data if isinstance(data, (list, tuple)) else [data]
+    return all(hasattr(table, "columns") for table in tables)
 
 
 def run_site(method: str, data: Any, request: Any, mock_data: Sequence[Any] | None) -> dict[str, Any]:

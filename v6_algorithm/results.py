@@ -49,6 +49,7 @@ def assemble(
     kfold = experiment.split.kind == "kfold"
     measured = _measured(folds)
     history = folds[0].columns() if len(folds) == 1 else _mean_history(folds)
+    metrics = {part: _scopes(states) for part, states in measured.items()}
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "name": experiment.name,
@@ -59,7 +60,8 @@ def assemble(
         "rounds_run": max(fold.rounds_done for fold in folds),
         "best_round": folds[0].kept_round if len(folds) == 1 else None,
         "history": history,
-        "metrics": {part: _scopes(states) for part, states in measured.items()},
+        "metrics": metrics,
+        "metrics_table": _table(metrics),
         "folds": [_fold(fold, plan.counts[fold.number]) for plan, progress, _ in runs for fold in progress]
         if kfold
         else [],
@@ -107,6 +109,22 @@ def _scopes(states: States) -> dict[str, Any]:
         if metrics.get("n")
     ]
     return {"pooled": compute(merge_states(states.values())), "sites": sites, "mean_over_sites": mean_of(with_rows)}
+
+
+def _table(metrics: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the metrics as rows with the same keys: the form that vantage6's web interface draws as a table."""
+    rows: list[dict[str, Any]] = []
+    for part, scopes in metrics.items():
+        rows.append({"part": part, "site": "all, pooled", **scopes["pooled"]})
+        rows += [{"part": part, "site": name, **values} for name, values in scopes["sites"].items()]
+        rows.append({"part": part, "site": "mean over sites", **scopes["mean_over_sites"]})
+    columns = [name for name in dict.fromkeys(key for row in rows for key in row) if not name.endswith("_resolution")]
+    return [{name: _shown(row.get(name)) for name in columns} for row in rows]
+
+
+def _shown(value: Any) -> Any:
+    """Cut a number to four digits, for a reader; `metrics` has all of them."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _sites(plans: Sequence[Plan]) -> dict[str, Any]:

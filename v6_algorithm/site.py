@@ -217,6 +217,7 @@ def _statistics(work: _Work) -> dict[str, Any]:
     table = work.table(setup)
     problem = create_problem(work.experiment, setup)
     networks = build_networks(problem)
+    _check_values(work, setup, table)
     moments = Moments.of(table.training_values(), with_range=needs_range(work.experiment.data))
     return {
         "counts": table.counts(),
@@ -231,9 +232,18 @@ def _quantiles(work: _Work) -> dict[str, Any]:
     from v6_algorithm.preparation import Histograms
     from v6_algorithm.preparation.setup import pack_arrays, unpack_arrays
 
-    table = work.table(work.setup())
+    setup = work.setup()
+    table = work.table(setup)
+    _check_values(work, setup, table)
     span = unpack_arrays(work.request["range"])
     return {"histograms": pack_arrays(Histograms.of(table.training_values(), span["low"], span["high"]).arrays())}
+
+
+def _check_values(work: _Work, setup: Setup, table: TableData) -> None:
+    """Refuse statistics of a column that hardly any training row has a value in."""
+    for values in table.training_values():
+        for name, column in zip(setup.features, values.T, strict=True):
+            work.policy.check_values(name, int((column == column).sum()))  # a NaN, a missing value, equals nothing
 
 
 # -- train and evaluate --------------------------------------------------------------------------------------------

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from v6_algorithm import wire
+from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import PolicyError
 from v6_algorithm.preparation import Setup
+from v6_algorithm.preparation.setup import pack_arrays
 from v6_algorithm.privacy.policy import ALLOWED_COLUMNS, MINIMUM_PART, MINIMUM_ROWS, MINIMUM_SITES, Policy
 from v6_algorithm.site import SiteContext, handle
 
@@ -104,6 +107,28 @@ def test_a_split_that_would_tell_single_rows_is_refused(tables, make_experiment,
     reply = handle("prepare", request, SiteContext({"cairo": tables["cairo"]}))
     assert (reply["status"], reply["kind"]) == ("error", "refused")
     assert "rows here than this node's minimum of 3 a part" in reply["message"]
+
+
+@pytest.mark.parametrize(("values", "allowed"), [(0, True), (1, False), (2, False), (3, True)])
+@pytest.mark.parametrize("step", ["statistics", "quantiles"])
+def test_statistics_of_a_column_with_hardly_any_value_are_refused(tables, make_experiment, values, allowed, step):
+    """The mean of one value is that value, however many rows there are without one."""
+    frame = tables["cairo"].frame.assign(rare=np.nan)
+    frame.loc[frame.index[:values], "rare"] = 4711.0
+    one = np.zeros((1, 2))
+    request = wire.message(
+        site="cairo", round=0, attempt=1, step=step, sites=3, setup=Setup(["a", "rare"], {}, [0, 1]).to_json(),
+        experiment=make_experiment(split={"kind": "ratio", "train": 1.0, "validation": 0, "test": 0}).for_sites(),
+        range=pack_arrays({"low": one, "high": one + 5000}),
+    )  # fmt: skip
+    reply = handle("prepare", request, SiteContext({"cairo": TableSource(frame=frame)}))
+    if allowed:
+        assert reply["status"] == "ok"
+    else:
+        assert reply["kind"] == "refused"
+        assert reply["message"] == (
+            "fewer training rows here have a value in column 'rare' than this node's minimum of 3 a part"
+        )
 
 
 def test_a_column_hidden_in_the_setup_is_refused_too(tables, make_experiment):

@@ -58,18 +58,23 @@ def _apply(content: Any, override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ExperimentError(f"--set {override}: must be key.path=value, such as training.optimizer.lr=0.01")
-    *parents, last = key.strip().split(".")
-    # A section in its short form (`optimizer: adam`, `va: va.csv`) keeps what it says when a key is set beside it.
-    short = "uri" if parents[:1] == ["sites"] else "kind"
-    for parent in parents:
-        if isinstance(content, dict):
-            below = content.get(parent)
-            content[parent] = below if isinstance(below, dict) else {} if below is None else {short: below}
-            content = content[parent]
     if not isinstance(content, dict):
         raise ExperimentError(f"--set {override}: the experiment file is not a mapping")
     try:
         # `data.positive=> 0` and `!= 3` are conditions; block texts and tags, YAML's meaning, do not fit on one line.
-        content[last] = text.strip() if text.strip()[:1] in (">", "|", "!") else _parse(text)
+        value = text.strip() if text.strip()[:1] in (">", "|", "!") else _parse(text)
     except (yaml.YAMLError, ValueError):
         raise ExperimentError(f"--set {override}: the value is not valid YAML") from None
+    put(content, key.strip(), value)
+
+
+def put(content: dict[str, Any], path: str, value: Any) -> None:
+    """Set a ``key.path`` in nested mappings, in place; mappings that are missing on the way are made."""
+    *parents, last = path.split(".")
+    # A section in its short form (`optimizer: adam`, `va: va.csv`) keeps what it says when a key is set beside it.
+    short = "uri" if parents[:1] == ["sites"] else "kind"
+    for parent in parents:
+        below = content.get(parent)
+        content[parent] = below if isinstance(below, dict) else {} if below is None else {short: below}
+        content = content[parent]
+    content[last] = value

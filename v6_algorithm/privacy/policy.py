@@ -26,7 +26,8 @@ class Policy:
     minimum_sites
         Fewest sites that must be asked in the same round, so that a sum hides this site.
     minimum_part_rows
-        Fewest rows in any part (train, validation, test) of any fold that is not empty: sums over one row are that row.
+        Fewest rows in any part (train, validation, test) of any fold that is not empty, and fewest training rows that
+        have a value in a column: sums over one row are that row.
     allowed_columns
         Regular expression that the whole name of every column used must match; None: any column.
     """
@@ -74,6 +75,14 @@ class Policy:
         if 0 < rows < self.minimum_part_rows:
             raise PolicyError(
                 f"the split leaves fewer {part} rows here than this node's minimum of {self.minimum_part_rows} a part"
+            )
+
+    def check_values(self, column: str, rows: int) -> None:
+        """Refuse statistics of a column that few training rows have a value in: the mean of one value is that value."""
+        if 0 < rows < self.minimum_part_rows:
+            raise PolicyError(
+                f"fewer training rows here have a value in column '{column}' than this node's minimum of "
+                f"{self.minimum_part_rows} a part"
             )
 
     def allows(self, column: str) -> bool:

@@ -1,0 +1,282 @@
+"""`docs/what-leaves-the-hospital.md` against the code: what the page lists leaves a hospital, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pybase64
+import pytest
+from hospitals import SECRET
+
+import v6_algorithm
+from v6_algorithm import wire
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.errors import WireError
+from v6_algorithm.experiment import PARTS, PROBLEM_METRICS, Experiment
+from v6_algorithm.federation import local
+from v6_algorithm.federation.simulate import local_federation
+from v6_algorithm.master import run
+from v6_algorithm.privacy import policy
+
+PAGE = (Path(__file__).parents[1] / "docs" / "what-leaves-the-hospital.md").read_text(encoding="utf-8")
+ENVELOPE = {"schema", "site", "round", "attempt", "status"}
+SITES = {"amsterdam": 60, "berlin": 45}
+# Between them these ask every question that a site answers, and train every problem there is.
+EXPERIMENTS = {
+    "classification": {
+        "data": {"target": "y", "categorical": ["ward"], "missing": "median", "scaling": "robust"},
+        "training": {"batch_size": 16, "loss": {"kind": "cross_entropy", "class_weights": "balanced"}},
+        "model": {"kind": "mlp", "hidden": [4], "norm": "batch"},
+    },
+    "three classes": {
+        "data": {"target": "ward", "scaling": "minmax"},
+        "split": {"kind": "kfold", "folds": 3},
+    },
+    "regression": {
+        "data": {"target": "a", "categorical": ["ward"], "missing": "drop"},
+        "problem": "regression",
+        "model": "linear",
+    },
+}
+
+
+def hospital(rows: int, seed: int) -> pd.DataFrame:
+    generator = np.random.default_rng(seed)
+    frame = pd.DataFrame(generator.normal(size=(rows, 3)), columns=["a", "b", "c"])
+    frame.loc[::9, "b"] = np.nan
+    return frame.assign(
+        y=(frame["a"] > 0).astype(int),
+        ward=generator.choice(["north", "south", "west"], rows),
+        remark=[f"{SECRET}-{row}" for row in range(rows)],
+    )
+
+
+FRAMES = {name: hospital(rows, seed) for seed, (name, rows) in enumerate(SITES.items())}
+
+
+def sources() -> dict[str, TableSource]:
+    return {name: TableSource(frame=frame) for name, frame in FRAMES.items()}
+
+
+STAND_INS = {
+    **dict.fromkeys(SITES, "<site>"),
+    **dict.fromkeys(PARTS, "<part>"),
+    **dict.fromkeys(FRAMES["berlin"].columns, "<column>"),
+}
+
+
+def key_paths(value: Any, path: str = "") -> set[str]:
+    """Every path to a leaf that says something; names of the experiment or the table become what they stand for."""
+    if isinstance(value, str):
+        tensors = unpacked(value)
+        if tensors is None:
+            return {path}
+        return {f"{path}.{'<tensor>' if name.startswith('model.') else name}" for name in tensors}
+    if isinstance(value, list):
+        return set().union(*(key_paths(item, f"{path}[]") for item in value)) if value else {f"{path}[]"}
+    if isinstance(value, dict):
+        found: set[str] = set()
+        for key, item in value.items():
+            name = "<tensor>" if key.startswith("model.") else STAND_INS.get(key, key)
+            found |= key_paths(item, f"{path}.{name}" if path else name)
+        return found
+    return set() if value is None else {path}
+
+
+def unpacked(text: str) -> list[str] | None:
+    """Names of the tensors in a packed text, with the header's free text if there is any; None: no packed text."""
+    try:
+        names = list(wire.unpack(text))
+    except WireError:
+        return None
+    content = pybase64.b64decode(text)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return names + (["__metadata__"] if "__metadata__" in header else [])
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, list[dict[str, Any]]]:
+    """Message, as the page calls it, to all replies to it in all experiments."""
+    replies: dict[str, list[dict[str, Any]]] = {}
+    answer = local.handle
+
+    def listen(method, request, context, **options):
+        reply = answer(method, request, context, **options)
+        step = f", step {request['step']}" if method == "prepare" else ""
+        replies.setdefault(f"RPC_{method}{step}", []).append(json.loads(wire.to_text(reply)))
+        return reply
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "handle", listen)
+        for changes in EXPERIMENTS.values():
+            experiment = Experiment.parse({"rounds": 2, **changes})
+            assert run(local_federation(experiment, sources()), experiment)["status"] == "completed"
+    return replies
+
+
+def listed(heading: str) -> set[str]:
+    """The keys in the first column of the table under a heading of the page."""
+    section = re.search(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", PAGE, re.M | re.S)
+    assert section is not None, f"the page has no section '{heading}'"
+    keys = re.findall(r"^\| `([^`]+)` \|", section[1], re.M)
+    assert len(keys) == len(set(keys))
+    return set(keys)
+
+
+METRICS = "folds[].metrics.<part>.<site>"
+MESSAGES = [
+    "RPC_prepare, step schema",
+    "RPC_prepare, step statistics",
+    "RPC_prepare, step quantiles",
+    "RPC_train",
+    "RPC_evaluate",
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_reply_holds_what_the_page_lists_and_nothing_else(recorded, message):
+    found = set().union(*(key_paths(reply) for reply in recorded[message])) - ENVELOPE
+    assert {METRICS if path.startswith(METRICS) else path for path in found} == listed(message)
+
+
+def test_every_message_and_every_problem_is_on_the_page(recorded):
+    assert set(recorded) == set(MESSAGES)
+    assert {content.get("problem", "classification") for content in EXPERIMENTS.values()} == set(PROBLEM_METRICS)
+
+
+def test_the_sums_behind_the_metrics_are_what_the_page_lists(recorded):
+    replies = recorded["RPC_train"] + recorded["RPC_evaluate"]
+    found = {path for reply in replies for path in key_paths(reply) if path.startswith(METRICS)}
+    assert {path.removeprefix(f"{METRICS}.") for path in found} == listed("Sums behind the metrics")
+
+
+def test_every_reply_has_the_same_head(recorded):
+    assert listed("Every reply") == ENVELOPE
+    assert all(set(reply) >= ENVELOPE for replies in recorded.values() for reply in replies)
+
+
+def test_no_text_of_the_table_leaves_but_column_names_labels_and_categories(recorded):
+    text = json.dumps(recorded)
+    assert SECRET not in text
+    assert "north" in text, "the categories of a column that was called categorical do"
+
+
+def test_smallest_and_largest_values_leave_only_where_they_are_used(recorded):
+    with_range = [
+        {name: bool(tensor.any()) for name, tensor in wire.unpack(reply["moments"]).items() if name in ("low", "high")}
+        for reply in recorded["RPC_prepare, step statistics"]
+    ]
+    used, unused = {"low": True, "high": True}, {"low": False, "high": False}
+    # Two sites each: median and robust, minmax, and at last mean and standard.
+    assert with_range == [used, used, used, used, unused, unused]
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """A node with a file, and the folder that its runs share."""
+    FRAMES["berlin"].to_csv(tmp_path / "ward.csv", index=False)
+    for name, value in {
+        "USER_REQUESTED_DATABASE_LABELS": "ward",
+        "WARD_DATABASE_URI": str(tmp_path / "ward.csv"),
+        "WARD_DATABASE_TYPE": "csv",
+        "TEMPORARY_FOLDER": str(tmp_path / "tmp"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def requests():
+    """Function to a request that it gets in the first experiment."""
+    found, answer = {}, local.handle
+    experiment = Experiment.parse({"rounds": 1, **EXPERIMENTS["classification"]})
+
+    def listen(method, request, context, **options):
+        if request["site"] == "berlin":
+            found[f"RPC_{method}"] = request
+        return answer(method, request, context, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "handle", listen)
+        run(
+            local_federation(experiment, {name: TableSource(frame=frame) for name, frame in FRAMES.items()}), experiment
+        )
+    return found
+
+
+FUNCTIONS = ["RPC_prepare", "RPC_train", "RPC_evaluate"]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_an_error_holds_what_the_page_lists_and_nothing_else(node, monkeypatch, requests, function):
+    monkeypatch.setenv(policy.MINIMUM_ROWS, "100")
+    reply = getattr(v6_algorithm, function)(request=requests[function])
+    assert reply["status"] == "error"
+    assert set(reply) - ENVELOPE == listed("An error in place of an answer")
+
+
+def test_a_log_has_the_lines_that_the_page_shows_and_no_others(node, monkeypatch, capsys, requests):
+    for function in FUNCTIONS:
+        getattr(v6_algorithm, function)(request=requests[function])
+    monkeypatch.setenv(policy.MINIMUM_ROWS, "100")
+    v6_algorithm.RPC_prepare(request=requests["RPC_prepare"])
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [re.sub(r"\d+", "N", line) for line in out.splitlines()] == [
+        "prepare round N: ok",
+        "train round N: ok",
+        "evaluate round N: ok",
+        "prepare round N: refused: this node has fewer rows than its minimum of N",
+    ]
+    assert "train round 3: ok" in PAGE
+    assert "prepare round 0: refused: this node has fewer rows than its minimum of 10" in PAGE
+
+
+def test_the_folder_holds_the_files_that_the_page_lists_and_no_others(node, requests):
+    from safetensors import safe_open
+
+    for function in FUNCTIONS:
+        assert getattr(v6_algorithm, function)(request=requests[function])["status"] == "ok"
+    files = [path for path in (node / "tmp").rglob("*") if path.is_file()]
+    names = {re.sub(r"-[0-9a-f]{32}\.", "-<key>.", path.name) for path in files}
+    assert names == listed("What is kept at the node")
+    with safe_open(files[0], framework="numpy") as file:
+        arrays = {re.sub(r"fold\.\d+\.\w+", "fold.<number>.<part>", name) for name in file.keys()}  # noqa: SIM118
+        assert set(file.metadata()) == {"members"}
+    assert all(f"(`{name}`)" in PAGE for name in arrays), arrays
+    assert SECRET.encode() not in files[0].read_bytes()
+
+
+def test_the_rules_and_their_defaults_are_the_policys():
+    rules = dict(re.findall(r"^\| `(V6_ALGORITHM_\w+)` \| ([^|]+) \|", PAGE, re.M))
+    default = policy.Policy.from_environment({})
+    assert rules == {
+        policy.MINIMUM_ROWS: str(default.minimum_rows),
+        policy.MINIMUM_PART: str(default.minimum_part_rows),
+        policy.MINIMUM_SITES: str(default.minimum_sites),
+        policy.ALLOWED_COLUMNS: "any column",
+    }
+    assert default.allowed_columns is None
+    assert {value for name, value in vars(policy).items() if name.isupper()} == set(rules)
+
+
+def test_numbers_on_the_page_are_the_codes():
+    from v6_algorithm.data import table
+    from v6_algorithm.metrics import ClassificationMetrics
+    from v6_algorithm.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS
+    from v6_algorithm.preparation.statistics import BINS
+
+    for text in (
+        f"the distinct values of the target, as text or number, at most {table._MOST_CLASSES};",
+        f"calls categorical, at most {table._MOST_CATEGORIES} |",
+        f"names of columns (at most {table._SHOWN},",
+        f"training rows in each of {BINS} equal bins",
+        f"in each of {ClassificationMetrics(2).bins} bins of the predicted probability",
+        f"(in 1/{CONFIDENCE_UNITS}) and hits in each of {CALIBRATION_BINS} bins",
+    ):
+        assert text in PAGE, text
