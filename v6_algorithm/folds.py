@@ -31,9 +31,9 @@ class FoldProgress:
         self.best_round: int | None = None
         self.history: dict[str, list[Any]] = {"round": [], "train_loss": []}
         self.measured: dict[str, States] = {}
+        self.model: str | None = None
         self._stopping = experiment.stopping
         self._keep_best = experiment.output.model == "best"
-        self._model: str | None = None
         self._best: str | None = None
         self._best_score: float | None = None
         # A score must be at least this much better for patience to start again.
@@ -47,7 +47,7 @@ class FoldProgress:
     @property
     def kept(self) -> str | None:
         """The model that is returned and tested: of the best validated round, or the newest."""
-        return self._best if self._keep_best and self._best is not None else self._model
+        return self._best if self._keep_best and self._best is not None else self.model
 
     @property
     def kept_round(self) -> int | None:
@@ -55,19 +55,14 @@ class FoldProgress:
         return self.best_round if self._keep_best and self.best_round is not None else self.rounds_done or None
 
     @property
-    def model(self) -> str | None:
-        """The newest model."""
-        return self._model
-
-    @property
     def candidates(self) -> list[str]:
         """The models that may turn out to be the kept one: the best so far, and before it a newest not yet scored."""
-        models = [self._model if self.unscored else None, self.kept]
+        models = [self.model if self.unscored else None, self.kept]
         return list(dict.fromkeys(model for model in models if model is not None))
 
     def item(self, evaluate: list[str], *, train: bool = False, model: str | None = None) -> dict[str, Any]:
         """Return this fold's part of a request, with the newest model or another."""
-        return {"fold": self.number, "parameters": model or self._model, "evaluate": evaluate, "train": train}
+        return {"fold": self.number, "parameters": model or self.model, "evaluate": evaluate, "train": train}
 
     def score(self, states: States) -> None:
         """Take in the validation of the newest model: history, best model, early stop."""
@@ -84,7 +79,7 @@ class FoldProgress:
             return
         better = 1 if METRIC_NAMES.get(self._stopping.monitor, False) else -1
         if self._best_score is None or better * (score - self._best_score) > 0:
-            self._best, self._best_score, self.best_round = self._model, score, self.rounds_done
+            self._best, self._best_score, self.best_round = self.model, score, self.rounds_done
         if self._reference is None or better * (score - self._reference[0]) > self._stopping.min_delta:
             self._reference = (score, self.rounds_done)
         patience = self._stopping.patience
@@ -92,7 +87,7 @@ class FoldProgress:
 
     def advance(self, round: int, model: str, train_loss: float) -> None:
         """Take in the model that a round made."""
-        self._model, self.rounds_done = model, round
+        self.model, self.rounds_done = model, round
         self.history["round"].append(round)
         self.history["train_loss"].append(train_loss)
 

@@ -307,7 +307,7 @@ class _Training:
             replies.reject(site, "malformed reply")
         return []
 
-    def _tell(self, number: int, replies: Replies | None) -> None:
+    def _tell(self, number: int, replies: Replies) -> None:
         """Report the round: its training loss, and the newest validation, which is of the round before or of this."""
         newest = mean_of([fold.newest() for fold in self.folds])
         shown = ["train_loss", "validation_loss", f"validation_{self._experiment.stopping.monitor}"]
@@ -319,6 +319,6 @@ class _Training:
                 "rounds": self._experiment.rounds,
                 "validated_round": max((fold.rounds_scored for fold in self.folds), default=0),
                 "metrics": {name: newest[name] for name in dict.fromkeys(shown) if newest.get(name) is not None},
-                "missing": {} if replies is None else {site: str(reason) for site, reason in replies.missing.items()},
+                "missing": {site: str(reason) for site, reason in replies.missing.items()},
             }
         )

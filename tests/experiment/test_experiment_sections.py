@@ -181,6 +181,33 @@ def test_a_refusal_names_key_value_and_what_is_allowed(content, key, given, allo
     assert allowed in message
 
 
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ({"rounds": True}, "rounds"),
+        ({"model": {"kind": "mlp", "hidden": [True, 3]}}, "hidden"),
+        ({"model": {"kind": "mlp", "dropout": False}}, "dropout"),
+        ({"participation": {"minimum": True}}, "minimum"),
+        ({"stopping": {"patience": False}}, "patience"),
+        ({"training": {"loss": {"kind": "cross_entropy", "class_weights": [True, 2]}}}, "class_weights"),
+    ],
+)
+def test_true_is_not_taken_for_one(content, key):
+    assert f"{key}: true and false are not allowed here" in refusal(**content)
+
+
+def test_true_and_false_are_taken_where_they_are_meant():
+    made = Experiment.parse(
+        {
+            "data": {"target": "y"},
+            "split": {"kind": "ratio", "stratify": False},
+            "training": {"optimizer": {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True}},
+        }
+    )
+    assert made.split.stratify is False
+    assert made.training.optimizer.options()["nesterov"] is True
+
+
 def test_class_weights_that_are_no_weights_are_refused_in_one_line():
     loss = {"kind": "cross_entropy", "class_weights": "even"}
     assert refusal(training={"loss": loss}) == (
