@@ -125,6 +125,9 @@ def _add_baselines(result: dict[str, Any], experiment: Experiment, tables: Mappi
     for mode in ("centralised", "local"):
         if mode == experiment.mode:
             continue
+        if mode == "local" and experiment.split.kind == "leave_one_site_out":
+            result["notes"].append("baseline local: left out, for leave-one-site-out tests what other sites trained")
+            continue
         other = experiment.model_copy(update={"mode": mode})
         try:
             baseline = _train(other, local_federation(other, tables))

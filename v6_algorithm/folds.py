@@ -31,6 +31,8 @@ class FoldProgress:
         self.best_round: int | None = None
         self.history: dict[str, list[Any]] = {"round": [], "train_loss": []}
         self.measured: dict[str, States] = {}
+        # Rounds in which too few sites gave a model of this fold.
+        self.waited: list[int] = []
         self.model: str | None = None
         self._stopping = experiment.stopping
         self._keep_best = experiment.output.model == "best"
@@ -38,6 +40,11 @@ class FoldProgress:
         self._best_score: float | None = None
         # A score must be at least this much better for patience to start again.
         self._reference: tuple[float, int] | None = None
+
+    @property
+    def _trained(self) -> int:
+        """How many rounds made a model, which is fewer than `rounds_done` where the fold had to wait."""
+        return len(self.history["round"])
 
     @property
     def unscored(self) -> bool:
@@ -72,7 +79,7 @@ class FoldProgress:
             if name == "n" or name.endswith("_resolution"):
                 continue
             column = self.history.setdefault(f"validation_{name}", [])
-            column.extend([None] * (self.rounds_done - 1 - len(column)))
+            column.extend([None] * (self._trained - 1 - len(column)))
             column.append(value)
         score = metrics.get(self._stopping.monitor)
         if score is None:
@@ -81,9 +88,9 @@ class FoldProgress:
         if self._best_score is None or better * (score - self._best_score) > 0:
             self._best, self._best_score, self.best_round = self.model, score, self.rounds_done
         if self._reference is None or better * (score - self._reference[0]) > self._stopping.min_delta:
-            self._reference = (score, self.rounds_done)
+            self._reference = (score, self._trained)
         patience = self._stopping.patience
-        self.finished = patience is not None and self.rounds_done - self._reference[1] >= patience
+        self.finished = patience is not None and self._trained - self._reference[1] >= patience
 
     def advance(self, round: int, model: str, train_loss: float) -> None:
         """Take in the model that a round made."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from v6_algorithm import seeding, wire
+from v6_algorithm.calls import Caller, Event
 from v6_algorithm.errors import ExperimentError, FederationError, WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
@@ -29,7 +30,6 @@ from v6_algorithm.strategies import create_strategy
 
 # Shown after every round where a problem has them, beside the loss and the monitored metric.
 HEADLINES = ("auroc", "accuracy", "r2")
-Event = dict[str, Any]
 States = dict[str, dict[str, Any]]
 
 
@@ -63,7 +63,7 @@ def run(
     start = time.perf_counter()
     names = [site.name for site in federation.sites()]
     quorum = _quorum(experiment, names)
-    caller = _Caller(federation, experiment, on_event or (lambda event: None))
+    caller = Caller(federation, experiment, on_event or (lambda event: None))
     sites, agreement = agree_on_columns(caller.prepare, experiment, names, quorum)
     runs = []
     for group in [[site] for site in sites] if experiment.mode == "local" else [sites]:
@@ -84,7 +84,7 @@ def run(
 def check(federation: Federation, experiment: Experiment) -> Agreement:
     """Ask all sites for their columns and nothing else; raises as `run` does when something does not fit."""
     names = [site.name for site in federation.sites()]
-    caller = _Caller(federation, experiment, lambda event: None)
+    caller = Caller(federation, experiment, lambda event: None)
     return agree_on_columns(caller.prepare, experiment, names, _quorum(experiment, names))[1]
 
 
@@ -97,57 +97,10 @@ def _quorum(experiment: Experiment, names: Sequence[str]) -> int:
     return quorum
 
 
-class _Caller:
-    """Sends calls, and keeps the book on who answered and what it cost."""
-
-    def __init__(self, federation: Federation, experiment: Experiment, on_event: Callable[[Event], None]) -> None:
-        self._federation = federation
-        self._experiment = experiment
-        self.on_event = on_event
-        self.participation: list[dict[str, Any]] = []
-        self.timing: list[dict[str, Any]] = []
-        self._calls: list[tuple[str, int, Replies]] = []
-
-    def prepare(self, sites: Sequence[str], body: dict[str, Any]) -> Replies:
-        """Send one RPC_prepare message to each site."""
-        return self.call("RPC_prepare", 0, dict.fromkeys(sites, body))
-
-    def call(self, method: str, number: int, bodies: dict[str, dict[str, Any]]) -> Replies:
-        """Send one message to each site; the experiment and the round go with it."""
-        self.settle()
-        common = {"experiment": self._experiment.for_sites(), "sites": len(bodies)}
-        requests = {
-            site: wire.message(site=site, round=number, attempt=1, **common, **body) for site, body in bodies.items()
-        }
-        replies = self._federation.call(method, requests, deadline_s=self._experiment.participation.deadline_s)
-        self._calls.append((method.removeprefix("RPC_"), number, replies))
-        return replies
-
-    def settle(self) -> None:
-        """Book the calls that are over."""
-        for call, number, replies in self._calls:
-            missing = {site: str(reason) for site, reason in sorted(replies.missing.items())}
-            self.participation.append(
-                {"round": number, "call": call, "answered": sorted(replies.answered), "missing": missing}
-            )
-            self.timing.append(
-                {
-                    "round": number,
-                    "call": call,
-                    "seconds": round(replies.seconds, 4),
-                    "waiting_s": round(replies.seconds - replies.busy_s, 4),
-                    "site_s": replies.site_s,
-                    "bytes_sent": replies.bytes_sent,
-                    "bytes_received": replies.bytes_received,
-                }
-            )
-        self._calls.clear()
-
-
 class _Training:
     """Training of one group of sites: all of them, or in mode local one after another."""
 
-    def __init__(self, caller: _Caller, experiment: Experiment, plan: Plan, quorum: int) -> None:
+    def __init__(self, caller: Caller, experiment: Experiment, plan: Plan, quorum: int) -> None:
         self.plan = plan
         self.stopped_because: str | None = None
         self._caller = caller
@@ -157,7 +110,7 @@ class _Training:
         self._validates = plan.has("validation")
         self._lateness = Lateness()
         self._strategy = create_strategy(experiment.strategy)
-        self.folds = [FoldProgress(number, experiment) for number in range(len(plan.counts))]
+        self.folds = [FoldProgress(number, experiment) for number in plan.folds]
 
     def run(self) -> None:
         """Train round by round, then measure the kept models; what was done before a failure is kept."""
@@ -167,6 +120,8 @@ class _Training:
                 self._round(number)
                 if not self._active:
                     break
+            if not any(fold.rounds_done for fold in self.folds):
+                raise FederationError(f"no round had {self._quorum} sites that trained the same fold")
         except (FederationError, KeyboardInterrupt) as error:
             if not any(fold.rounds_done for fold in self.folds):
                 raise
@@ -181,40 +136,66 @@ class _Training:
         return [fold for fold in self.folds if not fold.finished]
 
     def _round(self, number: int) -> None:
-        evaluate = ["validation"] if self._validates and number > 1 else []
-        awake = [site for site in self.plan.sites if not self._lateness.rests(site, number)]
-        if len(awake) < self._quorum:
-            awake = self.plan.sites
-        trainers = self._sample(number, awake)
         active = self._active
-        bodies = {
-            site: self._body([fold.item(evaluate, train=site in trainers) for fold in active])
-            for site in awake
-            if site in trainers or evaluate
-        }
-        replies = self._caller.call("RPC_train", number, bodies)
+        awake = self._awake(number, active)
+        trainers = {fold.number: self._sample(number, self._trainers(fold, awake)) for fold in active}
+        asked: dict[str, list[dict[str, Any]]] = {}
+        for site in awake:
+            items = [
+                fold.item(
+                    self._with_rows(site, fold, ["validation"] if fold.unscored else []),
+                    train=site in trainers[fold.number],
+                )
+                for fold in active
+            ]
+            if items := [item for item in items if item["train"] or item["evaluate"]]:
+                asked[site] = items
+        replies = self._caller.call(
+            "RPC_train",
+            number,
+            {site: self._body(items) for site, items in asked.items()},
+            together=min(len(sites) for sites in trainers.values()),
+        )
         for site in set(self.plan.sites) - set(awake):
             replies.missing[site] = self._lateness.reason(site)
         means = {fold.number: self._strategy.begin(self.plan.spec) for fold in active}
         losses = {fold.number: [0.0, 0] for fold in active}
+        gave = dict.fromkeys(means, 0)
         states: dict[int, States] = {fold.number: {} for fold in active}
         for site, reply in replies:
-            items = self._checked(replies, site, reply, active, evaluate, trained=site in trainers)
-            for item in items:
+            for item in self._checked(replies, site, reply, asked[site]):
                 states[item["fold"]] |= item["metrics"].get("validation", {})
                 if "state" in item:
                     means[item["fold"]].add(item.pop("state"), self._strategy.weight(item["rows"]))
                     losses[item["fold"]][0] += item["loss"]["sum"]
                     losses[item["fold"]][1] += item["loss"]["rows"]
+                    gave[item["fold"]] += 1
         self._lateness.book(replies, number)
-        replies.require(min(self._quorum, len(trainers)), f"round {number}")
+        replies.require(min(self._quorum, len(asked)), f"round {number}")
         for fold in active:
-            if evaluate:
+            if fold.unscored and self._validates:
                 fold.score(states[fold.number])
-            if not fold.finished:
-                total, rows = losses[fold.number]
-                fold.advance(number, self._next(means[fold.number], number), total / rows)
+            if fold.finished:
+                continue
+            if gave[fold.number] < self._quorum:
+                # As when a small federation loses a site while another one is left out: the fold goes on next round.
+                fold.waited.append(number)
+                continue
+            total, rows = losses[fold.number]
+            fold.advance(number, self._next(means[fold.number], number), total / rows)
         self._tell(number, replies)
+
+    def _awake(self, number: int, active: list[FoldProgress]) -> list[str]:
+        """Return the sites that do not rest; nobody rests where a fold's quorum needs them."""
+        awake = [site for site in self.plan.sites if not self._lateness.rests(site, number)]
+        enough = all(len(self._trainers(fold, awake)) >= self._quorum for fold in active)
+        return awake if enough else self.plan.sites
+
+    def _trainers(self, fold: FoldProgress, sites: Sequence[str]) -> list[str]:
+        return [site for site in self.plan.trainers(fold.number) if site in sites]
+
+    def _with_rows(self, site: str, fold: FoldProgress, parts: list[str]) -> list[str]:
+        return [part for part in parts if self.plan.rows[site][fold.number][part]]
 
     def _next(self, mean: Any, number: int) -> str:
         try:
@@ -226,21 +207,19 @@ class _Training:
         return {"setup": self._setup, "folds": items}
 
     def _sample(self, number: int, sites: Sequence[str]) -> set[str]:
-        """Draw the sites that train in this round."""
+        """Draw those of `sites` that train in this round."""
         participation = self._experiment.participation
         count = min(len(sites), max(self._quorum, math.ceil(participation.fraction * len(sites))))
         generator = seeding.numpy_generator(self._experiment.seed, "participation", number)
         return {sites[index] for index in generator.permutation(len(sites))[:count]}
 
-    def _check(
-        self, reply: dict[str, Any], asked: list[FoldProgress], parts: list[str], *, trained: bool
-    ) -> list[dict[str, Any]]:
+    def _check(self, reply: dict[str, Any], asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Check a whole reply before any of it is used."""
         items: list[dict[str, Any]] = reply["folds"]
-        if [item["fold"] for item in items] != [fold.number for fold in asked]:
+        if [item["fold"] for item in items] != [wanted["fold"] for wanted in asked]:
             raise WireError("it answers for other folds than it was asked for")
-        for item in items:
-            if set(item["metrics"]) != set(parts):
+        for item, wanted in zip(items, asked, strict=True):
+            if set(item["metrics"]) != set(wanted["evaluate"]):
                 raise WireError("it measured other parts than it was asked for")
             for states in item["metrics"].values():
                 for name, state in states.items():
@@ -249,7 +228,7 @@ class _Training:
                     check_state(state)
                     if self.plan.setup.classes and state.get("n_classes", 0) != len(self.plan.setup.classes):
                         raise WireError("its metrics are of another number of classes")
-            if not trained:
+            if not wanted["train"]:
                 continue
             rows, loss = item["rows"], item["loss"]
             if not isinstance(rows, int) or rows < 0 or not isinstance(loss["rows"], int) or loss["rows"] < 1:
@@ -269,16 +248,25 @@ class _Training:
         candidates = [(fold, model) for fold in self.folds for model in fold.candidates]
         if not parts or not candidates:
             return
-        items = [fold.item(parts, model=model) for fold, model in candidates]
+        found: list[dict[str, States]] = [{part: {} for part in parts} for _ in candidates]
+        # Each site is asked about the models that it has rows for, which in leave-one-site-out is not all.
+        asked = {
+            site: [
+                (states, fold.item(own, model=model))
+                for (fold, model), states in zip(candidates, found, strict=True)
+                if (own := self._with_rows(site, fold, parts))
+            ]
+            for site in self.plan.sites
+        }
+        bodies = {site: self._body([item for _, item in items]) for site, items in asked.items() if items}
         number = max(fold.rounds_done for fold in self.folds)
-        replies = self._caller.call("RPC_evaluate", number, {site: self._body(items) for site in self.plan.sites})
-        found: list[dict[str, States]] = [{part: {} for part in parts} for _ in items]
+        replies = self._caller.call("RPC_evaluate", number, bodies)
         for site, reply in replies:
-            answered = self._checked(replies, site, reply, [fold for fold, _ in candidates], parts, trained=False)
-            for states, item in zip(found, answered, strict=False):
+            answered = self._checked(replies, site, reply, [item for _, item in asked[site]])
+            for (states, _), item in zip(asked[site], answered, strict=False):
                 for part, members in item["metrics"].items():
                     states[part] |= members
-        replies.require(self._quorum, "evaluation")
+        replies.require(min(self._quorum, len(bodies)), "evaluation")
         for (fold, model), states in zip(candidates, found, strict=True):
             if fold.unscored and model == fold.model:
                 fold.score(states.get("validation", {}))
@@ -289,18 +277,11 @@ class _Training:
         self._caller.on_event({"event": "tested"})
 
     def _checked(
-        self,
-        replies: Replies,
-        site: str,
-        reply: dict[str, Any],
-        asked: list[FoldProgress],
-        parts: list[str],
-        *,
-        trained: bool,
+        self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """Check a reply; one that fails is dropped, counted and named, and nothing of it is used."""
         try:
-            return self._check(reply, asked, parts, trained=trained)
+            return self._check(reply, asked)
         except (WireError, ValueError) as error:
             replies.reject(site, str(error))
         except (KeyError, TypeError, AttributeError):

@@ -110,7 +110,7 @@ class _Work:
         self.policy = context.policy
         self.policy.check_sites(int(request.get("sites", 0)))
         data = self.experiment.data
-        roles = [data.target, data.group, data.split_column, *data.categorical, *(data.features or [])]
+        roles = [data.target, data.group, *data.split_columns, *data.categorical, *(data.features or [])]
         self.policy.check_columns(name for name in roles if name is not None)
         self.seconds: dict[str, float] = {}
 
@@ -138,7 +138,7 @@ class _Work:
         key = cache_key(
             prints,
             self.experiment.model_dump(mode="json", include={"seed", "data", "split", "training"}),
-            [setup.features, setup.categories, setup.classes],
+            [setup.features, setup.categories, setup.classes, setup.hospitals],
         )
         folder = self.context.state if None not in prints.values() else None
         table: TableData | None = self.context.memory.get(key)
@@ -285,6 +285,8 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
                         problem, networks, rows, parts[part], table.members, fold=number
                     )
             if train and item.get("train", True):
+                if not len(parts["train"]):
+                    raise WireError(f"fold {number} is to be trained, and has no training rows here")
                 with work.timed("train_s"):
                     sums = loop.train(
                         problem, networks, rows, parts["train"], site=work.site, round=work.round, fold=number

@@ -18,6 +18,7 @@ from v6_algorithm.experiment.data import (
     Data,
     Given,
     KFold,
+    LeaveOneSiteOut,
     Partition,
     PartitionedSource,
     Ratio,
@@ -51,6 +52,7 @@ __all__ = [
     "Experiment",
     "Given",
     "KFold",
+    "LeaveOneSiteOut",
     "LinearModel",
     "Loss",
     "Partition",
@@ -103,6 +105,10 @@ class Experiment(Section):
             raise refuse("training.loss.class_weights is for classification")
         if (self.split.kind == "given") != (self.data.split_column is not None):
             raise refuse("split.kind given and data.split_column go together: give both or neither")
+        if self.split.kind == "given" and self.split.folds and len(self.data.split_columns) > 1:
+            raise refuse("split.folds goes with one data.split_column, which holds the numbers of the folds")
+        if self.split.kind == "leave_one_site_out" and self.mode == "local":
+            raise refuse("split leave_one_site_out tests what other sites trained: mode federated or centralised")
         return self
 
     def resolved(self) -> dict[str, Any]:
@@ -163,4 +169,7 @@ def _explain(error: Any) -> str:
     return f"{path}: {message}{given}" if path else f"{message}{given}"
 
 
-_UNION_TAGS = {"linear", "logistic", "mlp", "ratio", "kfold", "given", "partitioned", "named", "word", "weights"}
+_UNION_TAGS = {
+    "linear", "logistic", "mlp", "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named", "word",
+    "weights", "several",
+}  # fmt: skip
