@@ -245,3 +245,36 @@ def test_mean_and_deviation_over_folds_are_of_the_folds_pooled_metrics(run_local
 
 def test_a_single_split_tells_nothing_about_folds(run_locally, tables, make_experiment):
     assert "mean_over_folds" not in run_locally(make_experiment(), tables)["metrics"]["test"]
+
+
+# -- limits and devices --------------------------------------------------------------------------------------------
+
+
+def test_a_load_limit_bounds_the_rows_of_each_site(run_locally, tables, make_experiment):
+    """dinunet's load_limit, for a quick try; drawn from the seed, so that repeats and modes use the same rows."""
+    data = {"target": "y", "load_limit": 35}
+    results = [run_locally(make_experiment(data=data, mode=mode), tables) for mode in ("federated", "centralised")]
+    counts = [{name: site["n"]["rows"] for name, site in result["sites"].items()} for result in results]
+    assert counts == [{"amsterdam": 35, "berlin": 35, "cairo": 30}] * 2
+
+
+def test_the_result_tells_what_each_site_computed_on(run_locally, tables, make_experiment):
+    result = run_locally(make_experiment(training={"device": "cpu", "precision": "mixed"}), tables)
+    assert result["devices"] == {name: {"name": "cpu", "precision": "mixed"} for name in tables}
+    assert not [note for note in result["notes"] if "full precision" in note]
+
+
+def test_a_site_that_could_not_train_in_mixed_precision_is_named(spied, make_experiment):
+    def tamper(method, site, number, reply):
+        if "device" in reply and site == "berlin":
+            reply["device"] = {"name": "cuda (Tesla T4)", "precision": "full"}
+        return reply
+
+    _, result = spied(make_experiment(training={"precision": "mixed"}), tamper)
+    assert "trained in full precision, for want of bfloat16: berlin (cuda (Tesla T4))" in result["notes"]
+
+
+def test_a_device_that_no_site_has_is_refused_before_training(run_locally, tables, make_experiment, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ExperimentError, match=r"site 'amsterdam': training.device is cuda"):
+        run_locally(make_experiment(training={"device": "cuda"}), tables)

@@ -77,6 +77,7 @@ def run(
         runs=[(training.plan, training.folds, training.stopped_because) for training in runs],
         participation=caller.participation,
         rounds=caller.timing,
+        devices={site: device for training in runs for site, device in sorted(training.devices.items())},
         seconds=time.perf_counter() - start,
     )
 
@@ -103,6 +104,8 @@ class _Training:
     def __init__(self, caller: Caller, experiment: Experiment, plan: Plan, quorum: int) -> None:
         self.plan = plan
         self.stopped_because: str | None = None
+        # What each site last said it computes on.
+        self.devices: dict[str, dict[str, str]] = {}
         self._caller = caller
         self._experiment = experiment
         self._quorum = quorum
@@ -236,6 +239,7 @@ class _Training:
             if not isinstance(loss["sum"], (int, float)) or not math.isfinite(loss["sum"]):
                 raise WireError("its training loss is not a finite number")
             item["state"] = wire.unpack(item.pop("parameters"), self.plan.spec)
+        self.devices[str(reply["site"])] = {key: str(reply["device"][key])[:100] for key in ("name", "precision")}
         return items
 
     def _finish(self) -> None:

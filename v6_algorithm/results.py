@@ -25,6 +25,7 @@ def assemble(
     runs: Sequence[Run],
     participation: list[dict[str, Any]],
     rounds: list[dict[str, Any]],
+    devices: dict[str, dict[str, str]],
     seconds: float,
 ) -> dict[str, Any]:
     """Put the result together.
@@ -40,6 +41,8 @@ def assemble(
         mode ``local`` one a site.
     participation, rounds
         The books of all calls.
+    devices
+        For each site the name and precision of what it computed on.
     seconds
         Total time.
     """
@@ -65,7 +68,13 @@ def assemble(
         "folds": [_fold(fold, plan, experiment) for plan, progress, _ in runs for fold in progress] if crossed else [],
         "participation": participation,
         "timing": {"total_s": round(seconds, 3), "rounds": rounds},
-        "notes": [*notes, *_explanations(measured), *(note for run in runs for note in _lost_work(run))],
+        "devices": devices,
+        "notes": [
+            *notes,
+            *_explanations(measured),
+            *(note for run in runs for note in _lost_work(run)),
+            *_imprecise(experiment, devices),
+        ],
         "preparation": plans[0].setup.readable(),
         "software": _software(),
     }
@@ -169,6 +178,13 @@ def _lost_work(run: Run) -> list[str]:
     for number in set(range(len(plan.counts))) - set(plan.folds):
         notes.append(f"fold {number}: left out, its site '{plan.setup.hospitals[number]}' was lost before training")
     return notes
+
+
+def _imprecise(experiment: Experiment, devices: dict[str, dict[str, str]]) -> list[str]:
+    if experiment.training.precision != "mixed":
+        return []
+    full = [f"{site} ({device['name']})" for site, device in devices.items() if device["precision"] == "full"]
+    return [f"trained in full precision, for want of bfloat16: {', '.join(full)}"] if full else []
 
 
 def _mean_history(folds: Sequence[FoldProgress]) -> dict[str, list[Any]]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.data.splits import make_folds
+from v6_algorithm.data.splits import draw_rows, make_folds
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio
 
@@ -344,3 +344,17 @@ def test_one_row_is_for_training():
 def test_no_rows_are_refused():
     with pytest.raises(DataError):
         make_folds(ratio(), 0, generator())
+
+
+# -- load limit ----------------------------------------------------------------------------------------------------
+
+
+@given(labelled(), st.integers(1, 90), seeds)
+def test_a_limit_draws_so_many_rows_each_class_its_share(labels, limit, seed):
+    drawn = draw_rows(limit, len(labels), generator(seed), labels)
+    assert len(drawn) == min(limit, len(labels))
+    assert (np.diff(drawn) > 0).all()
+    assert drawn.max(initial=0) < len(labels)
+    for label in np.unique(labels):
+        wanted = (labels == label).mean() * len(drawn)
+        assert abs((labels[drawn] == label).sum() - wanted) <= 1 + 1e-9

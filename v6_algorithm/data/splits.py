@@ -100,6 +100,14 @@ def make_folds(
     return folds
 
 
+def draw_rows(limit: int, rows: int, generator: np.random.Generator, labels: Array | None = None) -> Array:
+    """Draw `limit` of `rows` rows, each class its share where there are `labels`; ascending row numbers."""
+    if limit >= rows:
+        return np.arange(rows)
+    strata = np.zeros(rows, dtype=np.int64) if labels is None else labels
+    return np.flatnonzero(_deal(strata, np.array([limit, rows - limit]) / rows, generator) == 0)
+
+
 def _shares(split: Ratio | KFold | LeaveOneSiteOut) -> Array:
     if isinstance(split, KFold):
         return np.full(split.folds, 1 / split.folds)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from v6_algorithm import seeding
-from v6_algorithm.data.splits import Fold, make_folds
+from v6_algorithm.data.splits import Fold, draw_rows, make_folds
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment, parse_condition
 from v6_algorithm.preparation import Setup
@@ -240,6 +240,11 @@ def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: s
             raise DataError("data.missing is drop, and every row has an empty cell")
 
     target, numbers = _target(frame, experiment, setup)
+    if data.load_limit is not None:
+        generator = seeding.numpy_generator(experiment.seed, "load limit", member)
+        drawn = draw_rows(data.load_limit, len(frame), generator, numbers)
+        frame, values, target = frame.iloc[drawn], values[drawn], target[drawn]
+        numbers = None if numbers is None else numbers[drawn]
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
     folds = make_folds(
         experiment.split,

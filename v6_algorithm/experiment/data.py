@@ -106,6 +106,7 @@ class Data(Section):
     split_column: Columns | None = Field(
         None, description="a column that says train, validation, test or unused; a list of them: one for each fold"
     )
+    load_limit: int | None = Field(None, ge=1, description="most rows of a site that are used, drawn by class")
     scaling: Annotated[Scaling, short_form("kind")] = Scaling()
     missing: Annotated[Missing, short_form("kind")] = Missing()
 

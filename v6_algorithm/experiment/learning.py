@@ -135,10 +135,17 @@ class Training(Section):
     local_epochs: int | None = Field(None, ge=1)
     local_steps: int | None = Field(None, ge=1)
     batch_size: int | None = Field(32, ge=1, description="null: all training rows in one batch")
+    evaluation_batch_size: int = Field(8192, ge=1, description="bounds the memory; changes no metric")
+    accumulate: int = Field(
+        1, ge=1, description="batches of one optimiser step, which follows the mean over their rows"
+    )
     optimizer: Annotated[Optimizer, short_form("kind")] = Field(default_factory=_default_optimizer)
     scheduler: Annotated[Scheduler, short_form("kind")] | None = None
     loss: Annotated[Loss, short_form("kind")] | None = Field(None, description="null: the problem's own")
     dtype: Literal["float32", "float64"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA at the sites that have it")
+    precision: Literal["full", "mixed"] = Field("full", description="mixed: train in bfloat16 where a device has it")
+    deterministic: bool = Field(False, description="torch's deterministic algorithms only; slower on a GPU")
 
     @model_validator(mode="after")
     def _one_of(self) -> Training:
@@ -146,6 +153,10 @@ class Training(Section):
             raise refuse("give local_epochs or local_steps, not both")
         if not self.local_epochs and not self.local_steps:
             self.local_epochs = 1
+        if self.accumulate > 1 and self.batch_size is None:
+            raise refuse("accumulate adds up batches; with batch_size null all rows are in one batch already")
+        if self.precision == "mixed" and self.dtype == "float64":
+            raise refuse("precision mixed is for dtype float32")
         return self
 
 
