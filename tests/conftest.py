@@ -76,8 +76,8 @@ def run_locally() -> Callable[..., dict[str, Any]]:
 def spied(tables: dict[str, TableSource]) -> Callable[..., tuple[Spy, dict[str, Any]]]:
     """Return a function that runs an experiment over a watched federation, and gives that and the result."""
 
-    def go(experiment: Experiment, tamper: Any = None, sites: Any = None) -> tuple[Spy, dict[str, Any]]:
+    def go(experiment: Experiment, tamper: Any = None, sites: Any = None, **options: Any) -> tuple[Spy, dict[str, Any]]:
         spy = Spy(local_federation(experiment, sites or tables), tamper)
-        return spy, run(spy, experiment)
+        return spy, run(spy, experiment, **options)
 
     return go

@@ -8,7 +8,9 @@ import sys
 import types
 
 
-def master(client=None, experiment=None, *, organizations=None, names=None, mock_client=None):  # type: ignore[no-untyped-def]
+def master(  # type: ignore[no-untyped-def]
+    client=None, experiment=None, *, organizations=None, names=None, weights=None, mock_client=None
+):
     """Train and evaluate an experiment over the organisations of the collaboration.
 
     Parameters
@@ -21,6 +23,8 @@ def master(client=None, experiment=None, *, organizations=None, names=None, mock
         Ids or names of the organisations that take part; all of the collaboration when absent.
     names : dict, optional
         Organisation id to the name that results show.
+    weights : str, optional
+        What the experiment's `start.weights` names: the bytes of a safetensors file, in base64.
 
     Returns
     -------
@@ -29,7 +33,9 @@ def master(client=None, experiment=None, *, organizations=None, names=None, mock
     """
     from v6_algorithm.entry import run_master
 
-    return run_master(client, experiment, organizations=organizations, names=names, mock_client=mock_client)
+    return run_master(
+        client, experiment, organizations=organizations, names=names, weights=weights, mock_client=mock_client
+    )
 
 
 def RPC_prepare(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]

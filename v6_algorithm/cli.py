@@ -67,18 +67,20 @@ def run(
     out.quiet = quiet
     with _explained():
         from v6_algorithm.federation.simulate import local_federation, mock_federation, tables_of
+        from v6_algorithm.start import read_weights
 
         if engine not in ("local", "mock"):
             raise ExperimentError(f"--engine {engine}: is not known; allowed: local, mock")
         experiment = _load(file, set_)
         tables = tables_of(experiment, file.parent, experiment_file=file)
+        weights = read_weights(experiment, file.parent)
         make = local_federation if engine == "local" else mock_federation
         federation = make(experiment, tables)
         with _folder(out_dir or _unused(experiment.name)) as folder:
-            result = _train(experiment, federation)
+            result = _train(experiment, federation, weights)
             # After Ctrl-C, or without a model to compare with, nobody waits for baselines.
             goes_on = baselines and result["status"] == "completed"
-            unfinished = _add_baselines(result, experiment, tables) if goes_on else []
+            unfinished = _add_baselines(result, experiment, tables, weights) if goes_on else []
             _finish(result, unfinished, folder)
 
 
@@ -88,8 +90,10 @@ def validate(file: File, set_: Set = None) -> None:
     with _explained():
         from v6_algorithm.federation.simulate import local_federation, tables_of
         from v6_algorithm.master import check
+        from v6_algorithm.start import read_weights
 
         experiment = _load(file, set_)
+        read_weights(experiment, file.parent)
         if experiment.sites is None:
             out.print(f"{escape(str(file))}: valid; it names no sites, so their data were not checked", soft_wrap=True)
             return
@@ -109,14 +113,16 @@ def _load(file: Path, overrides: list[str] | None) -> Experiment:
         return Experiment.load(file, overrides)
 
 
-def _train(experiment: Experiment, federation: Any) -> dict[str, Any]:
+def _train(experiment: Experiment, federation: Any, weights: str | None) -> dict[str, Any]:
     from v6_algorithm.master import run as run_experiment
 
     with _progress(experiment.mode) as on_event:
-        return run_experiment(federation, experiment, on_event)
+        return run_experiment(federation, experiment, on_event, weights=weights)
 
 
-def _add_baselines(result: dict[str, Any], experiment: Experiment, tables: Mapping[str, TableSource]) -> list[str]:
+def _add_baselines(
+    result: dict[str, Any], experiment: Experiment, tables: Mapping[str, TableSource], weights: str | None
+) -> list[str]:
     """Run the other modes on the sites that took part; one that fails is told, and costs nothing of what is done."""
     from v6_algorithm.federation.simulate import local_federation
 
@@ -130,7 +136,7 @@ def _add_baselines(result: dict[str, Any], experiment: Experiment, tables: Mappi
             continue
         other = experiment.model_copy(update={"mode": mode})
         try:
-            baseline = _train(other, local_federation(other, tables))
+            baseline = _train(other, local_federation(other, tables), weights)
         except V6AlgorithmError as error:
             unfinished.append(f"baseline {mode}: {error}")
         except KeyboardInterrupt:

@@ -24,6 +24,7 @@ def run_master(
     *,
     organizations: Sequence[int | str] | None = None,
     names: Mapping[str, str] | None = None,
+    weights: str | None = None,
     mock_client: Any = None,
 ) -> dict[str, Any]:
     """Run an experiment over the organisations of a collaboration; see `v6_algorithm.master`."""
@@ -45,7 +46,7 @@ def run_master(
         names=_names(names or {}),
         poll_s=checked.participation.poll_s,
     )
-    return run(federation, checked, on_event=_say)
+    return run(federation, checked, on_event=_say, weights=weights)
 
 
 def run_site(method: str, data: Any, request: Any, mock_data: Sequence[Any] | None) -> dict[str, Any]:

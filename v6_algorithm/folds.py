@@ -21,10 +21,14 @@ class FoldProgress:
         The fold's number, from 0.
     experiment
         For what is monitored and kept.
+    start
+        Packed tensors that the first round starts from, all of the model's or some; None: all are the sites' own.
     """
 
-    def __init__(self, number: int, experiment: Experiment) -> None:
+    def __init__(self, number: int, experiment: Experiment, start: str | None = None) -> None:
         self.number = number
+        self.start = start
+        self.starts_partly = experiment.start.partial
         self.finished = False
         self.rounds_done = 0
         self.rounds_scored = 0
@@ -69,7 +73,9 @@ class FoldProgress:
 
     def item(self, evaluate: list[str], *, train: bool = False, model: str | None = None) -> dict[str, Any]:
         """Return this fold's part of a request, with the newest model or another."""
-        return {"fold": self.number, "parameters": model or self.model, "evaluate": evaluate, "train": train}
+        packed = model or self.model
+        content = {"fold": self.number, "parameters": packed or self.start, "evaluate": evaluate, "train": train}
+        return content | ({"partial": True} if packed is None and self.start and self.starts_partly else {})
 
     def score(self, states: States) -> None:
         """Take in the validation of the newest model: history, best model, early stop."""
@@ -91,6 +97,10 @@ class FoldProgress:
             self._reference = (score, self._trained)
         patience = self._stopping.patience
         self.finished = patience is not None and self._trained - self._reference[1] >= patience
+
+    def begin(self, model: str) -> None:
+        """Take in the model that a pretraining made, for the first round to start from."""
+        self.start, self.starts_partly = model, False
 
     def advance(self, round: int, model: str, train_loss: float) -> None:
         """Take in the model that a round made."""

@@ -24,8 +24,9 @@ from v6_algorithm.folds import FoldProgress
 from v6_algorithm.lateness import Lateness
 from v6_algorithm.metrics import check_state
 from v6_algorithm.preparation import Agreement
-from v6_algorithm.preparation.negotiate import Plan, agree_on_columns, plan
+from v6_algorithm.preparation.negotiate import agree_on_columns, plan
 from v6_algorithm.results import assemble, mean_of
+from v6_algorithm.start import Beginning, begin_from
 from v6_algorithm.strategies import create_strategy
 
 # Shown after every round where a problem has them, beside the loss and the monitored metric.
@@ -34,7 +35,11 @@ States = dict[str, dict[str, Any]]
 
 
 def run(
-    federation: Federation, experiment: Experiment, on_event: Callable[[Event], None] | None = None
+    federation: Federation,
+    experiment: Experiment,
+    on_event: Callable[[Event], None] | None = None,
+    *,
+    weights: str | None = None,
 ) -> dict[str, Any]:
     """Run an experiment to its end.
 
@@ -46,6 +51,8 @@ def run(
         What to do.
     on_event
         Called with a small dictionary after preparation, every round and the test, for progress displays.
+    weights
+        The content of the file that `start.weights` names, as base64 safetensors.
 
     Returns
     -------
@@ -61,19 +68,25 @@ def run(
         When too few sites answered before the first round was done.
     """
     start = time.perf_counter()
+    if weights is None and experiment.start.weights and not experiment.start.image:
+        raise ExperimentError(
+            "start.weights: names a file of the researcher; give its content too, base64 safetensors, as `weights`"
+        )
     names = [site.name for site in federation.sites()]
     quorum = _quorum(experiment, names)
     caller = Caller(federation, experiment, on_event or (lambda event: None))
     sites, agreement = agree_on_columns(caller.prepare, experiment, names, quorum)
     runs = []
     for group in [[site] for site in sites] if experiment.mode == "local" else [sites]:
-        training = _Training(caller, experiment, plan(caller.prepare, experiment, agreement, group, quorum), quorum)
+        made = plan(caller.prepare, experiment, agreement, group, quorum)
+        begun = Beginning(made, {}, []) if weights is None else begin_from(weights, experiment, made)
+        training = _Training(caller, experiment, begun, quorum)
         training.run()
         runs.append(training)
     caller.settle()
     return assemble(
         experiment,
-        notes=agreement.notes,
+        notes=[*agreement.notes, *dict.fromkeys(note for training in runs for note in training.notes)],
         runs=[(training.plan, training.folds, training.stopped_because) for training in runs],
         participation=caller.participation,
         rounds=caller.timing,
@@ -101,8 +114,9 @@ def _quorum(experiment: Experiment, names: Sequence[str]) -> int:
 class _Training:
     """Training of one group of sites: all of them, or in mode local one after another."""
 
-    def __init__(self, caller: Caller, experiment: Experiment, plan: Plan, quorum: int) -> None:
-        self.plan = plan
+    def __init__(self, caller: Caller, experiment: Experiment, begun: Beginning, quorum: int) -> None:
+        self.plan = plan = begun.plan
+        self.notes = begun.notes
         self.stopped_because: str | None = None
         # What each site last said it computes on.
         self.devices: dict[str, dict[str, str]] = {}
@@ -113,11 +127,13 @@ class _Training:
         self._validates = plan.has("validation")
         self._lateness = Lateness()
         self._strategy = create_strategy(experiment.strategy)
-        self.folds = [FoldProgress(number, experiment) for number in plan.folds]
+        self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
 
     def run(self) -> None:
         """Train round by round, then measure the kept models; what was done before a failure is kept."""
         self._caller.on_event({"event": "prepared", "sites": self.plan.sites, "rounds": self._experiment.rounds})
+        if self._experiment.start.pretrain_epochs:
+            self._pretrain(self._experiment.start.pretrain_epochs)
         try:
             for number in range(1, self._experiment.rounds + 1):
                 self._round(number)
@@ -133,6 +149,35 @@ class _Training:
             self._finish()
         except (FederationError, KeyboardInterrupt) as error:
             self.stopped_because = self.stopped_because or str(error) or "interrupted from the keyboard"
+
+    def _pretrain(self, epochs: int) -> None:
+        """Let each fold's largest site train alone for the others to start from; if it is lost, the next largest."""
+        candidates = {
+            fold.number: sorted(self.plan.trainers(fold.number), key=lambda site: -self._rows(site, fold, "train"))
+            for fold in self.folds
+        }
+        waiting = self.folds
+        lost: dict[str, Any] = {}
+        while waiting:
+            if not all(candidates[fold.number] for fold in waiting):
+                reasons = "".join(f"\n  {site}: {missing}" for site, missing in sorted(lost.items()))
+                raise FederationError(f"pretraining: no site gave a model{reasons}")
+            asked: dict[str, list[FoldProgress]] = {}
+            for fold in waiting:
+                asked.setdefault(candidates[fold.number].pop(0), []).append(fold)
+            items = {
+                site: [fold.item([], train=True) | {"epochs": epochs} for fold in own] for site, own in asked.items()
+            }
+            bodies = {site: self._body(own) for site, own in items.items()}
+            # Its model comes back as it is, hidden in no sum: a node may refuse that.
+            replies = self._caller.call("RPC_train", 0, bodies, together=1)
+            for site, reply in replies:
+                for fold, item in zip(asked[site], self._checked(replies, site, reply, items[site]), strict=False):
+                    fold.begin(wire.pack(item["state"]))
+                    waiting = [other for other in waiting if other is not fold]
+                    folds = f"fold {fold.number}: " if len(self.folds) > 1 else ""
+                    self.notes.append(f"{folds}pretrained for {epochs} epochs at the largest site, '{site}'")
+            lost |= replies.missing
 
     @property
     def _active(self) -> list[FoldProgress]:
@@ -198,7 +243,10 @@ class _Training:
         return [site for site in self.plan.trainers(fold.number) if site in sites]
 
     def _with_rows(self, site: str, fold: FoldProgress, parts: list[str]) -> list[str]:
-        return [part for part in parts if self.plan.rows[site][fold.number][part]]
+        return [part for part in parts if self._rows(site, fold, part)]
+
+    def _rows(self, site: str, fold: FoldProgress, part: str) -> int:
+        return self.plan.rows[site][fold.number][part]
 
     def _next(self, mean: Any, number: int) -> str:
         try:

@@ -230,6 +230,8 @@ def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | None:
         return None
     about = {
         "name": experiment.name,
+        "seed": experiment.seed,
+        "split": experiment.split.model_dump(mode="json"),
         "problem": experiment.problem.kind,
         "model": experiment.model.model_dump(mode="json"),
         "data": experiment.data.model_dump(mode="json"),

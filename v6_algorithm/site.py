@@ -258,7 +258,7 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
     from v6_algorithm.problems import create_problem
     from v6_algorithm.training import loop
     from v6_algorithm.training.device import Device
-    from v6_algorithm.training.state import build_networks, build_shapes, load_state, spec_of, state_of
+    from v6_algorithm.training.state import build_networks, build_shapes, load_state, overlay, spec_of, state_of
     from v6_algorithm.training.threads import threads_for
 
     setup = work.setup()
@@ -274,8 +274,11 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
         if not 0 <= number < len(table.folds):
             raise WireError(f"fold {number} is asked for, the split has {len(table.folds)}")
         if item["parameters"] is None:
-            # The first round, in which every site starts from the seed.
+            # The first round, in which every site starts from the seed, or from its image.
             networks = build_networks(problem)
+        elif item.get("partial"):
+            networks = build_networks(problem)
+            overlay(networks, wire.unpack(item["parameters"]), partial=True)
         else:
             load_state(networks, wire.unpack(item["parameters"], spec))
         with work.timed("data_s"):
@@ -304,6 +307,7 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
                         round=work.round,
                         fold=number,
                         device=device,
+                        epochs=item.get("epochs"),
                     )
                 reply |= {
                     "parameters": wire.pack(state_of(networks)),

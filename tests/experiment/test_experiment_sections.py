@@ -31,6 +31,7 @@ CONTRACT = {
     "model": {"kind": "mlp", "hidden": [64, 32], "norm": "layer", "dropout": 0.0, "activation": "relu"},
     "split": {"kind": "ratio", "train": 0.6, "validation": 0.2, "test": 0.2, "stratify": True},
     "rounds": 20,
+    "start": {"weights": None, "partial": False, "pretrain_epochs": None},
     "training": {
         "local_epochs": 1,
         "local_steps": None,
@@ -284,6 +285,9 @@ def test_an_experiment_that_is_no_mapping_is_refused(content):
         ),
         ({"training": {"batch_size": None, "accumulate": 2}}, "with batch_size null all rows are in one batch"),
         ({"training": {"dtype": "float64", "precision": "mixed"}}, "precision mixed is for dtype float32"),
+        ({"start": {"partial": True}}, "partial is about weights"),
+        ({"start": "image:../../data.safetensors"}, "without folders"),
+        ({"start": "image:weights.pt"}, "the name of a .safetensors file"),
         ({"sites": {}}, "no site is named"),
         ({"problem": {"kind": "regression", "depth": 3}}, "unknown key 'depth'"),
     ],

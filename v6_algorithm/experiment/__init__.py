@@ -37,6 +37,7 @@ from v6_algorithm.experiment.learning import (
     Participation,
     Privacy,
     Problem,
+    Start,
     Stopping,
     Strategy,
     Training,
@@ -77,6 +78,7 @@ class Experiment(Section):
     model: Annotated[Model, short_form("kind", "mlp")] = MLP()
     split: Annotated[Split, short_form("kind", "ratio")] = Ratio()
     rounds: int = Field(20, ge=1)
+    start: Annotated[Start, short_form("weights")] = Start()
     training: Training = Field(default_factory=Training)
     strategy: Annotated[Strategy, short_form("kind")] = Strategy()
     stopping: Stopping = Stopping()
@@ -116,8 +118,8 @@ class Experiment(Section):
         return self.model_dump(mode="json")
 
     def for_sites(self) -> dict[str, Any]:
-        """Return what a site needs to know: all but where the other sites' data are."""
-        return self.model_dump(mode="json", exclude={"sites"})
+        """Return what a site needs to know: all but where the other sites' data and the researcher's files are."""
+        return self.model_dump(mode="json", exclude={"sites"}) | {"start": self.start.for_sites()}
 
     @classmethod
     def parse(cls, content: Any, where: str = "experiment", *, checked: bool = False) -> Experiment:

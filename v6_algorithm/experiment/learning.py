@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import isfinite
 from typing import Annotated, Any, Literal, Union
 
@@ -158,6 +159,38 @@ class Training(Section):
         if self.precision == "mixed" and self.dtype == "float64":
             raise refuse("precision mixed is for dtype float32")
         return self
+
+
+_IMAGE = "image:"
+
+
+class Start(Section):
+    """What the first round starts from, other than the seed: weights, and a first training at the largest site."""
+
+    weights: str | None = Field(
+        None,
+        description="a safetensors file, or an earlier run's folder, relative to the experiment file; image:NAME is a "
+        "file that is in the image at every site",
+    )
+    partial: bool = Field(False, description="take over the tensors that fit, and leave the others to the seed")
+    pretrain_epochs: int | None = Field(None, ge=1, description="first, of the site with the most training rows alone")
+
+    @property
+    def image(self) -> str | None:
+        """The name of the file in the image, where the weights are there."""
+        return self.weights.removeprefix(_IMAGE) if self.weights and self.weights.startswith(_IMAGE) else None
+
+    @model_validator(mode="after")
+    def _together(self) -> Start:
+        if self.partial and self.weights is None:
+            raise refuse("partial is about weights; name their file")
+        if self.image is not None and not re.fullmatch(r"\w[\w.-]*\.safetensors", self.image):
+            raise refuse("weights: image: needs the name of a .safetensors file, without folders")
+        return self
+
+    def for_sites(self) -> dict[str, Any]:
+        """Return what a site needs to know: nothing of the researcher's files."""
+        return self.model_dump(mode="json") if self.image else {}
 
 
 class Strategy(Section):
