@@ -222,6 +222,7 @@ class Privacy(Section):
 
 
 class Output(Section):
-    """Which model is returned and tested: of the best validation round, or of the last."""
+    """Which model is returned and tested, of the best validation round or of the last, and what is written."""
 
     model: Literal["best", "last"] = "best"
+    dinunet: bool = Field(False, description="write the results in coinstac-dinunet's layout as well, and zip them")
