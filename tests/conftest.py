@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import settings
+from spying import Spy
 
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.experiment import Experiment
@@ -67,5 +68,16 @@ def run_locally() -> Callable[..., dict[str, Any]]:
 
     def go(experiment: Experiment, sites: dict[str, TableSource], **options: Any) -> dict[str, Any]:
         return run(local_federation(experiment, sites), experiment, **options)
+
+    return go
+
+
+@pytest.fixture
+def spied(tables: dict[str, TableSource]) -> Callable[..., tuple[Spy, dict[str, Any]]]:
+    """Return a function that runs an experiment over a watched federation, and gives that and the result."""
+
+    def go(experiment: Experiment, tamper: Any = None, sites: Any = None, **options: Any) -> tuple[Spy, dict[str, Any]]:
+        spy = Spy(local_federation(experiment, sites or tables), tamper)
+        return spy, run(spy, experiment, **options)
 
     return go

@@ -71,7 +71,14 @@ def test_masters_side_does_not_import_the_sites(path):
 
 @pytest.mark.parametrize("path", files_of(*SITE_SIDE), ids=name)
 def test_the_sites_side_does_not_import_masters(path):
-    assert not {room_of(found) for found in imports(path)} & {"master", "strategies", "folds", "results", *EDGE}
+    assert not {room_of(found) for found in imports(path)} & {
+        "master",
+        "strategies",
+        "folds",
+        "results",
+        "calls",
+        *EDGE,
+    }
 
 
 @pytest.mark.parametrize("path", files_of(*MASTER_SIDE), ids=name)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -37,6 +40,32 @@ def test_every_optimiser_that_is_allowed_takes_a_plain_step(kind):
     assert torch.isfinite(parameters[0]).all()
 
 
+@pytest.mark.parametrize("kind", sorted(optimisers()))
+def test_an_optimiser_takes_the_steps_of_torchs_own(kind):
+    ours, theirs = weights(), weights()
+    pairs = [(build_optimiser(kind, {}, ours), ours[0]), (optimisers()[kind](theirs), theirs[0])]
+    for optimiser, parameter in pairs:
+        for step in range(4):
+            optimiser.zero_grad()
+            (parameter * torch.arange(6.0).reshape(3, 2) + step).square().sum().backward()
+            optimiser.step()
+    assert torch.equal(ours[0], theirs[0])
+
+
+def test_training_does_not_load_torchs_compiler():
+    """It takes a second, in every container of every round."""
+    code = (
+        "import sys, torch; from v6_algorithm.lookup import build_optimiser, build_scheduler\n"
+        "weight = torch.nn.Parameter(torch.ones(2))\n"
+        "optimiser = build_optimiser('adam', {}, [weight])\n"
+        "scheduler = build_scheduler('steplr', {'step_size': 1}, optimiser)\n"
+        "optimiser.zero_grad(); weight.sum().backward(); optimiser.step(); scheduler.step()\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize(
     ("kind", "why"),
     [("LBFGS", "needs a closure"), ("SparseAdam", "needs sparse gradients"), ("Optimizer", "is abstract")],
@@ -54,7 +83,7 @@ def test_a_scheduler_that_needs_more_than_numbers_is_refused(kind):
 
 @pytest.mark.parametrize("kind", ["adam", "Adam", "ADAM"])
 def test_capitals_do_not_matter(kind):
-    assert type(build_optimiser(kind, {"lr": 0.1}, weights())) is torch.optim.Adam
+    assert isinstance(build_optimiser(kind, {"lr": 0.1}, weights()), torch.optim.Adam)
 
 
 def test_options_reach_torch():

@@ -1,59 +1,15 @@
 """The round loop: what is validated, kept, stopped and told."""
 
-import copy
-
 import pytest
 import torch
+from spying import Spy, lose
 
 from v6_algorithm import wire
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import ExperimentError, FederationError
-from v6_algorithm.federation.protocol import Arrival, Missing, Replies
 from v6_algorithm.federation.simulate import local_federation
 from v6_algorithm.master import run
 from v6_algorithm.metrics import compute, merge_states
-
-
-class Spy:
-    """A federation that records requests and replies, and can lose or change replies on the way."""
-
-    def __init__(self, federation, tamper=None):
-        self.federation = federation
-        self.tamper = tamper or (lambda method, site, number, reply: reply)
-        self.requests = []
-        self.replies = []
-
-    def sites(self):
-        return self.federation.sites()
-
-    def call(self, method, requests, *, deadline_s):
-        self.requests.append((method, copy.deepcopy(requests)))
-        inner = self.federation.call(method, requests, deadline_s=deadline_s)
-
-        def arrivals():
-            for site, reply in inner:
-                changed = self.tamper(method, site, requests[site]["round"], copy.deepcopy(reply))
-                self.replies.append((method, site, reply))
-                if changed is None or isinstance(changed, str):
-                    yield Arrival(site, None, Missing(changed or "crashed", "lost on the way"))
-                else:
-                    yield Arrival(site, wire.to_text(changed))
-            for site, missing in inner.missing.items():
-                yield Arrival(site, None, missing)
-
-        return Replies(requests, arrivals(), {})
-
-    def of(self, method):
-        return [requests for name, requests in self.requests if name == method]
-
-
-@pytest.fixture
-def spied(tables):
-    def go(experiment, tamper=None, sites=None):
-        spy = Spy(local_federation(experiment, sites or tables), tamper)
-        return spy, run(spy, experiment)
-
-    return go
 
 
 def evaluate(spy, experiment, tables, parameters, part="validation"):
@@ -155,13 +111,6 @@ def test_answering_twice_gives_the_same_reply(spied, tables, make_experiment):
         replies = local_federation(experiment, tables).call("RPC_train", requests, deadline_s=60)
         answers.append({site: reply["folds"] for site, reply in replies})
     assert answers[0] == answers[1]
-
-
-def lose(lost_site, lost_rounds, kind="crashed"):
-    def tamper(method, site, number, reply):
-        return kind if method == "RPC_train" and site == lost_site and number in lost_rounds else reply
-
-    return tamper
 
 
 def test_a_round_goes_on_without_a_lost_site_and_names_it(spied, make_experiment):

@@ -39,6 +39,7 @@ def master(  # type: ignore[no-untyped-def]
     deadline_s=None,
     organizations=None,
     names=None,
+    weights=None,
     mock_client=None,
 ):
     """Train and evaluate an experiment over the organisations of the collaboration.
@@ -66,6 +67,8 @@ def master(  # type: ignore[no-untyped-def]
         Ids or names of the organisations that take part; all of the collaboration when absent.
     names : dict, optional
         Organisation id to the name that results show.
+    weights : str, optional
+        What the experiment's `start.weights` names: the bytes of a safetensors file, in base64.
 
     Returns
     -------

@@ -25,6 +25,7 @@ def run_master(
     *,
     organizations: Sequence[int | str] | None = None,
     names: Mapping[str, str] | None = None,
+    weights: str | None = None,
     mock_client: Any = None,
     **arguments: Any,
 ) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def run_master(
         names=_names(names or {}),
         poll_s=checked.participation.poll_s,
     )
-    return run(federation, checked, on_event=_say)
+    return run(federation, checked, on_event=_say, weights=weights)
 
 
 def _by_position(client: Any, data: Any, experiment: Any) -> tuple[Any, Any]:

@@ -21,23 +21,34 @@ class FoldProgress:
         The fold's number, from 0.
     experiment
         For what is monitored and kept.
+    start
+        Packed tensors that the first round starts from, all of the model's or some; None: all are the sites' own.
     """
 
-    def __init__(self, number: int, experiment: Experiment) -> None:
+    def __init__(self, number: int, experiment: Experiment, start: str | None = None) -> None:
         self.number = number
+        self.start = start
+        self.starts_partly = experiment.start.partial
         self.finished = False
         self.rounds_done = 0
         self.rounds_scored = 0
         self.best_round: int | None = None
         self.history: dict[str, list[Any]] = {"round": [], "train_loss": []}
         self.measured: dict[str, States] = {}
+        # Rounds in which too few sites gave a model of this fold.
+        self.waited: list[int] = []
+        self.model: str | None = None
         self._stopping = experiment.stopping
         self._keep_best = experiment.output.model == "best"
-        self._model: str | None = None
         self._best: str | None = None
         self._best_score: float | None = None
         # A score must be at least this much better for patience to start again.
         self._reference: tuple[float, int] | None = None
+
+    @property
+    def _trained(self) -> int:
+        """How many rounds made a model, which is fewer than `rounds_done` where the fold had to wait."""
+        return len(self.history["round"])
 
     @property
     def unscored(self) -> bool:
@@ -47,7 +58,7 @@ class FoldProgress:
     @property
     def kept(self) -> str | None:
         """The model that is returned and tested: of the best validated round, or the newest."""
-        return self._best if self._keep_best and self._best is not None else self._model
+        return self._best if self._keep_best and self._best is not None else self.model
 
     @property
     def kept_round(self) -> int | None:
@@ -55,19 +66,16 @@ class FoldProgress:
         return self.best_round if self._keep_best and self.best_round is not None else self.rounds_done or None
 
     @property
-    def model(self) -> str | None:
-        """The newest model."""
-        return self._model
-
-    @property
     def candidates(self) -> list[str]:
         """The models that may turn out to be the kept one: the best so far, and before it a newest not yet scored."""
-        models = [self._model if self.unscored else None, self.kept]
+        models = [self.model if self.unscored else None, self.kept]
         return list(dict.fromkeys(model for model in models if model is not None))
 
     def item(self, evaluate: list[str], *, train: bool = False, model: str | None = None) -> dict[str, Any]:
         """Return this fold's part of a request, with the newest model or another."""
-        return {"fold": self.number, "parameters": model or self._model, "evaluate": evaluate, "train": train}
+        packed = model or self.model
+        content = {"fold": self.number, "parameters": packed or self.start, "evaluate": evaluate, "train": train}
+        return content | ({"partial": True} if packed is None and self.start and self.starts_partly else {})
 
     def score(self, states: States) -> None:
         """Take in the validation of the newest model: history, best model, early stop."""
@@ -77,22 +85,26 @@ class FoldProgress:
             if name == "n" or name.endswith("_resolution"):
                 continue
             column = self.history.setdefault(f"validation_{name}", [])
-            column.extend([None] * (self.rounds_done - 1 - len(column)))
+            column.extend([None] * (self._trained - 1 - len(column)))
             column.append(value)
         score = metrics.get(self._stopping.monitor)
         if score is None:
             return
         better = 1 if METRIC_NAMES.get(self._stopping.monitor, False) else -1
         if self._best_score is None or better * (score - self._best_score) > 0:
-            self._best, self._best_score, self.best_round = self._model, score, self.rounds_done
+            self._best, self._best_score, self.best_round = self.model, score, self.rounds_done
         if self._reference is None or better * (score - self._reference[0]) > self._stopping.min_delta:
-            self._reference = (score, self.rounds_done)
+            self._reference = (score, self._trained)
         patience = self._stopping.patience
-        self.finished = patience is not None and self.rounds_done - self._reference[1] >= patience
+        self.finished = patience is not None and self._trained - self._reference[1] >= patience
+
+    def begin(self, model: str) -> None:
+        """Take in the model that a pretraining made, for the first round to start from."""
+        self.start, self.starts_partly = model, False
 
     def advance(self, round: int, model: str, train_loss: float) -> None:
         """Take in the model that a round made."""
-        self._model, self.rounds_done = model, round
+        self.model, self.rounds_done = model, round
         self.history["round"].append(round)
         self.history["train_loss"].append(train_loss)
 

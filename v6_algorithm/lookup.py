@@ -11,7 +11,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import torch
 
@@ -56,7 +56,7 @@ def build_optimiser(
     ValueError
         If the name, an option or an option's value is not allowed; the message says what is.
     """
-    return _build("optimizer", optimisers(), kind, list(parameters), options)
+    return _build("optimizer", optimisers(), kind, list(parameters), options, _uncompiled)
 
 
 def build_scheduler(
@@ -81,6 +81,21 @@ def check_scheduler(kind: str, options: dict[str, Any]) -> None:
     build_scheduler(kind, options, torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9))
 
 
+@functools.cache
+def _uncompiled(cls: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """Return an optimiser's class without the decorators that are for `torch.compile`, which nothing here uses.
+
+    They import the compiler, which takes longer than many a round's training. What they wrap is reached by Python's
+    own `__wrapped__`; where a version of torch wraps nothing, nothing changes. The step's decorator also switches
+    gradients off, so that is done here.
+    """
+    import torch
+
+    own = {name: inspect.unwrap(getattr(cls, name)) for name in ("add_param_group", "zero_grad")}
+    step = torch.no_grad()(inspect.unwrap(cls.step))
+    return type(cls.__name__, (cls,), {"__module__": cls.__module__, **own, "step": step})
+
+
 def _classes(module: Any, base: type, without: set[str]) -> dict[str, Any]:
     return {
         name.lower(): value
@@ -89,7 +104,14 @@ def _classes(module: Any, base: type, without: set[str]) -> dict[str, Any]:
     }
 
 
-def _build(what: str, table: dict[str, Any], kind: str, first: Any, options: dict[str, Any]) -> Any:
+def _build(
+    what: str,
+    table: dict[str, Any],
+    kind: str,
+    first: Any,
+    options: dict[str, Any],
+    made_of: Callable[[Any], Any] = lambda cls: cls,
+) -> Any:
     cls = table.get(kind.lower())
     if cls is None:
         raise ValueError(
@@ -102,7 +124,7 @@ def _build(what: str, table: dict[str, Any], kind: str, first: Any, options: dic
                 f"unknown option '{name}'{did_you_mean(name, allowed)} of {cls.__name__}; allowed: {', '.join(allowed)}"
             )
     try:
-        return cls(first, **options)
+        return made_of(cls)(first, **options)
     except Exception as error:  # torch says no with whatever its own checks stumble over
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise ValueError(f"{cls.__name__}({given}): {error}") from None

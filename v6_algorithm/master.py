@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from v6_algorithm import seeding, wire
+from v6_algorithm.calls import Caller, Event
 from v6_algorithm.errors import ExperimentError, FederationError, WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
@@ -23,18 +24,22 @@ from v6_algorithm.folds import FoldProgress
 from v6_algorithm.lateness import Lateness
 from v6_algorithm.metrics import check_state, compute, merge_states
 from v6_algorithm.preparation import Agreement
-from v6_algorithm.preparation.negotiate import Plan, agree_on_columns, plan
+from v6_algorithm.preparation.negotiate import agree_on_columns, plan
 from v6_algorithm.results import assemble, mean_of
+from v6_algorithm.start import Beginning, begin_from
 from v6_algorithm.strategies import create_strategy
 
 # Shown after every round where a problem has them, beside the loss and the monitored metric.
 HEADLINES = ("auroc", "accuracy", "r2")
-Event = dict[str, Any]
 States = dict[str, dict[str, Any]]
 
 
 def run(
-    federation: Federation, experiment: Experiment, on_event: Callable[[Event], None] | None = None
+    federation: Federation,
+    experiment: Experiment,
+    on_event: Callable[[Event], None] | None = None,
+    *,
+    weights: str | None = None,
 ) -> dict[str, Any]:
     """Run an experiment to its end.
 
@@ -47,6 +52,8 @@ def run(
     on_event
         Called with a small dictionary after preparation, every site's reply, every round and the test, for progress
         displays.
+    weights
+        The content of the file that `start.weights` names, as base64 safetensors.
 
     Returns
     -------
@@ -62,22 +69,29 @@ def run(
         When too few sites answered before the first round was done.
     """
     start = time.perf_counter()
+    if weights is None and experiment.start.weights and not experiment.start.image:
+        raise ExperimentError(
+            "start.weights: names a file of the researcher; give its content too, base64 safetensors, as `weights`"
+        )
     names = [site.name for site in federation.sites()]
     quorum = _quorum(experiment, names)
-    caller = _Caller(federation, experiment, on_event or (lambda event: None))
+    caller = Caller(federation, experiment, on_event or (lambda event: None))
     sites, agreement = agree_on_columns(caller.prepare, experiment, names, quorum)
     runs = []
     for group in [[site] for site in sites] if experiment.mode == "local" else [sites]:
-        training = _Training(caller, experiment, plan(caller.prepare, experiment, agreement, group, quorum), quorum)
+        made = plan(caller.prepare, experiment, agreement, group, quorum)
+        begun = Beginning(made, {}, []) if weights is None else begin_from(weights, experiment, made)
+        training = _Training(caller, experiment, begun, quorum)
         training.run()
         runs.append(training)
     caller.settle()
     return assemble(
         experiment,
-        notes=agreement.notes,
+        notes=[*agreement.notes, *dict.fromkeys(note for training in runs for note in training.notes)],
         runs=[(training.plan, training.folds, training.stopped_because) for training in runs],
         participation=caller.participation,
         rounds=caller.timing,
+        devices={site: device for training in runs for site, device in sorted(training.devices.items())},
         seconds=time.perf_counter() - start,
     )
 
@@ -85,7 +99,7 @@ def run(
 def check(federation: Federation, experiment: Experiment) -> Agreement:
     """Ask all sites for their columns and nothing else; raises as `run` does when something does not fit."""
     names = [site.name for site in federation.sites()]
-    caller = _Caller(federation, experiment, lambda event: None)
+    caller = Caller(federation, experiment, lambda event: None)
     return agree_on_columns(caller.prepare, experiment, names, _quorum(experiment, names))[1]
 
 
@@ -98,59 +112,15 @@ def _quorum(experiment: Experiment, names: Sequence[str]) -> int:
     return quorum
 
 
-class _Caller:
-    """Sends calls, and keeps the book on who answered and what it cost."""
-
-    def __init__(self, federation: Federation, experiment: Experiment, on_event: Callable[[Event], None]) -> None:
-        self._federation = federation
-        self._experiment = experiment
-        self.on_event = on_event
-        self.participation: list[dict[str, Any]] = []
-        self.timing: list[dict[str, Any]] = []
-        self._calls: list[tuple[str, int, Replies]] = []
-
-    def prepare(self, sites: Sequence[str], body: dict[str, Any]) -> Replies:
-        """Send one RPC_prepare message to each site."""
-        return self.call("RPC_prepare", 0, dict.fromkeys(sites, body))
-
-    def call(self, method: str, number: int, bodies: dict[str, dict[str, Any]]) -> Replies:
-        """Send one message to each site; the experiment and the round go with it."""
-        self.settle()
-        common = {"experiment": self._experiment.for_sites(), "sites": len(bodies)}
-        requests = {
-            site: wire.message(site=site, round=number, attempt=1, **common, **body) for site, body in bodies.items()
-        }
-        replies = self._federation.call(method, requests, deadline_s=self._experiment.participation.deadline_s)
-        self._calls.append((method.removeprefix("RPC_"), number, replies))
-        return replies
-
-    def settle(self) -> None:
-        """Book the calls that are over."""
-        for call, number, replies in self._calls:
-            missing = {site: str(reason) for site, reason in sorted(replies.missing.items())}
-            self.participation.append(
-                {"round": number, "call": call, "answered": sorted(replies.answered), "missing": missing}
-            )
-            self.timing.append(
-                {
-                    "round": number,
-                    "call": call,
-                    "seconds": round(replies.seconds, 4),
-                    "waiting_s": round(replies.seconds - replies.busy_s, 4),
-                    "site_s": replies.site_s,
-                    "bytes_sent": replies.bytes_sent,
-                    "bytes_received": replies.bytes_received,
-                }
-            )
-        self._calls.clear()
-
-
 class _Training:
     """Training of one group of sites: all of them, or in mode local one after another."""
 
-    def __init__(self, caller: _Caller, experiment: Experiment, plan: Plan, quorum: int) -> None:
-        self.plan = plan
+    def __init__(self, caller: Caller, experiment: Experiment, begun: Beginning, quorum: int) -> None:
+        self.plan = plan = begun.plan
+        self.notes = begun.notes
         self.stopped_because: str | None = None
+        # What each site last said it computes on.
+        self.devices: dict[str, dict[str, str]] = {}
         self._caller = caller
         self._experiment = experiment
         self._quorum = quorum
@@ -159,16 +129,20 @@ class _Training:
         self._shown = list(dict.fromkeys(["loss", experiment.stopping.monitor, *HEADLINES]))
         self._lateness = Lateness()
         self._strategy = create_strategy(experiment.strategy)
-        self.folds = [FoldProgress(number, experiment) for number in range(len(plan.counts))]
+        self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
 
     def run(self) -> None:
         """Train round by round, then measure the kept models; what was done before a failure is kept."""
         self._caller.on_event({"event": "prepared", "sites": self.plan.sites, "rounds": self._experiment.rounds})
+        if self._experiment.start.pretrain_epochs:
+            self._pretrain(self._experiment.start.pretrain_epochs)
         try:
             for number in range(1, self._experiment.rounds + 1):
                 self._round(number)
                 if not self._active:
                     break
+            if not any(fold.rounds_done for fold in self.folds):
+                raise FederationError(f"no round had {self._quorum} sites that trained the same fold")
         except (FederationError, KeyboardInterrupt) as error:
             if not any(fold.rounds_done for fold in self.folds):
                 raise
@@ -178,30 +152,68 @@ class _Training:
         except (FederationError, KeyboardInterrupt) as error:
             self.stopped_because = self.stopped_because or str(error) or "interrupted from the keyboard"
 
+    def _pretrain(self, epochs: int) -> None:
+        """Let each fold's largest site train alone for the others to start from; if it is lost, the next largest."""
+        candidates = {
+            fold.number: sorted(self.plan.trainers(fold.number), key=lambda site: -self._rows(site, fold, "train"))
+            for fold in self.folds
+        }
+        waiting = self.folds
+        lost: dict[str, Any] = {}
+        while waiting:
+            if not all(candidates[fold.number] for fold in waiting):
+                reasons = "".join(f"\n  {site}: {missing}" for site, missing in sorted(lost.items()))
+                raise FederationError(f"pretraining: no site gave a model{reasons}")
+            asked: dict[str, list[FoldProgress]] = {}
+            for fold in waiting:
+                asked.setdefault(candidates[fold.number].pop(0), []).append(fold)
+            items = {
+                site: [fold.item([], train=True) | {"epochs": epochs} for fold in own] for site, own in asked.items()
+            }
+            bodies = {site: self._body(own) for site, own in items.items()}
+            # Its model comes back as it is, hidden in no sum: a node may refuse that.
+            replies = self._caller.call("RPC_train", 0, bodies, together=1)
+            for site, reply in replies:
+                for fold, item in zip(asked[site], self._checked(replies, site, reply, items[site]), strict=False):
+                    fold.begin(wire.pack(item["state"]))
+                    waiting = [other for other in waiting if other is not fold]
+                    folds = f"fold {fold.number}: " if len(self.folds) > 1 else ""
+                    self.notes.append(f"{folds}pretrained for {epochs} epochs at the largest site, '{site}'")
+            lost |= replies.missing
+
     @property
     def _active(self) -> list[FoldProgress]:
         return [fold for fold in self.folds if not fold.finished]
 
     def _round(self, number: int) -> None:
-        evaluate = ["validation"] if self._validates and number > 1 else []
-        awake = [site for site in self.plan.sites if not self._lateness.rests(site, number)]
-        if len(awake) < self._quorum:
-            awake = self.plan.sites
-        trainers = self._sample(number, awake)
         active = self._active
-        bodies = {
-            site: self._body([fold.item(evaluate, train=site in trainers) for fold in active])
-            for site in awake
-            if site in trainers or evaluate
-        }
-        replies = self._caller.call("RPC_train", number, bodies)
+        awake = self._awake(number, active)
+        trainers = {fold.number: self._sample(number, self._trainers(fold, awake)) for fold in active}
+        asked: dict[str, list[dict[str, Any]]] = {}
+        for site in awake:
+            items = [
+                fold.item(
+                    self._with_rows(site, fold, ["validation"] if fold.unscored else []),
+                    train=site in trainers[fold.number],
+                )
+                for fold in active
+            ]
+            if items := [item for item in items if item["train"] or item["evaluate"]]:
+                asked[site] = items
+        replies = self._caller.call(
+            "RPC_train",
+            number,
+            {site: self._body(items) for site, items in asked.items()},
+            together=min(len(sites) for sites in trainers.values()),
+        )
         for site in set(self.plan.sites) - set(awake):
             replies.missing[site] = self._lateness.reason(site)
         means = {fold.number: self._strategy.begin(self.plan.spec) for fold in active}
         losses = {fold.number: [0.0, 0] for fold in active}
+        gave = dict.fromkeys(means, 0)
         states: dict[int, States] = {fold.number: {} for fold in active}
         for site, reply in replies:
-            items = self._checked(replies, site, reply, active, evaluate, trained=site in trainers)
+            items = self._checked(replies, site, reply, asked[site])
             if items:
                 self._tell_reply(number, site, items, replies.site_s.get(site))
             for item in items:
@@ -210,15 +222,36 @@ class _Training:
                     means[item["fold"]].add(item.pop("state"), self._strategy.weight(item["rows"]))
                     losses[item["fold"]][0] += item["loss"]["sum"]
                     losses[item["fold"]][1] += item["loss"]["rows"]
+                    gave[item["fold"]] += 1
         self._lateness.book(replies, number)
-        replies.require(min(self._quorum, len(trainers)), f"round {number}")
+        replies.require(min(self._quorum, len(asked)), f"round {number}")
         for fold in active:
-            if evaluate:
+            if fold.unscored and self._validates:
                 fold.score(states[fold.number])
-            if not fold.finished:
-                total, rows = losses[fold.number]
-                fold.advance(number, self._next(means[fold.number], number), total / rows)
+            if fold.finished:
+                continue
+            if gave[fold.number] < self._quorum:
+                # As when a small federation loses a site while another one is left out: the fold goes on next round.
+                fold.waited.append(number)
+                continue
+            total, rows = losses[fold.number]
+            fold.advance(number, self._next(means[fold.number], number), total / rows)
         self._tell(number, replies)
+
+    def _awake(self, number: int, active: list[FoldProgress]) -> list[str]:
+        """Return the sites that do not rest; nobody rests where a fold's quorum needs them."""
+        awake = [site for site in self.plan.sites if not self._lateness.rests(site, number)]
+        enough = all(len(self._trainers(fold, awake)) >= self._quorum for fold in active)
+        return awake if enough else self.plan.sites
+
+    def _trainers(self, fold: FoldProgress, sites: Sequence[str]) -> list[str]:
+        return [site for site in self.plan.trainers(fold.number) if site in sites]
+
+    def _with_rows(self, site: str, fold: FoldProgress, parts: list[str]) -> list[str]:
+        return [part for part in parts if self._rows(site, fold, part)]
+
+    def _rows(self, site: str, fold: FoldProgress, part: str) -> int:
+        return self.plan.rows[site][fold.number][part]
 
     def _next(self, mean: Any, number: int) -> str:
         try:
@@ -230,21 +263,19 @@ class _Training:
         return {"setup": self._setup, "folds": items}
 
     def _sample(self, number: int, sites: Sequence[str]) -> set[str]:
-        """Draw the sites that train in this round."""
+        """Draw those of `sites` that train in this round."""
         participation = self._experiment.participation
         count = min(len(sites), max(self._quorum, math.ceil(participation.fraction * len(sites))))
         generator = seeding.numpy_generator(self._experiment.seed, "participation", number)
         return {sites[index] for index in generator.permutation(len(sites))[:count]}
 
-    def _check(
-        self, reply: dict[str, Any], asked: list[FoldProgress], parts: list[str], *, trained: bool
-    ) -> list[dict[str, Any]]:
+    def _check(self, reply: dict[str, Any], asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Check a whole reply before any of it is used."""
         items: list[dict[str, Any]] = reply["folds"]
-        if [item["fold"] for item in items] != [fold.number for fold in asked]:
+        if [item["fold"] for item in items] != [wanted["fold"] for wanted in asked]:
             raise WireError("it answers for other folds than it was asked for")
-        for item in items:
-            if set(item["metrics"]) != set(parts):
+        for item, wanted in zip(items, asked, strict=True):
+            if set(item["metrics"]) != set(wanted["evaluate"]):
                 raise WireError("it measured other parts than it was asked for")
             for states in item["metrics"].values():
                 for name, state in states.items():
@@ -253,7 +284,7 @@ class _Training:
                     check_state(state)
                     if self.plan.setup.classes and state.get("n_classes", 0) != len(self.plan.setup.classes):
                         raise WireError("its metrics are of another number of classes")
-            if not trained:
+            if not wanted["train"]:
                 continue
             rows, loss = item["rows"], item["loss"]
             if not isinstance(rows, int) or rows < 0 or not isinstance(loss["rows"], int) or loss["rows"] < 1:
@@ -261,6 +292,7 @@ class _Training:
             if not isinstance(loss["sum"], (int, float)) or not math.isfinite(loss["sum"]):
                 raise WireError("its training loss is not a finite number")
             item["state"] = wire.unpack(item.pop("parameters"), self.plan.spec)
+        self.devices[str(reply["site"])] = {key: str(reply["device"][key])[:100] for key in ("name", "precision")}
         return items
 
     def _finish(self) -> None:
@@ -273,16 +305,25 @@ class _Training:
         candidates = [(fold, model) for fold in self.folds for model in fold.candidates]
         if not parts or not candidates:
             return
-        items = [fold.item(parts, model=model) for fold, model in candidates]
+        found: list[dict[str, States]] = [{part: {} for part in parts} for _ in candidates]
+        # Each site is asked about the models that it has rows for, which in leave-one-site-out is not all.
+        asked = {
+            site: [
+                (states, fold.item(own, model=model))
+                for (fold, model), states in zip(candidates, found, strict=True)
+                if (own := self._with_rows(site, fold, parts))
+            ]
+            for site in self.plan.sites
+        }
+        bodies = {site: self._body([item for _, item in items]) for site, items in asked.items() if items}
         number = max(fold.rounds_done for fold in self.folds)
-        replies = self._caller.call("RPC_evaluate", number, {site: self._body(items) for site in self.plan.sites})
-        found: list[dict[str, States]] = [{part: {} for part in parts} for _ in items]
+        replies = self._caller.call("RPC_evaluate", number, bodies)
         for site, reply in replies:
-            answered = self._checked(replies, site, reply, [fold for fold, _ in candidates], parts, trained=False)
-            for states, item in zip(found, answered, strict=False):
+            answered = self._checked(replies, site, reply, [item for _, item in asked[site]])
+            for (states, _), item in zip(asked[site], answered, strict=False):
                 for part, members in item["metrics"].items():
                     states[part] |= members
-        replies.require(self._quorum, "evaluation")
+        replies.require(min(self._quorum, len(bodies)), "evaluation")
         for (fold, model), states in zip(candidates, found, strict=True):
             if fold.unscored and model == fold.model:
                 fold.score(states.get("validation", {}))
@@ -293,18 +334,11 @@ class _Training:
         self._caller.on_event({"event": "tested"})
 
     def _checked(
-        self,
-        replies: Replies,
-        site: str,
-        reply: dict[str, Any],
-        asked: list[FoldProgress],
-        parts: list[str],
-        *,
-        trained: bool,
+        self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """Check a reply; one that fails is dropped, counted and named, and nothing of it is used."""
         try:
-            return self._check(reply, asked, parts, trained=trained)
+            return self._check(reply, asked)
         except (WireError, ValueError) as error:
             replies.reject(site, str(error))
         except (KeyError, TypeError, AttributeError):
@@ -323,7 +357,7 @@ class _Training:
             metrics |= {f"validation_{name}": measured[name] for name in self._shown if measured.get(name) is not None}
         self._caller.on_event({"event": "reply", "round": number, "site": site, "metrics": metrics, "seconds": seconds})
 
-    def _tell(self, number: int, replies: Replies | None) -> None:
+    def _tell(self, number: int, replies: Replies) -> None:
         """Report the round: its training loss, and the newest validation, which is of the round before or of this."""
         newest = mean_of([fold.newest() for fold in self.folds])
         shown = ["train_loss", *(f"validation_{name}" for name in self._shown)]
@@ -334,6 +368,6 @@ class _Training:
                 "rounds": self._experiment.rounds,
                 "validated_round": max((fold.rounds_scored for fold in self.folds), default=0),
                 "metrics": {name: newest[name] for name in shown if newest.get(name) is not None},
-                "missing": {} if replies is None else {site: str(reason) for site, reason in replies.missing.items()},
+                "missing": {site: str(reason) for site, reason in replies.missing.items()},
             }
         )

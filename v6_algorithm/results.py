@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -24,6 +25,7 @@ def assemble(
     runs: Sequence[Run],
     participation: list[dict[str, Any]],
     rounds: list[dict[str, Any]],
+    devices: dict[str, dict[str, str]],
     seconds: float,
 ) -> dict[str, Any]:
     """Put the result together.
@@ -39,17 +41,20 @@ def assemble(
         mode ``local`` one a site.
     participation, rounds
         The books of all calls.
+    devices
+        For each site the name and precision of what it computed on.
     seconds
         Total time.
     """
     stopped = [reason for _, _, reason in runs if reason]
     folds = [fold for _, progress, _ in runs for fold in progress]
-    local = experiment.mode == "local"
     plans = [plan for plan, _, _ in runs]
-    kfold = experiment.split.kind == "kfold"
+    crossed = any(len(plan.counts) > 1 for plan in plans)
     measured = _measured(folds)
     history = folds[0].columns() if len(folds) == 1 else _mean_history(folds)
-    metrics = {part: _scopes(states) for part, states in measured.items()}
+    metrics = {
+        part: _scopes(states) | (_over_folds(folds, part) if crossed else {}) for part, states in measured.items()
+    }
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "name": experiment.name,
@@ -62,18 +67,19 @@ def assemble(
         "history": history,
         "metrics": metrics,
         "metrics_table": _table(metrics),
-        "folds": [_fold(fold, plan.counts[fold.number]) for plan, progress, _ in runs for fold in progress]
-        if kfold
-        else [],
+        "folds": [_fold(fold, plan, experiment) for plan, progress, _ in runs for fold in progress] if crossed else [],
         "participation": participation,
         "timing": {"total_s": round(seconds, 3), "rounds": rounds},
-        "notes": [*notes, *_explanations(measured)],
+        "devices": devices,
+        "notes": [
+            *notes,
+            *_explanations(measured),
+            *(note for run in runs for note in _lost_work(run)),
+            *_imprecise(experiment, devices),
+        ],
         "preparation": plans[0].setup.readable(),
         "software": _software(),
     }
-    if kfold and local:
-        for entry, site in zip(result["folds"], [plan.sites[0] for plan in plans for _ in plan.counts], strict=True):
-            entry["site"] = site
     result["parameters"] = _parameters(runs, experiment)
     return result
 
@@ -141,29 +147,75 @@ def _sites(plans: Sequence[Plan]) -> dict[str, Any]:
     return {name: {"n": n} for name, n in sorted(counts.items())}
 
 
-def _fold(fold: FoldProgress, counts: dict[str, dict[str, int]]) -> dict[str, Any]:
-    return {
-        "fold": fold.number,
+def _over_folds(folds: Sequence[FoldProgress], part: str) -> dict[str, Any]:
+    """Mean and sample standard deviation over the folds, each fold's sites (or, each alone, their models) pooled."""
+    states: dict[int, list[dict[str, Any]]] = {}
+    for fold in folds:
+        states.setdefault(fold.number, []).extend(fold.measured.get(part, {}).values())
+    pooled = [compute(merge_states(members)) for members in states.values() if members]
+    rows = [
+        {name: value for name, value in metrics.items() if name != "n" and not name.endswith("_resolution")}
+        for metrics in pooled
+    ]
+    mean = mean_of(rows)
+    spread: dict[str, float | None] = {}
+    for name in mean:
+        values = [value for row in rows if (value := row.get(name)) is not None]
+        spread[name] = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean_over_folds": mean, "sd_over_folds": spread}
+
+
+def _fold(fold: FoldProgress, plan: Plan, experiment: Experiment) -> dict[str, Any]:
+    about: dict[str, Any] = {"fold": fold.number}
+    if experiment.split.kind == "kfold" and experiment.split.repeats > 1:
+        about["repeat"] = fold.number // experiment.split.folds
+    if plan.setup.hospitals:
+        about["test_site"] = plan.setup.hospitals[fold.number]
+    if experiment.mode == "local":
+        about["site"] = plan.sites[0]
+    return about | {
         "best_round": fold.kept_round,
         "rounds_run": fold.rounds_done,
-        "sites": {name: {"n": parts} for name, parts in counts.items()},
+        "sites": {name: {"n": parts} for name, parts in plan.counts[fold.number].items()},
         "history": fold.columns(),
         "metrics": {part: _scopes(states) for part, states in fold.measured.items() if states},
     }
 
 
+def _lost_work(run: Run) -> list[str]:
+    """Tell which folds had to wait for sites, and which were left without a test."""
+    plan, folds, _ = run
+    notes = []
+    for fold in folds:
+        if fold.waited:
+            rounds = ", ".join(map(str, fold.waited))
+            notes.append(f"fold {fold.number}: not trained in round {rounds}; too few of its sites gave a model")
+        tested = [name for name, parts in plan.counts[fold.number].items() if parts["test"]]
+        if tested and fold.rounds_done and not fold.measured.get("test"):
+            notes.append(f"fold {fold.number}: not tested, no answer came from {', '.join(tested)}")
+    for number in set(range(len(plan.counts))) - set(plan.folds):
+        notes.append(f"fold {number}: left out, its site '{plan.setup.hospitals[number]}' was lost before training")
+    return notes
+
+
+def _imprecise(experiment: Experiment, devices: dict[str, dict[str, str]]) -> list[str]:
+    if experiment.training.precision != "mixed":
+        return []
+    full = [f"{site} ({device['name']})" for site, device in devices.items() if device["precision"] == "full"]
+    return [f"trained in full precision, for want of bfloat16: {', '.join(full)}"] if full else []
+
+
 def _mean_history(folds: Sequence[FoldProgress]) -> dict[str, list[Any]]:
-    """Average the histories, round by round, over the folds (or local models) that were still training."""
-    columns = [fold.columns() for fold in folds]
-    rounds = max(len(column["round"]) for column in columns)
-    names = dict.fromkeys(name for column in columns for name in column if name != "round")
-    mean: dict[str, list[Any]] = {"round": list(range(1, rounds + 1))}
-    for name in names:
-        mean[name] = [
-            mean_of([{name: column[name][at]} for column in columns if at < len(column.get(name, []))]).get(name)
-            for at in range(rounds)
-        ]
-    return mean
+    """Average the histories, round by round, over the folds (or local models) that trained in it."""
+    by_round: dict[int, list[dict[str, float | None]]] = {}
+    for fold in folds:
+        columns = fold.columns()
+        for at, number in enumerate(columns["round"]):
+            row = {name: column[at] for name, column in columns.items() if name != "round"}
+            by_round.setdefault(number, []).append(row)
+    means = {number: mean_of(rows) for number, rows in sorted(by_round.items())}
+    names = dict.fromkeys(name for row in means.values() for name in row)
+    return {"round": list(means)} | {name: [row.get(name) for row in means.values()] for name in names}
 
 
 def _explanations(measured: dict[str, States]) -> list[str]:
@@ -188,7 +240,7 @@ def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | None:
             if fold.kept is None:
                 continue
             parts = [plan.sites[0]] if experiment.mode == "local" else []
-            parts += [f"fold-{fold.number}"] if len(folds) > 1 else []
+            parts += [f"fold-{fold.number}"] if len(plan.counts) > 1 else []
             kept = wire.unpack(fold.kept, plan.spec)
             tensors |= {"/".join([*parts, name]): tensor for name, tensor in kept.items()}
             preparations["/".join(parts)] = plan.setup.readable(fold.number)
@@ -196,6 +248,8 @@ def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | None:
         return None
     about = {
         "name": experiment.name,
+        "seed": experiment.seed,
+        "split": experiment.split.model_dump(mode="json"),
         "problem": experiment.problem.kind,
         "model": experiment.model.model_dump(mode="json"),
         "data": experiment.data.model_dump(mode="json"),

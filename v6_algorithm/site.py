@@ -23,6 +23,7 @@ from v6_algorithm.privacy.policy import Policy
 
 if TYPE_CHECKING:
     from v6_algorithm.data.table import TableData
+    from v6_algorithm.training.device import Device
     from v6_algorithm.training.loop import Rows
 
 # Prepared inputs are kept in memory from round to round up to this many bytes; beyond, they are made again.
@@ -110,7 +111,7 @@ class _Work:
         self.policy = context.policy
         self.policy.check_sites(int(request.get("sites", 0)))
         data = self.experiment.data
-        roles = [data.target, data.group, data.split_column, *data.categorical, *(data.features or [])]
+        roles = [data.target, data.group, *data.split_columns, *data.categorical, *(data.features or [])]
         self.policy.check_columns(name for name in roles if name is not None)
         self.seconds: dict[str, float] = {}
 
@@ -138,7 +139,7 @@ class _Work:
         key = cache_key(
             prints,
             self.experiment.model_dump(mode="json", include={"seed", "data", "split", "training"}),
-            [setup.features, setup.categories, setup.classes],
+            [setup.features, setup.categories, setup.classes, setup.hospitals],
         )
         folder = self.context.state if None not in prints.values() else None
         table: TableData | None = self.context.memory.get(key)
@@ -159,20 +160,20 @@ class _Work:
                     self.policy.check_part(part, rows)
         return table
 
-    def rows(self, table: TableData, setup: Setup, fold: int) -> Rows:
-        """Return the prepared rows of one fold."""
+    def rows(self, table: TableData, setup: Setup, fold: int, device: Device) -> Rows:
+        """Return the prepared rows of one fold, on the device."""
         import torch
 
         from v6_algorithm.training.loop import Rows
 
-        key = ("rows", id(table), self.request["setup"]["preparation"], fold)
+        key = ("rows", id(table), self.request["setup"]["preparation"], fold, device.kind)
         kept: Rows | None = self.context.memory.get(key)
         if kept is not None:
             return kept
         rows = Rows(
-            torch.from_numpy(table.inputs(setup, self.experiment.data, fold)),
-            torch.from_numpy(table.target),
-            torch.from_numpy(table.member),
+            torch.from_numpy(table.inputs(setup, self.experiment.data, fold)).to(device.kind),
+            torch.from_numpy(table.target).to(device.kind),
+            torch.from_numpy(table.member).to(device.kind),
         )
         if rows.inputs.numel() * rows.inputs.element_size() * len(table.folds) <= _MEMORY_BYTES:
             self.context.memory[key] = rows
@@ -211,9 +212,11 @@ def _statistics(work: _Work) -> dict[str, Any]:
     from v6_algorithm.preparation import Moments, needs_range
     from v6_algorithm.preparation.setup import pack_arrays
     from v6_algorithm.problems import create_problem
+    from v6_algorithm.training.device import Device
     from v6_algorithm.training.state import build_networks, spec_of, state_of
 
     setup = work.setup()
+    Device.choose(work.experiment.training)  # so that a site without it says no before anything is trained
     table = work.table(setup)
     problem = create_problem(work.experiment, setup)
     networks = build_networks(problem)
@@ -264,10 +267,12 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
 
     from v6_algorithm.problems import create_problem
     from v6_algorithm.training import loop
-    from v6_algorithm.training.state import build_networks, build_shapes, load_state, spec_of, state_of
+    from v6_algorithm.training.device import Device
+    from v6_algorithm.training.state import build_networks, build_shapes, load_state, overlay, spec_of, state_of
     from v6_algorithm.training.threads import threads_for
 
     setup = work.setup()
+    device = Device.choose(work.experiment.training)
     with work.timed("data_s"):
         table = work.table(setup)
     problem = create_problem(work.experiment, setup)
@@ -279,12 +284,17 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
         if not 0 <= number < len(table.folds):
             raise WireError(f"fold {number} is asked for, the split has {len(table.folds)}")
         if item["parameters"] is None:
-            # The first round, in which every site starts from the seed.
+            # The first round, in which every site starts from the seed, or from its image.
             networks = build_networks(problem)
+        elif item.get("partial"):
+            networks = build_networks(problem)
+            overlay(networks, wire.unpack(item["parameters"]), partial=True)
         else:
             load_state(networks, wire.unpack(item["parameters"], spec))
         with work.timed("data_s"):
-            rows = work.rows(table, setup, number)
+            rows = work.rows(table, setup, number, device)
+        for network in networks.values():
+            network.to(device.kind)
         parts = {part: torch.from_numpy(table.folds[number][part]) for part in PARTS}
         reply: dict[str, Any] = {"fold": number, "metrics": {}}
         batch_rows = min(work.experiment.training.batch_size or len(parts["train"]), len(parts["train"]))
@@ -292,12 +302,22 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
             with work.timed("evaluate_s"):
                 for part in item.get("evaluate", []):
                     reply["metrics"][part] = loop.evaluate(
-                        problem, networks, rows, parts[part], table.members, fold=number
+                        problem, networks, rows, parts[part], table.members, fold=number, device=device
                     )
             if train and item.get("train", True):
+                if not len(parts["train"]):
+                    raise WireError(f"fold {number} is to be trained, and has no training rows here")
                 with work.timed("train_s"):
                     sums = loop.train(
-                        problem, networks, rows, parts["train"], site=work.site, round=work.round, fold=number
+                        problem,
+                        networks,
+                        rows,
+                        parts["train"],
+                        site=work.site,
+                        round=work.round,
+                        fold=number,
+                        device=device,
+                        epochs=item.get("epochs"),
                     )
                 reply |= {
                     "parameters": wire.pack(state_of(networks)),
@@ -306,7 +326,7 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
                     "steps": sums.steps,
                 }
         folds.append(reply)
-    return {"folds": folds, "timing": work.seconds}
+    return {"folds": folds, "timing": work.seconds, "device": device.to_json()}
 
 
 _METHODS: dict[str, Callable[[_Work], dict[str, Any]]] = {

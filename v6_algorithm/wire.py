@@ -147,6 +147,79 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
     return {name: tensors[name] for name in spec or sorted(tensors)}
 
 
+def pack_file(content: bytes) -> Packed:
+    """Encode the bytes of a safetensors file as `pack` encodes tensors."""
+    import pybase64
+
+    return Packed(pybase64.b64encode_as_string(content))
+
+
+def read_metadata(text: str) -> dict[str, str]:
+    """Return the text kept in the header of what `pack` made; empty where there is none.
+
+    The layout, from safetensors' description of its format: 8 bytes with the header's length, little-endian, then
+    the header as JSON.
+    """
+    import pybase64
+
+    try:
+        content = pybase64.b64decode(text, validate=True)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
+    except (ValueError, AttributeError):
+        raise WireError("tensors are not valid base64 safetensors") from None
+
+
+def fit(
+    tensors: Mapping[str, torch.Tensor], spec: StateSpec, *, partial: bool
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Fit tensors from a file to a model.
+
+    Parameters
+    ----------
+    tensors
+        Name to tensor. Of a model of one network, the network's name may be absent: ``0.weight`` for
+        ``model.0.weight``, as torch itself names them. Floats are cast to the model's.
+    spec
+        The model's tensors.
+    partial
+        Take what fits by name and shape, rather than refuse.
+
+    Returns
+    -------
+    tuple of dict and list
+        The tensors that fit, and the names of the model's tensors that none did.
+
+    Raises
+    ------
+    WireError
+        Naming the first tensor that does not fit; when `partial`, only if none fits or one is not finite.
+    """
+    import torch
+
+    networks = {name.split(".")[0] for name in spec}
+    if len(networks) == 1 and not set(tensors) & set(spec):
+        (network,) = networks
+        tensors = {f"{network}.{name}": tensor for name, tensor in tensors.items()}
+    cast = {
+        name: tensor.to(getattr(torch, spec[name].dtype))
+        if name in spec and tensor.is_floating_point() and getattr(torch, spec[name].dtype).is_floating_point
+        else tensor
+        for name, tensor in tensors.items()
+    }
+    if partial:
+        cast = {
+            name: tensor
+            for name, tensor in cast.items()
+            if name in spec and (tuple(tensor.shape), _dtype(tensor)) == (spec[name].shape, spec[name].dtype)
+        }
+        if not cast:
+            raise WireError("none of its tensors fits the model by name and shape")
+    own = {name: item for name, item in spec.items() if name in cast} if partial else spec
+    _check(cast, own)
+    return {name: cast[name] for name in own}, [name for name in spec if name not in own]
+
+
 def _check(tensors: Mapping[str, torch.Tensor], spec: StateSpec) -> None:
     for name in sorted(set(spec) ^ set(tensors)):
         raise WireError(f"tensor '{name}' is {'missing' if name in spec else 'not part of the model'}")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.data.splits import make_folds
+from v6_algorithm.data.splits import draw_rows, make_folds
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment import PARTS, Given, KFold, Ratio
+from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio
 
 RATIOS = [(0.6, 0.2, 0.2), (0.7, 0.15, 0.15), (0.8, 0.2, 0.0), (0.5, 0.0, 0.5), (1.0, 0.0, 0.0), (0.34, 0.33, 0.33)]
 
@@ -203,25 +203,103 @@ def test_many_small_groups_come_near_the_shares():
 
 def test_given_parts_are_taken_as_they_are():
     names = ["train", "Test", " VALIDATION ", "val", "dev", "valid", "training", "testing"]
-    (fold,) = make_folds(Given(kind="given"), len(names), generator(), given=names)
+    (fold,) = make_folds(Given(kind="given"), len(names), generator(), given=[names])
     assert [fold[part].tolist() for part in PARTS] == [[0, 6], [2, 3, 4, 5], [1, 7]]
 
 
 @pytest.mark.parametrize("name", ["patient 4711", float("nan"), 1, None, ""], ids=repr)
 def test_a_part_of_another_name_is_refused_without_repeating_it(name):
     with pytest.raises(DataError, match=r"data.split_column holds other values") as refused:
-        make_folds(Given(kind="given"), 2, generator(), given=["train", name])
+        make_folds(Given(kind="given"), 2, generator(), given=[["train", name]])
     assert "4711" not in str(refused.value)
 
 
 def test_a_given_split_that_tears_a_group_apart_is_refused():
     with pytest.raises(DataError, match=r"data.group: a group has rows in two parts"):
-        make_folds(Given(kind="given"), 3, generator(), groups=np.array([0, 1, 0]), given=["train", "train", "test"])
+        make_folds(Given(kind="given"), 3, generator(), groups=np.array([0, 1, 0]), given=[["train", "train", "test"]])
 
 
-def test_a_given_split_without_training_rows_is_refused():
-    with pytest.raises(DataError, match="no row is left in the training part"):
-        make_folds(Given(kind="given"), 2, generator(), given=["test", "validation"])
+def test_a_given_split_may_leave_a_site_nothing_to_train_on():
+    (fold,) = make_folds(Given(kind="given"), 2, generator(), given=[["test", "validation"]])
+    assert [fold[part].tolist() for part in PARTS] == [[], [1], [0]]
+
+
+def test_a_row_may_be_in_no_part_of_a_given_split():
+    (fold,) = make_folds(Given(kind="given"), 3, generator(), given=[["test", "unused", "train"]])
+    assert [fold[part].tolist() for part in PARTS] == [[2], [], [0]]
+
+
+def test_several_given_columns_are_as_many_folds():
+    """dinunet's split files: one for each fold, in any way that its user wants."""
+    columns = [["train", "test", "train"], ["test", "train", "validation"]]
+    first, second = make_folds(Given(kind="given"), 3, generator(), given=columns)
+    assert [first[part].tolist() for part in PARTS] == [[0, 2], [], [1]]
+    assert [second[part].tolist() for part in PARTS] == [[1], [2], [0]]
+
+
+@given(st.integers(3, 6), st.data())
+def test_a_column_of_fold_numbers_is_used_as_k_fold_would(k, data):
+    numbers = np.array(data.draw(st.lists(st.integers(0, k - 1), min_size=1, max_size=40)))
+    written = data.draw(st.sampled_from([int, float, str]))
+    split = Given(kind="given", folds=k)
+    folds = make_folds(split, len(numbers), generator(), given=[[written(number) for number in numbers]])
+    assert len(folds) == k
+    for number, fold in enumerate(folds):
+        np.testing.assert_array_equal(fold.test, np.flatnonzero(numbers == number))
+        np.testing.assert_array_equal(fold.validation, np.flatnonzero(numbers == (number + 1) % k))
+        part_of_row(fold, len(numbers))
+
+
+@pytest.mark.parametrize("number", [3, -1, 0.5, "patient 4711", None, float("nan"), ""], ids=repr)
+def test_a_fold_number_out_of_range_is_refused_without_repeating_it(number):
+    with pytest.raises(DataError, match=r"must hold the number of each row's fold, 0 to 2") as refused:
+        make_folds(Given(kind="given", folds=3), 2, generator(), given=[[0, number]])
+    assert "4711" not in str(refused.value)
+
+
+# -- repeats -------------------------------------------------------------------------------------------------------
+
+
+def test_each_repeat_tests_every_row_once_and_deals_anew():
+    labels = np.arange(40) % 2
+    folds = make_folds(kfold(4, repeats=3), 40, generator(), labels=labels)
+    assert len(folds) == 12
+    dealt = []
+    for repeat in range(3):
+        tested = [fold.test.tolist() for fold in folds[4 * repeat : 4 * repeat + 4]]
+        assert sorted(row for rows in tested for row in rows) == list(range(40))
+        dealt.append(tested)
+    assert dealt[0] != dealt[1] != dealt[2] != dealt[0]
+
+
+def test_the_first_repeat_is_the_cross_validation_without_repeats():
+    once, thrice = (make_folds(kfold(4, repeats=n), 40, generator()) for n in (1, 3))
+    for one, other in zip(once, thrice[:4], strict=True):
+        assert all(np.array_equal(one[part], other[part]) for part in PARTS)
+
+
+# -- leave one site out --------------------------------------------------------------------------------------------
+
+
+@given(labelled(), st.sampled_from([0, 0.2, 0.5]), seeds)
+def test_a_site_is_all_test_in_its_fold_and_none_in_the_others(labels, validation, seed):
+    split = LeaveOneSiteOut(kind="leave_one_site_out", validation=validation)
+    options = {"labels": labels, "hospital": "b", "hospitals": ["a", "b", "c"]}
+    away, home, also_away = make_folds(split, len(labels), generator(seed), **options)
+    assert home.test.tolist() == list(range(len(labels)))
+    assert len(away.test) == len(also_away.test) == 0
+    assert abs(len(away.validation) - validation * len(labels)) <= 1
+    for fold in (away, home, also_away):
+        part_of_row(fold, len(labels))
+
+
+@given(grouped(), seeds)
+def test_groups_stay_whole_when_a_site_is_left_out(case, seed):
+    groups, labels = case
+    split = LeaveOneSiteOut(kind="leave_one_site_out")
+    options = {"labels": labels, "groups": groups, "hospital": "a", "hospitals": ["a", "b"]}
+    for fold in make_folds(split, len(groups), generator(seed), **options):
+        assert_no_group_in_two_parts(fold, groups)
 
 
 # -- seeds and refusals --------------------------------------------------------------------------------------------
@@ -266,3 +344,17 @@ def test_one_row_is_for_training():
 def test_no_rows_are_refused():
     with pytest.raises(DataError):
         make_folds(ratio(), 0, generator())
+
+
+# -- load limit ----------------------------------------------------------------------------------------------------
+
+
+@given(labelled(), st.integers(1, 90), seeds)
+def test_a_limit_draws_so_many_rows_each_class_its_share(labels, limit, seed):
+    drawn = draw_rows(limit, len(labels), generator(seed), labels)
+    assert len(drawn) == min(limit, len(labels))
+    assert (np.diff(drawn) > 0).all()
+    assert drawn.max(initial=0) < len(labels)
+    for label in np.unique(labels):
+        wanted = (labels == label).mean() * len(drawn)
+        assert abs((labels[drawn] == label).sum() - wanted) <= 1 + 1e-9

@@ -23,6 +23,7 @@ CONTRACT = {
         "categorical": [],
         "group": None,
         "split_column": None,
+        "load_limit": None,
         "scaling": {"kind": "standard", "scope": "federation"},
         "missing": {"kind": "mean", "value": 0.0},
     },
@@ -30,20 +31,26 @@ CONTRACT = {
     "model": {"kind": "mlp", "hidden": [64, 32], "norm": "layer", "dropout": 0.0, "activation": "relu"},
     "split": {"kind": "ratio", "train": 0.6, "validation": 0.2, "test": 0.2, "stratify": True},
     "rounds": 20,
+    "start": {"weights": None, "partial": False, "pretrain_epochs": None},
     "training": {
         "local_epochs": 1,
         "local_steps": None,
         "batch_size": 32,
+        "evaluation_batch_size": 8192,
+        "accumulate": 1,
         "optimizer": {"kind": "adam", "lr": 0.001},
         "scheduler": None,
         "loss": None,
         "dtype": "float32",
+        "device": "auto",
+        "precision": "full",
+        "deterministic": False,
     },
     "strategy": {"kind": "fedavg", "weighting": "samples"},
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
     "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "poll_s": 0.5},
     "privacy": {},
-    "output": {"model": "best"},
+    "output": {"model": "best", "dinunet": False},
 }
 
 FULL = {
@@ -158,7 +165,7 @@ def test_a_section_without_kind_is_of_the_default_kind(without, written_out):
         ({"model": {"kind": "mlp", "dropout": 1}}, "model.dropout:", "1", "less than 1"),
         ({"split": {"kind": "kfold", "folds": 2}}, "split.folds:", "2", "greater than or equal to 3"),
         ({"split": {"train": 0.9}}, "split:", "1.3", "add up to 1"),
-        ({"split": "random"}, "split.kind:", "'random'", "ratio, kfold, given"),
+        ({"split": "random"}, "split.kind:", "'random'", "ratio, kfold, leave_one_site_out, given"),
         ({"sites": {"va": {"uri": 3}}}, "sites.va.uri:", "3", "valid string"),
         ({"sites": []}, "sites:", "[]", "dictionary"),
         ({"training": {"batch_size": 0}}, "training.batch_size:", "0", "greater than or equal to 1"),
@@ -179,6 +186,33 @@ def test_a_refusal_names_key_value_and_what_is_allowed(content, key, given, allo
     assert key in message
     assert given in message
     assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ({"rounds": True}, "rounds"),
+        ({"model": {"kind": "mlp", "hidden": [True, 3]}}, "hidden"),
+        ({"model": {"kind": "mlp", "dropout": False}}, "dropout"),
+        ({"participation": {"minimum": True}}, "minimum"),
+        ({"stopping": {"patience": False}}, "patience"),
+        ({"training": {"loss": {"kind": "cross_entropy", "class_weights": [True, 2]}}}, "class_weights"),
+    ],
+)
+def test_true_is_not_taken_for_one(content, key):
+    assert f"{key}: true and false are not allowed here" in refusal(**content)
+
+
+def test_true_and_false_are_taken_where_they_are_meant():
+    made = Experiment.parse(
+        {
+            "data": {"target": "y"},
+            "split": {"kind": "ratio", "stratify": False},
+            "training": {"optimizer": {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True}},
+        }
+    )
+    assert made.split.stratify is False
+    assert made.training.optimizer.options()["nesterov"] is True
 
 
 def test_class_weights_that_are_no_weights_are_refused_in_one_line():
@@ -235,6 +269,10 @@ def test_an_experiment_that_is_no_mapping_is_refused(content):
         (data(features=[]), "features is empty"),
         (data(split_column="part"), "go together"),
         ({"split": {"kind": "given"}}, "go together"),
+        ({"split": {"kind": "given", "folds": 5}} | data(split_column=["one", "two"]), "goes with one"),
+        ({"split": {"kind": "given"}} | data(split_column=["one", "one"]), "named twice in split_column"),
+        ({"split": {"kind": "given"}} | data(split_column="part", features=["part"]), "'part' is the split_column"),
+        ({"split": {"kind": "leave_one_site_out"}, "mode": "local"}, "mode federated or centralised"),
         ({"training": {"local_epochs": 1, "local_steps": 1}}, "local_epochs or local_steps"),
         ({"training": {"loss": "mse"}}, "training.loss.kind is mse"),
         ({"problem": "regression", "training": {"loss": "cross_entropy"}}, "training.loss.kind is cross_entropy"),
@@ -245,6 +283,11 @@ def test_an_experiment_that_is_no_mapping_is_refused(content):
             {"problem": "regression", "training": {"loss": {"kind": "mse", "class_weights": "balanced"}}},
             "class_weights is for classification",
         ),
+        ({"training": {"batch_size": None, "accumulate": 2}}, "with batch_size null all rows are in one batch"),
+        ({"training": {"dtype": "float64", "precision": "mixed"}}, "precision mixed is for dtype float32"),
+        ({"start": {"partial": True}}, "partial is about weights"),
+        ({"start": "image:../../data.safetensors"}, "without folders"),
+        ({"start": "image:weights.pt"}, "the name of a .safetensors file"),
         ({"sites": {}}, "no site is named"),
         ({"problem": {"kind": "regression", "depth": 3}}, "unknown key 'depth'"),
     ],

@@ -53,7 +53,7 @@ def at(content, path):
 
 
 def test_every_plain_argument_is_a_parameter_of_master_and_none_other_is():
-    others = {"client", "data", "experiment", "organizations", "names", "mock_client"}
+    others = {"client", "data", "experiment", "organizations", "names", "weights", "mock_client"}
     assert set(inspect.signature(v6_algorithm.master).parameters) - others == set(PATHS) == set(VALUES)
 
 
@@ -123,7 +123,7 @@ def test_an_option_of_another_kind_is_refused_and_not_dropped_unseen():
         ({"target": "y", "model": "resnet"}, "model.kind: unknown value 'resnet'; allowed: linear, logistic, mlp"),
         ({"target": "y", "optimizer": "adamm"}, r"unknown optimizer 'adamm' \(did you mean 'adam'\?\)"),
         ({"target": "y", "test_share": 0.5}, "split: train, validation and test must add up to 1, not to 1.3"),
-        ({"target": "y", "test_share": 0.2, "folds": 5}, "split: unknown key 'test'; allowed: kind, folds, stratify"),
+        ({"target": "y", "test_share": 0.2, "folds": 5}, "split: unknown key 'test'; allowed: kind, folds, repeats, stratify"),
         ({"target": "y", "scaling": "zscore"}, "data.scaling.kind: must be 'none', 'standard', 'minmax' or 'robust'"),
         ({"target": "y", "features": "age"}, r"data.features: must be a valid list \(given: 'age'\)"),
         ({"target": "y", "problem": "regression", "positive": "> 0"}, "data.positive makes a 0/1 target"),

@@ -26,6 +26,13 @@ def test_table_lists_every_scope_and_run(plain: dict[str, Any]) -> None:
     assert f"{plain['metrics']['test']['pooled']['auroc']:.3f}" in text
 
 
+def test_folds_are_told_by_mean_and_deviation(kfold: dict[str, Any]) -> None:
+    kfold["metrics"]["test"] |= {"mean_over_folds": {"auroc": 0.8765}, "sd_over_folds": {"auroc": 0.0432}}
+    lines = {line.split("│")[1].strip(): line for line in show(kfold).splitlines() if "│" in line}
+    assert "0.876" in lines["mean over folds"] or "0.877" in lines["mean over folds"]
+    assert "0.043" in lines["± sd over folds"]
+
+
 def test_table_falls_back_on_validation(stopped: dict[str, Any]) -> None:
     assert "heart, interrupted: validation" in show(stopped)
 

@@ -102,6 +102,23 @@ def test_metrics_of_folds_are_listed(kfold: dict[str, Any], tmp_path: Path) -> N
     assert folds == {str(fold) for fold in range(10)}
 
 
+def test_folds_that_leave_a_site_out_are_called_after_it(kfold: dict[str, Any], tmp_path: Path) -> None:
+    for fold, site in zip(kfold["folds"], kfold["sites"], strict=False):
+        fold["test_site"] = site
+    write_artifacts(kfold | {"folds": kfold["folds"][:5]}, tmp_path)
+    for file, column in (("metrics.csv", "name"), ("history.csv", "fold")):
+        _, rows = read_csv(tmp_path / file)
+        assert set(kfold["sites"]) <= {row[column] for row in rows if row.get("scope", "fold") == "fold"}
+
+
+def test_folds_of_sites_that_train_alone_are_told_apart(kfold: dict[str, Any], tmp_path: Path) -> None:
+    for fold in kfold["folds"]:
+        fold |= {"fold": fold["fold"] % 5, "site": "north" if fold["fold"] < 5 else "south"}
+    write_artifacts(kfold, tmp_path)
+    _, rows = read_csv(tmp_path / "metrics.csv")
+    assert {"north 0", "south 0"} <= {row["name"] for row in rows if row["scope"] == "fold"}
+
+
 def test_hostile_site_names_survive_the_csv(plain: dict[str, Any], tmp_path: Path) -> None:
     plain["metrics"]["test"]["sites"] = {name: {"auroc": 0.5} for name in EVIL}
     write_artifacts(plain, tmp_path)

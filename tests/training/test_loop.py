@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from v6_algorithm.errors import SiteError
-from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment import Experiment, Training
+from v6_algorithm.metrics import compute
 from v6_algorithm.preparation import Setup
 from v6_algorithm.problems import create_problem
-from v6_algorithm.training.loop import Rows, batches, train
+from v6_algorithm.training.device import Device
+from v6_algorithm.training.loop import Rows, batches, evaluate, train
 from v6_algorithm.training.state import build_networks, build_shapes, load_state, spec_of, state_of
 
 
@@ -117,3 +119,119 @@ def test_batch_norm_buffers_and_counters_are_told_apart_from_parameters():
         "running_var": "buffer",
         "num_batches_tracked": "counter",
     }
+
+
+# -- accumulation --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [48, 37, 33, 5], ids=lambda count: f"{count} rows")
+def test_accumulated_batches_take_the_step_of_one_large_batch(count):
+    """seeds.md 2.10: coinstac-dinunet sums over its local iterations instead of averaging.
+
+    48 rows are full steps; 37 and 33 end with a smaller last batch, of 5 rows and of one; 5 are less than one batch.
+    """
+    sgd = {"optimizer": {"kind": "sgd", "lr": 0.5}, "dtype": "float64", "local_epochs": 3}
+    problem = problem_of(training={**sgd, "batch_size": 8, "accumulate": 4})
+    large = problem_of(training={**sgd, "batch_size": 32})
+    rows = rows_of(count)
+    doubled = Rows(rows.inputs.double(), rows.target, rows.member)
+    states = []
+    for made in (problem, large):
+        networks = build_networks(made)
+        sums = train(made, networks, doubled, torch.arange(count), site="here", round=1, fold=0)
+        states.append((state_of(networks), sums))
+    for name, tensor in states[0][0].items():
+        torch.testing.assert_close(tensor, states[1][0][name], rtol=0, atol=1e-13)
+    assert states[0][1].steps == states[1][1].steps
+    assert states[0][1].rows == states[1][1].rows == 3 * count
+    assert states[0][1].loss == pytest.approx(states[1][1].loss, abs=1e-9)
+
+
+def test_local_steps_count_steps_and_not_the_batches_that_they_accumulate():
+    _, sums = trained(problem_of(training={"batch_size": 4, "accumulate": 3, "local_steps": 7}))
+    assert sums.steps == 7
+    assert sums.rows == 37 + 36  # an epoch of 12, 12, 12 and 1 rows, and three more full steps
+
+
+def test_batch_norm_gets_no_batch_of_one_row_when_accumulating():
+    model = {"kind": "mlp", "hidden": [6], "norm": "batch"}
+    _, sums = trained(problem_of(model=model, training={"batch_size": 8, "accumulate": 2}), count=33)
+    assert sums.rows == 33
+
+
+# -- device, precision, determinism --------------------------------------------------------------------------------
+
+
+def on(training, count=37):
+    problem = problem_of(training=training, model={"kind": "mlp", "hidden": [64]})
+    networks = build_networks(problem)
+    seen = []
+    networks["model"][0].register_forward_hook(lambda module, given, output: seen.append(output.dtype))
+    device = Device.choose(problem.experiment.training)
+    sums = train(problem, networks, rows_of(count), torch.arange(count), site="here", round=1, fold=0, device=device)
+    states = evaluate(problem, networks, rows_of(count), torch.arange(count), ["here"], fold=0, device=device)
+    return networks, sums, states, seen
+
+
+def test_mixed_precision_trains_in_bfloat16_and_keeps_and_measures_in_float32():
+    full, full_sums, _, full_seen = on({"device": "cpu"})
+    mixed, mixed_sums, _, seen = on({"device": "cpu", "precision": "mixed"})
+    assert set(full_seen) == {torch.float32}
+    assert seen[:-1] == [torch.bfloat16] * (len(seen) - 1)
+    assert seen[-1] == torch.float32, "the evaluation"
+    assert {tensor.dtype for tensor in state_of(mixed).values()} == {torch.float32}
+    assert differ(state_of(full), state_of(mixed))
+    assert mixed_sums.loss == pytest.approx(full_sums.loss, rel=0.02)
+
+
+def test_the_device_of_choice_is_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert Device.choose(Training(precision="mixed")).to_json() == {"name": "cpu", "precision": "mixed"}
+    with pytest.raises(SiteError, match="this site has no CUDA device; allowed: auto, cpu") as error:
+        Device.choose(Training(device="cuda"))
+    assert error.value.kind == "request"
+
+
+def test_a_gpu_without_bfloat16_trains_in_full_precision(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    told = Device.choose(Training(precision="mixed")).to_json()
+    assert told == {"name": "cuda (Tesla T4)", "precision": "full"}
+    assert Device.choose(Training(device="cpu")).kind == "cpu"
+
+
+def test_deterministic_algorithms_are_asked_for_within_the_training_only():
+    seen = []
+
+    class Watching(torch.nn.Linear):
+        def forward(self, rows):
+            seen.append(torch.are_deterministic_algorithms_enabled())
+            return super().forward(rows)
+
+    for wanted in (True, False):
+        problem = problem_of(training={"deterministic": wanted})
+        networks = {"model": Watching(3, 1)}
+        train(problem, networks, rows_of(), torch.arange(37), site="here", round=1, fold=0)
+        assert set(seen) == {wanted}
+        assert not torch.are_deterministic_algorithms_enabled()
+        seen.clear()
+
+
+def test_an_operation_without_a_deterministic_form_is_refused_in_words():
+    class Random(torch.nn.Linear):
+        def forward(self, rows):
+            # What torch says for such operations; which they are hangs on the device and the version.
+            raise RuntimeError("scatter_add_cuda does not have a deterministic implementation, but you set …")
+
+    problem = problem_of(training={"deterministic": True})
+    with pytest.raises(SiteError, match="needs an operation that is not deterministic on this device"):
+        train(problem, {"model": Random(3, 1)}, rows_of(), torch.arange(37), site="here", round=1, fold=0)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_size_of_evaluation_batches_changes_no_metric():
+    _, _, at_once, _ = on({})
+    _, _, in_pieces, seen = on({"evaluation_batch_size": 5})
+    assert len(seen) == 2 + 8
+    assert compute(in_pieces["here"]) == pytest.approx(compute(at_once["here"]), abs=1e-6)

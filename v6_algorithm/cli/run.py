@@ -45,18 +45,20 @@ def run(
     terminal.out.quiet = quiet
     with explained():
         from v6_algorithm.federation.simulate import local_federation, mock_federation, tables_of
+        from v6_algorithm.start import read_weights
 
         if engine not in ("local", "mock"):
             raise ExperimentError(f"--engine {engine}: is not known; allowed: local, mock")
         experiment = load_experiment(file, set_)
         tables = tables_of(experiment, file.parent, experiment_file=file)
+        weights = read_weights(experiment, file.parent)
         make = local_federation if engine == "local" else mock_federation
         federation = make(experiment, tables)
         with results_folder(out_dir or unused_folder(experiment.name)) as folder:
-            result = _train(experiment, federation)
+            result = _train(experiment, federation, weights)
             # After Ctrl-C, or without a model to compare with, nobody waits for baselines.
             goes_on = baselines and result["status"] == "completed"
-            unfinished = _add_baselines(result, experiment, tables) if goes_on else []
+            unfinished = _add_baselines(result, experiment, tables, weights) if goes_on else []
             finish(result, unfinished, folder)
 
 
@@ -65,8 +67,10 @@ def validate(file: File, set_: Set = None) -> None:
     with explained():
         from v6_algorithm.federation.simulate import local_federation, tables_of
         from v6_algorithm.master import check
+        from v6_algorithm.start import read_weights
 
         experiment = load_experiment(file, set_)
+        read_weights(experiment, file.parent)
         if experiment.sites is None:
             say(f"{file}: valid; it names no sites, so their data were not checked")
             return
@@ -87,14 +91,16 @@ def load_experiment(file: Path, overrides: list[str] | None) -> Experiment:
         return Experiment.load(file, overrides)
 
 
-def _train(experiment: Experiment, federation: Any) -> dict[str, Any]:
+def _train(experiment: Experiment, federation: Any, weights: str | None) -> dict[str, Any]:
     from v6_algorithm.master import run as run_experiment
 
     with progress(experiment.mode) as on_event:
-        return run_experiment(federation, experiment, on_event)
+        return run_experiment(federation, experiment, on_event, weights=weights)
 
 
-def _add_baselines(result: dict[str, Any], experiment: Experiment, tables: Mapping[str, TableSource]) -> list[str]:
+def _add_baselines(
+    result: dict[str, Any], experiment: Experiment, tables: Mapping[str, TableSource], weights: str | None
+) -> list[str]:
     """Run the other modes on the sites that took part; one that fails is told, and costs nothing of what is done."""
     from v6_algorithm.federation.simulate import local_federation
 
@@ -103,9 +109,12 @@ def _add_baselines(result: dict[str, Any], experiment: Experiment, tables: Mappi
     for mode in ("centralised", "local"):
         if mode == experiment.mode:
             continue
+        if mode == "local" and experiment.split.kind == "leave_one_site_out":
+            result["notes"].append("baseline local: left out, for leave-one-site-out tests what other sites trained")
+            continue
         other = experiment.model_copy(update={"mode": mode})
         try:
-            baseline = _train(other, local_federation(other, tables))
+            baseline = _train(other, local_federation(other, tables), weights)
         except V6AlgorithmError as error:
             unfinished.append(f"baseline {mode}: {error}")
         except KeyboardInterrupt:

@@ -69,25 +69,26 @@ def submit(
     """Send an experiment to a vantage6 network, show how it goes, and write what came out."""
     terminal.out.quiet = quiet
     with explained():
+        from v6_algorithm.start import read_weights
+
         experiment = load_experiment(file, set_)
-        if experiment.mode == "centralised":
-            raise ExperimentError(
-                "mode: centralised pools the rows, which never leave a node; allowed: federated, local"
-            )
+        experiment.check_rows_stay()
+        weights = read_weights(experiment, file.parent)
         session = _log_in(server, username)
         found = session.collaboration(collaboration)
         sites = [found.find(name) for name in organization] if organization else list(found.organizations)
         at = _hub(session, found, hub)
         _check(experiment, sites, at, may_wait=detach or dry_run)
         _encrypt(session, found, private_key)
-        databases = [
-            {"label": database} | ({"query": query} if query else {}) | ({"sheet_name": sheet} if sheet else {})
-        ]
+        options = {"query": query, "sheet_name": sheet}
+        databases = [{"label": database} | {key: value for key, value in options.items() if value}]
         _describe(session, found, sites, at, image, databases)
         if dry_run:
             say("dry run: nothing was sent")
             return
         arguments: dict[str, Any] = {"experiment": experiment.for_task()}
+        if weights is not None:
+            arguments["weights"] = weights
         if organization:
             arguments["organizations"] = [site.id for site in sites]
         with results_folder(out_dir or unused_folder(experiment.name)) as folder:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment import PARTS, Given, KFold, Ratio
+from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio
 
 Array = np.ndarray
 _PART_NAMES = {
     "train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "test": 2, "testing": 2,
+    "unused": 3,
 }  # fmt: skip
 
 
@@ -29,20 +30,22 @@ class Fold:
 
 
 def make_folds(
-    split: Ratio | KFold | Given,
+    split: Ratio | KFold | LeaveOneSiteOut | Given,
     rows: int,
     generator: np.random.Generator,
     *,
     labels: Array | None = None,
     groups: Array | None = None,
-    given: Sequence[object] | None = None,
+    given: Sequence[Sequence[object]] = (),
+    hospital: str = "",
+    hospitals: Sequence[str] = (),
 ) -> list[Fold]:
     """Cut `rows` rows.
 
     Parameters
     ----------
     split
-        The experiment's `split` section; one fold for ``ratio`` and ``given``.
+        The experiment's `split` section.
     rows
         Number of rows.
     generator
@@ -52,7 +55,15 @@ def make_folds(
     groups
         (rows,) int group of each row; no group is in two parts.
     given
-        (rows,) part names, for ``given``.
+        For ``given``: the columns, each with (rows,) part names or fold numbers.
+    hospital, hospitals
+        For ``leave_one_site_out``: whose rows these are, and all that are tested in turn.
+
+    Returns
+    -------
+    list of Fold
+        One for ``ratio``, `folds` x `repeats` for ``kfold``, one a hospital for ``leave_one_site_out``, one a column
+        (or `folds`) for ``given``. Only in the last two may the training part of a fold be empty.
 
     Raises
     ------
@@ -60,42 +71,73 @@ def make_folds(
         When there are too few rows or groups, a part name is unknown, or no row is left to train on.
     """
     if isinstance(split, Given):
-        folds = [_given(given or [])]
+        folds = [fold for column in given for fold in _given(split, column)]
     else:
-        kfold = isinstance(split, KFold)
-        shares = np.full(split.folds, 1 / split.folds) if isinstance(split, KFold) else _shares(split)
         strata = labels if split.stratify and labels is not None else np.zeros(rows, dtype=np.int64)
+        shares = _shares(split)
         units = rows if groups is None else len(np.unique(groups))
-        needed = len(shares) if kfold else 1
+        needed = len(shares) if isinstance(split, KFold) else 1
         if units < needed:
             raise DataError(f"a {split.kind} split needs {needed} or more {'rows' if groups is None else 'groups'}")
-        part = _deal(strata, shares, generator) if groups is None else _deal_groups(strata, groups, shares, generator)
-        if kfold:
-            k = len(shares)
-            folds = [_fold(np.where(part == i, 2, np.where(part == (i + 1) % k, 1, 0))) for i in range(k)]
+
+        def deal() -> Array:
+            if groups is None:
+                return _deal(strata, shares, generator)
+            return _deal_groups(strata, groups, shares, generator)
+
+        if isinstance(split, KFold):
+            folds = [fold for _ in range(split.repeats) for fold in _rotate(deal(), split.folds)]
+        elif isinstance(split, LeaveOneSiteOut):
+            at_home, away = _fold(np.full(rows, PARTS.index("test"))), _fold(deal())
+            folds = [at_home if name == hospital else away for name in hospitals]
         else:
-            folds = [_fold(part)]
+            folds = [_fold(deal())]
     for fold in folds:
-        if not len(fold.train):
+        if not len(fold.train) and isinstance(split, (Ratio, KFold)):
             raise DataError("no row is left in the training part")
         if groups is not None:
             _check_groups(fold, groups)
     return folds
 
 
-def _shares(split: Ratio) -> Array:
+def draw_rows(limit: int, rows: int, generator: np.random.Generator, labels: Array | None = None) -> Array:
+    """Draw `limit` of `rows` rows, each class its share where there are `labels`; ascending row numbers."""
+    if limit >= rows:
+        return np.arange(rows)
+    strata = np.zeros(rows, dtype=np.int64) if labels is None else labels
+    return np.flatnonzero(_deal(strata, np.array([limit, rows - limit]) / rows, generator) == 0)
+
+
+def _shares(split: Ratio | KFold | LeaveOneSiteOut) -> Array:
+    if isinstance(split, KFold):
+        return np.full(split.folds, 1 / split.folds)
+    if isinstance(split, LeaveOneSiteOut):
+        return np.array([1 - split.validation, split.validation])
     return np.array([split.train, split.validation, split.test])
+
+
+def _rotate(part: Array, k: int) -> list[Fold]:
+    """Make k folds of k parts: part i is tested, the next one validates."""
+    return [_fold(np.where(part == i, 2, np.where(part == (i + 1) % k, 1, 0))) for i in range(k)]
 
 
 def _fold(part: Array) -> Fold:
     return Fold(*(np.flatnonzero(part == number) for number in range(len(PARTS))))
 
 
-def _given(given: Sequence[object]) -> Fold:
-    numbers = [_PART_NAMES.get(str(name).strip().lower()) for name in given]
-    if None in numbers:
-        raise DataError(f"data.split_column holds other values than its allowed ones: {', '.join(_PART_NAMES)}")
-    return _fold(np.asarray(numbers))
+def _given(split: Given, column: Sequence[object]) -> list[Fold]:
+    if split.folds is None:
+        numbers = [_PART_NAMES.get(str(name).strip().lower()) for name in column]
+        if None in numbers:
+            raise DataError(f"data.split_column holds other values than its allowed ones: {', '.join(_PART_NAMES)}")
+        return [_fold(np.asarray(numbers))]
+    try:
+        part = np.asarray([float(str(number)) for number in column])
+    except ValueError:
+        part = np.array([np.nan])
+    if not np.isin(part, np.arange(split.folds)).all():
+        raise DataError(f"data.split_column must hold the number of each row's fold, 0 to {split.folds - 1}")
+    return _rotate(part.astype(np.int64), split.folds)
 
 
 def _deal(strata: Array, shares: Array, generator: np.random.Generator) -> Array:

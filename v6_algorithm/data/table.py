@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from v6_algorithm import seeding
-from v6_algorithm.data.splits import Fold, make_folds
+from v6_algorithm.data.splits import Fold, draw_rows, make_folds
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment, parse_condition
 from v6_algorithm.preparation import Setup
@@ -60,13 +60,20 @@ class TableData:
         """Return the raw features of the training rows of each fold, which is all that statistics may see."""
         return [self.values[fold.train] for fold in self.folds]
 
+    def _own_values(self) -> list[Array]:
+        """Return what a site scales itself with: its training rows, or in a fold where it only tests, all its rows.
+
+        Scaling does not see the target, so a new hospital can do as much before it knows a single outcome.
+        """
+        return [values if len(values) else self.values for values in self.training_values()]
+
     def inputs(self, setup: Setup, data: Data, fold: int) -> Array:
         """Return (rows, inputs) filled and scaled inputs of one fold."""
         if setup.preparation is None:
             raise DataError("the request carries no preparation")
         preparation = setup.preparation
         if data.scaling.scope == "site" and data.scaling.kind != "none":
-            preparation = site_scaling(data.scaling.kind, self.training_values(), preparation)
+            preparation = site_scaling(data.scaling.kind, self._own_values(), preparation)
         return np.concatenate([preparation.apply(self.values, fold), self.one_hot], axis=1)
 
     def counts(self) -> list[dict[str, dict[str, int]]]:
@@ -88,7 +95,8 @@ def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[s
     DataError
         When the target, group, split or a categorical column is missing, or cannot be used as such.
     """
-    for role, name in (("target", data.target), ("group", data.group), ("split_column", data.split_column)):
+    roles = [("target", data.target), ("group", data.group), *(("split_column", name) for name in data.split_columns)]
+    for role, name in roles:
         if name is not None and name not in frame.columns:
             raise DataError(f"column '{name}' (data.{role}) is not there; {_named(list(frame.columns))}")
     if frame.columns.duplicated().any():
@@ -232,6 +240,11 @@ def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: s
             raise DataError("data.missing is drop, and every row has an empty cell")
 
     target, numbers = _target(frame, experiment, setup)
+    if data.load_limit is not None:
+        generator = seeding.numpy_generator(experiment.seed, "load limit", member)
+        drawn = draw_rows(data.load_limit, len(frame), generator, numbers)
+        frame, values, target = frame.iloc[drawn], values[drawn], target[drawn]
+        numbers = None if numbers is None else numbers[drawn]
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
     folds = make_folds(
         experiment.split,
@@ -239,7 +252,9 @@ def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: s
         seeding.numpy_generator(experiment.seed, "split", member),
         labels=numbers,
         groups=None if data.group is None else _codes(frame[data.group]),
-        given=None if data.split_column is None else frame[data.split_column].tolist(),
+        given=[frame[name].tolist() for name in data.split_columns],
+        hospital=member,
+        hospitals=setup.hospitals,
     )
     return TableData(
         values=values,

@@ -18,6 +18,7 @@ from v6_algorithm.experiment.data import (
     Data,
     Given,
     KFold,
+    LeaveOneSiteOut,
     Partition,
     PartitionedSource,
     Ratio,
@@ -36,6 +37,7 @@ from v6_algorithm.experiment.learning import (
     Participation,
     Privacy,
     Problem,
+    Start,
     Stopping,
     Strategy,
     Training,
@@ -51,6 +53,7 @@ __all__ = [
     "Experiment",
     "Given",
     "KFold",
+    "LeaveOneSiteOut",
     "LinearModel",
     "Loss",
     "Partition",
@@ -75,6 +78,7 @@ class Experiment(Section):
     model: Annotated[Model, short_form("kind", "mlp")] = MLP()
     split: Annotated[Split, short_form("kind", "ratio")] = Ratio()
     rounds: int = Field(20, ge=1)
+    start: Annotated[Start, short_form("weights")] = Start()
     training: Training = Field(default_factory=Training)
     strategy: Annotated[Strategy, short_form("kind")] = Strategy()
     stopping: Stopping = Stopping()
@@ -103,6 +107,10 @@ class Experiment(Section):
             raise refuse("training.loss.class_weights is for classification")
         if (self.split.kind == "given") != (self.data.split_column is not None):
             raise refuse("split.kind given and data.split_column go together: give both or neither")
+        if self.split.kind == "given" and self.split.folds and len(self.data.split_columns) > 1:
+            raise refuse("split.folds goes with one data.split_column, which holds the numbers of the folds")
+        if self.split.kind == "leave_one_site_out" and self.mode == "local":
+            raise refuse("split leave_one_site_out tests what other sites trained: mode federated or centralised")
         return self
 
     def resolved(self) -> dict[str, Any]:
@@ -110,8 +118,8 @@ class Experiment(Section):
         return self.model_dump(mode="json")
 
     def for_sites(self) -> dict[str, Any]:
-        """Return what a site needs to know: all but where the other sites' data are."""
-        return self.model_dump(mode="json", exclude={"sites"})
+        """Return what a site needs to know: all but where the other sites' data and the researcher's files are."""
+        return self.model_dump(mode="json", exclude={"sites"}) | {"start": self.start.for_sites()}
 
     def for_task(self) -> dict[str, Any]:
         """Return what a task carries: what was given, so that an image of another version can fill in its defaults."""
@@ -174,4 +182,7 @@ def _explain(error: Any) -> str:
     return f"{path}: {message}{given}" if path else f"{message}{given}"
 
 
-_UNION_TAGS = {"linear", "logistic", "mlp", "ratio", "kfold", "given", "partitioned", "named", "word", "weights"}
+_UNION_TAGS = {
+    "linear", "logistic", "mlp", "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named", "word",
+    "weights", "several",
+}  # fmt: skip

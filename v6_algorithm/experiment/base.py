@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
@@ -17,14 +17,24 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _unknown_keys(cls, value: Any) -> Any:
+    def _check_keys(cls, value: Any) -> Any:
         if isinstance(value, dict) and cls.model_config.get("extra") == "forbid":
             for key in value:
                 if key not in cls.model_fields:
                     allowed = ", ".join(cls.model_fields) or "none yet"
                     hint = did_you_mean(str(key), cls.model_fields)
                     raise refuse(f"unknown key '{key}'{hint}; allowed: {allowed}")
+        for key, given in value.items() if isinstance(value, dict) else ():
+            # To Python true is 1, so `rounds: true` would be one round.
+            listed = given if isinstance(given, list) else [given]
+            field = cls.model_fields.get(key)
+            if field and any(isinstance(item, bool) for item in listed) and not _takes_bool(field.annotation):
+                raise refuse(f"{key}: true and false are not allowed here")
         return value
+
+
+def _takes_bool(annotation: Any) -> bool:
+    return annotation in (bool, Any) or any(_takes_bool(part) for part in get_args(annotation))
 
 
 def refuse(message: str) -> PydanticCustomError:

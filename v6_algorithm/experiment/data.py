@@ -84,6 +84,16 @@ class Missing(Section):
     value: float = Field(0.0, description="for kind constant")
 
 
+def _form_of_columns(value: Any) -> str:
+    return "several" if isinstance(value, (list, tuple)) else "word"
+
+
+Columns = Annotated[
+    Annotated[str, Tag("word")] | Annotated[list[str], Field(min_length=1), Tag("several")],
+    Discriminator(_form_of_columns),
+]
+
+
 class Data(Section):
     """Which column is learned from which."""
 
@@ -93,7 +103,10 @@ class Data(Section):
     exclude: list[str] = Field(default_factory=list)
     categorical: list[str] = Field(default_factory=list)
     group: str | None = Field(None, description="rows of one value, such as a patient, stay in one part")
-    split_column: str | None = Field(None, description="a column that says train, validation or test")
+    split_column: Columns | None = Field(
+        None, description="a column that says train, validation, test or unused; a list of them: one for each fold"
+    )
+    load_limit: int | None = Field(None, ge=1, description="most rows of a site that are used, drawn by class")
     scaling: Annotated[Scaling, short_form("kind")] = Scaling()
     missing: Annotated[Missing, short_form("kind")] = Missing()
 
@@ -106,11 +119,16 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _disjoint(self) -> Data:
-        reserved = {"target": self.target, "group": self.group, "split_column": self.split_column}
-        for role, column in reserved.items():
+        reserved = [("target", self.target), ("group", self.group)]
+        reserved += [("split_column", column) for column in self.split_columns]
+        for role, column in reserved:
             if column in (self.features or []) or column in self.categorical:
                 raise refuse(f"column '{column}' is the {role} and cannot be a feature as well")
-        for name, columns in (("features", self.features or []), ("categorical", self.categorical)):
+        for name, columns in (
+            ("features", self.features or []),
+            ("categorical", self.categorical),
+            ("split_column", self.split_columns),
+        ):
             if both := set(columns) & set(self.exclude):
                 raise refuse(f"column '{min(both)}' is named in {name} and in exclude")
             if len(set(columns)) < len(columns):
@@ -118,6 +136,12 @@ class Data(Section):
         if self.features is not None and not self.features and not self.categorical:
             raise refuse("features is empty; give null for every numeric column")
         return self
+
+    @property
+    def split_columns(self) -> list[str]:
+        """The columns that say each row's part, one for each fold; none where the split is made from the seed."""
+        columns = self.split_column or []
+        return [columns] if isinstance(columns, str) else columns
 
 
 _OPERATORS = ("<=", ">=", "==", "!=", "<", ">")
@@ -158,17 +182,27 @@ class Ratio(Section):
 
 
 class KFold(Section):
-    """Cross-validation: part i is tested, part i + 1 validates, the others train."""
+    """Cross-validation: part i is tested, part i + 1 validates, the others train; each repeat deals the rows anew."""
 
     kind: Literal["kfold"]
     folds: int = Field(5, ge=3, le=100)
+    repeats: int = Field(1, ge=1, le=100)
+    stratify: bool = True
+
+
+class LeaveOneSiteOut(Section):
+    """A fold for each site: all its rows are tested, and the others train, but for the share that validates."""
+
+    kind: Literal["leave_one_site_out"]
+    validation: float = Field(0.2, ge=0, lt=1, description="share of the rows of each site that trains")
     stratify: bool = True
 
 
 class Given(Section):
-    """The parts are in `data.split_column`."""
+    """The parts are in `data.split_column`: as words, or with `folds` as the number of the fold that tests a row."""
 
     kind: Literal["given"]
+    folds: int | None = Field(None, ge=3, le=100, description="the column holds 0 to folds - 1, used as by kfold")
 
 
-Split = Annotated[Union[Ratio, KFold, Given], Field(discriminator="kind")]  # noqa: UP007
+Split = Annotated[Union[Ratio, KFold, LeaveOneSiteOut, Given], Field(discriminator="kind")]  # noqa: UP007

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import isfinite
 from typing import Annotated, Any, Literal, Union
 
@@ -135,10 +136,17 @@ class Training(Section):
     local_epochs: int | None = Field(None, ge=1)
     local_steps: int | None = Field(None, ge=1)
     batch_size: int | None = Field(32, ge=1, description="null: all training rows in one batch")
+    evaluation_batch_size: int = Field(8192, ge=1, description="bounds the memory; changes no metric")
+    accumulate: int = Field(
+        1, ge=1, description="batches of one optimiser step, which follows the mean over their rows"
+    )
     optimizer: Annotated[Optimizer, short_form("kind")] = Field(default_factory=_default_optimizer)
     scheduler: Annotated[Scheduler, short_form("kind")] | None = None
     loss: Annotated[Loss, short_form("kind")] | None = Field(None, description="null: the problem's own")
     dtype: Literal["float32", "float64"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA at the sites that have it")
+    precision: Literal["full", "mixed"] = Field("full", description="mixed: train in bfloat16 where a device has it")
+    deterministic: bool = Field(False, description="torch's deterministic algorithms only; slower on a GPU")
 
     @model_validator(mode="after")
     def _one_of(self) -> Training:
@@ -146,7 +154,43 @@ class Training(Section):
             raise refuse("give local_epochs or local_steps, not both")
         if not self.local_epochs and not self.local_steps:
             self.local_epochs = 1
+        if self.accumulate > 1 and self.batch_size is None:
+            raise refuse("accumulate adds up batches; with batch_size null all rows are in one batch already")
+        if self.precision == "mixed" and self.dtype == "float64":
+            raise refuse("precision mixed is for dtype float32")
         return self
+
+
+_IMAGE = "image:"
+
+
+class Start(Section):
+    """What the first round starts from, other than the seed: weights, and a first training at the largest site."""
+
+    weights: str | None = Field(
+        None,
+        description="a safetensors file, or an earlier run's folder, relative to the experiment file; image:NAME is a "
+        "file that is in the image at every site",
+    )
+    partial: bool = Field(False, description="take over the tensors that fit, and leave the others to the seed")
+    pretrain_epochs: int | None = Field(None, ge=1, description="first, of the site with the most training rows alone")
+
+    @property
+    def image(self) -> str | None:
+        """The name of the file in the image, where the weights are there."""
+        return self.weights.removeprefix(_IMAGE) if self.weights and self.weights.startswith(_IMAGE) else None
+
+    @model_validator(mode="after")
+    def _together(self) -> Start:
+        if self.partial and self.weights is None:
+            raise refuse("partial is about weights; name their file")
+        if self.image is not None and not re.fullmatch(r"\w[\w.-]*\.safetensors", self.image):
+            raise refuse("weights: image: needs the name of a .safetensors file, without folders")
+        return self
+
+    def for_sites(self) -> dict[str, Any]:
+        """Return what a site needs to know: nothing of the researcher's files."""
+        return self.model_dump(mode="json") if self.image else {}
 
 
 class Strategy(Section):
@@ -178,6 +222,7 @@ class Privacy(Section):
 
 
 class Output(Section):
-    """Which model is returned and tested: of the best validation round, or of the last."""
+    """Which model is returned and tested, of the best validation round or of the last, and what is written."""
 
     model: Literal["best", "last"] = "best"
+    dinunet: bool = Field(False, description="write the results in coinstac-dinunet's layout as well, and zip them")

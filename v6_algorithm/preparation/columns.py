@@ -32,12 +32,15 @@ class Agreement:
         The sorted union of the target's labels; None when the target is a number.
     notes
         Sentences for the researcher about what was left out or is uneven.
+    hospitals
+        Whose tables these are, where the split needs to know.
     """
 
     features: list[str]
     categories: dict[str, list[Label]]
     classes: list[Label] | None
     notes: list[str] = field(default_factory=list)
+    hospitals: list[str] = field(default_factory=list)
 
 
 def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:
@@ -92,7 +95,7 @@ def _numeric_features(
 ) -> list[str]:
     if data.features is not None:
         return [name for name in data.features if name not in data.categorical]
-    used = {data.target, data.group, data.split_column, *data.exclude, *data.categorical}
+    used = {data.target, data.group, *data.split_columns, *data.exclude, *data.categorical}
     everywhere, somewhere, identifiers = [], [], []
     names = dict.fromkeys(name for schema in schemas.values() for name in schema["columns"])
     for name in names:

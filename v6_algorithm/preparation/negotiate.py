@@ -11,7 +11,7 @@ from typing import Any
 
 from v6_algorithm import wire
 from v6_algorithm.errors import ExperimentError, WireError
-from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.federation.protocol import Replies
 from v6_algorithm.preparation.columns import Agreement, agree
 from v6_algorithm.preparation.setup import Setup, pack_arrays, unpack_arrays
@@ -43,12 +43,25 @@ class Plan:
         The tensors every reply must have.
     counts
         For each fold: hospital to rows of each part.
+    rows
+        Site to rows of each part in each fold; a site is a hospital, but in a centralised run it holds all.
     """
 
     sites: list[str]
     setup: Setup
     spec: wire.StateSpec
     counts: Counts
+    rows: dict[str, list[dict[str, int]]]
+
+    @property
+    def folds(self) -> list[int]:
+        """The folds to train: all, less those whose hospital was to be left out and is lost anyway."""
+        hospitals = self.setup.hospitals
+        return [n for n, members in enumerate(self.counts) if not hospitals or hospitals[n] in members]
+
+    def trainers(self, fold: int) -> list[str]:
+        """Return the sites that have training rows in a fold."""
+        return [site for site in self.sites if self.rows[site][fold]["train"]]
 
     def has(self, part: str) -> bool:
         """Say whether any hospital has rows in this part."""
@@ -87,7 +100,8 @@ def agree_on_columns(
     notes += [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     classification = any(schema["labels"] for schema in schemas.values())
     agreement = agree(experiment.data, schemas, classification=classification)
-    return taking_part, replace(agreement, notes=[*agreement.notes, *notes])
+    hospitals = sorted(schemas) if experiment.split.kind == "leave_one_site_out" else []
+    return taking_part, replace(agreement, notes=[*agreement.notes, *notes], hospitals=hospitals)
 
 
 def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence[str], quorum: int) -> Plan:
@@ -97,6 +111,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     moments: dict[str, Moments] = {}
     class_counts: list[list[list[int]]] = []
     by_fold: Counts = []
+    rows: dict[str, list[dict[str, int]]] = {}
     starts: dict[str, str] = {}
     spec: wire.StateSpec = {}
     for site, reply in replies:
@@ -117,6 +132,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
             class_counts.append(labels)
         for fold, members in zip(by_fold, counts, strict=True):
             fold.update(members)
+        rows[site] = [{part: sum(member[part] for member in fold.values()) for part in PARTS} for fold in counts]
     _raise_data_errors(replies)
     replies.require(quorum, "preparation")
     if len(set(starts.values())) > 1:
@@ -143,7 +159,13 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         preparation=prepare(experiment.data, merged, histograms),
         class_weights=_class_weights(experiment, agreement, class_counts),
     )
-    return Plan(list(moments), setup, spec, by_fold)
+    made = Plan(list(moments), setup, spec, by_fold, rows)
+    for number in made.folds:
+        if len(trainers := made.trainers(number)) < max(quorum, 1):
+            raise ExperimentError(
+                f"fold {number}: {len(trainers)} sites have training rows, participation.minimum is {quorum}"
+            )
+    return made
 
 
 def _raise_data_errors(replies: Replies) -> None:
@@ -164,11 +186,7 @@ def _check_schema(schema: Any) -> Mapping[str, Any]:
 
 def _check_counts(counts: Any) -> Counts:
     checked = [
-        {
-            str(name): {part: int(member[part]) for part in ("train", "validation", "test")}
-            for name, member in fold.items()
-        }
-        for fold in counts
+        {str(name): {part: int(member[part]) for part in PARTS} for name, member in fold.items()} for fold in counts
     ]
     if not checked or any(n < 0 for fold in checked for member in fold.values() for n in member.values()):
         raise WireError("its row counts are malformed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from v6_algorithm.preparation.statistics import Preparation
 class Setup:
     """The agreement of the sites, and the numbers that prepare their data.
 
-    `class_weights` is one list of weights a fold (None: all 1); `preparation` is None until statistics exist.
+    `class_weights` is one list of weights a fold (None: all 1); `preparation` is None until statistics exist;
+    `hospitals` are those that leave-one-site-out tests, in the order of its folds.
     """
 
     features: list[str]
@@ -25,11 +26,12 @@ class Setup:
     classes: list[Label] | None
     class_weights: list[list[float]] | None = None
     preparation: Preparation | None = None
+    hospitals: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
         """Start from what the sites agreed on."""
-        return cls(agreement.features, agreement.categories, agreement.classes)
+        return cls(agreement.features, agreement.categories, agreement.classes, hospitals=agreement.hospitals)
 
     @property
     def inputs(self) -> list[str]:
@@ -43,6 +45,7 @@ class Setup:
             "categories": self.categories,
             "classes": self.classes,
             "class_weights": self.class_weights,
+            "hospitals": self.hospitals,
             "preparation": None if self.preparation is None else pack_arrays(self.preparation.arrays()),
         }
 
@@ -58,6 +61,7 @@ class Setup:
                 content["classes"],
                 content["class_weights"],
                 preparation,
+                [str(name) for name in content["hospitals"]],
             )
         except (KeyError, TypeError, AttributeError):
             raise WireError("the setup in the request is malformed") from None

@@ -58,7 +58,7 @@ class Classification(TableProblem):
         else:
             loss = functional.cross_entropy(output, target, reduction="none")
         if self.setup.class_weights is not None:
-            loss = loss * torch.tensor(self.setup.class_weights[fold], dtype=loss.dtype)[target]
+            loss = loss * torch.tensor(self.setup.class_weights[fold], dtype=loss.dtype, device=loss.device)[target]
         return loss
 
     def prediction(self, output: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Writes what a run leaves in its folder: result.json, history.csv, metrics.csv, report.html and the model files.
+"""Writes what a run leaves in its folder: result.json, history.csv, metrics.csv, report.html and the model file.
 
 Called by `v6-algorithm run`, `submit` and `report`. The result comes first and each file is put in place by a rename,
 so that a full disk or an interruption never leaves half a file under a final name.
@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from v6_algorithm.report import dinunet
 from v6_algorithm.report.html import render
 from v6_algorithm.report.reading import finite, folds, history_columns, mapping, metric_rows, shareable
 
@@ -50,10 +51,22 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
         _write(directory / "metrics.csv", _metrics_csv(clean)),
         _write(directory / "report.html", render(clean)),
     ]
+    if dinunet.wanted(clean):
+        written += _write_dinunet(clean, directory)
     parameters = clean.get("parameters")
     if isinstance(parameters, str):
         written.append(_write(directory / "model.safetensors", base64.b64decode(parameters, validate=True)))
     return written
+
+
+def _write_dinunet(result: dict[str, Any], directory: Path) -> list[Path]:
+    """Write dinunet's layout; of its many files the zip is told."""
+    paths = []
+    for name, content in dinunet.dinunet_files(result).items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        paths.append(_write(path, content))
+    return paths[-1:]
 
 
 def _write(path: Path, content: str | bytes) -> Path:

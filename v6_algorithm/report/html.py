@@ -177,7 +177,8 @@ def _metrics(result: dict[str, Any]) -> str:
 
 
 def _metric_table(result: dict[str, Any], part: str) -> str:
-    rows = [row for row in reading.metric_rows(result) if row.part == part and row.scope != "fold"]
+    # What is of folds has a table of its own.
+    rows = [row for row in reading.metric_rows(result) if row.part == part and "fold" not in row.scope]
     metrics = reading.columns(rows)
     if not metrics:
         return ""
@@ -192,7 +193,7 @@ def _metric_table(result: dict[str, Any], part: str) -> str:
 
 
 def _metric_row(result: dict[str, Any], row: MetricRow, metrics: Sequence[str]) -> str:
-    name = {"pooled": "Pooled", "mean_over_sites": "Mean over sites"}.get(row.scope, row.name)
+    name = reading.SUMMARIES[row.scope].capitalize() if row.scope in reading.SUMMARIES else row.name
     n = reading.evaluated(result, row)
     cells = [name, f"{n:,}" if n is not None else "" if row.scope == "mean_over_sites" else "–"]
     return _row([*cells, *(number(row.metrics.get(metric)) for metric in metrics)], strong=row.scope == "pooled")

@@ -53,9 +53,18 @@ RUNS = {
 }
 
 
+SUMMARIES = {
+    "pooled": "pooled",
+    "mean_over_sites": "mean over sites",
+    "mean_over_folds": "mean over folds",
+    "sd_over_folds": "± sd over folds",
+}
+"""The scopes that are of all sites, and what a reader calls them."""
+
+
 @dataclass(frozen=True)
 class MetricRow:
-    """The metrics of one run on one part, over one scope: pooled, mean_over_sites, site or fold."""
+    """The metrics of one run on one part, over one scope: one of `SUMMARIES`, site or fold."""
 
     run: str
     part: str
@@ -96,12 +105,16 @@ def title(result: dict[str, Any]) -> str:
 
 
 def folds(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Return each fold of a k-fold run with its name; empty for a single split."""
-    return [
-        (str(fold.get("fold", index)), fold)
-        for index, fold in enumerate(sequence(result, "folds"))
-        if isinstance(fold, dict)
-    ]
+    """Return each fold of a cross-validation with its name; empty for a single split.
+
+    A fold is called by its number, or by the site that it leaves out; where each site trains alone, also by that site.
+    """
+    named = []
+    for index, fold in enumerate(sequence(result, "folds")):
+        if isinstance(fold, dict):
+            name = str(fold.get("test_site", fold.get("fold", index)))
+            named.append((f"{fold['site']} {name}" if "site" in fold else name, fold))
+    return named
 
 
 def site_names(result: dict[str, Any]) -> list[str]:
@@ -129,8 +142,8 @@ def total(result: dict[str, Any], part: str) -> int | None:
 
 
 def evaluated(result: dict[str, Any], row: MetricRow) -> int | None:
-    """Return how many rows a set of metrics is about; None for a mean over sites, which is about sites."""
-    if row.scope == "mean_over_sites":
+    """Return how many rows a set of metrics is about; None for a mean, which is about sites or folds."""
+    if row.scope in SUMMARIES and row.scope != "pooled":
         return None
     if (n := finite(row.metrics.get("n"))) is not None:
         return int(n)
@@ -162,7 +175,7 @@ def metric_rows(result: dict[str, Any]) -> list[MetricRow]:
 def _rows_of_run(run: str, metrics: dict[str, Any]) -> list[MetricRow]:
     rows = []
     for part in PARTS:
-        for scope in ("pooled", "mean_over_sites"):
+        for scope in SUMMARIES:
             if values := mapping(metrics, part, scope):
                 rows.append(MetricRow(run, part, scope, "", values))
         for site in mapping(metrics, part, "sites"):

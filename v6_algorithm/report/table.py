@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.report.reading import RUNS, columns, evaluated, label, main_part, metric_rows, number, title
+from v6_algorithm.report.reading import (
+    RUNS,
+    SUMMARIES,
+    columns,
+    evaluated,
+    label,
+    main_part,
+    metric_rows,
+    number,
+    title,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +55,7 @@ def closing_table(result: dict[str, Any]) -> Table:
             table.add_section()
             table.add_row(Text(RUNS.get(run, run), style="bold"))
         for row in (row for row in rows if row.run == run):
-            name = {"pooled": "pooled", "mean_over_sites": "mean over sites"}.get(row.scope, row.name)
+            name = SUMMARIES.get(row.scope, row.name)
             n = evaluated(result, row)
             cells = [number(row.metrics.get(metric)) for metric in metrics]
             table.add_row(Text(name), f"{n:,}" if n is not None else "", *cells)

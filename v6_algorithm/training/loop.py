@@ -16,9 +16,7 @@ from v6_algorithm.experiment import Training
 from v6_algorithm.lookup import build_optimiser, build_scheduler
 from v6_algorithm.models.tabular import has_batch_norm
 from v6_algorithm.problems.base import Problem
-
-# Rows in one forward pass of an evaluation; bounds the memory, changes no result beyond rounding.
-_EVALUATION_ROWS = 8192
+from v6_algorithm.training.device import Device, deterministic
 
 
 @dataclass(frozen=True)
@@ -47,30 +45,62 @@ def batches(rows: int, size: int | None, generator: torch.Generator, *, at_least
     if size is None or size >= rows:
         yield torch.arange(rows)
         return
-    order = torch.randperm(rows, generator=generator)
+    yield from _pieces(torch.randperm(rows, generator=generator), size, at_least)
+
+
+def _pieces(order: Tensor, size: int, at_least: int) -> list[Tensor]:
     pieces = list(torch.split(order, size))
     if len(pieces) > 1 and len(pieces[-1]) < at_least:
         pieces[-2:] = [torch.cat(pieces[-2:])]
-    yield from pieces
+    return pieces
 
 
-def _local_batches(rows: int, training: Training, generator: torch.Generator, at_least: int) -> Iterator[Tensor]:
-    steps = 0
-    for _ in range(training.local_epochs) if training.local_epochs else iter(int, 1):
-        for batch in batches(rows, training.batch_size, generator, at_least=at_least):
-            yield batch
+def _steps(
+    rows: int, training: Training, generator: torch.Generator, at_least: int, epochs: int | None
+) -> Iterator[list[Tensor]]:
+    """Yield the batches of one optimiser step after another: `accumulate` of them, fewer at the end of an epoch."""
+    epochs, steps = epochs or training.local_epochs, 0
+    size = training.batch_size
+    for _ in range(epochs) if epochs else iter(int, 1):
+        for drawn in batches(rows, size and size * training.accumulate, generator, at_least=at_least):
+            yield _pieces(drawn, size or rows, at_least)
             steps += 1
-            if steps == training.local_steps:
+            if not epochs and steps == training.local_steps:
                 return
 
 
 def train(
-    problem: Problem, networks: Mapping[str, nn.Module], rows: Rows, part: Tensor, *, site: str, round: int, fold: int
+    problem: Problem,
+    networks: Mapping[str, nn.Module],
+    rows: Rows,
+    part: Tensor,
+    *,
+    site: str,
+    round: int,
+    fold: int,
+    device: Device = Device(),
+    epochs: int | None = None,
 ) -> TrainingSums:
     """Train `networks` in place on the rows numbered in `part`, for one round.
 
     The optimiser starts anew each round; a scheduler is wound forward to the round, so that a repeated round is
-    the same round.
+    the same round. With `accumulate` one step follows the gradient of the mean over the rows of several batches,
+    which is that of one large batch (but for BatchNorm, which sees each batch by itself).
+
+    Parameters
+    ----------
+    problem, networks
+        What is trained.
+    rows
+        The site's prepared rows, on the device.
+    part
+        (n,) numbers of the training rows.
+    site, round, fold
+        Who, when and what: batches and dropout are drawn for them.
+    device
+        Where the networks are.
+    epochs
+        Passes over the rows, instead of what the experiment says.
 
     Raises
     ------
@@ -84,20 +114,24 @@ def train(
         _wind(training, optimiser, round)
     at_least = 2 if any(has_batch_norm(network) for network in networks.values()) else 1
     generator = seeding.torch_generator(seed, "batches", site, round, fold)
-    total, seen, steps = torch.zeros((), dtype=torch.float64), 0, 0
-    with torch.random.fork_rng(devices=[]):
+    total, seen, steps = torch.zeros((), dtype=torch.float64, device=device.kind), 0, 0
+    with device.fork_rng(), deterministic(training.deterministic):
         # Dropout and its like draw from the global generator.
         torch.manual_seed(seeding.derive(seed, "training", site, round, fold))
         for network in networks.values():
             network.train()
-        for drawn in _local_batches(len(part), training, generator, at_least):
-            batch = part[drawn]
+        for pieces in _steps(len(part), training, generator, at_least, epochs):
             optimiser.zero_grad(set_to_none=True)
-            loss = problem.row_loss(problem.forward(networks, rows.inputs[batch]), rows.target[batch], fold)
-            loss.mean().backward()
+            of_step = sum(map(len, pieces))
+            for drawn in pieces:
+                batch = part[drawn].to(device.kind)
+                with device.forward():
+                    output = problem.forward(networks, rows.inputs[batch])
+                loss = problem.row_loss(device.full(output), rows.target[batch], fold)
+                (loss.mean() * (len(drawn) / of_step)).backward()
+                total += loss.detach().sum()
             optimiser.step()
-            total += loss.detach().sum()
-            seen += len(batch)
+            seen += of_step
             steps += 1
     finite = math.isfinite(total.item()) and all(wire.all_finite(value.detach()) for value in parameters)
     if not finite:
@@ -123,18 +157,26 @@ def _wind(training: Training, optimiser: torch.optim.Optimizer, round: int) -> N
 
 
 def evaluate(
-    problem: Problem, networks: Mapping[str, nn.Module], rows: Rows, part: Tensor, members: list[str], *, fold: int
+    problem: Problem,
+    networks: Mapping[str, nn.Module],
+    rows: Rows,
+    part: Tensor,
+    members: list[str],
+    *,
+    fold: int,
+    device: Device = Device(),
 ) -> dict[str, dict[str, Any]]:
-    """Return the metric state of each member hospital over the rows numbered in `part`."""
+    """Return the metric state of each member hospital over the rows numbered in `part`; in full precision, always."""
+    size = problem.experiment.training.evaluation_batch_size
     accumulators = {name: problem.accumulator() for name in members}
     for network in networks.values():
         network.eval()
-    with torch.inference_mode():
-        for chunk in torch.split(part, _EVALUATION_ROWS) if len(part) else ():
-            target, member = rows.target[chunk], rows.member[chunk]
+    with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
+        for chunk in torch.split(part.to(device.kind), size) if len(part) else ():
             output = problem.forward(networks, rows.inputs[chunk])
-            loss = problem.row_loss(output, target, fold).double()
-            prediction = problem.prediction(output)
+            loss = problem.row_loss(output, rows.target[chunk], fold).double().cpu()
+            prediction = problem.prediction(output).cpu()
+            target, member = rows.target[chunk].cpu(), rows.member[chunk].cpu()
             for number, name in enumerate(members):
                 own = member == number
                 accumulators[name].update(prediction[own].numpy(), target[own].numpy(), loss[own].numpy())

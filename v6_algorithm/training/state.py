@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from v6_algorithm import seeding, wire
+from v6_algorithm.errors import SiteError
 from v6_algorithm.problems.base import Networks, Problem
+
+# Where an image keeps weights; see `start.weights: image:NAME`.
+WEIGHTS = "V6_ALGORITHM_WEIGHTS"
+_WEIGHTS_FOLDER = "/opt/v6_algorithm/weights"
 
 
 def build_networks(problem: Problem) -> Networks:
-    """Build the experiment's networks with the initial weights that every site derives from the seed."""
+    """Build the experiment's networks with the weights that every site has by itself: of the seed, or in its image.
+
+    Raises
+    ------
+    SiteError, WireError
+        When the image has no such weights, or they do not fit.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.derive(problem.experiment.seed, "initial weights"))
-        return problem.build_networks()
+        networks = problem.build_networks()
+    if name := problem.experiment.start.image:
+        overlay(networks, _in_image(name), partial=problem.experiment.start.partial)
+    return networks
+
+
+def overlay(networks: Networks, tensors: Mapping[str, Tensor], *, partial: bool) -> None:
+    """Make the networks use these tensors, all or with `partial` those that fit; the others stay as they are."""
+    fitting, _ = wire.fit(tensors, spec_of(networks), partial=partial)
+    load_state(networks, state_of(networks) | fitting)
+
+
+def _in_image(name: str) -> dict[str, Tensor]:
+    import safetensors
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load_file(Path(os.environ.get(WEIGHTS, _WEIGHTS_FOLDER), name))
+    except FileNotFoundError:
+        raise SiteError(f"the image at this site has no weights '{name}' (start.weights)", "request") from None
+    except (OSError, safetensors.SafetensorError):
+        raise SiteError(f"the image's weights '{name}' cannot be read as safetensors", "request") from None
 
 
 def build_shapes(problem: Problem) -> Networks:

@@ -1,0 +1,46 @@
+"""A federation that is watched: what is sent and answered is recorded, and replies can be lost or changed."""
+
+import copy
+
+from v6_algorithm import wire
+from v6_algorithm.federation.protocol import Arrival, Missing, Replies
+
+
+class Spy:
+    """A federation that records requests and replies, and can lose or change replies on the way."""
+
+    def __init__(self, federation, tamper=None):
+        self.federation = federation
+        self.tamper = tamper or (lambda method, site, number, reply: reply)
+        self.requests = []
+        self.replies = []
+
+    def sites(self):
+        return self.federation.sites()
+
+    def call(self, method, requests, *, deadline_s):
+        self.requests.append((method, copy.deepcopy(requests)))
+        inner = self.federation.call(method, requests, deadline_s=deadline_s)
+
+        def arrivals():
+            for site, reply in inner:
+                changed = self.tamper(method, site, requests[site]["round"], copy.deepcopy(reply))
+                self.replies.append((method, site, reply))
+                if changed is None or isinstance(changed, str):
+                    yield Arrival(site, None, Missing(changed or "crashed", "lost on the way"))
+                else:
+                    yield Arrival(site, wire.to_text(changed))
+            for site, missing in inner.missing.items():
+                yield Arrival(site, None, missing)
+
+        return Replies(requests, arrivals(), {})
+
+    def of(self, method):
+        return [requests for name, requests in self.requests if name == method]
+
+
+def lose(lost_site, lost_rounds, kind="crashed"):
+    def tamper(method, site, number, reply):
+        return kind if method == "RPC_train" and site == lost_site and number in lost_rounds else reply
+
+    return tamper

@@ -1,0 +1,142 @@
+"""The results of a run in the layout of coinstac-dinunet, for those whose scripts read that.
+
+Written when the experiment says `output: {dinunet: true}`, into a folder and a zip of it:
+
+    dinunet/NAME/fold_0/test_metrics.csv         one line of metrics, of all sites' test rows together
+    dinunet/NAME/fold_0/logs.json                train_log, validation_log, test_metrics, data_size, best_val_epoch, …
+    dinunet/NAME/fold_0/best.NAME-0.safetensors  where dinunet has a pickle, best.NAME-0.pt
+    dinunet/NAME/global_test_metrics.csv         one line of metrics, pooled over the folds
+    dinunet/NAME_STRATEGY_DATE_TIME.zip
+
+A csv's header names the columns of its line, each, in their order. dinunet's plots are in report.html; its lists of who
+is in which part stay at the sites. An epoch is a round here.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+import zipfile
+from typing import Any
+
+from v6_algorithm.report.reading import finite, history_columns, mapping, run_name, sequence, title
+from v6_algorithm.report.reading import folds as folds_of
+
+# dinunet's own five first, which is all that its readers know.
+_FIRST = ("loss", "accuracy", "f1", "precision", "recall")
+
+
+def wanted(result: dict[str, Any]) -> bool:
+    """Say whether the experiment asks for this layout."""
+    return mapping(result, "experiment", "output").get("dinunet") is True
+
+
+def dinunet_files(result: dict[str, Any]) -> dict[str, bytes]:
+    """Return the files by their path under the run's folder, the zip of them last.
+
+    Parameters
+    ----------
+    result : dict
+        The result of `master`, as in result.json; may be partial.
+    """
+    task = _name(title(result))
+    folds = [fold for _, fold in folds_of(result)] or [result]
+    # One header for all: a fold whose AUROC is not defined leaves its cell empty.
+    header = _header([mapping(result, "metrics", "test", "pooled"), *(_tested(fold) for fold in folds)])
+    models = _models(result)
+    files: dict[str, bytes] = {}
+    for number, fold in enumerate(folds):
+        place = f"{task}/fold_{number}"
+        files[f"{place}/test_metrics.csv"] = _csv(header, _tested(fold))
+        logs = json.dumps(_logs(result, fold, number, len(folds), header), indent=1, allow_nan=False)
+        files[f"{place}/logs.json"] = logs.encode("utf-8", "backslashreplace")
+        if model := models.get(int(fold.get("fold", 0))):
+            files[f"{place}/best.{task}-{number}.safetensors"] = model
+    files[f"{task}/global_test_metrics.csv"] = _csv(header, mapping(result, "metrics", "test", "pooled"))
+    strategy = _name(str(mapping(result, "experiment", "strategy").get("kind") or "fedavg"))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+    files[f"{task}_{strategy}_{time.strftime('%Y-%m-%d_%H-%M-%S')}.zip"] = packed.getvalue()
+    return {f"dinunet/{path}": content for path, content in files.items()}
+
+
+def _name(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in text)
+
+
+def _tested(fold: dict[str, Any]) -> dict[str, Any]:
+    return mapping(fold, "metrics", "test", "pooled")
+
+
+def _header(rows: list[dict[str, Any]]) -> list[str]:
+    known = dict.fromkeys(
+        name for row in rows for name, value in row.items() if finite(value) is not None and name != "n"
+    )
+    names = [name for name in known if not name.endswith("_resolution")]
+    return [name for name in _FIRST if name in names] + [name for name in names if name not in _FIRST]
+
+
+def _csv(header: list[str], metrics: dict[str, Any]) -> bytes:
+    values = [finite(metrics.get(name)) for name in header]
+    line = ",".join("" if value is None else repr(value) for value in values)
+    # Without any metric there is no line either: a line of nothing would read as one of zeros.
+    return f"{','.join(header)}\n{line}\n".encode() if header and metrics else b""
+
+
+def _logs(result: dict[str, Any], fold: dict[str, Any], number: int, folds: int, header: list[str]) -> dict[str, Any]:
+    """Return dinunet's log of one fold; `log_header` names the columns of validation_log and test_metrics."""
+    experiment, history = mapping(result, "experiment"), history_columns(mapping(fold, "history"))
+    columns = [history.get(f"validation_{name}", []) for name in header]
+    monitor = str(mapping(experiment, "stopping").get("monitor") or "loss")
+    scores = history.get(f"validation_{monitor}", [])
+    best = finite(fold.get("best_round"))
+    rounds = history["round"]
+    at = rounds.index(best) if best in rounds else len(scores)
+    tested = _tested(fold)
+    return {
+        "task_id": title(result),
+        "mode": run_name(result),
+        "agg_engine": mapping(experiment, "strategy").get("kind"),
+        "num_folds": folds,
+        "split_ix": number,
+        "seed": experiment.get("seed"),
+        "monitor_metric": monitor,
+        "log_header": header,
+        "epochs": rounds,
+        "train_log": [[value] for value in history.get("train_loss", [])],
+        "validation_log": [
+            [column[row] if row < len(column) else None for column in columns] for row in range(len(rounds))
+        ],
+        "test_metrics": [[finite(tested.get(name)) for name in header]] if tested else [],
+        "best_val_epoch": None if best is None else int(best),
+        "best_val_score": scores[at] if at < len(scores) else None,
+        "data_size": {site: mapping(about, "n") for site, about in mapping(fold, "sites").items()},
+        "time_spent_on_computation": [
+            entry.get("seconds") for entry in sequence(result, "timing", "rounds") if isinstance(entry, dict)
+        ],
+        "cumulative_total_duration": mapping(result, "timing").get("total_s"),
+        "args": experiment,
+    }
+
+
+def _models(result: dict[str, Any]) -> dict[int, bytes]:
+    """Cut the model file into one for each fold; empty where there is none, or each site has models of its own."""
+    parameters = result.get("parameters")
+    if not isinstance(parameters, str) or run_name(result) == "local":
+        return {}
+    import safetensors
+    import safetensors.torch
+
+    try:
+        tensors = safetensors.torch.load(base64.b64decode(parameters, validate=True))
+    except (ValueError, safetensors.SafetensorError):
+        return {}  # the run's own model file is complained about when it is written
+    models: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        fold, _, own = name.rpartition("/")
+        models.setdefault(int(fold.removeprefix("fold-") or 0), {})[own] = tensor
+    return {number: safetensors.torch.save(own) for number, own in models.items()}
