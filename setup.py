@@ -23,6 +23,8 @@ EXTRAS["dev"] = [
     *EXTRAS["files"],
     "vantage6>=4.15,<5",
     "hypothesis>=6.100",
+    # Survival metrics and losses are held against it.
+    "lifelines>=0.30",
     "mypy>=1.10",
     "pandas-stubs",
     "pytest>=8",

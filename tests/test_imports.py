@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1] / "v6_algorithm"
 FILES = sorted(ROOT.rglob("*.py"))
 SITE_SIDE = ["site", "data", "problems", "models", "training", "privacy"]
 MASTER_SIDE = ["master", "strategies", "preparation"]
+FLOOR = ["wire", "metrics", "experiment", "errors", "seeding", "lookup", "plugins"]
 EDGE = ["cli", "entry", "report", "federation"]
 HEAVY = {"torch", "pandas", "numpy", "safetensors", "sklearn", "vantage6", "opacus", "monai"}
 
@@ -80,10 +81,9 @@ def test_masters_side_knows_only_the_protocol_of_a_federation(path):
     assert all(found.startswith("v6_algorithm.federation.protocol.") for found in of_federation)
 
 
-@pytest.mark.parametrize("path", files_of("wire", "metrics", "experiment", "errors", "seeding", "lookup"), ids=name)
+@pytest.mark.parametrize("path", files_of(*FLOOR), ids=name)
 def test_the_floor_imports_nothing_above_it(path):
-    allowed = {"wire", "metrics", "experiment", "errors", "seeding", "lookup", None}
-    assert {room_of(found) for found in imports(path)} <= allowed
+    assert {room_of(found) for found in imports(path)} <= {*FLOOR, None}
 
 
 @pytest.mark.parametrize("path", files_of("report"), ids=name)

@@ -21,14 +21,14 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
 from v6_algorithm.folds import FoldProgress
 from v6_algorithm.lateness import Lateness
-from v6_algorithm.metrics import check_state
+from v6_algorithm.metrics import shape_of
 from v6_algorithm.preparation import Agreement
-from v6_algorithm.preparation.negotiate import Plan, agree_on_columns, plan
+from v6_algorithm.preparation.negotiate import Plan, agree_on_columns, plan, share_sums
 from v6_algorithm.results import assemble, mean_of
 from v6_algorithm.strategies import create_strategy
 
 # Shown after every round where a problem has them, beside the loss and the monitored metric.
-HEADLINES = ("auroc", "accuracy", "r2")
+HEADLINES = ("auroc", "c_index", "accuracy", "r2")
 Event = dict[str, Any]
 States = dict[str, dict[str, Any]]
 
@@ -65,9 +65,11 @@ def run(
     quorum = _quorum(experiment, names)
     caller = _Caller(federation, experiment, on_event or (lambda event: None))
     sites, agreement = agree_on_columns(caller.prepare, experiment, names, quorum)
+    groups = [[site] for site in sites] if experiment.mode == "local" else [sites]
+    plans = share_sums([plan(caller.prepare, experiment, agreement, group, quorum) for group in groups])
     runs = []
-    for group in [[site] for site in sites] if experiment.mode == "local" else [sites]:
-        training = _Training(caller, experiment, plan(caller.prepare, experiment, agreement, group, quorum), quorum)
+    for group_plan in plans:
+        training = _Training(caller, experiment, group_plan, quorum)
         training.run()
         runs.append(training)
     caller.settle()
@@ -156,6 +158,7 @@ class _Training:
         self._setup = plan.setup.to_json()
         self._validates = plan.has("validation")
         self._lateness = Lateness()
+        self._shape: list[Any] | None = None
         self._strategy = create_strategy(experiment.strategy)
         self.folds = [FoldProgress(number, experiment) for number in range(len(plan.counts))]
 
@@ -246,8 +249,13 @@ class _Training:
                 for name, state in states.items():
                     if name not in self.plan.counts[item["fold"]]:
                         raise WireError(f"it measured a hospital '{name[:40]}' that is not known")
-                    check_state(state)
-                    if self.plan.setup.classes and state.get("n_classes", 0) != len(self.plan.setup.classes):
+                    # The first site's metrics say what the others' must be like to be added up.
+                    shape = shape_of(state)
+                    self._shape = self._shape or shape
+                    if shape != self._shape:
+                        raise WireError("its metrics are of another kind or shape than those of the other sites")
+                    classes = self.plan.setup.classes or ()
+                    if state["kind"] == "classification" and state["n_classes"] != len(classes):
                         raise WireError("its metrics are of another number of classes")
             if not trained:
                 continue

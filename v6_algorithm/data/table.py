@@ -6,8 +6,7 @@ In a centralised run one `TableData` holds several hospitals (its members), each
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,9 @@ import numpy as np
 
 from v6_algorithm import seeding
 from v6_algorithm.data.splits import Fold, make_folds
+from v6_algorithm.data.targets import TargetColumn, canonical, describe_targets, encode_targets, known_rows
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment import PARTS, Data, Experiment, parse_condition
+from v6_algorithm.experiment import PARTS, Data, Experiment
 from v6_algorithm.preparation import Setup
 from v6_algorithm.preparation.columns import Label
 from v6_algorithm.preparation.statistics import site_scaling
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = np.ndarray
-# More labels than this are no classes, and more categories no category but an identifier.
-_MOST_CLASSES = 200
+# More categories than this are no category but an identifier.
 _MOST_CATEGORIES = 100
 _SHOWN = 30
 
@@ -42,7 +41,7 @@ class TableData:
     one_hot
         (rows, categories) 0/1 inputs that are neither filled nor scaled.
     target
-        (rows,) int64 class numbers, or floats of the training dtype.
+        (rows,) int64 class numbers or floats of the training dtype, or (rows, targets) floats; see `encode_targets`.
     member
         (rows,) index into `members`, the hospital each row is from.
     folds
@@ -80,7 +79,7 @@ class TableData:
         ]
 
 
-def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[str, Any]:
+def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -> dict[str, Any]:
     """Tell which columns there are and which labels and categories occur; see `preparation.agree`.
 
     Raises
@@ -88,24 +87,17 @@ def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[s
     DataError
         When the target, group, split or a categorical column is missing, or cannot be used as such.
     """
-    for role, name in (("target", data.target), ("group", data.group), ("split_column", data.split_column)):
+    roles = {target.role: target.column for target in targets} | {
+        "group": data.group,
+        "split_column": data.split_column,
+    }
+    for role, name in roles.items():
         if name is not None and name not in frame.columns:
             raise DataError(f"column '{name}' (data.{role}) is not there; {_named(list(frame.columns))}")
     if frame.columns.duplicated().any():
         raise DataError(f"column '{frame.columns[frame.columns.duplicated()][0]}' is there twice")
-    if not classification and column_kind(frame[data.target]) not in ("numeric", "empty"):
-        raise DataError(f"column '{data.target}' (data.target) holds text; regression needs numbers")
-    known = _has_target(frame[data.target], classification)
-    if not known.any():
-        raise DataError(f"column '{data.target}' (data.target) is empty")
-    labels: list[Label] = []
-    if classification:
-        labels = sorted(set(_labels(frame.loc[known, data.target], data)), key=str)
-        if len(labels) > _MOST_CLASSES:
-            raise DataError(
-                f"column '{data.target}' (data.target) has over {_MOST_CLASSES} distinct values; "
-                "use problem regression, or data.positive to make it 0/1"
-            )
+    labels = describe_targets(frame, targets)
+    known = known_rows(frame, targets)
     categories = {}
     for name in data.categorical:
         if name in frame.columns:
@@ -120,7 +112,8 @@ def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[s
         "rows": int(known.sum()),
         "rows_without_target": int((~known).sum()),
         "columns": {str(name): column_kind(frame[name]) for name in frame.columns},
-        "labels": labels,
+        "labels": [] if data.targets is not None else next(iter(labels.values()), []),
+        "task_labels": {} if data.targets is None else labels,
         "categories": categories,
     }
 
@@ -151,37 +144,9 @@ def column_kind(column: pd.Series) -> str:
     return "numeric" if bool((numbers.notna() == column.notna()).all()) else "text"
 
 
-def canonical(column: pd.Series) -> list[Label]:
-    """Give labels one form at all sites: 1, 1.0, True and '1' are 1; text is stripped. No cell may be empty."""
-    return [_canonical(value) for value in column.tolist()]
-
-
-def _canonical(value: Any) -> Label:
-    if isinstance(value, bool):
-        return int(value)
-    text = str(value).strip()
-    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
-        number = float(text)
-        if np.isfinite(number):
-            return int(number) if number.is_integer() and abs(number) < 2**53 else number
-    return text
-
-
-def _labels(column: pd.Series, data: Data) -> list[Label]:
-    labels = canonical(column)
-    if data.positive is None:
-        return labels
-    operator, threshold = parse_condition(data.positive)
-    if operator in ("==", "!="):
-        wanted = _canonical(threshold)
-        return [int((label == wanted) == (operator == "==")) for label in labels]
-    if any(isinstance(label, str) for label in labels):
-        raise DataError(f"column '{data.target}' (data.target) holds text, data.positive is '{data.positive}'")
-    compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[operator]
-    return [int(hit) for hit in compare(np.asarray(labels, dtype=float), threshold)]
-
-
-def load_table(frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup: Setup) -> TableData:
+def load_table(
+    frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup: Setup, targets: Sequence[TargetColumn]
+) -> TableData:
     """Encode and split the tables of one site (or, centralised, of several members).
 
     Raises
@@ -189,7 +154,7 @@ def load_table(frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup
     DataError
         When a cell is empty and `data.missing` is error, or no row can be used.
     """
-    parts = [_encode(frame, experiment, setup, name) for name, frame in frames.items()]
+    parts = [_encode(frame, experiment, setup, targets, name) for name, frame in frames.items()]
     if len({len(part.folds) for part in parts}) > 1:
         raise DataError("the members have different numbers of folds")
     starts = np.cumsum([0, *(len(part.target) for part in parts)])
@@ -213,11 +178,13 @@ def load_table(frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup
     )
 
 
-def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: str) -> TableData:
+def _encode(
+    frame: pd.DataFrame, experiment: Experiment, setup: Setup, targets: Sequence[TargetColumn], member: str
+) -> TableData:
     import pandas as pd
 
     data, dtype = experiment.data, experiment.training.dtype
-    frame = frame.loc[_has_target(frame[data.target], setup.classes is not None)]
+    frame = frame.loc[known_rows(frame, targets)]
     values = np.empty((len(frame), len(setup.features)), dtype=dtype)
     for number, name in enumerate(setup.features):
         values[:, number] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=dtype, na_value=np.nan)
@@ -231,13 +198,13 @@ def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: s
         if not len(frame):
             raise DataError("data.missing is drop, and every row has an empty cell")
 
-    target, numbers = _target(frame, experiment, setup)
+    target, strata = encode_targets(frame, targets, setup.labels_of(targets[0].column), dtype)
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
     folds = make_folds(
         experiment.split,
         len(frame),
         seeding.numpy_generator(experiment.seed, "split", member),
-        labels=numbers,
+        labels=strata,
         groups=None if data.group is None else _codes(frame[data.group]),
         given=None if data.split_column is None else frame[data.split_column].tolist(),
     )
@@ -251,16 +218,6 @@ def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: s
     )
 
 
-def _has_target(column: pd.Series, classification: bool) -> pd.Series[bool]:
-    """Say which rows can be learned from; an infinite number is no target."""
-    import pandas as pd
-
-    known = column.notna()
-    if classification:
-        return known
-    return known & np.isfinite(pd.to_numeric(column).to_numpy(dtype=float, na_value=np.nan))
-
-
 def _one_hot(column: pd.Series, labels: list[Label]) -> Array:
     """Return (rows, labels) bool; an empty cell is none of the labels."""
     place = {label: number for number, label in enumerate(labels)}
@@ -270,18 +227,6 @@ def _one_hot(column: pd.Series, labels: list[Label]) -> Array:
         if value in place:
             encoded[row, place[value]] = True
     return encoded
-
-
-def _target(frame: pd.DataFrame, experiment: Experiment, setup: Setup) -> tuple[Array, Array | None]:
-    column = frame[experiment.data.target]
-    if setup.classes is None:
-        return column.astype(float).to_numpy(dtype=experiment.training.dtype), None
-    number = {label: index for index, label in enumerate(setup.classes)}
-    try:
-        classes = np.asarray([number[label] for label in _labels(column, experiment.data)], dtype=np.int64)
-    except KeyError:
-        raise DataError(f"column '{experiment.data.target}' has a class that was not there at preparation") from None
-    return classes, classes
 
 
 def _codes(column: pd.Series) -> Array:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.base import Section, parse_condition, refuse, short_form
 from v6_algorithm.experiment.data import (
     PARTS,
     Data,
@@ -24,40 +24,55 @@ from v6_algorithm.experiment.data import (
     Sites,
     Source,
     Split,
-    parse_condition,
 )
 from v6_algorithm.experiment.learning import (
     MLP,
-    PROBLEM_METRICS,
     LinearModel,
     Loss,
     Model,
     Output,
     Participation,
     Privacy,
-    Problem,
     Stopping,
     Strategy,
     Training,
 )
+from v6_algorithm.experiment.problems import (
+    CLASSIFICATION_METRICS,
+    PROBLEM_METRICS,
+    REGRESSION_METRICS,
+    SURVIVAL_METRICS,
+    NoOptions,
+    Problem,
+    SurvivalOptions,
+    check_together,
+)
 from v6_algorithm.experiment.reading import read_file
-from v6_algorithm.lookup import did_you_mean
+from v6_algorithm.experiment.targets import SurvivalTarget, Task
 
 __all__ = [
+    "CLASSIFICATION_METRICS",
     "MLP",
     "PARTS",
     "PROBLEM_METRICS",
+    "REGRESSION_METRICS",
+    "SURVIVAL_METRICS",
     "Data",
     "Experiment",
     "Given",
     "KFold",
     "LinearModel",
     "Loss",
+    "NoOptions",
     "Partition",
     "PartitionedSource",
     "Ratio",
+    "Section",
     "Source",
     "Strategy",
+    "SurvivalOptions",
+    "SurvivalTarget",
+    "Task",
     "Training",
     "parse_condition",
 ]
@@ -84,23 +99,7 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _together(self) -> Experiment:
-        kind, loss = self.problem.kind, self.training.loss
-        metrics = PROBLEM_METRICS.get(kind)
-        if metrics and self.stopping.monitor not in metrics:
-            raise refuse(
-                f"stopping.monitor is '{self.stopping.monitor}', which problem {kind} does not measure"
-                f"{did_you_mean(self.stopping.monitor, metrics)}; allowed: {', '.join(metrics)}"
-            )
-        if kind == "regression" and self.model.kind == "logistic":
-            raise refuse("model.kind logistic is for classification; regression takes linear or mlp")
-        if kind == "regression" and self.data.positive is not None:
-            raise refuse("data.positive makes a 0/1 target, which is for classification, not regression")
-        if kind in PROBLEM_METRICS and loss and (loss.kind == "cross_entropy") != (kind == "classification"):
-            raise refuse(
-                f"training.loss.kind is {loss.kind}; classification takes cross_entropy, regression mse, mae or huber"
-            )
-        if loss and loss.class_weights is not None and kind != "classification":
-            raise refuse("training.loss.class_weights is for classification")
+        check_together(self)
         if (self.split.kind == "given") != (self.data.split_column is not None):
             raise refuse("split.kind given and data.split_column go together: give both or neither")
         return self
@@ -163,4 +162,7 @@ def _explain(error: Any) -> str:
     return f"{path}: {message}{given}" if path else f"{message}{given}"
 
 
-_UNION_TAGS = {"linear", "logistic", "mlp", "ratio", "kfold", "given", "partitioned", "named", "word", "weights"}
+_UNION_TAGS = {"linear", "logistic", "mlp", "ratio", "kfold", "given", "partitioned", "named", "word", "weights"} | {
+    "column",
+    "survival",
+}

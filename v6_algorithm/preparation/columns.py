@@ -32,12 +32,15 @@ class Agreement:
         The sorted union of the target's labels; None when the target is a number.
     notes
         Sentences for the researcher about what was left out or is uneven.
+    task_classes
+        For several targets: column to the sorted union of its labels, of those that are classes.
     """
 
     features: list[str]
     categories: dict[str, list[Label]]
     classes: list[Label] | None
     notes: list[str] = field(default_factory=list)
+    task_classes: dict[str, list[Label]] = field(default_factory=dict)
 
 
 def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:
@@ -79,12 +82,26 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         name: sort_labels({label for schema in schemas.values() for label in schema["categories"][name]})
         for name in data.categorical
     }
-    classes = _classes(data, schemas, notes) if classification else None
+    classes = None
+    if classification:
+        by_site = {site: schema["labels"] for site, schema in schemas.items()}
+        condition = "" if data.positive is None else f" with data.positive '{data.positive}'"
+        classes = _classes(f"data.target: column '{data.target}'", by_site, condition, notes)
+    tasks = dict.fromkeys(name for schema in schemas.values() for name in schema.get("task_labels", {}))
+    task_classes = {
+        name: _classes(
+            f"data.targets.{name}",
+            {site: schema["task_labels"].get(name, []) for site, schema in schemas.items()},
+            "",
+            notes,
+        )
+        for name in tasks
+    }
     if not numeric and not any(categories.values()):
         raise ExperimentError(
             "data.features: no numeric column is left at all sites; name the features, or categorical"
         )
-    return Agreement(numeric, categories, classes, notes)
+    return Agreement(numeric, categories, classes, notes, task_classes)
 
 
 def _numeric_features(
@@ -92,7 +109,7 @@ def _numeric_features(
 ) -> list[str]:
     if data.features is not None:
         return [name for name in data.features if name not in data.categorical]
-    used = {data.target, data.group, data.split_column, *data.exclude, *data.categorical}
+    used = {*data.target_columns.values(), data.group, data.split_column, *data.exclude, *data.categorical}
     everywhere, somewhere, identifiers = [], [], []
     names = dict.fromkeys(name for schema in schemas.values() for name in schema["columns"])
     for name in names:
@@ -118,21 +135,18 @@ def _numeric_features(
     return everywhere
 
 
-def _classes(data: Data, schemas: Mapping[str, Mapping[str, Any]], notes: list[str]) -> list[Label]:
-    classes = sort_labels({label for schema in schemas.values() for label in schema["labels"]})
+def _classes(what: str, by_site: Mapping[str, list[Label]], condition: str, notes: list[str]) -> list[Label]:
+    classes = sort_labels({label for labels in by_site.values() for label in labels})
     if len(classes) < 2:
-        condition = "" if data.positive is None else f" with data.positive '{data.positive}'"
-        raise ExperimentError(
-            f"data.target: column '{data.target}' has {len(classes)} class over all sites{condition}; "
-            "at least 2 are needed"
-        )
+        raise ExperimentError(f"{what} has {len(classes)} class over all sites{condition}; at least 2 are needed")
+    task = f"{what}: " if what.startswith("data.targets") else ""
     for number, label in enumerate(classes):
-        holders = [site for site, schema in schemas.items() if label in schema["labels"]]
-        if len(holders) == 1 and len(schemas) > 1:
-            notes.append(f"class {number + 1} of {len(classes)} is seen at one site only: {holders[0]}")
-    for site, schema in schemas.items():
-        if len(set(schema["labels"])) == 1 and len(schemas) > 1:
-            notes.append(f"site '{site}' has rows of one class only; its own auroc is undefined")
+        holders = [site for site, labels in by_site.items() if label in labels]
+        if len(holders) == 1 and len(by_site) > 1:
+            notes.append(f"{task}class {number + 1} of {len(classes)} is seen at one site only: {holders[0]}")
+    for site, labels in by_site.items():
+        if len(set(labels)) == 1 and len(by_site) > 1:
+            notes.append(f"{task}site '{site}' has rows of one class only; its own auroc is undefined")
     return classes
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ class Setup:
     """The agreement of the sites, and the numbers that prepare their data.
 
     `class_weights` is one list of weights a fold (None: all 1); `preparation` is None until statistics exist.
+    `task_classes` has the labels of each of several targets. `sums` is what the problem asked to be added up over the
+    sites (`Problem.sums`); like `preparation` it is there once statistics exist.
     """
 
     features: list[str]
@@ -25,11 +27,17 @@ class Setup:
     classes: list[Label] | None
     class_weights: list[list[float]] | None = None
     preparation: Preparation | None = None
+    task_classes: dict[str, list[Label]] = field(default_factory=dict)
+    sums: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
         """Start from what the sites agreed on."""
-        return cls(agreement.features, agreement.categories, agreement.classes)
+        return cls(agreement.features, agreement.categories, agreement.classes, task_classes=agreement.task_classes)
+
+    def labels_of(self, target: str) -> dict[str, list[Label]]:
+        """Return the labels of each target that has classes; `target` is the name of the only one."""
+        return self.task_classes if self.classes is None else {target: self.classes}
 
     @property
     def inputs(self) -> list[str]:
@@ -44,6 +52,8 @@ class Setup:
             "classes": self.classes,
             "class_weights": self.class_weights,
             "preparation": None if self.preparation is None else pack_arrays(self.preparation.arrays()),
+            "task_classes": self.task_classes,
+            "sums": pack_arrays(self.sums) if self.sums else None,
         }
 
     @classmethod
@@ -58,6 +68,8 @@ class Setup:
                 content["classes"],
                 content["class_weights"],
                 preparation,
+                {str(name): list(values) for name, values in content["task_classes"].items()},
+                unpack_arrays(content["sums"]) if content["sums"] else {},
             )
         except (KeyError, TypeError, AttributeError):
             raise WireError("the setup in the request is malformed") from None
@@ -71,6 +83,7 @@ class Setup:
             "features": self.features,
             "categories": self.categories,
             "classes": self.classes,
+            **({"task_classes": self.task_classes} if self.task_classes else {}),
             "inputs": len(self.inputs),
             **numbers,
         }

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from v6_algorithm.experiment import Loss
+from v6_algorithm.data.targets import TargetColumn
+from v6_algorithm.experiment import CLASSIFICATION_METRICS, REGRESSION_METRICS, Experiment, Loss
 from v6_algorithm.metrics import ClassificationMetrics, RegressionMetrics
 from v6_algorithm.models.tabular import build_model
 from v6_algorithm.problems.base import Networks, Problem
@@ -40,6 +41,7 @@ class Classification(TableProblem):
     """
 
     classification = True
+    metrics = CLASSIFICATION_METRICS
 
     @property
     def classes(self) -> int:
@@ -69,7 +71,7 @@ class Classification(TableProblem):
             return torch.cat([torch.sigmoid(-output), positive], dim=1)
         return torch.softmax(output, dim=1)
 
-    def accumulator(self) -> ClassificationMetrics:
+    def default_metrics(self) -> ClassificationMetrics:
         """Return empty classification metrics."""
         return ClassificationMetrics(self.classes)
 
@@ -79,7 +81,18 @@ class Classification(TableProblem):
 
 
 class Regression(TableProblem):
-    """Squared, absolute or Huber loss on one number."""
+    """Squared, absolute or Huber loss on one number, or Poisson's on a count.
+
+    With ``poisson`` the network's output is the logarithm of the expected count, and the prediction that count.
+    """
+
+    metrics = REGRESSION_METRICS
+
+    @classmethod
+    def targets(cls, experiment: Experiment) -> list[TargetColumn]:
+        """Return the target: a count where the loss is Poisson's."""
+        loss, (column,) = experiment.training.loss, experiment.data.target_columns.values()
+        return [TargetColumn(column, "target", "count" if loss and loss.kind == "poisson" else "number")]
 
     @property
     def _loss(self) -> Loss:
@@ -87,17 +100,28 @@ class Regression(TableProblem):
 
     def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
         """Return the loss of each row, (rows,)."""
-        prediction = output[:, 0]
-        if self._loss.kind == "mse":
-            return functional.mse_loss(prediction, target, reduction="none")
-        if self._loss.kind == "mae":
-            return functional.l1_loss(prediction, target, reduction="none")
-        return functional.huber_loss(prediction, target, reduction="none", delta=self._loss.delta)
+        return number_loss(self._loss.kind, output[:, 0], target, self._loss.delta)
 
     def prediction(self, output: Tensor) -> Tensor:
         """Return (rows,) values in float64."""
-        return output[:, 0].double()
+        return expected_number(self._loss.kind, output[:, 0])
 
-    def accumulator(self) -> RegressionMetrics:
+    def default_metrics(self) -> RegressionMetrics:
         """Return empty regression metrics."""
         return RegressionMetrics(self._loss.delta)
+
+
+def number_loss(kind: str, output: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
+    """Return the loss of each row by its name, (rows,); of ``poisson`` up to a constant of the target."""
+    if kind == "mse":
+        return functional.mse_loss(output, target, reduction="none")
+    if kind == "mae":
+        return functional.l1_loss(output, target, reduction="none")
+    if kind == "huber":
+        return functional.huber_loss(output, target, reduction="none", delta=delta)
+    return functional.poisson_nll_loss(output, target, log_input=True, reduction="none")
+
+
+def expected_number(kind: str, output: Tensor) -> Tensor:
+    """Return the (rows,) prediction in float64."""
+    return torch.exp(output.double()) if kind == "poisson" else output.double()

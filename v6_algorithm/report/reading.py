@@ -28,6 +28,7 @@ METRICS = {
     "auroc": MetricName("AUROC", True, "chance that a positive case is ranked above a negative one; 0.5 is guessing"),
     "auprc": MetricName("AUPRC", True, "precision averaged over all recalls; guessing gives the share of positives"),
     "c_index": MetricName("C-index", True, "chance that of two patients the one at higher risk has the event first"),
+    "c_index_within": MetricName("C-index within sites", True, "the same, of patients of one site only"),
     "accuracy": MetricName("Accuracy", True, "share of correct predictions"),
     "balanced_accuracy": MetricName("Balanced accuracy", True, "recall averaged over the classes"),
     "f1": MetricName("F1", True, "harmonic mean of precision and recall"),
@@ -43,8 +44,8 @@ METRICS = {
 }
 """In the order of the columns. The first one that a run measured is its headline."""
 
-# Travel with the metrics but say nothing about the model: rows evaluated, and how far binning may move the AUROC.
-BESIDES = {"n", "auroc_resolution"}
+# Travel with the metrics but say nothing about the model: rows evaluated, and how far binning may move what is ranked.
+BESIDES = {"n", "auroc_resolution", "c_index_resolution"}
 
 RUNS = {
     "federated": "Federated",

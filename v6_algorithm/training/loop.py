@@ -129,13 +129,15 @@ def evaluate(
     accumulators = {name: problem.accumulator() for name in members}
     for network in networks.values():
         network.eval()
+    # A loss over risk sets needs a hospital's rows in one piece.
+    size = len(part) if problem.joint else _EVALUATION_ROWS
     with torch.inference_mode():
-        for chunk in torch.split(part, _EVALUATION_ROWS) if len(part) else ():
+        for chunk in torch.split(part, size) if len(part) else ():
             target, member = rows.target[chunk], rows.member[chunk]
             output = problem.forward(networks, rows.inputs[chunk])
-            loss = problem.row_loss(output, target, fold).double()
             prediction = problem.prediction(output)
             for number, name in enumerate(members):
                 own = member == number
-                accumulators[name].update(prediction[own].numpy(), target[own].numpy(), loss[own].numpy())
+                loss = problem.row_loss(output[own], target[own], fold).double()
+                accumulators[name].update(prediction[own].numpy(), target[own].numpy(), loss.numpy())
     return {name: accumulator.state() for name, accumulator in accumulators.items()}
