@@ -117,6 +117,7 @@ class _Work:
             *data.categorical,
             *(data.features or []),
         ]
+        roles += [data.sequence.column] if data.sequence is not None else []
         self.policy.check_columns(name for name in roles if name is not None)
         self.seconds: dict[str, float] = {}
 
@@ -132,7 +133,9 @@ class _Work:
     def setup(self) -> Setup:
         """Read what the sites agreed on, which the node's policy must allow."""
         setup = Setup.from_json(self.request["setup"])
-        self.policy.check_columns([*setup.features, *setup.categories])
+        # Channels of a time series are no columns; the column that holds them is among the roles.
+        features = [] if self.experiment.data.sequence is not None else setup.features
+        self.policy.check_columns([*features, *setup.categories])
         return setup
 
     def table(self, setup: Setup) -> TableData:
@@ -144,7 +147,7 @@ class _Work:
         key = cache_key(
             prints,
             self.experiment.model_dump(mode="json", include={"seed", "data", "problem", "split", "training"}),
-            [setup.features, setup.categories, setup.classes, setup.task_classes],
+            [setup.features, setup.categories, setup.classes, setup.task_classes, setup.sequence_length],
         )
         folder = self.context.state if None not in prints.values() else None
         table: TableData | None = self.context.memory.get(key)

@@ -5,7 +5,7 @@ learn, as most problems' are, so nothing needs to be said about them. `pyproject
 experiment asks for it.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class Increasing(nn.Module):
 class Intervals(MeanMetrics):
     """Means over rows: how often the target is between the outermost quantiles, and how far those are apart."""
 
-    higher_is_better = {"coverage": True, "width": False}
+    higher_is_better: ClassVar = {"coverage": True, "width": False}
 
     def rows(self, prediction: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         """Return one number a row for each metric."""

@@ -71,7 +71,7 @@ def test_columns_are_told_with_their_kinds():
         (["1", "high"], "text"),
         (["f", "m"], "text"),
         (pd.Categorical(["f", "m"]), "text"),
-        ([[1], [2]], "text"),
+        ([[1], [2]], "other"),
         ([None, None], "empty"),
         ([np.nan, np.nan], "empty"),
         (pd.to_datetime(["2020-01-01", None]), "other"),

@@ -21,6 +21,7 @@ CONTRACT = {
         "target": "num",
         "positive": None,
         "features": None,
+        "sequence": None,
         "exclude": [],
         "categorical": [],
         "group": None,

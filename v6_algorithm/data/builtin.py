@@ -65,4 +65,24 @@ def made_survival() -> pd.DataFrame:
     )
 
 
-_MADE: dict[str, Callable[[], pd.DataFrame]] = {"made_survival": made_survival}
+def made_ica() -> pd.DataFrame:
+    """Make 400 subjects of 6 ICA components over 120 scans, (component, time); the same at every call.
+
+    Every component is noise of the same spread. In a `patient` two of them are slow: only the order of the scans tells.
+    """
+    import numpy as np
+    import pandas as pd
+
+    rows, components, times, generator = 400, 6, 120, np.random.default_rng(21)
+    patient = generator.integers(0, 2, rows)
+    slowness = np.full((rows, components), 0.2)
+    slowness[:, :2] = np.where(patient, 0.75, 0.2)[:, None]
+    series = np.empty((rows, components, times))
+    series[:, :, 0] = generator.normal(size=(rows, components))
+    for at in range(1, times):
+        fresh = np.sqrt(1 - slowness**2) * generator.normal(size=(rows, components))
+        series[:, :, at] = slowness * series[:, :, at - 1] + fresh
+    return pd.DataFrame({"components": list(series.round(3)), "patient": patient})
+
+
+_MADE: dict[str, Callable[[], pd.DataFrame]] = {"made_survival": made_survival, "made_ica": made_ica}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from v6_algorithm import seeding
+from v6_algorithm.data.sequences import describe_sequences, holds_arrays, stack_sequences
 from v6_algorithm.data.splits import Fold, make_folds
 from v6_algorithm.data.targets import TargetColumn, canonical, describe_targets, encode_targets, known_rows
 from v6_algorithm.errors import DataError
@@ -37,7 +38,7 @@ class TableData:
     Attributes
     ----------
     values
-        (rows, features) raw numeric features, NaN where missing.
+        (rows, features) raw numeric features, or (rows, time, channels), NaN where missing.
     one_hot
         (rows, categories) 0/1 inputs that are neither filled nor scaled.
     target
@@ -56,17 +57,21 @@ class TableData:
     folds: list[Fold]
 
     def training_values(self) -> list[Array]:
-        """Return the raw features of the training rows of each fold, which is all that statistics may see."""
-        return [self.values[fold.train] for fold in self.folds]
+        """Return the raw features of the training rows of each fold, which is all that statistics may see.
+
+        Of time series each time is a row, and each channel a feature.
+        """
+        return [self.values[fold.train].reshape(-1, self.values.shape[-1]) for fold in self.folds]
 
     def inputs(self, setup: Setup, data: Data, fold: int) -> Array:
-        """Return (rows, inputs) filled and scaled inputs of one fold."""
+        """Return (rows, inputs) or (rows, time, channels) filled and scaled inputs of one fold."""
         if setup.preparation is None:
             raise DataError("the request carries no preparation")
         preparation = setup.preparation
         if data.scaling.scope == "site" and data.scaling.kind != "none":
             preparation = site_scaling(data.scaling.kind, self.training_values(), preparation)
-        return np.concatenate([preparation.apply(self.values, fold), self.one_hot], axis=1)
+        values = preparation.apply(self.values, fold)
+        return np.concatenate([values, self.one_hot], axis=1) if self.one_hot.shape[1] else values
 
     def counts(self) -> list[dict[str, dict[str, int]]]:
         """Return rows for each fold, member and part."""
@@ -91,6 +96,7 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
         "group": data.group,
         "split_column": data.split_column,
     }
+    roles |= {"sequence": data.sequence.column} if data.sequence is not None else {}
     for role, name in roles.items():
         if name is not None and name not in frame.columns:
             raise DataError(f"column '{name}' (data.{role}) is not there; {_named(list(frame.columns))}")
@@ -115,6 +121,9 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
         "labels": [] if data.targets is not None else next(iter(labels.values()), []),
         "task_labels": {} if data.targets is None else labels,
         "categories": categories,
+        "sequence": None
+        if data.sequence is None
+        else describe_sequences(frame.loc[known, data.sequence.column], data.sequence),
     }
 
 
@@ -138,7 +147,11 @@ def column_kind(column: pd.Series) -> str:
     if pd.api.types.is_numeric_dtype(column):
         return "numeric"
     # A time span would be a number, but of days at one site and of seconds at another.
-    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
+    if (
+        holds_arrays(column)
+        or pd.api.types.is_datetime64_any_dtype(column)
+        or pd.api.types.is_timedelta64_dtype(column)
+    ):
         return "other"
     numbers = pd.to_numeric(column, errors="coerce")
     return "numeric" if bool((numbers.notna() == column.notna()).all()) else "text"
@@ -185,15 +198,19 @@ def _encode(
 
     data, dtype = experiment.data, experiment.training.dtype
     frame = frame.loc[known_rows(frame, targets)]
-    values = np.empty((len(frame), len(setup.features)), dtype=dtype)
-    for number, name in enumerate(setup.features):
-        values[:, number] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=dtype, na_value=np.nan)
+    if data.sequence is not None:
+        column = frame[data.sequence.column]
+        values = stack_sequences(column, data.sequence, setup.sequence_length or 0, len(setup.features), dtype)
+    else:
+        values = np.empty((len(frame), len(setup.features)), dtype=dtype)
+        for number, name in enumerate(setup.features):
+            values[:, number] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=dtype, na_value=np.nan)
     values[~np.isfinite(values)] = np.nan
     if data.missing.kind == "error" and np.isnan(values).any():
-        column = setup.features[int(np.isnan(values).any(axis=0).argmax())]
-        raise DataError(f"column '{column}' has empty cells, and data.missing is error")
+        empty = setup.features[int(np.isnan(values).reshape(-1, values.shape[-1]).any(axis=0).argmax())]
+        raise DataError(f"column '{empty}' has empty cells, and data.missing is error")
     if data.missing.kind == "drop":
-        complete = ~np.isnan(values).any(axis=1)
+        complete = ~np.isnan(values).reshape(len(values), -1).any(axis=1)
         frame, values = frame.iloc[np.flatnonzero(complete)], values[complete]
         if not len(frame):
             raise DataError("data.missing is drop, and every row has an empty cell")

@@ -21,6 +21,7 @@ from v6_algorithm.experiment.data import (
     Partition,
     PartitionedSource,
     Ratio,
+    Sequence,
     Sites,
     Source,
     Split,
@@ -33,6 +34,7 @@ from v6_algorithm.experiment.learning import (
     Output,
     Participation,
     Privacy,
+    Recurrent,
     Stopping,
     Strategy,
     Training,
@@ -67,7 +69,9 @@ __all__ = [
     "Partition",
     "PartitionedSource",
     "Ratio",
+    "Recurrent",
     "Section",
+    "Sequence",
     "Source",
     "Strategy",
     "SurvivalOptions",
@@ -96,6 +100,16 @@ class Experiment(Section):
     participation: Participation = Participation()
     privacy: Privacy = Privacy()
     output: Output = Output()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_model(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("model") is None and "problem" in value:
+            problem = value["problem"]
+            kind = problem.get("kind") if isinstance(problem, dict) else problem
+            if kind == "sequence_classification":
+                return value | {"model": {"kind": "gru"}}
+        return value
 
     @model_validator(mode="after")
     def _together(self) -> Experiment:
@@ -162,7 +176,7 @@ def _explain(error: Any) -> str:
     return f"{path}: {message}{given}" if path else f"{message}{given}"
 
 
-_UNION_TAGS = {"linear", "logistic", "mlp", "ratio", "kfold", "given", "partitioned", "named", "word", "weights"} | {
-    "column",
-    "survival",
-}
+_UNION_TAGS = {
+    "linear", "logistic", "mlp", "gru", "lstm", "ratio", "kfold", "given", "partitioned", "named", "word", "weights",
+    "column", "survival",
+}  # fmt: skip

@@ -16,7 +16,9 @@ class Source(Section):
     """One table: a file (path relative to the experiment file) or a database with a query."""
 
     uri: str
-    type: Literal["csv", "parquet", "excel", "sql"] | None = Field(None, description="taken from the ending if absent")
+    type: Literal["csv", "parquet", "excel", "npz", "sql"] | None = Field(
+        None, description="taken from the ending if absent"
+    )
     query: str | None = Field(None, description="for databases, SQL")
     sheet_name: str | None = Field(None, description="for excel files")
 
@@ -84,6 +86,13 @@ class Missing(Section):
     value: float = Field(0.0, description="for kind constant")
 
 
+class Sequence(Section):
+    """A column (or array of an npz file) whose cells are time series: a list over time, of numbers or of lists."""
+
+    column: str
+    axes: Literal["time_channels", "channels_time"] = "time_channels"
+
+
 class Data(Section):
     """Which column is learned from which."""
 
@@ -91,6 +100,7 @@ class Data(Section):
     target: Target | None = Field(None, description="column; for survival {duration: T, event: E}")
     positive: str | None = Field(None, description="makes the target, or the event, 0/1: '> 0', '== yes', '!= 3'")
     features: list[str] | None = Field(None, description="null: every numeric column that is not used otherwise")
+    sequence: Annotated[Sequence, short_form("column")] | None = Field(None, description="time series, not features")
     exclude: list[str] = Field(default_factory=list)
     categorical: list[str] = Field(default_factory=list)
     group: str | None = Field(None, description="rows of one value, such as a patient, stay in one part")
@@ -129,6 +139,11 @@ class Data(Section):
         if self.targets is not None and not self.targets:
             raise refuse("targets is empty; name a column and what is learned of it, such as {sex: classification}")
         reserved = {**self.target_columns, "group": self.group, "split_column": self.split_column}
+        if self.sequence is not None:
+            if self.features or self.categorical:
+                raise refuse("sequence is all that is learned from; leave out features and categorical")
+            if self.sequence.column in reserved.values():
+                raise refuse(f"column '{self.sequence.column}' is the sequence and cannot be something else as well")
         for role, column in reserved.items():
             if column in (self.features or []) or column in self.categorical:
                 raise refuse(f"column '{column}' is the {role} and cannot be a feature as well")

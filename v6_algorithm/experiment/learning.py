@@ -27,7 +27,22 @@ class MLP(Section):
     activation: Literal["relu", "gelu", "tanh", "elu", "silu"] = "relu"
 
 
-Model = Annotated[Union[LinearModel, MLP], Field(discriminator="kind")]  # noqa: UP007 (3.10 cannot subscript X | Y here)
+class Recurrent(Section):
+    """A GRU or LSTM over windows of a time series, its mean over time, and a small MLP."""
+
+    kind: Literal["gru", "lstm"]
+    hidden: int = Field(64, ge=1, description="width, of each direction")
+    layers: int = Field(1, ge=1, le=10)
+    bidirectional: bool = True
+    window: int = Field(1, ge=1, description="times that are one step of the network")
+    stride: int | None = Field(None, ge=1, description="times from one window to the next; null: window")
+    encoder: int | None = Field(None, ge=1, description="width of a layer that each window goes through first")
+    head: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+    norm: Literal["none", "layer", "group", "batch"] = Field("layer", description="behind the head's first layer")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the mean over time")
+
+
+Model = Annotated[Union[LinearModel, MLP, Recurrent], Field(discriminator="kind")]  # noqa: UP007 (3.10 cannot subscript X | Y here)
 
 
 class Options(Section):

@@ -64,6 +64,7 @@ class Kind:
 PROBLEMS = {
     "classification": Kind(CLASSIFICATION_METRICS, ("cross_entropy",), ("linear", "logistic", "mlp")),
     "regression": Kind(REGRESSION_METRICS, ("mse", "mae", "huber", "poisson")),
+    "sequence_classification": Kind(CLASSIFICATION_METRICS, ("cross_entropy",), ("gru", "lstm")),
     "survival": Kind(SURVIVAL_METRICS, (), target="{duration: column, event: column}", options=SurvivalOptions),
 }
 # What the built-in problems measure.
@@ -122,6 +123,8 @@ def check_together(experiment: Experiment) -> None:
         raise refuse(
             f"model.kind {experiment.model.kind} is not for {kind}, which takes {' or '.join(sorted(known.models))}"
         )
+    if (kind == "sequence_classification") != (data.sequence is not None):
+        raise refuse("problem sequence_classification and data.sequence go together: give both or neither")
     if kind == "regression" and data.positive is not None:
         raise refuse("data.positive makes a 0/1 target, which is for classification, not regression")
     form = "{duration: column, event: column}" if not isinstance(data.target, str) else "a column"

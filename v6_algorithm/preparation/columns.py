@@ -34,6 +34,8 @@ class Agreement:
         Sentences for the researcher about what was left out or is uneven.
     task_classes
         For several targets: column to the sorted union of its labels, of those that are classes.
+    sequence_length
+        For time series: the number of times that every row has at least, and is cut to.
     """
 
     features: list[str]
@@ -41,6 +43,7 @@ class Agreement:
     classes: list[Label] | None
     notes: list[str] = field(default_factory=list)
     task_classes: dict[str, list[Label]] = field(default_factory=dict)
+    sequence_length: int | None = None
 
 
 def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:
@@ -63,8 +66,12 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     """
     notes: list[str] = []
     problems: list[str] = []
-    numeric = _numeric_features(data, schemas, notes, problems)
-    for site, schema in schemas.items():
+    length = None
+    if data.sequence is None:
+        numeric = _numeric_features(data, schemas, notes, problems)
+    else:
+        numeric, length = _sequences(data.sequence.column, schemas, notes)
+    for site, schema in schemas.items() if data.sequence is None else ():
         columns = schema["columns"]
         for name in [*numeric, *data.categorical]:
             if name not in columns:
@@ -101,7 +108,7 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         raise ExperimentError(
             "data.features: no numeric column is left at all sites; name the features, or categorical"
         )
-    return Agreement(numeric, categories, classes, notes, task_classes)
+    return Agreement(numeric, categories, classes, notes, task_classes, length)
 
 
 def _numeric_features(
@@ -133,6 +140,19 @@ def _numeric_features(
     if somewhere:
         notes.append(f"left out because not every site has them: {', '.join(somewhere)}")
     return everywhere
+
+
+def _sequences(column: str, schemas: Mapping[str, Mapping[str, Any]], notes: list[str]) -> tuple[list[str], int]:
+    """Return a name for each channel, and the length that all rows of all sites have."""
+    channels = {site: schema["sequence"]["channels"] for site, schema in schemas.items()}
+    if len(set(channels.values())) > 1:
+        told = ", ".join(f"{site} {number}" for site, number in channels.items())
+        raise ExperimentError(f"data.sequence: column '{column}' has different numbers of channels: {told}")
+    shortest = min(schema["sequence"]["shortest"] for schema in schemas.values())
+    longest = max(schema["sequence"]["longest"] for schema in schemas.values())
+    if longest > shortest:
+        notes.append(f"time series are cut to their first {shortest} times, the shortest; the longest has {longest}")
+    return [f"{column}[{number}]" for number in range(next(iter(channels.values())))], shortest
 
 
 def _classes(what: str, by_site: Mapping[str, list[Label]], condition: str, notes: list[str]) -> list[Label]:

@@ -171,6 +171,11 @@ def _check_schema(schema: Any) -> Mapping[str, Any]:
         raise WireError("labels must be numbers or text")
     if not isinstance(schema["rows"], int) or not isinstance(schema["rows_without_target"], int):
         raise WireError("row counts must be whole numbers")
+    sequence = schema["sequence"]
+    if sequence is not None and not all(
+        isinstance(sequence[key], int) and 0 < sequence[key] < 10**9 for key in ("shortest", "longest", "channels")
+    ):
+        raise WireError("shapes of time series must be whole numbers above 0")
     return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
 
 

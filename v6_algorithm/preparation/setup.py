@@ -29,11 +29,18 @@ class Setup:
     preparation: Preparation | None = None
     task_classes: dict[str, list[Label]] = field(default_factory=dict)
     sums: dict[str, np.ndarray] = field(default_factory=dict)
+    sequence_length: int | None = None
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
         """Start from what the sites agreed on."""
-        return cls(agreement.features, agreement.categories, agreement.classes, task_classes=agreement.task_classes)
+        return cls(
+            agreement.features,
+            agreement.categories,
+            agreement.classes,
+            task_classes=agreement.task_classes,
+            sequence_length=agreement.sequence_length,
+        )
 
     def labels_of(self, target: str) -> dict[str, list[Label]]:
         """Return the labels of each target that has classes; `target` is the name of the only one."""
@@ -54,6 +61,7 @@ class Setup:
             "preparation": None if self.preparation is None else pack_arrays(self.preparation.arrays()),
             "task_classes": self.task_classes,
             "sums": pack_arrays(self.sums) if self.sums else None,
+            "sequence_length": self.sequence_length,
         }
 
     @classmethod
@@ -70,6 +78,7 @@ class Setup:
                 preparation,
                 {str(name): list(values) for name, values in content["task_classes"].items()},
                 unpack_arrays(content["sums"]) if content["sums"] else {},
+                content["sequence_length"],
             )
         except (KeyError, TypeError, AttributeError):
             raise WireError("the setup in the request is malformed") from None
@@ -84,6 +93,7 @@ class Setup:
             "categories": self.categories,
             "classes": self.classes,
             **({"task_classes": self.task_classes} if self.task_classes else {}),
+            **({"sequence_length": self.sequence_length} if self.sequence_length else {}),
             "inputs": len(self.inputs),
             **numbers,
         }

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 def problem_class(kind: str) -> type[Problem]:
     """Find a problem's class; `experiment` has checked that there is one."""
+    from v6_algorithm.problems.sequences import SequenceClassification
     from v6_algorithm.problems.survival import Survival
     from v6_algorithm.problems.tabular import Classification, Regression
 
     built_in: dict[str, type[Problem]] = {
         "classification": Classification,
         "regression": Regression,
+        "sequence_classification": SequenceClassification,
         "survival": Survival,
     }
     return built_in[kind] if kind in built_in else plugins.problem(kind)

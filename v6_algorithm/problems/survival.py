@@ -27,9 +27,9 @@ class Survival(TableProblem):
 
     ``cox``: one output, the log-risk h. The loss is the negative log partial likelihood with ties after Efron [1]_
     over the rows of a batch: each event against those of the batch that were still observed. Risk sets cannot reach
-    over sites, so a federation minimises the likelihood *stratified by site*, in which each site has a baseline hazard of
-    its own. Small batches have small risk sets, which is no unbiased estimate: `training.batch_size: null` takes all
-    rows of the site.
+    over sites, so a federation minimises the likelihood *stratified by site*, in which each site has a baseline hazard
+    of its own. Small batches have small risk sets, which is no unbiased estimate: `training.batch_size: null` takes
+    all rows of the site.
 
     ``discrete_time``: a logit for each interval of time, the hazard of the event in it for those who reach it; the
     loss is the negative log-likelihood [2]_. A row censored within an interval counts for those before it. It gives

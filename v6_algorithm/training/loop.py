@@ -17,8 +17,9 @@ from v6_algorithm.lookup import build_optimiser, build_scheduler
 from v6_algorithm.models.tabular import has_batch_norm
 from v6_algorithm.problems.base import Problem
 
-# Rows in one forward pass of an evaluation; bounds the memory, changes no result beyond rounding.
+# Rows, and numbers, in one forward pass of an evaluation; bounds the memory, changes no result beyond rounding.
 _EVALUATION_ROWS = 8192
+_EVALUATION_NUMBERS = 2**25
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def evaluate(
     for network in networks.values():
         network.eval()
     # A loss over risk sets needs a hospital's rows in one piece.
-    size = len(part) if problem.joint else _EVALUATION_ROWS
+    numbers = max(rows.inputs[:1].numel(), 1)
+    size = len(part) if problem.joint else max(min(_EVALUATION_ROWS, _EVALUATION_NUMBERS // numbers), 1)
     with torch.inference_mode():
         for chunk in torch.split(part, size) if len(part) else ():
             target, member = rows.target[chunk], rows.member[chunk]
