@@ -258,7 +258,7 @@ def test_an_experiment_that_is_no_mapping_is_refused(content):
         (data(target={"duration": "t", "event": "t"}) | {"problem": "survival"}, "both column 't'"),
         (data(target=SURVIVAL, features=["died"]) | {"problem": "survival"}, "'died' is the target.event"),
         (data(target=SURVIVAL) | {"problem": "survival", "model": "logistic"}, "takes linear or mlp"),
-        (data(target=SURVIVAL) | {"problem": "survival", "training": {"loss": "mse"}}, "the problem has its own"),
+        (data(target=SURVIVAL) | {"problem": "survival", "training": {"loss": "mse"}}, "none: the problem"),
         (data(target=SURVIVAL) | {"problem": {"kind": "survival", "intervals": 1}}, "from 2 to 50"),
         (data(target=SURVIVAL) | {"problem": {"kind": "survival", "intervals": [9, 3]}}, "increasing"),
         (data(target=SURVIVAL) | {"problem": {"kind": "survival", "method": "weibull"}}, "'cox' or 'discrete_time'"),

@@ -136,8 +136,8 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _disjoint(self) -> Data:
-        if self.targets is not None and not self.targets:
-            raise refuse("targets is empty; name a column and what is learned of it, such as {sex: classification}")
+        if self.targets is not None and len(self.targets) < 2:
+            raise refuse("targets needs two columns or more, such as {sex: classification, age: regression}")
         reserved = {**self.target_columns, "group": self.group, "split_column": self.split_column}
         if self.sequence is not None:
             if self.features or self.categorical:

@@ -18,6 +18,7 @@ from v6_algorithm.lookup import did_you_mean
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
+    from v6_algorithm.experiment.data import Data
 
 CLASSIFICATION_METRICS = (
     "loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier",
@@ -67,6 +68,8 @@ PROBLEMS = {
     "sequence_classification": Kind(CLASSIFICATION_METRICS, ("cross_entropy",), ("gru", "lstm")),
     "survival": Kind(SURVIVAL_METRICS, (), target="{duration: column, event: column}", options=SurvivalOptions),
 }
+MULTITASK = Kind((), ())
+PROBLEMS["multitask"] = MULTITASK
 # What the built-in problems measure.
 PROBLEM_METRICS = {name: kind.metrics for name, kind in PROBLEMS.items()}
 
@@ -106,12 +109,20 @@ class Problem(Section):
             raise refuse(f"{path}: {message}" if path else message) from None
 
 
+def _task_metrics(data: Data) -> tuple[str, ...]:
+    """Return what multitask measures: the loss, and of each task what its kind of problem does."""
+    names = ["loss"]
+    for task, section in (data.targets or {}).items():
+        names += [f"{task}.{metric}" for metric in PROBLEMS[section.kind].metrics if metric != "loss"]
+    return tuple(names)
+
+
 def check_together(experiment: Experiment) -> None:
     """Refuse what does not go together: problem and target, monitored metric, loss, model."""
     kind, loss, data = experiment.problem.kind, experiment.training.loss, experiment.data
     monitor = experiment.stopping.monitor
     known = PROBLEMS.get(kind)
-    metrics = known.metrics if known else plugins.metric_names(kind)
+    metrics = _task_metrics(data) if known is MULTITASK else known.metrics if known else plugins.metric_names(kind)
     if metrics and monitor not in metrics:
         raise refuse(
             f"stopping.monitor is '{monitor}', which problem {kind} does not measure"
@@ -127,11 +138,15 @@ def check_together(experiment: Experiment) -> None:
         raise refuse("problem sequence_classification and data.sequence go together: give both or neither")
     if kind == "regression" and data.positive is not None:
         raise refuse("data.positive makes a 0/1 target, which is for classification, not regression")
-    form = "{duration: column, event: column}" if not isinstance(data.target, str) else "a column"
-    if form != known.target:
+    if (known is MULTITASK) != (data.targets is not None):
+        raise refuse("problem multitask and data.targets go together: give both or neither")
+    form = "a column" if isinstance(data.target, str) else PROBLEMS["survival"].target
+    if data.target is not None and form != known.target:
         raise refuse(f"data.target is {form}; problem {kind} takes {known.target}")
+    if kind == "multitask" and data.positive is not None:
+        raise refuse("data.positive is of data.target; of several targets each has its own")
     if loss and loss.kind not in known.losses:
-        takes = " or ".join(known.losses) or "none: the problem has its own"
+        takes = " or ".join(known.losses) or "none: the problem, or each task, has its own"
         raise refuse(f"training.loss.kind is {loss.kind}; problem {kind} takes {takes}")
     if loss and loss.class_weights is not None and loss.kind != "cross_entropy":
         raise refuse("training.loss.class_weights is for classification")

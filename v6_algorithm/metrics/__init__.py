@@ -8,6 +8,7 @@ from v6_algorithm.metrics.names import METRIC_NAMES, higher_is_better
 from v6_algorithm.metrics.regression import RegressionMetrics
 from v6_algorithm.metrics.states import check_state, compute, explain, merge_states, shape_of
 from v6_algorithm.metrics.survival import SurvivalMetrics
+from v6_algorithm.metrics.tasks import TaskMetrics
 
 __all__ = [
     "METRIC_NAMES",
@@ -15,6 +16,7 @@ __all__ = [
     "MeanMetrics",
     "RegressionMetrics",
     "SurvivalMetrics",
+    "TaskMetrics",
     "check_state",
     "compute",
     "explain",

@@ -4,7 +4,7 @@ the replies of the sites; each kind's own module does the work."""
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from v6_algorithm.metrics import classification_state, means, regression, survival_state
+from v6_algorithm.metrics import classification_state, means, regression, survival_state, tasks
 
 
 class _Kind(Protocol):
@@ -23,6 +23,7 @@ _KINDS: dict[str, _Kind] = {
     "regression": regression,
     "survival": survival_state,
     "plugin": means,
+    "multitask": tasks,
 }
 
 

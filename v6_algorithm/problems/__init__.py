@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def problem_class(kind: str) -> type[Problem]:
     """Find a problem's class; `experiment` has checked that there is one."""
+    from v6_algorithm.problems.multitask import MultiTask
     from v6_algorithm.problems.sequences import SequenceClassification
     from v6_algorithm.problems.survival import Survival
     from v6_algorithm.problems.tabular import Classification, Regression
@@ -23,6 +24,7 @@ def problem_class(kind: str) -> type[Problem]:
         "regression": Regression,
         "sequence_classification": SequenceClassification,
         "survival": Survival,
+        "multitask": MultiTask,
     }
     return built_in[kind] if kind in built_in else plugins.problem(kind)
 

@@ -51,25 +51,18 @@ class Classification(TableProblem):
     @property
     def outputs(self) -> int:
         """One logit for two classes, one a class otherwise."""
-        return 1 if self.classes == 2 else self.classes
+        return class_outputs(self.classes)
 
     def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
         """Return cross-entropy times the weight of each row's class, (rows,)."""
-        if self.classes == 2:
-            loss = functional.binary_cross_entropy_with_logits(output[:, 0], target.to(output.dtype), reduction="none")
-        else:
-            loss = functional.cross_entropy(output, target, reduction="none")
+        loss = class_loss(output, target, self.classes)
         if self.setup.class_weights is not None:
             loss = loss * torch.tensor(self.setup.class_weights[fold], dtype=loss.dtype)[target]
         return loss
 
     def prediction(self, output: Tensor) -> Tensor:
         """Return (rows, classes) probabilities in float64."""
-        output = output.double()
-        if self.classes == 2:
-            positive = torch.sigmoid(output)
-            return torch.cat([torch.sigmoid(-output), positive], dim=1)
-        return torch.softmax(output, dim=1)
+        return class_probabilities(output, self.classes)
 
     def default_metrics(self) -> ClassificationMetrics:
         """Return empty classification metrics."""
@@ -111,6 +104,26 @@ class Regression(TableProblem):
         return RegressionMetrics(self._loss.delta)
 
 
+def class_outputs(classes: int) -> int:
+    """Return the outputs for so many classes: one logit for two, one a class otherwise."""
+    return 1 if classes == 2 else classes
+
+
+def class_loss(output: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Return the cross-entropy of each row, (rows,)."""
+    if classes == 2:
+        return functional.binary_cross_entropy_with_logits(output[:, 0], target.to(output.dtype), reduction="none")
+    return functional.cross_entropy(output, target, reduction="none")
+
+
+def class_probabilities(output: Tensor, classes: int) -> Tensor:
+    """Return (rows, classes) probabilities in float64."""
+    output = output.double()
+    if classes == 2:
+        return torch.cat([torch.sigmoid(-output), torch.sigmoid(output)], dim=1)
+    return torch.softmax(output, dim=1)
+
+
 def number_loss(kind: str, output: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
     """Return the loss of each row by its name, (rows,); of ``poisson`` up to a constant of the target."""
     if kind == "mse":
@@ -123,5 +136,5 @@ def number_loss(kind: str, output: Tensor, target: Tensor, delta: float = 1.0) -
 
 
 def expected_number(kind: str, output: Tensor) -> Tensor:
-    """Return the (rows,) prediction in float64."""
+    """Return the prediction in float64, of the output's shape."""
     return torch.exp(output.double()) if kind == "poisson" else output.double()
