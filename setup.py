@@ -26,6 +26,8 @@ EXTRAS["dev"] = [
     "vantage6-algorithm-store>=4.15,<5",
     "vantage6-backend-common>=4.15,<5",
     "hypothesis>=6.100",
+    # Survival metrics and losses are held against it.
+    "lifelines>=0.30",
     "mypy>=1.10",
     "pandas-stubs",
     "pytest>=8",

@@ -25,10 +25,10 @@ def test_an_experiment_is_valid_and_says_how_to_run_it(file):
 
 
 def test_the_federations_that_the_readme_names_are_there():
-    assert {"breast_cancer", "digits", "heart"} <= {file.stem for file in EXPERIMENTS}
+    assert {"breast_cancer", "digits", "heart", "sequences", "survival"} <= {file.stem for file in EXPERIMENTS}
 
 
-@pytest.mark.parametrize("name", ["breast_cancer", "digits"])
+@pytest.mark.parametrize("name", ["breast_cancer", "digits", "sequences", "survival"])
 def test_a_federation_of_bundled_data_fits_its_data(name):
     result = command("validate", MOCK / f"{name}.yaml")
     assert result.exit_code == 0, result.output

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.metrics import METRIC_NAMES, compute, merge_states
+from v6_algorithm.metrics import compute, higher_is_better, merge_states
 
 States = dict[str, dict[str, Any]]
 
@@ -39,6 +39,7 @@ class FoldProgress:
         self.waited: list[int] = []
         self.model: str | None = None
         self._stopping = experiment.stopping
+        self._problem = experiment.problem.kind
         self._keep_best = experiment.output.model == "best"
         self._best: str | None = None
         self._best_score: float | None = None
@@ -90,7 +91,7 @@ class FoldProgress:
         score = metrics.get(self._stopping.monitor)
         if score is None:
             return
-        better = 1 if METRIC_NAMES.get(self._stopping.monitor, False) else -1
+        better = 1 if higher_is_better(self._stopping.monitor, self._problem) else -1
         if self._best_score is None or better * (score - self._best_score) > 0:
             self._best, self._best_score, self.best_round = self.model, score, self.rounds_done
         if self._reference is None or better * (score - self._reference[0]) > self._stopping.min_delta:

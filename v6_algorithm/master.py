@@ -22,15 +22,15 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
 from v6_algorithm.folds import FoldProgress
 from v6_algorithm.lateness import Lateness
-from v6_algorithm.metrics import check_state, compute, merge_states
+from v6_algorithm.metrics import compute, merge_states, shape_of
 from v6_algorithm.preparation import Agreement
-from v6_algorithm.preparation.negotiate import agree_on_columns, plan
+from v6_algorithm.preparation.negotiate import agree_on_columns, plan, share_sums
 from v6_algorithm.results import assemble, mean_of
 from v6_algorithm.start import Beginning, begin_from
 from v6_algorithm.strategies import create_strategy
 
 # Shown after every round where a problem has them, beside the loss and the monitored metric.
-HEADLINES = ("auroc", "accuracy", "r2")
+HEADLINES = ("auroc", "c_index", "accuracy", "r2")
 States = dict[str, dict[str, Any]]
 
 
@@ -77,10 +77,11 @@ def run(
     quorum = _quorum(experiment, names)
     caller = Caller(federation, experiment, on_event or (lambda event: None))
     sites, agreement = agree_on_columns(caller.prepare, experiment, names, quorum)
+    groups = [[site] for site in sites] if experiment.mode == "local" else [sites]
+    plans = share_sums([plan(caller.prepare, experiment, agreement, group, quorum) for group in groups])
     runs = []
-    for group in [[site] for site in sites] if experiment.mode == "local" else [sites]:
-        made = plan(caller.prepare, experiment, agreement, group, quorum)
-        begun = Beginning(made, {}, []) if weights is None else begin_from(weights, experiment, made)
+    for group_plan in plans:
+        begun = Beginning(group_plan, {}, []) if weights is None else begin_from(weights, experiment, group_plan)
         training = _Training(caller, experiment, begun, quorum)
         training.run()
         runs.append(training)
@@ -128,6 +129,7 @@ class _Training:
         self._validates = plan.has("validation")
         self._shown = list(dict.fromkeys(["loss", experiment.stopping.monitor, *HEADLINES]))
         self._lateness = Lateness()
+        self._shape: list[Any] | None = None
         self._strategy = create_strategy(experiment.strategy)
         self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
 
@@ -281,8 +283,13 @@ class _Training:
                 for name, state in states.items():
                     if name not in self.plan.counts[item["fold"]]:
                         raise WireError(f"it measured a hospital '{name[:40]}' that is not known")
-                    check_state(state)
-                    if self.plan.setup.classes and state.get("n_classes", 0) != len(self.plan.setup.classes):
+                    # The first site's metrics say what the others' must be like to be added up.
+                    shape = shape_of(state)
+                    self._shape = self._shape or shape
+                    if shape != self._shape:
+                        raise WireError("its metrics are of another kind or shape than those of the other sites")
+                    classes = self.plan.setup.classes or ()
+                    if state["kind"] == "classification" and state["n_classes"] != len(classes):
                         raise WireError("its metrics are of another number of classes")
             if not wanted["train"]:
                 continue

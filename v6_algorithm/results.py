@@ -13,6 +13,7 @@ from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.folds import FoldProgress, States
 from v6_algorithm.metrics import compute, explain, merge_states
 from v6_algorithm.preparation.negotiate import Plan
+from v6_algorithm.preparation.times import horizons
 
 SCHEMA = 1
 Run = tuple[Plan, list[FoldProgress], str | None]
@@ -255,7 +256,15 @@ def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | None:
         "data": experiment.data.model_dump(mode="json"),
         "preparation": preparations.get("", preparations),
     }
+    if experiment.problem.kind == "survival":
+        about["horizons"] = _horizons(experiment, runs[0][0])
     return wire.pack(tensors, {"v6_algorithm": json.dumps(about)})
+
+
+def _horizons(experiment: Experiment, plan: Plan) -> list[float]:
+    """Return the ends of the intervals whose hazards a discrete-time model gives; none of Cox's."""
+    options = experiment.problem.options()
+    return horizons(options, plan.setup.sums["event_times"]) if options.method == "discrete_time" else []
 
 
 def _software() -> dict[str, str]:

@@ -107,11 +107,13 @@ class _Work:
         self.request, self.context = request, context
         self.experiment = Experiment.parse(request.get("experiment"), where="request", checked=True)
         self.site, self.round = str(request["site"]), int(request["round"])
-        self.classification = problem_class(self.experiment.problem.kind).classification
+        self.targets = problem_class(self.experiment.problem.kind).targets(self.experiment)
         self.policy = context.policy
         self.policy.check_sites(int(request.get("sites", 0)))
         data = self.experiment.data
-        roles = [data.target, data.group, *data.split_columns, *data.categorical, *(data.features or [])]
+        roles = [*data.target_columns.values(), data.group, *data.split_columns]
+        roles += [*data.categorical, *(data.features or [])]
+        roles += [data.sequence.column] if data.sequence is not None else []
         self.policy.check_columns(name for name in roles if name is not None)
         self.seconds: dict[str, float] = {}
 
@@ -127,7 +129,9 @@ class _Work:
     def setup(self) -> Setup:
         """Read what the sites agreed on, which the node's policy must allow."""
         setup = Setup.from_json(self.request["setup"])
-        self.policy.check_columns([*setup.features, *setup.categories])
+        # Channels of a time series are no columns; the column that holds them is among the roles.
+        features = [] if self.experiment.data.sequence is not None else setup.features
+        self.policy.check_columns([*features, *setup.categories])
         return setup
 
     def table(self, setup: Setup) -> TableData:
@@ -138,8 +142,15 @@ class _Work:
         prints = {name: source.fingerprint for name, source in self.context.sources.items()}
         key = cache_key(
             prints,
-            self.experiment.model_dump(mode="json", include={"seed", "data", "split", "training"}),
-            [setup.features, setup.categories, setup.classes, setup.hospitals],
+            self.experiment.model_dump(mode="json", include={"seed", "data", "problem", "split", "training"}),
+            [
+                setup.features,
+                setup.categories,
+                setup.classes,
+                setup.hospitals,
+                setup.task_classes,
+                setup.sequence_length,
+            ],
         )
         folder = self.context.state if None not in prints.values() else None
         table: TableData | None = self.context.memory.get(key)
@@ -147,7 +158,7 @@ class _Work:
             table = load_cached(folder, key)
         if table is None:
             frames = {name: source.read() for name, source in self.context.sources.items()}
-            table = load_table(frames, self.experiment, setup)
+            table = load_table(frames, self.experiment, setup, self.targets)
             if folder is not None:
                 keep(folder, key, table)
         self.context.memory[key] = table
@@ -199,7 +210,7 @@ def _schema(work: _Work) -> dict[str, Any]:
         try:
             frame = source.read()
             frame = frame.loc[:, [work.policy.allows(column) for column in frame.columns]]
-            schema = describe(frame, work.experiment.data, classification=work.classification)
+            schema = describe(frame, work.experiment.data, work.targets)
             work.policy.check_rows(schema["rows"])
         except SiteError as error:
             # In a centralised run the site is not the hospital whose table is wrong.
@@ -221,10 +232,12 @@ def _statistics(work: _Work) -> dict[str, Any]:
     problem = create_problem(work.experiment, setup)
     networks = build_networks(problem)
     _check_values(work, setup, table)
+    sums = problem.sums(table)
     moments = Moments.of(table.training_values(), with_range=needs_range(work.experiment.data))
     return {
         "counts": table.counts(),
         "class_counts": problem.class_counts(table),
+        "sums": pack_arrays(sums) if sums else None,
         "moments": pack_arrays(moments.arrays()),
         "spec": {name: spec.to_json() for name, spec in spec_of(networks).items()},
         "start": wire.digest(wire.pack(state_of(networks))),

@@ -107,7 +107,7 @@ def test_the_type_given_overrules_the_ending(tmp_path):
 
 
 def test_a_type_that_is_none_of_ours_is_refused(write):
-    with pytest.raises(DataError, match="type 'sparql' cannot be read; allowed: csv, parquet, excel, sql"):
+    with pytest.raises(DataError, match="type 'sparql' cannot be read; allowed: csv, parquet, excel, npz, sql"):
         TableSource(write("t.csv", "a\n1\n"), type="sparql").read()
 
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.data.table import canonical, column_kind, describe
+from v6_algorithm.data.table import column_kind, describe
+from v6_algorithm.data.targets import TargetColumn, canonical
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Experiment
 
@@ -30,7 +31,10 @@ def data(target="num", **options):
 
 
 def told(frame=FRAME, *, classification=True, **options):
-    return describe(frame, data(**options), classification=classification)
+    wanted = data(**options)
+    return describe(
+        frame, wanted, [TargetColumn(wanted.target, "target", "class" if classification else "number", wanted.positive)]
+    )
 
 
 def refusal(frame=FRAME, **options):
@@ -67,7 +71,7 @@ def test_columns_are_told_with_their_kinds():
         (["1", "high"], "text"),
         (["f", "m"], "text"),
         (pd.Categorical(["f", "m"]), "text"),
-        ([[1], [2]], "text"),
+        ([[1], [2]], "other"),
         ([None, None], "empty"),
         ([np.nan, np.nan], "empty"),
         (pd.to_datetime(["2020-01-01", None]), "other"),
@@ -86,7 +90,7 @@ def test_a_column_that_is_not_there_is_refused_with_its_key_and_what_is_there(ro
     split = {"split": "given"} if role == "split_column" else {}
     section = Experiment.parse({"data": {"target": "num"} | {role: "outcome"}, **split}).data
     with pytest.raises(DataError) as refused:
-        describe(FRAME, section, classification=True)
+        describe(FRAME, section, [TargetColumn(section.target, "target", "class")])
     assert str(refused.value) == (f"column 'outcome' (data.{role}) is not there; it has: patient, age, sex, num")
 
 

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.data.table import describe, load_table
+from v6_algorithm.data import table as tables
+from v6_algorithm.data.table import describe
 from v6_algorithm.errors import DataError, ExperimentError, SiteError
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.preparation import Setup, agree
+from v6_algorithm.problems import problem_class
 
 ROWS = 40
 
@@ -29,8 +31,16 @@ def experiment(*, split=None, problem="classification", dtype="float64", **data)
 
 def agreed(frames, wanted):
     classification = wanted.problem.kind == "classification"
-    schemas = {site: describe(frame, wanted.data, classification=classification) for site, frame in frames.items()}
+    schemas = {site: describe(frame, wanted.data, targets(wanted)) for site, frame in frames.items()}
     return Setup.of(agree(wanted.data, schemas, classification=classification))
+
+
+def targets(wanted):
+    return problem_class(wanted.problem.kind).targets(wanted)
+
+
+def load_table(frames, wanted, setup):
+    return tables.load_table(frames, wanted, setup, targets(wanted))
 
 
 def encoded(frame, wanted, *, others=(), site="va"):

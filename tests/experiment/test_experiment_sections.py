@@ -10,15 +10,18 @@ from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
 
 SMALLEST = {"data": {"target": "num"}}
+SURVIVAL = {"duration": "days", "event": "died"}
 
 # The contract's file, with the defaults it states.
 CONTRACT = {
     "seed": 0,
     "mode": "federated",
     "data": {
+        "targets": None,
         "target": "num",
         "positive": None,
         "features": None,
+        "sequence": None,
         "exclude": [],
         "categorical": [],
         "group": None,
@@ -170,7 +173,12 @@ def test_a_section_without_kind_is_of_the_default_kind(without, written_out):
         ({"sites": []}, "sites:", "[]", "dictionary"),
         ({"training": {"batch_size": 0}}, "training.batch_size:", "0", "greater than or equal to 1"),
         ({"training": {"dtype": "half"}}, "training.dtype:", "'half'", "'float32' or 'float64'"),
-        ({"training": {"loss": "hinge"}}, "training.loss.kind:", "'hinge'", "'cross_entropy', 'mse', 'mae' or 'huber'"),
+        (
+            {"training": {"loss": "hinge"}},
+            "training.loss.kind:",
+            "'hinge'",
+            "'cross_entropy', 'mse', 'mae', 'huber' or 'poisson'",
+        ),
         ({"training": {"optimizer": "adamm"}}, "training.optimizer:", "'adamm'", "adam, adamax, adamw"),
         ({"training": {"optimizer": {"lr": -1}}}, "training.optimizer:", "lr=-1", "learning rate"),
         ({"training": {"optimizer": {"lr": "fast"}}}, "training.optimizer:", "lr='fast'", "float"),
@@ -276,7 +284,7 @@ def test_an_experiment_that_is_no_mapping_is_refused(content):
         ({"training": {"local_epochs": 1, "local_steps": 1}}, "local_epochs or local_steps"),
         ({"training": {"loss": "mse"}}, "training.loss.kind is mse"),
         ({"problem": "regression", "training": {"loss": "cross_entropy"}}, "training.loss.kind is cross_entropy"),
-        ({"problem": "regression", "model": "logistic"}, "logistic is for classification"),
+        ({"problem": "regression", "model": "logistic"}, "logistic is not for regression, which takes linear or mlp"),
         ({"problem": "regression"} | data(positive="> 0"), "not regression"),
         ({"problem": "regression", "stopping": {"monitor": "auroc"}}, "does not measure"),
         (
@@ -288,6 +296,15 @@ def test_an_experiment_that_is_no_mapping_is_refused(content):
         ({"start": {"partial": True}}, "partial is about weights"),
         ({"start": "image:../../data.safetensors"}, "without folders"),
         ({"start": "image:weights.pt"}, "the name of a .safetensors file"),
+        ({"problem": "survival"}, "data.target is a column; problem survival takes {duration: column, event: column}"),
+        (data(target=SURVIVAL), "data.target is {duration: column, event: column}; problem classification takes a col"),
+        (data(target={"duration": "t", "event": "t"}) | {"problem": "survival"}, "both column 't'"),
+        (data(target=SURVIVAL, features=["died"]) | {"problem": "survival"}, "'died' is the target.event"),
+        (data(target=SURVIVAL) | {"problem": "survival", "model": "logistic"}, "takes linear or mlp"),
+        (data(target=SURVIVAL) | {"problem": "survival", "training": {"loss": "mse"}}, "none: the problem"),
+        (data(target=SURVIVAL) | {"problem": {"kind": "survival", "intervals": 1}}, "from 2 to 50"),
+        (data(target=SURVIVAL) | {"problem": {"kind": "survival", "intervals": [9, 3]}}, "increasing"),
+        (data(target=SURVIVAL) | {"problem": {"kind": "survival", "method": "weibull"}}, "'cox' or 'discrete_time'"),
         ({"sites": {}}, "no site is named"),
         ({"problem": {"kind": "regression", "depth": 3}}, "unknown key 'depth'"),
     ],
@@ -319,13 +336,3 @@ def test_no_number_may_be_infinite_or_nan(value):
     assert "finite" in refusal(training={"optimizer": {"kind": "sgd", "momentum": value}})
     assert "finite" in refusal(data={"target": "num", "missing": {"kind": "constant", "value": value}})
     assert "stopping.min_delta" in refusal(stopping={"min_delta": value})
-
-
-def test_a_plug_in_may_monitor_a_metric_of_its_own(monkeypatch):
-    from importlib import metadata
-
-    entry = metadata.EntryPoint("segmentation", "somewhere:Problem", "v6_algorithm.problems")
-    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry])
-    experiment = parsed(problem={"kind": "segmentation", "depth": 3}, stopping={"monitor": "dice"})
-    assert experiment.problem.model_extra == {"depth": 3}
-    assert experiment.stopping.monitor == "dice"

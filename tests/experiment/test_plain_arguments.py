@@ -123,7 +123,10 @@ def test_an_option_of_another_kind_is_refused_and_not_dropped_unseen():
         ({"target": "y", "model": "resnet"}, "model.kind: unknown value 'resnet'; allowed: linear, logistic, mlp"),
         ({"target": "y", "optimizer": "adamm"}, r"unknown optimizer 'adamm' \(did you mean 'adam'\?\)"),
         ({"target": "y", "test_share": 0.5}, "split: train, validation and test must add up to 1, not to 1.3"),
-        ({"target": "y", "test_share": 0.2, "folds": 5}, "split: unknown key 'test'; allowed: kind, folds, repeats, stratify"),
+        (
+            {"target": "y", "test_share": 0.2, "folds": 5},
+            "split: unknown key 'test'; allowed: kind, folds, repeats, stratify",
+        ),
         ({"target": "y", "scaling": "zscore"}, "data.scaling.kind: must be 'none', 'standard', 'minmax' or 'robust'"),
         ({"target": "y", "features": "age"}, r"data.features: must be a valid list \(given: 'age'\)"),
         ({"target": "y", "problem": "regression", "positive": "> 0"}, "data.positive makes a 0/1 target"),

@@ -1,11 +1,13 @@
 """Losses, predictions and learning of the problems on tables."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional
 
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.preparation import Setup
 from v6_algorithm.problems import create_problem
@@ -50,6 +52,38 @@ def test_regression_losses(loss, wanted):
     assert found.tolist() == wanted
 
 
+def test_poisson_loss_and_prediction_have_a_log_link():
+    problem = problem_of(None, "regression", training={"loss": "poisson"})
+    output, target = torch.tensor([[0.5], [-1.0]]), torch.tensor([2.0, 0.0])
+    wanted = -torch.distributions.Poisson(torch.exp(output[:, 0])).log_prob(target) - torch.lgamma(target + 1)
+    torch.testing.assert_close(problem.row_loss(output, target, 0), wanted)
+    torch.testing.assert_close(problem.prediction(output), torch.exp(output[:, 0].double()))
+
+
+def counts(values):
+    return {
+        name: TableSource(frame=pd.DataFrame({"a": np.linspace(-1, 1, 60), "y": values})) for name in ("one", "two")
+    }
+
+
+def test_poisson_learns_rates(run_locally, make_experiment):
+    generator = np.random.default_rng(0)
+    experiment = make_experiment(
+        problem="regression", model="linear", rounds=30, stopping={"monitor": "loss", "patience": None},
+        training={"loss": "poisson", "local_epochs": 2, "optimizer": {"kind": "sgd", "lr": 0.05}},
+    )  # fmt: skip
+    result = run_locally(experiment, counts(generator.poisson(np.exp(1 + 2 * np.linspace(-1, 1, 60)))))
+    assert result["metrics"]["test"]["pooled"]["r2"] > 0.6
+
+
+@pytest.mark.parametrize("value", [-4711, 0.4711])
+def test_poisson_refuses_what_is_no_count_without_its_value(run_locally, make_experiment, value):
+    experiment = make_experiment(problem="regression", training={"loss": "poisson"})
+    with pytest.raises(ExperimentError, match="loss poisson needs whole numbers from 0") as refused:
+        run_locally(experiment, counts(np.r_[np.arange(59), value]))
+    assert "4711" not in str(refused.value)
+
+
 @pytest.mark.parametrize("norm", ["none", "layer", "group", "batch"])
 def test_multi_class_learns_on_sites_with_skewed_labels(run_locally, make_experiment, norm):
     pytest.importorskip("sklearn")
@@ -69,8 +103,6 @@ def test_regression_learns(run_locally, make_experiment):
     generator = np.random.default_rng(0)
     sites = {}
     for name, rows in (("one", 80), ("two", 50)):
-        import pandas as pd
-
         frame = pd.DataFrame(generator.normal(size=(rows, 3)), columns=["a", "b", "c"])
         frame["y"] = 3 * frame["a"] - frame["b"] + 50
         sites[name] = TableSource(frame=frame)

@@ -1,4 +1,4 @@
-"""Reading one site's table: csv, parquet, excel, SQL, or a dataframe that is already there.
+"""Reading one site's table: csv, parquet, excel, npz, SQL, or a dataframe that is already there.
 
 The engines make `TableSource`s (from a vantage6 node's environment, an experiment file, or a mock's dataframes);
 `table` reads them. pandas is imported on the first read, so that a round whose data are cached never loads it.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _ENDINGS = {
     ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xls": "excel",
-    ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
+    ".npz": "npz", ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
 }  # fmt: skip
 _READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "sqlalchemy"}
 # pandas reads NA, NaN, null and empty cells as missing; the UCI archives write a question mark.
@@ -28,7 +28,7 @@ _MISSING_MARKS = ["?", " ?"]
 
 @dataclass(frozen=True)
 class TableSource:
-    """Where a table is: a dataframe, or a uri with its type (``csv``, ``parquet``, ``excel`` or ``sql``)."""
+    """Where a table is: a dataframe, or a uri with its type (``csv``, ``parquet``, ``excel``, ``npz`` or ``sql``)."""
 
     uri: str = ""
     type: str | None = None
@@ -48,7 +48,8 @@ class TableSource:
         return f"{self.uri}:{self.sheet_name}:{stat.st_size}:{stat.st_mtime_ns}"
 
     def _kind(self) -> str:
-        if self.type:
+        # vantage6 knows no npz: a node calls it `other`.
+        if self.type and self.type != "other":
             return self.type
         return "sql" if "://" in self.uri else _ENDINGS.get(Path(self.uri).suffix.lower(), "csv")
 
@@ -80,6 +81,10 @@ class TableSource:
                 return pd.read_parquet(self.uri)
             if kind == "excel":
                 return pd.read_excel(self.uri, sheet_name=self.sheet_name or 0, na_values=_MISSING_MARKS)
+            if kind == "npz":
+                from v6_algorithm.data.sequences import read_npz
+
+                return read_npz(self.uri)
             if kind == "sql":
                 return self._read_sql()
         except FileNotFoundError:
@@ -93,7 +98,7 @@ class TableSource:
             raise
         except Exception as error:  # a parser's own message may quote the data
             raise DataError(f"{name} cannot be read as {kind} ({type(error).__name__})") from None
-        raise DataError(f"a database of type '{kind}' cannot be read; allowed: csv, parquet, excel, sql")
+        raise DataError(f"a database of type '{kind}' cannot be read; allowed: csv, parquet, excel, npz, sql")
 
     def _read_sql(self) -> pd.DataFrame:
         import contextlib

@@ -6,17 +6,18 @@ In a centralised run one `TableData` holds several hospitals (its members), each
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from v6_algorithm import seeding
+from v6_algorithm.data.sequences import describe_sequences, holds_arrays, stack_sequences
 from v6_algorithm.data.splits import Fold, draw_rows, make_folds
+from v6_algorithm.data.targets import TargetColumn, canonical, describe_targets, encode_targets, known_rows
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment import PARTS, Data, Experiment, parse_condition
+from v6_algorithm.experiment import PARTS, Data, Experiment
 from v6_algorithm.preparation import Setup
 from v6_algorithm.preparation.columns import Label
 from v6_algorithm.preparation.statistics import site_scaling
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = np.ndarray
-# More labels than this are no classes, and more categories no category but an identifier.
-_MOST_CLASSES = 200
+# More categories than this are no category but an identifier.
 _MOST_CATEGORIES = 100
 _SHOWN = 30
 
@@ -38,11 +38,11 @@ class TableData:
     Attributes
     ----------
     values
-        (rows, features) raw numeric features, NaN where missing.
+        (rows, features) raw numeric features, or (rows, time, channels), NaN where missing.
     one_hot
         (rows, categories) 0/1 inputs that are neither filled nor scaled.
     target
-        (rows,) int64 class numbers, or floats of the training dtype.
+        (rows,) int64 class numbers or floats of the training dtype, or (rows, targets) floats; see `encode_targets`.
     member
         (rows,) index into `members`, the hospital each row is from.
     folds
@@ -57,24 +57,32 @@ class TableData:
     folds: list[Fold]
 
     def training_values(self) -> list[Array]:
-        """Return the raw features of the training rows of each fold, which is all that statistics may see."""
-        return [self.values[fold.train] for fold in self.folds]
+        """Return the raw features of the training rows of each fold, which is all that statistics may see.
+
+        Of time series each time is a row, and each channel a feature.
+        """
+        return [self._series(self.values[fold.train]) for fold in self.folds]
 
     def _own_values(self) -> list[Array]:
         """Return what a site scales itself with: its training rows, or in a fold where it only tests, all its rows.
 
         Scaling does not see the target, so a new hospital can do as much before it knows a single outcome.
         """
-        return [values if len(values) else self.values for values in self.training_values()]
+        return [values if len(values) else self._series(self.values) for values in self.training_values()]
+
+    @staticmethod
+    def _series(values: Array) -> Array:
+        return values.reshape(-1, values.shape[-1])
 
     def inputs(self, setup: Setup, data: Data, fold: int) -> Array:
-        """Return (rows, inputs) filled and scaled inputs of one fold."""
+        """Return (rows, inputs) or (rows, time, channels) filled and scaled inputs of one fold."""
         if setup.preparation is None:
             raise DataError("the request carries no preparation")
         preparation = setup.preparation
         if data.scaling.scope == "site" and data.scaling.kind != "none":
             preparation = site_scaling(data.scaling.kind, self._own_values(), preparation)
-        return np.concatenate([preparation.apply(self.values, fold), self.one_hot], axis=1)
+        values = preparation.apply(self.values, fold)
+        return np.concatenate([values, self.one_hot], axis=1) if self.one_hot.shape[1] else values
 
     def counts(self) -> list[dict[str, dict[str, int]]]:
         """Return rows for each fold, member and part."""
@@ -87,7 +95,7 @@ class TableData:
         ]
 
 
-def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[str, Any]:
+def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -> dict[str, Any]:
     """Tell which columns there are and which labels and categories occur; see `preparation.agree`.
 
     Raises
@@ -95,25 +103,16 @@ def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[s
     DataError
         When the target, group, split or a categorical column is missing, or cannot be used as such.
     """
-    roles = [("target", data.target), ("group", data.group), *(("split_column", name) for name in data.split_columns)]
+    roles = [*((target.role, target.column) for target in targets), ("group", data.group)]
+    roles += [("split_column", name) for name in data.split_columns]
+    roles += [("sequence", data.sequence.column)] if data.sequence is not None else []
     for role, name in roles:
         if name is not None and name not in frame.columns:
             raise DataError(f"column '{name}' (data.{role}) is not there; {_named(list(frame.columns))}")
     if frame.columns.duplicated().any():
         raise DataError(f"column '{frame.columns[frame.columns.duplicated()][0]}' is there twice")
-    if not classification and column_kind(frame[data.target]) not in ("numeric", "empty"):
-        raise DataError(f"column '{data.target}' (data.target) holds text; regression needs numbers")
-    known = _has_target(frame[data.target], classification)
-    if not known.any():
-        raise DataError(f"column '{data.target}' (data.target) is empty")
-    labels: list[Label] = []
-    if classification:
-        labels = sorted(set(_labels(frame.loc[known, data.target], data)), key=str)
-        if len(labels) > _MOST_CLASSES:
-            raise DataError(
-                f"column '{data.target}' (data.target) has over {_MOST_CLASSES} distinct values; "
-                "use problem regression, or data.positive to make it 0/1"
-            )
+    labels = describe_targets(frame, targets)
+    known = known_rows(frame, targets)
     categories = {}
     for name in data.categorical:
         if name in frame.columns:
@@ -128,8 +127,12 @@ def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[s
         "rows": int(known.sum()),
         "rows_without_target": int((~known).sum()),
         "columns": {str(name): column_kind(frame[name]) for name in frame.columns},
-        "labels": labels,
+        "labels": [] if data.targets is not None else next(iter(labels.values()), []),
+        "task_labels": {} if data.targets is None else labels,
         "categories": categories,
+        "sequence": None
+        if data.sequence is None
+        else describe_sequences(frame.loc[known, data.sequence.column], data.sequence),
     }
 
 
@@ -153,43 +156,19 @@ def column_kind(column: pd.Series) -> str:
     if pd.api.types.is_numeric_dtype(column):
         return "numeric"
     # A time span would be a number, but of days at one site and of seconds at another.
-    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
+    if (
+        holds_arrays(column)
+        or pd.api.types.is_datetime64_any_dtype(column)
+        or pd.api.types.is_timedelta64_dtype(column)
+    ):
         return "other"
     numbers = pd.to_numeric(column, errors="coerce")
     return "numeric" if bool((numbers.notna() == column.notna()).all()) else "text"
 
 
-def canonical(column: pd.Series) -> list[Label]:
-    """Give labels one form at all sites: 1, 1.0, True and '1' are 1; text is stripped. No cell may be empty."""
-    return [_canonical(value) for value in column.tolist()]
-
-
-def _canonical(value: Any) -> Label:
-    if isinstance(value, bool):
-        return int(value)
-    text = str(value).strip()
-    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
-        number = float(text)
-        if np.isfinite(number):
-            return int(number) if number.is_integer() and abs(number) < 2**53 else number
-    return text
-
-
-def _labels(column: pd.Series, data: Data) -> list[Label]:
-    labels = canonical(column)
-    if data.positive is None:
-        return labels
-    operator, threshold = parse_condition(data.positive)
-    if operator in ("==", "!="):
-        wanted = _canonical(threshold)
-        return [int((label == wanted) == (operator == "==")) for label in labels]
-    if any(isinstance(label, str) for label in labels):
-        raise DataError(f"column '{data.target}' (data.target) holds text, data.positive is '{data.positive}'")
-    compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[operator]
-    return [int(hit) for hit in compare(np.asarray(labels, dtype=float), threshold)]
-
-
-def load_table(frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup: Setup) -> TableData:
+def load_table(
+    frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup: Setup, targets: Sequence[TargetColumn]
+) -> TableData:
     """Encode and split the tables of one site (or, centralised, of several members).
 
     Raises
@@ -197,7 +176,7 @@ def load_table(frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup
     DataError
         When a cell is empty and `data.missing` is error, or no row can be used.
     """
-    parts = [_encode(frame, experiment, setup, name) for name, frame in frames.items()]
+    parts = [_encode(frame, experiment, setup, targets, name) for name, frame in frames.items()]
     if len({len(part.folds) for part in parts}) > 1:
         raise DataError("the members have different numbers of folds")
     starts = np.cumsum([0, *(len(part.target) for part in parts)])
@@ -221,36 +200,42 @@ def load_table(frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup
     )
 
 
-def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: str) -> TableData:
+def _encode(
+    frame: pd.DataFrame, experiment: Experiment, setup: Setup, targets: Sequence[TargetColumn], member: str
+) -> TableData:
     import pandas as pd
 
     data, dtype = experiment.data, experiment.training.dtype
-    frame = frame.loc[_has_target(frame[data.target], setup.classes is not None)]
-    values = np.empty((len(frame), len(setup.features)), dtype=dtype)
-    for number, name in enumerate(setup.features):
-        values[:, number] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=dtype, na_value=np.nan)
+    frame = frame.loc[known_rows(frame, targets)]
+    if data.sequence is not None:
+        column = frame[data.sequence.column]
+        values = stack_sequences(column, data.sequence, setup.sequence_length or 0, len(setup.features), dtype)
+    else:
+        values = np.empty((len(frame), len(setup.features)), dtype=dtype)
+        for number, name in enumerate(setup.features):
+            values[:, number] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=dtype, na_value=np.nan)
     values[~np.isfinite(values)] = np.nan
     if data.missing.kind == "error" and np.isnan(values).any():
-        column = setup.features[int(np.isnan(values).any(axis=0).argmax())]
-        raise DataError(f"column '{column}' has empty cells, and data.missing is error")
+        empty = setup.features[int(np.isnan(values).reshape(-1, values.shape[-1]).any(axis=0).argmax())]
+        raise DataError(f"column '{empty}' has empty cells, and data.missing is error")
     if data.missing.kind == "drop":
-        complete = ~np.isnan(values).any(axis=1)
+        complete = ~np.isnan(values).reshape(len(values), -1).any(axis=1)
         frame, values = frame.iloc[np.flatnonzero(complete)], values[complete]
         if not len(frame):
             raise DataError("data.missing is drop, and every row has an empty cell")
 
-    target, numbers = _target(frame, experiment, setup)
+    target, strata = encode_targets(frame, targets, setup.labels_of(targets[0].column), dtype)
     if data.load_limit is not None:
         generator = seeding.numpy_generator(experiment.seed, "load limit", member)
-        drawn = draw_rows(data.load_limit, len(frame), generator, numbers)
+        drawn = draw_rows(data.load_limit, len(frame), generator, strata)
         frame, values, target = frame.iloc[drawn], values[drawn], target[drawn]
-        numbers = None if numbers is None else numbers[drawn]
+        strata = None if strata is None else strata[drawn]
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
     folds = make_folds(
         experiment.split,
         len(frame),
         seeding.numpy_generator(experiment.seed, "split", member),
-        labels=numbers,
+        labels=strata,
         groups=None if data.group is None else _codes(frame[data.group]),
         given=[frame[name].tolist() for name in data.split_columns],
         hospital=member,
@@ -266,16 +251,6 @@ def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: s
     )
 
 
-def _has_target(column: pd.Series, classification: bool) -> pd.Series[bool]:
-    """Say which rows can be learned from; an infinite number is no target."""
-    import pandas as pd
-
-    known = column.notna()
-    if classification:
-        return known
-    return known & np.isfinite(pd.to_numeric(column).to_numpy(dtype=float, na_value=np.nan))
-
-
 def _one_hot(column: pd.Series, labels: list[Label]) -> Array:
     """Return (rows, labels) bool; an empty cell is none of the labels."""
     place = {label: number for number, label in enumerate(labels)}
@@ -285,18 +260,6 @@ def _one_hot(column: pd.Series, labels: list[Label]) -> Array:
         if value in place:
             encoded[row, place[value]] = True
     return encoded
-
-
-def _target(frame: pd.DataFrame, experiment: Experiment, setup: Setup) -> tuple[Array, Array | None]:
-    column = frame[experiment.data.target]
-    if setup.classes is None:
-        return column.astype(float).to_numpy(dtype=experiment.training.dtype), None
-    number = {label: index for index, label in enumerate(setup.classes)}
-    try:
-        classes = np.asarray([number[label] for label in _labels(column, experiment.data)], dtype=np.int64)
-    except KeyError:
-        raise DataError(f"column '{experiment.data.target}' has a class that was not there at preparation") from None
-    return classes, classes
 
 
 def _codes(column: pd.Series) -> Array:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.base import Section, parse_condition, refuse, short_form
 from v6_algorithm.experiment.data import (
     PARTS,
     Data,
@@ -22,33 +22,45 @@ from v6_algorithm.experiment.data import (
     Partition,
     PartitionedSource,
     Ratio,
+    Sequence,
     Sites,
     Source,
     Split,
-    parse_condition,
 )
 from v6_algorithm.experiment.learning import (
     MLP,
-    PROBLEM_METRICS,
     LinearModel,
     Loss,
     Model,
     Output,
     Participation,
     Privacy,
-    Problem,
+    Recurrent,
     Start,
     Stopping,
     Strategy,
     Training,
 )
+from v6_algorithm.experiment.problems import (
+    CLASSIFICATION_METRICS,
+    PROBLEM_METRICS,
+    REGRESSION_METRICS,
+    SURVIVAL_METRICS,
+    NoOptions,
+    Problem,
+    SurvivalOptions,
+    check_together,
+)
 from v6_algorithm.experiment.reading import read_file
-from v6_algorithm.lookup import did_you_mean
+from v6_algorithm.experiment.targets import SurvivalTarget, Task
 
 __all__ = [
+    "CLASSIFICATION_METRICS",
     "MLP",
     "PARTS",
     "PROBLEM_METRICS",
+    "REGRESSION_METRICS",
+    "SURVIVAL_METRICS",
     "Data",
     "Experiment",
     "Given",
@@ -56,11 +68,18 @@ __all__ = [
     "LeaveOneSiteOut",
     "LinearModel",
     "Loss",
+    "NoOptions",
     "Partition",
     "PartitionedSource",
     "Ratio",
+    "Recurrent",
+    "Section",
+    "Sequence",
     "Source",
     "Strategy",
+    "SurvivalOptions",
+    "SurvivalTarget",
+    "Task",
     "Training",
     "parse_condition",
 ]
@@ -86,25 +105,19 @@ class Experiment(Section):
     privacy: Privacy = Privacy()
     output: Output = Output()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_model(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("model") is None and "problem" in value:
+            problem = value["problem"]
+            kind = problem.get("kind") if isinstance(problem, dict) else problem
+            if kind == "sequence_classification":
+                return value | {"model": {"kind": "gru"}}
+        return value
+
     @model_validator(mode="after")
     def _together(self) -> Experiment:
-        kind, loss = self.problem.kind, self.training.loss
-        metrics = PROBLEM_METRICS.get(kind)
-        if metrics and self.stopping.monitor not in metrics:
-            raise refuse(
-                f"stopping.monitor is '{self.stopping.monitor}', which problem {kind} does not measure"
-                f"{did_you_mean(self.stopping.monitor, metrics)}; allowed: {', '.join(metrics)}"
-            )
-        if kind == "regression" and self.model.kind == "logistic":
-            raise refuse("model.kind logistic is for classification; regression takes linear or mlp")
-        if kind == "regression" and self.data.positive is not None:
-            raise refuse("data.positive makes a 0/1 target, which is for classification, not regression")
-        if kind in PROBLEM_METRICS and loss and (loss.kind == "cross_entropy") != (kind == "classification"):
-            raise refuse(
-                f"training.loss.kind is {loss.kind}; classification takes cross_entropy, regression mse, mae or huber"
-            )
-        if loss and loss.class_weights is not None and kind != "classification":
-            raise refuse("training.loss.class_weights is for classification")
+        check_together(self)
         if (self.split.kind == "given") != (self.data.split_column is not None):
             raise refuse("split.kind given and data.split_column go together: give both or neither")
         if self.split.kind == "given" and self.split.folds and len(self.data.split_columns) > 1:
@@ -183,6 +196,6 @@ def _explain(error: Any) -> str:
 
 
 _UNION_TAGS = {
-    "linear", "logistic", "mlp", "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named", "word",
-    "weights", "several",
+    "linear", "logistic", "mlp", "gru", "lstm", "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named",
+    "word", "weights", "several", "column", "survival",
 }  # fmt: skip

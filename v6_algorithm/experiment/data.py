@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from math import isfinite, nan
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.base import Section, parse_condition, refuse, short_form
+from v6_algorithm.experiment.targets import ShortTask, SurvivalTarget, Target
 
 PARTS = ("train", "validation", "test")
 
@@ -16,7 +16,9 @@ class Source(Section):
     """One table: a file (path relative to the experiment file) or a database with a query."""
 
     uri: str
-    type: Literal["csv", "parquet", "excel", "sql"] | None = Field(None, description="taken from the ending if absent")
+    type: Literal["csv", "parquet", "excel", "npz", "sql"] | None = Field(
+        None, description="taken from the ending if absent"
+    )
     query: str | None = Field(None, description="for databases, SQL")
     sheet_name: str | None = Field(None, description="for excel files")
 
@@ -44,7 +46,7 @@ class Partition(Section):
 class PartitionedSource(Section):
     """One table cut into simulated hospitals."""
 
-    source: str = Field(description="a file, or builtin:breast_cancer, builtin:digits, builtin:diabetes, builtin:wine")
+    source: str = Field(description="a file, or builtin:NAME; see data/builtin.py")
     partition: Partition
 
 
@@ -94,12 +96,21 @@ Columns = Annotated[
 ]
 
 
+class Sequence(Section):
+    """A column (or array of an npz file) whose cells are time series: a list over time, of numbers or of lists."""
+
+    column: str
+    axes: Literal["time_channels", "channels_time"] = "time_channels"
+
+
 class Data(Section):
     """Which column is learned from which."""
 
-    target: str
-    positive: str | None = Field(None, description="makes the target 0/1: '> 0', '== yes', '!= 3'")
+    targets: dict[str, ShortTask] | None = Field(None, description="for multitask: columns and what is learned of each")
+    target: Target | None = Field(None, description="column; for survival {duration: T, event: E}")
+    positive: str | None = Field(None, description="makes the target, or the event, 0/1: '> 0', '== yes', '!= 3'")
     features: list[str] | None = Field(None, description="null: every numeric column that is not used otherwise")
+    sequence: Annotated[Sequence, short_form("column")] | None = Field(None, description="time series, not features")
     exclude: list[str] = Field(default_factory=list)
     categorical: list[str] = Field(default_factory=list)
     group: str | None = Field(None, description="rows of one value, such as a patient, stay in one part")
@@ -110,6 +121,16 @@ class Data(Section):
     scaling: Annotated[Scaling, short_form("kind")] = Scaling()
     missing: Annotated[Missing, short_form("kind")] = Missing()
 
+    @field_validator("target", mode="before")
+    @classmethod
+    def _given(cls, value: Any, info: ValidationInfo) -> Any:
+        # A key `targets` that was refused is not among the data: one mistake is told once.
+        if value is None and info.data.get("targets", False) is None:
+            raise refuse("is required")
+        if value is not None and info.data.get("targets"):
+            raise refuse("give target or targets, not both")
+        return value
+
     @field_validator("positive")
     @classmethod
     def _condition(cls, value: str | None) -> str | None:
@@ -117,10 +138,26 @@ class Data(Section):
             parse_condition(value)
         return value
 
+    @property
+    def target_columns(self) -> dict[str, str]:
+        """Columns that are learned, by the key of this section that names them."""
+        if self.targets is not None:
+            return {f"targets.{column}": column for column in self.targets}
+        if isinstance(self.target, SurvivalTarget):
+            return {"target.duration": self.target.duration, "target.event": self.target.event}
+        return {"target": self.target or ""}
+
     @model_validator(mode="after")
     def _disjoint(self) -> Data:
-        reserved = [("target", self.target), ("group", self.group)]
+        if self.targets is not None and len(self.targets) < 2:
+            raise refuse("targets needs two columns or more, such as {sex: classification, age: regression}")
+        reserved = [*self.target_columns.items(), ("group", self.group)]
         reserved += [("split_column", column) for column in self.split_columns]
+        if self.sequence is not None:
+            if self.features or self.categorical:
+                raise refuse("sequence is all that is learned from; leave out features and categorical")
+            if self.sequence.column in [column for _, column in reserved]:
+                raise refuse(f"column '{self.sequence.column}' is the sequence and cannot be something else as well")
         for role, column in reserved:
             if column in (self.features or []) or column in self.categorical:
                 raise refuse(f"column '{column}' is the {role} and cannot be a feature as well")
@@ -142,26 +179,6 @@ class Data(Section):
         """The columns that say each row's part, one for each fold; none where the split is made from the seed."""
         columns = self.split_column or []
         return [columns] if isinstance(columns, str) else columns
-
-
-_OPERATORS = ("<=", ">=", "==", "!=", "<", ">")
-
-
-def parse_condition(text: str) -> tuple[str, float | str]:
-    """Split a condition such as ``"> 0"`` into operator and value; order comparisons need a number."""
-    for operator in _OPERATORS:
-        if text.strip().startswith(operator):
-            value = text.strip()[len(operator) :].strip().strip("'\"")
-            try:
-                number = float(value)
-            except ValueError:
-                number = nan
-            if isfinite(number):
-                return operator, number
-            if operator in ("==", "!=") and value:
-                return operator, value
-            break
-    raise refuse("must be an operator (<=, >=, ==, !=, <, >) and a value, such as '> 0' or '== yes'")
 
 
 class Ratio(Section):

@@ -1,4 +1,4 @@
-"""Sections about learning: problem, model, local training, aggregation, stopping and who takes part."""
+"""Sections about learning: model, local training, aggregation, stopping and who takes part."""
 
 from __future__ import annotations
 
@@ -6,44 +6,10 @@ import re
 from math import isfinite
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
-from v6_algorithm.lookup import check_optimiser, check_scheduler, did_you_mean
-
-CLASSIFICATION_METRICS = (
-    "loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier",
-    "ece",
-)  # fmt: skip
-REGRESSION_METRICS = ("loss", "mse", "mae", "r2", "huber")
-# What the built-in problems measure; a plug-in's problem may monitor any name.
-PROBLEM_METRICS = {"classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS}
-
-
-class Problem(Section):
-    """What is learned: the name of a built-in problem or of a plug-in."""
-
-    model_config = ConfigDict(extra="allow", validate_default=True)
-    kind: str
-
-    @field_validator("kind")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value in PROBLEM_METRICS:
-            return value
-        # Plug-ins are looked up only for names that are not ours: it means reading every installed package.
-        from importlib.metadata import entry_points
-
-        known = [*PROBLEM_METRICS, *(entry.name for entry in entry_points(group="v6_algorithm.problems"))]
-        if value not in known:
-            raise refuse(f"unknown problem{did_you_mean(value, known)}; allowed: {', '.join(known)}")
-        return value
-
-    @model_validator(mode="after")
-    def _options(self) -> Problem:
-        if self.kind in PROBLEM_METRICS and self.model_extra:
-            raise refuse(f"unknown key '{min(self.model_extra)}'; problem {self.kind} takes only kind")
-        return self
+from v6_algorithm.lookup import check_optimiser, check_scheduler
 
 
 class LinearModel(Section):
@@ -62,7 +28,22 @@ class MLP(Section):
     activation: Literal["relu", "gelu", "tanh", "elu", "silu"] = "relu"
 
 
-Model = Annotated[Union[LinearModel, MLP], Field(discriminator="kind")]  # noqa: UP007 (3.10 cannot subscript X | Y here)
+class Recurrent(Section):
+    """A GRU or LSTM over windows of a time series, its mean over time, and a small MLP."""
+
+    kind: Literal["gru", "lstm"]
+    hidden: int = Field(64, ge=1, description="width, of each direction")
+    layers: int = Field(1, ge=1, le=10)
+    bidirectional: bool = True
+    window: int = Field(1, ge=1, description="times that are one step of the network")
+    stride: int | None = Field(None, ge=1, description="times from one window to the next; null: window")
+    encoder: int | None = Field(None, ge=1, description="width of a layer that each window goes through first")
+    head: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+    norm: Literal["none", "layer", "group", "batch"] = Field("layer", description="behind the head's first layer")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the mean over time")
+
+
+Model = Annotated[Union[LinearModel, MLP, Recurrent], Field(discriminator="kind")]  # noqa: UP007 (3.10 cannot subscript X | Y here)
 
 
 class Options(Section):
@@ -120,7 +101,7 @@ ClassWeights = Annotated[
 class Loss(Section):
     """The loss by name; `class_weights: balanced` counters rare classes with the federation's class counts."""
 
-    kind: Literal["cross_entropy", "mse", "mae", "huber"]
+    kind: Literal["cross_entropy", "mse", "mae", "huber", "poisson"]
     class_weights: ClassWeights | None = None
     delta: float = Field(1.0, gt=0, description="for huber: where it turns linear, in units of the target")
 

@@ -86,10 +86,12 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
             frame = _source("sites.source", Source(uri=sites.source), folder).read()
         except DataError as error:
             raise ExperimentError(f"sites.source: {error}") from None
-    target = experiment.data.target
-    if target not in frame.columns:
-        raise ExperimentError(f"data.target: column '{target}' is not in {sites.source}")
-    labels, _ = frame[target].factorize()
+    for role, column in experiment.data.target_columns.items():
+        if column not in frame.columns:
+            raise ExperimentError(f"data.{role}: column '{column}' is not in {sites.source}")
+    # What a skewed partition skews: of several targets the first, of survival the event.
+    roles = experiment.data.target_columns
+    labels, _ = frame[roles.get("target.event", next(iter(roles.values())))].factorize()
     parts = partition_rows(sites.partition, labels, seeding.numpy_generator(experiment.seed, "partition"))
     width = len(str(len(parts)))
     return {

@@ -3,16 +3,24 @@ the site sends `state()`, the master merges the states and computes: the federat
 pooled value, and no row leaves its site. Needs numpy only."""
 
 from v6_algorithm.metrics.classification import ClassificationMetrics
-from v6_algorithm.metrics.names import METRIC_NAMES
+from v6_algorithm.metrics.means import MeanMetrics
+from v6_algorithm.metrics.names import METRIC_NAMES, higher_is_better
 from v6_algorithm.metrics.regression import RegressionMetrics
-from v6_algorithm.metrics.states import check_state, compute, explain, merge_states
+from v6_algorithm.metrics.states import check_state, compute, explain, merge_states, shape_of
+from v6_algorithm.metrics.survival import SurvivalMetrics
+from v6_algorithm.metrics.tasks import TaskMetrics
 
 __all__ = [
     "METRIC_NAMES",
     "ClassificationMetrics",
+    "MeanMetrics",
     "RegressionMetrics",
+    "SurvivalMetrics",
+    "TaskMetrics",
     "check_state",
     "compute",
     "explain",
+    "higher_is_better",
     "merge_states",
+    "shape_of",
 ]

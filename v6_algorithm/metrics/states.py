@@ -4,7 +4,7 @@ the replies of the sites; each kind's own module does the work."""
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from v6_algorithm.metrics import classification_state, regression
+from v6_algorithm.metrics import classification_state, means, regression, survival_state, tasks
 
 
 class _Kind(Protocol):
@@ -18,7 +18,13 @@ class _Kind(Protocol):
     def explain(self, state: dict[str, Any]) -> list[str]: ...
 
 
-_KINDS: dict[str, _Kind] = {"classification": classification_state, "regression": regression}
+_KINDS: dict[str, _Kind] = {
+    "classification": classification_state,
+    "regression": regression,
+    "survival": survival_state,
+    "plugin": means,
+    "multitask": tasks,
+}
 
 
 def check_state(state: Any) -> None:
@@ -38,6 +44,18 @@ def check_state(state: Any) -> None:
         Naming the field and what was expected of it; never its value.
     """
     _checked(state)
+
+
+def shape_of(state: dict[str, Any]) -> list[Any]:
+    """Return what states must have in common to be merged: kind, numbers of bins and classes, times.
+
+    Raises
+    ------
+    ValueError
+        If the state is wrong (see `check_state`).
+    """
+    kind = _checked(state)
+    return [state["kind"], *(state[name] for name in kind.SHAPE)]
 
 
 def merge_states(states: Iterable[dict[str, Any]]) -> dict[str, Any]:

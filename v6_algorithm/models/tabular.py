@@ -5,20 +5,23 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from v6_algorithm.experiment import MLP, LinearModel
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.experiment import MLP, LinearModel, Recurrent
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
 _MOST_GROUPS = 8
 
 
-def build_model(model: LinearModel | MLP, inputs: int, outputs: int) -> nn.Module:
+def build_model(model: LinearModel | MLP | Recurrent, inputs: int, outputs: int) -> nn.Module:
     """Build a network from (rows, inputs) to (rows, outputs), in float32 with torch's own initialisation."""
+    if isinstance(model, Recurrent):
+        raise ExperimentError(f"model.kind {model.kind} is for sequences, not for a table; allowed: linear, mlp")
     if isinstance(model, LinearModel):
         return nn.Linear(inputs, outputs)
     layers: list[nn.Module] = []
     for width in model.hidden:
         layers.append(nn.Linear(inputs, width))
-        layers.extend(_norm(model.norm, width))
+        layers.extend(norm_layers(model.norm, width))
         layers.append(_ACTIVATIONS[model.activation]())
         if model.dropout:
             layers.append(nn.Dropout(model.dropout))
@@ -27,7 +30,8 @@ def build_model(model: LinearModel | MLP, inputs: int, outputs: int) -> nn.Modul
     return nn.Sequential(*layers)
 
 
-def _norm(kind: str, width: int) -> list[nn.Module]:
+def norm_layers(kind: str, width: int) -> list[nn.Module]:
+    """Return the normalisation of (rows, width) by name: one layer, or none."""
     if kind == "none":
         return []
     if kind == "layer":

@@ -34,6 +34,10 @@ class Agreement:
         Sentences for the researcher about what was left out or is uneven.
     hospitals
         Whose tables these are, where the split needs to know.
+    task_classes
+        For several targets: column to the sorted union of its labels, of those that are classes.
+    sequence_length
+        For time series: the number of times that every row has at least, and is cut to.
     """
 
     features: list[str]
@@ -41,6 +45,8 @@ class Agreement:
     classes: list[Label] | None
     notes: list[str] = field(default_factory=list)
     hospitals: list[str] = field(default_factory=list)
+    task_classes: dict[str, list[Label]] = field(default_factory=dict)
+    sequence_length: int | None = None
 
 
 def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:
@@ -63,8 +69,12 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     """
     notes: list[str] = []
     problems: list[str] = []
-    numeric = _numeric_features(data, schemas, notes, problems)
-    for site, schema in schemas.items():
+    length = None
+    if data.sequence is None:
+        numeric = _numeric_features(data, schemas, notes, problems)
+    else:
+        numeric, length = _sequences(data.sequence.column, schemas, notes)
+    for site, schema in schemas.items() if data.sequence is None else ():
         columns = schema["columns"]
         for name in [*numeric, *data.categorical]:
             if name not in columns:
@@ -82,12 +92,26 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         name: sort_labels({label for schema in schemas.values() for label in schema["categories"][name]})
         for name in data.categorical
     }
-    classes = _classes(data, schemas, notes) if classification else None
+    classes = None
+    if classification:
+        by_site = {site: schema["labels"] for site, schema in schemas.items()}
+        condition = "" if data.positive is None else f" with data.positive '{data.positive}'"
+        classes = _classes(f"data.target: column '{data.target}'", by_site, condition, notes)
+    tasks = dict.fromkeys(name for schema in schemas.values() for name in schema.get("task_labels", {}))
+    task_classes = {
+        name: _classes(
+            f"data.targets.{name}",
+            {site: schema["task_labels"].get(name, []) for site, schema in schemas.items()},
+            "",
+            notes,
+        )
+        for name in tasks
+    }
     if not numeric and not any(categories.values()):
         raise ExperimentError(
             "data.features: no numeric column is left at all sites; name the features, or categorical"
         )
-    return Agreement(numeric, categories, classes, notes)
+    return Agreement(numeric, categories, classes, notes, task_classes=task_classes, sequence_length=length)
 
 
 def _numeric_features(
@@ -95,7 +119,7 @@ def _numeric_features(
 ) -> list[str]:
     if data.features is not None:
         return [name for name in data.features if name not in data.categorical]
-    used = {data.target, data.group, *data.split_columns, *data.exclude, *data.categorical}
+    used = {*data.target_columns.values(), data.group, *data.split_columns, *data.exclude, *data.categorical}
     everywhere, somewhere, identifiers = [], [], []
     names = dict.fromkeys(name for schema in schemas.values() for name in schema["columns"])
     for name in names:
@@ -121,21 +145,31 @@ def _numeric_features(
     return everywhere
 
 
-def _classes(data: Data, schemas: Mapping[str, Mapping[str, Any]], notes: list[str]) -> list[Label]:
-    classes = sort_labels({label for schema in schemas.values() for label in schema["labels"]})
+def _sequences(column: str, schemas: Mapping[str, Mapping[str, Any]], notes: list[str]) -> tuple[list[str], int]:
+    """Return a name for each channel, and the length that all rows of all sites have."""
+    channels = {site: schema["sequence"]["channels"] for site, schema in schemas.items()}
+    if len(set(channels.values())) > 1:
+        told = ", ".join(f"{site} {number}" for site, number in channels.items())
+        raise ExperimentError(f"data.sequence: column '{column}' has different numbers of channels: {told}")
+    shortest = min(schema["sequence"]["shortest"] for schema in schemas.values())
+    longest = max(schema["sequence"]["longest"] for schema in schemas.values())
+    if longest > shortest:
+        notes.append(f"time series are cut to their first {shortest} times, the shortest; the longest has {longest}")
+    return [f"{column}[{number}]" for number in range(next(iter(channels.values())))], shortest
+
+
+def _classes(what: str, by_site: Mapping[str, list[Label]], condition: str, notes: list[str]) -> list[Label]:
+    classes = sort_labels({label for labels in by_site.values() for label in labels})
     if len(classes) < 2:
-        condition = "" if data.positive is None else f" with data.positive '{data.positive}'"
-        raise ExperimentError(
-            f"data.target: column '{data.target}' has {len(classes)} class over all sites{condition}; "
-            "at least 2 are needed"
-        )
+        raise ExperimentError(f"{what} has {len(classes)} class over all sites{condition}; at least 2 are needed")
+    task = f"{what}: " if what.startswith("data.targets") else ""
     for number, label in enumerate(classes):
-        holders = [site for site, schema in schemas.items() if label in schema["labels"]]
-        if len(holders) == 1 and len(schemas) > 1:
-            notes.append(f"class {number + 1} of {len(classes)} is seen at one site only: {holders[0]}")
-    for site, schema in schemas.items():
-        if len(set(schema["labels"])) == 1 and len(schemas) > 1:
-            notes.append(f"site '{site}' has rows of one class only; its own auroc is undefined")
+        holders = [site for site, labels in by_site.items() if label in labels]
+        if len(holders) == 1 and len(by_site) > 1:
+            notes.append(f"{task}class {number + 1} of {len(classes)} is seen at one site only: {holders[0]}")
+    for site, labels in by_site.items():
+        if len(set(labels)) == 1 and len(by_site) > 1:
+            notes.append(f"{task}site '{site}' has rows of one class only; its own auroc is undefined")
     return classes
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from v6_algorithm import wire
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.experiment import PARTS, Experiment
@@ -113,6 +115,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     by_fold: Counts = []
     rows: dict[str, list[dict[str, int]]] = {}
     starts: dict[str, str] = {}
+    sums: dict[str, dict[str, np.ndarray]] = {}
     spec: wire.StateSpec = {}
     for site, reply in replies:
         try:
@@ -121,13 +124,14 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
             spec = spec or wire.spec_from_json(reply["spec"])
             starts[site] = str(reply["start"])
             labels = _check_class_counts(reply["class_counts"], len(counts), agreement)
+            own_sums = _check_sums(reply["sums"], next(iter(sums.values()), None))
             by_fold = by_fold or [{} for _ in counts]
             if len(by_fold) != len(counts):
                 raise WireError("it has another number of folds than the other sites")
         except (KeyError, TypeError, AttributeError, ValueError, WireError) as error:
             replies.reject(site, str(error) if isinstance(error, WireError) else "its statistics are malformed")
             continue
-        moments[site] = own
+        moments[site], sums[site] = own, own_sums
         if labels is not None:
             class_counts.append(labels)
         for fold, members in zip(by_fold, counts, strict=True):
@@ -158,6 +162,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         setup,
         preparation=prepare(experiment.data, merged, histograms),
         class_weights=_class_weights(experiment, agreement, class_counts),
+        sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
     )
     made = Plan(list(moments), setup, spec, by_fold, rows)
     for number in made.folds:
@@ -168,6 +173,13 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     return made
 
 
+def share_sums(plans: Sequence[Plan]) -> list[Plan]:
+    """Give every group of sites the problem's sums over all: only so can the metrics of sites alone be pooled."""
+    names = plans[0].setup.sums
+    total = {name: np.sum([plan.setup.sums[name] for plan in plans], axis=0) for name in names}
+    return [replace(plan, setup=replace(plan.setup, sums=total)) for plan in plans]
+
+
 def _raise_data_errors(replies: Replies) -> None:
     """Data that do not fit end the run before it trains: a hospital must not drop out unseen over a column's name."""
     wrong = {site: missing for site, missing in replies.missing.items() if missing.kind in ("data", "request")}
@@ -176,11 +188,16 @@ def _raise_data_errors(replies: Replies) -> None:
 
 
 def _check_schema(schema: Any) -> Mapping[str, Any]:
-    labels = [schema["labels"], *schema["categories"].values()]
+    labels = [schema["labels"], *schema["task_labels"].values(), *schema["categories"].values()]
     if not all(isinstance(label, (int, float, str)) for column in labels for label in column):
         raise WireError("labels must be numbers or text")
     if not isinstance(schema["rows"], int) or not isinstance(schema["rows_without_target"], int):
         raise WireError("row counts must be whole numbers")
+    sequence = schema["sequence"]
+    if sequence is not None and not all(
+        isinstance(sequence[key], int) and 0 < sequence[key] < 10**9 for key in ("shortest", "longest", "channels")
+    ):
+        raise WireError("shapes of time series must be whole numbers above 0")
     return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
 
 
@@ -201,6 +218,17 @@ def _check_class_counts(counts: Any, folds: int, agreement: Agreement) -> list[l
     if len(checked) != folds or any(len(fold) != classes or min(fold) < 0 for fold in checked):
         raise WireError("its class counts are malformed")
     return checked
+
+
+def _check_sums(packed: Any, others: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    """Read the sums a problem asked for; they must be finite, and have the names and shapes of the other sites'."""
+    own = unpack_arrays(packed) if packed else {}
+    shapes = {name: array.shape for name, array in own.items()}
+    if not all(np.isfinite(array).all() for array in own.values()):
+        raise WireError("the problem's sums are not finite")
+    if others is not None and shapes != {name: array.shape for name, array in others.items()}:
+        raise WireError("the problem's sums have other names or shapes than those of the other sites")
+    return own
 
 
 def _class_weights(

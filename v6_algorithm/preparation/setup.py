@@ -18,7 +18,9 @@ class Setup:
     """The agreement of the sites, and the numbers that prepare their data.
 
     `class_weights` is one list of weights a fold (None: all 1); `preparation` is None until statistics exist;
-    `hospitals` are those that leave-one-site-out tests, in the order of its folds.
+    `hospitals` are those that leave-one-site-out tests, in the order of its folds; `task_classes` has the labels of
+    each of several targets. `sums` is what the problem asked to be added up over the sites (`Problem.sums`); like
+    `preparation` it is there once statistics exist.
     """
 
     features: list[str]
@@ -27,11 +29,25 @@ class Setup:
     class_weights: list[list[float]] | None = None
     preparation: Preparation | None = None
     hospitals: list[str] = field(default_factory=list)
+    task_classes: dict[str, list[Label]] = field(default_factory=dict)
+    sums: dict[str, np.ndarray] = field(default_factory=dict)
+    sequence_length: int | None = None
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
         """Start from what the sites agreed on."""
-        return cls(agreement.features, agreement.categories, agreement.classes, hospitals=agreement.hospitals)
+        return cls(
+            agreement.features,
+            agreement.categories,
+            agreement.classes,
+            hospitals=agreement.hospitals,
+            task_classes=agreement.task_classes,
+            sequence_length=agreement.sequence_length,
+        )
+
+    def labels_of(self, target: str) -> dict[str, list[Label]]:
+        """Return the labels of each target that has classes; `target` is the name of the only one."""
+        return self.task_classes if self.classes is None else {target: self.classes}
 
     @property
     def inputs(self) -> list[str]:
@@ -47,6 +63,9 @@ class Setup:
             "class_weights": self.class_weights,
             "hospitals": self.hospitals,
             "preparation": None if self.preparation is None else pack_arrays(self.preparation.arrays()),
+            "task_classes": self.task_classes,
+            "sums": pack_arrays(self.sums) if self.sums else None,
+            "sequence_length": self.sequence_length,
         }
 
     @classmethod
@@ -62,6 +81,9 @@ class Setup:
                 content["class_weights"],
                 preparation,
                 [str(name) for name in content["hospitals"]],
+                {str(name): list(values) for name, values in content["task_classes"].items()},
+                unpack_arrays(content["sums"]) if content["sums"] else {},
+                content["sequence_length"],
             )
         except (KeyError, TypeError, AttributeError):
             raise WireError("the setup in the request is malformed") from None
@@ -75,6 +97,8 @@ class Setup:
             "features": self.features,
             "categories": self.categories,
             "classes": self.classes,
+            **({"task_classes": self.task_classes} if self.task_classes else {}),
+            **({"sequence_length": self.sequence_length} if self.sequence_length else {}),
             "inputs": len(self.inputs),
             **numbers,
         }

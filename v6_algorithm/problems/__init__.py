@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from v6_algorithm import plugins
+
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.preparation import Setup
@@ -12,16 +14,19 @@ if TYPE_CHECKING:
 
 def problem_class(kind: str) -> type[Problem]:
     """Find a problem's class; `experiment` has checked that there is one."""
+    from v6_algorithm.problems.multitask import MultiTask
+    from v6_algorithm.problems.sequences import SequenceClassification
+    from v6_algorithm.problems.survival import Survival
     from v6_algorithm.problems.tabular import Classification, Regression
 
-    built_in: dict[str, type[Problem]] = {"classification": Classification, "regression": Regression}
-    if kind in built_in:
-        return built_in[kind]
-    from importlib.metadata import entry_points
-
-    (entry,) = entry_points(group="v6_algorithm.problems", name=kind)
-    loaded: type[Problem] = entry.load()
-    return loaded
+    built_in: dict[str, type[Problem]] = {
+        "classification": Classification,
+        "regression": Regression,
+        "sequence_classification": SequenceClassification,
+        "survival": Survival,
+        "multitask": MultiTask,
+    }
+    return built_in[kind] if kind in built_in else plugins.problem(kind)
 
 
 def create_problem(experiment: Experiment, setup: Setup) -> Problem:

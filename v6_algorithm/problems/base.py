@@ -2,23 +2,31 @@
 
 `site` builds one for each request and knows no kind of problem by name. Networks are a dict, so that a pair of
 networks is no special case anywhere else.
+
+This module is the surface that plug-ins build on, and stays as it is between versions of one major number: `Problem`,
+`Networks`, `Section`, `TargetColumn`, `MeanMetrics` and `build_model`. How a plug-in is made is in docs/extend.md.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from v6_algorithm.experiment import Experiment
+from v6_algorithm.data.targets import TargetColumn
+from v6_algorithm.experiment import Experiment, NoOptions, Section
+from v6_algorithm.metrics import MeanMetrics
+from v6_algorithm.models.tabular import build_model
 from v6_algorithm.preparation import Setup
 
 if TYPE_CHECKING:
     import numpy as np
 
     from v6_algorithm.data.table import TableData
+
+__all__ = ["Accumulator", "MeanMetrics", "Networks", "Problem", "Section", "TargetColumn", "build_model"]
 
 Networks = dict[str, nn.Module]
 
@@ -42,13 +50,38 @@ class Problem(ABC):
         The validated experiment.
     setup
         What the sites agreed on: inputs, classes and how to prepare them.
+
+    Attributes
+    ----------
+    Options
+        The keys beside `kind` in the experiment's `problem`, as a pydantic model; read them with
+        ``self.experiment.problem.options()``. None are allowed unless it is overridden.
+    Metrics
+        Metrics of its own, as means over rows; None for those of `default_metrics`.
+    metrics
+        Names of the default metrics, which an experiment may monitor; empty: any.
+    classification
+        Whether `data.target` holds labels, not a number; see `targets`.
+    joint
+        Whether a row's loss depends on the rows beside it, as Cox's does: a part is then evaluated in one piece.
     """
 
-    classification = False
+    Options: ClassVar[type[Section]] = NoOptions
+    Metrics: ClassVar[type[MeanMetrics] | None] = None
+    metrics: ClassVar[tuple[str, ...]] = ()
+    classification: ClassVar[bool] = False
+    joint: bool = False
 
     def __init__(self, experiment: Experiment, setup: Setup) -> None:
         self.experiment = experiment
         self.setup = setup
+
+    @classmethod
+    def targets(cls, experiment: Experiment) -> list[TargetColumn]:
+        """Return the columns that are learned: `data.target`, as labels or as a number, unless overridden."""
+        data = experiment.data
+        (column,) = data.target_columns.values()
+        return [TargetColumn(column, "target", "class" if cls.classification else "number", data.positive)]
 
     @abstractmethod
     def build_networks(self) -> Networks:
@@ -62,9 +95,13 @@ class Problem(ABC):
     def prediction(self, output: Tensor) -> Tensor:
         """Turn the network's output into what the metrics expect: (rows, classes) probabilities or (rows,) values."""
 
-    @abstractmethod
     def accumulator(self) -> Accumulator:
-        """Return empty metrics."""
+        """Return empty metrics: `Metrics` where a plug-in has its own."""
+        return self.default_metrics() if self.Metrics is None else self.Metrics(self.experiment.problem.kind)
+
+    def default_metrics(self) -> Accumulator:
+        """Return the empty metrics of a built-in problem."""
+        raise NotImplementedError(f"{type(self).__name__} has no Metrics")
 
     def forward(self, networks: Mapping[str, nn.Module], inputs: Tensor) -> Tensor:
         """Return the output for a batch; one network named ``model`` unless overridden."""
@@ -74,3 +111,7 @@ class Problem(ABC):
     def class_counts(self, data: TableData) -> list[list[int]] | None:
         """Return training rows of each class for each fold, or None where there are no classes."""
         return None
+
+    def sums(self, data: TableData) -> dict[str, np.ndarray]:
+        """Return float64 arrays over this site's training rows, to be added up over the sites into `setup.sums`."""
+        return {}

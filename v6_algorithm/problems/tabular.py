@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from v6_algorithm.experiment import Loss
+from v6_algorithm.data.targets import TargetColumn
+from v6_algorithm.experiment import CLASSIFICATION_METRICS, REGRESSION_METRICS, Experiment, Loss
 from v6_algorithm.metrics import ClassificationMetrics, RegressionMetrics
 from v6_algorithm.models.tabular import build_model
 from v6_algorithm.problems.base import Networks, Problem
@@ -40,6 +41,7 @@ class Classification(TableProblem):
     """
 
     classification = True
+    metrics = CLASSIFICATION_METRICS
 
     @property
     def classes(self) -> int:
@@ -49,27 +51,20 @@ class Classification(TableProblem):
     @property
     def outputs(self) -> int:
         """One logit for two classes, one a class otherwise."""
-        return 1 if self.classes == 2 else self.classes
+        return class_outputs(self.classes)
 
     def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
         """Return cross-entropy times the weight of each row's class, (rows,)."""
-        if self.classes == 2:
-            loss = functional.binary_cross_entropy_with_logits(output[:, 0], target.to(output.dtype), reduction="none")
-        else:
-            loss = functional.cross_entropy(output, target, reduction="none")
+        loss = class_loss(output, target, self.classes)
         if self.setup.class_weights is not None:
             loss = loss * torch.tensor(self.setup.class_weights[fold], dtype=loss.dtype, device=loss.device)[target]
         return loss
 
     def prediction(self, output: Tensor) -> Tensor:
         """Return (rows, classes) probabilities in float64."""
-        output = output.double()
-        if self.classes == 2:
-            positive = torch.sigmoid(output)
-            return torch.cat([torch.sigmoid(-output), positive], dim=1)
-        return torch.softmax(output, dim=1)
+        return class_probabilities(output, self.classes)
 
-    def accumulator(self) -> ClassificationMetrics:
+    def default_metrics(self) -> ClassificationMetrics:
         """Return empty classification metrics."""
         return ClassificationMetrics(self.classes)
 
@@ -79,7 +74,18 @@ class Classification(TableProblem):
 
 
 class Regression(TableProblem):
-    """Squared, absolute or Huber loss on one number."""
+    """Squared, absolute or Huber loss on one number, or Poisson's on a count.
+
+    With ``poisson`` the network's output is the logarithm of the expected count, and the prediction that count.
+    """
+
+    metrics = REGRESSION_METRICS
+
+    @classmethod
+    def targets(cls, experiment: Experiment) -> list[TargetColumn]:
+        """Return the target: a count where the loss is Poisson's."""
+        loss, (column,) = experiment.training.loss, experiment.data.target_columns.values()
+        return [TargetColumn(column, "target", "count" if loss and loss.kind == "poisson" else "number")]
 
     @property
     def _loss(self) -> Loss:
@@ -87,17 +93,48 @@ class Regression(TableProblem):
 
     def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
         """Return the loss of each row, (rows,)."""
-        prediction = output[:, 0]
-        if self._loss.kind == "mse":
-            return functional.mse_loss(prediction, target, reduction="none")
-        if self._loss.kind == "mae":
-            return functional.l1_loss(prediction, target, reduction="none")
-        return functional.huber_loss(prediction, target, reduction="none", delta=self._loss.delta)
+        return number_loss(self._loss.kind, output[:, 0], target, self._loss.delta)
 
     def prediction(self, output: Tensor) -> Tensor:
         """Return (rows,) values in float64."""
-        return output[:, 0].double()
+        return expected_number(self._loss.kind, output[:, 0])
 
-    def accumulator(self) -> RegressionMetrics:
+    def default_metrics(self) -> RegressionMetrics:
         """Return empty regression metrics."""
         return RegressionMetrics(self._loss.delta)
+
+
+def class_outputs(classes: int) -> int:
+    """Return the outputs for so many classes: one logit for two, one a class otherwise."""
+    return 1 if classes == 2 else classes
+
+
+def class_loss(output: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Return the cross-entropy of each row, (rows,)."""
+    if classes == 2:
+        return functional.binary_cross_entropy_with_logits(output[:, 0], target.to(output.dtype), reduction="none")
+    return functional.cross_entropy(output, target, reduction="none")
+
+
+def class_probabilities(output: Tensor, classes: int) -> Tensor:
+    """Return (rows, classes) probabilities in float64."""
+    output = output.double()
+    if classes == 2:
+        return torch.cat([torch.sigmoid(-output), torch.sigmoid(output)], dim=1)
+    return torch.softmax(output, dim=1)
+
+
+def number_loss(kind: str, output: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
+    """Return the loss of each row by its name, (rows,); of ``poisson`` up to a constant of the target."""
+    if kind == "mse":
+        return functional.mse_loss(output, target, reduction="none")
+    if kind == "mae":
+        return functional.l1_loss(output, target, reduction="none")
+    if kind == "huber":
+        return functional.huber_loss(output, target, reduction="none", delta=delta)
+    return functional.poisson_nll_loss(output, target, log_input=True, reduction="none")
+
+
+def expected_number(kind: str, output: Tensor) -> Tensor:
+    """Return the prediction in float64, of the output's shape."""
+    return torch.exp(output.double()) if kind == "poisson" else output.double()

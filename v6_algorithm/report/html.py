@@ -371,9 +371,9 @@ def _kind(section: object) -> str:
 
 
 def _target(experiment: dict[str, Any]) -> str:
-    target = mapping(experiment, "data").get("target")
+    target = mapping(experiment, "data").get("target") or dict.fromkeys(mapping(experiment, "data", "targets"))
     if isinstance(target, dict):
-        return ", ".join(str(value) for value in target.values())
+        return ", ".join(str(value or key) for key, value in target.items())
     return str(target or "")
 
 

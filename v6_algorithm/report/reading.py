@@ -28,6 +28,7 @@ METRICS = {
     "auroc": MetricName("AUROC", True, "chance that a positive case is ranked above a negative one; 0.5 is guessing"),
     "auprc": MetricName("AUPRC", True, "precision averaged over all recalls; guessing gives the share of positives"),
     "c_index": MetricName("C-index", True, "chance that of two patients the one at higher risk has the event first"),
+    "c_index_within": MetricName("C-index within sites", True, "the same, of patients of one site only"),
     "accuracy": MetricName("Accuracy", True, "share of correct predictions"),
     "balanced_accuracy": MetricName("Balanced accuracy", True, "recall averaged over the classes"),
     "f1": MetricName("F1", True, "harmonic mean of precision and recall"),
@@ -43,8 +44,8 @@ METRICS = {
 }
 """In the order of the columns. The first one that a run measured is its headline."""
 
-# Travel with the metrics but say nothing about the model: rows evaluated, and how far binning may move the AUROC.
-BESIDES = {"n", "auroc_resolution"}
+# Travel with the metrics but say nothing about the model: rows evaluated, and how far binning may move what is ranked.
+BESIDES = {"n", "auroc_resolution", "c_index_resolution"}
 
 RUNS = {
     "federated": "Federated",
@@ -186,8 +187,23 @@ def _rows_of_run(run: str, metrics: dict[str, Any]) -> list[MetricRow]:
 def columns(rows: Iterable[MetricRow]) -> list[str]:
     """Return the metrics that at least one row knows, the familiar ones first."""
     known = {name: None for row in rows for name, value in row.metrics.items() if finite(value) is not None}
-    known = {name: None for name in known if name not in BESIDES}
-    return [name for name in METRICS if name in known] + [name for name in known if name not in METRICS]
+    groups: dict[str, list[str]] = {}
+    for name in known:
+        task, _, metric = name.rpartition(".")
+        if metric not in BESIDES:
+            groups.setdefault(task, []).append(name)
+    # Of several tasks the first of each, then the second of each; what is over all of them, the loss, comes last.
+    places = list(METRICS)
+    order: dict[str, tuple[bool, int, int]] = {}
+    for number, task in enumerate(groups):
+        ranked = sorted(groups[task], key=lambda name: _place(name, places))
+        order |= {name: (task == "", place, number) for place, name in enumerate(ranked)}
+    return sorted(order, key=lambda name: order[name])
+
+
+def _place(name: str, places: list[str]) -> int:
+    metric = name.rpartition(".")[2]
+    return places.index(metric) if metric in places else len(places)
 
 
 def main_part(rows: Sequence[MetricRow]) -> str:
@@ -204,6 +220,9 @@ def monitored(result: dict[str, Any]) -> str:
 
 def label(metric: str) -> str:
     """Return how a metric is written for a reader."""
+    task, _, own = metric.rpartition(".")
+    if task and own in METRICS:
+        return f"{task}: {METRICS[own].label}"
     return METRICS[metric].label if metric in METRICS else metric.replace("_", " ").strip().capitalize()
 
 

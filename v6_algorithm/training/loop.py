@@ -18,6 +18,9 @@ from v6_algorithm.models.tabular import has_batch_norm
 from v6_algorithm.problems.base import Problem
 from v6_algorithm.training.device import Device, deterministic
 
+# Numbers in one forward pass of an evaluation; bounds the memory, changes no result beyond rounding.
+_EVALUATION_NUMBERS = 2**25
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -85,7 +88,7 @@ def train(
 
     The optimiser starts anew each round; a scheduler is wound forward to the round, so that a repeated round is
     the same round. With `accumulate` one step follows the gradient of the mean over the rows of several batches,
-    which is that of one large batch (but for BatchNorm, which sees each batch by itself).
+    which is that of one large batch (but for BatchNorm and losses over risk sets, which see each batch by itself).
 
     Parameters
     ----------
@@ -167,17 +170,20 @@ def evaluate(
     device: Device = Device(),
 ) -> dict[str, dict[str, Any]]:
     """Return the metric state of each member hospital over the rows numbered in `part`; in full precision, always."""
-    size = problem.experiment.training.evaluation_batch_size
     accumulators = {name: problem.accumulator() for name in members}
     for network in networks.values():
         network.eval()
+    # A loss over risk sets needs a hospital's rows in one piece.
+    numbers = max(rows.inputs[:1].numel(), 1)
+    size = problem.experiment.training.evaluation_batch_size
+    size = len(part) if problem.joint else max(min(size, _EVALUATION_NUMBERS // numbers), 1)
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
         for chunk in torch.split(part.to(device.kind), size) if len(part) else ():
             output = problem.forward(networks, rows.inputs[chunk])
-            loss = problem.row_loss(output, rows.target[chunk], fold).double().cpu()
-            prediction = problem.prediction(output).cpu()
-            target, member = rows.target[chunk].cpu(), rows.member[chunk].cpu()
+            prediction, target, member = problem.prediction(output).cpu(), rows.target[chunk], rows.member[chunk]
             for number, name in enumerate(members):
                 own = member == number
-                accumulators[name].update(prediction[own].numpy(), target[own].numpy(), loss[own].numpy())
+                loss = problem.row_loss(output[own], target[own], fold).double().cpu()
+                here = own.cpu()
+                accumulators[name].update(prediction[here].numpy(), target[own].cpu().numpy(), loss.numpy())
     return {name: accumulator.state() for name, accumulator in accumulators.items()}

@@ -1,0 +1,269 @@
+"""Time series: read from npz and parquet, cut to one length, scaled by channel, learned by GRU and LSTM."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hospitals import command, read_result
+
+from v6_algorithm.data.builtin import load_builtin
+from v6_algorithm.data.sequences import describe_sequences, stack_sequences
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.errors import DataError, ExperimentError
+from v6_algorithm.experiment import Experiment, Recurrent, Sequence
+from v6_algorithm.models.sequences import RecurrentNetwork
+
+CHANNELS_TIME = {"column": "x", "axes": "channels_time"}
+
+
+def scans(rows, seed, times=30, channels=3, scale=1.0):
+    """Return (rows, channels, times) and labels; a 1 is a first channel that climbs where that of a 0 falls."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(rows) % 2
+    series = generator.normal(size=(rows, channels, times))
+    series[:, 0] += np.outer(2 * labels - 1, np.linspace(-1.5, 1.5, times))
+    return scale * series, labels
+
+
+def frame_of(rows, seed, **options):
+    series, labels = scans(rows, seed, **options)
+    return pd.DataFrame({"x": list(series), "y": labels})
+
+
+def sources(**options):
+    return {name: TableSource(frame=frame_of(rows, rows, **options)) for name, rows in (("one", 60), ("two", 40))}
+
+
+def experiment(sequence=CHANNELS_TIME, model=None, **changes):
+    data = {"target": "y", "sequence": sequence, **changes.pop("data", {})}
+    return Experiment.parse(
+        {
+            "data": data,
+            "problem": "sequence_classification",
+            "model": model or {"kind": "gru", "hidden": 8, "window": 5},
+            "rounds": 12,
+            "training": {"local_epochs": 2, "batch_size": 16, "optimizer": {"kind": "adam", "lr": 0.02}},
+        }
+        | changes
+    )
+
+
+def refusal(**changes):
+    with pytest.raises(ExperimentError) as refused:
+        experiment(**changes)
+    return str(refused.value)
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+def test_npz_parquet_and_a_dataframe_are_the_same_series(tmp_path, run_locally):
+    pytest.importorskip("pyarrow")
+    parameters = []
+    for form in ("npz", "parquet", "frame"):
+        tables = {}
+        for name, rows in (("one", 60), ("two", 40)):
+            series, labels = scans(rows, rows)
+            frame = pd.DataFrame({"x": [cell.tolist() for cell in series], "y": labels})
+            file = tmp_path / f"{name}.{form}"
+            if form == "npz":
+                np.savez(file, x=series, y=labels)
+            elif form == "parquet":
+                frame.to_parquet(file)
+            tables[name] = TableSource(frame=frame) if form == "frame" else TableSource(str(file))
+        result = run_locally(experiment(rounds=1), tables)
+        parameters.append((result["metrics"], result["preparation"]))
+    assert parameters[0] == parameters[1] == parameters[2]
+
+
+def test_a_node_calls_an_npz_file_other(tmp_path):
+    np.savez(tmp_path / "scans.npz", x=np.zeros((4, 2, 3)), y=np.arange(4), site=np.array(["a"] * 4))
+    frame = TableSource(str(tmp_path / "scans.npz"), "other").read()
+    assert list(frame.columns) == ["x", "y", "site"]
+    assert frame["x"][0].shape == (2, 3)
+
+
+def test_an_npz_file_with_pickled_objects_is_refused_not_unpickled(tmp_path):
+    """seeds.md 2.10 1: dinunet's np.load(allow_pickle=True) runs what a file says."""
+
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("it was unpickled",))
+
+    np.savez(tmp_path / "bomb.npz", x=np.array([Bomb()], dtype=object))
+    with pytest.raises(DataError, match="Python objects"):
+        TableSource(str(tmp_path / "bomb.npz")).read()
+
+
+def test_arrays_of_different_numbers_of_rows_are_no_table(tmp_path):
+    np.savez(tmp_path / "scans.npz", x=np.zeros((4, 2, 3)), y=np.arange(5))
+    with pytest.raises(DataError, match="different numbers of rows"):
+        TableSource(str(tmp_path / "scans.npz")).read()
+
+
+@pytest.mark.parametrize("axes", ["channels_time", "time_channels"])
+def test_axes_say_which_is_time(axes):
+    cell = np.arange(6.0).reshape(2, 3)
+    sequence = Sequence(column="x", axes=axes)
+    column = pd.Series([cell if axes == "channels_time" else cell.T])
+    assert describe_sequences(column, sequence) == {"shortest": 3, "longest": 3, "channels": 2}
+    np.testing.assert_array_equal(stack_sequences(column, sequence, 2, 2, "float64")[0], cell.T[:2])
+
+
+def test_a_list_of_numbers_is_one_channel():
+    column = pd.Series([[1, 2, None, 4], [5, 6, 7]], dtype=object)
+    sequence = Sequence(column="x")
+    assert describe_sequences(column, sequence) == {"shortest": 3, "longest": 4, "channels": 1}
+    np.testing.assert_array_equal(stack_sequences(column, sequence, 3, 1, "float32")[0, :, 0], [1, 2, np.nan])
+
+
+@pytest.mark.parametrize("cell", ["SECRET-4711", 4711, None, [], [["SECRET-4711"]], np.zeros((2, 2, 2))])
+def test_a_cell_that_is_no_series_is_refused_without_its_value(cell):
+    column = pd.Series([np.zeros((3, 2)), cell], dtype=object)
+    with pytest.raises(DataError, match=r"column 'x' \(data.sequence\) has cells that are no arrays") as refused:
+        describe_sequences(column, Sequence(column="x"))
+    assert "4711" not in str(refused.value)
+
+
+def test_rows_of_different_channels_are_refused_with_the_axes():
+    column = pd.Series([np.zeros((3, 2)), np.zeros((3, 5))])
+    with pytest.raises(DataError, match=r"data\.sequence\.axes is time_channels"):
+        describe_sequences(column, Sequence(column="x"))
+
+
+# -- agreement -----------------------------------------------------------------------------------------------------
+
+
+def test_series_are_cut_to_the_shortest_of_all_sites_and_that_is_told(run_locally):
+    tables = sources()
+    tables["two"] = TableSource(frame=frame_of(40, 40, times=22))
+    result = run_locally(experiment(rounds=1), tables)
+    assert result["preparation"]["sequence_length"] == 22
+    assert "time series are cut to their first 22 times, the shortest; the longest has 30" in result["notes"]
+
+
+def test_sites_with_other_channels_are_named(run_locally):
+    tables = sources()
+    tables["two"] = TableSource(frame=frame_of(40, 40, channels=4))
+    with pytest.raises(ExperimentError, match="different numbers of channels: one 3, two 4"):
+        run_locally(experiment(), tables)
+
+
+def test_a_window_longer_than_the_series_is_refused(run_locally):
+    with pytest.raises(ExperimentError, match=r"model.window is 31, the shortest time series has 30 times"):
+        run_locally(experiment(model={"kind": "gru", "window": 31}), sources())
+
+
+def test_a_channel_is_scaled_over_all_times_of_all_sites(run_locally):
+    result = run_locally(
+        experiment(rounds=1, split={"kind": "ratio", "train": 0.8, "validation": 0.2, "test": 0}), sources()
+    )
+    assert result["preparation"]["features"] == ["x[0]", "x[1]", "x[2]"]
+    assert len(result["preparation"]["scale"]) == 3
+    assert result["preparation"]["scale"][1] == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sequence": None}, "sequence_classification and data.sequence go together"),
+        ({"problem": "classification", "model": "mlp"}, "go together"),
+        ({"model": "mlp"}, "model.kind mlp is not for sequence_classification, which takes gru or lstm"),
+        ({"problem": "classification", "model": "gru"}, "gru is not for classification"),
+        ({"data": {"features": ["a"]}}, "leave out features and categorical"),
+        ({"data": {"group": "x"}}, "column 'x' is the sequence and cannot be something else"),
+    ],
+)
+def test_what_does_not_go_with_sequences_is_refused(changes, message):
+    assert message in refusal(**changes)
+
+
+def test_a_gru_is_the_model_unless_another_is_given():
+    content = {"data": {"target": "y", "sequence": "x"}, "problem": "sequence_classification"}
+    assert Experiment.parse(content).model.kind == "gru"
+
+
+# -- networks ------------------------------------------------------------------------------------------------------
+
+
+def test_the_ica_lstm_has_the_shape_and_parameters_of_dinunets():
+    """seeds.md 2.6: [98, 100, 10] windows, Linear to 256, bidirectional LSTM of 384, head 256-64-2; 1,063,106."""
+    model = Recurrent(kind="lstm", window=10, encoder=256, hidden=192, head=[256, 64], dropout=0.25, norm="batch")
+    network = RecurrentNetwork(model, 100, 2)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 1_063_106
+    windows = []
+    network.recurrent.register_forward_pre_hook(lambda _, inputs: windows.append(inputs[0].shape))
+    assert network(torch.zeros(3, 980, 100)).shape == (3, 2)
+    assert windows == [(3, 98, 256)]
+
+
+def test_layers_and_directions_are_as_asked():
+    """seeds.md 2.10 15: dinunet's hand-written LSTM ignored num_layers and applied the gates' sigmoid twice."""
+    one, two = (RecurrentNetwork(Recurrent(kind="lstm", layers=n), 3, 1).recurrent for n in (1, 2))
+    assert isinstance(one, torch.nn.LSTM)
+    assert (one.num_layers, two.num_layers) == (1, 2)
+    assert one.bidirectional
+
+
+def test_the_reverse_direction_is_flipped_back():
+    """seeds.md 2.10 15: a change at the last time reaches the first step of the reverse direction, and vice versa."""
+    network = RecurrentNetwork(Recurrent(kind="gru", hidden=4), 2, 1)
+    first, last = torch.zeros(2, 1, 9, 2)
+    last[0, -1] = 1.0
+    change = (network.recurrent(last)[0] - network.recurrent(first)[0])[0].abs()
+    assert (change[:-1, :4] == 0).all()
+    assert (change[0, 4:] > 0).all()
+
+
+def test_windows_overlap_by_their_stride():
+    model = Recurrent(kind="gru", window=4, stride=2)
+    network, steps = RecurrentNetwork(model, 1, 1), []
+    network.recurrent.register_forward_pre_hook(lambda _, inputs: steps.append(inputs[0][0]))
+    network(torch.arange(9.0).reshape(1, 9, 1))
+    assert steps[0].tolist() == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]]
+
+
+# -- learning ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"kind": "gru", "hidden": 8, "window": 5},
+        {"kind": "lstm", "hidden": 8, "bidirectional": False, "layers": 2, "encoder": 8, "window": 5, "head": [8]},
+    ],
+    ids=["gru", "lstm"],
+)
+def test_sequences_are_learned(run_locally, model):
+    result = run_locally(experiment(model=model), sources())
+    assert result["metrics"]["test"]["pooled"]["auroc"] > 0.9
+
+
+def test_a_node_that_does_not_allow_the_column_refuses(run_locally, monkeypatch):
+    monkeypatch.setenv("V6_ALGORITHM_ALLOWED_COLUMNS_REGEX", "y|other")
+    with pytest.raises(Exception, match="column 'x'"):
+        run_locally(experiment(), sources())
+    monkeypatch.setenv("V6_ALGORITHM_ALLOWED_COLUMNS_REGEX", "y|x")
+    assert run_locally(experiment(rounds=1), sources())["status"] == "completed"
+
+
+def test_sites_on_a_laptop_are_npz_files(tmp_path):
+    import yaml
+
+    for name, rows in (("one", 60), ("two", 40)):
+        series, labels = scans(rows, rows)
+        np.savez(tmp_path / f"{name}.npz", x=series, y=labels)
+    content = experiment(rounds=2).resolved() | {"sites": {"one": "one.npz", "two": "two.npz"}}
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(content))
+    result = command("run", tmp_path / "experiment.yaml", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert read_result(tmp_path / "out")["rounds_run"] == 2
+
+
+def test_the_made_scans_differ_in_their_order_only():
+    frame = load_builtin("made_ica")
+    series, patient = np.stack(frame["components"].to_list()), frame["patient"].to_numpy() == 1
+    assert series.shape == (400, 6, 120)
+    assert abs(series[patient].std() - series[~patient].std()) < 0.02
+    slow = (series[:, 0, 1:] * series[:, 0, :-1]).mean(axis=1)
+    assert slow[patient].mean() > 0.6 > 0.3 > slow[~patient].mean()

@@ -1,0 +1,103 @@
+"""Time series, one for each row: read from an npz file or from cells that are lists, and stacked into one array.
+
+A table holds them in a column whose cells are (time, channels) or (channels, time) numbers, or a list of numbers where
+there is one channel. `table` reads that column through here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from v6_algorithm.errors import DataError
+from v6_algorithm.experiment import Sequence
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = np.ndarray
+
+
+def read_npz(path: str) -> pd.DataFrame:
+    """Read arrays whose first axis are the rows: a flat one is a column, of others a cell is one row's array.
+
+    Raises
+    ------
+    DataError
+        When the arrays have different numbers of rows, or one holds Python objects, which are never unpickled.
+    """
+    import pandas as pd
+
+    with np.load(path, allow_pickle=False) as file:
+        try:
+            arrays = {name: file[name] for name in file.files}
+        except ValueError:
+            raise DataError("an array of the npz file holds Python objects; save numbers or text") from None
+    rows = {len(array) if array.ndim else 0 for array in arrays.values()}
+    if len(rows) > 1 or 0 in rows:
+        raise DataError(
+            "the arrays of the npz file have different numbers of rows, or none; the first axis are the rows"
+        )
+    return pd.DataFrame({name: array if array.ndim == 1 else list(array) for name, array in arrays.items()})
+
+
+def holds_arrays(column: pd.Series) -> bool:
+    """Say whether the cells of a column are lists or arrays."""
+    known = column.dropna()
+    return len(known) > 0 and isinstance(known.iloc[0], (list, tuple, np.ndarray))
+
+
+def describe_sequences(column: pd.Series, sequence: Sequence) -> dict[str, int]:
+    """Return the `shortest` and `longest` number of times, and the number of `channels`.
+
+    Raises
+    ------
+    DataError
+        When a cell is not an array of numbers, or cells have different numbers of channels.
+    """
+    shapes = np.array([cell.shape for cell in _cells(column, sequence)])
+    if len(np.unique(shapes[:, 1])) > 1:
+        raise DataError(
+            f"column '{sequence.column}' (data.sequence) has rows of different numbers of channels; "
+            f"data.sequence.axes is {sequence.axes}"
+        )
+    return {"shortest": int(shapes[:, 0].min()), "longest": int(shapes[:, 0].max()), "channels": int(shapes[0, 1])}
+
+
+def stack_sequences(column: pd.Series, sequence: Sequence, length: int, channels: int, dtype: str) -> Array:
+    """Return (rows, length, channels), each row cut to its first `length` times; raises as `describe_sequences`."""
+    stacked = np.empty((len(column), length, channels), dtype=dtype)
+    for row, cell in enumerate(_cells(column, sequence)):
+        if cell.shape[0] < length or cell.shape[1] != channels:
+            raise DataError(f"column '{sequence.column}' (data.sequence) has rows of other shapes than at preparation")
+        stacked[row] = cell[:length]
+    return stacked
+
+
+def _cells(column: pd.Series, sequence: Sequence) -> list[Array]:
+    """Return a (time, channels) float array for each row."""
+    cells = []
+    for value in column.tolist():
+        try:
+            cell = _array(value)
+        except (TypeError, ValueError):
+            cell = np.empty(0)
+        if cell.ndim not in (1, 2) or not cell.size:
+            raise DataError(
+                f"column '{sequence.column}' (data.sequence) has cells that are no arrays of numbers; "
+                "each must be a list over time, of numbers or of equally long lists"
+            )
+        if cell.ndim == 1:
+            cell = cell[:, None]
+        elif sequence.axes == "channels_time":
+            cell = cell.T
+        cells.append(cell)
+    return cells
+
+
+def _array(value: Any) -> Array:
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value.astype(np.float64, copy=False)
+    # A list of lists from parquet is an array of arrays.
+    return np.asarray([np.asarray(item, dtype=np.float64) for item in value], dtype=np.float64)

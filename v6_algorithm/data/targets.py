@@ -1,0 +1,226 @@
+"""The columns that are learned: described to the federation, checked, and turned into an array.
+
+A problem says which columns it learns and as what (`TargetColumn`); `table` reads them by that. No message says what
+is in a cell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from v6_algorithm.errors import DataError
+from v6_algorithm.experiment import parse_condition
+from v6_algorithm.preparation.columns import Label
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = np.ndarray
+# More labels than this are no classes.
+_MOST_CLASSES = 200
+
+
+@dataclass(frozen=True)
+class TargetColumn:
+    """One column that is learned.
+
+    Attributes
+    ----------
+    column
+        Its name.
+    role
+        The key of the `data` section that names it, for messages: ``target``, ``target.event``, ``targets.sex``.
+    kind
+        ``class`` (labels), ``number``, ``count`` (whole numbers from 0), ``duration`` (above 0) or ``event`` (0 or 1).
+        A row without a class, number or count is left out; a survival time without its event would be a guess.
+    positive
+        A condition that makes labels, or events, 0/1.
+    """
+
+    column: str
+    role: str = "target"
+    kind: Literal["class", "number", "count", "duration", "event"] = "number"
+    positive: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"column '{self.column}' (data.{self.role})"
+
+
+def known_rows(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> Array:
+    """Say which rows can be learned from: (rows,) bool, those with any target."""
+    return np.logical_or.reduce([_known(frame[target.column], target) for target in targets])
+
+
+def describe_targets(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> dict[str, list[Label]]:
+    """Check the targets; return the labels that occur, by column, of those that are classes.
+
+    Raises
+    ------
+    DataError
+        When a column is empty, or holds what its kind does not allow.
+    """
+    labels = {}
+    for target in targets:
+        column = frame[target.column]
+        _check(column, target)
+        if target.kind == "class":
+            found = set(labels_of(column[_known(column, target)], target))
+            if len(found) > _MOST_CLASSES:
+                raise DataError(
+                    f"{target.name} has over {_MOST_CLASSES} distinct values; "
+                    "use problem regression, or data.positive to make it 0/1"
+                )
+            labels[target.column] = sorted(found, key=str)
+    return labels
+
+
+def encode_targets(
+    frame: pd.DataFrame, targets: Sequence[TargetColumn], classes: Mapping[str, list[Label]], dtype: str
+) -> tuple[Array, Array | None]:
+    """Turn the targets of rows that have any into an array, and into strata for the split.
+
+    Parameters
+    ----------
+    frame
+        The rows.
+    targets
+        What to read.
+    classes
+        The federation's labels, by column.
+    dtype
+        Of numbers.
+
+    Returns
+    -------
+    (array, array or None)
+        (rows,) int64 class numbers of a single class, or floats: (rows,) of one target, (rows, targets) of several,
+        in which a class is its number and NaN is missing. And (rows,) int64: rows of one class, or with the
+        event or without, are spread over the parts alike.
+
+    Raises
+    ------
+    DataError
+        When a label was not there at preparation, or a column holds what its kind does not allow.
+    """
+    columns, strata = [], []
+    for target in targets:
+        column = frame[target.column]
+        _check(column, target)
+        if target.kind != "class":
+            numbers = _numbers(column, target)
+            columns.append(numbers.astype(dtype))
+            strata += [numbers.astype(np.int64)] if target.kind == "event" else []
+            continue
+        known = _known(column, target)
+        place = {label: index for index, label in enumerate(classes[target.column])}
+        encoded = np.full(len(column), -1, dtype=np.int64)
+        try:
+            encoded[known] = [place[label] for label in labels_of(column[known], target)]
+        except KeyError:
+            raise DataError(f"column '{target.column}' has a class that was not there at preparation") from None
+        strata.append(encoded)
+        columns.append(encoded if len(targets) == 1 else np.where(known, encoded, np.nan).astype(dtype))
+    rows = columns[0] if len(targets) == 1 else np.stack(columns, axis=1)
+    if not strata:
+        return rows, None
+    return rows, strata[0] if len(strata) == 1 else np.unique(np.stack(strata), axis=1, return_inverse=True)[1]
+
+
+def labels_of(column: pd.Series, target: TargetColumn) -> list[Label]:
+    """Return the labels of cells that are not empty, as `canonical` writes them, or 0/1 by `target.positive`."""
+    labels = canonical(column)
+    if target.positive is None:
+        return labels
+    operator, threshold = parse_condition(target.positive)
+    if operator in ("==", "!="):
+        wanted = _canonical(threshold)
+        return [int((label == wanted) == (operator == "==")) for label in labels]
+    if any(isinstance(label, str) for label in labels):
+        place = target.role.split(".")[0]
+        key = f"data.{target.role}.positive" if place == "targets" else "data.positive"
+        raise DataError(f"{target.name} holds text, {key} is '{target.positive}'")
+    compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[operator]
+    return [int(hit) for hit in compare(np.asarray(labels, dtype=float), threshold)]
+
+
+def canonical(column: pd.Series) -> list[Label]:
+    """Give labels one form at all sites: 1, 1.0, True and '1' are 1; text is stripped. No cell may be empty."""
+    return [_canonical(value) for value in column.tolist()]
+
+
+def _canonical(value: Any) -> Label:
+    if isinstance(value, bool):
+        return int(value)
+    text = str(value).strip()
+    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
+        number = float(text)
+        if np.isfinite(number):
+            return int(number) if number.is_integer() and abs(number) < 2**53 else number
+    return text
+
+
+def _known(column: pd.Series, target: TargetColumn) -> Array:
+    """Return (rows,) bool; an infinite number is no target."""
+    known: Array = column.notna().to_numpy()
+    if target.kind in ("class", "event", "duration"):
+        return known
+    return known & np.isfinite(_as_numbers(column))
+
+
+def _numbers(column: pd.Series, target: TargetColumn) -> Array:
+    """Return (rows,) float64 numbers; those that cannot be learned from are NaN."""
+    if target.kind == "event" and target.positive is not None:
+        return np.asarray(labels_of(column, target), dtype=float)
+    numbers = _as_numbers(column)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def _as_numbers(column: pd.Series) -> Array:
+    import pandas as pd
+
+    numbers: Array = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    return numbers
+
+
+_NEEDS = {
+    "number": "holds text; regression needs numbers",
+    "count": "holds text; loss poisson needs counts",
+    "duration": "holds text; survival needs times as numbers",
+    "event": "holds text; survival needs 0 and 1, or data.positive to tell an event, such as '== dead'",
+}
+
+
+def _check(column: pd.Series, target: TargetColumn) -> None:
+    """Raise DataError unless the column holds what its kind allows."""
+    import pandas as pd
+
+    if target.kind == "class":
+        if column.isna().all():
+            raise DataError(f"{target.name} is empty")
+        return
+    numbers = _as_numbers(column)
+    if target.positive is None:
+        text = np.isnan(numbers) & column.notna().to_numpy()
+        if text.any() or pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
+            raise DataError(f"{target.name} {_NEEDS[target.kind]}")
+    if not _known(column, target).any():
+        raise DataError(f"{target.name} is empty")
+    found = numbers[np.isfinite(numbers)]
+    if target.kind == "count" and ((found < 0) | (found != np.floor(found))).any():
+        raise DataError(f"{target.name} holds numbers that are not counts; loss poisson needs whole numbers from 0")
+    if target.kind in ("duration", "event") and column.isna().any():
+        raise DataError(f"{target.name} has empty cells; survival needs every row's time and event: leave the row out")
+    if target.kind == "duration" and not (np.isfinite(numbers) & (numbers > 0)).all():
+        raise DataError(f"{target.name} holds times that are not above 0, or not finite")
+    if target.kind == "event" and target.positive is None and not np.isin(numbers, (0, 1)).all():
+        raise DataError(
+            f"{target.name} holds other values than 0 (not seen until then) and 1 (seen); "
+            "data.positive makes it 0/1, such as '== dead'"
+        )

@@ -1,0 +1,152 @@
+"""The section that says what is learned: a built-in problem, or a plug-in by the name of its entry point.
+
+Which metrics, losses and networks go with which built-in problem stands here in one table, so that a combination that
+cannot be is refused before any site is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from v6_algorithm import plugins
+from v6_algorithm.experiment.base import Section, refuse
+from v6_algorithm.lookup import did_you_mean
+
+if TYPE_CHECKING:
+    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.experiment.data import Data
+
+CLASSIFICATION_METRICS = (
+    "loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier",
+    "ece",
+)  # fmt: skip
+REGRESSION_METRICS = ("loss", "mse", "mae", "r2", "huber")
+SURVIVAL_METRICS = ("loss", "c_index", "c_index_within", "brier")
+
+
+class NoOptions(Section):
+    """Nothing but the problem's name."""
+
+
+class SurvivalOptions(Section):
+    """Cox's partial likelihood, or one hazard for each interval of time (discrete time)."""
+
+    method: Literal["cox", "discrete_time"] = "cox"
+    intervals: int | list[Annotated[float, Field(gt=0)]] = Field(
+        10, description="discrete_time: their number, cut at quantiles of the federation's event times, or their ends"
+    )
+
+    @field_validator("intervals")
+    @classmethod
+    def _increasing(cls, value: int | list[float]) -> int | list[float]:
+        if isinstance(value, int):
+            if not 2 <= value <= 50:
+                raise refuse("must be from 2 to 50 intervals")
+        elif not value or any(later <= earlier for earlier, later in pairwise(value)):
+            raise refuse("must be a number of intervals, or the increasing ends of all but the last, such as [30, 90]")
+        return value
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What goes with a built-in problem: metrics, losses and networks by name, the form of its target, its options."""
+
+    metrics: tuple[str, ...]
+    losses: tuple[str, ...]
+    models: tuple[str, ...] = ("linear", "mlp")
+    target: str = "a column"
+    options: type[Section] = NoOptions
+
+
+PROBLEMS = {
+    "classification": Kind(CLASSIFICATION_METRICS, ("cross_entropy",), ("linear", "logistic", "mlp")),
+    "regression": Kind(REGRESSION_METRICS, ("mse", "mae", "huber", "poisson")),
+    "sequence_classification": Kind(CLASSIFICATION_METRICS, ("cross_entropy",), ("gru", "lstm")),
+    "survival": Kind(SURVIVAL_METRICS, (), target="{duration: column, event: column}", options=SurvivalOptions),
+}
+MULTITASK = Kind((), ())
+PROBLEMS["multitask"] = MULTITASK
+# What the built-in problems measure.
+PROBLEM_METRICS = {name: kind.metrics for name, kind in PROBLEMS.items()}
+
+
+class Problem(Section):
+    """What is learned: the name of a built-in problem or of a plug-in, and its options."""
+
+    model_config = ConfigDict(extra="allow", validate_default=True)
+    kind: str
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        # Plug-ins are looked up only for names that are not ours: it means reading every installed package.
+        if value not in PROBLEMS and value not in (known := [*PROBLEMS, *plugins.names()]):
+            raise refuse(f"unknown problem{did_you_mean(value, known)}; allowed: {', '.join(known)}")
+        return value
+
+    @model_validator(mode="after")
+    def _options(self) -> Problem:
+        # Kept with their defaults: a resolved experiment says all that it depends on.
+        self.__pydantic_extra__ = self.options().model_dump(mode="json")
+        return self
+
+    def options(self) -> Any:
+        """Return the options as the problem's own section, validated and with defaults."""
+        form = PROBLEMS[self.kind].options if self.kind in PROBLEMS else plugins.problem(self.kind).Options
+        given = dict(self.model_extra or {})
+        if form is NoOptions and given:
+            raise refuse(f"unknown key '{min(given)}'; problem {self.kind} takes only kind")
+        try:
+            return form.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join(str(part) for part in first["loc"])
+            message = first["msg"].replace("Input should be", "must be")
+            raise refuse(f"{path}: {message}" if path else message) from None
+
+
+def _task_metrics(data: Data) -> tuple[str, ...]:
+    """Return what multitask measures: the loss, and of each task what its kind of problem does."""
+    names = ["loss"]
+    for task, section in (data.targets or {}).items():
+        names += [f"{task}.{metric}" for metric in PROBLEMS[section.kind].metrics if metric != "loss"]
+    return tuple(names)
+
+
+def check_together(experiment: Experiment) -> None:
+    """Refuse what does not go together: problem and target, monitored metric, loss, model."""
+    kind, loss, data = experiment.problem.kind, experiment.training.loss, experiment.data
+    monitor = experiment.stopping.monitor
+    known = PROBLEMS.get(kind)
+    metrics = _task_metrics(data) if known is MULTITASK else known.metrics if known else plugins.metric_names(kind)
+    if metrics and monitor not in metrics:
+        raise refuse(
+            f"stopping.monitor is '{monitor}', which problem {kind} does not measure"
+            f"{did_you_mean(monitor, metrics)}; allowed: {', '.join(metrics)}"
+        )
+    if known is None:
+        return
+    if experiment.model.kind not in known.models:
+        raise refuse(
+            f"model.kind {experiment.model.kind} is not for {kind}, which takes {' or '.join(sorted(known.models))}"
+        )
+    if (kind == "sequence_classification") != (data.sequence is not None):
+        raise refuse("problem sequence_classification and data.sequence go together: give both or neither")
+    if kind == "regression" and data.positive is not None:
+        raise refuse("data.positive makes a 0/1 target, which is for classification, not regression")
+    if (known is MULTITASK) != (data.targets is not None):
+        raise refuse("problem multitask and data.targets go together: give both or neither")
+    form = "a column" if isinstance(data.target, str) else PROBLEMS["survival"].target
+    if data.target is not None and form != known.target:
+        raise refuse(f"data.target is {form}; problem {kind} takes {known.target}")
+    if kind == "multitask" and data.positive is not None:
+        raise refuse("data.positive is of data.target; of several targets each has its own")
+    if loss and loss.kind not in known.losses:
+        takes = " or ".join(known.losses) or "none: the problem, or each task, has its own"
+        raise refuse(f"training.loss.kind is {loss.kind}; problem {kind} takes {takes}")
+    if loss and loss.class_weights is not None and loss.kind != "cross_entropy":
+        raise refuse("training.loss.class_weights is for classification")
