@@ -278,3 +278,29 @@ def test_a_device_that_no_site_has_is_refused_before_training(run_locally, table
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ExperimentError, match=r"site 'amsterdam': training.device is cuda"):
         run_locally(make_experiment(training={"device": "cuda"}), tables)
+
+
+# -- what coinstac-dinunet gets wrong ------------------------------------------------------------------------------
+
+
+def test_dinunet_bug_there_is_no_round_too_many(run_locally, tables, make_experiment):
+    """seeds.md 2.10: its `epoch > epochs` trains one more."""
+    result = run_locally(make_experiment(rounds=3, stopping={"patience": None}), tables)
+    assert result["rounds_run"] == 3
+    assert result["history"]["round"] == [1, 2, 3]
+
+
+def test_dinunet_bug_a_model_is_kept_and_tested_though_no_score_beats_zero(run_locally, make_experiment):
+    """seeds.md 2.10: its best score starts at 0, and without a better one it has no checkpoint to test."""
+    generator = np.random.default_rng(0)
+    noise = {
+        name: TableSource(frame=pd.DataFrame(generator.normal(size=(30, 5)), columns=list("abcdy")))
+        for name in ("amsterdam", "berlin")
+    }
+    training = {"local_steps": 50, "batch_size": None, "optimizer": {"kind": "adam", "lr": 0.05}}
+    experiment = make_experiment(problem="regression", stopping={"monitor": "r2"}, rounds=2, training=training)
+    result = run_locally(experiment, noise)
+    assert max(result["history"]["validation_r2"]) < 0, "the test needs scores below 0"
+    assert result["best_round"] in (1, 2)
+    assert result["metrics"]["test"]["pooled"]["n"] == 12
+    assert result["parameters"]

@@ -9,7 +9,7 @@ from v6_algorithm.federation.simulate import mock_federation
 from v6_algorithm.federation.vantage6 import Vantage6Federation
 from v6_algorithm.master import run
 
-SPLITS = [{"kind": "ratio"}, {"kind": "kfold", "folds": 3}]
+SPLITS = [{"kind": "ratio"}, {"kind": "kfold", "folds": 3}, {"kind": "leave_one_site_out"}]
 
 
 def comparable(result):

@@ -131,7 +131,8 @@ def train(
                 with device.forward():
                     output = problem.forward(networks, rows.inputs[batch])
                 loss = problem.row_loss(device.full(output), rows.target[batch], fold)
-                (loss.mean() * (len(drawn) / of_step)).backward()
+                mean = loss.mean()
+                (mean if len(pieces) == 1 else mean * (len(drawn) / of_step)).backward()
                 total += loss.detach().sum()
             optimiser.step()
             seen += of_step
