@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from figures import PROCESSES
 from v6config import Site
 from v6network import Network
 
@@ -33,7 +34,7 @@ def run_here(network: Network, **changes) -> dict:
     return run(local_federation(experiment, tables), experiment)
 
 
-def test_master_over_real_nodes_gives_the_bits_of_a_local_run(three_sites):
+def test_master_over_real_nodes_gives_the_bits_of_a_local_run(three_sites, figures):
     result, here = train(three_sites), run_here(three_sites)
     for key in ("rounds_run", "best_round", "sites", "history", "metrics", "parameters"):
         assert result[key] == here[key], key
@@ -41,7 +42,7 @@ def test_master_over_real_nodes_gives_the_bits_of_a_local_run(three_sites):
     assert result["participation"][0]["answered"] == DATA_SITES
     assert result["participation"][0]["missing"] == {"hub": "absent: this node has no database 'default'"}
     assert not any(call["missing"] for call in result["participation"][1:])
-    print(*(f"{call['call']} {call['seconds']:.1f} s" for call in result["timing"]["rounds"]))
+    figures.note_rounds(PROCESSES, result)
 
 
 @pytest.mark.slow

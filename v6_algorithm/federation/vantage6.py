@@ -144,7 +144,8 @@ class Vantage6Federation:
     def _collect(self, site: str, task_id: int, status: str) -> Arrival:
         if status != "completed":
             reason = _REASONS.get(status, f"its run ended as '{status}'")
-            return Arrival(site, None, Missing("crashed", f"{reason}{self._last_line(task_id)}"))
+            kind = "refused" if status == "not allowed" else "crashed"
+            return Arrival(site, None, Missing(kind, f"{reason}{self._last_line(task_id)}"))
         for attempt in range(_READS):
             if attempt:
                 time.sleep(self._poll_s)

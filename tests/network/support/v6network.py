@@ -9,7 +9,8 @@ import base64
 import json
 import secrets
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,6 +80,8 @@ class Network:
         The collaboration's; also a part of every node's name.
     username, password
         The researcher's log-in, of the hub's organisation.
+    in_processes
+        No Docker: algorithms are processes.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Network:
         self._keys = {name: str(uuid4()) for name in self.sites}
         self._python, self._images, self._proxy_host = python, images, proxy_host
         self._database_uri = database_uri
+        self.in_processes = images is not None
         # A name that is unique on this machine, since Docker networks and volumes are called after it.
         self.name = f"v6test-{secrets.token_hex(3)}"
         ports = free_ports(1 + len(self.sites))
@@ -124,9 +128,9 @@ class Network:
     def stop(self) -> None:
         """End every process this network started, and remove what its nodes made in Docker."""
         for node in self._nodes.values():
-            node.stop(gracefully=self._images is None)
+            node.stop(gracefully=not self.in_processes)
         self._server.stop()
-        if self._images is None:
+        if not self.in_processes:
             remove_all_named(self.name)
 
     def start_server(self) -> None:
@@ -169,6 +173,22 @@ class Network:
     def private_key(self, name: str = HUB) -> Path:
         """An organisation's private key; an empty file where the collaboration is not encrypted."""
         return self.folder / name / "private_key.pem"
+
+    @contextmanager
+    def changed(self, sites: Mapping[str, Site]) -> Iterator[Network]:
+        """Run these sites' nodes with another configuration inside the block, and with their own again after it."""
+        own = {name: self.sites[name] for name in sites}
+        try:
+            self._restart(sites)
+            yield self
+        finally:
+            self._restart(own)
+
+    def _restart(self, sites: Mapping[str, Site]) -> None:
+        for name, site in sites.items():
+            self.stop_node(name)
+            self.configure(name, site)
+        self.start_nodes(name for name, site in sites.items() if site.online)
 
     def is_online(self, name: str) -> bool:
         nodes = self.client.node.list(organization=self.organizations[name], collaboration=self.collaboration)["data"]
@@ -272,7 +292,7 @@ class Network:
         folder = self.folder / name
         folder.mkdir()
         command = [self._python, HERE / "v6node.py", folder / f"{self.name}-{name}.yaml"]
-        if self._images is not None:
+        if self.in_processes:
             engine = {"folder": str(folder), "python": sys.executable, "images": self._images}
             (folder / "images.json").write_text(json.dumps(engine))
             command.append(folder / "images.json")
