@@ -108,9 +108,7 @@ def make_network(
 
 
 @pytest.fixture(scope="session")
-def three_sites(
-    vantage6_python: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures
-) -> Iterator[Network]:
+def three_sites(vantage6_python: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures) -> Iterator[Network]:
     """A hub and sites a, b, c with 40, 50 and 60 rows of `age`, `dose`, `outcome` in the database `default`."""
     with networks(vantage6_python, tmp_path_factory, figures) as make:
         yield make(patients(tmp_path_factory.mktemp("data")))

@@ -23,8 +23,8 @@ def training_container(network: Network, task: int, site: str, round: int) -> st
             if child["name"] == f"RPC_train round {round}":
                 for run in network.client.run.from_task(child["id"])["data"]:
                     if run["organization"]["id"] == network.organizations[site]:
-                        name = f"{network.name}-{site}-.*-run-{run['id']}$"
-                        found[:] = docker("ps", "--quiet", "--filter", f"name={name}").split()
+                        labels = [f"label=node={network.name}-{site}", f"label=run_id={run['id']}"]
+                        found[:] = docker("ps", "--quiet", *(f"--filter={label}" for label in labels)).split()
         return bool(found)
 
     wait_for(runs, f"the container of {site} in round {round}", timeout_s=300, poll_s=0.1)

@@ -43,7 +43,9 @@ class Postgres:
     def __init__(self, addresses: Sequence[str] = ()) -> None:
         (self.port,) = free_ports(1)
         self.password = secrets.token_urlsafe(16)
-        self._folder = run_script("postgres.sh", "start", str(self.port), *addresses, V6_POSTGRES_PASSWORD=self.password)
+        self._folder = run_script(
+            "postgres.sh", "start", str(self.port), *addresses, V6_POSTGRES_PASSWORD=self.password
+        )
 
     def stop(self) -> None:
         run_script("postgres.sh", "stop", self._folder)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,8 +31,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 HUB = "hub"
 RESEARCHER = "researcher"
-IMAGE = "v6-algorithm:test"
-SELF_TEST_IMAGE = "count-rows:test"
+# Two checkouts that test at the same time on one machine need two tags.
+TAG = os.environ.get("V6_TEST_TAG", "test")
+IMAGE = f"v6-algorithm:{TAG}"
+SELF_TEST_IMAGE = f"count-rows:{TAG}"
 # The policy of every node: what is in config/ with the tests' own images, and one that is allowed but nowhere to be had.
 ABSENT_IMAGE = "absent:test"
 ALLOWED_IMAGES = (IMAGE, SELF_TEST_IMAGE, ABSENT_IMAGE)
@@ -43,6 +46,7 @@ PROCESS_IMAGES = {
 API_PATH = "/api"
 CONNECTED = "(Re)Connected to the /tasks namespace"  # vantage6/node/socket.py, when the server knows the node is there
 OPEN = (TaskStatus.PENDING, TaskStatus.INITIALIZING, TaskStatus.ACTIVE, "awaiting", None)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -73,6 +77,8 @@ class Network:
         Address at which an algorithm reaches its node.
     database_uri
         Of the server's database; None: a file.
+    server_environment
+        Variables of the server alone.
 
     Attributes
     ----------
@@ -94,6 +100,7 @@ class Network:
         images: Mapping[str, Mapping[str, str]] | None = PROCESS_IMAGES,
         proxy_host: str = "127.0.0.1",
         database_uri: str | None = None,
+        server_environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder, self.sites = folder, {HUB: Site(), **sites}
         self.encrypted = encrypted
@@ -102,7 +109,7 @@ class Network:
         self.username, self.password = RESEARCHER, secrets.token_urlsafe(12)
         self._keys = {name: str(uuid4()) for name in self.sites}
         self._python, self._images, self._proxy_host = python, images, proxy_host
-        self._database_uri = database_uri
+        self._database_uri, self._server_environment = database_uri, dict(server_environment or {})
         self.in_processes = images is not None
         # A name that is unique on this machine, since Docker networks and volumes are called after it.
         self.name = f"v6test-{secrets.token_hex(3)}"
@@ -194,6 +201,9 @@ class Network:
         nodes = self.client.node.list(organization=self.organizations[name], collaboration=self.collaboration)["data"]
         return nodes[0]["status"] == "online"
 
+    def server_log(self) -> str:
+        return self._server.output()
+
     def node_log(self, name: str) -> str:
         return self._nodes[name].output()
 
@@ -280,13 +290,11 @@ class Network:
         settings = server_settings(folder, port=self.port, uri=uri, secret=secrets.token_hex(32))
         public_keys = {name: key_pair(name)[1] if self.encrypted else "" for name in self.sites}
         user = (self.username, self.password)
-        content = entities(
-            self.name, keys=self._keys, public_keys=public_keys, encrypted=self.encrypted, user=user
-        )
+        content = entities(self.name, keys=self._keys, public_keys=public_keys, encrypted=self.encrypted, user=user)
         write_yaml(folder / "server.yaml", settings)
         write_yaml(folder / "entities.yaml", content)
         command = [self._python, HERE / "v6server.py", folder / "server.yaml", folder / "entities.yaml"]
-        return Process(command, folder / "output.log", self._environment())
+        return Process(command, folder / "output.log", {**self._environment(), **self._server_environment})
 
     def _new_node(self, name: str, proxy_port: int) -> Process:
         folder = self.folder / name
