@@ -1,4 +1,4 @@
-"""The templates in config/ as a server takes them: the import command of vantage6, and a PostgreSQL under the server."""
+"""The templates in config/ as a server takes them: vantage6's own import command, and a PostgreSQL under the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images by digest, as config/ allows them: a registry, and a node that runs what it fetches from there and no other."""
+"""Images by digest, as config/ allows them: a registry, and a node that runs what it fetches there and no other."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ import pytest
 from docker_cli import BASE_IMAGE, docker, image_size
 from v6network import SELF_TEST_IMAGE
 
-
 MOST_ADDED_BYTES = 1.15e9  # by the image to its base, torch being three quarters of it
 
 

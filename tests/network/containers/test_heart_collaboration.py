@@ -1,5 +1,5 @@
 """The collaboration that config/ describes, as it stands there: three hospitals on Docker, encrypted, data mounted
-read-only, with all of the template's guards. Real heart patients by hospital where the files are, else breast cancer."""
+read-only, all of the template's guards. Real heart patients by hospital where the files are, else breast cancer."""
 
 from __future__ import annotations
 

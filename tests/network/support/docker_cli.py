@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 
-
 BASE_IMAGE = os.environ.get("V6_BASE_IMAGE", "v6-python-base:bookworm")  # as in the scripts
 
 

@@ -35,7 +35,7 @@ RESEARCHER = "researcher"
 TAG = os.environ.get("V6_TEST_TAG", "test")
 IMAGE = f"v6-algorithm:{TAG}"
 SELF_TEST_IMAGE = f"count-rows:{TAG}"
-# The policy of every node: what is in config/ with the tests' own images, and one that is allowed but nowhere to be had.
+# The images that every node allows: the tests' own, and one that is nowhere to be had.
 ABSENT_IMAGE = "absent:test"
 ALLOWED_IMAGES = (IMAGE, SELF_TEST_IMAGE, ABSENT_IMAGE)
 # What the images' Dockerfiles would set. Plain values: the wrapper leaves alone what is not base32.
