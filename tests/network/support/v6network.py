@@ -52,6 +52,7 @@ OPEN = (TaskStatus.PENDING, TaskStatus.INITIALIZING, TaskStatus.ACTIVE, "awaitin
 class Run:
     """How one organisation's part of a task ended."""
 
+    task: int
     organization: str
     status: str
     log: str
@@ -238,7 +239,7 @@ class Network:
         wait_for(lambda: not self._open_runs(task), f"task {task}", list(self._nodes.values()), timeout_s, poll_s=0.3)
         results = {r["run"]["id"]: r["result"] for r in self.client.result.from_task(task)["data"]}
         runs = [
-            Run(self._name(run), run["status"], run["log"] or "", json.loads(results.get(run["id"]) or "null"))
+            Run(task, self._name(run), run["status"], run["log"] or "", json.loads(results.get(run["id"]) or "null"))
             for run in self.client.run.from_task(task)["data"]
         ]
         return {run.organization: run for run in runs}
