@@ -54,7 +54,7 @@ def test_a_proxy_that_fails_in_passing_loses_nothing(tables, make_experiment, ru
     ("status", "reason"),
     [
         ("crashed", "crashed: the algorithm container crashed; its log ends with: error > disk full"),
-        ("not allowed", "the node's policy does not allow"),
+        ("not allowed", "refused: the node's policy does not allow"),
         ("non-existing Docker image", "could not get the image"),
         ("not created", "unreachable: no subtask was created: Container-token is not valid"),
     ],

@@ -1,7 +1,8 @@
 """Fixtures for the tests against a real vantage6 server and real nodes.
 
-`make_network` starts one with the sites that a test module wants; `three_sites` is one for those that want nothing
-special. `docker_network` is the same with algorithms in containers of the image built from this checkout.
+`three_sites` is one network for the whole session, `docker_network` the same with algorithms in containers of the image
+built from this checkout; a test that needs other nodes changes them for its time (`Network.changed`). `make_network`
+starts one with the sites that a test module wants, where that will not do.
 V6_REQUIRE_NETWORK=1, for machines that must be able to run these tests: what is missing fails instead of skipping.
 """
 
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,13 +21,19 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "support"))
 
-from docker_cli import bridge_gateway, docker  # noqa: E402
+from docker_cli import BASE_IMAGE, bridge_gateway, docker, image_size  # noqa: E402
+from figures import CONTAINERS, ENCRYPTED, PROCESSES, STARTUP, Figures  # noqa: E402
 from server_python import MissingError, server_python  # noqa: E402
+from services import Postgres, Registry, run_script  # noqa: E402
 from v6config import Site  # noqa: E402
 from v6network import IMAGE, SELF_TEST_IMAGE, Network  # noqa: E402
 
-IMPOSSIBLE = 3  # exit code of the scripts for "not on this machine"
 BUILD_TIMEOUT_S = 1500
+FIGURES = pytest.StashKey[Figures]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[FIGURES] = Figures()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,51 +62,127 @@ def vantage6_python() -> str:
         missing(str(what))
 
 
-@pytest.fixture(scope="module")
-def make_network(vantage6_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Network]]:
-    """`make_network({"a": Site(...), …}, encrypted=False)`; ended with the module."""
+@pytest.fixture(scope="session")
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """Where a test puts what it measured."""
+    return request.config.stash[FIGURES]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash[FIGURES].lines()
+    if lines:
+        terminalreporter.section("what was measured")
+        terminalreporter.write_line("\n".join(lines))
+
+
+@contextmanager
+def networks(
+    python: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures
+) -> Iterator[Callable[..., Network]]:
+    """Give a function that starts networks; all are ended with the block."""
     started: list[Network] = []
 
     def make(sites: dict[str, Site], **options) -> Network:
-        network = Network(tmp_path_factory.mktemp("network"), vantage6_python, sites, **options)
+        start = time.monotonic()
+        network = Network(tmp_path_factory.mktemp("network"), python, sites, **options)
         started.append(network)
-        return network.start()
+        network.start()
+        kind = PROCESSES if network.in_processes else ENCRYPTED if network.encrypted else CONTAINERS
+        figures.note(STARTUP, kind, f"{time.monotonic() - start:.0f}")
+        return network
 
-    yield make
-    for network in started:
-        network.stop()
+    try:
+        yield make
+    finally:
+        for network in started:
+            network.stop()
 
 
 @pytest.fixture(scope="module")
-def three_sites(make_network: Callable[..., Network], tmp_path_factory: pytest.TempPathFactory) -> Network:
-    """A hub and sites a, b, c with 40, 50 and 60 rows of `age`, `dose`, `outcome` in the database `default`."""
-    return make_network(patients(tmp_path_factory.mktemp("data")))
+def make_network(
+    vantage6_python: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures
+) -> Iterator[Callable[..., Network]]:
+    """`make_network({"a": Site(...), …}, encrypted=False)`; ended with the module."""
+    with networks(vantage6_python, tmp_path_factory, figures) as make:
+        yield make
 
 
 @pytest.fixture(scope="session")
-def algorithm_image() -> str:
+def three_sites(vantage6_python: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures) -> Iterator[Network]:
+    """A hub and sites a, b, c with 40, 50 and 60 rows of `age`, `dose`, `outcome` in the database `default`."""
+    with networks(vantage6_python, tmp_path_factory, figures) as make:
+        yield make(patients(tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture(scope="session")
+def algorithm_image(figures: Figures) -> str:
     """The image, built from this checkout; nearly all of it is a layer that Docker keeps."""
-    built = subprocess.run([HERE / "build_image.sh", IMAGE], capture_output=True, text=True, timeout=BUILD_TIMEOUT_S)
-    if built.returncode == IMPOSSIBLE:
-        missing(built.stderr.strip().splitlines()[-1])
-    if built.returncode:
-        pytest.fail(f"{HERE.name}/build_image.sh failed\n{built.stdout[-3000:]}\n{built.stderr[-3000:]}", pytrace=False)
+    start = time.monotonic()
+    try:
+        run_script("build_image.sh", IMAGE, timeout_s=BUILD_TIMEOUT_S)
+    except MissingError as what:
+        missing(str(what))
+    size = image_size(IMAGE)
+    figures.remarks.append(
+        f"image: {size / 1e9:.2f} GB, {(size - image_size(BASE_IMAGE)) / 1e9:.2f} GB of it on top of its base; "
+        f"built in {time.monotonic() - start:.0f} s with what Docker had of it"
+    )
     return IMAGE
 
 
-@pytest.fixture(scope="module")
-def docker_network(
-    algorithm_image: str, make_network: Callable[..., Network], tmp_path_factory: pytest.TempPathFactory
-) -> Network:
-    """As `three_sites`, with algorithms in containers."""
-    folder = tmp_path_factory.mktemp("docker")
+@pytest.fixture(scope="session")
+def self_test_image(algorithm_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny algorithm on top of the image: its Python and its wrapper are what it tests."""
+    folder = tmp_path_factory.mktemp("image")
     (folder / "Dockerfile").write_text(
         f"FROM {algorithm_image}\nCOPY count_rows.py /opt/self_test/\n"
         "ENV PKG_NAME=count_rows PYTHONPATH=/opt/self_test\n"
     )
     (folder / "count_rows.py").write_text((HERE / "support" / "count_rows.py").read_text())
     docker("build", "--tag", SELF_TEST_IMAGE, str(folder))
-    return make_network(patients(folder), images=None, proxy_host=bridge_gateway())
+    return SELF_TEST_IMAGE
+
+
+@pytest.fixture(scope="session")
+def docker_network(
+    self_test_image: str, vantage6_python: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures
+) -> Iterator[Network]:
+    """As `three_sites`, with algorithms in containers."""
+    with networks(vantage6_python, tmp_path_factory, figures) as make:
+        yield make(patients(tmp_path_factory.mktemp("data")), **in_containers())
+
+
+def in_containers() -> dict[str, str | None]:
+    """Options of a `Network` whose nodes use Docker."""
+    return {"images": None, "proxy_host": bridge_gateway()}
+
+
+@pytest.fixture(scope="module")
+def make_postgres() -> Iterator[Callable[..., Postgres]]:
+    """`make_postgres("172.17.0.1")`: a PostgreSQL on loopback and these addresses; ended with the module."""
+    started: list[Postgres] = []
+
+    def make(*addresses: str) -> Postgres:
+        try:
+            started.append(Postgres(addresses))
+        except MissingError as what:
+            missing(str(what))
+        return started[-1]
+
+    yield make
+    for postgres in started:
+        postgres.stop()
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a container registry, empty at first."""
+    try:
+        started = Registry(tmp_path_factory.mktemp("registry"))
+    except MissingError as what:
+        missing(str(what))
+    yield started.address
+    started.stop()
 
 
 def patients(folder: Path) -> dict[str, Site]:

@@ -120,8 +120,8 @@ class TableSource:
         engine = sqlalchemy.create_engine(self.uri)
         # A colon would begin a parameter.
         query = sqlalchemy.text(self.query.replace(":", r"\:"))
-        # Rolled back, and read-only where the driver can: SQLAlchemy 1.4 would commit a query that deletes by itself. One
-        # that ends the transaction first is for the database to refuse, by what its user may do.
+        # Rolled back, and read-only where the driver can: SQLAlchemy 1.4 commits a query that deletes. Against one that
+        # ends this transaction first, the hospital gives the database a user that may only read.
         with engine.connect().execution_options(postgresql_readonly=True) as connection, connection.begin() as read:
             result = connection.execute(query)
             frame = pd.DataFrame(result.mappings().all(), columns=list(result.keys()))

@@ -27,7 +27,8 @@ class Site:
 class Missing:
     """Why a site gave no usable reply.
 
-    `kind` is ``data``, ``refused``, ``absent``, ``diverged``, ``request`` or ``bug`` when the site said so itself;
+    `kind` is ``data``, ``refused``, ``absent``, ``diverged``, ``request`` or ``bug`` when the site said so itself,
+    ``refused`` also when its node's policy did;
     ``wrong`` for a reply that failed the checks; ``late``, ``crashed`` or ``unreachable`` when the engine got none;
     ``resting`` when it was not asked because it had been late.
     """

@@ -135,7 +135,8 @@ class Vantage6Federation:
 
     def _collect(self, site: str, task_id: int, status: str) -> Arrival:
         if status != "completed":
-            return Arrival(site, None, Missing("crashed", f"{runs.reason(status)}{self._last_line(task_id)}"))
+            kind = "refused" if status == "not allowed" else "crashed"
+            return Arrival(site, None, Missing(kind, f"{runs.reason(status)}{self._last_line(task_id)}"))
         for attempt in range(_READS):
             if attempt:
                 time.sleep(self._poll_s)

@@ -43,6 +43,23 @@ def count() -> dict:
     }
 
 
+def look(label: str) -> dict:
+    """What a database is like from inside: where it is, what is in it, and whether it can be written to."""
+    uri = Path(os.environ[f"{label.upper()}_DATABASE_URI"])
+    folder = uri.is_dir()
+    try:
+        (uri / "written" if folder else uri).open("a").close()
+        writable = True
+    except OSError as error:
+        writable = error.strerror
+    return {
+        "uri": str(uri),
+        "type": os.environ[f"{label.upper()}_DATABASE_TYPE"],
+        "content": {path.name: path.read_text() for path in sorted(uri.iterdir())} if folder else uri.read_text(),
+        "writable": writable,
+    }
+
+
 def crash() -> None:
     raise ValueError("told to crash")
 

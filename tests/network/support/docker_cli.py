@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 
+BASE_IMAGE = os.environ.get("V6_BASE_IMAGE", "v6-python-base:bookworm")  # as in the scripts
+
 
 def docker(*arguments: str) -> str:
     """Run Docker's client and return what it printed; the classic builder, since Debian's Docker has no other."""
@@ -21,6 +23,11 @@ def bridge_gateway() -> str:
     """This machine's address for containers; Docker leaves it out of the default bridge where nobody configured it."""
     (pool, *_) = json.loads(docker("network", "inspect", "bridge"))[0]["IPAM"]["Config"]
     return pool.get("Gateway") or str(next(ipaddress.ip_network(pool["Subnet"]).hosts()))
+
+
+def image_size(name: str) -> int:
+    """Bytes, as `docker images` shows them."""
+    return json.loads(docker("image", "inspect", name))[0]["Size"]
 
 
 def remove_all_named(name: str) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,9 +31,11 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 HUB = "hub"
 RESEARCHER = "researcher"
-IMAGE = "v6-algorithm:test"
-SELF_TEST_IMAGE = "count-rows:test"
-# The policy of every node: what is in config/ with the tests' own images, and one that is allowed but nowhere to be had.
+# Two checkouts that test at the same time on one machine need two tags.
+TAG = os.environ.get("V6_TEST_TAG", "test")
+IMAGE = f"v6-algorithm:{TAG}"
+SELF_TEST_IMAGE = f"count-rows:{TAG}"
+# The images that every node allows: the tests' own, and one that is nowhere to be had.
 ABSENT_IMAGE = "absent:test"
 ALLOWED_IMAGES = (IMAGE, SELF_TEST_IMAGE, ABSENT_IMAGE)
 # What the images' Dockerfiles would set. Plain values: the wrapper leaves alone what is not base32.
@@ -48,6 +52,7 @@ OPEN = (TaskStatus.PENDING, TaskStatus.INITIALIZING, TaskStatus.ACTIVE, "awaitin
 class Run:
     """How one organisation's part of a task ended."""
 
+    task: int
     organization: str
     status: str
     log: str
@@ -73,6 +78,8 @@ class Network:
         Address at which an algorithm reaches its node.
     database_uri
         Of the server's database; None: a file.
+    server_environment
+        Variables of the server alone.
 
     Attributes
     ----------
@@ -80,6 +87,8 @@ class Network:
         The collaboration's; also a part of every node's name.
     username, password
         The researcher's log-in, of the hub's organisation.
+    in_processes
+        No Docker: algorithms are processes.
     """
 
     def __init__(
@@ -92,6 +101,7 @@ class Network:
         images: Mapping[str, Mapping[str, str]] | None = PROCESS_IMAGES,
         proxy_host: str = "127.0.0.1",
         database_uri: str | None = None,
+        server_environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder, self.sites = folder, {HUB: Site(), **sites}
         self.encrypted = encrypted
@@ -100,7 +110,8 @@ class Network:
         self.username, self.password = RESEARCHER, secrets.token_urlsafe(12)
         self._keys = {name: str(uuid4()) for name in self.sites}
         self._python, self._images, self._proxy_host = python, images, proxy_host
-        self._database_uri = database_uri
+        self._database_uri, self._server_environment = database_uri, dict(server_environment or {})
+        self.in_processes = images is not None
         # A name that is unique on this machine, since Docker networks and volumes are called after it.
         self.name = f"v6test-{secrets.token_hex(3)}"
         ports = free_ports(1 + len(self.sites))
@@ -125,9 +136,9 @@ class Network:
     def stop(self) -> None:
         """End every process this network started, and remove what its nodes made in Docker."""
         for node in self._nodes.values():
-            node.stop(gracefully=self._images is None)
+            node.stop(gracefully=not self.in_processes)
         self._server.stop()
-        if self._images is None:
+        if not self.in_processes:
             remove_all_named(self.name)
 
     def start_server(self) -> None:
@@ -171,9 +182,28 @@ class Network:
         """An organisation's private key; an empty file where the collaboration is not encrypted."""
         return self.folder / name / "private_key.pem"
 
+    @contextmanager
+    def changed(self, sites: Mapping[str, Site]) -> Iterator[Network]:
+        """Run these sites' nodes with another configuration inside the block, and with their own again after it."""
+        own = {name: self.sites[name] for name in sites}
+        try:
+            self._restart(sites)
+            yield self
+        finally:
+            self._restart(own)
+
+    def _restart(self, sites: Mapping[str, Site]) -> None:
+        for name, site in sites.items():
+            self.stop_node(name)
+            self.configure(name, site)
+        self.start_nodes(name for name, site in sites.items() if site.online)
+
     def is_online(self, name: str) -> bool:
         nodes = self.client.node.list(organization=self.organizations[name], collaboration=self.collaboration)["data"]
         return nodes[0]["status"] == "online"
+
+    def server_log(self) -> str:
+        return self._server.output()
 
     def node_log(self, name: str) -> str:
         return self._nodes[name].output()
@@ -209,7 +239,7 @@ class Network:
         wait_for(lambda: not self._open_runs(task), f"task {task}", list(self._nodes.values()), timeout_s, poll_s=0.3)
         results = {r["run"]["id"]: r["result"] for r in self.client.result.from_task(task)["data"]}
         runs = [
-            Run(self._name(run), run["status"], run["log"] or "", json.loads(results.get(run["id"]) or "null"))
+            Run(task, self._name(run), run["status"], run["log"] or "", json.loads(results.get(run["id"]) or "null"))
             for run in self.client.run.from_task(task)["data"]
         ]
         return {run.organization: run for run in runs}
@@ -265,13 +295,13 @@ class Network:
         write_yaml(folder / "server.yaml", settings)
         write_yaml(folder / "entities.yaml", content)
         command = [self._python, HERE / "v6server.py", folder / "server.yaml", folder / "entities.yaml"]
-        return Process(command, folder / "output.log", self._environment())
+        return Process(command, folder / "output.log", {**self._environment(), **self._server_environment})
 
     def _new_node(self, name: str, proxy_port: int) -> Process:
         folder = self.folder / name
         folder.mkdir()
         command = [self._python, HERE / "v6node.py", folder / f"{self.name}-{name}.yaml"]
-        if self._images is not None:
+        if self.in_processes:
             engine = {"folder": str(folder), "python": sys.executable, "images": self._images}
             (folder / "images.json").write_text(json.dumps(engine))
             command.append(folder / "images.json")

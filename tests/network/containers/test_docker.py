@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
-import torch
-from docker_cli import docker
+from docker_cli import BASE_IMAGE, docker, image_size
 from v6network import SELF_TEST_IMAGE
-
-from v6_algorithm import wire
-from v6_algorithm.data.sources import TableSource
-from v6_algorithm.experiment import Experiment
-from v6_algorithm.federation.simulate import local_federation
-from v6_algorithm.master import run
 
 MOST_ADDED_BYTES = 1.15e9  # by the image to its base, torch being three quarters of it
 
@@ -25,8 +17,7 @@ def inspect(image: str) -> dict:
 
 @pytest.mark.slow
 def test_the_image_adds_at_most_what_was_promised_to_its_base(algorithm_image):
-    base = os.environ.get("V6_BASE_IMAGE", "v6-python-base:bookworm")
-    assert inspect(algorithm_image)["Size"] - inspect(base)["Size"] <= MOST_ADDED_BYTES
+    assert image_size(algorithm_image) - image_size(BASE_IMAGE) <= MOST_ADDED_BYTES
 
 
 @pytest.mark.slow
@@ -63,18 +54,3 @@ def test_containers_reach_each_other_through_their_nodes(docker_network):
 def test_a_crashed_container_is_told_with_its_log(docker_network):
     runs = docker_network.wait(docker_network.create("crash", at=["a"], image=SELF_TEST_IMAGE), timeout_s=120)
     assert (runs["a"].status, "told to crash" in runs["a"].log) == ("crashed", True)
-
-
-@pytest.mark.slow
-def test_master_in_containers_gives_the_parameters_of_a_local_run(docker_network):
-    content = {"data": {"target": "outcome"}, "rounds": 2, "participation": {"minimum": 3, "deadline_s": 120}}
-    result = docker_network.run("master", experiment=content, timeout_s=300)
-    experiment = Experiment.parse(content)
-    tables = {name: TableSource(str(docker_network.sites[name].databases["default"])) for name in "abc"}
-    here = run(local_federation(experiment, tables), experiment)
-    assert result["sites"] == here["sites"]
-    ours, theirs = (wire.unpack(found["parameters"]) for found in (here, result))
-    for name, tensor in ours.items():
-        # Another build of a library, or another number of cores, may round otherwise.
-        torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=1e-6)
-    print(*(f"{call['call']} {call['seconds']:.1f} s" for call in result["timing"]["rounds"]))
