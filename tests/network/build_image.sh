@@ -66,6 +66,7 @@ serve_local_torch() {
 # shellcheck disable=SC2086
 DOCKER_BUILDKIT=0 docker build --force-rm --network host --tag "$TAG" \
   --build-arg BASE_IMAGE="$BASE_IMAGE" \
+  --build-arg VARIANT=cpu \
   --build-arg TORCH_VERSION="$TORCH_VERSION" \
   --build-arg TORCH_INDEX="${TORCH_INDEX:-}" \
   --build-arg VERSION="$(cat "$ROOT/v6_algorithm/VERSION")" \
