@@ -16,8 +16,8 @@ ARG TORCH_INDEX=
 ARG PIP_CERT=
 
 # Dependencies first: a change of our own code leaves this layer, nearly all of the image, as it is on every node. The
-# package is an empty one for now, lest every line of the README or a new version number rebuild it.
-COPY setup.py pyproject.toml constraints.txt /src/
+# package is an empty one for now, lest a line of the README, a linter's setting or a new version number rebuild it.
+COPY setup.py constraints.txt /src/
 RUN set -eu; \
     export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore; \
     # Named with its variant, lest an index that does not answer end in gigabytes of CUDA in an image called cpu.
@@ -28,13 +28,13 @@ RUN set -eu; \
     esac; \
     sed "s/^torch==.*/torch==${torch}/" /src/constraints.txt > /tmp/constraints.txt; \
     mkdir /src/v6_algorithm; echo 0 > /src/v6_algorithm/VERSION; touch /src/README.md; \
-    pip install ${index:+--extra-index-url "$index"} -c /tmp/constraints.txt "/src[vantage6,files]"; \
+    pip install --use-pep517 ${index:+--extra-index-url "$index"} -c /tmp/constraints.txt "/src[vantage6,files]"; \
     pip uninstall --yes v6-algorithm; \
     # What only a C++ compiler or the libraries' own test suites would read, and Arrow's RPC; about 280 MB.
     site="$(python -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))')"; \
-    rm -rf "$site"/torch/include "$site"/torch/test "$site"/torch/share "$site"/torch/bin/test_* "$site"/torch/bin/protoc* \
-        "$site"/torch/lib/lib*_test.so "$site"/nvidia/*/include "$site"/pyarrow/include "$site"/pyarrow/tests "$site"/pandas/tests \
-        "$site"/pyarrow/*flight*; \
+    rm -rf "$site"/torch/include "$site"/torch/test "$site"/torch/share "$site"/torch/bin/test_* \
+        "$site"/torch/bin/protoc* "$site"/torch/lib/lib*_test.so "$site"/nvidia/*/include \
+        "$site"/pyarrow/include "$site"/pyarrow/tests "$site"/pyarrow/*flight* "$site"/pandas/tests; \
     find "$site" -name '*.a' -delete; \
     find "$site/numpy" "$site/sympy" "$site/networkx" -type d -name tests -prune -exec rm -rf {} +; \
     rm -rf /src /tmp/* /root/.cache; \
@@ -48,7 +48,8 @@ COPY . /src
 # The labels below repeat what is installed: a build whose arguments say otherwise ends here.
 RUN pip install --no-cache-dir --no-deps --root-user-action=ignore /src \
     && rm -rf /src /tmp/* /root/.cache \
-    && python -c "import importlib, torch; from importlib.metadata import version; importlib.import_module('${PKG_NAME}'); \
+    && python -c "import importlib, torch; from importlib.metadata import version; \
+        importlib.import_module('${PKG_NAME}'); \
         said = '${VARIANT}', '${VERSION}', '${VANTAGE6_VERSION}'; \
         is_so = 'cuda' if torch.version.cuda else 'cpu', version('v6-algorithm'), version('vantage6-algorithm-tools'); \
         assert said == is_so, f'VARIANT, VERSION, VANTAGE6_VERSION are {is_so}, the build arguments say {said}'"

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / "v6_algorithm"
 FILES = sorted(ROOT.rglob("*.py"))
 SITE_SIDE = ["site", "data", "problems", "models", "training", "privacy"]
 MASTER_SIDE = ["master", "strategies", "preparation"]
-EDGE = ["cli", "entry", "report", "federation"]
+EDGE = ["cli", "entry", "report", "federation", "doctor", "image"]
 HEAVY = {"torch", "pandas", "numpy", "safetensors", "sklearn", "vantage6", "opacus", "monai"}
 
 

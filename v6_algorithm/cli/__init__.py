@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from v6_algorithm.cli import doctor, run, terminal
+from v6_algorithm.cli import doctor, image, run, terminal
 
 app = typer.Typer(
     name="v6-algorithm",
@@ -29,6 +29,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 app.command()(run.run)
 app.command()(run.validate)
 app.command()(doctor.doctor)
+app.add_typer(image.app, name="image")
 
 
 def main() -> None:

@@ -6,16 +6,17 @@ the value of an environment variable other than a folder's path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from v6_algorithm.doctor import environment, hardware, software, trial
 from v6_algorithm.doctor.finding import Finding, found, problem
+from v6_algorithm.errors import V6AlgorithmError
 
 __all__ = ["SCHEMA", "Finding", "examine", "summary"]
 
 SCHEMA = 1
-_CHECKS = {
+_CHECKS: dict[str, Callable[[], Finding | Iterable[Finding]]] = {
     "python": software.python,
     "package": software.package,
     "torch": software.torch,
@@ -40,6 +41,8 @@ def examine() -> Iterator[Finding]:
     for name, check in _CHECKS.items():
         try:
             yield from found(name, check())
+        except V6AlgorithmError as error:
+            yield problem(str(error), "report it", name=name)
         except Exception as error:
             # Type only: the message is someone else's, and may quote a variable.
             yield problem(

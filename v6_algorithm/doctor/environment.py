@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from v6_algorithm.doctor.finding import Finding, in_image, note, ok, problem, size
 from v6_algorithm.errors import PolicyError
@@ -24,11 +25,17 @@ def folders() -> Iterator[Finding]:
         # A node promises this one: tables and states are kept in it between rounds.
         yield _folder("TEMPORARY_FOLDER", Path(given), promised=True)
     yield _folder("home", Path.home())
-    yield _folder("tmp", Path("/tmp") if os.name == "posix" else Path(tempfile.gettempdir()))  # noqa: S108
+    try:
+        yield _folder("tmp", Path(tempfile.gettempdir()))
+    except FileNotFoundError:
+        yield problem(
+            "there is no folder for temporary files, which torch insists on", "make /tmp writable, or set TMPDIR",
+            folder="tmp", writable=False,
+        )  # fmt: skip
 
 
 def _folder(name: str, path: Path, *, promised: bool = False) -> Finding:
-    details = {"folder": name, "path": str(path)}
+    details: dict[str, Any] = {"folder": name, "path": str(path)}
     try:
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(b"v6_algorithm")
@@ -37,8 +44,7 @@ def _folder(name: str, path: Path, *, promised: bool = False) -> Finding:
         text = f"{name} {path} cannot be written to: {error.strerror}"
         if promised:
             return problem(text, "mount a volume there, or leave TEMPORARY_FOLDER out", writable=False, **details)
-        advice = "fine at a node, which gives TEMPORARY_FOLDER" if in_image() else "check its owner and the disk"
-        return note(text, advice, writable=False, **details)
+        return note(text, "nothing is kept there; check its owner if you expected to", writable=False, **details)
     text = f"{name} {path} can be written to, {size(free)} free"
     details |= {"writable": True, "free_bytes": free}
     if free < _LITTLE_SPACE_BYTES:

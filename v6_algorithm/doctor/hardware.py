@@ -8,6 +8,7 @@ import re
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 from v6_algorithm.doctor.finding import Finding, note, ok, problem, size
 
@@ -15,6 +16,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 _DRIVER = Path("/proc/driver/nvidia/version")
 # Python, torch, pandas and a small experiment take half of it.
 _LITTLE_MEMORY_BYTES = 1e9
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 (its size is asked, nothing is written)
 _SHARED_MEMORY_BYTES = 64 * 2**20  # what Docker gives
 
 
@@ -48,7 +50,7 @@ def gpu() -> Finding:
             "update NVIDIA's driver, or build the image with torch for an older CUDA (--torch-index)",
             driver=driver,
         )
-    devices = []
+    devices: list[dict[str, Any]] = []
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
         try:
@@ -81,10 +83,8 @@ def cpu() -> Finding:
     text += f"; torch uses {threads} thread{'' if threads == 1 else 's'}"
     details = {"cores": cores, "limit": quota, "threads": threads}
     if threads > usable:
-        return note(
-            text, f"more threads than cores wait for each other: set OMP_NUM_THREADS={usable} (at a node: algorithm_env)",
-            **details,
-        )  # fmt: skip
+        advice = f"threads without a core wait for each other: set OMP_NUM_THREADS={usable} (at a node: algorithm_env)"
+        return note(text, advice, **details)
     return ok(text, **details)
 
 
@@ -104,10 +104,10 @@ def memory() -> Finding:
 def shared_memory() -> Finding:
     """Tell the size of /dev/shm, by which torch's loader processes hand over batches."""
     try:
-        total = shutil.disk_usage("/dev/shm").total  # noqa: S108 (its size is asked, nothing is written)
+        total = shutil.disk_usage(_SHARED_MEMORY).total
     except OSError:
-        return ok("/dev/shm is not there; nothing here needs it", bytes=0)
-    text = f"/dev/shm has {size(total)}"
+        return ok(f"{_SHARED_MEMORY} is not there; nothing here needs it", bytes=0)
+    text = f"{_SHARED_MEMORY} has {size(total)}"
     if total < _SHARED_MEMORY_BYTES:
         return note(text, "Docker's usual is 64 MB: docker run --shm-size=64m", bytes=total)
     return ok(text, bytes=total)
@@ -133,9 +133,7 @@ def _quota_cores() -> float | None:
     if unified:
         quota, period = unified[0], unified[-1]
     else:
-        quota, period = (
-            "".join(_words(_CGROUP / "cpu" / name)) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-        )
+        quota, period = ("".join(_words(_CGROUP / "cpu" / name)) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 
 

@@ -82,7 +82,7 @@ def vantage6() -> Finding:
 def readers() -> Finding:
     """Read a small table back in every format a node's database may have."""
     try:
-        folder = tempfile.TemporaryDirectory(dir=_scratch())
+        folder = tempfile.TemporaryDirectory()
     except OSError:
         return note("not tried: there is no folder to write a test file in", "see folders below")
     with folder as name:
@@ -142,16 +142,11 @@ def _reads(kind: str, folder: Path) -> bool:
             with contextlib.closing(sqlite3.connect(path)) as connection:
                 table.to_sql("patients", connection, index=False)
         else:
-            {"csv": table.to_csv, "parquet": table.to_parquet, "excel": table.to_excel}[kind](path, index=False)
+            getattr(table, f"to_{kind}")(path, index=False)
         query = "SELECT * FROM patients" if kind == "sqlite" else None
         return bool(TableSource(str(path), query=query).read().equals(table))
     except Exception:  # no package, one of another version, a full disk: it is the answer either way
         return False
-
-
-def _scratch() -> str | None:
-    """Return the folder for test files: the node's, where it gives one, else None for the system's."""
-    return os.environ.get("TEMPORARY_FOLDER") or None
 
 
 def _version(name: str) -> str | None:
