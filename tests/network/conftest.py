@@ -77,7 +77,13 @@ def three_sites(make_network: Callable[..., Network], tmp_path_factory: pytest.T
 @pytest.fixture(scope="session")
 def algorithm_image() -> str:
     """The image, built from this checkout; nearly all of it is a layer that Docker keeps."""
-    built = subprocess.run([HERE / "build_image.sh", IMAGE], capture_output=True, text=True, timeout=BUILD_TIMEOUT_S)
+    built = subprocess.run(
+        [HERE / "build_image.sh", IMAGE],
+        capture_output=True,
+        text=True,
+        timeout=BUILD_TIMEOUT_S,
+        env={**os.environ, "PYTHON": sys.executable},
+    )
     if built.returncode == IMPOSSIBLE:
         missing(built.stderr.strip().splitlines()[-1])
     if built.returncode:
