@@ -18,6 +18,10 @@ TORCH_VERSION="$(sed -n 's/^torch==//p' "$ROOT/constraints.txt")"
 
 "$HERE/docker_engine.sh"
 
+# One build at a time: a second would need another port for its index, and so miss the layer that Docker keeps.
+exec 8>"${XDG_CACHE_HOME:-$HOME/.cache}/v6-algorithm/build_image.lock"
+flock 8
+
 server_pid=""
 index=""
 cleanup() {
@@ -42,7 +46,7 @@ serve_local_torch() {
     done
   done < <(wheel_folders | sort -u)
   [ -n "$(ls "$index/torch")" ] || return 0
-  # Port 0, any that is free, when another build has ours; that build's layer will do for the next one.
+  # Port 0, any that is free, when another program has ours.
   for port in "$PORT" 0; do
     : >"$index/log"
     "$PYTHON" -u -m http.server "$port" --bind 127.0.0.1 --directory "$index" >"$index/log" 2>&1 &
