@@ -90,6 +90,12 @@ def test_an_index_that_is_no_address_is_refused(index):
         plan(torch_index=index)
 
 
+def test_an_index_with_a_password_is_refused_for_the_images_history_would_keep_it():
+    with pytest.raises(ExperimentError, match="takes no user or password") as refused:
+        plan(torch_index="https://me:SECRET@example.org/torch")
+    assert "SECRET" not in str(refused.value)
+
+
 # -- where the source is from --------------------------------------------------------------------------------------
 
 

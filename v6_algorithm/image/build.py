@@ -87,6 +87,8 @@ def plan(
     version = (source / "v6_algorithm" / "VERSION").read_text().strip()
     tag = tag or default_tag(version, variant)
     split_tag(tag)
+    if torch_index is not None and "@" in torch_index:
+        raise ExperimentError("--torch-index: takes no user or password: they would stay in the image's history")
     if torch_index is not None and urlsplit(torch_index).scheme not in ("http", "https"):
         raise ExperimentError(f"--torch-index {torch_index}: must be an http:// or https:// address")
     arguments = {
