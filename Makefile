@@ -5,9 +5,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH_INDEX ?=
-IMAGE ?= v6-algorithm:dev
+VARIANT ?= cpu
 
-.PHONY: demo setup test test-slow network lint format image clean
+.PHONY: demo setup test test-slow network lint format image push clean
 
 demo: setup ## train on real data at three hospitals, and show what came out
 	$(BIN)/v6-algorithm run mock/breast_cancer.yaml --baselines --out runs/demo
@@ -41,9 +41,13 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-image: ## the algorithm's image; BASE_IMAGE and TORCH_INDEX as in the Dockerfile
-	docker build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
-	  $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t $(IMAGE) .
+image: setup ## the algorithm's image, built and tried; VARIANT=cuda for GPUs; BASE_IMAGE and TORCH_INDEX as in the Dockerfile
+	$(BIN)/v6-algorithm image build --variant $(VARIANT) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE)) \
+	  $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+	$(BIN)/v6-algorithm image test --variant $(VARIANT)
+
+push: setup ## make push REGISTRY=host/path: those of the two images that are built
+	$(BIN)/v6-algorithm image push $(or $(REGISTRY),$(error REGISTRY is not given: make push REGISTRY=host/path))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

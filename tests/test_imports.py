@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 SITE_SIDE = ["site", "data", "problems", "models", "training", "privacy"]
 MASTER_SIDE = ["master", "strategies", "preparation"]
 FLOOR = ["wire", "metrics", "experiment", "errors", "seeding", "lookup", "plugins"]
-EDGE = ["cli", "entry", "report", "federation"]
+EDGE = ["cli", "entry", "report", "federation", "doctor", "image"]
 HEAVY = {"torch", "pandas", "numpy", "safetensors", "sklearn", "vantage6", "opacus", "monai"}
 
 

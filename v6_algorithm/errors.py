@@ -39,6 +39,12 @@ class UnreachableError(FederationError):
     """A server did not answer now; it may a moment later."""
 
 
+class ImageError(V6AlgorithmError):
+    """The algorithm's image could not be built, tried or pushed: no Docker engine answers, or it says no."""
+
+    exit_code = 3
+
+
 class WireError(V6AlgorithmError):
     """A message does not follow the payload format, or its tensors are not the ones expected."""
 

@@ -7,6 +7,7 @@ import base64
 import binascii
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def pinned(package: str) -> str:
     """The version that constraints.txt gives a package that has one pin."""
     (version,) = re.findall(rf"^{re.escape(package)}==([^;\s]+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     return version
+
+
+def torch_and_index(**arguments: str) -> list[str]:
+    """Run the Dockerfile's own choice by VARIANT in a shell: what torch is pinned to, and the index besides pip's."""
+    (text,) = [rest for word, rest in instructions() if word == "RUN" and "case" in rest]
+    (choice,) = re.findall(r"case .*? esac", text)
+    environment = {"TORCH_VERSION": pinned("torch"), "TORCH_INDEX": "", "PATH": "/usr/bin:/bin", **arguments}
+    script = f'set -eu; {choice}; printf "%s\\n" "$torch" "$index"'
+    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.split("\n")[:2]
 
 
 def garbled_by_the_wrapper(value: str) -> bool:
@@ -111,3 +122,38 @@ def test_dependencies_have_a_layer_before_our_code():
     everything = words.index("COPY . /src")
     assert any("[vantage6,files]" in step for step in words[:everything])
     assert all("--no-deps" in step for step in words[everything + 1 :])
+
+
+def test_cpu_is_the_default_and_takes_only_a_cpu_build_of_torch():
+    assert arguments()["VARIANT"] == "cpu"
+    assert torch_and_index(VARIANT="cpu") == [f"{pinned('torch')}+cpu", "https://download.pytorch.org/whl/cpu"]
+
+
+def test_cuda_takes_pypis_torch_which_is_a_cuda_build():
+    assert torch_and_index(VARIANT="cuda") == [pinned("torch"), ""]
+
+
+@pytest.mark.parametrize("variant", ["cpu", "cuda"])
+def test_an_index_that_is_given_replaces_the_variants_own(variant):
+    torch, index = torch_and_index(VARIANT=variant, TORCH_INDEX="https://mirror.example.org/torch")
+    assert (torch.split("+")[0], index) == (pinned("torch"), "https://mirror.example.org/torch")
+
+
+def test_a_torch_version_that_names_its_build_is_kept():
+    assert torch_and_index(VARIANT="cpu", TORCH_VERSION="2.13.0+cpu")[0] == "2.13.0+cpu"
+    assert torch_and_index(VARIANT="cuda", TORCH_VERSION="2.13.0+cu126")[0] == "2.13.0+cu126"
+
+
+def test_another_variant_ends_the_build():
+    with pytest.raises(subprocess.CalledProcessError) as stopped:
+        torch_and_index(VARIANT="rocm")
+    assert stopped.value.stderr == "VARIANT=rocm: allowed: cpu, cuda\n"
+
+
+def test_the_labels_say_what_is_inside_and_where_it_is_from():
+    (labels,) = [dict(re.findall(r'(\S+)="([^"]*)"', rest)) for word, rest in instructions() if word == "LABEL"]
+    said = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
+    assert {name: said[name] for name in ("version", "source", "revision", "created")} == {
+        name: f"${{{name.upper()}}}" for name in ("version", "source", "revision", "created")
+    }
+    assert (said["vantage6.version"], said["v6-algorithm.variant"]) == ("${VANTAGE6_VERSION}", "${VARIANT}")

@@ -1,22 +1,26 @@
 #!/usr/bin/env bash
 # Builds the algorithm image from this checkout on a machine without a container registry. Called by the tests marked `docker`.
 #
-#   build_image.sh [TAG]        default tag: v6-algorithm:test; extra arguments for `docker build` in V6_BUILD_ARGS
+#   build_image.sh [TAG]        default tag: v6-algorithm:test; PYTHON names one with this package's dependencies
 #
-# CPU torch comes from TORCH_INDEX when that is set, else from a folder of wheels that pip is configured to look in
-# (PIP_FIND_LINKS or `pip config`), served on loopback while the build runs, so that no wheel stays in a layer.
-# Without either, pip takes what its default index has: the CUDA build.
+# It is `v6-algorithm image build` with a base image that needs no registry. CPU torch comes from TORCH_INDEX when that is
+# set, else from a folder of wheels that pip is configured to look in (PIP_FIND_LINKS or `pip config`), served on loopback
+# while the build runs, so that no wheel stays in a layer; without either, from where the Dockerfile says.
 set -euo pipefail
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 ROOT="$(cd "$HERE/../.." && pwd)"
 TAG="${1:-v6-algorithm:test}"
 BASE_IMAGE="${V6_BASE_IMAGE:-v6-python-base:bookworm}"
-PYTHON="${PYTHON:-python3}"
+PYTHON="${PYTHON:-$ROOT/.venv/bin/python}"
 PORT=38417 # of the loopback index; the same each time, since the address is part of what Docker's cache goes by
 TORCH_VERSION="$(sed -n 's/^torch==//p' "$ROOT/constraints.txt")"
 
 "$HERE/docker_engine.sh"
+
+# One build at a time: a second would need another port for its index, and so miss the layer that Docker keeps.
+exec 8>"${XDG_CACHE_HOME:-$HOME/.cache}/v6-algorithm/build_image.lock"
+flock 8
 
 server_pid=""
 index=""
@@ -42,7 +46,7 @@ serve_local_torch() {
     done
   done < <(wheel_folders | sort -u)
   [ -n "$(ls "$index/torch")" ] || return 0
-  # Port 0, any that is free, when another build has ours; that build's layer will do for the next one.
+  # Port 0, any that is free, when another program has ours.
   for port in "$PORT" 0; do
     : >"$index/log"
     "$PYTHON" -u -m http.server "$port" --bind 127.0.0.1 --directory "$index" >"$index/log" 2>&1 &
@@ -62,14 +66,7 @@ serve_local_torch() {
 
 [ -n "${TORCH_INDEX:-}" ] || serve_local_torch
 
-# The classic builder: BuildKit is a plug-in that Debian's docker.io does not have. Host network, for the loopback index.
-# shellcheck disable=SC2086
-DOCKER_BUILDKIT=0 docker build --force-rm --network host --tag "$TAG" \
-  --build-arg BASE_IMAGE="$BASE_IMAGE" \
-  --build-arg TORCH_VERSION="$TORCH_VERSION" \
-  --build-arg TORCH_INDEX="${TORCH_INDEX:-}" \
-  --build-arg VERSION="$(cat "$ROOT/v6_algorithm/VERSION")" \
-  ${V6_BUILD_ARGS:-} "$ROOT"
+PYTHONPATH="$ROOT" "$PYTHON" -c 'from v6_algorithm.cli import main; main()' image build --source "$ROOT" --tag "$TAG" \
+  --base-image "$BASE_IMAGE" ${TORCH_INDEX:+--torch-index "$TORCH_INDEX"}
 # The image that had the tag before, and nothing else.
 docker image prune --force --filter label=org.opencontainers.image.title=v6_algorithm >/dev/null
-docker images --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep -F -e "$BASE_IMAGE" -e "$TAG"

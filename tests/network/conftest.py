@@ -119,7 +119,7 @@ def algorithm_image(figures: Figures) -> str:
     """The image, built from this checkout; nearly all of it is a layer that Docker keeps."""
     start = time.monotonic()
     try:
-        run_script("build_image.sh", IMAGE, timeout_s=BUILD_TIMEOUT_S)
+        run_script("build_image.sh", IMAGE, timeout_s=BUILD_TIMEOUT_S, PYTHON=sys.executable)
     except MissingError as what:
         missing(str(what))
     size = image_size(IMAGE)

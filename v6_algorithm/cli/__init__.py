@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from v6_algorithm.cli import run, splits, submit, terminal
+from v6_algorithm.cli import doctor, image, run, splits, submit, terminal
 
 app = typer.Typer(
     name="v6-algorithm",
@@ -32,6 +32,8 @@ app.command()(splits.split_columns)
 app.command()(submit.submit)
 app.command()(submit.watch)
 app.command()(submit.cancel)
+app.command()(doctor.doctor)
+app.add_typer(image.app, name="image")
 
 
 def main() -> None:
