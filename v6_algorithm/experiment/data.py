@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import isfinite, nan
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.condition import parse_condition
+from v6_algorithm.experiment.partition import PartitionedSource
 
 PARTS = ("train", "validation", "test")
 
@@ -19,33 +20,6 @@ class Source(Section):
     type: Literal["csv", "parquet", "excel", "sql"] | None = Field(None, description="taken from the ending if absent")
     query: str | None = Field(None, description="for databases, SQL")
     sheet_name: str | None = Field(None, description="for excel files")
-
-
-class Partition(Section):
-    """How `run` cuts one table into sites: at random, at random with given sizes, or with skewed labels."""
-
-    kind: Literal["iid", "sizes", "dirichlet"] = "iid"
-    sites: int | None = Field(None, ge=1)
-    sizes: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="kind sizes: shares, one a site")
-    alpha: float = Field(0.5, gt=0, description="kind dirichlet: small is skewed")
-
-    @model_validator(mode="after")
-    def _count(self) -> Partition:
-        if self.kind == "sizes":
-            if not self.sizes or self.sites not in (None, len(self.sizes)):
-                raise refuse("kind sizes needs `sizes`, one share for each site, such as [5, 3, 2]")
-        elif self.sites is None:
-            raise refuse(f"kind {self.kind} needs `sites`, their number")
-        elif self.sizes is not None:
-            raise refuse("`sizes` goes with kind sizes only")
-        return self
-
-
-class PartitionedSource(Section):
-    """One table cut into simulated hospitals."""
-
-    source: str = Field(description="a file, or builtin:breast_cancer, builtin:digits, builtin:diabetes, builtin:wine")
-    partition: Partition
 
 
 def _named_sites(value: Any) -> Any:
@@ -118,26 +92,6 @@ class Data(Section):
         if self.features is not None and not self.features and not self.categorical:
             raise refuse("features is empty; give null for every numeric column")
         return self
-
-
-_OPERATORS = ("<=", ">=", "==", "!=", "<", ">")
-
-
-def parse_condition(text: str) -> tuple[str, float | str]:
-    """Split a condition such as ``"> 0"`` into operator and value; order comparisons need a number."""
-    for operator in _OPERATORS:
-        if text.strip().startswith(operator):
-            value = text.strip()[len(operator) :].strip().strip("'\"")
-            try:
-                number = float(value)
-            except ValueError:
-                number = nan
-            if isfinite(number):
-                return operator, number
-            if operator in ("==", "!=") and value:
-                return operator, value
-            break
-    raise refuse("must be an operator (<=, >=, ==, !=, <, >) and a value, such as '> 0' or '== yes'")
 
 
 class Ratio(Section):
