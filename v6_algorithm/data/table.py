@@ -7,7 +7,7 @@ In a centralised run one `TableData` holds several hospitals (its members), each
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ Array = np.ndarray
 _MOST_CLASSES = 200
 _MOST_CATEGORIES = 100
 _SHOWN = 30
+_BLOCK_COLUMNS = 512
 
 
 @dataclass
@@ -56,9 +57,9 @@ class TableData:
     members: list[str]
     folds: list[Fold]
 
-    def training_values(self) -> list[Array]:
+    def training_values(self) -> Iterable[Array]:
         """Return the raw features of the training rows of each fold, which is all that statistics may see."""
-        return [self.values[fold.train] for fold in self.folds]
+        return _TrainingValues(self.values, self.folds)
 
     def inputs(self, setup: Setup, data: Data, fold: int) -> Array:
         """Return (rows, inputs) filled and scaled inputs of one fold."""
@@ -67,7 +68,11 @@ class TableData:
         preparation = setup.preparation
         if data.scaling.scope == "site" and data.scaling.kind != "none":
             preparation = site_scaling(data.scaling.kind, self.training_values(), preparation)
-        return np.concatenate([preparation.apply(self.values, fold), self.one_hot], axis=1)
+        features = self.values.shape[1]
+        inputs = np.empty((len(self.values), features + self.one_hot.shape[1]), dtype=self.values.dtype)
+        preparation.apply(self.values, fold, out=inputs[:, :features])
+        inputs[:, features:] = self.one_hot
+        return inputs
 
     def counts(self) -> list[dict[str, dict[str, int]]]:
         """Return rows for each fold, member and part."""
@@ -78,6 +83,17 @@ class TableData:
             }
             for fold in self.folds
         ]
+
+
+@dataclass(frozen=True)
+class _TrainingValues:
+    """The training rows of each fold, copied one fold at a time: ten copies of a wide table would not fit."""
+
+    values: Array
+    folds: list[Fold]
+
+    def __iter__(self) -> Iterator[Array]:
+        return (self.values[fold.train] for fold in self.folds)
 
 
 def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[str, Any]:
@@ -119,7 +135,7 @@ def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[s
     return {
         "rows": int(known.sum()),
         "rows_without_target": int((~known).sum()),
-        "columns": {str(name): column_kind(frame[name]) for name in frame.columns},
+        "columns": _column_kinds(frame),
         "labels": labels,
         "categories": categories,
     }
@@ -134,6 +150,22 @@ def _named(columns: list[str]) -> str:
             continue
         return "its column names hold numbers, which are not shown: does the file begin with a header line?"
     return f"it has: {', '.join(columns[:_SHOWN])}{', …' if len(columns) > _SHOWN else ''}"
+
+
+def _column_kinds(frame: pd.DataFrame) -> dict[str, str]:
+    """Classify all columns; in blocks where they are numbers, for a table may have 18,000 of them."""
+    import pandas as pd
+
+    numeric = {dtype: pd.api.types.is_numeric_dtype(dtype) for dtype in set(frame.dtypes)}
+    kinds: dict[str, str] = {}
+    for start in range(0, frame.shape[1], _BLOCK_COLUMNS):
+        block = frame.iloc[:, start : start + _BLOCK_COLUMNS]
+        for name, dtype, empty in zip(block.columns, block.dtypes, block.isna().all(), strict=True):
+            if empty:
+                kinds[str(name)] = "empty"
+            else:
+                kinds[str(name)] = "numeric" if numeric[dtype] else column_kind(block[name])
+    return kinds
 
 
 def column_kind(column: pd.Series) -> str:
@@ -190,6 +222,8 @@ def load_table(frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup
         When a cell is empty and `data.missing` is error, or no row can be used.
     """
     parts = [_encode(frame, experiment, setup, name) for name, frame in frames.items()]
+    if len(parts) == 1:
+        return parts[0]
     if len({len(part.folds) for part in parts}) > 1:
         raise DataError("the members have different numbers of folds")
     starts = np.cumsum([0, *(len(part.target) for part in parts)])
@@ -214,20 +248,17 @@ def load_table(frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup
 
 
 def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: str) -> TableData:
-    import pandas as pd
-
     data, dtype = experiment.data, experiment.training.dtype
-    frame = frame.loc[_has_target(frame[data.target], setup.classes is not None)]
-    values = np.empty((len(frame), len(setup.features)), dtype=dtype)
-    for number, name in enumerate(setup.features):
-        values[:, number] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=dtype, na_value=np.nan)
-    values[~np.isfinite(values)] = np.nan
+    known = _has_target(frame[data.target], setup.classes is not None)
+    frame = frame if known.all() else frame.loc[known]
+    values = _values(frame, setup.features, dtype)
     if data.missing.kind == "error" and np.isnan(values).any():
         column = setup.features[int(np.isnan(values).any(axis=0).argmax())]
         raise DataError(f"column '{column}' has empty cells, and data.missing is error")
     if data.missing.kind == "drop":
         complete = ~np.isnan(values).any(axis=1)
-        frame, values = frame.iloc[np.flatnonzero(complete)], values[complete]
+        if not complete.all():
+            frame, values = frame.iloc[np.flatnonzero(complete)], values[complete]
         if not len(frame):
             raise DataError("data.missing is drop, and every row has an empty cell")
 
@@ -249,6 +280,20 @@ def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: s
         members=[member],
         folds=folds,
     )
+
+
+def _values(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
+    """Return (rows, features) numbers, NaN where a cell is empty or infinite; some columns at a time."""
+    import pandas as pd
+
+    values = np.empty((len(frame), len(features)), dtype=dtype)
+    for start in range(0, len(features), _BLOCK_COLUMNS):
+        block = frame[features[start : start + _BLOCK_COLUMNS]]
+        text = [name for name, kind in block.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
+        block = block.assign(**{str(name): pd.to_numeric(block[name], errors="coerce") for name in text})
+        numbers = block.to_numpy(dtype=dtype, na_value=np.nan)
+        values[:, start : start + _BLOCK_COLUMNS] = np.where(np.isfinite(numbers), numbers, np.nan)
+    return values
 
 
 def _has_target(column: pd.Series, classification: bool) -> pd.Series[bool]:
