@@ -22,6 +22,8 @@ from v6_algorithm.preparation import Setup
 from v6_algorithm.privacy.policy import Policy
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from v6_algorithm.data.table import TableData
     from v6_algorithm.training.device import Device
     from v6_algorithm.training.loop import Rows
@@ -114,7 +116,8 @@ class _Work:
         roles = [*data.target_columns.values(), data.group, *data.split_columns]
         roles += [*data.categorical, *(data.features or [])]
         roles += [data.sequence.column] if data.sequence is not None else []
-        self.policy.check_columns(name for name in roles if name is not None)
+        self.roles = {name for name in roles if name is not None}
+        self.policy.check_columns(self.roles)
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -157,7 +160,9 @@ class _Work:
         if table is None and folder is not None:
             table = load_cached(folder, key)
         if table is None:
-            frames = {name: source.read() for name, source in self.context.sources.items()}
+            features = [] if self.experiment.data.sequence is not None else setup.features
+            wanted = {*self.roles, *features, *setup.categories}
+            frames = {name: self.read(source, wanted.__contains__) for name, source in self.context.sources.items()}
             table = load_table(frames, self.experiment, setup, self.targets)
             if folder is not None:
                 keep(folder, key, table)
@@ -170,6 +175,11 @@ class _Work:
                 for part, rows in parts.items():
                     self.policy.check_part(part, rows)
         return table
+
+    def read(self, source: TableSource, wanted: Callable[[str], bool]) -> pd.DataFrame:
+        """Read the wanted columns; numbers that are only inputs in the precision that is trained in."""
+        narrow = self.experiment.training.dtype == "float32"
+        return source.read(wanted, exact=self.roles if narrow else None)
 
     def rows(self, table: TableData, setup: Setup, fold: int, device: Device) -> Rows:
         """Return the prepared rows of one fold, on the device."""
@@ -208,8 +218,7 @@ def _schema(work: _Work) -> dict[str, Any]:
     members = {}
     for name, source in work.context.sources.items():
         try:
-            frame = source.read()
-            frame = frame.loc[:, [work.policy.allows(column) for column in frame.columns]]
+            frame = work.read(source, work.policy.allows)
             schema = describe(frame, work.experiment.data, work.targets)
             work.policy.check_rows(schema["rows"])
         except SiteError as error:

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +53,20 @@ def test_a_kept_table_is_loaded_as_it_was(tmp_path, options):
     data = table(**options)
     keep(tmp_path, "key", data)
     assert_same(load_cached(tmp_path, "key"), data)
+
+
+def test_the_file_is_one_that_safetensors_reads(tmp_path):
+    data = table()
+    keep(tmp_path, "key", data)
+    arrays = safetensors.numpy.load_file(tmp_path / "table-key.safetensors")
+    np.testing.assert_array_equal(arrays["values"], data.values)
+    np.testing.assert_array_equal(arrays["fold.1.train"], data.folds[1].train)
+
+
+def test_a_loaded_table_may_be_written_to_without_harm_to_the_file(tmp_path):
+    keep(tmp_path, "key", table())
+    load_cached(tmp_path, "key").values[:] = 0
+    assert_same(load_cached(tmp_path, "key"), table())
 
 
 def test_views_of_other_arrays_are_kept(tmp_path):
@@ -111,7 +126,7 @@ def test_a_disk_that_fails_leaves_no_litter(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    monkeypatch.setattr("v6_algorithm.data.cache.write_arrays", full)
     keep(tmp_path, "key", table())
     assert list(tmp_path.iterdir()) == []
 

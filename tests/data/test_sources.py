@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -49,6 +50,41 @@ def test_csv_is_read(tmp_path):
 def test_parquet_is_read(tmp_path, name):
     FRAME.to_parquet(tmp_path / name)
     assert_is_the_frame(TableSource(str(tmp_path / name)).read())
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """A parquet file of more columns than are read at once, with names that arrow takes for paths."""
+    frame = pd.DataFrame({f"ENSG{gene}.{gene % 3}": [gene, gene + 0.1, None] for gene in range(1200)})
+    frame = frame.assign(ENSG1=[1, 2, 2**40], age=[0.1, 0.2, 0.3], name=["a", None, "c"])
+    frame.to_parquet(tmp_path / "wide.parquet")
+    return tmp_path / "wide.parquet", frame
+
+
+def test_a_wide_parquet_file_is_read_whole(wide):
+    path, frame = wide
+    pd.testing.assert_frame_equal(TableSource(str(path)).read(), frame, check_dtype=False)
+
+
+def test_only_wanted_columns_are_read(wide):
+    path, frame = wide
+    wanted = ["ENSG1", "ENSG1199.2", "name"]
+    for source in (TableSource(str(path)), TableSource(frame=frame)):
+        assert sorted(source.read(set(wanted).__contains__).columns) == sorted(wanted)
+
+
+def test_numbers_that_are_only_inputs_are_read_as_float32(wide):
+    path, frame = wide
+    found = TableSource(str(path)).read(exact={"age"})
+    assert found["age"].tolist() == [0.1, 0.2, 0.3]
+    assert found["name"].tolist()[0] == "a"
+    assert set(found.dtypes[frame.columns.str.startswith("ENSG")]) == {np.dtype("float32")}
+    np.testing.assert_array_equal(found["ENSG7.1"], frame["ENSG7.1"].astype("float32"))
+
+
+def test_what_pandas_wrote_as_names_of_rows_is_no_column(tmp_path):
+    FRAME.set_index(pd.Index([7, 8, 9], name="patient")).to_parquet(tmp_path / "table.parquet")
+    assert_is_the_frame(TableSource(str(tmp_path / "table.parquet")).read().reset_index(drop=True))
 
 
 def test_excel_is_read_from_its_first_sheet_or_the_one_named(tmp_path):

@@ -324,10 +324,47 @@ def test_settings_that_contradict_each_other_are_refused(content, message):
         {"kind": "sizes", "sizes": [1, 0]},
         {"kind": "iid", "sites": 2, "sizes": [1, 2]},
         {"kind": "iid", "sites": 0},
+        {"sites": 2, "alpha": 1},
+        {"kind": "balanced", "sites": 2, "rows": 0},
+        {"kind": "size_skew", "sites": 2, "growth": "cubic"},
+        {"kind": "inner_dirichlet"},
+        {"kind": "inner_dirichlet", "sizes": [1, 2], "sites": 3},
+        {"kind": "per_class", "percentages": [50, 30]},
+        {"kind": "counts", "counts": {}},
+        {"kind": "counts", "counts": {"0": [1, 2], "1": [1]}},
+        {"kind": "counts", "counts": {"0": [1, 0], "1": [1, 0]}},
+        {"kind": "natural"},
+        {"kind": "natural", "by": "hospital", "sites": 3},
+        {"kind": "continuous", "sites": 3},
+        {"kind": "slices", "lists": {"all": {}}, "sites": {}},
+        {"kind": "slices", "lists": {"all": {}}, "sites": {"a": [{"list": "none"}]}},
+        {"kind": "slices", "lists": {"all": {}}, "sites": {"a": [{"list": "all", "start": 5, "stop": 5}]}},
+        {"kind": "slices", "lists": {"all": {"where": {"y": "about 3"}}}, "sites": {"a": [{"list": "all"}]}},
+        {
+            "kind": "slices",
+            "lists": {"all": {}},
+            "sites": {"a": [{"list": "all", "part": "test"}], "b": [{"list": "all"}]},
+        },
     ],
 )
 def test_a_partition_that_says_too_little_or_too_much_is_refused(partition):
     assert "sites.partition" in refusal(sites={"source": "builtin:wine", "partition": partition})
+
+
+def test_a_wrong_partition_is_told_by_its_key():
+    wrong = {"kind": "sizes", "sizes": [1, -1]}
+    assert "sites.partition.sizes.1: must be greater than 0" in refusal(
+        sites={"source": "builtin:wine", "partition": wrong}
+    )
+    unknown = {"kind": "dirichelt", "sites": 3}
+    assert "sites.partition.kind: unknown value 'dirichelt'; allowed: iid, sizes" in refusal(
+        sites={"source": "builtin:wine", "partition": unknown}
+    )
+
+
+def test_a_partition_without_a_kind_is_iid():
+    experiment = parsed(sites={"source": "builtin:wine", "partition": {"sites": 3}})
+    assert experiment.sites.partition.kind == "iid"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

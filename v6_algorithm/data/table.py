@@ -6,7 +6,7 @@ In a centralised run one `TableData` holds several hospitals (its members), each
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ Array = np.ndarray
 # More categories than this are no category but an identifier.
 _MOST_CATEGORIES = 100
 _SHOWN = 30
+_BLOCK_COLUMNS = 512
 
 
 @dataclass
@@ -56,23 +57,19 @@ class TableData:
     members: list[str]
     folds: list[Fold]
 
-    def training_values(self) -> list[Array]:
+    def training_values(self) -> Iterable[Array]:
         """Return the raw features of the training rows of each fold, which is all that statistics may see.
 
         Of time series each time is a row, and each channel a feature.
         """
-        return [self._series(self.values[fold.train]) for fold in self.folds]
+        return _TrainingValues(self.values, self.folds)
 
-    def _own_values(self) -> list[Array]:
+    def _own_values(self) -> Iterator[Array]:
         """Return what a site scales itself with: its training rows, or in a fold where it only tests, all its rows.
 
         Scaling does not see the target, so a new hospital can do as much before it knows a single outcome.
         """
-        return [values if len(values) else self._series(self.values) for values in self.training_values()]
-
-    @staticmethod
-    def _series(values: Array) -> Array:
-        return values.reshape(-1, values.shape[-1])
+        return (values if len(values) else _series(self.values) for values in self.training_values())
 
     def inputs(self, setup: Setup, data: Data, fold: int) -> Array:
         """Return (rows, inputs) or (rows, time, channels) filled and scaled inputs of one fold."""
@@ -81,8 +78,13 @@ class TableData:
         preparation = setup.preparation
         if data.scaling.scope == "site" and data.scaling.kind != "none":
             preparation = site_scaling(data.scaling.kind, self._own_values(), preparation)
-        values = preparation.apply(self.values, fold)
-        return np.concatenate([values, self.one_hot], axis=1) if self.one_hot.shape[1] else values
+        if not self.one_hot.shape[1]:
+            return preparation.apply(self.values, fold)
+        features = self.values.shape[1]
+        inputs = np.empty((len(self.values), features + self.one_hot.shape[1]), dtype=self.values.dtype)
+        preparation.apply(self.values, fold, out=inputs[:, :features])
+        inputs[:, features:] = self.one_hot
+        return inputs
 
     def counts(self) -> list[dict[str, dict[str, int]]]:
         """Return rows for each fold, member and part."""
@@ -93,6 +95,21 @@ class TableData:
             }
             for fold in self.folds
         ]
+
+
+@dataclass(frozen=True)
+class _TrainingValues:
+    """The training rows of each fold, copied one fold at a time: ten copies of a wide table would not fit."""
+
+    values: Array
+    folds: list[Fold]
+
+    def __iter__(self) -> Iterator[Array]:
+        return (_series(self.values[fold.train]) for fold in self.folds)
+
+
+def _series(values: Array) -> Array:
+    return values.reshape(-1, values.shape[-1])
 
 
 def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -> dict[str, Any]:
@@ -126,7 +143,7 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
     return {
         "rows": int(known.sum()),
         "rows_without_target": int((~known).sum()),
-        "columns": {str(name): column_kind(frame[name]) for name in frame.columns},
+        "columns": _column_kinds(frame),
         "labels": [] if data.targets is not None else next(iter(labels.values()), []),
         "task_labels": {} if data.targets is None else labels,
         "categories": categories,
@@ -145,6 +162,22 @@ def _named(columns: list[str]) -> str:
             continue
         return "its column names hold numbers, which are not shown: does the file begin with a header line?"
     return f"it has: {', '.join(columns[:_SHOWN])}{', …' if len(columns) > _SHOWN else ''}"
+
+
+def _column_kinds(frame: pd.DataFrame) -> dict[str, str]:
+    """Classify all columns; in blocks where they are numbers, for a table may have 18,000 of them."""
+    import pandas as pd
+
+    numeric = {dtype: pd.api.types.is_numeric_dtype(dtype) for dtype in set(frame.dtypes)}
+    kinds: dict[str, str] = {}
+    for start in range(0, frame.shape[1], _BLOCK_COLUMNS):
+        block = frame.iloc[:, start : start + _BLOCK_COLUMNS]
+        for name, dtype, empty in zip(block.columns, block.dtypes, block.isna().all(), strict=True):
+            if empty:
+                kinds[str(name)] = "empty"
+            else:
+                kinds[str(name)] = "numeric" if numeric[dtype] else column_kind(block[name])
+    return kinds
 
 
 def column_kind(column: pd.Series) -> str:
@@ -177,6 +210,8 @@ def load_table(
         When a cell is empty and `data.missing` is error, or no row can be used.
     """
     parts = [_encode(frame, experiment, setup, targets, name) for name, frame in frames.items()]
+    if len(parts) == 1:
+        return parts[0]
     if len({len(part.folds) for part in parts}) > 1:
         raise DataError("the members have different numbers of folds")
     starts = np.cumsum([0, *(len(part.target) for part in parts)])
@@ -203,24 +238,22 @@ def load_table(
 def _encode(
     frame: pd.DataFrame, experiment: Experiment, setup: Setup, targets: Sequence[TargetColumn], member: str
 ) -> TableData:
-    import pandas as pd
-
     data, dtype = experiment.data, experiment.training.dtype
-    frame = frame.loc[known_rows(frame, targets)]
+    known = known_rows(frame, targets)
+    frame = frame if known.all() else frame.loc[known]
     if data.sequence is not None:
         column = frame[data.sequence.column]
         values = stack_sequences(column, data.sequence, setup.sequence_length or 0, len(setup.features), dtype)
+        values[~np.isfinite(values)] = np.nan
     else:
-        values = np.empty((len(frame), len(setup.features)), dtype=dtype)
-        for number, name in enumerate(setup.features):
-            values[:, number] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=dtype, na_value=np.nan)
-    values[~np.isfinite(values)] = np.nan
+        values = _values(frame, setup.features, dtype)
     if data.missing.kind == "error" and np.isnan(values).any():
         empty = setup.features[int(np.isnan(values).reshape(-1, values.shape[-1]).any(axis=0).argmax())]
         raise DataError(f"column '{empty}' has empty cells, and data.missing is error")
     if data.missing.kind == "drop":
         complete = ~np.isnan(values).reshape(len(values), -1).any(axis=1)
-        frame, values = frame.iloc[np.flatnonzero(complete)], values[complete]
+        if not complete.all():
+            frame, values = frame.iloc[np.flatnonzero(complete)], values[complete]
         if not len(frame):
             raise DataError("data.missing is drop, and every row has an empty cell")
 
@@ -249,6 +282,20 @@ def _encode(
         members=[member],
         folds=folds,
     )
+
+
+def _values(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
+    """Return (rows, features) numbers, NaN where a cell is empty or infinite; some columns at a time."""
+    import pandas as pd
+
+    values = np.empty((len(frame), len(features)), dtype=dtype)
+    for start in range(0, len(features), _BLOCK_COLUMNS):
+        block = frame[features[start : start + _BLOCK_COLUMNS]]
+        text = [name for name, kind in block.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
+        block = block.assign(**{str(name): pd.to_numeric(block[name], errors="coerce") for name in text})
+        numbers = block.to_numpy(dtype=dtype, na_value=np.nan)
+        values[:, start : start + _BLOCK_COLUMNS] = np.where(np.isfinite(numbers), numbers, np.nan)
+    return values
 
 
 def _one_hot(column: pd.Series, labels: list[Label]) -> Array:

@@ -12,15 +12,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment.base import Section, parse_condition, refuse, short_form
+from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.condition import parse_condition
 from v6_algorithm.experiment.data import (
     PARTS,
     Data,
     Given,
     KFold,
     LeaveOneSiteOut,
-    Partition,
-    PartitionedSource,
     Ratio,
     Sequence,
     Sites,
@@ -41,6 +40,7 @@ from v6_algorithm.experiment.learning import (
     Strategy,
     Training,
 )
+from v6_algorithm.experiment.partition import Partition, PartitionedSource
 from v6_algorithm.experiment.problems import (
     CLASSIFICATION_METRICS,
     PROBLEM_METRICS,
@@ -82,6 +82,7 @@ __all__ = [
     "Task",
     "Training",
     "parse_condition",
+    "parse_partition",
 ]
 
 
@@ -177,9 +178,26 @@ class Experiment(Section):
         return cls.parse(read_file(path, overrides), where=path.name)
 
 
+class _OnePartition(Section):
+    partition: Partition
+
+
+def parse_partition(content: dict[str, Any]) -> Any:
+    """Validate a `sites.partition` section by itself; raises ExperimentError as `Experiment.parse` does."""
+    try:
+        return _OnePartition.model_validate({"partition": content}).partition
+    except ValidationError as error:
+        raise ExperimentError("\n".join(_explain(item) for item in error.errors())) from None
+
+
 def _explain(error: Any) -> str:
     # Union branches show up in pydantic's locations as class or tag names; a researcher never wrote those.
-    path = ".".join(str(part) for part in error["loc"] if str(part) not in _UNION_TAGS)
+    # The kind of a partition follows it at once; `partition.sizes.sizes` is the key `partition.sizes`.
+    path = ".".join(
+        str(part)
+        for before, part in zip([None, *error["loc"]], error["loc"], strict=False)
+        if before != "partition" and str(part) not in _UNION_TAGS
+    )
     message = error["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"{path}: is required"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isfinite, nan
 from typing import Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -55,23 +54,3 @@ def short_form(key: str, default: str | None = None) -> BeforeValidator:
         return {key: default} | value if default and isinstance(value, dict) else value
 
     return BeforeValidator(expand)
-
-
-_OPERATORS = ("<=", ">=", "==", "!=", "<", ">")
-
-
-def parse_condition(text: str) -> tuple[str, float | str]:
-    """Split a condition such as ``"> 0"`` into operator and value; order comparisons need a number."""
-    for operator in _OPERATORS:
-        if text.strip().startswith(operator):
-            value = text.strip()[len(operator) :].strip().strip("'\"")
-            try:
-                number = float(value)
-            except ValueError:
-                number = nan
-            if isfinite(number):
-                return operator, number
-            if operator in ("==", "!=") and value:
-                return operator, value
-            break
-    raise refuse("must be an operator (<=, >=, ==, !=, <, >) and a value, such as '> 0' or '== yes'")

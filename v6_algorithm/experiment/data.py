@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from v6_algorithm.experiment.base import Section, parse_condition, refuse, short_form
+from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.condition import parse_condition
+from v6_algorithm.experiment.partition import PartitionedSource
 from v6_algorithm.experiment.targets import ShortTask, SurvivalTarget, Target
 
 PARTS = ("train", "validation", "test")
@@ -21,33 +23,6 @@ class Source(Section):
     )
     query: str | None = Field(None, description="for databases, SQL")
     sheet_name: str | None = Field(None, description="for excel files")
-
-
-class Partition(Section):
-    """How `run` cuts one table into sites: at random, at random with given sizes, or with skewed labels."""
-
-    kind: Literal["iid", "sizes", "dirichlet"] = "iid"
-    sites: int | None = Field(None, ge=1)
-    sizes: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="kind sizes: shares, one a site")
-    alpha: float = Field(0.5, gt=0, description="kind dirichlet: small is skewed")
-
-    @model_validator(mode="after")
-    def _count(self) -> Partition:
-        if self.kind == "sizes":
-            if not self.sizes or self.sites not in (None, len(self.sizes)):
-                raise refuse("kind sizes needs `sizes`, one share for each site, such as [5, 3, 2]")
-        elif self.sites is None:
-            raise refuse(f"kind {self.kind} needs `sites`, their number")
-        elif self.sizes is not None:
-            raise refuse("`sizes` goes with kind sizes only")
-        return self
-
-
-class PartitionedSource(Section):
-    """One table cut into simulated hospitals."""
-
-    source: str = Field(description="a file, or builtin:NAME; see data/builtin.py")
-    partition: Partition
 
 
 def _named_sites(value: Any) -> Any:

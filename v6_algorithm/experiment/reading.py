@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,14 @@ def read_file(path: Path, overrides: list[str] | None = None) -> Any:
         raise ExperimentError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
         raise ExperimentError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-    for override in overrides or []:
-        _apply(content, override)
+    apply_overrides(content, overrides or [])
     return content
+
+
+def apply_overrides(content: Any, overrides: Iterable[str]) -> None:
+    """Change a mapping in place by ``key.path=value``; raises ExperimentError for what is not one."""
+    for override in overrides:
+        _apply(content, override)
 
 
 def _parse(text: str) -> Any:

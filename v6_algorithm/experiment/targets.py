@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from v6_algorithm.experiment.base import Section, parse_condition, refuse, short_form
+from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.condition import parse_condition
 
 
 class SurvivalTarget(Section):

@@ -77,7 +77,7 @@ def _source(where: str, source: Source, folder: Path) -> TableSource:
 
 def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path) -> dict[str, TableSource]:
     from v6_algorithm.data.builtin import load_builtin
-    from v6_algorithm.partition.indices import partition_rows
+    from v6_algorithm.partition.tables import cut_table
 
     if sites.source.startswith("builtin:"):
         frame = load_builtin(sites.source.removeprefix("builtin:"))
@@ -86,18 +86,25 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
             frame = _source("sites.source", Source(uri=sites.source), folder).read()
         except DataError as error:
             raise ExperimentError(f"sites.source: {error}") from None
-    for role, column in experiment.data.target_columns.items():
+    data = experiment.data
+    for role, column in data.target_columns.items():
         if column not in frame.columns:
             raise ExperimentError(f"data.{role}: column '{column}' is not in {sites.source}")
     # What a skewed partition skews: of several targets the first, of survival the event.
-    roles = experiment.data.target_columns
-    labels, _ = frame[roles.get("target.event", next(iter(roles.values())))].factorize()
-    parts = partition_rows(sites.partition, labels, seeding.numpy_generator(experiment.seed, "partition"))
-    width = len(str(len(parts)))
-    return {
-        f"site{number:0{width}d}": TableSource(frame=frame.iloc[rows].reset_index(drop=True))
-        for number, rows in enumerate(parts, start=1)
-    }
+    target = data.target_columns.get("target.event", next(iter(data.target_columns.values())))
+    try:
+        parts = cut_table(
+            sites.partition,
+            frame,
+            seeding.numpy_generator(experiment.seed, "partition"),
+            target=target,
+            positive=data.positive,
+            group=data.group,
+            classes=experiment.problem.kind == "classification",
+        )
+    except ExperimentError as error:
+        raise ExperimentError(f"sites.partition: {error}") from None
+    return {name: TableSource(frame=parts.frame_of(frame, site)) for site, name in enumerate(parts.names)}
 
 
 def local_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> LocalFederation:

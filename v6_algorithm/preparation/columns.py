@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,14 +74,14 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         numeric = _numeric_features(data, schemas, notes, problems)
     else:
         numeric, length = _sequences(data.sequence.column, schemas, notes)
+    features = set(numeric)
     for site, schema in schemas.items() if data.sequence is None else ():
         columns = schema["columns"]
         for name in [*numeric, *data.categorical]:
             if name not in columns:
-                shown = ", ".join(list(columns)[:_SHOWN]) + (", …" if len(columns) > _SHOWN else "")
-                key = "features" if name in numeric else "categorical"
-                problems.append(f"site '{site}': column '{name}' (data.{key}) is not there; it has: {shown}")
-            elif name in numeric and columns[name] not in ("numeric", "empty"):
+                key = "features" if name in features else "categorical"
+                problems.append(f"site '{site}': column '{name}' (data.{key}) is not there; it has: {_listed(columns)}")
+            elif name in features and columns[name] not in ("numeric", "empty"):
                 problems.append(
                     f"site '{site}': column '{name}' holds {columns[name]} where numbers are expected; "
                     "clean it there, list it under data.categorical, or leave it out with data.exclude"
@@ -114,6 +114,11 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     return Agreement(numeric, categories, classes, notes, task_classes=task_classes, sequence_length=length)
 
 
+def _listed(names: Collection[str]) -> str:
+    more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(list(names)[:_SHOWN]) + more
+
+
 def _numeric_features(
     data: Data, schemas: Mapping[str, Mapping[str, Any]], notes: list[str], problems: list[str]
 ) -> list[str]:
@@ -139,9 +144,9 @@ def _numeric_features(
         else:
             everywhere.append(name)
     if identifiers:
-        notes.append(f"left out as identifiers by their names: {', '.join(identifiers)}")
+        notes.append(f"left out as identifiers by their names: {_listed(identifiers)}")
     if somewhere:
-        notes.append(f"left out because not every site has them: {', '.join(somewhere)}")
+        notes.append(f"left out because not every site has them: {_listed(somewhere)}")
     return everywhere
 
 

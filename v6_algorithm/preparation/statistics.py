@@ -19,6 +19,8 @@ Array = np.ndarray
 # Bins over the federation's range of a feature: a quantile is right within range / 256. Many more bins than a
 # hospital has rows would be a list of its values.
 BINS = 256
+# Cells that are in memory as float64 at once, 32 MB each time: a table of 18,000 columns is worked on in blocks.
+_BLOCK_CELLS = 2**22
 
 
 class _Arrays:
@@ -49,18 +51,9 @@ class Moments(_Arrays):
         """Measure training rows: one (rows, features) array a fold, NaN where a value is missing."""
         rows, stacks = [], []
         for values in folds:
-            values = np.asarray(values, dtype=np.float64)
-            seen = ~np.isnan(values)
-            count = seen.sum(axis=0).astype(np.float64)
-            known = np.where(seen, values, 0.0)
-            mean = known.sum(axis=0) / np.maximum(count, 1)
-            squares = (np.where(seen, values - mean, 0.0) ** 2).sum(axis=0)
-            low = high = np.zeros_like(mean)
-            if with_range and len(values):
-                low = np.where(count > 0, np.where(seen, values, np.inf).min(axis=0), 0.0)
-                high = np.where(count > 0, np.where(seen, values, -np.inf).max(axis=0), 0.0)
+            blocks = [_measure(values[:, block], with_range=with_range) for block in column_blocks(values)]
             rows.append(len(values))
-            stacks.append((count, mean, squares, low, high))
+            stacks.append([np.concatenate(parts) for parts in zip(*blocks, strict=True)])
         return cls(np.asarray(rows, dtype=np.float64), *(np.stack(parts) for parts in zip(*stacks, strict=True)))
 
     @classmethod
@@ -71,6 +64,27 @@ class Moments(_Arrays):
         if (count < 0).any() or (count > arrays["rows"][:, None]).any() or (squares < 0).any():
             raise WireError("the statistics contradict themselves")
         return cls(**arrays)
+
+
+def column_blocks(values: Array) -> list[slice]:
+    """Cut the columns of a table into blocks whose float64 copies are small beside it; one if it has no columns."""
+    width = max(1, _BLOCK_CELLS // max(len(values), 1))
+    return [slice(start, start + width) for start in range(0, max(values.shape[1], 1), width)]
+
+
+def _measure(values: Array, *, with_range: bool) -> tuple[Array, ...]:
+    """Return count, mean, squares, low and high of each column."""
+    values = np.asarray(values, dtype=np.float64)
+    seen = ~np.isnan(values)
+    count = seen.sum(axis=0).astype(np.float64)
+    known = np.where(seen, values, 0.0)
+    mean = known.sum(axis=0) / np.maximum(count, 1)
+    squares = (np.where(seen, values - mean, 0.0) ** 2).sum(axis=0)
+    low = high = np.zeros_like(mean)
+    if with_range and len(values):
+        low = np.where(count > 0, np.where(seen, values, np.inf).min(axis=0), 0.0)
+        high = np.where(count > 0, np.where(seen, values, -np.inf).max(axis=0), 0.0)
+    return count, mean, squares, low, high
 
 
 @dataclass(frozen=True)
@@ -107,10 +121,14 @@ class Preparation(_Arrays):
     shift: Array
     scale: Array
 
-    def apply(self, values: Array, fold: int) -> Array:
-        """Fill and scale (rows, features) of one fold; rows keep their order, the input its dtype."""
-        filled = np.where(np.isnan(values), self.fill[fold].astype(values.dtype), values)
-        return ((filled - self.shift[fold]) / self.scale[fold]).astype(values.dtype)
+    def apply(self, values: Array, fold: int, out: Array | None = None) -> Array:
+        """Fill and scale (rows, features) of one fold into `out` or a new array; rows keep their order."""
+        out = np.empty_like(values) if out is None else out
+        fill, step = self.fill[fold].astype(values.dtype), max(1, _BLOCK_CELLS // max(values.shape[1], 1))
+        for start in range(0, len(values), step):
+            rows = values[start : start + step]
+            out[start : start + step] = (np.where(np.isnan(rows), fill, rows) - self.shift[fold]) / self.scale[fold]
+        return out
 
 
 def _check(arrays: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -203,17 +221,22 @@ def site_scaling(kind: str, folds: Iterable[Array], preparation: Preparation) ->
     """Scale with one site's own training rows; fill values stay the federation's."""
     shift, scale = [], []
     for fold, values in enumerate(folds):
-        filled = np.where(np.isnan(values), preparation.fill[fold], values).astype(np.float64)
-        if kind == "standard":
-            centre, spread = filled.mean(axis=0), filled.std(axis=0)
-        elif kind == "minmax":
-            centre, spread = filled.min(axis=0), np.ptp(filled, axis=0)
-        else:
-            low, centre, high = np.quantile(filled, [0.25, 0.5, 0.75], axis=0)
-            spread = high - low
+        blocks = [_own_scale(kind, values[:, b], preparation.fill[fold, b]) for b in column_blocks(values)]
+        centre, spread = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         shift.append(centre)
         scale.append(unit_where_constant(spread, centre))
     return Preparation(preparation.fill, np.stack(shift), np.stack(scale))
+
+
+def _own_scale(kind: str, values: Array, fill: Array) -> tuple[Array, Array]:
+    """Return centre and spread of each filled column."""
+    filled = np.where(np.isnan(values), fill, values).astype(np.float64)
+    if kind == "standard":
+        return filled.mean(axis=0), filled.std(axis=0)
+    if kind == "minmax":
+        return filled.min(axis=0), np.ptp(filled, axis=0)
+    low, centre, high = np.quantile(filled, [0.25, 0.5, 0.75], axis=0)
+    return centre, high - low
 
 
 def unit_where_constant(scale: Array, centre: Array) -> Array:

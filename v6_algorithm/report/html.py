@@ -14,7 +14,7 @@ from typing import Any
 from v6_algorithm.report import reading
 from v6_algorithm.report.curves import comparison_chart, history_charts, participation_chart
 from v6_algorithm.report.reading import MetricRow, finite, mapping, number, sequence
-from v6_algorithm.report.style import CSS
+from v6_algorithm.report.style import document
 
 
 class Markup(str):
@@ -49,15 +49,8 @@ def render(result: dict[str, Any]) -> str:
         _experiment(result),
         _footer(result),
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        # The page needs nothing from outside; the browser is told to refuse it, should an escape ever be missed.
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_escape(reading.title(result))} – report</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    body = "\n".join(section for section in sections if section)
+    return document(f"{_escape(reading.title(result))} – report", body)
 
 
 def _header(result: dict[str, Any]) -> str:

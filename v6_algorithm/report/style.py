@@ -99,3 +99,14 @@ svg .not-asked { fill: var(--soft); }
   min-width: 112px; max-width: 132px; }
   .wide tr.strong th { background: var(--stripe); } .wide tr.group th { max-width: none; position: static; } }
 """
+
+
+def document(title: str, body: str) -> str:
+    """Return a page that refers to nothing outside itself; `title` is escaped already, `body` is HTML."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        # The page needs nothing from outside; the browser is told to refuse it, should an escape ever be missed.
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )

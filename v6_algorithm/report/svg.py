@@ -223,6 +223,56 @@ def participation_grid(
     return _svg(parts, width, top + cell * len(sites) + 2, ident, title, description, fixed=True)
 
 
+def bubble_grid(
+    rows: Sequence[tuple[str, Sequence[int]]], columns: Sequence[str], *, ident: str, title: str, description: str
+) -> str:
+    """Return discs, one row of them per row and one column per column, whose areas are the counts.
+
+    Parameters
+    ----------
+    rows : sequence of (label, counts)
+        One count per column; a count of 0 is a dot.
+    columns : sequence of str
+        What is counted.
+    ident, title, description : str
+        As for `line_chart`.
+
+    Returns
+    -------
+    str
+        An `<svg>` element of fixed size; the page scrolls it when it is wide.
+    """
+    cell = 34.0
+    labels = [label if len(label) <= 26 else label[:25] + "…" for label, _ in rows]
+    names = [name if len(name) <= 14 else name[:13] + "…" for name in columns]
+    left = 12 + CHARACTER * max((len(label) for label in labels), default=0)
+    # Names that are wider than a column are written upwards.
+    upright = max((len(name) for name in names), default=0) * CHARACTER > cell - 4
+    top = 10 + (CHARACTER * max((len(name) for name in names), default=0) if upright else 12)
+    largest = max((count for _, counts in rows for count in counts), default=1) or 1
+    parts = []
+    for index, name in enumerate(names):
+        x = left + cell * (index + 0.5)
+        if upright:
+            place = f'transform="translate({_n(x + 4)} {_n(top - 4)}) rotate(-90)"'
+            parts.append(f'<text class="tick" {place}>{escape(name)}</text>')
+        else:
+            parts.append(_text(x, top - 6, name, "tick", "middle"))
+    for number, ((full, counts), label) in enumerate(zip(rows, labels, strict=True)):
+        y = top + cell * (number + 0.5)
+        parts.append(
+            f'<line class="grid" x1="{_n(left)}" x2="{_n(left + cell * len(names))}" y1="{_n(y)}" y2="{_n(y)}"/>'
+        )
+        parts.append(_text(left - 6, y + 4, label, "tick", "end"))
+        for index, count in enumerate(counts):
+            tip = f"<title>{escape(full)}, {escape(columns[index])}: {count:,}</title>"
+            x, r = left + cell * (index + 0.5), (cell / 2 - 1) * math.sqrt(count / largest)
+            kind = "marker look-0" if count else "not-asked"
+            parts.append(f'<circle class="{kind}" cx="{_n(x)}" cy="{_n(y)}" r="{_n(max(r, 1.5))}">{tip}</circle>')
+    width = left + cell * len(names) + 8
+    return _svg(parts, width, top + cell * len(rows) + 2, ident, title, description, fixed=True)
+
+
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Return round numbers (1, 2 or 5 times a power of ten) that enclose low and high; at least two."""
     # A constant series, or one that differs by rounding only, still gets an axis around its value.

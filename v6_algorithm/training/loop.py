@@ -18,7 +18,7 @@ from v6_algorithm.models.tabular import has_batch_norm
 from v6_algorithm.problems.base import Problem
 from v6_algorithm.training.device import Device, deterministic
 
-# Numbers in one forward pass of an evaluation; bounds the memory, changes no result beyond rounding.
+# Numbers (0.1 GB) in one forward pass of an evaluation; bounds the memory, changes no result beyond rounding.
 _EVALUATION_NUMBERS = 2**25
 
 
