@@ -38,7 +38,7 @@ class Binned(NamedTuple):
         Pairs in different bins of time, which can be compared: twice those in the right order, all, and those that
         share a bin of scores, which count half.
     events, mixed
-        Pairs in one bin of time, of two events and of an event and a censored row; whether they can be compared is open.
+        Pairs in one bin of time, of two events and of an event and a censored row; it is open which can be compared.
     twice_mixed
         Twice the concordant ones of `mixed`, if they can be.
     """

@@ -97,10 +97,10 @@ class SurvivalMetrics:
         -------
         dict
             `cells` are the bins with rows: bin of time, bin of score, rows with the event, rows without. `exact` and
-            `binned` count pairs of the site, once by their rows and once by their bins; see `concordance`. For the Brier score, by
-            interval between horizons: `leaving` are rows with the event and without, `early` the summed squares of
-            the predicted survival, at each later horizon, of the rows with an event, and `late` at each horizon those
-            of one minus it of the rows still there.
+            `binned` count pairs of the site, once by their rows and once by their bins; see `concordance`. For the
+            Brier score, by interval between horizons: `leaving` are rows with the event and without, `early` the summed
+            squares of the predicted survival, at each later horizon, of the rows with an event, and `late` at each
+            horizon those of one minus it of the rows still there.
         """
         rows = np.concatenate([np.empty((0, 3 + len(self.horizons))), *self._batches])
         time, event, score, survival = rows[:, 0], rows[:, 1] == 1, rows[:, 2], rows[:, 3:]
