@@ -12,26 +12,48 @@ from numpy.typing import NDArray
 _BLOCK = 512
 
 
-class Pairs(NamedTuple):
-    """Numbers of pairs.
+class Exact(NamedTuple):
+    """Numbers of pairs that can be compared.
 
     Attributes
     ----------
     twice_concordant, comparable
-        Pairs that can be compared, and twice those in the right order; equal scores count half.
-    tied
-        Comparable pairs that share a bin of scores, counted half like equal scores.
-    unsure
-        Pairs that share a bin of time, counted in neither of the others.
+        All of them, and twice those in the right order; equal scores count half.
+    events, mixed
+        Those whose times share a bin: of two events, and of an event and a censored row.
     """
 
     twice_concordant: int
     comparable: int
-    tied: int = 0
-    unsure: int = 0
+    events: int
+    mixed: int
 
 
-def exact_pairs(time: NDArray[np.float64], event: NDArray[np.bool_], score: NDArray[np.float64]) -> Pairs:
+class Binned(NamedTuple):
+    """Numbers of pairs of which only the bins are known.
+
+    Attributes
+    ----------
+    twice_concordant, comparable, tied
+        Pairs in different bins of time, which can be compared: twice those in the right order, all, and those that
+        share a bin of scores, which count half.
+    events, mixed
+        Pairs in one bin of time, of two events and of an event and a censored row; it is open which can be compared.
+    twice_mixed
+        Twice the concordant ones of `mixed`, if they can be.
+    """
+
+    twice_concordant: int
+    comparable: int
+    tied: int
+    events: int
+    mixed: int
+    twice_mixed: int
+
+
+def exact_pairs(
+    time: NDArray[np.float64], event: NDArray[np.bool_], score: NDArray[np.float64], bins: NDArray[np.intp]
+) -> Exact:
     """Count Harrell's pairs [1]_.
 
     Of two rows the one whose event came first can be compared with the other, if that was still observed then: at a
@@ -44,27 +66,30 @@ def exact_pairs(time: NDArray[np.float64], event: NDArray[np.bool_], score: NDAr
         Times observed, and risk.
     event : ndarray of bool, shape (n,)
         Whether the event was seen.
+    bins : ndarray of int, shape (n,)
+        Bin of each time.
 
     Returns
     -------
-    Pairs
-        With nothing tied by bins, or unsure. Takes n * events comparisons.
+    Exact
+        Takes n * events comparisons.
 
     References
     ----------
     .. [1] Harrell, Lee and Mark (1996), Multivariable prognostic models, Statistics in Medicine 15(4), 361-387.
     """
     first = np.flatnonzero(event)
-    concordant = comparable = 0
+    counts = np.zeros(4, dtype=np.int64)
     for start in range(0, len(first), _BLOCK):
         own = first[start : start + _BLOCK, None]
         after = (time > time[own]) | ((time == time[own]) & ~event)
-        comparable += int(after.sum())
-        concordant += int(2 * (after & (score < score[own])).sum() + (after & (score == score[own])).sum())
-    return Pairs(concordant, comparable)
+        twice = 2 * (after & (score < score[own])).sum() + (after & (score == score[own])).sum()
+        together = after & (bins == bins[own])
+        counts += (twice, after.sum(), (together & event).sum(), (together & ~event).sum())
+    return Exact(*(int(count) for count in counts))
 
 
-def binned_pairs(events: NDArray[np.int64], censored: NDArray[np.int64]) -> Pairs:
+def binned_pairs(events: NDArray[np.int64], censored: NDArray[np.int64]) -> Binned:
     """Count pairs of rows of which only the bins are known.
 
     Parameters
@@ -74,14 +99,19 @@ def binned_pairs(events: NDArray[np.int64], censored: NDArray[np.int64]) -> Pair
 
     Returns
     -------
-    Pairs
-        Of rows in one bin of time it is not known whose time came first: those with an event are `unsure`.
+    Binned
     """
     rows = events + censored
     later = rows.sum(axis=0) - np.cumsum(rows, axis=0)
     lower = np.cumsum(later, axis=1) - later
     by_time = events.sum(axis=1)
     tied = int((events * later).sum())
-    together = by_time * (by_time - 1) // 2 + by_time * censored.sum(axis=1)
-    comparable = int((by_time * later.sum(axis=1)).sum())
-    return Pairs(2 * int((events * lower).sum()) + tied, comparable, tied, int(together.sum()))
+    lower_censored = np.cumsum(censored, axis=1) - censored
+    return Binned(
+        twice_concordant=2 * int((events * lower).sum()) + tied,
+        comparable=int((by_time * later.sum(axis=1)).sum()),
+        tied=tied,
+        events=int((by_time * (by_time - 1) // 2).sum()),
+        mixed=int((by_time * censored.sum(axis=1)).sum()),
+        twice_mixed=int((events * (2 * lower_censored + censored)).sum()),
+    )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from v6_algorithm.metrics.checks import LARGEST_ROW_VALUE
-from v6_algorithm.metrics.concordance import Pairs, binned_pairs, exact_pairs
+from v6_algorithm.metrics.concordance import Binned, binned_pairs, exact_pairs
 
 # Scores are log-risks. Bins of 1/16, near the width of the AUROC's, over [-16, 16].
 SCORE_BINS = 512
@@ -25,11 +25,11 @@ class SurvivalMetrics:
 
     The C-index of all sites' rows needs pairs of rows of different sites. Pairs within a site are counted there,
     exactly. Pairs between sites are counted from each site's rows by bin of time, bin of score, and event, as the AUROC
-    is from histograms: those whose times share a bin are taken to be as often comparable, and in the right order, as
-    the sites' own pairs of that kind. So the C-index of one site is exact, and of several within 0.005 for parts of
-    100 rows a site or more (tests/metrics/test_survival_metrics.py); `c_index_resolution` is what the bins could have
-    cost at most. `c_index_within` is over the sites' own pairs only: exact, and what to look at where the sites' risks
-    are not to be compared.
+    is from histograms. Of two rows whose times share a bin it is not known which was first: they are taken to be
+    comparable as often as the sites' own pairs of that kind. So the C-index of one site is exact, and of several within
+    0.005 for parts of 100 rows a site or more (tests/metrics/test_survival_metrics.py); `c_index_resolution` is half
+    the share of pairs that the bins leave open. `c_index_within` is over the sites' own pairs only: exact, and what to
+    look at where the sites' risks are not to be compared.
 
     Parameters
     ----------
@@ -97,15 +97,14 @@ class SurvivalMetrics:
         -------
         dict
             `cells` are the bins with rows: bin of time, bin of score, rows with the event, rows without. `exact` and
-            `binned` count pairs of the site, once by their rows and once by their bins. For the Brier score, by
-            interval between horizons: `leaving` are rows with the event and without, `early` the summed squares of
-            the predicted survival, at each later horizon, of the rows with an event, and `late` at each horizon those
-            of one minus it of the rows still there.
+            `binned` count pairs of the site, once by their rows and once by their bins; see `concordance`. For the
+            Brier score, by interval between horizons: `leaving` are rows with the event and without, `early` the summed
+            squares of the predicted survival, at each later horizon, of the rows with an event, and `late` at each
+            horizon those of one minus it of the rows still there.
         """
         rows = np.concatenate([np.empty((0, 3 + len(self.horizons))), *self._batches])
         time, event, score, survival = rows[:, 0], rows[:, 1] == 1, rows[:, 2], rows[:, 3:]
         cells = self._cells(time, event, score)
-        exact = exact_pairs(time, event, score)
         return {
             "kind": "survival",
             "edges": self.edges,
@@ -114,7 +113,7 @@ class SurvivalMetrics:
             "non_finite": self._non_finite,
             "loss": self._loss,
             "cells": cells.tolist(),
-            "exact": [exact.twice_concordant, exact.comparable],
+            "exact": list(exact_pairs(time, event, score, np.searchsorted(self.edges, time, side="left"))),
             "binned": list(pairs_of_cells(cells, len(self.edges))),
             **self._brier(time, event, survival),
         }
@@ -140,7 +139,7 @@ class SurvivalMetrics:
         return {"leaving": leaving.tolist(), "early": np.triu(early).tolist(), "late": late.tolist()}
 
 
-def pairs_of_cells(cells: NDArray[np.int64], edges: int) -> Pairs:
+def pairs_of_cells(cells: NDArray[np.int64], edges: int) -> Binned:
     """Count pairs by bins; `cells` is (cells, 4) as in the state."""
     # Only scores that occur: their order is all that counts.
     scores, place = np.unique(cells[:, 1], return_inverse=True)

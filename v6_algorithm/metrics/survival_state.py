@@ -17,7 +17,7 @@ from v6_algorithm.metrics.checks import (
     require_nothing_without_rows,
     require_number,
 )
-from v6_algorithm.metrics.concordance import Pairs
+from v6_algorithm.metrics.concordance import Binned, Exact
 from v6_algorithm.metrics.survival import SCORE_BINS, SQUARE_UNITS, pairs_of_cells
 
 SHAPE: tuple[str, ...] = ("edges", "horizons")
@@ -64,17 +64,19 @@ def _check_cells(state: dict[str, Any]) -> None:
 
 
 def _check_pairs(state: dict[str, Any]) -> None:
-    require_counts([state["exact"]], 1, 2, "exact")
-    require_counts([state["binned"]], 1, 4, "binned")
-    exact, comparable = state["exact"]
-    binned = Pairs(*state["binned"])
-    if exact > 2 * comparable or binned.twice_concordant > 2 * binned.comparable or binned.tied > binned.comparable:
-        raise ValueError("pairs of the metric state contradict themselves")
-    # Between sites are the pairs of the cells that are not within; and a site's own pairs are in its bins or unsure.
-    total = _pairs(state)
-    if any(own > both for own, both in zip(binned, total, strict=True)):
+    require_counts([state["exact"]], 1, 4, "exact")
+    require_counts([state["binned"]], 1, 6, "binned")
+    exact, binned = Exact(*state["exact"]), Binned(*state["binned"])
+    if exact.twice_concordant > 2 * exact.comparable:
+        raise ValueError("exact of the metric state contradicts itself")
+    # Between sites are the pairs of the cells that are not within.
+    if any(own > both for own, both in zip(binned, _pairs(state), strict=True)):
         raise ValueError("binned of the metric state must be among the pairs of its cells")
-    if not binned.comparable <= comparable <= binned.comparable + binned.unsure:
+    if (
+        exact.comparable - exact.events - exact.mixed != binned.comparable
+        or exact.events > binned.events
+        or exact.mixed > binned.mixed
+    ):
         raise ValueError("exact and binned of the metric state must count the same pairs")
 
 
@@ -179,25 +181,21 @@ def integrated_brier(state: dict[str, Any]) -> float | None:
     return float((np.diff(times) * (scores[1:] + scores[:-1]) / 2).sum() / (times[-1] - times[0]))
 
 
-def _pairs(state: dict[str, Any]) -> Pairs:
+def _pairs(state: dict[str, Any]) -> Binned:
     return pairs_of_cells(np.asarray(state["cells"], dtype=np.int64).reshape(-1, 4), len(state["edges"]))
 
 
 def _all_pairs(state: dict[str, Any]) -> tuple[float, float, float]:
     """Concordant and comparable pairs, within the sites and between them, and half of those the bins leave open."""
-    own, total = Pairs(*state["binned"]), _pairs(state)
-    between = Pairs(*(both - within for both, within in zip(total, own, strict=True)))
-    twice_concordant, comparable = state["exact"]
-    # Pairs in one bin of time: as often comparable, and concordant, as those of which the sites know.
-    share = between.unsure / own.unsure if own.unsure else 0.0
-    twice = twice_concordant + between.twice_concordant
-    # Equal scores by bins move within the count of the sites' own pairs, never below none of them.
-    twice += share * min(max(twice_concordant - own.twice_concordant, 0), 2 * (comparable - own.comparable))
-    return (
-        twice / 2,
-        comparable + between.comparable + share * (comparable - own.comparable),
-        (between.tied + between.unsure) / 2,
-    )
+    exact, own = Exact(*state["exact"]), Binned(*state["binned"])
+    between = Binned(*(both - within for both, within in zip(_pairs(state), own, strict=True)))
+    # As often comparable as the sites' own; without any, as often as times that are drawn from a bin at random.
+    events = between.events * (exact.events / own.events if own.events else 1.0)
+    often = exact.mixed / own.mixed if own.mixed else 0.5
+    # Of two events in one bin either may be the first.
+    twice = exact.twice_concordant + between.twice_concordant + events + often * between.twice_mixed
+    comparable = exact.comparable + between.comparable + events + often * between.mixed
+    return twice / 2, comparable, (between.tied + between.events + between.mixed) / 2
 
 
 def _add(rows: list[list[int]]) -> list[int]:
