@@ -64,7 +64,7 @@ def test_parquet_sql_and_csv_train_together_as_if_all_were_csv(result, tables, f
 
 def test_a_query_that_deletes_is_refused_by_the_site_and_deletes_nothing(mixed, postgres):
     before = postgres.execute("SELECT count(*) FROM patients")
-    with pytest.raises(RuntimeError, match="b: the database cannot be read as sql"):
+    with pytest.raises(RuntimeError, match="site 'b': the database cannot be read as sql"):
         train(
             mixed, patients_experiment(), databases=[{"label": "default", "query": "DELETE FROM patients RETURNING *"}]
         )
@@ -76,7 +76,7 @@ def test_a_wrong_password_is_told_without_the_password(mixed, postgres):
     task = mixed.create("master", experiment=patients_experiment(), databases=databases)
     run = mixed.wait(task)["hub"]
     assert run.status == "crashed"
-    assert "b: the database cannot be read as sql" in run.log
+    assert "site 'b': the database cannot be read as sql" in run.log
     logs = [run.log, *(mixed.node_log(name) for name in mixed.sites)]
     logs += [r["log"] or "" for child in mixed.subtasks(task) for r in mixed.client.run.from_task(child["id"])["data"]]
     assert not [log for log in logs if WRONG_PASSWORD in log or postgres.password in log]

@@ -32,7 +32,7 @@ def digests(algorithm_image, registry, tmp_path_factory) -> dict[str, str]:
         (found[content],) = docker(
             "inspect", "--format", "{{range .RepoDigests}}{{.}} {{end}}", f"{name}:0.1.0"
         ).split()
-        docker("rmi", f"{name}:0.1.0", found[content])
+        docker("rmi", f"{name}:0.1.0")  # the digest goes with it
     return found
 
 
