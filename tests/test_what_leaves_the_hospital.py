@@ -26,6 +26,7 @@ from v6_algorithm.privacy import policy
 PAGE = (Path(__file__).parents[1] / "docs" / "what-leaves-the-hospital.md").read_text(encoding="utf-8")
 ENVELOPE = {"schema", "site", "round", "attempt", "status"}
 SITES = {"amsterdam": 60, "berlin": 45}
+SURVIVAL = {"duration": "days", "event": "died"}
 # Between them these ask every question that a site answers, and train every problem there is.
 EXPERIMENTS = {
     "classification": {
@@ -42,6 +43,26 @@ EXPERIMENTS = {
         "problem": "regression",
         "model": "linear",
     },
+    "counts": {
+        "data": {"target": "visits", "features": ["a", "b"]},
+        "problem": "regression",
+        "training": {"loss": "poisson"},
+    },
+    "survival": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "linear"},
+    "discrete time": {
+        "data": {"target": SURVIVAL, "features": ["a", "b"]},
+        "problem": {"kind": "survival", "method": "discrete_time", "intervals": 4},
+        "model": {"kind": "mlp", "hidden": [4]},
+    },
+    "sequences": {
+        "data": {"target": "y", "sequence": "series"},
+        "problem": "sequence_classification",
+        "model": {"kind": "gru", "hidden": 4},
+    },
+    "several targets": {
+        "data": {"targets": {"ward": "classification", "c": "regression"}, "features": ["a", "b"]},
+        "problem": "multitask",
+    },
 }
 
 
@@ -50,6 +71,10 @@ def hospital(rows: int, seed: int) -> pd.DataFrame:
     frame = pd.DataFrame(generator.normal(size=(rows, 3)), columns=["a", "b", "c"])
     frame.loc[::9, "b"] = np.nan
     return frame.assign(
+        days=generator.exponential(300, rows).round() + 1,
+        died=generator.integers(0, 2, rows),
+        visits=generator.poisson(3, rows),
+        series=list(generator.normal(size=(rows, 6, 2)).tolist()),
         y=(frame["a"] > 0).astype(int),
         ward=generator.choice(["north", "south", "west"], rows),
         remark=[f"{SECRET}-{row}" for row in range(rows)],
@@ -146,13 +171,17 @@ def test_a_reply_holds_what_the_page_lists_and_nothing_else(recorded, message):
 
 def test_every_message_and_every_problem_is_on_the_page(recorded):
     assert set(recorded) == set(MESSAGES)
-    assert {content.get("problem", "classification") for content in EXPERIMENTS.values()} == set(PROBLEM_METRICS)
+    trained = {Experiment.parse(content).problem.kind for content in EXPERIMENTS.values()}
+    assert trained == set(PROBLEM_METRICS)
 
 
 def test_the_sums_behind_the_metrics_are_what_the_page_lists(recorded):
     replies = recorded["RPC_train"] + recorded["RPC_evaluate"]
     found = {path for reply in replies for path in key_paths(reply) if path.startswith(METRICS)}
-    assert {path.removeprefix(f"{METRICS}.") for path in found} == listed("Sums behind the metrics")
+    # Of several targets each has sums of its own.
+    names = {re.sub(r"^tasks\.<column>\.", "", path.removeprefix(f"{METRICS}.")) for path in found}
+    # What is empty for one kind of metric is a table for another.
+    assert {name for name in names if f"{name}[]" not in names} == listed("Sums behind the metrics")
 
 
 def test_every_reply_has_the_same_head(recorded):
@@ -172,8 +201,8 @@ def test_smallest_and_largest_values_leave_only_where_they_are_used(recorded):
         for reply in recorded["RPC_prepare, step statistics"]
     ]
     used, unused = {"low": True, "high": True}, {"low": False, "high": False}
-    # Two sites each: median and robust, minmax, and at last mean and standard.
-    assert with_range == [used, used, used, used, unused, unused]
+    # Two sites each: median and robust, minmax, and then mean and standard for all the others.
+    assert with_range == [used] * 4 + [unused] * 2 * (len(EXPERIMENTS) - 2)
 
 
 @pytest.fixture
@@ -266,13 +295,13 @@ def test_the_rules_and_their_defaults_are_the_policys():
 
 
 def test_numbers_on_the_page_are_the_codes():
-    from v6_algorithm.data import table
+    from v6_algorithm.data import table, targets
     from v6_algorithm.metrics import ClassificationMetrics
     from v6_algorithm.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS
     from v6_algorithm.preparation.statistics import BINS
 
     for text in (
-        f"the distinct values of the target, as text or number, at most {table._MOST_CLASSES};",
+        f"the distinct values of the target, as text or number, at most {targets._MOST_CLASSES};",
         f"calls categorical, at most {table._MOST_CATEGORIES} |",
         f"names of columns (at most {table._SHOWN},",
         f"training rows in each of {BINS} equal bins",
