@@ -11,6 +11,8 @@ from v6config import Site
 from v6network import SELF_TEST_IMAGE, Network
 from v6process import wait_for
 
+from v6_algorithm.federation.runs import read_subtask_name, subtask_name
+
 DATA_SITES = ["a", "b", "c"]
 LEAST_DEADLINE_S = 20.0
 # A site that works is this much quicker than the deadline, however busy the machine is.
@@ -31,9 +33,9 @@ def trainings(network: Network, task: int) -> dict[int, dict[str, str]]:
     """Status of each site's run, by round, as far as the master has come."""
     rounds: dict[int, dict[str, str]] = {}
     for child in network.subtasks(task):
-        method, _, number = child["name"].partition(" round ")
-        if method == "RPC_train":
-            rounds.setdefault(int(number), {}).update(network.statuses(child["id"]))
+        method, number, _ = read_subtask_name(child["name"])
+        if method == "train":
+            rounds.setdefault(number, {}).update(network.statuses(child["id"]))
     return rounds
 
 
@@ -79,9 +81,7 @@ def test_a_site_that_leaves_in_a_round_and_comes_back_rests_and_is_asked_again(t
     assert story(run.result, "a") == story(run.result, "c") == ["answered"] * 6
     # What it was asked before it left is done when it is back, too late to count.
     (asked,) = [
-        child["id"]
-        for child in three_sites.subtasks(task)
-        if child["name"] == f"RPC_train round {late + 1}" and "b" in three_sites.statuses(child["id"])
+        child["id"] for child in three_sites.subtasks(task) if child["name"] == subtask_name("RPC_train", late + 1, "b")
     ]
     assert three_sites.wait(asked)["b"].status == "completed"
 

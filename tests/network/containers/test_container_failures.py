@@ -9,6 +9,8 @@ from v6config import Site
 from v6network import Network, Run
 from v6process import wait_for
 
+from v6_algorithm.federation.runs import subtask_name
+
 pytestmark = pytest.mark.slow
 
 
@@ -18,11 +20,10 @@ def training_container(network: Network, task: int, site: str, round: int) -> st
 
     def runs() -> bool:
         for child in network.subtasks(task):
-            if child["name"] == f"RPC_train round {round}":
-                for run in network.client.run.from_task(child["id"])["data"]:
-                    if run["organization"]["id"] == network.organizations[site]:
-                        labels = [f"label=node={network.name}-{site}", f"label=run_id={run['id']}"]
-                        found[:] = docker("ps", "--quiet", *(f"--filter={label}" for label in labels)).split()
+            if child["name"] == subtask_name("RPC_train", round, site):
+                (run,) = network.client.run.from_task(child["id"])["data"]
+                labels = [f"label=node={network.name}-{site}", f"label=run_id={run['id']}"]
+                found[:] = docker("ps", "--quiet", *(f"--filter={label}" for label in labels)).split()
         return bool(found)
 
     wait_for(runs, f"the container of {site} in round {round}", timeout_s=300, poll_s=0.1)
@@ -55,7 +56,7 @@ def starts(network: Network, run: Run, site: str, round: int) -> int:
     (task,) = [
         child["id"]
         for child in network.subtasks(run.task)
-        if child["name"] == f"RPC_train round {round}" and site in network.statuses(child["id"])
+        if child["name"] == subtask_name("RPC_train", round, site)
     ]
     return network.node_log(site).count(f"Starting task {task} ")
 
