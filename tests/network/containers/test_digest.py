@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from docker_cli import BASE_IMAGE, docker
 from v6config import Site, template
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def digests(algorithm_image, registry, tmp_path_factory) -> dict[str, str]:
+def digests(algorithm_image, registry, tmp_path_factory) -> Iterator[dict[str, str]]:
     """Two images, one after the other under the same tag: name@digest by what they answer. Neither is left here."""
     folder, name = tmp_path_factory.mktemp("image"), f"{registry}/v6-algorithm"
     (folder / "algorithm.py").write_text(ALGORITHM)
@@ -33,11 +35,15 @@ def digests(algorithm_image, registry, tmp_path_factory) -> dict[str, str]:
             "inspect", "--format", "{{range .RepoDigests}}{{.}} {{end}}", f"{name}:0.1.0"
         ).split()
         docker("rmi", f"{name}:0.1.0")  # the digest goes with it
-    return found
+    yield found
+    # What the node fetched has no tag.
+    held = docker("images", "--quiet", "--no-trunc", name).split()
+    if held:
+        docker("rmi", *held)
 
 
 @pytest.fixture(scope="module")
-def hospital(docker_network, digests) -> Network:
+def hospital(docker_network, digests) -> Iterator[Network]:
     """Site a allows the first image, by its digest."""
     (form,) = template("node_configuration.yaml")["policies"]["allowed_algorithms"]
     name, _, digest = digests["1"].partition("@")
