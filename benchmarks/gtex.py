@@ -103,7 +103,8 @@ def plain(path: Path, epochs: int) -> dict[str, float]:
             optimiser.step()
     training = time.perf_counter() - begin
     with torch.inference_mode():
-        hits = model(inputs[test]).argmax(1) == target[test]
+        tested = torch.from_numpy(np.flatnonzero(test))
+        hits = model(inputs[tested]).argmax(1) == target[tested]
     seconds = time.perf_counter() - start[0], time.process_time() - start[1]
     accuracy = hits.double().mean().item()
     return {"wall": seconds[0], "cpu": seconds[1], "train": training, "accuracy": accuracy, "n": len(hits)}

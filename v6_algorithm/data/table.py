@@ -320,7 +320,7 @@ def _one_hot(column: pd.Series, labels: list[Label]) -> Array:
 def _target(frame: pd.DataFrame, experiment: Experiment, setup: Setup) -> tuple[Array, Array | None]:
     column = frame[experiment.data.target]
     if setup.classes is None:
-        return column.astype(float).to_numpy(dtype=experiment.training.dtype), None
+        return column.astype(float).to_numpy(dtype=experiment.training.dtype, copy=True), None
     number = {label: index for index, label in enumerate(setup.classes)}
     try:
         classes = np.asarray([number[label] for label in _labels(column, experiment.data)], dtype=np.int64)
