@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 BANDS = ["20-29", "30-39", "40-49", "50-59", "60-69", "70-79"]
 # Samples of each band in GTEx v8 as HRC counted them: 17,382.
 COUNTS = np.array([1320, 1323, 2702, 5615, 5821, 601])
-GENES, TISSUES, SAMPLES_A_DONOR = 18_388, 30, 18
+GENES, TISSUES, DONORS = 18_388, 30, 948
 ROWS_AT_ONCE = 2000
 
 
@@ -29,9 +29,8 @@ def samples(rows: int, generator: np.random.Generator) -> pd.DataFrame:
     """Return Name, Tissue, Subtissue, Age, Sex (1 male, 2 female), Death (0 to 4, or empty) and Avg_age."""
     counts = np.diff(np.round(np.cumsum(COUNTS) / COUNTS.sum() * rows), prepend=0).astype(int)
     band = np.repeat(np.arange(len(BANDS)), counts)
-    donor = np.concatenate([[0], np.cumsum(counts)[:-1]])[band]
-    donor = band * rows + (np.arange(rows) - donor) // SAMPLES_A_DONOR
-    donor = np.unique(donor, return_inverse=True)[1]
+    # A donor is of one band, and a small table has the donors of the large one with fewer samples each.
+    donor = np.unique(band * DONORS + (np.arange(rows) * min(DONORS, rows)) // rows, return_inverse=True)[1]
     donors = donor.max() + 1
     male, death = generator.random(donors) < 0.67, generator.choice([0, 1, 2, 3, 4, np.nan], donors)
     tissue = generator.integers(0, TISSUES, rows)
