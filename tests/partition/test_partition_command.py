@@ -165,3 +165,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
     result = command("partition", tmp_path / "none.csv", "--sites", 2, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "there is no file" in result.output
+
+
+def test_a_bundled_table_can_be_cut_too(tmp_path):
+    result = command(
+        "partition", "builtin:breast_cancer", "--sites", 2, "--target", "target", "--out", tmp_path / "out"
+    )
+    assert result.exit_code == 0, result.output
+    experiment = Experiment.load(tmp_path / "out" / "experiment.yaml")
+    rows = [len(table.read()) for table in tables_of(experiment, tmp_path / "out").values()]
+    assert sum(rows) == 569

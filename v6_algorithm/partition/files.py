@@ -43,7 +43,7 @@ def write_tables(source: TableSource, parts: Parts, files: Mapping[str, str], fo
     if source.kind == "parquet":
         _write_parquet(source.uri, parts, files, folder)
         return
-    frame = _as_text(source.uri) if source.kind == "csv" else source.read()
+    frame = _as_text(source.uri) if source.kind == "csv" and source.frame is None else source.read()
     for site, name in enumerate(parts.names):
         parts.frame_of(frame, site).to_csv(folder / files[name], index=False)
 
