@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from v6_algorithm import wire
 from v6_algorithm.data.sources import TableSource, source_from_node
 from v6_algorithm.errors import ExperimentError, SiteError
 from v6_algorithm.privacy.policy import Policy
 from v6_algorithm.site import SiteContext, handle
+
+if TYPE_CHECKING:
+    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.federation.vantage6 import Vantage6Federation
 
 
 def run_master(
@@ -27,9 +31,36 @@ def run_master(
     mock_client: Any = None,
 ) -> dict[str, Any]:
     """Run an experiment over the organisations of a collaboration; see `v6_algorithm.master`."""
+    from v6_algorithm.master import run
+
+    federation, checked = _central(client, experiment, organizations, names, mock_client)
+    return run(federation, checked, on_event=_say)
+
+
+def run_describe(
+    client: Any,
+    experiment: Any,
+    *,
+    organizations: Sequence[int | str] | None = None,
+    names: Mapping[str, str] | None = None,
+    mock_client: Any = None,
+) -> dict[str, Any]:
+    """Describe the tables of a collaboration; see `v6_algorithm.describe`."""
+    from v6_algorithm.summary.federated import describe
+
+    return describe(*_central(client, experiment, organizations, names, mock_client))
+
+
+def _central(
+    client: Any,
+    experiment: Any,
+    organizations: Sequence[int | str] | None,
+    names: Mapping[str, str] | None,
+    mock_client: Any,
+) -> tuple[Vantage6Federation, Experiment]:
+    """Read what a central function was given, however vantage6 passes it."""
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.federation.vantage6 import Vantage6Federation, container_client
-    from v6_algorithm.master import run
 
     if isinstance(client, Mapping) and experiment is None:
         # vantage6 4 passes the task's own arguments only; v3 put the client in front of them.
@@ -45,7 +76,7 @@ def run_master(
         names=_names(names or {}),
         poll_s=checked.participation.poll_s,
     )
-    return run(federation, checked, on_event=_say)
+    return federation, checked
 
 
 def run_site(method: str, data: Any, request: Any, mock_data: Sequence[Any] | None) -> dict[str, Any]:

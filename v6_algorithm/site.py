@@ -59,7 +59,7 @@ def handle(
     Parameters
     ----------
     method
-        ``prepare``, ``train`` or ``evaluate``.
+        ``summary``, ``prepare``, ``train`` or ``evaluate``.
     request
         A message made by `wire.message`.
     context
@@ -177,6 +177,31 @@ class _Work:
         if rows.inputs.numel() * rows.inputs.element_size() * len(table.folds) <= _MEMORY_BYTES:
             self.context.memory[key] = rows
         return rows
+
+
+# -- summary -------------------------------------------------------------------------------------------------------
+
+
+def _summary(work: _Work) -> dict[str, Any]:
+    """Describe the site's table; the node's columns, rows and cells rules hold for every step."""
+    from v6_algorithm.data import summary
+    from v6_algorithm.preparation.setup import unpack_arrays
+
+    features = [str(name) for name in work.request.get("features", [])]
+    work.policy.check_columns(features)
+    frame = work.context.sources[work.site].read()
+    frame = frame.loc[:, [work.policy.allows(column) for column in frame.columns]]
+    work.policy.check_rows(len(frame))
+    smallest = work.policy.minimum_cell
+    step = work.request.get("step")
+    if step == "columns":
+        return summary.columns(frame, work.experiment.data, smallest, classification=work.classification)
+    if step == "moments":
+        return summary.moments(frame, features, smallest)
+    if step == "shape":
+        asked = unpack_arrays(work.request["asked"])
+        return summary.shape(frame, features, smallest, asked, products=bool(work.request["products"]))
+    raise WireError(f"step {step!r} is not known; allowed: columns, moments, shape")
 
 
 # -- prepare -------------------------------------------------------------------------------------------------------
@@ -300,6 +325,7 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
 
 
 _METHODS: dict[str, Callable[[_Work], dict[str, Any]]] = {
+    "summary": _summary,
     "prepare": _prepare,
     "train": _train,
     "evaluate": _evaluate,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from v6_algorithm.cli import run, terminal
+from v6_algorithm.cli import describe, run, terminal
 
 app = typer.Typer(
     name="v6-algorithm",
@@ -28,6 +28,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 app.command()(run.run)
 app.command()(run.validate)
+app.command()(describe.describe)
 
 
 def main() -> None:

@@ -100,7 +100,7 @@ def describe(frame: pd.DataFrame, data: Data, *, classification: bool) -> dict[s
         raise DataError(f"column '{data.target}' (data.target) is empty")
     labels: list[Label] = []
     if classification:
-        labels = sorted(set(_labels(frame.loc[known, data.target], data)), key=str)
+        labels = sorted(set(target_labels(frame.loc[known, data.target], data)), key=str)
         if len(labels) > _MOST_CLASSES:
             raise DataError(
                 f"column '{data.target}' (data.target) has over {_MOST_CLASSES} distinct values; "
@@ -167,7 +167,7 @@ def _canonical(value: Any) -> Label:
     return text
 
 
-def _labels(column: pd.Series, data: Data) -> list[Label]:
+def target_labels(column: pd.Series, data: Data) -> list[Label]:
     labels = canonical(column)
     if data.positive is None:
         return labels
@@ -278,7 +278,7 @@ def _target(frame: pd.DataFrame, experiment: Experiment, setup: Setup) -> tuple[
         return column.astype(float).to_numpy(dtype=experiment.training.dtype), None
     number = {label: index for index, label in enumerate(setup.classes)}
     try:
-        classes = np.asarray([number[label] for label in _labels(column, experiment.data)], dtype=np.int64)
+        classes = np.asarray([number[label] for label in target_labels(column, experiment.data)], dtype=np.int64)
     except KeyError:
         raise DataError(f"column '{experiment.data.target}' has a class that was not there at preparation") from None
     return classes, classes

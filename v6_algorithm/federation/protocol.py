@@ -129,7 +129,7 @@ class Federation(Protocol):
         Parameters
         ----------
         method
-            ``RPC_prepare``, ``RPC_train`` or ``RPC_evaluate``.
+            ``RPC_summary``, ``RPC_prepare``, ``RPC_train`` or ``RPC_evaluate``.
         requests
             Site name to message, in the order in which replies are yielded.
         deadline_s

@@ -87,6 +87,11 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     return Agreement(numeric, categories, classes, notes)
 
 
+def looks_like_identifier(name: str) -> bool:
+    """Say whether a column's name tells that it says who, not what."""
+    return _IDENTIFIER.fullmatch(name.strip()) is not None
+
+
 def _numeric_features(
     data: Data, schemas: Mapping[str, Mapping[str, Any]], notes: list[str], problems: list[str]
 ) -> list[str]:
@@ -100,7 +105,7 @@ def _numeric_features(
         numeric = [site for site, kind in kinds.items() if kind == "numeric"]
         if name in used or not numeric:
             continue
-        if _IDENTIFIER.fullmatch(name.strip()):
+        if looks_like_identifier(name):
             identifiers.append(name)
         elif text := [site for site, kind in kinds.items() if kind in ("text", "other")]:
             problems.append(

@@ -45,18 +45,19 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     clean = shareable(result)
     written = [
-        _write(directory / "result.json", json.dumps(clean, indent=1, allow_nan=False, ensure_ascii=False) + "\n"),
-        _write(directory / "history.csv", _history_csv(clean)),
-        _write(directory / "metrics.csv", _metrics_csv(clean)),
-        _write(directory / "report.html", render(clean)),
+        write_file(directory / "result.json", json.dumps(clean, indent=1, allow_nan=False, ensure_ascii=False) + "\n"),
+        write_file(directory / "history.csv", _history_csv(clean)),
+        write_file(directory / "metrics.csv", _metrics_csv(clean)),
+        write_file(directory / "report.html", render(clean)),
     ]
     parameters = clean.get("parameters")
     if isinstance(parameters, str):
-        written.append(_write(directory / "model.safetensors", base64.b64decode(parameters, validate=True)))
+        written.append(write_file(directory / "model.safetensors", base64.b64decode(parameters, validate=True)))
     return written
 
 
-def _write(path: Path, content: str | bytes) -> Path:
+def write_file(path: Path, content: str | bytes) -> Path:
+    """Put a file in place whole, or not at all."""
     if isinstance(content, str):
         # A lone surrogate in a site's text has no UTF-8; escaped it is still valid JSON.
         content = content.encode("utf-8", "backslashreplace")
