@@ -111,6 +111,7 @@ class _Work:
         self.policy.check_sites(int(request.get("sites", 0)))
         data = self.experiment.data
         roles = [data.target, data.group, data.split_column, *data.categorical, *(data.features or [])]
+        roles += data.harmonisation.covariates
         self.policy.check_columns(name for name in roles if name is not None)
         self.seconds: dict[str, float] = {}
 
@@ -126,7 +127,7 @@ class _Work:
     def setup(self) -> Setup:
         """Read what the sites agreed on, which the node's policy must allow."""
         setup = Setup.from_json(self.request["setup"])
-        self.policy.check_columns([*setup.features, *setup.categories])
+        self.policy.check_columns([*setup.features, *setup.categories, *setup.covariates])
         return setup
 
     def table(self, setup: Setup) -> TableData:
@@ -138,7 +139,7 @@ class _Work:
         key = cache_key(
             prints,
             self.experiment.model_dump(mode="json", include={"seed", "data", "split", "training"}),
-            [setup.features, setup.categories, setup.classes],
+            [setup.features, setup.categories, setup.classes, setup.covariates],
         )
         folder = self.context.state if None not in prints.values() else None
         table: TableData | None = self.context.memory.get(key)
@@ -165,7 +166,7 @@ class _Work:
 
         from v6_algorithm.training.loop import Rows
 
-        key = ("rows", id(table), self.request["setup"]["preparation"], fold)
+        key = ("rows", id(table), self.request["setup"]["preparation"], self.request["setup"]["combat"], fold)
         kept: Rows | None = self.context.memory.get(key)
         if kept is not None:
             return kept
@@ -208,7 +209,13 @@ def _summary(work: _Work) -> dict[str, Any]:
 
 
 def _prepare(work: _Work) -> dict[str, Any]:
-    steps = {"schema": _schema, "statistics": _statistics, "quantiles": _quantiles}
+    steps = {
+        "schema": _schema,
+        "statistics": _statistics,
+        "quantiles": _quantiles,
+        "harmonisation": _harmonisation,
+        "moments": _moments,
+    }
     step = work.request.get("step")
     if step not in steps:
         raise WireError(f"step {step!r} is not known; allowed: {', '.join(steps)}")
@@ -256,9 +263,27 @@ def _quantiles(work: _Work) -> dict[str, Any]:
     from v6_algorithm.preparation import Histograms
     from v6_algorithm.preparation.setup import pack_arrays, unpack_arrays
 
-    table = work.table(work.setup())
+    setup = work.setup()
+    values = work.table(setup).training_values(setup, work.experiment.data)
     span = unpack_arrays(work.request["range"])
-    return {"histograms": pack_arrays(Histograms.of(table.training_values(), span["low"], span["high"]).arrays())}
+    return {"histograms": pack_arrays(Histograms.of(values, span["low"], span["high"]).arrays())}
+
+
+def _harmonisation(work: _Work) -> dict[str, Any]:
+    from v6_algorithm.preparation.setup import pack_arrays
+
+    setup = work.setup()
+    return {"sums": pack_arrays(work.table(setup).combat_sums(setup, work.experiment.data).arrays())}
+
+
+def _moments(work: _Work) -> dict[str, Any]:
+    """Measure the training rows as the setup harmonises them; `_statistics` measured them as they are."""
+    from v6_algorithm.preparation import Moments, needs_range
+    from v6_algorithm.preparation.setup import pack_arrays
+
+    setup, data = work.setup(), work.experiment.data
+    values = work.table(setup).training_values(setup, data)
+    return {"moments": pack_arrays(Moments.of(values, with_range=needs_range(data)).arrays())}
 
 
 # -- train and evaluate --------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ CONTRACT = {
         "split_column": None,
         "scaling": {"kind": "standard", "scope": "federation"},
         "missing": {"kind": "mean", "value": 0.0},
+        "harmonisation": {"kind": "none", "covariates": []},
     },
     "problem": {"kind": "classification"},
     "model": {"kind": "mlp", "hidden": [64, 32], "norm": "layer", "dropout": 0.0, "activation": "relu"},

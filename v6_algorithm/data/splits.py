@@ -76,7 +76,7 @@ def make_folds(
         else:
             folds = [_fold(part)]
     for fold in folds:
-        if not len(fold.train):
+        if not len(fold.train) and isinstance(split, (Ratio, KFold)):
             raise DataError("no row is left in the training part")
         if groups is not None:
             _check_groups(fold, groups)

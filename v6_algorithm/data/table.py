@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment, parse_condition
 from v6_algorithm.preparation import Setup
 from v6_algorithm.preparation.columns import Label
+from v6_algorithm.preparation.combat import Sums
 from v6_algorithm.preparation.statistics import site_scaling
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class TableData:
         (rows,) index into `members`, the hospital each row is from.
     folds
         Row numbers of the parts, one `Fold` a fold.
+    covariates
+        (rows, columns) numbers that only harmonisation uses.
     """
 
     values: Array
@@ -55,10 +58,68 @@ class TableData:
     member: Array
     members: list[str]
     folds: list[Fold]
+    covariates: Array = field(default_factory=lambda: np.empty((0, 0)))
 
-    def training_values(self) -> list[Array]:
-        """Return the raw features of the training rows of each fold, which is all that statistics may see."""
-        return [self.values[fold.train] for fold in self.folds]
+    def training_values(self, setup: Setup | None = None, data: Data | None = None) -> list[Array]:
+        """Return the features of the training rows of each fold, which is all that statistics may see.
+
+        They are raw, or filled and harmonised where a setup says how.
+        """
+        if setup is None or data is None or setup.combat is None:
+            return [self.values[fold.train] for fold in self.folds]
+        return [self.harmonised(setup, data, number)[fold.train] for number, fold in enumerate(self.folds)]
+
+    def combat_sums(self, setup: Setup, data: Data) -> Sums:
+        """Return what ComBat needs of the training rows of each hospital and fold."""
+        design = [self._design(setup, data, number) for number in range(len(self.folds))]
+        filled = [self._filled(setup, number) for number in range(len(self.folds))]
+        return Sums.of(
+            [
+                (filled[number][rows], design[number][rows])
+                for rows in (fold.train[self.member[fold.train] == member] for member in range(len(self.members)))
+            ]
+            for number, fold in enumerate(self.folds)
+        )
+
+    def harmonised(self, setup: Setup, data: Data, fold: int) -> Array:
+        """Return (rows, features) of one fold, filled and without their hospital's location and scale."""
+        if setup.combat is None:
+            return self.values
+        filled, design, train = self._filled(setup, fold), self._design(setup, data, fold), self.folds[fold].train
+        adjusted = np.empty_like(filled)
+        for member in range(len(self.members)):
+            own = np.flatnonzero(self.member == member)
+            basis = np.flatnonzero(np.isin(own, train))
+            # A hospital that trains nothing in this fold is known by all its rows, whose targets are not looked at.
+            basis = basis if len(basis) else np.arange(len(own))
+            adjusted[own] = setup.combat.adjust(filled[own], design[own], fold, basis)
+        return adjusted
+
+    def _filled(self, setup: Setup, fold: int) -> Array:
+        if setup.preparation is None:
+            raise DataError("the request carries no preparation")
+        return np.where(np.isnan(self.values), setup.preparation.fill[fold].astype(self.values.dtype), self.values)
+
+    def _design(self, setup: Setup, data: Data, fold: int) -> Array:
+        """Return the (rows, columns) covariates of ComBat; see `Setup.design_columns`."""
+        filled, columns, start = self._filled(setup, fold), {}, 0
+        for name, labels in setup.categories.items():
+            columns[name] = self.one_hot[:, start + 1 : start + len(labels)]
+            start += len(labels)
+        for name in data.harmonisation.covariates:
+            if name in setup.features:
+                columns[name] = filled[:, [setup.features.index(name)]]
+            elif name in setup.covariates:
+                columns[name] = self.covariates[:, [setup.covariates.index(name)]]
+        parts = [columns[name] for name in data.harmonisation.covariates]
+        return np.concatenate([np.empty((len(filled), 0)), *parts], axis=1)
+
+    def _own_values(self) -> list[Array]:
+        """Return what a site scales itself with: its training rows, or in a fold where it only tests, all its rows.
+
+        Scaling does not see the target, so a new hospital can do as much before it knows a single outcome.
+        """
+        return [values if len(values) else self.values for values in self.training_values()]
 
     def inputs(self, setup: Setup, data: Data, fold: int) -> Array:
         """Return (rows, inputs) filled and scaled inputs of one fold."""
@@ -66,8 +127,8 @@ class TableData:
             raise DataError("the request carries no preparation")
         preparation = setup.preparation
         if data.scaling.scope == "site" and data.scaling.kind != "none":
-            preparation = site_scaling(data.scaling.kind, self.training_values(), preparation)
-        return np.concatenate([preparation.apply(self.values, fold), self.one_hot], axis=1)
+            preparation = site_scaling(data.scaling.kind, self._own_values(), preparation)
+        return np.concatenate([preparation.apply(self.harmonised(setup, data, fold), fold), self.one_hot], axis=1)
 
     def counts(self) -> list[dict[str, dict[str, int]]]:
         """Return rows for each fold, member and part."""
@@ -197,6 +258,7 @@ def load_table(frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup
         values=np.concatenate([part.values for part in parts]),
         one_hot=np.concatenate([part.one_hot for part in parts]),
         target=np.concatenate([part.target for part in parts]),
+        covariates=np.concatenate([part.covariates for part in parts]),
         member=np.repeat(np.arange(len(parts)), [len(part.target) for part in parts]),
         members=list(frames),
         folds=[
@@ -244,11 +306,26 @@ def _encode(frame: pd.DataFrame, experiment: Experiment, setup: Setup, member: s
     return TableData(
         values=values,
         one_hot=np.concatenate(one_hot, axis=1) if one_hot else np.empty((len(frame), 0), dtype=dtype),
+        covariates=_covariates(frame, setup.covariates),
         target=target,
         member=np.zeros(len(frame), dtype=np.int64),
         members=[member],
         folds=folds,
     )
+
+
+def _covariates(frame: pd.DataFrame, names: list[str]) -> Array:
+    """Return (rows, names) float64; a covariate must be known, for what is not cannot be kept."""
+    import pandas as pd
+
+    columns = np.empty((len(frame), len(names)))
+    for number, name in enumerate(names):
+        columns[:, number] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        if not np.isfinite(columns[:, number]).all():
+            raise DataError(
+                f"column '{name}' (data.harmonisation.covariates) has empty cells; fill it, or leave it out"
+            )
+    return columns
 
 
 def _has_target(column: pd.Series, classification: bool) -> pd.Series[bool]:

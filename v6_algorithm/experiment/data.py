@@ -77,6 +77,35 @@ class Scaling(Section):
     scope: Literal["federation", "site"] = "federation"
 
 
+class Harmonisation(Section):
+    """Whether the sites' own locations and scales are taken out of numeric features, by federated ComBat.
+
+    `covariates` are what is to be kept, such as age and sex: numeric columns, features or not, or columns of
+    `categorical`. A site without training rows (a new one, or the one left out) has its location and scale estimated
+    from all its rows, without their targets.
+    """
+
+    kind: Literal["none", "combat"] = "none"
+    covariates: list[str] = Field(default_factory=list)
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if value == "zscore":
+            raise refuse(
+                "kind zscore, by site, is `scaling: {kind: standard, scope: site}`; allowed here: none, combat"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _needed(self) -> Harmonisation:
+        if self.covariates and self.kind == "none":
+            raise refuse("covariates go with kind combat")
+        if len(set(self.covariates)) < len(self.covariates):
+            raise refuse("a column is named twice in covariates")
+        return self
+
+
 class Missing(Section):
     """What happens to empty cells in numeric columns; statistics come from the training rows of all sites."""
 
@@ -96,6 +125,7 @@ class Data(Section):
     split_column: str | None = Field(None, description="a column that says train, validation or test")
     scaling: Annotated[Scaling, short_form("kind")] = Scaling()
     missing: Annotated[Missing, short_form("kind")] = Missing()
+    harmonisation: Annotated[Harmonisation, short_form("kind")] = Harmonisation()
 
     @field_validator("positive")
     @classmethod
@@ -115,6 +145,13 @@ class Data(Section):
                 raise refuse(f"column '{min(both)}' is named in {name} and in exclude")
             if len(set(columns)) < len(columns):
                 raise refuse(f"a column is named twice in {name}")
+        for role, column in reserved.items():
+            if column in self.harmonisation.covariates:
+                raise refuse(f"column '{column}' is the {role} and cannot be a covariate of harmonisation as well")
+        if self.harmonisation.kind == "combat" and self.scaling.scope == "site":
+            raise refuse(
+                "scaling.scope site takes the sites' differences out as well; with combat, use scope federation"
+            )
         if self.features is not None and not self.features and not self.categorical:
             raise refuse("features is empty; give null for every numeric column")
         return self

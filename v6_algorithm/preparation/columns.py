@@ -32,12 +32,15 @@ class Agreement:
         The sorted union of the target's labels; None when the target is a number.
     notes
         Sentences for the researcher about what was left out or is uneven.
+    covariates
+        Numeric columns that only harmonisation uses.
     """
 
     features: list[str]
     categories: dict[str, list[Label]]
     classes: list[Label] | None
     notes: list[str] = field(default_factory=list)
+    covariates: list[str] = field(default_factory=list)
 
 
 def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:
@@ -61,14 +64,21 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     notes: list[str] = []
     problems: list[str] = []
     numeric = _numeric_features(data, schemas, notes, problems)
+    covariates = [name for name in data.harmonisation.covariates if name not in (*numeric, *data.categorical)]
     for site, schema in schemas.items():
         columns = schema["columns"]
-        for name in [*numeric, *data.categorical]:
+        for name in [*numeric, *data.categorical, *covariates]:
             if name not in columns:
                 shown = ", ".join(list(columns)[:_SHOWN]) + (", …" if len(columns) > _SHOWN else "")
-                key = "features" if name in numeric else "categorical"
+                key = (
+                    "harmonisation.covariates"
+                    if name in covariates
+                    else "features"
+                    if name in numeric
+                    else "categorical"
+                )
                 problems.append(f"site '{site}': column '{name}' (data.{key}) is not there; it has: {shown}")
-            elif name in numeric and columns[name] not in ("numeric", "empty"):
+            elif name not in data.categorical and columns[name] not in ("numeric", "empty"):
                 problems.append(
                     f"site '{site}': column '{name}' holds {columns[name]} where numbers are expected; "
                     "clean it there, list it under data.categorical, or leave it out with data.exclude"
@@ -84,7 +94,7 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         raise ExperimentError(
             "data.features: no numeric column is left at all sites; name the features, or categorical"
         )
-    return Agreement(numeric, categories, classes, notes)
+    return Agreement(numeric, categories, classes, notes, covariates)
 
 
 def looks_like_identifier(name: str) -> bool:

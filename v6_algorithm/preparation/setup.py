@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from v6_algorithm import wire
 from v6_algorithm.errors import WireError
 from v6_algorithm.preparation.columns import Agreement, Label
+from v6_algorithm.preparation.combat import Combat
 from v6_algorithm.preparation.statistics import Preparation
 
 
@@ -18,6 +20,7 @@ class Setup:
     """The agreement of the sites, and the numbers that prepare their data.
 
     `class_weights` is one list of weights a fold (None: all 1); `preparation` is None until statistics exist.
+    `covariates` are columns that harmonisation needs and the model does not; `combat` is what the sites share of it.
     """
 
     features: list[str]
@@ -25,16 +28,28 @@ class Setup:
     classes: list[Label] | None
     class_weights: list[list[float]] | None = None
     preparation: Preparation | None = None
+    covariates: list[str] = field(default_factory=list)
+    combat: Combat | None = None
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
         """Start from what the sites agreed on."""
-        return cls(agreement.features, agreement.categories, agreement.classes)
+        return cls(agreement.features, agreement.categories, agreement.classes, covariates=agreement.covariates)
 
     @property
     def inputs(self) -> list[str]:
         """Names of the model's inputs: numeric features, then one-hot columns as ``column=value``."""
         return [*self.features, *(f"{name}={value}" for name, values in self.categories.items() for value in values)]
+
+    def design_columns(self, covariates: Sequence[str]) -> list[str]:
+        """Name the columns of ComBat's design: a number is one, a category one for each value but the first."""
+        return [
+            column
+            for name in covariates
+            for column in (
+                [f"{name}={value}" for value in self.categories[name][1:]] if name in self.categories else [name]
+            )
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, tensors packed."""
@@ -44,13 +59,15 @@ class Setup:
             "classes": self.classes,
             "class_weights": self.class_weights,
             "preparation": None if self.preparation is None else pack_arrays(self.preparation.arrays()),
+            "covariates": self.covariates,
+            "combat": None if self.combat is None else pack_arrays(self.combat.arrays()),
         }
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Setup:
         """Read the JSON form; raises WireError when it is malformed."""
         try:
-            packed = content["preparation"]
+            packed, combat = content["preparation"], content["combat"]
             preparation = None if packed is None else Preparation(**unpack_arrays(packed))
             return cls(
                 list(content["features"]),
@@ -58,6 +75,8 @@ class Setup:
                 content["classes"],
                 content["class_weights"],
                 preparation,
+                list(content["covariates"]),
+                None if combat is None else Combat(**unpack_arrays(combat)),
             )
         except (KeyError, TypeError, AttributeError):
             raise WireError("the setup in the request is malformed") from None
@@ -73,6 +92,11 @@ class Setup:
             "classes": self.classes,
             "inputs": len(self.inputs),
             **numbers,
+            **(
+                {"combat": {name: array[fold].tolist() for name, array in self.combat.arrays().items()}}
+                if self.combat
+                else {}
+            ),
         }
 
 

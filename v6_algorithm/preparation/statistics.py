@@ -21,7 +21,7 @@ Array = np.ndarray
 BINS = 256
 
 
-class _Arrays:
+class Arrays:
     """Named arrays that travel as tensors."""
 
     def arrays(self) -> dict[str, Array]:
@@ -30,7 +30,7 @@ class _Arrays:
 
 
 @dataclass(frozen=True)
-class Moments(_Arrays):
+class Moments(Arrays):
     """Count, mean and sum of squared deviations, each (folds, features) float64.
 
     `rows` (folds,) counts training rows with and without a value; `low` and `high` are the range, or NaN-free
@@ -66,7 +66,9 @@ class Moments(_Arrays):
     @classmethod
     def check(cls, arrays: Mapping[str, Array], folds: int, features: int) -> Moments:
         """Read what a site sent; raises WireError unless shapes fit and all numbers are finite."""
-        _check(arrays, {item.name: (folds,) if item.name == "rows" else (folds, features) for item in fields(cls)})
+        check_arrays(
+            arrays, {item.name: (folds,) if item.name == "rows" else (folds, features) for item in fields(cls)}
+        )
         count, squares = arrays["count"], arrays["squares"]
         if (count < 0).any() or (count > arrays["rows"][:, None]).any() or (squares < 0).any():
             raise WireError("the statistics contradict themselves")
@@ -74,7 +76,7 @@ class Moments(_Arrays):
 
 
 @dataclass(frozen=True)
-class Histograms(_Arrays):
+class Histograms(Arrays):
     """Counts (folds, features, bins) of training values over the federation's range of each feature."""
 
     counts: Array
@@ -93,14 +95,14 @@ class Histograms(_Arrays):
     @classmethod
     def check(cls, arrays: Mapping[str, Array], folds: int, features: int) -> Histograms:
         """Read what a site sent; raises WireError unless shapes fit and all counts are counts."""
-        _check(arrays, {"counts": (folds, features, BINS)})
+        check_arrays(arrays, {"counts": (folds, features, BINS)})
         if (arrays["counts"] < 0).any():
             raise WireError("a histogram has negative counts")
         return cls(**arrays)
 
 
 @dataclass(frozen=True)
-class Preparation(_Arrays):
+class Preparation(Arrays):
     """What turns raw features into inputs: ``(filled - shift) / scale``, each (folds, features) float64."""
 
     fill: Array
@@ -113,7 +115,8 @@ class Preparation(_Arrays):
         return ((filled - self.shift[fold]) / self.scale[fold]).astype(values.dtype)
 
 
-def _check(arrays: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_arrays(arrays: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise WireError unless a message holds these arrays, of these shapes and finite."""
     if set(arrays) != set(shapes):
         raise WireError(f"the statistics must be {', '.join(shapes)}, got {', '.join(arrays)}")
     for name, shape in shapes.items():
