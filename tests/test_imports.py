@@ -115,6 +115,14 @@ def test_importing_what_starts_first_loads_neither_torch_nor_pandas(module):
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if path not in files_of("tracking", "cli")], ids=name)
+def test_only_the_researchers_side_tracks_and_profiles(path):
+    found = set(imports(path))
+    assert not {room_of(name) for name in found} & {"tracking"}
+    assert not {name.split(".")[0] for name in found} & {"tensorboard", "wandb", "pyinstrument"}
+    assert not {name for name in found if name.startswith("torch.utils.tensorboard")}
+
+
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_nothing_is_unpickled(path):
     """DESIGN rule 2: weights travel as safetensors; a pickle from the network is code from the network."""

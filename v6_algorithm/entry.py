@@ -34,7 +34,10 @@ def run_master(
     from v6_algorithm.master import run
 
     federation, checked = _central(client, experiment, organizations, names, mock_client)
-    return run(federation, checked, on_event=_say)
+    result = run(federation, checked, on_event=_say)
+    if checked.output.profile:
+        result["notes"].append("output.profile: only a run on the researcher's machine is profiled")
+    return result
 
 
 def run_describe(

@@ -31,6 +31,8 @@ class FoldProgress:
         self.best_round: int | None = None
         self.history: dict[str, list[Any]] = {"round": [], "train_loss": []}
         self.measured: dict[str, States] = {}
+        # Site to round to what was measured there.
+        self.at_sites: dict[str, dict[int, dict[str, float]]] = {}
         self._stopping = experiment.stopping
         self._keep_best = experiment.output.model == "best"
         self._model: str | None = None
@@ -74,11 +76,14 @@ class FoldProgress:
         metrics = compute(merge_states(states.values())) if states else {}
         self.rounds_scored = self.rounds_done
         for name, value in metrics.items():
-            if name == "n" or name.endswith("_resolution"):
+            if not _is_metric(name):
                 continue
             column = self.history.setdefault(f"validation_{name}", [])
             column.extend([None] * (self.rounds_done - 1 - len(column)))
             column.append(value)
+        for site, state in states.items():
+            own = {name: value for name, value in compute(state).items() if value is not None}
+            self._note(site, self.rounds_done, {f"validation_{name}": own[name] for name in own if _is_metric(name)})
         score = metrics.get(self._stopping.monitor)
         if score is None:
             return
@@ -89,6 +94,13 @@ class FoldProgress:
             self._reference = (score, self.rounds_done)
         patience = self._stopping.patience
         self.finished = patience is not None and self.rounds_done - self._reference[1] >= patience
+
+    def trained(self, site: str, round: int, loss: float) -> None:
+        """Take in a site's mean training loss of a round."""
+        self._note(site, round, {"train_loss": loss})
+
+    def _note(self, site: str, round: int, values: dict[str, float]) -> None:
+        self.at_sites.setdefault(site, {}).setdefault(round, {}).update(values)
 
     def advance(self, round: int, model: str, train_loss: float) -> None:
         """Take in the model that a round made."""
@@ -104,3 +116,7 @@ class FoldProgress:
         """Return the history as columns of equal length; a round that was not validated has None."""
         rounds = len(self.history["round"])
         return {name: column + [None] * (rounds - len(column)) for name, column in self.history.items()}
+
+
+def _is_metric(name: str) -> bool:
+    return name != "n" and not name.endswith("_resolution")

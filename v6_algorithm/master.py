@@ -24,7 +24,7 @@ from v6_algorithm.lateness import Lateness
 from v6_algorithm.metrics import check_state
 from v6_algorithm.preparation import Agreement
 from v6_algorithm.preparation.negotiate import Plan, agree_on_columns, plan
-from v6_algorithm.results import assemble, mean_of
+from v6_algorithm.results import assemble, mean_of, site_scores
 from v6_algorithm.strategies import create_strategy
 
 # Shown after every round where a problem has them, beside the loss and the monitored metric.
@@ -137,6 +137,7 @@ class _Caller:
                     "seconds": round(replies.seconds, 4),
                     "waiting_s": round(replies.seconds - replies.busy_s, 4),
                     "site_s": replies.site_s,
+                    "phases": replies.phases,
                     "bytes_sent": replies.bytes_sent,
                     "bytes_received": replies.bytes_received,
                 }
@@ -204,6 +205,7 @@ class _Training:
                 states[item["fold"]] |= item["metrics"].get("validation", {})
                 if "state" in item:
                     means[item["fold"]].add(item.pop("state"), self._strategy.weight(item["rows"]))
+                    self.folds[item["fold"]].trained(site, number, item["loss"]["sum"] / item["loss"]["rows"])
                     losses[item["fold"]][0] += item["loss"]["sum"]
                     losses[item["fold"]][1] += item["loss"]["rows"]
         self._lateness.book(replies, number)
@@ -312,12 +314,22 @@ class _Training:
         newest = mean_of([fold.newest() for fold in self.folds])
         shown = ["train_loss", "validation_loss", f"validation_{self._experiment.stopping.monitor}"]
         shown += [f"validation_{name}" for name in HEADLINES]
+        validated = max((fold.rounds_scored for fold in self.folds), default=0)
         self._caller.on_event(
             {
                 "event": "round",
                 "round": number,
                 "rounds": self._experiment.rounds,
-                "validated_round": max((fold.rounds_scored for fold in self.folds), default=0),
+                "validated_round": validated,
+                # Every number there is, for trackers: those of training are of this round, the others of the validated.
+                "scores": {
+                    "pooled": {name: value for name, value in newest.items() if value is not None},
+                    "sites": {
+                        site: site_scores(self.folds, site, number, "train")
+                        | site_scores(self.folds, site, validated, "validation")
+                        for site in sorted({site for fold in self.folds for site in fold.at_sites})
+                    },
+                },
                 "metrics": {name: newest[name] for name in dict.fromkeys(shown) if newest.get(name) is not None},
                 "missing": {} if replies is None else {site: str(reason) for site, reason in replies.missing.items()},
             }

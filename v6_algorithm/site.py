@@ -76,8 +76,12 @@ def handle(
         # Not a request of ours: there is no round to answer to.
         raise WireError(f"the request must be a message of schema {wire.SCHEMA}; task `master`, it writes them")
     head = {key: request.get(key) for key in ("site", "round", "attempt")}
+    start = time.perf_counter()
     try:
-        body = _METHODS[method](_Work(request, context))
+        work = _Work(request, context)
+        body = _METHODS[method](work)
+        rest = time.perf_counter() - start - sum(work.seconds.values())
+        body["timing"] = {**work.seconds, f"{method}_s" if method in ("summary", "prepare") else "other_s": rest}
         return wire.message(**head, status="ok", **body)  # type: ignore[arg-type]
     except SiteError as error:
         kind, text = error.kind, str(error)
@@ -346,7 +350,7 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
                     "steps": sums.steps,
                 }
         folds.append(reply)
-    return {"folds": folds, "timing": work.seconds}
+    return {"folds": folds}
 
 
 _METHODS: dict[str, Callable[[_Work], dict[str, Any]]] = {

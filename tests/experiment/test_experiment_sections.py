@@ -44,7 +44,7 @@ CONTRACT = {
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
     "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "poll_s": 0.5},
     "privacy": {},
-    "output": {"model": "best"},
+    "output": {"model": "best", "profile": False},
 }
 
 FULL = {

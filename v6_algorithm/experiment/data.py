@@ -140,14 +140,13 @@ class Data(Section):
         for role, column in reserved.items():
             if column in (self.features or []) or column in self.categorical:
                 raise refuse(f"column '{column}' is the {role} and cannot be a feature as well")
+            if column in self.harmonisation.covariates:
+                raise refuse(f"column '{column}' is the {role} and cannot be a covariate of harmonisation as well")
         for name, columns in (("features", self.features or []), ("categorical", self.categorical)):
             if both := set(columns) & set(self.exclude):
                 raise refuse(f"column '{min(both)}' is named in {name} and in exclude")
             if len(set(columns)) < len(columns):
                 raise refuse(f"a column is named twice in {name}")
-        for role, column in reserved.items():
-            if column in self.harmonisation.covariates:
-                raise refuse(f"column '{column}' is the {role} and cannot be a covariate of harmonisation as well")
         if self.harmonisation.kind == "combat" and self.scaling.scope == "site":
             raise refuse(
                 "scaling.scope site takes the sites' differences out as well; with combat, use scope federation"

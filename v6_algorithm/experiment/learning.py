@@ -178,6 +178,7 @@ class Privacy(Section):
 
 
 class Output(Section):
-    """Which model is returned and tested: of the best validation round, or of the last."""
+    """Which model is returned and tested, of the best validation round or of the last; and whether to profile."""
 
     model: Literal["best", "last"] = "best"
+    profile: bool = Field(False, description="leave pyinstrument's report of a run on this machine")

@@ -63,6 +63,7 @@ class Replies:
     answered: list[str] = field(default_factory=list)
     bytes_received: dict[str, int] = field(default_factory=dict)
     site_s: dict[str, float] = field(default_factory=dict)
+    phases: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     busy_s: float = 0.0
 
@@ -98,7 +99,9 @@ class Replies:
         self.answered.append(site)
         timing = reply.get("timing")
         if isinstance(timing, dict):
-            self.site_s[site] = round(sum(v for v in timing.values() if isinstance(v, (int, float))), 6)
+            phases = {str(name)[:40]: round(s, 6) for name, s in timing.items() if isinstance(s, (int, float))}
+            self.phases[site] = phases
+            self.site_s[site] = round(sum(phases.values()), 6)
         return reply
 
     def reject(self, site: str, reason: str) -> None:

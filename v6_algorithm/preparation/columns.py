@@ -94,7 +94,7 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         raise ExperimentError(
             "data.features: no numeric column is left at all sites; name the features, or categorical"
         )
-    return Agreement(numeric, categories, classes, notes, covariates)
+    return Agreement(numeric, categories, classes, notes, covariates=covariates)
 
 
 def looks_like_identifier(name: str) -> bool:

@@ -75,8 +75,8 @@ class Setup:
                 content["classes"],
                 content["class_weights"],
                 preparation,
-                list(content["covariates"]),
-                None if combat is None else Combat(**unpack_arrays(combat)),
+                covariates=[str(name) for name in content["covariates"]],
+                combat=None if combat is None else Combat(**unpack_arrays(combat)),
             )
         except (KeyError, TypeError, AttributeError):
             raise WireError("the setup in the request is malformed") from None
