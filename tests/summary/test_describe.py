@@ -13,6 +13,7 @@ from vantage6.algorithm.tools.mock_client import MockAlgorithmClient
 
 import v6_algorithm
 from v6_algorithm import wire
+from v6_algorithm.cli import terminal
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import FederationError
 from v6_algorithm.experiment import Experiment
@@ -289,7 +290,8 @@ def test_the_network_can_describe_as_the_command_line_does():
 # -- the command ---------------------------------------------------------------------------------------------------
 
 
-def test_describe_shows_the_federation_and_writes_both_files(tmp_path):
+def test_describe_shows_the_federation_and_writes_both_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(terminal.out, "quiet", False)
     done = command("describe", write(tmp_path), "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     for text in ("y (target)", "amsterdam", "by site: mean ± sd", "strongest correlations"):
