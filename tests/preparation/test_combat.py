@@ -10,7 +10,7 @@ import pytest
 
 from v6_algorithm import wire
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.data.table import load_table
+from v6_algorithm.data.table import TableData, load_table
 from v6_algorithm.errors import DataError, ExperimentError, WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.local import LocalFederation
@@ -20,7 +20,7 @@ from v6_algorithm.preparation import Setup
 from v6_algorithm.preparation.combat import Combat, Sums, empirical_bayes, merge_sums
 from v6_algorithm.preparation.negotiate import agree_on_columns, plan
 from v6_algorithm.problems import problem_class
-from v6_algorithm.site import SiteContext
+from v6_algorithm.site import SiteContext, handle
 
 FEATURES = [f"x{number}" for number in range(6)]
 
@@ -170,6 +170,42 @@ def test_a_site_left_out_is_harmonised_by_its_own_rows_without_their_targets():
     np.testing.assert_allclose(found, reference(frame[FEATURES].to_numpy(), sites, design, train), atol=1e-8)
     frames["cairo"] = frames["cairo"].assign(y=1 - frames["cairo"]["y"])
     np.testing.assert_array_equal(harmonised(content, frames)[0], found)
+
+
+@pytest.mark.parametrize("fold", [0, 1, 2])
+def test_leaving_each_site_out_in_turn_is_combat_on_the_others(fold):
+    content = experiment(["age"], split={"kind": "leave_one_site_out", "validation": 0.2})
+    found, train = harmonised(content, FRAMES, fold)
+    frame, sites, design = pooled(FRAMES, ["age"])
+    assert not train[sites == list(FRAMES)[fold]].any()
+    np.testing.assert_allclose(found, reference(frame[FEATURES].to_numpy(), sites, design, train), atol=1e-8)
+
+
+@pytest.mark.parametrize("scaling", ["standard", "robust"])
+@pytest.mark.parametrize("mode", ["federated", "centralised"])
+def test_a_harmonised_run_that_leaves_each_site_out_tests_every_row_once(mode, scaling):
+    content = experiment(
+        ["age"], data={"scaling": scaling}, split="leave_one_site_out", model="logistic", rounds=2, mode=mode
+    )
+    sources = {name: TableSource(frame=frame) for name, frame in FRAMES.items()}
+    result = run(local_federation(content, sources), content)
+    pooled_test = result["metrics"]["test"]["pooled"]
+    assert pooled_test["n"] == sum(len(frame) for frame in FRAMES.values())
+    assert np.isfinite(pooled_test["loss"])
+    assert [fold["test_site"] for fold in result["folds"]] == list(FRAMES)
+
+
+def test_harmonised_training_rows_are_made_one_fold_at_a_time(monkeypatch):
+    """Ten harmonised copies of a wide table would not fit."""
+    setup, tables = planned(experiment(split={"kind": "kfold", "folds": 4}), FRAMES)
+    made = []
+    adjust = TableData.harmonised
+    monkeypatch.setattr(TableData, "harmonised", lambda *given: made.append(given[3]) or adjust(*given))
+    folds = iter(tables["berlin"].training_values(setup, experiment().data))
+    assert made == []
+    next(folds)
+    assert made == [0]
+    assert len(list(folds)) == 3
 
 
 def test_a_site_left_out_and_scaled_by_site_is_scaled_by_all_its_rows():
@@ -330,6 +366,27 @@ def test_a_covariate_that_a_site_cannot_give_ends_the_run_and_names_both(spoil, 
     frames = {**FRAMES, "berlin": spoil(FRAMES["berlin"])}
     with pytest.raises(ExperimentError, match=f"site 'berlin': {message}"):
         planned(experiment(["age"]), frames)
+
+
+def test_time_series_cannot_be_harmonised():
+    data = {"target": "y", "sequence": "series", "harmonisation": "combat"}
+    with pytest.raises(ExperimentError, match="harmonisation is of columns of numbers, of which time series have none"):
+        Experiment.parse({"data": data, "problem": "sequence_classification"})
+
+
+@pytest.mark.parametrize("step", ["harmonisation", "moments"])
+def test_a_request_by_hand_does_not_get_sums_of_a_column_with_one_value(step):
+    """The mean of one value is that value, also when the empty cells beside it are filled."""
+    setup, _ = planned(experiment(), FRAMES)
+    content = experiment(data={"split_column": "part"}, split={"kind": "given"})
+    request = wire.message(
+        site="cairo", round=0, attempt=1, experiment=content.for_sites(), sites=3, step=step, setup=setup.to_json()
+    )
+    frame = FRAMES["cairo"].assign(part="train")
+    frame.loc[1:, "x0"] = np.nan
+    reply = handle("prepare", request, SiteContext({"cairo": TableSource(frame=frame)}))
+    assert (reply["status"], reply["kind"]) == ("error", "refused")
+    assert "x0" in reply["message"]
 
 
 def test_one_feature_or_one_site_cannot_be_harmonised():

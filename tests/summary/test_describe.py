@@ -42,8 +42,9 @@ FRAMES = {"amsterdam": hospital(120, 1), "berlin": hospital(80, 2), "cairo": hos
 POOLED = pd.concat(FRAMES.values(), ignore_index=True)
 
 
-def experiment(**data):
-    return Experiment.parse({"data": {"target": "y", "categorical": ["ward"], **data}})
+def experiment(problem="classification", split="ratio", **data):
+    content = {"data": {"target": "y", "categorical": ["ward"], **data}, "problem": problem, "split": split}
+    return Experiment.parse(content)
 
 
 def description(frames=FRAMES, policy=None, **data):
@@ -103,6 +104,47 @@ def test_a_target_made_of_a_condition_is_counted_as_it_is_trained():
     assert found["labels"] == [0, 1]
     assert found["pooled"]["counts"][1] == (POOLED["age"] > 50).sum()
     assert found["pooled"]["missing"] == POOLED["age"].isna().sum()
+
+
+def surviving():
+    rng = np.random.default_rng(0)
+    return {
+        name: frame.assign(days=rng.exponential(300, len(frame)).round() + 1, died=rng.integers(0, 2, len(frame)))
+        for name, frame in FRAMES.items()
+    }
+
+
+def test_of_a_survival_target_events_are_counted_and_durations_described():
+    frames = surviving()
+    days, died = (pd.concat(frame[name] for frame in frames.values()) for name in ("days", "died"))
+    for features in (None, ["age"]):
+        target = {"duration": "days", "event": "died"}
+        summary = description(frames, target=target, features=features, problem="survival")
+        assert summary["columns"]["days"]["pooled"]["mean"] == pytest.approx(days.mean(), rel=1e-12)
+        assert "pooled" not in summary["columns"]["died"]
+        assert summary["labels"]["died"]["role"] == "target"
+        assert summary["labels"]["died"]["pooled"]["counts"] == [(died == 0).sum(), (died == 1).sum()]
+
+
+def test_of_several_targets_classes_are_counted_and_numbers_described():
+    summary = description(
+        target=None,
+        targets={"ward": "classification", "age": "regression"},
+        categorical=[],
+        features=["dose"],
+        problem="multitask",
+    )
+    assert summary["labels"]["ward"]["role"] == "target"
+    assert summary["labels"]["ward"]["labels"] == ["a", "b", "c"]
+    assert summary["columns"]["age"]["pooled"]["mean"] == pytest.approx(POOLED["age"].mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("columns", ["fold_1", ["fold_1", "fold_2"]])
+def test_columns_of_the_split_are_not_described(columns):
+    frames = {name: frame.assign(fold_1=1.0, fold_2=np.arange(len(frame))) for name, frame in FRAMES.items()}
+    summary = description(frames, split_column=columns, split="given")
+    described = {name for name, column in summary["columns"].items() if "pooled" in column}
+    assert described == {*NUMBERS, "fold_1", "fold_2"} - {*([columns] if isinstance(columns, str) else columns)}
 
 
 def test_every_description_is_over_all_rows_whatever_the_target():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import types
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 from hospitals import ROWS, command, read_result, write
 
+from v6_algorithm.cli import submit
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.federation.task import Look
 from v6_algorithm.tracking import POOLED, Tracking, open_tracking
 
 EXPERIMENT = Experiment.parse({"name": "study", "sites": {"a": "secret/a.csv"}, "data": {"target": "y"}}).resolved()
@@ -271,3 +274,55 @@ def test_wandb_itself_takes_a_run_offline(tmp_path, monkeypatch):
     done = command("run", write(tmp_path), "--out", tmp_path / "out", "--track", "wandb")
     assert done.exit_code == 0, done.output
     assert list((tmp_path / "out" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+# -- a run on a network --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def network(monkeypatch, tables, make_experiment, run_locally):
+    """Stand in for a server whose task 7 has ended; gives its result."""
+    result = run_locally(make_experiment(), tables)
+    ended = types.SimpleNamespace(
+        id=7, look=lambda: Look("completed", [], None, {}), result=lambda: json.loads(json.dumps(result))
+    )
+    monkeypatch.setattr(submit, "_log_in", lambda *_: types.SimpleNamespace(task=lambda id: ended))
+    return result
+
+
+AT = ("--server", "http://localhost:1", "--username", "anna")
+
+
+def test_a_network_run_is_in_tensorboard_once_its_result_is_there(tmp_path, network):
+    pytest.importorskip("tensorboard")
+    done = command("watch", 7, *AT, "--out", tmp_path / "out", "--track", "tensorboard")
+    assert done.exit_code == 0, done.output
+    assert read_result(tmp_path / "out")["history"] == network["history"]
+    found = read_board(tmp_path / "out" / "tensorboard" / "berlin")
+    assert [value for _, value in found["train/loss"]] == pytest.approx(network["site_history"]["berlin"]["train_loss"])
+
+
+def test_a_stopped_network_run_is_shown_too_and_still_ends_with_3(tmp_path, network, stub):
+    network |= {"status": "stopped", "stopped_because": "too few sites"}
+    done = command("watch", 7, *AT, "--out", tmp_path / "out", "--track", "wandb")
+    assert done.exit_code == 3
+    assert [row["Server/auc"] for row in stub["logged"] if "Server/auc" in row] == network["history"][
+        "validation_auroc"
+    ]
+    assert stub["init"]["name"] == network["name"]
+    assert stub["finished"]
+
+
+@pytest.mark.parametrize("word", ["submit", "watch"])
+def test_a_tracker_that_is_not_known_is_refused_before_the_log_in(tmp_path, monkeypatch, word):
+    monkeypatch.setattr(submit, "_log_in", lambda *_: pytest.fail("logged in"))
+    what = (write(tmp_path), "--image", "registry/v6") if word == "submit" else (7,)
+    done = command(word, *what, *AT, "--track", "excel")
+    assert done.exit_code == 2
+    assert "--track excel: is not known" in done.output
+
+
+def test_a_run_that_nobody_waits_for_cannot_be_tracked(tmp_path):
+    done = command("submit", write(tmp_path), "--image", "v6", *AT, "--detach", "--track", "tensorboard")
+    assert done.exit_code == 2
+    assert "give it to `watch`" in done.output
