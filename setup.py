@@ -13,6 +13,8 @@ EXTRAS = {
     "dp": ["opacus>=1.5"],
     "imaging": ["monai>=1.5", "nibabel>=5", "pillow>=10"],
     "tracking": ["tensorboard>=2.17"],
+    "wandb": ["wandb>=0.18"],
+    "profiling": ["pyinstrument>=5"],
     # The data sets behind `source: builtin:…`.
     "demo": ["scikit-learn>=1.4"],
     "files": ["pyarrow>=15", "openpyxl>=3.1"],
@@ -21,6 +23,8 @@ EXTRAS["dev"] = [
     *EXTRAS["vantage6"],
     *EXTRAS["demo"],
     *EXTRAS["files"],
+    *EXTRAS["tracking"],
+    *EXTRAS["profiling"],
     "vantage6>=4.15,<5",
     # Its schema is what algorithm_store.json is tested with; it needs the second and does not ask for it.
     "vantage6-algorithm-store>=4.15,<5",

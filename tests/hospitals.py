@@ -12,7 +12,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from v6_algorithm.cli import app
+from v6_algorithm.cli import app, terminal
 
 # Stands in the hospitals' files, and must stand nowhere else.
 SECRET = "SECRET-4711"
@@ -53,6 +53,7 @@ def write(folder: Path, files: dict[str, pd.DataFrame | str] | None = None, **ch
 
 def command(*arguments: object) -> Result:
     """Run `v6-algorithm` with these arguments; what is not explained, a bug, is raised."""
+    terminal.out.quiet = False  # an earlier command may have had --quiet
     return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 

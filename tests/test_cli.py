@@ -17,7 +17,7 @@ from v6_algorithm.cli import output
 from v6_algorithm.cli import terminal as streams
 from v6_algorithm.experiment import Experiment
 
-FILES = {"result.json", "history.csv", "metrics.csv", "model.safetensors", "report.html"}
+FILES = {"result.json", "history.csv", "metrics.csv", "metrics.json", "model.safetensors", "report.html"}
 # What DESIGN's contract names; what is more may be added, never renamed.
 KEYS = {
     "schema", "experiment", "sites", "rounds_run", "best_round", "history", "metrics", "folds", "participation",
@@ -240,7 +240,7 @@ def test_a_terminal_shows_progress_with_metrics_and_the_closing_table(here, term
     assert re.search(r"federated, 3 sites .* 3/3 0:00:\d\d validation loss 0\.\d{3}  auroc", shown)
     for row in ("pooled", "mean over sites", *ROWS, "AUROC"):
         assert row in shown
-    assert "result.json, history.csv, metrics.csv, report.html, model.safetensors to" in shown
+    assert "result.json, history.csv, metrics.csv, metrics.json, report.html, model.safetensors to" in shown
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])

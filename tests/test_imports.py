@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "v6_algorithm"
 FILES = sorted(ROOT.rglob("*.py"))
 SITE_SIDE = ["site", "data", "problems", "models", "training", "privacy"]
-MASTER_SIDE = ["master", "strategies", "preparation"]
+MASTER_SIDE = ["master", "strategies", "preparation", "summary"]
 FLOOR = ["wire", "metrics", "experiment", "errors", "seeding", "lookup", "plugins"]
 EDGE = ["cli", "entry", "report", "federation", "doctor", "image"]
 HEAVY = {"torch", "pandas", "numpy", "safetensors", "sklearn", "vantage6", "opacus", "monai"}
@@ -120,6 +120,14 @@ def test_importing_what_starts_first_loads_neither_torch_nor_pandas(module):
     code = f"import sys, v6_algorithm{module}; print([n for n in ('torch', 'pandas', 'vantage6') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path not in files_of("tracking", "cli")], ids=name)
+def test_only_the_researchers_side_tracks_and_profiles(path):
+    found = set(imports(path))
+    assert not {room_of(name) for name in found} & {"tracking"}
+    assert not {name.split(".")[0] for name in found} & {"tensorboard", "wandb", "pyinstrument"}
+    assert not {name for name in found if name.startswith("torch.utils.tensorboard")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

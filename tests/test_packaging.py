@@ -15,9 +15,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-INSTALLED_EXTRAS = {"vantage6", "files", "demo", "dev"}
+INSTALLED_EXTRAS = {"vantage6", "files", "demo", "dev", "tracking", "profiling"}
 # Their packages are large; a dry run of pip looks at them, see below.
-OTHER_EXTRAS = {"dp", "imaging", "tracking"}
+OTHER_EXTRAS = {"dp", "imaging", "wandb"}
 
 
 def constraints() -> dict[str, str]:
@@ -119,5 +119,5 @@ def test_the_other_extras_bring_neither_torchvision_nor_another_torch():
     assert done.returncode == 0, done.stderr
     proposed = {canonicalize_name(item["metadata"]["name"]) for item in json.loads(done.stdout)["install"]}
     present = {canonicalize_name(found.metadata["Name"]) for found in distributions()}
-    assert {"opacus", "monai", "nibabel", "tensorboard"} <= proposed | present
+    assert {"opacus", "monai", "nibabel", "wandb"} <= proposed | present
     assert not proposed & {"torch", "torchvision", "torchaudio", "vantage6", "numpy"}

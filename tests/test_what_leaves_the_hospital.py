@@ -22,6 +22,7 @@ from v6_algorithm.federation import local
 from v6_algorithm.federation.simulate import local_federation
 from v6_algorithm.master import run
 from v6_algorithm.privacy import policy
+from v6_algorithm.summary.federated import describe
 
 PAGE = (Path(__file__).parents[1] / "docs" / "what-leaves-the-hospital.md").read_text(encoding="utf-8")
 ENVELOPE = {"schema", "site", "round", "attempt", "status"}
@@ -124,6 +125,19 @@ def unpacked(text: str) -> list[str] | None:
     return names + (["__metadata__"] if "__metadata__" in header else [])
 
 
+HARMONISED = Experiment.parse(
+    {
+        "data": {
+            "target": "y",
+            "features": ["a", "b", "c"],
+            "categorical": ["ward"],
+            "harmonisation": {"kind": "combat", "covariates": ["ward"]},
+        },
+        "rounds": 1,
+    }
+)
+
+
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, list[dict[str, Any]]]:
     """Message, as the page calls it, to all replies to it in all experiments."""
@@ -132,7 +146,7 @@ def recorded() -> dict[str, list[dict[str, Any]]]:
 
     def listen(method, request, context, **options):
         reply = answer(method, request, context, **options)
-        step = f", step {request['step']}" if method == "prepare" else ""
+        step = f", step {request['step']}" if "step" in request else ""
         replies.setdefault(f"RPC_{method}{step}", []).append(json.loads(wire.to_text(reply)))
         return reply
 
@@ -141,7 +155,12 @@ def recorded() -> dict[str, list[dict[str, Any]]]:
         for changes in EXPERIMENTS.values():
             experiment = Experiment.parse({"rounds": 2, **changes})
             assert run(local_federation(experiment, sources()), experiment)["status"] == "completed"
-    return replies
+        told, replies = replies, {}
+        assert run(local_federation(HARMONISED, sources()), HARMONISED)["status"] == "completed"
+        described = Experiment.parse(EXPERIMENTS["classification"])
+        assert not describe(local_federation(described, sources()), described)["missing_sites"]
+    # Of these, the messages that the others have not.
+    return {**replies, **told}
 
 
 def listed(heading: str) -> set[str]:
@@ -158,8 +177,13 @@ MESSAGES = [
     "RPC_prepare, step schema",
     "RPC_prepare, step statistics",
     "RPC_prepare, step quantiles",
+    "RPC_prepare, step harmonisation",
+    "RPC_prepare, step moments",
     "RPC_train",
     "RPC_evaluate",
+    "RPC_summary, step columns",
+    "RPC_summary, step moments",
+    "RPC_summary, step shape",
 ]
 
 
@@ -232,13 +256,12 @@ def requests():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "handle", listen)
-        run(
-            local_federation(experiment, {name: TableSource(frame=frame) for name, frame in FRAMES.items()}), experiment
-        )
+        run(local_federation(experiment, sources()), experiment)
+        describe(local_federation(experiment, sources()), experiment)
     return found
 
 
-FUNCTIONS = ["RPC_prepare", "RPC_train", "RPC_evaluate"]
+FUNCTIONS = ["RPC_prepare", "RPC_train", "RPC_evaluate", "RPC_summary"]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -260,9 +283,11 @@ def test_a_log_has_the_lines_that_the_page_shows_and_no_others(node, monkeypatch
         "prepare round N: ok",
         "train round N: ok",
         "evaluate round N: ok",
+        "summary round N: ok",
         "prepare round N: refused: this node has fewer rows than its minimum of N",
     ]
     assert "train round 3: ok" in PAGE
+    assert "summary round 0: ok" in PAGE
     assert "prepare round 0: refused: this node has fewer rows than its minimum of 10" in PAGE
 
 
@@ -288,6 +313,7 @@ def test_the_rules_and_their_defaults_are_the_policys():
         policy.MINIMUM_ROWS: str(default.minimum_rows),
         policy.MINIMUM_PART: str(default.minimum_part_rows),
         policy.MINIMUM_SITES: str(default.minimum_sites),
+        policy.MINIMUM_CELL: str(default.minimum_cell),
         policy.ALLOWED_COLUMNS: "any column",
     }
     assert default.allowed_columns is None
@@ -309,3 +335,11 @@ def test_numbers_on_the_page_are_the_codes():
         f"(in 1/{CONFIDENCE_UNITS}) and hits in each of {CALIBRATION_BINS} bins",
     ):
         assert text in PAGE, text
+
+
+def test_numbers_of_a_description_on_the_page_are_the_codes():
+    from v6_algorithm.data.summary import ROWS_PER_COLUMN
+    from v6_algorithm.summary.quantiles import LEAVES
+
+    assert f"rows below each of {LEAVES + 1} edges" in PAGE
+    assert f"only with {ROWS_PER_COLUMN} rows a column or more" in PAGE

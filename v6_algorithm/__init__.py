@@ -81,6 +81,56 @@ def master(  # type: ignore[no-untyped-def]
     return run_master(**arguments)
 
 
+def describe(  # type: ignore[no-untyped-def]
+    client=None,
+    data=None,
+    experiment=None,
+    *,
+    target=None,
+    positive=None,
+    features=None,
+    categorical=None,
+    exclude=None,
+    problem=None,
+    organizations=None,
+    names=None,
+    mock_client=None,
+):
+    """Describe the tables of the collaboration's organisations; nothing is trained.
+
+    Parameters
+    ----------
+    client, data, experiment, organizations, names
+        As for `master`; of the experiment only `data` and `problem` count.
+    target, positive, features, categorical, exclude, problem : optional
+        Keys of the experiment, as for `master`.
+
+    Returns
+    -------
+    dict
+        See `v6_algorithm.summary.federated.describe`.
+    """
+    arguments = dict(locals())
+    from v6_algorithm.entry import run_describe
+
+    return run_describe(**arguments)
+
+
+def RPC_summary(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]
+    """Tell counts and sums of this node's table, cells of few rows left out.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame, optional
+        The node's table; read from the database that the task asked for when absent.
+    request : dict
+        A message from `describe`.
+    """
+    from v6_algorithm.entry import run_site
+
+    return run_site("summary", data, request, mock_data)
+
+
 def RPC_prepare(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]
     """Tell columns, or sums over the training rows, of this node's table.
 
@@ -127,10 +177,11 @@ def RPC_evaluate(data=None, request=None, *, mock_data=None):  # type: ignore[no
 
 
 # The mock client passes itself, or the data, to functions that carry these marks.
-master.wrapped_in_algorithm_client_decorator = True  # type: ignore[attr-defined]
-for _function in (RPC_prepare, RPC_train, RPC_evaluate):
+for _central in (master, describe):
+    _central.wrapped_in_algorithm_client_decorator = True  # type: ignore[attr-defined]
+for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate):
     _function.wrapped_in_data_decorator = True  # type: ignore[attr-defined]
-del _function
+del _central, _function
 
 
 class _Package(types.ModuleType):

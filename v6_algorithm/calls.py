@@ -67,6 +67,7 @@ class Caller:
                     "seconds": round(replies.seconds, 4),
                     "waiting_s": round(replies.seconds - replies.busy_s, 4),
                     "site_s": replies.site_s,
+                    "phases": replies.phases,
                     "bytes_sent": replies.bytes_sent,
                     "bytes_received": replies.bytes_received,
                 }

@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from v6_algorithm import wire
 from v6_algorithm.data.sources import TableSource, source_from_node
 from v6_algorithm.errors import ExperimentError, SiteError
 from v6_algorithm.privacy.policy import Policy
 from v6_algorithm.site import SiteContext, handle
+
+if TYPE_CHECKING:
+    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.federation.vantage6 import Vantage6Federation
 
 
 def run_master(
@@ -30,10 +34,44 @@ def run_master(
     **arguments: Any,
 ) -> dict[str, Any]:
     """Run an experiment over the organisations of a collaboration; see `v6_algorithm.master`."""
+    from v6_algorithm.master import run
+
+    federation, checked = _central(client, data, experiment, organizations, names, mock_client, arguments)
+    result = run(federation, checked, on_event=_say, weights=weights)
+    if checked.output.profile:
+        result["notes"].append("output.profile: only a run on the researcher's machine is profiled")
+    return result
+
+
+def run_describe(
+    client: Any,
+    data: Any,
+    experiment: Any,
+    *,
+    organizations: Sequence[int | str] | None = None,
+    names: Mapping[str, str] | None = None,
+    mock_client: Any = None,
+    **arguments: Any,
+) -> dict[str, Any]:
+    """Describe the tables of a collaboration; see `v6_algorithm.describe`."""
+    from v6_algorithm.summary.federated import describe
+
+    return describe(*_central(client, data, experiment, organizations, names, mock_client, arguments))
+
+
+def _central(
+    client: Any,
+    data: Any,
+    experiment: Any,
+    organizations: Sequence[int | str] | None,
+    names: Mapping[str, str] | None,
+    mock_client: Any,
+    arguments: Mapping[str, Any],
+) -> tuple[Vantage6Federation, Experiment]:
+    """Read what a central function was given, however vantage6 passes it."""
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.experiment.arguments import with_arguments
     from v6_algorithm.federation.vantage6 import Vantage6Federation, container_client
-    from v6_algorithm.master import run
 
     client, experiment = _by_position(client, data, experiment)
     checked = Experiment.parse(with_arguments(experiment, arguments))
@@ -45,7 +83,7 @@ def run_master(
         names=_names(names or {}),
         poll_s=checked.participation.poll_s,
     )
-    return run(federation, checked, on_event=_say, weights=weights)
+    return federation, checked
 
 
 def _by_position(client: Any, data: Any, experiment: Any) -> tuple[Any, Any]:

@@ -38,6 +38,8 @@ class FoldProgress:
         # Rounds in which too few sites gave a model of this fold.
         self.waited: list[int] = []
         self.model: str | None = None
+        # Site to round to what was measured there.
+        self.at_sites: dict[str, dict[int, dict[str, float]]] = {}
         self._stopping = experiment.stopping
         self._problem = experiment.problem.kind
         self._keep_best = experiment.output.model == "best"
@@ -83,11 +85,14 @@ class FoldProgress:
         metrics = compute(merge_states(states.values())) if states else {}
         self.rounds_scored = self.rounds_done
         for name, value in metrics.items():
-            if name == "n" or name.endswith("_resolution"):
+            if not _is_metric(name):
                 continue
             column = self.history.setdefault(f"validation_{name}", [])
             column.extend([None] * (self._trained - 1 - len(column)))
             column.append(value)
+        for site, state in states.items():
+            own = {name: value for name, value in compute(state).items() if value is not None}
+            self._note(site, self.rounds_done, {f"validation_{name}": own[name] for name in own if _is_metric(name)})
         score = metrics.get(self._stopping.monitor)
         if score is None:
             return
@@ -103,6 +108,13 @@ class FoldProgress:
         """Take in the model that a pretraining made, for the first round to start from."""
         self.start, self.starts_partly = model, False
 
+    def trained(self, site: str, round: int, loss: float) -> None:
+        """Take in a site's mean training loss of a round."""
+        self._note(site, round, {"train_loss": loss})
+
+    def _note(self, site: str, round: int, values: dict[str, float]) -> None:
+        self.at_sites.setdefault(site, {}).setdefault(round, {}).update(values)
+
     def advance(self, round: int, model: str, train_loss: float) -> None:
         """Take in the model that a round made."""
         self.model, self.rounds_done = model, round
@@ -117,3 +129,7 @@ class FoldProgress:
         """Return the history as columns of equal length; a round that was not validated has None."""
         rounds = len(self.history["round"])
         return {name: column + [None] * (rounds - len(column)) for name, column in self.history.items()}
+
+
+def _is_metric(name: str) -> bool:
+    return name != "n" and not name.endswith("_resolution")

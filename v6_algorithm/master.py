@@ -25,7 +25,7 @@ from v6_algorithm.lateness import Lateness
 from v6_algorithm.metrics import compute, merge_states, shape_of
 from v6_algorithm.preparation import Agreement
 from v6_algorithm.preparation.negotiate import agree_on_columns, plan, share_sums
-from v6_algorithm.results import assemble, mean_of
+from v6_algorithm.results import assemble, mean_of, site_scores
 from v6_algorithm.start import Beginning, begin_from
 from v6_algorithm.strategies import create_strategy
 
@@ -210,6 +210,7 @@ class _Training:
         )
         for site in set(self.plan.sites) - set(awake):
             replies.missing[site] = self._lateness.reason(site)
+        progress = {fold.number: fold for fold in active}
         means = {fold.number: self._strategy.begin(self.plan.spec) for fold in active}
         losses = {fold.number: [0.0, 0] for fold in active}
         gave = dict.fromkeys(means, 0)
@@ -222,6 +223,7 @@ class _Training:
                 states[item["fold"]] |= item["metrics"].get("validation", {})
                 if "state" in item:
                     means[item["fold"]].add(item.pop("state"), self._strategy.weight(item["rows"]))
+                    progress[item["fold"]].trained(site, number, item["loss"]["sum"] / item["loss"]["rows"])
                     losses[item["fold"]][0] += item["loss"]["sum"]
                     losses[item["fold"]][1] += item["loss"]["rows"]
                     gave[item["fold"]] += 1
@@ -367,13 +369,23 @@ class _Training:
     def _tell(self, number: int, replies: Replies) -> None:
         """Report the round: its training loss, and the newest validation, which is of the round before or of this."""
         newest = mean_of([fold.newest() for fold in self.folds])
+        validated = max((fold.rounds_scored for fold in self.folds), default=0)
         shown = ["train_loss", *(f"validation_{name}" for name in self._shown)]
         self._caller.on_event(
             {
                 "event": "round",
                 "round": number,
                 "rounds": self._experiment.rounds,
-                "validated_round": max((fold.rounds_scored for fold in self.folds), default=0),
+                "validated_round": validated,
+                # Every number there is, for trackers: those of training are of this round, the others of the validated.
+                "scores": {
+                    "pooled": {name: value for name, value in newest.items() if value is not None},
+                    "sites": {
+                        site: site_scores(self.folds, site, number, "train")
+                        | site_scores(self.folds, site, validated, "validation")
+                        for site in sorted({site for fold in self.folds for site in fold.at_sites})
+                    },
+                },
                 "metrics": {name: newest[name] for name in shown if newest.get(name) is not None},
                 "missing": {site: str(reason) for site, reason in replies.missing.items()},
             }

@@ -66,11 +66,12 @@ def assemble(
         "rounds_run": max(fold.rounds_done for fold in folds),
         "best_round": folds[0].kept_round if len(folds) == 1 else None,
         "history": history,
+        "site_history": _site_history(folds),
         "metrics": metrics,
         "metrics_table": _table(metrics),
         "folds": [_fold(fold, plan, experiment) for plan, progress, _ in runs for fold in progress] if crossed else [],
         "participation": participation,
-        "timing": {"total_s": round(seconds, 3), "rounds": rounds},
+        "timing": {"total_s": round(seconds, 3), "sites": _phases(rounds), "rounds": rounds},
         "devices": devices,
         "notes": [
             *notes,
@@ -83,6 +84,49 @@ def assemble(
     }
     result["parameters"] = _parameters(runs, experiment)
     return result
+
+
+def site_scores(folds: Sequence[FoldProgress], site: str, number: int, part: str) -> dict[str, float]:
+    """Return what was measured at a site in a round of training, or of the model that the round made.
+
+    Parameters
+    ----------
+    folds
+        Over which to average.
+    site
+        Its name.
+    number
+        The round.
+    part
+        ``train`` or ``validation``, with which the names begin.
+    """
+    rows: list[dict[str, float | None]] = [dict(fold.at_sites.get(site, {}).get(number, {})) for fold in folds]
+    return {name: value for name, value in mean_of(rows).items() if value is not None and name.startswith(f"{part}_")}
+
+
+def _site_history(folds: Sequence[FoldProgress]) -> dict[str, dict[str, list[Any]]]:
+    """List what was measured at each site, a column a metric, None where a round has none."""
+    history: dict[str, dict[str, list[Any]]] = {}
+    for site in sorted({site for fold in folds for site in fold.at_sites}):
+        rounds = range(1, max(max(fold.at_sites.get(site, [0])) for fold in folds) + 1)
+        rows = [
+            site_scores(folds, site, number, "train") | site_scores(folds, site, number, "validation")
+            for number in rounds
+        ]
+        names = dict.fromkeys(name for row in rows for name in row)
+        history[site] = {"round": list(rounds), **{name: [row.get(name) for row in rows] for name in names}}
+    return history
+
+
+def _phases(calls: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Add up the seconds that each site spent on each phase, over all calls."""
+    total: dict[str, dict[str, float]] = {}
+    for call in calls:
+        for site, phases in call["phases"].items():
+            for phase, seconds in phases.items():
+                own = total.setdefault(site, {})
+                own[phase] = round(own.get(phase, 0.0) + seconds, 4)
+    return dict(sorted(total.items()))
 
 
 def mean_of(rows: Iterable[dict[str, float | None]]) -> dict[str, float | None]:

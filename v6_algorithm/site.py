@@ -62,7 +62,7 @@ def handle(
     Parameters
     ----------
     method
-        ``prepare``, ``train`` or ``evaluate``.
+        ``summary``, ``prepare``, ``train`` or ``evaluate``.
     request
         A message made by `wire.message`.
     context
@@ -79,8 +79,12 @@ def handle(
         # Not a request of ours: there is no round to answer to.
         raise WireError(f"the request must be a message of schema {wire.SCHEMA}; task `master`, it writes them")
     head = {key: request.get(key) for key in ("site", "round", "attempt")}
+    start = time.perf_counter()
     try:
-        body = _METHODS[method](_Work(request, context))
+        work = _Work(request, context)
+        body = _METHODS[method](work)
+        rest = time.perf_counter() - start - sum(work.seconds.values())
+        body["timing"] = {**work.seconds, f"{method}_s" if method in ("summary", "prepare") else "other_s": rest}
         return wire.message(**head, status="ok", **body)  # type: ignore[arg-type]
     except SiteError as error:
         kind, text = error.kind, str(error)
@@ -114,7 +118,7 @@ class _Work:
         self.policy.check_sites(int(request.get("sites", 0)))
         data = self.experiment.data
         roles = [*data.target_columns.values(), data.group, *data.split_columns]
-        roles += [*data.categorical, *(data.features or [])]
+        roles += [*data.categorical, *(data.features or []), *data.harmonisation.covariates]
         roles += [data.sequence.column] if data.sequence is not None else []
         self.roles = {name for name in roles if name is not None}
         self.policy.check_columns(self.roles)
@@ -136,7 +140,7 @@ class _Work:
         setup = Setup.from_json(self.request["setup"])
         # Channels of a time series are no columns; the column that holds them is among the roles.
         features = [] if self.experiment.data.sequence is not None else setup.features
-        self.policy.check_columns([*features, *setup.categories])
+        self.policy.check_columns([*features, *setup.categories, *setup.covariates])
         return setup
 
     def table(self, setup: Setup) -> TableData:
@@ -155,6 +159,7 @@ class _Work:
                 setup.hospitals,
                 setup.task_classes,
                 setup.sequence_length,
+                setup.covariates,
             ],
         )
         folder = self.context.state if None not in prints.values() else None
@@ -189,7 +194,8 @@ class _Work:
 
         from v6_algorithm.training.loop import Rows
 
-        key = ("rows", id(table), self.request["setup"]["preparation"], fold, device.kind)
+        agreed = self.request["setup"]
+        key = ("rows", id(table), agreed["preparation"], agreed["combat"], fold, device.kind)
         kept: Rows | None = self.context.memory.get(key)
         if kept is None and self._newest is not None and self._newest[0] == key:
             kept = self._newest[1]
@@ -206,11 +212,42 @@ class _Work:
         return rows
 
 
+# -- summary -------------------------------------------------------------------------------------------------------
+
+
+def _summary(work: _Work) -> dict[str, Any]:
+    """Describe the site's table; the node's columns, rows and cells rules hold for every step."""
+    from v6_algorithm.data import summary
+    from v6_algorithm.preparation.setup import unpack_arrays
+
+    features = [str(name) for name in work.request.get("features", [])]
+    work.policy.check_columns(features)
+    # All of its digits, and not only what training takes of them.
+    frame = work.context.sources[work.site].read(work.policy.allows)
+    work.policy.check_rows(len(frame))
+    smallest = work.policy.minimum_cell
+    step = work.request.get("step")
+    if step == "columns":
+        return summary.columns(frame, work.experiment.data, smallest, work.targets)
+    if step == "moments":
+        return summary.moments(frame, features, smallest)
+    if step == "shape":
+        asked = unpack_arrays(work.request["asked"])
+        return summary.shape(frame, features, smallest, asked, products=bool(work.request["products"]))
+    raise WireError(f"step {step!r} is not known; allowed: columns, moments, shape")
+
+
 # -- prepare -------------------------------------------------------------------------------------------------------
 
 
 def _prepare(work: _Work) -> dict[str, Any]:
-    steps = {"schema": _schema, "statistics": _statistics, "quantiles": _quantiles}
+    steps = {
+        "schema": _schema,
+        "statistics": _statistics,
+        "quantiles": _quantiles,
+        "harmonisation": _harmonisation,
+        "moments": _moments,
+    }
     step = work.request.get("step")
     if step not in steps:
         raise WireError(f"step {step!r} is not known; allowed: {', '.join(steps)}")
@@ -265,8 +302,30 @@ def _quantiles(work: _Work) -> dict[str, Any]:
     setup = work.setup()
     table = work.table(setup)
     _check_values(work, setup, table)
+    values = table.training_values(setup, work.experiment.data)
     span = unpack_arrays(work.request["range"])
-    return {"histograms": pack_arrays(Histograms.of(table.training_values(), span["low"], span["high"]).arrays())}
+    return {"histograms": pack_arrays(Histograms.of(values, span["low"], span["high"]).arrays())}
+
+
+def _harmonisation(work: _Work) -> dict[str, Any]:
+    from v6_algorithm.preparation.setup import pack_arrays
+
+    setup = work.setup()
+    table = work.table(setup)
+    _check_values(work, setup, table)
+    return {"sums": pack_arrays(table.combat_sums(setup, work.experiment.data).arrays())}
+
+
+def _moments(work: _Work) -> dict[str, Any]:
+    """Measure the training rows as the setup harmonises them; `_statistics` measured them as they are."""
+    from v6_algorithm.preparation import Moments, needs_range
+    from v6_algorithm.preparation.setup import pack_arrays
+
+    setup, data = work.setup(), work.experiment.data
+    table = work.table(setup)
+    _check_values(work, setup, table)
+    values = table.training_values(setup, data)
+    return {"moments": pack_arrays(Moments.of(values, with_range=needs_range(data)).arrays())}
 
 
 def _check_values(work: _Work, setup: Setup, table: TableData) -> None:
@@ -353,10 +412,11 @@ def _work_on_folds(work: _Work, *, train: bool) -> dict[str, Any]:
                     "steps": sums.steps,
                 }
         folds.append(reply)
-    return {"folds": folds, "timing": work.seconds, "device": device.to_json()}
+    return {"folds": folds, "device": device.to_json()}
 
 
 _METHODS: dict[str, Callable[[_Work], dict[str, Any]]] = {
+    "summary": _summary,
     "prepare": _prepare,
     "train": _train,
     "evaluate": _evaluate,

@@ -27,12 +27,13 @@ def table(*, rows=6, categories=2, folds=3, dtype="float32", target="int64"):
         target=rng.integers(0, 2, rows).astype(target),
         member=np.arange(rows) % 2,
         members=["va", "Zürich"],
+        covariates=rng.normal(size=(rows, 2)),
         folds=[Fold(*(np.flatnonzero(part == (place + fold) % 3) for place in range(3))) for fold in range(folds)],
     )
 
 
 def assert_same(one, other):
-    for name in ("values", "one_hot", "target", "member"):
+    for name in ("values", "one_hot", "target", "member", "covariates"):
         a, b = getattr(one, name), getattr(other, name)
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)

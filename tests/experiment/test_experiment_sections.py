@@ -29,6 +29,7 @@ CONTRACT = {
         "load_limit": None,
         "scaling": {"kind": "standard", "scope": "federation"},
         "missing": {"kind": "mean", "value": 0.0},
+        "harmonisation": {"kind": "none", "covariates": []},
     },
     "problem": {"kind": "classification"},
     "model": {"kind": "mlp", "hidden": [64, 32], "norm": "layer", "dropout": 0.0, "activation": "relu"},
@@ -53,7 +54,7 @@ CONTRACT = {
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
     "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "poll_s": 0.5},
     "privacy": {},
-    "output": {"model": "best", "dinunet": False},
+    "output": {"model": "best", "dinunet": False, "profile": False},
 }
 
 FULL = {

@@ -10,7 +10,14 @@ from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import PolicyError
 from v6_algorithm.preparation import Setup
 from v6_algorithm.preparation.setup import pack_arrays
-from v6_algorithm.privacy.policy import ALLOWED_COLUMNS, MINIMUM_PART, MINIMUM_ROWS, MINIMUM_SITES, Policy
+from v6_algorithm.privacy.policy import (
+    ALLOWED_COLUMNS,
+    MINIMUM_CELL,
+    MINIMUM_PART,
+    MINIMUM_ROWS,
+    MINIMUM_SITES,
+    Policy,
+)
 from v6_algorithm.site import SiteContext, handle
 
 
@@ -19,14 +26,14 @@ def test_without_rules_ten_rows_and_one_site_are_enough():
 
 
 def test_the_rules_are_read_from_the_nodes_environment(monkeypatch):
-    rules = {MINIMUM_ROWS: "50", MINIMUM_SITES: "3", ALLOWED_COLUMNS: "age|num", MINIMUM_PART: "7"}
-    assert Policy.from_environment(rules) == Policy(50, 3, "age|num", 7)
+    rules = {MINIMUM_ROWS: "50", MINIMUM_SITES: "3", ALLOWED_COLUMNS: "age|num", MINIMUM_PART: "7", MINIMUM_CELL: "11"}
+    assert Policy.from_environment(rules) == Policy(50, 3, "age|num", 7, 11)
     for name, value in rules.items():
         monkeypatch.setenv(name, value)
-    assert Policy.from_environment() == Policy(50, 3, "age|num", 7)
+    assert Policy.from_environment() == Policy(50, 3, "age|num", 7, 11)
 
 
-@pytest.mark.parametrize("name", [MINIMUM_ROWS, MINIMUM_SITES, MINIMUM_PART])
+@pytest.mark.parametrize("name", [MINIMUM_ROWS, MINIMUM_SITES, MINIMUM_PART, MINIMUM_CELL])
 @pytest.mark.parametrize("value", ["", "ten", "1.5", "10 rows", "1e3", "nan"])
 def test_a_number_that_cannot_be_read_refuses_everything(name, value):
     with pytest.raises(PolicyError, match=f"{name}.* of this node must be whole numbers"):

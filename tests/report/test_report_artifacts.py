@@ -25,9 +25,9 @@ def refuse(constant: str) -> None:
     raise AssertionError(f"{constant} is not JSON")
 
 
-def test_a_run_leaves_the_five_files(plain: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_leaves_the_six_files(plain: dict[str, Any], tmp_path: Path) -> None:
     written = write_artifacts(plain, tmp_path / "new" / "folder")
-    names = ["result.json", "history.csv", "metrics.csv", "report.html", "model.safetensors"]
+    names = ["result.json", "history.csv", "metrics.csv", "metrics.json", "report.html", "model.safetensors"]
     assert [path.name for path in written] == names
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(names)
 
@@ -194,3 +194,13 @@ def test_a_failed_write_keeps_the_earlier_file(
         write_artifacts(plain | {"name": "other"}, tmp_path)
     assert (tmp_path / "result.json").read_bytes() == before
     assert not list(tmp_path.glob(".*"))
+
+
+def test_metrics_json_has_the_few_numbers_that_runs_are_compared_by(plain: dict[str, Any], tmp_path: Path) -> None:
+    plain["metrics"]["test"]["pooled"]["auroc"] = None
+    write_artifacts(plain, tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    pooled = {name: value for name, value in plain["metrics"]["test"]["pooled"].items() if value is not None}
+    assert metrics["test"]["pooled"] == pooled
+    assert set(metrics["test"]) <= {"pooled", "mean_over_sites"}
+    assert metrics["rounds_run"] == plain["rounds_run"]

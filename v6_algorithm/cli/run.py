@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 
 from v6_algorithm.cli import terminal
 from v6_algorithm.cli.output import finish, results_folder, unused_folder
+from v6_algorithm.cli.profiling import profiled
 from v6_algorithm.cli.progress import progress
 from v6_algorithm.cli.terminal import explained, say
 from v6_algorithm.errors import ExperimentError, V6AlgorithmError
@@ -28,6 +29,10 @@ Set = Annotated[
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Where results go.", show_default="runs/NAME-TIME")
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option("--track", metavar="tensorboard|wandb", help="Also show the run there, round by round."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
@@ -39,6 +44,7 @@ def run(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also train centralised, and each site alone.")
     ] = False,
+    track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Run an experiment on this machine, each site with its own data, and write what came out."""
@@ -46,6 +52,7 @@ def run(
     with explained():
         from v6_algorithm.federation.simulate import local_federation, mock_federation, tables_of
         from v6_algorithm.start import read_weights
+        from v6_algorithm.tracking import open_tracking
 
         if engine not in ("local", "mock"):
             raise ExperimentError(f"--engine {engine}: is not known; allowed: local, mock")
@@ -54,8 +61,13 @@ def run(
         weights = read_weights(experiment, file.parent)
         make = local_federation if engine == "local" else mock_federation
         federation = make(experiment, tables)
-        with results_folder(out_dir or unused_folder(experiment.name)) as folder:
-            result = _train(experiment, federation, weights)
+        with (
+            results_folder(out_dir or unused_folder(experiment.name)) as folder,
+            open_tracking(track or [], folder, experiment.for_sites()) as tracking,
+        ):
+            with profiled(experiment.output.profile, folder):
+                result = _train(experiment, federation, weights, tracking.on_event)
+            tracking.finish(result)
             # After Ctrl-C, or without a model to compare with, nobody waits for baselines.
             goes_on = baselines and result["status"] == "completed"
             unfinished = _add_baselines(result, experiment, tables, weights) if goes_on else []
@@ -91,10 +103,20 @@ def load_experiment(file: Path, overrides: list[str] | None) -> Experiment:
         return Experiment.load(file, overrides)
 
 
-def _train(experiment: Experiment, federation: Any, weights: str | None) -> dict[str, Any]:
+def _train(
+    experiment: Experiment,
+    federation: Any,
+    weights: str | None,
+    *listeners: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
     from v6_algorithm.master import run as run_experiment
 
-    with progress(experiment.mode) as on_event:
+    with progress(experiment.mode) as show:
+
+        def on_event(event: dict[str, Any]) -> None:
+            for listener in (show, *listeners):
+                listener(event)
+
         return run_experiment(federation, experiment, on_event, weights=weights)
 
 

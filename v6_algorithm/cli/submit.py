@@ -16,7 +16,7 @@ import typer
 
 from v6_algorithm.cli import terminal
 from v6_algorithm.cli.output import finish, results_folder, unused_folder
-from v6_algorithm.cli.run import File, Out, Quiet, Set, load_experiment
+from v6_algorithm.cli.run import File, Out, Quiet, Set, Track, load_experiment
 from v6_algorithm.cli.terminal import explained, say
 from v6_algorithm.errors import ExperimentError, FederationError, SecondFactorError, ServerError
 
@@ -64,6 +64,7 @@ def submit(
     out_dir: Out = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Log in and look, but send nothing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Send it, and do not wait for it.")] = False,
+    track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Send an experiment to a vantage6 network, show how it goes, and write what came out."""
@@ -71,6 +72,9 @@ def submit(
     with explained():
         from v6_algorithm.start import read_weights
 
+        if detach and track:
+            raise ExperimentError("--track: shows what came out, which --detach does not wait for; give it to `watch`")
+        _check_trackers(track)
         experiment = load_experiment(file, set_)
         experiment.check_rows_stay()
         weights = read_weights(experiment, file.parent)
@@ -99,7 +103,7 @@ def submit(
                 say(f"task {task.id} is on its way; to see how it goes: {_again('watch', task.id, server, username)}")
                 return
             _follow(task, server, username, experiment.rounds)
-            finish(task.result(), [], folder)
+            _end(task.result(), folder, track)
 
 
 def watch(
@@ -108,18 +112,20 @@ def watch(
     username: Username,
     private_key: PrivateKey = None,
     out_dir: Out = None,
+    track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Follow a task that was sent before, or fetch the result of one that has ended."""
     terminal.out.quiet = quiet
     with explained():
+        _check_trackers(track)
         session = _log_in(server, username)
         if private_key is not None:
             _tell(session.encrypt_with(private_key))
         found = session.task(task)
         with results_folder(out_dir or unused_folder(f"task-{task}")) as folder:
             _follow(found, server, username)
-            finish(found.result(), [], folder)
+            _end(found.result(), folder, track)
 
 
 def cancel(
@@ -240,6 +246,25 @@ def _follow(task: Task, address: str, username: str, rounds: int | None = None) 
         for command in ("watch", "cancel"):
             terminal.err.print(f"  {_again(command, task.id, address, username)}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
+
+
+def _check_trackers(kinds: list[str] | None) -> None:
+    """Refuse a tracker that is not known or not installed, before anything is sent."""
+    from v6_algorithm.tracking import find
+
+    for kind in kinds or []:
+        find(kind)
+
+
+def _end(result: dict[str, Any], folder: Path, track: list[str] | None) -> None:
+    """Write the result, and show it in the trackers, also when it is of a run that was stopped."""
+    from v6_algorithm.tracking import open_tracking
+
+    try:
+        finish(result, [], folder)
+    finally:
+        with open_tracking(track or [], folder, result["experiment"]) as tracking:
+            tracking.replay(result)
 
 
 def _again(command: str, task: int, address: str, username: str) -> str:

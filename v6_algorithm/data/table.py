@@ -6,8 +6,8 @@ In a centralised run one `TableData` holds several hospitals (its members), each
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment
 from v6_algorithm.preparation import Setup
 from v6_algorithm.preparation.columns import Label
+from v6_algorithm.preparation.combat import Sums
 from v6_algorithm.preparation.statistics import site_scaling
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class TableData:
         (rows,) index into `members`, the hospital each row is from.
     folds
         Row numbers of the parts, one `Fold` a fold.
+    covariates
+        (rows, columns) numbers that only harmonisation uses.
     """
 
     values: Array
@@ -56,13 +59,64 @@ class TableData:
     member: Array
     members: list[str]
     folds: list[Fold]
+    covariates: Array = field(default_factory=lambda: np.empty((0, 0)))
 
-    def training_values(self) -> Iterable[Array]:
-        """Return the raw features of the training rows of each fold, which is all that statistics may see.
+    def training_values(self, setup: Setup | None = None, data: Data | None = None) -> Iterable[Array]:
+        """Return the features of the training rows of each fold, which is all that statistics may see.
 
-        Of time series each time is a row, and each channel a feature.
+        They are raw, or filled and harmonised where a setup says how. Of time series each time is a row, and each
+        channel a feature.
         """
-        return _TrainingValues(self.values, self.folds)
+        if setup is None or data is None or setup.combat is None:
+            return _TrainingValues(lambda number: self.values, self.folds)
+        return _TrainingValues(lambda number: self.harmonised(setup, data, number), self.folds)
+
+    def combat_sums(self, setup: Setup, data: Data) -> Sums:
+        """Return what ComBat needs of the training rows of each hospital and fold."""
+        return Sums.of(self._by_hospital(setup, data, number) for number in range(len(self.folds)))
+
+    def _by_hospital(self, setup: Setup, data: Data, fold: int) -> list[tuple[Array, Array]]:
+        """Return filled values and covariates of each hospital's training rows."""
+        train = self.folds[fold].train
+        filled, design = self._filled(setup, fold), self._design(setup, data, fold)
+        own = [train[self.member[train] == member] for member in range(len(self.members))]
+        return [(filled[rows], design[rows]) for rows in own]
+
+    def harmonised(self, setup: Setup, data: Data, fold: int) -> Array:
+        """Return (rows, features) of one fold, filled and without their hospital's location and scale."""
+        if setup.combat is None:
+            return self.values
+        filled, design, train = self._filled(setup, fold), self._design(setup, data, fold), self.folds[fold].train
+        for member in range(len(self.members)):
+            own = np.flatnonzero(self.member == member)
+            basis = np.flatnonzero(np.isin(own, train))
+            # A hospital that trains nothing in this fold is known by all its rows, whose targets are not looked at.
+            basis = basis if len(basis) else np.arange(len(own))
+            filled[own] = setup.combat.adjust(filled[own], design[own], fold, basis)
+        return filled
+
+    def _filled(self, setup: Setup, fold: int) -> Array:
+        if setup.preparation is None:
+            raise DataError("the request carries no preparation")
+        return np.where(np.isnan(self.values), setup.preparation.fill[fold].astype(self.values.dtype), self.values)
+
+    def _design(self, setup: Setup, data: Data, fold: int) -> Array:
+        """Return the (rows, columns) covariates of ComBat; see `Setup.design_columns`."""
+        if setup.preparation is None:
+            raise DataError("the request carries no preparation")
+        columns, start = {}, 0
+        for name, labels in setup.categories.items():
+            columns[name] = self.one_hot[:, start + 1 : start + len(labels)]
+            start += len(labels)
+        for name in data.harmonisation.covariates:
+            if name in setup.features:
+                number = setup.features.index(name)
+                column, fill = self.values[:, [number]], setup.preparation.fill[fold, number]
+                columns[name] = np.where(np.isnan(column), fill.astype(column.dtype), column)
+            elif name in setup.covariates:
+                columns[name] = self.covariates[:, [setup.covariates.index(name)]]
+        parts = [columns[name] for name in data.harmonisation.covariates]
+        return np.concatenate([np.empty((len(self.values), 0)), *parts], axis=1)
 
     def _own_values(self) -> Iterator[Array]:
         """Return what a site scales itself with: its training rows, or in a fold where it only tests, all its rows.
@@ -78,11 +132,12 @@ class TableData:
         preparation = setup.preparation
         if data.scaling.scope == "site" and data.scaling.kind != "none":
             preparation = site_scaling(data.scaling.kind, self._own_values(), preparation)
+        values = self.harmonised(setup, data, fold)
         if not self.one_hot.shape[1]:
-            return preparation.apply(self.values, fold)
-        features = self.values.shape[1]
-        inputs = np.empty((len(self.values), features + self.one_hot.shape[1]), dtype=self.values.dtype)
-        preparation.apply(self.values, fold, out=inputs[:, :features])
+            return preparation.apply(values, fold)
+        features = values.shape[1]
+        inputs = np.empty((len(values), features + self.one_hot.shape[1]), dtype=values.dtype)
+        preparation.apply(values, fold, out=inputs[:, :features])
         inputs[:, features:] = self.one_hot
         return inputs
 
@@ -99,13 +154,13 @@ class TableData:
 
 @dataclass(frozen=True)
 class _TrainingValues:
-    """The training rows of each fold, copied one fold at a time: ten copies of a wide table would not fit."""
+    """The training rows of each fold, made one fold at a time: ten copies of a wide table would not fit."""
 
-    values: Array
+    values: Callable[[int], Array]
     folds: list[Fold]
 
     def __iter__(self) -> Iterator[Array]:
-        return (_series(self.values[fold.train]) for fold in self.folds)
+        return (_series(self.values(number)[fold.train]) for number, fold in enumerate(self.folds))
 
 
 def _series(values: Array) -> Array:
@@ -143,7 +198,7 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
     return {
         "rows": int(known.sum()),
         "rows_without_target": int((~known).sum()),
-        "columns": _column_kinds(frame),
+        "columns": column_kinds(frame),
         "labels": [] if data.targets is not None else next(iter(labels.values()), []),
         "task_labels": {} if data.targets is None else labels,
         "categories": categories,
@@ -164,7 +219,7 @@ def _named(columns: list[str]) -> str:
     return f"it has: {', '.join(columns[:_SHOWN])}{', …' if len(columns) > _SHOWN else ''}"
 
 
-def _column_kinds(frame: pd.DataFrame) -> dict[str, str]:
+def column_kinds(frame: pd.DataFrame) -> dict[str, str]:
     """Classify all columns; in blocks where they are numbers, for a table may have 18,000 of them."""
     import pandas as pd
 
@@ -219,6 +274,7 @@ def load_table(
         values=np.concatenate([part.values for part in parts]),
         one_hot=np.concatenate([part.one_hot for part in parts]),
         target=np.concatenate([part.target for part in parts]),
+        covariates=np.concatenate([part.covariates for part in parts]),
         member=np.repeat(np.arange(len(parts)), [len(part.target) for part in parts]),
         members=list(frames),
         folds=[
@@ -277,11 +333,26 @@ def _encode(
     return TableData(
         values=values,
         one_hot=np.concatenate(one_hot, axis=1) if one_hot else np.empty((len(frame), 0), dtype=dtype),
+        covariates=_covariates(frame, setup.covariates),
         target=target,
         member=np.zeros(len(frame), dtype=np.int64),
         members=[member],
         folds=folds,
     )
+
+
+def _covariates(frame: pd.DataFrame, names: list[str]) -> Array:
+    """Return (rows, names) float64; a covariate must be known, for what is not cannot be kept."""
+    import pandas as pd
+
+    columns = np.empty((len(frame), len(names)))
+    for number, name in enumerate(names):
+        columns[:, number] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        if not np.isfinite(columns[:, number]).all():
+            raise DataError(
+                f"column '{name}' (data.harmonisation.covariates) has empty cells; fill it, or leave it out"
+            )
+    return columns
 
 
 def _values(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:

@@ -54,6 +54,35 @@ class Scaling(Section):
     scope: Literal["federation", "site"] = "federation"
 
 
+class Harmonisation(Section):
+    """Whether the sites' own locations and scales are taken out of numeric features, by federated ComBat.
+
+    `covariates` are what is to be kept, such as age and sex: numeric columns, features or not, or columns of
+    `categorical`. A site without training rows (a new one, or the one left out) has its location and scale estimated
+    from all its rows, without their targets.
+    """
+
+    kind: Literal["none", "combat"] = "none"
+    covariates: list[str] = Field(default_factory=list)
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if value == "zscore":
+            raise refuse(
+                "kind zscore, by site, is `scaling: {kind: standard, scope: site}`; allowed here: none, combat"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _needed(self) -> Harmonisation:
+        if self.covariates and self.kind == "none":
+            raise refuse("covariates go with kind combat")
+        if len(set(self.covariates)) < len(self.covariates):
+            raise refuse("a column is named twice in covariates")
+        return self
+
+
 class Missing(Section):
     """What happens to empty cells in numeric columns; statistics come from the training rows of all sites."""
 
@@ -95,6 +124,7 @@ class Data(Section):
     load_limit: int | None = Field(None, ge=1, description="most rows of a site that are used, drawn by class")
     scaling: Annotated[Scaling, short_form("kind")] = Scaling()
     missing: Annotated[Missing, short_form("kind")] = Missing()
+    harmonisation: Annotated[Harmonisation, short_form("kind")] = Harmonisation()
 
     @field_validator("target", mode="before")
     @classmethod
@@ -131,11 +161,15 @@ class Data(Section):
         if self.sequence is not None:
             if self.features or self.categorical:
                 raise refuse("sequence is all that is learned from; leave out features and categorical")
+            if self.harmonisation.kind != "none":
+                raise refuse("harmonisation is of columns of numbers, of which time series have none; leave it out")
             if self.sequence.column in [column for _, column in reserved]:
                 raise refuse(f"column '{self.sequence.column}' is the sequence and cannot be something else as well")
         for role, column in reserved:
             if column in (self.features or []) or column in self.categorical:
                 raise refuse(f"column '{column}' is the {role} and cannot be a feature as well")
+            if column in self.harmonisation.covariates:
+                raise refuse(f"column '{column}' is the {role} and cannot be a covariate of harmonisation as well")
         for name, columns in (
             ("features", self.features or []),
             ("categorical", self.categorical),
@@ -145,6 +179,10 @@ class Data(Section):
                 raise refuse(f"column '{min(both)}' is named in {name} and in exclude")
             if len(set(columns)) < len(columns):
                 raise refuse(f"a column is named twice in {name}")
+        if self.harmonisation.kind == "combat" and self.scaling.scope == "site":
+            raise refuse(
+                "scaling.scope site takes the sites' differences out as well; with combat, use scope federation"
+            )
         if self.features is not None and not self.features and not self.categorical:
             raise refuse("features is empty; give null for every numeric column")
         return self

@@ -207,3 +207,4 @@ class Output(Section):
 
     model: Literal["best", "last"] = "best"
     dinunet: bool = Field(False, description="write the results in coinstac-dinunet's layout as well, and zip them")
+    profile: bool = Field(False, description="leave pyinstrument's report of a run on this machine")

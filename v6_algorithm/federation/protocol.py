@@ -64,6 +64,7 @@ class Replies:
     answered: list[str] = field(default_factory=list)
     bytes_received: dict[str, int] = field(default_factory=dict)
     site_s: dict[str, float] = field(default_factory=dict)
+    phases: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     busy_s: float = 0.0
 
@@ -99,7 +100,9 @@ class Replies:
         self.answered.append(site)
         timing = reply.get("timing")
         if isinstance(timing, dict):
-            self.site_s[site] = round(sum(v for v in timing.values() if isinstance(v, (int, float))), 6)
+            phases = {str(name)[:40]: round(s, 6) for name, s in timing.items() if isinstance(s, (int, float))}
+            self.phases[site] = phases
+            self.site_s[site] = round(sum(phases.values()), 6)
         return reply
 
     def reject(self, site: str, reason: str) -> None:
@@ -130,7 +133,7 @@ class Federation(Protocol):
         Parameters
         ----------
         method
-            ``RPC_prepare``, ``RPC_train`` or ``RPC_evaluate``.
+            ``RPC_summary``, ``RPC_prepare``, ``RPC_train`` or ``RPC_evaluate``.
         requests
             Site name to message, in the order in which replies are yielded.
         deadline_s

@@ -16,6 +16,7 @@ _IDENTIFIER = re.compile(
     r"(index|unnamed: 0|(.*_)?id|subject|patient|name|(subject|patient|record|sample)[ _]?(id|nr|no))", re.I
 )
 _SHOWN = 30
+_COVARIATES = "harmonisation.covariates"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Agreement:
         For several targets: column to the sorted union of its labels, of those that are classes.
     sequence_length
         For time series: the number of times that every row has at least, and is cut to.
+    covariates
+        Numeric columns that only harmonisation uses.
     """
 
     features: list[str]
@@ -47,6 +50,7 @@ class Agreement:
     hospitals: list[str] = field(default_factory=list)
     task_classes: dict[str, list[Label]] = field(default_factory=dict)
     sequence_length: int | None = None
+    covariates: list[str] = field(default_factory=list)
 
 
 def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:
@@ -74,14 +78,15 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         numeric = _numeric_features(data, schemas, notes, problems)
     else:
         numeric, length = _sequences(data.sequence.column, schemas, notes)
-    features = set(numeric)
+    features, categorical = set(numeric), set(data.categorical)
+    covariates = [name for name in data.harmonisation.covariates if name not in features | categorical]
     for site, schema in schemas.items() if data.sequence is None else ():
         columns = schema["columns"]
-        for name in [*numeric, *data.categorical]:
+        for name in [*numeric, *data.categorical, *covariates]:
             if name not in columns:
-                key = "features" if name in features else "categorical"
+                key = "features" if name in features else "categorical" if name in categorical else _COVARIATES
                 problems.append(f"site '{site}': column '{name}' (data.{key}) is not there; it has: {_listed(columns)}")
-            elif name in features and columns[name] not in ("numeric", "empty"):
+            elif name not in categorical and columns[name] not in ("numeric", "empty"):
                 problems.append(
                     f"site '{site}': column '{name}' holds {columns[name]} where numbers are expected; "
                     "clean it there, list it under data.categorical, or leave it out with data.exclude"
@@ -111,7 +116,20 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         raise ExperimentError(
             "data.features: no numeric column is left at all sites; name the features, or categorical"
         )
-    return Agreement(numeric, categories, classes, notes, task_classes=task_classes, sequence_length=length)
+    return Agreement(
+        numeric,
+        categories,
+        classes,
+        notes,
+        task_classes=task_classes,
+        sequence_length=length,
+        covariates=covariates,
+    )
+
+
+def looks_like_identifier(name: str) -> bool:
+    """Say whether a column's name tells that it says who, not what."""
+    return _IDENTIFIER.fullmatch(name.strip()) is not None
 
 
 def _listed(names: Collection[str]) -> str:
@@ -132,7 +150,7 @@ def _numeric_features(
         numeric = [site for site, kind in kinds.items() if kind == "numeric"]
         if name in used or not numeric:
             continue
-        if _IDENTIFIER.fullmatch(name.strip()):
+        if looks_like_identifier(name):
             identifiers.append(name)
         elif text := [site for site, kind in kinds.items() if kind in ("text", "other")]:
             problems.append(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,20 +14,12 @@ import numpy as np
 from v6_algorithm import wire
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.experiment import PARTS, Experiment
-from v6_algorithm.federation.protocol import Replies
+from v6_algorithm.preparation.asking import Ask, raise_data_errors
 from v6_algorithm.preparation.columns import Agreement, agree
-from v6_algorithm.preparation.setup import Setup, pack_arrays, unpack_arrays
-from v6_algorithm.preparation.statistics import (
-    Histograms,
-    Moments,
-    merge_histograms,
-    merge_moments,
-    needs_histograms,
-    prepare,
-)
+from v6_algorithm.preparation.harmonise import prepare_federation
+from v6_algorithm.preparation.setup import Setup, unpack_arrays
+from v6_algorithm.preparation.statistics import Moments, merge_moments
 
-# Sends one RPC_prepare message to each of some sites: (sites, body of the message) -> replies.
-Ask = Callable[[Sequence[str], dict[str, Any]], Replies]
 Counts = list[dict[str, dict[str, int]]]
 
 
@@ -97,7 +89,7 @@ def agree_on_columns(
         for name, schema in members.items():
             if schema["rows_without_target"]:
                 notes.append(f"site '{name}': rows without a target are left out")
-    _raise_data_errors(replies)
+    raise_data_errors(replies)
     replies.require(quorum, "preparation")
     notes += [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     classification = any(schema["labels"] for schema in schemas.values())
@@ -137,30 +129,17 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         for fold, members in zip(by_fold, counts, strict=True):
             fold.update(members)
         rows[site] = [{part: sum(member[part] for member in fold.values()) for part in PARTS} for fold in counts]
-    _raise_data_errors(replies)
+    raise_data_errors(replies)
     replies.require(quorum, "preparation")
     if len(set(starts.values())) > 1:
         raise ExperimentError(
             "the sites do not start from the same weights, so they do not run the same software: "
             + ", ".join(f"{site} {start[:8]}" for site, start in starts.items())
         )
-    merged = merge_moments(moments.values())
-    histograms = None
-    if needs_histograms(experiment.data):
-        span = pack_arrays({"low": merged.low, "high": merged.high})
-        replies = ask(list(moments), {"step": "quantiles", "setup": setup.to_json(), "range": span})
-        parts = []
-        for site, reply in replies:
-            try:
-                parts.append(Histograms.check(unpack_arrays(reply["histograms"]), *merged.mean.shape))
-            except (KeyError, WireError):
-                replies.reject(site, "its histograms are malformed")
-        _raise_data_errors(replies)
-        replies.require(quorum, "preparation")
-        histograms = merge_histograms(parts)
+    merged, harmonised = merge_moments(moments.values()), experiment.mode != "local"
+    setup = prepare_federation(ask, experiment.data, setup, merged, list(moments), quorum, harmonised=harmonised)
     setup = replace(
         setup,
-        preparation=prepare(experiment.data, merged, histograms),
         class_weights=_class_weights(experiment, agreement, class_counts),
         sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
     )
@@ -178,13 +157,6 @@ def share_sums(plans: Sequence[Plan]) -> list[Plan]:
     names = plans[0].setup.sums
     total = {name: np.sum([plan.setup.sums[name] for plan in plans], axis=0) for name in names}
     return [replace(plan, setup=replace(plan.setup, sums=total)) for plan in plans]
-
-
-def _raise_data_errors(replies: Replies) -> None:
-    """Data that do not fit end the run before it trains: a hospital must not drop out unseen over a column's name."""
-    wrong = {site: missing for site, missing in replies.missing.items() if missing.kind in ("data", "request")}
-    if wrong:
-        raise ExperimentError("\n".join(f"site '{site}': {missing.reason}" for site, missing in sorted(wrong.items())))
 
 
 def _check_schema(schema: Any) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from v6_algorithm import wire
 from v6_algorithm.errors import WireError
 from v6_algorithm.preparation.columns import Agreement, Label
+from v6_algorithm.preparation.combat import Combat
 from v6_algorithm.preparation.statistics import Preparation
 
 
@@ -20,7 +22,8 @@ class Setup:
     `class_weights` is one list of weights a fold (None: all 1); `preparation` is None until statistics exist;
     `hospitals` are those that leave-one-site-out tests, in the order of its folds; `task_classes` has the labels of
     each of several targets. `sums` is what the problem asked to be added up over the sites (`Problem.sums`); like
-    `preparation` it is there once statistics exist.
+    `preparation` it is there once statistics exist. `covariates` are columns that harmonisation needs and the model
+    does not; `combat` is what the sites share of it.
     """
 
     features: list[str]
@@ -32,6 +35,8 @@ class Setup:
     task_classes: dict[str, list[Label]] = field(default_factory=dict)
     sums: dict[str, np.ndarray] = field(default_factory=dict)
     sequence_length: int | None = None
+    covariates: list[str] = field(default_factory=list)
+    combat: Combat | None = None
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
@@ -43,6 +48,7 @@ class Setup:
             hospitals=agreement.hospitals,
             task_classes=agreement.task_classes,
             sequence_length=agreement.sequence_length,
+            covariates=agreement.covariates,
         )
 
     def labels_of(self, target: str) -> dict[str, list[Label]]:
@@ -53,6 +59,16 @@ class Setup:
     def inputs(self) -> list[str]:
         """Names of the model's inputs: numeric features, then one-hot columns as ``column=value``."""
         return [*self.features, *(f"{name}={value}" for name, values in self.categories.items() for value in values)]
+
+    def design_columns(self, covariates: Sequence[str]) -> list[str]:
+        """Name the columns of ComBat's design: a number is one, a category one for each value but the first."""
+        return [
+            column
+            for name in covariates
+            for column in (
+                [f"{name}={value}" for value in self.categories[name][1:]] if name in self.categories else [name]
+            )
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, tensors packed."""
@@ -66,13 +82,15 @@ class Setup:
             "task_classes": self.task_classes,
             "sums": pack_arrays(self.sums) if self.sums else None,
             "sequence_length": self.sequence_length,
+            "covariates": self.covariates,
+            "combat": None if self.combat is None else pack_arrays(self.combat.arrays()),
         }
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Setup:
         """Read the JSON form; raises WireError when it is malformed."""
         try:
-            packed = content["preparation"]
+            packed, combat = content["preparation"], content["combat"]
             preparation = None if packed is None else Preparation(**unpack_arrays(packed))
             return cls(
                 list(content["features"]),
@@ -84,6 +102,8 @@ class Setup:
                 {str(name): list(values) for name, values in content["task_classes"].items()},
                 unpack_arrays(content["sums"]) if content["sums"] else {},
                 content["sequence_length"],
+                covariates=[str(name) for name in content["covariates"]],
+                combat=None if combat is None else Combat(**unpack_arrays(combat)),
             )
         except (KeyError, TypeError, AttributeError):
             raise WireError("the setup in the request is malformed") from None
@@ -101,6 +121,11 @@ class Setup:
             **({"sequence_length": self.sequence_length} if self.sequence_length else {}),
             "inputs": len(self.inputs),
             **numbers,
+            **(
+                {"combat": {name: array[fold].tolist() for name, array in self.combat.arrays().items()}}
+                if self.combat
+                else {}
+            ),
         }
 
 

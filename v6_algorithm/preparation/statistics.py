@@ -23,7 +23,7 @@ BINS = 256
 _BLOCK_CELLS = 2**22
 
 
-class _Arrays:
+class Arrays:
     """Named arrays that travel as tensors."""
 
     def arrays(self) -> dict[str, Array]:
@@ -32,7 +32,7 @@ class _Arrays:
 
 
 @dataclass(frozen=True)
-class Moments(_Arrays):
+class Moments(Arrays):
     """Count, mean and sum of squared deviations, each (folds, features) float64.
 
     `rows` (folds,) counts training rows with and without a value; `low` and `high` are the range, or NaN-free
@@ -59,7 +59,9 @@ class Moments(_Arrays):
     @classmethod
     def check(cls, arrays: Mapping[str, Array], folds: int, features: int) -> Moments:
         """Read what a site sent; raises WireError unless shapes fit and all numbers are finite."""
-        _check(arrays, {item.name: (folds,) if item.name == "rows" else (folds, features) for item in fields(cls)})
+        check_arrays(
+            arrays, {item.name: (folds,) if item.name == "rows" else (folds, features) for item in fields(cls)}
+        )
         count, squares = arrays["count"], arrays["squares"]
         if (count < 0).any() or (count > arrays["rows"][:, None]).any() or (squares < 0).any():
             raise WireError("the statistics contradict themselves")
@@ -88,7 +90,7 @@ def _measure(values: Array, *, with_range: bool) -> tuple[Array, ...]:
 
 
 @dataclass(frozen=True)
-class Histograms(_Arrays):
+class Histograms(Arrays):
     """Counts (folds, features, bins) of training values over the federation's range of each feature."""
 
     counts: Array
@@ -107,14 +109,14 @@ class Histograms(_Arrays):
     @classmethod
     def check(cls, arrays: Mapping[str, Array], folds: int, features: int) -> Histograms:
         """Read what a site sent; raises WireError unless shapes fit and all counts are counts."""
-        _check(arrays, {"counts": (folds, features, BINS)})
+        check_arrays(arrays, {"counts": (folds, features, BINS)})
         if (arrays["counts"] < 0).any():
             raise WireError("a histogram has negative counts")
         return cls(**arrays)
 
 
 @dataclass(frozen=True)
-class Preparation(_Arrays):
+class Preparation(Arrays):
     """What turns raw features into inputs: ``(filled - shift) / scale``, each (folds, features) float64."""
 
     fill: Array
@@ -131,7 +133,8 @@ class Preparation(_Arrays):
         return out
 
 
-def _check(arrays: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_arrays(arrays: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise WireError unless a message holds these arrays, of these shapes and finite."""
     if set(arrays) != set(shapes):
         raise WireError(f"the statistics must be {', '.join(shapes)}, got {', '.join(arrays)}")
     for name, shape in shapes.items():

@@ -11,6 +11,7 @@ from v6_algorithm.errors import PolicyError
 
 MINIMUM_ROWS = "V6_ALGORITHM_MINIMUM_NUMBER_OF_RECORDS"
 MINIMUM_PART = "V6_ALGORITHM_MINIMUM_NUMBER_OF_RECORDS_PER_PART"
+MINIMUM_CELL = "V6_ALGORITHM_MINIMUM_CELL_SIZE"
 MINIMUM_SITES = "V6_ALGORITHM_MINIMUM_ORGANIZATIONS"
 ALLOWED_COLUMNS = "V6_ALGORITHM_ALLOWED_COLUMNS_REGEX"
 
@@ -30,12 +31,15 @@ class Policy:
         have a value in a column: sums over one row are that row.
     allowed_columns
         Regular expression that the whole name of every column used must match; None: any column.
+    minimum_cell
+        Fewest rows behind any count or statistic of a summary; smaller ones are not told.
     """
 
     minimum_rows: int = 10
     minimum_sites: int = 1
     allowed_columns: str | None = None
     minimum_part_rows: int = 3
+    minimum_cell: int = 5
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Policy:
@@ -50,15 +54,16 @@ class Policy:
             minimum_rows = int(environment.get(MINIMUM_ROWS, cls.minimum_rows))
             minimum_sites = int(environment.get(MINIMUM_SITES, cls.minimum_sites))
             minimum_part_rows = int(environment.get(MINIMUM_PART, cls.minimum_part_rows))
+            minimum_cell = int(environment.get(MINIMUM_CELL, cls.minimum_cell))
         except ValueError:
-            names = f"{MINIMUM_ROWS}, {MINIMUM_SITES} and {MINIMUM_PART}"
+            names = f"{MINIMUM_ROWS}, {MINIMUM_SITES}, {MINIMUM_PART} and {MINIMUM_CELL}"
             raise PolicyError(f"{names} of this node must be whole numbers") from None
         pattern = environment.get(ALLOWED_COLUMNS) or None
         try:
             re.compile(pattern or "")
         except re.error:
             raise PolicyError(f"{ALLOWED_COLUMNS} of this node is not a regular expression") from None
-        return cls(minimum_rows, minimum_sites, pattern, minimum_part_rows)
+        return cls(minimum_rows, minimum_sites, pattern, minimum_part_rows, minimum_cell)
 
     def check_sites(self, sites: int) -> None:
         """Refuse a round with too few sites."""

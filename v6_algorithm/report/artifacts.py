@@ -1,4 +1,4 @@
-"""Writes what a run leaves in its folder: result.json, history.csv, metrics.csv, report.html and the model file.
+"""Writes what a run leaves in its folder: result.json, history.csv, metrics.csv, metrics.json, report.html, the model.
 
 Called by `v6-algorithm run`, `submit` and `report`. The result comes first and each file is put in place by a rename,
 so that a full disk or an interruption never leaves half a file under a final name.
@@ -17,7 +17,7 @@ from typing import Any
 
 from v6_algorithm.report import dinunet
 from v6_algorithm.report.html import render
-from v6_algorithm.report.reading import finite, folds, history_columns, mapping, metric_rows, shareable
+from v6_algorithm.report.reading import finite, folds, history_columns, mapping, metric_rows, run_name, shareable
 
 METRIC_HEADER = ("run", "part", "scope", "name", "metric", "value")
 
@@ -46,16 +46,17 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     clean = shareable(result)
     written = [
-        _write(directory / "result.json", json.dumps(clean, indent=1, allow_nan=False, ensure_ascii=False) + "\n"),
-        _write(directory / "history.csv", _history_csv(clean)),
-        _write(directory / "metrics.csv", _metrics_csv(clean)),
-        _write(directory / "report.html", render(clean)),
+        write_file(directory / "result.json", json.dumps(clean, indent=1, allow_nan=False, ensure_ascii=False) + "\n"),
+        write_file(directory / "history.csv", _history_csv(clean)),
+        write_file(directory / "metrics.csv", _metrics_csv(clean)),
+        write_file(directory / "metrics.json", json.dumps(_headlines(clean), indent=1, allow_nan=False) + "\n"),
+        write_file(directory / "report.html", render(clean)),
     ]
     if dinunet.wanted(clean):
         written += _write_dinunet(clean, directory)
     parameters = clean.get("parameters")
     if isinstance(parameters, str):
-        written.append(_write(directory / "model.safetensors", base64.b64decode(parameters, validate=True)))
+        written.append(write_file(directory / "model.safetensors", base64.b64decode(parameters, validate=True)))
     return written
 
 
@@ -65,11 +66,12 @@ def _write_dinunet(result: dict[str, Any], directory: Path) -> list[Path]:
     for name, content in dinunet.dinunet_files(result).items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        paths.append(_write(path, content))
+        paths.append(write_file(path, content))
     return paths[-1:]
 
 
-def _write(path: Path, content: str | bytes) -> Path:
+def write_file(path: Path, content: str | bytes) -> Path:
+    """Put a file in place whole, or not at all."""
     if isinstance(content, str):
         # A lone surrogate in a site's text has no UTF-8; escaped it is still valid JSON.
         content = content.encode("utf-8", "backslashreplace")
@@ -104,6 +106,17 @@ def _metrics_csv(result: dict[str, Any]) -> str:
         for metric, value in row.metrics.items()
     )
     return _csv(METRIC_HEADER, rows)
+
+
+def _headlines(result: dict[str, Any]) -> dict[str, Any]:
+    """Nest the few numbers by which runs are compared, as DVC reads them: part, scope, metric; nothing undefined."""
+    parts: dict[str, Any] = {}
+    for row in metric_rows(result):
+        numbers = {metric: value for metric, value in row.metrics.items() if finite(value) is not None}
+        if row.run == run_name(result) and row.scope in ("pooled", "mean_over_sites") and numbers:
+            parts.setdefault(row.part, {})[row.scope] = numbers
+    rounds = {key: result[key] for key in ("rounds_run", "best_round") if result.get(key) is not None}
+    return {**parts, **rounds}
 
 
 def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

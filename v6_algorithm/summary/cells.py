@@ -1,0 +1,88 @@
+"""Which counts may leave a site: a cell of fewer than the node's smallest number of rows is not told.
+
+Used by the site. Hiding small cells alone is not enough, because totals are told too: what is hidden must not follow
+from what is told and its total (complementary disclosure). Two rules see to that:
+
+- labels: what is not told is one lump of at least two labels and enough rows, its labels unnamed;
+- histograms: neighbouring leaves are one cell until it holds enough rows. The first and the last cell are never
+  empty, which would tell a smallest or largest value. The leaves are those of one fixed lattice (multiples of powers
+  of two), or a request could shift them by a little, again and again, until a count changes, and so find a value.
+
+How many values a column has is told as it is, also when few are missing: it is what a mean was divided by, and can be
+computed from one. Statistics are over all rows of the table, whatever the target, so that asking twice with another
+target does not leave the rows without one as the difference. What is not prevented: the difference of two answers
+about different labels of one column (`data.positive` of "> 70" and "> 71"); the node's owner has the allowed columns
+and the log of tasks for that.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping
+
+import numpy as np
+
+Array = np.ndarray
+Label = int | float | str
+
+
+def tell_labels(counts: Mapping[Label, int], smallest: int) -> tuple[dict[Label, int], int]:
+    """Split label counts into those that may be told, and the rows of all others together.
+
+    Parameters
+    ----------
+    counts
+        Rows of each label, all above zero.
+    smallest
+        Fewest rows of a cell that may be told.
+
+    Returns
+    -------
+    dict
+        Label to rows, the labels in their order.
+    int
+        Rows whose label is not told: none, or at least `smallest` rows of at least two labels. Where all labels
+        together have fewer, these few, which is the number of rows and told anyway.
+    """
+    hidden = {label for label, rows in counts.items() if rows < smallest}
+    # The next smallest goes with them until the rest says nothing about one label; ties in the labels' order.
+    for label in sorted(counts, key=lambda label: counts[label]):
+        if not hidden or (len(hidden) > 1 and sum(counts[label] for label in hidden) >= smallest):
+            break
+        hidden.add(label)
+    told = {label: rows for label, rows in counts.items() if label not in hidden}
+    return told, sum(counts[label] for label in hidden)
+
+
+def tell_cumulative(counts: Array, smallest: int) -> Array:
+    """Turn a histogram into the cumulative counts that may be told: as many as possible, coarse edges first.
+
+    Parameters
+    ----------
+    counts
+        (leaves,) int64 rows in each leaf of the lattice; a power of two of them.
+    smallest
+        Fewest rows of a cell that may be told.
+
+    Returns
+    -------
+    Array
+        (leaves + 1,) int64 rows below each edge of the leaves, -1 where that is not told. The first (0) and the
+        last (all rows) always are.
+    """
+    below = np.concatenate([[0], np.cumsum(counts)]).tolist()
+    last = len(counts)
+    told = [0, last]
+    for step in (last >> level for level in range(1, last.bit_length())):
+        for edge in range(step, last, 2 * step):
+            place = bisect.bisect(told, edge)
+            before, after = told[place - 1], told[place]
+            left, right = below[edge] - below[before], below[after] - below[edge]
+            # Between other cells an empty one tells nothing about a row; at an end, where the outermost row begins.
+            if (left >= smallest or (left == 0 and before > 0)) and (
+                right >= smallest or (right == 0 and after < last)
+            ):
+                told.insert(place, edge)
+    cumulative = np.full(last + 1, -1, dtype=np.int64)
+    cumulative[told] = [below[edge] for edge in told]
+    return cumulative
