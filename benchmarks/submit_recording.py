@@ -12,6 +12,7 @@ import fcntl
 import os
 import pty
 import select
+import shutil
 import struct
 import subprocess
 import sys
@@ -33,13 +34,6 @@ from v6network import IMAGE, Network  # noqa: E402
 
 COLUMNS, LINES = 110, 60
 HOSPITALS = ("cleveland", "hungarian", "switzerland")
-EXPERIMENT = """\
-name: heart
-data: {target: target, positive: "> 0", categorical: [cp, restecg]}
-model: logistic
-rounds: 3
-participation: {minimum: 2, deadline_s: 600}
-"""
 
 
 def record(command: list[str], folder: Path, environment: dict[str, str]) -> str:
@@ -76,10 +70,10 @@ def main() -> None:
         try:
             network.start()
             print(f"network up in {time.monotonic() - start:.0f} s; {'containers' if in_docker else 'processes'}")
-            (folder / "heart.yaml").write_text(EXPERIMENT)
+            shutil.copy(ROOT / "mock" / "heart.yaml", folder)
             environment = {**os.environ, "V6_PASSWORD": network.password, "TERM": "xterm-256color"}
             words = ["submit", "heart.yaml", "--server", network.url, "--username", network.username]
-            words += ["--collaboration", network.name, "--image", IMAGE, "--out", "heart"]
+            words += ["--collaboration", network.name, "--image", IMAGE, "--set", "rounds=3", "--out", "heart"]
             program = str(Path(sys.executable).with_name("v6-algorithm"))
             print("$ v6-algorithm " + " ".join(words))
             print(record([program, *words], folder, environment))
