@@ -1,0 +1,80 @@
+"""What happens at one site for one request: guard, data, problem, train or evaluate, reply.
+
+`handle` serves the vantage6 container, the mock client and the local engine alike. Everything it needs is in the
+request and the context; nothing lives in module globals.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from v6_algorithm import wire
+from v6_algorithm.errors import ExperimentError, SiteError, WireError
+from v6_algorithm.site.context import SiteContext
+from v6_algorithm.site.learning import evaluate, train
+from v6_algorithm.site.preparing import prepare, summary
+from v6_algorithm.site.work import Work
+
+__all__ = ["SiteContext", "handle"]
+
+
+def handle(
+    method: str, request: Mapping[str, Any], context: SiteContext, *, raise_bugs: bool = False
+) -> dict[str, Any]:
+    """Answer one request.
+
+    Parameters
+    ----------
+    method
+        ``summary``, ``prepare``, ``train`` or ``evaluate``.
+    request
+        A message made by `wire.message`.
+    context
+        The site's data, policy and folder.
+    raise_bugs
+        Let unexpected exceptions through, with their traceback: for the researcher's own machine only.
+
+    Returns
+    -------
+    dict
+        A reply with status ``ok``, or ``error`` with a `kind` and a message free of data values.
+    """
+    if not isinstance(request, Mapping) or request.get("schema") != wire.SCHEMA:
+        # Not a request of ours: there is no round to answer to.
+        raise WireError(f"the request must be a message of schema {wire.SCHEMA}; task `master`, it writes them")
+    head = {key: request.get(key) for key in ("site", "round", "attempt")}
+    start = time.perf_counter()
+    try:
+        work = Work(request, context)
+        body = _METHODS[method](work)
+        rest = time.perf_counter() - start - sum(work.seconds.values())
+        body["timing"] = {**work.seconds, f"{method}_s" if method in ("summary", "prepare") else "other_s": rest}
+        return wire.message(**head, status="ok", **body)  # type: ignore[arg-type]
+    except SiteError as error:
+        kind, text = error.kind, str(error)
+    except (ExperimentError, WireError) as error:
+        kind, text = "request", str(error)
+    except Exception as error:
+        if raise_bugs:
+            raise
+        kind, text = "bug", _where(error)
+    return wire.message(**head, status="error", kind=kind, message=text)  # type: ignore[arg-type]
+
+
+def _where(error: Exception) -> str:
+    """Name an unexpected exception by type and place: its message may hold data values."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "v6_algorithm" in frame.filename]
+    place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"
+
+
+_METHODS: dict[str, Callable[[Work], dict[str, Any]]] = {
+    "summary": summary,
+    "prepare": prepare,
+    "train": train,
+    "evaluate": evaluate,
+}

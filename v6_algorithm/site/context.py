@@ -1,0 +1,33 @@
+"""A site's surroundings: its data, its owner's rules, its folder, its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.privacy.policy import Policy
+
+
+@dataclass
+class SiteContext:
+    """One site's surroundings.
+
+    Attributes
+    ----------
+    sources
+        Where the data are, by member hospital: one member named like the site, except in a centralised run.
+    policy
+        The node owner's rules.
+    state
+        Folder that survives between rounds, or None.
+    memory
+        What a process that serves several rounds may keep between them.
+    """
+
+    sources: Mapping[str, TableSource]
+    policy: Policy = field(default_factory=Policy)
+    state: Path | None = None
+    memory: dict[Any, Any] = field(default_factory=dict)

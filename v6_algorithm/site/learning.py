@@ -1,0 +1,87 @@
+"""The answers of a round: the model measured and trained on this site's rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from v6_algorithm import wire
+from v6_algorithm.errors import WireError
+from v6_algorithm.experiment import PARTS
+from v6_algorithm.site.work import Work
+
+
+def train(work: Work) -> dict[str, Any]:
+    """Validate the model as received, train it, and return it: for each fold that the request names."""
+    return _work_on_folds(work, train=True)
+
+
+def evaluate(work: Work) -> dict[str, Any]:
+    """Measure the model as received on the parts asked for."""
+    return _work_on_folds(work, train=False)
+
+
+def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
+    import torch
+
+    from v6_algorithm.problems import create_problem
+    from v6_algorithm.training import loop
+    from v6_algorithm.training.device import Device
+    from v6_algorithm.training.state import build_networks, build_shapes, load_state, overlay, spec_of, state_of
+    from v6_algorithm.training.threads import threads_for
+
+    setup = work.setup()
+    device = Device.choose(work.experiment.training)
+    with work.timed("data_s"):
+        table = work.table(setup)
+    problem = create_problem(work.experiment, setup)
+    networks = build_shapes(problem)
+    spec = spec_of(networks)
+    folds = []
+    for item in work.request["folds"]:
+        number = int(item["fold"])
+        if not 0 <= number < len(table.folds):
+            raise WireError(f"fold {number} is asked for, the split has {len(table.folds)}")
+        if item["parameters"] is None:
+            # The first round, in which every site starts from the seed, or from its image.
+            networks = build_networks(problem)
+        elif item.get("partial"):
+            networks = build_networks(problem)
+            overlay(networks, wire.unpack(item["parameters"]), partial=True)
+        else:
+            load_state(networks, wire.unpack(item["parameters"], spec))
+        with work.timed("data_s"):
+            rows = work.rows(table, setup, number, device)
+        for network in networks.values():
+            network.to(device.kind)
+        parts = {part: torch.from_numpy(table.folds[number][part]) for part in PARTS}
+        reply: dict[str, Any] = {"fold": number, "metrics": {}}
+        batch_rows = min(work.experiment.training.batch_size or len(parts["train"]), len(parts["train"]))
+        with threads_for(networks, batch_rows):
+            with work.timed("evaluate_s"):
+                for part in item.get("evaluate", []):
+                    reply["metrics"][part] = loop.evaluate(
+                        problem, networks, rows, parts[part], table.members, fold=number, device=device
+                    )
+            if train and item.get("train", True):
+                if not len(parts["train"]):
+                    raise WireError(f"fold {number} is to be trained, and has no training rows here")
+                with work.timed("train_s"):
+                    sums = loop.train(
+                        problem,
+                        networks,
+                        rows,
+                        parts["train"],
+                        site=work.site,
+                        round=work.round,
+                        fold=number,
+                        device=device,
+                        epochs=item.get("epochs"),
+                    )
+                reply |= {
+                    "parameters": wire.pack(state_of(networks)),
+                    "rows": len(parts["train"]),
+                    "loss": {"sum": sums.loss, "rows": sums.rows},
+                    "steps": sums.steps,
+                }
+        folds.append(reply)
+    return {"folds": folds, "device": device.to_json()}

@@ -1,0 +1,131 @@
+"""The answers before training: what the table holds, and the sums by which sites agree on how to prepare it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm import wire
+from v6_algorithm.errors import SiteError, WireError
+from v6_algorithm.preparation import Setup
+from v6_algorithm.site.work import Work
+
+if TYPE_CHECKING:
+    from v6_algorithm.data.table import TableData
+
+
+def summary(work: Work) -> dict[str, Any]:
+    """Describe the site's table; the node's columns, rows and cells rules hold for every step."""
+    from v6_algorithm.data import summary
+    from v6_algorithm.preparation.setup import unpack_arrays
+
+    features = [str(name) for name in work.request.get("features", [])]
+    work.policy.check_columns(features)
+    # All of its digits, and not only what training takes of them.
+    frame = work.context.sources[work.site].read(work.policy.allows)
+    work.policy.check_rows(len(frame))
+    smallest = work.policy.minimum_cell
+    step = work.request.get("step")
+    if step == "columns":
+        return summary.columns(frame, work.experiment.data, smallest, work.targets)
+    if step == "moments":
+        return summary.moments(frame, features, smallest)
+    if step == "shape":
+        asked = unpack_arrays(work.request["asked"])
+        return summary.shape(frame, features, smallest, asked, products=bool(work.request["products"]))
+    raise WireError(f"step {step!r} is not known; allowed: columns, moments, shape")
+
+
+def prepare(work: Work) -> dict[str, Any]:
+    """Take one step of the preparation, the one that the request names."""
+    steps = {
+        "schema": _schema,
+        "statistics": _statistics,
+        "quantiles": _quantiles,
+        "harmonisation": _harmonisation,
+        "moments": _moments,
+    }
+    step = work.request.get("step")
+    if step not in steps:
+        raise WireError(f"step {step!r} is not known; allowed: {', '.join(steps)}")
+    return steps[step](work)
+
+
+def _schema(work: Work) -> dict[str, Any]:
+    from v6_algorithm.data.table import describe
+
+    members = {}
+    for name, source in work.context.sources.items():
+        try:
+            frame = work.read(source, work.policy.allows)
+            schema = describe(frame, work.experiment.data, work.targets)
+            work.policy.check_rows(schema["rows"])
+        except SiteError as error:
+            # In a centralised run the site is not the hospital whose table is wrong.
+            raise error if name == work.site else SiteError(f"{name}: {error}", error.kind) from None
+        members[name] = schema
+    return {"members": members}
+
+
+def _statistics(work: Work) -> dict[str, Any]:
+    from v6_algorithm.preparation import Moments, needs_range
+    from v6_algorithm.preparation.setup import pack_arrays
+    from v6_algorithm.problems import create_problem
+    from v6_algorithm.training.device import Device
+    from v6_algorithm.training.state import build_networks, spec_of, state_of
+
+    setup = work.setup()
+    Device.choose(work.experiment.training)  # so that a site without it says no before anything is trained
+    table = work.table(setup)
+    problem = create_problem(work.experiment, setup)
+    networks = build_networks(problem)
+    _check_values(work, setup, table)
+    sums = problem.sums(table)
+    moments = Moments.of(table.training_values(), with_range=needs_range(work.experiment.data))
+    return {
+        "counts": table.counts(),
+        "class_counts": problem.class_counts(table),
+        "sums": pack_arrays(sums) if sums else None,
+        "moments": pack_arrays(moments.arrays()),
+        "spec": {name: spec.to_json() for name, spec in spec_of(networks).items()},
+        "start": wire.digest(wire.pack(state_of(networks))),
+    }
+
+
+def _quantiles(work: Work) -> dict[str, Any]:
+    from v6_algorithm.preparation import Histograms
+    from v6_algorithm.preparation.setup import pack_arrays, unpack_arrays
+
+    setup = work.setup()
+    table = work.table(setup)
+    _check_values(work, setup, table)
+    values = table.training_values(setup, work.experiment.data)
+    span = unpack_arrays(work.request["range"])
+    return {"histograms": pack_arrays(Histograms.of(values, span["low"], span["high"]).arrays())}
+
+
+def _harmonisation(work: Work) -> dict[str, Any]:
+    from v6_algorithm.preparation.setup import pack_arrays
+
+    setup = work.setup()
+    table = work.table(setup)
+    _check_values(work, setup, table)
+    return {"sums": pack_arrays(table.combat_sums(setup, work.experiment.data).arrays())}
+
+
+def _moments(work: Work) -> dict[str, Any]:
+    """Measure the training rows as the setup harmonises them; `_statistics` measured them as they are."""
+    from v6_algorithm.preparation import Moments, needs_range
+    from v6_algorithm.preparation.setup import pack_arrays
+
+    setup, data = work.setup(), work.experiment.data
+    table = work.table(setup)
+    _check_values(work, setup, table)
+    values = table.training_values(setup, data)
+    return {"moments": pack_arrays(Moments.of(values, with_range=needs_range(data)).arrays())}
+
+
+def _check_values(work: Work, setup: Setup, table: TableData) -> None:
+    """Refuse statistics of a column that hardly any training row has a value in."""
+    for values in table.training_values():
+        for name, column in zip(setup.features, values.T, strict=True):
+            work.policy.check_values(name, int((column == column).sum()))  # a NaN, a missing value, equals nothing

@@ -1,0 +1,131 @@
+"""One request with what is read on the way to its answer; the node's rules are checked wherever something is read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.preparation import Setup
+from v6_algorithm.site.context import SiteContext
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from v6_algorithm.data.table import TableData
+    from v6_algorithm.training.device import Device
+    from v6_algorithm.training.loop import Rows
+
+# Prepared inputs are kept in memory from round to round up to this many bytes; beyond, they are made again.
+_MEMORY_BYTES = 2**30
+
+
+class Work:
+    """One request with what is read from it on the way."""
+
+    def __init__(self, request: Mapping[str, Any], context: SiteContext) -> None:
+        from v6_algorithm.problems import problem_class
+
+        self.request, self.context = request, context
+        self.experiment = Experiment.parse(request.get("experiment"), where="request", checked=True)
+        self.site, self.round = str(request["site"]), int(request["round"])
+        self.targets = problem_class(self.experiment.problem.kind).targets(self.experiment)
+        self.policy = context.policy
+        self.policy.check_sites(int(request.get("sites", 0)))
+        data = self.experiment.data
+        roles = [*data.target_columns.values(), data.group, *data.split_columns]
+        roles += [*data.categorical, *(data.features or []), *data.harmonisation.covariates]
+        roles += [data.sequence.column] if data.sequence is not None else []
+        self.roles = {name for name in roles if name is not None}
+        self.policy.check_columns(self.roles)
+        self.seconds: dict[str, float] = {}
+        # Two models of one fold come one after the other, and their rows may be too many to keep in memory.
+        self._newest: tuple[Any, Rows] | None = None
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Add the seconds of a block to the reply's timing."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
+
+    def setup(self) -> Setup:
+        """Read what the sites agreed on, which the node's policy must allow."""
+        setup = Setup.from_json(self.request["setup"])
+        # Channels of a time series are no columns; the column that holds them is among the roles.
+        features = [] if self.experiment.data.sequence is not None else setup.features
+        self.policy.check_columns([*features, *setup.categories, *setup.covariates])
+        return setup
+
+    def table(self, setup: Setup) -> TableData:
+        """Load the site's table from memory, from the state folder or from its source."""
+        from v6_algorithm.data.cache import cache_key, keep, load_cached
+        from v6_algorithm.data.table import load_table
+
+        prints = {name: source.fingerprint for name, source in self.context.sources.items()}
+        key = cache_key(
+            prints,
+            self.experiment.model_dump(mode="json", include={"seed", "data", "problem", "split", "training"}),
+            [
+                setup.features,
+                setup.categories,
+                setup.classes,
+                setup.hospitals,
+                setup.task_classes,
+                setup.sequence_length,
+                setup.covariates,
+            ],
+        )
+        folder = self.context.state if None not in prints.values() else None
+        table: TableData | None = self.context.memory.get(key)
+        if table is None and folder is not None:
+            table = load_cached(folder, key)
+        if table is None:
+            features = [] if self.experiment.data.sequence is not None else setup.features
+            wanted = {*self.roles, *features, *setup.categories}
+            frames = {name: self.read(source, wanted.__contains__) for name, source in self.context.sources.items()}
+            table = load_table(frames, self.experiment, setup, self.targets)
+            if folder is not None:
+                keep(folder, key, table)
+        self.context.memory[key] = table
+        # Here, and not only at preparation: a table may have lost rows since, and a request may skip preparation.
+        for number in range(len(table.members)):
+            self.policy.check_rows(int((table.member == number).sum()))
+        for fold in table.counts():
+            for parts in fold.values():
+                for part, rows in parts.items():
+                    self.policy.check_part(part, rows)
+        return table
+
+    def read(self, source: TableSource, wanted: Callable[[str], bool]) -> pd.DataFrame:
+        """Read the wanted columns; numbers that are only inputs in the precision that is trained in."""
+        narrow = self.experiment.training.dtype == "float32"
+        return source.read(wanted, exact=self.roles if narrow else None)
+
+    def rows(self, table: TableData, setup: Setup, fold: int, device: Device) -> Rows:
+        """Return the prepared rows of one fold, on the device."""
+        import torch
+
+        from v6_algorithm.training.loop import Rows
+
+        agreed = self.request["setup"]
+        key = ("rows", id(table), agreed["preparation"], agreed["combat"], fold, device.kind)
+        kept: Rows | None = self.context.memory.get(key)
+        if kept is None and self._newest is not None and self._newest[0] == key:
+            kept = self._newest[1]
+        if kept is not None:
+            return kept
+        rows = Rows(
+            torch.from_numpy(table.inputs(setup, self.experiment.data, fold)).to(device.kind),
+            torch.from_numpy(table.target).to(device.kind),
+            torch.from_numpy(table.member).to(device.kind),
+        )
+        if rows.inputs.numel() * rows.inputs.element_size() * len(table.folds) <= _MEMORY_BYTES:
+            self.context.memory[key] = rows
+        self._newest = key, rows
+        return rows
