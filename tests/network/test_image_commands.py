@@ -106,12 +106,14 @@ def test_labels_and_doctor_agree_on_what_is_inside(algorithm_image):
 
 @pytest.mark.slow
 def test_the_image_works_as_a_node_runs_it(algorithm_image):
+    # A network that still runs has containers of its own.
+    others = set(docker("ps", "--all", "--quiet").split())
     done = image_command("test", "--tag", algorithm_image)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert "RPC_prepare through vantage6's wrapper: 30 rows, 3 columns" in lines
     assert lines[-1] == f"{algorithm_image}: works"
-    assert docker("ps", "--all", "--quiet", "--filter", f"ancestor={algorithm_image}") == ""
+    assert set(docker("ps", "--all", "--quiet", "--filter", f"ancestor={algorithm_image}").split()) <= others
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.simulate import local_federation
 from v6_algorithm.master import run
 
-FILES = {"result.json", "history.csv", "metrics.csv", "model.safetensors", "report.html"}
+FILES = {"result.json", "history.csv", "metrics.csv", "metrics.json", "model.safetensors", "report.html"}
 EXPERIMENT = {
     "name": "smoke",
     "data": {"target": "outcome"},
