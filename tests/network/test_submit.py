@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from training import patients_experiment
 from v6config import Site
 from v6network import HUB, IMAGE, Network, key_pair
 from v6process import wait_for
@@ -26,13 +27,7 @@ from v6_algorithm.federation.simulate import local_federation
 from v6_algorithm.master import run
 
 FILES = {"result.json", "history.csv", "metrics.csv", "metrics.json", "model.safetensors", "report.html"}
-EXPERIMENT = {
-    "name": "smoke",
-    "data": {"target": "outcome"},
-    "model": {"kind": "mlp", "hidden": [8]},
-    "rounds": 2,
-    "participation": {"minimum": 2, "deadline_s": 120},
-}
+EXPERIMENT = patients_experiment(name="smoke")
 COMMAND = [sys.executable, "-c", "from v6_algorithm.cli import main; main()"]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from v6_algorithm.cli import terminal
+from v6_algorithm.cli.progress import wide_bar
 from v6_algorithm.cli.terminal import say
 from v6_algorithm.errors import UnreachableError
 
@@ -32,20 +33,9 @@ def follow(task: Task, rounds: int | None = None) -> None:
     rounds
         How many there are to be, where it is known; the log tells too, unless the hub's node keeps it.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.table import Column
-
-    live = terminal.out.is_terminal
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=12),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[sites]}", style="dim", table_column=Column(ratio=1, no_wrap=True)),
-    )
-    bar = Progress(*columns, console=terminal.out, disable=not live, expand=True)
-    with bar if live else nullcontext():
-        shown = bar.add_task(f"task {task.id}", total=rounds, sites="waiting for the hub's node")
+    bar = wide_bar()
+    with bar if terminal.out.is_terminal else nullcontext():
+        shown = bar.add_task("", title=f"task {task.id}", total=rounds, shown="waiting for the hub's node")
         silent = False
         while True:
             try:
@@ -62,9 +52,9 @@ def follow(task: Task, rounds: int | None = None) -> None:
                     if told := _ROUND.match(line):
                         bar.update(shown, completed=int(told[1]), total=int(told[2]))
                 if look.ended:
-                    bar.update(shown, sites=look.status)
+                    bar.update(shown, shown=look.status)
                     return
-                bar.update(shown, sites=escape(_sites(look)))
+                bar.update(shown, shown=escape(_sites(look)))
             time.sleep(POLL_S)
 
 

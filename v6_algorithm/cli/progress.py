@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.cli import terminal
 from v6_algorithm.cli.terminal import say
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
-@contextmanager
-def progress(mode: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show a bar a group of sites, with the newest metrics; off a terminal, a line every tenth of the rounds."""
+
+def wide_bar() -> Progress:
+    """Make a bar as wide as the terminal, whose tasks have fields `title` and `shown`; nothing shows off a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Column
 
@@ -21,10 +23,16 @@ def progress(mode: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        # The metrics take what room is left; on a narrow terminal they are cut, not the bar.
+        # What is shown takes what room is left; on a narrow terminal it is cut, not the bar.
         TextColumn("{task.fields[shown]}", style="dim", table_column=Column(ratio=1, no_wrap=True)),
     )
-    bar = Progress(*columns, console=terminal.out, disable=not terminal.out.is_terminal, expand=True)
+    return Progress(*columns, console=terminal.out, disable=not terminal.out.is_terminal, expand=True)
+
+
+@contextmanager
+def progress(mode: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Show a bar a group of sites, with the newest metrics; off a terminal, a line every tenth of the rounds."""
+    bar = wide_bar()
     with bar if terminal.out.is_terminal else nullcontext():
         task: Any = None
 

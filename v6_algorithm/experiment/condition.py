@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from math import isfinite, nan
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from v6_algorithm.experiment.base import refuse
 
@@ -24,3 +27,12 @@ def parse_condition(text: str) -> tuple[str, float | str]:
                 return operator, value
             break
     raise refuse("must be an operator (<=, >=, ==, !=, <, >) and a value, such as '> 0' or '== yes'")
+
+
+def _readable(text: str) -> str:
+    parse_condition(text)
+    return text
+
+
+# A condition in an experiment file, refused there when it cannot be read.
+Condition = Annotated[str, AfterValidator(_readable)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
-from v6_algorithm.experiment.condition import parse_condition
+from v6_algorithm.experiment.condition import Condition
 from v6_algorithm.experiment.partition import PartitionedSource
 from v6_algorithm.experiment.targets import ShortTask, SurvivalTarget, Target
 
@@ -112,7 +112,7 @@ class Data(Section):
 
     targets: dict[str, ShortTask] | None = Field(None, description="for multitask: columns and what is learned of each")
     target: Target | None = Field(None, description="column; for survival {duration: T, event: E}")
-    positive: str | None = Field(None, description="makes the target, or the event, 0/1: '> 0', '== yes', '!= 3'")
+    positive: Condition | None = Field(None, description="makes the target, or the event, 0/1: '> 0', '== yes', '!= 3'")
     features: list[str] | None = Field(None, description="null: every numeric column that is not used otherwise")
     sequence: Annotated[Sequence, short_form("column")] | None = Field(None, description="time series, not features")
     exclude: list[str] = Field(default_factory=list)
@@ -134,13 +134,6 @@ class Data(Section):
             raise refuse("is required")
         if value is not None and info.data.get("targets"):
             raise refuse("give target or targets, not both")
-        return value
-
-    @field_validator("positive")
-    @classmethod
-    def _condition(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_condition(value)
         return value
 
     @property

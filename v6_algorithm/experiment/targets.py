@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
-from v6_algorithm.experiment.condition import parse_condition
+from v6_algorithm.experiment.condition import Condition
 
 
 class SurvivalTarget(Section):
@@ -36,18 +36,11 @@ class Task(Section):
     """One of several targets of one network, for multitask."""
 
     kind: Literal["classification", "regression"]
-    positive: str | None = Field(None, description="makes the target 0/1: '> 0', '== yes', '!= 3'")
+    positive: Condition | None = Field(None, description="makes the target 0/1: '> 0', '== yes', '!= 3'")
     loss: Literal["cross_entropy", "mse", "mae", "huber", "poisson"] | None = Field(
         None, description="null: cross_entropy or mse"
     )
     weight: float = Field(1.0, gt=0, description="the losses are added up with these weights")
-
-    @field_validator("positive")
-    @classmethod
-    def _condition(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_condition(value)
-        return value
 
     @model_validator(mode="after")
     def _fits(self) -> Task:

@@ -57,10 +57,13 @@ class Work:
     def setup(self) -> Setup:
         """Read what the sites agreed on, which the node's policy must allow."""
         setup = Setup.from_json(self.request["setup"])
-        # Channels of a time series are no columns; the column that holds them is among the roles.
-        features = [] if self.experiment.data.sequence is not None else setup.features
-        self.policy.check_columns([*features, *setup.categories, *setup.covariates])
+        self.policy.check_columns([*self._inputs(setup), *setup.covariates])
         return setup
+
+    def _inputs(self, setup: Setup) -> list[str]:
+        """Name the columns of the inputs; channels of a time series are none, their column is among the roles."""
+        features = [] if self.experiment.data.sequence is not None else setup.features
+        return [*features, *setup.categories]
 
     def table(self, setup: Setup) -> TableData:
         """Load the site's table from memory, from the state folder or from its source."""
@@ -86,8 +89,7 @@ class Work:
         if table is None and folder is not None:
             table = load_cached(folder, key)
         if table is None:
-            features = [] if self.experiment.data.sequence is not None else setup.features
-            wanted = {*self.roles, *features, *setup.categories}
+            wanted = {*self.roles, *self._inputs(setup)}
             frames = {name: self.read(source, wanted.__contains__) for name, source in self.context.sources.items()}
             table = load_table(frames, self.experiment, setup, self.targets)
             if folder is not None:
