@@ -25,7 +25,7 @@ from v6_algorithm.lateness import Lateness
 from v6_algorithm.metrics import compute, merge_states, shape_of
 from v6_algorithm.preparation import Agreement
 from v6_algorithm.preparation.negotiate import agree_on_columns, plan, share_sums
-from v6_algorithm.results import assemble, mean_of, site_scores
+from v6_algorithm.results import assemble, mean_of, round_scores
 from v6_algorithm.start import Beginning, begin_from
 from v6_algorithm.strategies import create_strategy
 
@@ -377,16 +377,21 @@ class _Training:
                 "round": number,
                 "rounds": self._experiment.rounds,
                 "validated_round": validated,
-                # Every number there is, for trackers: those of training are of this round, the others of the validated.
+                # For trackers what the history will have: of training in this round, the others in the validated one.
                 "scores": {
-                    "pooled": {name: value for name, value in newest.items() if value is not None},
+                    # Where each site trains alone, the mean over all is not known before the last has trained.
+                    "pooled": {} if self._experiment.mode == "local" else self._scores(number, validated),
                     "sites": {
-                        site: site_scores(self.folds, site, number, "train")
-                        | site_scores(self.folds, site, validated, "validation")
+                        site: self._scores(number, validated, site)
                         for site in sorted({site for fold in self.folds for site in fold.at_sites})
                     },
                 },
                 "metrics": {name: newest[name] for name in shown if newest.get(name) is not None},
                 "missing": {site: str(reason) for site, reason in replies.missing.items()},
             }
+        )
+
+    def _scores(self, trained: int, validated: int, site: str | None = None) -> dict[str, float]:
+        return round_scores(self.folds, trained, "train", site) | round_scores(
+            self.folds, validated, "validation", site
         )
