@@ -7,6 +7,7 @@ Here each bug is looked at from outside, by a run or a command; the rooms of the
 |---|---|
 | 9, rankDAD's rank, bias, sum and hooks | not here, and refused: tested. Who adds it tests its maths (appendix C) |
 | 10, PowerSGD's error feedback and shapes | the same |
+| 2.1, the remote takes the settings of the first site | `master` has the one experiment, and sends it to all |
 | 18, no tests | this room |
 | 18, CI publishes on every push | no workflow publishes: `make push` does, and is typed |
 | 18, a base image of CUDA 9.2 | tests/config/test_dockerfile.py |
@@ -218,6 +219,7 @@ def test_dinunet_bug_11_pretraining_is_done_with_its_own_settings(spied, make_ex
     pretraining, first = spy.of("RPC_train")
     assert [request["folds"][0]["epochs"] for request in pretraining.values()] == [3]
     (answer,) = [reply["folds"][0] for *_, reply in spy.replies if reply["round"] == 0 and "folds" in reply]
+    assert answer["steps"] == 15  # three epochs of 36 rows in batches of 8
     for request in first.values():
         given = wire.unpack(request["folds"][0]["parameters"])
         made = wire.unpack(answer["parameters"])
