@@ -120,7 +120,7 @@ class _Training:
 
     def __init__(self, caller: Caller, experiment: Experiment, begun: Beginning, quorum: int) -> None:
         self.plan = plan = begun.plan
-        self.notes = begun.notes
+        self.notes = [*plan.notes, *begun.notes]
         self.stopped_because: str | None = None
         # What each site last said it computes on.
         self.devices: dict[str, dict[str, str]] = {}

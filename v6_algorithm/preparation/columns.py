@@ -85,7 +85,7 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         for name in [*numeric, *data.categorical, *covariates]:
             if name not in columns:
                 key = "features" if name in features else "categorical" if name in categorical else _COVARIATES
-                problems.append(f"site '{site}': column '{name}' (data.{key}) is not there; it has: {_listed(columns)}")
+                problems.append(f"site '{site}': column '{name}' (data.{key}) is not there; it has: {listed(columns)}")
             elif name not in categorical and columns[name] not in ("numeric", "empty"):
                 problems.append(
                     f"site '{site}': column '{name}' holds {columns[name]} where numbers are expected; "
@@ -132,7 +132,8 @@ def looks_like_identifier(name: str) -> bool:
     return _IDENTIFIER.fullmatch(name.strip()) is not None
 
 
-def _listed(names: Collection[str]) -> str:
+def listed(names: Collection[str]) -> str:
+    """Name columns for a message, at most 30 of them."""
     more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(list(names)[:_SHOWN]) + more
 
@@ -162,9 +163,9 @@ def _numeric_features(
         else:
             everywhere.append(name)
     if identifiers:
-        notes.append(f"left out as identifiers by their names: {_listed(identifiers)}")
+        notes.append(f"left out as identifiers by their names: {listed(identifiers)}")
     if somewhere:
-        notes.append(f"left out because not every site has them: {_listed(somewhere)}")
+        notes.append(f"left out because not every site has them: {listed(somewhere)}")
     return everywhere
 
 
