@@ -131,6 +131,106 @@ def test_rows_of_different_channels_are_refused_with_the_axes():
         describe_sequences(column, Sequence(column="x"))
 
 
+def folder_of(path, rows, seed, form="npy", **options):
+    """Write a folder with a table of labels and a file for each row; return the folder."""
+    series, labels = scans(rows, seed, **options)
+    (path / "scans").mkdir(parents=True)
+    names = [f"scans/subject-{number}.{form}" for number in range(rows)]
+    for name, cell in zip(names, series, strict=True):
+        (np.save if form == "npy" else np.savez)(path / name, cell)
+    pd.DataFrame({"x": names, "y": labels}).to_csv(path / "labels.csv", index=False)
+    return path
+
+
+@pytest.mark.parametrize("form", ["npy", "npz"])
+def test_a_column_that_names_files_is_the_series_in_them(tmp_path, run_locally, form):
+    named = {
+        name: TableSource(str(folder_of(tmp_path / name, rows, rows, form) / "labels.csv"))
+        for name, rows in (("one", 60), ("two", 40))
+    }
+    one, two = (run_locally(experiment(rounds=1), tables) for tables in (named, sources()))
+    assert one["metrics"] == two["metrics"]
+    assert one["preparation"] == two["preparation"]
+
+
+@pytest.mark.parametrize(
+    "name", ["SECRET-4711.npy", "/etc/SECRET-4711.npy", "../SECRET-4711.npy", "link.npy", "SECRET-4711.csv"]
+)
+def test_a_cell_cannot_name_what_is_not_a_series_in_the_folder(tmp_path, run_locally, name):
+    for outside in (tmp_path / "SECRET-4711.npy", tmp_path / "SECRET-4711.csv"):
+        np.save(outside.with_suffix(".npy"), np.zeros((3, 30)))
+    folder = folder_of(tmp_path / "one", 20, 1)
+    (folder / "link.npy").symlink_to(tmp_path / "SECRET-4711.npy")
+    (folder / "SECRET-4711.csv").touch()
+    table = pd.read_csv(folder / "labels.csv")
+    table.loc[3, "x"] = name
+    table.to_csv(folder / "labels.csv", index=False)
+    tables = sources() | {"one": TableSource(str(folder / "labels.csv"))}
+    with pytest.raises(
+        ExperimentError, match=r"site 'one'.* has cells that do not name an .npy or .npz file"
+    ) as refused:
+        run_locally(experiment(rounds=1), tables)
+    assert "4711" not in str(refused.value)
+
+
+def test_a_file_of_pickled_objects_or_of_several_arrays_is_refused(tmp_path, run_locally):
+    folder = folder_of(tmp_path / "one", 20, 1)
+    tables = sources() | {"one": TableSource(str(folder / "labels.csv"))}
+    for write in (
+        lambda file: np.save(file, np.array([{}], dtype=object), allow_pickle=True),
+        lambda file: file.write_bytes(b"not an array"),
+        lambda file: file.write_bytes(b""),
+    ):
+        write(folder / "scans" / "subject-3.npy")
+        with pytest.raises(ExperimentError, match="names files that are not one array of numbers each"):
+            run_locally(experiment(rounds=1), tables)
+
+
+def test_text_in_a_table_without_a_folder_names_no_file(run_locally):
+    tables = sources() | {"one": TableSource(frame=pd.DataFrame({"x": ["a.npy"] * 20, "y": [0, 1] * 10}))}
+    with pytest.raises(ExperimentError, match="holds text; a database, or a table without a file, has no folder"):
+        run_locally(experiment(rounds=1), tables)
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    from v6_algorithm import wire
+    from v6_algorithm.preparation import Setup
+    from v6_algorithm.site import SiteContext
+    from v6_algorithm.site.work import Work
+
+    folder = folder_of(tmp_path / "one", 20, 1)
+    context = SiteContext({"one": TableSource(str(folder / "labels.csv"))}, state=tmp_path / "state")
+    setup = Setup(["x[0]", "x[1]", "x[2]"], {}, [0, 1], sequence_length=30)
+    request = wire.message(
+        site="one", round=0, attempt=1, sites=2, setup=setup.to_json(), experiment=experiment().for_sites()
+    )
+    before = Work(request, context).table(setup)
+    np.save(folder / "scans" / "subject-3.npy", np.full((3, 30), 7.0))
+    context.memory.clear()
+    assert (Work(request, context).table(setup).values[3] == 7).all()
+    context.memory.clear()
+    assert (before.values[3] != 7).any()
+
+
+def test_a_nodes_database_and_a_site_may_be_a_folder_with_one_table(tmp_path, monkeypatch):
+    import yaml
+
+    from v6_algorithm.data.sources import source_from_node
+
+    for name, rows in (("one", 60), ("two", 40)):
+        folder_of(tmp_path / name, rows, rows)
+    content = experiment(rounds=2).resolved() | {"sites": {"one": "one", "two": "two"}}
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(content))
+    result = command("run", tmp_path / "experiment.yaml", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    node = {"USER_REQUESTED_DATABASE_LABELS": "scans", "SCANS_DATABASE_URI": str(tmp_path / "one"),
+            "SCANS_DATABASE_TYPE": "other"}  # fmt: skip
+    assert source_from_node(node).uri == str(tmp_path / "one" / "labels.csv")
+    (tmp_path / "one" / "old.csv").touch()
+    with pytest.raises(DataError, match="the folder one has 2 tables"):
+        source_from_node(node)
+
+
 # -- agreement -----------------------------------------------------------------------------------------------------
 
 

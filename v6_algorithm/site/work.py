@@ -70,7 +70,7 @@ class Work:
         from v6_algorithm.data.cache import cache_key, keep, load_cached
         from v6_algorithm.data.table import load_table
 
-        prints = {name: source.fingerprint for name, source in self.context.sources.items()}
+        prints = {name: self._fingerprint(source) for name, source in self.context.sources.items()}
         key = cache_key(
             prints,
             self.experiment.model_dump(mode="json", include={"seed", "data", "problem", "split", "training"}),
@@ -106,8 +106,26 @@ class Work:
 
     def read(self, source: TableSource, wanted: Callable[[str], bool]) -> pd.DataFrame:
         """Read the wanted columns; numbers that are only inputs in the precision that is trained in."""
-        narrow = self.experiment.training.dtype == "float32"
-        return source.read(wanted, exact=self.roles if narrow else None)
+        from v6_algorithm.data.sequences import find_files, names_files, read_files
+
+        narrow, sequence = self.experiment.training.dtype == "float32", self.experiment.data.sequence
+        frame = source.read(wanted, exact=self.roles if narrow else None)
+        if sequence is not None and sequence.column in frame and names_files(column := frame[sequence.column]):
+            return frame.assign(**{sequence.column: read_files(column, find_files(column, source.folder))})
+        return frame
+
+    def _fingerprint(self, source: TableSource) -> str | None:
+        """Identify what a table and the files that it names hold; see `TableSource.fingerprint`."""
+        from v6_algorithm.data.sequences import find_files, names_files, print_files
+
+        sequence = self.experiment.data.sequence
+        # Only these are sure to hold no arrays, which it would take long to read again in every round.
+        if sequence is None or source.fingerprint is None or source.kind not in ("csv", "excel"):
+            return source.fingerprint
+        column = source.read(lambda name: name == sequence.column).get(sequence.column)
+        if column is None or not names_files(column):
+            return source.fingerprint
+        return f"{source.fingerprint}:{print_files(find_files(column, source.folder))}"
 
     def rows(self, table: TableData, setup: Setup, fold: int, device: Device) -> Rows:
         """Return the prepared rows of one fold, on the device."""
