@@ -140,14 +140,23 @@ def describe_sequences(column: pd.Series, sequence: Sequence) -> dict[str, int]:
     return {"shortest": int(shapes[:, 0].min()), "longest": int(shapes[:, 0].max()), "channels": int(shapes[0, 1])}
 
 
-def stack_sequences(column: pd.Series, sequence: Sequence, length: int, channels: int, dtype: str) -> Array:
-    """Return (rows, length, channels), each row cut to its first `length` times; raises as `describe_sequences`."""
-    stacked = np.empty((len(column), length, channels), dtype=dtype)
+def stack_sequences(
+    column: pd.Series, sequence: Sequence, length: int, channels: int, dtype: str
+) -> tuple[Array, Array]:
+    """Return (rows, length, channels), and (rows,) lengths, none where rows are cut; raises as `describe_sequences`.
+
+    Rows are cut to their first `length` times; with `sequence.length` longest, shorter ones are padded with NaN.
+    """
+    padded = sequence.length == "longest"
+    stacked = np.full((len(column), length, channels), np.nan, dtype=dtype)
+    lengths = np.empty(len(column), dtype=np.int64)
     for row, cell in enumerate(_cells(column, sequence)):
-        if cell.shape[0] < length or cell.shape[1] != channels:
+        times = len(cell)
+        if (times > length if padded else times < length) or cell.shape[1] != channels:
             raise DataError(f"column '{sequence.column}' (data.sequence) has rows of other shapes than at preparation")
-        stacked[row] = cell[:length]
-    return stacked
+        lengths[row] = times
+        stacked[row, :times] = cell[:length]
+    return stacked, lengths if padded else lengths[:0]
 
 
 def _cells(column: pd.Series, sequence: Sequence) -> list[Array]:

@@ -38,6 +38,7 @@ class Setup:
     task_classes: dict[str, list[Label]] = field(default_factory=dict)
     sums: dict[str, np.ndarray] = field(default_factory=dict)
     sequence_length: int | None = None
+    sequence_shortest: int | None = None
     covariates: list[str] = field(default_factory=list)
     combat: Combat | None = None
     target_scales: dict[str, np.ndarray] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Setup:
             hospitals=agreement.hospitals,
             task_classes=agreement.task_classes,
             sequence_length=agreement.sequence_length,
+            sequence_shortest=agreement.sequence_shortest,
             covariates=agreement.covariates,
         )
 
@@ -87,6 +89,7 @@ class Setup:
             "task_classes": self.task_classes,
             "sums": pack_arrays(self.sums) if self.sums else None,
             "sequence_length": self.sequence_length,
+            "sequence_shortest": self.sequence_shortest,
             "covariates": self.covariates,
             "combat": None if self.combat is None else pack_arrays(self.combat.arrays()),
             "target_scales": pack_arrays(self.target_scales) if self.target_scales else None,
@@ -109,6 +112,7 @@ class Setup:
                 {str(name): list(values) for name, values in content["task_classes"].items()},
                 unpack_arrays(content["sums"]) if content["sums"] else {},
                 content["sequence_length"],
+                content["sequence_shortest"],
                 covariates=[str(name) for name in content["covariates"]],
                 combat=None if combat is None else Combat(**unpack_arrays(combat)),
                 target_scales=unpack_arrays(content["target_scales"]) if content["target_scales"] else {},

@@ -53,7 +53,7 @@ def prepare(work: Work) -> dict[str, Any]:
 
 
 def _schema(work: Work) -> dict[str, Any]:
-    from v6_algorithm.data.table import describe
+    from v6_algorithm.data.description import describe
 
     members = {}
     for name, source in work.context.sources.items():
