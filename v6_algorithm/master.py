@@ -42,6 +42,7 @@ def run(
     on_event: Callable[[Event], None] | None = None,
     *,
     weights: str | None = None,
+    parts: Sequence[str] = ("validation", "test"),
 ) -> dict[str, Any]:
     """Run an experiment to its end.
 
@@ -56,6 +57,8 @@ def run(
         displays.
     weights
         The content of the file that `start.weights` names, as base64 safetensors.
+    parts
+        On which rows the kept model is measured at the end.
 
     Returns
     -------
@@ -84,7 +87,7 @@ def run(
     runs = []
     for group_plan in plans:
         begun = Beginning(group_plan, {}, []) if weights is None else begin_from(weights, experiment, group_plan)
-        training = _Training(caller, experiment, begun, quorum)
+        training = _Training(caller, experiment, begun, quorum, parts)
         training.run()
         runs.append(training)
     caller.settle()
@@ -118,7 +121,9 @@ def _quorum(experiment: Experiment, names: Sequence[str]) -> int:
 class _Training:
     """Training of one group of sites: all of them, or in mode local one after another."""
 
-    def __init__(self, caller: Caller, experiment: Experiment, begun: Beginning, quorum: int) -> None:
+    def __init__(
+        self, caller: Caller, experiment: Experiment, begun: Beginning, quorum: int, parts: Sequence[str]
+    ) -> None:
         self.plan = plan = begun.plan
         self.notes = [*plan.notes, *begun.notes]
         self.stopped_because: str | None = None
@@ -127,10 +132,11 @@ class _Training:
         self._caller = caller
         self._experiment = experiment
         self._quorum = quorum
+        self._parts = [part for part in parts if plan.has(part)]
         self._setup = plan.setup.to_json()
         self._validates = plan.has("validation")
         self._shown = list(dict.fromkeys(["loss", experiment.stopping.monitor, *HEADLINES]))
-        self._lateness = Lateness()
+        self._lateness = Lateness(caller.overdue)
         self._shape: list[Any] | None = None
         self._strategy = create_strategy(experiment.strategy)
         self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
@@ -210,8 +216,7 @@ class _Training:
             {site: self._body(items) for site, items in asked.items()},
             together=min(len(sites) for sites in trainers.values()),
         )
-        for site in set(self.plan.sites) - set(awake):
-            replies.missing[site] = self._lateness.reason(site)
+        self._let_rest(replies, awake)
         progress = {fold.number: fold for fold in active}
         means = {fold.number: self._strategy.begin(self.plan.spec) for fold in active}
         losses = {fold.number: [0.0, 0] for fold in active}
@@ -249,6 +254,11 @@ class _Training:
         awake = [site for site in self.plan.sites if not self._lateness.rests(site, number)]
         enough = all(len(self._trainers(fold, awake)) >= self._quorum for fold in active)
         return awake if enough else self.plan.sites
+
+    def _let_rest(self, replies: Replies, asked: Sequence[str]) -> None:
+        """Name the sites that were not asked because they are late."""
+        for site in set(self.plan.sites) - set(asked):
+            replies.missing[site] = self._lateness.reason(site)
 
     def _trainers(self, fold: FoldProgress, sites: Sequence[str]) -> list[str]:
         return [site for site in self.plan.trainers(fold.number) if site in sites]
@@ -313,29 +323,36 @@ class _Training:
         Which model is kept may hang on the last one's score, so both candidates are measured; the choice looks at
         validation only. A Cox model has survival curves only with its baseline hazard, which takes a call before.
         """
-        parts = [part for part in ("validation", "test") if self.plan.has(part)]
-        if not parts or not any(fold.candidates for fold in self.folds):
+        sites = self._reachable()
+        if not self._parts or not sites or not any(fold.candidates for fold in self.folds):
             return
         if times := baseline_times(self._experiment, self.plan.setup.sums.get("event_times")):
-            found = self._measure(["validation"] if self._validates else [], times)
+            found = self._measure(sites, ["validation"] if self._validates else [], times)
             self.plan = with_baseline(self.plan, found, times)
             # With survival curves the metrics are of another shape.
             self._setup, self._shape = self.plan.setup.to_json(), None
-        for one in self._measure(parts):
+        for one in self._measure(sites, self._parts):
             if one.model == one.fold.kept:
                 one.fold.measured = one.states
         self._caller.on_event({"event": "tested"})
 
-    def _measure(self, parts: Sequence[str], times: Sequence[float] = ()) -> list[Measured]:
+    def _reachable(self) -> list[str]:
+        """Return the sites to ask at the end; none where too few are there and a deadline was waited for them."""
+        reachable = [site for site in self.plan.sites if not self._lateness.away(site)]
+        if len(reachable) >= self._quorum:
+            return reachable
+        return [] if self.stopped_because else self.plan.sites
+
+    def _measure(self, sites: Sequence[str], parts: Sequence[str], times: Sequence[float] = ()) -> list[Measured]:
         """Measure the models that may be kept, in one call; `times` are those of a baseline hazard to ask for."""
         found = candidates(self.folds, parts)
         asked = {
-            site: [(one, item) for one in found if (item := one.question(self.plan, site, times))]
-            for site in self.plan.sites
+            site: [(one, item) for one in found if (item := one.question(self.plan, site, times))] for site in sites
         }
         bodies = {site: self._body([item for _, item in items]) for site, items in asked.items() if items}
         number = max(fold.rounds_done for fold in self.folds)
         replies = self._caller.call("RPC_evaluate", number, bodies)
+        self._let_rest(replies, sites)
         for site, reply in replies:
             answered = self._checked(replies, site, reply, [item for _, item in asked[site]])
             for (one, _), item in zip(asked[site], answered, strict=False):

@@ -29,6 +29,7 @@ CONTRACT = {
         "load_limit": None,
         "scaling": {"kind": "standard", "scope": "federation"},
         "target_scaling": "none",
+        "missing_values": None,
         "missing": {"kind": "mean", "value": 0.0},
         "harmonisation": {"kind": "none", "covariates": []},
     },
@@ -56,6 +57,7 @@ CONTRACT = {
     "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "poll_s": 0.5},
     "privacy": {},
     "output": {"model": "best", "dinunet": False, "profile": False},
+    "tune": None,
 }
 
 FULL = {
@@ -132,6 +134,8 @@ def test_sites_are_not_told_where_the_others_keep_their_data():
         ({"training": {"optimizer": "sgd"}}, {"training": {"optimizer": {"kind": "sgd"}}}),
         (data(scaling="minmax"), data(scaling={"kind": "minmax"})),
         (data(missing="drop"), data(missing={"kind": "drop"})),
+        (data(missing_values=-9), data(missing_values=[-9])),
+        (data(missing_values={"chol": 0, "cp": "none"}), data(missing_values={"chol": [0], "cp": ["none"]})),
     ],
 )
 def test_a_section_of_one_word_is_its_kind(short, long):
@@ -160,6 +164,11 @@ def test_a_section_without_kind_is_of_the_default_kind(without, written_out):
         ({"name": ""}, "name:", "''", "at least 1 character"),
         (data(scaling="zscore"), "data.scaling.kind:", "'zscore'", "'none', 'standard', 'minmax' or 'robust'"),
         (data(missing="impute"), "data.missing.kind:", "'impute'", "'error', 'drop', 'mean', 'median' or 'constant'"),
+        (data(missing_values=[[9]]), "data.missing_values:", "[9]", "a number or a text"),
+        (data(missing_values={"smoker": [False]}), "data.missing_values:", "False", "in quotes if it is yes or no"),
+        (data(missing_values={"smoker": float("nan")}), "data.missing_values:", "nan", "a number or a text"),
+        (data(missing_values=[-9, " "]), "data.missing_values:", "' '", "an empty cell is missing anyway"),
+        (data(missing_values={"smoker": []}), "data.missing_values:", "[]", "names no code"),
         (data(positive="0"), "data.positive:", "'0'", "<=, >=, ==, !=, <, >"),
         (data(positive="> high"), "data.positive:", "'> high'", "an operator"),
         (data(positive="> nan"), "data.positive:", "'> nan'", "an operator"),
@@ -277,6 +286,8 @@ def test_an_experiment_that_is_no_mapping_is_refused(content):
         (data(categorical=["cp"], exclude=["cp"]), "'cp' is named in categorical and in exclude"),
         (data(features=["age", "age"]), "named twice in features"),
         (data(features=[]), "features is empty"),
+        (data(sequence="ecg", missing_values=-9), "in time series write NaN"),
+        (data(sequence="ecg", missing_values={"ecg": -9}), "in time series write NaN"),
         (data(split_column="part"), "go together"),
         ({"split": {"kind": "given"}}, "go together"),
         ({"split": {"kind": "given", "folds": 5}} | data(split_column=["one", "two"]), "goes with one"),

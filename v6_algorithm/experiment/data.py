@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo,
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.condition import Condition
+from v6_algorithm.experiment.missing_values import MissingValues
 from v6_algorithm.experiment.partition import PartitionedSource
 from v6_algorithm.experiment.targets import ShortTask, SurvivalTarget, Target
 
@@ -130,6 +131,9 @@ class Data(Section):
     target_scaling: Literal["none", "standard"] = Field(
         "none", description="for regression: learn the distance from the training rows' mean, in standard deviations"
     )
+    missing_values: MissingValues = Field(
+        None, description="what stands for an empty cell: [-9, 999] in every column, or {chol: [0]} in some"
+    )
     missing: Annotated[Missing, short_form("kind")] = Missing()
     harmonisation: Annotated[Harmonisation, short_form("kind")] = Harmonisation()
 
@@ -172,6 +176,8 @@ class Data(Section):
                 raise refuse("sequence is all that is learned from; leave out features and categorical")
             if self.harmonisation.kind != "none":
                 raise refuse("harmonisation is of columns of numbers, of which time series have none; leave it out")
+            if isinstance(self.missing_values, list) or self.sequence.column in (self.missing_values or {}):
+                raise refuse("missing_values is of columns of single values; in time series write NaN")
             if self.sequence.column in [column for _, column in reserved]:
                 raise refuse(f"column '{self.sequence.column}' is the sequence and cannot be something else as well")
         for role, column in reserved:

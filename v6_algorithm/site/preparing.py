@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def summary(work: Work) -> dict[str, Any]:
     """Describe the site's table; the node's columns, rows and cells rules hold for every step."""
     from v6_algorithm.data import summary
+    from v6_algorithm.data.missing_values import without_codes
     from v6_algorithm.preparation.setup import unpack_arrays
 
     features = [str(name) for name in work.request.get("features", [])]
@@ -26,6 +27,7 @@ def summary(work: Work) -> dict[str, Any]:
     frame = work.context.sources[work.site].read(work.policy.allows)
     work.policy.check_rows(len(frame))
     smallest = work.policy.minimum_cell
+    frame = without_codes(frame, work.experiment.data.missing_values, smallest=smallest)
     step = work.request.get("step")
     if step == "columns":
         return summary.columns(frame, work.experiment.data, smallest, work.targets)
