@@ -17,6 +17,7 @@ from typing import Any
 
 from v6_algorithm import seeding, wire
 from v6_algorithm.calls import Caller, Event
+from v6_algorithm.closing import Measured, candidates, check_sums, with_baseline
 from v6_algorithm.errors import ExperimentError, FederationError, WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
@@ -25,6 +26,7 @@ from v6_algorithm.lateness import Lateness
 from v6_algorithm.metrics import compute, merge_states, shape_of
 from v6_algorithm.preparation import Agreement
 from v6_algorithm.preparation.negotiate import agree_on_columns, plan, share_sums
+from v6_algorithm.preparation.times import baseline_times
 from v6_algorithm.results import assemble, mean_of, round_scores
 from v6_algorithm.start import Beginning, begin_from
 from v6_algorithm.strategies import create_strategy
@@ -123,7 +125,7 @@ class _Training:
         self, caller: Caller, experiment: Experiment, begun: Beginning, quorum: int, parts: Sequence[str]
     ) -> None:
         self.plan = plan = begun.plan
-        self.notes = begun.notes
+        self.notes = [*plan.notes, *begun.notes]
         self.stopped_because: str | None = None
         # What each site last said it computes on.
         self.devices: dict[str, dict[str, str]] = {}
@@ -303,6 +305,7 @@ class _Training:
                     classes = self.plan.setup.classes or ()
                     if state["kind"] == "classification" and state["n_classes"] != len(classes):
                         raise WireError("its metrics are of another number of classes")
+            check_sums(item, wanted.get("baseline"), self.plan.counts[item["fold"]])
             if not wanted["train"]:
                 continue
             rows, loss = item["rows"], item["loss"]
@@ -318,45 +321,49 @@ class _Training:
         """Score the last round's models and measure the kept ones on validation and test, in one call.
 
         Which model is kept may hang on the last one's score, so both candidates are measured; the choice looks at
-        validation only.
+        validation only. A Cox model has survival curves only with its baseline hazard, which takes a call before.
         """
-        parts = self._parts
-        candidates = [(fold, model) for fold in self.folds for model in fold.candidates]
-        if not parts or not candidates:
+        sites = self._reachable()
+        if not self._parts or not sites or not any(fold.candidates for fold in self.folds):
             return
-        found: list[dict[str, States]] = [{part: {} for part in parts} for _ in candidates]
+        if times := baseline_times(self._experiment, self.plan.setup.sums.get("event_times")):
+            found = self._measure(sites, ["validation"] if self._validates else [], times)
+            self.plan = with_baseline(self.plan, found, times)
+            # With survival curves the metrics are of another shape.
+            self._setup, self._shape = self.plan.setup.to_json(), None
+        for one in self._measure(sites, self._parts):
+            if one.model == one.fold.kept:
+                one.fold.measured = one.states
+        self._caller.on_event({"event": "tested"})
+
+    def _reachable(self) -> list[str]:
+        """Return the sites to ask at the end; none where too few are there and a deadline was waited for them."""
         reachable = [site for site in self.plan.sites if not self._lateness.away(site)]
-        if len(reachable) < self._quorum:
-            if self.stopped_because:
-                return  # a deadline was waited for them already
-            reachable = self.plan.sites
-        # Each site is asked about the models that it has rows for, which in leave-one-site-out is not all.
+        if len(reachable) >= self._quorum:
+            return reachable
+        return [] if self.stopped_because else self.plan.sites
+
+    def _measure(self, sites: Sequence[str], parts: Sequence[str], times: Sequence[float] = ()) -> list[Measured]:
+        """Measure the models that may be kept, in one call; `times` are those of a baseline hazard to ask for."""
+        found = candidates(self.folds, parts)
         asked = {
-            site: [
-                (states, fold.item(own, model=model))
-                for (fold, model), states in zip(candidates, found, strict=True)
-                if (own := self._with_rows(site, fold, parts))
-            ]
-            for site in reachable
+            site: [(one, item) for one in found if (item := one.question(self.plan, site, times))] for site in sites
         }
         bodies = {site: self._body([item for _, item in items]) for site, items in asked.items() if items}
         number = max(fold.rounds_done for fold in self.folds)
         replies = self._caller.call("RPC_evaluate", number, bodies)
-        self._let_rest(replies, reachable)
+        self._let_rest(replies, sites)
         for site, reply in replies:
             answered = self._checked(replies, site, reply, [item for _, item in asked[site]])
-            for (states, _), item in zip(asked[site], answered, strict=False):
-                for part, members in item["metrics"].items():
-                    states[part] |= members
+            for (one, _), item in zip(asked[site], answered, strict=False):
+                one.take(item)
         replies.require(min(self._quorum, len(bodies)), "evaluation")
-        for (fold, model), states in zip(candidates, found, strict=True):
-            if fold.unscored and model == fold.model:
-                fold.score(states.get("validation", {}))
-        for (fold, model), states in zip(candidates, found, strict=True):
-            if model == fold.kept:
-                fold.measured = states
-        self._tell(number, replies)
-        self._caller.on_event({"event": "tested"})
+        for one in found:
+            one.score()
+        # Of two calls the first has told of the round.
+        if self.plan.setup.baseline is None:
+            self._tell(number, replies)
+        return found
 
     def _checked(
         self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]
