@@ -1,7 +1,7 @@
 """Heart disease from the raw files of UCI: all rows and columns to train with, tested on FLamby's own test rows.
 
     python benchmarks/heart_raw.py                      # the settings that validation rows chose, 3 minutes
-    python benchmarks/heart_raw.py --choose federated   # how it was chosen: every setting on validation rows, 10 minutes
+    python benchmarks/heart_raw.py --choose federated   # how: every setting on validation rows, 15 minutes
 
 FLamby keeps 740 of the 920 rows, those without an empty cell in ten columns, and leaves out `slope`, `ca` and `thal`.
 Here the rows that it drops train as well, all 13 columns are inputs, empty cells are filled with the federation's mean
