@@ -128,7 +128,7 @@ class _Training:
         self._setup = plan.setup.to_json()
         self._validates = plan.has("validation")
         self._shown = list(dict.fromkeys(["loss", experiment.stopping.monitor, *HEADLINES]))
-        self._lateness = Lateness()
+        self._lateness = Lateness(caller.overdue)
         self._shape: list[Any] | None = None
         self._strategy = create_strategy(experiment.strategy)
         self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
@@ -208,8 +208,7 @@ class _Training:
             {site: self._body(items) for site, items in asked.items()},
             together=min(len(sites) for sites in trainers.values()),
         )
-        for site in set(self.plan.sites) - set(awake):
-            replies.missing[site] = self._lateness.reason(site)
+        self._let_rest(replies, awake)
         progress = {fold.number: fold for fold in active}
         means = {fold.number: self._strategy.begin(self.plan.spec) for fold in active}
         losses = {fold.number: [0.0, 0] for fold in active}
@@ -247,6 +246,11 @@ class _Training:
         awake = [site for site in self.plan.sites if not self._lateness.rests(site, number)]
         enough = all(len(self._trainers(fold, awake)) >= self._quorum for fold in active)
         return awake if enough else self.plan.sites
+
+    def _let_rest(self, replies: Replies, asked: Sequence[str]) -> None:
+        """Name the sites that were not asked because they are late."""
+        for site in set(self.plan.sites) - set(asked):
+            replies.missing[site] = self._lateness.reason(site)
 
     def _trainers(self, fold: FoldProgress, sites: Sequence[str]) -> list[str]:
         return [site for site in self.plan.trainers(fold.number) if site in sites]
@@ -315,6 +319,11 @@ class _Training:
         if not parts or not candidates:
             return
         found: list[dict[str, States]] = [{part: {} for part in parts} for _ in candidates]
+        reachable = [site for site in self.plan.sites if not self._lateness.away(site)]
+        if len(reachable) < self._quorum:
+            if self.stopped_because:
+                return  # a deadline was waited for them already
+            reachable = self.plan.sites
         # Each site is asked about the models that it has rows for, which in leave-one-site-out is not all.
         asked = {
             site: [
@@ -322,11 +331,12 @@ class _Training:
                 for (fold, model), states in zip(candidates, found, strict=True)
                 if (own := self._with_rows(site, fold, parts))
             ]
-            for site in self.plan.sites
+            for site in reachable
         }
         bodies = {site: self._body([item for _, item in items]) for site, items in asked.items() if items}
         number = max(fold.rounds_done for fold in self.folds)
         replies = self._caller.call("RPC_evaluate", number, bodies)
+        self._let_rest(replies, reachable)
         for site, reply in replies:
             answered = self._checked(replies, site, reply, [item for _, item in asked[site]])
             for (states, _), item in zip(asked[site], answered, strict=False):

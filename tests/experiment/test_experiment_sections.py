@@ -28,6 +28,7 @@ CONTRACT = {
         "split_column": None,
         "load_limit": None,
         "scaling": {"kind": "standard", "scope": "federation"},
+        "target_scaling": "none",
         "missing_values": None,
         "missing": {"kind": "mean", "value": 0.0},
         "harmonisation": {"kind": "none", "covariates": []},

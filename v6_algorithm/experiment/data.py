@@ -124,6 +124,9 @@ class Data(Section):
     )
     load_limit: int | None = Field(None, ge=1, description="most rows of a site that are used, drawn by class")
     scaling: Annotated[Scaling, short_form("kind")] = Scaling()
+    target_scaling: Literal["none", "standard"] = Field(
+        "none", description="for regression: learn the distance from the training rows' mean, in standard deviations"
+    )
     missing_values: MissingValues = Field(
         None, description="what stands for an empty cell: [-9, 999] in every column, or {chol: [0]} in some"
     )
@@ -148,6 +151,15 @@ class Data(Section):
         if isinstance(self.target, SurvivalTarget):
             return {"target.duration": self.target.duration, "target.event": self.target.event}
         return {"target": self.target or ""}
+
+    @property
+    def scaled_targets(self) -> list[str]:
+        """Columns that are learned in standard deviations; not counts, which have a logarithm in place of a scale."""
+        if self.target_scaling == "none":
+            return []
+        if self.targets is not None:
+            return [column for column, task in self.targets.items() if task.loss not in ("cross_entropy", "poisson")]
+        return list(self.target_columns.values())
 
     @model_validator(mode="after")
     def _disjoint(self) -> Data:

@@ -88,9 +88,24 @@ def _statistics(work: Work) -> dict[str, Any]:
         "class_counts": problem.class_counts(table),
         "sums": pack_arrays(sums) if sums else None,
         "moments": pack_arrays(moments.arrays()),
+        "targets": _target_moments(work, table),
         "spec": {name: spec.to_json() for name, spec in spec_of(networks).items()},
         "start": wire.digest(wire.pack(state_of(networks))),
     }
+
+
+def _target_moments(work: Work, table: TableData) -> str | None:
+    """Measure the targets that are scaled; one that hardly any training row here has counts as empty here."""
+    from v6_algorithm.preparation import Moments
+    from v6_algorithm.preparation.setup import pack_arrays
+
+    scaled = work.experiment.data.scaled_targets
+    if not scaled:
+        return None
+    places = [number for number, target in enumerate(work.targets) if target.column in scaled]
+    columns = table.target.reshape(len(table.target), -1)[:, places]
+    moments = Moments.of((columns[fold.train] for fold in table.folds), with_range=False)
+    return pack_arrays(moments.without_few(work.policy.minimum_part_rows).arrays())
 
 
 def _quantiles(work: Work) -> dict[str, Any]:
