@@ -2,8 +2,8 @@
 
     python mock/gtex_table.py mock/gtex/samples.parquet mock/gtex/expressions.parquet mock/gtex/table.parquet --log2
 
-With the files as the portal has them (https://gtexportal.org, GTEx Analysis V8; gzip or not), a quarter of an hour and
-4 GB of disk on the way for all genes:
+With the files as the portal has them (https://gtexportal.org, GTEx Analysis V8; gzip or not), and 4 GB of disk on the
+way for all genes:
 
     python mock/gtex_table.py GTEx_Analysis_v8_Annotations_SampleAttributesDS.txt \\
         GTEx_Analysis_2017-06-05_v8_RNASeQCv1.1.9_gene_tpm.gct.gz mock/gtex/table.parquet --log2 \\
