@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import tempfile
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -112,8 +113,8 @@ class _Gct:
     def _line(self) -> bytes:
         try:
             return self._file.readline().rstrip(b"\r\n")
-        except EOFError:
-            raise SystemExit(f"{self._path}: the file is cut short") from None
+        except (EOFError, OSError, zlib.error):
+            raise SystemExit(f"{self._path}: the file is cut short or damaged") from None
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
         for _ in range(self.genes):

@@ -170,10 +170,11 @@ def test_a_gct_that_is_not_whole_ends_the_program(portal, content, message):
     assert not list(portal.glob(".gct-*"))
 
 
-def test_a_download_that_broke_off_ends_the_program(portal):
+@pytest.mark.parametrize("damage", [lambda file: file[: len(file) // 2], lambda file: b"<html>" + file])
+def test_a_download_that_broke_off_ends_the_program(portal, damage):
     content = gzip.compress(gct(dict.fromkeys((f"ENSG{n}" for n in range(500)), "X"), np.ones((500, 4))).encode(), 1)
-    (portal / "wrong.gct.gz").write_bytes(content[: len(content) // 2])
-    with pytest.raises(SystemExit, match="the file is cut short"):
+    (portal / "wrong.gct.gz").write_bytes(damage(content))
+    with pytest.raises(SystemExit, match="the file is cut short or damaged"):
         table_of(portal, "wrong.gct.gz")
 
 
