@@ -43,6 +43,23 @@ def run_master(
     return result
 
 
+def run_tune(
+    client: Any,
+    data: Any,
+    experiment: Any,
+    *,
+    organizations: Sequence[int | str] | None = None,
+    names: Mapping[str, str] | None = None,
+    weights: str | None = None,
+    mock_client: Any = None,
+) -> dict[str, Any]:
+    """Search for settings over the organisations of a collaboration; see `v6_algorithm.tune`."""
+    from v6_algorithm.tuning import tune
+
+    federation, checked = _central(client, data, experiment, organizations, names, mock_client, {})
+    return tune(lambda trial: federation, checked, on_event=_say, weights=weights)
+
+
 def run_describe(
     client: Any,
     data: Any,
@@ -158,6 +175,8 @@ def _say(event: Mapping[str, Any]) -> None:
         print(f"round {event['round']}/{event['rounds']}: {'; '.join(told)}", flush=True)
     elif event["event"] == "tested":
         print("tested", flush=True)
+    elif event["event"] in ("trial", "chosen"):
+        print(event["text"], flush=True)
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:

@@ -40,6 +40,7 @@ def run(
     on_event: Callable[[Event], None] | None = None,
     *,
     weights: str | None = None,
+    parts: Sequence[str] = ("validation", "test"),
 ) -> dict[str, Any]:
     """Run an experiment to its end.
 
@@ -54,6 +55,8 @@ def run(
         displays.
     weights
         The content of the file that `start.weights` names, as base64 safetensors.
+    parts
+        On which rows the kept model is measured at the end.
 
     Returns
     -------
@@ -82,7 +85,7 @@ def run(
     runs = []
     for group_plan in plans:
         begun = Beginning(group_plan, {}, []) if weights is None else begin_from(weights, experiment, group_plan)
-        training = _Training(caller, experiment, begun, quorum)
+        training = _Training(caller, experiment, begun, quorum, parts)
         training.run()
         runs.append(training)
     caller.settle()
@@ -116,7 +119,9 @@ def _quorum(experiment: Experiment, names: Sequence[str]) -> int:
 class _Training:
     """Training of one group of sites: all of them, or in mode local one after another."""
 
-    def __init__(self, caller: Caller, experiment: Experiment, begun: Beginning, quorum: int) -> None:
+    def __init__(
+        self, caller: Caller, experiment: Experiment, begun: Beginning, quorum: int, parts: Sequence[str]
+    ) -> None:
         self.plan = plan = begun.plan
         self.notes = begun.notes
         self.stopped_because: str | None = None
@@ -125,6 +130,7 @@ class _Training:
         self._caller = caller
         self._experiment = experiment
         self._quorum = quorum
+        self._parts = [part for part in parts if plan.has(part)]
         self._setup = plan.setup.to_json()
         self._validates = plan.has("validation")
         self._shown = list(dict.fromkeys(["loss", experiment.stopping.monitor, *HEADLINES]))
@@ -314,7 +320,7 @@ class _Training:
         Which model is kept may hang on the last one's score, so both candidates are measured; the choice looks at
         validation only.
         """
-        parts = [part for part in ("validation", "test") if self.plan.has(part)]
+        parts = self._parts
         candidates = [(fold, model) for fold in self.folds for model in fold.candidates]
         if not parts or not candidates:
             return

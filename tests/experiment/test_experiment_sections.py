@@ -57,6 +57,7 @@ CONTRACT = {
     "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "poll_s": 0.5},
     "privacy": {},
     "output": {"model": "best", "dinunet": False, "profile": False},
+    "tune": None,
 }
 
 FULL = {

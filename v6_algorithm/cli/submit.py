@@ -63,6 +63,7 @@ def submit(
     set_: Set = None,
     out_dir: Out = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Log in and look, but send nothing.")] = False,
+    tune: Annotated[bool, typer.Option("--tune", help="First search for settings, as the file's `tune` says.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Send it, and do not wait for it.")] = False,
     track: Track = None,
     quiet: Quiet = False,
@@ -77,6 +78,10 @@ def submit(
         _check_trackers(track)
         experiment = load_experiment(file, set_)
         experiment.check_rows_stay()
+        if tune:
+            from v6_algorithm.tuning import Tuning
+
+            Tuning(experiment)  # so that what cannot be tuned is told before anything is sent
         weights = read_weights(experiment, file.parent)
         session = _log_in(server, username)
         found = session.collaboration(collaboration)
@@ -97,7 +102,13 @@ def submit(
             arguments["organizations"] = [site.id for site in sites]
         with results_folder(out_dir or unused_folder(experiment.name)) as folder:
             task = session.submit(
-                found, at, image=image, databases=databases, arguments=arguments, name=experiment.name
+                found,
+                at,
+                image=image,
+                databases=databases,
+                arguments=arguments,
+                name=experiment.name,
+                method="tune" if tune else "master",
             )
             if detach:
                 say(f"task {task.id} is on its way; to see how it goes: {_again('watch', task.id, server, username)}")

@@ -129,6 +129,8 @@ def check_together(experiment: Experiment) -> None:
             f"stopping.monitor is '{monitor}', which problem {kind} does not measure"
             f"{did_you_mean(monitor, metrics)}; allowed: {', '.join(metrics)}"
         )
+    if experiment.tune is not None:
+        experiment.tune.check_metric(monitor, metrics)
     if data.target_scaling != "none":
         _check_target_scaling(kind, data, loss)
     if known is None:
