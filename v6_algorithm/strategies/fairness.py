@@ -33,15 +33,14 @@ class QFedAvg(FedAvg):
         return {"start_loss": True}
 
     def weigh(self, reply: Reply) -> float:
-        """Return F^q, and 0 for a site without training rows."""
-        return self._loss(reply) ** self.section.q if reply.rows else 0.0
+        """Return F^q."""
+        return float(self._loss(reply) ** self.section.q)
 
     def transform(self, reply: Reply) -> State:
         """Return the model, and book the reply's part of the denominator."""
-        if reply.rows:
-            q, large = self.section.q, self._lipschitz
-            squared = (large * norm(self.update(reply.state))) ** 2
-            self._denominator += q * self._loss(reply) ** (q - 1) * squared + large * self._loss(reply) ** q
+        q, large = self.section.q, self._lipschitz
+        squared = (large * norm(self.update(reply.state))) ** 2
+        self._denominator += q * self._loss(reply) ** (q - 1) * squared + large * self._loss(reply) ** q
         return super().transform(reply)
 
     def step(self, combined: State) -> State:
@@ -77,15 +76,14 @@ class AgnosticFL(FedAvg):
         return {"start_loss": True}
 
     def weigh(self, reply: Reply) -> float:
-        """Return the site's λ, and 0 for a site without training rows."""
-        return float(self._weights[list(self.rows).index(reply.site)]) if reply.rows else 0.0
+        """Return the site's λ."""
+        return float(self._weights[list(self.rows).index(reply.site)])
 
     def step(self, combined: State) -> State:
         """Step as FedAvg does, and let the weights climb."""
         following, weights, names = super().step(combined), self._weights.clone(), list(self.rows)
         for reply in self.seen:
-            if reply.rows:
-                weights[names.index(reply.site)] += self.section.lr * (reply.start_loss or 0.0)
+            weights[names.index(reply.site)] += self.section.lr * (reply.start_loss or 0.0)
         self.kept["weights"] = {"weights": project(weights)}
         return following
 

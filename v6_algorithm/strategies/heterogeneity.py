@@ -162,7 +162,7 @@ class FedDyn(Corrected):
 
     def weigh(self, reply: Reply) -> float:
         """Count each site the same: the shares are in hᵢ."""
-        return float(reply.rows > 0)
+        return 1.0
 
     def step(self, combined: State) -> State:
         """Return the mean model, less h/α."""

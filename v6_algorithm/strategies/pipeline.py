@@ -92,7 +92,7 @@ class FedAvg:
         self.experiment = experiment
         self.section = section
         self.spec = spec
-        self.rows = dict(rows)
+        self.rows = {site: count for site, count in rows.items() if count}
         self.parameters = [name for name, item in spec.items() if item.kind == "parameter"]
         self.round = 0
         self.sent: State | None = None
@@ -142,7 +142,9 @@ class FedAvg:
         return self._with_extras(reply, item.get("strategy", {}), asked)
 
     def add(self, reply: Reply) -> None:
-        """Take in a reply."""
+        """Take in a reply; one of a site without training rows changes nothing."""
+        if not reply.rows:
+            return
         if self.sent is None:
             self.sent = reply.start
         weight = self.weigh(reply)
@@ -180,9 +182,8 @@ class FedAvg:
         return {}
 
     def weigh(self, reply: Reply) -> float:
-        """Return the weight of a reply, >= 0; a site without training rows has none."""
-        own = {"samples": reply.rows, "uniform": 1, "steps": reply.steps}[self.section.weighting]
-        return float(own if reply.rows else 0)
+        """Return the weight of a reply, >= 0."""
+        return float({"samples": reply.rows, "uniform": 1, "steps": reply.steps}[self.section.weighting])
 
     def transform(self, reply: Reply) -> State:
         """Return what a reply adds; here its model, with an update that is not longer than `clip`."""
