@@ -53,6 +53,7 @@ from v6_algorithm.experiment.problems import (
 from v6_algorithm.experiment.reading import read_file
 from v6_algorithm.experiment.strategy import STRATEGIES, FedAvg, Strategy, check_strategy, with_one_step
 from v6_algorithm.experiment.targets import SurvivalTarget, Task
+from v6_algorithm.experiment.tuning import Tune
 
 __all__ = [
     "CLASSIFICATION_METRICS",
@@ -105,6 +106,7 @@ class Experiment(Section):
     participation: Participation = Participation()
     privacy: Privacy = Privacy()
     output: Output = Output()
+    tune: Tune | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -137,7 +139,7 @@ class Experiment(Section):
 
     def for_sites(self) -> dict[str, Any]:
         """Return what a site needs to know: all but where the other sites' data and the researcher's files are."""
-        return self.model_dump(mode="json", exclude={"sites"}) | {"start": self.start.for_sites()}
+        return self.model_dump(mode="json", exclude={"sites", "tune"}) | {"start": self.start.for_sites()}
 
     def for_task(self) -> dict[str, Any]:
         """Return what a task carries: what was given, so that an image of another version can fill in its defaults."""
@@ -219,5 +221,5 @@ def _explain(error: Any) -> str:
 
 _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named",
-    "word", "weights", "several", "column", "survival", *STRATEGIES,
+    "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES,
 }  # fmt: skip
