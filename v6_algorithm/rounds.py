@@ -7,7 +7,7 @@ model; where the model goes from site to site there is a turn for each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from v6_algorithm import wire
 from v6_algorithm.errors import FederationError
@@ -52,7 +52,8 @@ class FoldRound:
         self._number = number
         self._spec = spec
         self._made: dict[str, Any] = {}
-        self._model: str | None = None
+        # What the turn before made; None in the first, which trains the fold's own.
+        self._model: wire.Packed | None = None
         self._messages: dict[str, dict[str, Any]] = {}
         self._loss = [0.0, 0]
         self._gave_in_turn = 0
@@ -97,7 +98,8 @@ class FoldRound:
         self._close()
         total, rows = self._loss
         average = self.strategy.average.add(self._made, self._number) if self.strategy.average else None
-        self.fold.advance(self._number, str(self._model), total / rows, wire.pack(average) if average else None)
+        packed = wire.pack(average) if average else None
+        self.fold.advance(self._number, cast("wire.Packed", self._model), total / rows, packed)
 
     def _sent(self) -> dict[str, Any] | None:
         """Return the model that is sent, where the strategy has to know it and anybody here does."""

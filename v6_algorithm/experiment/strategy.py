@@ -225,5 +225,7 @@ def check_strategy(experiment: Experiment) -> None:
         )
     if strategy.kind in ONE_GRADIENT and training.local_steps != 1:
         raise refuse(f"strategy {strategy.kind} sends one gradient a round: training.local_steps must be 1")
+    if isinstance(strategy, QFedAvg) and training.loss is not None and training.loss.kind == "poisson":
+        raise refuse("strategy qfedavg takes powers of the losses, and training.loss poisson can be negative")
     if isinstance(strategy, QFedAvg) and strategy.lipschitz is None and not isinstance(options.get("lr"), (int, float)):
         raise refuse("strategy qfedavg needs `lipschitz`, or training.optimizer.lr to take it from")
