@@ -18,7 +18,7 @@ from typing import Any
 from v6_algorithm import seeding, wire
 from v6_algorithm.calls import Caller, Event
 from v6_algorithm.checking import ReplyCheck
-from v6_algorithm.closing import Measured, candidates, with_baseline
+from v6_algorithm.closing import Measured, candidates, personal, with_baseline
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
@@ -325,6 +325,11 @@ class _Training:
         for one in self._measure(sites, self._parts):
             if one.model == one.fold.kept:
                 one.fold.measured = one.states
+        if self._experiment.personal:
+            own = personal(self.folds, self._parts)
+            self._ask(own, sites)
+            for one in own:
+                one.fold.personal = one.states
         self._caller.on_event({"event": "tested"})
 
     def _reachable(self) -> list[str]:
@@ -337,24 +342,28 @@ class _Training:
     def _measure(self, sites: Sequence[str], parts: Sequence[str], times: Sequence[float] = ()) -> list[Measured]:
         """Measure the models that may be kept, in one call; `times` are those of a baseline hazard to ask for."""
         found = candidates(self.folds, parts)
+        replies = self._ask(found, sites, times)
+        replies.require(min(self._quorum, len(replies.requests)), "evaluation")
+        for one in found:
+            one.score()
+        # Of two calls the first has told of the round.
+        if self.plan.setup.baseline is None:
+            self._tell(max(fold.rounds_done for fold in self.folds), replies)
+        return found
+
+    def _ask(self, found: Sequence[Measured], sites: Sequence[str], times: Sequence[float] = ()) -> Replies:
+        """Let the sites measure models, in one call."""
         asked = {
             site: [(one, item) for one in found if (item := one.question(self.plan, site, times))] for site in sites
         }
         bodies = {site: self._body([item for _, item in items]) for site, items in asked.items() if items}
-        number = max(fold.rounds_done for fold in self.folds)
-        replies = self._caller.call("RPC_evaluate", number, bodies)
+        replies = self._caller.call("RPC_evaluate", max(fold.rounds_done for fold in self.folds), bodies)
         self._let_rest(replies, sites)
         for site, reply in replies:
             answered = self._check.items(replies, site, reply, [item for _, item in asked[site]])
             for (one, _), item in zip(asked[site], answered, strict=False):
                 one.take(item)
-        replies.require(min(self._quorum, len(bodies)), "evaluation")
-        for one in found:
-            one.score()
-        # Of two calls the first has told of the round.
-        if self.plan.setup.baseline is None:
-            self._tell(number, replies)
-        return found
+        return replies
 
     def _tell_reply(self, number: int, site: str, items: list[dict[str, Any]], seconds: float | None) -> None:
         """Report one site's reply to a round: its training loss, and how good the model it received is there."""

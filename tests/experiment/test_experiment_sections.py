@@ -62,6 +62,7 @@ CONTRACT = {
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
     "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "late": "drop", "poll_s": 0.5},
     "privacy": {},
+    "personal": None,
     "output": {"model": "best", "average_from": None, "decay": 0.9, "dinunet": False, "profile": False},
     "tune": None,
 }

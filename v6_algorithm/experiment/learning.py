@@ -196,6 +196,22 @@ class Participation(Section):
     poll_s: float = Field(0.5, gt=0, description="seconds between two looks for answers, on vantage6")
 
 
+class Personal(Section):
+    """Models of each site's own, trained on from the shared one when training is over; they never leave the site."""
+
+    kind: Literal["fine_tune", "ditto"] = "fine_tune"
+    epochs: int = Field(1, ge=1, description="passes over the site's training rows, with training.optimizer")
+    mu: float | None = Field(None, gt=0, description="for ditto, 0.1: strength of the pull towards the shared model")
+
+    @model_validator(mode="after")
+    def _pull(self) -> Personal:
+        if self.kind != "ditto" and self.mu is not None:
+            raise refuse("mu is for kind ditto; fine_tune trains on freely")
+        if self.kind == "ditto" and self.mu is None:
+            self.mu = 0.1
+        return self
+
+
 class Privacy(Section):
     """Reserved: secure aggregation and differential privacy. Guards belong to the node, not to this file."""
 

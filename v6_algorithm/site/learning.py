@@ -66,6 +66,8 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         reply: dict[str, Any] = {"fold": number, "metrics": {}}
         batch_rows = min(work.experiment.training.batch_size or len(parts["train"]), len(parts["train"]))
         with threads_for(networks, batch_rows):
+            if item.get("personal"):
+                _personalise(work, problem, networks, rows, parts["train"], number, device)
             with work.timed("evaluate_s"):
                 for part in item.get("evaluate", []):
                     reply["metrics"][part] = loop.evaluate(
@@ -88,6 +90,39 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                 reply |= _train(work, problem, networks, rows, parts["train"], item, device)
         folds.append(reply)
     return {"folds": folds, "device": device.to_json()}
+
+
+def _personalise(
+    work: Work, problem: Problem, networks: Networks, rows: Rows, part: Tensor, fold: int, device: Device
+) -> None:
+    """Train the networks on, for this site alone: freely, or with Ditto's pull towards what was received.
+
+    References
+    ----------
+    Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021: the personal model
+    minimises the site's loss + mu/2 times the squared distance to the shared one, here the one that was kept.
+    """
+    from v6_algorithm.training import loop
+    from v6_algorithm.training.objectives import create_objective
+    from v6_algorithm.training.state import spec_of
+
+    own = work.experiment.personal
+    if own is None:
+        raise WireError("a personal model is asked for, the experiment wants none")
+    message = {} if own.mu is None else {"mu": own.mu}
+    with work.timed("train_s"):
+        loop.train(
+            problem,
+            networks,
+            rows,
+            part,
+            site=work.site,
+            round=work.round,
+            fold=fold,
+            device=device,
+            epochs=own.epochs,
+            objective=create_objective(message, spec_of(networks)),
+        )
 
 
 def _train(
