@@ -174,13 +174,6 @@ class Start(Section):
         return self.model_dump(mode="json") if self.image else {}
 
 
-class Strategy(Section):
-    """How the sites' models become one: FedAvg, weighted by training rows or uniformly."""
-
-    kind: Literal["fedavg"] = "fedavg"
-    weighting: Literal["samples", "uniform"] = "samples"
-
-
 class Stopping(Section):
     """Stop when the monitored validation metric has not improved by `min_delta` for `patience` rounds."""
 
