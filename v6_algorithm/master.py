@@ -205,7 +205,11 @@ class _Training:
             FoldRound(fold, strategies[fold.number], number, self._sample(number, self._trainers(fold, awake)), spec)
             for fold in active
         ]
-        calls = [self._turn(number, turn, rounds, awake) for turn in range(max(len(one.turns) for one in rounds))]
+        calls: list[Replies] = []
+        for turn in range(max(len(one.turns) for one in rounds)):
+            # Who is lost in one turn would only cost the others another deadline in the next.
+            lost = {site for call in calls for site in call.missing}
+            calls.append(self._turn(number, turn, rounds, [site for site in awake if site not in lost]))
         replies = Replies.of(calls)
         for site in set(self.plan.sites) - set(awake):
             replies.missing[site] = self._lateness.reason(site)
@@ -234,6 +238,8 @@ class _Training:
                 item = one.item(site, self._with_rows(site, one.fold, ["validation"] if validates else []))
                 if item["train"] or item["evaluate"]:
                     asked.setdefault(site, []).append(item)
+        if not asked:
+            return Replies({}, iter(()), {})
         replies = self._caller.call(
             "RPC_train",
             number,
