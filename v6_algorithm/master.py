@@ -108,6 +108,14 @@ def check(federation: Federation, experiment: Experiment) -> Agreement:
 
 def _quorum(experiment: Experiment, names: Sequence[str]) -> int:
     quorum = experiment.participation.minimum if experiment.mode == "federated" else 1
+    combine = experiment.strategy.combine
+    if experiment.mode == "federated" and combine.sites_needed > quorum:
+        quorum = combine.sites_needed
+        if len(names) < quorum:
+            raise ExperimentError(
+                f"strategy.combine: {combine.kind} needs {quorum} sites to bear {combine.malicious} malicious, the "
+                f"federation has {len(names)}: {', '.join(names)}"
+            )
     if len(names) < quorum:
         raise ExperimentError(
             f"participation.minimum: {quorum} sites are needed, the federation has {len(names)}: {', '.join(names)}"

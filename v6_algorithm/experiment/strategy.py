@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_
 from pydantic import Field, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.combine import Combine
 from v6_algorithm.experiment.learning import Optimizer
 
 if TYPE_CHECKING:
@@ -22,12 +23,6 @@ _OWN_WEIGHTS = "{kind} weighs the sites itself"
 _OWN_NORMS = "{kind} scales the updates itself"
 _OWN_TERMS = "what {kind} keeps of a site is made of its whole update"
 _A_MEAN = "{kind} is derived for the mean over sites"
-
-
-class Combine(Section):
-    """How several sites' models become one: their weighted mean, or the median of each number."""
-
-    kind: Literal["mean", "median"] = "mean"
 
 
 class BaseStrategy(Section):
@@ -54,7 +49,7 @@ class BaseStrategy(Section):
         for key, reason in self.refuses.items():
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise refuse(f"{key} does not go with strategy {self.kind}: {reason.format(kind=self.kind)}")
-        if self.combine.kind != "mean" and self.weighting != "samples":
+        if self.combine.kind != "mean" and self.weighting != "samples" and not self.combine.weighted:
             raise refuse(f"weighting does not go with combine {self.combine.kind}, in which every site counts the same")
         return self
 

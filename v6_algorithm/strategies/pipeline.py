@@ -18,12 +18,12 @@ from torch import Tensor
 from v6_algorithm import seeding, wire
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.strategies.averaging import Combiner, Gathered, State, WeightedMean, cast, median
+from v6_algorithm.strategies.averaging import Combiner, Gathered, State, WeightedMean, cast
+from v6_algorithm.strategies.robust.rules import create_rule, needs_origin
 from v6_algorithm.strategies.server import ServerStep, TorchServer
 
 # What a request tells a site's training, under the key "strategy"; `training.objectives` reads it.
 Message = dict[str, Any]
-RULES = {"median": median}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ class FedAvg:
     @property
     def wants_sent(self) -> bool:
         """Whether `configure` is to be given the model that the sites train."""
-        return self.needs_sent or self.server is not None or self.section.clip is not None
+        stages = self.server is not None or self.section.clip is not None or needs_origin(self.section.combine)
+        return self.needs_sent or stages
 
     def turns(self, number: int, sites: Sequence[str]) -> list[list[str]]:
         """Cut the sites that train in a round into turns: those of one turn train the same model at once."""
@@ -193,8 +194,11 @@ class FedAvg:
 
     def make_combiner(self) -> Combiner:
         """Return an empty combiner for a round."""
-        kind = self.section.combine.kind
-        return Gathered(self.spec, RULES[kind]) if kind in RULES else WeightedMean(self.spec)
+        section = self.section.combine
+        if section.kind == "mean":
+            return WeightedMean(self.spec)
+        rule = create_rule(section, self.kept)
+        return Gathered(self.spec, rule, (lambda: self.known) if needs_origin(section) else None)
 
     def make_server(self) -> ServerStep | None:
         """Return the server's step; None where the combined model is the next one."""

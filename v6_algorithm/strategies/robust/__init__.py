@@ -11,17 +11,16 @@ from v6_algorithm.strategies.robust.clipping import centred_clipping, norm_clipp
 from v6_algorithm.strategies.robust.coordinates import coordinate_median, trimmed_mean
 from v6_algorithm.strategies.robust.geometric import geometric_median
 from v6_algorithm.strategies.robust.krum import bulyan, krum, multi_krum
-from v6_algorithm.strategies.robust.updates import MINIMUM, require_sites
+from v6_algorithm.strategies.robust.rules import create_rule
 
 __all__ = [
-    "MINIMUM",
     "bulyan",
     "centred_clipping",
     "coordinate_median",
+    "create_rule",
     "geometric_median",
     "krum",
     "multi_krum",
     "norm_clipping",
-    "require_sites",
     "trimmed_mean",
 ]

@@ -38,7 +38,7 @@ def coordinate_median(updates: Updates, malicious: int = 0) -> Tensor:
     ----------
     Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, ICML 2018.
     """
-    require_sites("coordinate_median", len(updates), malicious)
+    require_sites("median", len(updates), malicious)
     return by_slices(updates, median_of_rows)
 
 

@@ -8,23 +8,12 @@ import torch
 from torch import Tensor
 
 from v6_algorithm.errors import TooFewSitesError
+from v6_algorithm.experiment.combine import MINIMUM
 
 Updates = Tensor | Sequence[Tensor]
 
 # Coordinates that are in memory as float64 at a time: 2 MB a site.
 SLICE = 2**18
-# Sites that each rule needs, as multiples of the malicious ones and a constant. Most need an honest majority; for
-# krum see Blanchard et al. 2017, for bulyan El Mhamdi et al. 2018.
-MINIMUM = {
-    "coordinate_median": (2, 1),
-    "trimmed_mean": (2, 1),
-    "geometric_median": (2, 1),
-    "krum": (2, 3),
-    "multi_krum": (2, 3),
-    "bulyan": (4, 3),
-    "norm_clipping": (2, 1),
-    "centred_clipping": (2, 1),
-}
 
 
 def require_sites(rule: str, sites: int, malicious: int) -> None:
