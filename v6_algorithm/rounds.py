@@ -51,6 +51,7 @@ class FoldRound:
         self.states: States = {}
         self._number = number
         self._spec = spec
+        self._made: dict[str, Any] = {}
         self._model: str | None = None
         self._messages: dict[str, dict[str, Any]] = {}
         self._loss = [0.0, 0]
@@ -87,10 +88,11 @@ class FoldRound:
         self._gave_in_turn += 1
 
     def finish(self) -> None:
-        """Give the fold the model that the round made."""
+        """Give the fold the model that the round made, and the average over the rounds where it is to be kept."""
         self._close()
         total, rows = self._loss
-        self.fold.advance(self._number, str(self._model), total / rows)
+        average = self.strategy.average.add(self._made, self._number) if self.strategy.average else None
+        self.fold.advance(self._number, str(self._model), total / rows, wire.pack(average) if average else None)
 
     def _sent(self) -> dict[str, Any] | None:
         """Return the model that is sent, where the strategy has to know it and anybody here does."""
@@ -103,6 +105,7 @@ class FoldRound:
         if not self._gave_in_turn:
             return
         try:
-            self._model = wire.pack(self.strategy.aggregate())
+            self._made = self.strategy.aggregate()
         except ValueError as error:
             raise FederationError(f"round {self._number}: {error}") from None
+        self._model = wire.pack(self._made)

@@ -67,7 +67,7 @@ CONTRACT = {
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
     "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "poll_s": 0.5},
     "privacy": {},
-    "output": {"model": "best", "dinunet": False, "profile": False},
+    "output": {"model": "best", "average_from": None, "decay": 0.9, "dinunet": False, "profile": False},
 }
 
 FULL = {
@@ -200,7 +200,7 @@ def test_a_section_without_kind_is_of_the_default_kind(without, written_out):
         ({"strategy": "fedavgg"}, "strategy.kind:", "'fedavgg'", "fedavg"),
         ({"stopping": {"monitor": "auc"}}, "stopping.monitor", "'auc'", "did you mean 'auroc'?"),
         ({"participation": {"fraction": 0}}, "participation.fraction:", "0", "greater than 0"),
-        ({"output": {"model": "first"}}, "output.model:", "'first'", "'best' or 'last'"),
+        ({"output": {"model": "first"}}, "output.model:", "'first'", "'swa' or 'ema'"),
     ],
 )
 def test_a_refusal_names_key_value_and_what_is_allowed(content, key, given, allowed):

@@ -127,6 +127,8 @@ class Experiment(Section):
             raise refuse("split.folds goes with one data.split_column, which holds the numbers of the folds")
         if self.split.kind == "leave_one_site_out" and self.mode == "local":
             raise refuse("split leave_one_site_out tests what other sites trained: mode federated or centralised")
+        if self.output.average_from and (self.output.model != "swa" or self.output.average_from > self.rounds):
+            raise refuse("output.average_from is for output.model swa, and must not be after the last round")
         return self
 
     def resolved(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.strategies.averaging import Combiner, Gathered, State, WeightedMean, cast
 from v6_algorithm.strategies.robust.rules import create_rule, needs_origin
 from v6_algorithm.strategies.server import ServerStep, TorchServer
+from v6_algorithm.strategies.trajectory import RoundAverage
 
 # What a request tells a site's training, under the key "strategy"; `training.objectives` reads it.
 Message = dict[str, Any]
@@ -79,6 +80,8 @@ class FedAvg:
         The model that the sites train, while a round lasts; None where nobody needs it.
     kept
         Tensors that last from round to round, in groups by name.
+    average
+        The average over the rounds, where `output.model` asks for one; whoever runs the rounds adds to it.
 
     References
     ----------
@@ -98,6 +101,7 @@ class FedAvg:
         self.sent: State | None = None
         self.kept: dict[str, State] = {}
         self.server = self.make_server()
+        self.average = RoundAverage(experiment, spec) if experiment.output.averages else None
         self._begin()
 
     # -- what master calls -----------------------------------------------------------------------------------------
@@ -162,7 +166,8 @@ class FedAvg:
     def state_dict(self) -> dict[str, Tensor]:
         """Return all that lasts from round to round, by name."""
         server = self.server.state_dict() if self.server else {}
-        groups = {"server": server, **self.kept}
+        average = self.average.state_dict() if self.average else {}
+        groups = {"server": server, "average": average, **self.kept}
         return {f"{group}/{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -171,9 +176,11 @@ class FedAvg:
         for path, tensor in state.items():
             group, _, name = path.rpartition("/")
             groups.setdefault(group, {})[name] = tensor.clone()
-        server = groups.pop("server", {})
+        server, average = groups.pop("server", {}), groups.pop("average", {})
         if self.server:
             self.server.load_state_dict(server)
+        if self.average:
+            self.average.load_state_dict(average)
         self.kept = groups
 
     # -- where strategies differ -----------------------------------------------------------------------------------
