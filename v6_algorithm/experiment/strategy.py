@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.combine import Combine
+from v6_algorithm.experiment.compression import Compression
 from v6_algorithm.experiment.learning import Optimizer
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class BaseStrategy(Section):
     server: Annotated[Optimizer, short_form("kind")] | None = Field(
         None, description="any torch optimiser, stepped once a round with the negated mean update; null: take the mean"
     )
+
+    compress: Compression = Field(Compression(), description="stages that make updates smaller; none: whole models")
 
     @model_validator(mode="after")
     def _stages(self) -> BaseStrategy:
@@ -105,7 +108,7 @@ class FedSGD(BaseStrategy):
 class Cyclic(BaseStrategy):
     """The model visits one site after another in each round; nothing is averaged."""
 
-    refuses: ClassVar = dict.fromkeys(("weighting", "clip", "combine", "server"), "nothing is averaged")
+    refuses: ClassVar = dict.fromkeys(("weighting", "clip", "combine", "server", "compress"), "nothing is averaged")
 
     kind: Literal["cyclic"]
     order: Literal["fixed", "random"] = Field("fixed", description="by name, or drawn anew each round")
@@ -123,7 +126,7 @@ class Scaffold(BaseStrategy):
     """Control variates correct each local step for where the site differs from the others."""
 
     needs_sgd: ClassVar[bool] = True
-    refuses: ClassVar = {"combine": _A_MEAN, "clip": _OWN_TERMS}
+    refuses: ClassVar = {"combine": _A_MEAN, "clip": _OWN_TERMS, "compress": _OWN_TERMS}
 
     kind: Literal["scaffold"]
     weighting: Literal["samples", "uniform"] = "samples"
@@ -145,6 +148,7 @@ class FedDyn(BaseStrategy):
         "server": _OWN_STEP,
         "combine": _A_MEAN,
         "clip": "a site's linear term is what is left of the update",
+        "compress": _OWN_TERMS,
     }
 
     kind: Literal["feddyn"]

@@ -7,6 +7,7 @@ from typing import Any
 from v6_algorithm import wire
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import PARTS
+from v6_algorithm.site.sending import Sender
 from v6_algorithm.site.work import Work
 
 
@@ -68,6 +69,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                     raise WireError(f"fold {number} is to be trained, and has no training rows here")
                 message = item.get("strategy", {})
                 objective = create_objective(message, spec)
+                sender = Sender(work, number, message, spec, state_of(networks))
                 told: dict[str, Any] = {}
                 if message.get("start"):
                     told["start"] = wire.pack(state_of(networks))
@@ -88,7 +90,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                         objective=objective,
                     )
                 reply |= {
-                    "parameters": wire.pack(objective.outgoing(state_of(networks))),
+                    "parameters": sender.pack(objective.outgoing(state_of(networks))),
                     "rows": len(parts["train"]),
                     "loss": {"sum": sums.loss, "rows": sums.rows},
                     "steps": sums.steps,
