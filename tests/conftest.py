@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,8 +76,10 @@ def run_locally() -> Callable[..., dict[str, Any]]:
 def spied(tables: dict[str, TableSource]) -> Callable[..., tuple[Spy, dict[str, Any]]]:
     """Return a function that runs an experiment over a watched federation, and gives that and the result."""
 
-    def go(experiment: Experiment, tamper: Any = None, sites: Any = None, **options: Any) -> tuple[Spy, dict[str, Any]]:
-        spy = Spy(local_federation(experiment, sites or tables), tamper)
+    def go(
+        experiment: Experiment, tamper: Any = None, sites: Any = None, back: Sequence[str] = (), **options: Any
+    ) -> tuple[Spy, dict[str, Any]]:
+        spy = Spy(local_federation(experiment, sites or tables), tamper, back)
         return spy, run(spy, experiment, **options)
 
     return go

@@ -7,11 +7,16 @@ from v6_algorithm.federation.protocol import Arrival, Missing, Replies
 
 
 class Spy:
-    """A federation that records requests and replies, and can lose or change replies on the way."""
+    """A federation that records requests and replies, can lose or change replies on the way.
 
-    def __init__(self, federation, tamper=None):
+    Sites in `back` answer what they are late for before the next round; others only when they are asked again.
+    """
+
+    def __init__(self, federation, tamper=None, back=()):
         self.federation = federation
         self.tamper = tamper or (lambda method, site, number, reply: reply)
+        self.back = back
+        self._late = set()
         self.requests = []
         self.replies = []
 
@@ -26,6 +31,9 @@ class Spy:
             for site, reply in inner:
                 changed = self.tamper(method, site, requests[site]["round"], copy.deepcopy(reply))
                 self.replies.append((method, site, reply))
+                self._late.discard(site)
+                if changed == "late":
+                    self._late.add(site)
                 if changed is None or isinstance(changed, str):
                     yield Arrival(site, None, Missing(changed or "crashed", "lost on the way"))
                 else:
@@ -34,6 +42,9 @@ class Spy:
                 yield Arrival(site, None, missing)
 
         return Replies(requests, arrivals(), {})
+
+    def overdue(self, site):
+        return site in self._late and site not in self.back
 
     def of(self, method):
         return [requests for name, requests in self.requests if name == method]

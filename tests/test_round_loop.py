@@ -140,7 +140,7 @@ def test_a_late_site_rests_ever_longer_and_is_asked_again(spied, make_experiment
     asked = [number for number, requests in enumerate(spy.of("RPC_train"), start=1) if "berlin" in requests]
     assert asked == [1, 2, 4, 8]
     missing = {e["round"]: e["missing"] for e in result["participation"] if e["call"] == "train"}
-    assert missing[3] == {"berlin": "resting: it was late, and is asked again in round 4"}
+    assert missing[3] == {"berlin": "resting: it still owes the answer for which it was late"}
     assert missing[8] == {"berlin": "late: lost on the way"}
 
 
@@ -149,6 +149,33 @@ def test_a_site_that_is_back_in_time_takes_part_again(spied, make_experiment):
     spy, _ = spied(experiment, lose("berlin", {2}, kind="late"))
     asked = [number for number, requests in enumerate(spy.of("RPC_train"), start=1) if "berlin" in requests]
     assert asked == [1, 2, 4, 5, 6]
+
+
+def test_a_site_that_has_given_its_late_answer_rests_no_more(spied, make_experiment):
+    experiment = make_experiment(rounds=6, stopping={"patience": None})
+    spy, result = spied(experiment, lose("berlin", {2, 3}, kind="late"), back=["berlin"])
+    assert all("berlin" in requests for requests in spy.of("RPC_train"))
+    assert not any("resting" in str(entry["missing"]) for entry in result["participation"])
+
+
+def test_the_last_evaluation_waits_for_no_site_that_is_away(spied, make_experiment):
+    experiment = make_experiment(rounds=4, stopping={"patience": None})
+    spy, result = spied(experiment, lose("berlin", {4}, kind="late"))
+    assert [sorted(requests) for requests in spy.of("RPC_evaluate")] == [["amsterdam", "cairo"]]
+    assert result["participation"][-1]["missing"] == {
+        "berlin": "resting: it still owes the answer for which it was late"
+    }
+    assert result["status"] == "completed"
+    assert sorted(result["metrics"]["test"]["sites"]) == ["amsterdam", "cairo"]
+
+
+def test_a_quorum_that_was_waited_for_in_vain_is_not_waited_for_again(spied, make_experiment):
+    experiment = make_experiment(rounds=4, participation={"minimum": 3})
+    spy, result = spied(experiment, lose("berlin", {3}, kind="late"))
+    assert not spy.of("RPC_evaluate")
+    assert "round 3: 2 of 3 sites answered, 3 are needed" in result["stopped_because"]
+    assert result["rounds_run"] == 2
+    assert result["parameters"]
 
 
 def test_nobody_rests_where_the_quorum_needs_them(spied, make_experiment):

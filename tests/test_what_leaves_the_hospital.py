@@ -62,7 +62,11 @@ EXPERIMENTS = {
         "model": {"kind": "gru", "hidden": 4},
     },
     "several targets": {
-        "data": {"targets": {"ward": "classification", "c": "regression"}, "features": ["a", "b"]},
+        "data": {
+            "targets": {"ward": "classification", "c": "regression"},
+            "features": ["a", "b"],
+            "target_scaling": "standard",
+        },
         "problem": "multitask",
     },
 }

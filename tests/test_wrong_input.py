@@ -345,6 +345,9 @@ class Tampered:
     def sites(self):
         return self.federation.sites()
 
+    def overdue(self, site):
+        return self.federation.overdue(site)
+
     def call(self, method, requests, *, deadline_s):
         replies = self.federation.call(method, requests, deadline_s=deadline_s)
         replies.arrivals = (self._pass(method, requests, arrival) for arrival in replies.arrivals)

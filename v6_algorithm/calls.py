@@ -53,6 +53,10 @@ class Caller:
         self._calls.append((method.removeprefix("RPC_"), number, replies))
         return replies
 
+    def overdue(self, site: str) -> bool:
+        """Say whether a site still owes the answer to a call for which it was late."""
+        return self._federation.overdue(site)
+
     def settle(self) -> None:
         """Book the calls that are over."""
         for call, number, replies in self._calls:

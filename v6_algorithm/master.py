@@ -136,7 +136,7 @@ class _Training:
         self._setup = plan.setup.to_json()
         self._validates = plan.has("validation")
         self._shown = list(dict.fromkeys(["loss", experiment.stopping.monitor, *HEADLINES]))
-        self._lateness = Lateness()
+        self._lateness = Lateness(caller.overdue)
         self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
         self._strategies = {
             fold: create_strategy(
@@ -219,8 +219,6 @@ class _Training:
             lost = {site for call in calls for site in call.missing}
             calls.append(self._turn(number, turn, rounds, [site for site in awake if site not in lost]))
         replies = Replies.of(calls)
-        for site in set(self.plan.sites) - set(awake):
-            replies.missing[site] = self._lateness.reason(site)
         replies.require(min(self._quorum, len(replies.requests)), f"round {number}")
         for one in rounds:
             fold = one.fold
@@ -254,6 +252,8 @@ class _Training:
             {site: self._body(items) for site, items in asked.items()},
             together=min((len(sites) for one in rounds if (sites := one.trainers(turn))), default=0),
         )
+        if turn == 0:
+            self._let_rest(replies, awake)
         by_fold = {one.fold.number: one for one in rounds}
         for site, reply in replies:
             items = self._check.items(replies, site, reply, asked[site])
@@ -269,6 +269,11 @@ class _Training:
         awake = [site for site in self.plan.sites if not self._lateness.rests(site, number)]
         enough = all(len(self._trainers(fold, awake)) >= self._quorum for fold in active)
         return awake if enough else self.plan.sites
+
+    def _let_rest(self, replies: Replies, asked: Sequence[str]) -> None:
+        """Name the sites that were not asked because they are late."""
+        for site in set(self.plan.sites) - set(asked):
+            replies.missing[site] = self._lateness.reason(site)
 
     def _trainers(self, fold: FoldProgress, sites: Sequence[str]) -> list[str]:
         return [site for site in self.plan.trainers(fold.number) if site in sites]
@@ -301,6 +306,11 @@ class _Training:
         if not parts or not candidates:
             return
         found: list[dict[str, States]] = [{part: {} for part in parts} for _ in candidates]
+        reachable = [site for site in self.plan.sites if not self._lateness.away(site)]
+        if len(reachable) < self._quorum:
+            if self.stopped_because:
+                return  # a deadline was waited for them already
+            reachable = self.plan.sites
         # Each site is asked about the models that it has rows for, which in leave-one-site-out is not all.
         asked = {
             site: [
@@ -308,11 +318,12 @@ class _Training:
                 for (fold, model), states in zip(candidates, found, strict=True)
                 if (own := self._with_rows(site, fold, parts))
             ]
-            for site in self.plan.sites
+            for site in reachable
         }
         bodies = {site: self._body([item for _, item in items]) for site, items in asked.items() if items}
         number = max(fold.rounds_done for fold in self.folds)
         replies = self._caller.call("RPC_evaluate", number, bodies)
+        self._let_rest(replies, reachable)
         for site, reply in replies:
             answered = self._check.items(replies, site, reply, [item for _, item in asked[site]])
             for (states, _), item in zip(asked[site], answered, strict=False):

@@ -21,7 +21,7 @@ from v6_algorithm.preparation import Preparation, Setup
 from v6_algorithm.preparation.negotiate import Plan
 
 # Keys of the experiment's `data` without which the same columns are other inputs or another target.
-_SAME_DATA = ("target", "positive", "scaling", "missing")
+_SAME_DATA = ("target", "positive", "scaling", "target_scaling", "missing", "missing_values")
 _SHOWN = 5
 
 
@@ -172,7 +172,9 @@ def _check_same(about: Mapping[str, Any], experiment: Experiment, setup: Setup) 
         ("model", about.get("model"), experiment.model.model_dump(mode="json")),
     ]
     data = experiment.data.model_dump(mode="json")
-    pairs += [(f"data.{key}", about["data"].get(key), data[key]) for key in _SAME_DATA]
+    # Of a key that a file from before it does not have, its default is what that run did.
+    defaults = {"target_scaling": "none"}
+    pairs += [(f"data.{key}", about["data"].get(key, defaults.get(key)), data[key]) for key in _SAME_DATA]
     for key, before, now in pairs:
         if before != now:
             raise ExperimentError(f"start.weights: the earlier run had {key} {before!r}, this one has {now!r}")
@@ -201,12 +203,15 @@ def _preparations(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_before(about: Mapping[str, Any], names: Mapping[int, str], plan: Plan) -> Setup:
-    """Give each fold the fill values and scales of the model that it begins from."""
+    """Give each fold the fill values and scales, of features and targets, of the model that it begins from."""
     setup, found = plan.setup, _preparations(about)
     if setup.preparation is None:
         return setup
     arrays = {name: array.copy() for name, array in setup.preparation.arrays().items()}
+    targets = {name: scale.copy() for name, scale in setup.target_scales.items()}
     for fold, model in names.items():
+        for name, scale in targets.items():
+            scale[fold] = _target_scale(found[model], name)
         for name, array in arrays.items():
             try:
                 numbers = np.asarray(found[model][name], dtype=np.float64)
@@ -217,4 +222,16 @@ def _as_before(about: Mapping[str, Any], names: Mapping[int, str], plan: Plan) -
             array[fold] = numbers
     if (arrays["scale"] == 0).any():
         raise ExperimentError("start.weights: the file's header scales a feature by 0")
-    return replace(setup, preparation=Preparation(**arrays))
+    return replace(setup, preparation=Preparation(**arrays), target_scales=targets)
+
+
+def _target_scale(preparation: Any, column: str) -> list[float]:
+    """Read the mean and standard deviation that a model learned a target with."""
+    try:
+        scale = preparation["target_scaling"][column]
+        mean, sd = float(scale["mean"]), float(scale["sd"])
+    except (KeyError, TypeError, ValueError):
+        mean, sd = 0.0, 0.0
+    if not np.isfinite([mean, sd]).all() or sd <= 0:
+        raise ExperimentError(f"start.weights: the file's header does not tell mean and sd of target '{column}'")
+    return [mean, sd]

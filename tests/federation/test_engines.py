@@ -5,6 +5,7 @@ import json
 import pytest
 from loopback import LoopbackProxy
 
+from v6_algorithm import wire
 from v6_algorithm.federation.simulate import mock_federation
 from v6_algorithm.federation.vantage6 import Vantage6Federation
 from v6_algorithm.master import run
@@ -80,6 +81,21 @@ def test_a_site_that_does_not_answer_is_late_and_says_how_it_was_last_seen(table
     ].items()
     reason = result["participation"][0]["missing"]["cairo"]
     assert reason == "late: no answer within 0.3 s (its run is pending; its node seems to be offline)"
+
+
+def test_a_late_site_is_overdue_until_its_run_has_ended(tables):
+    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    with LoopbackProxy(organizations, outcome=lambda organization, call: "pending") as proxy:
+        federation = Vantage6Federation(proxy.client(), poll_s=0.05)
+        request = wire.message(site="cairo", round=1, attempt=1)
+        replies = federation.call("RPC_train", {"cairo": request}, deadline_s=0.1)
+        assert not list(replies)
+        assert replies.missing["cairo"].kind == "late"
+        assert federation.overdue("cairo")
+        assert not federation.overdue("berlin")
+        (task,) = proxy.tasks.values()
+        task["status"] = "completed"
+        assert not federation.overdue("cairo")
 
 
 def test_requests_and_replies_are_json_without_nan_on_the_local_engine(tables, make_experiment, run_locally):

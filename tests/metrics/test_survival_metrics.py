@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from v6_algorithm.metrics import SurvivalMetrics, check_state, compute, explain, merge_states
-from v6_algorithm.metrics.concordance import exact_pairs
+from v6_algorithm.metrics.survival.concordance import exact_pairs
 
 
 def hospital(rows, seed, *, spread=1.0, ties=None, site=0.0):

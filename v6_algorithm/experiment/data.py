@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo,
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.condition import Condition
+from v6_algorithm.experiment.missing_values import MissingValues
 from v6_algorithm.experiment.partition import PartitionedSource
 from v6_algorithm.experiment.targets import ShortTask, SurvivalTarget, Target
 
@@ -123,6 +124,12 @@ class Data(Section):
     )
     load_limit: int | None = Field(None, ge=1, description="most rows of a site that are used, drawn by class")
     scaling: Annotated[Scaling, short_form("kind")] = Scaling()
+    target_scaling: Literal["none", "standard"] = Field(
+        "none", description="for regression: learn the distance from the training rows' mean, in standard deviations"
+    )
+    missing_values: MissingValues = Field(
+        None, description="what stands for an empty cell: [-9, 999] in every column, or {chol: [0]} in some"
+    )
     missing: Annotated[Missing, short_form("kind")] = Missing()
     harmonisation: Annotated[Harmonisation, short_form("kind")] = Harmonisation()
 
@@ -145,6 +152,15 @@ class Data(Section):
             return {"target.duration": self.target.duration, "target.event": self.target.event}
         return {"target": self.target or ""}
 
+    @property
+    def scaled_targets(self) -> list[str]:
+        """Columns that are learned in standard deviations; not counts, which have a logarithm in place of a scale."""
+        if self.target_scaling == "none":
+            return []
+        if self.targets is not None:
+            return [column for column, task in self.targets.items() if task.loss not in ("cross_entropy", "poisson")]
+        return list(self.target_columns.values())
+
     @model_validator(mode="after")
     def _disjoint(self) -> Data:
         if self.targets is not None and len(self.targets) < 2:
@@ -156,6 +172,8 @@ class Data(Section):
                 raise refuse("sequence is all that is learned from; leave out features and categorical")
             if self.harmonisation.kind != "none":
                 raise refuse("harmonisation is of columns of numbers, of which time series have none; leave it out")
+            if isinstance(self.missing_values, list) or self.sequence.column in (self.missing_values or {}):
+                raise refuse("missing_values is of columns of single values; in time series write NaN")
             if self.sequence.column in [column for _, column in reserved]:
                 raise refuse(f"column '{self.sequence.column}' is the sequence and cannot be something else as well")
         for role, column in reserved:

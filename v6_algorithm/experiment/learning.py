@@ -103,7 +103,9 @@ class Loss(Section):
 
     kind: Literal["cross_entropy", "mse", "mae", "huber", "poisson"]
     class_weights: ClassWeights | None = None
-    delta: float = Field(1.0, gt=0, description="for huber: where it turns linear, in units of the target")
+    delta: float = Field(
+        1.0, gt=0, description="for huber: where it turns linear, in units of the target, scaled or not"
+    )
 
 
 def _default_optimizer() -> Optimizer:

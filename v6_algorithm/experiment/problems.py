@@ -19,6 +19,7 @@ from v6_algorithm.lookup import did_you_mean
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.experiment.data import Data
+    from v6_algorithm.experiment.learning import Loss
 
 CLASSIFICATION_METRICS = (
     "loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier",
@@ -128,6 +129,8 @@ def check_together(experiment: Experiment) -> None:
             f"stopping.monitor is '{monitor}', which problem {kind} does not measure"
             f"{did_you_mean(monitor, metrics)}; allowed: {', '.join(metrics)}"
         )
+    if data.target_scaling != "none":
+        _check_target_scaling(kind, data, loss)
     if known is None:
         return
     if experiment.model.kind not in known.models:
@@ -150,3 +153,15 @@ def check_together(experiment: Experiment) -> None:
         raise refuse(f"training.loss.kind is {loss.kind}; problem {kind} takes {takes}")
     if loss and loss.class_weights is not None and loss.kind != "cross_entropy":
         raise refuse("training.loss.class_weights is for classification")
+
+
+def _check_target_scaling(kind: str, data: Data, loss: Loss | None) -> None:
+    given = f"data.target_scaling {data.target_scaling}"
+    if kind not in ("regression", "multitask"):
+        raise refuse(f"{given} is for regression and multitask; {kind} learns its target as it is")
+    if kind == "regression" and loss is not None and loss.kind == "poisson":
+        raise refuse(f"{given} makes numbers that are no counts, which training.loss poisson needs; leave it out")
+    if kind == "multitask" and data.targets is not None and not data.scaled_targets:
+        raise refuse(
+            f"{given} is for targets of kind regression that are not counts (loss poisson); data.targets has none"
+        )

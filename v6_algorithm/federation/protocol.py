@@ -150,6 +150,9 @@ class Federation(Protocol):
             Seconds after which sites that have not answered are ``late``.
         """
 
+    def overdue(self, site: str) -> bool:
+        """Say whether a site was late with its last answer, and has not given it since."""
+
 
 def check_names(sites: Sequence[Site]) -> list[Site]:
     """Sort sites by name; raises FederationError when two have the same."""

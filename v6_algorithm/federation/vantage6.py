@@ -50,6 +50,8 @@ class Vantage6Federation:
         self._poll_s = poll_s
         self._real = hasattr(client, "request")
         self._sites = self._find(organizations, names or {})
+        # The subtask for which a site was late.
+        self._overdue: dict[str, int] = {}
 
     def sites(self) -> Sequence[Site]:
         """Return the sites by name."""
@@ -73,10 +75,14 @@ class Vantage6Federation:
         sent: dict[str, int] = {}
         return Replies(requests, self._answer(method, requests, deadline_s, sent), sent)
 
+    def overdue(self, site: str) -> bool:
+        """Look whether the subtask for which a site was late is still open; see `Federation.overdue`."""
+        return site in self._overdue and self._end(self._overdue[site]) is None
+
     def _answer(
         self, method: str, requests: Mapping[str, dict[str, Any]], deadline_s: float, sent: dict[str, int]
     ) -> Iterator[Arrival]:
-        end = time.monotonic() + deadline_s
+        deadline = time.monotonic() + deadline_s
         ids = {site.name: site.id for site in self._sites}
         tasks: dict[str, int] = {}
         for site, request in requests.items():
@@ -93,25 +99,26 @@ class Vantage6Federation:
             else:
                 if "id" in task:
                     tasks[site] = task["id"]
+                    self._overdue.pop(site, None)
                 else:
                     yield Arrival(site, None, Missing("unreachable", f"no subtask was created: {task.get('msg')}"))
-        status: str | None = None
         while tasks:
             for site, task_id in list(tasks.items()):
-                status = self._status(task_id)
-                if status is None or status in runs.ALIVE:
+                end = self._end(task_id)
+                if end is None:
                     continue
                 del tasks[site]
-                yield self._collect(site, task_id, status)
+                yield self._collect(site, task_id, end)
             if not tasks:
                 return
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 break
             time.sleep(self._poll_s)
         for site, task_id in tasks.items():
             status = self._status(task_id) or "unknown"
             offline = "; its node seems to be offline" if status == "pending" else ""
             reason = f"no answer within {deadline_s:g} s (its run is {status}{offline})"
+            self._overdue[site] = task_id
             yield Arrival(site, None, Missing("late", reason))
 
     def _create(self, method: str, request: dict[str, Any], organization: int) -> dict[str, Any]:
@@ -122,6 +129,11 @@ class Vantage6Federation:
         )
         # Errors come back as dictionaries with a message.
         return task if isinstance(task, dict) else {"msg": "no answer from the server"}
+
+    def _end(self, task_id: int) -> str | None:
+        """Return the status that a subtask ended with; None while it is open, or cannot be asked for."""
+        status = self._status(task_id)
+        return None if status in runs.ALIVE else status
 
     def _status(self, task_id: int) -> str | None:
         """Ask for a subtask's status; None is 'ask again', for the proxy also fails in passing."""

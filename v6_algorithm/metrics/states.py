@@ -4,7 +4,8 @@ the replies of the sites; each kind's own module does the work."""
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from v6_algorithm.metrics import classification_state, means, regression, survival_state, tasks
+from v6_algorithm.metrics import classification_state, means, regression, tasks
+from v6_algorithm.metrics.survival import state as survival_state
 
 
 class _Kind(Protocol):

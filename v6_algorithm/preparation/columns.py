@@ -91,6 +91,8 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
                     f"site '{site}': column '{name}' holds {columns[name]} where numbers are expected; "
                     "clean it there, list it under data.categorical, or leave it out with data.exclude"
                 )
+    names = {name for schema in schemas.values() for name in schema["columns"]}
+    problems += [f"data.missing_values: {absent}" for absent in unknown_coded(data, names)]
     if problems:
         raise ExperimentError("\n".join(problems))
     categories = {
@@ -125,6 +127,12 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         sequence_length=length,
         covariates=covariates,
     )
+
+
+def unknown_coded(data: Data, names: Collection[str]) -> list[str]:
+    """Tell which columns of `data.missing_values` no site has: their codes would be learned from as numbers."""
+    coded = data.missing_values if isinstance(data.missing_values, dict) else {}
+    return [f"no site has a column '{name}'" for name in coded if name not in names]
 
 
 def looks_like_identifier(name: str) -> bool:

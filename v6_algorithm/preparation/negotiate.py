@@ -18,7 +18,7 @@ from v6_algorithm.preparation.asking import Ask, raise_data_errors
 from v6_algorithm.preparation.columns import Agreement, agree
 from v6_algorithm.preparation.harmonise import prepare_federation
 from v6_algorithm.preparation.setup import Setup, unpack_arrays
-from v6_algorithm.preparation.statistics import Moments, merge_moments
+from v6_algorithm.preparation.statistics import Moments, merge_moments, scale_targets
 
 Counts = list[dict[str, dict[str, int]]]
 
@@ -103,6 +103,8 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     setup = Setup.of(agreement)
     replies = ask(sites, {"step": "statistics", "setup": setup.to_json()})
     moments: dict[str, Moments] = {}
+    scaled = experiment.data.scaled_targets
+    targets: list[Moments] = []
     class_counts: list[list[list[int]]] = []
     by_fold: Counts = []
     rows: dict[str, list[dict[str, int]]] = {}
@@ -116,6 +118,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
             spec = spec or wire.spec_from_json(reply["spec"])
             starts[site] = str(reply["start"])
             labels = _check_class_counts(reply["class_counts"], len(counts), agreement)
+            own_targets = _check_targets(reply["targets"], len(counts), len(scaled))
             own_sums = _check_sums(reply["sums"], next(iter(sums.values()), None))
             by_fold = by_fold or [{} for _ in counts]
             if len(by_fold) != len(counts):
@@ -124,6 +127,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
             replies.reject(site, str(error) if isinstance(error, WireError) else "its statistics are malformed")
             continue
         moments[site], sums[site] = own, own_sums
+        targets += own_targets
         if labels is not None:
             class_counts.append(labels)
         for fold, members in zip(by_fold, counts, strict=True):
@@ -141,6 +145,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     setup = replace(
         setup,
         class_weights=_class_weights(experiment, agreement, class_counts),
+        target_scales=scale_targets(scaled, merge_moments(targets)) if targets else {},
         sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
     )
     made = Plan(list(moments), setup, spec, by_fold, rows)
@@ -190,6 +195,11 @@ def _check_class_counts(counts: Any, folds: int, agreement: Agreement) -> list[l
     if len(checked) != folds or any(len(fold) != classes or min(fold) < 0 for fold in checked):
         raise WireError("its class counts are malformed")
     return checked
+
+
+def _check_targets(packed: Any, folds: int, targets: int) -> list[Moments]:
+    """Read the moments of the targets that are scaled; none where none is."""
+    return [Moments.check(unpack_arrays(packed), folds, targets)] if targets else []
 
 
 def _check_sums(packed: Any, others: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:

@@ -23,7 +23,8 @@ class Setup:
     `hospitals` are those that leave-one-site-out tests, in the order of its folds; `task_classes` has the labels of
     each of several targets. `sums` is what the problem asked to be added up over the sites (`Problem.sums`); like
     `preparation` it is there once statistics exist. `covariates` are columns that harmonisation needs and the model
-    does not; `combat` is what the sites share of it.
+    does not; `combat` is what the sites share of it. `target_scales` has mean and standard deviation, (folds, 2), of
+    each target that is learned in standard deviations.
     """
 
     features: list[str]
@@ -37,6 +38,7 @@ class Setup:
     sequence_length: int | None = None
     covariates: list[str] = field(default_factory=list)
     combat: Combat | None = None
+    target_scales: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
@@ -84,6 +86,7 @@ class Setup:
             "sequence_length": self.sequence_length,
             "covariates": self.covariates,
             "combat": None if self.combat is None else pack_arrays(self.combat.arrays()),
+            "target_scales": pack_arrays(self.target_scales) if self.target_scales else None,
         }
 
     @classmethod
@@ -104,6 +107,7 @@ class Setup:
                 content["sequence_length"],
                 covariates=[str(name) for name in content["covariates"]],
                 combat=None if combat is None else Combat(**unpack_arrays(combat)),
+                target_scales=unpack_arrays(content["target_scales"]) if content["target_scales"] else {},
             )
         except (KeyError, TypeError, AttributeError):
             raise WireError("the setup in the request is malformed") from None
@@ -126,7 +130,12 @@ class Setup:
                 if self.combat
                 else {}
             ),
+            **({"target_scaling": self._readable_targets(fold)} if self.target_scales else {}),
         }
+
+    def _readable_targets(self, fold: int) -> dict[str, Any]:
+        scales = {name: scale[fold].tolist() for name, scale in self.target_scales.items()}
+        return {name: {"mean": mean, "sd": sd} for name, (mean, sd) in scales.items()}
 
 
 def pack_arrays(arrays: dict[str, np.ndarray]) -> str:

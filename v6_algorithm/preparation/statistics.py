@@ -67,6 +67,17 @@ class Moments(Arrays):
             raise WireError("the statistics contradict themselves")
         return cls(**arrays)
 
+    def without_few(self, least: int) -> Moments:
+        """Return the moments without those over fewer than `least` values, which count as none."""
+        told = self.count >= least
+        kept = (np.where(told, part, 0.0) for part in (self.count, self.mean, self.squares, self.low, self.high))
+        return Moments(self.rows, *kept)
+
+    @property
+    def deviation(self) -> Array:
+        """Population standard deviation, (folds, features)."""
+        return np.sqrt(self.squares / np.maximum(self.count, 1))
+
 
 def column_blocks(values: Array) -> list[slice]:
     """Cut the columns of a table into blocks whose float64 copies are small beside it; one if it has no columns."""
@@ -203,7 +214,7 @@ def prepare(data: Data, moments: Moments, histograms: Histograms | None) -> Prep
         empty = moments.rows[:, None] - moments.count
         filled = _merge_two(moments, Moments(moments.rows * 0, empty, fill, fill * 0, fill, fill))
         if data.scaling.kind == "standard":
-            shift, scale = filled.mean, np.sqrt(filled.squares / np.maximum(filled.count, 1))
+            shift, scale = filled.mean, filled.deviation
         elif data.scaling.kind == "minmax":
             shift, scale = filled.low, filled.high - filled.low
         else:
@@ -216,8 +227,14 @@ def prepare(data: Data, moments: Moments, histograms: Histograms | None) -> Prep
             # Quartiles within one bin cannot be told apart, as when most rows are 0 and a few are large: dividing by
             # their distance would give inputs in the hundreds, the standard deviation gives inputs of order one.
             told_apart = third - first > (high - low) / BINS
-            scale = np.where(told_apart, third - first, np.sqrt(filled.squares / np.maximum(filled.count, 1)))
+            scale = np.where(told_apart, third - first, filled.deviation)
     return Preparation(fill, shift, unit_where_constant(scale, shift))
+
+
+def scale_targets(columns: list[str], moments: Moments) -> dict[str, Array]:
+    """Return mean and standard deviation, (folds, 2), of each target; of one that does not vary the deviation is 1."""
+    scales = np.stack([moments.mean, unit_where_constant(moments.deviation, moments.mean)], axis=2)
+    return {column: scales[:, number] for number, column in enumerate(columns)}
 
 
 def site_scaling(kind: str, folds: Iterable[Array], preparation: Preparation) -> Preparation:

@@ -95,6 +95,10 @@ class Problem(ABC):
     def prediction(self, output: Tensor) -> Tensor:
         """Turn the network's output into what the metrics expect: (rows, classes) probabilities or (rows,) values."""
 
+    def prediction_of(self, output: Tensor, fold: int) -> Tensor:
+        """Turn the output of a fold's model into what the metrics expect: `prediction`, unless a fold has its own."""
+        return self.prediction(output)
+
     def accumulator(self) -> Accumulator:
         """Return empty metrics: `Metrics` where a plug-in has its own."""
         return self.default_metrics() if self.Metrics is None else self.Metrics(self.experiment.problem.kind)

@@ -23,7 +23,8 @@ class MultiTask(TableProblem):
     """One network whose last layer gives the outputs of all tasks; its loss is the weighted sum of theirs.
 
     A row counts for the tasks whose target it has. Losses are on the scales of their targets: the squared error of an
-    age in years outweighs a cross-entropy some hundred times, unless `weight` says otherwise.
+    age in years outweighs a cross-entropy some hundred times, unless `weight` says otherwise, or `data.target_scaling`
+    has numbers learned in standard deviations; see `Regression`.
     """
 
     def __init__(self, experiment: Experiment, setup: Setup) -> None:
@@ -60,7 +61,7 @@ class MultiTask(TableProblem):
             wanted = torch.where(known, wanted, torch.zeros_like(wanted))
             classes = self._classes[name]
             if classes is None:
-                loss = number_loss(str(task.loss), own[:, 0], wanted)
+                loss = number_loss(str(task.loss), own[:, 0], wanted, scale=self.target_scale(name, fold))
             else:
                 loss = class_loss(own, wanted.long(), classes)
             total = total + task.weight * torch.where(known, loss, torch.zeros_like(loss))
@@ -75,6 +76,14 @@ class MultiTask(TableProblem):
                 parts.append(expected_number(str(task.loss), own))
             else:
                 parts.append(class_probabilities(own, classes))
+        return torch.cat(parts, dim=1)
+
+    def prediction_of(self, output: Tensor, fold: int) -> Tensor:
+        """Return the tasks' predictions, numbers in units of their targets."""
+        parts, widths = [], [1 if classes is None else classes for classes in self._classes.values()]
+        for name, own in zip(self._tasks, self.prediction(output).split(widths, dim=1), strict=True):
+            mean, sd = self.target_scale(name, fold)
+            parts.append(own * sd + mean)
         return torch.cat(parts, dim=1)
 
     def default_metrics(self) -> TaskMetrics:

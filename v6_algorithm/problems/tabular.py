@@ -32,6 +32,11 @@ class TableProblem(Problem):
         model: nn.Module = build_model(self.experiment.model, len(self.setup.inputs), self.outputs)
         return {"model": model.to(getattr(torch, self.experiment.training.dtype))}
 
+    def target_scale(self, column: str, fold: int) -> tuple[float, float]:
+        """Return the mean and standard deviation by which a target is learned: 0 and 1 where it is learned as it is."""
+        scales = self.setup.target_scales
+        return tuple(scales[column][fold].tolist()) if column in scales else (0.0, 1.0)
+
 
 class Classification(TableProblem):
     """Cross-entropy on classes: one logit for two classes, one for each otherwise.
@@ -76,7 +81,10 @@ class Classification(TableProblem):
 class Regression(TableProblem):
     """Squared, absolute or Huber loss on one number, or Poisson's on a count.
 
-    With ``poisson`` the network's output is the logarithm of the expected count, and the prediction that count.
+    With ``poisson`` the network's output is the logarithm of the expected count, and the prediction that count. With
+    `data.target_scaling` the output is the distance from the federation's mean in standard deviations, and so is the
+    loss: the squared error in them, or for Huber's that in units of the target divided by the variance. Predictions,
+    and the metrics beside the loss, are in units of the target.
     """
 
     metrics = REGRESSION_METRICS
@@ -93,11 +101,20 @@ class Regression(TableProblem):
 
     def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
         """Return the loss of each row, (rows,)."""
-        return number_loss(self._loss.kind, output[:, 0], target, self._loss.delta)
+        return number_loss(self._loss.kind, output[:, 0], target, self._loss.delta, self._scale(fold))
 
     def prediction(self, output: Tensor) -> Tensor:
         """Return (rows,) values in float64."""
         return expected_number(self._loss.kind, output[:, 0])
+
+    def prediction_of(self, output: Tensor, fold: int) -> Tensor:
+        """Return (rows,) values in float64, in units of the target."""
+        mean, sd = self._scale(fold)
+        return self.prediction(output) * sd + mean
+
+    def _scale(self, fold: int) -> tuple[float, float]:
+        (column,) = self.experiment.data.target_columns.values()
+        return self.target_scale(column, fold)
 
     def default_metrics(self) -> RegressionMetrics:
         """Return empty regression metrics."""
@@ -124,8 +141,16 @@ def class_probabilities(output: Tensor, classes: int) -> Tensor:
     return torch.softmax(output, dim=1)
 
 
-def number_loss(kind: str, output: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
-    """Return the loss of each row by its name, (rows,); of ``poisson`` up to a constant of the target."""
+def number_loss(
+    kind: str, output: Tensor, target: Tensor, delta: float = 1.0, scale: tuple[float, float] = (0.0, 1.0)
+) -> Tensor:
+    """Return the loss of each row by its name, (rows,); of ``poisson`` up to a constant of the target.
+
+    `scale` is the mean and standard deviation in which `output` is meant; `target` and `delta` are in units of the
+    target.
+    """
+    mean, sd = scale
+    target, delta = (target - mean) / sd, delta / sd
     if kind == "mse":
         return functional.mse_loss(output, target, reduction="none")
     if kind == "mae":

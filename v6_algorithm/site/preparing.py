@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def summary(work: Work) -> dict[str, Any]:
     """Describe the site's table; the node's columns, rows and cells rules hold for every step."""
     from v6_algorithm.data import summary
+    from v6_algorithm.data.missing_values import without_codes
     from v6_algorithm.preparation.setup import unpack_arrays
 
     features = [str(name) for name in work.request.get("features", [])]
@@ -24,6 +25,7 @@ def summary(work: Work) -> dict[str, Any]:
     frame = work.context.sources[work.site].read(work.policy.allows)
     work.policy.check_rows(len(frame))
     smallest = work.policy.minimum_cell
+    frame = without_codes(frame, work.experiment.data.missing_values, smallest=smallest)
     step = work.request.get("step")
     if step == "columns":
         return summary.columns(frame, work.experiment.data, smallest, work.targets)
@@ -86,9 +88,24 @@ def _statistics(work: Work) -> dict[str, Any]:
         "class_counts": problem.class_counts(table),
         "sums": pack_arrays(sums) if sums else None,
         "moments": pack_arrays(moments.arrays()),
+        "targets": _target_moments(work, table),
         "spec": {name: spec.to_json() for name, spec in spec_of(networks).items()},
         "start": wire.digest(wire.pack(state_of(networks))),
     }
+
+
+def _target_moments(work: Work, table: TableData) -> str | None:
+    """Measure the targets that are scaled; one that hardly any training row here has counts as empty here."""
+    from v6_algorithm.preparation import Moments
+    from v6_algorithm.preparation.setup import pack_arrays
+
+    scaled = work.experiment.data.scaled_targets
+    if not scaled:
+        return None
+    places = [number for number, target in enumerate(work.targets) if target.column in scaled]
+    columns = table.target.reshape(len(table.target), -1)[:, places]
+    moments = Moments.of((columns[fold.train] for fold in table.folds), with_range=False)
+    return pack_arrays(moments.without_few(work.policy.minimum_part_rows).arrays())
 
 
 def _quantiles(work: Work) -> dict[str, Any]:

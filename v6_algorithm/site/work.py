@@ -106,8 +106,11 @@ class Work:
 
     def read(self, source: TableSource, wanted: Callable[[str], bool]) -> pd.DataFrame:
         """Read the wanted columns; numbers that are only inputs in the precision that is trained in."""
+        from v6_algorithm.data.missing_values import without_codes
+
         narrow = self.experiment.training.dtype == "float32"
-        return source.read(wanted, exact=self.roles if narrow else None)
+        frame = source.read(wanted, exact=self.roles if narrow else None)
+        return without_codes(frame, self.experiment.data.missing_values)
 
     def rows(self, table: TableData, setup: Setup, fold: int, device: Device) -> Rows:
         """Return the prepared rows of one fold, on the device."""

@@ -17,7 +17,7 @@ from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import Data, Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
 from v6_algorithm.preparation import Moments, merge_moments
-from v6_algorithm.preparation.columns import looks_like_identifier, sort_labels
+from v6_algorithm.preparation.columns import looks_like_identifier, sort_labels, unknown_coded
 from v6_algorithm.preparation.setup import pack_arrays, unpack_arrays
 from v6_algorithm.summary.quantiles import Lattice, check_cumulative, quantile
 
@@ -130,6 +130,7 @@ class _Description:
             labelled = any(name in answer["labels"] for answer in told.values())
             if "numeric" in differ and not labelled and self._wanted(name):
                 numeric.append(name)
+        self._notes += [f"data.missing_values: {absent}" for absent in unknown_coded(self._data, names)]
         if self._data.features is not None:
             numeric = [name for name in [*self._data.features, *self._data.target_columns.values()] if name in numeric]
         if len(numeric) > MOST_COLUMNS:

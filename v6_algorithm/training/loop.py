@@ -189,7 +189,11 @@ def evaluate(
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
         for chunk in torch.split(part.to(device.kind), size) if len(part) else ():
             output = problem.forward(networks, rows.inputs[chunk])
-            prediction, target, member = problem.prediction(output).cpu(), rows.target[chunk], rows.member[chunk]
+            prediction, target, member = (
+                problem.prediction_of(output, fold).cpu(),
+                rows.target[chunk],
+                rows.member[chunk],
+            )
             for number, name in enumerate(members):
                 own = member == number
                 loss = problem.row_loss(output[own], target[own], fold).double().cpu()

@@ -14,7 +14,11 @@ from pathlib import Path
 
 VERSION = "4.15.2"
 # vantage6-server needs vantage6-backend-common and does not ask for it.
-PACKAGES = [f"vantage6{part}=={VERSION}" for part in ("", "-common", "-client", "-node", "-server", "-backend-common")]
+# With websocket-client a node that ends is missed at once; without it the server waits for a ping, for up to 90 s.
+PACKAGES = [
+    *(f"vantage6{part}=={VERSION}" for part in ("", "-common", "-client", "-node", "-server", "-backend-common")),
+    "websocket-client",
+]
 CONSTRAINTS = Path(__file__).parents[3] / "constraints.txt"
 INSTALL_TIMEOUT_S = 1500
 PROBE = "import sys, vantage6.server, vantage6.node; assert sys.version_info[:2] == (3, 10)"
@@ -48,9 +52,9 @@ def server_python() -> str:
     with open(folder.with_name(f"{folder.name}.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         python, complete = folder / "bin" / "python", folder / "complete"
-        if not complete.exists():
+        if not complete.exists() or complete.read_text() != "\n".join(PACKAGES):
             _make(folder, python)
-            complete.touch()
+            complete.write_text("\n".join(PACKAGES))
     return str(python)
 
 

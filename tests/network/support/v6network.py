@@ -44,7 +44,8 @@ PROCESS_IMAGES = {
     SELF_TEST_IMAGE: {"PKG_NAME": "count_rows", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(HERE)},
 }
 API_PATH = "/api"
-CONNECTED = "(Re)Connected to the /tasks namespace"  # vantage6/node/socket.py, when the server knows the node is there
+JOIN_TIMEOUT_S = 60
+JOIN_ATTEMPTS = 3
 OPEN = (TaskStatus.PENDING, TaskStatus.INITIALIZING, TaskStatus.ACTIVE, "awaiting", None)
 
 
@@ -152,13 +153,31 @@ class Network:
         self.start_nodes([name])
 
     def start_nodes(self, names: Iterable[str]) -> None:
-        """Start nodes side by side; returns when the server knows that each is there."""
-        connections = {name: self.node_log(name).count(CONNECTED) for name in names}
-        for name in connections:
-            self._nodes[name].start()
-        for name, before in connections.items():
-            arrived = lambda name=name, before=before: self.node_log(name).count(CONNECTED) > before  # noqa: E731
-            wait_for(arrived, f"node {name}", [self._nodes[name], self._server])
+        """Start nodes side by side; returns when the server sends each of them its tasks.
+
+        The server of 4.15 shares one database session among its socket handlers. A node that connects while another
+        one leaves may fail half-way in there (`DetachedInstanceError`): it takes itself for connected, and gets no
+        task ever. What helps an operator then helps here: it is started again.
+        """
+        arrivals = {name: self._arrivals(name) for name in names}
+        for attempt in range(1, JOIN_ATTEMPTS + 1):
+            for name in arrivals:
+                self._nodes[name].start()
+            for name, before in list(arrivals.items()):
+                arrived = lambda name=name, before=before: self._arrivals(name) > before  # noqa: E731
+                try:
+                    wait_for(arrived, f"node {name}", [self._nodes[name], self._server], JOIN_TIMEOUT_S)
+                except TimeoutError:
+                    if attempt == JOIN_ATTEMPTS:
+                        raise
+                    self._nodes[name].stop()
+                else:
+                    del arrivals[name]
+
+    def _arrivals(self, name: str) -> int:
+        """How often a node was let into the room to which the server sends its tasks."""
+        room = f"collaboration_{self.collaboration}_organization_{self.organizations[name]}"
+        return self.node_log(name).count(f"joined room <{room}>")
 
     def stop_node(self, name: str, gracefully: bool = True) -> None:
         """Stop a node and what runs on it; not gracefully: as when its machine loses power (noticed late)."""

@@ -17,8 +17,8 @@ from v6_algorithm.metrics.checks import (
     require_nothing_without_rows,
     require_number,
 )
-from v6_algorithm.metrics.concordance import Binned, Exact
-from v6_algorithm.metrics.survival import SCORE_BINS, SQUARE_UNITS, pairs_of_cells
+from v6_algorithm.metrics.survival.collector import SCORE_BINS, SQUARE_UNITS, pairs_of_cells
+from v6_algorithm.metrics.survival.concordance import Binned, Exact
 
 SHAPE: tuple[str, ...] = ("edges", "horizons")
 _KEYS = frozenset(("kind", *SHAPE, "n", "non_finite", "loss", "cells", "exact", "binned", "leaving", "early", "late"))

@@ -1,5 +1,5 @@
 """Survival metrics: one site's risks and survival curves become counts of pairs, counts in bins of time and score, and
-sums of squares. Problems fill it; what can be done with the resulting states is in `survival_state`."""
+sums of squares. Problems fill it; what can be done with the resulting states is in `state`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from v6_algorithm.metrics.checks import LARGEST_ROW_VALUE
-from v6_algorithm.metrics.concordance import Binned, binned_pairs, exact_pairs
+from v6_algorithm.metrics.survival.concordance import Binned, binned_pairs, exact_pairs
 
 # Scores are log-risks. Bins of 1/16, near the width of the AUROC's, over [-16, 16].
 SCORE_BINS = 512

@@ -1,0 +1,68 @@
+"""Cells that hold a hospital's code for "not known", such as -9, made empty before anything else sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from v6_algorithm.data.sequences import holds_arrays
+from v6_algorithm.data.targets import canonical
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from v6_algorithm.experiment.missing_values import Code, MissingValues
+
+Array = np.ndarray
+# Columns that are compared and copied at once.
+_BLOCK_COLUMNS = 512
+
+
+def without_codes(frame: pd.DataFrame, codes: MissingValues, *, smallest: int = 1) -> pd.DataFrame:
+    """Return the table with coded cells empty; the given one is left as it is.
+
+    Parameters
+    ----------
+    frame
+        The rows.
+    codes
+        Of every column, or by column; columns that are not there are passed over. 9, 9.0 and "9" are one code, and
+        text is compared without the spaces around it.
+    smallest
+        A code that fewer cells of a column hold is left there: a description would tell how many they are.
+    """
+    import pandas as pd
+
+    if not codes:
+        return frame
+    blocks, changed = [], False
+    for start in range(0, frame.shape[1], _BLOCK_COLUMNS):
+        columns = [column for _, column in frame.iloc[:, start : start + _BLOCK_COLUMNS].items()]
+        for number, column in enumerate(columns):
+            own = codes.get(str(column.name), []) if isinstance(codes, dict) else codes
+            coded = [cells for cells in _holding(column, own) if cells.sum() >= smallest] if own else []
+            if any(cells.any() for cells in coded):
+                columns[number], changed = column.mask(np.logical_or.reduce(coded)), True
+        blocks.append(pd.concat(columns, axis=1))
+    return pd.concat(blocks, axis=1) if changed else frame
+
+
+def _holding(column: pd.Series, codes: Sequence[Code]) -> Iterator[Array]:
+    """Say for each code which cells hold it, (rows,) bool; lists and dates hold none."""
+    import pandas as pd
+
+    labels = canonical(pd.Series(codes, dtype=object))
+    if pd.api.types.is_numeric_dtype(column):
+        # A column of float32 holds 99.9 as float32 does.
+        kind = np.float32 if str(column.dtype).lower() == "float32" else np.float64
+        numbers = column.to_numpy(dtype=kind, na_value=np.nan)
+        yield from (numbers == kind(label) for label in labels if not isinstance(label, str))
+    elif not holds_arrays(column) and not pd.api.types.is_datetime64_any_dtype(column):
+        known = column.notna().to_numpy()
+        own = canonical(column[known])
+        for label in labels:
+            cells = np.zeros(len(column), dtype=bool)
+            cells[known] = [cell == label for cell in own]
+            yield cells
