@@ -105,7 +105,7 @@ def test_a_lost_folder_does_not_corrupt_a_run(make_experiment, tables, tmp_path,
                 path.unlink() if loss == "gone" else path.write_bytes(b"\0" * 9)
 
     result = run(federation, experiment, lose)
-    assert result["status"] == "completed" if "completed" in str(result["status"]) else result["rounds_run"] == 8
+    assert result["rounds_run"] == 8
     assert result["metrics"]["test"]["pooled"]["accuracy"] > 0.8
     assert all(not item["missing"] for item in result["participation"])
 
@@ -126,11 +126,18 @@ def test_another_run_at_the_same_sites_finds_nothing_of_the_last(make_experiment
     assert run(federation, experiment)["parameters"] == run(federation, experiment)["parameters"]
 
 
-def test_robust_rules_combine_what_was_decompressed(compressed):
-    result = compressed("powersgd", kind="fedavg")
+def test_a_robust_rule_combines_what_was_decompressed(make_experiment, spied):
     strategy = {"kind": "fedavg", "compress": "powersgd", "combine": "median"}
-    assert Experiment.parse({"data": {"target": "y"}, "strategy": strategy}).strategy.combine.kind == "median"
-    assert result["rounds_run"] == 10
+
+    def explode(method, site, number, reply):
+        if method == "RPC_train" and site == "berlin" and number > 1:
+            payload = wire.unpack(reply["folds"][0]["parameters"])
+            payload = {name: tensor * 1e6 if tensor.is_floating_point() else tensor for name, tensor in payload.items()}
+            reply["folds"][0]["parameters"] = wire.pack(payload)
+        return reply
+
+    experiment = make_experiment(strategy=strategy, model=WIDE, rounds=10, output={"model": "last"})
+    assert spied(experiment, explode)[1]["metrics"]["test"]["pooled"]["accuracy"] > 0.8
 
 
 def test_a_damaged_compressed_reply_is_dropped_and_named(make_experiment, spied):
@@ -151,10 +158,10 @@ def test_a_damaged_compressed_reply_is_dropped_and_named(make_experiment, spied)
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [
-        ({"kind": "fedavg", "compress": "zip"}, "'powersgd', 'rankdad', 'topk'"),
+        ({"kind": "fedavg", "compress": "zip"}, "unknown value 'zip'; allowed: powersgd, rankdad, topk, int8"),
         ({"kind": "fedavg", "compress": ["int8", "powersgd"]}, "behind it int8"),
         ({"kind": "fedavg", "compress": ["topk", "powersgd"]}, "behind it int8"),
-        ({"kind": "fedavg", "compress": {"kind": "topk", "fraction": 0}}, "fraction"),
+        ({"kind": "fedavg", "compress": {"kind": "topk", "fraction": 0}}, r"compress\.stages\.0\.fraction"),
         ({"kind": "fedavg", "compress": {"stages": "int8", "start": 1}}, "start"),
         ({"kind": "scaffold", "compress": "int8"}, "compress does not go with strategy scaffold: what scaffold keeps"),
         ({"kind": "feddyn", "compress": "int8"}, "compress does not go with strategy feddyn"),

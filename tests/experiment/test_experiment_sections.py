@@ -65,6 +65,7 @@ CONTRACT = {
             "weighted": False,
         },
         "server": None,
+        "compress": {"stages": [], "start": 2},
     },
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
     "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "poll_s": 0.5},
