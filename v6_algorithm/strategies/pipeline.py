@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -208,7 +208,7 @@ class FedAvg:
         """Return what a reply adds; here its model, with an update that is not longer than `clip`."""
         if self.section.clip is None:
             return reply.state
-        return self.moved(reply.state, lambda norm: min(1.0, self.section.clip / norm) if norm else 1.0)
+        return self.moved(reply.state, lambda length: min(1.0, self.section.clip / length) if length else 1.0)
 
     def make_combiner(self) -> Combiner:
         """Return an empty combiner for a round."""
@@ -254,8 +254,8 @@ class FedAvg:
         known = self.known
         return {name: state[name].double() - known[name].double() for name in self.parameters}
 
-    def moved(self, state: State, scale: Any) -> State:
-        """Return a state with its update scaled: `scale` gives the factor for the update's L2 norm."""
+    def moved(self, state: State, scale: Callable[[float], float]) -> State:
+        """Return a state with its update scaled: `scale` gives the factor for an update of some L2 norm."""
         update = self.update(state)
         factor = scale(norm(update))
         if factor == 1:
