@@ -3,7 +3,7 @@
     python benchmarks/compression.py
 
 Classification of `isControl` from 66 volumes by coinstac-dinunet's network for them (layers of 256, 128, 64 and 32),
-3-fold cross-validation within sites. "Upload" is what all sites send in one round once compression has begun, for one
+5-fold cross-validation within sites. "Upload" is what all sites send in one round once compression has begun, for one
 fold, as base64 in JSON; "of dense" compares it with whole models. Rounds are the same for all, so that is also what a
 run costs, but for the first rounds, which are sent whole.
 """
@@ -16,10 +16,10 @@ from common import table, tables, train
 EXPERIMENT = {
     "name": "freesurfer",
     "data": {"target": "isControl", "exclude": ["age"]},
-    "split": {"kind": "kfold", "folds": 3},
+    "split": {"kind": "kfold", "folds": 5},
     "model": {"kind": "mlp", "hidden": [256, 128, 64, 32]},
-    "rounds": 20,
-    "training": {"local_epochs": 5, "batch_size": 16, "optimizer": {"kind": "adam", "lr": 0.003}},
+    "rounds": 15,
+    "training": {"local_steps": 40, "batch_size": None, "optimizer": {"kind": "adam", "lr": 0.001}},
     "stopping": {"monitor": "loss", "patience": None},
 }
 GRADIENTS = {
@@ -30,11 +30,11 @@ GRADIENTS = {
 COMPRESSIONS = {
     "dense": None,
     "powersgd rank 4": {"kind": "powersgd", "rank": 4},
+    "rankdad rank 10": {"kind": "rankdad", "rank": 10},
+    "int8": "int8",
     "powersgd rank 4, int8": [{"kind": "powersgd", "rank": 4}, "int8"],
     "powersgd rank 4, no feedback": {"kind": "powersgd", "rank": 4, "feedback": False},
-    "rankdad rank 10": {"kind": "rankdad", "rank": 10},
     "topk 1 %": {"kind": "topk", "fraction": 0.01},
-    "int8": "int8",
 }
 WITH_GRADIENTS = ("dense", "powersgd rank 4", "rankdad rank 10")
 
@@ -52,7 +52,7 @@ def main() -> None:
         dense = None
         for name in names:
             content = copy.deepcopy(EXPERIMENT) | changes
-            content["strategy"] = {"kind": kind, "compress": {"stages": COMPRESSIONS[name] or [], "start": 3}}
+            content["strategy"] = {"kind": kind, "compress": {"stages": COMPRESSIONS[name] or [], "start": 2}}
             result = train(content, sites)
             upload = sum(result["timing"]["rounds"][-2]["bytes_received"].values()) / EXPERIMENT["split"]["folds"]
             dense = dense or upload

@@ -97,7 +97,7 @@ def node(tmp_path, monkeypatch):
 # -- what can be called --------------------------------------------------------------------------------------------
 
 
-def test_the_package_exposes_six_functions_and_imports_no_libraries():
+def test_the_package_exposes_seven_functions_and_imports_no_libraries():
     """vantage6.md section 1: the wrapper calls whatever name of the package the task gives, underscores included."""
     code = """
 import json, sys, v6_algorithm
@@ -106,7 +106,7 @@ print(json.dumps([sorted(names), [name for name in ("torch", "pandas", "numpy", 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(done.stdout) == [
-        ["RPC_evaluate", "RPC_prepare", "RPC_summary", "RPC_train", "describe", "master"],
+        ["RPC_evaluate", "RPC_prepare", "RPC_summary", "RPC_train", "describe", "master", "tune"],
         [],
     ]
 
@@ -115,7 +115,7 @@ def test_after_a_run_master_is_still_the_function_and_no_other_name_has_become_c
     """The first import of the submodule `master` would otherwise put the module in the function's place."""
     assert expected["status"] == "completed"
     names = [name for name, value in vars(v6_algorithm).items() if callable(value)]
-    assert sorted(names) == ["RPC_evaluate", "RPC_prepare", "RPC_summary", "RPC_train", "describe", "master"]
+    assert sorted(names) == ["RPC_evaluate", "RPC_prepare", "RPC_summary", "RPC_train", "describe", "master", "tune"]
 
 
 # -- master --------------------------------------------------------------------------------------------------------
@@ -180,7 +180,10 @@ def test_an_organisation_that_is_not_there_is_named_with_those_that_are(client):
 
 def test_master_writes_progress_to_the_log(client, capsys):
     v6_algorithm.master(client, EXPERIMENT, names=NAMES)
-    lines = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr().out.splitlines()
+    lines = [line for line in told if not line.startswith("scores {")]
+    # Those for programs come before their round's, three a run of two rounds.
+    assert [told[place + 1] for place, line in enumerate(told) if line not in lines] == [lines[4], *lines[8:10]]
     assert lines[0] == "prepared: 3 sites take part: amsterdam, berlin, cairo"
     sites = [f"round 1: {name}: train loss 0." for name in ("amsterdam", "berlin", "cairo")]
     assert [line.startswith(site) for line, site in zip(lines[1:4], sites, strict=True)] == [True] * 3

@@ -116,6 +116,25 @@ def describe(  # type: ignore[no-untyped-def]
     return run_describe(**arguments)
 
 
+def tune(client=None, data=None, experiment=None, *, organizations=None, names=None, weights=None, mock_client=None):  # type: ignore[no-untyped-def]
+    """Try the settings of the experiment's `tune` on validation rows, then run it with the best as `master` does.
+
+    Parameters
+    ----------
+    client, data, experiment, organizations, names, weights
+        As for `master`.
+
+    Returns
+    -------
+    dict
+        The result of `master` with the best setting, and under ``tuning`` what was tried.
+    """
+    arguments = dict(locals())
+    from v6_algorithm.entry import run_tune
+
+    return run_tune(**arguments)
+
+
 def RPC_summary(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]
     """Tell counts and sums of this node's table, cells of few rows left out.
 
@@ -177,8 +196,8 @@ def RPC_evaluate(data=None, request=None, *, mock_data=None):  # type: ignore[no
 
 
 # The mock client passes itself, or the data, to functions that carry these marks.
-for _central in (master, describe):
-    _central.wrapped_in_algorithm_client_decorator = True  # type: ignore[attr-defined]
+for _central in (master, describe, tune):
+    _central.wrapped_in_algorithm_client_decorator = True  # type: ignore[union-attr]
 for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate):
     _function.wrapped_in_data_decorator = True  # type: ignore[attr-defined]
 del _central, _function

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm import wire
 from v6_algorithm.data.sources import TableSource, source_from_node
 from v6_algorithm.errors import ExperimentError, SiteError
+from v6_algorithm.federation.runs import scores_line
 from v6_algorithm.privacy.policy import Policy
 from v6_algorithm.site import SiteContext, handle
 
@@ -41,6 +42,23 @@ def run_master(
     if checked.output.profile:
         result["notes"].append("output.profile: only a run on the researcher's machine is profiled")
     return result
+
+
+def run_tune(
+    client: Any,
+    data: Any,
+    experiment: Any,
+    *,
+    organizations: Sequence[int | str] | None = None,
+    names: Mapping[str, str] | None = None,
+    weights: str | None = None,
+    mock_client: Any = None,
+) -> dict[str, Any]:
+    """Search for settings over the organisations of a collaboration; see `v6_algorithm.tune`."""
+    from v6_algorithm.tuning import tune
+
+    federation, checked = _central(client, data, experiment, organizations, names, mock_client, {})
+    return tune(lambda trial: federation, checked, on_event=_say, weights=weights)
 
 
 def run_describe(
@@ -141,13 +159,15 @@ def _names(names: Mapping[str, str]) -> dict[int, str]:
 
 
 def _say(event: Mapping[str, Any]) -> None:
-    """Write one line for the task's log: the only progress that vantage6 shows while a task runs."""
+    """Write to the task's log, the only progress that vantage6 shows while a task runs: a line, for a round two."""
     if event["event"] == "prepared":
         print(f"prepared: {len(event['sites'])} sites take part: {', '.join(event['sites'])}", flush=True)
     elif event["event"] == "reply":
         seconds = "" if event["seconds"] is None else f" ({event['seconds']:.1f} s)"
         print(f"round {event['round']}: {event['site']}: {_metrics(event['metrics'])}{seconds}", flush=True)
     elif event["event"] == "round":
+        # Before the line for readers: that is to be the last of a log that breaks off.
+        print(scores_line(event), flush=True)
         of = event["validated_round"]
         trained = {name: value for name, value in event["metrics"].items() if name == "train_loss"}
         validated = {name: value for name, value in event["metrics"].items() if name != "train_loss"}
@@ -158,6 +178,8 @@ def _say(event: Mapping[str, Any]) -> None:
         print(f"round {event['round']}/{event['rounds']}: {'; '.join(told)}", flush=True)
     elif event["event"] == "tested":
         print("tested", flush=True)
+    elif event["event"] in ("trial", "chosen"):
+        print(event["text"], flush=True)
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:

@@ -128,6 +128,15 @@ class FoldProgress:
         """Return the newest known value of every column of the history."""
         return {name: column[-1] for name, column in self.history.items() if name != "round" and column}
 
+    def at(self, round: int) -> dict[str, float | None]:
+        """Return the history's row of a round; empty when the fold was not trained in it."""
+        if round not in self.history["round"]:
+            return {}
+        row = self.history["round"].index(round)
+        return {
+            name: column[row] if row < len(column) else None for name, column in self.history.items() if name != "round"
+        }
+
     def columns(self) -> dict[str, list[Any]]:
         """Return the history as columns of equal length; a round that was not validated has None."""
         rounds = len(self.history["round"])

@@ -71,6 +71,7 @@ CONTRACT = {
     "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "poll_s": 0.5},
     "privacy": {},
     "output": {"model": "best", "average_from": None, "decay": 0.9, "dinunet": False, "profile": False},
+    "tune": None,
 }
 
 FULL = {
@@ -180,6 +181,7 @@ def test_a_section_without_kind_is_of_the_default_kind(without, written_out):
         (data(missing_values=[[9]]), "data.missing_values:", "[9]", "a number or a text"),
         (data(missing_values={"smoker": [False]}), "data.missing_values:", "False", "in quotes if it is yes or no"),
         (data(missing_values={"smoker": float("nan")}), "data.missing_values:", "nan", "a number or a text"),
+        (data(missing_values=10**400), "data.missing_values:", "1000", "a number or a text"),
         (data(missing_values=[-9, " "]), "data.missing_values:", "' '", "an empty cell is missing anyway"),
         (data(missing_values={"smoker": []}), "data.missing_values:", "[]", "names no code"),
         (data(positive="0"), "data.positive:", "'0'", "<=, >=, ==, !=, <, >"),

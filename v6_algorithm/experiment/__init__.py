@@ -54,6 +54,7 @@ from v6_algorithm.experiment.problems import (
 from v6_algorithm.experiment.reading import read_file
 from v6_algorithm.experiment.strategy import STRATEGIES, FedAvg, Strategy, check_strategy, with_one_step
 from v6_algorithm.experiment.targets import SurvivalTarget, Task
+from v6_algorithm.experiment.tuning import Tune
 
 __all__ = [
     "CLASSIFICATION_METRICS",
@@ -106,6 +107,7 @@ class Experiment(Section):
     participation: Participation = Participation()
     privacy: Privacy = Privacy()
     output: Output = Output()
+    tune: Tune | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -138,7 +140,7 @@ class Experiment(Section):
 
     def for_sites(self) -> dict[str, Any]:
         """Return what a site needs to know: all but where the other sites' data and the researcher's files are."""
-        return self.model_dump(mode="json", exclude={"sites"}) | {"start": self.start.for_sites()}
+        return self.model_dump(mode="json", exclude={"sites", "tune"}) | {"start": self.start.for_sites()}
 
     def for_task(self) -> dict[str, Any]:
         """Return what a task carries: what was given, so that an image of another version can fill in its defaults."""
@@ -220,5 +222,5 @@ def _explain(error: Any) -> str:
 
 _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named",
-    "word", "weights", "several", "column", "survival", *STRATEGIES, *STAGES,
+    "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
 }  # fmt: skip

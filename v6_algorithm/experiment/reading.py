@@ -56,6 +56,14 @@ def apply_overrides(content: Any, overrides: Iterable[str]) -> None:
         _apply(content, override)
 
 
+def read_value(what: str, text: str) -> Any:
+    """Read a value in YAML; raises ExperimentError, which names `what`."""
+    try:
+        return _parse(text)
+    except (yaml.YAMLError, ValueError):
+        raise ExperimentError(f"{what}: the value is not valid YAML") from None
+
+
 def _parse(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
 
@@ -66,11 +74,8 @@ def _apply(content: Any, override: str) -> None:
         raise ExperimentError(f"--set {override}: must be key.path=value, such as training.optimizer.lr=0.01")
     if not isinstance(content, dict):
         raise ExperimentError(f"--set {override}: the experiment file is not a mapping")
-    try:
-        # `data.positive=> 0` and `!= 3` are conditions; block texts and tags, YAML's meaning, do not fit on one line.
-        value = text.strip() if text.strip()[:1] in (">", "|", "!") else _parse(text)
-    except (yaml.YAMLError, ValueError):
-        raise ExperimentError(f"--set {override}: the value is not valid YAML") from None
+    # `data.positive=> 0` and `!= 3` are conditions; block texts and tags, YAML's meaning, do not fit on one line.
+    value = text.strip() if text.strip()[:1] in (">", "|", "!") else read_value(f"--set {override}", text)
     put(content, key.strip(), value)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from v6_algorithm.report import dinunet
 from v6_algorithm.report.html import render
 from v6_algorithm.report.reading import finite, folds, history_columns, mapping, metric_rows, run_name, shareable
+from v6_algorithm.report.tuning import tuning_rows
 
 METRIC_HEADER = ("run", "part", "scope", "name", "metric", "value")
 
@@ -52,6 +53,8 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
         write_file(directory / "metrics.json", json.dumps(_headlines(clean), indent=1, allow_nan=False) + "\n"),
         write_file(directory / "report.html", render(clean)),
     ]
+    if mapping(clean, "tuning"):
+        written.append(write_file(directory / "tuning.csv", _csv(*tuning_rows(clean))))
     if dinunet.wanted(clean):
         written += _write_dinunet(clean, directory)
     parameters = clean.get("parameters")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm import wire
@@ -70,6 +71,17 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                 for part in item.get("evaluate", []):
                     reply["metrics"][part] = loop.evaluate(
                         problem, networks, rows, parts[part], table.members, fold=number, device=device
+                    )
+                if item.get("baseline"):
+                    reply["baseline"] = loop.evaluate(
+                        problem,
+                        networks,
+                        rows,
+                        parts["train"],
+                        table.members,
+                        fold=number,
+                        device=device,
+                        accumulator=partial(problem.baseline, work.policy.minimum_part_rows),
                     )
             if train and item.get("train", True):
                 if not len(parts["train"]):
