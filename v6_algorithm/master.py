@@ -254,11 +254,12 @@ class _Training:
                     asked.setdefault(site, []).append(item)
         if not asked:
             return Replies({}, iter(()), {})
+        mixed = self._experiment.strategy.combine.sites_in_result
         replies = self._caller.call(
             "RPC_train",
             number,
             {site: self._body(items) for site, items in asked.items()},
-            together=min((len(sites) for one in rounds if (sites := one.trainers(turn))), default=0),
+            together=min((mixed(len(sites)) for one in rounds if (sites := one.trainers(turn))), default=0),
         )
         if turn == 0:
             self._let_rest(replies, awake)

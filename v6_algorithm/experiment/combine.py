@@ -67,3 +67,11 @@ class Combine(Section):
         """How many sites must give a model."""
         factor, constant = MINIMUM.get(self.kind, (0, 1))
         return factor * self.malicious + constant
+
+    def sites_in_result(self, sites: int) -> int:
+        """Return how many sites' models the next model is made of, of so many that train: of krum's it is one."""
+        if self.kind == "krum":
+            return 1
+        if self.kind == "multi_krum":
+            return min(sites, self.keep or max(sites - self.malicious - 2, 1))
+        return sites

@@ -73,6 +73,16 @@ def test_a_round_in_which_too_few_sites_answered_for_the_rule_is_waited_over(spi
     assert result["rounds_run"] == 1
 
 
+@pytest.mark.parametrize(
+    ("combine", "told"),
+    [("mean", 7), ("bulyan", 7), ("krum", 1), ("multi_krum", 4), ({"kind": "multi_krum", "keep": 2}, 2)],
+)
+def test_a_node_is_told_of_how_many_sites_the_next_model_is_made(spied, make_experiment, combine, told):
+    """A node may refuse a model that hides its own among too few; krum's is one site's as it is."""
+    spy, _ = spied(make_experiment(strategy={"kind": "fedavg", "combine": combine}, rounds=1), sites=SITES)
+    assert {request["sites"] for requests in spy.of("RPC_train") for request in requests.values()} == {told}
+
+
 def test_centred_clipping_goes_on_about_the_last_rounds_update(make_experiment):
     from v6_algorithm.strategies import create_strategy
     from v6_algorithm.strategies.pipeline import Reply
