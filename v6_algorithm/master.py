@@ -271,7 +271,20 @@ class _Training:
             for item in items:
                 by_fold[item["fold"]].take(item)
         self._lateness.book(replies, number)
+        if turn == 0 and self._experiment.participation.late == "stale":
+            self._take_belated(number, by_fold, replies)
         return replies
+
+    def _take_belated(self, number: int, by_fold: dict[int, FoldRound], replies: Replies) -> None:
+        """Take in what sites have made of an earlier round's model, when they were late for that round."""
+        for site, request, reply in self._caller.belated("RPC_train"):
+            checked = Replies({site: request}, iter(()), {})
+            items = self._check.items(checked, site, reply, request["folds"])
+            for asked, item in zip(request["folds"], items, strict=False):
+                if item["fold"] in by_fold and "reply" in item:
+                    by_fold[item["fold"]].take_belated(item["reply"], asked, number - request["round"])
+            dropped = checked.missing.get(site)
+            replies.belated[site] = f"round {request['round']}" + (f" (dropped, {dropped})" if dropped else "")
 
     def _awake(self, number: int, active: list[FoldProgress]) -> list[str]:
         """Return the sites that do not rest; nobody rests where a fold's quorum needs them."""

@@ -87,6 +87,11 @@ class FoldRound:
         self.gave += 1
         self._gave_in_turn += 1
 
+    def take_belated(self, reply: Reply, asked: dict[str, Any], age: int) -> None:
+        """Take in a reply to the model of `age` rounds ago, which the request had; without it there is no update."""
+        if asked["parameters"] is not None and not asked.get("partial"):
+            self.strategy.add_belated(reply, wire.unpack(asked["parameters"], self._spec), age)
+
     def finish(self) -> None:
         """Give the fold the model that the round made, and the average over the rounds where it is to be kept."""
         self._close()

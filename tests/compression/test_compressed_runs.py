@@ -172,3 +172,9 @@ def test_what_does_not_go_with_compression_is_refused(strategy, message):
     content = {"data": {"target": "y"}, "strategy": strategy, "training": {"optimizer": {"kind": "sgd", "lr": 0.1}}}
     with pytest.raises(ExperimentError, match=message):
         Experiment.parse(content)
+
+
+def test_late_updates_are_not_used_when_they_are_compressed():
+    content = {"data": {"target": "y"}, "strategy": {"kind": "fedavg", "compress": "int8"}}
+    with pytest.raises(ExperimentError, match="late stale does not go with compress"):
+        Experiment.parse(content | {"participation": {"late": "stale"}})

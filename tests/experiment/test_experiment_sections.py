@@ -68,7 +68,7 @@ CONTRACT = {
         "compress": {"stages": [], "start": 2},
     },
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
-    "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "poll_s": 0.5},
+    "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "late": "drop", "poll_s": 0.5},
     "privacy": {},
     "output": {"model": "best", "average_from": None, "decay": 0.9, "dinunet": False, "profile": False},
     "tune": None,

@@ -190,6 +190,9 @@ class Participation(Section):
     fraction: float = Field(1.0, gt=0, le=1, description="share of the sites that train in a round")
     minimum: int = Field(2, ge=1, description="sites that must answer; fewer end the run")
     deadline_s: float = Field(3600, gt=0, description="seconds a round may take")
+    late: Literal["drop", "stale"] = Field(
+        "drop", description="what is made of an answer that comes in a later round: nothing, or less the older it is"
+    )
     poll_s: float = Field(0.5, gt=0, description="seconds between two looks for answers, on vantage6")
 
 

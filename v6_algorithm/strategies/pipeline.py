@@ -118,7 +118,7 @@ class FedAvg:
     @property
     def _steps_from_sent(self) -> bool:
         stages = self.server is not None or self.section.clip is not None or needs_origin(self.section.combine)
-        return self.needs_sent or stages
+        return self.needs_sent or stages or self.experiment.participation.late == "stale"
 
     def turns(self, number: int, sites: Sequence[str]) -> list[list[str]]:
         """Cut the sites that train in a round into turns: those of one turn train the same model at once."""
@@ -166,6 +166,19 @@ class FedAvg:
         weight = self.weigh(reply)
         self.seen.append(replace(reply, state={}, start=None))
         self._combiner.add(self.transform(reply), weight)
+
+    def add_belated(self, reply: Reply, sent: State, age: int) -> None:
+        """Take in a reply to a model sent `age` rounds ago: its update counts from the present model, and less.
+
+        Of its weight 1 / √(1 + age) is left, as in Nguyen et al., Federated Learning with Buffered Asynchronous
+        Aggregation, AISTATS 2022, after Xie et al., Asynchronous Federated Optimization, 2019.
+        """
+        if not reply.rows or self.sent is None:
+            return
+        known = self.sent
+        moved = {n: known[n].double() + reply.state[n].double() - sent[n].double() for n in self.parameters}
+        fresh = replace(reply, state=reply.state | moved)
+        self._combiner.add(self.transform(fresh), self.weigh(fresh) / math.sqrt(1 + age))
 
     def aggregate(self) -> State:
         """Return the next model; raises ValueError when there is none, or when it is not finite."""
