@@ -83,6 +83,13 @@ def test_geometric_median_at_a_site_is_reached_though_the_iteration_only_creeps_
     assert robust.geometric_median(points, tensor([1, 6, 1, 1, 1, 1])).tolist() == [0, 1]
 
 
+def test_geometric_median_leaves_a_point_that_half_of_the_sites_sent():
+    """Their mean is off by rounding, and so was the median distance: nobody counted as being there."""
+    points = tensor([[0, 97], [97, 97], [97, 97], [0, 97], [97, 97], [97, 0]])
+    found = robust.geometric_median(points, tensor([1, 1, 1, 2, 3, 6]))
+    assert float((tensor([1, 1, 1, 2, 3, 6]) * (points - found).norm(dim=1)).sum()) < 857
+
+
 def test_a_site_without_weight_does_not_count_in_the_geometric_median():
     points = torch.randn(5, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     weights = tensor([1, 2, 3, 4, 0])

@@ -13,7 +13,7 @@ from v6_algorithm.strategies.robust.updates import (
     weights_for,
 )
 
-# Sums of distances that differ by less than this share are the same number with other rounding.
+# Sums of distances, or points, that differ by less than this share are the same with other rounding.
 _ROUNDING = 1e-12
 # Further away than this is infinitely far, for its square is; among the sums of distances it must compare.
 _FAR = 1e150
@@ -47,7 +47,7 @@ def geometric_median(
     malicious
         Sites to bear; 2f + 1 sites are needed.
     closeness
-        Sites closer to the point than this share of the median distance count as being there.
+        Sites closer to the point than this share of the median distance, or than rounding, count as being there.
     iterations, tolerance
         It ends after so many iterations, or when one moves the point by no more than `tolerance` times the median
         distance from the sites.
@@ -73,7 +73,8 @@ def geometric_median(
     for _ in range(iterations):
         distances = _distances(updates, point)
         middle = float(distances.median())
-        here = distances <= closeness * middle
+        # Where half of the sites sent the same, the median distance is nothing but the rounding of their mean.
+        here = distances <= max(closeness * middle, _ROUNDING * float(point.norm()))
         pull = torch.where(here, 0.0, weights / distances)
         total, staying = float(pull.sum()), float(weights[here].sum())
         if not total > 0:
