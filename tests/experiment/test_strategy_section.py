@@ -56,6 +56,7 @@ def test_fedopt_says_what_it_needs():
         ({"kind": "fedprox", "mu": -1}, {}, "strategy.mu: must be greater than or equal to 0 (given: -1)"),
         ({"kind": "moon", "tau": 0}, {}, "strategy.tau: must be greater than 0 (given: 0)"),
         ({"kind": "moon", "mu": -1}, {}, "strategy.mu: must be greater than or equal to 0 (given: -1)"),
+        ({"kind": "moon", "compress": "int8"}, {}, "compress does not go with strategy moon: what moon keeps of a"),
         ("moon", {"model": "linear"}, "strategy moon compares what a hidden layer makes of a row, and model.kind"),
         ("moon", {"model": "logistic"}, "and model.kind logistic has none; allowed: an mlp with `hidden` layers"),
         ("moon", {"model": {"kind": "mlp", "hidden": []}}, "and model.kind mlp with hidden [] has none"),
@@ -63,7 +64,7 @@ def test_fedopt_says_what_it_needs():
         ({"kind": "fedprox", "adaptiv": True}, {}, "strategy: unknown key 'adaptiv' (did you mean 'adaptive'?)"),
         ({"clip": 0}, {}, "strategy.clip: must be greater than 0 (given: 0)"),
         ({"server": {"kind": "adm"}}, {}, "strategy.server: unknown optimizer 'adm' (did you mean 'adam'?)"),
-        ({"combine": "mode"}, {}, "strategy.combine.kind: must be 'mean' or 'median'"),
+        ({"combine": "mode"}, {}, "strategy.combine.kind: must be 'mean', 'median', 'trimmed_mean'"),
         ("fedadm", {}, "strategy.kind: unknown value 'fedadm'; allowed: "),
     ],
 )  # fmt: skip

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_
 from pydantic import Field, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.combine import Combine
+from v6_algorithm.experiment.compression import Compression
 from v6_algorithm.experiment.learning import Optimizer
 
 if TYPE_CHECKING:
@@ -22,12 +24,6 @@ _OWN_WEIGHTS = "{kind} weighs the sites itself"
 _OWN_NORMS = "{kind} scales the updates itself"
 _OWN_TERMS = "what {kind} keeps of a site is made of its whole update"
 _A_MEAN = "{kind} is derived for the mean over sites"
-
-
-class Combine(Section):
-    """How several sites' models become one: their weighted mean, or the median of each number."""
-
-    kind: Literal["mean", "median"] = "mean"
 
 
 class BaseStrategy(Section):
@@ -51,12 +47,14 @@ class BaseStrategy(Section):
         None, description="any torch optimiser, stepped once a round with the negated mean update; null: take the mean"
     )
 
+    compress: Compression = Field(Compression(), description="stages that make updates smaller; none: whole models")
+
     @model_validator(mode="after")
     def _stages(self) -> BaseStrategy:
         for key, reason in self.refuses.items():
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise refuse(f"{key} does not go with strategy {self.kind}: {reason.format(kind=self.kind)}")
-        if self.combine.kind != "mean" and self.weighting != "samples":
+        if self.combine.kind != "mean" and self.weighting != "samples" and not self.combine.weighted:
             raise refuse(f"weighting does not go with combine {self.combine.kind}, in which every site counts the same")
         return self
 
@@ -112,7 +110,7 @@ class FedSGD(BaseStrategy):
 class Cyclic(BaseStrategy):
     """The model visits one site after another in each round; nothing is averaged."""
 
-    refuses: ClassVar = dict.fromkeys(("weighting", "clip", "combine", "server"), "nothing is averaged")
+    refuses: ClassVar = dict.fromkeys(("weighting", "clip", "combine", "server", "compress"), "nothing is averaged")
 
     kind: Literal["cyclic"]
     order: Literal["fixed", "random"] = Field("fixed", description="by name, or drawn anew each round")
@@ -130,6 +128,7 @@ class Moon(BaseStrategy):
     """Each site's features are drawn towards the received model's, and away from those of its own last model."""
 
     needs_features: ClassVar[bool] = True
+    refuses: ClassVar = {"compress": _OWN_TERMS}
 
     kind: Literal["moon"]
     mu: float = Field(1.0, ge=0, description="weight of the contrastive loss beside the task's")
@@ -140,7 +139,7 @@ class Scaffold(BaseStrategy):
     """Control variates correct each local step for where the site differs from the others."""
 
     needs_sgd: ClassVar[bool] = True
-    refuses: ClassVar = {"combine": _A_MEAN, "clip": _OWN_TERMS}
+    refuses: ClassVar = {"combine": _A_MEAN, "clip": _OWN_TERMS, "compress": _OWN_TERMS}
 
     kind: Literal["scaffold"]
     weighting: Literal["samples", "uniform"] = "samples"
@@ -162,6 +161,7 @@ class FedDyn(BaseStrategy):
         "server": _OWN_STEP,
         "combine": _A_MEAN,
         "clip": "a site's linear term is what is left of the update",
+        "compress": _OWN_TERMS,
     }
 
     kind: Literal["feddyn"]
@@ -235,6 +235,10 @@ def check_strategy(experiment: Experiment) -> None:
         raise refuse(
             f"strategy {strategy.kind} compares what a hidden layer makes of a row, and {given} has none; "
             "allowed: an mlp with `hidden` layers, gru, lstm"
+        )
+    if experiment.participation.late == "stale" and strategy.compress.stages:
+        raise refuse(
+            "participation.late stale does not go with compress: an update is decompressed on its own round's model"
         )
     if experiment.participation.late == "stale" and strategy.kind not in _TAKES_STALE:
         raise refuse(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm import wire
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import PARTS
+from v6_algorithm.site.sending import Sender
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def _train(
     from v6_algorithm.training.state import spec_of, state_of
 
     message, fold = item.get("strategy", {}), int(item["fold"])
-    objective = create_objective(message, spec_of(networks))
+    spec = spec_of(networks)
+    objective, sender = create_objective(message, spec), Sender(work, fold, message, spec, state_of(networks))
     told: dict[str, Any] = {}
     if message.get("start"):
         told["start"] = wire.pack(state_of(networks))
@@ -155,7 +157,7 @@ def _train(
             objective=objective,
         )
     reply: dict[str, Any] = {
-        "parameters": wire.pack(objective.outgoing(state_of(networks))),
+        "parameters": sender.pack(objective.outgoing(state_of(networks))),
         "rows": len(part),
         "loss": {"sum": sums.loss, "rows": sums.rows},
         "steps": sums.steps,
