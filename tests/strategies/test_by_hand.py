@@ -281,7 +281,7 @@ def test_a_late_update_of_a_site_without_rows_changes_nothing():
     assert value(strategy.aggregate()) == 2.5
 
 
-@pytest.mark.parametrize("kind", ["scaffold", "feddyn", "fednova", "cyclic", "fedsgd", "qfedavg", "agnostic"])
+@pytest.mark.parametrize("kind", ["moon", "scaffold", "feddyn", "fednova", "cyclic", "fedsgd", "qfedavg", "agnostic"])
 def test_late_answers_are_refused_where_the_maths_needs_this_rounds_model(kind):
     with pytest.raises(ExperimentError, match=f"participation.late stale does not go with strategy {kind}"):
         make(kind, SCALAR, TWO, participation={"late": "stale"})

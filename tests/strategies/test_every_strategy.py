@@ -25,6 +25,7 @@ KINDS = {
     "dsgd": {"weighting": "uniform"},
     "cyclic": {},
     "fedprox": {"mu": 0.1, "adaptive": True},
+    "moon": {"mu": 2.0, "tau": 0.3},
     "scaffold": {},
     "fednova": {},
     "feddyn": {"alpha": 0.5},

@@ -32,6 +32,8 @@ class BaseStrategy(Section):
     refuses: ClassVar[dict[str, str]] = {}
     # Whether the maths needs to know how far plain SGD with the experiment's `lr` and momentum would have gone.
     needs_sgd: ClassVar[bool] = False
+    # Whether the networks must have features: numbers that the last layers make an output of.
+    needs_features: ClassVar[bool] = False
 
     kind: str
     weighting: Literal["samples", "uniform", "steps"] = Field(
@@ -122,6 +124,17 @@ class FedProx(BaseStrategy):
     adaptive: bool = Field(False, description="mu grows by 0.1 when the loss does, and shrinks when it falls 5 times")
 
 
+class Moon(BaseStrategy):
+    """Each site's features are drawn towards the received model's, and away from those of its own last model."""
+
+    needs_features: ClassVar[bool] = True
+    refuses: ClassVar = {"compress": _OWN_TERMS}
+
+    kind: Literal["moon"]
+    mu: float = Field(1.0, ge=0, description="weight of the contrastive loss beside the task's")
+    tau: float = Field(0.5, gt=0, description="temperature: small tau, a sharp choice between the two models")
+
+
 class Scaffold(BaseStrategy):
     """Control variates correct each local step for where the site differs from the others."""
 
@@ -181,7 +194,7 @@ class AgnosticFL(BaseStrategy):
 
 
 Averaging = Union[FedAvg, FedAvgM, FedOpt, Adaptive, FedSGD, Cyclic]  # noqa: UP007 (3.10 cannot subscript X | Y below)
-Heterogeneous = Union[FedProx, Scaffold, FedNova, FedDyn, QFedAvg, AgnosticFL]  # noqa: UP007
+Heterogeneous = Union[FedProx, Moon, Scaffold, FedNova, FedDyn, QFedAvg, AgnosticFL]  # noqa: UP007
 Strategy = Annotated[Union[Averaging, Heterogeneous], Field(discriminator="kind")]  # noqa: UP007
 # Their names, which pydantic puts into the places of errors.
 STRATEGIES = tuple(
@@ -217,6 +230,12 @@ def check_strategy(experiment: Experiment) -> None:
                 f"strategy {strategy.kind} needs training.optimizer sgd, with momentum if wanted but neither nesterov, "
                 "dampening nor maximize: it tells a site's mean gradient from how far the site's steps went"
             )
+    if strategy.needs_features and not getattr(experiment.model, "hidden", None):
+        given = f"model.kind {experiment.model.kind}" + (" with hidden []" if experiment.model.kind == "mlp" else "")
+        raise refuse(
+            f"strategy {strategy.kind} compares what a hidden layer makes of a row, and {given} has none; "
+            "allowed: an mlp with `hidden` layers, gru, lstm"
+        )
     if experiment.participation.late == "stale" and strategy.compress.stages:
         raise refuse(
             "participation.late stale does not go with compress: an update is decompressed on its own round's model"

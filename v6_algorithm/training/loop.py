@@ -135,9 +135,9 @@ def train(
             for drawn in pieces:
                 batch = part[drawn].to(device.kind)
                 with device.forward():
-                    output = problem.forward(networks, rows.inputs[batch])
+                    output, term = objective.forward(problem, networks, rows.inputs[batch])
                 loss = problem.row_loss(device.full(output), rows.target[batch], fold)
-                mean = loss.mean()
+                mean = loss.mean() if term is None else loss.mean() + term
                 (mean if len(pieces) == 1 else mean * (len(drawn) / of_step)).backward()
                 total += loss.detach().sum()
             objective.step(optimiser)
