@@ -26,6 +26,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     from v6_algorithm.problems import create_problem
     from v6_algorithm.training import loop
     from v6_algorithm.training.device import Device
+    from v6_algorithm.training.objectives import create_objective
     from v6_algorithm.training.state import build_networks, build_shapes, load_state, overlay, spec_of, state_of
     from v6_algorithm.training.threads import threads_for
 
@@ -65,6 +66,14 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
             if train and item.get("train", True):
                 if not len(parts["train"]):
                     raise WireError(f"fold {number} is to be trained, and has no training rows here")
+                message = item.get("strategy", {})
+                objective = create_objective(message, spec)
+                told: dict[str, Any] = {}
+                if message.get("start"):
+                    told["start"] = wire.pack(state_of(networks))
+                if message.get("start_loss"):
+                    with work.timed("evaluate_s"):
+                        told["start_loss"] = loop.mean_loss(problem, networks, rows, parts["train"], fold=number)
                 with work.timed("train_s"):
                     sums = loop.train(
                         problem,
@@ -76,12 +85,15 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                         fold=number,
                         device=device,
                         epochs=item.get("epochs"),
+                        objective=objective,
                     )
                 reply |= {
-                    "parameters": wire.pack(state_of(networks)),
+                    "parameters": wire.pack(objective.outgoing(state_of(networks))),
                     "rows": len(parts["train"]),
                     "loss": {"sum": sums.loss, "rows": sums.rows},
                     "steps": sums.steps,
                 }
+                if told:
+                    reply["strategy"] = told
         folds.append(reply)
     return {"folds": folds, "device": device.to_json()}
