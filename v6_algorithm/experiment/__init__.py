@@ -41,6 +41,7 @@ from v6_algorithm.experiment.learning import (
     Training,
 )
 from v6_algorithm.experiment.partition import Partition, PartitionedSource
+from v6_algorithm.experiment.private import PrivateSection, check_private
 from v6_algorithm.experiment.problems import (
     CLASSIFICATION_METRICS,
     PROBLEM_METRICS,
@@ -124,6 +125,7 @@ class Experiment(Section):
     def _together(self) -> Experiment:
         check_together(self)
         check_strategy(self)
+        check_private(self)
         if (self.split.kind == "given") != (self.data.split_column is not None):
             raise refuse("split.kind given and data.split_column go together: give both or neither")
         if self.split.kind == "given" and self.split.folds and len(self.data.split_columns) > 1:
@@ -133,6 +135,11 @@ class Experiment(Section):
         if self.output.average_from and (self.output.model != "swa" or self.output.average_from > self.rounds):
             raise refuse("output.average_from is for output.model swa, and must not be after the last round")
         return self
+
+    @property
+    def private(self) -> PrivateSection | None:
+        """Which layers stay at the sites; none where there is nobody to share the others with."""
+        return self.strategy.private if self.mode == "federated" else None
 
     def resolved(self) -> dict[str, Any]:
         """Return the experiment as plain JSON with every default filled in."""

@@ -13,7 +13,6 @@ from pydantic import AfterValidator, Field
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
 
-
 Axis = Literal["depth", "height", "width"]
 
 

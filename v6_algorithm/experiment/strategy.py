@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.learning import Optimizer
+from v6_algorithm.experiment.private import Private
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
@@ -48,6 +49,8 @@ class BaseStrategy(Section):
     server: Annotated[Optimizer, short_form("kind")] | None = Field(
         None, description="any torch optimiser, stepped once a round with the negated mean update; null: take the mean"
     )
+
+    private: Private | None = Field(None, description="layers that stay at each site, such as norm or head; null: none")
 
     @model_validator(mode="after")
     def _stages(self) -> BaseStrategy:
@@ -102,7 +105,10 @@ class Adaptive(BaseStrategy):
 class FedSGD(BaseStrategy):
     """Each site sends one gradient a round, and `training.optimizer` steps at the server (dSGD)."""
 
-    refuses: ClassVar = {"server": "training.optimizer is the optimiser of the server"}
+    refuses: ClassVar = {
+        "server": "training.optimizer is the optimiser of the server",
+        "private": "a site takes no step, so layers of its own would not be trained",
+    }
 
     kind: Literal["fedsgd", "dsgd"]
 

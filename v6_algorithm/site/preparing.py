@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm import wire
 from v6_algorithm.errors import SiteError, WireError
 from v6_algorithm.preparation import Setup
+from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
@@ -73,13 +74,14 @@ def _statistics(work: Work) -> dict[str, Any]:
     from v6_algorithm.preparation.setup import pack_arrays
     from v6_algorithm.problems import create_problem
     from v6_algorithm.training.device import Device
-    from v6_algorithm.training.state import build_networks, spec_of, state_of
+    from v6_algorithm.training.state import build_networks, state_of
 
     setup = work.setup()
     Device.choose(work.experiment.training)  # so that a site without it says no before anything is trained
     table = work.table(setup)
     problem = create_problem(work.experiment, setup)
     networks = build_networks(problem)
+    shared, _ = shared_and_own(work, networks)
     _check_values(work, setup, table)
     sums = problem.sums(table)
     moments = Moments.of(table.training_values(), with_range=needs_range(work.experiment.data))
@@ -89,7 +91,7 @@ def _statistics(work: Work) -> dict[str, Any]:
         "sums": pack_arrays(sums) if sums else None,
         "moments": pack_arrays(moments.arrays()),
         "targets": _target_moments(work, table),
-        "spec": {name: spec.to_json() for name, spec in spec_of(networks).items()},
+        "spec": {name: spec.to_json() for name, spec in shared.items()},
         "start": wire.digest(wire.pack(state_of(networks))),
     }
 
