@@ -329,15 +329,15 @@ def test_the_rules_and_their_defaults_are_the_policys():
 
 
 def test_numbers_on_the_page_are_the_codes():
-    from v6_algorithm.data import table, targets
+    from v6_algorithm.data import description, targets
     from v6_algorithm.metrics import ClassificationMetrics
     from v6_algorithm.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS
     from v6_algorithm.preparation.statistics import BINS
 
     for text in (
         f"the distinct values of the target, as text or number, at most {targets._MOST_CLASSES};",
-        f"calls categorical, at most {table._MOST_CATEGORIES} |",
-        f"names of columns (at most {table._SHOWN},",
+        f"calls categorical, at most {description._MOST_CATEGORIES} |",
+        f"names of columns (at most {description._SHOWN},",
         f"training rows in each of {BINS} equal bins",
         f"in each of {ClassificationMetrics(2).bins} bins of the predicted probability",
         f"(in 1/{CONFIDENCE_UNITS}) and hits in each of {CALIBRATION_BINS} bins",

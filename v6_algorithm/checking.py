@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from v6_algorithm.closing import check_sums
 from v6_algorithm.errors import WireError
 from v6_algorithm.federation.protocol import Replies
 from v6_algorithm.metrics import shape_of
@@ -40,6 +41,10 @@ class ReplyCheck:
         # The first site's metrics say what the others' must be like to be added up.
         self._shape: list[Any] | None = None
 
+    def expect_other_metrics(self) -> None:
+        """Let the next reply say anew what the others' metrics must be like."""
+        self._shape = None
+
     def items(
         self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
@@ -65,6 +70,7 @@ class ReplyCheck:
                     self._check_metrics(name, state, item["fold"])
             if "private" in wanted:
                 self._check_private(site, reply["round"], item["private"], wanted["private"]["round"])
+            check_sums(item, wanted.get("baseline"), self._plan.counts[item["fold"]])
             if wanted["train"]:
                 item["reply"] = self._read[item["fold"]](site, item, wanted)
         self.devices[str(reply["site"])] = {key: str(reply["device"][key])[:100] for key in ("name", "precision")}

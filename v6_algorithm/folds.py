@@ -35,6 +35,8 @@ class FoldProgress:
         self.best_round: int | None = None
         self.history: dict[str, list[Any]] = {"round": [], "train_loss": []}
         self.measured: dict[str, States] = {}
+        # The same of what each site has made of the kept model for itself.
+        self.personal: dict[str, States] = {}
         # Rounds in which too few sites gave a model of this fold.
         self.waited: list[int] = []
         self.model: str | None = None
@@ -148,6 +150,15 @@ class FoldProgress:
     def newest(self) -> dict[str, float | None]:
         """Return the newest known value of every column of the history."""
         return {name: column[-1] for name, column in self.history.items() if name != "round" and column}
+
+    def at(self, round: int) -> dict[str, float | None]:
+        """Return the history's row of a round; empty when the fold was not trained in it."""
+        if round not in self.history["round"]:
+            return {}
+        row = self.history["round"].index(round)
+        return {
+            name: column[row] if row < len(column) else None for name, column in self.history.items() if name != "round"
+        }
 
     def columns(self) -> dict[str, list[Any]]:
         """Return the history as columns of equal length; a round that was not validated has None."""

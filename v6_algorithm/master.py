@@ -18,6 +18,7 @@ from typing import Any
 from v6_algorithm import seeding, wire
 from v6_algorithm.calls import Caller, Event
 from v6_algorithm.checking import ReplyCheck
+from v6_algorithm.closing import Measured, candidates, personal, with_baseline
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
@@ -26,7 +27,8 @@ from v6_algorithm.lateness import Lateness
 from v6_algorithm.metrics import compute, merge_states
 from v6_algorithm.preparation import Agreement
 from v6_algorithm.preparation.negotiate import agree_on_columns, plan, share_sums
-from v6_algorithm.results import assemble, mean_of, site_scores
+from v6_algorithm.preparation.times import baseline_times
+from v6_algorithm.results import assemble, mean_of, round_scores
 from v6_algorithm.rounds import FoldRound
 from v6_algorithm.start import Beginning, begin_from
 from v6_algorithm.strategies import create_strategy
@@ -125,7 +127,7 @@ class _Training:
         self, caller: Caller, experiment: Experiment, begun: Beginning, quorum: int, parts: Sequence[str]
     ) -> None:
         self.plan = plan = begun.plan
-        self.notes = begun.notes
+        self.notes = [*plan.notes, *begun.notes]
         self.stopped_because: str | None = None
         self._caller = caller
         self._experiment = experiment
@@ -266,7 +268,20 @@ class _Training:
             for item in items:
                 by_fold[item["fold"]].take(item)
         self._lateness.book(replies, number)
+        if turn == 0 and self._experiment.participation.late == "stale":
+            self._take_belated(number, by_fold, replies)
         return replies
+
+    def _take_belated(self, number: int, by_fold: dict[int, FoldRound], replies: Replies) -> None:
+        """Take in what sites have made of an earlier round's model, when they were late for that round."""
+        for site, request, reply in self._caller.belated("RPC_train"):
+            checked = Replies({site: request}, iter(()), {})
+            items = self._check.items(checked, site, reply, request["folds"])
+            for asked, item in zip(request["folds"], items, strict=False):
+                if item["fold"] in by_fold and "reply" in item:
+                    by_fold[item["fold"]].take_belated(item["reply"], asked, number - request["round"])
+            dropped = checked.missing.get(site)
+            replies.belated[site] = f"round {request['round']}" + (f" (dropped, {dropped})" if dropped else "")
 
     def _awake(self, number: int, active: list[FoldProgress]) -> list[str]:
         """Return the sites that do not rest; nobody rests where a fold's quorum needs them."""
@@ -303,45 +318,58 @@ class _Training:
         """Score the last round's models and measure the kept ones on validation and test, in one call.
 
         Which model is kept may hang on the last one's score, so both candidates are measured; the choice looks at
-        validation only.
+        validation only. A Cox model has survival curves only with its baseline hazard, which takes a call before.
         """
-        parts = self._parts
-        candidates = [(fold, model) for fold in self.folds for model in fold.candidates]
-        if not parts or not candidates:
+        sites = self._reachable()
+        if not self._parts or not sites or not any(fold.candidates for fold in self.folds):
             return
-        found: list[dict[str, States]] = [{part: {} for part in parts} for _ in candidates]
+        if times := baseline_times(self._experiment, self.plan.setup.sums.get("event_times")):
+            found = self._measure(sites, ["validation"] if self._validates else [], times)
+            self.plan = with_baseline(self.plan, found, times)
+            self._setup = self.plan.setup.to_json()
+            self._check.expect_other_metrics()  # of survival curves
+        for one in self._measure(sites, self._parts):
+            if one.model == one.fold.kept:
+                one.fold.measured = one.states
+        if self._experiment.personal:
+            own = personal(self.folds, self._parts)
+            self._ask(own, sites)
+            for one in own:
+                one.fold.personal = one.states
+        self._caller.on_event({"event": "tested"})
+
+    def _reachable(self) -> list[str]:
+        """Return the sites to ask at the end; none where too few are there and a deadline was waited for them."""
         reachable = [site for site in self.plan.sites if not self._lateness.away(site)]
-        if len(reachable) < self._quorum:
-            if self.stopped_because:
-                return  # a deadline was waited for them already
-            reachable = self.plan.sites
-        # Each site is asked about the models that it has rows for, which in leave-one-site-out is not all.
+        if len(reachable) >= self._quorum:
+            return reachable
+        return [] if self.stopped_because else self.plan.sites
+
+    def _measure(self, sites: Sequence[str], parts: Sequence[str], times: Sequence[float] = ()) -> list[Measured]:
+        """Measure the models that may be kept, in one call; `times` are those of a baseline hazard to ask for."""
+        found = candidates(self.folds, parts)
+        replies = self._ask(found, sites, times)
+        replies.require(min(self._quorum, len(replies.requests)), "evaluation")
+        for one in found:
+            one.score()
+        # Of two calls the first has told of the round.
+        if self.plan.setup.baseline is None:
+            self._tell(max(fold.rounds_done for fold in self.folds), replies)
+        return found
+
+    def _ask(self, found: Sequence[Measured], sites: Sequence[str], times: Sequence[float] = ()) -> Replies:
+        """Let the sites measure models, in one call."""
         asked = {
-            site: [
-                (states, fold.item(site, own, model=model))
-                for (fold, model), states in zip(candidates, found, strict=True)
-                if (own := self._with_rows(site, fold, parts))
-            ]
-            for site in reachable
+            site: [(one, item) for one in found if (item := one.question(self.plan, site, times))] for site in sites
         }
         bodies = {site: self._body([item for _, item in items]) for site, items in asked.items() if items}
-        number = max(fold.rounds_done for fold in self.folds)
-        replies = self._caller.call("RPC_evaluate", number, bodies)
-        self._let_rest(replies, reachable)
+        replies = self._caller.call("RPC_evaluate", max(fold.rounds_done for fold in self.folds), bodies)
+        self._let_rest(replies, sites)
         for site, reply in replies:
             answered = self._check.items(replies, site, reply, [item for _, item in asked[site]])
-            for (states, _), item in zip(asked[site], answered, strict=False):
-                for part, members in item["metrics"].items():
-                    states[part] |= members
-        replies.require(min(self._quorum, len(bodies)), "evaluation")
-        for (fold, model), states in zip(candidates, found, strict=True):
-            if fold.unscored and model == fold.model:
-                fold.score(states.get("validation", {}))
-        for (fold, model), states in zip(candidates, found, strict=True):
-            if model == fold.kept:
-                fold.measured = states
-        self._tell(number, replies)
-        self._caller.on_event({"event": "tested"})
+            for (one, _), item in zip(asked[site], answered, strict=False):
+                one.take(item)
+        return replies
 
     def _tell_reply(self, number: int, site: str, items: list[dict[str, Any]], seconds: float | None) -> None:
         """Report one site's reply to a round: its training loss, and how good the model it received is there."""
@@ -366,16 +394,21 @@ class _Training:
                 "round": number,
                 "rounds": self._experiment.rounds,
                 "validated_round": validated,
-                # Every number there is, for trackers: those of training are of this round, the others of the validated.
+                # For trackers what the history will have: of training in this round, the others in the validated one.
                 "scores": {
-                    "pooled": {name: value for name, value in newest.items() if value is not None},
+                    # Where each site trains alone, the mean over all is not known before the last has trained.
+                    "pooled": {} if self._experiment.mode == "local" else self._scores(number, validated),
                     "sites": {
-                        site: site_scores(self.folds, site, number, "train")
-                        | site_scores(self.folds, site, validated, "validation")
+                        site: self._scores(number, validated, site)
                         for site in sorted({site for fold in self.folds for site in fold.at_sites})
                     },
                 },
                 "metrics": {name: newest[name] for name in shown if newest.get(name) is not None},
                 "missing": {site: str(reason) for site, reason in replies.missing.items()},
             }
+        )
+
+    def _scores(self, trained: int, validated: int, site: str | None = None) -> dict[str, float]:
+        return round_scores(self.folds, trained, "train", site) | round_scores(
+            self.folds, validated, "validation", site
         )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.data.table import column_kind, describe
+from v6_algorithm.data.description import column_kind, describe
 from v6_algorithm.data.targets import TargetColumn, canonical
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Experiment

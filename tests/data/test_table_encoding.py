@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v6_algorithm.data import table as tables
-from v6_algorithm.data.table import describe
+from v6_algorithm.data.description import describe
 from v6_algorithm.errors import DataError, ExperimentError, SiteError
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.preparation import Setup, agree

@@ -52,6 +52,7 @@ def test_fedopt_says_what_it_needs():
         ("fedsgd", {"training": SGD | {"local_epochs": 2}}, "training.local_steps must be 1"),
         ("dsgd", {"training": SGD | {"local_steps": 5}}, "strategy dsgd sends one gradient a round"),
         ("qfedavg", {"training": {"optimizer": "adadelta"}}, "strategy qfedavg needs `lipschitz`"),
+        ("qfedavg", {"problem": "regression", "training": SGD | {"loss": "poisson"}}, "poisson can be negative"),
         ({"kind": "fedprox", "mu": -1}, {}, "strategy.mu: must be greater than or equal to 0 (given: -1)"),
         ({"kind": "fedadam", "beta1": 1}, {}, "strategy.beta1: must be less than 1 (given: 1)"),
         ({"kind": "fedprox", "adaptiv": True}, {}, "strategy: unknown key 'adaptiv' (did you mean 'adaptive'?)"),

@@ -1,5 +1,6 @@
 """One run on three engines: the local one, vantage6's mock client, and its real AlgorithmClient over HTTP."""
 
+import base64
 import json
 
 import pytest
@@ -31,6 +32,15 @@ def test_all_engines_give_the_same_bits(tables, make_experiment, run_locally, sp
     real = comparable(over_http(experiment, tables))
     assert local == mock
     assert local == real
+
+
+@pytest.mark.parametrize("kind", ["scaffold", "cyclic", "qfedavg", "fedsgd"])
+def test_all_engines_give_the_same_bits_with_every_kind_of_message(tables, make_experiment, run_locally, kind):
+    training = {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}
+    experiment = make_experiment(strategy=kind, training=training, split="leave_one_site_out")
+    local = comparable(run_locally(experiment, tables))
+    assert local == comparable(run(mock_federation(experiment, tables), experiment))
+    assert local == comparable(over_http(experiment, tables))
 
 
 def test_the_same_seed_gives_the_same_result_and_another_seed_another(tables, make_experiment, run_locally):
@@ -93,9 +103,14 @@ def test_a_late_site_is_overdue_until_its_run_has_ended(tables):
         assert replies.missing["cairo"].kind == "late"
         assert federation.overdue("cairo")
         assert not federation.overdue("berlin")
+        assert not federation.belated()
         (task,) = proxy.tasks.values()
-        task["status"] = "completed"
+        task |= {"status": "completed", "result": base64.b64encode(b'{"round": 1}').decode()}
         assert not federation.overdue("cairo")
+        (belated,) = federation.belated()
+        assert (belated.site, belated.method, belated.request) == ("cairo", "RPC_train", request)
+        assert json.loads(belated.text) == {"round": 1}
+        assert not federation.belated()
 
 
 def test_requests_and_replies_are_json_without_nan_on_the_local_engine(tables, make_experiment, run_locally):

@@ -8,7 +8,8 @@ import pytest
 from v6_algorithm import wire
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import PolicyError
-from v6_algorithm.preparation import Setup
+from v6_algorithm.preparation import Preparation, Setup
+from v6_algorithm.preparation.combat import Combat
 from v6_algorithm.preparation.setup import pack_arrays
 from v6_algorithm.privacy.policy import (
     ALLOWED_COLUMNS,
@@ -116,26 +117,70 @@ def test_a_split_that_would_tell_single_rows_is_refused(tables, make_experiment,
     assert "rows here than this node's minimum of 3 a part" in reply["message"]
 
 
-@pytest.mark.parametrize(("values", "allowed"), [(0, True), (1, False), (2, False), (3, True)])
-@pytest.mark.parametrize("step", ["statistics", "quantiles"])
-def test_statistics_of_a_column_with_hardly_any_value_are_refused(tables, make_experiment, values, allowed, step):
-    """The mean of one value is that value, however many rows there are without one."""
+def asked_of_a_rare_column(tables, make_experiment, values, step, setup=None, **data):
+    """The reply of a site in whose table so many rows have a value in column `rare`."""
     frame = tables["cairo"].frame.assign(rare=np.nan)
     frame.loc[frame.index[:values], "rare"] = 4711.0
-    one = np.zeros((1, 2))
+    setup, one = setup or Setup(["a", "rare"], {}, [0, 1]), np.zeros((1, 2))
     request = wire.message(
-        site="cairo", round=0, attempt=1, step=step, sites=3, setup=Setup(["a", "rare"], {}, [0, 1]).to_json(),
-        experiment=make_experiment(split={"kind": "ratio", "train": 1.0, "validation": 0, "test": 0}).for_sites(),
+        site="cairo", round=0, attempt=1, step=step, sites=3, setup=setup.to_json(),
+        experiment=make_experiment(
+            split={"kind": "ratio", "train": 1.0, "validation": 0, "test": 0}, data={"target": "y", **data}
+        ).for_sites(),
         range=pack_arrays({"low": one, "high": one + 5000}),
     )  # fmt: skip
+    return handle("prepare", request, SiteContext({"cairo": TableSource(frame=frame)}))
+
+
+@pytest.mark.parametrize(("values", "told"), [(0, False), (1, False), (2, False), (3, True)])
+@pytest.mark.parametrize("scaling", ["standard", "minmax", "robust"])
+def test_a_column_with_hardly_any_value_counts_as_empty(tables, make_experiment, values, told, scaling):
+    """The mean of one value is that value, however many rows there are without one."""
+    reply = asked_of_a_rare_column(tables, make_experiment, values, "statistics", scaling=scaling)
+    moments = wire.unpack(reply["moments"])
+    assert reply["hidden"] == (["rare"] if values in (1, 2) else [])
+    assert all(bool(moments[name][0, 1]) == told for name in ("count", "mean"))
+    assert bool(moments["high"][0, 1]) == (told and scaling != "standard")
+    assert moments["squares"][0, 1] == 0
+    histograms = wire.unpack(
+        asked_of_a_rare_column(tables, make_experiment, values, "quantiles", scaling=scaling)["histograms"]
+    )
+    assert histograms["counts"][0, 1].sum() == (values if told else 0)
+    assert histograms["counts"][0, 0].sum() == 30
+
+
+def test_a_column_with_hardly_any_value_in_one_fold_counts_as_empty_in_all(tables, make_experiment):
+    """Of two folds that share rows, the sums of one less those of the other are those of few."""
+    frame = tables["cairo"].frame.assign(rare=np.nan, usual=0.0, one="train", two="train")
+    frame.loc[frame.index[:4], "rare"] = 4711.0
+    frame.loc[frame.index[1:4], "two"] = "test"
+    request = wire.message(
+        site="cairo", round=0, attempt=1, step="statistics", sites=3,
+        setup=Setup(["rare", "usual"], {}, [0, 1]).to_json(),
+        experiment=make_experiment(data={"target": "y", "split_column": ["one", "two"]}, split="given").for_sites(),
+    )  # fmt: skip
     reply = handle("prepare", request, SiteContext({"cairo": TableSource(frame=frame)}))
-    if allowed:
-        assert reply["status"] == "ok"
-    else:
-        assert reply["kind"] == "refused"
-        assert reply["message"] == (
-            "fewer training rows here have a value in column 'rare' than this node's minimum of 3 a part"
-        )
+    assert reply["hidden"] == ["rare"]
+    assert wire.unpack(reply["moments"])["count"].tolist() == [[0, 30], [0, 27]]
+
+
+@pytest.mark.parametrize("values", [1, 2])
+@pytest.mark.parametrize("step", ["statistics", "harmonisation", "moments", "quantiles"])
+def test_harmonisation_of_a_column_with_hardly_any_value_is_refused(tables, make_experiment, values, step):
+    """Its sums are over filled cells, and what they are filled with is known."""
+    zero = np.zeros((1, 2))
+    setup = Setup(
+        ["a", "rare"], {}, [0, 1], preparation=Preparation(zero, zero, zero + 1),
+        combat=Combat(np.zeros((1, 0, 2)), zero, zero + 1),
+    )  # fmt: skip
+    reply = asked_of_a_rare_column(tables, make_experiment, values, step, setup, harmonisation="combat")
+    assert (reply["status"], reply.get("kind")) == ("error", "refused")
+    assert reply["message"] == (
+        "fewer training rows here have a value in column 'rare' than this node's minimum of 3 a part"
+    )
+    # And so it is where the experiment, written by hand, does not say that the setup is of a harmonisation.
+    if step != "statistics":
+        assert asked_of_a_rare_column(tables, make_experiment, values, step, setup)["kind"] == "refused"
 
 
 def test_a_column_hidden_in_the_setup_is_refused_too(tables, make_experiment):

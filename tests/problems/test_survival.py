@@ -1,10 +1,13 @@
 """Survival: the losses are the likelihoods of the books, stratified by site, and a federation learns by them."""
 
+import base64
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.numpy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +15,8 @@ from hypothesis import strategies as st
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment, SurvivalOptions
+from v6_algorithm.metrics import SurvivalMetrics, compute
+from v6_algorithm.metrics.survival import BaselineSums, cumulative, survival
 from v6_algorithm.preparation import Setup, times
 from v6_algorithm.problems import create_problem
 from v6_algorithm.problems.survival import efron_loss, hazard_loss
@@ -201,9 +206,145 @@ def test_survival_learns(run_locally, changes, mode):
     result = run_locally(Experiment.parse(content(mode=mode, **changes)), sources(sites()))
     pooled = result["metrics"]["test"]["pooled"]
     assert pooled["c_index_within"] > 0.65
-    assert ("brier" in pooled) == ("problem" in changes)
-    if "brier" in pooled:
-        assert pooled["brier"] < 0.25
+    assert pooled["brier"] < 0.25
+
+
+# -- survival curves of a Cox model --------------------------------------------------------------------------------
+
+
+def header(result):
+    content = base64.b64decode(result["parameters"])
+    about = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["v6_algorithm"]
+    return safetensors.numpy.load(content), json.loads(about)["preparation"]
+
+
+def with_parts(frames):
+    return {
+        name: frame.assign(part=np.resize(["train", "train", "train", "validation", "test"], len(frame)))
+        for name, frame in frames.items()
+    }
+
+
+GIVEN = {"data": {"target": TARGET, "split_column": "part"}, "split": "given"}
+
+
+def cox_run(run_locally, frames, **changes):
+    training = content()["training"] | {"dtype": "float64"}
+    return run_locally(Experiment.parse(content(training=training, **GIVEN | changes)), sources(frames))
+
+
+def scored(result, frames, part):
+    """Time, event and log-risk of all sites' rows of a part, by the returned model."""
+    weights, prepared = header(result)
+    rows = pd.concat([frame[frame["part"] == part] for frame in frames.values()])
+    inputs = (rows[prepared["features"]].to_numpy() - prepared["shift"]) / prepared["scale"]
+    score = inputs @ weights["model.weight"][0] + weights["model.bias"]
+    return rows["days"].to_numpy(float), rows["died"].to_numpy(), score
+
+
+def test_the_brier_score_of_a_federation_is_that_of_its_model_on_the_pooled_rows(run_locally):
+    frames = with_parts(sites())
+    result = cox_run(run_locally, frames)
+    baseline = header(result)[1]["baseline"]
+    assert result["preparation"]["baseline"] == baseline
+    time, event, score = scored(result, frames, "train")
+    pooled = BaselineSums(baseline["times"])
+    pooled.update(score[:, None], np.column_stack([time, event]), np.zeros(len(time)))
+    np.testing.assert_allclose(
+        baseline["cumulative_hazard"], cumulative([pooled.state()], baseline["times"]), rtol=1e-9
+    )
+    for part in ("validation", "test"):
+        time, event, score = scored(result, frames, part)
+        metrics = SurvivalMetrics(baseline["times"], baseline["times"])
+        curves = survival(baseline["cumulative_hazard"], score)
+        metrics.update(np.column_stack([score, curves]), np.column_stack([time, event]), np.zeros(len(time)))
+        assert result["metrics"][part]["pooled"]["brier"] == compute(metrics.state())["brier"]
+
+
+def test_the_brier_score_is_that_of_breslows_curves_with_weights_by_kaplan_meier_within_0_01(run_locally):
+    lifelines = pytest.importorskip("lifelines")
+    frames = with_parts({f"site{number}": ward(300, number) for number in range(3)})
+    result = cox_run(run_locally, frames)
+    times = np.array(header(result)[1]["baseline"]["times"])
+    time, event, score = scored(result, frames, "train")
+    moments = np.unique(time[event == 1])
+    steps = [event[time == moment].sum() / np.exp(score[time >= moment]).sum() for moment in moments]
+    breslow = np.array([sum(step for step, moment in zip(steps, moments, strict=True) if moment <= at) for at in times])
+    time, event, score = scored(result, frames, "test")
+    curves = np.exp(-np.outer(np.exp(score), breslow))
+    stay = lifelines.KaplanMeierFitter().fit(time, 1 - event)
+    before = stay.survival_function_at_times(time - 1e-9).to_numpy()
+    squares = []
+    for column, at in enumerate(times):
+        died, alive = (event == 1) & (time <= at), time > at
+        total = (curves[died, column] ** 2 / before[died]).sum()
+        squares.append((total + ((1 - curves[alive, column]) ** 2).sum() / stay.predict(at)) / len(time))
+    wanted = np.trapezoid(squares, times) / (times[-1] - times[0])
+    assert result["metrics"]["test"]["pooled"]["brier"] == pytest.approx(wanted, abs=0.01)
+
+
+def test_each_fold_has_its_own_baseline_hazard(run_locally):
+    result = run_locally(Experiment.parse(content(split={"kind": "kfold", "folds": 3}, rounds=2)), sources(sites()))
+    hazards = [fold["baseline"]["cumulative_hazard"] for fold in header(result)[1].values()]
+    assert len(hazards) == 3
+    assert all(np.all(np.diff(hazard, prepend=0) > 0) for hazard in hazards)
+    assert len({tuple(hazard) for hazard in hazards}) == 3
+    assert result["metrics"]["test"]["mean_over_folds"]["brier"] < 0.25
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_baseline_is_asked_for_once_and_the_history_has_no_brier_score(spied, keep):
+    experiment = Experiment.parse(content(rounds=3, output={"model": keep}, **GIVEN))
+    spy, result = spied(experiment, sites=sources(with_parts(sites())))
+    first, second = spy.of("RPC_evaluate")
+    assert all(item["baseline"] for request in first.values() for item in request["folds"])
+    assert all(
+        "baseline" not in item and item["evaluate"] == ["validation", "test"]
+        for request in second.values()
+        for item in request["folds"]
+    )
+    assert len(next(iter(second.values()))["folds"]) == 1
+    assert "validation_brier" not in result["history"]
+    assert None not in result["history"]["validation_loss"]
+
+
+def test_hospitals_that_are_left_out_are_measured_with_the_others_baseline(run_locally):
+    result = run_locally(
+        Experiment.parse(content(split="leave_one_site_out", rounds=3, training=content()["training"])),
+        sources({f"site{number}": ward(80, number) for number in range(3)}),
+    )
+    assert all(scores["brier"] < 0.3 for scores in result["metrics"]["test"]["sites"].values())
+
+
+def test_a_site_that_tells_nonsense_of_its_baseline_is_named_and_left_out(spied):
+    def tamper(method, site, number, reply):
+        for item in reply.get("folds", ()):
+            if site == "site1" and "baseline" in item:
+                item["baseline"]["site1"]["risk"] = [-1.0] * len(item["baseline"]["site1"]["risk"])
+        return reply
+
+    _, result = spied(Experiment.parse(content(rounds=2, **GIVEN)), tamper, sites=sources(with_parts(sites())))
+    assert result["status"] == "completed"
+    wrong = [call["missing"] for call in result["participation"] if call["call"] == "evaluate" and call["missing"]]
+    assert "risk of the metric state" in wrong[0]["site1"]
+    assert result["metrics"]["test"]["pooled"]["brier"] < 0.25
+
+
+def test_rows_that_are_all_censored_leave_no_curves_and_no_error(run_locally):
+    frames = {name: frame.assign(died=0) for name, frame in sites().items()}
+    result = run_locally(Experiment.parse(content(rounds=1)), sources(frames))
+    assert result["status"] == "completed"
+    assert "brier" not in result["metrics"]["test"]["pooled"]
+
+
+def test_brier_cannot_be_monitored_where_curves_come_at_the_end():
+    with pytest.raises(ExperimentError, match="brier is of method discrete_time; a Cox model has survival curves when"):
+        Experiment.parse(content(stopping={"monitor": "brier"}))
+    discrete = {"kind": "survival", "method": "discrete_time"}
+    assert Experiment.parse(content(problem=discrete, stopping={"monitor": "brier"})).stopping.monitor == "brier"
+
+
+# -- folds and parts -----------------------------------------------------------------------------------------------
 
 
 def test_folds_pool_their_pairs(run_locally):

@@ -101,6 +101,11 @@ def test_a_malformed_mu_is_refused(mu):
         objective_of(network(), mu=mu)
 
 
+def test_what_is_no_mapping_is_refused():
+    with pytest.raises(WireError, match="must be a mapping"):
+        create_objective(["mu"], {})
+
+
 def test_a_correction_that_does_not_fit_the_model_is_refused():
     with pytest.raises(WireError, match=r"model\.bias' is missing"):
         objective_of(network(), correction=wire.pack({"model.weight": torch.zeros(1, 1, dtype=torch.float64)}))

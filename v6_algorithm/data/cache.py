@@ -42,7 +42,7 @@ def load_cached(folder: Path, key: str) -> TableData | None:
             Fold(*(arrays[f"fold.{number}.{part}"] for part in PARTS))
             for number in range(sum(name.endswith(".train") for name in arrays))
         ]
-        table = {name: arrays[name] for name in ("values", "one_hot", "target", "member", "covariates")}
+        table = {name: arrays[name] for name in ("values", "one_hot", "target", "member", "covariates", "lengths")}
     except (OSError, KeyError, ValueError, TypeError):
         return None
     return TableData(**table, members=members, folds=folds)
@@ -51,7 +51,7 @@ def load_cached(folder: Path, key: str) -> TableData | None:
 def keep(folder: Path, key: str, data: TableData) -> None:
     """Keep a table under `key`; a full or read-only disk is no error, the next round just reads the source again."""
     arrays = {"values": data.values, "one_hot": data.one_hot, "target": data.target, "member": data.member}
-    arrays["covariates"] = data.covariates
+    arrays |= {"covariates": data.covariates, "lengths": data.lengths}
     for number, fold in enumerate(data.folds):
         arrays |= {f"fold.{number}.{part}": fold[part] for part in PARTS}
     about = {"members": json.dumps(data.members)}

@@ -1,11 +1,18 @@
-"""Time series, one for each row: read from an npz file or from cells that are lists, and stacked into one array.
+"""Time series, one for each row: read from an npz file, from cells that are lists or that name files, and stacked into
+one array.
 
 A table holds them in a column whose cells are (time, channels) or (channels, time) numbers, or a list of numbers where
-there is one channel. `table` reads that column through here.
+there is one channel; or the name of an npy file with such an array, or of an npz file with one. `site` and `table` read
+that column through here.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +55,74 @@ def holds_arrays(column: pd.Series) -> bool:
     return len(known) > 0 and isinstance(known.iloc[0], (list, tuple, np.ndarray))
 
 
+def names_files(column: pd.Series) -> bool:
+    """Say whether the cells of a column are text, which can only be names of files."""
+    known = column.dropna()
+    return len(known) > 0 and isinstance(known.iloc[0], str)
+
+
+def find_files(column: pd.Series, folder: Path | None) -> list[Path | None]:
+    """Return the file that each cell names, None where a cell is empty.
+
+    Raises
+    ------
+    DataError
+        When the table is in no folder, or a cell names a file that is not there, or not within the folder.
+    """
+    if folder is None:
+        raise DataError(
+            f"column '{column.name}' (data.sequence) holds text; a database, or a table without a file, "
+            "has no folder whose files it could name"
+        )
+    base, files = folder.resolve(), []
+    for cell in column.tolist():
+        file = (base / cell.strip()).resolve() if isinstance(cell, str) else None
+        # Nothing above the folder, and no link to it: the rest of the machine is no part of the database.
+        if file is not None and not (file.is_relative_to(base) and file.suffix in (".npy", ".npz") and file.is_file()):
+            raise DataError(
+                f"column '{column.name}' (data.sequence) has cells that do not name an .npy or .npz file in "
+                "the table's folder, or below"
+            )
+        files.append(file)
+    return files
+
+
+def print_files(files: Iterable[Path | None]) -> str:
+    """Identify the content of files as far as that is possible without reading them."""
+    stats = [file and (str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
+
+
+def read_files(column: pd.Series, files: Iterable[Path | None]) -> pd.Series:
+    """Return the column with the array of each file, NaN where a cell is empty.
+
+    Raises
+    ------
+    DataError
+        When a file is no array, holds Python objects, which are never unpickled, or is an npz file of several arrays.
+    """
+    import pandas as pd
+
+    return pd.Series(
+        [np.nan if file is None else _read_array(file, column.name) for file in files], column.index, object
+    )
+
+
+def _read_array(file: Path, column: Any) -> Array:
+    try:
+        content = np.load(file, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        with content as arrays:
+            (name,) = arrays.files
+            array: Array = arrays[name]
+            return array
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise DataError(
+            f"column '{column}' (data.sequence) names files that are not one array of numbers each"
+        ) from None
+
+
 def describe_sequences(column: pd.Series, sequence: Sequence) -> dict[str, int]:
     """Return the `shortest` and `longest` number of times, and the number of `channels`.
 
@@ -65,14 +140,23 @@ def describe_sequences(column: pd.Series, sequence: Sequence) -> dict[str, int]:
     return {"shortest": int(shapes[:, 0].min()), "longest": int(shapes[:, 0].max()), "channels": int(shapes[0, 1])}
 
 
-def stack_sequences(column: pd.Series, sequence: Sequence, length: int, channels: int, dtype: str) -> Array:
-    """Return (rows, length, channels), each row cut to its first `length` times; raises as `describe_sequences`."""
-    stacked = np.empty((len(column), length, channels), dtype=dtype)
+def stack_sequences(
+    column: pd.Series, sequence: Sequence, length: int, channels: int, dtype: str
+) -> tuple[Array, Array]:
+    """Return (rows, length, channels), and (rows,) lengths, none where rows are cut; raises as `describe_sequences`.
+
+    Rows are cut to their first `length` times; with `sequence.length` longest, shorter ones are padded with NaN.
+    """
+    padded = sequence.length == "longest"
+    stacked = np.full((len(column), length, channels), np.nan, dtype=dtype)
+    lengths = np.empty(len(column), dtype=np.int64)
     for row, cell in enumerate(_cells(column, sequence)):
-        if cell.shape[0] < length or cell.shape[1] != channels:
+        times = len(cell)
+        if (times > length if padded else times < length) or cell.shape[1] != channels:
             raise DataError(f"column '{sequence.column}' (data.sequence) has rows of other shapes than at preparation")
-        stacked[row] = cell[:length]
-    return stacked
+        lengths[row] = times
+        stacked[row, :times] = cell[:length]
+    return stacked, lengths if padded else lengths[:0]
 
 
 def _cells(column: pd.Series, sequence: Sequence) -> list[Array]:

@@ -24,19 +24,24 @@ _ENDINGS = {
 _READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "sqlalchemy"}
 # pandas reads NA, NaN, null and empty cells as missing; the UCI archives write a question mark.
 _MISSING_MARKS = ["?", " ?"]
+_IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xls")
 # Columns of a parquet file that are read at once: at 17,000 rows of float64, 70 MB.
 _BLOCK = 512
 
 
 @dataclass(frozen=True)
 class TableSource:
-    """Where a table is: a dataframe, or a uri with its type (``csv``, ``parquet``, ``excel``, ``npz`` or ``sql``)."""
+    """Where a table is: a dataframe, or a uri with its type (``csv``, ``parquet``, ``excel``, ``npz`` or ``sql``).
+
+    `base` is the folder of the files that cells name, where that is not the table's own.
+    """
 
     uri: str = ""
     type: str | None = None
     query: str | None = None
     sheet_name: str | None = None
     frame: pd.DataFrame | None = None
+    base: Path | None = None
 
     @property
     def fingerprint(self) -> str | None:
@@ -56,6 +61,13 @@ class TableSource:
         if self.type and self.type != "other":
             return self.type
         return "sql" if "://" in self.uri else _ENDINGS.get(Path(self.uri).suffix.lower(), "csv")
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder in which files are that cells name; None of a dataframe or a database, which is in none."""
+        if self.base is not None or self.frame is not None or "://" in self.uri or self.kind == "sql":
+            return self.base
+        return Path(self.uri).parent
 
     def read(
         self, wanted: Callable[[str], bool] | None = None, *, exact: Collection[str] | None = None
@@ -178,6 +190,20 @@ def _narrow(field: Any, exact: Collection[str]) -> Any:
     return field.with_type(pa.float32()) if number and field.name.strip() not in exact else field
 
 
+def table_in(folder: Path) -> str:
+    """Find the one table in a folder, in which other files are that its cells name.
+
+    Raises
+    ------
+    DataError
+        When there is none, or more than one.
+    """
+    found = [path for path in folder.iterdir() if path.suffix.lower() in _IN_FOLDERS and path.name[0] not in ".~"]
+    if len(found) != 1:
+        raise DataError(f"the folder {folder.name} has {len(found)} tables (csv, parquet, excel); it must have one")
+    return str(found[0])
+
+
 def source_from_node(environment: Mapping[str, str] = os.environ) -> TableSource:
     """Find the database that the task asked for in a vantage6 v4 node's environment (decoded by the wrapper).
 
@@ -196,6 +222,8 @@ def source_from_node(environment: Mapping[str, str] = os.environ) -> TableSource
     if not uri:
         # An organisation without data, such as a coordinating hub, is no mistake: it just does not take part.
         raise SiteError(f"this node has no database '{labels[0]}'", "absent")
+    if Path(uri).is_dir():
+        return TableSource(table_in(Path(uri)))
     return TableSource(
         uri,
         environment.get(f"{prefix}_DATABASE_TYPE"),

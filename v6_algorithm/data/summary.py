@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.table import column_kind, column_kinds
+from v6_algorithm.data.description import column_kind, column_kinds
 from v6_algorithm.data.targets import TargetColumn, canonical, labels_of
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Data

@@ -1,6 +1,6 @@
-"""One site's table as the model sees it: described, checked, encoded, split and prepared.
+"""One site's table as the model sees it: encoded, split and prepared.
 
-`describe` tells the federation what columns there are; `TableData` is what training and evaluation index into.
+`TableData` is what training and evaluation index into; what a table holds is told by `description`.
 In a centralised run one `TableData` holds several hospitals (its members), each split as it would be at home.
 """
 
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from v6_algorithm import seeding
-from v6_algorithm.data.sequences import describe_sequences, holds_arrays, stack_sequences
+from v6_algorithm.data.description import BLOCK_COLUMNS
+from v6_algorithm.data.sequences import stack_sequences
 from v6_algorithm.data.splits import Fold, draw_rows, make_folds
-from v6_algorithm.data.targets import TargetColumn, canonical, describe_targets, encode_targets, known_rows
+from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment
 from v6_algorithm.preparation import Setup
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = np.ndarray
-# More categories than this are no category but an identifier.
-_MOST_CATEGORIES = 100
-_SHOWN = 30
-_BLOCK_COLUMNS = 512
 
 
 @dataclass
@@ -51,6 +48,8 @@ class TableData:
         Row numbers of the parts, one `Fold` a fold.
     covariates
         (rows, columns) numbers that only harmonisation uses.
+    lengths
+        (rows,) times of each row before its padding; empty where no row has any.
     """
 
     values: Array
@@ -60,6 +59,7 @@ class TableData:
     members: list[str]
     folds: list[Fold]
     covariates: Array = field(default_factory=lambda: np.empty((0, 0)))
+    lengths: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def training_values(self, setup: Setup | None = None, data: Data | None = None) -> Iterable[Array]:
         """Return the features of the training rows of each fold, which is all that statistics may see.
@@ -68,8 +68,20 @@ class TableData:
         channel a feature.
         """
         if setup is None or data is None or setup.combat is None:
-            return _TrainingValues(lambda number: self.values, self.folds)
-        return _TrainingValues(lambda number: self.harmonised(setup, data, number), self.folds)
+            return _TrainingValues(lambda number: self._series(self.values, self.folds[number].train), self.folds)
+        return _TrainingValues(
+            lambda number: self._series(self.harmonised(setup, data, number), self.folds[number].train), self.folds
+        )
+
+    def _series(self, values: Array, rows: Array) -> Array:
+        """Return some rows of values; of time series each time that is not padding is one."""
+        chosen = values[rows]
+        return chosen[~self._padding(rows)] if len(self.lengths) else chosen.reshape(-1, values.shape[-1])
+
+    def _padding(self, rows: Array) -> Array:
+        """Say which times of some rows are padding: (rows, time) bool."""
+        padding: Array = np.arange(self.values.shape[1]) >= self.lengths[rows, None]
+        return padding
 
     def combat_sums(self, setup: Setup, data: Data) -> Sums:
         """Return what ComBat needs of the training rows of each hospital and fold."""
@@ -123,7 +135,8 @@ class TableData:
 
         Scaling does not see the target, so a new hospital can do as much before it knows a single outcome.
         """
-        return (values if len(values) else _series(self.values) for values in self.training_values())
+        everything = np.arange(len(self.values))
+        return (values if len(values) else self._series(self.values, everything) for values in self.training_values())
 
     def inputs(self, setup: Setup, data: Data, fold: int) -> Array:
         """Return (rows, inputs) or (rows, time, channels) filled and scaled inputs of one fold."""
@@ -133,6 +146,11 @@ class TableData:
         if data.scaling.scope == "site" and data.scaling.kind != "none":
             preparation = site_scaling(data.scaling.kind, self._own_values(), preparation)
         values = self.harmonised(setup, data, fold)
+        if len(self.lengths):
+            prepared = preparation.apply(values, fold)
+            # No other input is NaN: the network knows a row's end by it.
+            prepared[self._padding(np.arange(len(values)))] = np.nan
+            return prepared
         if not self.one_hot.shape[1]:
             return preparation.apply(values, fold)
         features = values.shape[1]
@@ -160,98 +178,7 @@ class _TrainingValues:
     folds: list[Fold]
 
     def __iter__(self) -> Iterator[Array]:
-        return (_series(self.values(number)[fold.train]) for number, fold in enumerate(self.folds))
-
-
-def _series(values: Array) -> Array:
-    return values.reshape(-1, values.shape[-1])
-
-
-def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -> dict[str, Any]:
-    """Tell which columns there are and which labels and categories occur; see `preparation.agree`.
-
-    Raises
-    ------
-    DataError
-        When the target, group, split or a categorical column is missing, or cannot be used as such.
-    """
-    roles = [*((target.role, target.column) for target in targets), ("group", data.group)]
-    roles += [("split_column", name) for name in data.split_columns]
-    roles += [("sequence", data.sequence.column)] if data.sequence is not None else []
-    for role, name in roles:
-        if name is not None and name not in frame.columns:
-            raise DataError(f"column '{name}' (data.{role}) is not there; {_named(list(frame.columns))}")
-    if frame.columns.duplicated().any():
-        raise DataError(f"column '{frame.columns[frame.columns.duplicated()][0]}' is there twice")
-    labels = describe_targets(frame, targets)
-    known = known_rows(frame, targets)
-    categories = {}
-    for name in data.categorical:
-        if name in frame.columns:
-            categories[name] = sorted(set(canonical(frame[name].dropna())), key=str)
-            if len(categories[name]) > _MOST_CATEGORIES:
-                raise DataError(
-                    f"column '{name}' (data.categorical) has over {_MOST_CATEGORIES} values: an identifier?"
-                )
-        else:
-            categories[name] = []
-    return {
-        "rows": int(known.sum()),
-        "rows_without_target": int((~known).sum()),
-        "columns": column_kinds(frame),
-        "labels": [] if data.targets is not None else next(iter(labels.values()), []),
-        "task_labels": {} if data.targets is None else labels,
-        "categories": categories,
-        "sequence": None
-        if data.sequence is None
-        else describe_sequences(frame.loc[known, data.sequence.column], data.sequence),
-    }
-
-
-def _named(columns: list[str]) -> str:
-    """List column names for a message, unless they look like a row: a file without a header line starts with one."""
-    for name in columns:
-        try:
-            float(name)
-        except ValueError:
-            continue
-        return "its column names hold numbers, which are not shown: does the file begin with a header line?"
-    return f"it has: {', '.join(columns[:_SHOWN])}{', …' if len(columns) > _SHOWN else ''}"
-
-
-def column_kinds(frame: pd.DataFrame) -> dict[str, str]:
-    """Classify all columns; in blocks where they are numbers, for a table may have 18,000 of them."""
-    import pandas as pd
-
-    numeric = {dtype: pd.api.types.is_numeric_dtype(dtype) for dtype in set(frame.dtypes)}
-    kinds: dict[str, str] = {}
-    for start in range(0, frame.shape[1], _BLOCK_COLUMNS):
-        block = frame.iloc[:, start : start + _BLOCK_COLUMNS]
-        for name, dtype, empty in zip(block.columns, block.dtypes, block.isna().all(), strict=True):
-            if empty:
-                kinds[str(name)] = "empty"
-            else:
-                kinds[str(name)] = "numeric" if numeric[dtype] else column_kind(block[name])
-    return kinds
-
-
-def column_kind(column: pd.Series) -> str:
-    """Classify a column as ``numeric``, ``text``, ``empty`` or ``other``; text that is all numbers is numeric."""
-    import pandas as pd
-
-    if column.isna().all():
-        return "empty"
-    if pd.api.types.is_numeric_dtype(column):
-        return "numeric"
-    # A time span would be a number, but of days at one site and of seconds at another.
-    if (
-        holds_arrays(column)
-        or pd.api.types.is_datetime64_any_dtype(column)
-        or pd.api.types.is_timedelta64_dtype(column)
-    ):
-        return "other"
-    numbers = pd.to_numeric(column, errors="coerce")
-    return "numeric" if bool((numbers.notna() == column.notna()).all()) else "text"
+        return (self.values(number) for number in range(len(self.folds)))
 
 
 def load_table(
@@ -275,6 +202,7 @@ def load_table(
         one_hot=np.concatenate([part.one_hot for part in parts]),
         target=np.concatenate([part.target for part in parts]),
         covariates=np.concatenate([part.covariates for part in parts]),
+        lengths=np.concatenate([part.lengths for part in parts]),
         member=np.repeat(np.arange(len(parts)), [len(part.target) for part in parts]),
         members=list(frames),
         folds=[
@@ -299,17 +227,18 @@ def _encode(
     frame = frame if known.all() else frame.loc[known]
     if data.sequence is not None:
         column = frame[data.sequence.column]
-        values = stack_sequences(column, data.sequence, setup.sequence_length or 0, len(setup.features), dtype)
+        values, lengths = stack_sequences(column, data.sequence, setup.sequence_length or 0, len(setup.features), dtype)
         values[~np.isfinite(values)] = np.nan
     else:
-        values = _values(frame, setup.features, dtype)
-    if data.missing.kind == "error" and np.isnan(values).any():
-        empty = setup.features[int(np.isnan(values).reshape(-1, values.shape[-1]).any(axis=0).argmax())]
-        raise DataError(f"column '{empty}' has empty cells, and data.missing is error")
+        values, lengths = _values(frame, setup.features, dtype), np.empty(0, dtype=np.int64)
+    if data.missing.kind == "error" and (empty := _empty(values, lengths)).any():
+        name = setup.features[int(empty.reshape(-1, values.shape[-1]).any(axis=0).argmax())]
+        raise DataError(f"column '{name}' has empty cells, and data.missing is error")
     if data.missing.kind == "drop":
-        complete = ~np.isnan(values).reshape(len(values), -1).any(axis=1)
+        complete = ~_empty(values, lengths).reshape(len(values), -1).any(axis=1)
         if not complete.all():
             frame, values = frame.iloc[np.flatnonzero(complete)], values[complete]
+            lengths = lengths[complete] if len(lengths) else lengths
         if not len(frame):
             raise DataError("data.missing is drop, and every row has an empty cell")
 
@@ -318,6 +247,7 @@ def _encode(
         generator = seeding.numpy_generator(experiment.seed, "load limit", member)
         drawn = draw_rows(data.load_limit, len(frame), generator, strata)
         frame, values, target = frame.iloc[drawn], values[drawn], target[drawn]
+        lengths = lengths[drawn] if len(lengths) else lengths
         strata = None if strata is None else strata[drawn]
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
     folds = make_folds(
@@ -335,10 +265,19 @@ def _encode(
         one_hot=np.concatenate(one_hot, axis=1) if one_hot else np.empty((len(frame), 0), dtype=dtype),
         covariates=_covariates(frame, setup.covariates),
         target=target,
+        lengths=lengths,
         member=np.zeros(len(frame), dtype=np.int64),
         members=[member],
         folds=folds,
     )
+
+
+def _empty(values: Array, lengths: Array) -> Array:
+    """Say which cells are empty, of the shape of `values`; padding is none."""
+    empty: Array = np.isnan(values)
+    if len(lengths):
+        empty &= (np.arange(values.shape[1]) < lengths[:, None])[:, :, None]
+    return empty
 
 
 def _covariates(frame: pd.DataFrame, names: list[str]) -> Array:
@@ -360,12 +299,12 @@ def _values(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
     import pandas as pd
 
     values = np.empty((len(frame), len(features)), dtype=dtype)
-    for start in range(0, len(features), _BLOCK_COLUMNS):
-        block = frame[features[start : start + _BLOCK_COLUMNS]]
+    for start in range(0, len(features), BLOCK_COLUMNS):
+        block = frame[features[start : start + BLOCK_COLUMNS]]
         text = [name for name, kind in block.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
         block = block.assign(**{str(name): pd.to_numeric(block[name], errors="coerce") for name in text})
         numbers = block.to_numpy(dtype=dtype, na_value=np.nan)
-        values[:, start : start + _BLOCK_COLUMNS] = np.where(np.isfinite(numbers), numbers, np.nan)
+        values[:, start : start + BLOCK_COLUMNS] = np.where(np.isfinite(numbers), numbers, np.nan)
     return values
 
 

@@ -106,6 +106,10 @@ class Sequence(Section):
 
     column: str
     axes: Literal["time_channels", "channels_time"] = "time_channels"
+    length: Literal["shortest", "longest"] = Field(
+        "shortest",
+        description="series are cut to the federation's shortest, or none is and the network stops at its end",
+    )
 
 
 class Data(Section):

@@ -138,6 +138,10 @@ def check_together(experiment: Experiment) -> None:
         experiment.tune.check_metric(monitor, metrics)
     if data.target_scaling != "none":
         _check_target_scaling(kind, data, loss)
+    if kind == "survival" and monitor == "brier" and experiment.problem.options().method == "cox":
+        raise refuse(
+            "stopping.monitor brier is of method discrete_time; a Cox model has survival curves when training is over"
+        )
     if known is None:
         return
     if experiment.training.augmentation and not known.images:

@@ -209,6 +209,10 @@ def with_one_step(content: Any) -> Any:
     return content if asks else content | {"training": training | {"local_steps": 1}}
 
 
+# Kinds for which an update counts from whatever model it is added to.
+_TAKES_STALE = ("fedavg", "fedavgm", "fedopt", "fedadam", "fedyogi", "fedadagrad", "fedprox")
+
+
 def check_strategy(experiment: Experiment) -> None:
     """Refuse a training that does not go with the strategy."""
     strategy, training = experiment.strategy, experiment.training
@@ -220,7 +224,14 @@ def check_strategy(experiment: Experiment) -> None:
                 f"strategy {strategy.kind} needs training.optimizer sgd, with momentum if wanted but neither nesterov, "
                 "dampening nor maximize: it tells a site's mean gradient from how far the site's steps went"
             )
+    if experiment.participation.late == "stale" and strategy.kind not in _TAKES_STALE:
+        raise refuse(
+            f"participation.late stale does not go with strategy {strategy.kind}, which reckons with the model that "
+            f"sites were sent in this round; it goes with {', '.join(_TAKES_STALE)}"
+        )
     if strategy.kind in ONE_GRADIENT and training.local_steps != 1:
         raise refuse(f"strategy {strategy.kind} sends one gradient a round: training.local_steps must be 1")
+    if isinstance(strategy, QFedAvg) and training.loss is not None and training.loss.kind == "poisson":
+        raise refuse("strategy qfedavg takes powers of the losses, and training.loss poisson can be negative")
     if isinstance(strategy, QFedAvg) and strategy.lipschitz is None and not isinstance(options.get("lr"), (int, float)):
         raise refuse("strategy qfedavg needs `lipschitz`, or training.optimizer.lr to take it from")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from v6_algorithm import seeding
-from v6_algorithm.data.sources import TableSource
+from v6_algorithm.data.sources import TableSource, table_in
 from v6_algorithm.errors import DataError, ExperimentError, PolicyError
 from v6_algorithm.experiment import Experiment, PartitionedSource, Source
 from v6_algorithm.federation.local import LocalFederation
@@ -69,9 +69,10 @@ def _source(where: str, source: Source, folder: Path) -> TableSource:
         path = folder / Path(uri).expanduser()
         if not path.exists():
             raise ExperimentError(f"{where}: there is no file {uri} (looked in {folder})")
-        if path.is_dir():
-            raise ExperimentError(f"{where}: {uri} is a folder; give a csv, parquet, excel or sqlite file")
-        uri = str(path)
+        try:
+            uri = table_in(path) if path.is_dir() else str(path)
+        except DataError as error:
+            raise ExperimentError(f"{where}: {error}") from None
     return TableSource(uri, source.type, source.query, source.sheet_name)
 
 
@@ -79,11 +80,13 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
     from v6_algorithm.data.builtin import load_builtin
     from v6_algorithm.partition.tables import cut_table
 
+    base = None
     if sites.source.startswith("builtin:"):
         frame = load_builtin(sites.source.removeprefix("builtin:"))
     else:
         try:
-            frame = _source("sites.source", Source(uri=sites.source), folder).read()
+            whole = _source("sites.source", Source(uri=sites.source), folder)
+            frame, base = whole.read(), whole.folder
         except DataError as error:
             raise ExperimentError(f"sites.source: {error}") from None
     data = experiment.data
@@ -104,7 +107,7 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
         )
     except ExperimentError as error:
         raise ExperimentError(f"sites.partition: {error}") from None
-    return {name: TableSource(frame=parts.frame_of(frame, site)) for site, name in enumerate(parts.names)}
+    return {name: TableSource(frame=parts.frame_of(frame, site), base=base) for site, name in enumerate(parts.names)}
 
 
 def local_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> LocalFederation:

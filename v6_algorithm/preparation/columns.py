@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment import Data
+from v6_algorithm.experiment import Data, Sequence
 
 Label = int | float | str
 # Names that say "this is who, not what": numeric, but nothing to learn from. `data.features` overrules this.
@@ -38,7 +38,9 @@ class Agreement:
     task_classes
         For several targets: column to the sorted union of its labels, of those that are classes.
     sequence_length
-        For time series: the number of times that every row has at least, and is cut to.
+        For time series: the number of times that rows are cut to, or padded to.
+    sequence_shortest
+        The number of times that every row has at least.
     covariates
         Numeric columns that only harmonisation uses.
     """
@@ -50,6 +52,7 @@ class Agreement:
     hospitals: list[str] = field(default_factory=list)
     task_classes: dict[str, list[Label]] = field(default_factory=dict)
     sequence_length: int | None = None
+    sequence_shortest: int | None = None
     covariates: list[str] = field(default_factory=list)
 
 
@@ -73,11 +76,11 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     """
     notes: list[str] = []
     problems: list[str] = []
-    length = None
+    length = shortest = None
     if data.sequence is None:
         numeric = _numeric_features(data, schemas, notes, problems)
     else:
-        numeric, length = _sequences(data.sequence.column, schemas, notes)
+        numeric, length, shortest = _sequences(data.sequence, schemas, notes)
     features, categorical = set(numeric), set(data.categorical)
     covariates = [name for name in data.harmonisation.covariates if name not in features | categorical]
     for site, schema in schemas.items() if data.sequence is None else ():
@@ -85,7 +88,7 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         for name in [*numeric, *data.categorical, *covariates]:
             if name not in columns:
                 key = "features" if name in features else "categorical" if name in categorical else _COVARIATES
-                problems.append(f"site '{site}': column '{name}' (data.{key}) is not there; it has: {_listed(columns)}")
+                problems.append(f"site '{site}': column '{name}' (data.{key}) is not there; it has: {listed(columns)}")
             elif name not in categorical and columns[name] not in ("numeric", "empty"):
                 problems.append(
                     f"site '{site}': column '{name}' holds {columns[name]} where numbers are expected; "
@@ -125,6 +128,7 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         notes,
         task_classes=task_classes,
         sequence_length=length,
+        sequence_shortest=shortest,
         covariates=covariates,
     )
 
@@ -140,7 +144,8 @@ def looks_like_identifier(name: str) -> bool:
     return _IDENTIFIER.fullmatch(name.strip()) is not None
 
 
-def _listed(names: Collection[str]) -> str:
+def listed(names: Collection[str]) -> str:
+    """Name columns for a message, at most 30 of them."""
     more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(list(names)[:_SHOWN]) + more
 
@@ -170,23 +175,28 @@ def _numeric_features(
         else:
             everywhere.append(name)
     if identifiers:
-        notes.append(f"left out as identifiers by their names: {_listed(identifiers)}")
+        notes.append(f"left out as identifiers by their names: {listed(identifiers)}")
     if somewhere:
-        notes.append(f"left out because not every site has them: {_listed(somewhere)}")
+        notes.append(f"left out because not every site has them: {listed(somewhere)}")
     return everywhere
 
 
-def _sequences(column: str, schemas: Mapping[str, Mapping[str, Any]], notes: list[str]) -> tuple[list[str], int]:
-    """Return a name for each channel, and the length that all rows of all sites have."""
+def _sequences(
+    sequence: Sequence, schemas: Mapping[str, Mapping[str, Any]], notes: list[str]
+) -> tuple[list[str], int, int]:
+    """Return a name for each channel, the length that rows are brought to, and the shortest of all sites."""
+    column = sequence.column
     channels = {site: schema["sequence"]["channels"] for site, schema in schemas.items()}
     if len(set(channels.values())) > 1:
         told = ", ".join(f"{site} {number}" for site, number in channels.items())
         raise ExperimentError(f"data.sequence: column '{column}' has different numbers of channels: {told}")
     shortest = min(schema["sequence"]["shortest"] for schema in schemas.values())
     longest = max(schema["sequence"]["longest"] for schema in schemas.values())
-    if longest > shortest:
+    padded = sequence.length == "longest"
+    if longest > shortest and not padded:
         notes.append(f"time series are cut to their first {shortest} times, the shortest; the longest has {longest}")
-    return [f"{column}[{number}]" for number in range(next(iter(channels.values())))], shortest
+    names = [f"{column}[{number}]" for number in range(next(iter(channels.values())))]
+    return names, longest if padded else shortest, shortest
 
 
 def _classes(what: str, by_site: Mapping[str, list[Label]], condition: str, notes: list[str]) -> list[Label]:

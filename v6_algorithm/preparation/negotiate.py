@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from v6_algorithm import wire
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.preparation.asking import Ask, raise_data_errors
-from v6_algorithm.preparation.columns import Agreement, agree
+from v6_algorithm.preparation.columns import Agreement, agree, listed
 from v6_algorithm.preparation.harmonise import prepare_federation
 from v6_algorithm.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.preparation.statistics import Moments, merge_moments, scale_targets
@@ -39,6 +39,8 @@ class Plan:
         For each fold: hospital to rows of each part.
     rows
         Site to rows of each part in each fold; a site is a hospital, but in a centralised run it holds all.
+    notes
+        Sentences for the researcher.
     """
 
     sites: list[str]
@@ -46,6 +48,7 @@ class Plan:
     spec: wire.StateSpec
     counts: Counts
     rows: dict[str, list[dict[str, int]]]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def folds(self) -> list[int]:
@@ -105,6 +108,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     moments: dict[str, Moments] = {}
     scaled = experiment.data.scaled_targets
     targets: list[Moments] = []
+    hidden: dict[str, list[str]] = {}
     class_counts: list[list[list[int]]] = []
     by_fold: Counts = []
     rows: dict[str, list[dict[str, int]]] = {}
@@ -118,6 +122,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
             spec = spec or wire.spec_from_json(reply["spec"])
             starts[site] = str(reply["start"])
             labels = _check_class_counts(reply["class_counts"], len(counts), agreement)
+            own_hidden = _check_hidden(reply["hidden"], [*setup.features, *scaled])
             own_targets = _check_targets(reply["targets"], len(counts), len(scaled))
             own_sums = _check_sums(reply["sums"], next(iter(sums.values()), None))
             by_fold = by_fold or [{} for _ in counts]
@@ -128,6 +133,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
             continue
         moments[site], sums[site] = own, own_sums
         targets += own_targets
+        hidden[site] = own_hidden
         if labels is not None:
             class_counts.append(labels)
         for fold, members in zip(by_fold, counts, strict=True):
@@ -141,14 +147,17 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
             + ", ".join(f"{site} {start[:8]}" for site, start in starts.items())
         )
     merged, harmonised = merge_moments(moments.values()), experiment.mode != "local"
+    of_targets = merge_moments(targets) if targets else None
+    _require_values(hidden, setup.features, merged)
+    _require_values(hidden, scaled, of_targets)
     setup = prepare_federation(ask, experiment.data, setup, merged, list(moments), quorum, harmonised=harmonised)
     setup = replace(
         setup,
         class_weights=_class_weights(experiment, agreement, class_counts),
-        target_scales=scale_targets(scaled, merge_moments(targets)) if targets else {},
+        target_scales={} if of_targets is None else scale_targets(scaled, of_targets),
         sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
     )
-    made = Plan(list(moments), setup, spec, by_fold, rows)
+    made = Plan(list(moments), setup, spec, by_fold, rows, notes=_tell_hidden(hidden))
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):
             raise ExperimentError(
@@ -195,6 +204,35 @@ def _check_class_counts(counts: Any, folds: int, agreement: Agreement) -> list[l
     if len(checked) != folds or any(len(fold) != classes or min(fold) < 0 for fold in checked):
         raise WireError("its class counts are malformed")
     return checked
+
+
+def _check_hidden(names: Any, columns: Sequence[str]) -> list[str]:
+    """Read the names of columns that a site tells nothing of."""
+    if not isinstance(names, list) or not set(names) <= set(columns):
+        raise WireError("it leaves out statistics of columns that it was not asked about")
+    return names
+
+
+def _require_values(hidden: Mapping[str, Sequence[str]], columns: Sequence[str], merged: Moments | None) -> None:
+    """Raise ExperimentError for a column of which there are statistics from no site, and values at some."""
+    if merged is None:
+        return
+    few = {name for names in hidden.values() for name in names}
+    empty = dict(zip(columns, (merged.count == 0).all(axis=0), strict=True))
+    if lost := [name for name in columns if name in few and empty[name]]:
+        raise ExperimentError(
+            f"no site has enough training rows with a value for statistics of column {listed(lost)}; "
+            "leave it out, a feature with data.exclude"
+        )
+
+
+def _tell_hidden(hidden: Mapping[str, Sequence[str]]) -> list[str]:
+    return [
+        f"site '{site}': too few training rows have a value in {listed(names)} for statistics, which come from the "
+        "other sites"
+        for site, names in hidden.items()
+        if names
+    ]
 
 
 def _check_targets(packed: Any, folds: int, targets: int) -> list[Moments]:

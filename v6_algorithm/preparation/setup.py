@@ -13,6 +13,7 @@ from v6_algorithm.errors import WireError
 from v6_algorithm.preparation.columns import Agreement, Label
 from v6_algorithm.preparation.combat import Combat
 from v6_algorithm.preparation.statistics import Preparation
+from v6_algorithm.preparation.times import METRIC_BINS, cut
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Setup:
     each of several targets. `sums` is what the problem asked to be added up over the sites (`Problem.sums`); like
     `preparation` it is there once statistics exist. `covariates` are columns that harmonisation needs and the model
     does not; `combat` is what the sites share of it. `target_scales` has mean and standard deviation, (folds, 2), of
-    each target that is learned in standard deviations.
+    each target that is learned in standard deviations. `baseline` has the cumulative baseline hazard of a Cox model at
+    `times.baseline_times`, (folds, times), once it is trained.
     """
 
     features: list[str]
@@ -36,9 +38,11 @@ class Setup:
     task_classes: dict[str, list[Label]] = field(default_factory=dict)
     sums: dict[str, np.ndarray] = field(default_factory=dict)
     sequence_length: int | None = None
+    sequence_shortest: int | None = None
     covariates: list[str] = field(default_factory=list)
     combat: Combat | None = None
     target_scales: dict[str, np.ndarray] = field(default_factory=dict)
+    baseline: np.ndarray | None = None
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
@@ -50,6 +54,7 @@ class Setup:
             hospitals=agreement.hospitals,
             task_classes=agreement.task_classes,
             sequence_length=agreement.sequence_length,
+            sequence_shortest=agreement.sequence_shortest,
             covariates=agreement.covariates,
         )
 
@@ -84,9 +89,11 @@ class Setup:
             "task_classes": self.task_classes,
             "sums": pack_arrays(self.sums) if self.sums else None,
             "sequence_length": self.sequence_length,
+            "sequence_shortest": self.sequence_shortest,
             "covariates": self.covariates,
             "combat": None if self.combat is None else pack_arrays(self.combat.arrays()),
             "target_scales": pack_arrays(self.target_scales) if self.target_scales else None,
+            "baseline": None if self.baseline is None else pack_arrays({"hazard": self.baseline}),
         }
 
     @classmethod
@@ -105,9 +112,11 @@ class Setup:
                 {str(name): list(values) for name, values in content["task_classes"].items()},
                 unpack_arrays(content["sums"]) if content["sums"] else {},
                 content["sequence_length"],
+                content["sequence_shortest"],
                 covariates=[str(name) for name in content["covariates"]],
                 combat=None if combat is None else Combat(**unpack_arrays(combat)),
                 target_scales=unpack_arrays(content["target_scales"]) if content["target_scales"] else {},
+                baseline=unpack_arrays(content["baseline"])["hazard"] if content["baseline"] else None,
             )
         except (KeyError, TypeError, AttributeError):
             raise WireError("the setup in the request is malformed") from None
@@ -131,11 +140,16 @@ class Setup:
                 else {}
             ),
             **({"target_scaling": self._readable_targets(fold)} if self.target_scales else {}),
+            **({} if self.baseline is None else {"baseline": self._readable_baseline(self.baseline[fold])}),
         }
 
     def _readable_targets(self, fold: int) -> dict[str, Any]:
         scales = {name: scale[fold].tolist() for name, scale in self.target_scales.items()}
         return {name: {"mean": mean, "sd": sd} for name, (mean, sd) in scales.items()}
+
+    def _readable_baseline(self, hazard: np.ndarray) -> dict[str, Any]:
+        times = cut(self.sums["event_times"], METRIC_BINS)
+        return {"times": times, "cumulative_hazard": hazard.tolist()}
 
 
 def pack_arrays(arrays: dict[str, np.ndarray]) -> str:

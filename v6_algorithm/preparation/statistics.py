@@ -67,10 +67,9 @@ class Moments(Arrays):
             raise WireError("the statistics contradict themselves")
         return cls(**arrays)
 
-    def without_few(self, least: int) -> Moments:
-        """Return the moments without those over fewer than `least` values, which count as none."""
-        told = self.count >= least
-        kept = (np.where(told, part, 0.0) for part in (self.count, self.mean, self.squares, self.low, self.high))
+    def without(self, hidden: Array) -> Moments:
+        """Return the moments as if the features that are `hidden`, (features,) bool, had no values."""
+        kept = (np.where(hidden, 0.0, part) for part in (self.count, self.mean, self.squares, self.low, self.high))
         return Moments(self.rows, *kept)
 
     @property
@@ -116,6 +115,10 @@ class Histograms(Arrays):
                 bins = _bin(column[~np.isnan(column)], low[fold, feature], high[fold, feature])
                 counts[fold, feature] = np.bincount(bins, minlength=BINS)
         return cls(counts)
+
+    def without(self, hidden: Array) -> Histograms:
+        """Return the histograms as if the features that are `hidden`, (features,) bool, had no values."""
+        return Histograms(np.where(hidden[:, None], 0.0, self.counts))
 
     @classmethod
     def check(cls, arrays: Mapping[str, Array], folds: int, features: int) -> Histograms:

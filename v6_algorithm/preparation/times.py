@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from v6_algorithm.experiment import SurvivalOptions
+from v6_algorithm.experiment import Experiment, SurvivalOptions
 
 Array = np.ndarray
 # From 2^-16 to 2^32 of any unit: minutes in days, and a century in seconds. What is beyond counts at the ends.
@@ -37,6 +37,15 @@ def cut(counts: Array, parts: int) -> list[float]:
     # A cut behind the last event would leave a part without any.
     last = np.flatnonzero(counts)[-1]
     return [float(2.0 ** ((place + _FIRST) / _PER_DOUBLING)) for place in np.unique(places) if place < last]
+
+
+def baseline_times(experiment: Experiment, counts: Array | None) -> list[float]:
+    """Return the times at which a Cox model's baseline hazard is estimated; none of other problems.
+
+    They are those of the metrics' bins, so that they tell no more about when rows leave than `cells` does.
+    """
+    cox = experiment.problem.kind == "survival" and experiment.problem.options().method == "cox"
+    return cut(counts, METRIC_BINS) if cox and counts is not None else []
 
 
 def horizons(options: SurvivalOptions, counts: Array) -> list[float]:

@@ -77,18 +77,22 @@ class Policy:
 
     def check_part(self, part: str, rows: int) -> None:
         """Refuse a part of the split that holds few rows; an empty part tells nothing."""
-        if 0 < rows < self.minimum_part_rows:
+        if self.too_few(rows):
             raise PolicyError(
                 f"the split leaves fewer {part} rows here than this node's minimum of {self.minimum_part_rows} a part"
             )
 
     def check_values(self, column: str, rows: int) -> None:
         """Refuse statistics of a column that few training rows have a value in: the mean of one value is that value."""
-        if 0 < rows < self.minimum_part_rows:
+        if self.too_few(rows):
             raise PolicyError(
                 f"fewer training rows here have a value in column '{column}' than this node's minimum of "
                 f"{self.minimum_part_rows} a part"
             )
+
+    def too_few(self, rows: int) -> bool:
+        """Say whether sums over these rows would tell about single ones; over none they tell nothing."""
+        return 0 < rows < self.minimum_part_rows
 
     def allows(self, column: str) -> bool:
         """Say whether a column may be used, or even named."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from v6_algorithm.data.targets import TargetColumn
+from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import Experiment, NoOptions, Section
 from v6_algorithm.metrics import MeanMetrics
 from v6_algorithm.models.tabular import build_model
@@ -106,6 +107,13 @@ class Problem(ABC):
     def default_metrics(self) -> Accumulator:
         """Return the empty metrics of a built-in problem."""
         raise NotImplementedError(f"{type(self).__name__} has no Metrics")
+
+    def baseline(self, least: int) -> Accumulator:
+        """Return empty sums over the training rows that a trained model is measured with, if the problem has such.
+
+        `least` is the fewest rows that any of these sums may be over.
+        """
+        raise WireError(f"problem {self.experiment.problem.kind} has no baseline hazard")
 
     def forward(self, networks: Mapping[str, nn.Module], inputs: Tensor) -> Tensor:
         """Return the output for a batch; one network named ``model`` unless overridden."""

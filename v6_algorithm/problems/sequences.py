@@ -15,7 +15,8 @@ from v6_algorithm.problems.tabular import Classification
 class SequenceClassification(Classification):
     """Cross-entropy on the classes of (time, channels) series, through a GRU or LSTM.
 
-    Each channel is filled and scaled as a column of a table is, over all times of all training rows.
+    Each channel is filled and scaled as a column of a table is, over all times of all training rows. With `length`
+    longest the network reads each row to its own end and averages over that.
     """
 
     def __init__(self, experiment: Experiment, setup: Setup) -> None:
@@ -23,12 +24,13 @@ class SequenceClassification(Classification):
         if not isinstance(experiment.model, Recurrent):
             raise ExperimentError(f"model.kind {experiment.model.kind} is not for sequences, which take gru or lstm")
         self._model = experiment.model
-        if setup.sequence_length is not None and setup.sequence_length < experiment.model.window:
-            raise ExperimentError(
-                f"model.window is {experiment.model.window}, the shortest time series has {setup.sequence_length} times"
-            )
+        shortest, window = setup.sequence_shortest, experiment.model.window
+        if shortest is not None and shortest < window:
+            raise ExperimentError(f"model.window is {window}, the shortest time series has {shortest} times")
 
     def build_networks(self) -> Networks:
         """Return ``{"model": network}`` in the training dtype."""
-        network = RecurrentNetwork(self._model, len(self.setup.features), self.outputs)
+        sequence = self.experiment.data.sequence
+        padded = sequence is not None and sequence.length == "longest"
+        network = RecurrentNetwork(self._model, len(self.setup.features), self.outputs, padded=padded)
         return {"model": network.to(getattr(torch, self.experiment.training.dtype))}

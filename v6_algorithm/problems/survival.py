@@ -12,6 +12,7 @@ from torch.nn import functional
 from v6_algorithm.data.targets import TargetColumn
 from v6_algorithm.experiment import Experiment, SurvivalOptions
 from v6_algorithm.metrics import SurvivalMetrics
+from v6_algorithm.metrics.survival import BaselineSums, survival
 from v6_algorithm.preparation import Setup, times
 from v6_algorithm.problems.tabular import TableProblem
 
@@ -29,7 +30,8 @@ class Survival(TableProblem):
     over the rows of a batch: each event against those of the batch that were still observed. Risk sets cannot reach
     over sites, so a federation minimises the likelihood *stratified by site*, in which each site has a baseline hazard
     of its own. Small batches have small risk sets, which is no unbiased estimate: `training.batch_size: null` takes
-    all rows of the site.
+    all rows of the site. Survival curves, for the Brier score, come when training is over: with the baseline hazard of
+    all sites' training rows together, from `BaselineSums`.
 
     ``discrete_time``: a logit for each interval of time, the hazard of the event in it for those who reach it; the
     loss is the negative log-likelihood [2]_. A row censored within an interval counts for those before it. It gives
@@ -52,7 +54,10 @@ class Survival(TableProblem):
         self.joint = self.cox
         counts = setup.sums.get("event_times")
         self._edges = [] if counts is None else times.cut(counts, times.METRIC_BINS)
-        self._horizons = [] if counts is None or self.cox else times.horizons(self.options, counts)
+        if self.cox:
+            self._horizons = [] if setup.baseline is None else self._edges
+        else:
+            self._horizons = [] if counts is None else times.horizons(self.options, counts)
 
     @classmethod
     def targets(cls, experiment: Experiment) -> list[TargetColumn]:
@@ -92,6 +97,18 @@ class Survival(TableProblem):
         hazard = -torch.log(survival.clamp(_LEAST_SURVIVAL, 1 - _LEAST_SURVIVAL))
         risk = torch.log(hazard.mean(dim=1, keepdim=True))
         return torch.cat([risk, survival[:, : len(self._horizons)]], dim=1)
+
+    def prediction_of(self, output: Tensor, fold: int) -> Tensor:
+        """Return `prediction`, of a Cox model with the fold's survival curves once its baseline hazard is known."""
+        prediction = self.prediction(output)
+        if not self.cox or self.setup.baseline is None:
+            return prediction
+        curves = survival(self.setup.baseline[fold], prediction[:, 0].cpu().numpy())
+        return torch.cat([prediction, torch.from_numpy(curves).to(prediction.device)], dim=1)
+
+    def baseline(self, least: int) -> BaselineSums:
+        """Return the empty sums behind the baseline hazard of a Cox model; see `Problem.baseline`."""
+        return BaselineSums(times.baseline_times(self.experiment, self.setup.sums.get("event_times")), least)
 
     def default_metrics(self) -> SurvivalMetrics:
         """Return empty survival metrics."""

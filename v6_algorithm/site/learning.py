@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm import wire
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from v6_algorithm.problems.base import Networks, Problem
+    from v6_algorithm.training.device import Device
+    from v6_algorithm.training.loop import Rows
 
 
 def train(work: Work) -> dict[str, Any]:
@@ -33,7 +36,6 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     from v6_algorithm.problems import create_problem
     from v6_algorithm.training import loop
     from v6_algorithm.training.device import Device
-    from v6_algorithm.training.objectives import create_objective
     from v6_algorithm.training.state import build_shapes, state_of
     from v6_algorithm.training.threads import threads_for
 
@@ -63,43 +65,28 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
             reply["private"] = version if layers else 0
         batch_rows = min(work.experiment.training.batch_size or len(parts["train"]), len(parts["train"]))
         with threads_for(networks, batch_rows):
+            if item.get("personal"):
+                _personalise(work, problem, networks, rows, parts["train"], number, device)
             with work.timed("evaluate_s"):
                 for part in item.get("evaluate", []):
                     reply["metrics"][part] = loop.evaluate(
                         problem, networks, rows, parts[part], table.members, fold=number, device=device
                     )
-            if train and item.get("train", True):
-                if not len(parts["train"]):
-                    raise WireError(f"fold {number} is to be trained, and has no training rows here")
-                message = item.get("strategy", {})
-                objective = create_objective(message, shared)
-                told: dict[str, Any] = {}
-                if message.get("start"):
-                    told["start"] = wire.pack(_of(shared, state_of(networks)))
-                if message.get("start_loss"):
-                    with work.timed("evaluate_s"):
-                        told["start_loss"] = loop.mean_loss(problem, networks, rows, parts["train"], fold=number)
-                with work.timed("train_s"):
-                    sums = loop.train(
+                if item.get("baseline"):
+                    reply["baseline"] = loop.evaluate(
                         problem,
                         networks,
                         rows,
                         parts["train"],
-                        site=work.site,
-                        round=work.round,
+                        table.members,
                         fold=number,
                         device=device,
-                        epochs=item.get("epochs"),
-                        objective=objective,
+                        accumulator=partial(problem.baseline, work.policy.minimum_part_rows),
                     )
-                reply |= {
-                    "parameters": wire.pack(_of(shared, objective.outgoing(state_of(networks)))),
-                    "rows": len(parts["train"]),
-                    "loss": {"sum": sums.loss, "rows": sums.rows},
-                    "steps": sums.steps,
-                }
-                if told:
-                    reply["strategy"] = told
+            if train and item.get("train", True):
+                if not len(parts["train"]):
+                    raise WireError(f"fold {number} is to be trained, and has no training rows here")
+                reply |= _train(work, problem, networks, rows, parts["train"], item, shared, device)
                 if own:
                     own.keep(number, work.round, state_of(networks), [int(one) for one in item["private"]["keep"]])
         folds.append(reply)
@@ -133,3 +120,81 @@ def _received(
 
 def _of(spec: wire.StateSpec, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: state[name] for name in spec}
+
+
+def _personalise(
+    work: Work, problem: Problem, networks: Networks, rows: Rows, part: Tensor, fold: int, device: Device
+) -> None:
+    """Train the networks on, for this site alone: freely, or with Ditto's pull towards what was received.
+
+    References
+    ----------
+    Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021: the personal model
+    minimises the site's loss + mu/2 times the squared distance to the shared one, here the one that was kept.
+    """
+    from v6_algorithm.training import loop
+    from v6_algorithm.training.objectives import create_objective
+    from v6_algorithm.training.state import spec_of
+
+    own = work.experiment.personal
+    if own is None:
+        raise WireError("a personal model is asked for, the experiment wants none")
+    message = {} if own.mu is None else {"mu": own.mu}
+    with work.timed("train_s"):
+        loop.train(
+            problem,
+            networks,
+            rows,
+            part,
+            site=work.site,
+            round=work.round,
+            fold=fold,
+            device=device,
+            epochs=own.epochs,
+            objective=create_objective(message, spec_of(networks)),
+        )
+
+
+def _train(
+    work: Work,
+    problem: Problem,
+    networks: Networks,
+    rows: Rows,
+    part: Tensor,
+    item: Mapping[str, Any],
+    shared: wire.StateSpec,
+    device: Device,
+) -> dict[str, Any]:
+    """Train the networks on the rows numbered in `part`, and return what the reply tells of it: shared tensors only."""
+    from v6_algorithm.training import loop
+    from v6_algorithm.training.objectives import create_objective
+    from v6_algorithm.training.state import state_of
+
+    message, fold = item.get("strategy", {}), int(item["fold"])
+    objective = create_objective(message, shared)
+    told: dict[str, Any] = {}
+    if message.get("start"):
+        told["start"] = wire.pack(_of(shared, state_of(networks)))
+    if message.get("start_loss"):
+        with work.timed("evaluate_s"):
+            told["start_loss"] = loop.mean_loss(problem, networks, rows, part, fold=fold)
+    with work.timed("train_s"):
+        sums = loop.train(
+            problem,
+            networks,
+            rows,
+            part,
+            site=work.site,
+            round=work.round,
+            fold=fold,
+            device=device,
+            epochs=item.get("epochs"),
+            objective=objective,
+        )
+    reply: dict[str, Any] = {
+        "parameters": wire.pack(_of(shared, objective.outgoing(state_of(networks)))),
+        "rows": len(part),
+        "loss": {"sum": sums.loss, "rows": sums.rows},
+        "steps": sums.steps,
+    }
+    return reply | ({"strategy": told} if told else {})

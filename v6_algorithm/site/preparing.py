@@ -11,6 +11,8 @@ from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from v6_algorithm.data.table import TableData
 
 
@@ -54,7 +56,7 @@ def prepare(work: Work) -> dict[str, Any]:
 
 
 def _schema(work: Work) -> dict[str, Any]:
-    from v6_algorithm.data.table import describe
+    from v6_algorithm.data.description import describe
 
     members = {}
     for name, source in work.context.sources.items():
@@ -82,32 +84,38 @@ def _statistics(work: Work) -> dict[str, Any]:
     problem = create_problem(work.experiment, setup)
     networks = build_networks(problem)
     shared, _ = shared_and_own(work, networks)
-    _check_values(work, setup, table)
+    if work.experiment.data.harmonisation.kind != "none":
+        _check_values(work, setup, table)
     sums = problem.sums(table)
     moments = Moments.of(table.training_values(), with_range=needs_range(work.experiment.data))
+    hidden = _hidden(work, moments.count)
+    targets, few_targets = _target_moments(work, table)
     return {
         "counts": table.counts(),
         "class_counts": problem.class_counts(table),
         "sums": pack_arrays(sums) if sums else None,
-        "moments": pack_arrays(moments.arrays()),
-        "targets": _target_moments(work, table),
+        "moments": pack_arrays(moments.without(hidden).arrays()),
+        "targets": targets,
+        "hidden": [*(name for name, few in zip(setup.features, hidden, strict=True) if few), *few_targets],
         "spec": {name: spec.to_json() for name, spec in shared.items()},
         "start": wire.digest(wire.pack(state_of(networks))),
     }
 
 
-def _target_moments(work: Work, table: TableData) -> str | None:
-    """Measure the targets that are scaled; one that hardly any training row here has counts as empty here."""
+def _target_moments(work: Work, table: TableData) -> tuple[str | None, list[str]]:
+    """Measure the targets that are scaled; name those that hardly any training row here has, which count as empty."""
     from v6_algorithm.preparation import Moments
     from v6_algorithm.preparation.setup import pack_arrays
 
     scaled = work.experiment.data.scaled_targets
     if not scaled:
-        return None
+        return None, []
     places = [number for number, target in enumerate(work.targets) if target.column in scaled]
     columns = table.target.reshape(len(table.target), -1)[:, places]
     moments = Moments.of((columns[fold.train] for fold in table.folds), with_range=False)
-    return pack_arrays(moments.without_few(work.policy.minimum_part_rows).arrays())
+    hidden = _hidden(work, moments.count)
+    few = [name for name, is_few in zip(scaled, hidden, strict=True) if is_few]
+    return pack_arrays(moments.without(hidden).arrays()), few
 
 
 def _quantiles(work: Work) -> dict[str, Any]:
@@ -116,10 +124,12 @@ def _quantiles(work: Work) -> dict[str, Any]:
 
     setup = work.setup()
     table = work.table(setup)
-    _check_values(work, setup, table)
+    if setup.combat is not None:
+        _check_values(work, setup, table)
     values = table.training_values(setup, work.experiment.data)
     span = unpack_arrays(work.request["range"])
-    return {"histograms": pack_arrays(Histograms.of(values, span["low"], span["high"]).arrays())}
+    hidden = _hidden(work, _counts(table))
+    return {"histograms": pack_arrays(Histograms.of(values, span["low"], span["high"]).without(hidden).arrays())}
 
 
 def _harmonisation(work: Work) -> dict[str, Any]:
@@ -143,8 +153,28 @@ def _moments(work: Work) -> dict[str, Any]:
     return {"moments": pack_arrays(Moments.of(values, with_range=needs_range(data)).arrays())}
 
 
+def _counts(table: TableData) -> np.ndarray:
+    """Count the training rows that have a value: (folds, features)."""
+    import numpy as np
+
+    return np.stack([(~np.isnan(values)).sum(axis=0) for values in table.training_values()])
+
+
+def _hidden(work: Work, counts: np.ndarray) -> np.ndarray:
+    """Say of which columns too few training rows have a value, in any fold: (columns,) bool from (folds, columns).
+
+    In any, for where the folds share rows, the sums of one less those of another are those of few.
+    """
+    import numpy as np
+
+    return np.array([any(work.policy.too_few(int(rows)) for rows in column) for column in counts.T], dtype=bool)
+
+
 def _check_values(work: Work, setup: Setup, table: TableData) -> None:
-    """Refuse statistics of a column that hardly any training row has a value in."""
-    for values in table.training_values():
-        for name, column in zip(setup.features, values.T, strict=True):
-            work.policy.check_values(name, int((column == column).sum()))  # a NaN, a missing value, equals nothing
+    """Refuse harmonisation of a column that hardly any training row has a value in.
+
+    Its statistics are sums over filled cells: known what they are filled with, they would tell those values.
+    """
+    for counts in _counts(table):
+        for name, rows in zip(setup.features, counts, strict=True):
+            work.policy.check_values(name, int(rows))

@@ -70,7 +70,7 @@ class Work:
         from v6_algorithm.data.cache import cache_key, keep, load_cached
         from v6_algorithm.data.table import load_table
 
-        prints = {name: source.fingerprint for name, source in self.context.sources.items()}
+        prints = {name: self._fingerprint(source) for name, source in self.context.sources.items()}
         key = cache_key(
             prints,
             self.experiment.model_dump(mode="json", include={"seed", "data", "problem", "split", "training"}),
@@ -107,10 +107,29 @@ class Work:
     def read(self, source: TableSource, wanted: Callable[[str], bool]) -> pd.DataFrame:
         """Read the wanted columns; numbers that are only inputs in the precision that is trained in."""
         from v6_algorithm.data.missing_values import without_codes
+        from v6_algorithm.data.sequences import find_files, names_files, read_files
 
-        narrow = self.experiment.training.dtype == "float32"
-        frame = source.read(wanted, exact=self.roles if narrow else None)
-        return without_codes(frame, self.experiment.data.missing_values)
+        narrow, data = self.experiment.training.dtype == "float32", self.experiment.data
+        frame = without_codes(source.read(wanted, exact=self.roles if narrow else None), data.missing_values)
+        name = data.sequence.column if data.sequence is not None else ""
+        if data.sequence is not None and name in frame and names_files(frame[name]):
+            return frame.assign(**{name: read_files(frame[name], find_files(frame[name], source.folder))})
+        return frame
+
+    def _fingerprint(self, source: TableSource) -> str | None:
+        """Identify what a table and the files that it names hold; see `TableSource.fingerprint`."""
+        from v6_algorithm.data.missing_values import without_codes
+        from v6_algorithm.data.sequences import find_files, names_files, print_files
+
+        data = self.experiment.data
+        # Only these are sure to hold no arrays, which it would take long to read again in every round.
+        if data.sequence is None or source.fingerprint is None or source.kind not in ("csv", "excel"):
+            return source.fingerprint
+        name = data.sequence.column
+        frame = without_codes(source.read(lambda column: column == name), data.missing_values)
+        if name not in frame or not names_files(frame[name]):
+            return source.fingerprint
+        return f"{source.fingerprint}:{print_files(find_files(frame[name], source.folder))}"
 
     def rows(self, table: TableData, setup: Setup, fold: int, device: Device) -> Rows:
         """Return the prepared rows of one fold, on the device."""

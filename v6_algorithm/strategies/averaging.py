@@ -6,17 +6,16 @@ each other, such as the median, hold all of a round's replies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from v6_algorithm.strategies.rules import Rule
 from v6_algorithm.wire import StateSpec
 
 State = dict[str, Tensor]
-# From (sites, numbers) float64, one row a site, to (numbers,); raises ValueError where there are too few sites for it.
-Rule = Callable[[Tensor], Tensor]
 
 
 class Combiner(Protocol):
@@ -104,18 +103,6 @@ class Gathered:
             name: found[name] if name in found else torch.stack([state[name] for state in self._states]).median(0)[0]
             for name in self._spec
         }
-
-
-def median(rows: Tensor) -> Tensor:
-    """Return the median of each number over the sites; of an even number of sites the mean of the middle two.
-
-    References
-    ----------
-    Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, ICML 2018.
-    """
-    ordered = rows.sort(dim=0).values
-    middle = len(rows) // 2
-    return ordered[middle] if len(rows) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def cast(state: Mapping[str, Tensor], spec: StateSpec) -> State:

@@ -46,7 +46,7 @@ class QFedAvg(FedAvg):
     def step(self, combined: State) -> State:
         """Scale the mean update, which is that of FedAvg for q = 0."""
         total = sum(self.weigh(reply) for reply in self.seen)
-        return super().step(self.moved(combined, lambda norm: self._lipschitz * total / self._denominator))
+        return super().step(self.moved(combined, lambda length: self._lipschitz * total / self._denominator))
 
     @property
     def _lipschitz(self) -> float:

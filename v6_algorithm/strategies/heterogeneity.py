@@ -189,14 +189,14 @@ class FedNova(FedAvg):
 
     def transform(self, reply: Reply) -> State:
         """Return the model with its update divided by aᵢ."""
-        return self.moved(reply.state, lambda norm: 1 / local_reach(self, reply.steps)[1])
+        return self.moved(reply.state, lambda length: 1 / local_reach(self, reply.steps)[1])
 
     def step(self, combined: State) -> State:
         """Scale the mean update, and step as FedAvg does."""
         weights = [self.weigh(reply) for reply in self.seen]
         reaches = [local_reach(self, reply.steps)[1] for reply in self.seen]
         tau = sum(weight * reach for weight, reach in zip(weights, reaches, strict=True)) / sum(weights)
-        return super().step(self.moved(combined, lambda norm: tau))
+        return super().step(self.moved(combined, lambda length: tau))
 
 
 def local_reach(strategy: FedAvg, steps: int) -> tuple[float, float]:

@@ -9,7 +9,7 @@ the server (`make_server`, `step`). A strategy overrides the stages in which it 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -18,13 +18,13 @@ from torch import Tensor
 from v6_algorithm import seeding, wire
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.strategies.averaging import Combiner, Gathered, State, WeightedMean, cast, median
+from v6_algorithm.strategies.averaging import Combiner, Gathered, State, WeightedMean, cast
+from v6_algorithm.strategies.rules import rule_of
 from v6_algorithm.strategies.server import ServerStep, TorchServer
 from v6_algorithm.strategies.trajectory import RoundAverage
 
 # What a request tells a site's training, under the key "strategy"; `training.objectives` reads it.
 Message = dict[str, Any]
-RULES = {"median": median}
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ class FedAvg:
     @property
     def wants_sent(self) -> bool:
         """Whether `configure` is to be given the model that the sites train."""
-        return self.needs_sent or self.server is not None or self.section.clip is not None
+        stale = self.experiment.participation.late == "stale"
+        return self.needs_sent or self.server is not None or self.section.clip is not None or stale
 
     def turns(self, number: int, sites: Sequence[str]) -> list[list[str]]:
         """Cut the sites that train in a round into turns: those of one turn train the same model at once."""
@@ -155,6 +156,19 @@ class FedAvg:
         self.seen.append(replace(reply, state={}, start=None))
         self._combiner.add(self.transform(reply), weight)
 
+    def add_belated(self, reply: Reply, sent: State, age: int) -> None:
+        """Take in a reply to a model sent `age` rounds ago: its update counts from the present model, and less.
+
+        Of its weight 1 / √(1 + age) is left, as in Nguyen et al., Federated Learning with Buffered Asynchronous
+        Aggregation, AISTATS 2022, after Xie et al., Asynchronous Federated Optimization, 2019.
+        """
+        if not reply.rows or self.sent is None:
+            return
+        known = self.sent
+        moved = {n: known[n].double() + reply.state[n].double() - sent[n].double() for n in self.parameters}
+        fresh = replace(reply, state=reply.state | moved)
+        self._combiner.add(self.transform(fresh), self.weigh(fresh) / math.sqrt(1 + age))
+
     def aggregate(self) -> State:
         """Return the next model; raises ValueError when there is none, or when it is not finite."""
         following = cast(self.step(self._combiner.combined()), self.spec)
@@ -196,12 +210,12 @@ class FedAvg:
         """Return what a reply adds; here its model, with an update that is not longer than `clip`."""
         if self.section.clip is None:
             return reply.state
-        return self.moved(reply.state, lambda norm: min(1.0, self.section.clip / norm) if norm else 1.0)
+        return self.moved(reply.state, lambda length: min(1.0, self.section.clip / length) if length else 1.0)
 
     def make_combiner(self) -> Combiner:
         """Return an empty combiner for a round."""
-        kind = self.section.combine.kind
-        return Gathered(self.spec, RULES[kind]) if kind in RULES else WeightedMean(self.spec)
+        rule = rule_of(self.section.combine)
+        return Gathered(self.spec, rule) if rule else WeightedMean(self.spec)
 
     def make_server(self) -> ServerStep | None:
         """Return the server's step; None where the combined model is the next one."""
@@ -235,8 +249,8 @@ class FedAvg:
         known = self.known
         return {name: state[name].double() - known[name].double() for name in self.parameters}
 
-    def moved(self, state: State, scale: Any) -> State:
-        """Return a state with its update scaled: `scale` gives the factor for the update's L2 norm."""
+    def moved(self, state: State, scale: Callable[[float], float]) -> State:
+        """Return a state with its update scaled: `scale` gives the factor for an update of some L2 norm."""
         update = self.update(state)
         factor = scale(norm(update))
         if factor == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from v6_algorithm.errors import SiteError
 from v6_algorithm.experiment import Training
 from v6_algorithm.lookup import build_optimiser, wind
 from v6_algorithm.models.tabular import has_batch_norm
-from v6_algorithm.problems.base import Problem
+from v6_algorithm.problems.base import Accumulator, Problem
 from v6_algorithm.training.augmentation import augment, measured
 from v6_algorithm.training.device import Device, deterministic
 from v6_algorithm.training.objectives import LocalObjective
@@ -189,9 +189,13 @@ def evaluate(
     *,
     fold: int,
     device: Device = Device(),
+    accumulator: Callable[[], Accumulator] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Return the metric state of each member hospital over the rows numbered in `part`; in full precision, always."""
-    accumulators = {name: problem.accumulator() for name in members}
+    """Return the state of each member hospital over the rows numbered in `part`; in full precision, always.
+
+    It is that of the problem's metrics, or of what else `accumulator` makes.
+    """
+    accumulators = {name: (accumulator or problem.accumulator)() for name in members}
     for network in networks.values():
         network.eval()
     # A loss over risk sets needs a hospital's rows in one piece.

@@ -1,0 +1,110 @@
+"""What a site tells of its table before anything is learned: its columns by kind, labels and categories.
+
+`site` calls `describe`; `summary` classifies columns by the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm.data.sequences import describe_sequences, holds_arrays
+from v6_algorithm.data.targets import TargetColumn, canonical, describe_targets, known_rows
+from v6_algorithm.errors import DataError
+from v6_algorithm.experiment import Data
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Columns of a wide table that are looked at together.
+BLOCK_COLUMNS = 512
+# More categories than this are no category but an identifier.
+_MOST_CATEGORIES = 100
+_SHOWN = 30
+
+
+def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -> dict[str, Any]:
+    """Tell which columns there are and which labels and categories occur; see `preparation.agree`.
+
+    Raises
+    ------
+    DataError
+        When the target, group, split or a categorical column is missing, or cannot be used as such.
+    """
+    roles = [*((target.role, target.column) for target in targets), ("group", data.group)]
+    roles += [("split_column", name) for name in data.split_columns]
+    roles += [("sequence", data.sequence.column)] if data.sequence is not None else []
+    for role, name in roles:
+        if name is not None and name not in frame.columns:
+            raise DataError(f"column '{name}' (data.{role}) is not there; {_named(list(frame.columns))}")
+    if frame.columns.duplicated().any():
+        raise DataError(f"column '{frame.columns[frame.columns.duplicated()][0]}' is there twice")
+    labels = describe_targets(frame, targets)
+    known = known_rows(frame, targets)
+    categories = {}
+    for name in data.categorical:
+        if name in frame.columns:
+            categories[name] = sorted(set(canonical(frame[name].dropna())), key=str)
+            if len(categories[name]) > _MOST_CATEGORIES:
+                raise DataError(
+                    f"column '{name}' (data.categorical) has over {_MOST_CATEGORIES} values: an identifier?"
+                )
+        else:
+            categories[name] = []
+    return {
+        "rows": int(known.sum()),
+        "rows_without_target": int((~known).sum()),
+        "columns": column_kinds(frame),
+        "labels": [] if data.targets is not None else next(iter(labels.values()), []),
+        "task_labels": {} if data.targets is None else labels,
+        "categories": categories,
+        "sequence": None
+        if data.sequence is None
+        else describe_sequences(frame.loc[known, data.sequence.column], data.sequence),
+    }
+
+
+def _named(columns: list[str]) -> str:
+    """List column names for a message, unless they look like a row: a file without a header line starts with one."""
+    for name in columns:
+        try:
+            float(name)
+        except ValueError:
+            continue
+        return "its column names hold numbers, which are not shown: does the file begin with a header line?"
+    return f"it has: {', '.join(columns[:_SHOWN])}{', …' if len(columns) > _SHOWN else ''}"
+
+
+def column_kinds(frame: pd.DataFrame) -> dict[str, str]:
+    """Classify all columns; in blocks where they are numbers, for a table may have 18,000 of them."""
+    import pandas as pd
+
+    numeric = {dtype: pd.api.types.is_numeric_dtype(dtype) for dtype in set(frame.dtypes)}
+    kinds: dict[str, str] = {}
+    for start in range(0, frame.shape[1], BLOCK_COLUMNS):
+        block = frame.iloc[:, start : start + BLOCK_COLUMNS]
+        for name, dtype, empty in zip(block.columns, block.dtypes, block.isna().all(), strict=True):
+            if empty:
+                kinds[str(name)] = "empty"
+            else:
+                kinds[str(name)] = "numeric" if numeric[dtype] else column_kind(block[name])
+    return kinds
+
+
+def column_kind(column: pd.Series) -> str:
+    """Classify a column as ``numeric``, ``text``, ``empty`` or ``other``; text that is all numbers is numeric."""
+    import pandas as pd
+
+    if column.isna().all():
+        return "empty"
+    if pd.api.types.is_numeric_dtype(column):
+        return "numeric"
+    # A time span would be a number, but of days at one site and of seconds at another.
+    if (
+        holds_arrays(column)
+        or pd.api.types.is_datetime64_any_dtype(column)
+        or pd.api.types.is_timedelta64_dtype(column)
+    ):
+        return "other"
+    numbers = pd.to_numeric(column, errors="coerce")
+    return "numeric" if bool((numbers.notna() == column.notna()).all()) else "text"
