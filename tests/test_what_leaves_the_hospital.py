@@ -41,6 +41,21 @@ EXPERIMENTS = {
         "split": {"kind": "kfold", "folds": 3},
     },
     "a strategy that asks for more": {"data": {"target": "y", "features": ["a", "b"]}, "strategy": "qfedavg"},
+    **{
+        name: {
+            "data": {"target": "y", "features": ["a", "b"]},
+            "model": {"kind": "mlp", "hidden": [40, 40]},
+            "rounds": 2,
+            "strategy": {"kind": "fedavg", "compress": stages},
+        }
+        for name, stages in {
+            "low rank": {"kind": "powersgd", "rank": 2},
+            "low rank in bytes": [{"kind": "rankdad", "rank": 2}, "int8"],
+            "largest": "topk",
+            "largest in bytes": [{"kind": "topk", "fraction": 0.2}, "int8"],
+            "bytes": "int8",
+        }.items()
+    },
     "regression": {
         "data": {"target": "a", "categorical": ["ward"], "missing": "drop"},
         "problem": "regression",
@@ -108,7 +123,7 @@ def key_paths(value: Any, path: str = "") -> set[str]:
         tensors = unpacked(value)
         if tensors is None:
             return {path}
-        return {f"{path}.{'<tensor>' if name.startswith('model.') else name}" for name in tensors}
+        return {f"{path}.{re.sub('^model[.][^:]*', '<tensor>', name)}" for name in tensors}
     if isinstance(value, list):
         return set().union(*(key_paths(item, f"{path}[]") for item in value)) if value else {f"{path}[]"}
     if isinstance(value, dict):
@@ -304,7 +319,7 @@ def test_the_folder_holds_the_files_that_the_page_lists_and_no_others(node, requ
         assert getattr(v6_algorithm, function)(request=requests[function])["status"] == "ok"
     files = [path for path in (node / "tmp").rglob("*") if path.is_file()]
     names = {re.sub(r"-[0-9a-f]{32}\.", "-<key>.", path.name) for path in files}
-    names = {re.sub(r"^private-\d+-\d+-", "private-<fold>-<round>-", name) for name in names}
+    names = {re.sub(r"^private-[0-9a-f]{32}-\d+-\d+", "private-<key>-<fold>-<round>", name) for name in names}
     assert names == listed("What is kept at the node")
     (table,) = (path for path in files if path.name.startswith("table-"))
     with safe_open(table, framework="numpy") as file:

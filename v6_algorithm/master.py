@@ -113,6 +113,14 @@ def check(federation: Federation, experiment: Experiment) -> Agreement:
 
 def _quorum(experiment: Experiment, names: Sequence[str]) -> int:
     quorum = experiment.participation.minimum if experiment.mode == "federated" else 1
+    combine = experiment.strategy.combine
+    if experiment.mode == "federated" and combine.sites_needed > quorum:
+        quorum = combine.sites_needed
+        if len(names) < quorum:
+            raise ExperimentError(
+                f"strategy.combine: {combine.kind} needs {quorum} sites to bear {combine.malicious} malicious, the "
+                f"federation has {len(names)}: {', '.join(names)}"
+            )
     if len(names) < quorum:
         raise ExperimentError(
             f"participation.minimum: {quorum} sites are needed, the federation has {len(names)}: {', '.join(names)}"
@@ -252,11 +260,12 @@ class _Training:
                     asked.setdefault(site, []).append(item)
         if not asked:
             return Replies({}, iter(()), {})
+        mixed = self._experiment.strategy.combine.sites_in_result
         replies = self._caller.call(
             "RPC_train",
             number,
             {site: self._body(items) for site, items in asked.items()},
-            together=min((len(sites) for one in rounds if (sites := one.trainers(turn))), default=0),
+            together=min((mixed(len(sites)) for one in rounds if (sites := one.trainers(turn))), default=0),
         )
         if turn == 0:
             self._let_rest(replies, awake)

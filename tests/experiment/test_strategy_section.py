@@ -58,7 +58,7 @@ def test_fedopt_says_what_it_needs():
         ({"kind": "fedprox", "adaptiv": True}, {}, "strategy: unknown key 'adaptiv' (did you mean 'adaptive'?)"),
         ({"clip": 0}, {}, "strategy.clip: must be greater than 0 (given: 0)"),
         ({"server": {"kind": "adm"}}, {}, "strategy.server: unknown optimizer 'adm' (did you mean 'adam'?)"),
-        ({"combine": "mode"}, {}, "strategy.combine.kind: must be 'mean' or 'median'"),
+        ({"combine": "mode"}, {}, "strategy.combine.kind: must be 'mean', 'median', 'trimmed_mean'"),
         ("fedadm", {}, "strategy.kind: unknown value 'fedadm'; allowed: "),
     ],
 )  # fmt: skip

@@ -41,7 +41,9 @@ def test_weighting_by_rows_by_steps_and_uniform():
 def test_median_of_odd_and_even_numbers_of_sites():
     for numbers, wanted in (((9, 1, 2), 2), ((9, 1, 2, 4), 3)):
         rows = {f"site-{at}": 5 + at for at in range(len(numbers))}
-        assert rounds(make({"kind": "fedavg", "combine": "median"}, SCALAR, rows), numbers, rows=rows) == [wanted]
+        assert rounds(
+            make({"kind": "fedavg", "combine": {"kind": "median", "malicious": 0}}, SCALAR, rows), numbers, rows=rows
+        ) == [wanted]
 
 
 def test_clip_scales_a_long_update_and_leaves_a_short_one():

@@ -99,8 +99,8 @@ def test_shared_layers_are_averaged_and_own_layers_go_on_from_where_they_were(mo
     recording = Recording(monkeypatch)
     result = finished(experiment_of(output={"model": "last"}, rounds=3), tmp_path)
     kept = {
-        site: {int(path.name.split("-")[2]): wire.unpack(wire.pack_file(path.read_bytes()))
-               for path in (tmp_path / site).glob("private-0-*")}
+        site: {int(path.stem.split("-")[3]): wire.unpack(wire.pack_file(path.read_bytes()))
+               for path in (tmp_path / site).glob("private-*-0-*")}
         for site in ROWS
     }  # fmt: skip
     assert all(set(own[3]) == OWN for own in kept.values())
@@ -143,7 +143,7 @@ def test_folds_have_layers_of_their_own_and_old_versions_are_removed(tmp_path):
     result = finished(experiment_of(split={"kind": "kfold", "folds": 3}, rounds=6), tmp_path)
     assert not lost(result)
     for site in ROWS:
-        versions = [path.name.split("-")[1:3] for path in (tmp_path / site).glob("private-*")]
+        versions = [path.stem.split("-")[2:4] for path in (tmp_path / site).glob("private-*")]
         for fold in "012":
             # The newest, that which it went on from, and the best.
             assert 1 <= len([one for one, _ in versions if one == fold]) <= 3

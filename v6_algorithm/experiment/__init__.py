@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment.augmentation import AUGMENTATIONS
 from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.compression import STAGES
 from v6_algorithm.experiment.condition import parse_condition
 from v6_algorithm.experiment.data import (
     PARTS,
@@ -236,5 +237,5 @@ def _explain(error: Any) -> str:
 
 _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named",
-    "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES,
+    "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
 }  # fmt: skip

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_
 from pydantic import Field, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.combine import Combine
+from v6_algorithm.experiment.compression import Compression
 from v6_algorithm.experiment.learning import Optimizer
 from v6_algorithm.experiment.private import Private
 
@@ -23,12 +25,6 @@ _OWN_WEIGHTS = "{kind} weighs the sites itself"
 _OWN_NORMS = "{kind} scales the updates itself"
 _OWN_TERMS = "what {kind} keeps of a site is made of its whole update"
 _A_MEAN = "{kind} is derived for the mean over sites"
-
-
-class Combine(Section):
-    """How several sites' models become one: their weighted mean, or the median of each number."""
-
-    kind: Literal["mean", "median"] = "mean"
 
 
 class BaseStrategy(Section):
@@ -51,13 +47,14 @@ class BaseStrategy(Section):
     )
 
     private: Private | None = Field(None, description="layers that stay at each site, such as norm or head; null: none")
+    compress: Compression = Field(Compression(), description="stages that make updates smaller; none: whole models")
 
     @model_validator(mode="after")
     def _stages(self) -> BaseStrategy:
         for key, reason in self.refuses.items():
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise refuse(f"{key} does not go with strategy {self.kind}: {reason.format(kind=self.kind)}")
-        if self.combine.kind != "mean" and self.weighting != "samples":
+        if self.combine.kind != "mean" and self.weighting != "samples" and not self.combine.weighted:
             raise refuse(f"weighting does not go with combine {self.combine.kind}, in which every site counts the same")
         return self
 
@@ -116,7 +113,7 @@ class FedSGD(BaseStrategy):
 class Cyclic(BaseStrategy):
     """The model visits one site after another in each round; nothing is averaged."""
 
-    refuses: ClassVar = dict.fromkeys(("weighting", "clip", "combine", "server"), "nothing is averaged")
+    refuses: ClassVar = dict.fromkeys(("weighting", "clip", "combine", "server", "compress"), "nothing is averaged")
 
     kind: Literal["cyclic"]
     order: Literal["fixed", "random"] = Field("fixed", description="by name, or drawn anew each round")
@@ -134,7 +131,7 @@ class Scaffold(BaseStrategy):
     """Control variates correct each local step for where the site differs from the others."""
 
     needs_sgd: ClassVar[bool] = True
-    refuses: ClassVar = {"combine": _A_MEAN, "clip": _OWN_TERMS}
+    refuses: ClassVar = {"combine": _A_MEAN, "clip": _OWN_TERMS, "compress": _OWN_TERMS}
 
     kind: Literal["scaffold"]
     weighting: Literal["samples", "uniform"] = "samples"
@@ -156,6 +153,7 @@ class FedDyn(BaseStrategy):
         "server": _OWN_STEP,
         "combine": _A_MEAN,
         "clip": "a site's linear term is what is left of the update",
+        "compress": _OWN_TERMS,
     }
 
     kind: Literal["feddyn"]
@@ -224,6 +222,10 @@ def check_strategy(experiment: Experiment) -> None:
                 f"strategy {strategy.kind} needs training.optimizer sgd, with momentum if wanted but neither nesterov, "
                 "dampening nor maximize: it tells a site's mean gradient from how far the site's steps went"
             )
+    if experiment.participation.late == "stale" and strategy.compress.stages:
+        raise refuse(
+            "participation.late stale does not go with compress: an update is decompressed on its own round's model"
+        )
     if experiment.participation.late == "stale" and strategy.kind not in _TAKES_STALE:
         raise refuse(
             f"participation.late stale does not go with strategy {strategy.kind}, which reckons with the model that "

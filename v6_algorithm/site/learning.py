@@ -10,6 +10,7 @@ from v6_algorithm import wire
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import PARTS
 from v6_algorithm.site.private import shared_and_own
+from v6_algorithm.site.sending import Sender
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _train(
     from v6_algorithm.training.state import state_of
 
     message, fold = item.get("strategy", {}), int(item["fold"])
-    objective = create_objective(message, shared)
+    objective, sender = create_objective(message, shared), Sender(work, fold, message, shared, state_of(networks))
     told: dict[str, Any] = {}
     if message.get("start"):
         told["start"] = wire.pack(_of(shared, state_of(networks)))
@@ -192,7 +193,7 @@ def _train(
             objective=objective,
         )
     reply: dict[str, Any] = {
-        "parameters": wire.pack(_of(shared, objective.outgoing(state_of(networks)))),
+        "parameters": sender.pack(_of(shared, objective.outgoing(state_of(networks)))),
         "rows": len(part),
         "loss": {"sum": sums.loss, "rows": sums.rows},
         "steps": sums.steps,

@@ -11,8 +11,9 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from v6_algorithm import wire
-from v6_algorithm.data.cache import cache_key, write_whole
+from v6_algorithm.data.cache import cache_key
 from v6_algorithm.errors import SiteError, WireError
+from v6_algorithm.site.memory import RoundMemory
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
@@ -56,41 +57,23 @@ class PrivateLayers:
                 "request",
             )
         self._spec = spec
-        self._folder = work.context.state
-        self._memory = work.context.memory
+        self._work = work
         self._key = cache_key("private", work.experiment.model_dump(mode="json"), work.site)
 
     def load(self, fold: int, round: int) -> dict[str, Tensor] | None:
         """Return the tensors as a round left them; None where there was none (round 0), or they are gone."""
         if not round:
             return None
-        if self._folder is None:
-            kept: Mapping[str, Tensor] | None = self._memory.get(self._place(fold, round))
-            return None if kept is None else {name: tensor.clone() for name, tensor in kept.items()}
         try:
-            return wire.unpack(wire.pack_file((self._folder / self._name(fold, round)).read_bytes()), self._spec)
-        except (OSError, WireError):
+            kept, _ = wire.fit(self._memory(fold).at(round), self._spec, partial=False)
+        except WireError:
             return None
+        # The networks would train what is kept in this process.
+        return {name: tensor.clone() for name, tensor in kept.items()}
 
     def keep(self, fold: int, round: int, state: Mapping[str, Tensor], others: Collection[int]) -> None:
         """Keep the private tensors of a state as those of a round, and of other rounds only those named."""
-        import safetensors.torch
+        self._memory(fold).keep(round, {name: state[name].detach().cpu() for name in self._spec}, others)
 
-        own = {name: state[name].detach().cpu().clone().contiguous() for name in self._spec}
-        wanted = {*others, round}
-        if self._folder is None:
-            self._memory[self._place(fold, round)] = own
-            for other in {key[3] for key in self._memory if key[:3] == self._place(fold, round)[:3]} - wanted:
-                del self._memory[self._place(fold, other)]
-            return
-        # A disk that is full is no error: the next round finds the version gone.
-        write_whole(self._folder, self._name(fold, round), lambda path: safetensors.torch.save_file(own, path))
-        for path in self._folder.glob(f"private-{fold}-*-{self._key}.safetensors"):
-            if int(path.name.split("-")[2]) not in wanted:
-                path.unlink(missing_ok=True)
-
-    def _place(self, fold: int, round: int) -> tuple[str, str, int, int]:
-        return ("private", self._key, fold, round)
-
-    def _name(self, fold: int, round: int) -> str:
-        return f"private-{fold}-{round}-{self._key}.safetensors"
+    def _memory(self, fold: int) -> RoundMemory:
+        return RoundMemory(self._work.context, f"private-{self._key}-{fold}")

@@ -1,0 +1,79 @@
+"""Tensors that a site keeps from round to round, in its folder or, where it has none, in its process.
+
+They are kept for the round that made them and found by later ones, so a request that comes twice is answered alike.
+Losing them must not corrupt a run: whoever keeps something here begins anew when it is not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from v6_algorithm.data.cache import write_whole
+from v6_algorithm.site.context import SiteContext
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class RoundMemory:
+    """Tensors under one name, by round; the newest two rounds are kept, or those that its user names.
+
+    Parameters
+    ----------
+    context
+        The site.
+    name
+        What they are for, of which run and fold; letters, digits and hyphens.
+    """
+
+    def __init__(self, context: SiteContext, name: str) -> None:
+        self._folder = context.state
+        self._in_process: dict[int, Mapping[str, Tensor]] = context.memory.setdefault(("rounds", name), {})
+        self._name = name
+
+    def before(self, round: int) -> Mapping[str, Tensor]:
+        """Return what the newest round before this one kept; empty if there is none, or it cannot be read."""
+        earlier = [number for number in self._rounds() if number < round]
+        return self.at(max(earlier)) if earlier else {}
+
+    def at(self, round: int) -> Mapping[str, Tensor]:
+        """Return what a round kept; empty if it kept nothing, or that cannot be read."""
+        if self._folder is None:
+            return self._in_process.get(round, {})
+        import safetensors
+        import safetensors.torch
+
+        try:
+            return dict(safetensors.torch.load_file(self._path(self._folder, round)))
+        except (OSError, safetensors.SafetensorError):
+            return {}
+
+    def keep(self, round: int, tensors: Mapping[str, Tensor], others: Collection[int] | None = None) -> None:
+        """Keep tensors for later rounds, and of others the one before or those named; a full disk is no error."""
+        rounds = self._rounds()
+        if others is None:
+            others = [number for number in rounds if number < round][-1:]
+        if self._folder is None:
+            self._in_process[round] = {name: tensor.clone() for name, tensor in tensors.items()}
+        else:
+            import safetensors.torch
+
+            own = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            place = self._path(self._folder, round)
+            write_whole(self._folder, place.name, lambda path: safetensors.torch.save_file(own, path))
+        for number in rounds:
+            if number != round and number not in others:
+                self._in_process.pop(number, None)
+                if self._folder is not None:
+                    self._path(self._folder, number).unlink(missing_ok=True)
+
+    def _rounds(self) -> list[int]:
+        if self._folder is None:
+            return sorted(self._in_process)
+        found = self._folder.glob(f"{self._name}-*.safetensors")
+        return sorted(int(number) for path in found if (number := path.stem.rpartition("-")[2]).isdigit())
+
+    def _path(self, folder: Path, round: int) -> Path:
+        return folder / f"{self._name}-{round}.safetensors"
