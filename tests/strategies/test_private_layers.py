@@ -199,6 +199,23 @@ def test_every_strategy_learns_with_private_layers(kind):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategy": {"private": "norm", "compress": [{"kind": "topk", "fraction": 0.5}]}},
+        {"personal": {"kind": "ditto", "epochs": 1}},
+        {"output": {"model": "swa"}},
+    ],
+    ids=str,
+)
+def test_compression_personal_models_and_averages_go_with_private_layers(changes, tmp_path):
+    one, other = finished(experiment_of(**changes)), finished(experiment_of(**changes), tmp_path)
+    assert one["parameters"] == other["parameters"]
+    assert one["metrics"] == other["metrics"]
+    assert not lost(one)
+    assert not set(wire.unpack(one["parameters"])) & OWN
+
+
 @pytest.mark.parametrize("mode", ["local", "centralised"])
 def test_where_nobody_shares_nothing_is_private(mode):
     experiment = experiment_of(mode=mode)
