@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
+from hospitals import make_table
 from hypothesis import settings
 from spying import Spy
 
@@ -21,19 +20,6 @@ from v6_algorithm.master import run
 # CI draws the same examples each time; at a desk they differ, which is how new counterexamples are found.
 settings.register_profile("patient", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("patient")
-
-
-def make_table(rows: int, seed: int, *, classes: int = 2, shift: float = 0.0) -> pd.DataFrame:
-    """Return four numeric columns and a `y` that depends on two of them: a class, or a number for `classes=0`."""
-    generator = np.random.default_rng(seed)
-    values = generator.normal(shift, 1 + seed % 3, size=(rows, 4))
-    signal = values[:, 0] - values[:, 1] + generator.normal(0, 0.3, rows)
-    frame = pd.DataFrame(values, columns=["a", "b", "c", "d"])
-    if classes:
-        frame["y"] = np.digitize(signal, np.quantile(signal, np.arange(1, classes) / classes))
-    else:
-        frame["y"] = signal
-    return frame
 
 
 @pytest.fixture

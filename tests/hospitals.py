@@ -65,3 +65,16 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 def _refuse(literal: str) -> None:
     raise AssertionError(f"result.json holds {literal}")
+
+
+def make_table(rows: int, seed: int, *, classes: int = 2, shift: float = 0.0) -> pd.DataFrame:
+    """Return four numeric columns and a `y` that depends on two of them: a class, or a number for `classes=0`."""
+    generator = np.random.default_rng(seed)
+    values = generator.normal(shift, 1 + seed % 3, size=(rows, 4))
+    signal = values[:, 0] - values[:, 1] + generator.normal(0, 0.3, rows)
+    frame = pd.DataFrame(values, columns=["a", "b", "c", "d"])
+    if classes:
+        frame["y"] = np.digitize(signal, np.quantile(signal, np.arange(1, classes) / classes))
+    else:
+        frame["y"] = signal
+    return frame

@@ -29,10 +29,13 @@ class ReplyCheck:
     ----------
     devices
         What each site last said it computes on.
+    notes
+        Sentences for the researcher, on sites that lost layers of their own.
     """
 
     def __init__(self, plan: Plan, read: dict[int, Read]) -> None:
         self.devices: dict[str, dict[str, str]] = {}
+        self.notes: list[str] = []
         self._plan = plan
         self._read = read
         # The first site's metrics say what the others' must be like to be added up.
@@ -65,11 +68,21 @@ class ReplyCheck:
             for states in item["metrics"].values():
                 for name, state in states.items():
                     self._check_metrics(name, state, item["fold"])
+            if "private" in wanted:
+                self._check_private(site, reply["round"], item["private"], wanted["private"]["round"])
             check_sums(item, wanted.get("baseline"), self._plan.counts[item["fold"]])
             if wanted["train"]:
                 item["reply"] = self._read[item["fold"]](site, item, wanted)
         self.devices[str(reply["site"])] = {key: str(reply["device"][key])[:100] for key in ("name", "precision")}
         return items
+
+    def _check_private(self, site: str, number: int, found: Any, wanted: int) -> None:
+        if type(found) is not int or found not in (wanted, 0):
+            raise WireError("its own layers are of another round than asked for")
+        if found != wanted:
+            self.notes.append(
+                f"round {number}: site '{site}' had lost its own layers, of round {wanted}, and took the initial ones"
+            )
 
     def _check_metrics(self, name: str, state: dict[str, Any], fold: int) -> None:
         if name not in self._plan.counts[fold]:

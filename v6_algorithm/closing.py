@@ -31,7 +31,7 @@ class Measured:
     def question(self, plan: Plan, site: str, times: Sequence[float]) -> dict[str, Any] | None:
         """Return what a site is asked about this model; None if it has no rows for it, as in leave-one-site-out."""
         rows = plan.rows[site][self.fold.number]
-        item = self.fold.item([part for part in self.states if rows[part]], model=self.model)
+        item = self.fold.item(site, [part for part in self.states if rows[part]], model=self.model)
         if self.personal:
             return item | {"personal": True} if item["evaluate"] and rows["train"] else None
         if times and rows["train"]:

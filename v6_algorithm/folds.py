@@ -44,6 +44,7 @@ class FoldProgress:
         self.at_sites: dict[str, dict[int, dict[str, float]]] = {}
         self._stopping = experiment.stopping
         self._problem = experiment.problem.kind
+        self._has_private = experiment.private is not None
         self._keep_best = experiment.output.model == "best"
         self._average: str | None = None
         self._best: str | None = None
@@ -79,11 +80,31 @@ class FoldProgress:
         models = [self.model if self.unscored else None, self.kept]
         return list(dict.fromkeys(model for model in models if model is not None))
 
-    def item(self, evaluate: list[str], *, train: bool = False, model: str | None = None) -> dict[str, Any]:
-        """Return this fold's part of a request, with the newest model or another."""
+    def item(self, site: str, evaluate: list[str], *, train: bool = False, model: str | None = None) -> dict[str, Any]:
+        """Return this fold's part of a site's request, with the newest model or another."""
         packed = model or self.model
-        content = {"fold": self.number, "parameters": packed or self.start, "evaluate": evaluate, "train": train}
-        return content | ({"partial": True} if packed is None and self.start and self.starts_partly else {})
+        content: dict[str, Any] = {
+            "fold": self.number,
+            "parameters": packed or self.start,
+            "evaluate": evaluate,
+            "train": train,
+        }
+        if packed is None and self.start and self.starts_partly:
+            content["partial"] = True
+        if self._has_private:
+            content["private"] = self._private(site, packed)
+        return content
+
+    def _private(self, site: str, packed: str | None) -> dict[str, Any]:
+        """Say which version of a site's own layers goes with a model, and which others are still needed."""
+        newest, best = (self._last_trained(site, number) for number in (self.rounds_done, self.best_round or 0))
+        of_best = packed is not None and packed == self._best != self.model
+        return {"round": best if of_best else newest, "keep": sorted({newest, best} - {0})}
+
+    def _last_trained(self, site: str, number: int) -> int:
+        """Return the last round up to this one in which a site helped to make the model; 0 where there was none."""
+        rounds = [round for round, values in self.at_sites.get(site, {}).items() if "train_loss" in values]
+        return max((round for round in rounds if round <= number and round not in self.waited), default=0)
 
     def score(self, states: States) -> None:
         """Take in the validation of the newest model: history, best model, early stop."""

@@ -95,7 +95,7 @@ def run(
     caller.settle()
     return assemble(
         experiment,
-        notes=[*agreement.notes, *dict.fromkeys(note for training in runs for note in training.notes)],
+        notes=[*agreement.notes, *dict.fromkeys(note for training in runs for note in training.told)],
         runs=[(training.plan, training.folds, training.stopped_because) for training in runs],
         participation=caller.participation,
         rounds=caller.timing,
@@ -191,7 +191,8 @@ class _Training:
             for fold in waiting:
                 asked.setdefault(candidates[fold.number].pop(0), []).append(fold)
             items = {
-                site: [fold.item([], train=True) | {"epochs": epochs} for fold in own] for site, own in asked.items()
+                site: [fold.item(site, [], train=True) | {"epochs": epochs} for fold in own]
+                for site, own in asked.items()
             }
             bodies = {site: self._body(own) for site, own in items.items()}
             # Its model comes back as it is, hidden in no sum: a node may refuse that.
@@ -208,6 +209,11 @@ class _Training:
     def devices(self) -> dict[str, dict[str, str]]:
         """What each site last said it computes on."""
         return self._check.devices
+
+    @property
+    def told(self) -> list[str]:
+        """Sentences for the researcher, on the beginning and on what the sites lost."""
+        return [*self.notes, *self._check.notes]
 
     @property
     def _active(self) -> list[FoldProgress]:

@@ -77,6 +77,7 @@ def assemble(
         "notes": [
             *notes,
             *_explanations(measured),
+            *_without_private(experiment),
             *(note for run in runs for note in _lost_work(run)),
             *_imprecise(experiment, devices),
         ],
@@ -248,6 +249,12 @@ def _lost_work(run: Run) -> list[str]:
     return notes
 
 
+def _without_private(experiment: Experiment) -> list[str]:
+    if experiment.private is None:
+        return []
+    return ["strategy.private: the model is returned without the sites' own layers; metrics are with each site's own"]
+
+
 def _imprecise(experiment: Experiment, devices: dict[str, dict[str, str]]) -> list[str]:
     if experiment.training.precision != "mixed":
         return []
@@ -300,6 +307,8 @@ def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | None:
         "data": experiment.data.model_dump(mode="json"),
         "preparation": preparations.get("", preparations),
     }
+    if experiment.private is not None:
+        about["private"] = experiment.private.model_dump(mode="json")
     if experiment.problem.kind == "survival":
         about["horizons"] = _horizons(experiment, runs[0][0])
     return wire.pack(tensors, {"v6_algorithm": json.dumps(about)})

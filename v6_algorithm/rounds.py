@@ -71,7 +71,7 @@ class FoldRound:
 
     def item(self, site: str, evaluate: list[str]) -> dict[str, Any]:
         """Return this fold's part of a site's request."""
-        item = self.fold.item(evaluate, train=site in self._messages, model=self._model)
+        item = self.fold.item(site, evaluate, train=site in self._messages, model=self._model)
         message = self._messages.get(site)
         return item | ({"strategy": message} if message else {})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_table
+from hospitals import make_table
 from hypothesis import given
 from hypothesis import strategies as st
 

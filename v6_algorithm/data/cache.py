@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +54,20 @@ def keep(folder: Path, key: str, data: TableData) -> None:
     arrays |= {"covariates": data.covariates, "lengths": data.lengths}
     for number, fold in enumerate(data.folds):
         arrays |= {f"fold.{number}.{part}": fold[part] for part in PARTS}
+    about = {"members": json.dumps(data.members)}
+    write_whole(folder, f"table-{key}.safetensors", lambda path: write_arrays(path, arrays, about))
+
+
+def write_whole(folder: Path, name: str, write: Callable[[Path], None]) -> None:
+    """Write a file of the folder whole or not at all; a disk that refuses is no error, the file is not there then."""
     temporary = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".table-")
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".part-")
         os.close(handle)
         # Runs of one job may be writing at the same time: the rename makes one of them win, whole.
-        write_arrays(Path(temporary), arrays, {"members": json.dumps(data.members)})
-        os.replace(temporary, folder / f"table-{key}.safetensors")
+        write(Path(temporary))
+        os.replace(temporary, folder / name)
     except OSError:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

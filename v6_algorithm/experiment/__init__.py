@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from v6_algorithm.errors import ExperimentError
+from v6_algorithm.experiment.augmentation import AUGMENTATIONS
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.compression import STAGES
 from v6_algorithm.experiment.condition import parse_condition
@@ -42,6 +43,7 @@ from v6_algorithm.experiment.learning import (
     Training,
 )
 from v6_algorithm.experiment.partition import Partition, PartitionedSource
+from v6_algorithm.experiment.private import PrivateSection, check_private
 from v6_algorithm.experiment.problems import (
     CLASSIFICATION_METRICS,
     PROBLEM_METRICS,
@@ -126,6 +128,7 @@ class Experiment(Section):
     def _together(self) -> Experiment:
         check_together(self)
         check_strategy(self)
+        check_private(self)
         if (self.split.kind == "given") != (self.data.split_column is not None):
             raise refuse("split.kind given and data.split_column go together: give both or neither")
         if self.split.kind == "given" and self.split.folds and len(self.data.split_columns) > 1:
@@ -137,6 +140,11 @@ class Experiment(Section):
         if self.output.average_from and (self.output.model != "swa" or self.output.average_from > self.rounds):
             raise refuse("output.average_from is for output.model swa, and must not be after the last round")
         return self
+
+    @property
+    def private(self) -> PrivateSection | None:
+        """Which layers stay at the sites; none where there is nobody to share the others with."""
+        return self.strategy.private if self.mode == "federated" else None
 
     def resolved(self) -> dict[str, Any]:
         """Return the experiment as plain JSON with every default filled in."""
@@ -207,7 +215,10 @@ def _explain(error: Any) -> str:
     path = ".".join(
         str(part)
         for before, part in zip([None, *error["loc"]], error["loc"], strict=False)
-        if before != "partition" and str(part) not in _UNION_TAGS
+        if before != "partition"
+        and str(part) not in _UNION_TAGS
+        # Of a list of kinds, the place in the list comes before the kind.
+        and not (isinstance(before, int) and part in AUGMENTATIONS)
     )
     message = error["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
     if error["type"] == "missing":

@@ -54,13 +54,18 @@ class SurvivalOptions(Section):
 
 @dataclass(frozen=True)
 class Kind:
-    """What goes with a built-in problem: metrics, losses and networks by name, the form of its target, its options."""
+    """What goes with a built-in problem.
+
+    Metrics, losses and networks by name, the form of its target, its options, and whether its inputs are images or
+    volumes.
+    """
 
     metrics: tuple[str, ...]
     losses: tuple[str, ...]
     models: tuple[str, ...] = ("linear", "mlp")
     target: str = "a column"
     options: type[Section] = NoOptions
+    images: bool = False
 
 
 PROBLEMS = {
@@ -139,6 +144,8 @@ def check_together(experiment: Experiment) -> None:
         )
     if known is None:
         return
+    if experiment.training.augmentation and not known.images:
+        raise refuse(f"training.augmentation is for images and volumes; the inputs of problem {kind} are neither")
     if experiment.model.kind not in known.models:
         raise refuse(
             f"model.kind {experiment.model.kind} is not for {kind}, which takes {' or '.join(sorted(known.models))}"

@@ -15,6 +15,7 @@ from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.combine import Combine
 from v6_algorithm.experiment.compression import Compression
 from v6_algorithm.experiment.learning import Optimizer
+from v6_algorithm.experiment.private import Private
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
@@ -47,6 +48,7 @@ class BaseStrategy(Section):
         None, description="any torch optimiser, stepped once a round with the negated mean update; null: take the mean"
     )
 
+    private: Private | None = Field(None, description="layers that stay at each site, such as norm or head; null: none")
     compress: Compression = Field(Compression(), description="stages that make updates smaller; none: whole models")
 
     @model_validator(mode="after")
@@ -102,7 +104,10 @@ class Adaptive(BaseStrategy):
 class FedSGD(BaseStrategy):
     """Each site sends one gradient a round, and `training.optimizer` steps at the server (dSGD)."""
 
-    refuses: ClassVar = {"server": "training.optimizer is the optimiser of the server"}
+    refuses: ClassVar = {
+        "server": "training.optimizer is the optimiser of the server",
+        "private": "a site takes no step, so layers of its own would not be trained",
+    }
 
     kind: Literal["fedsgd", "dsgd"]
 
@@ -128,7 +133,7 @@ class Moon(BaseStrategy):
     """Each site's features are drawn towards the received model's, and away from those of its own last model."""
 
     needs_features: ClassVar[bool] = True
-    refuses: ClassVar = {"compress": _OWN_TERMS}
+    refuses: ClassVar = {"compress": _OWN_TERMS, "private": "moon compares whole models"}
 
     kind: Literal["moon"]
     mu: float = Field(1.0, ge=0, description="weight of the contrastive loss beside the task's")

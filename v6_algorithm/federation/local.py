@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from v6_algorithm import wire
@@ -25,7 +26,7 @@ class LocalFederation:
     """
 
     def __init__(self, contexts: Mapping[str, SiteContext]) -> None:
-        self._contexts = dict(contexts)
+        self._contexts = {name: replace(context, lasting=True) for name, context in contexts.items()}
 
     def sites(self) -> Sequence[Site]:
         """Return the sites by name."""

@@ -25,9 +25,12 @@ class SiteContext:
         Folder that survives between rounds, or None.
     memory
         What a process that serves several rounds may keep between them.
+    lasting
+        Whether it does serve them all, so that `memory` lasts as long as the run.
     """
 
     sources: Mapping[str, TableSource]
     policy: Policy = field(default_factory=Policy)
     state: Path | None = None
     memory: dict[Any, Any] = field(default_factory=dict)
+    lasting: bool = False

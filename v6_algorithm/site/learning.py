@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm import wire
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import PARTS
+from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.sending import Sender
 from v6_algorithm.site.work import Work
 
@@ -36,7 +37,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     from v6_algorithm.problems import create_problem
     from v6_algorithm.training import loop
     from v6_algorithm.training.device import Device
-    from v6_algorithm.training.state import build_networks, build_shapes, load_state, overlay, spec_of
+    from v6_algorithm.training.state import build_shapes, state_of
     from v6_algorithm.training.threads import threads_for
 
     setup = work.setup()
@@ -45,26 +46,24 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         table = work.table(setup)
     problem = create_problem(work.experiment, setup)
     networks = build_shapes(problem)
-    spec = spec_of(networks)
+    shared, own = shared_and_own(work, networks)
     folds = []
     for item in work.request["folds"]:
         number = int(item["fold"])
         if not 0 <= number < len(table.folds):
             raise WireError(f"fold {number} is asked for, the split has {len(table.folds)}")
-        if item["parameters"] is None:
-            # The first round, in which every site starts from the seed, or from its image.
-            networks = build_networks(problem)
-        elif item.get("partial"):
-            networks = build_networks(problem)
-            overlay(networks, wire.unpack(item["parameters"]), partial=True)
-        else:
-            load_state(networks, wire.unpack(item["parameters"], spec))
+        # What each site has by itself: layers of its own as a round left them, where there are any and they are there.
+        version = int(item["private"]["round"]) if own else 0
+        layers = own.load(number, version) if own else None
+        networks = _received(problem, networks, item, shared, layers or {})
         with work.timed("data_s"):
             rows = work.rows(table, setup, number, device)
         for network in networks.values():
             network.to(device.kind)
         parts = {part: torch.from_numpy(table.folds[number][part]) for part in PARTS}
         reply: dict[str, Any] = {"fold": number, "metrics": {}}
+        if own:
+            reply["private"] = version if layers else 0
         batch_rows = min(work.experiment.training.batch_size or len(parts["train"]), len(parts["train"]))
         with threads_for(networks, batch_rows):
             if item.get("personal"):
@@ -88,9 +87,40 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
             if train and item.get("train", True):
                 if not len(parts["train"]):
                     raise WireError(f"fold {number} is to be trained, and has no training rows here")
-                reply |= _train(work, problem, networks, rows, parts["train"], item, device)
+                reply |= _train(work, problem, networks, rows, parts["train"], item, shared, device)
+                if own:
+                    own.keep(number, work.round, state_of(networks), [int(one) for one in item["private"]["keep"]])
         folds.append(reply)
     return {"folds": folds, "device": device.to_json()}
+
+
+def _received(
+    problem: Problem,
+    networks: Networks,
+    item: Mapping[str, Any],
+    shared: wire.StateSpec,
+    layers: Mapping[str, Tensor],
+) -> Networks:
+    """Return networks with the tensors of the request and the site's own layers, the rest as it was initially.
+
+    In the first round nothing may be sent: every site starts from the seed, or from its image.
+    """
+    from v6_algorithm.training.state import build_networks, load_state, overlay, spec_of
+
+    given = item["parameters"]
+    tensors = {} if given is None else wire.unpack(given, None if item.get("partial") else shared)
+    if set(tensors) | set(layers) == set(spec_of(networks)):
+        load_state(networks, {**tensors, **layers})
+        return networks
+    networks = build_networks(problem)
+    for part in (tensors, layers):
+        if part:
+            overlay(networks, part, partial=True)
+    return networks
+
+
+def _of(spec: wire.StateSpec, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: state[name] for name in spec}
 
 
 def _personalise(
@@ -127,19 +157,25 @@ def _personalise(
 
 
 def _train(
-    work: Work, problem: Problem, networks: Networks, rows: Rows, part: Tensor, item: Mapping[str, Any], device: Device
+    work: Work,
+    problem: Problem,
+    networks: Networks,
+    rows: Rows,
+    part: Tensor,
+    item: Mapping[str, Any],
+    shared: wire.StateSpec,
+    device: Device,
 ) -> dict[str, Any]:
-    """Train the networks on the rows numbered in `part`, and return what the reply tells of it."""
+    """Train the networks on the rows numbered in `part`, and return what the reply tells of it: shared tensors only."""
     from v6_algorithm.training import loop
     from v6_algorithm.training.objectives import create_objective
-    from v6_algorithm.training.state import spec_of, state_of
+    from v6_algorithm.training.state import state_of
 
     message, fold = item.get("strategy", {}), int(item["fold"])
-    spec = spec_of(networks)
-    objective, sender = create_objective(message, spec), Sender(work, fold, message, spec, state_of(networks))
+    objective, sender = create_objective(message, shared), Sender(work, fold, message, shared, state_of(networks))
     told: dict[str, Any] = {}
     if message.get("start"):
-        told["start"] = wire.pack(state_of(networks))
+        told["start"] = wire.pack(_of(shared, state_of(networks)))
     if message.get("start_loss"):
         with work.timed("evaluate_s"):
             told["start_loss"] = loop.mean_loss(problem, networks, rows, part, fold=fold)
@@ -157,7 +193,7 @@ def _train(
             objective=objective,
         )
     reply: dict[str, Any] = {
-        "parameters": sender.pack(objective.outgoing(state_of(networks))),
+        "parameters": sender.pack(_of(shared, objective.outgoing(state_of(networks)))),
         "rows": len(part),
         "loss": {"sum": sums.loss, "rows": sums.rows},
         "steps": sums.steps,

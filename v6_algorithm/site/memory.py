@@ -6,12 +6,11 @@ Losing them must not corrupt a run: whoever keeps something here begins anew whe
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from v6_algorithm.data.cache import write_whole
 from v6_algorithm.site.context import SiteContext
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class RoundMemory:
-    """Tensors under one name, by round; the newest two rounds are kept.
+    """Tensors under one name, by round; the newest two rounds are kept, or those that its user names.
 
     Parameters
     ----------
@@ -37,51 +36,44 @@ class RoundMemory:
     def before(self, round: int) -> Mapping[str, Tensor]:
         """Return what the newest round before this one kept; empty if there is none, or it cannot be read."""
         earlier = [number for number in self._rounds() if number < round]
-        if not earlier:
-            return {}
+        return self.at(max(earlier)) if earlier else {}
+
+    def at(self, round: int) -> Mapping[str, Tensor]:
+        """Return what a round kept; empty if it kept nothing, or that cannot be read."""
         if self._folder is None:
-            return self._in_process[max(earlier)]
+            return self._in_process.get(round, {})
         import safetensors
         import safetensors.torch
 
         try:
-            return dict(safetensors.torch.load_file(self._path(self._folder, max(earlier))))
+            return dict(safetensors.torch.load_file(self._path(self._folder, round)))
         except (OSError, safetensors.SafetensorError):
             return {}
 
-    def keep(self, round: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keep tensors for later rounds; a full or read-only disk is no error."""
+    def keep(self, round: int, tensors: Mapping[str, Tensor], others: Collection[int] | None = None) -> None:
+        """Keep tensors for later rounds, and of others the one before or those named; a full disk is no error."""
         rounds = self._rounds()
-        used = max((number for number in rounds if number < round), default=None)
+        if others is None:
+            others = [number for number in rounds if number < round][-1:]
         if self._folder is None:
             self._in_process[round] = {name: tensor.clone() for name, tensor in tensors.items()}
         else:
-            self._write(self._folder, round, tensors)
+            import safetensors.torch
+
+            own = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            place = self._path(self._folder, round)
+            write_whole(self._folder, place.name, lambda path: safetensors.torch.save_file(own, path))
         for number in rounds:
-            if number not in (used, round):
+            if number != round and number not in others:
                 self._in_process.pop(number, None)
                 if self._folder is not None:
                     self._path(self._folder, number).unlink(missing_ok=True)
 
-    def _write(self, folder: Path, round: int, tensors: Mapping[str, Tensor]) -> None:
-        import safetensors.torch
-
-        temporary = None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=folder, prefix=".rounds-")
-            with os.fdopen(handle, "wb") as file:
-                file.write(safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-            os.replace(temporary, self._path(folder, round))
-        except OSError:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
-
     def _rounds(self) -> list[int]:
         if self._folder is None:
-            return list(self._in_process)
+            return sorted(self._in_process)
         found = self._folder.glob(f"{self._name}-*.safetensors")
-        return [int(number) for path in found if (number := path.stem.rpartition("-")[2]).isdigit()]
+        return sorted(int(number) for path in found if (number := path.stem.rpartition("-")[2]).isdigit())
 
     def _path(self, folder: Path, round: int) -> Path:
         return folder / f"{self._name}-{round}.safetensors"

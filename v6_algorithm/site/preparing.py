@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm import wire
 from v6_algorithm.errors import SiteError, WireError
 from v6_algorithm.preparation import Setup
+from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     from v6_algorithm.problems import create_problem
     from v6_algorithm.training.device import Device
     from v6_algorithm.training.objectives import head_of
-    from v6_algorithm.training.state import build_networks, spec_of, state_of
+    from v6_algorithm.training.state import build_networks, state_of
 
     setup = work.setup()
     Device.choose(work.experiment.training)  # so that a site without it says no before anything is trained
@@ -85,6 +86,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     networks = build_networks(problem)
     if work.experiment.strategy.needs_features:
         head_of(problem, networks)
+    shared, _ = shared_and_own(work, networks)
     if work.experiment.data.harmonisation.kind != "none":
         _check_values(work, setup, table)
     sums = problem.sums(table)
@@ -98,7 +100,7 @@ def _statistics(work: Work) -> dict[str, Any]:
         "moments": pack_arrays(moments.without(hidden).arrays()),
         "targets": targets,
         "hidden": [*(name for name, few in zip(setup.features, hidden, strict=True) if few), *few_targets],
-        "spec": {name: spec.to_json() for name, spec in spec_of(networks).items()},
+        "spec": {name: spec.to_json() for name, spec in shared.items()},
         "start": wire.digest(wire.pack(state_of(networks))),
     }
 

@@ -7,7 +7,7 @@ with the request, so nothing has to last from round to round: a site whose folde
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -52,16 +52,21 @@ class Corrected(LocalObjective):
         Strength of the pull.
     correction
         ``network.tensor`` of each parameter to what is added to its gradient; or empty.
+    shared
+        Names of the parameters that are sent; layers of a site's own are trained as they are.
     """
 
-    def __init__(self, mu: float, correction: Mapping[str, Tensor]) -> None:
+    def __init__(self, mu: float, correction: Mapping[str, Tensor], shared: Collection[str]) -> None:
         self._mu = mu
+        self._shared = shared
         self._correction = correction
         self._terms: list[tuple[nn.Parameter, Tensor, Tensor | None]] = []
 
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
         """Keep a copy of what was received: of the parameters themselves the difference would always be zero."""
         for name, parameter in _parameters(networks).items():
+            if name not in self._shared:
+                continue
             correction = self._correction.get(name)
             own = correction.to(parameter.device) if correction is not None else None
             self._terms.append((parameter, parameter.detach().clone(), own))
@@ -183,7 +188,7 @@ def with_features(problem: Problem, networks: Mapping[str, nn.Module], inputs: T
 
 
 def create_objective(message: Mapping[str, Any], spec: wire.StateSpec) -> LocalObjective:
-    """Make what a request's "strategy" asks for; raises WireError where it is malformed."""
+    """Make what a request's "strategy" asks for, of the shared tensors; raises WireError where it is malformed."""
     if not isinstance(message, Mapping):
         raise WireError("what the strategy asks must be a mapping")
     mu = message.get("mu", 0.0)
@@ -195,7 +200,7 @@ def create_objective(message: Mapping[str, Any], spec: wire.StateSpec) -> LocalO
         return _contrastive(message["contrast"], spec)
     parameters = {name: item for name, item in spec.items() if item.kind == "parameter"}
     correction = wire.unpack(message["correction"], parameters) if "correction" in message else {}
-    return Corrected(mu, correction) if mu or correction else LocalObjective()
+    return Corrected(mu, correction, set(parameters)) if mu or correction else LocalObjective()
 
 
 def _contrastive(content: Any, spec: wire.StateSpec) -> Contrastive:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import make_table
+from hospitals import make_table
 
 from v6_algorithm import wire
 from v6_algorithm.data.sources import TableSource
