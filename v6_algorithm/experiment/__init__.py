@@ -26,6 +26,7 @@ from v6_algorithm.experiment.data import (
     Source,
     Split,
 )
+from v6_algorithm.experiment.images import Image
 from v6_algorithm.experiment.learning import (
     MLP,
     LinearModel,
@@ -40,6 +41,7 @@ from v6_algorithm.experiment.learning import (
     Strategy,
     Training,
 )
+from v6_algorithm.experiment.networks import CNN, DEFAULT_MODELS, MnistCNN, MonaiNetwork, VBMNet
 from v6_algorithm.experiment.partition import Partition, PartitionedSource
 from v6_algorithm.experiment.problems import (
     CLASSIFICATION_METRICS,
@@ -57,6 +59,7 @@ from v6_algorithm.experiment.tuning import Tune
 
 __all__ = [
     "CLASSIFICATION_METRICS",
+    "CNN",
     "MLP",
     "PARTS",
     "PROBLEM_METRICS",
@@ -65,10 +68,13 @@ __all__ = [
     "Data",
     "Experiment",
     "Given",
+    "Image",
     "KFold",
     "LeaveOneSiteOut",
     "LinearModel",
     "Loss",
+    "MnistCNN",
+    "MonaiNetwork",
     "NoOptions",
     "Partition",
     "PartitionedSource",
@@ -82,6 +88,7 @@ __all__ = [
     "SurvivalTarget",
     "Task",
     "Training",
+    "VBMNet",
     "parse_condition",
     "parse_partition",
 ]
@@ -110,12 +117,17 @@ class Experiment(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_model(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("model") is None and "problem" in value:
-            problem = value["problem"]
-            kind = problem.get("kind") if isinstance(problem, dict) else problem
-            if kind == "sequence_classification":
-                return value | {"model": {"kind": "gru"}}
+    def _by_problem(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "problem" not in value:
+            return value
+        problem, data = value["problem"], value.get("data")
+        kind = problem.get("kind") if isinstance(problem, dict) else problem
+        if value.get("model") is None and kind in DEFAULT_MODELS:
+            value = value | {"model": DEFAULT_MODELS[kind]}
+        if kind == "volume_classification" and isinstance(data, dict):
+            image = {"column": data["image"]} if isinstance(data.get("image"), str) else data.get("image")
+            if isinstance(image, dict):
+                value = value | {"data": {**data, "image": {"dimensions": 3, **image}}}
         return value
 
     @model_validator(mode="after")
@@ -216,6 +228,7 @@ def _explain(error: Any) -> str:
 
 
 _UNION_TAGS = {
-    "linear", "logistic", "mlp", "gru", "lstm", "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named",
-    "word", "weights", "several", "column", "survival", "values", "range",
+    "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
+    "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named", "word", "weights", "several", "column",
+    "survival", "values", "range",
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,22 @@ from v6_algorithm.training.device import Device, deterministic
 _EVALUATION_NUMBERS = 2**25
 
 
+class Inputs(Protocol):
+    """Prepared inputs by row: a tensor, or what makes one of the rows asked for when they are."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held in memory."""
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return (rows, …) by row number."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Prepared rows: inputs (rows, …), target (rows,), and which member hospital each is from (rows,)."""
 
-    inputs: Tensor
+    inputs: Inputs
     target: Tensor
     member: Tensor
 
@@ -179,11 +190,12 @@ def evaluate(
     for network in networks.values():
         network.eval()
     # A loss over risk sets needs a hospital's rows in one piece.
-    numbers = max(rows.inputs[:1].numel(), 1)
+    part = part.to(device.kind)
+    numbers = max(rows.inputs[part[:1]].numel() * problem.expansion, 1)
     size = problem.experiment.training.evaluation_batch_size
     size = len(part) if problem.joint else max(min(size, _EVALUATION_NUMBERS // numbers), 1)
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
-        for chunk in torch.split(part.to(device.kind), size) if len(part) else ():
+        for chunk in torch.split(part, size) if len(part) else ():
             output = problem.forward(networks, rows.inputs[chunk])
             prediction, target, member = (
                 problem.prediction_of(output, fold).cpu(),
