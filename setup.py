@@ -15,6 +15,8 @@ EXTRAS = {
     "tracking": ["tensorboard>=2.17"],
     "wandb": ["wandb>=0.18"],
     "profiling": ["pyinstrument>=5"],
+    # The plots of `output.dinunet` as PNG.
+    "plots": ["matplotlib>=3.8"],
     # The data sets behind `source: builtin:…`.
     "demo": ["scikit-learn>=1.4"],
     "files": ["pyarrow>=15", "openpyxl>=3.1"],
@@ -25,6 +27,7 @@ EXTRAS["dev"] = [
     *EXTRAS["files"],
     *EXTRAS["tracking"],
     *EXTRAS["profiling"],
+    *EXTRAS["plots"],
     "vantage6>=4.15,<5",
     # Its schema is what algorithm_store.json is tested with; it needs the second and does not ask for it.
     "vantage6-algorithm-store>=4.15,<5",

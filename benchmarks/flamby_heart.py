@@ -54,19 +54,20 @@ def main() -> None:
     theirs, own = [], []
     for seed in SEEDS:
         result = train(experiment(seed, lr=0.001, scope="site"), sites)
-        theirs.append(_accuracy_with_pooled_scaling(result, sites))
+        theirs.append(accuracy_with_pooled_scaling(result, sites))
         own.append(result["metrics"]["test"]["pooled"]["accuracy"])
     chosen = [train(experiment(seed, **CHOSEN), sites)["metrics"]["test"]["pooled"]["accuracy"] for seed in SEEDS]
     rows = [
-        ["FedAvg, FLamby's setting and test set", "0.748 ± 0.027", _mean_sd(theirs)],
-        ["the same, test rows scaled like the training rows, by site", "", _mean_sd(own)],
-        [f"FedAvg, chosen on validation rows ({describe(CHOSEN)})", "", _mean_sd(chosen)],
+        ["FedAvg, FLamby's setting and test set", "0.748 ± 0.027", mean_sd(theirs)],
+        ["the same, test rows scaled like the training rows, by site", "", mean_sd(own)],
+        [f"FedAvg, chosen on validation rows ({describe(CHOSEN)})", "", mean_sd(chosen)],
         ["pooled model", "0.795 ± 0.003", ""],
     ]
     print(table(["pooled test accuracy, seeds 42-46", "FLamby", "v6_algorithm"], rows))
 
 
-def _accuracy_with_pooled_scaling(result: dict, sites: dict[str, TableSource]) -> float:
+def accuracy_with_pooled_scaling(result: dict, sites: dict[str, TableSource]) -> float:
+    """Measure a logistic model as FLamby does: on the pooled test rows, scaled like the pooled training rows."""
     frame = pd.concat([source.read() for source in sites.values()])
     inputs = frame[result["preparation"]["features"]].to_numpy()
     target, training = frame["target"].to_numpy(), (frame["split"] == "train").to_numpy()
@@ -76,7 +77,8 @@ def _accuracy_with_pooled_scaling(result: dict, sites: dict[str, TableSource]) -
     return float(((logits > 0) == target)[~training].mean())
 
 
-def _mean_sd(values: list[float]) -> str:
+def mean_sd(values: list[float]) -> str:
+    """Format a mean with its standard deviation."""
     return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
 
 

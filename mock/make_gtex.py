@@ -2,9 +2,9 @@
 
     python mock/make_gtex.py mock/gtex --rows 4000
 
-The real files need an application to dbGaP or the portal's download (https://gtexportal.org); these have their schema,
-so that what runs here runs there. Numbers are drawn from --seed alone. A sample's log2(TPM + 1) is a gene's level, plus
-its tissue's, its donor's and its sex's part, plus, for one gene in 24, a slope over the donor's age: what can be
+The real files are the portal's (https://gtexportal.org), which `gtex_table.py` takes as well; these have the columns
+of HRC's two files, joined from those. Numbers are drawn from --seed alone. A sample's log2(TPM + 1) is a gene's level,
+plus its tissue's, its donor's and its sex's part, plus, for one gene in 24, a slope over the donor's age: what can be
 learned about age is spread thinly over many genes, and samples of a donor look alike, as in the real data.
 """
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "v6_algorithm"
 FILES = sorted(ROOT.rglob("*.py"))
 SITE_SIDE = ["site", "data", "problems", "models", "training", "privacy"]
-MASTER_SIDE = ["master", "strategies", "preparation", "summary"]
+MASTER_SIDE = ["master", "rounds", "checking", "strategies", "preparation", "summary"]
 FLOOR = ["wire", "metrics", "experiment", "errors", "seeding", "lookup", "plugins"]
 EDGE = ["cli", "entry", "report", "federation", "doctor", "image"]
 HEAVY = {"torch", "pandas", "numpy", "safetensors", "sklearn", "vantage6", "opacus", "monai"}

@@ -39,6 +39,7 @@ EXPERIMENTS = {
         "data": {"target": "ward", "scaling": "minmax"},
         "split": {"kind": "kfold", "folds": 3},
     },
+    "a strategy that asks for more": {"data": {"target": "y", "features": ["a", "b"]}, "strategy": "qfedavg"},
     "regression": {
         "data": {"target": "a", "categorical": ["ward"], "missing": "drop"},
         "problem": "regression",

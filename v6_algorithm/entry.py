@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm import wire
 from v6_algorithm.data.sources import TableSource, source_from_node
 from v6_algorithm.errors import ExperimentError, SiteError
+from v6_algorithm.federation.runs import scores_line
 from v6_algorithm.privacy.policy import Policy
 from v6_algorithm.site import SiteContext, handle
 
@@ -158,13 +159,15 @@ def _names(names: Mapping[str, str]) -> dict[int, str]:
 
 
 def _say(event: Mapping[str, Any]) -> None:
-    """Write one line for the task's log: the only progress that vantage6 shows while a task runs."""
+    """Write to the task's log, the only progress that vantage6 shows while a task runs: a line, for a round two."""
     if event["event"] == "prepared":
         print(f"prepared: {len(event['sites'])} sites take part: {', '.join(event['sites'])}", flush=True)
     elif event["event"] == "reply":
         seconds = "" if event["seconds"] is None else f" ({event['seconds']:.1f} s)"
         print(f"round {event['round']}: {event['site']}: {_metrics(event['metrics'])}{seconds}", flush=True)
     elif event["event"] == "round":
+        # Before the line for readers: that is to be the last of a log that breaks off.
+        print(scores_line(event), flush=True)
         of = event["validated_round"]
         trained = {name: value for name, value in event["metrics"].items() if name == "train_loss"}
         validated = {name: value for name, value in event["metrics"].items() if name != "train_loss"}

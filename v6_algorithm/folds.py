@@ -43,6 +43,7 @@ class FoldProgress:
         self._stopping = experiment.stopping
         self._problem = experiment.problem.kind
         self._keep_best = experiment.output.model == "best"
+        self._average: str | None = None
         self._best: str | None = None
         self._best_score: float | None = None
         # A score must be at least this much better for patience to start again.
@@ -60,7 +61,9 @@ class FoldProgress:
 
     @property
     def kept(self) -> str | None:
-        """The model that is returned and tested: of the best validated round, or the newest."""
+        """The model that is returned and tested: of the best validated round, an average over rounds, or the newest."""
+        if self._average is not None:
+            return self._average
         return self._best if self._keep_best and self._best is not None else self.model
 
     @property
@@ -70,7 +73,7 @@ class FoldProgress:
 
     @property
     def candidates(self) -> list[str]:
-        """The models that may turn out to be the kept one: the best so far, and before it a newest not yet scored."""
+        """The models that may turn out to be kept: the one that is now, and before it a newest not yet scored."""
         models = [self.model if self.unscored else None, self.kept]
         return list(dict.fromkeys(model for model in models if model is not None))
 
@@ -115,15 +118,24 @@ class FoldProgress:
     def _note(self, site: str, round: int, values: dict[str, float]) -> None:
         self.at_sites.setdefault(site, {}).setdefault(round, {}).update(values)
 
-    def advance(self, round: int, model: str, train_loss: float) -> None:
-        """Take in the model that a round made."""
-        self.model, self.rounds_done = model, round
+    def advance(self, round: int, model: str, train_loss: float, average: str | None = None) -> None:
+        """Take in the model that a round made, and the average over the rounds where that is to be kept."""
+        self.model, self.rounds_done, self._average = model, round, average
         self.history["round"].append(round)
         self.history["train_loss"].append(train_loss)
 
     def newest(self) -> dict[str, float | None]:
         """Return the newest known value of every column of the history."""
         return {name: column[-1] for name, column in self.history.items() if name != "round" and column}
+
+    def at(self, round: int) -> dict[str, float | None]:
+        """Return the history's row of a round; empty when the fold was not trained in it."""
+        if round not in self.history["round"]:
+            return {}
+        row = self.history["round"].index(round)
+        return {
+            name: column[row] if row < len(column) else None for name, column in self.history.items() if name != "round"
+        }
 
     def columns(self) -> dict[str, list[Any]]:
         """Return the history as columns of equal length; a round that was not validated has None."""

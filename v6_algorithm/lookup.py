@@ -66,6 +66,30 @@ def build_scheduler(
     return _build("scheduler", schedulers(), kind, optimiser, options)
 
 
+def wind(optimiser: torch.optim.Optimizer, kind: str, options: dict[str, Any], number: int) -> None:
+    """Set an optimiser's learning rate (and what else a scheduler sets) to that of a round, counted from 1."""
+    import warnings
+
+    scheduler = build_scheduler(kind, options, optimiser)
+    with warnings.catch_warnings():
+        # torch warns that the optimiser did not step in between: it did, in the rounds before.
+        warnings.simplefilter("ignore", UserWarning)
+        for _ in range(number - 1):
+            scheduler.step()
+
+
+def group_in_round(
+    kind: str, options: dict[str, Any], scheduler: tuple[str, dict[str, Any]] | None, number: int
+) -> dict[str, Any]:
+    """Return an optimiser's settings in a round, torch's defaults included; `scheduler` steps once a round."""
+    import torch
+
+    optimiser = build_optimiser(kind, options, [torch.nn.Parameter(torch.zeros(1))])
+    if scheduler:
+        wind(optimiser, *scheduler, number)
+    return {name: value for name, value in optimiser.param_groups[0].items() if name != "params"}
+
+
 def check_optimiser(kind: str, options: dict[str, Any]) -> None:
     """Raise ValueError unless torch accepts this optimiser with these options."""
     import torch

@@ -17,17 +17,19 @@ from typing import Any
 
 from v6_algorithm import seeding, wire
 from v6_algorithm.calls import Caller, Event
-from v6_algorithm.closing import Measured, candidates, check_sums, with_baseline
-from v6_algorithm.errors import ExperimentError, FederationError, WireError
+from v6_algorithm.checking import ReplyCheck
+from v6_algorithm.closing import Measured, candidates, with_baseline
+from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
 from v6_algorithm.folds import FoldProgress
 from v6_algorithm.lateness import Lateness
-from v6_algorithm.metrics import compute, merge_states, shape_of
+from v6_algorithm.metrics import compute, merge_states
 from v6_algorithm.preparation import Agreement
 from v6_algorithm.preparation.negotiate import agree_on_columns, plan, share_sums
 from v6_algorithm.preparation.times import baseline_times
-from v6_algorithm.results import assemble, mean_of, site_scores
+from v6_algorithm.results import assemble, mean_of, round_scores
+from v6_algorithm.rounds import FoldRound
 from v6_algorithm.start import Beginning, begin_from
 from v6_algorithm.strategies import create_strategy
 
@@ -127,8 +129,6 @@ class _Training:
         self.plan = plan = begun.plan
         self.notes = [*plan.notes, *begun.notes]
         self.stopped_because: str | None = None
-        # What each site last said it computes on.
-        self.devices: dict[str, dict[str, str]] = {}
         self._caller = caller
         self._experiment = experiment
         self._quorum = quorum
@@ -137,9 +137,14 @@ class _Training:
         self._validates = plan.has("validation")
         self._shown = list(dict.fromkeys(["loss", experiment.stopping.monitor, *HEADLINES]))
         self._lateness = Lateness(caller.overdue)
-        self._shape: list[Any] | None = None
-        self._strategy = create_strategy(experiment.strategy)
         self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
+        self._strategies = {
+            fold: create_strategy(
+                experiment, plan.spec, {site: plan.rows[site][fold]["train"] for site in plan.trainers(fold)}
+            )
+            for fold in plan.folds
+        }
+        self._check = ReplyCheck(plan, {fold: strategy.read for fold, strategy in self._strategies.items()})
 
     def run(self) -> None:
         """Train round by round, then measure the kept models; what was done before a failure is kept."""
@@ -184,12 +189,17 @@ class _Training:
             # Its model comes back as it is, hidden in no sum: a node may refuse that.
             replies = self._caller.call("RPC_train", 0, bodies, together=1)
             for site, reply in replies:
-                for fold, item in zip(asked[site], self._checked(replies, site, reply, items[site]), strict=False):
-                    fold.begin(wire.pack(item["state"]))
+                for fold, item in zip(asked[site], self._check.items(replies, site, reply, items[site]), strict=False):
+                    fold.begin(wire.pack(item["reply"].state))
                     waiting = [other for other in waiting if other is not fold]
                     folds = f"fold {fold.number}: " if len(self.folds) > 1 else ""
                     self.notes.append(f"{folds}pretrained for {epochs} epochs at the largest site, '{site}'")
             lost |= replies.missing
+
+    @property
+    def devices(self) -> dict[str, dict[str, str]]:
+        """What each site last said it computes on."""
+        return self._check.devices
 
     @property
     def _active(self) -> list[FoldProgress]:
@@ -198,56 +208,61 @@ class _Training:
     def _round(self, number: int) -> None:
         active = self._active
         awake = self._awake(number, active)
-        trainers = {fold.number: self._sample(number, self._trainers(fold, awake)) for fold in active}
+        spec, strategies = self.plan.spec, self._strategies
+        rounds = [
+            FoldRound(fold, strategies[fold.number], number, self._sample(number, self._trainers(fold, awake)), spec)
+            for fold in active
+        ]
+        calls: list[Replies] = []
+        for turn in range(max(len(one.turns) for one in rounds)):
+            # Who is lost in one turn would only cost the others another deadline in the next.
+            lost = {site for call in calls for site in call.missing}
+            calls.append(self._turn(number, turn, rounds, [site for site in awake if site not in lost]))
+        replies = Replies.of(calls)
+        replies.require(min(self._quorum, len(replies.requests)), f"round {number}")
+        for one in rounds:
+            fold = one.fold
+            if fold.unscored and self._validates:
+                fold.score(one.states)
+            if fold.finished:
+                continue
+            if one.gave < self._quorum:
+                # As when a small federation loses a site while another one is left out: the fold goes on next round.
+                fold.waited.append(number)
+                continue
+            one.finish()
+        self._tell(number, replies)
+
+    def _turn(self, number: int, turn: int, rounds: list[FoldRound], awake: list[str]) -> Replies:
+        """Ask the sites of one turn; with the first, those that only validate are asked as well."""
+        for one in rounds:
+            one.begin(turn)
         asked: dict[str, list[dict[str, Any]]] = {}
         for site in awake:
-            items = [
-                fold.item(
-                    self._with_rows(site, fold, ["validation"] if fold.unscored else []),
-                    train=site in trainers[fold.number],
-                )
-                for fold in active
-            ]
-            if items := [item for item in items if item["train"] or item["evaluate"]]:
-                asked[site] = items
+            for one in rounds:
+                validates = turn == 0 and one.fold.unscored
+                item = one.item(site, self._with_rows(site, one.fold, ["validation"] if validates else []))
+                if item["train"] or item["evaluate"]:
+                    asked.setdefault(site, []).append(item)
+        if not asked:
+            return Replies({}, iter(()), {})
         replies = self._caller.call(
             "RPC_train",
             number,
             {site: self._body(items) for site, items in asked.items()},
-            together=min(len(sites) for sites in trainers.values()),
+            together=min((len(sites) for one in rounds if (sites := one.trainers(turn))), default=0),
         )
-        self._let_rest(replies, awake)
-        progress = {fold.number: fold for fold in active}
-        means = {fold.number: self._strategy.begin(self.plan.spec) for fold in active}
-        losses = {fold.number: [0.0, 0] for fold in active}
-        gave = dict.fromkeys(means, 0)
-        states: dict[int, States] = {fold.number: {} for fold in active}
+        if turn == 0:
+            self._let_rest(replies, awake)
+        by_fold = {one.fold.number: one for one in rounds}
         for site, reply in replies:
-            items = self._checked(replies, site, reply, asked[site])
+            items = self._check.items(replies, site, reply, asked[site])
             if items:
                 self._tell_reply(number, site, items, replies.site_s.get(site))
             for item in items:
-                states[item["fold"]] |= item["metrics"].get("validation", {})
-                if "state" in item:
-                    means[item["fold"]].add(item.pop("state"), self._strategy.weight(item["rows"]))
-                    progress[item["fold"]].trained(site, number, item["loss"]["sum"] / item["loss"]["rows"])
-                    losses[item["fold"]][0] += item["loss"]["sum"]
-                    losses[item["fold"]][1] += item["loss"]["rows"]
-                    gave[item["fold"]] += 1
+                by_fold[item["fold"]].take(item)
         self._lateness.book(replies, number)
-        replies.require(min(self._quorum, len(asked)), f"round {number}")
-        for fold in active:
-            if fold.unscored and self._validates:
-                fold.score(states[fold.number])
-            if fold.finished:
-                continue
-            if gave[fold.number] < self._quorum:
-                # As when a small federation loses a site while another one is left out: the fold goes on next round.
-                fold.waited.append(number)
-                continue
-            total, rows = losses[fold.number]
-            fold.advance(number, self._next(means[fold.number], number), total / rows)
-        self._tell(number, replies)
+        return replies
 
     def _awake(self, number: int, active: list[FoldProgress]) -> list[str]:
         """Return the sites that do not rest; nobody rests where a fold's quorum needs them."""
@@ -269,53 +284,16 @@ class _Training:
     def _rows(self, site: str, fold: FoldProgress, part: str) -> int:
         return self.plan.rows[site][fold.number][part]
 
-    def _next(self, mean: Any, number: int) -> str:
-        try:
-            return wire.pack(mean.result())
-        except ValueError as error:
-            raise FederationError(f"round {number}: {error}") from None
-
     def _body(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         return {"setup": self._setup, "folds": items}
 
-    def _sample(self, number: int, sites: Sequence[str]) -> set[str]:
+    def _sample(self, number: int, sites: Sequence[str]) -> list[str]:
         """Draw those of `sites` that train in this round."""
         participation = self._experiment.participation
         count = min(len(sites), max(self._quorum, math.ceil(participation.fraction * len(sites))))
         generator = seeding.numpy_generator(self._experiment.seed, "participation", number)
-        return {sites[index] for index in generator.permutation(len(sites))[:count]}
-
-    def _check(self, reply: dict[str, Any], asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Check a whole reply before any of it is used."""
-        items: list[dict[str, Any]] = reply["folds"]
-        if [item["fold"] for item in items] != [wanted["fold"] for wanted in asked]:
-            raise WireError("it answers for other folds than it was asked for")
-        for item, wanted in zip(items, asked, strict=True):
-            if set(item["metrics"]) != set(wanted["evaluate"]):
-                raise WireError("it measured other parts than it was asked for")
-            for states in item["metrics"].values():
-                for name, state in states.items():
-                    if name not in self.plan.counts[item["fold"]]:
-                        raise WireError(f"it measured a hospital '{name[:40]}' that is not known")
-                    # The first site's metrics say what the others' must be like to be added up.
-                    shape = shape_of(state)
-                    self._shape = self._shape or shape
-                    if shape != self._shape:
-                        raise WireError("its metrics are of another kind or shape than those of the other sites")
-                    classes = self.plan.setup.classes or ()
-                    if state["kind"] == "classification" and state["n_classes"] != len(classes):
-                        raise WireError("its metrics are of another number of classes")
-            check_sums(item, wanted.get("baseline"), self.plan.counts[item["fold"]])
-            if not wanted["train"]:
-                continue
-            rows, loss = item["rows"], item["loss"]
-            if not isinstance(rows, int) or rows < 0 or not isinstance(loss["rows"], int) or loss["rows"] < 1:
-                raise WireError("its row counts must be whole numbers")
-            if not isinstance(loss["sum"], (int, float)) or not math.isfinite(loss["sum"]):
-                raise WireError("its training loss is not a finite number")
-            item["state"] = wire.unpack(item.pop("parameters"), self.plan.spec)
-        self.devices[str(reply["site"])] = {key: str(reply["device"][key])[:100] for key in ("name", "precision")}
-        return items
+        drawn = set(generator.permutation(len(sites))[:count].tolist())
+        return [site for index, site in enumerate(sites) if index in drawn]
 
     def _finish(self) -> None:
         """Score the last round's models and measure the kept ones on validation and test, in one call.
@@ -329,8 +307,8 @@ class _Training:
         if times := baseline_times(self._experiment, self.plan.setup.sums.get("event_times")):
             found = self._measure(sites, ["validation"] if self._validates else [], times)
             self.plan = with_baseline(self.plan, found, times)
-            # With survival curves the metrics are of another shape.
-            self._setup, self._shape = self.plan.setup.to_json(), None
+            self._setup = self.plan.setup.to_json()
+            self._check.expect_other_metrics()  # of survival curves
         for one in self._measure(sites, self._parts):
             if one.model == one.fold.kept:
                 one.fold.measured = one.states
@@ -354,7 +332,7 @@ class _Training:
         replies = self._caller.call("RPC_evaluate", number, bodies)
         self._let_rest(replies, sites)
         for site, reply in replies:
-            answered = self._checked(replies, site, reply, [item for _, item in asked[site]])
+            answered = self._check.items(replies, site, reply, [item for _, item in asked[site]])
             for (one, _), item in zip(asked[site], answered, strict=False):
                 one.take(item)
         replies.require(min(self._quorum, len(bodies)), "evaluation")
@@ -364,18 +342,6 @@ class _Training:
         if self.plan.setup.baseline is None:
             self._tell(number, replies)
         return found
-
-    def _checked(
-        self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        """Check a reply; one that fails is dropped, counted and named, and nothing of it is used."""
-        try:
-            return self._check(reply, asked)
-        except (WireError, ValueError) as error:
-            replies.reject(site, str(error))
-        except (KeyError, TypeError, AttributeError):
-            replies.reject(site, "malformed reply")
-        return []
 
     def _tell_reply(self, number: int, site: str, items: list[dict[str, Any]], seconds: float | None) -> None:
         """Report one site's reply to a round: its training loss, and how good the model it received is there."""
@@ -400,16 +366,21 @@ class _Training:
                 "round": number,
                 "rounds": self._experiment.rounds,
                 "validated_round": validated,
-                # Every number there is, for trackers: those of training are of this round, the others of the validated.
+                # For trackers what the history will have: of training in this round, the others in the validated one.
                 "scores": {
-                    "pooled": {name: value for name, value in newest.items() if value is not None},
+                    # Where each site trains alone, the mean over all is not known before the last has trained.
+                    "pooled": {} if self._experiment.mode == "local" else self._scores(number, validated),
                     "sites": {
-                        site: site_scores(self.folds, site, number, "train")
-                        | site_scores(self.folds, site, validated, "validation")
+                        site: self._scores(number, validated, site)
                         for site in sorted({site for fold in self.folds for site in fold.at_sites})
                     },
                 },
                 "metrics": {name: newest[name] for name in shown if newest.get(name) is not None},
                 "missing": {site: str(reason) for site, reason in replies.missing.items()},
             }
+        )
+
+    def _scores(self, trained: int, validated: int, site: str | None = None) -> dict[str, float]:
+        return round_scores(self.folds, trained, "train", site) | round_scores(
+            self.folds, validated, "validation", site
         )

@@ -86,21 +86,23 @@ def assemble(
     return result
 
 
-def site_scores(folds: Sequence[FoldProgress], site: str, number: int, part: str) -> dict[str, float]:
-    """Return what was measured at a site in a round of training, or of the model that the round made.
+def round_scores(folds: Sequence[FoldProgress], number: int, part: str, site: str | None = None) -> dict[str, float]:
+    """Return what was measured in a round of training, or of the model that the round made.
 
     Parameters
     ----------
     folds
         Over which to average.
-    site
-        Its name.
     number
         The round.
     part
         ``train`` or ``validation``, with which the names begin.
+    site
+        Where; None: at all sites together.
     """
-    rows: list[dict[str, float | None]] = [dict(fold.at_sites.get(site, {}).get(number, {})) for fold in folds]
+    rows: list[dict[str, float | None]] = [
+        fold.at(number) if site is None else dict(fold.at_sites.get(site, {}).get(number, {})) for fold in folds
+    ]
     return {name: value for name, value in mean_of(rows).items() if value is not None and name.startswith(f"{part}_")}
 
 
@@ -110,7 +112,7 @@ def _site_history(folds: Sequence[FoldProgress]) -> dict[str, dict[str, list[Any
     for site in sorted({site for fold in folds for site in fold.at_sites}):
         rounds = range(1, max(max(fold.at_sites.get(site, [0])) for fold in folds) + 1)
         rows = [
-            site_scores(folds, site, number, "train") | site_scores(folds, site, number, "validation")
+            round_scores(folds, number, "train", site) | round_scores(folds, number, "validation", site)
             for number in rounds
         ]
         names = dict.fromkeys(name for row in rows for name in row)
@@ -252,13 +254,8 @@ def _imprecise(experiment: Experiment, devices: dict[str, dict[str, str]]) -> li
 
 def _mean_history(folds: Sequence[FoldProgress]) -> dict[str, list[Any]]:
     """Average the histories, round by round, over the folds (or local models) that trained in it."""
-    by_round: dict[int, list[dict[str, float | None]]] = {}
-    for fold in folds:
-        columns = fold.columns()
-        for at, number in enumerate(columns["round"]):
-            row = {name: column[at] for name, column in columns.items() if name != "round"}
-            by_round.setdefault(number, []).append(row)
-    means = {number: mean_of(rows) for number, rows in sorted(by_round.items())}
+    rounds = sorted({number for fold in folds for number in fold.history["round"]})
+    means = {number: mean_of([fold.at(number) for fold in folds]) for number in rounds}
     names = dict.fromkeys(name for row in means.values() for name in row)
     return {"round": list(means)} | {name: [row.get(name) for row in means.values()] for name in names}
 

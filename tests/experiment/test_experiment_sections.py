@@ -53,11 +53,17 @@ CONTRACT = {
         "precision": "full",
         "deterministic": False,
     },
-    "strategy": {"kind": "fedavg", "weighting": "samples"},
+    "strategy": {
+        "kind": "fedavg",
+        "weighting": "samples",
+        "clip": None,
+        "combine": {"kind": "mean"},
+        "server": None,
+    },
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
     "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "poll_s": 0.5},
     "privacy": {},
-    "output": {"model": "best", "dinunet": False, "profile": False},
+    "output": {"model": "best", "average_from": None, "decay": 0.9, "dinunet": False, "profile": False},
     "tune": None,
 }
 
@@ -168,6 +174,7 @@ def test_a_section_without_kind_is_of_the_default_kind(without, written_out):
         (data(missing_values=[[9]]), "data.missing_values:", "[9]", "a number or a text"),
         (data(missing_values={"smoker": [False]}), "data.missing_values:", "False", "in quotes if it is yes or no"),
         (data(missing_values={"smoker": float("nan")}), "data.missing_values:", "nan", "a number or a text"),
+        (data(missing_values=10**400), "data.missing_values:", "1000", "a number or a text"),
         (data(missing_values=[-9, " "]), "data.missing_values:", "' '", "an empty cell is missing anyway"),
         (data(missing_values={"smoker": []}), "data.missing_values:", "[]", "names no code"),
         (data(positive="0"), "data.positive:", "'0'", "<=, >=, ==, !=, <, >"),
@@ -195,10 +202,10 @@ def test_a_section_without_kind_is_of_the_default_kind(without, written_out):
         ({"training": {"optimizer": {"lr": -1}}}, "training.optimizer:", "lr=-1", "learning rate"),
         ({"training": {"optimizer": {"lr": "fast"}}}, "training.optimizer:", "lr='fast'", "float"),
         ({"training": {"scheduler": "StepLR"}}, "training.scheduler:", "StepLR()", "step_size"),
-        ({"strategy": "fedsgd"}, "strategy.kind:", "'fedsgd'", "'fedavg'"),
+        ({"strategy": "fedavgg"}, "strategy.kind:", "'fedavgg'", "fedavg"),
         ({"stopping": {"monitor": "auc"}}, "stopping.monitor", "'auc'", "did you mean 'auroc'?"),
         ({"participation": {"fraction": 0}}, "participation.fraction:", "0", "greater than 0"),
-        ({"output": {"model": "first"}}, "output.model:", "'first'", "'best' or 'last'"),
+        ({"output": {"model": "first"}}, "output.model:", "'first'", "'swa' or 'ema'"),
     ],
 )
 def test_a_refusal_names_key_value_and_what_is_allowed(content, key, given, allowed):

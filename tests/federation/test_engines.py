@@ -33,6 +33,15 @@ def test_all_engines_give_the_same_bits(tables, make_experiment, run_locally, sp
     assert local == real
 
 
+@pytest.mark.parametrize("kind", ["scaffold", "cyclic", "qfedavg", "fedsgd"])
+def test_all_engines_give_the_same_bits_with_every_kind_of_message(tables, make_experiment, run_locally, kind):
+    training = {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}
+    experiment = make_experiment(strategy=kind, training=training, split="leave_one_site_out")
+    local = comparable(run_locally(experiment, tables))
+    assert local == comparable(run(mock_federation(experiment, tables), experiment))
+    assert local == comparable(over_http(experiment, tables))
+
+
 def test_the_same_seed_gives_the_same_result_and_another_seed_another(tables, make_experiment, run_locally):
     one, again, other = (run_locally(make_experiment(seed=seed), tables)["parameters"] for seed in (1, 1, 2))
     assert one == again

@@ -6,15 +6,17 @@ import base64
 import csv
 import io
 import json
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import safetensors.torch
 import torch
 
-from v6_algorithm.report import write_artifacts
+from v6_algorithm.report import dinunet, write_artifacts
 
 TASK = "Head-and-neck--ten-folds"
 
@@ -34,8 +36,11 @@ def rows_of(path: Path) -> list[list[str]]:
 
 def test_the_names_are_those_of_dinunet(written: Path) -> None:
     names = {str(path.relative_to(written / TASK)) for path in (written / TASK).rglob("*") if path.is_file()}
-    of_folds = ("test_metrics.csv", "logs.json")
+    plots = ("train_log_0", "validation_log_0", "validation_log_1")
+    of_folds = ["test_metrics.csv", "logs.json", *(f"{plot}.{kind}" for plot in plots for kind in ("svg", "png"))]
+    # The history of fold 3 has no metric but the loss.
     wanted = {f"fold_{fold}/{name}" for fold in range(10) for name in of_folds}
+    wanted -= {"fold_3/validation_log_1.svg", "fold_3/validation_log_1.png"}
     assert names == wanted | {"global_test_metrics.csv"} | {f"fold_{n}/best.{TASK}-{n}.safetensors" for n in range(10)}
 
 
@@ -72,6 +77,58 @@ def test_logs_tell_of_their_fold(written: Path, kfold: dict[str, Any]) -> None:
         assert losses == fold["history"]["validation_loss"]
         assert logs["best_val_score"] == losses[fold["best_round"] - 1]
         assert logs["args"]["seed"] == 0
+
+
+def test_a_plot_is_a_picture_of_its_own_with_the_curves_of_its_fold(written: Path, kfold: dict[str, Any]) -> None:
+    for number in (0, 7):
+        fold = kfold["folds"][number]
+        folder = written / TASK / f"fold_{number}"
+        root = ElementTree.parse(folder / "validation_log_1.svg").getroot()  # noqa: S314 our own file
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        told = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")][1:]
+        values = enumerate(fold["history"]["validation_auroc"], start=1)
+        assert told == [f"AUROC, round {at}: {value:.4g}" for at, value in values]
+        # Nothing is looked up elsewhere: colours and rules are in the file.
+        text = (folder / "validation_log_1.svg").read_text()
+        assert "--look-0: #0072b2" in text
+        assert "svg .line" in text
+        for stem in ("train_log_0", "validation_log_0", "validation_log_1"):
+            assert (folder / f"{stem}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_a_png_shows_its_curve(plain: dict[str, Any]) -> None:
+    """A falling loss: the dark pixels of the curve come lower from left to right."""
+    image = pytest.importorskip("matplotlib.image")
+    plain["experiment"]["output"] = {"dinunet": True}
+    plain["best_round"] = None
+    plain["history"]["train_loss"] = [14.0 - at for at in range(14)]
+    pixels = image.imread(io.BytesIO(dinunet.dinunet_files(plain)["dinunet/heart/fold_0/train_log_0.png"]))
+    # matplotlib's first colour is blue.
+    blue = (pixels[..., 2] - pixels[..., 0]) > 0.5
+    columns = [column for column in range(blue.shape[1]) if blue[:, column].any()]
+    first, last = (blue[:, columns[int(share * len(columns))]].nonzero()[0].mean() for share in (0.1, 0.6))
+    assert last > first + 50
+
+
+def test_without_matplotlib_the_plots_are_svg_and_that_is_said(
+    kfold: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert dinunet.notes(kfold) == []
+    kfold["experiment"]["output"] = {"dinunet": True}
+    assert dinunet.notes(kfold) == [
+        "output.dinunet: its plots are written as SVG only; for PNG too: pip install 'v6-algorithm[plots]'"
+    ]
+    write_artifacts(kfold, tmp_path)
+    assert not list(tmp_path.rglob("*.png"))
+    assert len(list(tmp_path.rglob("*.svg"))) == 29
+
+
+def test_a_name_with_dollars_is_no_formula(plain: dict[str, Any]) -> None:
+    plain["experiment"]["output"] = {"dinunet": True}
+    plain["history"]["validation_a$\\x$.auroc"] = plain["history"].pop("validation_auroc")
+    plain["metrics"]["test"]["pooled"] = {"a$\\x$.auroc": 0.9}
+    assert "dinunet/heart/fold_0/validation_log_1.png" in dinunet.dinunet_files(plain)
 
 
 def test_each_fold_has_its_model_as_safetensors(written: Path) -> None:

@@ -7,9 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from v6_algorithm.experiment import Strategy
-from v6_algorithm.strategies import FedAvg
-from v6_algorithm.strategies.averaging import WeightedMean
+from v6_algorithm.strategies.averaging import WeightedMean, cast
 from v6_algorithm.wire import TensorSpec
 
 SPEC = {
@@ -32,7 +30,7 @@ def mean_of(states, weights, spec=SPEC):
     mean = WeightedMean(spec)
     for one, weight in zip(states, weights, strict=True):
         mean.add(one, weight)
-    return mean.result()
+    return cast(mean.combined(), spec)
 
 
 @settings(max_examples=50, deadline=None)
@@ -98,9 +96,3 @@ def test_adding_does_not_change_the_reply():
 def test_nothing_to_average_is_an_error_not_a_nan():
     with pytest.raises(ValueError, match="no site with a training row"):
         mean_of([state(1)], [0])
-
-
-def test_samples_weigh_by_rows_and_uniform_does_not():
-    by_rows, uniform = (FedAvg(Strategy(weighting=weighting)) for weighting in ("samples", "uniform"))
-    assert [by_rows.weight(rows) for rows in (0, 5, 50)] == [0, 5, 50]
-    assert [uniform.weight(rows) for rows in (0, 5, 50)] == [0, 1, 1]

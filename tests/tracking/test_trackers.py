@@ -29,6 +29,12 @@ class Notebook:
     def log(self, scope, part, metric, value, round):
         self.lines.append((scope, part, metric, round, value))
 
+    def flush(self):
+        pass
+
+    def about(self, experiment):
+        pass
+
     def close(self, best):
         self.best = best
 
@@ -87,12 +93,20 @@ def test_the_test_is_written_at_the_round_of_the_kept_model(tracked):
         assert values(notebook, scope, "test", "auroc") == [(result["best_round"], scores["auroc"])]
 
 
-@pytest.mark.parametrize("changes", [{}, {"split": {"kind": "kfold", "folds": 3}}])
-def test_a_replayed_result_is_what_was_seen_live(tracked, changes):
+# Folds that stop early leave the mean of the later rounds; in mode local it is known only in the end.
+LAYOUTS = [
+    {},
+    {"split": {"kind": "kfold", "folds": 3}, "rounds": 8, "stopping": {"patience": 1, "min_delta": 0.05}},
+    {"mode": "local", "stopping": {"patience": 1}},
+]
+
+
+@pytest.mark.parametrize("changes", LAYOUTS, ids=["one split", "folds", "local"])
+def test_what_was_seen_live_is_the_result(tracked, changes):
     notebook, result = tracked(**changes)
     later = Notebook()
     tracking = Tracking([later])
-    tracking.replay(result)
+    tracking.finish(result)
     tracking.close()
     assert sorted(later.lines) == sorted(notebook.lines)
     assert later.best == notebook.best
@@ -188,10 +202,11 @@ def test_a_sites_name_is_no_path(tmp_path):
 @pytest.fixture
 def stub(monkeypatch):
     """Stand in for wandb; gives what `init` was called with and what was logged."""
-    seen = {"logged": [], "summary": {}, "finished": False, "metrics": []}
+    seen = {"logged": [], "summary": {}, "finished": False, "metrics": [], "config": {}}
 
     class Run:
         summary = seen["summary"]
+        config = types.SimpleNamespace(update=lambda settings, allow_val_change: seen["config"].update(settings))
 
         def log(self, row):
             seen["logged"].append(row)
@@ -284,7 +299,10 @@ def network(monkeypatch, tables, make_experiment, run_locally):
     """Stand in for a server whose task 7 has ended; gives its result."""
     result = run_locally(make_experiment(), tables)
     ended = types.SimpleNamespace(
-        id=7, look=lambda: Look("completed", [], None, {}), result=lambda: json.loads(json.dumps(result))
+        id=7,
+        name="heart",
+        look=lambda: Look("completed", [], None, {}),
+        result=lambda: json.loads(json.dumps(result)),
     )
     monkeypatch.setattr(submit, "_log_in", lambda *_: types.SimpleNamespace(task=lambda id: ended))
     return result
@@ -309,7 +327,10 @@ def test_a_stopped_network_run_is_shown_too_and_still_ends_with_3(tmp_path, netw
     assert [row["Server/auc"] for row in stub["logged"] if "Server/auc" in row] == network["history"][
         "validation_auroc"
     ]
-    assert stub["init"]["name"] == network["name"]
+    assert stub["init"]["name"] == "heart"
+    # Which experiment it was is known with the result.
+    assert stub["config"]["data"]["target"] == "y"
+    assert "sites" not in stub["config"]
     assert stub["finished"]
 
 

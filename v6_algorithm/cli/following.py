@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -23,7 +24,9 @@ _MARKS = {"completed": "✓", "pending": "–", "initializing": "…", "active":
 _CALLS = {"prepare": "preparing", "train": "training", "evaluate": "testing"}
 
 
-def follow(task: Task, rounds: int | None = None) -> None:
+def follow(
+    task: Task, rounds: int | None = None, on_round: Callable[[Mapping[str, Any]], None] = lambda event: None
+) -> None:
     """Show a task until it has ended; a server that does not answer is asked again.
 
     Parameters
@@ -32,6 +35,8 @@ def follow(task: Task, rounds: int | None = None) -> None:
         The task.
     rounds
         How many there are to be, where it is known; the log tells too, unless the hub's node keeps it.
+    on_round
+        Called with what the log tells of each round; not once the task is completed, for its result tells exactly.
     """
     bar = wide_bar()
     with bar if terminal.out.is_terminal else nullcontext():
@@ -51,6 +56,8 @@ def follow(task: Task, rounds: int | None = None) -> None:
                     say(line)
                     if told := _ROUND.match(line):
                         bar.update(shown, completed=int(told[1]), total=int(told[2]))
+                for event in look.rounds if look.status != "completed" else ():
+                    on_round(event)
                 if look.ended:
                     bar.update(shown, shown=look.status)
                     return

@@ -46,8 +46,9 @@ def unused_folder(name: str) -> Path:
 
 def finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None:
     """Show the closing table, write the files, and end with exit code 3 when something was left undone."""
-    from v6_algorithm.report import closing_table, write_artifacts
+    from v6_algorithm.report import closing_table, dinunet, write_artifacts
 
+    result["notes"] += dinunet.notes(result)
     terminal.out.print(closing_table(result))
     try:
         paths = write_artifacts(result, folder)

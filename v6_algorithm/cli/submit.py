@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.federation.researcher import Collaboration, Organization, Server
     from v6_algorithm.federation.task import Task
+    from v6_algorithm.tracking import Tracking
 
 Address = Annotated[
     str,
@@ -72,6 +73,7 @@ def submit(
     terminal.out.quiet = quiet
     with explained():
         from v6_algorithm.start import read_weights
+        from v6_algorithm.tracking import open_tracking
 
         if detach and track:
             raise ExperimentError("--track: shows what came out, which --detach does not wait for; give it to `watch`")
@@ -100,7 +102,10 @@ def submit(
             arguments["weights"] = weights
         if organization:
             arguments["organizations"] = [site.id for site in sites]
-        with results_folder(out_dir or unused_folder(experiment.name)) as folder:
+        with (
+            results_folder(out_dir or unused_folder(experiment.name)) as folder,
+            open_tracking(track or [], folder, experiment.for_sites()) as tracking,
+        ):
             task = session.submit(
                 found,
                 at,
@@ -113,8 +118,8 @@ def submit(
             if detach:
                 say(f"task {task.id} is on its way; to see how it goes: {_again('watch', task.id, server, username)}")
                 return
-            _follow(task, server, username, experiment.rounds)
-            _end(task.result(), folder, track)
+            _follow(task, tracking, server, username, experiment.rounds)
+            _end(task.result(), tracking, folder)
 
 
 def watch(
@@ -129,14 +134,20 @@ def watch(
     """Follow a task that was sent before, or fetch the result of one that has ended."""
     terminal.out.quiet = quiet
     with explained():
+        from v6_algorithm.tracking import open_tracking
+
         _check_trackers(track)
         session = _log_in(server, username)
         if private_key is not None:
             _tell(session.encrypt_with(private_key))
         found = session.task(task)
-        with results_folder(out_dir or unused_folder(f"task-{task}")) as folder:
-            _follow(found, server, username)
-            _end(found.result(), folder, track)
+        with (
+            results_folder(out_dir or unused_folder(f"task-{task}")) as folder,
+            # Its settings come with its result.
+            open_tracking(track or [], folder, {"name": found.name}) as tracking,
+        ):
+            _follow(found, tracking, server, username)
+            _end(found.result(), tracking, folder)
 
 
 def cancel(
@@ -246,12 +257,12 @@ def _describe(
 # -- while it runs -------------------------------------------------------------------------------------------------
 
 
-def _follow(task: Task, address: str, username: str, rounds: int | None = None) -> None:
-    """Show the task until it ends; Ctrl-C leaves it running."""
+def _follow(task: Task, tracking: Tracking, address: str, username: str, rounds: int | None = None) -> None:
+    """Show the task until it ends, in the trackers too; Ctrl-C leaves it running."""
     from v6_algorithm.cli.following import follow
 
     try:
-        follow(task, rounds)
+        follow(task, rounds, tracking.on_event)
     except KeyboardInterrupt:
         terminal.err.print(f"task {task.id} goes on without you", highlight=False)
         for command in ("watch", "cancel"):
@@ -267,15 +278,12 @@ def _check_trackers(kinds: list[str] | None) -> None:
         find(kind)
 
 
-def _end(result: dict[str, Any], folder: Path, track: list[str] | None) -> None:
-    """Write the result, and show it in the trackers, also when it is of a run that was stopped."""
-    from v6_algorithm.tracking import open_tracking
-
+def _end(result: dict[str, Any], tracking: Tracking, folder: Path) -> None:
+    """Write the result, and what of it the trackers lack, also when it is of a run that was stopped."""
     try:
         finish(result, [], folder)
     finally:
-        with open_tracking(track or [], folder, result["experiment"]) as tracking:
-            tracking.replay(result)
+        tracking.finish(result)
 
 
 def _again(command: str, task: int, address: str, username: str) -> str:

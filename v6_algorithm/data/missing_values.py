@@ -37,16 +37,18 @@ def without_codes(frame: pd.DataFrame, codes: MissingValues, *, smallest: int = 
 
     if not codes:
         return frame
-    blocks, changed = [], False
+    blocks, any_changed = [], False
     for start in range(0, frame.shape[1], _BLOCK_COLUMNS):
-        columns = [column for _, column in frame.iloc[:, start : start + _BLOCK_COLUMNS].items()]
+        block = frame.iloc[:, start : start + _BLOCK_COLUMNS]
+        columns, changed = [column for _, column in block.items()], False
         for number, column in enumerate(columns):
             own = codes.get(str(column.name), []) if isinstance(codes, dict) else codes
             coded = [cells for cells in _holding(column, own) if cells.sum() >= smallest] if own else []
             if any(cells.any() for cells in coded):
                 columns[number], changed = column.mask(np.logical_or.reduce(coded)), True
-        blocks.append(pd.concat(columns, axis=1))
-    return pd.concat(blocks, axis=1) if changed else frame
+        blocks.append(pd.concat(columns, axis=1) if changed else block)
+        any_changed |= changed
+    return pd.concat(blocks, axis=1) if any_changed else frame
 
 
 def _holding(column: pd.Series, codes: Sequence[Code]) -> Iterator[Array]:

@@ -38,10 +38,9 @@ from v6_algorithm.experiment.learning import (
     Recurrent,
     Start,
     Stopping,
-    Strategy,
     Training,
 )
-from v6_algorithm.experiment.networks import CNN, DEFAULT_MODELS, MnistCNN, MonaiNetwork, VBMNet
+from v6_algorithm.experiment.networks import CNN, MnistCNN, MonaiNetwork, VBMNet, with_defaults_of_problem
 from v6_algorithm.experiment.partition import Partition, PartitionedSource
 from v6_algorithm.experiment.problems import (
     CLASSIFICATION_METRICS,
@@ -54,6 +53,7 @@ from v6_algorithm.experiment.problems import (
     check_together,
 )
 from v6_algorithm.experiment.reading import read_file
+from v6_algorithm.experiment.strategy import STRATEGIES, FedAvg, Strategy, check_strategy, with_one_step
 from v6_algorithm.experiment.targets import SurvivalTarget, Task
 from v6_algorithm.experiment.tuning import Tune
 
@@ -108,7 +108,7 @@ class Experiment(Section):
     rounds: int = Field(20, ge=1)
     start: Annotated[Start, short_form("weights")] = Start()
     training: Training = Field(default_factory=Training)
-    strategy: Annotated[Strategy, short_form("kind")] = Strategy()
+    strategy: Annotated[Strategy, short_form("kind", "fedavg")] = FedAvg()
     stopping: Stopping = Stopping()
     participation: Participation = Participation()
     privacy: Privacy = Privacy()
@@ -117,28 +117,21 @@ class Experiment(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _by_problem(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or "problem" not in value:
-            return value
-        problem, data = value["problem"], value.get("data")
-        kind = problem.get("kind") if isinstance(problem, dict) else problem
-        if value.get("model") is None and kind in DEFAULT_MODELS:
-            value = value | {"model": DEFAULT_MODELS[kind]}
-        if kind == "volume_classification" and isinstance(data, dict):
-            image = {"column": data["image"]} if isinstance(data.get("image"), str) else data.get("image")
-            if isinstance(image, dict):
-                value = value | {"data": {**data, "image": {"dimensions": 3, **image}}}
-        return value
+    def _defaults_of_others(cls, value: Any) -> Any:
+        return with_defaults_of_problem(with_one_step(value)) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _together(self) -> Experiment:
         check_together(self)
+        check_strategy(self)
         if (self.split.kind == "given") != (self.data.split_column is not None):
             raise refuse("split.kind given and data.split_column go together: give both or neither")
         if self.split.kind == "given" and self.split.folds and len(self.data.split_columns) > 1:
             raise refuse("split.folds goes with one data.split_column, which holds the numbers of the folds")
         if self.split.kind == "leave_one_site_out" and self.mode == "local":
             raise refuse("split leave_one_site_out tests what other sites trained: mode federated or centralised")
+        if self.output.average_from and (self.output.model != "swa" or self.output.average_from > self.rounds):
+            raise refuse("output.average_from is for output.model swa, and must not be after the last round")
         return self
 
     def resolved(self) -> dict[str, Any]:
@@ -230,5 +223,5 @@ def _explain(error: Any) -> str:
 _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
     "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named", "word", "weights", "several", "column",
-    "survival", "values", "range",
+    "survival", "values", "range", *STRATEGIES,
 }  # fmt: skip

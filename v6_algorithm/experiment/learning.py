@@ -179,13 +179,6 @@ class Start(Section):
         return self.model_dump(mode="json") if self.image else {}
 
 
-class Strategy(Section):
-    """How the sites' models become one: FedAvg, weighted by training rows or uniformly."""
-
-    kind: Literal["fedavg"] = "fedavg"
-    weighting: Literal["samples", "uniform"] = "samples"
-
-
 class Stopping(Section):
     """Stop when the monitored validation metric has not improved by `min_delta` for `patience` rounds."""
 
@@ -208,8 +201,19 @@ class Privacy(Section):
 
 
 class Output(Section):
-    """Which model is returned and tested, of the best validation round or of the last, and what is written."""
+    """Which model is returned and tested, and what is written.
 
-    model: Literal["best", "last"] = "best"
+    The model is that of the best validation round, of the last, or an average over the rounds (`swa`, `ema`), which is
+    made beside the training and measured at its end.
+    """
+
+    model: Literal["best", "last", "swa", "ema"] = "best"
+    average_from: int | None = Field(None, ge=1, description="for swa: first round that counts; null: the second half")
+    decay: float = Field(0.9, ge=0, lt=1, description="for ema: how slowly old models fade, by round")
     dinunet: bool = Field(False, description="write the results in coinstac-dinunet's layout as well, and zip them")
     profile: bool = Field(False, description="leave pyinstrument's report of a run on this machine")
+
+    @property
+    def averages(self) -> bool:
+        """Whether an average over the rounds is kept."""
+        return self.model in ("swa", "ema")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
+from sys import float_info
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator
@@ -26,7 +26,8 @@ def _codes(value: Any) -> list[Code]:
 
 
 def _finite(code: Code) -> bool:
-    return isinstance(code, str) or isfinite(code)
+    # A whole number can be too large for `isfinite`.
+    return isinstance(code, str) or -float_info.max <= code <= float_info.max
 
 
 def _listed(value: Any) -> Any:

@@ -59,8 +59,21 @@ MONAI_VARIANTS: dict[str, tuple[str, ...]] = {
     "efficientnet": tuple(f"efficientnet-b{number}" for number in range(8)),
 }
 # What an image problem takes where the experiment names no model.
-DEFAULT_MODELS: dict[str, Any] = {
+_DEFAULT_MODELS: dict[str, Any] = {
     "image_classification": {"kind": "cnn"},
     "volume_classification": {"kind": "cnn"},
     "sequence_classification": {"kind": "gru"},
 }
+
+
+def with_defaults_of_problem(experiment: dict[str, Any]) -> dict[str, Any]:
+    """Return an experiment, not validated yet, with the model and the dimensions of images that its problem implies."""
+    problem, data = experiment.get("problem"), experiment.get("data")
+    kind = problem.get("kind") if isinstance(problem, dict) else problem
+    if experiment.get("model") is None and isinstance(kind, str) and kind in _DEFAULT_MODELS:
+        experiment = experiment | {"model": _DEFAULT_MODELS[kind]}
+    if kind == "volume_classification" and isinstance(data, dict):
+        image = {"column": data["image"]} if isinstance(data.get("image"), str) else data.get("image")
+        if isinstance(image, dict):
+            return experiment | {"data": {**data, "image": {"dimensions": 3, **image}}}
+    return experiment

@@ -85,6 +85,16 @@ class Replies:
                     self.busy_s += time.perf_counter() - given
         self.seconds = time.perf_counter() - start
 
+    @classmethod
+    def of(cls, calls: Sequence[Replies]) -> Replies:
+        """Put the books of several calls together, which are over; a site is missing if any of them missed it."""
+        if len(calls) == 1:
+            return calls[0]
+        missing = {site: reason for call in calls for site, reason in call.missing.items()}
+        requests = {site: request for call in calls for site, request in call.requests.items()}
+        answered = [site for site in requests if site not in missing and any(site in call.answered for call in calls)]
+        return cls(requests, iter(()), {}, missing, answered)
+
     def _read(self, site: str, text: str | None) -> dict[str, Any] | None:
         if text is None:
             return None

@@ -231,14 +231,14 @@ class Server:
         if not isinstance(answer, dict) or "id" not in answer:
             said = answer.get("msg") if isinstance(answer, dict) else "no answer"
             raise ServerError(f"the server did not take the task: {said}")
-        return Task(self._client, self.ask, answer["id"])
+        return Task(self._client, self.ask, answer["id"], name)
 
     def task(self, number: int) -> Task:
         """Find a task by its id; raises ServerError when there is none."""
         answer = self.ask(f"task/{number}")
         if "id" not in answer:
             raise ServerError(f"task {number}: {answer.get('msg', 'is not there')}")
-        return Task(self._client, self.ask, number)
+        return Task(self._client, self.ask, number, str(answer.get("name")))
 
     def cancel(self, number: int) -> None:
         """Stop a task and its subtasks; raises ServerError when it has ended, or one may not."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
+from collections.abc import Mapping
 from itertools import takewhile
+from typing import Any
 
 ALIVE = {"pending", "initializing", "active", "awaiting"}
 _REASONS = {
@@ -19,6 +23,7 @@ _WRAPPER = re.compile(r"(debug|info|warn) > |error > None$")
 # Where the wrapper starts to tell of an error, with a traceback.
 _TROUBLE = re.compile(r"error > |Traceback ")
 _MOST_CHARACTERS = 300
+_SCORES = "scores {"
 
 
 def reason(status: str) -> str:
@@ -52,3 +57,53 @@ def read_subtask_name(name: str) -> tuple[str, int, str] | None:
     """Return method, round and site of a subtask's name; None when `subtask_name` did not make it."""
     match = re.fullmatch(r"RPC_(\w+) round (\d+) at (.+)", name, flags=re.DOTALL)
     return (match[1], int(match[2]), match[3]) if match else None
+
+
+def scores_line(event: Mapping[str, Any]) -> str:
+    """Write an event of `master.run`, a round, as a line of the log that trackers are fed with.
+
+    It holds what the round's line for readers holds, for each site too, to six digits; the names stand once, so that
+    it stays far below the 16 KiB at which Docker cuts a line in two.
+    """
+    names, scores = list(event["metrics"]), event["scores"]
+    content = {
+        "round": event["round"],
+        "validated_round": event["validated_round"],
+        "names": names,
+        "pooled": [_rounded(scores["pooled"].get(name)) for name in names],
+        "sites": {site: [_rounded(own.get(name)) for name in names] for site, own in scores["sites"].items()},
+    }
+    return _SCORES + json.dumps(content, separators=(",", ":"))[1:]
+
+
+def tells_scores(line: str) -> bool:
+    """Say whether a line is one of `scores_line`, for programs and not for readers."""
+    return line.startswith(_SCORES)
+
+
+def read_scores_line(line: str) -> dict[str, Any] | None:
+    """Read a line of `scores_line` back as an event; None for any other line, and for one that was cut or changed."""
+    if not tells_scores(line):
+        return None
+    try:
+        content = json.loads(line[len(_SCORES) - 1 :])
+        names = [name for name in content["names"] if name.startswith(("train_", "validation_"))]
+        return {
+            "event": "round",
+            "round": int(content["round"]),
+            "validated_round": int(content["validated_round"]),
+            "scores": {
+                "pooled": _by_name(names, content["pooled"]),
+                "sites": {site: _by_name(names, values) for site, values in content["sites"].items()},
+            },
+        }
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+
+
+def _by_name(names: list[str], values: list[Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True) if value is not None}

@@ -31,12 +31,15 @@ class Look:
         Method and round of the newest call to the sites; None before the first.
     sites
         The sites that were asked in that call, and the status of each.
+    rounds
+        The numbers of the rounds that its log tells since the last look, as events of `master.run` have them.
     """
 
     status: str
     lines: Sequence[str]
     call: tuple[str, int] | None
     sites: Mapping[str, str]
+    rounds: Sequence[Mapping[str, Any]] = ()
 
     @property
     def ended(self) -> bool:
@@ -53,12 +56,12 @@ class Task:
         vantage6's own, logged in.
     ask
         One request to the server, which raises UnreachableError when there is no answer now.
-    id
+    id, name
         The task's.
     """
 
-    def __init__(self, client: Any, ask: Callable[..., dict[str, Any]], id: int) -> None:
-        self.id = id
+    def __init__(self, client: Any, ask: Callable[..., dict[str, Any]], id: int, name: str) -> None:
+        self.id, self.name = id, name
         self._client, self._ask = client, ask
         self._seen = 0
 
@@ -68,13 +71,15 @@ class Task:
         lines = runs.progress_lines(run.get("log"))
         # While the run lasts its log grows; at its end the whole log is written once more.
         new, self._seen = lines[self._seen :], max(self._seen, len(lines))
+        told = [line for line in new if not runs.tells_scores(line)]
+        rounds = [event for line in new if (event := runs.read_scores_line(line))]
         parameters = {"parent_id": self.id, "sort": "-id", "per_page": _NEWEST}
         children = self._ask("task", params=parameters).get("data", [])
         named = [(runs.read_subtask_name(str(child["name"])), str(child["status"])) for child in children]
         calls = [(name, status) for name, status in named if name is not None]
         call = calls[0][0][:2] if calls else None
         sites = {name[2]: status for name, status in calls if name[:2] == call}
-        return Look(str(run["status"]), new, call, dict(sorted(sites.items())))
+        return Look(str(run["status"]), told, call, dict(sorted(sites.items())), rounds)
 
     def result(self) -> dict[str, Any]:
         """Fetch what `master` returned.

@@ -38,6 +38,12 @@ def history_charts(result: dict[str, Any]) -> list[str]:
     return [chart for chart in charts if chart]
 
 
+def history_lines(history: dict[str, list[Any]], names: Sequence[str]) -> list[Line]:
+    """Return a line for each of these columns that has a value, up to as many as there are looks."""
+    known = [name for name in names if _known([history], name)][:LOOKS]
+    return [_line(label(name.split("_", 1)[1]), _series(history, name), look) for look, name in enumerate(known)]
+
+
 def _known(histories: Sequence[dict[str, list[Any]]], name: str) -> bool:
     return name != "round" and any(
         finite(value) is not None for history in histories for value in history.get(name, [])

@@ -4,7 +4,7 @@ Light and dark follow the reader's system; print is always light. The four looks
 (https://jfly.uni-koeln.de/color/), told apart by the colour-blind too, brightened for the dark page.
 """
 
-CSS = """
+COLOURS = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1b2430; --soft: #5b6776; --rule: #e3e7ec;
   --accent: #0a62a5; --warn: #9a5b00; --warn-back: #fff6e5; --warn-rule: #f0cf94; --stop: #a3262b;
   --look-0: #0072b2; --look-1: #c65a00; --look-2: #00815f; --look-3: #a8457f; --stripe: #f6f8fb; }
@@ -13,8 +13,11 @@ CSS = """
   --look-0: #56b4e9; --look-1: #f0954a; --look-2: #34c79d; --look-3: #e193c3; --stripe: #202731; } }
 @media print { :root { color-scheme: light; --page: #fff; --card: #fff; --ink: #000; --soft: #444; --rule: #ccc;
   --accent: #0a62a5; --warn: #6b3f00; --warn-back: #fff; --warn-rule: #999; --stop: #a3262b;
-  --look-0: #0072b2; --look-1: #c65a00; --look-2: #00815f; --look-3: #a8457f; --stripe: #fff; }
-  section, .tiles > div, tr { break-inside: avoid; } }
+  --look-0: #0072b2; --look-1: #c65a00; --look-2: #00815f; --look-3: #a8457f; --stripe: #fff; } }
+"""
+
+_PAGE = """
+@media print { section, .tiles > div, tr { break-inside: avoid; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; }
@@ -70,6 +73,9 @@ pre { margin: 0; padding: 14px 16px; background: var(--stripe); border-radius: 6
 .facts dt { color: var(--soft); font-size: 12.5px; }
 .facts dd { margin: 0; overflow-wrap: anywhere; }
 footer { color: var(--soft); font-size: 12.5px; padding: 4px 2px; overflow-wrap: anywhere; }
+"""
+
+CHARTS = """
 svg text { font-family: inherit; font-size: 11px; fill: var(--soft); font-variant-numeric: tabular-nums; }
 svg .axis-title { font-size: 11.5px; }
 svg .legend { fill: var(--ink); }
@@ -91,6 +97,9 @@ svg .answered rect { fill: var(--look-0); opacity: .75; }
 svg .missing rect { fill: none; stroke: var(--look-1); stroke-width: 1.5; }
 svg .missing path { fill: none; stroke: var(--look-1); stroke-width: 1.5; }
 svg .not-asked { fill: var(--soft); }
+"""
+
+_NARROW = """
 @media (max-width: 560px) { main { padding: 20px 12px 32px; } section { padding: 14px 14px 16px; }
   .scroll, .grid-scroll { margin: 0 -14px; padding-left: 14px; padding-right: 14px; }
   h1 { font-size: 24px; } .lead { font-size: 16px; } th, td { padding: 6px 7px; }
@@ -99,6 +108,8 @@ svg .not-asked { fill: var(--soft); }
   min-width: 112px; max-width: 132px; }
   .wide tr.strong th { background: var(--stripe); } .wide tr.group th { max-width: none; position: static; } }
 """
+
+CSS = COLOURS + _PAGE + CHARTS + _NARROW
 
 
 def document(title: str, body: str) -> str:

@@ -273,6 +273,23 @@ def bubble_grid(
     return _svg(parts, width, top + cell * len(rows) + 2, ident, title, description, fixed=True)
 
 
+def standalone(chart: str, css: str) -> bytes:
+    """Return a chart as a file of its own.
+
+    Parameters
+    ----------
+    chart
+        An `<svg>` element of this module.
+    css
+        The rules and colours that a page would have.
+    """
+    opening, rest = chart.split(">", 1)
+    style = f"<style>{css}svg {{ background: var(--card); font-family: system-ui, sans-serif; }}</style>"
+    opening = opening.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    # A name from a table may hold a lone surrogate, for which there is no UTF-8.
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{opening}>{style}{rest}\n'.encode("utf-8", "backslashreplace")
+
+
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Return round numbers (1, 2 or 5 times a power of ten) that enclose low and high; at least two."""
     # A constant series, or one that differs by rounding only, still gets an axis around its value.

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from v6_algorithm import wire
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import PARTS
 from v6_algorithm.site.work import Work
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from v6_algorithm.problems.base import Networks, Problem
+    from v6_algorithm.training.device import Device
+    from v6_algorithm.training.loop import Rows
 
 
 def train(work: Work) -> dict[str, Any]:
@@ -27,7 +35,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     from v6_algorithm.problems import create_problem
     from v6_algorithm.training import loop
     from v6_algorithm.training.device import Device
-    from v6_algorithm.training.state import build_networks, build_shapes, load_state, overlay, spec_of, state_of
+    from v6_algorithm.training.state import build_networks, build_shapes, load_state, overlay, spec_of
     from v6_algorithm.training.threads import threads_for
 
     setup = work.setup()
@@ -77,23 +85,44 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
             if train and item.get("train", True):
                 if not len(parts["train"]):
                     raise WireError(f"fold {number} is to be trained, and has no training rows here")
-                with work.timed("train_s"):
-                    sums = loop.train(
-                        problem,
-                        networks,
-                        rows,
-                        parts["train"],
-                        site=work.site,
-                        round=work.round,
-                        fold=number,
-                        device=device,
-                        epochs=item.get("epochs"),
-                    )
-                reply |= {
-                    "parameters": wire.pack(state_of(networks)),
-                    "rows": len(parts["train"]),
-                    "loss": {"sum": sums.loss, "rows": sums.rows},
-                    "steps": sums.steps,
-                }
+                reply |= _train(work, problem, networks, rows, parts["train"], item, device)
         folds.append(reply)
     return {"folds": folds, "device": device.to_json()}
+
+
+def _train(
+    work: Work, problem: Problem, networks: Networks, rows: Rows, part: Tensor, item: Mapping[str, Any], device: Device
+) -> dict[str, Any]:
+    """Train the networks on the rows numbered in `part`, and return what the reply tells of it."""
+    from v6_algorithm.training import loop
+    from v6_algorithm.training.objectives import create_objective
+    from v6_algorithm.training.state import spec_of, state_of
+
+    message, fold = item.get("strategy", {}), int(item["fold"])
+    objective = create_objective(message, spec_of(networks))
+    told: dict[str, Any] = {}
+    if message.get("start"):
+        told["start"] = wire.pack(state_of(networks))
+    if message.get("start_loss"):
+        with work.timed("evaluate_s"):
+            told["start_loss"] = loop.mean_loss(problem, networks, rows, part, fold=fold)
+    with work.timed("train_s"):
+        sums = loop.train(
+            problem,
+            networks,
+            rows,
+            part,
+            site=work.site,
+            round=work.round,
+            fold=fold,
+            device=device,
+            epochs=item.get("epochs"),
+            objective=objective,
+        )
+    reply: dict[str, Any] = {
+        "parameters": wire.pack(objective.outgoing(state_of(networks))),
+        "rows": len(part),
+        "loss": {"sum": sums.loss, "rows": sums.rows},
+        "steps": sums.steps,
+    }
+    return reply | ({"strategy": told} if told else {})

@@ -1,42 +1,56 @@
-"""How the sites' replies become the next model."""
+"""How the sites' replies become the next model: the strategies by name.
+
+`master` makes one for each fold with `create_strategy`, and calls it as `pipeline.FedAvg` says.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from v6_algorithm.experiment import Strategy
+from v6_algorithm.experiment.strategy import ONE_GRADIENT
 
 if TYPE_CHECKING:
-    from v6_algorithm.strategies.averaging import WeightedMean
+    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.strategies.pipeline import FedAvg
     from v6_algorithm.wire import StateSpec
 
 
-class FedAvg:
-    """Federated averaging: the mean of the sites' models, weighted by their training rows or uniformly.
+def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, int]) -> FedAvg:
+    """Make the experiment's strategy for one fold.
 
-    With one full-batch step of plain gradient descent at each site, and weights by rows, a round is one step of
-    gradient descent on the pooled rows (FedSGD). Many local steps save rounds; sites with different data then
-    drift apart, and the mean of their models is no longer a step on the mean of their losses.
+    One site alone, in the modes ``centralised`` and ``local``, has nobody to be combined with: it trains plainly. Only
+    FedSGD stays what it is there, for its optimiser is that of the training.
 
-    References
+    Parameters
     ----------
-    McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017.
+    experiment
+        The experiment.
+    spec
+        Kind, shape and dtype of every tensor of the model.
+    rows
+        Site to training rows in this fold.
     """
+    from v6_algorithm.experiment import strategy as sections
+    from v6_algorithm.strategies import fairness, heterogeneity, optimisers, pipeline
 
-    def __init__(self, strategy: Strategy) -> None:
-        self._weighting = strategy.weighting
-
-    def begin(self, spec: StateSpec) -> WeightedMean:
-        """Start a round's aggregate."""
-        from v6_algorithm.strategies.averaging import WeightedMean
-
-        return WeightedMean(spec)
-
-    def weight(self, rows: int) -> float:
-        """Return the weight of a site with this many training rows."""
-        return float(rows if self._weighting == "samples" else rows > 0)
-
-
-def create_strategy(strategy: Strategy) -> FedAvg:
-    """Build the experiment's strategy."""
-    return FedAvg(strategy)
+    classes: dict[str, type[FedAvg]] = {
+        "fedavg": pipeline.FedAvg,
+        "fedavgm": optimisers.FedAvgM,
+        "fedopt": pipeline.FedAvg,
+        "fedadam": optimisers.Adaptive,
+        "fedyogi": optimisers.Adaptive,
+        "fedadagrad": optimisers.Adaptive,
+        **dict.fromkeys(ONE_GRADIENT, optimisers.FedSGD),
+        "cyclic": pipeline.Cyclic,
+        "fedprox": heterogeneity.FedProx,
+        "scaffold": heterogeneity.Scaffold,
+        "fednova": heterogeneity.FedNova,
+        "feddyn": heterogeneity.FedDyn,
+        "qfedavg": fairness.QFedAvg,
+        "agnostic": fairness.AgnosticFL,
+    }
+    section = experiment.strategy
+    if experiment.mode != "federated" and section.kind not in ONE_GRADIENT:
+        section = sections.FedAvg()
+    return classes[section.kind](experiment, section, spec, rows)

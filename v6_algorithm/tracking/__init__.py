@@ -1,7 +1,8 @@
 """Following a run in TensorBoard or Weights & Biases, on the researcher's side.
 
-`open_tracking` gives an object that is fed with the events of `master.run` while it runs (`run --track`), or with a
-result that came from a network (`replay`). A tracker's package is imported when it is asked for, and never otherwise.
+`open_tracking` gives an object that is fed with the rounds while they are run, on this machine by the events of
+`master.run` and on a network by what the log of `master` tells, and in the end with the result, for what was not told.
+A tracker's package is imported when it is asked for, and never otherwise.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ class Tracker(Protocol):
     def log(self, scope: str, part: str, metric: str, value: float, round: int) -> None:
         """Write one number: `scope` is a site or `POOLED`, `part` train, validation or test."""
 
+    def flush(self) -> None:
+        """Show what was written: a round is over."""
+
+    def about(self, experiment: Mapping[str, Any]) -> None:
+        """Take in what was run, as JSON; it may not have been known at the start."""
+
     def close(self, best: Mapping[str, float]) -> None:
         """Write the last: the best pooled validation value of each metric for which more is better."""
 
@@ -33,11 +40,11 @@ class Tracking:
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = list(trackers)
-        self._written: dict[tuple[str, str], int] = {}
+        self._written: set[tuple[str, str, str, int]] = set()
         self._best: dict[str, float] = {}
 
     def on_event(self, event: Mapping[str, Any]) -> None:
-        """Take in an event of `master.run`."""
+        """Take in an event of `master.run`, or what a task's log tells of one."""
         if event["event"] != "round":
             return
         for scope, scores in {POOLED: event["scores"]["pooled"], **event["scores"]["sites"]}.items():
@@ -45,24 +52,26 @@ class Tracking:
                 part, metric = name.split("_", 1)
                 # A round trains one model and validates the one of the round before.
                 self._log(scope, part, metric, value, event["round" if part == "train" else "validated_round"])
+        for tracker in self._trackers:
+            tracker.flush()
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Take in what was tested in the end."""
-        scopes = result["metrics"].get("test", {})
-        for scope, scores in {POOLED: scopes.get("pooled", {}), **scopes.get("sites", {})}.items():
-            for metric, value in scores.items():
-                if metric != "n" and not metric.endswith("_resolution"):
-                    self._log(scope, "test", metric, value, result["best_round"] or result["rounds_run"])
-
-    def replay(self, result: Mapping[str, Any]) -> None:
-        """Take in a whole run that is over, as it would have been seen while it ran."""
+        """Take in the result: what no event told, which may be a whole run, and what was tested in the end."""
+        # A log's numbers are rounded, those of a result are not.
+        self._best = {}
         for scope, history in {POOLED: result["history"], **result.get("site_history", {})}.items():
             for name, column in history.items():
                 if name != "round":
                     part, metric = name.split("_", 1)
                     for round, value in zip(history["round"], column, strict=True):
                         self._log(scope, part, metric, value, round)
-        self.finish(result)
+        scopes = result["metrics"].get("test", {})
+        for scope, scores in {POOLED: scopes.get("pooled", {}), **scopes.get("sites", {})}.items():
+            for metric, value in scores.items():
+                if metric != "n" and not metric.endswith("_resolution"):
+                    self._log(scope, "test", metric, value, result["best_round"] or result["rounds_run"])
+        for tracker in self._trackers:
+            tracker.about(result["experiment"])
 
     def close(self) -> None:
         """Close all trackers."""
@@ -70,12 +79,14 @@ class Tracking:
             tracker.close(self._best)
 
     def _log(self, scope: str, part: str, metric: str, value: float | None, round: int) -> None:
-        key = (scope, f"{part}_{metric}")
-        if value is None or round <= self._written.get(key, 0):
+        if value is None or round < 1:
             return
-        self._written[key] = round
         if (scope, part) == (POOLED, "validation"):
             self._best[metric] = max(value, self._best.get(metric, value))
+        key = (scope, part, metric, round)
+        if key in self._written:
+            return
+        self._written.add(key)
         for tracker in self._trackers:
             tracker.log(scope, part, metric, value, round)
 
@@ -91,7 +102,7 @@ def open_tracking(kinds: Sequence[str], folder: Path, experiment: Mapping[str, A
     folder
         Where they may write; TensorBoard to its subfolder ``tensorboard``.
     experiment
-        What is run, as JSON: its name, and for W&B its settings, of which the places of the sites' data are left out.
+        What is run, as JSON, or its name alone; for W&B its settings, without the places of the sites' data.
 
     Raises
     ------

@@ -39,7 +39,7 @@ class WeightsAndBiases:
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT") or "v6-algorithm",
                 name=experiment.get("name"),
-                config={key: value for key, value in experiment.items() if key != "sites"},
+                config=_settings(experiment),
                 dir=str(folder),
             )
         except wandb.Error as error:
@@ -53,8 +53,19 @@ class WeightsAndBiases:
         key = keys.get((part, metric), f"{part}_{metric}")
         self._run.log({f"{prefix}/{key}": value, "round": round})
 
+    def flush(self) -> None:
+        """Do nothing: W&B sends on its own."""
+
+    def about(self, experiment: Mapping[str, Any]) -> None:
+        """Write the settings, which a task that is watched tells only at its end."""
+        self._run.config.update(_settings(experiment), allow_val_change=True)
+
     def close(self, best: Mapping[str, float]) -> None:
         """Write the best AUROC, and end the run."""
         if "auroc" in best:
             self._run.summary["best_auc_score"] = best["auroc"]
         self._run.finish()
+
+
+def _settings(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in experiment.items() if key != "sites"}

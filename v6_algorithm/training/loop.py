@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from v6_algorithm import seeding, wire
 from v6_algorithm.errors import SiteError
 from v6_algorithm.experiment import Training
-from v6_algorithm.lookup import build_optimiser, build_scheduler
+from v6_algorithm.lookup import build_optimiser, wind
 from v6_algorithm.models.tabular import has_batch_norm
 from v6_algorithm.problems.base import Accumulator, Problem
 from v6_algorithm.training.device import Device, deterministic
+from v6_algorithm.training.objectives import LocalObjective
 
 # Numbers (0.1 GB) in one forward pass of an evaluation; bounds the memory, changes no result beyond rounding.
 _EVALUATION_NUMBERS = 2**25
@@ -94,6 +95,7 @@ def train(
     fold: int,
     device: Device = Device(),
     epochs: int | None = None,
+    objective: LocalObjective | None = None,
 ) -> TrainingSums:
     """Train `networks` in place on the rows numbered in `part`, for one round.
 
@@ -115,6 +117,8 @@ def train(
         Where the networks are.
     epochs
         Passes over the rows, instead of what the experiment says.
+    objective
+        What the strategy asks of the training; nothing if absent.
 
     Raises
     ------
@@ -125,7 +129,9 @@ def train(
     parameters = [parameter for network in networks.values() for parameter in network.parameters()]
     optimiser = build_optimiser(training.optimizer.kind, training.optimizer.options(), parameters)
     if training.scheduler is not None:
-        _wind(training, optimiser, round)
+        wind(optimiser, training.scheduler.kind, training.scheduler.options(), round)
+    objective = objective or LocalObjective()
+    objective.begin(networks)
     at_least = 2 if any(has_batch_norm(network) for network in networks.values()) else 1
     generator = seeding.torch_generator(seed, "batches", site, round, fold)
     total, seen, steps = torch.zeros((), dtype=torch.float64, device=device.kind), 0, 0
@@ -145,7 +151,7 @@ def train(
                 mean = loss.mean()
                 (mean if len(pieces) == 1 else mean * (len(drawn) / of_step)).backward()
                 total += loss.detach().sum()
-            optimiser.step()
+            objective.step(optimiser)
             seen += of_step
             steps += 1
     finite = math.isfinite(total.item()) and all(wire.all_finite(value.detach()) for value in parameters)
@@ -158,17 +164,19 @@ def train(
     return TrainingSums(total.item(), seen, steps)
 
 
-def _wind(training: Training, optimiser: torch.optim.Optimizer, round: int) -> None:
-    import warnings
-
-    if training.scheduler is None:
-        return
-    scheduler = build_scheduler(training.scheduler.kind, training.scheduler.options(), optimiser)
-    with warnings.catch_warnings():
-        # torch warns that the optimiser did not step in between: it did, in the rounds before.
-        warnings.simplefilter("ignore", UserWarning)
-        for _ in range(round - 1):
-            scheduler.step()
+def mean_loss(problem: Problem, networks: Mapping[str, nn.Module], rows: Rows, part: Tensor, *, fold: int) -> float:
+    """Return the mean loss over the rows numbered in `part`, in full precision and without dropout."""
+    for network in networks.values():
+        network.eval()
+    size = len(part) if problem.joint else problem.experiment.training.evaluation_batch_size
+    total = 0.0
+    with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
+        for chunk in torch.split(part.to(rows.target.device), size):
+            output = problem.forward(networks, rows.inputs[chunk])
+            total += problem.row_loss(output, rows.target[chunk], fold).double().sum().item()
+    if not math.isfinite(total):
+        raise SiteError("the loss of the received model is not finite", "diverged")
+    return total / len(part)
 
 
 def evaluate(

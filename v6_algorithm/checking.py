@@ -1,0 +1,83 @@
+"""The checks on a reply to training or evaluation, all done before any of it is used; `master` calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from v6_algorithm.closing import check_sums
+from v6_algorithm.errors import WireError
+from v6_algorithm.federation.protocol import Replies
+from v6_algorithm.metrics import shape_of
+from v6_algorithm.preparation.negotiate import Plan
+
+# From site, its item of the reply and the item of the request, to what a strategy makes of it; raises WireError.
+Read = Callable[[str, dict[str, Any], dict[str, Any]], Any]
+
+
+class ReplyCheck:
+    """Checks replies, and drops those that fail.
+
+    Parameters
+    ----------
+    plan
+        What the sites agreed on.
+    read
+        Reads what a site that was to train gave: its strategy's `read`, by fold.
+
+    Attributes
+    ----------
+    devices
+        What each site last said it computes on.
+    """
+
+    def __init__(self, plan: Plan, read: dict[int, Read]) -> None:
+        self.devices: dict[str, dict[str, str]] = {}
+        self._plan = plan
+        self._read = read
+        # The first site's metrics say what the others' must be like to be added up.
+        self._shape: list[Any] | None = None
+
+    def expect_other_metrics(self) -> None:
+        """Let the next reply say anew what the others' metrics must be like."""
+        self._shape = None
+
+    def items(
+        self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Return a reply's items, with what was trained under "reply"; none of one that fails, which is counted and
+        named, and of which nothing is used."""
+        try:
+            return self._check(site, reply, asked)
+        except (WireError, ValueError) as error:
+            replies.reject(site, str(error))
+        except (KeyError, TypeError, AttributeError):
+            replies.reject(site, "malformed reply")
+        return []
+
+    def _check(self, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = reply["folds"]
+        if [item["fold"] for item in items] != [wanted["fold"] for wanted in asked]:
+            raise WireError("it answers for other folds than it was asked for")
+        for item, wanted in zip(items, asked, strict=True):
+            if set(item["metrics"]) != set(wanted["evaluate"]):
+                raise WireError("it measured other parts than it was asked for")
+            for states in item["metrics"].values():
+                for name, state in states.items():
+                    self._check_metrics(name, state, item["fold"])
+            check_sums(item, wanted.get("baseline"), self._plan.counts[item["fold"]])
+            if wanted["train"]:
+                item["reply"] = self._read[item["fold"]](site, item, wanted)
+        self.devices[str(reply["site"])] = {key: str(reply["device"][key])[:100] for key in ("name", "precision")}
+        return items
+
+    def _check_metrics(self, name: str, state: dict[str, Any], fold: int) -> None:
+        if name not in self._plan.counts[fold]:
+            raise WireError(f"it measured a hospital '{name[:40]}' that is not known")
+        shape = shape_of(state)
+        self._shape = self._shape or shape
+        if shape != self._shape:
+            raise WireError("its metrics are of another kind or shape than those of the other sites")
+        classes = self._plan.setup.classes or ()
+        if state["kind"] == "classification" and state["n_classes"] != len(classes):
+            raise WireError("its metrics are of another number of classes")

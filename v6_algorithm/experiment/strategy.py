@@ -1,0 +1,220 @@
+"""The section that says how the sites' replies become the next model: one class a kind, and what goes with what.
+
+`strategies` has the maths of each kind, under the same name. The keys that all kinds share are stages of one pipeline:
+each reply is weighted and clipped, the replies are combined, and the server takes a step. Where the maths of a kind
+leaves no room for a stage, `refuses` says why, and an experiment that asks for it is refused with that reason.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_type_hints
+
+from pydantic import Field, model_validator
+
+from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.learning import Optimizer
+
+if TYPE_CHECKING:
+    from v6_algorithm.experiment import Experiment
+
+_OWN_STEP = "{kind} is a step of the server by itself"
+_OWN_WEIGHTS = "{kind} weighs the sites itself"
+_OWN_NORMS = "{kind} scales the updates itself"
+_OWN_TERMS = "what {kind} keeps of a site is made of its whole update"
+_A_MEAN = "{kind} is derived for the mean over sites"
+
+
+class Combine(Section):
+    """How several sites' models become one: their weighted mean, or the median of each number."""
+
+    kind: Literal["mean", "median"] = "mean"
+
+
+class BaseStrategy(Section):
+    """The keys that every kind has; a kind names in `refuses` those that do not go with it, and why."""
+
+    refuses: ClassVar[dict[str, str]] = {}
+    # Whether the maths needs to know how far plain SGD with the experiment's `lr` and momentum would have gone.
+    needs_sgd: ClassVar[bool] = False
+
+    kind: str
+    weighting: Literal["samples", "uniform", "steps"] = Field(
+        "samples", description="weight of a site: its training rows, 1, or the optimiser steps it made"
+    )
+    clip: float | None = Field(
+        None, gt=0, description="largest L2 norm of a site's update, over all parameters; a larger one is scaled down"
+    )
+    combine: Annotated[Combine, short_form("kind")] = Combine()
+    server: Annotated[Optimizer, short_form("kind")] | None = Field(
+        None, description="any torch optimiser, stepped once a round with the negated mean update; null: take the mean"
+    )
+
+    @model_validator(mode="after")
+    def _stages(self) -> BaseStrategy:
+        for key, reason in self.refuses.items():
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise refuse(f"{key} does not go with strategy {self.kind}: {reason.format(kind=self.kind)}")
+        if self.combine.kind != "mean" and self.weighting != "samples":
+            raise refuse(f"weighting does not go with combine {self.combine.kind}, in which every site counts the same")
+        return self
+
+
+class FedAvg(BaseStrategy):
+    """The weighted mean of the sites' models."""
+
+    kind: Literal["fedavg"] = "fedavg"
+
+
+class FedAvgM(BaseStrategy):
+    """The server's step has momentum."""
+
+    refuses: ClassVar = {"server": _OWN_STEP}
+
+    kind: Literal["fedavgm"]
+    lr: float = Field(1.0, gt=0, description="of the server")
+    momentum: float = Field(0.9, ge=0, lt=1)
+
+
+class FedOpt(BaseStrategy):
+    """Any torch optimiser at the server, named in `server`."""
+
+    kind: Literal["fedopt"]
+
+    @model_validator(mode="after")
+    def _has_server(self) -> FedOpt:
+        if self.server is None:
+            raise refuse("strategy fedopt needs `server`, a torch optimiser, such as {kind: adam, lr: 0.01}")
+        return self
+
+
+class Adaptive(BaseStrategy):
+    """Adam, Yogi or Adagrad at the server as in Reddi et al., without torch's correction of the first steps."""
+
+    refuses: ClassVar = {"server": _OWN_STEP}
+
+    kind: Literal["fedadam", "fedyogi", "fedadagrad"]
+    lr: float = Field(0.01, gt=0, description="of the server")
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1, description="fedadagrad has none")
+    tau: float = Field(0.001, gt=0, description="how adaptive: small tau, equal steps of all numbers")
+
+
+class FedSGD(BaseStrategy):
+    """Each site sends one gradient a round, and `training.optimizer` steps at the server (dSGD)."""
+
+    refuses: ClassVar = {"server": "training.optimizer is the optimiser of the server"}
+
+    kind: Literal["fedsgd", "dsgd"]
+
+
+class Cyclic(BaseStrategy):
+    """The model visits one site after another in each round; nothing is averaged."""
+
+    refuses: ClassVar = dict.fromkeys(("weighting", "clip", "combine", "server"), "nothing is averaged")
+
+    kind: Literal["cyclic"]
+    order: Literal["fixed", "random"] = Field("fixed", description="by name, or drawn anew each round")
+
+
+class FedProx(BaseStrategy):
+    """A pull of strength `mu` towards the received model while a site trains."""
+
+    kind: Literal["fedprox"]
+    mu: float = Field(0.01, ge=0)
+    adaptive: bool = Field(False, description="mu grows by 0.1 when the loss does, and shrinks when it falls 5 times")
+
+
+class Scaffold(BaseStrategy):
+    """Control variates correct each local step for where the site differs from the others."""
+
+    needs_sgd: ClassVar[bool] = True
+    refuses: ClassVar = {"combine": _A_MEAN, "clip": _OWN_TERMS}
+
+    kind: Literal["scaffold"]
+    weighting: Literal["samples", "uniform"] = "samples"
+
+
+class FedNova(BaseStrategy):
+    """Updates are divided by how far the site's steps could go, so that many steps are no larger voice."""
+
+    needs_sgd: ClassVar[bool] = True
+    refuses: ClassVar = {"combine": _A_MEAN, "clip": _OWN_NORMS}
+
+    kind: Literal["fednova"]
+
+
+class FedDyn(BaseStrategy):
+    """Each site's loss gets a linear and a quadratic term, under which all sites' minima move together."""
+
+    refuses: ClassVar = {
+        "server": _OWN_STEP,
+        "combine": _A_MEAN,
+        "clip": "a site's linear term is what is left of the update",
+    }
+
+    kind: Literal["feddyn"]
+    weighting: Literal["samples", "uniform"] = "samples"
+    alpha: float = Field(0.01, gt=0)
+
+
+class QFedAvg(BaseStrategy):
+    """Sites with a larger loss get a larger voice, the more so the larger `q` is."""
+
+    refuses: ClassVar = {
+        "weighting": _OWN_WEIGHTS,
+        "server": _OWN_STEP,
+        "combine": _A_MEAN,
+        "clip": "{kind} uses their norms",
+    }
+
+    kind: Literal["qfedavg"]
+    q: float = Field(1.0, ge=0)
+    lipschitz: float | None = Field(None, gt=0, description="the paper's L; null: 1 / training.optimizer.lr")
+
+
+class AgnosticFL(BaseStrategy):
+    """The sites' weights move towards those with the largest loss: the mean that is worst for the model."""
+
+    refuses: ClassVar = {"weighting": _OWN_WEIGHTS, "combine": _A_MEAN}
+
+    kind: Literal["agnostic"]
+    lr: float = Field(0.1, gt=0, description="of the weights")
+
+
+Averaging = Union[FedAvg, FedAvgM, FedOpt, Adaptive, FedSGD, Cyclic]  # noqa: UP007 (3.10 cannot subscript X | Y below)
+Heterogeneous = Union[FedProx, Scaffold, FedNova, FedDyn, QFedAvg, AgnosticFL]  # noqa: UP007
+Strategy = Annotated[Union[Averaging, Heterogeneous], Field(discriminator="kind")]  # noqa: UP007
+# Their names, which pydantic puts into the places of errors.
+STRATEGIES = tuple(
+    kind
+    for section in (*get_args(Averaging), *get_args(Heterogeneous))
+    for kind in get_args(get_type_hints(section)["kind"])
+)
+ONE_GRADIENT = ("fedsgd", "dsgd")
+
+
+def with_one_step(content: Any) -> Any:
+    """Fill in one local step where fedsgd asks for nothing else, for a round of it is one step."""
+    strategy, training = content.get("strategy"), content.get("training") or {}
+    kind = strategy.get("kind") if isinstance(strategy, dict) else strategy
+    if kind not in ONE_GRADIENT or not isinstance(training, dict):
+        return content
+    asks = training.get("local_epochs") or training.get("local_steps")
+    return content if asks else content | {"training": training | {"local_steps": 1}}
+
+
+def check_strategy(experiment: Experiment) -> None:
+    """Refuse a training that does not go with the strategy."""
+    strategy, training = experiment.strategy, experiment.training
+    options = training.optimizer.options()
+    if strategy.needs_sgd:
+        plain = training.optimizer.kind.lower() == "sgd" and not options.get("nesterov") and not options.get("maximize")
+        if not plain or options.get("dampening"):
+            raise refuse(
+                f"strategy {strategy.kind} needs training.optimizer sgd, with momentum if wanted but neither nesterov, "
+                "dampening nor maximize: it tells a site's mean gradient from how far the site's steps went"
+            )
+    if strategy.kind in ONE_GRADIENT and training.local_steps != 1:
+        raise refuse(f"strategy {strategy.kind} sends one gradient a round: training.local_steps must be 1")
+    if isinstance(strategy, QFedAvg) and strategy.lipschitz is None and not isinstance(options.get("lr"), (int, float)):
+        raise refuse("strategy qfedavg needs `lipschitz`, or training.optimizer.lr to take it from")

@@ -1,0 +1,296 @@
+"""The way from the sites' replies to the next model, which all strategies share: FedAvg, and where others differ.
+
+For each fold and round `master` calls, in this order, `turns`, `configure`, then `read` and `add` for every reply as
+it comes in, and `aggregate`. A reply goes through small stages: it is weighted (`weigh`), changed by itself
+(`transform`, such as clipping), combined with the others (`make_combiner`), and what they come to becomes a step of
+the server (`make_server`, `step`). A strategy overrides the stages in which it differs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from v6_algorithm import seeding, wire
+from v6_algorithm.errors import WireError
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.strategies.averaging import Combiner, Gathered, State, WeightedMean, cast
+from v6_algorithm.strategies.rules import rule_of
+from v6_algorithm.strategies.server import ServerStep, TorchServer
+from v6_algorithm.strategies.trajectory import RoundAverage
+
+# What a request tells a site's training, under the key "strategy"; `training.objectives` reads it.
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One site's checked reply.
+
+    Attributes
+    ----------
+    site
+        Its name.
+    state
+        Its model, or where `transform` says so something else of the same names and shapes.
+    rows, steps
+        Training rows, and optimiser steps made.
+    loss
+        Mean training loss over the round.
+    start
+        The model that it started from, where it was asked for.
+    start_loss
+        Mean loss of that model over its training rows, where it was asked for.
+    """
+
+    site: str
+    state: State
+    rows: int
+    steps: int
+    loss: float
+    start: State | None = None
+    start_loss: float | None = None
+
+
+class FedAvg:
+    """Federated averaging: the mean of the sites' models, weighted by their training rows, steps or uniformly.
+
+    With one full-batch step of plain gradient descent at each site, and weights by rows, a round is one step of
+    gradient descent on the pooled rows (FedSGD). Many local steps save rounds; sites with different data then
+    drift apart, and the mean of their models is no longer a step on the mean of their losses.
+
+    Parameters
+    ----------
+    experiment
+        The experiment.
+    section
+        Its strategy, or the one that is used instead.
+    spec
+        Kind, shape and dtype of every tensor.
+    rows
+        Site to training rows, of all sites that may take part.
+
+    Attributes
+    ----------
+    sent
+        The model that the sites train, while a round lasts; None where nobody needs it.
+    kept
+        Tensors that last from round to round, in groups by name.
+    average
+        The average over the rounds, where `output.model` asks for one; whoever runs the rounds adds to it.
+
+    References
+    ----------
+    McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017.
+    """
+
+    # Whether it has to know the model that was sent.
+    needs_sent: ClassVar[bool] = False
+
+    def __init__(self, experiment: Experiment, section: Any, spec: wire.StateSpec, rows: Mapping[str, int]) -> None:
+        self.experiment = experiment
+        self.section = section
+        self.spec = spec
+        self.rows = {site: count for site, count in rows.items() if count}
+        self.parameters = [name for name, item in spec.items() if item.kind == "parameter"]
+        self.round = 0
+        self.sent: State | None = None
+        self.kept: dict[str, State] = {}
+        self.server = self.make_server()
+        self.average = RoundAverage(experiment, spec) if experiment.output.averages else None
+        self._begin()
+
+    # -- what master calls -----------------------------------------------------------------------------------------
+
+    @property
+    def wants_sent(self) -> bool:
+        """Whether `configure` is to be given the model that the sites train."""
+        return self.needs_sent or self.server is not None or self.section.clip is not None
+
+    def turns(self, number: int, sites: Sequence[str]) -> list[list[str]]:
+        """Cut the sites that train in a round into turns: those of one turn train the same model at once."""
+        return [list(sites)]
+
+    def configure(self, number: int, sites: Sequence[str], sent: State | None) -> dict[str, Message]:
+        """Begin a round, or a turn of it, and return what each site's request tells its training.
+
+        Parameters
+        ----------
+        number
+            The round.
+        sites
+            Those that train.
+        sent
+            The model that they train; None where only they have it, because they draw it from the seed.
+        """
+        self.round, self.sent = number, sent
+        self._begin()
+        start = {"start": True} if self.wants_sent and sent is None else {}
+        return {site: self.message(site) | start for site in sites}
+
+    def read(self, site: str, item: Mapping[str, Any], asked: Mapping[str, Any]) -> Reply:
+        """Check a site's item of a reply against what was asked; raises WireError, and changes nothing."""
+        rows, steps, loss = item["rows"], item["steps"], item["loss"]
+        if any(type(count) is not int for count in (rows, steps, loss["rows"])) or rows < 0 or loss["rows"] < 1:
+            raise WireError("its row counts must be whole numbers")
+        if steps < 1:
+            raise WireError("its number of steps must be a whole number from 1")
+        if not isinstance(loss["sum"], (int, float)) or not math.isfinite(loss["sum"]):
+            raise WireError("its training loss is not a finite number")
+        state = wire.unpack(item["parameters"], self.spec)
+        reply = Reply(site, state, rows, steps, loss["sum"] / loss["rows"])
+        return self._with_extras(reply, item.get("strategy", {}), asked)
+
+    def add(self, reply: Reply) -> None:
+        """Take in a reply; one of a site without training rows changes nothing."""
+        if not reply.rows:
+            return
+        if self.sent is None:
+            self.sent = reply.start
+        weight = self.weigh(reply)
+        self.seen.append(replace(reply, state={}, start=None))
+        self._combiner.add(self.transform(reply), weight)
+
+    def aggregate(self) -> State:
+        """Return the next model; raises ValueError when there is none, or when it is not finite."""
+        following = cast(self.step(self._combiner.combined()), self.spec)
+        if self.wants_sent and not all(wire.all_finite(following[name]) for name in self.parameters):
+            raise ValueError("the server's step leads to a model that is not finite; lower its learning rate")
+        return following
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all that lasts from round to round, by name."""
+        server = self.server.state_dict() if self.server else {}
+        average = self.average.state_dict() if self.average else {}
+        groups = {"server": server, "average": average, **self.kept}
+        return {f"{group}/{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned."""
+        groups: dict[str, State] = {}
+        for path, tensor in state.items():
+            group, _, name = path.rpartition("/")
+            groups.setdefault(group, {})[name] = tensor.clone()
+        server, average = groups.pop("server", {}), groups.pop("average", {})
+        if self.server:
+            self.server.load_state_dict(server)
+        if self.average:
+            self.average.load_state_dict(average)
+        self.kept = groups
+
+    # -- where strategies differ -----------------------------------------------------------------------------------
+
+    def message(self, site: str) -> Message:
+        """Return what a site's training has to know in this round."""
+        return {}
+
+    def weigh(self, reply: Reply) -> float:
+        """Return the weight of a reply, >= 0."""
+        return float({"samples": reply.rows, "uniform": 1, "steps": reply.steps}[self.section.weighting])
+
+    def transform(self, reply: Reply) -> State:
+        """Return what a reply adds; here its model, with an update that is not longer than `clip`."""
+        if self.section.clip is None:
+            return reply.state
+        return self.moved(reply.state, lambda length: min(1.0, self.section.clip / length) if length else 1.0)
+
+    def make_combiner(self) -> Combiner:
+        """Return an empty combiner for a round."""
+        rule = rule_of(self.section.combine)
+        return Gathered(self.spec, rule) if rule else WeightedMean(self.spec)
+
+    def make_server(self) -> ServerStep | None:
+        """Return the server's step; None where the combined model is the next one."""
+        section = self.section.server
+        return TorchServer(section.kind, section.options()) if section else None
+
+    def step(self, combined: State) -> State:
+        """Return the model that follows; buffers and counters are those combined, no optimiser touches them.
+
+        Momentum over BatchNorm's variances would make them negative (peers.md, trap 4).
+        """
+        if self.server is None:
+            return combined
+        return combined | self.server.step(self.of_parameters(self.known), self.of_parameters(combined), self.round)
+
+    # -- for those who override them -------------------------------------------------------------------------------
+
+    @property
+    def known(self) -> State:
+        """The model that was sent; raises ValueError where no reply has told it."""
+        if self.sent is None:
+            raise ValueError("no site with a training row gave a model")
+        return self.sent
+
+    def of_parameters(self, state: Mapping[str, Tensor]) -> State:
+        """Return the parameters of a state, in float64."""
+        return {name: state[name].double() for name in self.parameters}
+
+    def update(self, state: Mapping[str, Tensor]) -> State:
+        """Return how far the parameters of a state are from those that were sent, in float64."""
+        known = self.known
+        return {name: state[name].double() - known[name].double() for name in self.parameters}
+
+    def moved(self, state: State, scale: Callable[[float], float]) -> State:
+        """Return a state with its update scaled: `scale` gives the factor for an update of some L2 norm."""
+        update = self.update(state)
+        factor = scale(norm(update))
+        if factor == 1:
+            return state
+        known = self.known
+        return state | {name: known[name].double() + factor * delta for name, delta in update.items()}
+
+    def share(self, site: str) -> float:
+        """Return a site's share of the weight of all sites, those included that do not take part in this round."""
+        weights = {name: rows if self.section.weighting == "samples" else 1 for name, rows in self.rows.items()}
+        return weights[site] / sum(weights.values())
+
+    def _begin(self) -> None:
+        # What the replies of this round said, but for their tensors.
+        self.seen: list[Reply] = []
+        self._combiner = self.make_combiner()
+
+    def _with_extras(self, reply: Reply, given: Any, asked: Mapping[str, Any]) -> Reply:
+        wanted = {key for key in ("start", "start_loss") if asked.get("strategy", {}).get(key)}
+        if not isinstance(given, dict) or set(given) != wanted:
+            raise WireError("it tells other things for the strategy than it was asked for")
+        if "start" in given:
+            start = wire.unpack(given["start"], self.spec)
+            if self.sent is not None and not all(start[name].equal(self.sent[name]) for name in self.spec):
+                raise WireError("it started from another model than the other sites")
+            reply = replace(reply, start=start)
+        if "start_loss" in given:
+            loss = given["start_loss"]
+            if isinstance(loss, bool) or not isinstance(loss, (int, float)) or not math.isfinite(loss):
+                raise WireError("its loss before training is not a finite number")
+            reply = replace(reply, start_loss=float(loss))
+        return reply
+
+
+class Cyclic(FedAvg):
+    """Cyclic weight transfer: in each round the model visits one site after another, and is trained at each.
+
+    No average, so sites may differ in the number of their rows at will; but the model remembers the last site best,
+    and a round takes as long as all sites together. A site that gives no model is passed over.
+
+    References
+    ----------
+    Chang et al., Distributed deep learning networks among institutions for medical imaging, JAMIA 2018.
+    """
+
+    def turns(self, number: int, sites: Sequence[str]) -> list[list[str]]:
+        """Return one site a turn, by name or drawn anew each round."""
+        order = list(sites)
+        if self.section.order == "random":
+            generator = seeding.numpy_generator(self.experiment.seed, "turns", number)
+            order = [order[index] for index in generator.permutation(len(order))]
+        return [[site] for site in order]
+
+
+def norm(state: Mapping[str, Tensor]) -> float:
+    """Return the L2 norm of all of a state's numbers together."""
+    return math.sqrt(sum(float((tensor * tensor).sum()) for tensor in state.values()))
