@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from v6_algorithm.errors import ExperimentError
+from v6_algorithm.experiment.augmentation import AUGMENTATIONS
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.condition import parse_condition
 from v6_algorithm.experiment.data import (
@@ -203,7 +204,10 @@ def _explain(error: Any) -> str:
     path = ".".join(
         str(part)
         for before, part in zip([None, *error["loc"]], error["loc"], strict=False)
-        if before != "partition" and str(part) not in _UNION_TAGS
+        if before != "partition"
+        and str(part) not in _UNION_TAGS
+        # Of a list of kinds, the place in the list comes before the kind.
+        and not (isinstance(before, int) and part in AUGMENTATIONS)
     )
     message = error["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
     if error["type"] == "missing":

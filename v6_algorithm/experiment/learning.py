@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, model_validator
 
+from v6_algorithm.experiment.augmentation import Augmentation
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.networks import CNN, MnistCNN, MonaiNetwork, VBMNet
 from v6_algorithm.lookup import check_optimiser, check_scheduler
@@ -129,6 +130,7 @@ class Training(Section):
     optimizer: Annotated[Optimizer, short_form("kind")] = Field(default_factory=_default_optimizer)
     scheduler: Annotated[Scheduler, short_form("kind")] | None = None
     loss: Annotated[Loss, short_form("kind")] | None = Field(None, description="null: the problem's own")
+    augmentation: Augmentation = Field(default_factory=list, description="of images, while they are trained on")
     dtype: Literal["float32", "float64"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA at the sites that have it")
     precision: Literal["full", "mixed"] = Field("full", description="mixed: train in bfloat16 where a device has it")

@@ -54,13 +54,18 @@ class SurvivalOptions(Section):
 
 @dataclass(frozen=True)
 class Kind:
-    """What goes with a built-in problem: metrics, losses and networks by name, the form of its target, its options."""
+    """What goes with a built-in problem.
+
+    Metrics, losses and networks by name, the form of its target, its options, and whether its inputs are images or
+    volumes.
+    """
 
     metrics: tuple[str, ...]
     losses: tuple[str, ...]
     models: tuple[str, ...] = ("linear", "mlp")
     target: str = "a column"
     options: type[Section] = NoOptions
+    images: bool = False
 
 
 PROBLEMS = {
@@ -71,9 +76,13 @@ PROBLEMS = {
         CLASSIFICATION_METRICS,
         ("cross_entropy", "focal"),
         ("cnn", "mnist_cnn", "mlp", "logistic", "resnet", "densenet", "efficientnet"),
+        images=True,
     ),
     "volume_classification": Kind(
-        CLASSIFICATION_METRICS, ("cross_entropy", "focal"), ("cnn", "vbmnet", "resnet", "densenet", "efficientnet")
+        CLASSIFICATION_METRICS,
+        ("cross_entropy", "focal"),
+        ("cnn", "vbmnet", "resnet", "densenet", "efficientnet"),
+        images=True,
     ),
     "survival": Kind(SURVIVAL_METRICS, (), target="{duration: column, event: column}", options=SurvivalOptions),
 }
@@ -147,13 +156,15 @@ def check_together(experiment: Experiment) -> None:
         )
     if known is None:
         return
+    if experiment.training.augmentation and not known.images:
+        raise refuse(f"training.augmentation is for images and volumes; the inputs of problem {kind} are neither")
     if experiment.model.kind not in known.models:
         raise refuse(
             f"model.kind {experiment.model.kind} is not for {kind}, which takes {' or '.join(sorted(known.models))}"
         )
     if (kind == "sequence_classification") != (data.sequence is not None):
         raise refuse("problem sequence_classification and data.sequence go together: give both or neither")
-    if (kind in ("image_classification", "volume_classification")) != (data.image is not None):
+    if known.images != (data.image is not None):
         raise refuse("data.image goes with problem image_classification or volume_classification: give both or neither")
     if data.image is not None and (data.image.dimensions == 3) != (kind == "volume_classification"):
         raise refuse("data.image.dimensions is 2 for image_classification, 3 for volume_classification")

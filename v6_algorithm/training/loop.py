@@ -16,6 +16,7 @@ from v6_algorithm.experiment import Training
 from v6_algorithm.lookup import build_optimiser, wind
 from v6_algorithm.models.tabular import has_batch_norm
 from v6_algorithm.problems.base import Accumulator, Problem
+from v6_algorithm.training.augmentation import augment, measured
 from v6_algorithm.training.device import Device, deterministic
 from v6_algorithm.training.objectives import LocalObjective
 
@@ -112,7 +113,7 @@ def train(
     part
         (n,) numbers of the training rows.
     site, round, fold
-        Who, when and what: batches and dropout are drawn for them.
+        Who, when and what: batches, dropout and the images' changes are drawn for them.
     device
         Where the networks are.
     epochs
@@ -130,10 +131,15 @@ def train(
     optimiser = build_optimiser(training.optimizer.kind, training.optimizer.options(), parameters)
     if training.scheduler is not None:
         wind(optimiser, training.scheduler.kind, training.scheduler.options(), round)
+    if problem.joint and any(kind.kind == "mixup" for kind in training.augmentation):
+        raise SiteError(
+            "training.augmentation: mixup needs a loss of each row by itself, this problem's is not", "request"
+        )
     objective = objective or LocalObjective()
     objective.begin(networks)
     at_least = 2 if any(has_batch_norm(network) for network in networks.values()) else 1
     generator = seeding.torch_generator(seed, "batches", site, round, fold)
+    changes = seeding.torch_generator(seed, "augmentation", site, round, fold)
     total, seen, steps = torch.zeros((), dtype=torch.float64, device=device.kind), 0, 0
     with device.fork_rng(), deterministic(training.deterministic):
         # Dropout and its like draw from the global generator.
@@ -145,9 +151,14 @@ def train(
             of_step = sum(map(len, pieces))
             for drawn in pieces:
                 batch = part[drawn].to(device.kind)
+                inputs, mix = rows.inputs[batch], None
+                if training.augmentation:
+                    inputs, mix = augment(inputs, training.augmentation, changes)
                 with device.forward():
-                    output = problem.forward(networks, rows.inputs[batch])
-                loss = problem.row_loss(device.full(output), rows.target[batch], fold)
+                    output = device.full(problem.forward(networks, inputs))
+                loss = problem.row_loss(output, rows.target[batch], fold)
+                if mix is not None:
+                    loss = mix.loss(loss, problem.row_loss(output, rows.target[batch[mix.partner]], fold))
                 mean = loss.mean()
                 (mean if len(pieces) == 1 else mean * (len(drawn) / of_step)).backward()
                 total += loss.detach().sum()
@@ -168,11 +179,12 @@ def mean_loss(problem: Problem, networks: Mapping[str, nn.Module], rows: Rows, p
     """Return the mean loss over the rows numbered in `part`, in full precision and without dropout."""
     for network in networks.values():
         network.eval()
-    size = len(part) if problem.joint else problem.experiment.training.evaluation_batch_size
+    part = part.to(rows.target.device)
+    augmentation = problem.experiment.training.augmentation
     total = 0.0
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
-        for chunk in torch.split(part.to(rows.target.device), size):
-            output = problem.forward(networks, rows.inputs[chunk])
+        for chunk in torch.split(part, _rows_at_once(problem, rows, part)):
+            output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
             total += problem.row_loss(output, rows.target[chunk], fold).double().sum().item()
     if not math.isfinite(total):
         raise SiteError("the loss of the received model is not finite", "diverged")
@@ -197,14 +209,11 @@ def evaluate(
     accumulators = {name: (accumulator or problem.accumulator)() for name in members}
     for network in networks.values():
         network.eval()
-    # A loss over risk sets needs a hospital's rows in one piece.
     part = part.to(device.kind)
-    numbers = max(rows.inputs[part[:1]].numel() * problem.expansion, 1)
-    size = problem.experiment.training.evaluation_batch_size
-    size = len(part) if problem.joint else max(min(size, _EVALUATION_NUMBERS // numbers), 1)
+    augmentation = problem.experiment.training.augmentation
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
-        for chunk in torch.split(part, size) if len(part) else ():
-            output = problem.forward(networks, rows.inputs[chunk])
+        for chunk in torch.split(part, _rows_at_once(problem, rows, part)) if len(part) else ():
+            output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
             prediction, target, member = (
                 problem.prediction_of(output, fold).cpu(),
                 rows.target[chunk],
@@ -216,3 +225,11 @@ def evaluate(
                 here = own.cpu()
                 accumulators[name].update(prediction[here].numpy(), target[own].cpu().numpy(), loss.numpy())
     return {name: accumulator.state() for name, accumulator in accumulators.items()}
+
+
+def _rows_at_once(problem: Problem, rows: Rows, part: Tensor) -> int:
+    """Return how many rows an evaluation works on together; a loss over risk sets needs a hospital's in one piece."""
+    if problem.joint:
+        return max(len(part), 1)
+    numbers = max(rows.inputs[part[:1]].numel() * problem.expansion, 1)
+    return max(min(problem.experiment.training.evaluation_batch_size, _EVALUATION_NUMBERS // numbers), 1)
