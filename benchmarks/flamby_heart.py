@@ -88,7 +88,7 @@ def choose(sites: dict[str, TableSource]) -> None:
     for lr, scope in itertools.product((0.001, 0.003, 0.01, 0.03, 0.1), ("site", "federation")):
         scores = []
         for seed in SEEDS:
-            cut = {name: _validation_from_train(source, seed, name) for name, source in sites.items()}
+            cut = {name: validation_from_train(source, seed, name) for name, source in sites.items()}
             scores.append(train(experiment(seed, lr, scope), cut)["metrics"]["validation"]["pooled"])
         loss = statistics.mean(score["loss"] for score in scores)
         accuracy = statistics.mean(score["accuracy"] for score in scores)
@@ -96,7 +96,7 @@ def choose(sites: dict[str, TableSource]) -> None:
     print(table(["setting", "validation loss", "validation accuracy"], rows))
 
 
-def _validation_from_train(source: TableSource, seed: int, name: str) -> TableSource:
+def validation_from_train(source: TableSource, seed: int, name: str) -> TableSource:
     frame = source.read()
     frame = frame[frame["split"] == "train"].reset_index(drop=True)
     drawn = seeding.numpy_generator(seed, "choose", name).permutation(len(frame))[: len(frame) // 5]

@@ -24,6 +24,7 @@ STRATEGIES = {
     "fedyogi": {"lr": 0.03},
     "fedadagrad": {"lr": 0.1},
     "fedprox": {"mu": 0.1},
+    "moon": {"mu": 1.0},
     "scaffold": {},
     "fednova": {},
     "feddyn": {"alpha": 0.1},

@@ -3,7 +3,7 @@
 import copy
 
 from v6_algorithm import wire
-from v6_algorithm.federation.protocol import Arrival, Missing, Replies
+from v6_algorithm.federation.protocol import Arrival, Belated, Missing, Replies
 
 
 class Spy:
@@ -16,7 +16,7 @@ class Spy:
         self.federation = federation
         self.tamper = tamper or (lambda method, site, number, reply: reply)
         self.back = back
-        self._late = set()
+        self._late = {}
         self.requests = []
         self.replies = []
 
@@ -29,11 +29,12 @@ class Spy:
 
         def arrivals():
             for site, reply in inner:
-                changed = self.tamper(method, site, requests[site]["round"], copy.deepcopy(reply))
+                given = copy.deepcopy(reply)
+                changed = self.tamper(method, site, requests[site]["round"], given)
                 self.replies.append((method, site, reply))
-                self._late.discard(site)
+                self._late.pop(site, None)
                 if changed == "late":
-                    self._late.add(site)
+                    self._late[site] = Belated(site, method, requests[site], wire.to_text(given))
                 if changed is None or isinstance(changed, str):
                     yield Arrival(site, None, Missing(changed or "crashed", "lost on the way"))
                 else:
@@ -45,6 +46,9 @@ class Spy:
 
     def overdue(self, site):
         return site in self._late and site not in self.back
+
+    def belated(self):
+        return [self._late.pop(site) for site in list(self._late) if site in self.back]
 
     def of(self, method):
         return [requests for name, requests in self.requests if name == method]

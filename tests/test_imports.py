@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / "v6_algorithm"
 FILES = sorted(ROOT.rglob("*.py"))
 SITE_SIDE = ["site", "data", "problems", "models", "training", "privacy"]
 MASTER_SIDE = ["master", "rounds", "checking", "strategies", "preparation", "summary"]
-FLOOR = ["wire", "metrics", "experiment", "errors", "seeding", "lookup", "plugins"]
+FLOOR = ["wire", "metrics", "experiment", "errors", "seeding", "lookup", "plugins", "compression"]
 EDGE = ["cli", "entry", "report", "federation", "doctor", "image"]
 HEAVY = {"torch", "pandas", "numpy", "safetensors", "sklearn", "vantage6", "opacus", "monai"}
 

@@ -158,6 +158,38 @@ def test_a_site_that_has_given_its_late_answer_rests_no_more(spied, make_experim
     assert not any("resting" in str(entry["missing"]) for entry in result["participation"])
 
 
+def test_a_late_answer_is_dropped_or_used_as_the_experiment_says(spied, make_experiment):
+    late = lose("berlin", {2}, kind="late")
+
+    def go(policy, back):
+        experiment = make_experiment(rounds=3, stopping={"patience": None}, participation={"late": policy})
+        _, result = spied(experiment, late, back=back)
+        return result, [entry.get("belated") for entry in result["participation"] if entry["call"] == "train"]
+
+    dropped, booked = go("drop", ["berlin"])
+    assert booked == [None, None, None]
+    used, booked = go("stale", ["berlin"])
+    assert booked == [None, {"berlin": "round 2"}, None]
+    assert used["parameters"] != dropped["parameters"]
+    # Who never answers changes nothing.
+    never, booked = go("stale", [])
+    assert booked == [None, None, None]
+    assert never["parameters"] != used["parameters"]
+
+
+def test_a_late_answer_that_is_wrong_is_dropped_and_named(spied, make_experiment):
+    def tamper(method, site, number, reply):
+        if method == "RPC_train" and site == "berlin" and number == 2:
+            reply["folds"][0]["loss"]["sum"] = "much"
+            return "late"
+        return reply
+
+    experiment = make_experiment(rounds=3, participation={"late": "stale"})
+    _, result = spied(experiment, tamper, back=["berlin"])
+    booked = [entry.get("belated") for entry in result["participation"] if entry["call"] == "train"]
+    assert booked[1] == {"berlin": "round 2 (dropped, wrong: its training loss is not a finite number)"}
+
+
 def test_the_last_evaluation_waits_for_no_site_that_is_away(spied, make_experiment):
     experiment = make_experiment(rounds=4, stopping={"patience": None})
     spy, result = spied(experiment, lose("berlin", {4}, kind="late"))

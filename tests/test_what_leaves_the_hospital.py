@@ -40,6 +40,21 @@ EXPERIMENTS = {
         "split": {"kind": "kfold", "folds": 3},
     },
     "a strategy that asks for more": {"data": {"target": "y", "features": ["a", "b"]}, "strategy": "qfedavg"},
+    **{
+        name: {
+            "data": {"target": "y", "features": ["a", "b"]},
+            "model": {"kind": "mlp", "hidden": [40, 40]},
+            "rounds": 2,
+            "strategy": {"kind": "fedavg", "compress": stages},
+        }
+        for name, stages in {
+            "low rank": {"kind": "powersgd", "rank": 2},
+            "low rank in bytes": [{"kind": "rankdad", "rank": 2}, "int8"],
+            "largest": "topk",
+            "largest in bytes": [{"kind": "topk", "fraction": 0.2}, "int8"],
+            "bytes": "int8",
+        }.items()
+    },
     "regression": {
         "data": {"target": "a", "categorical": ["ward"], "missing": "drop"},
         "problem": "regression",
@@ -127,7 +142,7 @@ def key_paths(value: Any, path: str = "") -> set[str]:
         tensors = unpacked(value)
         if tensors is None:
             return {path}
-        return {f"{path}.{'<tensor>' if name.startswith('model.') else name}" for name in tensors}
+        return {f"{path}.{re.sub('^model[.][^:]*', '<tensor>', name)}" for name in tensors}
     if isinstance(value, list):
         return set().union(*(key_paths(item, f"{path}[]") for item in value)) if value else {f"{path}[]"}
     if isinstance(value, dict):

@@ -348,6 +348,9 @@ class Tampered:
     def overdue(self, site):
         return self.federation.overdue(site)
 
+    def belated(self):
+        return self.federation.belated()
+
     def call(self, method, requests, *, deadline_s):
         replies = self.federation.call(method, requests, deadline_s=deadline_s)
         replies.arrivals = (self._pass(method, requests, arrival) for arrival in replies.arrivals)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from v6_algorithm import wire
+from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
 
@@ -57,13 +59,22 @@ class Caller:
         """Say whether a site still owes the answer to a call for which it was late."""
         return self._federation.overdue(site)
 
+    def belated(self, method: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """Yield site, request and reply of each answer to an earlier call of `method` that has come too late for it."""
+        for late in self._federation.belated():
+            if late.method != method:
+                continue
+            with suppress(WireError):  # as good as none
+                reply = wire.read_reply(late.text, late.request)
+                if reply["status"] == "ok":
+                    yield late.site, late.request, reply
+
     def settle(self) -> None:
         """Book the calls that are over."""
         for call, number, replies in self._calls:
             missing = {site: str(reason) for site, reason in sorted(replies.missing.items())}
-            self.participation.append(
-                {"round": number, "call": call, "answered": sorted(replies.answered), "missing": missing}
-            )
+            booked = {"round": number, "call": call, "answered": sorted(replies.answered), "missing": missing}
+            self.participation.append(booked | ({"belated": replies.belated} if replies.belated else {}))
             self.timing.append(
                 {
                     "round": number,

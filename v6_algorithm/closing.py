@@ -17,17 +17,23 @@ from v6_algorithm.preparation.negotiate import Plan
 
 @dataclass
 class Measured:
-    """One model of a fold, with the states of each part by hospital, and each hospital's sums of a baseline hazard."""
+    """One model of a fold, with the states of each part by hospital, and each hospital's sums of a baseline hazard.
+
+    With `personal` each site first trains it on with its own rows, and measures what comes of that.
+    """
 
     fold: FoldProgress
     model: str
     states: dict[str, States]
     sums: list[dict[str, Any]] = field(default_factory=list)
+    personal: bool = False
 
     def question(self, plan: Plan, site: str, times: Sequence[float]) -> dict[str, Any] | None:
         """Return what a site is asked about this model; None if it has no rows for it, as in leave-one-site-out."""
         rows = plan.rows[site][self.fold.number]
         item = self.fold.item([part for part in self.states if rows[part]], model=self.model)
+        if self.personal:
+            return item | {"personal": True} if item["evaluate"] and rows["train"] else None
         if times and rows["train"]:
             return item | {"baseline": len(times)}
         return item if item["evaluate"] else None
@@ -47,6 +53,11 @@ class Measured:
 def candidates(folds: Sequence[FoldProgress], parts: Sequence[str]) -> list[Measured]:
     """Return the models that may be kept: which one it is may hang on the last one's score."""
     return [Measured(fold, model, {part: {} for part in parts}) for fold in folds for model in fold.candidates]
+
+
+def personal(folds: Sequence[FoldProgress], parts: Sequence[str]) -> list[Measured]:
+    """Return the kept models, to be trained on at each site."""
+    return [Measured(fold, fold.kept, {part: {} for part in parts}, personal=True) for fold in folds if fold.kept]
 
 
 def check_sums(item: Mapping[str, Any], times: int | None, hospitals: Collection[str]) -> None:

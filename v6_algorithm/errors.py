@@ -35,6 +35,10 @@ class FederationError(V6AlgorithmError):
     exit_code = 3
 
 
+class TooFewSitesError(FederationError):
+    """A robust rule has fewer sites' updates than it needs for the number of malicious ones it is to bear."""
+
+
 class UnreachableError(FederationError):
     """A server did not answer now; it may a moment later."""
 

@@ -35,6 +35,8 @@ class FoldProgress:
         self.best_round: int | None = None
         self.history: dict[str, list[Any]] = {"round": [], "train_loss": []}
         self.measured: dict[str, States] = {}
+        # The same of what each site has made of the kept model for itself.
+        self.personal: dict[str, States] = {}
         # Rounds in which too few sites gave a model of this fold.
         self.waited: list[int] = []
         self.model: str | None = None

@@ -18,7 +18,7 @@ from typing import Any
 from v6_algorithm import seeding, wire
 from v6_algorithm.calls import Caller, Event
 from v6_algorithm.checking import ReplyCheck
-from v6_algorithm.closing import Measured, candidates, with_baseline
+from v6_algorithm.closing import Measured, candidates, personal, with_baseline
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
@@ -113,6 +113,14 @@ def check(federation: Federation, experiment: Experiment) -> Agreement:
 
 def _quorum(experiment: Experiment, names: Sequence[str]) -> int:
     quorum = experiment.participation.minimum if experiment.mode == "federated" else 1
+    combine = experiment.strategy.combine
+    if experiment.mode == "federated" and combine.sites_needed > quorum:
+        quorum = combine.sites_needed
+        if len(names) < quorum:
+            raise ExperimentError(
+                f"strategy.combine: {combine.kind} needs {quorum} sites to bear {combine.malicious} malicious, the "
+                f"federation has {len(names)}: {', '.join(names)}"
+            )
     if len(names) < quorum:
         raise ExperimentError(
             f"participation.minimum: {quorum} sites are needed, the federation has {len(names)}: {', '.join(names)}"
@@ -246,11 +254,12 @@ class _Training:
                     asked.setdefault(site, []).append(item)
         if not asked:
             return Replies({}, iter(()), {})
+        mixed = self._experiment.strategy.combine.sites_in_result
         replies = self._caller.call(
             "RPC_train",
             number,
             {site: self._body(items) for site, items in asked.items()},
-            together=min((len(sites) for one in rounds if (sites := one.trainers(turn))), default=0),
+            together=min((mixed(len(sites)) for one in rounds if (sites := one.trainers(turn))), default=0),
         )
         if turn == 0:
             self._let_rest(replies, awake)
@@ -262,7 +271,20 @@ class _Training:
             for item in items:
                 by_fold[item["fold"]].take(item)
         self._lateness.book(replies, number)
+        if turn == 0 and self._experiment.participation.late == "stale":
+            self._take_belated(number, by_fold, replies)
         return replies
+
+    def _take_belated(self, number: int, by_fold: dict[int, FoldRound], replies: Replies) -> None:
+        """Take in what sites have made of an earlier round's model, when they were late for that round."""
+        for site, request, reply in self._caller.belated("RPC_train"):
+            checked = Replies({site: request}, iter(()), {})
+            items = self._check.items(checked, site, reply, request["folds"])
+            for asked, item in zip(request["folds"], items, strict=False):
+                if item["fold"] in by_fold and "reply" in item:
+                    by_fold[item["fold"]].take_belated(item["reply"], asked, number - request["round"])
+            dropped = checked.missing.get(site)
+            replies.belated[site] = f"round {request['round']}" + (f" (dropped, {dropped})" if dropped else "")
 
     def _awake(self, number: int, active: list[FoldProgress]) -> list[str]:
         """Return the sites that do not rest; nobody rests where a fold's quorum needs them."""
@@ -312,6 +334,11 @@ class _Training:
         for one in self._measure(sites, self._parts):
             if one.model == one.fold.kept:
                 one.fold.measured = one.states
+        if self._experiment.personal:
+            own = personal(self.folds, self._parts)
+            self._ask(own, sites)
+            for one in own:
+                one.fold.personal = one.states
         self._caller.on_event({"event": "tested"})
 
     def _reachable(self) -> list[str]:
@@ -324,24 +351,28 @@ class _Training:
     def _measure(self, sites: Sequence[str], parts: Sequence[str], times: Sequence[float] = ()) -> list[Measured]:
         """Measure the models that may be kept, in one call; `times` are those of a baseline hazard to ask for."""
         found = candidates(self.folds, parts)
+        replies = self._ask(found, sites, times)
+        replies.require(min(self._quorum, len(replies.requests)), "evaluation")
+        for one in found:
+            one.score()
+        # Of two calls the first has told of the round.
+        if self.plan.setup.baseline is None:
+            self._tell(max(fold.rounds_done for fold in self.folds), replies)
+        return found
+
+    def _ask(self, found: Sequence[Measured], sites: Sequence[str], times: Sequence[float] = ()) -> Replies:
+        """Let the sites measure models, in one call."""
         asked = {
             site: [(one, item) for one in found if (item := one.question(self.plan, site, times))] for site in sites
         }
         bodies = {site: self._body([item for _, item in items]) for site, items in asked.items() if items}
-        number = max(fold.rounds_done for fold in self.folds)
-        replies = self._caller.call("RPC_evaluate", number, bodies)
+        replies = self._caller.call("RPC_evaluate", max(fold.rounds_done for fold in self.folds), bodies)
         self._let_rest(replies, sites)
         for site, reply in replies:
             answered = self._check.items(replies, site, reply, [item for _, item in asked[site]])
             for (one, _), item in zip(asked[site], answered, strict=False):
                 one.take(item)
-        replies.require(min(self._quorum, len(bodies)), "evaluation")
-        for one in found:
-            one.score()
-        # Of two calls the first has told of the round.
-        if self.plan.setup.baseline is None:
-            self._tell(number, replies)
-        return found
+        return replies
 
     def _tell_reply(self, number: int, site: str, items: list[dict[str, Any]], seconds: float | None) -> None:
         """Report one site's reply to a round: its training loss, and how good the model it received is there."""

@@ -51,7 +51,8 @@ def assemble(
     folds = [fold for _, progress, _ in runs for fold in progress]
     plans = [plan for plan, _, _ in runs]
     crossed = any(len(plan.counts) > 1 for plan in plans)
-    measured = _measured(folds)
+    measured = _merged([fold.measured for fold in folds])
+    personal = _merged([fold.personal for fold in folds])
     history = folds[0].columns() if len(folds) == 1 else _mean_history(folds)
     metrics = {
         part: _scopes(states) | (_over_folds(folds, part) if crossed else {}) for part, states in measured.items()
@@ -82,6 +83,8 @@ def assemble(
         "preparation": plans[0].setup.readable(),
         "software": _software(),
     }
+    if personal:
+        result["baselines"] = {"personal": {"metrics": {part: _scopes(states) for part, states in personal.items()}}}
     result["parameters"] = _parameters(runs, experiment)
     return result
 
@@ -140,11 +143,11 @@ def mean_of(rows: Iterable[dict[str, float | None]]) -> dict[str, float | None]:
     return {name: sum(values) / len(values) if values else None for name, values in found.items()}
 
 
-def _measured(folds: Sequence[FoldProgress]) -> dict[str, States]:
+def _merged(folds: Sequence[dict[str, States]]) -> dict[str, States]:
     """Merge the folds' states: part to hospital to state."""
     merged: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for fold in folds:
-        for part, members in fold.measured.items():
+        for part, members in fold.items():
             for name, state in members.items():
                 merged.setdefault(part, {}).setdefault(name, []).append(state)
     return {

@@ -7,7 +7,7 @@ model; where the model goes from site to site there is a turn for each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from v6_algorithm import wire
 from v6_algorithm.errors import FederationError
@@ -52,7 +52,8 @@ class FoldRound:
         self._number = number
         self._spec = spec
         self._made: dict[str, Any] = {}
-        self._model: str | None = None
+        # What the turn before made; None in the first, which trains the fold's own.
+        self._model: wire.Packed | None = None
         self._messages: dict[str, dict[str, Any]] = {}
         self._loss = [0.0, 0]
         self._gave_in_turn = 0
@@ -87,12 +88,18 @@ class FoldRound:
         self.gave += 1
         self._gave_in_turn += 1
 
+    def take_belated(self, reply: Reply, asked: dict[str, Any], age: int) -> None:
+        """Take in a reply to the model of `age` rounds ago, which the request had; without it there is no update."""
+        if asked["parameters"] is not None and not asked.get("partial"):
+            self.strategy.add_belated(reply, wire.unpack(asked["parameters"], self._spec), age)
+
     def finish(self) -> None:
         """Give the fold the model that the round made, and the average over the rounds where it is to be kept."""
         self._close()
         total, rows = self._loss
         average = self.strategy.average.add(self._made, self._number) if self.strategy.average else None
-        self.fold.advance(self._number, str(self._model), total / rows, wire.pack(average) if average else None)
+        packed = wire.pack(average) if average else None
+        self.fold.advance(self._number, cast("wire.Packed", self._model), total / rows, packed)
 
     def _sent(self) -> dict[str, Any] | None:
         """Return the model that is sent, where the strategy has to know it and anybody here does."""

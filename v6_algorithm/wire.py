@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # Larger than any model that a JSON transport carries in reasonable time (vantage6 base64s it once more).
 MAX_BYTES = 2**31
-_DTYPES = ("float16", "bfloat16", "float32", "float64", "int64", "int32", "uint8", "bool")
+_DTYPES = ("float16", "bfloat16", "float32", "float64", "int64", "int32", "int8", "uint8", "bool")
 
 
 # -- tensors -------------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def pack(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = 
     Parameters
     ----------
     tensors
-        Name to tensor; float16, bfloat16, float32, float64, int64, int32, uint8 or bool, any shape.
+        Name to tensor; float16, bfloat16, float32, float64, int64, int32, int8, uint8 or bool, any shape.
     metadata
         Text to keep in the file's header.
     """
@@ -142,7 +142,7 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
         if _dtype(tensor) not in _DTYPES:
             raise WireError(f"tensor '{name}' is of dtype {_dtype(tensor)}; allowed: {', '.join(_DTYPES)}")
     if spec is not None:
-        _check(tensors, spec)
+        check(tensors, spec)
     # safetensors returns them in another order each time; whoever sums over tensors must not.
     return {name: tensors[name] for name in spec or sorted(tensors)}
 
@@ -216,11 +216,12 @@ def fit(
         if not cast:
             raise WireError("none of its tensors fits the model by name and shape")
     own = {name: item for name, item in spec.items() if name in cast} if partial else spec
-    _check(cast, own)
+    check(cast, own)
     return {name: cast[name] for name in own}, [name for name in spec if name not in own]
 
 
-def _check(tensors: Mapping[str, torch.Tensor], spec: StateSpec) -> None:
+def check(tensors: Mapping[str, torch.Tensor], spec: StateSpec) -> None:
+    """Raise WireError unless these are the tensors of `spec`, all of them and no others, and hold finite numbers."""
     for name in sorted(set(spec) ^ set(tensors)):
         raise WireError(f"tensor '{name}' is {'missing' if name in spec else 'not part of the model'}")
     for name, expected in spec.items():

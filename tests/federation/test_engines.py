@@ -1,5 +1,6 @@
 """One run on three engines: the local one, vantage6's mock client, and its real AlgorithmClient over HTTP."""
 
+import base64
 import json
 
 import pytest
@@ -102,9 +103,14 @@ def test_a_late_site_is_overdue_until_its_run_has_ended(tables):
         assert replies.missing["cairo"].kind == "late"
         assert federation.overdue("cairo")
         assert not federation.overdue("berlin")
+        assert not federation.belated()
         (task,) = proxy.tasks.values()
-        task["status"] = "completed"
+        task |= {"status": "completed", "result": base64.b64encode(b'{"round": 1}').decode()}
         assert not federation.overdue("cairo")
+        (belated,) = federation.belated()
+        assert (belated.site, belated.method, belated.request) == ("cairo", "RPC_train", request)
+        assert json.loads(belated.text) == {"round": 1}
+        assert not federation.belated()
 
 
 def test_requests_and_replies_are_json_without_nan_on_the_local_engine(tables, make_experiment, run_locally):

@@ -7,6 +7,7 @@ import torch
 from playing import SCALAR, make, play, reply, scalar
 
 from v6_algorithm import wire
+from v6_algorithm.errors import ExperimentError
 from v6_algorithm.strategies.fairness import project
 
 TWO = {"a": 10, "b": 30}
@@ -40,7 +41,9 @@ def test_weighting_by_rows_by_steps_and_uniform():
 def test_median_of_odd_and_even_numbers_of_sites():
     for numbers, wanted in (((9, 1, 2), 2), ((9, 1, 2, 4), 3)):
         rows = {f"site-{at}": 5 + at for at in range(len(numbers))}
-        assert rounds(make({"kind": "fedavg", "combine": "median"}, SCALAR, rows), numbers, rows=rows) == [wanted]
+        assert rounds(
+            make({"kind": "fedavg", "combine": {"kind": "median", "malicious": 0}}, SCALAR, rows), numbers, rows=rows
+        ) == [wanted]
 
 
 def test_clip_scales_a_long_update_and_leaves_a_short_one():
@@ -258,3 +261,27 @@ def test_a_step_that_leaves_the_finite_numbers_is_an_error_that_says_what_to_do(
 def test_losing_all_sites_rows_is_an_error_not_a_nan():
     with pytest.raises(ValueError, match="no site with a training row"):
         make("fedavg", SCALAR, TWO).aggregate()
+
+
+def test_a_late_update_counts_from_the_present_model_and_less_with_its_age():
+    """FedBuff: the update of a site that was sent another model, with 1 / sqrt(1 + age) of its weight."""
+    strategy = make("fedavg", SCALAR, TWO, participation={"late": "stale"})
+    strategy.configure(5, ["a"], scalar(2.0))
+    strategy.add(reply("a", scalar(2.5), 10))
+    strategy.add_belated(reply("b", scalar(1.4), 30), scalar(1.0), age=3)
+    weight = 30 / math.sqrt(1 + 3)
+    assert value(strategy.aggregate()) == pytest.approx((10 * 2.5 + weight * (2.0 + 0.4)) / (10 + weight), abs=1e-15)
+
+
+def test_a_late_update_of_a_site_without_rows_changes_nothing():
+    strategy = make("fedavg", SCALAR, TWO, participation={"late": "stale"})
+    strategy.configure(2, ["a"], scalar(2.0))
+    strategy.add(reply("a", scalar(2.5), 10))
+    strategy.add_belated(reply("b", scalar(1.4), 0), scalar(1.0), age=1)
+    assert value(strategy.aggregate()) == 2.5
+
+
+@pytest.mark.parametrize("kind", ["moon", "scaffold", "feddyn", "fednova", "cyclic", "fedsgd", "qfedavg", "agnostic"])
+def test_late_answers_are_refused_where_the_maths_needs_this_rounds_model(kind):
+    with pytest.raises(ExperimentError, match=f"participation.late stale does not go with strategy {kind}"):
+        make(kind, SCALAR, TWO, participation={"late": "stale"})

@@ -25,6 +25,7 @@ KINDS = {
     "dsgd": {"weighting": "uniform"},
     "cyclic": {},
     "fedprox": {"mu": 0.1, "adaptive": True},
+    "moon": {"mu": 2.0, "tau": 0.3},
     "scaffold": {},
     "fednova": {},
     "feddyn": {"alpha": 0.5},
@@ -36,9 +37,17 @@ STAGES = {
     "weighting uniform": {"weighting": "uniform"},
     "weighting steps": {"weighting": "steps"},
     "clip": {"clip": 0.3},
-    "median": {"combine": "median"},
+    "median": {"combine": {"kind": "median", "malicious": 0}},
+    "trimmed mean": {"combine": {"kind": "trimmed_mean", "malicious": 0}},
+    "geometric median": {"combine": {"kind": "geometric_median", "malicious": 0}},
+    "norm clipping": {"combine": {"kind": "norm_clipping", "malicious": 0, "radius": 0.3}},
+    "centred clipping": {"combine": {"kind": "centred_clipping", "malicious": 0, "weighted": True}},
     "server adagrad": {"server": {"kind": "adagrad", "lr": 0.1}},
-    "all stages": {"clip": 0.3, "combine": "median", "server": {"kind": "sgd", "lr": 0.5, "momentum": 0.9}},
+    "all stages": {
+        "clip": 0.3,
+        "combine": {"kind": "median", "malicious": 0},
+        "server": {"kind": "sgd", "lr": 0.5, "momentum": 0.9},
+    },
 }
 CASES = [pytest.param({"kind": kind, **options}, id=kind) for kind, options in KINDS.items()]
 CASES += [pytest.param({"kind": "fedavg", **options}, id=name) for name, options in STAGES.items()]

@@ -8,6 +8,8 @@ from spying import lose
 
 from v6_algorithm import wire
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.strategies import create_strategy
+from v6_algorithm.wire import TensorSpec
 
 ROWS = {"one": 30, "two": 50, "three": 80}
 
@@ -117,12 +119,26 @@ def test_a_site_alone_trains_plainly(run_locally, tables, make_experiment, mode)
     assert adaptive["parameters"] == plain["parameters"]
 
 
-def test_each_fold_has_a_state_of_its_own(run_locally, tables, make_experiment):
-    """The first fold's model is the same whether or not others are trained beside it."""
-    changes = {"strategy": {"kind": "fedavgm"}, "output": {"model": "last"}, "stopping": {"patience": None}}
-    crossed = run_locally(make_experiment(split={"kind": "kfold", "folds": 3}, **changes), tables)
-    models = wire.unpack(crossed["parameters"])
-    assert not torch.equal(models["fold-0/model.0.weight"], models["fold-1/model.0.weight"])
+def test_each_fold_has_a_strategy_state_of_its_own(spied, make_experiment):
+    """Each fold's model is what its replies alone make of a strategy that knows no other fold."""
+    experiment = make_experiment(
+        strategy={"kind": "fedyogi", "lr": 0.1}, split={"kind": "kfold", "folds": 3},
+        output={"model": "last"}, stopping={"patience": None},
+    )  # fmt: skip
+    spy, result = spied(experiment)
+    made = wire.unpack(result["parameters"])
+    for number in range(3):
+        items = [(site, r["folds"][number]) for method, site, r in spy.replies if method == "RPC_train"]
+        model = wire.unpack(items[0][1]["strategy"]["start"])
+        spec = {name: TensorSpec(tuple(tensor.shape), "float32") for name, tensor in model.items()}
+        strategy = create_strategy(experiment, spec, {site: item["rows"] for site, item in items})
+        for round in range(experiment.rounds):
+            asked = {"strategy": {"start": True}} if round == 0 else {}
+            strategy.configure(round + 1, list(strategy.rows), model)
+            for site, item in items[3 * round : 3 * round + 3]:
+                strategy.add(strategy.read(site, item, asked))
+            model = strategy.aggregate()
+        assert all(torch.equal(made[f"fold-{number}/{name}"], tensor) for name, tensor in model.items())
 
 
 def test_in_cyclic_transfer_each_site_trains_what_the_one_before_made(spied, make_experiment):
@@ -199,6 +215,13 @@ def test_the_start_is_asked_for_in_the_first_round_only_and_of_fedavg_never(spie
             any("strategy" in request["folds"][0] for request in requests.values()) for requests in spy.of("RPC_train")
         ]
         assert asked == wanted
+
+
+def test_the_start_is_not_asked_for_where_it_is_known(spied, make_experiment):
+    experiment = make_experiment(strategy="fedavgm", start={"pretrain_epochs": 1})
+    spy, result = spied(experiment)
+    assert not any("strategy" in r["folds"][0] for requests in spy.of("RPC_train") for r in requests.values())
+    assert result["status"] == "completed"
 
 
 @pytest.mark.parametrize("kind", ["fedadam", "scaffold", "qfedavg", "fedsgd"])

@@ -127,7 +127,7 @@ def _add_baselines(
     from v6_algorithm.federation.simulate import local_federation
 
     tables = {name: tables[name] for name in result["sites"]}
-    result["baselines"], unfinished = {}, []
+    baselines, unfinished = result.setdefault("baselines", {}), []
     for mode in ("centralised", "local"):
         if mode == experiment.mode:
             continue
@@ -143,7 +143,7 @@ def _add_baselines(
             unfinished.append(f"baseline {mode}: interrupted from the keyboard")
             break
         else:
-            result["baselines"][mode] = {"metrics": baseline["metrics"]}
+            baselines[mode] = {"metrics": baseline["metrics"]}
             if baseline["status"] == "stopped":
                 unfinished.append(f"baseline {mode}: {baseline['stopped_because']}")
     result["notes"] += unfinished

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment.augmentation import AUGMENTATIONS
 from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.compression import STAGES
 from v6_algorithm.experiment.condition import parse_condition
 from v6_algorithm.experiment.data import (
     PARTS,
@@ -35,6 +36,7 @@ from v6_algorithm.experiment.learning import (
     Model,
     Output,
     Participation,
+    Personal,
     Privacy,
     Recurrent,
     Start,
@@ -113,6 +115,7 @@ class Experiment(Section):
     stopping: Stopping = Stopping()
     participation: Participation = Participation()
     privacy: Privacy = Privacy()
+    personal: Annotated[Personal, short_form("kind")] | None = None
     output: Output = Output()
     tune: Tune | None = None
 
@@ -131,6 +134,8 @@ class Experiment(Section):
             raise refuse("split.folds goes with one data.split_column, which holds the numbers of the folds")
         if self.split.kind == "leave_one_site_out" and self.mode == "local":
             raise refuse("split leave_one_site_out tests what other sites trained: mode federated or centralised")
+        if self.personal and self.mode != "federated":
+            raise refuse(f"personal is for mode federated; in mode {self.mode} there is no shared model")
         if self.output.average_from and (self.output.model != "swa" or self.output.average_from > self.rounds):
             raise refuse("output.average_from is for output.model swa, and must not be after the last round")
         return self
@@ -227,5 +232,5 @@ def _explain(error: Any) -> str:
 _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
     "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named", "word", "weights", "several", "column",
-    "survival", "values", "range", *STRATEGIES,
+    "survival", "values", "range", *STRATEGIES, *STAGES,
 }  # fmt: skip

@@ -195,7 +195,26 @@ class Participation(Section):
     fraction: float = Field(1.0, gt=0, le=1, description="share of the sites that train in a round")
     minimum: int = Field(2, ge=1, description="sites that must answer; fewer end the run")
     deadline_s: float = Field(3600, gt=0, description="seconds a round may take")
+    late: Literal["drop", "stale"] = Field(
+        "drop", description="what is made of an answer that comes in a later round: nothing, or less the older it is"
+    )
     poll_s: float = Field(0.5, gt=0, description="seconds between two looks for answers, on vantage6")
+
+
+class Personal(Section):
+    """Models of each site's own, trained on from the shared one when training is over; they never leave the site."""
+
+    kind: Literal["fine_tune", "ditto"] = "fine_tune"
+    epochs: int = Field(1, ge=1, description="passes over the site's training rows, with training.optimizer")
+    mu: float | None = Field(None, gt=0, description="for ditto, 0.1: strength of the pull towards the shared model")
+
+    @model_validator(mode="after")
+    def _pull(self) -> Personal:
+        if self.kind != "ditto" and self.mu is not None:
+            raise refuse("mu is for kind ditto; fine_tune trains on freely")
+        if self.kind == "ditto" and self.mu is None:
+            self.mu = 0.1
+        return self
 
 
 class Privacy(Section):

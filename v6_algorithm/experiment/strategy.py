@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_
 from pydantic import Field, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.combine import Combine
+from v6_algorithm.experiment.compression import Compression
 from v6_algorithm.experiment.learning import Optimizer
 
 if TYPE_CHECKING:
@@ -24,18 +26,14 @@ _OWN_TERMS = "what {kind} keeps of a site is made of its whole update"
 _A_MEAN = "{kind} is derived for the mean over sites"
 
 
-class Combine(Section):
-    """How several sites' models become one: their weighted mean, or the median of each number."""
-
-    kind: Literal["mean", "median"] = "mean"
-
-
 class BaseStrategy(Section):
     """The keys that every kind has; a kind names in `refuses` those that do not go with it, and why."""
 
     refuses: ClassVar[dict[str, str]] = {}
     # Whether the maths needs to know how far plain SGD with the experiment's `lr` and momentum would have gone.
     needs_sgd: ClassVar[bool] = False
+    # Whether the networks must have features: numbers that the last layers make an output of.
+    needs_features: ClassVar[bool] = False
 
     kind: str
     weighting: Literal["samples", "uniform", "steps"] = Field(
@@ -49,12 +47,14 @@ class BaseStrategy(Section):
         None, description="any torch optimiser, stepped once a round with the negated mean update; null: take the mean"
     )
 
+    compress: Compression = Field(Compression(), description="stages that make updates smaller; none: whole models")
+
     @model_validator(mode="after")
     def _stages(self) -> BaseStrategy:
         for key, reason in self.refuses.items():
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise refuse(f"{key} does not go with strategy {self.kind}: {reason.format(kind=self.kind)}")
-        if self.combine.kind != "mean" and self.weighting != "samples":
+        if self.combine.kind != "mean" and self.weighting != "samples" and not self.combine.weighted:
             raise refuse(f"weighting does not go with combine {self.combine.kind}, in which every site counts the same")
         return self
 
@@ -110,7 +110,7 @@ class FedSGD(BaseStrategy):
 class Cyclic(BaseStrategy):
     """The model visits one site after another in each round; nothing is averaged."""
 
-    refuses: ClassVar = dict.fromkeys(("weighting", "clip", "combine", "server"), "nothing is averaged")
+    refuses: ClassVar = dict.fromkeys(("weighting", "clip", "combine", "server", "compress"), "nothing is averaged")
 
     kind: Literal["cyclic"]
     order: Literal["fixed", "random"] = Field("fixed", description="by name, or drawn anew each round")
@@ -124,11 +124,22 @@ class FedProx(BaseStrategy):
     adaptive: bool = Field(False, description="mu grows by 0.1 when the loss does, and shrinks when it falls 5 times")
 
 
+class Moon(BaseStrategy):
+    """Each site's features are drawn towards the received model's, and away from those of its own last model."""
+
+    needs_features: ClassVar[bool] = True
+    refuses: ClassVar = {"compress": _OWN_TERMS}
+
+    kind: Literal["moon"]
+    mu: float = Field(1.0, ge=0, description="weight of the contrastive loss beside the task's")
+    tau: float = Field(0.5, gt=0, description="temperature: small tau, a sharp choice between the two models")
+
+
 class Scaffold(BaseStrategy):
     """Control variates correct each local step for where the site differs from the others."""
 
     needs_sgd: ClassVar[bool] = True
-    refuses: ClassVar = {"combine": _A_MEAN, "clip": _OWN_TERMS}
+    refuses: ClassVar = {"combine": _A_MEAN, "clip": _OWN_TERMS, "compress": _OWN_TERMS}
 
     kind: Literal["scaffold"]
     weighting: Literal["samples", "uniform"] = "samples"
@@ -150,6 +161,7 @@ class FedDyn(BaseStrategy):
         "server": _OWN_STEP,
         "combine": _A_MEAN,
         "clip": "a site's linear term is what is left of the update",
+        "compress": _OWN_TERMS,
     }
 
     kind: Literal["feddyn"]
@@ -182,7 +194,7 @@ class AgnosticFL(BaseStrategy):
 
 
 Averaging = Union[FedAvg, FedAvgM, FedOpt, Adaptive, FedSGD, Cyclic]  # noqa: UP007 (3.10 cannot subscript X | Y below)
-Heterogeneous = Union[FedProx, Scaffold, FedNova, FedDyn, QFedAvg, AgnosticFL]  # noqa: UP007
+Heterogeneous = Union[FedProx, Moon, Scaffold, FedNova, FedDyn, QFedAvg, AgnosticFL]  # noqa: UP007
 Strategy = Annotated[Union[Averaging, Heterogeneous], Field(discriminator="kind")]  # noqa: UP007
 # Their names, which pydantic puts into the places of errors.
 STRATEGIES = tuple(
@@ -203,6 +215,10 @@ def with_one_step(content: Any) -> Any:
     return content if asks else content | {"training": training | {"local_steps": 1}}
 
 
+# Kinds for which an update counts from whatever model it is added to.
+_TAKES_STALE = ("fedavg", "fedavgm", "fedopt", "fedadam", "fedyogi", "fedadagrad", "fedprox")
+
+
 def check_strategy(experiment: Experiment) -> None:
     """Refuse a training that does not go with the strategy."""
     strategy, training = experiment.strategy, experiment.training
@@ -214,7 +230,24 @@ def check_strategy(experiment: Experiment) -> None:
                 f"strategy {strategy.kind} needs training.optimizer sgd, with momentum if wanted but neither nesterov, "
                 "dampening nor maximize: it tells a site's mean gradient from how far the site's steps went"
             )
+    if strategy.needs_features and not getattr(experiment.model, "hidden", None):
+        given = f"model.kind {experiment.model.kind}" + (" with hidden []" if experiment.model.kind == "mlp" else "")
+        raise refuse(
+            f"strategy {strategy.kind} compares what a hidden layer makes of a row, and {given} has none; "
+            "allowed: an mlp with `hidden` layers, gru, lstm"
+        )
+    if experiment.participation.late == "stale" and strategy.compress.stages:
+        raise refuse(
+            "participation.late stale does not go with compress: an update is decompressed on its own round's model"
+        )
+    if experiment.participation.late == "stale" and strategy.kind not in _TAKES_STALE:
+        raise refuse(
+            f"participation.late stale does not go with strategy {strategy.kind}, which reckons with the model that "
+            f"sites were sent in this round; it goes with {', '.join(_TAKES_STALE)}"
+        )
     if strategy.kind in ONE_GRADIENT and training.local_steps != 1:
         raise refuse(f"strategy {strategy.kind} sends one gradient a round: training.local_steps must be 1")
+    if isinstance(strategy, QFedAvg) and training.loss is not None and training.loss.kind == "poisson":
+        raise refuse("strategy qfedavg takes powers of the losses, and training.loss poisson can be negative")
     if isinstance(strategy, QFedAvg) and strategy.lipschitz is None and not isinstance(options.get("lr"), (int, float)):
         raise refuse("strategy qfedavg needs `lipschitz`, or training.optimizer.lr to take it from")

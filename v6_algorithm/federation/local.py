@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from v6_algorithm import wire
-from v6_algorithm.federation.protocol import Arrival, Missing, Replies, Site, check_names
+from v6_algorithm.federation.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 from v6_algorithm.site import SiteContext, handle
 
 
@@ -39,6 +39,10 @@ class LocalFederation:
     def overdue(self, site: str) -> bool:
         """Nobody owes an answer here: a site that is late was not asked, since the others took the time."""
         return False
+
+    def belated(self) -> Sequence[Belated]:
+        """Nothing: who is late here was not asked."""
+        return ()
 
     def _answer(
         self, method: str, requests: Mapping[str, dict[str, Any]], deadline_s: float, sent: dict[str, int]

@@ -49,6 +49,16 @@ class Arrival:
     missing: Missing | None = None
 
 
+@dataclass(frozen=True)
+class Belated:
+    """An answer to an earlier call, for which its site was late."""
+
+    site: str
+    method: str
+    request: dict[str, Any]
+    text: str
+
+
 @dataclass
 class Replies:
     """The replies of one call, yielded in the sites' order as soon as each can be.
@@ -65,6 +75,8 @@ class Replies:
     bytes_received: dict[str, int] = field(default_factory=dict)
     site_s: dict[str, float] = field(default_factory=dict)
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
+    # Site to what was made of its answer to an earlier round.
+    belated: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     busy_s: float = 0.0
 
@@ -152,6 +164,9 @@ class Federation(Protocol):
 
     def overdue(self, site: str) -> bool:
         """Say whether a site was late with its last answer, and has not given it since."""
+
+    def belated(self) -> Sequence[Belated]:
+        """Return what sites have answered by now to the last call for which they were late; each answer once."""
 
 
 def check_names(sites: Sequence[Site]) -> list[Site]:

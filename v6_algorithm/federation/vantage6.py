@@ -17,7 +17,7 @@ from typing import Any
 from v6_algorithm import wire
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.federation import runs
-from v6_algorithm.federation.protocol import Arrival, Missing, Replies, Site, check_names
+from v6_algorithm.federation.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 
 # Looks at a finished run's result before it is given up.
 _READS = 3
@@ -50,8 +50,8 @@ class Vantage6Federation:
         self._poll_s = poll_s
         self._real = hasattr(client, "request")
         self._sites = self._find(organizations, names or {})
-        # The subtask for which a site was late.
-        self._overdue: dict[str, int] = {}
+        # Site to the last subtask for which it was late, and what that asked.
+        self._owed: dict[str, tuple[int, str, dict[str, Any]]] = {}
 
     def sites(self) -> Sequence[Site]:
         """Return the sites by name."""
@@ -77,7 +77,20 @@ class Vantage6Federation:
 
     def overdue(self, site: str) -> bool:
         """Look whether the subtask for which a site was late is still open; see `Federation.overdue`."""
-        return site in self._overdue and self._end(self._overdue[site]) is None
+        return site in self._owed and self._end(self._owed[site][0]) is None
+
+    def belated(self) -> Sequence[Belated]:
+        """Collect the results of late subtasks that have ended; see `Federation.belated`."""
+        found = []
+        for site, (task_id, method, request) in list(self._owed.items()):
+            end = self._end(task_id)
+            if end is None:
+                continue
+            del self._owed[site]
+            text = self._collect(site, task_id, end).text
+            if text is not None:
+                found.append(Belated(site, method, request, text))
+        return found
 
     def _answer(
         self, method: str, requests: Mapping[str, dict[str, Any]], deadline_s: float, sent: dict[str, int]
@@ -99,7 +112,6 @@ class Vantage6Federation:
             else:
                 if "id" in task:
                     tasks[site] = task["id"]
-                    self._overdue.pop(site, None)
                 else:
                     yield Arrival(site, None, Missing("unreachable", f"no subtask was created: {task.get('msg')}"))
         while tasks:
@@ -118,7 +130,7 @@ class Vantage6Federation:
             status = self._status(task_id) or "unknown"
             offline = "; its node seems to be offline" if status == "pending" else ""
             reason = f"no answer within {deadline_s:g} s (its run is {status}{offline})"
-            self._overdue[site] = task_id
+            self._owed[site] = task_id, method, requests[site]
             yield Arrival(site, None, Missing("late", reason))
 
     def _create(self, method: str, request: dict[str, Any], organization: int) -> dict[str, Any]:

@@ -124,6 +124,13 @@ class Problem(ABC):
         output: Tensor = networks["model"](inputs)
         return output
 
+    def head(self, networks: Mapping[str, nn.Module]) -> nn.Module | None:
+        """Return the layer that makes the output of a row's features, its input; None where that is not known.
+
+        It must be called once in `forward`, and its first argument be the features, (rows, …).
+        """
+        return None
+
     def class_counts(self, data: TableData) -> list[list[int]] | None:
         """Return training rows of each class for each fold, or None where there are no classes."""
         return None

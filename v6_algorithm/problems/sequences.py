@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import nn
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment, Recurrent
@@ -34,3 +37,8 @@ class SequenceClassification(Classification):
         padded = sequence is not None and sequence.length == "longest"
         network = RecurrentNetwork(self._model, len(self.setup.features), self.outputs, padded=padded)
         return {"model": network.to(getattr(torch, self.experiment.training.dtype))}
+
+    def head(self, networks: Mapping[str, nn.Module]) -> nn.Module | None:
+        """Return the layers behind the mean over time."""
+        network = networks.get("model")
+        return network.head if isinstance(network, RecurrentNetwork) else super().head(networks)

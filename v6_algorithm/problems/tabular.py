@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +35,13 @@ class TableProblem(Problem):
         """Return ``{"model": network}`` in the training dtype."""
         model: nn.Module = build_model(self.experiment.model, len(self.setup.inputs), self.outputs)
         return {"model": model.to(getattr(torch, self.experiment.training.dtype))}
+
+    def head(self, networks: Mapping[str, nn.Module]) -> nn.Module | None:
+        """Return the last layer of several; one layer by itself has no features."""
+        network = networks.get("model")
+        if not isinstance(network, nn.Sequential) or len(network) == 1:
+            return None
+        return network[-1] if isinstance(network[-1], nn.Linear) else None
 
     def target_scale(self, column: str, fold: int) -> tuple[float, float]:
         """Return the mean and standard deviation by which a target is learned: 0 and 1 where it is learned as it is."""

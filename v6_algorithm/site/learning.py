@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm import wire
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import PARTS
+from v6_algorithm.site.sending import Sender
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         reply: dict[str, Any] = {"fold": number, "metrics": {}}
         batch_rows = min(work.experiment.training.batch_size or len(parts["train"]), len(parts["train"]))
         with threads_for(networks, batch_rows):
+            if item.get("personal"):
+                _personalise(work, problem, networks, rows, parts["train"], number, device)
             with work.timed("evaluate_s"):
                 for part in item.get("evaluate", []):
                     reply["metrics"][part] = loop.evaluate(
@@ -90,6 +93,39 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     return {"folds": folds, "device": device.to_json()}
 
 
+def _personalise(
+    work: Work, problem: Problem, networks: Networks, rows: Rows, part: Tensor, fold: int, device: Device
+) -> None:
+    """Train the networks on, for this site alone: freely, or with Ditto's pull towards what was received.
+
+    References
+    ----------
+    Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021: the personal model
+    minimises the site's loss + mu/2 times the squared distance to the shared one, here the one that was kept.
+    """
+    from v6_algorithm.training import loop
+    from v6_algorithm.training.objectives import create_objective
+    from v6_algorithm.training.state import spec_of
+
+    own = work.experiment.personal
+    if own is None:
+        raise WireError("a personal model is asked for, the experiment wants none")
+    message = {} if own.mu is None else {"mu": own.mu}
+    with work.timed("train_s"):
+        loop.train(
+            problem,
+            networks,
+            rows,
+            part,
+            site=work.site,
+            round=work.round,
+            fold=fold,
+            device=device,
+            epochs=own.epochs,
+            objective=create_objective(message, spec_of(networks)),
+        )
+
+
 def _train(
     work: Work, problem: Problem, networks: Networks, rows: Rows, part: Tensor, item: Mapping[str, Any], device: Device
 ) -> dict[str, Any]:
@@ -99,7 +135,8 @@ def _train(
     from v6_algorithm.training.state import spec_of, state_of
 
     message, fold = item.get("strategy", {}), int(item["fold"])
-    objective = create_objective(message, spec_of(networks))
+    spec = spec_of(networks)
+    objective, sender = create_objective(message, spec), Sender(work, fold, message, spec, state_of(networks))
     told: dict[str, Any] = {}
     if message.get("start"):
         told["start"] = wire.pack(state_of(networks))
@@ -120,7 +157,7 @@ def _train(
             objective=objective,
         )
     reply: dict[str, Any] = {
-        "parameters": wire.pack(objective.outgoing(state_of(networks))),
+        "parameters": sender.pack(objective.outgoing(state_of(networks))),
         "rows": len(part),
         "loss": {"sum": sums.loss, "rows": sums.rows},
         "steps": sums.steps,

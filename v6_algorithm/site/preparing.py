@@ -88,6 +88,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     from v6_algorithm.preparation.setup import pack_arrays
     from v6_algorithm.problems import create_problem
     from v6_algorithm.training.device import Device
+    from v6_algorithm.training.objectives import head_of
     from v6_algorithm.training.state import build_networks, spec_of, state_of
 
     setup = work.setup()
@@ -95,6 +96,8 @@ def _statistics(work: Work) -> dict[str, Any]:
     table = work.table(setup)
     problem = create_problem(work.experiment, setup)
     networks = build_networks(problem)
+    if work.experiment.strategy.needs_features:
+        head_of(problem, networks)
     if work.experiment.data.harmonisation.kind != "none":
         _check_values(work, setup, table)
     sums = problem.sums(table)

@@ -6,16 +6,17 @@ each other, such as the median, hold all of a round's replies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from v6_algorithm.strategies.rules import Rule
 from v6_algorithm.wire import StateSpec
 
 State = dict[str, Tensor]
+# From one vector a site, and the sites' weights, to a float64 vector; raises TooFewSitesError.
+Rule = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 
 class Combiner(Protocol):
@@ -69,10 +70,11 @@ class WeightedMean:
 
 
 class Gathered:
-    """What a rule makes of all states at once, in which every site counts the same.
+    """What a rule makes of all states at once.
 
-    The rule sees parameters and float buffers as one long vector of each site, so that it can measure how far apart
-    sites are; of counters the median is kept (of an even number the lower), which no single site can set.
+    The rule sees the parameters as one long vector of each site, so that it can measure how far apart sites are. Of
+    buffers, whose scale would drown the parameters', and of counters the median is kept (of an even number of sites
+    the lower), which no single site can set.
 
     Parameters
     ----------
@@ -80,29 +82,42 @@ class Gathered:
         Kind, shape and dtype of every tensor.
     rule
         The rule.
+    origin
+        Gives the state that the vectors are differences from, for a rule for which it matters.
     """
 
-    def __init__(self, spec: StateSpec, rule: Rule) -> None:
+    def __init__(self, spec: StateSpec, rule: Rule, origin: Callable[[], State] | None = None) -> None:
         self._spec = spec
         self._rule = rule
+        self._origin = origin
         self._states: list[State] = []
+        self._weights: list[float] = []
 
     def add(self, state: Mapping[str, Tensor], weight: float) -> None:
-        """Add one site's checked state; a weight of zero leaves it out, other weights make no difference."""
+        """Add one site's checked state; a weight of zero leaves it out."""
         if weight > 0:
             self._states.append(dict(state))
+            self._weights.append(weight)
 
     def combined(self) -> State:
-        """Return what the rule says; raises ValueError when there are no states, or too few for the rule."""
+        """Return what the rule says; raises TooFewSitesError, or ValueError when there are no states."""
         _require(bool(self._states))
-        floats = [name for name, item in self._spec.items() if item.kind != "counter"]
-        rows = [torch.cat([state[name].double().flatten() for name in floats]) for state in self._states]
-        pieces = self._rule(torch.stack(rows)).split([self._states[0][name].numel() for name in floats])
-        found = {name: piece.view(self._spec[name].shape) for name, piece in zip(floats, pieces, strict=True)}
-        return {
-            name: found[name] if name in found else torch.stack([state[name] for state in self._states]).median(0)[0]
-            for name in self._spec
-        }
+        names = [name for name, item in self._spec.items() if item.kind == "parameter"]
+        origin = self._flat(self._origin(), names).double() if self._origin else 0.0
+        rows = [self._flat(state, names) for state in self._states]
+        moved = rows if self._origin is None else [row.double() - origin for row in rows]
+        found = self._rule(moved, torch.tensor(self._weights, dtype=torch.float64)) + origin
+        pieces = found.split([self._states[0][name].numel() for name in names])
+        combined = {name: piece.view(self._spec[name].shape) for name, piece in zip(names, pieces, strict=True)}
+        for name, item in self._spec.items():
+            if item.kind != "parameter":
+                middle = torch.stack([state[name] for state in self._states]).median(0).values
+                combined[name] = middle.double() if item.kind == "buffer" else middle
+        return {name: combined[name] for name in self._spec}
+
+    @staticmethod
+    def _flat(state: State, names: Sequence[str]) -> Tensor:
+        return torch.cat([state[name].flatten() for name in names])
 
 
 def cast(state: Mapping[str, Tensor], spec: StateSpec) -> State:

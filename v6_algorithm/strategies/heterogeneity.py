@@ -1,9 +1,10 @@
 """Strategies for sites whose data differ: they keep local steps from drifting apart, or undo what drift does.
 
 What a site's training needs of them is two numbers for each parameter at most: a pull towards the received model, and
-a constant that is added to the gradient. Both are made here and sent with the request, from what the replies told; so
-a site keeps nothing from round to round, losing its folder changes nothing, and a repeated request is answered alike.
-The price is memory: one tensor for each parameter and site, at the organisation that runs `master`.
+a constant that is added to the gradient, or the site's own last model. Both are made here and sent with the request,
+from what the replies told; so a site keeps nothing from round to round, losing its folder changes nothing, and a
+repeated request is answered alike. The price is memory: one tensor for each parameter and site, at the organisation
+that runs `master`.
 """
 
 from __future__ import annotations
@@ -50,27 +51,15 @@ class FedProx(FedAvg):
         return super().step(combined)
 
 
-class Corrected(FedAvg):
-    """Base of those that keep a term for each site, one tensor a parameter, from which a correction is made.
+class Remembering(FedAvg):
+    """Base of those that keep a term for each site, made of its last reply.
 
-    Terms start at zero. Those of a round are kept when it made a model, so a round that failed leaves no trace.
+    Terms of a round are kept when it made a model, so a round that failed leaves no trace.
     """
-
-    needs_sent = True
-
-    def correction(self, site: str) -> State:
-        """Return what a site adds to its gradients, float64; empty for nothing."""
-        raise NotImplementedError
 
     def term(self, reply: Reply) -> State:
         """Return a site's new term from its reply."""
         raise NotImplementedError
-
-    def message(self, site: str) -> Message:
-        """Send the correction, in the model's precision: what a site computes with is what is reckoned with here."""
-        correction = cast(self.correction(site), self.spec)
-        self._sent_corrections[site] = {name: tensor.double() for name, tensor in correction.items()}
-        return {"correction": wire.pack(correction)} if correction else {}
 
     def add(self, reply: Reply) -> None:
         """Take in a reply, and the term that it tells."""
@@ -82,6 +71,51 @@ class Corrected(FedAvg):
         """Step as FedAvg does, with the new terms kept."""
         self.kept |= self._terms
         return super().step(combined)
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._terms: dict[str, State] = {}
+
+
+class Moon(Remembering):
+    """MOON: each site minimises its loss + μ · the mean over its rows of −log(eᵍ / (eᵍ + eᵒ)), which compares models.
+
+    With z the features of a row, of which the last layer makes the output: g = cos(z, z_received) / τ, with the model
+    as it was received, and o = cos(z, z_own) / τ, with the site's own last model. In a site's first round there is no
+    own model, and it is FedAvg. Features of one narrow layer leave little to compare; an own model from many rounds
+    ago, of a site that comes rarely, may be any way off.
+
+    References
+    ----------
+    Li et al., Model-Contrastive Federated Learning, CVPR 2021; its z come from a projection head of their own.
+    """
+
+    def message(self, site: str) -> Message:
+        """Send μ, τ and the site's own last model."""
+        own = self.kept.get(f"term/{site}")
+        if own is None or not self.section.mu:
+            return {}
+        return {"contrast": {"mu": self.section.mu, "tau": self.section.tau, "own": wire.pack(own)}}
+
+    def term(self, reply: Reply) -> State:
+        """Return the model that the site trained, which `clip` leaves as it is."""
+        return reply.state
+
+
+class Corrected(Remembering):
+    """Base of those whose terms, one tensor a parameter, start at zero and make a correction of the gradient."""
+
+    needs_sent = True
+
+    def correction(self, site: str) -> State:
+        """Return what a site adds to its gradients, float64; empty for nothing."""
+        raise NotImplementedError
+
+    def message(self, site: str) -> Message:
+        """Send the correction, in the model's precision: what a site computes with is what is reckoned with here."""
+        correction = cast(self.correction(site), self.spec)
+        self._sent_corrections[site] = {name: tensor.double() for name, tensor in correction.items()}
+        return {"correction": wire.pack(correction)} if correction else {}
 
     def of_site(self, site: str) -> State:
         """Return a site's term; zeros before its first reply."""
@@ -100,7 +134,6 @@ class Corrected(FedAvg):
 
     def _begin(self) -> None:
         super()._begin()
-        self._terms: dict[str, State] = {}
         self._sent_corrections: dict[str, State] = {}
 
 

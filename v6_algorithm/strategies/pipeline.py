@@ -9,6 +9,7 @@ the server (`make_server`, `step`). A strategy overrides the stages in which it 
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -16,10 +17,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from v6_algorithm import seeding, wire
+from v6_algorithm.compression import create_compressor
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.strategies.averaging import Combiner, Gathered, State, WeightedMean, cast
-from v6_algorithm.strategies.rules import rule_of
+from v6_algorithm.strategies.robust.rules import create_rule, needs_origin
 from v6_algorithm.strategies.server import ServerStep, TorchServer
 from v6_algorithm.strategies.trajectory import RoundAverage
 
@@ -100,6 +102,8 @@ class FedAvg:
         self.round = 0
         self.sent: State | None = None
         self.kept: dict[str, State] = {}
+        # What sites remember of compression they find under it: another run at the same sites is not this one.
+        self._run = secrets.token_hex(8)
         self.server = self.make_server()
         self.average = RoundAverage(experiment, spec) if experiment.output.averages else None
         self._begin()
@@ -109,7 +113,12 @@ class FedAvg:
     @property
     def wants_sent(self) -> bool:
         """Whether `configure` is to be given the model that the sites train."""
-        return self.needs_sent or self.server is not None or self.section.clip is not None
+        return self._steps_from_sent or bool(self.section.compress.stages)
+
+    @property
+    def _steps_from_sent(self) -> bool:
+        stages = self.server is not None or self.section.clip is not None or needs_origin(self.section.combine)
+        return self.needs_sent or stages or self.experiment.participation.late == "stale"
 
     def turns(self, number: int, sites: Sequence[str]) -> list[list[str]]:
         """Cut the sites that train in a round into turns: those of one turn train the same model at once."""
@@ -129,8 +138,11 @@ class FedAvg:
         """
         self.round, self.sent = number, sent
         self._begin()
-        start = {"start": True} if self.wants_sent and sent is None else {}
-        return {site: self.message(site) | start for site in sites}
+        common: Message = {"start": True} if self._steps_from_sent and sent is None else {}
+        # A model that only the sites know is sent whole: nobody here could add an update to it.
+        if self.section.compress.stages and number >= self.section.compress.start and sent is not None:
+            common["compress"] = self._run
+        return {site: self.message(site) | common for site in sites}
 
     def read(self, site: str, item: Mapping[str, Any], asked: Mapping[str, Any]) -> Reply:
         """Check a site's item of a reply against what was asked; raises WireError, and changes nothing."""
@@ -141,7 +153,7 @@ class FedAvg:
             raise WireError("its number of steps must be a whole number from 1")
         if not isinstance(loss["sum"], (int, float)) or not math.isfinite(loss["sum"]):
             raise WireError("its training loss is not a finite number")
-        state = wire.unpack(item["parameters"], self.spec)
+        state = self._read_state(item["parameters"], compressed="compress" in asked.get("strategy", {}))
         reply = Reply(site, state, rows, steps, loss["sum"] / loss["rows"])
         return self._with_extras(reply, item.get("strategy", {}), asked)
 
@@ -154,6 +166,19 @@ class FedAvg:
         weight = self.weigh(reply)
         self.seen.append(replace(reply, state={}, start=None))
         self._combiner.add(self.transform(reply), weight)
+
+    def add_belated(self, reply: Reply, sent: State, age: int) -> None:
+        """Take in a reply to a model sent `age` rounds ago: its update counts from the present model, and less.
+
+        Of its weight 1 / √(1 + age) is left, as in Nguyen et al., Federated Learning with Buffered Asynchronous
+        Aggregation, AISTATS 2022, after Xie et al., Asynchronous Federated Optimization, 2019.
+        """
+        if not reply.rows or self.sent is None:
+            return
+        known = self.sent
+        moved = {n: known[n].double() + reply.state[n].double() - sent[n].double() for n in self.parameters}
+        fresh = replace(reply, state=reply.state | moved)
+        self._combiner.add(self.transform(fresh), self.weigh(fresh) / math.sqrt(1 + age))
 
     def aggregate(self) -> State:
         """Return the next model; raises ValueError when there is none, or when it is not finite."""
@@ -200,8 +225,11 @@ class FedAvg:
 
     def make_combiner(self) -> Combiner:
         """Return an empty combiner for a round."""
-        rule = rule_of(self.section.combine)
-        return Gathered(self.spec, rule) if rule else WeightedMean(self.spec)
+        section = self.section.combine
+        if section.kind == "mean":
+            return WeightedMean(self.spec)
+        rule = create_rule(section, self.kept)
+        return Gathered(self.spec, rule, (lambda: self.known) if needs_origin(section) else None)
 
     def make_server(self) -> ServerStep | None:
         """Return the server's step; None where the combined model is the next one."""
@@ -216,6 +244,10 @@ class FedAvg:
         if self.server is None:
             return combined
         return combined | self.server.step(self.of_parameters(self.known), self.of_parameters(combined), self.round)
+
+    def arrived(self, update: State) -> State:
+        """Return the parameters that a reply with a compressed update stands for; here what was sent, moved by it."""
+        return cast({name: self.known[name].double() + delta for name, delta in update.items()}, self.spec)
 
     # -- for those who override them -------------------------------------------------------------------------------
 
@@ -253,6 +285,18 @@ class FedAvg:
         # What the replies of this round said, but for their tensors.
         self.seen: list[Reply] = []
         self._combiner = self.make_combiner()
+
+    def _read_state(self, text: Any, *, compressed: bool) -> State:
+        if not compressed:
+            return wire.unpack(text, self.spec)
+        # Entries of a compressed tensor have longer names, never more numbers than the tensor.
+        content = wire.unpack(text, max_bytes=wire.spec_bytes(self.spec) + 4096 * (len(self.spec) + 8))
+        others = {name: item for name, item in self.spec.items() if item.kind != "parameter"}
+        whole = {name: content.pop(name) for name in others if name in content}
+        wire.check(whole, others)
+        state = whole | self.arrived(create_compressor(self.section.compress, self.spec).decode(content))
+        wire.check(state, self.spec)
+        return {name: state[name] for name in self.spec}
 
     def _with_extras(self, reply: Reply, given: Any, asked: Mapping[str, Any]) -> Reply:
         wanted = {key for key in ("start", "start_loss") if asked.get("strategy", {}).get(key)}

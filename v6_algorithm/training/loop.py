@@ -155,11 +155,12 @@ def train(
                 if training.augmentation:
                     inputs, mix = augment(inputs, training.augmentation, changes)
                 with device.forward():
-                    output = device.full(problem.forward(networks, inputs))
+                    output, term = objective.forward(problem, networks, inputs)
+                output = device.full(output)
                 loss = problem.row_loss(output, rows.target[batch], fold)
                 if mix is not None:
                     loss = mix.loss(loss, problem.row_loss(output, rows.target[batch[mix.partner]], fold))
-                mean = loss.mean()
+                mean = loss.mean() if term is None else loss.mean() + term
                 (mean if len(pieces) == 1 else mean * (len(drawn) / of_step)).backward()
                 total += loss.detach().sum()
             objective.step(optimiser)

@@ -6,14 +6,18 @@ with the request, so nothing has to last from round to round: a site whose folde
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from v6_algorithm import wire
-from v6_algorithm.errors import WireError
+from v6_algorithm.errors import SiteError, WireError
+from v6_algorithm.problems.base import Networks, Problem
+from v6_algorithm.training.state import load_state, state_of
 
 
 class LocalObjective:
@@ -21,6 +25,12 @@ class LocalObjective:
 
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
         """See the networks as they were received, before the first step of a round."""
+
+    def forward(
+        self, problem: Problem, networks: Mapping[str, nn.Module], inputs: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the output for a batch, and what is added to the mean of its rows' losses; None for nothing."""
+        return problem.forward(networks, inputs), None
 
     def step(self, optimiser: torch.optim.Optimizer) -> None:
         """Step, with the gradients of the loss in place."""
@@ -69,6 +79,45 @@ class Corrected(LocalObjective):
         optimiser.step()
 
 
+class Contrastive(LocalObjective):
+    """Adds μ times the contrastive loss of features, of the model as received and of the site's own last (MOON).
+
+    Both are asked without dropout and with the statistics that BatchNorm has gathered, and neither changes.
+
+    Parameters
+    ----------
+    mu
+        Weight of the loss.
+    tau
+        Its temperature.
+    own
+        ``network.tensor`` of the site's own last model, all of them.
+    """
+
+    def __init__(self, mu: float, tau: float, own: Mapping[str, Tensor]) -> None:
+        self._mu, self._tau = mu, tau
+        self._own = own
+        self._references: list[Networks] = []
+
+    def begin(self, networks: Mapping[str, nn.Module]) -> None:
+        """Copy the networks twice: as they were received, and with the tensors of the site's own last model."""
+        received, own = copy.deepcopy(dict(networks)), copy.deepcopy(dict(networks))
+        devices = {name: tensor.device for name, tensor in state_of(networks).items()}
+        load_state(own, {name: tensor.to(devices[name]) for name, tensor in self._own.items()})
+        self._references = [received, own]
+        for network in (*received.values(), *own.values()):
+            network.eval()
+
+    def forward(
+        self, problem: Problem, networks: Mapping[str, nn.Module], inputs: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the output for a batch, and μ times the mean of its rows' contrastive losses."""
+        output, features = with_features(problem, networks, inputs)
+        with torch.no_grad():
+            received, own = (with_features(problem, reference, inputs)[1] for reference in self._references)
+        return output, self._mu * contrastive_loss(features, received, own, self._tau).mean()
+
+
 class OneGradient(LocalObjective):
     """Sends the gradient of the one step of a round, and takes no step (FedSGD)."""
 
@@ -91,6 +140,48 @@ class OneGradient(LocalObjective):
         return {**state, **gradients}
 
 
+def contrastive_loss(features: Tensor, received: Tensor, own: Tensor, tau: float) -> Tensor:
+    """Return MOON's loss of each row, (rows,), from features of three models, (rows, width) each.
+
+    It is −log(eᵍ / (eᵍ + eᵒ)) with the cosines of the features to those `received` and to the `own`, over `tau`.
+    """
+    towards, away = (functional.cosine_similarity(features, other, dim=1) for other in (received, own))
+    return -functional.logsigmoid((towards - away) / tau)
+
+
+def head_of(problem: Problem, networks: Mapping[str, nn.Module]) -> nn.Module:
+    """Return the layer whose input are the features; raises SiteError of kind ``request`` where there is none."""
+    head = problem.head(networks)
+    if head is None:
+        raise SiteError(
+            f"strategy {problem.experiment.strategy.kind} compares features, and problem "
+            f"{problem.experiment.problem.kind} with these networks does not say which they are (Problem.head)",
+            "request",
+        )
+    return head
+
+
+def with_features(problem: Problem, networks: Mapping[str, nn.Module], inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the output for a batch, and the (rows, width) features that it was made of, in full precision.
+
+    They are caught on the way, for a second pass would draw other dropout, and count a batch twice in BatchNorm.
+    """
+    caught: list[Tensor] = []
+    hook = head_of(problem, networks).register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+    try:
+        output = problem.forward(networks, inputs)
+    finally:
+        hook.remove()
+    if len(caught) != 1:
+        raise SiteError(
+            f"Problem.head of problem {problem.experiment.problem.kind} is a layer that is called {len(caught)} times "
+            "for a batch; it must be once",
+            "request",
+        )
+    features = caught[0].flatten(1)
+    return output, features.to(torch.promote_types(features.dtype, torch.float32))
+
+
 def create_objective(message: Mapping[str, Any], spec: wire.StateSpec) -> LocalObjective:
     """Make what a request's "strategy" asks for; raises WireError where it is malformed."""
     if not isinstance(message, Mapping):
@@ -100,9 +191,21 @@ def create_objective(message: Mapping[str, Any], spec: wire.StateSpec) -> LocalO
         raise WireError("the strategy's mu must be a finite number from 0")
     if message.get("gradient"):
         return OneGradient()
+    if "contrast" in message:
+        return _contrastive(message["contrast"], spec)
     parameters = {name: item for name, item in spec.items() if item.kind == "parameter"}
     correction = wire.unpack(message["correction"], parameters) if "correction" in message else {}
     return Corrected(mu, correction) if mu or correction else LocalObjective()
+
+
+def _contrastive(content: Any, spec: wire.StateSpec) -> Contrastive:
+    if not isinstance(content, Mapping) or set(content) != {"mu", "tau", "own"}:
+        raise WireError("the strategy's contrast must have mu, tau and own, and no more")
+    for name in ("mu", "tau"):
+        value = content[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            raise WireError(f"the {name} of the strategy's contrast must be a finite number above 0")
+    return Contrastive(content["mu"], content["tau"], wire.unpack(content["own"], spec))
 
 
 def _parameters(networks: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:

@@ -1,0 +1,130 @@
+"""A chain of stages over an update, with the memory of what they left out (error feedback)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from v6_algorithm import wire
+from v6_algorithm.errors import WireError
+from v6_algorithm.experiment.compression import Compression
+
+State = dict[str, Tensor]
+# From what is drawn for, such as a tensor's name, to the generator for it.
+Draw = Callable[[str], torch.Generator]
+
+_RESIDUAL = "residual/"
+
+
+class Stage(Protocol):
+    """One stage: tensors by name become others, named ``name:what``, and those become the first again."""
+
+    def encode(self, tensors: Mapping[str, Tensor], memory: State, draw: Draw) -> State:
+        """Return what is sent for `tensors`; what it leaves in `memory` comes back in the next round."""
+
+    def decode(self, payload: Mapping[str, Tensor], spec: wire.StateSpec) -> State:
+        """Return the tensors again, as near as they were sent; raises WireError where the payload is malformed.
+
+        `spec` describes the update's tensors. Entries that are not of this stage are passed on.
+        """
+
+
+class Compressor:
+    """Encodes and decodes updates.
+
+    With error feedback, what the chain leaves out of an update is added to the next one: over many rounds all of it
+    arrives, so that the sum of what was decoded is the sum of the updates less the last residual.
+
+    Parameters
+    ----------
+    stages
+        The chain, in the order of encoding.
+    spec
+        Shape and dtype of every tensor of an update.
+    feedback
+        Whether there is error feedback.
+
+    References
+    ----------
+    Karimireddy et al., Error Feedback Fixes SignSGD and other Gradient Compression Schemes, ICML 2019.
+    """
+
+    def __init__(self, stages: Sequence[Stage], spec: wire.StateSpec, *, feedback: bool) -> None:
+        self._stages = stages
+        self._spec = spec
+        self._feedback = feedback
+
+    def encode(self, update: Mapping[str, Tensor], memory: Mapping[str, Tensor], draw: Draw) -> tuple[State, State]:
+        """Encode an update.
+
+        Parameters
+        ----------
+        update
+            Name to tensor, as in the spec.
+        memory
+            What the last round's call returned; empty in the first round, or where it was lost.
+        draw
+            Gives the generator for each purpose.
+
+        Returns
+        -------
+        tuple of dict and dict
+            The payload, and the memory for the next round.
+        """
+        whole = {name: update[name] for name in self._spec}
+        if self._feedback:
+            whole = {name: tensor + memory.get(_RESIDUAL + name, 0) for name, tensor in whole.items()}
+        payload = dict(whole)
+        kept = {name: tensor for name, tensor in memory.items() if not name.startswith(_RESIDUAL)}
+        for stage in self._stages:
+            payload = stage.encode(payload, kept, draw)
+        if self._feedback:
+            arrives = self.decode(payload)
+            kept |= {_RESIDUAL + name: tensor - arrives[name] for name, tensor in whole.items()}
+        return payload, kept
+
+    def decode(self, payload: Mapping[str, Tensor]) -> State:
+        """Return the update that a payload stands for, in the spec's dtypes.
+
+        Raises
+        ------
+        WireError
+            When the payload is not one of these stages for these tensors, or holds numbers that are not finite.
+        """
+        update = dict(payload)
+        for stage in reversed(self._stages):
+            update = stage.decode(update, self._spec)
+        update = {
+            name: tensor.to(getattr(torch, self._spec[name].dtype)) if name in self._spec else tensor
+            for name, tensor in update.items()
+        }
+        wire.check(update, self._spec)
+        return update
+
+
+def create_compressor(section: Compression, spec: wire.StateSpec) -> Compressor:
+    """Make what an experiment asks for, for updates of the parameters in `spec`."""
+    from v6_algorithm.compression.lowrank import PowerSGD, RankDAD
+    from v6_algorithm.compression.quantise import Int8
+    from v6_algorithm.compression.sparse import TopK
+
+    makers: dict[str, Callable[[Any], Stage]] = {
+        "powersgd": lambda stage: PowerSGD(stage.rank, warm=stage.warm),
+        "rankdad": lambda stage: RankDAD(stage.rank, stage.tolerance, stage.iterations),
+        "topk": lambda stage: TopK(stage.fraction),
+        "int8": lambda stage: Int8(),
+    }
+    parameters = {name: item for name, item in spec.items() if item.kind == "parameter"}
+    stages = [makers[stage.kind](stage) for stage in section.stages]
+    return Compressor(stages, parameters, feedback=any(stage.feedback for stage in section.stages))
+
+
+def take(payload: State, name: str, what: str) -> Tensor:
+    """Remove and return the entry ``name:what`` of a payload; raises WireError where it is missing."""
+    try:
+        return payload.pop(f"{name}:{what}")
+    except KeyError:
+        raise WireError(f"the compressed tensor '{name}' has no '{what}'") from None

@@ -1,0 +1,83 @@
+"""The section that says how a site's update is made smaller before it is sent; `compression` has the maths."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Union
+
+from pydantic import Field, model_validator
+
+from v6_algorithm.experiment.base import Section, refuse
+
+
+class Stage(Section):
+    """One stage of a compression."""
+
+    # Whether a stage leaves numbers out, after which only `int8` may follow.
+    reduces: ClassVar[bool] = True
+
+    kind: str
+    feedback: bool = Field(True, description="add what was left out to the next round's update (error feedback)")
+
+
+class PowerSGD(Stage):
+    """Each matrix as a product of two thin ones, by one step of power iteration from the last round's."""
+
+    kind: Literal["powersgd"] = "powersgd"
+    rank: int = Field(4, ge=1)
+    warm: bool = Field(True, description="begin with the last round's right factor; false: with one from the seed")
+
+
+class RankDAD(Stage):
+    """Each matrix as its largest singular triples."""
+
+    kind: Literal["rankdad"] = "rankdad"
+    feedback: bool = False
+    rank: int = Field(10, ge=1)
+    tolerance: float = Field(0.001, ge=0, lt=1, description="leave out singular values below this share of the largest")
+    iterations: int = Field(5, ge=1, description="of the power iteration")
+
+
+class TopK(Stage):
+    """Of each tensor the numbers of largest size."""
+
+    kind: Literal["topk"] = "topk"
+    fraction: float = Field(0.01, gt=0, le=1, description="share of a tensor's numbers that is sent")
+
+
+class Int8(Stage):
+    """Each number in a byte, rounded up or down by chance so that the mean is right."""
+
+    reduces: ClassVar[bool] = False
+
+    kind: Literal["int8"] = "int8"
+    feedback: bool = False
+
+
+AnyStage = Annotated[Union[PowerSGD, RankDAD, TopK, Int8], Field(discriminator="kind")]  # noqa: UP007 (3.10)
+# Their names, which pydantic puts into the places of errors.
+STAGES = ("powersgd", "rankdad", "topk", "int8")
+
+
+class Compression(Section):
+    """What is done to every site's update, and from which round on."""
+
+    stages: list[AnyStage] = Field(default_factory=list, description="powersgd, rankdad or topk, then int8; or one")
+    start: int = Field(2, ge=2, description="round from which on updates are compressed; the first is sent whole")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        """Let one stage, or a list of them, stand for the section; and each by its name."""
+        if value is None:
+            return {}
+        if not isinstance(value, dict) or "kind" in value:
+            value = {"stages": value}
+        given = value.get("stages", [])
+        stages = given if isinstance(given, list) else [given]
+        return value | {"stages": [{"kind": stage} if isinstance(stage, str) else stage for stage in stages]}
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Compression:
+        if any(stage.reduces for stage in self.stages[1:]) or sum(not stage.reduces for stage in self.stages) > 1:
+            raise refuse(f"stages: {', '.join(STAGES[:-1])} or none of them, and behind it int8 if wanted")
+        return self
