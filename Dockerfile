@@ -28,7 +28,7 @@ RUN set -eu; \
     esac; \
     sed "s/^torch==.*/torch==${torch}/" /src/constraints.txt > /tmp/constraints.txt; \
     mkdir /src/v6_algorithm; echo 0 > /src/v6_algorithm/VERSION; touch /src/README.md; \
-    pip install --use-pep517 ${index:+--extra-index-url "$index"} -c /tmp/constraints.txt "/src[vantage6,files]"; \
+    pip install --use-pep517 ${index:+--extra-index-url "$index"} -c /tmp/constraints.txt "/src[vantage6,files,imaging]"; \
     pip uninstall --yes v6-algorithm; \
     # What only a C++ compiler or the libraries' own test suites would read, and Arrow's RPC; about 280 MB.
     site="$(python -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))')"; \
@@ -39,6 +39,7 @@ RUN set -eu; \
     find "$site/numpy" "$site/sympy" "$site/networkx" -type d -name tests -prune -exec rm -rf {} +; \
     rm -rf /src /tmp/* /root/.cache; \
     python -c 'import numpy.testing, openpyxl, pandas, pyarrow.dataset, pyarrow.fs, pyarrow.parquet; \
+        import monai.networks.nets, nibabel, PIL.Image, pydicom; \
         import safetensors.torch, sympy, torch; from vantage6.algorithm.tools import decorators, wrap'
 
 ARG PKG_NAME=v6_algorithm

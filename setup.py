@@ -11,7 +11,7 @@ EXTRAS = {
     # What a container or the mock client needs. Not pinned exactly: the tools pin a dozen packages themselves.
     "vantage6": ["vantage6-algorithm-tools>=4.15,<5", "vantage6-client>=4.15,<5"],
     "dp": ["opacus>=1.5"],
-    "imaging": ["monai>=1.5", "nibabel>=5", "pillow>=10"],
+    "imaging": ["monai>=1.5", "nibabel>=5", "pillow>=10", "pydicom>=3"],
     "tracking": ["tensorboard>=2.17"],
     "wandb": ["wandb>=0.18"],
     "profiling": ["pyinstrument>=5"],

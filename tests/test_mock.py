@@ -25,7 +25,9 @@ def test_an_experiment_is_valid_and_says_how_to_run_it(file):
 
 
 def test_the_federations_that_the_readme_names_are_there():
-    assert {"breast_cancer", "digits", "heart", "sequences", "survival"} <= {file.stem for file in EXPERIMENTS}
+    assert {"breast_cancer", "digits", "heart", "lesions", "sequences", "survival"} <= {
+        file.stem for file in EXPERIMENTS
+    }
 
 
 @pytest.mark.parametrize("name", ["breast_cancer", "digits", "sequences", "survival"])

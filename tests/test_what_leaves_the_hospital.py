@@ -77,6 +77,17 @@ EXPERIMENTS = {
         "problem": "sequence_classification",
         "model": {"kind": "gru", "hidden": 4},
     },
+    "images": {
+        "data": {"target": "y", "image": {"column": "scan", "tolerance": 0.1}},
+        "problem": "image_classification",
+        "model": {"kind": "cnn", "widths": [4]},
+    },
+    "volumes": {
+        "data": {"target": "y", "image": "volume"},
+        "problem": "volume_classification",
+        "model": {"kind": "cnn", "widths": [4]},
+        "training": {"loss": "focal"},
+    },
     "several targets": {
         "data": {
             "targets": {"ward": "classification", "c": "regression"},
@@ -100,14 +111,23 @@ def hospital(rows: int, seed: int) -> pd.DataFrame:
         y=(frame["a"] > 0).astype(int),
         ward=generator.choice(["north", "south", "west"], rows),
         remark=[f"{SECRET}-{row}" for row in range(rows)],
+        # The last of them is not there.
+        scan=[f"{SECRET}-{row % 3 if row % 20 else 3}.npy" for row in range(rows)],
+        volume=f"{SECRET}-volume.npy",
     )
 
 
 FRAMES = {name: hospital(rows, seed) for seed, (name, rows) in enumerate(SITES.items())}
 
 
-def sources() -> dict[str, TableSource]:
-    return {name: TableSource(frame=frame) for name, frame in FRAMES.items()}
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Make the hospitals' tables, whose images are in a folder."""
+    folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for number in range(3):
+        np.save(folder / f"{SECRET}-{number}.npy", generator.integers(0, 255, (6, 5, 3), dtype=np.uint8))
+    np.save(folder / f"{SECRET}-volume.npy", generator.normal(size=(4, 3, 5)))
+    return lambda: {name: TableSource(frame=frame, base=folder) for name, frame in FRAMES.items()}
 
 
 STAND_INS = {
@@ -160,7 +180,7 @@ HARMONISED = Experiment.parse(
 
 
 @pytest.fixture(scope="module")
-def recorded() -> dict[str, list[dict[str, Any]]]:
+def recorded(sources) -> dict[str, list[dict[str, Any]]]:
     """Message, as the page calls it, to all replies to it in all experiments."""
     replies: dict[str, list[dict[str, Any]]] = {}
     answer = local.handle
@@ -265,7 +285,7 @@ def node(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def requests():
+def requests(sources):
     """Function to a request that it gets in the first experiment."""
     found, answer = {}, local.handle
     experiment = Experiment.parse({"rounds": 1, **EXPERIMENTS["classification"]})

@@ -21,7 +21,7 @@ from v6_algorithm.preparation import Preparation, Setup
 from v6_algorithm.preparation.negotiate import Plan
 
 # Keys of the experiment's `data` without which the same columns are other inputs or another target.
-_SAME_DATA = ("target", "positive", "scaling", "target_scaling", "missing", "missing_values")
+_SAME_DATA = ("target", "positive", "scaling", "target_scaling", "missing", "missing_values", "image")
 _SHOWN = 5
 
 

@@ -120,7 +120,7 @@ def test_an_option_of_another_kind_is_refused_and_not_dropped_unseen():
     [
         ({"rounds": 5}, "experiment: data: is required"),
         ({"target": "y", "problem": "clasification"}, r"problem.kind: .*\(did you mean 'classification'\?\)"),
-        ({"target": "y", "model": "resnet"}, "model.kind: unknown value 'resnet'; allowed: linear, logistic, mlp"),
+        ({"target": "y", "model": "forest"}, "model.kind: unknown value 'forest'; allowed: linear, logistic, mlp"),
         ({"target": "y", "optimizer": "adamm"}, r"unknown optimizer 'adamm' \(did you mean 'adam'\?\)"),
         ({"target": "y", "test_share": 0.5}, "split: train, validation and test must add up to 1, not to 1.3"),
         (

@@ -26,6 +26,8 @@ from v6_algorithm.experiment import PARTS
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "U8": np.uint8}
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _LONGEST_HEADER = 2**26
+# Of a table; its images have a file of their own.
+_ARRAYS = ("values", "one_hot", "target", "member", "covariates", "lengths", "position")
 
 
 def cache_key(*parts: Any) -> str:
@@ -42,16 +44,14 @@ def load_cached(folder: Path, key: str) -> TableData | None:
             Fold(*(arrays[f"fold.{number}.{part}"] for part in PARTS))
             for number in range(sum(name.endswith(".train") for name in arrays))
         ]
-        table = {name: arrays[name] for name in ("values", "one_hot", "target", "member", "covariates", "lengths")}
+        return TableData(members=members, folds=folds, images=None, **{name: arrays[name] for name in _ARRAYS})
     except (OSError, KeyError, ValueError, TypeError):
         return None
-    return TableData(**table, members=members, folds=folds)
 
 
 def keep(folder: Path, key: str, data: TableData) -> None:
     """Keep a table under `key`; a full or read-only disk is no error, the next round just reads the source again."""
-    arrays = {"values": data.values, "one_hot": data.one_hot, "target": data.target, "member": data.member}
-    arrays |= {"covariates": data.covariates, "lengths": data.lengths}
+    arrays = {name: getattr(data, name) for name in _ARRAYS}
     for number, fold in enumerate(data.folds):
         arrays |= {f"fold.{number}.{part}": fold[part] for part in PARTS}
     about = {"members": json.dumps(data.members)}

@@ -34,6 +34,7 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
     roles = [*((target.role, target.column) for target in targets), ("group", data.group)]
     roles += [("split_column", name) for name in data.split_columns]
     roles += [("sequence", data.sequence.column)] if data.sequence is not None else []
+    roles += [("image", data.image.column)] if data.image is not None else []
     for role, name in roles:
         if name is not None and name not in frame.columns:
             raise DataError(f"column '{name}' (data.{role}) is not there; {_named(list(frame.columns))}")

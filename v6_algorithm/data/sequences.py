@@ -8,8 +8,6 @@ that column through here.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.data.files import folder_of, within
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Sequence
 
@@ -55,12 +54,6 @@ def holds_arrays(column: pd.Series) -> bool:
     return len(known) > 0 and isinstance(known.iloc[0], (list, tuple, np.ndarray))
 
 
-def names_files(column: pd.Series) -> bool:
-    """Say whether the cells of a column are text, which can only be names of files."""
-    known = column.dropna()
-    return len(known) > 0 and isinstance(known.iloc[0], str)
-
-
 def find_files(column: pd.Series, folder: Path | None) -> list[Path | None]:
     """Return the file that each cell names, None where a cell is empty.
 
@@ -69,28 +62,16 @@ def find_files(column: pd.Series, folder: Path | None) -> list[Path | None]:
     DataError
         When the table is in no folder, or a cell names a file that is not there, or not within the folder.
     """
-    if folder is None:
-        raise DataError(
-            f"column '{column.name}' (data.sequence) holds text; a database, or a table without a file, "
-            "has no folder whose files it could name"
-        )
-    base, files = folder.resolve(), []
+    base, files = folder_of(column, folder, "sequence"), []
     for cell in column.tolist():
-        file = (base / cell.strip()).resolve() if isinstance(cell, str) else None
-        # Nothing above the folder, and no link to it: the rest of the machine is no part of the database.
-        if file is not None and not (file.is_relative_to(base) and file.suffix in (".npy", ".npz") and file.is_file()):
+        file = within(base, cell, (".npy", ".npz")) if isinstance(cell, str) else None
+        if isinstance(cell, str) and (file is None or not file.is_file()):
             raise DataError(
                 f"column '{column.name}' (data.sequence) has cells that do not name an .npy or .npz file in "
                 "the table's folder, or below"
             )
         files.append(file)
     return files
-
-
-def print_files(files: Iterable[Path | None]) -> str:
-    """Identify the content of files as far as that is possible without reading them."""
-    stats = [file and (str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
 
 
 def read_files(column: pd.Series, files: Iterable[Path | None]) -> pd.Series:

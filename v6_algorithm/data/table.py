@@ -14,6 +14,8 @@ import numpy as np
 
 from v6_algorithm import seeding
 from v6_algorithm.data.description import BLOCK_COLUMNS
+from v6_algorithm.data.image_statistics import image_moments
+from v6_algorithm.data.images import TableImages
 from v6_algorithm.data.sequences import stack_sequences
 from v6_algorithm.data.splits import Fold, draw_rows, make_folds
 from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows
@@ -22,7 +24,7 @@ from v6_algorithm.experiment import PARTS, Data, Experiment
 from v6_algorithm.preparation import Setup
 from v6_algorithm.preparation.columns import Label
 from v6_algorithm.preparation.combat import Sums
-from v6_algorithm.preparation.statistics import site_scaling
+from v6_algorithm.preparation.statistics import Moments, site_scaling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +52,10 @@ class TableData:
         (rows, columns) numbers that only harmonisation uses.
     lengths
         (rows,) times of each row before its padding; empty where no row has any.
+    position
+        (rows,) place of each row in its hospital's table, where its image stands; empty where there are none.
+    images
+        The images, whose channels are the features; `values` is empty then.
     """
 
     values: Array
@@ -60,6 +66,14 @@ class TableData:
     folds: list[Fold]
     covariates: Array = field(default_factory=lambda: np.empty((0, 0)))
     lengths: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    position: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    images: TableImages | None = None
+
+    def training_moments(self, *, with_range: bool) -> Moments:
+        """Measure the features of the training rows of each fold, or the channels of their images."""
+        if self.images is None:
+            return Moments.of(self.training_values(), with_range=with_range)
+        return image_moments(self.images, [fold.train for fold in self.folds], with_range=with_range)
 
     def training_values(self, setup: Setup | None = None, data: Data | None = None) -> Iterable[Array]:
         """Return the features of the training rows of each fold, which is all that statistics may see.
@@ -203,6 +217,7 @@ def load_table(
         target=np.concatenate([part.target for part in parts]),
         covariates=np.concatenate([part.covariates for part in parts]),
         lengths=np.concatenate([part.lengths for part in parts]),
+        position=np.concatenate([part.position for part in parts]),
         member=np.repeat(np.arange(len(parts)), [len(part.target) for part in parts]),
         members=list(frames),
         folds=[
@@ -229,6 +244,8 @@ def _encode(
         column = frame[data.sequence.column]
         values, lengths = stack_sequences(column, data.sequence, setup.sequence_length or 0, len(setup.features), dtype)
         values[~np.isfinite(values)] = np.nan
+    elif data.image is not None:
+        values, lengths = np.empty((len(frame), 0), dtype=dtype), np.empty(0, dtype=np.int64)
     else:
         values, lengths = _values(frame, setup.features, dtype), np.empty(0, dtype=np.int64)
     if data.missing.kind == "error" and (empty := _empty(values, lengths)).any():
@@ -266,6 +283,7 @@ def _encode(
         covariates=_covariates(frame, setup.covariates),
         target=target,
         lengths=lengths,
+        position=frame.index.to_numpy(dtype=np.int64) if data.image is not None else np.empty(0, dtype=np.int64),
         member=np.zeros(len(frame), dtype=np.int64),
         members=[member],
         folds=folds,

@@ -28,6 +28,7 @@ from v6_algorithm.experiment.data import (
     Source,
     Split,
 )
+from v6_algorithm.experiment.images import Image
 from v6_algorithm.experiment.learning import (
     MLP,
     LinearModel,
@@ -42,6 +43,7 @@ from v6_algorithm.experiment.learning import (
     Stopping,
     Training,
 )
+from v6_algorithm.experiment.networks import CNN, MnistCNN, MonaiNetwork, VBMNet, with_defaults_of_problem
 from v6_algorithm.experiment.partition import Partition, PartitionedSource
 from v6_algorithm.experiment.private import PrivateSection, check_private
 from v6_algorithm.experiment.problems import (
@@ -61,6 +63,7 @@ from v6_algorithm.experiment.tuning import Tune
 
 __all__ = [
     "CLASSIFICATION_METRICS",
+    "CNN",
     "MLP",
     "PARTS",
     "PROBLEM_METRICS",
@@ -69,10 +72,13 @@ __all__ = [
     "Data",
     "Experiment",
     "Given",
+    "Image",
     "KFold",
     "LeaveOneSiteOut",
     "LinearModel",
     "Loss",
+    "MnistCNN",
+    "MonaiNetwork",
     "NoOptions",
     "Partition",
     "PartitionedSource",
@@ -86,6 +92,7 @@ __all__ = [
     "SurvivalTarget",
     "Task",
     "Training",
+    "VBMNet",
     "parse_condition",
     "parse_partition",
 ]
@@ -116,13 +123,7 @@ class Experiment(Section):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_others(cls, value: Any) -> Any:
-        value = with_one_step(value) if isinstance(value, dict) else value
-        if isinstance(value, dict) and value.get("model") is None and "problem" in value:
-            problem = value["problem"]
-            kind = problem.get("kind") if isinstance(problem, dict) else problem
-            if kind == "sequence_classification":
-                return value | {"model": {"kind": "gru"}}
-        return value
+        return with_defaults_of_problem(with_one_step(value)) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _together(self) -> Experiment:
@@ -236,6 +237,7 @@ def _explain(error: Any) -> str:
 
 
 _UNION_TAGS = {
-    "linear", "logistic", "mlp", "gru", "lstm", "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named",
-    "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
+    "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
+    "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named", "word", "weights", "several", "column",
+    "survival", "values", "range", *STRATEGIES, *STAGES,
 }  # fmt: skip

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo,
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.condition import Condition
+from v6_algorithm.experiment.images import Image
 from v6_algorithm.experiment.missing_values import MissingValues
 from v6_algorithm.experiment.partition import PartitionedSource
 from v6_algorithm.experiment.targets import ShortTask, SurvivalTarget, Target
@@ -120,6 +121,7 @@ class Data(Section):
     positive: Condition | None = Field(None, description="makes the target, or the event, 0/1: '> 0', '== yes', '!= 3'")
     features: list[str] | None = Field(None, description="null: every numeric column that is not used otherwise")
     sequence: Annotated[Sequence, short_form("column")] | None = Field(None, description="time series, not features")
+    image: Annotated[Image, short_form("column")] | None = Field(None, description="images or volumes, not features")
     exclude: list[str] = Field(default_factory=list)
     categorical: list[str] = Field(default_factory=list)
     group: str | None = Field(None, description="rows of one value, such as a patient, stay in one part")
@@ -171,6 +173,8 @@ class Data(Section):
             raise refuse("targets needs two columns or more, such as {sex: classification, age: regression}")
         reserved = [*self.target_columns.items(), ("group", self.group)]
         reserved += [("split_column", column) for column in self.split_columns]
+        if self.image is not None:
+            self._check_image(self.image, [column for _, column in reserved])
         if self.sequence is not None:
             if self.features or self.categorical:
                 raise refuse("sequence is all that is learned from; leave out features and categorical")
@@ -201,6 +205,21 @@ class Data(Section):
         if self.features is not None and not self.features and not self.categorical:
             raise refuse("features is empty; give null for every numeric column")
         return self
+
+    def _check_image(self, image: Image, reserved: list[str | None]) -> None:
+        """Refuse what does not go with images."""
+        if self.sequence is not None:
+            raise refuse("image and sequence do not go together: give one")
+        if self.categorical or (self.features and image.column is not None):
+            raise refuse("image is all that is learned from; leave out features and categorical")
+        if image.column is not None and image.column in reserved:
+            raise refuse(f"column '{image.column}' is the image and cannot be something else as well")
+        if self.harmonisation.kind != "none":
+            raise refuse("harmonisation is of columns of numbers, of which images have none; leave it out")
+        if self.scaling.kind == "robust" or self.scaling.scope == "site":
+            raise refuse("scaling of images is none, standard or minmax, of scope federation")
+        if self.missing.kind != "mean" or self.missing_values is not None:
+            raise refuse("missing and missing_values are of cells; of images see data.image.tolerance")
 
     @property
     def split_columns(self) -> list[str]:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, mode
 
 from v6_algorithm.experiment.augmentation import Augmentation
 from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.networks import CNN, MnistCNN, MonaiNetwork, VBMNet
 from v6_algorithm.lookup import check_optimiser, check_scheduler
 
 
@@ -44,7 +45,8 @@ class Recurrent(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="of the mean over time")
 
 
-Model = Annotated[Union[LinearModel, MLP, Recurrent], Field(discriminator="kind")]  # noqa: UP007 (3.10 cannot subscript X | Y here)
+OfImages = Union[CNN, MnistCNN, VBMNet, MonaiNetwork]  # noqa: UP007 (3.10 cannot subscript X | Y below)
+Model = Annotated[Union[LinearModel, MLP, Recurrent, OfImages], Field(discriminator="kind")]  # noqa: UP007 (3.10 cannot subscript X | Y here)
 
 
 class Options(Section):
@@ -102,8 +104,9 @@ ClassWeights = Annotated[
 class Loss(Section):
     """The loss by name; `class_weights: balanced` counters rare classes with the federation's class counts."""
 
-    kind: Literal["cross_entropy", "mse", "mae", "huber", "poisson"]
+    kind: Literal["cross_entropy", "focal", "mse", "mae", "huber", "poisson"]
     class_weights: ClassWeights | None = None
+    gamma: float = Field(2.0, ge=0, le=10, description="for focal: how much less a row counts that is told well")
     delta: float = Field(
         1.0, gt=0, description="for huber: where it turns linear, in units of the target, scaled or not"
     )

@@ -69,9 +69,21 @@ class Kind:
 
 
 PROBLEMS = {
-    "classification": Kind(CLASSIFICATION_METRICS, ("cross_entropy",), ("linear", "logistic", "mlp")),
+    "classification": Kind(CLASSIFICATION_METRICS, ("cross_entropy", "focal"), ("linear", "logistic", "mlp")),
     "regression": Kind(REGRESSION_METRICS, ("mse", "mae", "huber", "poisson")),
     "sequence_classification": Kind(CLASSIFICATION_METRICS, ("cross_entropy",), ("gru", "lstm")),
+    "image_classification": Kind(
+        CLASSIFICATION_METRICS,
+        ("cross_entropy", "focal"),
+        ("cnn", "mnist_cnn", "mlp", "logistic", "resnet", "densenet", "efficientnet"),
+        images=True,
+    ),
+    "volume_classification": Kind(
+        CLASSIFICATION_METRICS,
+        ("cross_entropy", "focal"),
+        ("cnn", "vbmnet", "resnet", "densenet", "efficientnet"),
+        images=True,
+    ),
     "survival": Kind(SURVIVAL_METRICS, (), target="{duration: column, event: column}", options=SurvivalOptions),
 }
 MULTITASK = Kind((), ())
@@ -152,6 +164,10 @@ def check_together(experiment: Experiment) -> None:
         )
     if (kind == "sequence_classification") != (data.sequence is not None):
         raise refuse("problem sequence_classification and data.sequence go together: give both or neither")
+    if known.images != (data.image is not None):
+        raise refuse("data.image goes with problem image_classification or volume_classification: give both or neither")
+    if data.image is not None and (data.image.dimensions == 3) != (kind == "volume_classification"):
+        raise refuse("data.image.dimensions is 2 for image_classification, 3 for volume_classification")
     if kind == "regression" and data.positive is not None:
         raise refuse("data.positive makes a 0/1 target, which is for classification, not regression")
     if (known is MULTITASK) != (data.targets is not None):
@@ -164,7 +180,7 @@ def check_together(experiment: Experiment) -> None:
     if loss and loss.kind not in known.losses:
         takes = " or ".join(known.losses) or "none: the problem, or each task, has its own"
         raise refuse(f"training.loss.kind is {loss.kind}; problem {kind} takes {takes}")
-    if loss and loss.class_weights is not None and loss.kind != "cross_entropy":
+    if loss and loss.class_weights is not None and loss.kind not in ("cross_entropy", "focal"):
         raise refuse("training.loss.class_weights is for classification")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -12,10 +14,11 @@ _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "elu": nn.ELU
 _MOST_GROUPS = 8
 
 
-def build_model(model: LinearModel | MLP | Recurrent, inputs: int, outputs: int) -> nn.Module:
+def build_model(model: Any, inputs: int, outputs: int) -> nn.Module:
     """Build a network from (rows, inputs) to (rows, outputs), in float32 with torch's own initialisation."""
-    if isinstance(model, Recurrent):
-        raise ExperimentError(f"model.kind {model.kind} is for sequences, not for a table; allowed: linear, mlp")
+    if not isinstance(model, (LinearModel, MLP)):
+        what = "sequences" if isinstance(model, Recurrent) else "images"
+        raise ExperimentError(f"model.kind {model.kind} is for {what}, not for a table; allowed: linear, mlp")
     if isinstance(model, LinearModel):
         return nn.Linear(inputs, outputs)
     layers: list[nn.Module] = []

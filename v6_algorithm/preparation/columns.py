@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from v6_algorithm.errors import ExperimentError
@@ -43,6 +44,10 @@ class Agreement:
         The number of times that every row has at least.
     covariates
         Numeric columns that only harmonisation uses.
+    image_shape
+        For images: channels and lengths; the features are the channels.
+    pixels
+        For images whose pixels are columns: those.
     """
 
     features: list[str]
@@ -54,6 +59,8 @@ class Agreement:
     sequence_length: int | None = None
     sequence_shortest: int | None = None
     covariates: list[str] = field(default_factory=list)
+    image_shape: list[int] | None = None
+    pixels: list[str] = field(default_factory=list)
 
 
 def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:
@@ -76,14 +83,16 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     """
     notes: list[str] = []
     problems: list[str] = []
-    length = shortest = None
-    if data.sequence is None:
+    length = shortest = shape = None
+    if data.image is not None and data.image.column is not None:
+        numeric, shape = _images(data.image.column, schemas, notes)
+    elif data.sequence is None:
         numeric = _numeric_features(data, schemas, notes, problems)
     else:
         numeric, length, shortest = _sequences(data.sequence, schemas, notes)
     features, categorical = set(numeric), set(data.categorical)
     covariates = [name for name in data.harmonisation.covariates if name not in features | categorical]
-    for site, schema in schemas.items() if data.sequence is None else ():
+    for site, schema in schemas.items() if data.sequence is None and shape is None else ():
         columns = schema["columns"]
         for name in [*numeric, *data.categorical, *covariates]:
             if name not in columns:
@@ -121,6 +130,15 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         raise ExperimentError(
             "data.features: no numeric column is left at all sites; name the features, or categorical"
         )
+    pixels: list[str] = []
+    if data.image is not None and data.image.shape is not None:
+        pixels, shape = numeric, data.image.shape
+        if len(pixels) != prod(shape):
+            raise ExperimentError(
+                f"data.image.shape {shape} is {prod(shape)} pixels, and there are {len(pixels)} features; name them in "
+                "data.features, or what is none in data.exclude"
+            )
+        numeric = _channels("pixels", shape[0])
     return Agreement(
         numeric,
         categories,
@@ -130,6 +148,8 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         sequence_length=length,
         sequence_shortest=shortest,
         covariates=covariates,
+        image_shape=shape,
+        pixels=pixels,
     )
 
 
@@ -195,8 +215,33 @@ def _sequences(
     padded = sequence.length == "longest"
     if longest > shortest and not padded:
         notes.append(f"time series are cut to their first {shortest} times, the shortest; the longest has {longest}")
-    names = [f"{column}[{number}]" for number in range(next(iter(channels.values())))]
+    names = _channels(column, next(iter(channels.values())))
     return names, longest if padded else shortest, shortest
+
+
+def _images(column: str, schemas: Mapping[str, Mapping[str, Any]], notes: list[str]) -> tuple[list[str], list[int]]:
+    """Return a name for each channel, and the shape that all sites' images have."""
+    shapes = {site: list(schema["image"]["shape"]) for site, schema in schemas.items()}
+    shape = next(iter(shapes.values()))
+    if any(other != shape for other in shapes.values()):
+        told = ", ".join(f"{site} {'x'.join(map(str, own))}" for site, own in shapes.items())
+        raise ExperimentError(
+            f"data.image: the sites' images differ in channels or size: {told}; give data.image.size, and channels: "
+            "1 or 3"
+        )
+    for site, schema in schemas.items():
+        count, rows = schema["image"]["unreadable"], schema["image"]["rows"]
+        if count:
+            more = ", …" if count > len(rows) else ""
+            notes.append(
+                f"site '{site}': {count} images are missing or cannot be read, and are left out: row "
+                f"{', '.join(map(str, rows))}{more}"
+            )
+    return _channels(column, shape[0]), shape
+
+
+def _channels(column: str, number: int) -> list[str]:
+    return [f"{column}[{channel}]" for channel in range(number)]
 
 
 def _classes(what: str, by_site: Mapping[str, list[Label]], condition: str, notes: list[str]) -> list[Label]:

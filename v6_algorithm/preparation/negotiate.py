@@ -184,6 +184,10 @@ def _check_schema(schema: Any) -> Mapping[str, Any]:
         isinstance(sequence[key], int) and 0 < sequence[key] < 10**9 for key in ("shortest", "longest", "channels")
     ):
         raise WireError("shapes of time series must be whole numbers above 0")
+    if (image := schema["image"]) is not None:
+        numbers = [*image["shape"], image["unreadable"] + 1, *image["rows"]]
+        if len(image["shape"]) not in (3, 4) or not all(isinstance(n, int) and 0 < n < 10**9 for n in numbers):
+            raise WireError("sizes of images must be whole numbers above 0")
     return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
 
 

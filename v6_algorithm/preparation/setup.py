@@ -26,7 +26,8 @@ class Setup:
     `preparation` it is there once statistics exist. `covariates` are columns that harmonisation needs and the model
     does not; `combat` is what the sites share of it. `target_scales` has mean and standard deviation, (folds, 2), of
     each target that is learned in standard deviations. `baseline` has the cumulative baseline hazard of a Cox model at
-    `times.baseline_times`, (folds, times), once it is trained.
+    `times.baseline_times`, (folds, times), once it is trained. `image_shape` is channels and lengths of images, and
+    `pixels` are the columns that hold them where no files do.
     """
 
     features: list[str]
@@ -43,6 +44,8 @@ class Setup:
     combat: Combat | None = None
     target_scales: dict[str, np.ndarray] = field(default_factory=dict)
     baseline: np.ndarray | None = None
+    image_shape: list[int] | None = None
+    pixels: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
@@ -56,6 +59,8 @@ class Setup:
             sequence_length=agreement.sequence_length,
             sequence_shortest=agreement.sequence_shortest,
             covariates=agreement.covariates,
+            image_shape=agreement.image_shape,
+            pixels=agreement.pixels,
         )
 
     def labels_of(self, target: str) -> dict[str, list[Label]]:
@@ -94,6 +99,8 @@ class Setup:
             "combat": None if self.combat is None else pack_arrays(self.combat.arrays()),
             "target_scales": pack_arrays(self.target_scales) if self.target_scales else None,
             "baseline": None if self.baseline is None else pack_arrays({"hazard": self.baseline}),
+            "image_shape": self.image_shape,
+            "pixels": self.pixels,
         }
 
     @classmethod
@@ -117,6 +124,8 @@ class Setup:
                 combat=None if combat is None else Combat(**unpack_arrays(combat)),
                 target_scales=unpack_arrays(content["target_scales"]) if content["target_scales"] else {},
                 baseline=unpack_arrays(content["baseline"])["hazard"] if content["baseline"] else None,
+                image_shape=content["image_shape"] and [int(length) for length in content["image_shape"]],
+                pixels=[str(name) for name in content["pixels"]],
             )
         except (KeyError, TypeError, AttributeError):
             raise WireError("the setup in the request is malformed") from None
@@ -132,6 +141,8 @@ class Setup:
             "classes": self.classes,
             **({"task_classes": self.task_classes} if self.task_classes else {}),
             **({"sequence_length": self.sequence_length} if self.sequence_length else {}),
+            **({"image_shape": self.image_shape} if self.image_shape else {}),
+            **({"pixels": self.pixels} if self.pixels else {}),
             "inputs": len(self.inputs),
             **numbers,
             **(

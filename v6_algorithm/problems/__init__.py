@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def problem_class(kind: str) -> type[Problem]:
     """Find a problem's class; `experiment` has checked that there is one."""
+    from v6_algorithm.problems.images import ImageClassification
     from v6_algorithm.problems.multitask import MultiTask
     from v6_algorithm.problems.sequences import SequenceClassification
     from v6_algorithm.problems.survival import Survival
@@ -22,6 +23,8 @@ def problem_class(kind: str) -> type[Problem]:
     built_in: dict[str, type[Problem]] = {
         "classification": Classification,
         "regression": Regression,
+        "image_classification": ImageClassification,
+        "volume_classification": ImageClassification,
         "sequence_classification": SequenceClassification,
         "survival": Survival,
         "multitask": MultiTask,

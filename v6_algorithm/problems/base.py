@@ -65,6 +65,9 @@ class Problem(ABC):
         Whether `data.target` holds labels, not a number; see `targets`.
     joint
         Whether a row's loss depends on the rows beside it, as Cox's does: a part is then evaluated in one piece.
+    expansion
+        About how many numbers the networks hold at once for each of their input, which bounds the rows that are
+        evaluated together.
     """
 
     Options: ClassVar[type[Section]] = NoOptions
@@ -72,6 +75,7 @@ class Problem(ABC):
     metrics: ClassVar[tuple[str, ...]] = ()
     classification: ClassVar[bool] = False
     joint: bool = False
+    expansion: int = 1
 
     def __init__(self, experiment: Experiment, setup: Setup) -> None:
         self.experiment = experiment

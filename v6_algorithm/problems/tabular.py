@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from v6_algorithm.data.table import TableData
 
 
+_LEAST = 1e-12
+
+
 class TableProblem(Problem):
     """One network from prepared columns to `outputs` numbers."""
 
@@ -49,8 +52,14 @@ class TableProblem(Problem):
 class Classification(TableProblem):
     """Cross-entropy on classes: one logit for two classes, one for each otherwise.
 
+    ``focal``: times (1 - p)^gamma, p the probability of the row's class [1]_, so that rows told well count for less.
+
     With class weights w the loss of a row of class c is w_c times its cross-entropy, and a batch averages over rows,
     not over weights: only so is the average of the sites' losses the loss of the pooled rows.
+
+    References
+    ----------
+    .. [1] Lin et al. (2017), Focal loss for dense object detection, ICCV.
     """
 
     classification = True
@@ -69,6 +78,10 @@ class Classification(TableProblem):
     def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
         """Return cross-entropy times the weight of each row's class, (rows,)."""
         loss = class_loss(output, target, self.classes)
+        wanted = self.experiment.training.loss
+        if wanted is not None and wanted.kind == "focal":
+            # Where p is 1, the slope of a power below 1 has no end.
+            loss = (-torch.expm1(-loss)).clamp_min(_LEAST).pow(wanted.gamma) * loss
         if self.setup.class_weights is not None:
             loss = loss * torch.tensor(self.setup.class_weights[fold], dtype=loss.dtype, device=loss.device)[target]
         return loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm import wire
+from v6_algorithm.data.images import SHOWN_ROWS
 from v6_algorithm.errors import SiteError, WireError
 from v6_algorithm.preparation import Setup
 from v6_algorithm.site.private import shared_and_own
@@ -13,6 +14,7 @@ from v6_algorithm.site.work import Work
 if TYPE_CHECKING:
     import numpy as np
 
+    from v6_algorithm.data.sources import TableSource
     from v6_algorithm.data.table import TableData
 
 
@@ -63,6 +65,7 @@ def _schema(work: Work) -> dict[str, Any]:
         try:
             frame = work.read(source, work.policy.allows)
             schema = describe(frame, work.experiment.data, work.targets)
+            schema["image"] = _image(work, source)
             work.policy.check_rows(schema["rows"])
         except SiteError as error:
             # In a centralised run the site is not the hospital whose table is wrong.
@@ -71,8 +74,18 @@ def _schema(work: Work) -> dict[str, Any]:
     return {"members": members}
 
 
+def _image(work: Work, source: TableSource) -> dict[str, Any] | None:
+    """Tell the size of a table's image files, how many cannot be read, and the places of the first of them, from 1."""
+    image = work.experiment.data.image
+    if image is None or image.column is None:
+        return None
+    stack = work.stack(source)
+    places = [row + 1 for row in stack.unreadable[:SHOWN_ROWS].tolist()]
+    return {"shape": stack.shape, "unreadable": len(stack.unreadable), "rows": places}
+
+
 def _statistics(work: Work) -> dict[str, Any]:
-    from v6_algorithm.preparation import Moments, needs_range
+    from v6_algorithm.preparation import needs_range
     from v6_algorithm.preparation.setup import pack_arrays
     from v6_algorithm.problems import create_problem
     from v6_algorithm.training.device import Device
@@ -90,7 +103,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     if work.experiment.data.harmonisation.kind != "none":
         _check_values(work, setup, table)
     sums = problem.sums(table)
-    moments = Moments.of(table.training_values(), with_range=needs_range(work.experiment.data))
+    moments = table.training_moments(with_range=needs_range(work.experiment.data))
     hidden = _hidden(work, moments.count)
     targets, few_targets = _target_moments(work, table)
     return {

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.experiment import Experiment
+from v6_algorithm.errors import DataError
+from v6_algorithm.experiment import Experiment, Image
 from v6_algorithm.preparation import Setup
 from v6_algorithm.site.context import SiteContext
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from v6_algorithm.data.images import Stack, TableImages
     from v6_algorithm.data.table import TableData
     from v6_algorithm.training.device import Device
-    from v6_algorithm.training.loop import Rows
+    from v6_algorithm.training.loop import Inputs, Rows
 
 # Prepared inputs are kept in memory from round to round up to this many bytes; beyond, they are made again.
 _MEMORY_BYTES = 2**30
@@ -39,9 +43,11 @@ class Work:
         roles = [*data.target_columns.values(), data.group, *data.split_columns]
         roles += [*data.categorical, *(data.features or []), *data.harmonisation.covariates]
         roles += [data.sequence.column] if data.sequence is not None else []
+        roles += [data.image.column] if data.image is not None else []
         self.roles = {name for name in roles if name is not None}
         self.policy.check_columns(self.roles)
         self.seconds: dict[str, float] = {}
+        self._prints: dict[int, str | None] = {}
         # Two models of one fold come one after the other, and their rows may be too many to keep in memory.
         self._newest: tuple[Any, Rows] | None = None
 
@@ -61,8 +67,9 @@ class Work:
         return setup
 
     def _inputs(self, setup: Setup) -> list[str]:
-        """Name the columns of the inputs; channels of a time series are none, their column is among the roles."""
-        features = [] if self.experiment.data.sequence is not None else setup.features
+        """Name the columns of the inputs; channels are none: the column of a series or image is among the roles."""
+        data = self.experiment.data
+        features = setup.pixels if data.image is not None else [] if data.sequence is not None else setup.features
         return [*features, *setup.categories]
 
     def table(self, setup: Setup) -> TableData:
@@ -82,6 +89,8 @@ class Work:
                 setup.task_classes,
                 setup.sequence_length,
                 setup.covariates,
+                setup.image_shape,
+                setup.pixels,
             ],
         )
         folder = self.context.state if None not in prints.values() else None
@@ -89,12 +98,18 @@ class Work:
         if table is None and folder is not None:
             table = load_cached(folder, key)
         if table is None:
-            wanted = {*self.roles, *self._inputs(setup)}
+            wanted = {*self.roles, *self._inputs(setup)} - {*setup.pixels}
             frames = {name: self.read(source, wanted.__contains__) for name, source in self.context.sources.items()}
+            if self.experiment.data.image is not None:
+                # Of files, `read` has left these rows out.
+                stacks = {name: self.stack(source, setup.pixels) for name, source in self.context.sources.items()}
+                frames = {name: frame.loc[stacks[name].readable[frame.index]] for name, frame in frames.items()}
             table = load_table(frames, self.experiment, setup, self.targets)
             if folder is not None:
                 keep(folder, key, table)
         self.context.memory[key] = table
+        if self.experiment.data.image is not None and table.images is None:
+            table.images = self._images(setup, table)
         # Here, and not only at preparation: a table may have lost rows since, and a request may skip preparation.
         for number in range(len(table.members)):
             self.policy.check_rows(int((table.member == number).sum()))
@@ -106,30 +121,81 @@ class Work:
 
     def read(self, source: TableSource, wanted: Callable[[str], bool]) -> pd.DataFrame:
         """Read the wanted columns; numbers that are only inputs in the precision that is trained in."""
+        from v6_algorithm.data.files import names_files
         from v6_algorithm.data.missing_values import without_codes
-        from v6_algorithm.data.sequences import find_files, names_files, read_files
+        from v6_algorithm.data.sequences import find_files, read_files
 
         narrow, data = self.experiment.training.dtype == "float32", self.experiment.data
         frame = without_codes(source.read(wanted, exact=self.roles if narrow else None), data.missing_values)
+        if data.image is not None:
+            # Its index is where a row's image stands, whatever rows are left out later.
+            frame = frame.reset_index(drop=True)
+            if data.image.column in frame:
+                frame = frame.loc[self.stack(source).readable]
         name = data.sequence.column if data.sequence is not None else ""
         if data.sequence is not None and name in frame and names_files(frame[name]):
             return frame.assign(**{name: read_files(frame[name], find_files(frame[name], source.folder))})
         return frame
 
+    def stack(self, source: TableSource, pixels: Sequence[str] = ()) -> Stack:
+        """Return the images of one table, from memory, from the state folder or from its files or columns of pixels."""
+        from v6_algorithm.data import images
+        from v6_algorithm.data.cache import cache_key
+        from v6_algorithm.data.missing_values import without_codes
+
+        image = self.experiment.data.image or Image(column="")
+        fingerprint = self._fingerprint(source)
+        key = cache_key("images", fingerprint or id(source), image.model_dump(mode="json"), list(pixels))
+        stack: Stack | None = self.context.memory.get(("images", key))
+        kept = self.context.state / f"images-{key}.npy" if self.context.state is not None and fingerprint else None
+        if stack is None and kept is not None:
+            stack = images.load_stack(kept)
+        if stack is None:
+            columns = {*pixels} if image.column is None else {image.column}
+            frame = without_codes(source.read(columns.__contains__, exact=()), self.experiment.data.missing_values)
+            if image.column is None:
+                numbers = frame[list(pixels)].to_numpy(dtype=np.float32, na_value=np.nan)
+                stack = images.stack_pixels(numbers, image, kept)
+            else:
+                stack = images.read_stack(images.find_images(frame[image.column], source.folder), image, kept)
+        self.context.memory["images", key] = stack
+        return stack
+
+    def _images(self, setup: Setup, table: TableData) -> TableImages:
+        """Return the images of a table's rows."""
+        from v6_algorithm.data.images import TableImages
+
+        stacks = [self.stack(source, setup.pixels) for source in self.context.sources.values()]
+        for stack in stacks:
+            if stack.shape != setup.image_shape:
+                raise DataError("the images (data.image) have another size or other channels than at preparation")
+        return TableImages(stacks, table.member, table.position)
+
     def _fingerprint(self, source: TableSource) -> str | None:
         """Identify what a table and the files that it names hold; see `TableSource.fingerprint`."""
+        if id(source) not in self._prints:
+            self._prints[id(source)] = self._print(source)
+        return self._prints[id(source)]
+
+    def _print(self, source: TableSource) -> str | None:
+        from v6_algorithm.data.files import names_files, print_files
+        from v6_algorithm.data.images import find_images
         from v6_algorithm.data.missing_values import without_codes
-        from v6_algorithm.data.sequences import find_files, names_files, print_files
+        from v6_algorithm.data.sequences import find_files
 
         data = self.experiment.data
+        if source.fingerprint is None:
+            return None
         # Only these are sure to hold no arrays, which it would take long to read again in every round.
-        if data.sequence is None or source.fingerprint is None or source.kind not in ("csv", "excel"):
+        name, find, quick = None if data.sequence is None else data.sequence.column, find_files, ["csv", "excel"]
+        if data.image is not None:
+            name, find, quick = data.image.column, find_images, [*quick, "parquet"]
+        if name is None or source.kind not in quick:
             return source.fingerprint
-        name = data.sequence.column
         frame = without_codes(source.read(lambda column: column == name), data.missing_values)
         if name not in frame or not names_files(frame[name]):
             return source.fingerprint
-        return f"{source.fingerprint}:{print_files(find_files(frame[name], source.folder))}"
+        return f"{source.fingerprint}:{print_files(find(frame[name], source.folder))}"
 
     def rows(self, table: TableData, setup: Setup, fold: int, device: Device) -> Rows:
         """Return the prepared rows of one fold, on the device."""
@@ -145,11 +211,20 @@ class Work:
         if kept is not None:
             return kept
         rows = Rows(
-            torch.from_numpy(table.inputs(setup, self.experiment.data, fold)).to(device.kind),
+            self._inputs_of(table, setup, fold, device),
             torch.from_numpy(table.target).to(device.kind),
             torch.from_numpy(table.member).to(device.kind),
         )
-        if rows.inputs.numel() * rows.inputs.element_size() * len(table.folds) <= _MEMORY_BYTES:
+        if rows.inputs.nbytes * len(table.folds) <= _MEMORY_BYTES:
             self.context.memory[key] = rows
         self._newest = key, rows
         return rows
+
+    def _inputs_of(self, table: TableData, setup: Setup, fold: int, device: Device) -> Inputs:
+        import torch
+
+        from v6_algorithm.training.images import ImageInputs
+
+        if table.images is not None:
+            return ImageInputs.of(table.images, setup, fold, self.experiment.training.dtype, device)
+        return torch.from_numpy(table.inputs(setup, self.experiment.data, fold)).to(device.kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,22 @@ from v6_algorithm.training.objectives import LocalObjective
 _EVALUATION_NUMBERS = 2**25
 
 
+class Inputs(Protocol):
+    """Prepared inputs by row: a tensor, or what makes one of the rows asked for when they are."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held in memory."""
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return (rows, …) by row number."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Prepared rows: inputs (rows, …), target (rows,), and which member hospital each is from (rows,)."""
 
-    inputs: Tensor
+    inputs: Inputs
     target: Tensor
     member: Tensor
 
@@ -169,11 +180,11 @@ def mean_loss(problem: Problem, networks: Mapping[str, nn.Module], rows: Rows, p
     """Return the mean loss over the rows numbered in `part`, in full precision and without dropout."""
     for network in networks.values():
         network.eval()
-    size = len(part) if problem.joint else problem.experiment.training.evaluation_batch_size
+    part = part.to(rows.target.device)
     augmentation = problem.experiment.training.augmentation
     total = 0.0
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
-        for chunk in torch.split(part.to(rows.target.device), size):
+        for chunk in torch.split(part, _rows_at_once(problem, rows, part)):
             output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
             total += problem.row_loss(output, rows.target[chunk], fold).double().sum().item()
     if not math.isfinite(total):
@@ -199,13 +210,10 @@ def evaluate(
     accumulators = {name: (accumulator or problem.accumulator)() for name in members}
     for network in networks.values():
         network.eval()
-    # A loss over risk sets needs a hospital's rows in one piece.
-    numbers = max(rows.inputs[:1].numel(), 1)
-    size = problem.experiment.training.evaluation_batch_size
-    size = len(part) if problem.joint else max(min(size, _EVALUATION_NUMBERS // numbers), 1)
+    part = part.to(device.kind)
     augmentation = problem.experiment.training.augmentation
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
-        for chunk in torch.split(part.to(device.kind), size) if len(part) else ():
+        for chunk in torch.split(part, _rows_at_once(problem, rows, part)) if len(part) else ():
             output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
             prediction, target, member = (
                 problem.prediction_of(output, fold).cpu(),
@@ -218,3 +226,11 @@ def evaluate(
                 here = own.cpu()
                 accumulators[name].update(prediction[here].numpy(), target[own].cpu().numpy(), loss.numpy())
     return {name: accumulator.state() for name, accumulator in accumulators.items()}
+
+
+def _rows_at_once(problem: Problem, rows: Rows, part: Tensor) -> int:
+    """Return how many rows an evaluation works on together; a loss over risk sets needs a hospital's in one piece."""
+    if problem.joint:
+        return max(len(part), 1)
+    numbers = max(rows.inputs[part[:1]].numel() * problem.expansion, 1)
+    return max(min(problem.experiment.training.evaluation_batch_size, _EVALUATION_NUMBERS // numbers), 1)

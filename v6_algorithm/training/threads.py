@@ -21,7 +21,7 @@ _SMALL = 5_000_000
 def threads_for(networks: Mapping[str, nn.Module], batch_rows: int) -> Iterator[None]:
     """Set torch's threads for training these networks in batches of this size, and set them back."""
     weights = sum(parameter.numel() for network in networks.values() for parameter in network.parameters())
-    if weights * batch_rows >= _SMALL:
+    if weights * batch_rows >= _SMALL or any(_convolves(network) for network in networks.values()):
         yield
         return
     before = torch.get_num_threads()
@@ -30,3 +30,8 @@ def threads_for(networks: Mapping[str, nn.Module], batch_rows: int) -> Iterator[
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _convolves(network: nn.Module) -> bool:
+    """Say whether a network uses its weights at every place of an image, so that their number says little."""
+    return any(isinstance(module, torch.nn.modules.conv._ConvNd) for module in network.modules())

@@ -1,0 +1,55 @@
+"""Files that the cells of a table name: found within the table's folder, and identified without reading them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def names_files(column: pd.Series) -> bool:
+    """Say whether the cells of a column are text, which can only be names of files."""
+    known = column.dropna()
+    return len(known) > 0 and isinstance(known.iloc[0], str)
+
+
+def folder_of(column: pd.Series, folder: Path | None, role: str) -> Path:
+    """Return the folder, resolved, in which the files are; raises DataError when the table is in none."""
+    if folder is None:
+        raise DataError(
+            f"column '{column.name}' (data.{role}) holds text; a database, or a table without a file, "
+            "has no folder whose files it could name"
+        )
+    return folder.resolve()
+
+
+def within(base: Path, cell: Any, endings: tuple[str, ...]) -> Path | None:
+    """Return the file that a cell names, there or not; None where it is beyond the folder or of another type.
+
+    Nothing above the folder, and no link to it: the rest of the machine is no part of the database.
+    """
+    try:
+        file = (base / cell.strip()).resolve()
+    except (ValueError, OSError, RuntimeError):
+        return None
+    return file if file.is_relative_to(base) and file.name.lower().endswith(endings) else None
+
+
+def print_files(files: Iterable[Path | None]) -> str:
+    """Identify the content of files as far as that is possible without reading them."""
+    return hashlib.sha256(json.dumps([file and _print(file) for file in files]).encode()).hexdigest()
+
+
+def _print(file: Path) -> tuple[str, int, int]:
+    try:
+        stat = file.stat()
+    except OSError:
+        return str(file), -1, -1
+    return str(file), stat.st_size, stat.st_mtime_ns

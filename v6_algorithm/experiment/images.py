@@ -1,0 +1,68 @@
+"""Section about images and volumes: where they are, and how they are brought to one size."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from v6_algorithm.experiment.base import Section, refuse
+
+Length = Annotated[int, Field(ge=1, le=4096)]
+Millimetres = Annotated[float, Field(gt=0)]
+
+
+class Image(Section):
+    """A column whose cells name image files, or columns that are the pixels of one image a row.
+
+    Values of PNG and JPEG files are from 0 to 1; those of npy, NIfTI and DICOM files and of columns are as stored.
+    """
+
+    column: str | None = Field(None, description="names .png, .jpg, .npy, .nii, .nii.gz or .dcm files")
+    shape: list[Length] | None = Field(
+        None, description="in place of column: [channels, height, width]; the features are the pixels in this order"
+    )
+    dimensions: Literal[2, 3] = Field(2, description="3, with problem volume_classification: volumes")
+    size: list[Length] | None = Field(
+        None, description="[height, width], or of volumes the three lengths; null: that of the files, if it is one"
+    )
+    fit: Literal["stretch", "cover", "crop"] = Field(
+        "stretch",
+        description="stretch: each side to its length; cover: keep proportions and cut off what is over; crop: keep "
+        "the pixels, cut off what is over and fill up with zeros",
+    )
+    spacing: list[Millimetres] | None = Field(
+        None, description="of NIfTI volumes: resampled to this many millimetres a voxel before they are fitted"
+    )
+    channels: Literal[1, 3] | None = Field(None, description="1: grey, 3: colour; null: as in the files")
+    range: tuple[float, float] | None = Field(None, description="becomes 0 to 1, and values beyond it 0 or 1")
+    threshold: float | None = Field(None, description="values below, after range, become 0")
+    mean: list[float] | None = Field(None, description="of each channel, with sd, in place of federated statistics")
+    sd: list[Annotated[float, Field(gt=0)]] | None = None
+    tolerance: float = Field(
+        0.01, ge=0, lt=1, description="share of a site's images that may be missing or unreadable; they are left out"
+    )
+
+    @model_validator(mode="after")
+    def _together(self) -> Image:
+        if (self.column is None) == (self.shape is None):
+            raise refuse("give column, which names files, or shape, where the features are the pixels")
+        if self.shape is not None:
+            if self.size or self.spacing or self.channels:
+                raise refuse("size, spacing and channels are of files; with shape the features are the pixels")
+            if len(self.shape) != self.dimensions + 1:
+                raise refuse(f"shape must be channels and then {self.dimensions} lengths, such as [1, 28, 28]")
+        if self.size is not None and len(self.size) != self.dimensions:
+            hint = "; volumes are of problem volume_classification" if self.dimensions == 2 else ""
+            raise refuse(f"size must be {self.dimensions} lengths{hint}")
+        if self.size is None and self.fit != "stretch":
+            raise refuse(f"fit {self.fit} needs size")
+        if self.spacing is not None and len(self.spacing) != 3:
+            raise refuse("spacing must be three lengths in millimetres")
+        if self.spacing is not None and self.dimensions == 2:
+            raise refuse("spacing is of volumes, problem volume_classification")
+        if (self.mean is None) != (self.sd is None) or len(self.mean or []) != len(self.sd or []):
+            raise refuse("mean and sd go together, one number of each for each channel")
+        if self.range is not None and self.range[0] >= self.range[1]:
+            raise refuse("range must be a lower and a higher value, such as [0, 255]")
+        return self
