@@ -98,6 +98,7 @@ def compare(frame: pd.DataFrame, side: int, name: str) -> list[list[Any]]:
         )
         test = result["metrics"]["test"]["pooled"]
         rows.append([name, network, test["n"], f"{test['accuracy']:.4f}", f"{time.perf_counter() - start:.0f} s"])
+        print(*rows[-1], sep=", ", file=sys.stderr, flush=True)
     return rows
 
 
