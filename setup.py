@@ -25,6 +25,7 @@ EXTRAS["dev"] = [
     *EXTRAS["vantage6"],
     *EXTRAS["demo"],
     *EXTRAS["files"],
+    *EXTRAS["imaging"],
     *EXTRAS["tracking"],
     *EXTRAS["profiling"],
     *EXTRAS["plots"],
