@@ -29,6 +29,10 @@ ROWS = {
     "rich, typer": (("rich", "pygments", "typer", "click", "markdown_it"), "the command line, `doctor`"),
     "setuptools": (("setuptools", "pkg_resources", "_distutils_hack"), "torch asks for it"),
     "docker": (("docker",), "vantage6's common package asks for it"),
+    "monai, nibabel, pillow, pydicom": (
+        ("monai", "nibabel", "nisext", "PIL", "pillow", "pydicom"),
+        "networks and readers of images",
+    ),
     "openpyxl": (("openpyxl", "et_xmlfile"), "reads excel files"),
     "safetensors, pybase64": (("safetensors", "pybase64"), "the parameters on the wire"),
     "v6_algorithm": (("v6_algorithm",), "this package"),
