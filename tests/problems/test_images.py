@@ -100,6 +100,7 @@ def test_pictures_are_learned_from_folders(tmp_path, run_locally):
     assert result["preparation"]["image_shape"] == [1, *SIZE]
 
 
+@pytest.mark.slow
 def test_files_and_columns_of_pixels_are_the_same_images(tmp_path, run_locally):
     from_files = run_locally(experiment(rounds=2), folders(tmp_path))
     from_columns = run_locally(experiment(None, data=PIXELS, rounds=2), tables())
@@ -290,6 +291,7 @@ def test_expansion_is_no_less_than_what_a_layer_holds(model):
     assert max(numbers) <= widest(model) * np.prod(shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["resnet", "densenet", "efficientnet"])
 @pytest.mark.parametrize("shape", [[3, 64, 64], [1, 64, 64, 64]])
 def test_monais_networks_have_no_batch_norm_unless_asked(kind, shape):

@@ -109,6 +109,16 @@ def plain() -> dict[str, Any]:
 
 @pytest.fixture
 def kfold() -> dict[str, Any]:
+    return ten_folds()
+
+
+@pytest.fixture(scope="module")
+def kfold_of_module() -> dict[str, Any]:
+    """The same for tests that only look at it, or at what is written of it."""
+    return ten_folds()
+
+
+def ten_folds() -> dict[str, Any]:
     sites = ["Amsterdam UMC", "Maastro", "Radboudumc", "St. Antonius Ziekenhuis", "Zürich"]
     result = make_result("Head-and-neck, ten folds", sites, 20, seed=3)
     rng = random.Random(8)

@@ -21,13 +21,20 @@ from v6_algorithm.report import dinunet, write_artifacts
 TASK = "Head-and-neck--ten-folds"
 
 
-@pytest.fixture
-def written(kfold: dict[str, Any], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def written(kfold_of_module: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    kfold, folder = kfold_of_module, tmp_path_factory.mktemp("written")
     kfold["experiment"]["output"] = {"model": "best", "dinunet": True}
     tensors = {f"fold-{fold}/model.weight": torch.full((2, 3), float(fold)) for fold in range(10)}
     kfold["parameters"] = base64.b64encode(safetensors.torch.save(tensors)).decode()
-    write_artifacts(kfold, tmp_path)
-    return tmp_path / "dinunet"
+    write_artifacts(kfold, folder)
+    return folder / "dinunet"
+
+
+@pytest.fixture
+def without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing thirty pictures takes longer than all else that is tested here."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
 def rows_of(path: Path) -> list[list[str]]:
@@ -58,6 +65,7 @@ def test_dinunet_bug_headers_match_their_rows(written: Path, kfold: dict[str, An
         }
 
 
+@pytest.mark.usefixtures("without_matplotlib")
 def test_a_metric_that_one_fold_does_not_have_shifts_no_column(kfold: dict[str, Any], tmp_path: Path) -> None:
     kfold["experiment"]["output"] = {"dinunet": True}
     kfold["folds"][4]["metrics"]["test"]["pooled"]["accuracy"] = None
@@ -167,6 +175,7 @@ def test_a_run_that_stopped_before_its_test_leaves_what_there_is(stopped: dict[s
 
 
 @pytest.mark.parametrize("null", [False, True])
+@pytest.mark.usefixtures("without_matplotlib")
 def test_any_key_of_the_result_may_be_absent(null: bool, plain: dict[str, Any], tmp_path: Path) -> None:
     plain["experiment"]["output"] = {"dinunet": True}
     for key in plain:

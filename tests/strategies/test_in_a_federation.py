@@ -52,6 +52,7 @@ def least_squares(sites):
     return np.linalg.lstsq(inputs, frame["y"], rcond=None)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "training"),
     [
