@@ -51,7 +51,7 @@ RUNS = {
     "federated": "Federated",
     "centralised": "Centralised (all rows in one place)",
     "local": "Local (each site alone)",
-    "personal": "Personal (trained on at each site)",
+    "personal": "Personal (a model each)",
 }
 
 
