@@ -198,6 +198,7 @@ def test_without_the_subjects_file_the_program_says_what_is_needed(portal):
         gtex_table.read_samples(portal / "SampleAttributesDS.txt")
 
 
+@pytest.mark.slow
 def test_a_matrix_larger_than_its_blocks_is_never_in_memory_whole(portal, monkeypatch):
     genes, donors = 600, 3000
     names = [f"GTEX-{number:05d}-0001-SM-AAAAA" for number in range(donors)]

@@ -43,6 +43,7 @@ def compressed(make_experiment, run_locally, tables):
 
 
 @pytest.mark.parametrize("compress", COMPRESSIONS.values(), ids=COMPRESSIONS)
+@pytest.mark.slow
 def test_a_compressed_run_learns_with_fewer_bytes(compressed, compress):
     result, dense = compressed(compress), compressed(None)
     assert result["metrics"]["test"]["pooled"]["accuracy"] > 0.85
@@ -65,6 +66,7 @@ def test_all_numbers_of_topk_are_the_dense_run(compressed):
         torch.testing.assert_close(models[1][name], tensor, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_fedsgd_compresses_gradients_which_is_rankdad(compressed):
     training = {"local_steps": 1, "batch_size": None, "optimizer": {"kind": "adam", "lr": 0.02}}
     result = compressed({"kind": "rankdad", "rank": 8}, kind="fedsgd", rounds=40, training=training)

@@ -35,6 +35,7 @@ def test_all_engines_give_the_same_bits(tables, make_experiment, run_locally, sp
 
 
 @pytest.mark.parametrize("kind", ["scaffold", "cyclic", "qfedavg", "fedsgd"])
+@pytest.mark.slow
 def test_all_engines_give_the_same_bits_with_every_kind_of_message(tables, make_experiment, run_locally, kind):
     training = {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}
     experiment = make_experiment(strategy=kind, training=training, split="leave_one_site_out")

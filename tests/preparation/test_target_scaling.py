@@ -132,6 +132,7 @@ def test_the_loss_is_that_of_the_prediction_in_standard_deviations(output, targe
 
 
 @pytest.mark.parametrize("loss", ["mse", "mae", {"kind": "huber", "delta": 5.0}])
+@pytest.mark.slow
 def test_adam_learns_ages_in_rounds_in_which_it_does_not_come_near_them_unscaled(run_locally, loss):
     training = {"batch_size": 8, "loss": loss, "optimizer": {"kind": "adam", "lr": 0.02}}
     scaled, plain = (

@@ -93,6 +93,7 @@ def outcome(result):
 # -- learning ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pictures_are_learned_from_folders(tmp_path, run_locally):
     result = run_locally(experiment(), folders(tmp_path))
     assert result["metrics"]["test"]["pooled"]["auroc"] > 0.95
@@ -116,6 +117,7 @@ def test_pooled_images_have_the_federations_statistics(tmp_path, run_locally):
     assert federated["sites"] == pooled["sites"]
 
 
+@pytest.mark.slow
 def test_volumes_are_learned(tmp_path, run_locally):
     sites = folders(tmp_path, size=(8, 8, 9))
     result = run_locally(experiment(problem="volume_classification", rounds=6), sites)
@@ -143,6 +145,7 @@ def test_a_patients_images_stay_in_one_part(tmp_path):
         assert not found[0] & found[1]
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_told_by_row_and_the_rest_is_learned(tmp_path, run_locally):
     sites = folders(tmp_path)
     (tmp_path / "two" / "scans" / f"{SECRET}-6.npy").unlink()
@@ -163,6 +166,7 @@ def test_sites_with_other_channels_or_sizes_are_named(tmp_path, run_locally):
         run_locally(experiment(), sites)
 
 
+@pytest.mark.slow
 def test_evaluation_in_pieces_gives_the_metrics_of_one(tmp_path, run_locally):
     training = {"local_epochs": 1, "batch_size": 16}
     whole, pieces = (

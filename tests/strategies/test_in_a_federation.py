@@ -75,6 +75,7 @@ def test_corrected_strategies_reach_the_minimum_of_all_rows_and_fedavg_does_not(
     assert np.abs(plain - pooled).max() > 0.02
 
 
+@pytest.mark.slow
 def test_scaffold_reaches_it_with_a_sample_of_the_sites_in_each_round(run_locally, make_experiment):
     sites = different_sites()
     experiment = regression(make_experiment, "scaffold", participation={"fraction": 0.6, "minimum": 2}, rounds=150)

@@ -190,6 +190,7 @@ def test_sites_that_rest_keep_their_layers(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in STRATEGIES if kind not in (*ONE_GRADIENT, "moon")])
+@pytest.mark.slow
 def test_every_strategy_learns_with_private_layers(kind):
     server = {"server": {"kind": "sgd", "lr": 1.0}} if kind == "fedopt" else {}
     result = finished(experiment_of(strategy={"kind": kind, "private": "norm", **server}, rounds=6))
@@ -237,6 +238,7 @@ def test_a_run_starts_from_the_shared_layers_of_an_earlier_one_or_of_a_whole_mod
         assert first["private"] == {"round": 0, "keep": []}
 
 
+@pytest.mark.slow
 def test_own_normalisation_helps_where_the_scanners_differ():
     """Sites whose inputs are of other scales and places: FedBN's case (Li et al., ICLR 2021)."""
     changes = {"data": {"target": "y", "scaling": "none"}, "rounds": 20}

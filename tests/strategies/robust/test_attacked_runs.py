@@ -52,6 +52,7 @@ def test_the_mean_does_not_bear_one_site_that_sends_noise(attacked):
 
 
 @pytest.mark.parametrize("kind", sorted(MINIMUM))
+@pytest.mark.slow
 def test_every_rule_bears_one_site_that_sends_noise(attacked, kind):
     assert accuracy(attacked(kind)) > 0.85
 
