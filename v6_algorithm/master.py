@@ -35,6 +35,7 @@ from v6_algorithm.strategies import create_strategy
 
 # Shown after every round where a problem has them, beside the loss and the monitored metric.
 HEADLINES = ("auroc", "c_index", "accuracy", "r2")
+INTERRUPTED = "interrupted from the keyboard"
 States = dict[str, dict[str, Any]]
 
 
@@ -169,11 +170,11 @@ class _Training:
         except (FederationError, KeyboardInterrupt) as error:
             if not any(fold.rounds_done for fold in self.folds):
                 raise
-            self.stopped_because = str(error) or "interrupted from the keyboard"
+            self.stopped_because = str(error) or INTERRUPTED
         try:
             self._finish()
         except (FederationError, KeyboardInterrupt) as error:
-            self.stopped_because = self.stopped_because or str(error) or "interrupted from the keyboard"
+            self.stopped_because = self.stopped_because or str(error) or INTERRUPTED
 
     def _pretrain(self, epochs: int) -> None:
         """Let each fold's largest site train alone for the others to start from; if it is lost, the next largest."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from v6_algorithm.problems.base import Networks, Problem
     from v6_algorithm.training.device import Device
-    from v6_algorithm.training.loop import Rows
+    from v6_algorithm.training.loop import Rows, TrainingSums
+    from v6_algorithm.training.objectives import LocalObjective
 
 
 def train(work: Work) -> dict[str, Any]:
@@ -133,16 +134,32 @@ def _personalise(
     Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021: the personal model
     minimises the site's loss + mu/2 times the squared distance to the shared one, here the one that was kept.
     """
-    from v6_algorithm.training import loop
     from v6_algorithm.training.objectives import create_objective
     from v6_algorithm.training.state import spec_of
 
     own = work.experiment.personal
     if own is None:
         raise WireError("a personal model is asked for, the experiment wants none")
-    message = {} if own.mu is None else {"mu": own.mu}
+    objective = create_objective({} if own.mu is None else {"mu": own.mu}, spec_of(networks))
+    _learn(work, problem, networks, rows, part, fold, device, objective, own.epochs)
+
+
+def _learn(
+    work: Work,
+    problem: Problem,
+    networks: Networks,
+    rows: Rows,
+    part: Tensor,
+    fold: int,
+    device: Device,
+    objective: LocalObjective,
+    epochs: int | None,
+) -> TrainingSums:
+    """Train the networks in place for the round of the request, and book the seconds."""
+    from v6_algorithm.training import loop
+
     with work.timed("train_s"):
-        loop.train(
+        return loop.train(
             problem,
             networks,
             rows,
@@ -151,8 +168,8 @@ def _personalise(
             round=work.round,
             fold=fold,
             device=device,
-            epochs=own.epochs,
-            objective=create_objective(message, spec_of(networks)),
+            epochs=epochs,
+            objective=objective,
         )
 
 
@@ -179,19 +196,7 @@ def _train(
     if message.get("start_loss"):
         with work.timed("evaluate_s"):
             told["start_loss"] = loop.mean_loss(problem, networks, rows, part, fold=fold)
-    with work.timed("train_s"):
-        sums = loop.train(
-            problem,
-            networks,
-            rows,
-            part,
-            site=work.site,
-            round=work.round,
-            fold=fold,
-            device=device,
-            epochs=item.get("epochs"),
-            objective=objective,
-        )
+    sums = _learn(work, problem, networks, rows, part, fold, device, objective, item.get("epochs"))
     reply: dict[str, Any] = {
         "parameters": sender.pack(_of(shared, objective.outgoing(state_of(networks)))),
         "rows": len(part),

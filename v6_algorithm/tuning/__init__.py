@@ -18,7 +18,7 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.reading import put
 from v6_algorithm.experiment.tuning import Halving, Range, Tune
 from v6_algorithm.federation.protocol import Federation
-from v6_algorithm.master import Event, run
+from v6_algorithm.master import INTERRUPTED, Event, run
 from v6_algorithm.metrics import higher_is_better
 
 Setting = dict[str, Any]
@@ -74,6 +74,8 @@ class Tuning:
     ----------
     trials
         All settings, in their order; they fill while the search goes on.
+    heats
+        Rounds of each heat, and how many settings are in it.
 
     Raises
     ------
@@ -88,18 +90,13 @@ class Tuning:
             raise ExperimentError("mode: local trains a model a site; there is no one score to tune by")
         if experiment.split.kind == "ratio" and not experiment.split.validation:
             raise ExperimentError("split.validation: is 0; tuning chooses on validation rows")
-        self._experiment = experiment
-        self._tune: Tune = experiment.tune
-        self.metric = self._tune.metric or experiment.stopping.monitor
+        self.metric = experiment.tune.metric or experiment.stopping.monitor
         self._better = 1 if higher_is_better(self.metric, experiment.problem.kind) else -1
         self.trials = [
             Trial(number, setting, _with(experiment, setting))
-            for number, setting in enumerate(_settings(self._tune, experiment.seed), start=1)
+            for number, setting in enumerate(_settings(experiment.tune, experiment.seed), start=1)
         ]
-
-    def heats(self) -> list[tuple[int, int]]:
-        """Return the rounds and the number of settings of each heat."""
-        return list(_heats(len(self.trials), self._experiment.rounds, self._tune.halving))
+        self.heats = list(_heats(len(self.trials), experiment.rounds, experiment.tune.halving))
 
     def search(
         self,
@@ -126,7 +123,7 @@ class Tuning:
             When it came while a trial went on; what was done is in `trials`.
         """
         left = self.trials
-        for heat, (rounds, settings) in enumerate(self.heats(), start=1):
+        for heat, (rounds, settings) in enumerate(self.heats, start=1):
             left = left[:settings]
             for trial in left:
                 self._try(trial, rounds, federation, weights)
@@ -147,7 +144,7 @@ class Tuning:
         except (ExperimentError, FederationError) as error:
             trial.failed = str(error)
         else:
-            if result["stopped_because"] == "interrupted from the keyboard":
+            if result["stopped_because"] == INTERRUPTED:
                 raise KeyboardInterrupt
             pooled = result["metrics"].get("validation", {}).get("pooled", {})
             score, trial.rows = pooled.get(self.metric), pooled.get("n")
@@ -157,7 +154,7 @@ class Tuning:
         trial.scores.append(score)
 
     def _line(self, trial: Trial, heat: int) -> str:
-        heats = f", heat {heat}/{len(self.heats())}" if len(self.heats()) > 1 else ""
+        heats = f", heat {heat}/{len(self.heats)}" if len(self.heats) > 1 else ""
         rounds = f"{trial.rounds[-1]} round{'' if trial.rounds[-1] == 1 else 's'}"
         score = trial.scores[-1]
         failed = f"failed: {(trial.failed or '').splitlines()[0]}" if score is None else ""
