@@ -17,7 +17,7 @@ from common import table
 
 from v6_algorithm import wire
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.experiment.combine import MINIMUM
+from v6_algorithm.experiment.strategy.combine import MINIMUM
 from v6_algorithm.federation.protocol import Arrival, Replies
 from v6_algorithm.federation.simulate import local_federation, tables_of
 from v6_algorithm.master import run

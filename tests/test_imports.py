@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "v6_algorithm"
 FILES = sorted(ROOT.rglob("*.py"))
 SITE_SIDE = ["site", "data", "problems", "models", "training", "privacy"]
-MASTER_SIDE = ["master", "rounds", "checking", "strategies", "preparation", "summary"]
+MASTER_SIDE = ["master", "running", "strategies", "preparation", "summary"]
 FLOOR = ["wire", "metrics", "experiment", "errors", "seeding", "lookup", "plugins", "compression"]
 EDGE = ["cli", "entry", "report", "federation", "doctor", "image"]
 HEAVY = {"torch", "pandas", "numpy", "safetensors", "sklearn", "vantage6", "opacus", "monai"}
@@ -75,9 +75,7 @@ def test_the_sites_side_does_not_import_masters(path):
     assert not {room_of(found) for found in imports(path)} & {
         "master",
         "strategies",
-        "folds",
-        "results",
-        "calls",
+        "running",
         *EDGE,
     }
 

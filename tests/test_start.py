@@ -15,8 +15,8 @@ from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.federation.local import LocalFederation
 from v6_algorithm.master import run
 from v6_algorithm.privacy.policy import Policy
+from v6_algorithm.running.start import read_weights
 from v6_algorithm.site import SiteContext
-from v6_algorithm.start import read_weights
 from v6_algorithm.training.state import WEIGHTS
 
 KFOLD = {"kind": "kfold", "folds": 3}

@@ -16,21 +16,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from v6_algorithm import seeding, wire
-from v6_algorithm.calls import Caller, Event
-from v6_algorithm.checking import ReplyCheck
-from v6_algorithm.closing import Measured, candidates, personal, with_baseline
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
-from v6_algorithm.folds import FoldProgress
-from v6_algorithm.lateness import Lateness
 from v6_algorithm.metrics import compute, merge_states
 from v6_algorithm.preparation import Agreement
 from v6_algorithm.preparation.negotiate import agree_on_columns, plan, share_sums
 from v6_algorithm.preparation.times import baseline_times
-from v6_algorithm.results import assemble, mean_of, round_scores
-from v6_algorithm.rounds import FoldRound
-from v6_algorithm.start import Beginning, begin_from
+from v6_algorithm.running.calls import Caller, Event
+from v6_algorithm.running.checking import ReplyCheck
+from v6_algorithm.running.closing import Measured, candidates, personal, with_baseline
+from v6_algorithm.running.folds import FoldProgress
+from v6_algorithm.running.lateness import Lateness
+from v6_algorithm.running.results import assemble, mean_of, round_scores
+from v6_algorithm.running.rounds import FoldRound
+from v6_algorithm.running.start import Beginning, begin_from
 from v6_algorithm.strategies import create_strategy
 
 # Shown after every round where a problem has them, beside the loss and the monitored metric.

@@ -12,7 +12,7 @@ from v6_algorithm.compression import create_compressor
 from v6_algorithm.compression.lowrank import PowerSGD, RankDAD
 from v6_algorithm.compression.quantise import Int8
 from v6_algorithm.errors import WireError
-from v6_algorithm.experiment.compression import Compression
+from v6_algorithm.experiment.strategy.compression import Compression
 from v6_algorithm.wire import TensorSpec
 
 SPEC = {

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from v6_algorithm.data import images as module
-from v6_algorithm.data.fitting import cropped, fitted, resized
-from v6_algorithm.data.image_files import Picture, read_image
-from v6_algorithm.data.image_statistics import image_moments
-from v6_algorithm.data.images import Stack, TableImages, find_images, load_stack, read_stack, stack_pixels
+from v6_algorithm.data.imaging import stack as module
+from v6_algorithm.data.imaging.files import Picture, read_image
+from v6_algorithm.data.imaging.fitting import cropped, fitted, resized
+from v6_algorithm.data.imaging.stack import Stack, TableImages, find_images, load_stack, read_stack, stack_pixels
+from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Image
 from v6_algorithm.preparation.statistics import merge_moments

@@ -4,7 +4,7 @@ import pytest
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.experiment.strategy import STRATEGIES
+from v6_algorithm.experiment.strategy.kinds import STRATEGIES
 
 SGD = {"optimizer": {"kind": "sgd", "lr": 0.1}}
 NESTEROV = {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True}

@@ -191,7 +191,7 @@ def test_given_mean_and_sd_take_the_place_of_statistics(tmp_path, run_locally):
 
 def test_a_node_with_a_folder_reads_its_images_once(tmp_path, monkeypatch, run_locally):
     """A container answers one request; the next one finds the images in the folder that they share."""
-    from v6_algorithm.data import images
+    from v6_algorithm.data.imaging import stack as images
 
     sites, requests = folders(tmp_path), []
     answer = local.handle

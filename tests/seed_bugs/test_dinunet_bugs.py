@@ -43,7 +43,7 @@ from v6_algorithm.experiment import Experiment, Recurrent
 from v6_algorithm.metrics import ClassificationMetrics, compute, merge_states
 from v6_algorithm.models.sequences import RecurrentNetwork
 from v6_algorithm.problems.tabular import Classification
-from v6_algorithm.start import read_weights
+from v6_algorithm.running.start import read_weights
 
 FULL = {"kind": "ratio", "train": 1, "validation": 0, "test": 0}
 # Nothing is trained: the model stays what it was.

@@ -12,7 +12,7 @@ from spying import lose
 
 from v6_algorithm import wire
 from v6_algorithm.errors import WireError
-from v6_algorithm.experiment.strategy import ONE_GRADIENT, STRATEGIES
+from v6_algorithm.experiment.strategy.kinds import ONE_GRADIENT, STRATEGIES
 
 KINDS = {
     "fedavg": {},

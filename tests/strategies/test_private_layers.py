@@ -12,7 +12,7 @@ from v6_algorithm import wire
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.experiment.strategy import ONE_GRADIENT, STRATEGIES
+from v6_algorithm.experiment.strategy.kinds import ONE_GRADIENT, STRATEGIES
 from v6_algorithm.federation import local
 from v6_algorithm.federation.local import LocalFederation
 from v6_algorithm.federation.simulate import local_federation

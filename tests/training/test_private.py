@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment.private import PrivateSection
+from v6_algorithm.experiment.strategy.private import PrivateSection
 from v6_algorithm.training.private import private_names
 
 

@@ -51,7 +51,7 @@ def run(
     terminal.out.quiet = quiet
     with explained():
         from v6_algorithm.federation.simulate import local_federation, mock_federation, tables_of
-        from v6_algorithm.start import read_weights
+        from v6_algorithm.running.start import read_weights
         from v6_algorithm.tracking import open_tracking
 
         if engine not in ("local", "mock"):
@@ -79,7 +79,7 @@ def validate(file: File, set_: Set = None) -> None:
     with explained():
         from v6_algorithm.federation.simulate import local_federation, tables_of
         from v6_algorithm.master import check
-        from v6_algorithm.start import read_weights
+        from v6_algorithm.running.start import read_weights
 
         experiment = load_experiment(file, set_)
         read_weights(experiment, file.parent)

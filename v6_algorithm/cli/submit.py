@@ -72,7 +72,7 @@ def submit(
     """Send an experiment to a vantage6 network, show how it goes, and write what came out."""
     terminal.out.quiet = quiet
     with explained():
-        from v6_algorithm.start import read_weights
+        from v6_algorithm.running.start import read_weights
         from v6_algorithm.tracking import open_tracking
 
         if detach and track:

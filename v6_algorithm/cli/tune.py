@@ -44,7 +44,7 @@ def tune(
     terminal.out.quiet = quiet
     with explained():
         from v6_algorithm.report.tuning import tuning_table
-        from v6_algorithm.start import read_weights
+        from v6_algorithm.running.start import read_weights
         from v6_algorithm.tuning import Tuning
         from v6_algorithm.tuning import tune as tune_on
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from v6_algorithm import wire
 from v6_algorithm.errors import WireError
-from v6_algorithm.experiment.compression import Compression
+from v6_algorithm.experiment.strategy.compression import Compression
 
 State = dict[str, Tensor]
 # From what is drawn for, such as a tensor's name, to the generator for it.

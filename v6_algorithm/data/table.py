@@ -14,8 +14,8 @@ import numpy as np
 
 from v6_algorithm import seeding
 from v6_algorithm.data.description import BLOCK_COLUMNS
-from v6_algorithm.data.image_statistics import image_moments
-from v6_algorithm.data.images import TableImages
+from v6_algorithm.data.imaging.stack import TableImages
+from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.sequences import stack_sequences
 from v6_algorithm.data.splits import Fold, draw_rows, make_folds
 from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows

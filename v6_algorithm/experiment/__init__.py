@@ -12,9 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment.augmentation import AUGMENTATIONS
 from v6_algorithm.experiment.base import Section, refuse, short_form
-from v6_algorithm.experiment.compression import STAGES
 from v6_algorithm.experiment.condition import parse_condition
 from v6_algorithm.experiment.data import (
     PARTS,
@@ -28,7 +26,9 @@ from v6_algorithm.experiment.data import (
     Source,
     Split,
 )
-from v6_algorithm.experiment.images import Image
+from v6_algorithm.experiment.imaging.augmentation import AUGMENTATIONS
+from v6_algorithm.experiment.imaging.images import Image
+from v6_algorithm.experiment.imaging.networks import CNN, MnistCNN, MonaiNetwork, VBMNet, with_defaults_of_problem
 from v6_algorithm.experiment.learning import (
     MLP,
     LinearModel,
@@ -43,9 +43,7 @@ from v6_algorithm.experiment.learning import (
     Stopping,
     Training,
 )
-from v6_algorithm.experiment.networks import CNN, MnistCNN, MonaiNetwork, VBMNet, with_defaults_of_problem
 from v6_algorithm.experiment.partition import Partition, PartitionedSource
-from v6_algorithm.experiment.private import PrivateSection, check_private
 from v6_algorithm.experiment.problems import (
     CLASSIFICATION_METRICS,
     PROBLEM_METRICS,
@@ -57,7 +55,9 @@ from v6_algorithm.experiment.problems import (
     check_together,
 )
 from v6_algorithm.experiment.reading import read_file
-from v6_algorithm.experiment.strategy import STRATEGIES, FedAvg, Strategy, check_strategy, with_one_step
+from v6_algorithm.experiment.strategy.compression import STAGES
+from v6_algorithm.experiment.strategy.kinds import STRATEGIES, FedAvg, Strategy, check_strategy, with_one_step
+from v6_algorithm.experiment.strategy.private import PrivateSection, check_private
 from v6_algorithm.experiment.targets import SurvivalTarget, Task
 from v6_algorithm.experiment.tuning import Tune
 

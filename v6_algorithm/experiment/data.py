@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo,
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.condition import Condition
-from v6_algorithm.experiment.images import Image
+from v6_algorithm.experiment.imaging.images import Image
 from v6_algorithm.experiment.missing_values import MissingValues
 from v6_algorithm.experiment.partition import PartitionedSource
 from v6_algorithm.experiment.targets import ShortTask, SurvivalTarget, Target

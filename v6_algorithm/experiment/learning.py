@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, model_validator
 
-from v6_algorithm.experiment.augmentation import Augmentation
 from v6_algorithm.experiment.base import Section, refuse, short_form
-from v6_algorithm.experiment.networks import CNN, MnistCNN, MonaiNetwork, VBMNet
+from v6_algorithm.experiment.imaging.augmentation import Augmentation
+from v6_algorithm.experiment.imaging.networks import CNN, MnistCNN, MonaiNetwork, VBMNet
 from v6_algorithm.lookup import check_optimiser, check_scheduler
 
 

@@ -6,7 +6,7 @@ import torch
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.experiment.augmentation import Crop
+from v6_algorithm.experiment.imaging.augmentation import Crop
 from v6_algorithm.models.images import build_image_model, widest
 from v6_algorithm.preparation import Setup
 from v6_algorithm.problems.base import Networks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm import wire
-from v6_algorithm.data.images import SHOWN_ROWS
+from v6_algorithm.data.imaging.stack import SHOWN_ROWS
 from v6_algorithm.errors import SiteError, WireError
 from v6_algorithm.preparation import Setup
 from v6_algorithm.site.private import shared_and_own

@@ -18,7 +18,7 @@ from v6_algorithm.site.context import SiteContext
 if TYPE_CHECKING:
     import pandas as pd
 
-    from v6_algorithm.data.images import Stack, TableImages
+    from v6_algorithm.data.imaging.stack import Stack, TableImages
     from v6_algorithm.data.table import TableData
     from v6_algorithm.training.device import Device
     from v6_algorithm.training.loop import Inputs, Rows
@@ -139,8 +139,8 @@ class Work:
 
     def stack(self, source: TableSource, pixels: Sequence[str] = ()) -> Stack:
         """Return the images of one table, from memory, from the state folder or from its files or columns of pixels."""
-        from v6_algorithm.data import images
         from v6_algorithm.data.cache import cache_key
+        from v6_algorithm.data.imaging import stack as images
         from v6_algorithm.data.missing_values import without_codes
 
         image = self.experiment.data.image or Image(column="")
@@ -163,7 +163,7 @@ class Work:
 
     def _images(self, setup: Setup, table: TableData) -> TableImages:
         """Return the images of a table's rows."""
-        from v6_algorithm.data.images import TableImages
+        from v6_algorithm.data.imaging.stack import TableImages
 
         stacks = [self.stack(source, setup.pixels) for source in self.context.sources.values()]
         for stack in stacks:
@@ -179,7 +179,7 @@ class Work:
 
     def _print(self, source: TableSource) -> str | None:
         from v6_algorithm.data.files import names_files, print_files
-        from v6_algorithm.data.images import find_images
+        from v6_algorithm.data.imaging.stack import find_images
         from v6_algorithm.data.missing_values import without_codes
         from v6_algorithm.data.sequences import find_files
 

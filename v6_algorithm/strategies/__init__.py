@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from v6_algorithm.experiment.strategy import ONE_GRADIENT
+from v6_algorithm.experiment.strategy.kinds import ONE_GRADIENT
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
@@ -31,7 +31,7 @@ def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, 
     rows
         Site to training rows in this fold.
     """
-    from v6_algorithm.experiment import strategy as sections
+    from v6_algorithm.experiment.strategy import kinds as sections
     from v6_algorithm.strategies import fairness, heterogeneity, optimisers, pipeline
 
     classes: dict[str, type[FedAvg]] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from v6_algorithm.data.images import TableImages
+from v6_algorithm.data.imaging.stack import TableImages
 from v6_algorithm.errors import WireError
 from v6_algorithm.preparation import Setup
 from v6_algorithm.training.device import Device

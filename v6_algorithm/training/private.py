@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment.private import PrivateSection
+from v6_algorithm.experiment.strategy.private import PrivateSection
 from v6_algorithm.training.state import state_of
 
 # torch's name for what all BatchNorm and InstanceNorm layers have in common.

@@ -8,7 +8,7 @@ from v6_algorithm import wire
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.experiment.combine import MINIMUM
+from v6_algorithm.experiment.strategy.combine import MINIMUM
 
 SITES = {f"site-{number}": TableSource(frame=make_table(60, number)) for number in range(7)}
 

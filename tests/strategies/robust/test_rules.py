@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from v6_algorithm.errors import FederationError, TooFewSitesError
-from v6_algorithm.experiment.combine import MINIMUM
+from v6_algorithm.experiment.strategy.combine import MINIMUM
 from v6_algorithm.strategies import robust
 from v6_algorithm.strategies.robust import updates as shared
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from v6_algorithm.experiment.combine import Combine
+from v6_algorithm.experiment.strategy.combine import Combine
 from v6_algorithm.strategies.averaging import Rule, State
 from v6_algorithm.strategies.robust.clipping import centred_clipping, norm_clipping
 from v6_algorithm.strategies.robust.coordinates import coordinate_median, trimmed_mean

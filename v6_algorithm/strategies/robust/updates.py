@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from v6_algorithm.errors import TooFewSitesError
-from v6_algorithm.experiment.combine import MINIMUM
+from v6_algorithm.experiment.strategy.combine import MINIMUM
 
 Updates = Tensor | Sequence[Tensor]
 

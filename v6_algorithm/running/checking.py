@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from v6_algorithm.closing import check_sums
 from v6_algorithm.errors import WireError
 from v6_algorithm.federation.protocol import Replies
 from v6_algorithm.metrics import shape_of
 from v6_algorithm.preparation.negotiate import Plan
+from v6_algorithm.running.closing import check_sums
 
 # From site, its item of the reply and the item of the request, to what a strategy makes of it; raises WireError.
 Read = Callable[[str, dict[str, Any], dict[str, Any]], Any]

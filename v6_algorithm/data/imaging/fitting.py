@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from v6_algorithm.data.image_files import Picture, UnreadableImageError
-from v6_algorithm.experiment.images import Image
+from v6_algorithm.data.imaging.files import Picture, UnreadableImageError
+from v6_algorithm.experiment.imaging.images import Image
 
 Array = np.ndarray
 

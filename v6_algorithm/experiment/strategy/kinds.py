@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_
 from pydantic import Field, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
-from v6_algorithm.experiment.combine import Combine
-from v6_algorithm.experiment.compression import Compression
 from v6_algorithm.experiment.learning import Optimizer
-from v6_algorithm.experiment.private import Private
+from v6_algorithm.experiment.strategy.combine import Combine
+from v6_algorithm.experiment.strategy.compression import Compression
+from v6_algorithm.experiment.strategy.private import Private
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment

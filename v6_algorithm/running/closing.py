@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.errors import WireError
-from v6_algorithm.folds import FoldProgress, States
 from v6_algorithm.metrics.survival import check_baseline, cumulative
 from v6_algorithm.preparation.negotiate import Plan
+from v6_algorithm.running.folds import FoldProgress, States
 
 
 @dataclass

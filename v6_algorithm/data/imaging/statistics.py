@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from v6_algorithm.data.images import TableImages
+from v6_algorithm.data.imaging.stack import TableImages
 from v6_algorithm.preparation.statistics import Moments
 
 Array = np.ndarray

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from v6_algorithm.data.files import folder_of, names_files, within
-from v6_algorithm.data.fitting import fitted, levelled
-from v6_algorithm.data.image_files import ENDINGS, UnreadableImageError, read_image
+from v6_algorithm.data.imaging.files import ENDINGS, UnreadableImageError, read_image
+from v6_algorithm.data.imaging.fitting import fitted, levelled
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment.images import Image
+from v6_algorithm.experiment.imaging.images import Image
 
 if TYPE_CHECKING:
     import pandas as pd

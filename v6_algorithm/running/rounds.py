@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from v6_algorithm import wire
 from v6_algorithm.errors import FederationError
-from v6_algorithm.folds import FoldProgress, States
+from v6_algorithm.running.folds import FoldProgress, States
 
 if TYPE_CHECKING:
     from v6_algorithm.strategies.pipeline import FedAvg, Reply

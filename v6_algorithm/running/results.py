@@ -10,10 +10,10 @@ from typing import Any
 
 from v6_algorithm import wire
 from v6_algorithm.experiment import PARTS, Experiment
-from v6_algorithm.folds import FoldProgress, States
 from v6_algorithm.metrics import compute, explain, merge_states
 from v6_algorithm.preparation.negotiate import Plan
 from v6_algorithm.preparation.times import horizons
+from v6_algorithm.running.folds import FoldProgress, States
 
 SCHEMA = 1
 Run = tuple[Plan, list[FoldProgress], str | None]

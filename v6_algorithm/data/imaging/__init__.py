@@ -1,0 +1,1 @@
+"""Images and volumes of one table: read from files or columns, brought to one size, kept mapped to disk, measured."""

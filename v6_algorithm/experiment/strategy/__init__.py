@@ -1,0 +1,1 @@
+"""Sections about how replies become the next model: the kinds, and the stages that they share."""
