@@ -81,8 +81,8 @@ def test_a_correction_is_added_to_each_gradient():
 
 def test_a_parameter_that_is_not_trained_stays():
     networks = network()
-    networks["model"].bias.requires_grad_(False)
     objective = objective_of(networks, correction=correction(0.3, -0.2), mu=0.5)
+    networks["model"].bias.requires_grad_(False)
     assert train(networks, objective, 3)[1] == -1.0
 
 

@@ -27,6 +27,7 @@ from v6_algorithm.experiment.data import (
     Split,
 )
 from v6_algorithm.experiment.imaging.augmentation import AUGMENTATIONS
+from v6_algorithm.experiment.imaging.generators import DCGAN, GanOptions, StyleGAN2
 from v6_algorithm.experiment.imaging.images import Image
 from v6_algorithm.experiment.imaging.networks import CNN, MnistCNN, MonaiNetwork, VBMNet, with_defaults_of_problem
 from v6_algorithm.experiment.learning import (
@@ -64,6 +65,7 @@ from v6_algorithm.experiment.tuning import Tune
 __all__ = [
     "CLASSIFICATION_METRICS",
     "CNN",
+    "DCGAN",
     "MLP",
     "PARTS",
     "PROBLEM_METRICS",
@@ -71,6 +73,7 @@ __all__ = [
     "SURVIVAL_METRICS",
     "Data",
     "Experiment",
+    "GanOptions",
     "Given",
     "Image",
     "KFold",
@@ -88,6 +91,7 @@ __all__ = [
     "Sequence",
     "Source",
     "Strategy",
+    "StyleGAN2",
     "SurvivalOptions",
     "SurvivalTarget",
     "Task",
@@ -238,6 +242,7 @@ def _explain(error: Any) -> str:
 
 _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
+    "dcgan", "stylegan2",
     "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named", "word", "weights", "several", "column",
     "survival", "values", "range", *STRATEGIES, *STAGES,
 }  # fmt: skip

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, mode
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.imaging.augmentation import Augmentation
+from v6_algorithm.experiment.imaging.generators import DCGAN, StyleGAN2
 from v6_algorithm.experiment.imaging.networks import CNN, MnistCNN, MonaiNetwork, VBMNet
 from v6_algorithm.lookup import check_optimiser, check_scheduler
 
@@ -45,7 +46,7 @@ class Recurrent(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="of the mean over time")
 
 
-OfImages = Union[CNN, MnistCNN, VBMNet, MonaiNetwork]  # noqa: UP007 (3.10 cannot subscript X | Y below)
+OfImages = Union[CNN, MnistCNN, VBMNet, MonaiNetwork, DCGAN, StyleGAN2]  # noqa: UP007 (3.10 cannot subscript X | Y below)
 Model = Annotated[Union[LinearModel, MLP, Recurrent, OfImages], Field(discriminator="kind")]  # noqa: UP007 (3.10 cannot subscript X | Y here)
 
 

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from v6_algorithm import plugins
 from v6_algorithm.experiment.base import Section, refuse
+from v6_algorithm.experiment.imaging.generators import GENERATION_METRICS, GanOptions, check_gan
 from v6_algorithm.lookup import did_you_mean
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ PROBLEMS = {
         ("cnn", "vbmnet", "resnet", "densenet", "efficientnet"),
         images=True,
     ),
+    "gan": Kind(GENERATION_METRICS, (), ("dcgan", "stylegan2"), options=GanOptions, images=True),
     "survival": Kind(SURVIVAL_METRICS, (), target="{duration: column, event: column}", options=SurvivalOptions),
 }
 MULTITASK = Kind((), ())
@@ -165,9 +167,11 @@ def check_together(experiment: Experiment) -> None:
     if (kind == "sequence_classification") != (data.sequence is not None):
         raise refuse("problem sequence_classification and data.sequence go together: give both or neither")
     if known.images != (data.image is not None):
-        raise refuse("data.image goes with problem image_classification or volume_classification: give both or neither")
+        raise refuse(
+            "data.image goes with problem image_classification, volume_classification or gan: give both or neither"
+        )
     if data.image is not None and (data.image.dimensions == 3) != (kind == "volume_classification"):
-        raise refuse("data.image.dimensions is 2 for image_classification, 3 for volume_classification")
+        raise refuse("data.image.dimensions is 2 for image_classification and gan, 3 for volume_classification")
     if kind == "regression" and data.positive is not None:
         raise refuse("data.positive makes a 0/1 target, which is for classification, not regression")
     if (known is MULTITASK) != (data.targets is not None):
@@ -182,6 +186,8 @@ def check_together(experiment: Experiment) -> None:
         raise refuse(f"training.loss.kind is {loss.kind}; problem {kind} takes {takes}")
     if loss and loss.class_weights is not None and loss.kind not in ("cross_entropy", "focal"):
         raise refuse("training.loss.class_weights is for classification")
+    if kind == "gan":
+        check_gan(experiment)
 
 
 def _check_target_scaling(kind: str, data: Data, loss: Loss | None) -> None:

@@ -20,6 +20,8 @@ METRIC_NAMES: dict[str, bool] = {
     "huber": False,
     "c_index": True,
     "c_index_within": True,
+    "fid": False,
+    "kid": False,
 }
 """Metric name -> True if a greater value is better."""
 

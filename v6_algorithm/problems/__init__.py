@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def problem_class(kind: str) -> type[Problem]:
     """Find a problem's class; `experiment` has checked that there is one."""
+    from v6_algorithm.problems.gan import Gan
     from v6_algorithm.problems.images import ImageClassification
     from v6_algorithm.problems.multitask import MultiTask
     from v6_algorithm.problems.sequences import SequenceClassification
@@ -26,6 +27,7 @@ def problem_class(kind: str) -> type[Problem]:
         "image_classification": ImageClassification,
         "volume_classification": ImageClassification,
         "sequence_classification": SequenceClassification,
+        "gan": Gan,
         "survival": Survival,
         "multitask": MultiTask,
     }

@@ -24,8 +24,10 @@ from v6_algorithm.preparation import Setup
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from v6_algorithm.data.table import TableData
+    from v6_algorithm.training.learner import Learner, Lesson
 
 __all__ = ["Accumulator", "MeanMetrics", "Networks", "Problem", "Section", "TargetColumn", "build_model"]
 
@@ -63,6 +65,8 @@ class Problem(ABC):
         Names of the default metrics, which an experiment may monitor; empty: any.
     classification
         Whether `data.target` holds labels, not a number; see `targets`.
+    generative
+        Whether the problem makes rows rather than predicts: evaluated by `generate`, not by `row_loss`.
     joint
         Whether a row's loss depends on the rows beside it, as Cox's does: a part is then evaluated in one piece.
     expansion
@@ -74,6 +78,7 @@ class Problem(ABC):
     Metrics: ClassVar[type[MeanMetrics] | None] = None
     metrics: ClassVar[tuple[str, ...]] = ()
     classification: ClassVar[bool] = False
+    generative: ClassVar[bool] = False
     joint: bool = False
     expansion: int = 1
 
@@ -124,12 +129,47 @@ class Problem(ABC):
         output: Tensor = networks["model"](inputs)
         return output
 
+    def generate(self, networks: Mapping[str, nn.Module], labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Make rows of a generative problem.
+
+        Parameters
+        ----------
+        networks
+            The networks.
+        labels
+            (rows,) int64 class numbers.
+        generator
+            What latents are drawn from, on the CPU.
+
+        Returns
+        -------
+        Tensor
+            (rows, channels, height, width) float32 in 0..1, from the EMA network in eval mode.
+        """
+        raise NotImplementedError(f"problem {self.experiment.problem.kind} makes no rows")
+
+    def learner(self, networks: Networks, lesson: Lesson) -> Learner | None:
+        """Return what learns from each batch of a round by steps of its own; None: steps down the mean of `row_loss`.
+
+        Parameters
+        ----------
+        networks
+            What is trained, in place.
+        lesson
+            Which round at which site, and where the networks are.
+        """
+        return None
+
     def head(self, networks: Mapping[str, nn.Module]) -> nn.Module | None:
         """Return the layer that makes the output of a row's features, its input; None where that is not known.
 
         It must be called once in `forward`, and its first argument be the features, (rows, …).
         """
         return None
+
+    def check_rows(self, data: TableData) -> None:
+        """Raise DataError where the problem cannot learn from this site's rows; asked once, before training."""
+        return
 
     def class_counts(self, data: TableData) -> list[list[int]] | None:
         """Return training rows of each class for each fold, or None where there are no classes."""

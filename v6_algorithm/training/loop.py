@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from v6_algorithm import seeding, wire
 from v6_algorithm.errors import SiteError
 from v6_algorithm.experiment import Training
-from v6_algorithm.lookup import build_optimiser, wind
 from v6_algorithm.models.tabular import has_batch_norm
 from v6_algorithm.problems.base import Accumulator, Problem
 from v6_algorithm.training.augmentation import augment, measured
 from v6_algorithm.training.device import Device, deterministic
+from v6_algorithm.training.learner import Learner, Lesson, optimiser_of_round
 from v6_algorithm.training.objectives import LocalObjective
 
 # Numbers (0.1 GB) in one forward pass of an evaluation; bounds the memory, changes no result beyond rounding.
@@ -126,46 +127,25 @@ def train(
     SiteError
         Of kind ``diverged`` when the loss is no longer a finite number.
     """
-    training, seed = problem.experiment.training, problem.experiment.seed
+    training = problem.experiment.training
+    lesson = Lesson(problem.experiment.seed, site, round, fold, device)
     parameters = [parameter for network in networks.values() for parameter in network.parameters()]
-    optimiser = build_optimiser(training.optimizer.kind, training.optimizer.options(), parameters)
-    if training.scheduler is not None:
-        wind(optimiser, training.scheduler.kind, training.scheduler.options(), round)
-    if problem.joint and any(kind.kind == "mixup" for kind in training.augmentation):
-        raise SiteError(
-            "training.augmentation: mixup needs a loss of each row by itself, this problem's is not", "request"
-        )
-    objective = objective or LocalObjective()
-    objective.begin(networks)
     at_least = 2 if any(has_batch_norm(network) for network in networks.values()) else 1
-    generator = seeding.torch_generator(seed, "batches", site, round, fold)
-    changes = seeding.torch_generator(seed, "augmentation", site, round, fold)
+    generator, changes = lesson.generator("batches"), lesson.generator("augmentation")
     total, seen, steps = torch.zeros((), dtype=torch.float64, device=device.kind), 0, 0
     with device.fork_rng(), deterministic(training.deterministic):
         # Dropout and its like draw from the global generator.
-        torch.manual_seed(seeding.derive(seed, "training", site, round, fold))
+        torch.manual_seed(seeding.derive(lesson.seed, "training", site, round, fold))
+        own = problem.learner(dict(networks), lesson)
+        steppers = _Descent if own is None else partial(_Taught, own)
+        stepper = steppers(problem, networks, rows, changes, lesson, objective or LocalObjective())
         for network in networks.values():
             network.train()
         for pieces in _steps(len(part), training, generator, at_least, epochs):
-            optimiser.zero_grad(set_to_none=True)
-            of_step = sum(map(len, pieces))
-            for drawn in pieces:
-                batch = part[drawn].to(device.kind)
-                inputs, mix = rows.inputs[batch], None
-                if training.augmentation:
-                    inputs, mix = augment(inputs, training.augmentation, changes)
-                with device.forward():
-                    output, term = objective.forward(problem, networks, inputs)
-                output = device.full(output)
-                loss = problem.row_loss(output, rows.target[batch], fold)
-                if mix is not None:
-                    loss = mix.loss(loss, problem.row_loss(output, rows.target[batch[mix.partner]], fold))
-                mean = loss.mean() if term is None else loss.mean() + term
-                (mean if len(pieces) == 1 else mean * (len(drawn) / of_step)).backward()
-                total += loss.detach().sum()
-            objective.step(optimiser)
-            seen += of_step
+            total += stepper.step([part[drawn].to(device.kind) for drawn in pieces])
+            seen += sum(map(len, pieces))
             steps += 1
+        stepper.finish()
     finite = math.isfinite(total.item()) and all(wire.all_finite(value.detach()) for value in parameters)
     if not finite:
         raise SiteError(
@@ -174,6 +154,95 @@ def train(
             "diverged",
         )
     return TrainingSums(total.item(), seen, steps)
+
+
+class _Descent:
+    """Steps down the mean of the rows' losses, of one batch or, with `accumulate`, of several together."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        networks: Mapping[str, nn.Module],
+        rows: Rows,
+        changes: torch.Generator,
+        lesson: Lesson,
+        objective: LocalObjective,
+    ) -> None:
+        training = problem.experiment.training
+        if problem.joint and any(kind.kind == "mixup" for kind in training.augmentation):
+            raise SiteError(
+                "training.augmentation: mixup needs a loss of each row by itself, this problem's is not", "request"
+            )
+        self._problem, self._networks, self._rows = problem, networks, rows
+        self._changes, self._lesson, self._objective = changes, lesson, objective
+        self._augmentation = training.augmentation
+        parameters = [parameter for network in networks.values() for parameter in network.parameters()]
+        self._optimiser = optimiser_of_round(training, parameters, lesson.round)
+        objective.begin(networks)
+
+    def step(self, batches: list[Tensor]) -> Tensor:
+        """Take one step on batches of row numbers, on the device; return the summed loss of their rows, detached."""
+        self._optimiser.zero_grad(set_to_none=True)
+        of_step = sum(map(len, batches))
+        losses = [self._backward(batch, 1.0 if len(batches) == 1 else len(batch) / of_step) for batch in batches]
+        self._objective.step(self._optimiser)
+        return torch.stack(losses).double().sum()
+
+    def _backward(self, batch: Tensor, share: float) -> Tensor:
+        problem, target = self._problem, self._rows.target
+        device, fold = self._lesson.device, self._lesson.fold
+        inputs, mix = self._rows.inputs[batch], None
+        if self._augmentation:
+            inputs, mix = augment(inputs, self._augmentation, self._changes)
+        with device.forward():
+            output, term = self._objective.forward(problem, self._networks, inputs)
+        output = device.full(output)
+        loss = problem.row_loss(output, target[batch], fold)
+        if mix is not None:
+            loss = mix.loss(loss, problem.row_loss(output, target[batch[mix.partner]], fold))
+        mean = loss.mean() if term is None else loss.mean() + term
+        (mean if share == 1 else mean * share).backward()
+        return loss.detach().sum()
+
+    def finish(self) -> None:
+        """Do nothing: all is in the networks."""
+
+
+class _Taught:
+    """Gives each batch to a learner of the problem's own."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        problem: Problem,
+        networks: Mapping[str, nn.Module],
+        rows: Rows,
+        changes: torch.Generator,
+        lesson: Lesson,
+        objective: LocalObjective,
+    ) -> None:
+        training = problem.experiment.training
+        mixes = any(kind.kind == "mixup" for kind in training.augmentation)
+        if training.accumulate > 1 or mixes or type(objective) is not LocalObjective:
+            raise SiteError(
+                f"problem {problem.experiment.problem.kind} takes steps of its own: it goes with no "
+                "training.accumulate, no mixup and no strategy that changes a site's steps",
+                "request",
+            )
+        self._learner, self._rows = learner, rows
+        self._augmentation, self._changes = training.augmentation, changes
+
+    def step(self, batches: list[Tensor]) -> Tensor:
+        """Give it one batch; return its summed loss."""
+        (batch,) = batches
+        inputs = self._rows.inputs[batch]
+        if self._augmentation:
+            inputs, _ = augment(inputs, self._augmentation, self._changes)
+        return self._learner.step(inputs, self._rows.target[batch])
+
+    def finish(self) -> None:
+        """Let it leave in the networks what is to be kept."""
+        self._learner.finish()
 
 
 def mean_loss(problem: Problem, networks: Mapping[str, nn.Module], rows: Rows, part: Tensor, *, fold: int) -> float:

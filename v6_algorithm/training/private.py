@@ -85,4 +85,5 @@ def _tensors(path: str, module: nn.Module) -> Iterator[str]:
 def _parameters(networks: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:
     for key, network in networks.items():
         for name, parameter in network.named_parameters():
-            yield f"{key}.{name}", parameter
+            if parameter.requires_grad:
+                yield f"{key}.{name}", parameter

@@ -83,8 +83,16 @@ def load_state(networks: Mapping[str, nn.Module], state: Mapping[str, Tensor]) -
 
 
 def spec_of(networks: Mapping[str, nn.Module]) -> wire.StateSpec:
-    """Describe the tensors: parameters, float buffers (averaged) and integer buffers (counters)."""
-    parameters = {f"{name}.{key}" for name, network in networks.items() for key, _ in network.named_parameters()}
+    """Describe the tensors: parameters, float buffers (averaged) and integer buffers (counters).
+
+    A parameter that is not trained, as those of an average over training, is a buffer: no optimiser may touch it.
+    """
+    parameters = {
+        f"{name}.{key}"
+        for name, network in networks.items()
+        for key, parameter in network.named_parameters()
+        if parameter.requires_grad
+    }
     spec = {}
     for key, tensor in state_of(networks).items():
         if key in parameters:

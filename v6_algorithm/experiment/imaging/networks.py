@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse
+from v6_algorithm.experiment.imaging.generators import with_defaults_of_gan
 
 Width = Annotated[int, Field(ge=1)]
 Norm = Literal["none", "group", "batch"]
@@ -70,6 +71,8 @@ def with_defaults_of_problem(experiment: dict[str, Any]) -> dict[str, Any]:
     """Return an experiment, not validated yet, with the model and the dimensions of images that its problem implies."""
     problem, data = experiment.get("problem"), experiment.get("data")
     kind = problem.get("kind") if isinstance(problem, dict) else problem
+    if kind == "gan":
+        return with_defaults_of_gan(experiment)
     if experiment.get("model") is None and isinstance(kind, str) and kind in _DEFAULT_MODELS:
         experiment = experiment | {"model": _DEFAULT_MODELS[kind]}
     if kind == "volume_classification" and isinstance(data, dict):

@@ -1,0 +1,37 @@
+"""Pairs of networks that make images and tell them from real ones."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from v6_algorithm.experiment import DCGAN, StyleGAN2
+from v6_algorithm.models.generators.layers import Discriminator
+
+
+def build_pair(model: DCGAN | StyleGAN2, shape: list[int], classes: int, latent: int) -> tuple[nn.Module, nn.Module]:
+    """Build a generator and a discriminator, in float32.
+
+    Parameters
+    ----------
+    model
+        The experiment's `model`.
+    shape
+        Channels, height and width of an image: square, 4 pixels doubled some times.
+    classes
+        Number of classes that both are told; 0: none.
+    latent
+        Numbers that an image is made of.
+
+    Returns
+    -------
+    (module, module)
+        From (rows, latent) and (rows, classes), ones and zeros, to (rows, channels, height, width) images from -1 to 1;
+        and from such images and classes to (rows,), above 0 where they look real.
+    """
+    if isinstance(model, DCGAN):
+        from v6_algorithm.models.generators.dcgan import DCDiscriminator, DCGenerator
+
+        return DCGenerator(model, shape, classes, latent), Discriminator(DCDiscriminator(model, shape, classes))
+    from v6_algorithm.models.generators.stylegan2 import StyleDiscriminator, StyleGenerator
+
+    return StyleGenerator(model, shape, classes, latent), Discriminator(StyleDiscriminator(model, shape, classes))
