@@ -73,8 +73,9 @@ class Gathered:
     """What a rule makes of all states at once.
 
     The rule sees the parameters as one long vector of each site, so that it can measure how far apart sites are. Of
-    buffers, whose scale would drown the parameters', and of counters the median is kept (of an even number of sites
-    the lower), which no single site can set.
+    buffers, whose scale would drown the parameters', and of counters the median is kept, which no single site can set.
+    Of an even number of sites it is the mean of the two in the middle (of counters the lower): a buffer may be a
+    network's average over training, and the lower of all its numbers would be another network.
 
     Parameters
     ----------
@@ -111,8 +112,9 @@ class Gathered:
         combined = {name: piece.view(self._spec[name].shape) for name, piece in zip(names, pieces, strict=True)}
         for name, item in self._spec.items():
             if item.kind != "parameter":
-                middle = torch.stack([state[name] for state in self._states]).median(0).values
-                combined[name] = middle.double() if item.kind == "buffer" else middle
+                ordered = torch.stack([state[name] for state in self._states]).sort(dim=0).values
+                lower, upper = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+                combined[name] = (lower.double() + upper.double()) / 2 if item.kind == "buffer" else lower
         return {name: combined[name] for name in self._spec}
 
     @staticmethod

@@ -120,20 +120,19 @@ def _resampling(size: int, factor: Tensor, offset: Tensor) -> Tensor:
 
 def _coloured(images: Tensor, chosen: Tensor, numbers: Tensor) -> Tensor:
     """Change brightness, contrast around the middle of the range, and of three channels the saturation."""
-    strength = torch.where(chosen[:, None], numbers, 0.0)
     brightness, contrast, saturation = (
         number.to(images).view(-1, 1, 1, 1)
         for number in (
-            strength[:, 0] * _BRIGHTNESS,
-            torch.exp(strength[:, 1] * _CONTRAST),
-            torch.exp(strength[:, 2] * _SATURATION),
+            numbers[:, 0] * _BRIGHTNESS,
+            torch.exp(numbers[:, 1] * _CONTRAST),
+            torch.exp(numbers[:, 2] * _SATURATION),
         )
     )
-    images = (images + brightness) * contrast
+    coloured = (images + brightness) * contrast
     if images.shape[1] == 3:
-        grey = images.mean(dim=1, keepdim=True)
-        images = grey + (images - grey) * saturation
-    return images
+        grey = coloured.mean(dim=1, keepdim=True)
+        coloured = grey + (coloured - grey) * saturation
+    return torch.where(chosen.to(images.device).view(-1, 1, 1, 1), coloured, images)
 
 
 def _cut(images: Tensor, chosen: Tensor, numbers: Tensor) -> Tensor:

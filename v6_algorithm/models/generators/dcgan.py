@@ -104,6 +104,6 @@ def _initialise(*layers: nn.Module) -> None:
     """Keep the spread of numbers from one leaky ReLU to the next (He et al., ICCV 2015)."""
     for module in (module for layer in layers for module in layer.modules()):
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.kaiming_normal_(module.weight, _SLOPE)
+            nn.init.kaiming_uniform_(module.weight, _SLOPE)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

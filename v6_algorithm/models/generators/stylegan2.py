@@ -1,7 +1,7 @@
 """StyleGAN2: a mapping network, modulated convolutions and noise; a residual discriminator. Written from the paper.
 
-All weights begin as standard normal numbers and are scaled where they are used, so that one learning rate fits all of
-them (equalised learning rate). No tensor but parameters is kept, so the networks can be built without numbers.
+All weights begin as numbers of standard deviation 1 and are scaled where they are used, so that one learning rate fits
+all of them (equalised learning rate). No tensor but parameters is kept, so the networks can be built without numbers.
 
 References
 ----------
@@ -32,7 +32,7 @@ class EqualLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, lr: float = 1.0, bias: float = 0.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr)
+        self.weight = nn.Parameter(_drawn(outputs, inputs, spread=1 / lr))
         self.bias = nn.Parameter(torch.full((outputs,), bias / lr))
         self._scale, self._lr = lr / sqrt(inputs), lr
 
@@ -46,7 +46,7 @@ class EqualConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, down: bool = False, bias: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.weight = nn.Parameter(_drawn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self._scale, self._kernel, self._down = 1 / sqrt(inputs * kernel**2), kernel, down
 
@@ -71,7 +71,7 @@ class ModulatedConv(nn.Module):
         self, inputs: int, outputs: int, kernel: int, style: int, *, up: bool = False, demodulate: bool = True
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.weight = nn.Parameter(_drawn(outputs, inputs, kernel, kernel))
         self.style = EqualLinear(style, inputs, bias=1.0)
         self._scale, self._kernel = 1 / sqrt(inputs * kernel**2), kernel
         self._up, self._demodulate = up, demodulate
@@ -158,7 +158,7 @@ class StyleGenerator(nn.Module):
         widths = _widths(model, shape[1])
         self.latent, self._mixing = latent, model.mixing
         self.mapping = Mapping(model, classes, latent)
-        self.constant = nn.Parameter(torch.randn(1, widths[0], 4, 4))
+        self.constant = nn.Parameter(_drawn(1, widths[0], 4, 4))
         layers, outputs = [StyledLayer(widths[0], widths[0], model.style)], [ToImage(widths[0], shape[0], model.style)]
         for before, after in pairwise(widths):
             layers += [StyledLayer(before, after, model.style, up=True), StyledLayer(after, after, model.style)]
@@ -251,6 +251,15 @@ def _filtered(features: Tensor, convolve, gain: float, **how: int) -> Tensor:  #
     channels = features.shape[1]
     filtered: Tensor = convolve(features, kernel.expand(channels, 1, 4, 4), groups=channels, **how)
     return filtered
+
+
+def _drawn(*shape: int, spread: float = 1.0) -> Tensor:
+    """Draw numbers of mean 0 and this standard deviation.
+
+    They are uniform, and not scaled afterwards: where the networks are built without memory (`build_shapes`), torch
+    loads for seconds what draws normal numbers, or divides.
+    """
+    return torch.empty(shape).uniform_(-sqrt(3) * spread, sqrt(3) * spread)
 
 
 def _unit(numbers: Tensor) -> Tensor:
