@@ -77,7 +77,7 @@ class StyleGAN2(Section):
 
 
 # Of the two networks' learning rates: those of the papers, for layers as they are and for layers of equal scale.
-_DEFAULT_LR = {"dcgan": 0.0005, "stylegan2": 0.002}
+_DEFAULT_LR = {"dcgan": 0.001, "stylegan2": 0.002}
 # What a strategy may do to a model's training, beyond training it and combining what comes back.
 _STRATEGIES = ("fedavg", "fedavgm", "fedopt", "fedadam", "fedyogi", "fedadagrad", "cyclic")
 # Others take pixels beyond 0 to 1, or make one image of two.
