@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from v6_algorithm.experiment import DCGAN, StyleGAN2
-from v6_algorithm.models.generators import build_pair
+from v6_algorithm.models.generators import build_pair, widest
 from v6_algorithm.models.generators.layers import MinibatchSpread
 from v6_algorithm.models.generators.stylegan2 import EqualConv, EqualLinear, ModulatedConv, blurred, enlarged
 
@@ -113,3 +113,15 @@ def test_stylegan2_has_the_papers_size_at_256_pixels():
     generator, discriminator = (sum(parameter.numel() for parameter in one.parameters()) for one in networks)
     assert generator == pytest.approx(30.0e6, rel=0.03)
     assert discriminator == pytest.approx(28.9e6, rel=0.03)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_generator_holds_no_more_numbers_than_evaluation_reckons_with(kind):
+    generator, _ = pair(kind, (1, 32, 32))
+    numbers = []
+    for module in generator.modules():
+        if not any(module.children()):
+            module.register_forward_hook(lambda _, given, output: numbers.append(given[0].numel() + output.numel()))
+    with torch.inference_mode():
+        generator(*inputs(rows=1))
+    assert max(numbers) <= widest(SMALL[kind], 32) * 32 * 32

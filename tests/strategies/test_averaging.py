@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from v6_algorithm.strategies.averaging import WeightedMean, cast
+from v6_algorithm.strategies.averaging import Gathered, WeightedMean, cast
 from v6_algorithm.wire import TensorSpec
 
 SPEC = {
@@ -96,3 +96,16 @@ def test_adding_does_not_change_the_reply():
 def test_nothing_to_average_is_an_error_not_a_nan():
     with pytest.raises(ValueError, match="no site with a training row"):
         mean_of([state(1)], [0])
+
+
+@pytest.mark.parametrize("sites", [2, 3, 4, 5])
+def test_beside_a_robust_rule_buffers_are_the_median_also_of_an_even_number_of_sites(sites):
+    """The lower of two would make a network's average over training, a buffer, lower in all of its numbers."""
+    gathered = Gathered(SPEC, lambda rows, weights: rows[0].double())
+    states = [state(seed, count=seed) for seed in range(sites)]
+    for one in states:
+        gathered.add(one, 1)
+    combined = gathered.combined()
+    means = torch.stack([one["model.running_mean"] for one in states]).double()
+    assert torch.equal(combined["model.running_mean"], torch.quantile(means, 0.5, dim=0))
+    assert int(combined["model.num_batches_tracked"]) == (sites - 1) // 2

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from v6_algorithm.errors import DataError, ExperimentError, SiteError
 from v6_algorithm.experiment import Experiment, GanOptions
 from v6_algorithm.experiment.imaging.generators import GENERATION_METRICS, check_shape
-from v6_algorithm.models.generators import build_pair
+from v6_algorithm.models.generators import build_pair, widest
 from v6_algorithm.preparation import Setup
 from v6_algorithm.problems.base import Networks, Problem
 
@@ -47,6 +47,7 @@ class Gan(Problem):
             raise ExperimentError(error.message()) from None
         self._shape = setup.image_shape
         self.options: GanOptions = experiment.problem.options()
+        self.expansion = widest(experiment.model, self._shape[1])
 
     @property
     def classes(self) -> int:

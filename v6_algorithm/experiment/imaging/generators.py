@@ -76,7 +76,7 @@ class StyleGAN2(Section):
     mixing: float = Field(0.9, ge=0, le=1, description="share of images made of two styles, while it trains")
 
 
-# Of the two networks' learning rates: those of the papers, for layers as they are and for layers of equal scale.
+# Adam's learning rates: StyleGAN2's for its layers of equal scale, and what synthetic lesions were learned with.
 _DEFAULT_LR = {"dcgan": 0.001, "stylegan2": 0.002}
 # What a strategy may do to a model's training, beyond training it and combining what comes back.
 _STRATEGIES = ("fedavg", "fedavgm", "fedopt", "fedadam", "fedyogi", "fedadagrad", "cyclic")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from v6_algorithm.experiment import DCGAN, StyleGAN2
@@ -35,3 +37,12 @@ def build_pair(model: DCGAN | StyleGAN2, shape: list[int], classes: int, latent:
     from v6_algorithm.models.generators.stylegan2 import StyleDiscriminator, StyleGenerator
 
     return StyleGenerator(model, shape, classes, latent), Discriminator(StyleDiscriminator(model, shape, classes))
+
+
+def widest(model: Any, size: int) -> int:
+    """Return about how many numbers a generator holds at once for each of an image."""
+    channels: int = (
+        model.width if isinstance(model, DCGAN) else max(min(model.channel_base // size, model.channel_max), 1)
+    )
+    # What a layer gets and gives, and what its norm, noise or activation makes of it.
+    return 4 * channels
