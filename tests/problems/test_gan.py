@@ -142,6 +142,20 @@ def test_the_discriminator_may_stay_at_the_sites():
     assert {name.partition(".")[0] for name in wire.unpack(result["parameters"])} == {"generator", "ema"}
 
 
+def test_an_average_is_nothing_that_is_learned_together():
+    content = experiment(strategy={"kind": "fedavg", "private": ["generator.*", "discriminator.*"]})
+    with pytest.raises(ExperimentError, match="some must be private and some shared"):
+        run(local_federation(content, sites()), content)
+
+
+def test_a_run_goes_on_from_the_weights_and_counts_of_an_earlier_one():
+    first, _ = watched(experiment())
+    content = experiment(start={"weights": "earlier.safetensors"}, rounds=1)
+    result = run(local_federation(content, sites()), content, weights=first["parameters"])
+    images = [wire.unpack(one["parameters"])["discriminator.images"].item() for one in (first, result)]
+    assert images == pytest.approx([2 * 20.8, 3 * 20.8])
+
+
 def test_the_same_seed_gives_the_same_bits():
     assert watched(experiment())[0]["parameters"] == watched(experiment())[0]["parameters"]
 
