@@ -77,7 +77,7 @@ class Adversaries:
         Both losses are added up. The generator makes images of the batch's own classes.
         """
         classes = one_hot(target, self._classes, inputs.dtype)
-        latents = torch.randn(len(inputs), self._generator.latent, generator=self._latents)  # type: ignore[call-overload]
+        latents = torch.randn(len(inputs), self._options.latent, generator=self._latents)
         with self._device.forward():
             made = self._generator(latents.to(inputs), classes)
         made = self._device.full(made)

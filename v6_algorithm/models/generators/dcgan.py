@@ -51,7 +51,6 @@ class DCGenerator(nn.Module):
     def __init__(self, model: DCGAN, shape: list[int], classes: int, latent: int) -> None:
         super().__init__()
         widths = _widths(model.width, shape[1])[::-1]
-        self.latent = latent
         self.first = nn.Linear(latent + classes, widths[0] * 16)
         self.convolutions = nn.ModuleList(
             nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False) for before, after in pairwise(widths)

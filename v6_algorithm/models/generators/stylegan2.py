@@ -156,7 +156,7 @@ class StyleGenerator(nn.Module):
     def __init__(self, model: StyleGAN2, shape: list[int], classes: int, latent: int) -> None:
         super().__init__()
         widths = _widths(model, shape[1])
-        self.latent, self._mixing = latent, model.mixing
+        self._mixing = model.mixing
         self.mapping = Mapping(model, classes, latent)
         self.constant = nn.Parameter(_drawn(1, widths[0], 4, 4))
         layers, outputs = [StyledLayer(widths[0], widths[0], model.style)], [ToImage(widths[0], shape[0], model.style)]
