@@ -95,6 +95,42 @@ def auroc_resolution(positives: Sequence[int], negatives: Sequence[int]) -> floa
     return tied / (2 * sum(positives) * sum(negatives))
 
 
+def sensitivity_at(
+    specificity: float, positives: Sequence[int], negatives: Sequence[int]
+) -> tuple[float, float | None, float]:
+    """Sensitivity at the lowest threshold that has at least this specificity.
+
+    Thresholds are the edges of the bins, and nothing is interpolated between two of them: the value is one that the
+    threshold really has on these rows, as on a step of the ROC curve. With thresholds between all scores it could be
+    greater by up to the resolution, which is the share of the positives in the next lower bin.
+
+    Parameters
+    ----------
+    specificity : float
+        In (0, 1).
+    positives, negatives : sequence of int, shape (bins,)
+        As for `auroc`.
+
+    Returns
+    -------
+    sensitivity : float
+        Share of the positives from the threshold on; 0 where even the highest bin holds too many negatives.
+    threshold : float or None
+        Probability from which on a row counts as positive; None: no row may.
+    resolution : float
+        Bound on how much greater the exact value, the largest sensitivity at this specificity, can be.
+    """
+    bins, total = len(positives), sum(positives)
+    # A share that is a whole number of rows but for rounding is meant as that.
+    allowed = int((1 - specificity) * sum(negatives) * (1 + 1e-12) + 1e-9)
+    first, found, wrong = bins, 0, 0
+    while first and wrong + negatives[first - 1] <= allowed:
+        first -= 1
+        found, wrong = found + positives[first], wrong + negatives[first]
+    edges = [0.0, *bin_edges(bins).tolist(), None]
+    return found / total, edges[first], positives[first - 1] / total if first else 0.0
+
+
 def average_precision(positives: Sequence[int], negatives: Sequence[int]) -> float:
     """Area under the precision-recall curve as average precision.
 

@@ -193,7 +193,7 @@ def _metric_row(result: dict[str, Any], row: MetricRow, metrics: Sequence[str]) 
 
 
 def _metric_head(metric: str) -> Markup:
-    known = reading.METRICS.get(metric)
+    known = reading.described(metric)
     if known is None:
         return Markup(_escape(reading.label(metric)))
     arrow = "↑" if known.higher_is_better else "↓"

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from v6_algorithm.metrics import is_score, is_sensitivity
+
 PARTS = ("test", "validation")
 
 
@@ -34,6 +36,8 @@ METRICS = {
     "f1": MetricName("F1", True, "harmonic mean of precision and recall"),
     "precision": MetricName("Precision", True, "share of predicted positives that are positive"),
     "recall": MetricName("Recall", True, "share of positives that were found; sensitivity"),
+    "specificity": MetricName("Specificity", True, "share of negatives that were found"),
+    "npv": MetricName("NPV", True, "share of predicted negatives that are negative"),
     "r2": MetricName("R²", True, "share of the variance explained; 0 is predicting the mean"),
     "mae": MetricName("MAE", False, "mean absolute error, in units of the target"),
     "mse": MetricName("MSE", False, "mean squared error, in squared units of the target"),
@@ -43,9 +47,6 @@ METRICS = {
     "loss": MetricName("Loss", False, "what the training minimises"),
 }
 """In the order of the columns. The first one that a run measured is its headline."""
-
-# Travel with the metrics but say nothing about the model: rows evaluated, and how far binning may move what is ranked.
-BESIDES = {"n", "auroc_resolution", "c_index_resolution"}
 
 RUNS = {
     "federated": "Federated",
@@ -191,7 +192,7 @@ def columns(rows: Iterable[MetricRow]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for name in known:
         task, _, metric = name.rpartition(".")
-        if metric not in BESIDES:
+        if is_score(metric):
             groups.setdefault(task, []).append(name)
     # Of several tasks the first of each, then the second of each; what is over all of them, the loss, comes last.
     places = list(METRICS)
@@ -204,6 +205,8 @@ def columns(rows: Iterable[MetricRow]) -> list[str]:
 
 def _place(name: str, places: list[str]) -> int:
     metric = name.rpartition(".")[2]
+    if is_sensitivity(metric):
+        return places.index("npv")
     return places.index(metric) if metric in places else len(places)
 
 
@@ -222,9 +225,19 @@ def monitored(result: dict[str, Any]) -> str:
 def label(metric: str) -> str:
     """Return how a metric is written for a reader."""
     task, _, own = metric.rpartition(".")
-    if task and own in METRICS:
-        return f"{task}: {METRICS[own].label}"
-    return METRICS[metric].label if metric in METRICS else metric.replace("_", " ").strip().capitalize()
+    known = described(own)
+    if known is None:
+        return metric.replace("_", " ").strip().capitalize()
+    return f"{task}: {known.label}" if task else known.label
+
+
+def described(metric: str) -> MetricName | None:
+    """Return how a metric of ours is shown; None of a plug-in's."""
+    if not is_sensitivity(metric):
+        return METRICS.get(metric)
+    percent = metric.removeprefix("sensitivity_at_").replace("_", ".")
+    meaning = f"share of positives found by the lowest threshold that clears {percent} % of the negatives"
+    return MetricName(f"Sens. at {percent} % spec.", True, meaning)
 
 
 def missing_sites(result: dict[str, Any]) -> dict[str, dict[str, int]]:

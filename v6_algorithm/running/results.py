@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from v6_algorithm import wire
 from v6_algorithm.experiment import PARTS, Experiment
-from v6_algorithm.metrics import compute, explain, merge_states
+from v6_algorithm.metrics import compute, explain, is_score, merge_states
 from v6_algorithm.preparation.negotiate import Plan
 from v6_algorithm.preparation.times import horizons
 from v6_algorithm.running.folds import FoldProgress, States
@@ -144,6 +144,11 @@ def mean_of(rows: Iterable[dict[str, float | None]]) -> dict[str, float | None]:
     return {name: sum(values) / len(values) if values else None for name, values in found.items()}
 
 
+def scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what goes with the scores, such as the number of rows."""
+    return {name: value for name, value in metrics.items() if is_score(name)}
+
+
 def _merged(folds: Sequence[dict[str, States]]) -> dict[str, States]:
     """Merge the folds' states: part to hospital to state."""
     merged: dict[str, dict[str, list[dict[str, Any]]]] = {}
@@ -160,11 +165,7 @@ def _merged(folds: Sequence[dict[str, States]]) -> dict[str, States]:
 
 def _scopes(states: States) -> dict[str, Any]:
     sites = {name: compute(state) for name, state in states.items()}
-    with_rows = [
-        {name: value for name, value in metrics.items() if name != "n" and not name.endswith("_resolution")}
-        for metrics in sites.values()
-        if metrics.get("n")
-    ]
+    with_rows = [scores(metrics) for metrics in sites.values() if metrics.get("n")]
     return {"pooled": compute(merge_states(states.values())), "sites": sites, "mean_over_sites": mean_of(with_rows)}
 
 
@@ -204,10 +205,11 @@ def _over_folds(folds: Sequence[FoldProgress], part: str) -> dict[str, Any]:
     for fold in folds:
         states.setdefault(fold.number, []).extend(fold.measured.get(part, {}).values())
     pooled = [compute(merge_states(members)) for members in states.values() if members]
-    rows = [
-        {name: value for name, value in metrics.items() if name != "n" and not name.endswith("_resolution")}
-        for metrics in pooled
-    ]
+    return mean_and_spread([scores(metrics) for metrics in pooled])
+
+
+def mean_and_spread(rows: Sequence[dict[str, float | None]]) -> dict[str, dict[str, float | None]]:
+    """Return mean and sample standard deviation over the folds, of each score that some fold has."""
     mean = mean_of(rows)
     spread: dict[str, float | None] = {}
     for name in mean:
