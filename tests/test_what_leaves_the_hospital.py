@@ -35,6 +35,7 @@ EXPERIMENTS = {
         "training": {"batch_size": 16, "loss": {"kind": "cross_entropy", "class_weights": "balanced"}},
         "model": {"kind": "mlp", "hidden": [4], "norm": "batch"},
         "strategy": {"private": "norm"},
+        "evaluation": {"subgroups": ["ward", {"column": "c", "bands": [0]}]},
     },
     "three classes": {
         "data": {"target": "ward", "scaling": "minmax"},
@@ -134,6 +135,7 @@ STAND_INS = {
     **dict.fromkeys(SITES, "<site>"),
     **dict.fromkeys(PARTS, "<part>"),
     **dict.fromkeys(FRAMES["berlin"].columns, "<column>"),
+    **dict.fromkeys(["north", "south", "west", "under 0", "0 and over"], "<group>"),
 }
 
 
@@ -214,6 +216,7 @@ def listed(heading: str) -> set[str]:
 
 
 METRICS = "folds[].metrics.<part>.<site>"
+GROUPS = "subgroups.<part>.<site>.<column>.<group>"
 MESSAGES = [
     "RPC_prepare, step schema",
     "RPC_prepare, step statistics",
@@ -231,6 +234,7 @@ MESSAGES = [
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_reply_holds_what_the_page_lists_and_nothing_else(recorded, message):
     found = set().union(*(key_paths(reply) for reply in recorded[message])) - ENVELOPE
+    found = {re.sub(rf"^{re.escape(GROUPS)}[.].*", GROUPS, path) for path in found}
     assert {METRICS if path.startswith(METRICS) else path for path in found} == listed(message)
 
 
@@ -344,7 +348,7 @@ def test_the_folder_holds_the_files_that_the_page_lists_and_no_others(node, requ
     (table,) = (path for path in files if path.name.startswith("table-"))
     with safe_open(table, framework="numpy") as file:
         arrays = {re.sub(r"fold\.\d+\.\w+", "fold.<number>.<part>", name) for name in file.keys()}  # noqa: SIM118
-        assert set(file.metadata()) == {"members"}
+        assert set(file.metadata()) == {"members", "groups"}
     assert all(f"(`{name}`)" in PAGE for name in arrays), arrays
     assert not any(SECRET.encode() in path.read_bytes() for path in files)
 

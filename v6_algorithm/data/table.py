@@ -18,6 +18,7 @@ from v6_algorithm.data.imaging.stack import TableImages
 from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.sequences import stack_sequences
 from v6_algorithm.data.splits import Fold, draw_rows, make_folds
+from v6_algorithm.data.subgroups import encode_groups, join_groups
 from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment
@@ -54,6 +55,10 @@ class TableData:
         (rows,) times of each row before its padding; empty where no row has any.
     position
         (rows,) place of each row in its hospital's table, where its image stands; empty where there are none.
+    groups
+        (rows, columns) place of each row's group in `group_names`, for each column of `evaluation.subgroups`.
+    group_names
+        Names of each of these columns' groups.
     images
         The images, whose channels are the features; `values` is empty then.
     """
@@ -67,6 +72,8 @@ class TableData:
     covariates: Array = field(default_factory=lambda: np.empty((0, 0)))
     lengths: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     position: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    groups: Array = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
+    group_names: list[list[str]] = field(default_factory=list)
     images: TableImages | None = None
 
     def training_moments(self, *, with_range: bool) -> Moments:
@@ -210,6 +217,7 @@ def load_table(
         return parts[0]
     if len({len(part.folds) for part in parts}) > 1:
         raise DataError("the members have different numbers of folds")
+    groups, group_names = join_groups([(part.groups, part.group_names) for part in parts])
     starts = np.cumsum([0, *(len(part.target) for part in parts)])
     return TableData(
         values=np.concatenate([part.values for part in parts]),
@@ -218,6 +226,8 @@ def load_table(
         covariates=np.concatenate([part.covariates for part in parts]),
         lengths=np.concatenate([part.lengths for part in parts]),
         position=np.concatenate([part.position for part in parts]),
+        groups=groups,
+        group_names=group_names,
         member=np.repeat(np.arange(len(parts)), [len(part.target) for part in parts]),
         members=list(frames),
         folds=[
@@ -266,6 +276,7 @@ def _encode(
         frame, values, target = frame.iloc[drawn], values[drawn], target[drawn]
         lengths = lengths[drawn] if len(lengths) else lengths
         strata = None if strata is None else strata[drawn]
+    groups, group_names = encode_groups(frame, experiment.evaluation.subgroups)
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
     folds = make_folds(
         experiment.split,
@@ -284,6 +295,8 @@ def _encode(
         target=target,
         lengths=lengths,
         position=frame.index.to_numpy(dtype=np.int64) if data.image is not None else np.empty(0, dtype=np.int64),
+        groups=groups,
+        group_names=group_names,
         member=np.zeros(len(frame), dtype=np.int64),
         members=[member],
         folds=folds,

@@ -11,6 +11,8 @@ from v6_algorithm.experiment.base import Section, refuse, short_form
 
 # The hospitals are groups without being asked for.
 SITE = "site"
+# Rows without a value in a column are a group of it.
+NOT_KNOWN = "not known"
 MOST_GROUPS = 20
 MOST_SUBGROUPS = 10
 

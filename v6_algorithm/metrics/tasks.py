@@ -142,4 +142,10 @@ def explain(state: dict[str, Any]) -> list[str]:
 
 
 def _shape(tasks: Mapping[str, Any]) -> list[list[Any]]:
-    return [[name, task["kind"], *(task[key] for key in _KINDS[task["kind"]].SHAPE)] for name, task in tasks.items()]
+    """Return name, kind and what else its states must have in common of each task, one after the other."""
+    shape = []
+    for name, task in tasks.items():
+        shared = [task[key] for key in _KINDS[task["kind"]].SHAPE]
+        flat = [one for value in shared for one in (value if isinstance(value, list) else [value])]
+        shape.append([name, task["kind"], *flat])
+    return shape

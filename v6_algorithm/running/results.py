@@ -14,6 +14,7 @@ from v6_algorithm.metrics import compute, explain, is_score, merge_states
 from v6_algorithm.preparation.negotiate import Plan
 from v6_algorithm.preparation.times import horizons
 from v6_algorithm.running.folds import FoldProgress, States
+from v6_algorithm.running.subgroups import GroupSums, gaps, merged_groups, withheld
 
 SCHEMA = 1
 Run = tuple[Plan, list[FoldProgress], str | None]
@@ -24,6 +25,7 @@ def assemble(
     *,
     notes: Sequence[str],
     runs: Sequence[Run],
+    groups: Sequence[GroupSums],
     participation: list[dict[str, Any]],
     rounds: list[dict[str, Any]],
     devices: dict[str, dict[str, str]],
@@ -40,6 +42,8 @@ def assemble(
     runs
         One (plan, folds, why it stopped early or None) for each group of sites that trained together: one, but in
         mode ``local`` one a site.
+    groups
+        What the sites told of groups of rows, for each of `runs`.
     participation, rounds
         The books of all calls.
     devices
@@ -57,6 +61,7 @@ def assemble(
     metrics = {
         part: _scopes(states) | (_over_folds(folds, part) if crossed else {}) for part, states in measured.items()
     }
+    subgroups = merged_groups(groups, experiment.evaluation)
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "name": experiment.name,
@@ -70,6 +75,8 @@ def assemble(
         "site_history": _site_history(folds),
         "metrics": metrics,
         "metrics_table": _table(metrics),
+        "subgroups": subgroups,
+        "gap": gaps(subgroups, metrics),
         "folds": [_fold(fold, plan, experiment) for plan, progress, _ in runs for fold in progress] if crossed else [],
         "participation": participation,
         "timing": {"total_s": round(seconds, 3), "sites": _phases(rounds), "rounds": rounds},
@@ -77,6 +84,7 @@ def assemble(
         "notes": [
             *notes,
             *_explanations(measured),
+            *withheld(subgroups, metrics, experiment.evaluation),
             *_without_private(experiment),
             *(note for run in runs for note in _lost_work(run)),
             *_imprecise(experiment, devices),

@@ -59,12 +59,14 @@ def prepare(work: Work) -> dict[str, Any]:
 
 def _schema(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.description import describe
+    from v6_algorithm.data.subgroups import encode_groups
 
     members = {}
     for name, source in work.context.sources.items():
         try:
             frame = work.read(source, work.policy.allows)
             schema = describe(frame, work.experiment.data, work.targets)
+            encode_groups(frame, work.experiment.evaluation.subgroups)  # so that what makes no groups is told now
             schema["image"] = _image(work, source)
             work.policy.check_rows(schema["rows"])
         except SiteError as error:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Prepared inputs are kept in memory from round to round up to this many bytes; beyond, they are made again.
 _MEMORY_BYTES = 2**30
+# Sections of the experiment that the encoded table depends on.
+_OF_TABLE = {"seed", "data", "problem", "split", "training", "evaluation"}
 
 
 class Work:
@@ -42,6 +44,7 @@ class Work:
         data = self.experiment.data
         roles = [*data.target_columns.values(), data.group, *data.split_columns]
         roles += [*data.categorical, *(data.features or []), *data.harmonisation.covariates]
+        roles += self.experiment.evaluation.columns
         roles += [data.sequence.column] if data.sequence is not None else []
         roles += [data.image.column] if data.image is not None else []
         self.roles = {name for name in roles if name is not None}
@@ -80,7 +83,7 @@ class Work:
         prints = {name: self._fingerprint(source) for name, source in self.context.sources.items()}
         key = cache_key(
             prints,
-            self.experiment.model_dump(mode="json", include={"seed", "data", "problem", "split", "training"}),
+            self.experiment.model_dump(mode="json", include=_OF_TABLE),
             [
                 setup.features,
                 setup.categories,
