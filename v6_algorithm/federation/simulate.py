@@ -47,7 +47,7 @@ def tables_of(experiment: Experiment, folder: Path, *, experiment_file: Path | N
     tables, wrong = {}, []
     for name, source in sites.items():
         try:
-            tables[name] = _source(f"sites.{name}", source, folder)
+            tables[name] = source_of(f"sites.{name}", source, folder)
         except ExperimentError as error:
             wrong.append(str(error))
     if wrong:
@@ -63,7 +63,8 @@ def _opening_comment(file: Path | None) -> list[str]:
     return [f"  {file} begins with:", *comment] if comment else []
 
 
-def _source(where: str, source: Source, folder: Path) -> TableSource:
+def source_of(where: str, source: Source, folder: Path) -> TableSource:
+    """Find one table, its file relative to a folder; raises ExperimentError, which begins with `where`."""
     uri = source.uri
     if "://" not in uri:
         path = folder / Path(uri).expanduser()
@@ -85,7 +86,7 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
         frame = load_builtin(sites.source.removeprefix("builtin:"))
     else:
         try:
-            whole = _source("sites.source", Source(uri=sites.source), folder)
+            whole = source_of("sites.source", Source(uri=sites.source), folder)
             frame, base = whole.read(), whole.folder
         except DataError as error:
             raise ExperimentError(f"sites.source: {error}") from None
@@ -112,7 +113,7 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
 
 def local_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> LocalFederation:
     """Simulate the sites in this process; in mode centralised one site holds all tables."""
-    policy = _policy()
+    policy = own_policy()
     if experiment.mode == "centralised":
         return LocalFederation({POOLED: SiteContext(dict(sorted(tables.items())), policy)})
     return LocalFederation({name: SiteContext({name: table}, policy) for name, table in tables.items()})
@@ -129,7 +130,7 @@ def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -
     except ImportError:
         raise ExperimentError("--engine mock needs vantage6's tools: pip install 'v6-algorithm[vantage6]'") from None
     # The mock's sites read their policy from the environment themselves; one that cannot be read is told here.
-    _policy()
+    own_policy()
     names = dict(enumerate(sorted(tables)))
     datasets = []
     for name in names.values():
@@ -141,7 +142,8 @@ def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -
     return Vantage6Federation(client, names=names)
 
 
-def _policy() -> Policy:
+def own_policy() -> Policy:
+    """Read the rules of this machine, as a node reads its own."""
     try:
         return Policy.from_environment()
     except PolicyError as error:

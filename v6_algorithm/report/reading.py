@@ -15,6 +15,11 @@ from typing import Any
 from v6_algorithm.metrics import is_score, is_sensitivity
 
 PARTS = ("test", "validation")
+# On the researcher's own table, after the run.
+CENTRAL = "central"
+# The status of what `evaluate` leaves: nothing was trained.
+EVALUATED = "evaluated"
+RESULT_PARTS = (*PARTS, CENTRAL)
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ def metric_rows(result: dict[str, Any]) -> list[MetricRow]:
     run = run_name(result)
     rows = _rows_of_run(run, mapping(result, "metrics"))
     for name, fold in folds(result):
-        for part in PARTS:
+        for part in RESULT_PARTS:
             pooled = mapping(fold, "metrics", part, "pooled")
             rows += [MetricRow(run, part, "fold", name, pooled)] if pooled else []
     for name, baseline in mapping(result, "baselines").items():
@@ -177,7 +182,7 @@ def metric_rows(result: dict[str, Any]) -> list[MetricRow]:
 
 def _rows_of_run(run: str, metrics: dict[str, Any]) -> list[MetricRow]:
     rows = []
-    for part in PARTS:
+    for part in RESULT_PARTS:
         for scope in SUMMARIES:
             if values := mapping(metrics, part, scope):
                 rows.append(MetricRow(run, part, scope, "", values))
@@ -208,6 +213,30 @@ def _place(name: str, places: list[str]) -> int:
     if is_sensitivity(metric):
         return places.index("npv")
     return places.index(metric) if metric in places else len(places)
+
+
+def central_rows(result: dict[str, Any]) -> list[tuple[str, MetricRow]]:
+    """Return what was measured on the researcher's own table, with a name for each run's, or site's, model."""
+    found = []
+    rows = [row for row in metric_rows(result) if row.part == CENTRAL and row.scope != "fold"]
+    runs = list(dict.fromkeys(row.run for row in rows))
+    for row in rows:
+        if row.scope == "site" and row.name == CENTRAL:
+            continue  # the same as pooled
+        name = row.name if row.scope == "site" else SUMMARIES[row.scope]
+        if row.scope == "pooled":
+            several = any(
+                other.run == row.run and other.scope in ("mean_over_folds", "mean_over_sites") for other in rows
+            )
+            name = "mean over models" if several else "" if len(runs) > 1 else CENTRAL
+        found.append((": ".join(filter(None, [row.run, name])) if len(runs) > 1 else name, row))
+    return [(name, row) for name, row in found if row.scope not in ("mean_over_sites", "mean_over_folds")]
+
+
+def central_name(result: dict[str, Any]) -> str:
+    """Return the name of the researcher's own table, without its folder."""
+    uri = str(mapping(result, "experiment", "central").get("uri") or CENTRAL)
+    return uri if "://" in uri else uri.rstrip("/").rpartition("/")[2]
 
 
 def main_part(rows: Sequence[MetricRow]) -> str:

@@ -13,6 +13,7 @@ from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.metrics import compute, explain, is_score, merge_states
 from v6_algorithm.preparation.negotiate import Plan
 from v6_algorithm.preparation.times import horizons
+from v6_algorithm.running.diagnostics import diagnostics
 from v6_algorithm.running.folds import FoldProgress, States
 from v6_algorithm.running.subgroups import GroupSums, gaps, merged_groups, withheld
 
@@ -75,6 +76,7 @@ def assemble(
         "site_history": _site_history(folds),
         "metrics": metrics,
         "metrics_table": _table(metrics),
+        **_diagnostics(measured, experiment, plans[0]),
         "subgroups": subgroups,
         "gap": gaps(subgroups, metrics),
         "folds": [_fold(fold, plan, experiment) for plan, progress, _ in runs for fold in progress] if crossed else [],
@@ -175,6 +177,15 @@ def _scopes(states: States) -> dict[str, Any]:
     sites = {name: compute(state) for name, state in states.items()}
     with_rows = [scores(metrics) for metrics in sites.values() if metrics.get("n")]
     return {"pooled": compute(merge_states(states.values())), "sites": sites, "mean_over_sites": mean_of(with_rows)}
+
+
+def _diagnostics(measured: dict[str, States], experiment: Experiment, plan: Plan) -> dict[str, Any]:
+    """Return `confusion`, `calibration` and `roc`, each by part; empty of problems without classes."""
+    by_part = {part: diagnostics(states, experiment, plan.setup) for part, states in measured.items()}
+    return {
+        name: {part: shown[name] for part, shown in by_part.items() if name in shown}
+        for name in ("confusion", "calibration", "roc")
+    }
 
 
 def _table(metrics: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -316,6 +327,8 @@ def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | None:
         "model": experiment.model.model_dump(mode="json"),
         "data": experiment.data.model_dump(mode="json"),
         "preparation": preparations.get("", preparations),
+        # What else says how a row is measured with it; see `central`.
+        "experiment": experiment.model_dump(mode="json", include={"mode", "problem", "training", "evaluation"}),
     }
     if experiment.private is not None:
         about["private"] = experiment.private.model_dump(mode="json")

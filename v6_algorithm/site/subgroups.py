@@ -16,7 +16,7 @@ from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import PARTS
 from v6_algorithm.metrics import merge_states
 from v6_algorithm.site.work import Work
-from v6_algorithm.summary.cells import tell_labels
+from v6_algorithm.summary.cells import Label, tell_labels
 
 if TYPE_CHECKING:
     from v6_algorithm.data.table import TableData
@@ -108,8 +108,7 @@ class GroupStates:
             own = rows[table.member[rows] == number]
             for place, column in enumerate(self._columns):
                 found, counts = np.unique(table.groups[own, place], return_counts=True)
-                names = [table.group_names[place][code] for code in found]
-                told[name, column] = list(
-                    tell_labels(dict(zip(names, counts.tolist(), strict=True)), self._smallest)[0]
-                )
+                names: list[Label] = [table.group_names[place][code] for code in found]
+                enough, _ = tell_labels(dict(zip(names, counts.tolist(), strict=True)), self._smallest)
+                told[name, column] = [str(group) for group in enough]
         return told
