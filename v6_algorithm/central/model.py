@@ -106,6 +106,8 @@ class ReturnedModel:
                 for name, prepared in preparations_of(about).items()
             }
             packed = {name: wire.pack(models[name]) for name in setups}
+            if not setups or setups.keys() != models.keys():
+                raise KeyError
         except (KeyError, TypeError, AttributeError, ValueError):
             raise ExperimentError(
                 f"{where}: its header does not say all that is needed to use it; was it made by another version?"

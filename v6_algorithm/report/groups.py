@@ -81,7 +81,7 @@ def _part(result: Mapping[str, Any], part: str) -> str:
         bodies.append(_gap_row("Gap between sites", by_site, metrics))
     heads = [metric_head(metric) for metric in metrics]
     table = table_of(["Group", "n", *heads], bodies, wide=True)
-    return f'<figure class="runs">{_chart(columns, metrics[0], part)}</figure>{table}'
+    return f'<figure class="groups">{_chart(columns, metrics[0], part)}</figure>{table}'
 
 
 def _gap_row(name: str, gap: Mapping[str, Any], metrics: list[str]) -> str:

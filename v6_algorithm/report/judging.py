@@ -111,4 +111,5 @@ def _matrix(name: str, classes: Sequence[str], counts: Sequence[Any]) -> str:
         total = sum(known)
         right = known[place] / total if total and place < len(known) else None
         body.append(row_of([label, *(f"{count:,.0f}" for count in known), reading.number(right)]))
-    return table_of([name, *(f"as {label}" for label in classes), "found"], ["".join(body)])
+    counts = table_of([name, *(f"as {label}" for label in classes), "found"], ["".join(body)])
+    return f'<div class="counts">{counts}</div>'

@@ -236,7 +236,7 @@ def central_rows(result: dict[str, Any]) -> list[tuple[str, MetricRow]]:
 def central_name(result: dict[str, Any]) -> str:
     """Return the name of the researcher's own table, without its folder."""
     uri = str(mapping(result, "experiment", "central").get("uri") or CENTRAL)
-    return uri if "://" in uri else uri.rstrip("/").rpartition("/")[2]
+    return _PASSWORD.sub(_mask, uri) if "://" in uri else uri.rstrip("/").rpartition("/")[2]
 
 
 def main_part(rows: Sequence[MetricRow]) -> str:
@@ -266,7 +266,8 @@ def described(metric: str) -> MetricName | None:
         return METRICS.get(metric)
     percent = metric.removeprefix("sensitivity_at_").replace("_", ".")
     meaning = f"share of positives found by the lowest threshold that clears {percent} % of the negatives"
-    return MetricName(f"Sens. at {percent} % spec.", True, meaning)
+    # Unbreakable spaces, so that a narrow column's head has two lines of it and not five.
+    return MetricName(f"Sens.\xa0at {percent}\xa0%\xa0spec.", True, meaning)
 
 
 def missing_sites(result: dict[str, Any]) -> dict[str, dict[str, int]]:
