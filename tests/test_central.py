@@ -62,6 +62,7 @@ KINDS = {
     },
     "sequences": {
         "data": {"target": "y", "sequence": "series"},
+        "evaluation": {"subgroups": ["ward"]},
         "problem": "sequence_classification",
         "model": {"kind": "gru", "hidden": 4},
     },
@@ -70,6 +71,7 @@ KINDS = {
         "problem": "image_classification",
         "model": {"kind": "cnn", "widths": [4]},
         "training": {"loss": "focal", "augmentation": [{"kind": "crop", "size": 4}]},
+        "evaluation": {"subgroups": ["ward"]},
     },
 }
 
@@ -374,6 +376,25 @@ def test_a_central_table_that_lacks_a_feature_costs_nothing_of_the_run(here):
     assert done.exit_code == 3
     assert "the rest is kept, but central: column 'b', an input of the model, is not there" in done.output
     assert read_result(here / "out")["metrics"]["test"]["pooled"]["auroc"] is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"split": "given", "data": {"target": "y", "split_column": "part"}},
+        {"split": {"kind": "kfold", "folds": 3}, "data": {"target": "y", "group": "c"}, "mode": "local"},
+        {"mode": "centralised"},
+    ],
+    ids=["given", "local folds", "centralised"],
+)
+def test_a_central_table_needs_no_columns_that_say_how_rows_are_split(here, changes):
+    parts = ["train", "train", "test", "validation"]
+    files = {name: table(48, seed).assign(part=parts * 12) for seed, name in enumerate(SIZES)}
+    table(40, 9).to_csv(here / "mine.csv", index=False)
+    file = write(here, files, central="mine.csv", rounds=1, **{"data": {"target": "y"}} | changes)
+    done = command("run", file, "--out", here / "out")
+    assert done.exit_code == 0, done.output
+    assert read_result(here / "out")["metrics"]["central"]["pooled"]["n"] == 40
 
 
 def test_nothing_of_the_central_table_is_asked_of_a_site_or_told_to_one(sources):

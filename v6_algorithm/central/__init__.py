@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from v6_algorithm import wire
-from v6_algorithm.central.model import CENTRAL, ReturnedModel
+from v6_algorithm.central.model import CENTRAL, WITHOUT, ReturnedModel
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment import Experiment, Source
+from v6_algorithm.experiment import Experiment, LeaveOneSiteOut, Source
 from v6_algorithm.federation.simulate import own_policy, source_of
 from v6_algorithm.metrics import compute, explain
 from v6_algorithm.preparation import Setup
@@ -99,8 +99,9 @@ class CentralTable:
         ExperimentError
             When it cannot or has not; what the sites are yet to agree on is checked by `measure`.
         """
-        data = experiment.data.model_copy(update={"group": None, "split_column": None})
-        self._describe(experiment.model_copy(update={"data": data, "mode": "federated"}))
+        data = experiment.data.model_copy(update=WITHOUT)
+        whole = {"data": data, "mode": "federated", "split": LeaveOneSiteOut(kind="leave_one_site_out")}
+        self._describe(experiment.model_copy(update=whole))
 
     def measure(self, model: ReturnedModel) -> Measurement:
         """Measure all models of a file on all rows.

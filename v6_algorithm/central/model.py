@@ -26,7 +26,7 @@ CENTRAL = "central"
 # Of the training only what says how a row's input, loss or precision is.
 _OF_TRAINING = ("loss", "augmentation", "dtype", "evaluation_batch_size", "deterministic")
 # Roles that columns have in training, which a table that is only measured need not have.
-_WITHOUT: dict[str, Any] = {"group": None, "split_column": None, "load_limit": None}
+WITHOUT: dict[str, Any] = {"group": None, "split_column": None, "load_limit": None}
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class ReturnedModel:
                 {
                     "name": about["name"],
                     "seed": about["seed"],
-                    "data": about["data"] | _WITHOUT,
+                    "data": about["data"] | WITHOUT,
                     "problem": told.get("problem", {"kind": about["problem"]}),
                     "model": about["model"],
                     "split": "leave_one_site_out",

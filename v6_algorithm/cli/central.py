@@ -50,16 +50,22 @@ def measure_central(result: dict[str, Any], table: CentralTable | None, source: 
     from v6_algorithm.central import ReturnedModel
 
     result["experiment"]["central"] = source.model_dump(mode="json")
+    baselines = {name: own.pop("parameters", None) for name, own in result.get("baselines", {}).items()}
     unfinished = []
-    with terminal.err.status("measuring on central …"):
-        try:
+    try:
+        with terminal.err.status("measuring on central …"):
             table.measure(ReturnedModel.of(_model_of(result), "the returned model")).add_to(result)
-        except ExperimentError as error:
-            unfinished += [line if line.startswith("central: ") else f"central: {line}" for line in _lines(error)]
-        for name, baseline in result.get("baselines", {}).items():
-            if (parameters := baseline.pop("parameters", None)) is not None and not unfinished:
-                model = ReturnedModel.of(parameters, f"the model of baseline {name}")
-                baseline["metrics"]["central"] = table.measure(model).metrics
+            for name, parameters in baselines.items():
+                if parameters is not None:
+                    model = ReturnedModel.of(parameters, f"the model of baseline {name}")
+                    result["baselines"][name]["metrics"]["central"] = table.measure(model).metrics
+    except ExperimentError as error:
+        lines = str(error).splitlines()
+        unfinished = [line if line.startswith("central: ") else f"central: {line}" for line in lines]
+    except KeyboardInterrupt:
+        unfinished = ["central: interrupted from the keyboard"]
+    except Exception as error:  # Whatever it is, a night's training is not lost over it.
+        unfinished = [f"central: could not be measured ({type(error).__name__}); `v6-algorithm evaluate` tries again"]
     result["notes"] += unfinished
     return unfinished
 
@@ -68,7 +74,3 @@ def _model_of(result: Mapping[str, Any]) -> str:
     if not isinstance(result.get("parameters"), str):
         raise ExperimentError("there is no model to measure")
     return str(result["parameters"])
-
-
-def _lines(error: ExperimentError) -> list[str]:
-    return str(error).splitlines()
