@@ -398,6 +398,7 @@ def test_a_central_table_needs_no_columns_that_say_how_rows_are_split(here, chan
 
 
 def test_nothing_of_the_central_table_is_asked_of_a_site_or_told_to_one(sources):
+    """seeds.md 3.7 (5): a server that needed patients' images to evaluate."""
     experiment = experiment_of(data={"target": "y", "features": ["a"]}, central="SECRET-4711.csv")
     spy = Spy(local_federation(experiment, sources))
     run(spy, experiment)

@@ -10,6 +10,7 @@ import pytest
 from hospitals import make_table
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback import LoopbackProxy
 from spying import Spy
 
 from v6_algorithm import wire
@@ -17,7 +18,8 @@ from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.subgroups import encode_groups, join_groups
 from v6_algorithm.errors import DataError, ExperimentError
 from v6_algorithm.experiment import Experiment, Subgroup
-from v6_algorithm.federation.simulate import local_federation
+from v6_algorithm.federation.simulate import local_federation, mock_federation
+from v6_algorithm.federation.vantage6 import Vantage6Federation
 from v6_algorithm.master import run
 from v6_algorithm.metrics import compute
 from v6_algorithm.privacy import policy
@@ -127,6 +129,15 @@ def test_survival_is_measured_on_groups_as_well(method):
     # Pairs of different sites are counted by bins wherever they are told from, pairs of one site exactly.
     same(result["subgroups"]["test"]["everybody"]["all"], result["metrics"]["test"]["pooled"])
     assert set(result["subgroups"]["test"]["sex"]) == {"female", "male"}
+
+
+def test_all_engines_tell_the_same_of_groups(hospitals):
+    experiment = experiment_of("sex", {"column": "age", "bands": [50]}, split={"kind": "kfold", "folds": 3}, rounds=1)
+    organizations = {number: (name, source.frame) for number, (name, source) in enumerate(hospitals.items(), start=3)}
+    with LoopbackProxy(organizations) as proxy:
+        over_http = run(Vantage6Federation(proxy.client(), poll_s=0.01), experiment)
+    for other in (over_http, run(mock_federation(experiment, hospitals), experiment)):
+        assert other["subgroups"] == go(experiment, hospitals)[1]["subgroups"]
 
 
 def test_several_targets_have_metrics_of_each_by_group(hospitals):

@@ -206,7 +206,7 @@ def _central(result: dict[str, Any]) -> str:
         cells = [name.capitalize() if row.scope != "site" else name, f"{n:,}" if n is not None else ""]
         body.append(row_of([*cells, *(number(row.metrics.get(metric)) for metric in metrics)]))
     table = table_of(["Model", "n", *map(metric_head, metrics)], ["".join(body)], wide=True)
-    where = f"All rows of {reading.central_name(result)}, which is the researcher's and took no part in the training."
+    where = f"All rows of {reading.central_name(result)}, a table of the researcher's, measured where that is."
     return f'<section><h2>Central evaluation</h2>{table}<p class="hint">{safe(where)}</p></section>'
 
 
