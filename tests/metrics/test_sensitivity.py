@@ -1,4 +1,4 @@
-"""Sensitivity at a given specificity from summed histograms, held against scikit-learn's ROC curve."""
+"""Sensitivity at a given specificity and the AUROC's standard error, from summed histograms."""
 
 import numpy as np
 import pytest
@@ -58,9 +58,8 @@ def test_federated_sensitivity_equals_pooled_sensitivity(seed, sites):
     site = np.random.default_rng(seed).integers(0, sites, len(score))
     merged = merge_states(state_of(score[site == one], target[site == one]) for one in range(sites))
     pooled = compute(state_of(score, target))
-    assert {name: compute(merged)[name] for name in pooled if "_at_" in name} == {
-        name: value for name, value in pooled.items() if "_at_" in name
-    }
+    exact_ones = [name for name in pooled if "_at_" in name or name == "auroc_se"]
+    assert [compute(merged)[name] for name in exact_ones] == [pooled[name] for name in exact_ones]
 
 
 def test_a_whole_number_of_negatives_is_not_lost_to_rounding():
@@ -101,7 +100,38 @@ def test_more_sensitivity_is_better_and_a_threshold_is_no_score():
     assert higher_is_better("sensitivity_at_97_5", "classification")
     assert higher_is_better("sex.sensitivity_at_90", "multitask")
     assert is_score("sex.sensitivity_at_90")
-    assert not any(map(is_score, ["sex.threshold_at_90", "sensitivity_at_90_resolution", "sex.n", "n"]))
+    assert not any(map(is_score, ["auroc_se", "sex.threshold_at_90", "sensitivity_at_90_resolution", "sex.n", "n"]))
+
+
+def delong(score, target) -> float:
+    """The standard error from all pairs of a positive and a negative."""
+    pairs = np.sign(score[target == 1][:, None] - score[target == 0][None, :]) / 2 + 0.5
+    parts = [pairs.mean(axis=axis).var(ddof=1) / pairs.shape[1 - axis] for axis in (0, 1)]
+    return float(np.sqrt(sum(parts)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_standard_error_of_the_auroc_is_delongs(seed):
+    score, target = scored(seed)
+    assert compute(state_of(score, target))["auroc_se"] == pytest.approx(delong(score, target), rel=0.01)
+    # Of scores that are the same within a bin it is so to the last digit.
+    coarse = np.round(score, 1)
+    assert compute(state_of(coarse, target))["auroc_se"] == pytest.approx(delong(coarse, target), rel=1e-9)
+
+
+def test_the_interval_of_the_auroc_covers_the_true_value_about_as_often_as_it_says():
+    hits, true = 0, 0.738  # of normal scores 0.9 standard deviations apart: Phi(0.9 / sqrt(2))
+    for seed in range(200):
+        generator = np.random.default_rng(seed)
+        target = np.arange(120) % 3 // 2
+        score = 1 / (1 + np.exp(-generator.normal(0.9 * target, 1)))
+        found = compute(state_of(score, target))
+        hits += abs(found["auroc"] - true) <= 1.96 * found["auroc_se"]
+    assert 180 <= hits <= 200
+
+
+def test_one_row_of_a_class_has_no_standard_error():
+    assert compute(state_of(np.array([0.1, 0.4, 0.8]), np.array([0, 0, 1])))["auroc_se"] is None
 
 
 def test_states_for_other_specificities_are_not_added_up():

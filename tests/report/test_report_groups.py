@@ -110,6 +110,9 @@ def test_a_password_in_its_address_is_not_shown(judged: dict[str, Any]) -> None:
 
 def test_gap_lines_name_the_worst_and_the_best_group_but_not_the_unknown(judged: dict[str, Any]) -> None:
     assert gap_lines(judged, "test") == [f"sex (test): AUROC from 0.700 ({ODD}) to 0.900 (male), gap 0.200"]
+    judged["subgroups"]["test"]["sex"]["male"]["auroc_se"] = 0.08
+    assert "0.900 (male, 95 % CI 0.74–1.00)" in gap_lines(judged, "test")[0]
+    assert "95 % CI" in Page(render(judged)).text.replace("\xa0", " ")
     judged["subgroups"] = {"test": {"sex": {"male": metrics(0.9), "female": metrics(None)}}}
     assert gap_lines(judged, "test") == []
 

@@ -16,7 +16,7 @@ from v6_algorithm.metrics.checks import (
     require_number,
 )
 from v6_algorithm.metrics.classification import scored_classes
-from v6_algorithm.metrics.histogram import auroc, auroc_resolution, average_precision, sensitivity_at
+from v6_algorithm.metrics.histogram import auroc, auroc_error, auroc_resolution, average_precision, sensitivity_at
 from v6_algorithm.metrics.names import sensitivity_names, threshold_name
 
 SHAPE: tuple[str, ...] = ("n_classes", "bins", "specificities")
@@ -26,7 +26,7 @@ _TABLES = ("confusion", "positives", "negatives", "calibration")
 _KEYS = frozenset(("kind", *SHAPE, *_COUNTS, *_SUMS, *_TABLES))
 
 _METRICS = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier", "ece")
-_OF_TWO = ("specificity", "npv")
+_OF_TWO = ("specificity", "npv", "auroc_se")
 # Where the AUROC's second digit is in doubt, a reader should be told.
 _COARSE = 0.005
 
@@ -115,6 +115,8 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
     histograms = _rankable(state)
     for name, specificity in zip(sensitivities, state["specificities"], strict=True) if histograms else ():
         values |= dict(zip(_with_sensitivity(name), sensitivity_at(specificity, *histograms[0]), strict=True))
+    if histograms and state["n_classes"] == 2:
+        values["auroc_se"] = auroc_error(*histograms[0])
     if histograms:
         values |= {
             "auroc": _mean([auroc(*pair) for pair in histograms]),

@@ -95,6 +95,41 @@ def auroc_resolution(positives: Sequence[int], negatives: Sequence[int]) -> floa
     return tied / (2 * sum(positives) * sum(negatives))
 
 
+def auroc_error(positives: Sequence[int], negatives: Sequence[int]) -> float | None:
+    """Standard error of the AUROC by DeLong's method [1]_, which needs no more than the two histograms.
+
+    How far a score is above the negatives (or below the positives) is the same for all rows of a bin, so that the
+    sums over rows are sums over bins. Rows count as independent: several of one patient make it too small.
+
+    Parameters
+    ----------
+    positives, negatives : sequence of int, shape (bins,)
+        As for `auroc`.
+
+    Returns
+    -------
+    float or None
+        None with fewer than two rows of either class.
+
+    References
+    ----------
+    .. [1] DeLong, DeLong and Clarke-Pearson (1988), Comparing the areas under two or more correlated receiver
+       operating characteristic curves: a nonparametric approach, Biometrics 44(3), 837-845.
+    """
+    above, below = np.array(positives, dtype=np.float64), np.array(negatives, dtype=np.float64)
+    if above.sum() < 2 or below.sum() < 2:
+        return None
+    # Of a positive in each bin the share of negatives that are lower, of a negative that of positives that are higher.
+    lower = (np.cumsum(below) - below / 2) / below.sum()
+    higher = (above.sum() - np.cumsum(above) + above / 2) / above.sum()
+    area = float(above @ lower / above.sum())
+    variance = sum(
+        float(rows @ (share - area) ** 2 / (rows.sum() - 1) / rows.sum())
+        for rows, share in ((above, lower), (below, higher))
+    )
+    return float(np.sqrt(variance))
+
+
 def sensitivity_at(
     specificity: float, positives: Sequence[int], negatives: Sequence[int]
 ) -> tuple[float, float | None, float]:

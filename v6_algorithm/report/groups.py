@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from v6_algorithm.report import reading
-from v6_algorithm.report.markup import Markup, metric_head, row_of, safe, table_of
+from v6_algorithm.report.markup import metric_cells, metric_heads, row_of, safe, table_of
 from v6_algorithm.report.reading import finite, mapping, number
 from v6_algorithm.report.svg import dot_chart
 
@@ -34,11 +34,15 @@ def gap_lines(result: Mapping[str, Any], part: str) -> list[str]:
         known = _ranked(groups, metric)
         if len(known) > 1:
             (low, worst), (high, best) = known[0], known[-1]
-            lines.append(
-                f"{column} ({part}): {reading.label(metric)} from {number(low)} ({worst}) to {number(high)} ({best}), "
-                f"gap {number(high - low)}"
-            )
+            ends = [_with_interval(name, value, groups[name], metric) for value, name in ((low, worst), (high, best))]
+            told = f"{reading.label(metric)} from {ends[0]} to {ends[1]}, gap {number(high - low)}"
+            lines.append(f"{column} ({part}): {told}")
     return lines
+
+
+def _with_interval(name: str, value: float, metrics: dict[str, Any], metric: str) -> str:
+    around = reading.interval_text(metrics, metric)
+    return f"{number(value)} ({name}{f', 95 % CI {around}' if around else ''})"
 
 
 def groups_section(result: Mapping[str, Any]) -> str:
@@ -51,7 +55,7 @@ def groups_section(result: Mapping[str, Any]) -> str:
     body += (
         '<p class="hint">Gap: the largest less the smallest of the groups, without “not known”; of the sites, which '
         "are groups too, the last row. Groups of few rows stay at their site, so that rows can be fewer than above. "
-        "Small groups differ by chance.</p>"
+        "Small groups differ by chance, as the intervals show.</p>"
     )
     for other in others:
         body += f"<details><summary>{_title(other)}</summary>{_part(result, other)}</details>"
@@ -70,36 +74,36 @@ def _part(result: Mapping[str, Any], part: str) -> str:
     metrics = reading.columns(rows)
     if not metrics:
         return ""
+    known = [row.metrics for row in rows]
+    heads = metric_heads(metrics, known)
     bodies = []
     for column, groups in columns:
-        body = f'<tr class="group"><th colspan="{len(metrics) + 2}">{safe(column)}</th></tr>'
+        body = f'<tr class="group"><th colspan="{len(heads) + 2}">{safe(column)}</th></tr>'
         for group, values in groups.items():
             n = finite(values.get("n"))
-            body += row_of([group, "–" if n is None else f"{n:,.0f}", *(number(values.get(name)) for name in metrics)])
-        bodies.append(body + _gap_row("Gap", mapping(result, "gap", part, column), metrics))
+            body += row_of([group, "–" if n is None else f"{n:,.0f}", *metric_cells(metrics, values, known)])
+        gap = metric_cells(metrics, mapping(result, "gap", part, column), known)
+        bodies.append(body + row_of(["Gap", "", *gap], strong=True))
     if by_site := mapping(result, "gap", part, "site"):
-        bodies.append(_gap_row("Gap between sites", by_site, metrics))
-    heads = [metric_head(metric) for metric in metrics]
+        bodies.append(row_of(["Gap between sites", "", *metric_cells(metrics, by_site, known)], strong=True))
     table = table_of(["Group", "n", *heads], bodies, wide=True)
     return f'<figure class="groups">{_chart(columns, metrics[0], part)}</figure>{table}'
 
 
-def _gap_row(name: str, gap: Mapping[str, Any], metrics: list[str]) -> str:
-    return row_of([name, Markup(""), *(number(gap.get(metric)) for metric in metrics)], strong=True)
-
-
-def _chart(columns: list[tuple[str, Mapping[str, Any]]], metric: str, part: str) -> str:
+def _chart(columns: Sequence[tuple[str, Mapping[str, Any]]], metric: str, part: str) -> str:
     rows = [
         (f"{column}: {group}", [finite(values.get(metric))])
         for column, groups in columns
         for group, values in groups.items()
     ]
+    spans = [reading.interval(dict(values), metric) for _, groups in columns for values in groups.values()]
     label = reading.label(metric)
     described = "; ".join(f"{name} {value:.3f}" for name, (value,) in rows if value is not None)
-    return dot_chart(rows, [label], ident=f"chart-groups-{part}", title=f"{label} ({part})", description=described)
+    title, ident = f"{label} ({part})", f"chart-groups-{part}"
+    return dot_chart(rows, [label], ident=ident, title=title, description=described, spans=spans)
 
 
-def _columns(result: Mapping[str, Any], only: str | None = None) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _columns(result: Mapping[str, Any], only: str | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield part, column and groups, of those that have any."""
     for part, columns in mapping(result, "subgroups").items():
         for column, groups in mapping(columns).items():
@@ -107,7 +111,7 @@ def _columns(result: Mapping[str, Any], only: str | None = None) -> Iterator[tup
                 yield part, str(column), {str(group): mapping(own) for group, own in groups.items()}
 
 
-def _headline(groups: Mapping[str, Mapping[str, Any]]) -> str | None:
+def _headline(groups: Mapping[str, dict[str, Any]]) -> str | None:
     rows = [reading.MetricRow("", "", "", group, dict(metrics)) for group, metrics in groups.items()]
     return next(iter(reading.columns(rows)), None)
 

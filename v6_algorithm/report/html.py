@@ -14,7 +14,7 @@ from v6_algorithm.report import reading
 from v6_algorithm.report.curves import comparison_chart, history_charts, participation_chart
 from v6_algorithm.report.groups import groups_section
 from v6_algorithm.report.judging import judging_section
-from v6_algorithm.report.markup import metric_head, row_of, safe, table_of
+from v6_algorithm.report.markup import metric_cells, metric_head, metric_heads, row_of, safe, table_of
 from v6_algorithm.report.reading import MetricRow, finite, mapping, number, sequence
 from v6_algorithm.report.style import document
 
@@ -177,35 +177,36 @@ def _metric_table(result: dict[str, Any], part: str) -> str:
     metrics = reading.columns(rows)
     if not metrics:
         return ""
-    runs = list(dict.fromkeys(row.run for row in rows))
+    runs, known = list(dict.fromkeys(row.run for row in rows)), [row.metrics for row in rows]
+    heads = metric_heads(metrics, known)
     bodies = []
     for run in runs:
-        group = f'<tr class="group"><th colspan="{len(metrics) + 2}">{safe(reading.RUNS.get(run, run))}</th></tr>'
+        group = f'<tr class="group"><th colspan="{len(heads) + 2}">{safe(reading.RUNS.get(run, run))}</th></tr>'
         body = [group] if len(runs) > 1 else []
-        body += [_metric_row(result, row, metrics) for row in rows if row.run == run]
+        body += [_metric_row(result, row, metric_cells(metrics, row.metrics, known)) for row in rows if row.run == run]
         bodies.append("".join(body))
-    return table_of(["Site", "n", *map(metric_head, metrics)], bodies, wide=True)
+    return table_of(["Site", "n", *heads], bodies, wide=True)
 
 
-def _metric_row(result: dict[str, Any], row: MetricRow, metrics: Sequence[str]) -> str:
+def _metric_row(result: dict[str, Any], row: MetricRow, values: Sequence[str]) -> str:
     name = reading.SUMMARIES[row.scope].capitalize() if row.scope in reading.SUMMARIES else row.name
     n = reading.evaluated(result, row)
     cells = [name, f"{n:,}" if n is not None else "" if row.scope == "mean_over_sites" else "–"]
-    return row_of([*cells, *(number(row.metrics.get(metric)) for metric in metrics)], strong=row.scope == "pooled")
+    return row_of([*cells, *values], strong=row.scope == "pooled")
 
 
 def _central(result: dict[str, Any]) -> str:
     """Return what was measured on the researcher's own table."""
     rows = reading.central_rows(result)
-    metrics = reading.columns(row for _, row in rows)
+    metrics, known = reading.columns(row for _, row in rows), [row.metrics for _, row in rows]
     if not metrics:
         return ""
     body = []
     for name, row in rows:
         n = reading.evaluated(result, row)
         cells = [name.capitalize() if row.scope != "site" else name, f"{n:,}" if n is not None else ""]
-        body.append(row_of([*cells, *(number(row.metrics.get(metric)) for metric in metrics)]))
-    table = table_of(["Model", "n", *map(metric_head, metrics)], ["".join(body)], wide=True)
+        body.append(row_of([*cells, *metric_cells(metrics, row.metrics, known)]))
+    table = table_of(["Model", "n", *metric_heads(metrics, known)], ["".join(body)], wide=True)
     where = f"All rows of {reading.central_name(result)}, a table of the researcher's, measured where that is."
     return f'<section><h2>Central evaluation</h2>{table}<p class="hint">{safe(where)}</p></section>'
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import Any
 
 from v6_algorithm.report import reading
 
@@ -38,6 +39,33 @@ def _cell(text: str) -> str:
 def safe(text: str) -> str:
     """Escape a text."""
     return escape(text, quote=True)
+
+
+def metric_heads(metrics: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> list[Markup]:
+    """Return the heads of columns of metrics; behind one whose standard error some row knows that of its interval."""
+    with_interval = _with_interval(metrics, list(rows))
+    heads = []
+    for metric in metrics:
+        heads.append(metric_head(metric))
+        if metric in with_interval:
+            meaning = "95 % confidence interval by DeLong's method, as if rows were independent"
+            heads.append(Markup(f'<abbr title="{safe(meaning)}">95&nbsp;%&nbsp;CI</abbr>'))
+    return heads
+
+
+def metric_cells(metrics: Sequence[str], values: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a row's cells under `metric_heads` of the same rows."""
+    with_interval = _with_interval(metrics, list(rows))
+    cells = []
+    for metric in metrics:
+        cells.append(reading.number(values.get(metric)))
+        if metric in with_interval:
+            cells.append(reading.interval_text(dict(values), metric))
+    return cells
+
+
+def _with_interval(metrics: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [metric for metric in metrics if any(reading.interval(dict(values), metric) for values in rows)]
 
 
 def metric_head(metric: str) -> Markup:

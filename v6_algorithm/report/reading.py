@@ -260,6 +260,20 @@ def label(metric: str) -> str:
     return f"{task}: {known.label}" if task else known.label
 
 
+def interval(metrics: dict[str, Any], metric: str) -> tuple[float, float] | None:
+    """Return the 95 % confidence interval of a share whose standard error is known, within 0 and 1."""
+    value, error = finite(metrics.get(metric)), finite(metrics.get(f"{metric}_se"))
+    if value is None or error is None:
+        return None
+    return max(0.0, value - 1.96 * error), min(1.0, value + 1.96 * error)
+
+
+def interval_text(metrics: dict[str, Any], metric: str) -> str:
+    """Write an interval for a reader, ``0.78–0.88``; empty where there is none."""
+    ends = interval(metrics, metric)
+    return "" if ends is None else f"{ends[0]:.2f}–{ends[1]:.2f}"
+
+
 def described(metric: str) -> MetricName | None:
     """Return how a metric of ours is shown; None of a plug-in's."""
     if not is_sensitivity(metric):

@@ -125,6 +125,7 @@ def dot_chart(
     ident: str,
     title: str,
     description: str,
+    spans: Sequence[tuple[float, float] | None] | None = None,
 ) -> str:
     """Return one horizontal line per row with one marker per name: the same metric under several runs.
 
@@ -136,6 +137,8 @@ def dot_chart(
         What is compared; the first is drawn on top.
     ident, title, description : str
         As for `line_chart`.
+    spans : sequence of (float, float) or None, optional
+        Where each row's line begins and ends, such as a confidence interval; without, at its markers.
 
     Returns
     -------
@@ -145,6 +148,7 @@ def dot_chart(
     known = [value for _, values in rows for value in values if value is not None and abs(value) < LARGEST]
     if not known:
         return ""
+    known += [end for span in spans or [] if span is not None for end in span]
     legend, legend_height = legend_of([(name, look) for look, name in enumerate(names)], WIDTH, lines=False)
     labels = [label if len(label) <= 22 else label[:21] + "…" for label, _ in rows]
     left = 14 + CHARACTER * max(len(label) for label in labels)
@@ -163,7 +167,8 @@ def dot_chart(
         parts.append(text_at(left - 6, y + 4, label, "tick", "end"))
         drawn = [(look, value) for look, value in enumerate(values) if value is not None and abs(value) < LARGEST]
         if drawn:
-            ends = [x_of(value) for _, value in drawn]
+            own = spans[index] if spans else None
+            ends = [x_of(value) for value in own or [value for _, value in drawn]]
             span = f'x1="{px(min(ends))}" x2="{px(max(ends))}" y1="{px(y)}" y2="{px(y)}"'
             parts.append(f'<line class="span" {span}/>')
         for look, value in reversed(drawn):
