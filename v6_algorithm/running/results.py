@@ -86,7 +86,7 @@ def assemble(
         "notes": [
             *notes,
             *_explanations(measured),
-            *withheld(subgroups, metrics, experiment.evaluation),
+            *(withheld(subgroups, metrics, experiment.evaluation) if any(run.asked for run in groups) else []),
             *_without_private(experiment),
             *(note for run in runs for note in _lost_work(run)),
             *_imprecise(experiment, devices),

@@ -32,10 +32,13 @@ class GroupSums:
     ----------
     told
         Part to column to group to the states of the sites that told it.
+    asked
+        Whether any site was asked.
     """
 
     def __init__(self, evaluation: Evaluation) -> None:
         self.told: dict[str, Told] = {}
+        self.asked = False
         self._bands = {subgroup.column: subgroup.band_names for subgroup in evaluation.subgroups}
 
     def questions(
@@ -45,7 +48,7 @@ class GroupSums:
 
         A site tells the groups of all folds together or not at all.
         """
-        items = []
+        self.asked, items = True, []
         for fold in folds:
             with_rows = [part for part in parts if plan.rows[site][fold.number][part]]
             if with_rows and fold.kept is None:
@@ -148,7 +151,7 @@ def withheld(
 ) -> list[str]:
     """Say of how many rows the sites do not tell the group."""
     notes = []
-    for part, scopes in metrics.items() if groups else ():
+    for part, scopes in metrics.items():
         for column in evaluation.columns:
             rows = scopes["pooled"]["n"]
             silent = rows - sum(own["n"] for own in groups.get(part, {}).get(column, {}).values())
