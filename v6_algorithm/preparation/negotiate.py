@@ -20,6 +20,7 @@ from v6_algorithm.preparation.harmonise import prepare_federation
 from v6_algorithm.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.preparation.statistics import Moments, merge_moments, scale_targets
 
+_OTHER_SOFTWARE = "so they do not run the same software"
 Counts = list[dict[str, dict[str, int]]]
 
 
@@ -144,10 +145,10 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     raise_data_errors(replies)
     replies.require(quorum, "preparation")
     if len(set(starts.values())) > 1:
-        raise ExperimentError(
-            "the sites do not start from the same weights, so they do not run the same software: "
-            + ", ".join(f"{site} {start[:8]}" for site, start in starts.items())
-        )
+        of = experiment.start.weights
+        reason = f"for their files '{of}' (start.weights) differ" if experiment.start.site else _OTHER_SOFTWARE
+        told = ", ".join(f"{site} {start[:8]}" for site, start in starts.items())
+        raise ExperimentError(f"the sites do not start from the same weights, {reason}: {told}")
     merged, harmonised = merge_moments(moments.values()), experiment.mode != "local"
     of_targets = merge_moments(targets) if targets else None
     _require_values(hidden, setup.features, merged)

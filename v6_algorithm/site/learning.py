@@ -46,6 +46,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     with work.timed("data_s"):
         table = work.table(setup)
     problem = create_problem(work.experiment, setup)
+    problem.folder = work.folder
     networks = build_shapes(problem)
     shared, own = shared_and_own(work, networks)
     folds = []

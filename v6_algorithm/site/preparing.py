@@ -120,6 +120,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     Device.choose(work.experiment.training)  # so that a site without it says no before anything is trained
     table = work.table(setup)
     problem = create_problem(work.experiment, setup)
+    problem.folder = work.folder
     networks = build_networks(problem)
     if work.experiment.strategy.needs_features:
         head_of(problem, networks)

@@ -63,6 +63,11 @@ class Work:
         finally:
             self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder in which the files are that the site's table names, of its first hospital; None: it has none."""
+        return next(iter(self.context.sources.values())).folder
+
     def setup(self) -> Setup:
         """Read what the sites agreed on, which the node's policy must allow."""
         setup = Setup.from_json(self.request["setup"])
