@@ -28,7 +28,7 @@ class Finder:
         """Remember an image, as it was brought to one size; one that is of a single colour is no one's copy."""
         if values.min() == values.max():
             return
-        digest = hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
+        digest = hashlib.sha256(np.ascontiguousarray(values).data).digest()
         first = self._first.setdefault(digest, row)
         if first != row:
             self._pairs.append((row, first))
