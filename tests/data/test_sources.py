@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from v6_algorithm.data.files import print_files
+from v6_algorithm.data.imaging.naming import count_unfitting
 from v6_algorithm.data.imaging.stack import find_images
-from v6_algorithm.data.naming import count_unfitting
 from v6_algorithm.data.sources import TableSource, source_from_node, source_in
 from v6_algorithm.errors import DataError, SiteError
 from v6_algorithm.experiment import Image

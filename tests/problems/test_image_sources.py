@@ -107,6 +107,13 @@ def test_one_folder_named_by_class_is_cut_into_hospitals_by_patient(tmp_path, ru
     assert run_locally(checked, tables_of(checked, tmp_path))["rounds_run"] == 2
 
 
+def test_a_table_that_is_cut_into_hospitals_may_name_images_in_another_folder(tmp_path):
+    write(tmp_path)
+    sites = {"source": "berlin.csv", "images": "berlin", "partition": {"kind": "iid", "sites": 2}}
+    found = tables_of(experiment(sites=sites), tmp_path)
+    assert {source.folder for source in found.values()} == {tmp_path / "berlin"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [named, beside])
 def test_the_mock_client_gives_the_bits_of_the_local_engine(tmp_path, run_locally, make):
@@ -153,6 +160,16 @@ def test_a_node_answers_from_two_databases_or_one_as_the_local_engine_does(tmp_p
 
 def without_seconds(reply):
     return {key: value for key, value in reply.items() if key != "timing"}
+
+
+@pytest.mark.parametrize("labels", [["table", "table"], ["table", "images", "more"]])
+def test_three_databases_or_one_twice_are_refused_before_a_server_is_asked(tmp_path, labels):
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(content()))
+    options = [option for label in labels for option in ("--database", label)]
+    address = ["--server", "http://127.0.0.1:1", "--username", "ada", "--image", "v6"]
+    done = command("submit", tmp_path / "e.yaml", *address, *options)
+    assert done.exit_code == 2
+    assert "allowed: one label, or those of a table and a folder" in done.output
 
 
 # -- what names may not tell ---------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ class TableSource:
             if kind == "sql":
                 return self._read_sql()
             if self.names is not None:
-                from v6_algorithm.data.naming import table_of_names
+                from v6_algorithm.data.imaging.naming import table_of_names
 
                 return table_of_names(Path(self.uri), *self.names)
         except FileNotFoundError:

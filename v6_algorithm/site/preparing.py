@@ -80,7 +80,7 @@ def _image(work: Work, source: TableSource) -> dict[str, Any] | None:
 
     And whether they fit on no disk here, and how many names a template did not fit.
     """
-    from v6_algorithm.data.naming import count_unfitting
+    from v6_algorithm.data.imaging.naming import count_unfitting
 
     image = work.experiment.data.image
     if image is None or image.column is None:

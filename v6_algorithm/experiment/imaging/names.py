@@ -1,7 +1,7 @@
 """A template of file names, `data.image.files`: which images of a folder there are, and what their names say of them.
 
-`data.naming` reads a folder by it. A template is not a regular expression, for it comes from a task and is read at a
-hospital: each part of a name is found in one pass from its ends, so that no name takes long.
+`data.imaging.naming` reads a folder by it. A template is not a regular expression, for it comes from a task and is read
+at a hospital: each part of a name is found in one pass from its ends, so that no name takes long.
 """
 
 from __future__ import annotations

@@ -51,9 +51,8 @@ def table_of_names(folder: Path, template: str, column: str) -> pd.DataFrame:
 
 def count_unfitting(folder: Path, template: str) -> int:
     """Count the images as many folders down as the template has, whose names it does not fit."""
-    return sum(1 for _ in images_in(folder, len(Template.parse(template).levels))) - len(
-        list(_fitting(folder, template))
-    )
+    read = Template.parse(template)
+    return sum(read.read(path) is None for path in images_in(folder, len(read.levels)))
 
 
 def _fitting(folder: Path, template: str) -> Iterator[tuple[str, dict[str, str]]]:
