@@ -113,8 +113,8 @@ def hospital(rows: int, seed: int) -> pd.DataFrame:
         ward=generator.choice(["north", "south", "west"], rows),
         remark=[f"{SECRET}-{row}" for row in range(rows)],
         # The last of them is not there.
-        scan=[f"{SECRET}-{row % 3 if row % 20 else 3}.npy" for row in range(rows)],
-        volume=f"{SECRET}-volume.npy",
+        scan=[f"{SECRET}-{row % 20}.npy" for row in range(rows)],
+        volume=[f"{SECRET}-volume-{row % 19}.npy" for row in range(rows)],
     )
 
 
@@ -125,9 +125,9 @@ FRAMES = {name: hospital(rows, seed) for seed, (name, rows) in enumerate(SITES.i
 def sources(tmp_path_factory):
     """Make the hospitals' tables, whose images are in a folder."""
     folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for number in range(3):
+    for number in range(19):
         np.save(folder / f"{SECRET}-{number}.npy", generator.integers(0, 255, (6, 5, 3), dtype=np.uint8))
-    np.save(folder / f"{SECRET}-volume.npy", generator.normal(size=(4, 3, 5)))
+        np.save(folder / f"{SECRET}-volume-{number}.npy", generator.normal(size=(4, 3, 5)))
     return lambda: {name: TableSource(frame=frame, base=folder) for name, frame in FRAMES.items()}
 
 

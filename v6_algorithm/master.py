@@ -78,7 +78,7 @@ def run(
         When too few sites answered before the first round was done.
     """
     start = time.perf_counter()
-    if weights is None and experiment.start.weights and not experiment.start.image:
+    if weights is None and experiment.start.weights and not experiment.start.at_sites:
         raise ExperimentError(
             "start.weights: names a file of the researcher; give its content too, base64 safetensors, as `weights`"
         )

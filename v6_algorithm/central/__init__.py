@@ -87,9 +87,11 @@ class CentralTable:
         self._context = SiteContext({CENTRAL: source}, policy, lasting=True)
 
     @classmethod
-    def open(cls, source: Source, folder: Path, where: str = CENTRAL) -> CentralTable:
-        """Find a table, its file relative to a folder; raises ExperimentError when it is not there."""
-        return cls(source_of(where, source, folder))
+    def open(
+        cls, source: Source, folder: Path, where: str = CENTRAL, experiment: Experiment | None = None
+    ) -> CentralTable:
+        """Find a table, as `federation.simulate.source_of` does; raises ExperimentError when it is not there."""
+        return cls(source_of(where, source, folder, experiment))
 
     def check(self, experiment: Experiment) -> None:
         """See that the table can be read and has the columns that an experiment names.

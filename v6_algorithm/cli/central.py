@@ -24,17 +24,19 @@ def open_central(experiment: Experiment, folder: Path) -> CentralTable | None:
     """
     if experiment.central is None:
         return None
-    table = open_table(experiment.central, folder)
+    table = open_table(experiment.central, folder, experiment=experiment)
     with terminal.err.status("reading central …"):
         table.check(experiment)
     return table
 
 
-def open_table(source: Source, folder: Path, where: str = "central") -> CentralTable:
+def open_table(
+    source: Source, folder: Path, where: str = "central", experiment: Experiment | None = None
+) -> CentralTable:
     """Find a table relative to a folder; raises ExperimentError when it is not there."""
     from v6_algorithm.central import CentralTable
 
-    return CentralTable.open(source, folder, where)
+    return CentralTable.open(source, folder, where, experiment)
 
 
 def measure_central(result: dict[str, Any], table: CentralTable | None, source: Source | None) -> list[str]:

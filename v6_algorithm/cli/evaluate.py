@@ -51,7 +51,7 @@ def evaluate(
                 content["evaluation"]["subgroups"] = groups
                 model = model.with_evaluation(Experiment.parse(content, "--subgroup", checked=True).evaluation)
             source = Source(uri=data, query=query, sheet_name=sheet)
-            table = open_table(source, Path.cwd(), "--data")
+            table = open_table(source, Path.cwd(), "--data", model.experiment)
         with terminal.err.status("measuring …"):
             measured = table.measure(model)
         found: dict[str, Any] = {

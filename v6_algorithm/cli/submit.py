@@ -59,7 +59,13 @@ def submit(
     hub: Annotated[
         str | None, typer.Option(metavar="NAME", help="Organisation whose node runs `master`; else your own.")
     ] = None,
-    database: Annotated[str, typer.Option(metavar="LABEL", help="The database that each node reads.")] = "default",
+    database: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL",
+            help="The database that each node reads, else default; twice: a table, and the folder of its images.",
+        ),
+    ] = None,
     query: Annotated[str | None, typer.Option(metavar="SQL", help="For SQL databases.")] = None,
     sheet: Annotated[str | None, typer.Option(metavar="NAME", help="For Excel files.")] = None,
     private_key: PrivateKey = None,
@@ -88,14 +94,13 @@ def submit(
             Tuning(experiment)  # so that what cannot be tuned is told before anything is sent
         weights = read_weights(experiment, file.parent)
         central = open_central(experiment, file.parent)
+        databases = _databases(database or ["default"], query, sheet)
         session = _log_in(server, username)
         found = session.collaboration(collaboration)
         sites = [found.find(name) for name in organization] if organization else list(found.organizations)
         at = _hub(session, found, hub)
         _check(experiment, sites, at, may_wait=detach or dry_run)
         _encrypt(session, found, private_key)
-        options = {"query": query, "sheet_name": sheet}
-        databases = [{"label": database} | {key: value for key, value in options.items() if value}]
         _describe(session, found, sites, at, image, databases)
         if dry_run:
             say("dry run: nothing was sent")
@@ -246,6 +251,14 @@ def _check(experiment: Experiment, sites: list[Organization], hub: Organization,
         say(f"note: offline, and waited for up to participation.deadline_s a round: {', '.join(away)}")
 
 
+def _databases(labels: list[str], query: str | None, sheet: str | None) -> list[dict[str, str]]:
+    """Return the task's databases; which of two is the table, each node sees, so both bring the table's options."""
+    if len(labels) > 2 or len(set(labels)) < len(labels):
+        raise ExperimentError(f"--database: {', '.join(labels)}; allowed: one label, or those of a table and a folder")
+    options = {key: value for key, value in (("query", query), ("sheet_name", sheet)) if value}
+    return [{"label": label, **options} for label in labels]
+
+
 def _describe(
     session: Server,
     collaboration: Collaboration,
@@ -260,7 +273,8 @@ def _describe(
     say(f"sites          {', '.join(map(str, sites))}")
     say(f"master         at {hub}")
     say(f"image          {image}")
-    say(f"database       {', '.join(f'{key} {value}' for key, value in databases[0].items())}")
+    for database in databases:
+        say(f"database       {', '.join(f'{key} {value}' for key, value in database.items())}")
 
 
 # -- while it runs -------------------------------------------------------------------------------------------------

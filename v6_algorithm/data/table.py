@@ -14,6 +14,7 @@ import numpy as np
 
 from v6_algorithm import seeding
 from v6_algorithm.data.description import BLOCK_COLUMNS
+from v6_algorithm.data.imaging.copies import NONE, identities, with_copies_together
 from v6_algorithm.data.imaging.stack import TableImages
 from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.sequences import stack_sequences
@@ -203,16 +204,24 @@ class _TrainingValues:
 
 
 def load_table(
-    frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup: Setup, targets: Sequence[TargetColumn]
+    frames: Mapping[str, pd.DataFrame],
+    experiment: Experiment,
+    setup: Setup,
+    targets: Sequence[TargetColumn],
+    copies: Mapping[str, Array] | None = None,
 ) -> TableData:
     """Encode and split the tables of one site (or, centralised, of several members).
+
+    Of a table of images `copies` tells which are copies of others, by their places: see `Stack.copies`. They stay in
+    one part, and with them all of their groups.
 
     Raises
     ------
     DataError
         When a cell is empty and `data.missing` is error, or no row can be used.
     """
-    parts = [_encode(frame, experiment, setup, targets, name) for name, frame in frames.items()]
+    none = dict.fromkeys(frames, NONE)
+    parts = [_encode(frame, experiment, setup, targets, name, (copies or none)[name]) for name, frame in frames.items()]
     if len(parts) == 1:
         return parts[0]
     if len({len(part.folds) for part in parts}) > 1:
@@ -245,7 +254,12 @@ def load_table(
 
 
 def _encode(
-    frame: pd.DataFrame, experiment: Experiment, setup: Setup, targets: Sequence[TargetColumn], member: str
+    frame: pd.DataFrame,
+    experiment: Experiment,
+    setup: Setup,
+    targets: Sequence[TargetColumn],
+    member: str,
+    copies: Array,
 ) -> TableData:
     data, dtype = experiment.data, experiment.training.dtype
     known = known_rows(frame, targets)
@@ -278,12 +292,16 @@ def _encode(
         strata = None if strata is None else strata[drawn]
     groups, group_names = encode_groups(frame, experiment.evaluation.subgroups)
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
+    patients = None if data.group is None else _codes(frame[data.group])
+    # Of a split that is given, copies in several parts are told and not moved.
+    if len(copies) and experiment.split.kind != "given":
+        patients = with_copies_together(patients, identities(copies, frame.index.to_numpy(dtype=np.int64)))
     folds = make_folds(
         experiment.split,
         len(frame),
         seeding.numpy_generator(experiment.seed, "split", member),
         labels=strata,
-        groups=None if data.group is None else _codes(frame[data.group]),
+        groups=patients,
         given=[frame[name].tolist() for name in data.split_columns],
         hospital=member,
         hospitals=setup.hospitals,

@@ -45,7 +45,7 @@ class Beginning:
 
 
 def read_weights(experiment: Experiment, folder: Path) -> wire.Packed | None:
-    """Read the file that `start.weights` names, relative to `folder`; None where it names none, or one in the image.
+    """Read the file that `start.weights` names, relative to `folder`; None where it names none, or one at the sites.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def read_weights(experiment: Experiment, folder: Path) -> wire.Packed | None:
         When the file is not there, or is neither a safetensors file nor the result of a run.
     """
     name = experiment.start.weights
-    if name is None or experiment.start.image is not None:
+    if name is None or experiment.start.at_sites:
         return None
     return read_model(folder / Path(name).expanduser(), name, "start.weights")
 

@@ -47,6 +47,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     with work.timed("data_s"):
         table = work.table(setup)
     problem = create_problem(work.experiment, setup)
+    problem.folder = work.folder
     networks = build_shapes(problem)
     shared, own = shared_and_own(work, networks)
     groups = GroupStates(work, table) if any(item.get("subgroups") for item in work.request["folds"]) else None
