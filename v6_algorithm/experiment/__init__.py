@@ -250,7 +250,6 @@ def _explain(error: Any) -> str:
 
 _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
-    "always", "by_round", "ratio", "kfold", "leave_one_site_out", "given",
-    "partitioned", "named", "word", "weights", "several", "column",
-    "survival", "values", "range", *STRATEGIES, *STAGES,
+    "senet", "always", "by_round", "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named", "word",
+    "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
 }  # fmt: skip

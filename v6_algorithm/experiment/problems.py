@@ -75,13 +75,13 @@ PROBLEMS = {
     "image_classification": Kind(
         CLASSIFICATION_METRICS,
         ("cross_entropy", "focal"),
-        ("cnn", "mnist_cnn", "mlp", "logistic", "resnet", "densenet", "efficientnet"),
+        ("cnn", "mnist_cnn", "mlp", "logistic", "resnet", "densenet", "efficientnet", "senet"),
         images=True,
     ),
     "volume_classification": Kind(
         CLASSIFICATION_METRICS,
         ("cross_entropy", "focal"),
-        ("cnn", "vbmnet", "resnet", "densenet", "efficientnet"),
+        ("cnn", "vbmnet", "resnet", "densenet", "efficientnet", "senet"),
         images=True,
     ),
     "survival": Kind(SURVIVAL_METRICS, (), target="{duration: column, event: column}", options=SurvivalOptions),
