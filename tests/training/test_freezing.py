@@ -193,5 +193,5 @@ def test_a_servers_decay_leaves_alone_what_thaws_later(run_locally, tables, make
 
 
 def test_private_layers_and_frozen_ones_leave_something_to_share(run_locally, tables, make_experiment):
-    with pytest.raises(ExperimentError, match="names all parameters that strategy.private leaves"):
+    with pytest.raises(ExperimentError, match=r"names all parameters that strategy\.private leaves"):
         run_locally(make_experiment(training={"freeze": BODY}, strategy={"private": "head"}), tables)
