@@ -7,10 +7,12 @@ from torch import nn
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment, MonaiNetwork
 from v6_algorithm.experiment.imaging.networks import MONAI_VARIANTS
+from v6_algorithm.experiment.strategy.private import PrivateSection
 from v6_algorithm.models.images import build_image_model
 from v6_algorithm.models.tabular import norm_layers
 from v6_algorithm.preparation import Setup
 from v6_algorithm.problems import create_problem
+from v6_algorithm.training.patterns import private_names
 
 pytest.importorskip("monai")
 
@@ -44,6 +46,19 @@ def test_a_network_has_the_parameters_that_it_is_known_for(variant):
     assert parameters(build(variant, norm="batch")) == KNOWN[variant]
     # A norm over groups has a weight and a bias for each channel as well.
     assert parameters(build(variant)) == KNOWN[variant]
+
+
+def test_a_resnets_tensors_have_torchvisions_names():
+    norms = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    expected = {"conv1.weight", "fc.weight", "fc.bias", *(f"bn1.{name}" for name in norms)}
+    for layer in range(1, 5):
+        for block in range(2):
+            own = f"layer{layer}.{block}"
+            expected |= {f"{own}.conv{number}.weight" for number in (1, 2)}
+            expected |= {f"{own}.bn{number}.{name}" for number in (1, 2) for name in norms}
+        if layer > 1:
+            expected |= {f"layer{layer}.0.downsample.0.weight", *(f"layer{layer}.0.downsample.1.{n}" for n in norms)}
+    assert set(build("resnet18", norm="batch").state_dict()) == expected
 
 
 @pytest.mark.slow
@@ -114,3 +129,12 @@ def test_an_unknown_variant_is_refused_with_those_there_are():
     content = {"data": {"target": "y", "image": "file"}, "problem": "image_classification"}
     with pytest.raises(ExperimentError, match="variant 'senet50' is no senet; allowed: seresnet50, seresnet101"):
         Experiment.parse(content | {"model": {"kind": "senet", "variant": "senet50"}})
+
+
+@pytest.mark.parametrize(("variant", "head"), [("resnet10", []), ("densenet121", [5]), ("seresnet50", [])])
+def test_the_private_head_is_the_layer_behind_the_features(variant, head):
+    networks = {"model": build(variant, 3, head=head)}
+    names = private_names(networks, PrivateSection(include=["head"]))
+    tensors = networks["model"].state_dict()
+    assert {tuple(tensors[name.removeprefix("model.")].shape)[:1] for name in names} == {(3,)}
+    assert len(names) == 2

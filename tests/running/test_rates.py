@@ -94,10 +94,10 @@ def test_sites_train_with_the_rate_that_the_history_says(spied):
     spy, result = spied(experiment_of(PLATEAU, rounds=6))
     history = result["history"]
     expected = torchs(history["validation_loss"], mode="min", patience=0, factor=0.5, threshold=0.2)
-    assert history["lr"] == [0.4, *expected[:5]]
-    assert len(set(history["lr"])) > 1
+    assert history["train_lr"] == [0.4, *expected[:5]]
+    assert len(set(history["train_lr"])) > 1
     for number, requests in enumerate(spy.of("RPC_train"), start=1):
-        assert {request["folds"][0]["lr"] for request in requests.values()} == {history["lr"][number - 1]}
+        assert {request["folds"][0]["lr"] for request in requests.values()} == {history["train_lr"][number - 1]}
 
 
 def test_a_site_uses_the_rate_of_the_request_and_refuses_to_guess_it(monkeypatch, spied):
@@ -123,8 +123,8 @@ def test_a_plateau_goes_with_strategies_that_reckon_with_the_rate(spied, kind):
     training = {"optimizer": SGD, "scheduler": PLATEAU, "batch_size": None}
     _, result = spied(experiment_of(PLATEAU, training=training, strategy=kind, rounds=5))
     assert result["status"] == "completed"
-    assert len(result["history"]["lr"]) == 5
-    assert result["history"]["lr"][-1] < 0.4
+    assert len(result["history"]["train_lr"]) == 5
+    assert result["history"]["train_lr"][-1] < 0.4
 
 
 def test_fedsgd_with_a_plateau_steps_at_the_server_as_a_site_would(spied):
@@ -134,7 +134,7 @@ def test_fedsgd_with_a_plateau_steps_at_the_server_as_a_site_would(spied):
         training = {"optimizer": SGD, "scheduler": scheduler, "batch_size": None, "dtype": "float64"}
         changes = {"strategy": strategy, "rounds": 5, "mode": "centralised", "output": {"model": "last"}}
         result = spied(experiment_of(None, training=training, **changes))[1]
-        return result["history"]["lr"], wire.unpack(result["parameters"])
+        return result["history"]["train_lr"], wire.unpack(result["parameters"])
 
     (rates, server), (same, site) = model("fedsgd", PLATEAU), model("fedavg", PLATEAU)
     assert rates == same
@@ -149,12 +149,17 @@ def test_each_fold_has_its_own_rates(spied):
     spy, result = spied(experiment_of(PLATEAU, split={"kind": "kfold", "folds": 3}, rounds=5))
     for fold in result["folds"]:
         scores = fold["history"]["validation_loss"]
-        assert fold["history"]["lr"] == [0.4, *torchs(scores, mode="min", patience=0, factor=0.5, threshold=0.2)[:4]]
+        assert fold["history"]["train_lr"] == [
+            0.4,
+            *torchs(scores, mode="min", patience=0, factor=0.5, threshold=0.2)[:4],
+        ]
     sent = [[item["lr"] for item in requests["berlin"]["folds"]] for requests in spy.of("RPC_train")]
-    assert sent == [list(rates) for rates in zip(*(fold["history"]["lr"] for fold in result["folds"]), strict=True)]
+    assert sent == [
+        list(rates) for rates in zip(*(fold["history"]["train_lr"] for fold in result["folds"]), strict=True)
+    ]
 
 
 def test_the_rates_of_any_scheduler_are_in_the_history_and_without_one_there_are_none(run_locally, tables):
     steps = run_locally(experiment_of({"kind": "steplr", "step_size": 2, "gamma": 0.5}, rounds=4), tables)
-    assert steps["history"]["lr"] == [0.4, 0.4, 0.2, 0.2]
-    assert "lr" not in run_locally(experiment_of(None, rounds=1), tables)["history"]
+    assert steps["history"]["train_lr"] == [0.4, 0.4, 0.2, 0.2]
+    assert "train_lr" not in run_locally(experiment_of(None, rounds=1), tables)["history"]

@@ -41,7 +41,7 @@ def test_2_early_stopping_and_the_scheduler_outlast_a_round(spied, make_experime
     training = {"optimizer": {"kind": "sgd", "lr": 0.01}, "scheduler": PLATEAU}
     _, result = spied(make_experiment(rounds=12, training=training, stopping={"patience": 4, "min_delta": 10.0}))
     assert result["rounds_run"] < 12
-    rates = result["history"]["lr"]
+    rates = result["history"]["train_lr"]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < rates[0]
 

@@ -75,7 +75,7 @@ class Optimizer(Options):
 class Scheduler(Options):
     """Any torch learning-rate scheduler; it steps once a round.
 
-    ReduceLROnPlateau looks at a validation metric of the federation; `check_scheduler_monitor` fills in what it needs.
+    ReduceLROnPlateau looks at a validation metric of the federation; `plateau.complete_plateau` fills in which.
     """
 
     monitor: str | None = Field(None, description="of reducelronplateau; null: stopping.monitor")

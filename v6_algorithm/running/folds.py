@@ -159,7 +159,7 @@ class FoldProgress:
         self.history["round"].append(round)
         self.history["train_loss"].append(train_loss)
         if lr is not None:
-            self.history.setdefault("lr", []).append(lr)
+            self.history.setdefault("train_lr", []).append(lr)
 
     def newest(self) -> dict[str, float | None]:
         """Return the newest known value of every column of the history."""
