@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from v6_algorithm import wire
@@ -38,6 +38,7 @@ def torchs(scores, lr=0.4, **options):
     return rates
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12),
     st.integers(0, 3),

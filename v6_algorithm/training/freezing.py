@@ -9,7 +9,7 @@ from torch import nn
 
 
 def trained(networks: Mapping[str, nn.Module], frozen: Collection[str]) -> list[nn.Parameter]:
-    """Return the parameters that are not frozen; an optimiser that knows the others decays them, gradient or not."""
+    """Return the parameters that are not frozen, which are all that an optimiser gets to know."""
     return [parameter for name, parameter in _parameters(networks) if name not in frozen]
 
 
