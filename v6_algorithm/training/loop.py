@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,8 @@ from v6_algorithm.models.tabular import has_batch_norm
 from v6_algorithm.problems.base import Accumulator, Problem
 from v6_algorithm.training.augmentation import augment, measured
 from v6_algorithm.training.device import Device, deterministic
+from v6_algorithm.training.fitting import Fitting, in_chunks, pieces_of
+from v6_algorithm.training.freezing import in_training, trained
 from v6_algorithm.training.objectives import LocalObjective
 
 # Numbers (0.1 GB) in one forward pass of an evaluation; bounds the memory, changes no result beyond rounding.
@@ -61,27 +63,20 @@ def batches(rows: int, size: int | None, generator: torch.Generator, *, at_least
     if size is None or size >= rows:
         yield torch.arange(rows)
         return
-    yield from _pieces(torch.randperm(rows, generator=generator), size, at_least)
-
-
-def _pieces(order: Tensor, size: int, at_least: int) -> list[Tensor]:
-    pieces = list(torch.split(order, size))
-    if len(pieces) > 1 and len(pieces[-1]) < at_least:
-        pieces[-2:] = [torch.cat(pieces[-2:])]
-    return pieces
+    yield from pieces_of(torch.randperm(rows, generator=generator), size, at_least)
 
 
 def _steps(
-    rows: int, training: Training, generator: torch.Generator, at_least: int, epochs: int | None
+    rows: int, training: Training, generator: torch.Generator, at_least: int, epochs: int | None, round: int
 ) -> Iterator[list[Tensor]]:
     """Yield the batches of one optimiser step after another: `accumulate` of them, fewer at the end of an epoch."""
-    epochs, steps = epochs or training.local_epochs, 0
+    epochs, most, steps = epochs or training.epochs_in(round), training.steps_in(round), 0
     size = training.batch_size
     for _ in range(epochs) if epochs else iter(int, 1):
         for drawn in batches(rows, size and size * training.accumulate, generator, at_least=at_least):
-            yield _pieces(drawn, size or rows, at_least)
+            yield pieces_of(drawn, size or rows, at_least)
             steps += 1
-            if not epochs and steps == training.local_steps:
+            if not epochs and steps == most:
                 return
 
 
@@ -97,6 +92,10 @@ def train(
     device: Device = Device(),
     epochs: int | None = None,
     objective: LocalObjective | None = None,
+    frozen: Collection[str] = (),
+    lr: float | None = None,
+    fitting: Fitting | None = None,
+    purpose: str = "training",
 ) -> TrainingSums:
     """Train `networks` in place on the rows numbered in `part`, for one round.
 
@@ -120,17 +119,28 @@ def train(
         Passes over the rows, instead of what the experiment says.
     objective
         What the strategy asks of the training; nothing if absent.
+    frozen
+        Names of tensors that stay as they are.
+    lr
+        The learning rate of this round, where that follows from validation.
+    fitting
+        How many rows the device takes at once; learned anew if absent.
+    purpose
+        What for, where a round trains more than once: batches and the rest are drawn for it.
 
     Raises
     ------
     SiteError
-        Of kind ``diverged`` when the loss is no longer a finite number.
+        Of kind ``diverged`` when the loss is no longer a finite number, of kind ``request`` when memory does not do.
     """
     training, seed = problem.experiment.training, problem.experiment.seed
-    parameters = [parameter for network in networks.values() for parameter in network.parameters()]
+    fitting = fitting or Fitting()
+    parameters = trained(networks, frozen)
     optimiser = build_optimiser(training.optimizer.kind, training.optimizer.options(), parameters)
     if training.scheduler is not None:
         wind(optimiser, training.scheduler.kind, training.scheduler.options(), round)
+    if lr is not None:
+        optimiser.param_groups[0]["lr"] = lr
     if problem.joint and any(kind.kind == "mixup" for kind in training.augmentation):
         raise SiteError(
             "training.augmentation: mixup needs a loss of each row by itself, this problem's is not", "request"
@@ -138,33 +148,38 @@ def train(
     objective = objective or LocalObjective()
     objective.begin(networks)
     at_least = 2 if any(has_batch_norm(network) for network in networks.values()) else 1
-    generator = seeding.torch_generator(seed, "batches", site, round, fold)
-    changes = seeding.torch_generator(seed, "augmentation", site, round, fold)
+    drawn_for = (site, round, fold) if purpose == "training" else (site, round, fold, purpose)
+    generator = seeding.torch_generator(seed, "batches", *drawn_for)
+    changes = seeding.torch_generator(seed, "augmentation", *drawn_for)
     total, seen, steps = torch.zeros((), dtype=torch.float64, device=device.kind), 0, 0
-    with device.fork_rng(), deterministic(training.deterministic):
+
+    def gradients(pieces: list[Tensor]) -> Tensor:
+        """Put the gradients of one step in place, and return its summed loss."""
+        optimiser.zero_grad(set_to_none=True)
+        summed, of_step = torch.zeros_like(total), sum(map(len, pieces))
+        for drawn in pieces:
+            batch = part[drawn].to(device.kind)
+            inputs, mix = rows.inputs[batch], None
+            if training.augmentation:
+                inputs, mix = augment(inputs, training.augmentation, changes)
+            with device.forward():
+                output, term = objective.forward(problem, networks, inputs)
+            output = device.full(output)
+            loss = problem.row_loss(output, rows.target[batch], fold)
+            if mix is not None:
+                loss = mix.loss(loss, problem.row_loss(output, rows.target[batch[mix.partner]], fold))
+            mean = loss.mean() if term is None else loss.mean() + term
+            (mean if len(pieces) == 1 else mean * (len(drawn) / of_step)).backward()
+            summed += loss.detach().sum()
+        return summed
+
+    with device.fork_rng(), deterministic(training.deterministic), in_training(networks, frozen):
         # Dropout and its like draw from the global generator.
-        torch.manual_seed(seeding.derive(seed, "training", site, round, fold))
-        for network in networks.values():
-            network.train()
-        for pieces in _steps(len(part), training, generator, at_least, epochs):
-            optimiser.zero_grad(set_to_none=True)
-            of_step = sum(map(len, pieces))
-            for drawn in pieces:
-                batch = part[drawn].to(device.kind)
-                inputs, mix = rows.inputs[batch], None
-                if training.augmentation:
-                    inputs, mix = augment(inputs, training.augmentation, changes)
-                with device.forward():
-                    output, term = objective.forward(problem, networks, inputs)
-                output = device.full(output)
-                loss = problem.row_loss(output, rows.target[batch], fold)
-                if mix is not None:
-                    loss = mix.loss(loss, problem.row_loss(output, rows.target[batch[mix.partner]], fold))
-                mean = loss.mean() if term is None else loss.mean() + term
-                (mean if len(pieces) == 1 else mean * (len(drawn) / of_step)).backward()
-                total += loss.detach().sum()
+        torch.manual_seed(seeding.derive(seed, "training", *drawn_for))
+        for batch in _steps(len(part), training, generator, at_least, epochs, round):
+            total += fitting.attempt(batch, gradients, least=at_least, whole=problem.joint)
             objective.step(optimiser)
-            seen += of_step
+            seen += sum(map(len, batch))
             steps += 1
     finite = math.isfinite(total.item()) and all(wire.all_finite(value.detach()) for value in parameters)
     if not finite:
@@ -182,11 +197,15 @@ def mean_loss(problem: Problem, networks: Mapping[str, nn.Module], rows: Rows, p
         network.eval()
     part = part.to(rows.target.device)
     augmentation = problem.experiment.training.augmentation
-    total = 0.0
+    losses: list[float] = []
+
+    def add(chunk: Tensor) -> None:
+        output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
+        losses.append(problem.row_loss(output, rows.target[chunk], fold).double().sum().item())
+
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
-        for chunk in torch.split(part, _rows_at_once(problem, rows, part)):
-            output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
-            total += problem.row_loss(output, rows.target[chunk], fold).double().sum().item()
+        in_chunks(part, _rows_at_once(problem, rows, part), add, whole=problem.joint)
+    total = sum(losses)
     if not math.isfinite(total):
         raise SiteError("the loss of the received model is not finite", "diverged")
     return total / len(part)
@@ -212,19 +231,22 @@ def evaluate(
         network.eval()
     part = part.to(device.kind)
     augmentation = problem.experiment.training.augmentation
+
+    def add(chunk: Tensor) -> None:
+        output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
+        prediction, target, member = problem.prediction_of(output, fold).cpu(), rows.target[chunk], rows.member[chunk]
+        found = []
+        for number, name in enumerate(members):
+            own = member == number
+            loss = problem.row_loss(output[own], target[own], fold).double().cpu()
+            found.append((name, prediction[own.cpu()].numpy(), target[own].cpu().numpy(), loss.numpy()))
+        # All are computed before any is counted: where memory runs out, this is done again with fewer rows.
+        for name, predicted, true, lost in found:
+            accumulators[name].update(predicted, true, lost)
+
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
-        for chunk in torch.split(part, _rows_at_once(problem, rows, part)) if len(part) else ():
-            output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
-            prediction, target, member = (
-                problem.prediction_of(output, fold).cpu(),
-                rows.target[chunk],
-                rows.member[chunk],
-            )
-            for number, name in enumerate(members):
-                own = member == number
-                loss = problem.row_loss(output[own], target[own], fold).double().cpu()
-                here = own.cpu()
-                accumulators[name].update(prediction[here].numpy(), target[own].cpu().numpy(), loss.numpy())
+        if len(part):
+            in_chunks(part, _rows_at_once(problem, rows, part), add, whole=problem.joint)
     return {name: accumulator.state() for name, accumulator in accumulators.items()}
 
 
