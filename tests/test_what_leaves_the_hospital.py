@@ -22,12 +22,15 @@ from v6_algorithm.federation import local
 from v6_algorithm.federation.simulate import local_federation
 from v6_algorithm.master import run
 from v6_algorithm.privacy import policy
+from v6_algorithm.site.fitting import FittingMemory
 from v6_algorithm.summary.federated import describe
+from v6_algorithm.training.fitting import Fitting
 
 PAGE = (Path(__file__).parents[1] / "docs" / "what-leaves-the-hospital.md").read_text(encoding="utf-8")
 ENVELOPE = {"schema", "site", "round", "attempt", "status"}
 SITES = {"amsterdam": 60, "berlin": 45}
 SURVIVAL = {"duration": "days", "event": "died"}
+SHORT_OF_MEMORY = "a GPU with memory for four rows"
 # Between them these ask every question that a site answers, and train every problem there is.
 EXPERIMENTS = {
     "classification": {
@@ -35,6 +38,7 @@ EXPERIMENTS = {
         "training": {"batch_size": 16, "loss": {"kind": "cross_entropy", "class_weights": "balanced"}},
         "model": {"kind": "mlp", "hidden": [4], "norm": "batch"},
         "strategy": {"private": "norm"},
+        "evaluation": {"subgroups": ["ward", {"column": "c", "bands": [0]}]},
     },
     "three classes": {
         "data": {"target": "ward", "scaling": "minmax"},
@@ -66,6 +70,7 @@ EXPERIMENTS = {
         "problem": "regression",
         "training": {"loss": "poisson"},
     },
+    SHORT_OF_MEMORY: {"data": {"target": "y", "features": ["a", "b"]}, "model": {"kind": "mlp", "hidden": [4]}},
     "survival": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "linear"},
     "discrete time": {
         "data": {"target": SURVIVAL, "features": ["a", "b"]},
@@ -81,6 +86,7 @@ EXPERIMENTS = {
         "data": {"target": "y", "image": {"column": "scan", "tolerance": 0.1}},
         "problem": "image_classification",
         "model": {"kind": "cnn", "widths": [4]},
+        "training": {"freeze": {"include": ["norm"], "rounds": 1}},
     },
     "volumes": {
         "data": {"target": "y", "image": "volume"},
@@ -112,8 +118,8 @@ def hospital(rows: int, seed: int) -> pd.DataFrame:
         ward=generator.choice(["north", "south", "west"], rows),
         remark=[f"{SECRET}-{row}" for row in range(rows)],
         # The last of them is not there.
-        scan=[f"{SECRET}-{row % 3 if row % 20 else 3}.npy" for row in range(rows)],
-        volume=f"{SECRET}-volume.npy",
+        scan=[f"{SECRET}-{row % 20}.npy" for row in range(rows)],
+        volume=[f"{SECRET}-volume-{row % 19}.npy" for row in range(rows)],
     )
 
 
@@ -124,9 +130,9 @@ FRAMES = {name: hospital(rows, seed) for seed, (name, rows) in enumerate(SITES.i
 def sources(tmp_path_factory):
     """Make the hospitals' tables, whose images are in a folder."""
     folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for number in range(3):
+    for number in range(19):
         np.save(folder / f"{SECRET}-{number}.npy", generator.integers(0, 255, (6, 5, 3), dtype=np.uint8))
-    np.save(folder / f"{SECRET}-volume.npy", generator.normal(size=(4, 3, 5)))
+        np.save(folder / f"{SECRET}-volume-{number}.npy", generator.normal(size=(4, 3, 5)))
     return lambda: {name: TableSource(frame=frame, base=folder) for name, frame in FRAMES.items()}
 
 
@@ -134,6 +140,7 @@ STAND_INS = {
     **dict.fromkeys(SITES, "<site>"),
     **dict.fromkeys(PARTS, "<part>"),
     **dict.fromkeys(FRAMES["berlin"].columns, "<column>"),
+    **dict.fromkeys(["north", "south", "west", "under 0", "0 and over"], "<group>"),
 }
 
 
@@ -193,9 +200,12 @@ def recorded(sources) -> dict[str, list[dict[str, Any]]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "handle", listen)
-        for changes in EXPERIMENTS.values():
+        for name, changes in EXPERIMENTS.items():
             experiment = Experiment.parse({"rounds": 2, **changes})
-            assert run(local_federation(experiment, sources()), experiment)["status"] == "completed"
+            with pytest.MonkeyPatch.context() as small:
+                if name == SHORT_OF_MEMORY:
+                    small.setattr(FittingMemory, "load", lambda self: Fitting(4, 16))
+                assert run(local_federation(experiment, sources()), experiment)["status"] == "completed"
         told, replies = replies, {}
         assert run(local_federation(HARMONISED, sources()), HARMONISED)["status"] == "completed"
         described = Experiment.parse(EXPERIMENTS["classification"])
@@ -214,6 +224,7 @@ def listed(heading: str) -> set[str]:
 
 
 METRICS = "folds[].metrics.<part>.<site>"
+GROUPS = "subgroups.<part>.<site>.<column>.<group>"
 MESSAGES = [
     "RPC_prepare, step schema",
     "RPC_prepare, step statistics",
@@ -231,6 +242,7 @@ MESSAGES = [
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_reply_holds_what_the_page_lists_and_nothing_else(recorded, message):
     found = set().union(*(key_paths(reply) for reply in recorded[message])) - ENVELOPE
+    found = {re.sub(rf"^{re.escape(GROUPS)}[.].*", GROUPS, path) for path in found}
     assert {METRICS if path.startswith(METRICS) else path for path in found} == listed(message)
 
 
@@ -332,19 +344,21 @@ def test_a_log_has_the_lines_that_the_page_shows_and_no_others(node, monkeypatch
     assert "prepare round 0: refused: this node has fewer rows than its minimum of 10" in PAGE
 
 
-def test_the_folder_holds_the_files_that_the_page_lists_and_no_others(node, requests):
+def test_the_folder_holds_the_files_that_the_page_lists_and_no_others(node, requests, monkeypatch):
     from safetensors import safe_open
 
+    monkeypatch.setattr(FittingMemory, "load", lambda self: Fitting(4, 16))
     for function in FUNCTIONS:
         assert getattr(v6_algorithm, function)(request=requests[function])["status"] == "ok"
     files = [path for path in (node / "tmp").rglob("*") if path.is_file()]
     names = {re.sub(r"-[0-9a-f]{32}\.", "-<key>.", path.name) for path in files}
+    names = {re.sub(r"^fitting-[0-9a-f]{32}-\d+", "fitting-<key>-<round>", name) for name in names}
     names = {re.sub(r"^private-[0-9a-f]{32}-\d+-\d+", "private-<key>-<fold>-<round>", name) for name in names}
     assert names == listed("What is kept at the node")
     (table,) = (path for path in files if path.name.startswith("table-"))
     with safe_open(table, framework="numpy") as file:
         arrays = {re.sub(r"fold\.\d+\.\w+", "fold.<number>.<part>", name) for name in file.keys()}  # noqa: SIM118
-        assert set(file.metadata()) == {"members"}
+        assert set(file.metadata()) == {"members", "groups"}
     assert all(f"(`{name}`)" in PAGE for name in arrays), arrays
     assert not any(SECRET.encode() in path.read_bytes() for path in files)
 

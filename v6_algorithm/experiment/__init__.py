@@ -26,6 +26,7 @@ from v6_algorithm.experiment.data import (
     Source,
     Split,
 )
+from v6_algorithm.experiment.evaluation import Evaluation, Subgroup
 from v6_algorithm.experiment.imaging.augmentation import AUGMENTATIONS
 from v6_algorithm.experiment.imaging.generators import DCGAN, GanOptions, StyleGAN2
 from v6_algorithm.experiment.imaging.images import Image
@@ -45,6 +46,7 @@ from v6_algorithm.experiment.learning import (
     Training,
 )
 from v6_algorithm.experiment.partition import Partition, PartitionedSource
+from v6_algorithm.experiment.plateau import complete_plateau
 from v6_algorithm.experiment.problems import (
     CLASSIFICATION_METRICS,
     PROBLEM_METRICS,
@@ -72,6 +74,7 @@ __all__ = [
     "REGRESSION_METRICS",
     "SURVIVAL_METRICS",
     "Data",
+    "Evaluation",
     "Experiment",
     "GanOptions",
     "Given",
@@ -92,6 +95,7 @@ __all__ = [
     "Source",
     "Strategy",
     "StyleGAN2",
+    "Subgroup",
     "SurvivalOptions",
     "SurvivalTarget",
     "Task",
@@ -120,6 +124,8 @@ class Experiment(Section):
     stopping: Stopping = Stopping()
     participation: Participation = Participation()
     privacy: Privacy = Privacy()
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    central: Annotated[Source, short_form("uri")] | None = None
     personal: Annotated[Personal, short_form("kind")] | None = None
     output: Output = Output()
     tune: Tune | None = None
@@ -132,6 +138,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _together(self) -> Experiment:
         check_together(self)
+        complete_plateau(self)
         check_strategy(self)
         check_private(self)
         if (self.split.kind == "given") != (self.data.split_column is not None):
@@ -140,6 +147,11 @@ class Experiment(Section):
             raise refuse("split.folds goes with one data.split_column, which holds the numbers of the folds")
         if self.split.kind == "leave_one_site_out" and self.mode == "local":
             raise refuse("split leave_one_site_out tests what other sites trained: mode federated or centralised")
+        if self.central and self.strategy.private and self.mode == "federated":
+            raise refuse(
+                "central and strategy.private do not go together: the layers that stay at the sites are missing from "
+                "the model that is returned"
+            )
         if self.personal and self.mode != "federated":
             raise refuse(f"personal is for mode federated; in mode {self.mode} there is no shared model")
         if self.output.average_from and (self.output.model != "swa" or self.output.average_from > self.rounds):
@@ -157,11 +169,11 @@ class Experiment(Section):
 
     def for_sites(self) -> dict[str, Any]:
         """Return what a site needs to know: all but where the other sites' data and the researcher's files are."""
-        return self.model_dump(mode="json", exclude={"sites", "tune"}) | {"start": self.start.for_sites()}
+        return self.model_dump(mode="json", exclude={"sites", "central", "tune"}) | {"start": self.start.for_sites()}
 
     def for_task(self) -> dict[str, Any]:
         """Return what a task carries: what was given, so that an image of another version can fill in its defaults."""
-        return self.model_dump(mode="json", exclude={"sites"}, exclude_unset=True)
+        return self.model_dump(mode="json", exclude={"sites", "central"}, exclude_unset=True)
 
     def check_rows_stay(self) -> None:
         """Refuse, for a network, a mode that needs all rows in one place."""
@@ -242,7 +254,6 @@ def _explain(error: Any) -> str:
 
 _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
-    "dcgan", "stylegan2",
-    "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named", "word", "weights", "several", "column",
-    "survival", "values", "range", *STRATEGIES, *STAGES,
+    "dcgan", "stylegan2", "senet", "always", "by_round", "ratio", "kfold", "leave_one_site_out", "given", "partitioned",
+    "named", "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
 }  # fmt: skip

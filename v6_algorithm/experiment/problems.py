@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from v6_algorithm.experiment.learning import Loss
 
 CLASSIFICATION_METRICS = (
-    "loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier",
-    "ece",
+    "loss", "accuracy", "balanced_accuracy", "precision", "recall", "specificity", "npv", "f1", "auroc", "auprc",
+    "brier", "ece",
 )  # fmt: skip
 REGRESSION_METRICS = ("loss", "mse", "mae", "r2", "huber")
 SURVIVAL_METRICS = ("loss", "c_index", "c_index_within", "brier")
@@ -76,13 +76,13 @@ PROBLEMS = {
     "image_classification": Kind(
         CLASSIFICATION_METRICS,
         ("cross_entropy", "focal"),
-        ("cnn", "mnist_cnn", "mlp", "logistic", "resnet", "densenet", "efficientnet"),
+        ("cnn", "mnist_cnn", "mlp", "logistic", "resnet", "densenet", "efficientnet", "senet"),
         images=True,
     ),
     "volume_classification": Kind(
         CLASSIFICATION_METRICS,
         ("cross_entropy", "focal"),
-        ("cnn", "vbmnet", "resnet", "densenet", "efficientnet"),
+        ("cnn", "vbmnet", "resnet", "densenet", "efficientnet", "senet"),
         images=True,
     ),
     "gan": Kind(GENERATION_METRICS, (), ("dcgan", "stylegan2"), options=GanOptions, images=True),
@@ -129,33 +129,53 @@ class Problem(Section):
             raise refuse(f"{path}: {message}" if path else message) from None
 
 
-def _task_metrics(data: Data) -> tuple[str, ...]:
+def _task_metrics(data: Data, sensitivities: list[str]) -> tuple[str, ...]:
     """Return what multitask measures: the loss, and of each task what its kind of problem does."""
     names = ["loss"]
     for task, section in (data.targets or {}).items():
-        names += [f"{task}.{metric}" for metric in PROBLEMS[section.kind].metrics if metric != "loss"]
+        own = _with_sensitivities(PROBLEMS[section.kind].metrics, sensitivities)
+        names += [f"{task}.{metric}" for metric in own if metric != "loss"]
     return tuple(names)
+
+
+def _with_sensitivities(metrics: tuple[str, ...], sensitivities: list[str]) -> tuple[str, ...]:
+    """Add the sensitivities that an experiment asks for to the metrics of a classification."""
+    return (*metrics, *sensitivities) if metrics[: len(CLASSIFICATION_METRICS)] == CLASSIFICATION_METRICS else metrics
+
+
+def _measured(experiment: Experiment) -> tuple[str, ...]:
+    """Return the metrics of a problem, or none where they are not known before it runs."""
+    from v6_algorithm.metrics.names import sensitivity_names
+
+    kind = experiment.problem.kind
+    known = PROBLEMS.get(kind)
+    sensitivities = sensitivity_names(experiment.evaluation.specificity)
+    if known is MULTITASK:
+        return _task_metrics(experiment.data, sensitivities)
+    return _with_sensitivities(known.metrics if known else tuple(plugins.metric_names(kind)), sensitivities)
+
+
+def check_metric(key: str, monitor: str, experiment: Experiment) -> None:
+    """Refuse, under an experiment's key, a metric that is not measured in every round."""
+    kind, metrics = experiment.problem.kind, _measured(experiment)
+    if metrics and monitor not in metrics:
+        raise refuse(
+            f"{key} is '{monitor}', which problem {kind} does not measure"
+            f"{did_you_mean(monitor, metrics)}; allowed: {', '.join(metrics)}"
+        )
+    if kind == "survival" and monitor == "brier" and experiment.problem.options().method == "cox":
+        raise refuse(f"{key} brier is of method discrete_time; a Cox model has survival curves when training is over")
 
 
 def check_together(experiment: Experiment) -> None:
     """Refuse what does not go together: problem and target, monitored metric, loss, model."""
     kind, loss, data = experiment.problem.kind, experiment.training.loss, experiment.data
-    monitor = experiment.stopping.monitor
     known = PROBLEMS.get(kind)
-    metrics = _task_metrics(data) if known is MULTITASK else known.metrics if known else plugins.metric_names(kind)
-    if metrics and monitor not in metrics:
-        raise refuse(
-            f"stopping.monitor is '{monitor}', which problem {kind} does not measure"
-            f"{did_you_mean(monitor, metrics)}; allowed: {', '.join(metrics)}"
-        )
+    check_metric("stopping.monitor", experiment.stopping.monitor, experiment)
     if experiment.tune is not None:
-        experiment.tune.check_metric(monitor, metrics)
+        experiment.tune.check_metric(experiment.stopping.monitor, _measured(experiment))
     if data.target_scaling != "none":
         _check_target_scaling(kind, data, loss)
-    if kind == "survival" and monitor == "brier" and experiment.problem.options().method == "cox":
-        raise refuse(
-            "stopping.monitor brier is of method discrete_time; a Cox model has survival curves when training is over"
-        )
     if known is None:
         return
     if experiment.training.augmentation and not known.images:

@@ -10,6 +10,7 @@ from v6_algorithm.federation.protocol import Replies
 from v6_algorithm.metrics import shape_of
 from v6_algorithm.preparation.negotiate import Plan
 from v6_algorithm.running.closing import check_sums
+from v6_algorithm.running.subgroups import GroupSums
 
 # From site, its item of the reply and the item of the request, to what a strategy makes of it; raises WireError.
 Read = Callable[[str, dict[str, Any], dict[str, Any]], Any]
@@ -30,7 +31,7 @@ class ReplyCheck:
     devices
         What each site last said it computes on.
     notes
-        Sentences for the researcher, on sites that lost layers of their own.
+        Sentences for the researcher, on sites that lost layers of their own, or whose memory was too small.
     """
 
     def __init__(self, plan: Plan, read: dict[int, Read]) -> None:
@@ -58,6 +59,19 @@ class ReplyCheck:
             replies.reject(site, "malformed reply")
         return []
 
+    def groups(
+        self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]], sums: GroupSums
+    ) -> None:
+        """Add what a site tells of groups of rows; a wrong answer is counted and named, as in `items`."""
+        if not self.items(replies, site, reply, asked):
+            return
+        try:
+            sums.take(reply["subgroups"], asked, self._plan, self._shape)
+        except (WireError, ValueError) as error:
+            replies.reject(site, str(error))
+        except (KeyError, TypeError, AttributeError):
+            replies.reject(site, "malformed reply")
+
     def _check(self, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = reply["folds"]
         if [item["fold"] for item in items] != [wanted["fold"] for wanted in asked]:
@@ -73,8 +87,21 @@ class ReplyCheck:
             check_sums(item, wanted.get("baseline"), self._plan.counts[item["fold"]])
             if wanted["train"]:
                 item["reply"] = self._read[item["fold"]](site, item, wanted)
-        self.devices[str(reply["site"])] = {key: str(reply["device"][key])[:100] for key in ("name", "precision")}
+        self._check_device(site, reply["device"])
         return items
+
+    def _check_device(self, site: str, device: dict[str, Any]) -> None:
+        self.devices[site] = {key: str(device[key])[:100] for key in ("name", "precision")}
+        if "pieces" not in device:
+            return
+        batch, pieces = device["batch"], device["pieces"]
+        if type(batch) is not int or type(pieces) is not int or not 1 <= pieces < batch:
+            raise WireError("what it says of its batches must be whole numbers, the pieces smaller than the batch")
+        self.notes.append(
+            f"site '{site}': a batch of {batch} rows did not fit the memory of {self.devices[site]['name']}; it was "
+            f"trained in pieces of {pieces}, at the same mean over its rows (BatchNorm, if there is any, saw each "
+            "piece by itself)"
+        )
 
     def _check_private(self, site: str, number: int, found: Any, wanted: int) -> None:
         if type(found) is not int or found not in (wanted, 0):
