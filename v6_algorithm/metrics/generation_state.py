@@ -1,4 +1,4 @@
-"""What can be done with the states of `GenerationMetrics`: check one, add several up, compute FID and KID, explain them.
+"""What can be done with the states of `GenerationMetrics`: check one, add several up, compute and explain FID and KID.
 Called by `states`, which picks the module by the state's kind.
 
 The Fréchet distance of the normal distributions with the features' means m and covariances C of real (r) and made (g)
@@ -12,8 +12,8 @@ they are real and found stably. KID is the unbiased estimate of the squared maxi
     k(x, y) = (x.y / d + 1)^2,
 
 d the features' number. The paper takes the third power, which would need sums of all products of three features, and
-those of few rows nearly describe them. With the second power the sums over all pairs of rows follow from first and second
-moments exactly, for the sum of (x.y)^2 over all pairs of two sets is the scalar product of their sums of x x^T; the
+those of few rows nearly describe them. With the second power the sums over all pairs of rows follow exactly from first
+and second moments, for the sum of (x.y)^2 over all pairs of two sets is the scalar product of their sums of x x^T; the
 pairs of a row with itself, which an unbiased estimate leaves out, need the sum of |x|^4 beside.
 
 References

@@ -253,7 +253,7 @@ def mean_loss(problem: Problem, networks: Mapping[str, nn.Module], rows: Rows, p
     augmentation = problem.experiment.training.augmentation
     total = 0.0
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
-        for chunk in torch.split(part, _rows_at_once(problem, rows, part)):
+        for chunk in torch.split(part, rows_at_once(problem, rows, part)):
             output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
             total += problem.row_loss(output, rows.target[chunk], fold).double().sum().item()
     if not math.isfinite(total):
@@ -282,7 +282,7 @@ def evaluate(
     part = part.to(device.kind)
     augmentation = problem.experiment.training.augmentation
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
-        for chunk in torch.split(part, _rows_at_once(problem, rows, part)) if len(part) else ():
+        for chunk in torch.split(part, rows_at_once(problem, rows, part)) if len(part) else ():
             output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
             prediction, target, member = (
                 problem.prediction_of(output, fold).cpu(),
@@ -297,7 +297,7 @@ def evaluate(
     return {name: accumulator.state() for name, accumulator in accumulators.items()}
 
 
-def _rows_at_once(problem: Problem, rows: Rows, part: Tensor) -> int:
+def rows_at_once(problem: Problem, rows: Rows, part: Tensor) -> int:
     """Return how many rows an evaluation works on together; a loss over risk sets needs a hospital's in one piece."""
     if problem.joint:
         return max(len(part), 1)
