@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+# A grid of samples: classes, one a line, samples of each, the most pixels a side of a sample, and pixels between two.
+GRID_CLASSES, GRID_COLUMNS, GRID_PIXELS, GRID_GAP = 8, 8, 64, 2
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Of the colour types of the format, those of one and of three values a pixel.
 _COLOUR_TYPES = {1: 0, 3: 2}

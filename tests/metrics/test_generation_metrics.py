@@ -114,7 +114,7 @@ def test_a_hospital_with_fewer_rows_than_features_tells_nothing_of_them():
     assert not np.frombuffer(base64.b64decode(few["real"])).any()
     assert not np.frombuffer(base64.b64decode(few["made"])).any()
     assert compute(few) == {"n": 0, "fid": None, "kid": None}
-    assert "5 rows are left out" in explain(few)[0]
+    assert "5 rows are withheld" in explain(few)[0]
 
 
 def test_a_node_may_ask_for_more_rows_than_there_are_features():

@@ -44,8 +44,6 @@ _KEYS = frozenset(("kind", *SHAPE, *_COUNTS, *_KINDS))
 _MOST_DIMENSIONS = 4096
 # By how much, of the largest, an eigenvalue may be below 0 by rounding: sums over rows of one value lose digits.
 _ROUNDING = 1e-6
-# With fewer rows a dimension, what the covariances are off by is a large part of a good model's FID.
-_ROWS_A_DIMENSION = 20
 
 
 @dataclass(frozen=True)
@@ -159,14 +157,10 @@ def explain(state: dict[str, Any]) -> list[str]:
         notes.append(f"{state['non_finite']} rows were compared with an image that is not finite and are left out")
     if state["withheld"]:
         notes.append(
-            f"fid and kid: {state['withheld']} rows are left out, for each hospital has fewer than the {dimensions} "
-            "that sums over features must be over, or than its node asks for"
+            f"fid and kid: {state['withheld']} rows are withheld; sums over fewer than {dimensions} rows of a "
+            "hospital, or than its node asks for, are not told"
         )
-    if n == 0:
-        return notes if state["withheld"] else [*notes, "no rows"]
-    if n < _ROWS_A_DIMENSION * dimensions:
-        notes.append(f"fid: from {n} rows it is too high; compare it only with an fid from as many")
-    return notes
+    return notes if n or state["withheld"] else [*notes, "no rows"]
 
 
 def frechet_distance(real: _Moments, made: _Moments) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from v6_algorithm.report import reading
+from v6_algorithm.report import reading, samples
 from v6_algorithm.report.curves import comparison_chart, history_charts, participation_chart
 from v6_algorithm.report.reading import MetricRow, finite, mapping, number, sequence
 from v6_algorithm.report.style import document
@@ -43,6 +43,7 @@ def render(result: dict[str, Any]) -> str:
         _notes(result),
         _metrics(result),
         _curves(result),
+        samples.section(result),
         _folds(result),
         _participation(result),
         _cost(result),

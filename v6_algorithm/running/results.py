@@ -14,6 +14,7 @@ from v6_algorithm.metrics import compute, explain, merge_states
 from v6_algorithm.preparation.negotiate import Plan
 from v6_algorithm.preparation.times import horizons
 from v6_algorithm.running.folds import FoldProgress, States
+from v6_algorithm.running.samples import gallery
 
 SCHEMA = 1
 Run = tuple[Plan, list[FoldProgress], str | None]
@@ -86,6 +87,8 @@ def assemble(
     }
     if personal:
         result["baselines"] = {"personal": {"metrics": {part: _scopes(states) for part, states in personal.items()}}}
+    if len(runs) == 1 and (pictures := gallery(experiment, plans[0].setup, folds[0])):
+        result["samples"] = pictures
     result["parameters"] = _parameters(runs, experiment)
     return result
 

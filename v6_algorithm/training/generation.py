@@ -18,13 +18,11 @@ from torch import Tensor, nn
 from v6_algorithm import png, seeding
 from v6_algorithm.metrics import GenerationMetrics
 from v6_algorithm.models.features import DIMENSIONS, feature_network
+from v6_algorithm.png import GRID_CLASSES, GRID_COLUMNS, GRID_GAP, GRID_PIXELS
 from v6_algorithm.problems.base import Problem
 from v6_algorithm.training.augmentation import measured
 from v6_algorithm.training.device import Device, deterministic
 from v6_algorithm.training.loop import Rows, rows_at_once
-
-# Of the grid: samples a class, classes, pixels a side of a sample, and pixels between two.
-COLUMNS, MOST_CLASSES, MOST_PIXELS, GAP = 8, 8, 64, 2
 
 
 def evaluate(
@@ -66,14 +64,14 @@ def sample_grid(
     Latents are drawn for the fold alone: at every site and in every round the same, so that one sees what training
     changes. None where none could be made: a picture is not worth a round.
     """
-    classes = min(len(problem.setup.classes or [0]), MOST_CLASSES)
-    labels = torch.arange(classes).repeat_interleave(COLUMNS).to(device.kind)
+    classes = min(len(problem.setup.classes or [0]), GRID_CLASSES)
+    labels = torch.arange(classes).repeat_interleave(GRID_COLUMNS).to(device.kind)
     try:
         with _making(problem, networks, device, "grid", fold):
             generator = seeding.torch_generator(problem.experiment.seed, "grid", fold)
             images = problem.generate(networks, labels, generator).float().cpu()
-        if max(images.shape[2:]) > MOST_PIXELS:
-            shrunk = [max(length * MOST_PIXELS // max(images.shape[2:]), 1) for length in images.shape[2:]]
+        if max(images.shape[2:]) > GRID_PIXELS:
+            shrunk = [max(length * GRID_PIXELS // max(images.shape[2:]), 1) for length in images.shape[2:]]
             images = F.interpolate(images, shrunk, mode="area")
         return base64.b64encode(png.encode(_side_by_side(to_bytes(images)).numpy())).decode()
     except (RuntimeError, ValueError, NotImplementedError):
@@ -86,17 +84,16 @@ def to_bytes(images: Tensor) -> Tensor:
 
 
 def _side_by_side(images: Tensor) -> Tensor:
-    """Lay (rows, channels, height, width) uint8 out as (…, …, channels), `COLUMNS` in a line, white between them."""
-    spaced = F.pad(images, (0, GAP, 0, GAP), value=255)
+    """Lay (rows, channels, height, width) uint8 out in lines of `GRID_COLUMNS`, white between; (…, …, channels)."""
+    spaced = F.pad(images, (0, GRID_GAP, 0, GRID_GAP), value=255)
     rows, channels, height, width = spaced.shape
-    lines = spaced.reshape(rows // COLUMNS, COLUMNS, channels, height, width).permute(0, 3, 1, 4, 2)
-    return lines.reshape(rows // COLUMNS * height, COLUMNS * width, channels)[:-GAP, :-GAP].contiguous()
+    lines = spaced.reshape(rows // GRID_COLUMNS, GRID_COLUMNS, channels, height, width).permute(0, 3, 1, 4, 2)
+    grid = lines.reshape(rows // GRID_COLUMNS * height, GRID_COLUMNS * width, channels)
+    return grid[:-GRID_GAP, :-GRID_GAP].contiguous()
 
 
 @contextmanager
-def _making(
-    problem: Problem, networks: Mapping[str, nn.Module], device: Device, *keys: str | int
-) -> Iterator[None]:
+def _making(problem: Problem, networks: Mapping[str, nn.Module], device: Device, *keys: str | int) -> Iterator[None]:
     """Let networks make images: without gradients, and with noise of their own that is drawn for what `keys` name."""
     for network in networks.values():
         network.eval()
