@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from v6_algorithm.cli import describe, doctor, image, partition, run, splits, submit, terminal, tune
+from v6_algorithm.cli import describe, doctor, generate, image, partition, run, splits, submit, terminal, tune
 
 app = typer.Typer(
     name="v6-algorithm",
@@ -32,6 +32,7 @@ app.command()(tune.tune)
 app.command()(describe.describe)
 app.command()(partition.partition)
 app.command()(splits.split_columns)
+app.command()(generate.generate)
 app.command()(submit.submit)
 app.command()(submit.watch)
 app.command()(submit.cancel)

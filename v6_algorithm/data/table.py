@@ -17,7 +17,8 @@ from v6_algorithm.data.description import BLOCK_COLUMNS
 from v6_algorithm.data.imaging.stack import TableImages
 from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.sequences import stack_sequences
-from v6_algorithm.data.splits import Fold, draw_rows, make_folds
+from v6_algorithm.data.splits import Fold, draw_rows, empty_folds, make_folds
+from v6_algorithm.data.synthetic import synthetic_rows, with_synthetic
 from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment
@@ -54,6 +55,8 @@ class TableData:
         (rows,) times of each row before its padding; empty where no row has any.
     position
         (rows,) place of each row in its hospital's table, where its image stands; empty where there are none.
+    synthetic
+        (rows,) bool: made rows, which only train.
     images
         The images, whose channels are the features; `values` is empty then.
     """
@@ -67,6 +70,7 @@ class TableData:
     covariates: Array = field(default_factory=lambda: np.empty((0, 0)))
     lengths: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     position: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    synthetic: Array = field(default_factory=lambda: np.empty(0, dtype=bool))
     images: TableImages | None = None
 
     def training_moments(self, *, with_range: bool) -> Moments:
@@ -173,11 +177,12 @@ class TableData:
         inputs[:, features:] = self.one_hot
         return inputs
 
-    def counts(self) -> list[dict[str, dict[str, int]]]:
-        """Return rows for each fold, member and part."""
+    def counts(self, *, real: bool = False) -> list[dict[str, dict[str, int]]]:
+        """Return rows for each fold, member and part; with `real` without synthetic ones."""
+        member = np.where(self.synthetic, -1, self.member) if real else self.member
         return [
             {
-                name: {part: int((self.member[fold[part]] == number).sum()) for part in PARTS}
+                name: {part: int((member[fold[part]] == number).sum()) for part in PARTS}
                 for number, name in enumerate(self.members)
             }
             for fold in self.folds
@@ -218,6 +223,7 @@ def load_table(
         covariates=np.concatenate([part.covariates for part in parts]),
         lengths=np.concatenate([part.lengths for part in parts]),
         position=np.concatenate([part.position for part in parts]),
+        synthetic=np.concatenate([part.synthetic for part in parts]),
         member=np.repeat(np.arange(len(parts)), [len(part.target) for part in parts]),
         members=list(frames),
         folds=[
@@ -266,17 +272,9 @@ def _encode(
         frame, values, target = frame.iloc[drawn], values[drawn], target[drawn]
         lengths = lengths[drawn] if len(lengths) else lengths
         strata = None if strata is None else strata[drawn]
+    synthetic = synthetic_rows(frame, data)
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
-    folds = make_folds(
-        experiment.split,
-        len(frame),
-        seeding.numpy_generator(experiment.seed, "split", member),
-        labels=strata,
-        groups=None if data.group is None else _codes(frame[data.group]),
-        given=[frame[name].tolist() for name in data.split_columns],
-        hospital=member,
-        hospitals=setup.hospitals,
-    )
+    folds = _folds(frame, experiment, member, strata, synthetic, setup.hospitals)
     return TableData(
         values=values,
         one_hot=np.concatenate(one_hot, axis=1) if one_hot else np.empty((len(frame), 0), dtype=dtype),
@@ -287,7 +285,37 @@ def _encode(
         member=np.zeros(len(frame), dtype=np.int64),
         members=[member],
         folds=folds,
+        synthetic=synthetic,
     )
+
+
+def _folds(
+    frame: pd.DataFrame,
+    experiment: Experiment,
+    member: str,
+    strata: Array | None,
+    synthetic: Array,
+    hospitals: Sequence[str],
+) -> list[Fold]:
+    """Cut the patients' rows; synthetic ones train beside them."""
+    data, real = experiment.data, np.flatnonzero(~synthetic)
+    groups = None if data.group is None else _codes(frame[data.group])
+    folds = (
+        make_folds(
+            experiment.split,
+            len(real),
+            seeding.numpy_generator(experiment.seed, "split", member),
+            labels=None if strata is None else strata[real],
+            groups=None if groups is None else groups[real],
+            given=[frame[name].iloc[real].tolist() for name in data.split_columns],
+            hospital=member,
+            hospitals=hospitals,
+        )
+        if len(real)
+        else empty_folds(experiment.split, columns=len(data.split_columns), hospitals=hospitals)
+    )
+    at_home = [number for number, name in enumerate(hospitals) if name == member]
+    return with_synthetic(folds, synthetic, groups, tests_only=at_home) if synthetic.any() else folds
 
 
 def _empty(values: Array, lengths: Array) -> Array:

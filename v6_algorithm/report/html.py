@@ -117,7 +117,9 @@ def _tiles(result: dict[str, Any]) -> str:
     rows, tested = reading.total(result, "rows"), reading.total(result, part)
     tiles.append(("Sites", str(len(reading.site_names(result))), ""))
     if rows is not None:
-        tiles.append(("Rows", f"{rows:,}", f"{tested:,} for {part}" if tested else ""))
+        made = reading.total(result, "synthetic")
+        beside = [f"{tested:,} for {part}" if tested else "", f"{made:,} synthetic" if made else ""]
+        tiles.append(("Rows", f"{rows:,}", ", ".join(filter(None, beside))))
     best, folds = finite(result.get("best_round")), reading.folds(result)
     if (rounds := finite(result.get("rounds_run"))) is not None:
         extra = f"in {_many(len(folds), 'fold')}" if folds else f"best: round {best:g}" if best is not None else ""

@@ -55,25 +55,29 @@ def read_weights(experiment: Experiment, folder: Path) -> wire.Packed | None:
     name = experiment.start.weights
     if name is None or experiment.start.image is not None:
         return None
-    path = folder / Path(name).expanduser()
+    return read_model(folder / Path(name).expanduser(), f"start.weights: {name}")
+
+
+def read_model(path: Path, where: str) -> wire.Packed:
+    """Read a .safetensors file, a result.json or the folder of a run; raises as `read_weights` does, naming `where`."""
     if path.is_dir():
         path /= "model.safetensors"
     if path.suffix not in (".safetensors", ".json"):
         raise ExperimentError(
-            f"start.weights: {name} must be a .safetensors file, a result.json or the folder of a run; "
+            f"{where} must be a .safetensors file, a result.json or the folder of a run; "
             "a pickle (.pt, .pth, .bin) is not read, for it is code"
         )
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ExperimentError(f"start.weights: {name} cannot be read: {error.strerror}") from None
+        raise ExperimentError(f"{where} cannot be read: {error.strerror}") from None
     if path.suffix == ".safetensors":
         return wire.pack_file(content)
     try:
         parameters = json.loads(content)["parameters"]
         wire.unpack(parameters)
     except (ValueError, KeyError, TypeError, WireError):
-        raise ExperimentError(f"start.weights: {name} is not the result of a run that has a model") from None
+        raise ExperimentError(f"{where} is not the result of a run that has a model") from None
     return wire.Packed(parameters)
 
 

@@ -66,7 +66,7 @@ def _schema(work: Work) -> dict[str, Any]:
             frame = work.read(source, work.policy.allows)
             schema = describe(frame, work.experiment.data, work.targets)
             schema["image"] = _image(work, source)
-            work.policy.check_rows(schema["rows"])
+            work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
             # In a centralised run the site is not the hospital whose table is wrong.
             raise error if name == work.site else SiteError(f"{name}: {error}", error.kind) from None

@@ -45,7 +45,7 @@ def evaluate(
     metrics = {name: GenerationMetrics(DIMENSIONS, least) for name in members}
     part = part.to(device.kind)
     generator = seeding.torch_generator(problem.experiment.seed, "samples", site, round, fold)
-    with _making(problem, networks, device, "samples", site, round, fold):
+    with making(problem, networks, "samples", site, round, fold, device=device):
         for chunk in torch.split(part, rows_at_once(problem, rows, part)) if len(part) else ():
             real = measured(rows.inputs[chunk], problem.experiment.training.augmentation)
             made = problem.generate(networks, rows.target[chunk].long(), generator)
@@ -67,7 +67,7 @@ def sample_grid(
     classes = min(len(problem.setup.classes or [0]), GRID_CLASSES)
     labels = torch.arange(classes).repeat_interleave(GRID_COLUMNS).to(device.kind)
     try:
-        with _making(problem, networks, device, "grid", fold):
+        with making(problem, networks, "grid", fold, device=device):
             generator = seeding.torch_generator(problem.experiment.seed, "grid", fold)
             images = problem.generate(networks, labels, generator).float().cpu()
         if max(images.shape[2:]) > GRID_PIXELS:
@@ -93,7 +93,9 @@ def _side_by_side(images: Tensor) -> Tensor:
 
 
 @contextmanager
-def _making(problem: Problem, networks: Mapping[str, nn.Module], device: Device, *keys: str | int) -> Iterator[None]:
+def making(
+    problem: Problem, networks: Mapping[str, nn.Module], *keys: str | int, device: Device = Device()
+) -> Iterator[None]:
     """Let networks make images: without gradients, and with noise of their own that is drawn for what `keys` name."""
     for network in networks.values():
         network.eval()

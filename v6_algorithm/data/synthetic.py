@@ -1,0 +1,69 @@
+"""Rows that are made, not a patient's: which they are, and that they only train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from v6_algorithm.data.splits import Fold
+from v6_algorithm.errors import DataError
+from v6_algorithm.experiment import Data
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = np.ndarray
+
+
+def synthetic_rows(frame: pd.DataFrame, data: Data) -> Array:
+    """Say which rows `data.synthetic` calls made, (rows,) bool; none where there is no such column, or an empty cell.
+
+    Raises
+    ------
+    DataError
+        When the column holds other values than 0 and 1.
+    """
+    import pandas as pd
+
+    if data.synthetic is None or data.synthetic not in frame.columns:
+        return np.zeros(len(frame), dtype=bool)
+    column = frame[data.synthetic]
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    if not np.isin(numbers[column.notna().to_numpy()], (0, 1)).all():
+        raise DataError(f"column '{data.synthetic}' (data.synthetic) holds other values than 0 and 1 (synthetic)")
+    found: Array = numbers == 1
+    return found
+
+
+def with_synthetic(
+    folds: Sequence[Fold], synthetic: Array, groups: Array | None, *, tests_only: Sequence[int]
+) -> list[Fold]:
+    """Let synthetic rows train in the folds that real rows were cut into.
+
+    Parameters
+    ----------
+    folds
+        Of the real rows by themselves, numbered from 0.
+    synthetic
+        (rows,) bool, of all rows.
+    groups
+        (rows,) int: in a fold that validates or tests rows of a group, a patient's, none is trained that was made of it.
+    tests_only
+        Folds in which this hospital trains nothing.
+
+    Returns
+    -------
+    list of Fold
+        Of all rows.
+    """
+    real, made = np.flatnonzero(~synthetic), np.flatnonzero(synthetic)
+    joined = []
+    for number, fold in enumerate(folds):
+        train, validation, test = real[fold.train], real[fold.validation], real[fold.test]
+        own = made[:0] if number in tests_only else made
+        if groups is not None:
+            own = own[~np.isin(groups[own], groups[np.concatenate([validation, test])])]
+        joined.append(Fold(np.sort(np.concatenate([train, own])), validation, test))
+    return joined
