@@ -1,6 +1,6 @@
 """Images from the model of a finished run: `v6-algorithm generate`. They are written with a table, as a site has them.
 
-The header of the model file says how the networks are built, what the classes are and how the table's columns are called.
+The header of the model file says how the networks are built, what the classes are, and what the table's columns are.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def with_synthetic(
     synthetic
         (rows,) bool, of all rows.
     groups
-        (rows,) int: in a fold that validates or tests rows of a group, a patient's, none is trained that was made of it.
+        (rows,) int: where rows of a group, a patient's, are validated or tested, none trains that was made of them.
     tests_only
         Folds in which this hospital trains nothing.
 
