@@ -135,6 +135,15 @@ def test_models_of_several_folds_are_refused(folder):
 
 
 @pytest.mark.slow
+def test_without_the_discriminators_that_stayed_at_the_sites_images_are_made_too(folder, tmp_path):
+    run = trained(folder, strategy={"kind": "fedavg", "private": "discriminator.*"})
+    generate(run, "--n", 2, "--out", tmp_path)
+    assert len(table(tmp_path)) == 2
+    run = trained(folder, strategy={"kind": "fedavg", "private": "ema.*"})
+    assert "is missing" in refused(run)
+
+
+@pytest.mark.slow
 def test_an_unconditional_generators_images_have_no_class(folder, tmp_path):
     run = trained(folder, problem={"kind": "gan", "latent": 8, "conditional": False})
     generate(run, "--n", 3, "--out", tmp_path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,7 @@ def read_maker(path: Path) -> Maker:
     import torch
 
     from v6_algorithm.problems import problem_class
-    from v6_algorithm.training.state import build_shapes, load_state, spec_of
+    from v6_algorithm.training.state import build_networks
 
     packed = read_model(path, str(path))
     try:
@@ -113,8 +113,8 @@ def read_maker(path: Path) -> Maker:
             )
         experiment, setup = _described(about, double=any(one.dtype == torch.float64 for one in tensors.values()))
         problem = problem_class(kind)(experiment, setup)
-        networks = build_shapes(problem)
-        load_state(networks, wire.fit(tensors, spec_of(networks), partial=False)[0])
+        networks = build_networks(problem)
+        _fill(networks, tensors)
         told = getattr(experiment.problem.options(), "conditional", True)
         classes = [str(label) for label in setup.classes or []] if told else []
         shares = [float(share) for share in about["shares"]] if told else []
@@ -123,6 +123,21 @@ def read_maker(path: Path) -> Maker:
     except (KeyError, TypeError, ValueError, LookupError):
         raise ExperimentError(f"{path}: its header is not one of a run of this package") from None
     return Maker(experiment, problem, networks, classes, shares or [1.0] * len(classes))
+
+
+def _fill(networks: Networks, tensors: Mapping[str, Any]) -> None:
+    """Make networks use a file's tensors, all of them; a discriminator may be missing, which makes no images.
+
+    Raises
+    ------
+    WireError
+        When others are missing too, or do not fit.
+    """
+    from v6_algorithm.training.state import load_state, spec_of, state_of
+
+    spec = spec_of(networks)
+    needed = {name: item for name, item in spec.items() if name in tensors or not name.startswith("discriminator.")}
+    load_state(networks, state_of(networks) | wire.fit(tensors, needed, partial=False)[0])
 
 
 def _described(about: dict[str, Any], *, double: bool) -> tuple[Experiment, Setup]:
