@@ -81,7 +81,7 @@ class GenerationMetrics:
             "dimensions": self._dimensions,
             "n": real.n,
             "withheld": 0 if told else self._real.n,
-            "non_finite": self._non_finite if told else 0,
+            "non_finite": self._non_finite,
             "real": real.packed(),
             "made": made.packed(),
         }

@@ -35,11 +35,12 @@ _FILTERS, _COMBINATIONS = 24, 32
 _FIELDS = 2
 # Differences between pixels below this, of 1, are as good as none.
 _FAINT = 0.01
-# Images on which the features are scaled: so many, and half of it where they are large, of so many ellipses.
-_REFERENCES, _LEAVES, _LARGE = 256, 12, 64 * 64
+# Images on which the features are scaled: so many blocks of so many, fewer where they are large, of so many ellipses.
+_BLOCKS, _BLOCKS_OF_LARGE, _IN_BLOCK, _LEAVES, _LARGE = 16, 6, 16, 12, 64 * 64
 # Share of the mean variance that is added in all directions: one in which references do not vary would outweigh others.
 _RIDGE = 0.1
-_ROWS_AT_ONCE = 64
+# Pixels that are worked on at once; a layer's numbers take 0.1 GB then.
+_PIXELS_AT_ONCE = 2**20
 
 Features = Callable[[Tensor], Tensor]
 
@@ -77,8 +78,8 @@ def feature_network(channels: int, height: int, width: int) -> Features:
     while shorter >= 2 * _SMALLEST:
         levels, shorter = levels + 1, shorter // 2
     weights = [_weights(level) for level in range(levels)]
-    references = _references(channels, height, width)
-    raw = torch.cat([_pooled(chunk, weights) for chunk in references.split(_ROWS_AT_ONCE)])
+    blocks = _BLOCKS if height * width <= _LARGE else _BLOCKS_OF_LARGE
+    raw = torch.cat([_pooled(_references(channels, height, width, block), weights) for block in range(blocks)])
     centre, spread = raw.mean(0), raw.std(0)
     # A spread near 0, as of hue in grey images, is no measure.
     spread = torch.where(spread > 1e-6, spread, torch.ones_like(spread))
@@ -90,8 +91,9 @@ def feature_network(channels: int, height: int, width: int) -> Features:
     to_features = projection @ whitening
 
     def features(images: Tensor) -> Tensor:
-        parts = [_pooled(chunk, weights) for chunk in images.split(_ROWS_AT_ONCE)]
-        return (torch.cat(parts) - centre) @ to_features if parts else centre.new_empty(0, DIMENSIONS)
+        chunks = images.split(max(_PIXELS_AT_ONCE // (height * width), 1)) if len(images) else []
+        parts = [(_pooled(chunk, weights) - centre) @ to_features for chunk in chunks]
+        return torch.cat(parts) if parts else centre.new_empty(0, DIMENSIONS)
 
     return features
 
@@ -145,13 +147,12 @@ def _colours(images: Tensor) -> Tensor:
     return torch.cat([_fields(images), spread, shared.sign() * shared.abs().sqrt()], dim=1)
 
 
-def _references(channels: int, height: int, width: int) -> Tensor:
+def _references(channels: int, height: int, width: int, block: int) -> Tensor:
     """Draw images of ellipses over each other, out of focus and grainy to different degrees; (images, channels, …)."""
-    generator = seeding.torch_generator(_SEED, "references")
-    images = _REFERENCES if height * width <= _LARGE else _REFERENCES // 2
+    generator = seeding.torch_generator(_SEED, "references", block)
 
     def drawn(*shape: int) -> Tensor:
-        return torch.rand(images, *shape, 1, 1, generator=generator)
+        return torch.rand(_IN_BLOCK, *shape, 1, 1, generator=generator)
 
     rows, columns = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None]
     # Colours go together more than not.
