@@ -24,10 +24,10 @@ $(VENV)/.ready: setup.py constraints.txt
 	@touch $@
 
 test: setup ## the everyday tests
-	$(BIN)/python -m pytest -m "not slow and not network and not docker"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not network and not docker"
 
 test-slow: setup ## the tests that take longer, without a network
-	$(BIN)/python -m pytest -m "slow and not network and not docker"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow and not network and not docker"
 
 network: setup ## a real vantage6 server and nodes on this machine, as processes and with Docker
 	$(BIN)/python -m pytest -m "network or docker"

@@ -40,6 +40,8 @@ EXTRAS["dev"] = [
     "pandas-stubs",
     "pytest>=8",
     "pytest-timeout>=2.3",
+    # `make test` uses as many processes as there are cores.
+    "pytest-xdist>=3.6",
     "ruff>=0.6",
     "types-PyYAML",
 ]

@@ -131,7 +131,7 @@ def test_a_model_that_predicts_is_refused_by_its_problem(tmp_path):
 @pytest.mark.slow
 def test_models_of_several_folds_are_refused(folder):
     run = trained(folder, split={"kind": "kfold", "folds": 3})
-    assert "holds models of several folds or sites" in refused(run)
+    assert "holds 3 models, of folds or sites; allowed: one" in refused(run)
 
 
 @pytest.mark.slow

@@ -155,6 +155,14 @@ def test_an_unconditional_generators_pictures_name_no_classes(sites):
     assert result["samples"]["classes"] == []
 
 
+@pytest.mark.slow
+def test_a_hospital_that_is_left_out_says_how_near_its_images_are_to_those_of_the_others_generator(sites):
+    _, result = play(sites, split={"kind": "leave_one_site_out"}, rounds=1, participation={"minimum": 1})
+    assert [fold["test_site"] for fold in result["folds"]] == ["amsterdam", "berlin"]
+    assert [fold["metrics"]["test"]["pooled"]["n"] for fold in result["folds"]] == [220, 220]
+    assert all(fold["metrics"]["test"]["pooled"]["fid"] > 0 for fold in result["folds"])
+
+
 @pytest.mark.parametrize("rounds", [1, 2, 12, 13, 100, 5000])
 def test_at_most_twelve_rounds_are_shown_the_first_and_the_last_among_them(rounds):
     shown = sorted(rounds_shown(rounds))
@@ -177,3 +185,7 @@ def test_the_command_line_shows_fid_and_writes_the_pictures(sites, tmp_path):
     assert page.count('src="data:image/png;base64,') == 2
     assert "What the model makes" in page
     assert len(read_result(tmp_path / "out")["samples"]["rounds"]) == 2
+    hospital(tmp_path / "cairo", 80, 9)
+    measured = command("evaluate", tmp_path / "out", "--data", tmp_path / "cairo", "--out", tmp_path / "measured")
+    assert measured.exit_code == 0, measured.output
+    assert read_result(tmp_path / "measured")["metrics"]["central"]["pooled"]["fid"] > 0

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -276,6 +277,65 @@ def test_an_image_without_the_weights_is_told_before_training(spied, make_experi
     (tmp_path / "base.safetensors").write_bytes(b"no weights")
     with pytest.raises(ExperimentError, match="cannot be read as safetensors"):
         spied(make_experiment(start="image:base.safetensors"))
+
+
+# -- weights at the sites ------------------------------------------------------------------------------------------
+
+AT_SITES = {"start": "site:base.safetensors", "rounds": 1, "training": {"optimizer": {"kind": "sgd", "lr": 1e-30}}}
+
+
+@pytest.fixture
+def at_sites(tables, begun, tmp_path):
+    """The sites with a folder each, which holds a model's weights; and the folders."""
+    folders = {name: tmp_path / name for name in tables}
+    for folder in folders.values():
+        folder.mkdir()
+        safetensors.torch.save_file(wire.unpack(of_run(begun)), folder / "base.safetensors")
+    return {name: replace(source, base=folders[name]) for name, source in tables.items()}, folders
+
+
+def test_weights_at_the_sites_are_read_there(at_sites, make_experiment, run_locally, begun):
+    result = run_locally(make_experiment(**AT_SITES), at_sites[0])
+    assert same(wire.unpack(of_run(result)), wire.unpack(of_run(begun)))
+
+
+def test_a_nodes_owner_may_keep_weights_in_a_folder_of_their_own(tables, at_sites, make_experiment, run_locally, begun):
+    with pytest.raises(ExperimentError, match=r"no weights 'base.safetensors' .*, for its data are in no folder"):
+        run_locally(make_experiment(**AT_SITES), tables)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(WEIGHTS, str(at_sites[1]["berlin"]))
+        result = run_locally(make_experiment(**AT_SITES), tables)
+    assert same(wire.unpack(of_run(result)), wire.unpack(of_run(begun)))
+
+
+def test_sites_whose_weights_differ_are_told_before_training(at_sites, make_experiment, run_locally):
+    sources, folders = at_sites
+    tensors = safetensors.torch.load_file(folders["berlin"] / "base.safetensors")
+    safetensors.torch.save_file({name: tensor + 1 for name, tensor in tensors.items()}, folders["berlin"] / "b")
+    (folders["berlin"] / "b").rename(folders["berlin"] / "base.safetensors")
+    with pytest.raises(ExperimentError, match=r"for their files 'site:base.safetensors' .* differ: amsterdam"):
+        run_locally(make_experiment(**AT_SITES), sources)
+
+
+def test_weights_that_are_missing_broken_or_a_link_out_of_the_folder_are_told(at_sites, make_experiment, run_locally):
+    sources, folders = at_sites
+    file = folders["berlin"] / "base.safetensors"
+    file.unlink()
+    with pytest.raises(ExperimentError, match=r"site 'berlin': this site has no weights 'base.safetensors'"):
+        run_locally(make_experiment(**AT_SITES), sources)
+    file.symlink_to(folders["cairo"] / "base.safetensors")
+    with pytest.raises(ExperimentError, match=r"site 'berlin': the weights .* are a link out of their folder"):
+        run_locally(make_experiment(**AT_SITES), sources)
+    file.unlink()
+    file.write_bytes(b"no weights")
+    with pytest.raises(ExperimentError, match="cannot be read as safetensors"):
+        run_locally(make_experiment(**AT_SITES), sources)
+
+
+@pytest.mark.parametrize("name", ["../base.safetensors", "a/base.safetensors", "base.pt", ""])
+def test_weights_at_the_sites_have_a_plain_name(make_experiment, name):
+    with pytest.raises(ExperimentError, match=r"site: needs the name of a \.safetensors file, without folders"):
+        make_experiment(start=f"site:{name}")
 
 
 # -- pretraining at the largest site -------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ EXPERIMENTS = {
         "training": {"batch_size": 16, "loss": {"kind": "cross_entropy", "class_weights": "balanced"}},
         "model": {"kind": "mlp", "hidden": [4], "norm": "batch"},
         "strategy": {"private": "norm"},
+        "evaluation": {"subgroups": ["ward", {"column": "c", "bands": [0]}]},
     },
     "three classes": {
         "data": {"target": "ward", "scaling": "minmax"},
@@ -118,8 +119,8 @@ def hospital(rows: int, seed: int) -> pd.DataFrame:
         ward=generator.choice(["north", "south", "west"], rows),
         remark=[f"{SECRET}-{row}" for row in range(rows)],
         # The last of them is not there.
-        scan=[f"{SECRET}-{row % 3 if row % 20 else 3}.npy" for row in range(rows)],
-        volume=f"{SECRET}-volume.npy",
+        scan=[f"{SECRET}-{row % 20}.npy" for row in range(rows)],
+        volume=[f"{SECRET}-volume-{row % 19}.npy" for row in range(rows)],
     )
 
 
@@ -130,9 +131,9 @@ FRAMES = {name: hospital(rows, seed) for seed, (name, rows) in enumerate(SITES.i
 def sources(tmp_path_factory):
     """Make the hospitals' tables, whose images are in a folder."""
     folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for number in range(3):
+    for number in range(19):
         np.save(folder / f"{SECRET}-{number}.npy", generator.integers(0, 255, (6, 5, 3), dtype=np.uint8))
-    np.save(folder / f"{SECRET}-volume.npy", generator.normal(size=(4, 3, 5)))
+        np.save(folder / f"{SECRET}-volume-{number}.npy", generator.normal(size=(4, 3, 5)))
     return lambda: {name: TableSource(frame=frame, base=folder) for name, frame in FRAMES.items()}
 
 
@@ -140,6 +141,7 @@ STAND_INS = {
     **dict.fromkeys(SITES, "<site>"),
     **dict.fromkeys(PARTS, "<part>"),
     **dict.fromkeys(FRAMES["berlin"].columns, "<column>"),
+    **dict.fromkeys(["north", "south", "west", "under 0", "0 and over"], "<group>"),
 }
 
 
@@ -220,6 +222,7 @@ def listed(heading: str) -> set[str]:
 
 
 METRICS = "folds[].metrics.<part>.<site>"
+GROUPS = "subgroups.<part>.<site>.<column>.<group>"
 MESSAGES = [
     "RPC_prepare, step schema",
     "RPC_prepare, step statistics",
@@ -237,6 +240,7 @@ MESSAGES = [
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_reply_holds_what_the_page_lists_and_nothing_else(recorded, message):
     found = set().union(*(key_paths(reply) for reply in recorded[message])) - ENVELOPE
+    found = {re.sub(rf"^{re.escape(GROUPS)}[.].*", GROUPS, path) for path in found}
     assert {METRICS if path.startswith(METRICS) else path for path in found} == listed(message)
 
 
@@ -350,7 +354,7 @@ def test_the_folder_holds_the_files_that_the_page_lists_and_no_others(node, requ
     (table,) = (path for path in files if path.name.startswith("table-"))
     with safe_open(table, framework="numpy") as file:
         arrays = {re.sub(r"fold\.\d+\.\w+", "fold.<number>.<part>", name) for name in file.keys()}  # noqa: SIM118
-        assert set(file.metadata()) == {"members"}
+        assert set(file.metadata()) == {"members", "groups"}
     assert all(f"(`{name}`)" in PAGE for name in arrays), arrays
     assert not any(SECRET.encode() in path.read_bytes() for path in files)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm import wire
-from v6_algorithm.data.sources import TableSource, source_from_node
+from v6_algorithm.data.sources import FOLDER, TableSource, source_from_node
 from v6_algorithm.errors import ExperimentError, SiteError
 from v6_algorithm.federation.runs import scores_line
 from v6_algorithm.privacy.policy import Policy
@@ -132,7 +132,7 @@ def run_site(method: str, data: Any, request: Any, mock_data: Sequence[Any] | No
     if not isinstance(request, Mapping):
         raise ExperimentError("request: is required; task `master`, which writes the requests to the sites")
     try:
-        source = source_from_node() if data is None else TableSource(frame=data)
+        source = source_from_node(names=_names_of_files(request)) if data is None else _source_of(data)
         policy = Policy.from_environment()
     except SiteError as error:
         head = {key: request.get(key) for key in ("site", "round", "attempt")}
@@ -148,6 +148,22 @@ def run_site(method: str, data: Any, request: Any, mock_data: Sequence[Any] | No
         outcome = "ok" if reply["status"] == "ok" else f"{reply['kind']}: {reply['message']}"
         print(f"{method} round {reply['round']}: {outcome}", flush=True)
     return reply
+
+
+def _source_of(frame: Any) -> TableSource:
+    """Take a dataframe that vantage6 or its mock passes; of images `simulate` has told which folder they are in."""
+    folder = getattr(frame, "attrs", {}).get(FOLDER)
+    return TableSource(frame=frame, base=Path(folder) if folder else None)
+
+
+def _names_of_files(request: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Find `data.image.files` and its column in a request that is not checked yet."""
+    content: Any = request
+    for key in ("experiment", "data", "image"):
+        content = content.get(key) if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping) or not isinstance(content.get("files"), str):
+        return None
+    return content["files"], str(content.get("column"))
 
 
 def _names(names: Mapping[str, str]) -> dict[int, str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.condition import parse_condition
 from v6_algorithm.preparation import Setup
-from v6_algorithm.running.start import read_model
+from v6_algorithm.running.start import about_model, models_in, read_model
 
 if TYPE_CHECKING:
     from v6_algorithm.problems.base import Networks, Problem
@@ -94,35 +93,45 @@ def read_maker(path: Path) -> Maker:
     ExperimentError
         When it cannot be read, or is not one generator of problem gan.
     """
-    import torch
-
     from v6_algorithm.problems import problem_class
     from v6_algorithm.training.state import build_networks
 
-    packed = read_model(path, str(path))
+    packed = read_model(path, str(path), "RESULT")
     try:
-        tensors, about = wire.unpack(packed), json.loads(wire.read_metadata(packed).get("v6_algorithm", "{}"))
-        kind = about["problem"] if isinstance(about, dict) and "problem" in about else None
-        if kind is None:
-            raise ExperimentError(f"{path}: has no header of a run of this package, which says how the model is built")
-        if not problem_class(kind).generative:
-            raise ExperimentError(f"{path}: is a model of problem {kind}, which makes no images; allowed: gan")
-        if any("/" in name for name in tensors):
+        about, models = about_model(packed), models_in(wire.unpack(packed))
+        if about is None:
+            raise ExperimentError(f"RESULT: {path} has no header of a run of this package, which says what it is")
+        if not problem_class(about["problem"]).generative:
             raise ExperimentError(
-                f"{path}: holds models of several folds or sites; allowed: a run that makes one model"
+                f"RESULT: {path} is a model of problem {about['problem']}, which makes no images; allowed: gan"
             )
-        experiment, setup = _described(about, double=any(one.dtype == torch.float64 for one in tensors.values()))
-        problem = problem_class(kind)(experiment, setup)
+        if set(models) != {""}:
+            raise ExperimentError(f"RESULT: {path} holds {len(models)} models, of folds or sites; allowed: one")
+        experiment = _experiment(about)
+        agreed = about["preparation"]
+        setup = Setup(agreed["features"], {}, agreed["classes"], image_shape=agreed["image_shape"])
+        problem = problem_class(about["problem"])(experiment, setup)
         networks = build_networks(problem)
-        _fill(networks, tensors)
+        _fill(networks, models[""])
         told = getattr(experiment.problem.options(), "conditional", True)
         classes = [str(label) for label in setup.classes or []] if told else []
         shares = [float(share) for share in about["shares"]] if told else []
     except WireError as error:
-        raise ExperimentError(f"{path}: {error}") from None
+        raise ExperimentError(f"RESULT: {path}: {error}") from None
     except (KeyError, TypeError, ValueError, LookupError):
-        raise ExperimentError(f"{path}: its header is not one of a run of this package") from None
+        raise ExperimentError(f"RESULT: {path}: its header does not say all that is needed to use it") from None
     return Maker(experiment, problem, networks, classes, shares or [1.0] * len(classes))
+
+
+def _experiment(about: Mapping[str, Any]) -> Experiment:
+    """Return what a model's header tells of its experiment."""
+    told = about["experiment"]
+    return Experiment.parse(
+        {name: about[name] for name in ("name", "seed", "data", "model", "split")}
+        | {"problem": told["problem"], "training": {"dtype": told["training"]["dtype"]}},
+        where="its header",
+        checked=True,
+    )
 
 
 def _fill(networks: Networks, tensors: Mapping[str, Any]) -> None:

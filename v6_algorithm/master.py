@@ -32,6 +32,7 @@ from v6_algorithm.running.results import assemble, mean_of, round_scores
 from v6_algorithm.running.rounds import FoldRound
 from v6_algorithm.running.samples import Pictures
 from v6_algorithm.running.start import Beginning, begin_from
+from v6_algorithm.running.subgroups import GroupSums
 from v6_algorithm.strategies import create_strategy
 
 # Shown after every round where a problem has them, beside the loss and the monitored metric.
@@ -78,7 +79,7 @@ def run(
         When too few sites answered before the first round was done.
     """
     start = time.perf_counter()
-    if weights is None and experiment.start.weights and not experiment.start.image:
+    if weights is None and experiment.start.weights and not experiment.start.at_sites:
         raise ExperimentError(
             "start.weights: names a file of the researcher; give its content too, base64 safetensors, as `weights`"
         )
@@ -99,6 +100,7 @@ def run(
         experiment,
         notes=[*agreement.notes, *dict.fromkeys(note for training in runs for note in training.told)],
         runs=[(training.plan, training.folds, training.stopped_because) for training in runs],
+        groups=[training.groups for training in runs],
         participation=caller.participation,
         rounds=caller.timing,
         devices={site: device for training in runs for site, device in sorted(training.devices.items())},
@@ -143,6 +145,9 @@ class _Training:
         self._experiment = experiment
         self._quorum = quorum
         self._parts = [part for part in parts if plan.has(part)]
+        # A search for settings looks at validation rows only, and not closely.
+        self._grouped = bool(experiment.evaluation.subgroups) and "test" in parts
+        self.groups = GroupSums(experiment.evaluation)
         self._setup = plan.setup.to_json()
         self._validates = plan.has("validation")
         self._shown = list(dict.fromkeys(["loss", experiment.stopping.monitor, *HEADLINES]))
@@ -345,6 +350,8 @@ class _Training:
         for one in self._measure(sites, self._parts):
             if one.model == one.fold.kept:
                 one.fold.measured = one.states
+        if self._grouped:
+            self._measure_groups(sites)
         if self._experiment.personal:
             own = personal(self.folds, self._parts)
             self._ask(own, sites)
@@ -370,6 +377,16 @@ class _Training:
         if self.plan.setup.baseline is None:
             self._tell(max(fold.rounds_done for fold in self.folds), replies)
         return found
+
+    def _measure_groups(self, sites: Sequence[str]) -> None:
+        """Let the sites measure the kept models on groups of rows, in one call."""
+        asked = {
+            site: items for site in sites if (items := self.groups.questions(self.plan, self.folds, site, self._parts))
+        }
+        bodies = {site: self._body(items) for site, items in asked.items()}
+        replies = self._caller.call("RPC_evaluate", max(fold.rounds_done for fold in self.folds), bodies)
+        for site, reply in replies:
+            self._check.groups(replies, site, reply, asked[site], self.groups)
 
     def _ask(self, found: Sequence[Measured], sites: Sequence[str], times: Sequence[float] = ()) -> Replies:
         """Let the sites measure models, in one call."""

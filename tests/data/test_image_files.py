@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from v6_algorithm.data.imaging import stack as module
+from v6_algorithm.data.imaging import room as module
 from v6_algorithm.data.imaging.files import Picture, read_image
 from v6_algorithm.data.imaging.fitting import cropped, fitted, resized
 from v6_algorithm.data.imaging.stack import Stack, TableImages, find_images, load_stack, read_stack, stack_pixels
@@ -255,7 +255,7 @@ def test_what_is_kept_is_mapped_and_the_same(tmp_path):
     files = break_some(files_of(tmp_path, 20, 6, 5))
     kept = tmp_path / "state" / "images-0.npy"
     image = Image(column="file", tolerance=0.3)
-    made, read = read_stack(files, image, kept), load_stack(kept)
+    made, read = read_stack(files, image, kept), load_stack(kept, list, image)
     assert isinstance(made.array, np.memmap)
     assert (made.unit, made.unreadable.tolist()) == (read.unit, read.unreadable.tolist())
     np.testing.assert_array_equal(made.array, read.array)
@@ -270,14 +270,14 @@ def test_what_was_lost_or_damaged_is_not_taken(tmp_path, damage):
         kept.write_bytes(kept.read_bytes()[:-10])
     else:
         kept.with_suffix(f".{damage}").unlink()
-    assert load_stack(kept) is None
+    assert load_stack(kept, list, Image(column="file")) is None
 
 
 def test_a_full_disk_costs_time_not_the_run(tmp_path, monkeypatch):
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(module, "_reserve", full)
+    monkeypatch.setattr(module, "reserve", full)
     stack = read_stack(files_of(tmp_path, 3, 6, 5), Image(column="file"), tmp_path / "state" / "images-0.npy")
     assert stack.shape == [1, 6, 5]
     assert list((tmp_path / "state").iterdir()) == []

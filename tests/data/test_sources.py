@@ -9,8 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from v6_algorithm.data.sources import TableSource, source_from_node
+from v6_algorithm.data.files import print_files
+from v6_algorithm.data.imaging.naming import count_unfitting
+from v6_algorithm.data.imaging.stack import find_images
+from v6_algorithm.data.sources import TableSource, source_from_node, source_in
 from v6_algorithm.errors import DataError, SiteError
+from v6_algorithm.experiment import Image
 
 FRAME = pd.DataFrame({"age": [61.0, None, 47.5], "sex": ["f", "m", "f"], "num": [0, 1, 1]})
 
@@ -308,10 +312,10 @@ def test_the_query_of_the_task_is_passed_on():
     assert source_from_node(environment).query == "SELECT 1"
 
 
-@pytest.mark.parametrize(("labels", "count"), [("", 0), (None, 0), ("heart,lung", 2)])
-def test_a_task_must_ask_for_one_database(labels, count):
+@pytest.mark.parametrize(("labels", "count"), [("", 0), (None, 0), ("heart,lung,kidney", 3)])
+def test_a_task_must_ask_for_one_database_or_two(labels, count):
     environment = {} if labels is None else NODE | {"USER_REQUESTED_DATABASE_LABELS": labels}
-    with pytest.raises(DataError, match=f"must ask for one database, it asks for {count}"):
+    with pytest.raises(DataError, match=f"must ask for one database, or for a table and a folder; it asks for {count}"):
         source_from_node(environment)
 
 
@@ -319,3 +323,107 @@ def test_a_node_without_the_database_is_absent_rather_than_wrong():
     with pytest.raises(SiteError, match="this node has no database 'lung'") as refused:
         source_from_node(NODE | {"USER_REQUESTED_DATABASE_LABELS": "lung"})
     assert refused.value.kind == "absent"
+
+
+@pytest.fixture
+def node(tmp_path):
+    """`node(table=path, images=folder)` is a node's environment of which a task asks for all databases."""
+
+    def node(labels=None, **databases):
+        environment = {f"{label.upper()}_DATABASE_URI": str(uri) for label, uri in databases.items()}
+        return environment | {"USER_REQUESTED_DATABASE_LABELS": ",".join(labels or databases)}
+
+    return node
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """A folder of images without a table, and a table beside it that names them."""
+    for name in ("scans/well/b_1.npy", "scans/ill/a_1.npy", "scans/ill/a_2.npy", "scans/ill/.hidden.npy"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / name, np.zeros((2, 2)))
+    (tmp_path / "scans" / "ill" / "a_3.txt").write_text("no image")
+    pd.DataFrame({"file": ["ill/a_1.npy"], "y": [1]}).to_csv(tmp_path / "t.csv", index=False)
+    return tmp_path / "scans"
+
+
+@pytest.mark.parametrize("labels", [["table", "images"], ["images", "table"]])
+def test_of_two_databases_the_folder_is_where_the_tables_files_are(node, scans, labels):
+    table = scans.parent / "t.csv"
+    found = source_from_node(node(labels, table=table, images=scans))
+    assert (found.uri, found.folder) == (str(table), scans)
+
+
+def test_a_table_of_its_own_is_taken_before_one_in_the_folder(node, scans):
+    (scans / "other.csv").write_text("file,y\n")
+    table = scans.parent / "t.csv"
+    assert source_from_node(node(table=table, images=scans)).uri == str(table)
+    assert source_from_node(node(images=scans)).uri == str(scans / "other.csv")
+
+
+def test_a_node_may_have_one_of_the_two_databases(node, scans):
+    (scans / "other.csv").write_text("file,y\n")
+    assert source_from_node(node(["table", "images"], images=scans)).uri == str(scans / "other.csv")
+    with pytest.raises(SiteError, match="no database 'table' or 'images'") as refused:
+        source_from_node(node(["table", "images"]))
+    assert refused.value.kind == "absent"
+
+
+def test_two_tables_or_two_folders_are_refused(node, scans):
+    table = scans.parent / "t.csv"
+    with pytest.raises(DataError, match="databases 'a' and 'b' are two tables here; allowed: a table and a folder"):
+        source_from_node(node(a=table, b=table))
+    with pytest.raises(DataError, match="'a' and 'b' are two folders here"):
+        source_from_node(node(a=scans, b=scans.parent))
+
+
+# -- tables of names -----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_table_is_read_by_its_names_in_their_order(scans):
+    frame = source_in(scans, ("{y}/{patient}_{number}.npy", "file")).read()
+    assert frame["file"].tolist() == ["ill/a_1.npy", "ill/a_2.npy", "well/b_1.npy"]
+    assert frame["y"].tolist() == ["ill", "ill", "well"]
+    assert frame["patient"].tolist() == ["a", "a", "b"]
+    assert frame["number"].tolist() == [1, 2, 1]
+
+
+def test_a_field_with_leading_zeros_stays_text(scans):
+    (scans / "ill" / "a_1.npy").rename(scans / "ill" / "a_01.npy")
+    frame = source_in(scans, ("{y}/{patient}_{number}.npy", "file")).read()
+    assert frame["number"].tolist() == ["01", "2", "1"]
+
+
+def test_a_folder_with_a_table_is_read_by_its_table(scans):
+    (scans / "t.csv").write_text("file,y\nill/a_1.npy,1\n")
+    assert source_in(scans, ("{y}/*", "file")).uri == str(scans / "t.csv")
+
+
+def test_a_folder_without_a_table_or_a_template_says_what_it_needs(scans):
+    with pytest.raises(DataError, match=r"has 0 tables .* or data\.image\.files say how its images are named"):
+        source_in(scans)
+
+
+def test_names_that_do_not_fit_are_counted_and_not_told(scans):
+    assert count_unfitting(scans, "{y}/a_{number}.npy") == 1
+    with pytest.raises(DataError, match="no image in the folder has a name that") as refused:
+        source_in(scans, ("{y}/{number:8}.npy", "file")).read()
+    assert "a_1" not in str(refused.value)
+
+
+def test_links_are_not_followed_out_of_the_folder_or_within(scans):
+    (scans.parent / "outside").mkdir()
+    np.save(scans.parent / "outside" / "c_1.npy", np.zeros((2, 2)))
+    (scans / "linked").symlink_to(scans.parent / "outside")
+    (scans / "ill" / "d_1.npy").symlink_to(scans.parent / "outside" / "c_1.npy")
+    assert len(source_in(scans, ("{y}/*", "file")).read()) == 3
+
+
+def test_a_table_of_names_changes_when_a_file_is_added(scans):
+    image = Image(files="{y}/*")
+    prints = []
+    for name in ("ill/x_1.npy", "ill/x_2.npy"):
+        np.save(scans / name, np.zeros((2, 2)))
+        source = source_in(scans, image.names)
+        prints.append(print_files(find_images(source.read()["file"], source.folder)))
+    assert prints[0] != prints[1]

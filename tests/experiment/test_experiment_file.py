@@ -57,6 +57,11 @@ def test_an_override_beside_a_short_form_keeps_it(load):
     assert (sites["va"].uri, sites["va"].query) == ("va.db", "SELECT 1")
 
 
+def test_a_central_table_named_in_short_keeps_its_name_when_a_key_is_set_beside_it(load):
+    central = load(SMALLEST + "central: mine.db\n", "central.query=SELECT 1").central
+    assert (central.uri, central.query) == ("mine.db", "SELECT 1")
+
+
 def test_an_override_leaves_the_rest_of_its_section_alone(load):
     data = load("data: {target: num, group: patient}\n", "data.scaling.scope=site").data
     assert (data.group, data.scaling.kind, data.scaling.scope) == ("patient", "standard", "site")

@@ -74,6 +74,8 @@ CONTRACT = {
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
     "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "late": "drop", "poll_s": 0.5},
     "privacy": {},
+    "evaluation": {"subgroups": [], "specificity": [0.9, 0.95]},
+    "central": None,
     "personal": None,
     "output": {"model": "best", "average_from": None, "decay": 0.9, "dinunet": False, "profile": False},
     "tune": None,
@@ -83,6 +85,8 @@ FULL = {
     "name": "heart",
     "seed": 7,
     "mode": "local",
+    "evaluation": {"subgroups": ["sex", {"column": "age", "bands": [40, 60]}], "specificity": [0.8]},
+    "central": {"uri": "held_back.csv"},
     "sites": {"cleveland": "cleveland.csv", "va": {"uri": "va.db", "query": "SELECT * FROM t"}},
     "data": {
         "target": "num",
@@ -139,7 +143,9 @@ def test_resolved_experiment_survives_json(content):
 
 
 def test_sites_are_not_told_where_the_others_keep_their_data():
-    assert "va.db" not in json.dumps(Experiment.parse(FULL).for_sites())
+    told = json.dumps([Experiment.parse(FULL).for_sites(), Experiment.parse(FULL).for_task()])
+    assert "va.db" not in told
+    assert "held_back.csv" not in told
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,8 @@ def test_federated_auroc_and_ece_equal_the_pooled_ones_exactly(case):
         "precision",
         "recall",
         "f1",
+        "sensitivity_at_90",
+        "threshold_at_90",
     ):
         assert compute(merged).get(name) == compute(pooled).get(name), name
 

@@ -103,6 +103,7 @@ def test_another_seed_gives_other_sites(name):
 
 KEEPS_GROUPS = st.one_of(
     kind("iid"),
+    st.builds(lambda sizes: {"kind": "sizes", "sizes": sizes}, st.lists(st.floats(1, 10), min_size=1, max_size=4)),
     kind("size_skew", growth=st.sampled_from(["linear", "square"])),
     kind("unbalanced"),
     kind("unbalanced", rows=st.integers(30, 60)),
@@ -130,6 +131,20 @@ def test_groups_stay_whole_under_every_kind_that_can_keep_them(content, labels, 
     # A group that is taken is taken whole, from a table that is not used up as well.
     taken = np.concatenate(parts)
     assert sorted(taken.tolist()) == np.flatnonzero(np.isin(group, group[taken])).tolist()
+
+
+NATURAL = st.just({"kind": "natural", "by": "ward"})
+
+
+@given(st.one_of(COMPLETE, PARTIAL, NATURAL), LABELS, SEEDS)
+@settings(max_examples=200)
+def test_no_kind_puts_a_patient_at_two_sites_what_it_cannot_keep_whole_it_refuses(content, labels, seed):
+    frame = table(labels, seed).assign(ward=np.random.default_rng(seed).integers(0, 3, len(labels)))
+    try:
+        parts = cut_frame(frame, content, seed, group="patient").rows
+    except ExperimentError:
+        return
+    assert is_whole(parts, frame["patient"].to_numpy())
 
 
 @given(st.one_of(kind("shards"), st.builds(lambda s: {"kind": "pathological", "sites": s + 1}, SITES)), SEEDS)

@@ -230,7 +230,7 @@ def test_a_node_with_a_folder_reads_its_images_once(tmp_path, monkeypatch, run_l
         ({"problem": "classification", "model": "mlp"}, "data.image goes with problem"),
         ({"model": {"kind": "vbmnet"}}, "model.kind vbmnet is not for image_classification"),
         ({"model": {"kind": "resnet", "variant": "resnet19"}}, "variant 'resnet19' is no resnet; allowed: resnet18"),
-        ({"image": {"column": "file", "shape": [1, 2, 2]}}, "give column, which names files, or shape"),
+        ({"image": {"column": "file", "shape": [1, 2, 2]}}, "give column, which names files, or files, or shape"),
         ({"image": {"column": "file", "size": [4, 4, 4]}}, "size must be 2 lengths; volumes are of problem volume"),
         ({"image": {"column": "y"}}, "column 'y' is the image and cannot be something else"),
         ({"image": {"column": "file", "fit": "crop"}}, "fit crop needs size"),

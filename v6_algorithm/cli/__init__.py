@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from v6_algorithm.cli import describe, doctor, generate, image, partition, run, splits, submit, terminal, tune
+from v6_algorithm.cli import describe, doctor, evaluate, generate, image, partition, run, splits, submit, terminal, tune
 
 app = typer.Typer(
     name="v6-algorithm",
@@ -29,6 +29,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 app.command()(run.run)
 app.command()(run.validate)
 app.command()(tune.tune)
+app.command()(evaluate.evaluate)
 app.command()(describe.describe)
 app.command()(partition.partition)
 app.command()(splits.split_columns)

@@ -46,14 +46,14 @@ def unused_folder(name: str) -> Path:
 
 def finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None:
     """Show the closing table, write the files, and end with exit code 3 when something was left undone."""
-    from v6_algorithm.report import closing_table, dinunet, write_artifacts
+    from v6_algorithm.report import closing_table, dinunet, gap_lines
 
     result["notes"] += dinunet.notes(result)
     terminal.out.print(closing_table(result))
-    try:
-        paths = write_artifacts(result, folder)
-    except OSError as error:
-        raise ExperimentError(f"--out {folder}: cannot be written: {error.strerror}") from None
+    for part in ("test", "central"):
+        for line in gap_lines(result, part):
+            say(line)
+    paths = write_results(result, folder)
     for note in result["notes"]:
         say(f"note: {note}")
     rounds, seconds = result["rounds_run"], result["timing"]["total_s"]
@@ -67,6 +67,16 @@ def finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None:
         complain(f"the rest is kept, but {reason}")
     if result["status"] == "stopped" or unfinished:
         raise typer.Exit(3)
+
+
+def write_results(result: dict[str, Any], folder: Path) -> list[Path]:
+    """Write a result's files; a disk that refuses is told in a sentence."""
+    from v6_algorithm.report import write_artifacts
+
+    try:
+        return write_artifacts(result, folder)
+    except OSError as error:
+        raise ExperimentError(f"--out {folder}: cannot be written: {error.strerror}") from None
 
 
 def _slug(name: str) -> str:

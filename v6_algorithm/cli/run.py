@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from v6_algorithm.cli import terminal
+from v6_algorithm.cli.central import measure_central, open_central
 from v6_algorithm.cli.output import finish, results_folder, unused_folder
 from v6_algorithm.cli.profiling import profiled
 from v6_algorithm.cli.progress import progress
@@ -59,6 +60,7 @@ def run(
         experiment = load_experiment(file, set_)
         tables = tables_of(experiment, file.parent, experiment_file=file)
         weights = read_weights(experiment, file.parent)
+        central = open_central(experiment, file.parent)
         make = local_federation if engine == "local" else mock_federation
         federation = make(experiment, tables)
         with (
@@ -71,6 +73,7 @@ def run(
             # After Ctrl-C, or without a model to compare with, nobody waits for baselines.
             goes_on = baselines and result["status"] == "completed"
             unfinished = _add_baselines(result, experiment, tables, weights) if goes_on else []
+            unfinished += measure_central(result, central, experiment.central)
             finish(result, unfinished, folder)
 
 
@@ -83,6 +86,7 @@ def validate(file: File, set_: Set = None) -> None:
 
         experiment = load_experiment(file, set_)
         read_weights(experiment, file.parent)
+        open_central(experiment, file.parent)
         if experiment.sites is None:
             say(f"{file}: valid; it names no sites, so their data were not checked")
             return
@@ -144,6 +148,8 @@ def _add_baselines(
             break
         else:
             baselines[mode] = {"metrics": baseline["metrics"]}
+            if experiment.central is not None and baseline["parameters"] is not None:
+                baselines[mode]["parameters"] = baseline["parameters"]
             if baseline["status"] == "stopped":
                 unfinished.append(f"baseline {mode}: {baseline['stopped_because']}")
     result["notes"] += unfinished

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from v6_algorithm.cli import terminal
+from v6_algorithm.cli.central import measure_central, open_central, open_table
 from v6_algorithm.cli.output import finish, results_folder, unused_folder
 from v6_algorithm.cli.run import File, Out, Quiet, Set, Track, load_experiment
 from v6_algorithm.cli.terminal import explained, say
 from v6_algorithm.errors import ExperimentError, FederationError, SecondFactorError, ServerError
 
 if TYPE_CHECKING:
-    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.central import CentralTable
+    from v6_algorithm.experiment import Experiment, Source
     from v6_algorithm.federation.researcher import Collaboration, Organization, Server
     from v6_algorithm.federation.task import Task
     from v6_algorithm.tracking import Tracking
@@ -57,7 +59,13 @@ def submit(
     hub: Annotated[
         str | None, typer.Option(metavar="NAME", help="Organisation whose node runs `master`; else your own.")
     ] = None,
-    database: Annotated[str, typer.Option(metavar="LABEL", help="The database that each node reads.")] = "default",
+    database: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL",
+            help="The database that each node reads, else default; twice: a table, and the folder of its images.",
+        ),
+    ] = None,
     query: Annotated[str | None, typer.Option(metavar="SQL", help="For SQL databases.")] = None,
     sheet: Annotated[str | None, typer.Option(metavar="NAME", help="For Excel files.")] = None,
     private_key: PrivateKey = None,
@@ -85,14 +93,14 @@ def submit(
 
             Tuning(experiment)  # so that what cannot be tuned is told before anything is sent
         weights = read_weights(experiment, file.parent)
+        central = open_central(experiment, file.parent)
+        databases = _databases(database or ["default"], query, sheet)
         session = _log_in(server, username)
         found = session.collaboration(collaboration)
         sites = [found.find(name) for name in organization] if organization else list(found.organizations)
         at = _hub(session, found, hub)
         _check(experiment, sites, at, may_wait=detach or dry_run)
         _encrypt(session, found, private_key)
-        options = {"query": query, "sheet_name": sheet}
-        databases = [{"label": database} | {key: value for key, value in options.items() if value}]
         _describe(session, found, sites, at, image, databases)
         if dry_run:
             say("dry run: nothing was sent")
@@ -119,7 +127,7 @@ def submit(
                 say(f"task {task.id} is on its way; to see how it goes: {_again('watch', task.id, server, username)}")
                 return
             _follow(task, tracking, server, username, experiment.rounds)
-            _end(task.result(), tracking, folder)
+            _end(task.result(), tracking, folder, central, experiment.central)
 
 
 def watch(
@@ -128,15 +136,21 @@ def watch(
     username: Username,
     private_key: PrivateKey = None,
     out_dir: Out = None,
+    central: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A table of yours, to measure the model on: a file or folder.")
+    ] = None,
     track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Follow a task that was sent before, or fetch the result of one that has ended."""
     terminal.out.quiet = quiet
     with explained():
+        from v6_algorithm.experiment import Source
         from v6_algorithm.tracking import open_tracking
 
         _check_trackers(track)
+        source = Source(uri=str(central)) if central else None
+        table = open_table(source, Path.cwd(), "--central") if source else None
         session = _log_in(server, username)
         if private_key is not None:
             _tell(session.encrypt_with(private_key))
@@ -147,7 +161,7 @@ def watch(
             open_tracking(track or [], folder, {"name": found.name}) as tracking,
         ):
             _follow(found, tracking, server, username)
-            _end(found.result(), tracking, folder)
+            _end(found.result(), tracking, folder, table, source)
 
 
 def cancel(
@@ -237,6 +251,14 @@ def _check(experiment: Experiment, sites: list[Organization], hub: Organization,
         say(f"note: offline, and waited for up to participation.deadline_s a round: {', '.join(away)}")
 
 
+def _databases(labels: list[str], query: str | None, sheet: str | None) -> list[dict[str, str]]:
+    """Return the task's databases; which of two is the table, each node sees, so both bring the table's options."""
+    if len(labels) > 2 or len(set(labels)) < len(labels):
+        raise ExperimentError(f"--database: {', '.join(labels)}; allowed: one label, or those of a table and a folder")
+    options = {key: value for key, value in (("query", query), ("sheet_name", sheet)) if value}
+    return [{"label": label, **options} for label in labels]
+
+
 def _describe(
     session: Server,
     collaboration: Collaboration,
@@ -251,7 +273,8 @@ def _describe(
     say(f"sites          {', '.join(map(str, sites))}")
     say(f"master         at {hub}")
     say(f"image          {image}")
-    say(f"database       {', '.join(f'{key} {value}' for key, value in databases[0].items())}")
+    for database in databases:
+        say(f"database       {', '.join(f'{key} {value}' for key, value in database.items())}")
 
 
 # -- while it runs -------------------------------------------------------------------------------------------------
@@ -278,10 +301,17 @@ def _check_trackers(kinds: list[str] | None) -> None:
         find(kind)
 
 
-def _end(result: dict[str, Any], tracking: Tracking, folder: Path) -> None:
-    """Write the result, and what of it the trackers lack, also when it is of a run that was stopped."""
+def _end(
+    result: dict[str, Any],
+    tracking: Tracking,
+    folder: Path,
+    central: CentralTable | None = None,
+    source: Source | None = None,
+) -> None:
+    """Measure on the researcher's table, write the result, and what of it the trackers lack, also of a stopped run."""
+    unfinished = measure_central(result, central, source)
     try:
-        finish(result, [], folder)
+        finish(result, unfinished, folder)
     finally:
         tracking.finish(result)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from v6_algorithm.cli import terminal
+from v6_algorithm.cli.central import measure_central, open_central
 from v6_algorithm.cli.output import finish, results_folder, unused_folder
 from v6_algorithm.cli.progress import progress
 from v6_algorithm.cli.run import File, Out, Quiet, Set, load_experiment
@@ -51,6 +52,7 @@ def tune(
         experiment = _with_space(load_experiment(file, set_), try_ or [], draws, halve)
         tuning = Tuning(experiment)
         weights = read_weights(experiment, file.parent)
+        central = open_central(experiment, file.parent)
         federation = _federations(experiment, file)
         with results_folder(out_dir or unused_folder(experiment.name)) as folder:
             try:
@@ -61,7 +63,7 @@ def tune(
                 complain("interrupted from the keyboard before a setting was chosen; nothing was written")
                 raise typer.Exit(3) from None
             terminal.out.print(tuning_table(result["tuning"]))
-            finish(result, [], folder)
+            finish(result, measure_central(result, central, experiment.central), folder)
 
 
 def _shown_by(show: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:

@@ -30,7 +30,7 @@ _DTYPES = {
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _LONGEST_HEADER = 2**26
 # Of a table; its images have a file of their own.
-_ARRAYS = ("values", "one_hot", "target", "member", "covariates", "lengths", "position", "synthetic")
+_ARRAYS = ("values", "one_hot", "target", "member", "covariates", "lengths", "position", "groups", "synthetic")
 
 
 def cache_key(*parts: Any) -> str:
@@ -42,12 +42,13 @@ def load_cached(folder: Path, key: str) -> TableData | None:
     """Map the table kept under `key`, or return None."""
     try:
         arrays, metadata = map_arrays(folder / f"table-{key}.safetensors")
-        members = json.loads(metadata["members"])
+        members, group_names = json.loads(metadata["members"]), json.loads(metadata["groups"])
         folds = [
             Fold(*(arrays[f"fold.{number}.{part}"] for part in PARTS))
             for number in range(sum(name.endswith(".train") for name in arrays))
         ]
-        return TableData(members=members, folds=folds, images=None, **{name: arrays[name] for name in _ARRAYS})
+        numbers = {name: arrays[name] for name in _ARRAYS}
+        return TableData(members=members, folds=folds, group_names=group_names, images=None, **numbers)
     except (OSError, KeyError, ValueError, TypeError):
         return None
 
@@ -57,7 +58,7 @@ def keep(folder: Path, key: str, data: TableData) -> None:
     arrays = {name: getattr(data, name) for name in _ARRAYS}
     for number, fold in enumerate(data.folds):
         arrays |= {f"fold.{number}.{part}": fold[part] for part in PARTS}
-    about = {"members": json.dumps(data.members)}
+    about = {"members": json.dumps(data.members), "groups": json.dumps(data.group_names)}
     write_whole(folder, f"table-{key}.safetensors", lambda path: write_arrays(path, arrays, about))
 
 

@@ -38,7 +38,7 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
     roles += [("image", data.image.column)] if data.image is not None else []
     for role, name in roles:
         if name is not None and name not in frame.columns:
-            raise DataError(f"column '{name}' (data.{role}) is not there; {_named(list(frame.columns))}")
+            raise DataError(f"column '{name}' (data.{role}) is not there; {named(list(frame.columns))}")
     if frame.columns.duplicated().any():
         raise DataError(f"column '{frame.columns[frame.columns.duplicated()][0]}' is there twice")
     labels = describe_targets(frame, targets)
@@ -67,7 +67,7 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
     }
 
 
-def _named(columns: list[str]) -> str:
+def named(columns: list[str]) -> str:
     """List column names for a message, unless they look like a row: a file without a header line starts with one."""
     for name in columns:
         try:

@@ -1,4 +1,4 @@
-"""Reading one site's table: csv, parquet, excel, npz, SQL, or a dataframe that is already there.
+"""Reading one site's table: csv, parquet, excel, npz, SQL, names of files, or a dataframe that is already there.
 
 The engines make `TableSource`s (from a vantage6 node's environment, an experiment file, or a mock's dataframes);
 `table` reads them. pandas is imported on the first read, so that a round whose data are cached never loads it.
@@ -25,6 +25,8 @@ _READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "
 # pandas reads NA, NaN, null and empty cells as missing; the UCI archives write a question mark.
 _MISSING_MARKS = ["?", " ?"]
 _IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xls")
+# Where the folder of its files is told of a dataframe that is passed on alone, among its `attrs`.
+FOLDER = "v6_algorithm.folder"
 # Columns of a parquet file that are read at once: at 17,000 rows of float64, 70 MB.
 _BLOCK = 512
 
@@ -33,7 +35,8 @@ _BLOCK = 512
 class TableSource:
     """Where a table is: a dataframe, or a uri with its type (``csv``, ``parquet``, ``excel``, ``npz`` or ``sql``).
 
-    `base` is the folder of the files that cells name, where that is not the table's own.
+    `base` is the folder of the files that cells name, where that is not the table's own. With `names`, which is a
+    template and the column of the names, the uri is a folder that has no table, and the type ``names``.
     """
 
     uri: str = ""
@@ -42,21 +45,27 @@ class TableSource:
     sheet_name: str | None = None
     frame: pd.DataFrame | None = None
     base: Path | None = None
+    names: tuple[str, str] | None = None
 
     @property
     def fingerprint(self) -> str | None:
         """Identify the content as far as that is possible without reading it; None: it cannot be told."""
         if self.frame is not None or self.kind == "sql":
             return None
+        if self.names is not None:
+            # Which files there are is told by themselves.
+            return f"{self.uri}:{self.names}"
         try:
             stat = Path(self.uri).stat()
         except OSError:
             return None
-        return f"{self.uri}:{self.sheet_name}:{stat.st_size}:{stat.st_mtime_ns}"
+        return f"{self.uri}:{self.base or ''}:{self.sheet_name}:{stat.st_size}:{stat.st_mtime_ns}"
 
     @property
     def kind(self) -> str:
-        """Return ``csv``, ``parquet``, ``excel``, ``npz`` or ``sql``: as given, or by the ending of the uri."""
+        """Return ``csv``, ``parquet``, ``excel``, ``npz``, ``sql`` or ``names``: as given, or by the uri's ending."""
+        if self.names is not None:
+            return "names"
         # vantage6 knows no npz: a node calls it `other`.
         if self.type and self.type != "other":
             return self.type
@@ -67,7 +76,7 @@ class TableSource:
         """The folder in which files are that cells name; None of a dataframe or a database, which is in none."""
         if self.base is not None or self.frame is not None or "://" in self.uri or self.kind == "sql":
             return self.base
-        return Path(self.uri).parent
+        return Path(self.uri) if self.names is not None else Path(self.uri).parent
 
     def read(
         self, wanted: Callable[[str], bool] | None = None, *, exact: Collection[str] | None = None
@@ -116,6 +125,10 @@ class TableSource:
                 return read_npz(self.uri)
             if kind == "sql":
                 return self._read_sql()
+            if self.names is not None:
+                from v6_algorithm.data.imaging.naming import table_of_names
+
+                return table_of_names(Path(self.uri), *self.names)
         except FileNotFoundError:
             raise DataError(f"there is no file {name}") from None
         except pd.errors.EmptyDataError:
@@ -190,43 +203,79 @@ def _narrow(field: Any, exact: Collection[str]) -> Any:
     return field.with_type(pa.float32()) if number and field.name.strip() not in exact else field
 
 
-def table_in(folder: Path) -> str:
-    """Find the one table in a folder, in which other files are that its cells name.
+def source_in(folder: Path, names: tuple[str, str] | None = None) -> TableSource:
+    """Find the one table in a folder, in which other files are that its cells name; without one, read their names.
+
+    Parameters
+    ----------
+    folder
+        Of a site.
+    names
+        The experiment's `data.image.files`, and the column that the names become.
 
     Raises
     ------
     DataError
-        When there is none, or more than one.
+        When there is no table and no template of names, or more than one table.
     """
-    found = [path for path in folder.iterdir() if path.suffix.lower() in _IN_FOLDERS and path.name[0] not in ".~"]
+    try:
+        found = [path for path in folder.iterdir() if path.suffix.lower() in _IN_FOLDERS and path.name[0] not in ".~"]
+    except OSError as error:
+        raise DataError(f"the folder {folder.name} cannot be read: {error.strerror}") from None
+    if not found and names is not None:
+        return TableSource(str(folder), names=names)
     if len(found) != 1:
-        raise DataError(f"the folder {folder.name} has {len(found)} tables (csv, parquet, excel); it must have one")
-    return str(found[0])
+        raise DataError(
+            f"the folder {folder.name} has {len(found)} tables (csv, parquet, excel); it must have one"
+            + ("" if found else ", or data.image.files say how its images are named")
+        )
+    return TableSource(str(found[0]))
 
 
-def source_from_node(environment: Mapping[str, str] = os.environ) -> TableSource:
-    """Find the database that the task asked for in a vantage6 v4 node's environment (decoded by the wrapper).
+def source_from_node(environment: Mapping[str, str] = os.environ, names: tuple[str, str] | None = None) -> TableSource:
+    """Find the databases that the task asked for in a vantage6 v4 node's environment (decoded by the wrapper).
+
+    One is a table, or a folder with a table or with names that say as much as one; two are a table and the folder of
+    the files that its cells name. Which is which is seen at each node, and of two labels a node may have only one.
+
+    Parameters
+    ----------
+    environment
+        The container's.
+    names
+        As for `source_in`.
 
     Raises
     ------
     DataError
-        When the task names no database, or more than one.
+        When the task names no database, or more than two, or two tables or two folders.
     SiteError
-        Of kind ``absent`` when this node does not have it.
+        Of kind ``absent`` when this node has none of them.
     """
     labels = [label for label in environment.get("USER_REQUESTED_DATABASE_LABELS", "").split(",") if label]
-    if len(labels) != 1:
-        raise DataError(f"the task must ask for one database, it asks for {len(labels)}: databases=[{{'label': …}}]")
-    prefix = labels[0].upper()
-    uri = environment.get(f"{prefix}_DATABASE_URI")
-    if not uri:
+    if not 1 <= len(labels) <= 2:
+        raise DataError(
+            f"the task must ask for one database, or for a table and a folder; it asks for {len(labels)}: "
+            "databases=[{'label': …}]"
+        )
+    uris = {label: environment.get(f"{label.upper()}_DATABASE_URI") for label in labels}
+    there = {label: uri for label, uri in uris.items() if uri}
+    if not there:
         # An organisation without data, such as a coordinating hub, is no mistake: it just does not take part.
-        raise SiteError(f"this node has no database '{labels[0]}'", "absent")
-    if Path(uri).is_dir():
-        return TableSource(table_in(Path(uri)))
+        raise SiteError("this node has no database " + " or ".join(f"'{label}'" for label in labels), "absent")
+    folders = {label: Path(uri) for label, uri in there.items() if "://" not in uri and Path(uri).is_dir()}
+    tables = [label for label in there if label not in folders]
+    if len(folders) > 1 or len(tables) > 1:
+        what = "folders" if folders else "tables"
+        raise DataError(f"databases '{labels[0]}' and '{labels[1]}' are two {what} here; allowed: a table and a folder")
+    folder = next(iter(folders.values()), None)
+    if not tables and folder is not None:
+        return source_in(folder, names)
+    prefix = tables[0].upper()
     return TableSource(
-        uri,
+        there[tables[0]],
         environment.get(f"{prefix}_DATABASE_TYPE"),
         environment.get(f"{prefix}_QUERY"),
         environment.get(f"{prefix}_SHEET_NAME"),
+        base=folder,
     )

@@ -14,10 +14,12 @@ import numpy as np
 
 from v6_algorithm import seeding
 from v6_algorithm.data.description import BLOCK_COLUMNS
+from v6_algorithm.data.imaging.copies import NONE, identities, with_copies_together
 from v6_algorithm.data.imaging.stack import TableImages
 from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.sequences import stack_sequences
 from v6_algorithm.data.splits import Fold, draw_rows, empty_folds, make_folds
+from v6_algorithm.data.subgroups import encode_groups, join_groups
 from v6_algorithm.data.synthetic import synthetic_rows, with_synthetic
 from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows
 from v6_algorithm.errors import DataError
@@ -55,6 +57,10 @@ class TableData:
         (rows,) times of each row before its padding; empty where no row has any.
     position
         (rows,) place of each row in its hospital's table, where its image stands; empty where there are none.
+    groups
+        (rows, columns) place of each row's group in `group_names`, for each column of `evaluation.subgroups`.
+    group_names
+        Names of each of these columns' groups.
     synthetic
         (rows,) bool: made rows, which only train.
     images
@@ -70,6 +76,8 @@ class TableData:
     covariates: Array = field(default_factory=lambda: np.empty((0, 0)))
     lengths: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     position: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    groups: Array = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
+    group_names: list[list[str]] = field(default_factory=list)
     synthetic: Array = field(default_factory=lambda: np.empty(0, dtype=bool))
     images: TableImages | None = None
 
@@ -201,20 +209,29 @@ class _TrainingValues:
 
 
 def load_table(
-    frames: Mapping[str, pd.DataFrame], experiment: Experiment, setup: Setup, targets: Sequence[TargetColumn]
+    frames: Mapping[str, pd.DataFrame],
+    experiment: Experiment,
+    setup: Setup,
+    targets: Sequence[TargetColumn],
+    copies: Mapping[str, Array] | None = None,
 ) -> TableData:
     """Encode and split the tables of one site (or, centralised, of several members).
+
+    Of a table of images `copies` tells which are copies of others, by their places: see `Stack.copies`. They stay in
+    one part, and with them all of their groups.
 
     Raises
     ------
     DataError
         When a cell is empty and `data.missing` is error, or no row can be used.
     """
-    parts = [_encode(frame, experiment, setup, targets, name) for name, frame in frames.items()]
+    none = dict.fromkeys(frames, NONE)
+    parts = [_encode(frame, experiment, setup, targets, name, (copies or none)[name]) for name, frame in frames.items()]
     if len(parts) == 1:
         return parts[0]
     if len({len(part.folds) for part in parts}) > 1:
         raise DataError("the members have different numbers of folds")
+    groups, group_names = join_groups([(part.groups, part.group_names) for part in parts])
     starts = np.cumsum([0, *(len(part.target) for part in parts)])
     return TableData(
         values=np.concatenate([part.values for part in parts]),
@@ -223,6 +240,8 @@ def load_table(
         covariates=np.concatenate([part.covariates for part in parts]),
         lengths=np.concatenate([part.lengths for part in parts]),
         position=np.concatenate([part.position for part in parts]),
+        groups=groups,
+        group_names=group_names,
         synthetic=np.concatenate([part.synthetic for part in parts]),
         member=np.repeat(np.arange(len(parts)), [len(part.target) for part in parts]),
         members=list(frames),
@@ -241,7 +260,12 @@ def load_table(
 
 
 def _encode(
-    frame: pd.DataFrame, experiment: Experiment, setup: Setup, targets: Sequence[TargetColumn], member: str
+    frame: pd.DataFrame,
+    experiment: Experiment,
+    setup: Setup,
+    targets: Sequence[TargetColumn],
+    member: str,
+    copies: Array,
 ) -> TableData:
     data, dtype = experiment.data, experiment.training.dtype
     known = known_rows(frame, targets)
@@ -273,8 +297,13 @@ def _encode(
         lengths = lengths[drawn] if len(lengths) else lengths
         strata = None if strata is None else strata[drawn]
     synthetic = synthetic_rows(frame, data)
+    groups, group_names = encode_groups(frame, experiment.evaluation.subgroups)
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
-    folds = _folds(frame, experiment, member, strata, synthetic, setup.hospitals)
+    patients = None if data.group is None else _codes(frame[data.group])
+    # Of a split that is given, copies in several parts are told and not moved.
+    if len(copies) and experiment.split.kind != "given":
+        patients = with_copies_together(patients, identities(copies, frame.index.to_numpy(dtype=np.int64)))
+    folds = _folds(frame, experiment, member, strata, patients, synthetic, setup.hospitals)
     return TableData(
         values=values,
         one_hot=np.concatenate(one_hot, axis=1) if one_hot else np.empty((len(frame), 0), dtype=dtype),
@@ -282,6 +311,8 @@ def _encode(
         target=target,
         lengths=lengths,
         position=frame.index.to_numpy(dtype=np.int64) if data.image is not None else np.empty(0, dtype=np.int64),
+        groups=groups,
+        group_names=group_names,
         member=np.zeros(len(frame), dtype=np.int64),
         members=[member],
         folds=folds,
@@ -294,12 +325,12 @@ def _folds(
     experiment: Experiment,
     member: str,
     strata: Array | None,
+    groups: Array | None,
     synthetic: Array,
     hospitals: Sequence[str],
 ) -> list[Fold]:
     """Cut the patients' rows; synthetic ones train beside them."""
     data, real = experiment.data, np.flatnonzero(~synthetic)
-    groups = None if data.group is None else _codes(frame[data.group])
     folds = (
         make_folds(
             experiment.split,

@@ -26,6 +26,7 @@ from v6_algorithm.experiment.data import (
     Source,
     Split,
 )
+from v6_algorithm.experiment.evaluation import Evaluation, Subgroup
 from v6_algorithm.experiment.imaging.augmentation import AUGMENTATIONS
 from v6_algorithm.experiment.imaging.generators import DCGAN, GanOptions, StyleGAN2
 from v6_algorithm.experiment.imaging.images import Image
@@ -72,6 +73,7 @@ __all__ = [
     "REGRESSION_METRICS",
     "SURVIVAL_METRICS",
     "Data",
+    "Evaluation",
     "Experiment",
     "GanOptions",
     "Given",
@@ -92,6 +94,7 @@ __all__ = [
     "Source",
     "Strategy",
     "StyleGAN2",
+    "Subgroup",
     "SurvivalOptions",
     "SurvivalTarget",
     "Task",
@@ -120,6 +123,8 @@ class Experiment(Section):
     stopping: Stopping = Stopping()
     participation: Participation = Participation()
     privacy: Privacy = Privacy()
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    central: Annotated[Source, short_form("uri")] | None = None
     personal: Annotated[Personal, short_form("kind")] | None = None
     output: Output = Output()
     tune: Tune | None = None
@@ -140,6 +145,11 @@ class Experiment(Section):
             raise refuse("split.folds goes with one data.split_column, which holds the numbers of the folds")
         if self.split.kind == "leave_one_site_out" and self.mode == "local":
             raise refuse("split leave_one_site_out tests what other sites trained: mode federated or centralised")
+        if self.central and self.strategy.private and self.mode == "federated":
+            raise refuse(
+                "central and strategy.private do not go together: the layers that stay at the sites are missing from "
+                "the model that is returned"
+            )
         if self.personal and self.mode != "federated":
             raise refuse(f"personal is for mode federated; in mode {self.mode} there is no shared model")
         if self.output.average_from and (self.output.model != "swa" or self.output.average_from > self.rounds):
@@ -157,11 +167,11 @@ class Experiment(Section):
 
     def for_sites(self) -> dict[str, Any]:
         """Return what a site needs to know: all but where the other sites' data and the researcher's files are."""
-        return self.model_dump(mode="json", exclude={"sites", "tune"}) | {"start": self.start.for_sites()}
+        return self.model_dump(mode="json", exclude={"sites", "central", "tune"}) | {"start": self.start.for_sites()}
 
     def for_task(self) -> dict[str, Any]:
         """Return what a task carries: what was given, so that an image of another version can fill in its defaults."""
-        return self.model_dump(mode="json", exclude={"sites"}, exclude_unset=True)
+        return self.model_dump(mode="json", exclude={"sites", "central"}, exclude_unset=True)
 
     def check_rows_stay(self) -> None:
         """Refuse, for a network, a mode that needs all rows in one place."""

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo,
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.condition import Condition
 from v6_algorithm.experiment.imaging.images import Image
+from v6_algorithm.experiment.imaging.names import Template
 from v6_algorithm.experiment.missing_values import MissingValues
 from v6_algorithm.experiment.partition import PartitionedSource
 from v6_algorithm.experiment.targets import ShortTask, SurvivalTarget, Target
@@ -20,6 +21,7 @@ class Source(Section):
     """One table: a file (path relative to the experiment file) or a database with a query."""
 
     uri: str
+    images: str | None = Field(None, description="folder of the files that the table's cells name; null: the table's")
     type: Literal["csv", "parquet", "excel", "npz", "sql"] | None = Field(
         None, description="taken from the ending if absent"
     )
@@ -221,6 +223,10 @@ class Data(Section):
             raise refuse("image is all that is learned from; leave out features and categorical")
         if image.column is not None and image.column in reserved:
             raise refuse(f"column '{image.column}' is the image and cannot be something else as well")
+        if image.files is not None:
+            fields = Template.parse(image.files).fields
+            if unknown := [column for column in reserved if column is not None and column not in fields]:
+                raise refuse(f"column '{unknown[0]}' is no field of image.files, which has: {', '.join(fields)}")
         if self.harmonisation.kind != "none":
             raise refuse("harmonisation is of columns of numbers, of which images have none; leave it out")
         if self.scaling.kind == "robust" or self.scaling.scope == "site":

@@ -151,6 +151,7 @@ class Training(Section):
 
 
 _IMAGE = "image:"
+_SITE = "site:"
 
 
 class Start(Section):
@@ -159,7 +160,7 @@ class Start(Section):
     weights: str | None = Field(
         None,
         description="a safetensors file, or an earlier run's folder, relative to the experiment file; image:NAME is a "
-        "file that is in the image at every site",
+        "file that is in the image at every site, site:NAME one in every site's folder",
     )
     partial: bool = Field(False, description="take over the tensors that fit, and leave the others to the seed")
     pretrain_epochs: int | None = Field(None, ge=1, description="first, of the site with the most training rows alone")
@@ -169,17 +170,28 @@ class Start(Section):
         """The name of the file in the image, where the weights are there."""
         return self.weights.removeprefix(_IMAGE) if self.weights and self.weights.startswith(_IMAGE) else None
 
+    @property
+    def site(self) -> str | None:
+        """The name of the file in every site's own folder, where the weights are there."""
+        return self.weights.removeprefix(_SITE) if self.weights and self.weights.startswith(_SITE) else None
+
+    @property
+    def at_sites(self) -> bool:
+        """Whether every site reads the weights by itself."""
+        return self.image is not None or self.site is not None
+
     @model_validator(mode="after")
     def _together(self) -> Start:
         if self.partial and self.weights is None:
             raise refuse("partial is about weights; name their file")
-        if self.image is not None and not re.fullmatch(r"\w[\w.-]*\.safetensors", self.image):
-            raise refuse("weights: image: needs the name of a .safetensors file, without folders")
+        for prefix, name in ((_IMAGE, self.image), (_SITE, self.site)):
+            if name is not None and not re.fullmatch(r"\w[\w.-]*\.safetensors", name):
+                raise refuse(f"weights: {prefix} needs the name of a .safetensors file, without folders")
         return self
 
     def for_sites(self) -> dict[str, Any]:
         """Return what a site needs to know: nothing of the researcher's files."""
-        return self.model_dump(mode="json") if self.image else {}
+        return self.model_dump(mode="json") if self.at_sites else {}
 
 
 class Stopping(Section):

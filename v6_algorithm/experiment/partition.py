@@ -248,4 +248,5 @@ class PartitionedSource(Section):
     """One table cut into simulated hospitals."""
 
     source: str = Field(description="a file, or builtin:NAME; see data/builtin.py")
+    images: str | None = Field(None, description="folder of the files that cells name; null: the table's")
     partition: Partition

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from v6_algorithm.experiment.learning import Loss
 
 CLASSIFICATION_METRICS = (
-    "loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier",
-    "ece",
+    "loss", "accuracy", "balanced_accuracy", "precision", "recall", "specificity", "npv", "f1", "auroc", "auprc",
+    "brier", "ece",
 )  # fmt: skip
 REGRESSION_METRICS = ("loss", "mse", "mae", "r2", "huber")
 SURVIVAL_METRICS = ("loss", "c_index", "c_index_within", "brier")
@@ -135,20 +135,30 @@ class Problem(Section):
             raise refuse(f"{path}: {message}" if path else message) from None
 
 
-def _task_metrics(data: Data) -> tuple[str, ...]:
+def _task_metrics(data: Data, sensitivities: list[str]) -> tuple[str, ...]:
     """Return what multitask measures: the loss, and of each task what its kind of problem does."""
     names = ["loss"]
     for task, section in (data.targets or {}).items():
-        names += [f"{task}.{metric}" for metric in PROBLEMS[section.kind].metrics if metric != "loss"]
+        own = _with_sensitivities(PROBLEMS[section.kind].metrics, sensitivities)
+        names += [f"{task}.{metric}" for metric in own if metric != "loss"]
     return tuple(names)
+
+
+def _with_sensitivities(metrics: tuple[str, ...], sensitivities: list[str]) -> tuple[str, ...]:
+    """Add the sensitivities that an experiment asks for to the metrics of a classification."""
+    return (*metrics, *sensitivities) if metrics[: len(CLASSIFICATION_METRICS)] == CLASSIFICATION_METRICS else metrics
 
 
 def check_together(experiment: Experiment) -> None:
     """Refuse what does not go together: problem and target, monitored metric, loss, model."""
+    from v6_algorithm.metrics.names import sensitivity_names
+
     kind, loss, data = experiment.problem.kind, experiment.training.loss, experiment.data
     monitor = experiment.stopping.monitor
     known = PROBLEMS.get(kind)
-    metrics = _task_metrics(data) if known is MULTITASK else known.metrics if known else plugins.metric_names(kind)
+    metrics = known.metrics if known else plugins.metric_names(kind)
+    sensitivities = sensitivity_names(experiment.evaluation.specificity)
+    metrics = _task_metrics(data, sensitivities) if known is MULTITASK else _with_sensitivities(metrics, sensitivities)
     if metrics and monitor not in metrics:
         raise refuse(
             f"stopping.monitor is '{monitor}', which problem {kind} does not measure"

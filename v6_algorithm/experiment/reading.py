@@ -83,7 +83,7 @@ def put(content: dict[str, Any], path: str, value: Any) -> None:
     """Set a ``key.path`` in nested mappings, in place; mappings that are missing on the way are made."""
     *parents, last = path.split(".")
     # A section in its short form (`optimizer: adam`, `va: va.csv`) keeps what it says when a key is set beside it.
-    short = "uri" if parents[:1] == ["sites"] else "kind"
+    short = "uri" if parents[:1] in (["sites"], ["central"]) else "kind"
     for parent in parents:
         below = content.get(parent)
         content[parent] = below if isinstance(below, dict) else {} if below is None else {short: below}

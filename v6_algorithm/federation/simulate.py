@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from v6_algorithm import seeding
-from v6_algorithm.data.sources import TableSource, table_in
+from v6_algorithm.data.sources import FOLDER, TableSource, source_in
 from v6_algorithm.errors import DataError, ExperimentError, PolicyError
 from v6_algorithm.experiment import Experiment, PartitionedSource, Source
 from v6_algorithm.federation.local import LocalFederation
@@ -47,7 +48,7 @@ def tables_of(experiment: Experiment, folder: Path, *, experiment_file: Path | N
     tables, wrong = {}, []
     for name, source in sites.items():
         try:
-            tables[name] = _source(f"sites.{name}", source, folder)
+            tables[name] = source_of(f"sites.{name}", source, folder, experiment)
         except ExperimentError as error:
             wrong.append(str(error))
     if wrong:
@@ -63,17 +64,31 @@ def _opening_comment(file: Path | None) -> list[str]:
     return [f"  {file} begins with:", *comment] if comment else []
 
 
-def _source(where: str, source: Source, folder: Path) -> TableSource:
+def source_of(where: str, source: Source, folder: Path, experiment: Experiment | None = None) -> TableSource:
+    """Find one table, its files relative to a folder; raises ExperimentError, which begins with `where`.
+
+    Only with the experiment can a folder be one whose names of files are the table (`data.image.files`).
+    """
+    base = None
+    if source.images is not None:
+        base = folder / Path(source.images).expanduser()
+        if not base.is_dir():
+            raise ExperimentError(f"{where}.images: there is no folder {source.images} (looked in {folder})")
     uri = source.uri
     if "://" not in uri:
         path = folder / Path(uri).expanduser()
         if not path.exists():
             raise ExperimentError(f"{where}: there is no file {uri} (looked in {folder})")
-        try:
-            uri = table_in(path) if path.is_dir() else str(path)
-        except DataError as error:
-            raise ExperimentError(f"{where}: {error}") from None
-    return TableSource(uri, source.type, source.query, source.sheet_name)
+        if path.is_dir() and base is not None:
+            raise ExperimentError(f"{where}: {uri} is a folder; with images it must be a table")
+        if path.is_dir():
+            try:
+                found = source_in(path, experiment.data.image.names if experiment and experiment.data.image else None)
+            except DataError as error:
+                raise ExperimentError(f"{where}: {error}") from None
+            return replace(found, type=source.type, sheet_name=source.sheet_name)
+        uri = str(path)
+    return TableSource(uri, source.type, source.query, source.sheet_name, base=base)
 
 
 def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path) -> dict[str, TableSource]:
@@ -85,7 +100,7 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
         frame = load_builtin(sites.source.removeprefix("builtin:"))
     else:
         try:
-            whole = _source("sites.source", Source(uri=sites.source), folder)
+            whole = source_of("sites.source", Source(uri=sites.source, images=sites.images), folder, experiment)
             frame, base = whole.read(), whole.folder
         except DataError as error:
             raise ExperimentError(f"sites.source: {error}") from None
@@ -112,7 +127,7 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
 
 def local_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> LocalFederation:
     """Simulate the sites in this process; in mode centralised one site holds all tables."""
-    policy = _policy()
+    policy = own_policy()
     if experiment.mode == "centralised":
         return LocalFederation({POOLED: SiteContext(dict(sorted(tables.items())), policy)})
     return LocalFederation({name: SiteContext({name: table}, policy) for name, table in tables.items()})
@@ -129,19 +144,24 @@ def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -
     except ImportError:
         raise ExperimentError("--engine mock needs vantage6's tools: pip install 'v6-algorithm[vantage6]'") from None
     # The mock's sites read their policy from the environment themselves; one that cannot be read is told here.
-    _policy()
+    own_policy()
     names = dict(enumerate(sorted(tables)))
     datasets = []
     for name in names.values():
         try:
-            datasets.append([{"database": tables[name].read()}])
+            frame = tables[name].read()
         except DataError as error:
             raise ExperimentError(f"site '{name}': {error}") from None
+        folder = tables[name].folder
+        # The mock hands on a dataframe only; what its cells name is in the folder that goes with it.
+        frame.attrs = {FOLDER: None if folder is None else str(folder)}
+        datasets.append([{"database": frame}])
     client = MockAlgorithmClient(datasets=datasets, module="v6_algorithm")
     return Vantage6Federation(client, names=names)
 
 
-def _policy() -> Policy:
+def own_policy() -> Policy:
+    """Read the rules of this machine, as a node reads its own."""
     try:
         return Policy.from_environment()
     except PolicyError as error:

@@ -5,7 +5,7 @@ pooled value, and no row leaves its site. Needs numpy only."""
 from v6_algorithm.metrics.classification import ClassificationMetrics
 from v6_algorithm.metrics.generation import GenerationMetrics
 from v6_algorithm.metrics.means import MeanMetrics
-from v6_algorithm.metrics.names import METRIC_NAMES, higher_is_better
+from v6_algorithm.metrics.names import METRIC_NAMES, higher_is_better, is_score, is_sensitivity
 from v6_algorithm.metrics.regression import RegressionMetrics
 from v6_algorithm.metrics.states import check_state, compute, explain, merge_states, shape_of
 from v6_algorithm.metrics.survival import SurvivalMetrics
@@ -23,6 +23,8 @@ __all__ = [
     "compute",
     "explain",
     "higher_is_better",
+    "is_score",
+    "is_sensitivity",
     "merge_states",
     "shape_of",
 ]

@@ -1,6 +1,7 @@
 """Classification metrics: one site's predictions become a confusion matrix, score histograms, calibration
 bins and two sums. Problems fill it; what can be done with the resulting states is in `classification_state`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from v6_algorithm.metrics.histogram import bin_index
 
 # Half-precision probabilities of many classes still sum to 1 within this; logits do not.
 SUM_TOLERANCE = 0.01
+# Where screening tests are usually compared.
+SPECIFICITIES = (0.9, 0.95)
 
 
 class ClassificationMetrics:
@@ -29,6 +32,8 @@ class ClassificationMetrics:
         At least 2. With two classes, precision, recall, f1 and the ranking metrics are of class 1.
     bins : int
         At least 2; all sites must use the same number.
+    specificities : sequence of float
+        At which the sensitivity is told, of two classes; each above 0 and below 1.
 
     Notes
     -----
@@ -36,13 +41,14 @@ class ClassificationMetrics:
     so a site must hold it back below its least number of rows: that is the privacy guard's task.
     """
 
-    def __init__(self, n_classes: int, bins: int = 512) -> None:
+    def __init__(self, n_classes: int, bins: int = 512, specificities: Sequence[float] = SPECIFICITIES) -> None:
         if n_classes < 2:
             raise ValueError(f"n_classes must be at least 2, got {n_classes}")
         if bins < 2:
             raise ValueError(f"bins must be at least 2, got {bins}")
         self.n_classes = n_classes
         self.bins = bins
+        self.specificities = [float(specificity) for specificity in specificities] if n_classes == 2 else []
         self._scored = scored_classes(n_classes)
         self._n = 0
         self._non_finite = 0
@@ -110,12 +116,13 @@ class ClassificationMetrics:
             `confusion` has a row per target class and a column per predicted class. `positives` and
             `negatives` have one histogram per scored class: class 1 of two, else every class.
             `calibration` has three rows over 15 bins of confidence: rows, summed confidence in
-            1/1024, and hits; see `calibration`.
+            1/1024, and hits; see `calibration`. `specificities` is as given, empty for more classes.
         """
         return {
             "kind": "classification",
             "n_classes": self.n_classes,
             "bins": self.bins,
+            "specificities": self.specificities,
             "n": self._n,
             "non_finite": self._non_finite,
             "loss": self._loss,

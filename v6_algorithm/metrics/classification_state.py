@@ -16,15 +16,17 @@ from v6_algorithm.metrics.checks import (
     require_number,
 )
 from v6_algorithm.metrics.classification import scored_classes
-from v6_algorithm.metrics.histogram import auroc, auroc_resolution, average_precision
+from v6_algorithm.metrics.histogram import auroc, auroc_error, auroc_resolution, average_precision, sensitivity_at
+from v6_algorithm.metrics.names import sensitivity_names, threshold_name
 
-SHAPE: tuple[str, ...] = ("n_classes", "bins")
+SHAPE: tuple[str, ...] = ("n_classes", "bins", "specificities")
 _COUNTS = ("n", "non_finite")
 _SUMS = ("loss", "brier")
 _TABLES = ("confusion", "positives", "negatives", "calibration")
 _KEYS = frozenset(("kind", *SHAPE, *_COUNTS, *_SUMS, *_TABLES))
 
 _METRICS = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier", "ece")
+_OF_TWO = ("specificity", "npv", "auroc_se")
 # Where the AUROC's second digit is in doubt, a reader should be told.
 _COARSE = 0.005
 
@@ -34,6 +36,7 @@ def check(state: dict[str, Any]) -> None:
     require_keys(state, _KEYS)
     require_count(state["n_classes"], "n_classes", least=2)
     require_count(state["bins"], "bins", least=2)
+    _check_specificities(state["specificities"], state["n_classes"])
     for name in _COUNTS:
         require_count(state[name], name)
     require_number(state["loss"], "loss")
@@ -51,6 +54,13 @@ def check(state: dict[str, Any]) -> None:
         if positives != sum(state["confusion"][scored_class]) or positives + negatives != state["n"]:
             raise ValueError("histograms of the metric state must count the same rows as its confusion")
     _check_calibration(state)
+
+
+def _check_specificities(given: Any, n_classes: int) -> None:
+    if not isinstance(given, list) or (given and n_classes > 2):
+        raise ValueError("specificities of the metric state must be a list, empty with more than two classes")
+    for specificity in given:
+        require_number(specificity, "each of specificities", least=0.0, most=1.0)
 
 
 def _check_calibration(state: dict[str, Any]) -> None:
@@ -80,6 +90,9 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
     """Metrics of a checked state; see `states.compute`."""
     n = state["n"]
     values: dict[str, float | int | None] = {"n": n, **dict.fromkeys(_METRICS), "auroc_resolution": None}
+    sensitivities = sensitivity_names(state["specificities"])
+    if state["n_classes"] == 2:
+        values |= dict.fromkeys([*_OF_TWO, *(one for name in sensitivities for one in _with_sensitivity(name))])
     if n == 0:
         return values
     hits, actual, predicted = _margins(state)
@@ -96,7 +109,14 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
         "brier": state["brier"] / n,
         "ece": expected_calibration_error(*state["calibration"]),
     }
+    if state["n_classes"] == 2:
+        right = hits[0].item()
+        values |= {"specificity": _ratio(right, actual[0].item()), "npv": _ratio(right, predicted[0].item())}
     histograms = _rankable(state)
+    for name, specificity in zip(sensitivities, state["specificities"], strict=True) if histograms else ():
+        values |= dict(zip(_with_sensitivity(name), sensitivity_at(specificity, *histograms[0]), strict=True))
+    if histograms and state["n_classes"] == 2:
+        values["auroc_se"] = auroc_error(*histograms[0])
     if histograms:
         values |= {
             "auroc": _mean([auroc(*pair) for pair in histograms]),
@@ -151,6 +171,15 @@ def _margins(state: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     """Division with 0 where undefined, as scikit-learn's `zero_division=0`."""
     return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _with_sensitivity(name: str) -> tuple[str, str, str]:
+    """Name a sensitivity and what goes with it, in the order of `sensitivity_at`."""
+    return name, threshold_name(name), f"{name}_resolution"
 
 
 def _rankable(state: dict[str, Any]) -> list[tuple[list[int], list[int]]]:

@@ -95,6 +95,77 @@ def auroc_resolution(positives: Sequence[int], negatives: Sequence[int]) -> floa
     return tied / (2 * sum(positives) * sum(negatives))
 
 
+def auroc_error(positives: Sequence[int], negatives: Sequence[int]) -> float | None:
+    """Standard error of the AUROC by DeLong's method [1]_, which needs no more than the two histograms.
+
+    How far a score is above the negatives (or below the positives) is the same for all rows of a bin, so that the
+    sums over rows are sums over bins. Rows count as independent: several of one patient make it too small.
+
+    Parameters
+    ----------
+    positives, negatives : sequence of int, shape (bins,)
+        As for `auroc`.
+
+    Returns
+    -------
+    float or None
+        None with fewer than two rows of either class.
+
+    References
+    ----------
+    .. [1] DeLong, DeLong and Clarke-Pearson (1988), Comparing the areas under two or more correlated receiver
+       operating characteristic curves: a nonparametric approach, Biometrics 44(3), 837-845.
+    """
+    above, below = np.array(positives, dtype=np.float64), np.array(negatives, dtype=np.float64)
+    if above.sum() < 2 or below.sum() < 2:
+        return None
+    # Of a positive in each bin the share of negatives that are lower, of a negative that of positives that are higher.
+    lower = (np.cumsum(below) - below / 2) / below.sum()
+    higher = (above.sum() - np.cumsum(above) + above / 2) / above.sum()
+    area = float(above @ lower / above.sum())
+    variance = sum(
+        float(rows @ (share - area) ** 2 / (rows.sum() - 1) / rows.sum())
+        for rows, share in ((above, lower), (below, higher))
+    )
+    return float(np.sqrt(variance))
+
+
+def sensitivity_at(
+    specificity: float, positives: Sequence[int], negatives: Sequence[int]
+) -> tuple[float, float | None, float]:
+    """Sensitivity at the lowest threshold that has at least this specificity.
+
+    Thresholds are the edges of the bins, and nothing is interpolated between two of them: the value is one that the
+    threshold really has on these rows, as on a step of the ROC curve. With thresholds between all scores it could be
+    greater by up to the resolution, which is the share of the positives in the next lower bin.
+
+    Parameters
+    ----------
+    specificity : float
+        In (0, 1).
+    positives, negatives : sequence of int, shape (bins,)
+        As for `auroc`.
+
+    Returns
+    -------
+    sensitivity : float
+        Share of the positives from the threshold on; 0 where even the highest bin holds too many negatives.
+    threshold : float or None
+        Probability from which on a row counts as positive; None: no row may.
+    resolution : float
+        Bound on how much greater the exact value, the largest sensitivity at this specificity, can be.
+    """
+    bins, total = len(positives), sum(positives)
+    # A share that is a whole number of rows but for rounding is meant as that.
+    allowed = int((1 - specificity) * sum(negatives) * (1 + 1e-12) + 1e-9)
+    first, found, wrong = bins, 0, 0
+    while first and wrong + negatives[first - 1] <= allowed:
+        first -= 1
+        found, wrong = found + positives[first], wrong + negatives[first]
+    edges = [0.0, *bin_edges(bins).tolist(), None]
+    return found / total, edges[first], positives[first - 1] / total if first else 0.0
+
+
 def average_precision(positives: Sequence[int], negatives: Sequence[int]) -> float:
     """Area under the precision-recall curve as average precision.
 

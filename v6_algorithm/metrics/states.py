@@ -108,6 +108,8 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
         or prediction, one-vs-rest auroc and auprc over those with both positives and negatives, and
         balanced accuracy over those in the target. `ece` is of class 1 with two classes and of the
         predicted class with more (see `calibration`). Precision, recall and f1 are 0 where undefined.
+        Of two classes also `specificity`, `npv`, `auroc_se` (see `histogram.auroc_error`), and for each specificity of
+        the state the sensitivity at it, its threshold and its resolution (see `histogram.sensitivity_at`).
 
     Raises
     ------

@@ -3,7 +3,7 @@ the functions below it are what `states` calls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from v6_algorithm.metrics import classification_state, regression
 from v6_algorithm.metrics.checks import LARGEST_ROW_VALUE, require_count, require_keys, require_number
-from v6_algorithm.metrics.classification import ClassificationMetrics
+from v6_algorithm.metrics.classification import SPECIFICITIES, ClassificationMetrics
 from v6_algorithm.metrics.regression import RegressionMetrics
 
 # What the tasks' states have in common, so that states of other tasks or classes are told apart.
@@ -30,11 +30,15 @@ class TaskMetrics:
     ----------
     tasks : mapping of str to int or None
         Name of each task, in the order of the targets: its number of classes, or None for a number.
+    specificities : sequence of float
+        As for `ClassificationMetrics`, of the tasks with two classes.
     """
 
-    def __init__(self, tasks: Mapping[str, int | None]) -> None:
+    def __init__(self, tasks: Mapping[str, int | None], specificities: Sequence[float] = SPECIFICITIES) -> None:
         self._tasks: dict[str, ClassificationMetrics | RegressionMetrics] = {
-            name: RegressionMetrics() if classes is None else ClassificationMetrics(classes)
+            name: RegressionMetrics()
+            if classes is None
+            else ClassificationMetrics(classes, specificities=specificities)
             for name, classes in tasks.items()
         }
         self._widths = [1 if classes is None else classes for classes in tasks.values()]
@@ -138,4 +142,10 @@ def explain(state: dict[str, Any]) -> list[str]:
 
 
 def _shape(tasks: Mapping[str, Any]) -> list[list[Any]]:
-    return [[name, task["kind"], *(task[key] for key in _KINDS[task["kind"]].SHAPE)] for name, task in tasks.items()]
+    """Return name, kind and what else its states must have in common of each task, one after the other."""
+    shape = []
+    for name, task in tasks.items():
+        shared = [task[key] for key in _KINDS[task["kind"]].SHAPE]
+        flat = [one for value in shared for one in (value if isinstance(value, list) else [value])]
+        shape.append([name, task["kind"], *flat])
+    return shape

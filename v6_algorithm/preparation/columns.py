@@ -243,7 +243,19 @@ def _images(column: str, schemas: Mapping[str, Mapping[str, Any]], notes: list[s
                 f"site '{site}': {count} images are missing or cannot be read, and are left out: row "
                 f"{', '.join(map(str, rows))}{more}"
             )
+        if schema["image"]["unfitting"] != 0:
+            notes.append(
+                f"site '{site}': {some(schema['image']['unfitting'])} images have a name that data.image.files does "
+                "not fit, and are left out"
+            )
+        if schema["image"]["streamed"]:
+            notes.append(f"site '{site}': its images fit on no disk there, and are decoded anew for every batch")
     return _channels(column, shape[0]), shape
+
+
+def some(count: int | None) -> str:
+    """Write a count that a site may have too few of to tell."""
+    return "some" if count is None else str(count)
 
 
 def _channels(column: str, number: int) -> list[str]:

@@ -15,11 +15,12 @@ from v6_algorithm import wire
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.preparation.asking import Ask, raise_data_errors
-from v6_algorithm.preparation.columns import Agreement, agree, listed
+from v6_algorithm.preparation.columns import Agreement, agree, listed, some
 from v6_algorithm.preparation.harmonise import prepare_federation
 from v6_algorithm.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.preparation.statistics import Moments, merge_moments, scale_targets
 
+_OTHER_SOFTWARE = "so they do not run the same software"
 Counts = list[dict[str, dict[str, int]]]
 
 
@@ -124,6 +125,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     rows: dict[str, list[dict[str, int]]] = {}
     starts: dict[str, str] = {}
     sums: dict[str, dict[str, np.ndarray]] = {}
+    copies: dict[str, dict[str, int | None]] = {}
     spec: wire.StateSpec = {}
     for site, reply in replies:
         try:
@@ -135,6 +137,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
             own_hidden = _check_hidden(reply["hidden"], [*setup.features, *scaled])
             own_targets = _check_targets(reply["targets"], len(counts), len(scaled))
             own_sums = _check_sums(reply["sums"], next(iter(sums.values()), None))
+            copies[site] = _check_copies(reply["copies"])
             by_fold = by_fold or [{} for _ in counts]
             if len(by_fold) != len(counts):
                 raise WireError("it has another number of folds than the other sites")
@@ -152,10 +155,10 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     raise_data_errors(replies)
     replies.require(quorum, "preparation")
     if len(set(starts.values())) > 1:
-        raise ExperimentError(
-            "the sites do not start from the same weights, so they do not run the same software: "
-            + ", ".join(f"{site} {start[:8]}" for site, start in starts.items())
-        )
+        of = experiment.start.weights
+        reason = f"for their files '{of}' (start.weights) differ" if experiment.start.site else _OTHER_SOFTWARE
+        told = ", ".join(f"{site} {start[:8]}" for site, start in starts.items())
+        raise ExperimentError(f"the sites do not start from the same weights, {reason}: {told}")
     merged, harmonised = merge_moments(moments.values()), experiment.mode != "local"
     of_targets = merge_moments(targets) if targets else None
     _require_values(hidden, setup.features, merged)
@@ -168,7 +171,8 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
     )
     class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
-    made = Plan(list(moments), setup, spec, by_fold, rows, _tell_hidden(hidden), class_rows, agreement.synthetic)
+    notes = [*_tell_hidden(hidden), *_tell_copies(copies)]
+    made = Plan(list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic)
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):
             raise ExperimentError(
@@ -201,6 +205,8 @@ def _check_schema(schema: Any) -> Mapping[str, Any]:
         numbers = [*image["shape"], image["unreadable"] + 1, *image["rows"]]
         if len(image["shape"]) not in (3, 4) or not all(isinstance(n, int) and 0 < n < 10**9 for n in numbers):
             raise WireError("sizes of images must be whole numbers above 0")
+        if not isinstance(image["streamed"], bool) or not _is_count(image["unfitting"]):
+            raise WireError("what is told of images must be a count and a truth")
     return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
 
 
@@ -250,6 +256,36 @@ def _tell_hidden(hidden: Mapping[str, Sequence[str]]) -> list[str]:
         for site, names in hidden.items()
         if names
     ]
+
+
+def _is_count(number: Any) -> bool:
+    """Say whether this is a number of rows, or None, which are too few to be told."""
+    return number is None or (isinstance(number, int) and 0 <= number < 10**9)
+
+
+def _check_copies(copies: Any) -> dict[str, int | None]:
+    """Read how many images are copies of others, and how many of them the split has in several parts."""
+    if copies is None:
+        return {"rows": 0, "apart": 0}
+    if not (_is_count(copies["rows"]) and _is_count(copies["apart"])):
+        raise WireError("its counts of copies are malformed")
+    return {"rows": copies["rows"], "apart": copies["apart"]}
+
+
+def _tell_copies(copies: Mapping[str, Mapping[str, int | None]]) -> list[str]:
+    notes = []
+    for site, own in copies.items():
+        if own["apart"] != 0:
+            notes.append(
+                f"site '{site}': {some(own['apart'])} images have an exact copy in another part of the given split, so "
+                "that what is tested was trained on"
+            )
+        elif own["rows"] != 0:
+            notes.append(
+                f"site '{site}': {some(own['rows'])} images are exact copies of others; copies stay in one part, and "
+                "with them all images of their groups"
+            )
+    return notes
 
 
 def _check_targets(packed: Any, folds: int, targets: int) -> list[Moments]:

@@ -13,7 +13,7 @@ from v6_algorithm.errors import WireError
 from v6_algorithm.preparation.columns import Agreement, Label
 from v6_algorithm.preparation.combat import Combat
 from v6_algorithm.preparation.statistics import Preparation
-from v6_algorithm.preparation.times import METRIC_BINS, cut
+from v6_algorithm.preparation.times import metric_edges
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Setup:
     `class_weights` is one list of weights a fold (None: all 1); `preparation` is None until statistics exist;
     `hospitals` are those that leave-one-site-out tests, in the order of its folds; `task_classes` has the labels of
     each of several targets. `sums` is what the problem asked to be added up over the sites (`Problem.sums`); like
-    `preparation` it is there once statistics exist. `covariates` are columns that harmonisation needs and the model
-    does not; `combat` is what the sites share of it. `target_scales` has mean and standard deviation, (folds, 2), of
-    each target that is learned in standard deviations. `baseline` has the cumulative baseline hazard of a Cox model at
-    `times.baseline_times`, (folds, times), once it is trained. `image_shape` is channels and lengths of images, and
-    `pixels` are the columns that hold them where no files do.
+    `preparation` it is there once statistics exist; a model's file has what was made of it. `covariates` are columns
+    that harmonisation needs and the model does not; `combat` is what the sites share of it. `target_scales` has mean
+    and standard deviation, (folds, 2), of each target that is learned in standard deviations. `baseline` has the
+    cumulative baseline hazard of a Cox model at `times.baseline_times`, (folds, times), once it is trained.
+    `image_shape` is channels and lengths of images, and `pixels` are the columns that hold them where no files do.
     """
 
     features: list[str]
@@ -140,6 +140,7 @@ class Setup:
             "categories": self.categories,
             "classes": self.classes,
             **({"task_classes": self.task_classes} if self.task_classes else {}),
+            **({"class_weights": self.class_weights[fold]} if self.class_weights else {}),
             **({"sequence_length": self.sequence_length} if self.sequence_length else {}),
             **({"image_shape": self.image_shape} if self.image_shape else {}),
             **({"pixels": self.pixels} if self.pixels else {}),
@@ -151,6 +152,7 @@ class Setup:
                 else {}
             ),
             **({"target_scaling": self._readable_targets(fold)} if self.target_scales else {}),
+            **({"edges": metric_edges(self.sums)} if "event_times" in self.sums else {}),
             **({} if self.baseline is None else {"baseline": self._readable_baseline(self.baseline[fold])}),
         }
 
@@ -159,8 +161,7 @@ class Setup:
         return {name: {"mean": mean, "sd": sd} for name, (mean, sd) in scales.items()}
 
     def _readable_baseline(self, hazard: np.ndarray) -> dict[str, Any]:
-        times = cut(self.sums["event_times"], METRIC_BINS)
-        return {"times": times, "cumulative_hazard": hazard.tolist()}
+        return {"times": metric_edges(self.sums), "cumulative_hazard": hazard.tolist()}
 
 
 def pack_arrays(arrays: dict[str, np.ndarray]) -> str:

@@ -6,6 +6,8 @@ and no smallest or longest time leaves a site. Survival problems cut intervals a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from v6_algorithm.experiment import Experiment, SurvivalOptions
@@ -37,6 +39,13 @@ def cut(counts: Array, parts: int) -> list[float]:
     # A cut behind the last event would leave a part without any.
     last = np.flatnonzero(counts)[-1]
     return [float(2.0 ** ((place + _FIRST) / _PER_DOUBLING)) for place in np.unique(places) if place < last]
+
+
+def metric_edges(sums: Mapping[str, Array]) -> list[float]:
+    """Return the times between which metrics count rows: as a model's file has them, or from the counted times."""
+    if "edges" in sums:
+        return [float(edge) for edge in sums["edges"]]
+    return cut(sums["event_times"], METRIC_BINS) if "event_times" in sums else []
 
 
 def baseline_times(experiment: Experiment, counts: Array | None) -> list[float]:

@@ -94,6 +94,10 @@ class Policy:
         """Say whether sums over these rows would tell about single ones; over none they tell nothing."""
         return 0 < rows < self.minimum_part_rows
 
+    def told(self, count: int) -> int | None:
+        """Return a count, or None where it is of fewer than a cell has, and not of nothing."""
+        return count if count == 0 or count >= self.minimum_cell else None
+
     def allows(self, column: str) -> bool:
         """Say whether a column may be used, or even named."""
         return self.allowed_columns is None or re.fullmatch(self.allowed_columns, column) is not None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -69,6 +70,8 @@ class Problem(ABC):
         Whether the problem makes rows rather than predicts: evaluated by `generate`, not by `row_loss`.
     joint
         Whether a row's loss depends on the rows beside it, as Cox's does: a part is then evaluated in one piece.
+    folder
+        The folder of the site's files, where `start.weights: site:NAME` is looked for; set by the site.
     expansion
         About how many numbers the networks hold at once for each of their input, which bounds the rows that are
         evaluated together.
@@ -80,6 +83,7 @@ class Problem(ABC):
     classification: ClassVar[bool] = False
     generative: ClassVar[bool] = False
     joint: bool = False
+    folder: Path | None = None
     expansion: int = 1
 
     def __init__(self, experiment: Experiment, setup: Setup) -> None:

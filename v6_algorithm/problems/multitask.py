@@ -11,6 +11,7 @@ from v6_algorithm.metrics import TaskMetrics
 from v6_algorithm.preparation import Setup
 from v6_algorithm.problems.tabular import (
     TableProblem,
+    check_monitor,
     class_loss,
     class_outputs,
     class_probabilities,
@@ -35,6 +36,9 @@ class MultiTask(TableProblem):
             name: len(setup.task_classes[name]) if task.kind == "classification" else None
             for name, task in self._tasks.items()
         }
+        task, _, _ = experiment.stopping.monitor.rpartition(".")
+        if classes := self._classes.get(task):
+            check_monitor(experiment.stopping.monitor, classes)
         self._widths = [1 if classes is None else class_outputs(classes) for classes in self._classes.values()]
 
     @classmethod
@@ -88,4 +92,4 @@ class MultiTask(TableProblem):
 
     def default_metrics(self) -> TaskMetrics:
         """Return the empty metrics of all tasks."""
-        return TaskMetrics(self._classes)
+        return TaskMetrics(self._classes, self.experiment.evaluation.specificity)

@@ -52,11 +52,13 @@ class Survival(TableProblem):
         self.cox = self.options.method == "cox"
         # The loss of a row depends on the rows beside it.
         self.joint = self.cox
-        counts = setup.sums.get("event_times")
-        self._edges = [] if counts is None else times.cut(counts, times.METRIC_BINS)
+        self._edges = times.metric_edges(setup.sums)
         if self.cox:
             self._horizons = [] if setup.baseline is None else self._edges
+        elif "horizons" in setup.sums:
+            self._horizons = [float(end) for end in setup.sums["horizons"]]
         else:
+            counts = setup.sums.get("event_times")
             self._horizons = [] if counts is None else times.horizons(self.options, counts)
 
     @classmethod

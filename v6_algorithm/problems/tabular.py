@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from v6_algorithm.data.targets import TargetColumn
+from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import CLASSIFICATION_METRICS, REGRESSION_METRICS, Experiment, Loss
-from v6_algorithm.metrics import ClassificationMetrics, RegressionMetrics
+from v6_algorithm.metrics import ClassificationMetrics, RegressionMetrics, is_sensitivity
 from v6_algorithm.models.tabular import build_model
+from v6_algorithm.preparation import Setup
 from v6_algorithm.problems.base import Networks, Problem
 
 if TYPE_CHECKING:
@@ -65,6 +67,10 @@ class Classification(TableProblem):
     classification = True
     metrics = CLASSIFICATION_METRICS
 
+    def __init__(self, experiment: Experiment, setup: Setup) -> None:
+        super().__init__(experiment, setup)
+        check_monitor(experiment.stopping.monitor, self.classes)
+
     @property
     def classes(self) -> int:
         """Number of classes."""
@@ -92,7 +98,7 @@ class Classification(TableProblem):
 
     def default_metrics(self) -> ClassificationMetrics:
         """Return empty classification metrics."""
-        return ClassificationMetrics(self.classes)
+        return ClassificationMetrics(self.classes, specificities=self.experiment.evaluation.specificity)
 
     def class_counts(self, data: TableData) -> list[list[int]]:
         """Count training rows by class for each fold."""
@@ -140,6 +146,13 @@ class Regression(TableProblem):
     def default_metrics(self) -> RegressionMetrics:
         """Return empty regression metrics."""
         return RegressionMetrics(self._loss.delta)
+
+
+def check_monitor(monitor: str, classes: int) -> None:
+    """Refuse to watch what only two classes have; how many there are is known once the sites have been asked."""
+    metric = monitor.rpartition(".")[2]
+    if classes != 2 and (metric in ("specificity", "npv") or is_sensitivity(metric)):
+        raise ExperimentError(f"stopping.monitor is '{monitor}', which is of two classes; the target has {classes}")
 
 
 def class_outputs(classes: int) -> int:

@@ -1,7 +1,8 @@
 """Writes what a run leaves in its folder: result.json, history.csv, metrics.csv, metrics.json, report.html, the model.
 
-Called by `v6-algorithm run`, `submit` and `report`. The result comes first and each file is put in place by a rename,
-so that a full disk or an interruption never leaves half a file under a final name.
+Called by `v6-algorithm run`, `submit`, `watch`, `tune` and `evaluate`, which leaves no history and no model. The result
+comes first and each file is put in place by a rename, so that a full disk or an interruption never leaves half a file
+under a final name.
 """
 
 from __future__ import annotations
@@ -15,9 +16,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from v6_algorithm.report import dinunet, samples
+from v6_algorithm.report import dinunet, groups, samples
 from v6_algorithm.report.html import render
-from v6_algorithm.report.reading import finite, folds, history_columns, mapping, metric_rows, run_name, shareable
+from v6_algorithm.report.reading import (
+    EVALUATED,
+    finite,
+    folds,
+    history_columns,
+    mapping,
+    metric_rows,
+    run_name,
+    shareable,
+)
 from v6_algorithm.report.tuning import tuning_rows
 
 METRIC_HEADER = ("run", "part", "scope", "name", "metric", "value")
@@ -48,11 +58,14 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
     clean = shareable(result)
     written = [
         write_file(directory / "result.json", json.dumps(clean, indent=1, allow_nan=False, ensure_ascii=False) + "\n"),
-        write_file(directory / "history.csv", _history_csv(clean)),
         write_file(directory / "metrics.csv", _metrics_csv(clean)),
         write_file(directory / "metrics.json", json.dumps(_headlines(clean), indent=1, allow_nan=False) + "\n"),
         write_file(directory / "report.html", render(clean)),
     ]
+    if clean.get("status") != EVALUATED:
+        written.insert(1, write_file(directory / "history.csv", _history_csv(clean)))
+    if mapping(clean, "subgroups"):
+        written.append(write_file(directory / "subgroups.csv", _csv(groups.HEADER, groups.group_rows(clean))))
     if mapping(clean, "tuning"):
         written.append(write_file(directory / "tuning.csv", _csv(*tuning_rows(clean))))
     if dinunet.wanted(clean):
@@ -129,7 +142,9 @@ def _headlines(result: dict[str, Any]) -> dict[str, Any]:
         if row.run == run_name(result) and row.scope in ("pooled", "mean_over_sites") and numbers:
             parts.setdefault(row.part, {})[row.scope] = numbers
     rounds = {key: result[key] for key in ("rounds_run", "best_round") if result.get(key) is not None}
-    return {**parts, **rounds}
+    # Beside the sites, which are always apart somehow, groups were asked for.
+    asked = {part: columns for part, columns in mapping(result, "gap").items() if mapping(result, "subgroups", part)}
+    return {**parts, **rounds, **({"gap": asked} if asked else {})}
 
 
 def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

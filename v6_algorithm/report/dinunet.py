@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from v6_algorithm.metrics import is_score
 from v6_algorithm.report.curves import history_lines
 from v6_algorithm.report.reading import finite, history_columns, mapping, run_name, sequence, title
 from v6_algorithm.report.reading import folds as folds_of
@@ -92,10 +93,11 @@ def _monitored(result: dict[str, Any]) -> str:
 
 
 def _header(rows: list[dict[str, Any]]) -> list[str]:
-    known = dict.fromkeys(
-        name for row in rows for name, value in row.items() if finite(value) is not None and name != "n"
+    names = list(
+        dict.fromkeys(
+            name for row in rows for name, value in row.items() if finite(value) is not None and is_score(name)
+        )
     )
-    names = [name for name in known if not name.endswith("_resolution")]
     return [name for name in _FIRST if name in names] + [name for name in names if name not in _FIRST]
 
 

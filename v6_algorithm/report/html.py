@@ -1,26 +1,22 @@
 """The report page: one self-contained HTML file a researcher can open offline, print, or mail to a colleague.
 
 Called when the files of a run are written, and by `v6-algorithm report` for an older result.json. Every text that
-comes from a result (names of sites, reasons, notes) is escaped where it enters the page, in `_cell` or `_escape`.
+comes from a result (names of sites, reasons, notes) is escaped where it enters the page, in `markup`.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Any
 
 from v6_algorithm.report import reading, samples
 from v6_algorithm.report.curves import comparison_chart, history_charts, participation_chart
+from v6_algorithm.report.groups import groups_section
+from v6_algorithm.report.judging import judging_section
+from v6_algorithm.report.markup import metric_cells, metric_head, metric_heads, row_of, safe, table_of
 from v6_algorithm.report.reading import MetricRow, finite, mapping, number, sequence
 from v6_algorithm.report.style import document
-
-
-class Markup(str):
-    """Text that is HTML already; everything else is escaped when it enters the page."""
-
-    __slots__ = ()
 
 
 def render(result: dict[str, Any]) -> str:
@@ -37,12 +33,16 @@ def render(result: dict[str, Any]) -> str:
         A complete HTML document that refers to nothing outside itself.
     """
     result = reading.shareable(result)
+    evaluated = result.get("status") == reading.EVALUATED
     sections = (
         _header(result),
-        _tiles(result),
+        "" if evaluated else _tiles(result),
         _notes(result),
-        _metrics(result),
-        _curves(result),
+        "" if evaluated else _metrics(result),
+        _central(result),
+        groups_section(result),
+        judging_section(result),
+        "" if evaluated else _curves(result),
         samples.section(result),
         _folds(result),
         _participation(result),
@@ -51,19 +51,21 @@ def render(result: dict[str, Any]) -> str:
         _footer(result),
     )
     body = "\n".join(section for section in sections if section)
-    return document(f"{_escape(reading.title(result))} – report", body)
+    return document(f"{safe(reading.title(result))} – report", body)
 
 
 def _header(result: dict[str, Any]) -> str:
     status = str(result.get("status") or "unknown")
     kind = "stopped" if status == "stopped" else "completed"
     return (
-        f'<header><p class="kicker">Federated learning report <span class="status {kind}">{_escape(status)}</span></p>'
-        f'<h1>{_escape(reading.title(result))}</h1><p class="lead">{_escape(_summary(result))}</p></header>'
+        f'<header><p class="kicker">Federated learning report <span class="status {kind}">{safe(status)}</span></p>'
+        f'<h1>{safe(reading.title(result))}</h1><p class="lead">{safe(_summary(result))}</p></header>'
     )
 
 
 def _summary(result: dict[str, Any]) -> str:
+    if result.get("status") == reading.EVALUATED:
+        return f"The model of {result.get('model') or 'an earlier run'}, measured on {reading.central_name(result)}."
     experiment = mapping(result, "experiment")
     kind = _kind(experiment.get("problem")).replace("_", " ")
     sites, rows = len(reading.site_names(result)), reading.total(result, "rows")
@@ -127,8 +129,8 @@ def _tiles(result: dict[str, Any]) -> str:
     if (duration := finite(mapping(result, "timing").get("total_s"))) is not None:
         tiles.append(("Total time", reading.seconds(duration), ""))
     cells = (
-        f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}"
-        + (f"<small>{_escape(extra)}</small>" if extra else "")
+        f"<div><dt>{safe(name)}</dt><dd>{safe(value)}"
+        + (f"<small>{safe(extra)}</small>" if extra else "")
         + "</dd></div>"
         for name, value, extra in tiles
     )
@@ -147,7 +149,7 @@ def _notes(result: dict[str, Any]) -> str:
     items += [str(note) for note in sequence(result, "notes")]
     if not items:
         return ""
-    listed = "".join(f"<li>{_escape(item)}</li>" for item in items)
+    listed = "".join(f"<li>{safe(item)}</li>" for item in items)
     return f'<section class="notes"><h2>Please note</h2><ul>{listed}</ul></section>'
 
 
@@ -178,29 +180,38 @@ def _metric_table(result: dict[str, Any], part: str) -> str:
     metrics = reading.columns(rows)
     if not metrics:
         return ""
-    runs = list(dict.fromkeys(row.run for row in rows))
+    runs, known = list(dict.fromkeys(row.run for row in rows)), [row.metrics for row in rows]
+    heads = metric_heads(metrics, known)
     bodies = []
     for run in runs:
-        group = f'<tr class="group"><th colspan="{len(metrics) + 2}">{_escape(reading.RUNS.get(run, run))}</th></tr>'
+        group = f'<tr class="group"><th colspan="{len(heads) + 2}">{safe(reading.RUNS.get(run, run))}</th></tr>'
         body = [group] if len(runs) > 1 else []
-        body += [_metric_row(result, row, metrics) for row in rows if row.run == run]
+        body += [_metric_row(result, row, metric_cells(metrics, row.metrics, known)) for row in rows if row.run == run]
         bodies.append("".join(body))
-    return _table(["Site", "n", *map(_metric_head, metrics)], bodies, wide=True)
+    return table_of(["Site", "n", *heads], bodies, wide=True)
 
 
-def _metric_row(result: dict[str, Any], row: MetricRow, metrics: Sequence[str]) -> str:
+def _metric_row(result: dict[str, Any], row: MetricRow, values: Sequence[str]) -> str:
     name = reading.SUMMARIES[row.scope].capitalize() if row.scope in reading.SUMMARIES else row.name
     n = reading.evaluated(result, row)
     cells = [name, f"{n:,}" if n is not None else "" if row.scope == "mean_over_sites" else "–"]
-    return _row([*cells, *(number(row.metrics.get(metric)) for metric in metrics)], strong=row.scope == "pooled")
+    return row_of([*cells, *values], strong=row.scope == "pooled")
 
 
-def _metric_head(metric: str) -> Markup:
-    known = reading.METRICS.get(metric)
-    if known is None:
-        return Markup(_escape(reading.label(metric)))
-    arrow = "↑" if known.higher_is_better else "↓"
-    return Markup(f'<abbr title="{_escape(known.meaning)}">{_escape(known.label)}&nbsp;{arrow}</abbr>')
+def _central(result: dict[str, Any]) -> str:
+    """Return what was measured on the researcher's own table."""
+    rows = reading.central_rows(result)
+    metrics, known = reading.columns(row for _, row in rows), [row.metrics for _, row in rows]
+    if not metrics:
+        return ""
+    body = []
+    for name, row in rows:
+        n = reading.evaluated(result, row)
+        cells = [name.capitalize() if row.scope != "site" else name, f"{n:,}" if n is not None else ""]
+        body.append(row_of([*cells, *metric_cells(metrics, row.metrics, known)]))
+    table = table_of(["Model", "n", *metric_heads(metrics, known)], ["".join(body)], wide=True)
+    where = f"All rows of {reading.central_name(result)}, a table of the researcher's, measured where that is."
+    return f'<section><h2>Central evaluation</h2>{table}<p class="hint">{safe(where)}</p></section>'
 
 
 def _curves(result: dict[str, Any]) -> str:
@@ -225,15 +236,15 @@ def _folds(result: dict[str, Any]) -> str:
     body = []
     for name, fold in folds:
         values = [number(by_fold.get(name, {}).get(metric)) for metric in metrics]
-        body.append(_row([name, _whole(fold.get("best_round")), _whole(fold.get("rounds_run")), *values]))
+        body.append(row_of([name, _whole(fold.get("best_round")), _whole(fold.get("rounds_run")), *values]))
     values_of = [
         [value for row in rows if (value := finite(row.metrics.get(metric))) is not None] for metric in metrics
     ]
     if metrics:
-        body.append(_row(["Mean", "", "", *(number(statistics.fmean(known)) for known in values_of)], strong=True))
+        body.append(row_of(["Mean", "", "", *(number(statistics.fmean(known)) for known in values_of)], strong=True))
         spread = (number(statistics.stdev(known)) if len(known) > 1 else "–" for known in values_of)
-        body.append(_row(["± sd", "", "", *spread], strong=True))
-    table = _table(["Fold", "Best round", "Rounds", *map(_metric_head, metrics)], ["".join(body)])
+        body.append(row_of(["± sd", "", "", *spread], strong=True))
+    table = table_of(["Fold", "Best round", "Rounds", *map(metric_head, metrics)], ["".join(body)])
     return (
         f"<section><h2>Folds</h2>{table}"
         f'<p class="hint">{part.capitalize()} metrics of each fold, pooled over the sites. sd: standard deviation '
@@ -272,18 +283,18 @@ def _cost(result: dict[str, Any]) -> str:
         cells = [reading.seconds(_median(worked.get(site, [])))]
         cells += [reading.size(_median(way.get(site, []))) for way in (sent, received)]
         cells.append(reading.size(traffic))
-        body.append(_row([site, *cells]))
+        body.append(row_of([site, *cells]))
     per_round = [[_sum(mapping(entry, key)) for entry in rounds] for key in ("bytes_sent", "bytes_received")]
     cells = [reading.size(_median(values)) for values in per_round]
     traffic = sum(sum(_sum(mapping(entry, key)) for entry in calls) for key in ("bytes_sent", "bytes_received"))
-    body.append(_row(["All sites", "", *cells, reading.size(traffic)], strong=True))
+    body.append(row_of(["All sites", "", *cells, reading.size(traffic)], strong=True))
     whole = _median([value for entry in rounds if (value := finite(entry.get("seconds"))) is not None])
     waiting = _median([value for entry in rounds if (value := finite(entry.get("waiting_s"))) is not None])
     text = f"A round took {reading.seconds(whole)} (median)"
     text += f", of which {reading.seconds(waiting)} waiting for the sites" if waiting is not None else ""
     head = ["Site", "Working time per round", "Sent to site per round", "Received per round", "Traffic in all"]
     return (
-        f"<section><h2>Cost</h2><p>{_escape(text)}.</p>{_table(head, [''.join(body)], wide=True)}"
+        f"<section><h2>Cost</h2><p>{safe(text)}.</p>{table_of(head, [''.join(body)], wide=True)}"
         '<p class="hint">Time and traffic per round are medians over the rounds; the traffic in all '
         "includes preparation and evaluation.</p></section>"
     )
@@ -324,41 +335,18 @@ def _experiment(result: dict[str, Any]) -> str:
         "Privacy": ", ".join(privacy) or "none configured",
         "Seed": str(experiment.get("seed", "")),
     }
-    items = "".join(f"<div><dt>{name}</dt><dd>{_escape(fact)}</dd></div>" for name, fact in facts.items() if fact)
+    items = "".join(f"<div><dt>{name}</dt><dd>{safe(fact)}</dd></div>" for name, fact in facts.items() if fact)
     text = yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True)
     return (
         f'<section><h2>Experiment</h2><dl class="facts">{items}</dl>'
-        f"<details><summary>The whole experiment file</summary><pre>{_escape(text)}</pre></details></section>"
+        f"<details><summary>The whole experiment file</summary><pre>{safe(text)}</pre></details></section>"
     )
 
 
 def _footer(result: dict[str, Any]) -> str:
     versions = [f"{name} {version}" for name, version in mapping(result, "software").items()]
     text = "Made with " + ", ".join(versions) if versions else "Made with v6_algorithm"
-    return f"<footer>{_escape(text)}. The numbers are in result.json, metrics.csv and history.csv.</footer>"
-
-
-def _table(head: Sequence[str], bodies: Sequence[str], *, wide: bool = False) -> str:
-    cells = "".join(f'<th scope="col">{_cell(text)}</th>' for text in head)
-    groups = "".join(f"<tbody>{body}</tbody>" for body in bodies)
-    # A wide table scrolls inside its box; the box takes the focus so that the keyboard can scroll it too.
-    box = f'<div class="scroll" tabindex="0" role="region" aria-label="Table by {_escape(head[0]).lower()}">'
-    kind = ' class="wide"' if wide else ""
-    return f"{box}<table{kind}><thead><tr>{cells}</tr></thead>{groups}</table></div>"
-
-
-def _row(cells: Sequence[str], *, strong: bool = False) -> str:
-    first, *rest = map(_cell, cells)
-    kind = ' class="strong"' if strong else ""
-    return f'<tr{kind}><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
-
-
-def _cell(text: str) -> str:
-    return text if isinstance(text, Markup) else _escape(text)
-
-
-def _escape(text: str) -> str:
-    return escape(text, quote=True)
+    return f"<footer>{safe(text)}. The numbers are in result.json, metrics.csv and history.csv.</footer>"
 
 
 def _kind(section: object) -> str:

@@ -12,7 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from v6_algorithm.metrics import is_score, is_sensitivity
+
 PARTS = ("test", "validation")
+# On the researcher's own table, after the run.
+CENTRAL = "central"
+# The status of what `evaluate` leaves: nothing was trained.
+EVALUATED = "evaluated"
+RESULT_PARTS = (*PARTS, CENTRAL)
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ METRICS = {
     "f1": MetricName("F1", True, "harmonic mean of precision and recall"),
     "precision": MetricName("Precision", True, "share of predicted positives that are positive"),
     "recall": MetricName("Recall", True, "share of positives that were found; sensitivity"),
+    "specificity": MetricName("Specificity", True, "share of negatives that were found"),
+    "npv": MetricName("NPV", True, "share of predicted negatives that are negative"),
     "r2": MetricName("R²", True, "share of the variance explained; 0 is predicting the mean"),
     "mae": MetricName("MAE", False, "mean absolute error, in units of the target"),
     "mse": MetricName("MSE", False, "mean squared error, in squared units of the target"),
@@ -47,9 +56,6 @@ METRICS = {
     "loss": MetricName("Loss", False, "what the training minimises"),
 }
 """In the order of the columns. The first one that a run measured is its headline."""
-
-# Travel with the metrics but say nothing about the model: rows evaluated, and how far binning may move what is ranked.
-BESIDES = {"n", "auroc_resolution", "c_index_resolution"}
 
 RUNS = {
     "federated": "Federated",
@@ -170,7 +176,7 @@ def metric_rows(result: dict[str, Any]) -> list[MetricRow]:
     run = run_name(result)
     rows = _rows_of_run(run, mapping(result, "metrics"))
     for name, fold in folds(result):
-        for part in PARTS:
+        for part in RESULT_PARTS:
             pooled = mapping(fold, "metrics", part, "pooled")
             rows += [MetricRow(run, part, "fold", name, pooled)] if pooled else []
     for name, baseline in mapping(result, "baselines").items():
@@ -180,7 +186,7 @@ def metric_rows(result: dict[str, Any]) -> list[MetricRow]:
 
 def _rows_of_run(run: str, metrics: dict[str, Any]) -> list[MetricRow]:
     rows = []
-    for part in PARTS:
+    for part in RESULT_PARTS:
         for scope in SUMMARIES:
             if values := mapping(metrics, part, scope):
                 rows.append(MetricRow(run, part, scope, "", values))
@@ -195,7 +201,7 @@ def columns(rows: Iterable[MetricRow]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for name in known:
         task, _, metric = name.rpartition(".")
-        if metric not in BESIDES:
+        if is_score(metric):
             groups.setdefault(task, []).append(name)
     # Of several tasks the first of each, then the second of each; what is over all of them, the loss, comes last.
     places = list(METRICS)
@@ -208,7 +214,33 @@ def columns(rows: Iterable[MetricRow]) -> list[str]:
 
 def _place(name: str, places: list[str]) -> int:
     metric = name.rpartition(".")[2]
+    if is_sensitivity(metric):
+        return places.index("npv")
     return places.index(metric) if metric in places else len(places)
+
+
+def central_rows(result: dict[str, Any]) -> list[tuple[str, MetricRow]]:
+    """Return what was measured on the researcher's own table, with a name for each run's, or site's, model."""
+    found = []
+    rows = [row for row in metric_rows(result) if row.part == CENTRAL and row.scope != "fold"]
+    runs = list(dict.fromkeys(row.run for row in rows))
+    for row in rows:
+        if row.scope == "site" and row.name == CENTRAL:
+            continue  # the same as pooled
+        name = row.name if row.scope == "site" else SUMMARIES[row.scope]
+        if row.scope == "pooled":
+            several = any(
+                other.run == row.run and other.scope in ("mean_over_folds", "mean_over_sites") for other in rows
+            )
+            name = "mean over models" if several else "" if len(runs) > 1 else CENTRAL
+        found.append((": ".join(filter(None, [row.run, name])) if len(runs) > 1 else name, row))
+    return [(name, row) for name, row in found if row.scope not in ("mean_over_sites", "mean_over_folds")]
+
+
+def central_name(result: dict[str, Any]) -> str:
+    """Return the name of the researcher's own table, without its folder."""
+    uri = str(mapping(result, "experiment", "central").get("uri") or CENTRAL)
+    return _PASSWORD.sub(_mask, uri) if "://" in uri else uri.rstrip("/").rpartition("/")[2]
 
 
 def main_part(rows: Sequence[MetricRow]) -> str:
@@ -226,9 +258,34 @@ def monitored(result: dict[str, Any]) -> str:
 def label(metric: str) -> str:
     """Return how a metric is written for a reader."""
     task, _, own = metric.rpartition(".")
-    if task and own in METRICS:
-        return f"{task}: {METRICS[own].label}"
-    return METRICS[metric].label if metric in METRICS else metric.replace("_", " ").strip().capitalize()
+    known = described(own)
+    if known is None:
+        return metric.replace("_", " ").strip().capitalize()
+    return f"{task}: {known.label}" if task else known.label
+
+
+def interval(metrics: dict[str, Any], metric: str) -> tuple[float, float] | None:
+    """Return the 95 % confidence interval of a share whose standard error is known, within 0 and 1."""
+    value, error = finite(metrics.get(metric)), finite(metrics.get(f"{metric}_se"))
+    if value is None or error is None:
+        return None
+    return max(0.0, value - 1.96 * error), min(1.0, value + 1.96 * error)
+
+
+def interval_text(metrics: dict[str, Any], metric: str) -> str:
+    """Write an interval for a reader, ``0.78–0.88``; empty where there is none."""
+    ends = interval(metrics, metric)
+    return "" if ends is None else f"{ends[0]:.2f}–{ends[1]:.2f}"
+
+
+def described(metric: str) -> MetricName | None:
+    """Return how a metric of ours is shown; None of a plug-in's."""
+    if not is_sensitivity(metric):
+        return METRICS.get(metric)
+    percent = metric.removeprefix("sensitivity_at_").replace("_", ".")
+    meaning = f"share of positives found by the lowest threshold that clears {percent} % of the negatives"
+    # Unbreakable spaces, so that a narrow column's head has two lines of it and not five.
+    return MetricName(f"Sens.\xa0at {percent}\xa0%\xa0spec.", True, meaning)
 
 
 def missing_sites(result: dict[str, Any]) -> dict[str, dict[str, int]]:

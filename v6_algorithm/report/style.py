@@ -60,6 +60,9 @@ tbody:last-child tr:last-child > * { border-bottom: 0; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 18px 26px; }
 figure { margin: 0; max-width: 640px; }
 figure svg { display: block; width: 100%; height: auto; }
+.squares { grid-template-columns: repeat(auto-fit, minmax(min(100%, 280px), 390px)); margin-bottom: 16px; }
+.counts table { width: auto; min-width: min(100%, 320px); margin-bottom: 14px; }
+figure.groups { max-width: 520px; margin-bottom: 14px; }
 figure.runs { max-width: 520px; margin-top: 22px; }
 .grid-scroll { overflow-x: auto; margin: 0 -22px; padding: 0 22px 4px; }
 .grid-scroll svg { display: block; }

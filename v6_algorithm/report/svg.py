@@ -61,7 +61,7 @@ def line_chart(lines: Sequence[Line], *, ident: str, title: str, description: st
         return ""
     y_ticks = ticks(min(y for _, y in points), max(y for _, y in points))
     tick_labels = tick_text(y_ticks)
-    legend, legend_height = _legend([(line.label, line.look) for line in lines if line.label], WIDTH)
+    legend, legend_height = legend_of([(line.label, line.look) for line in lines if line.label], WIDTH)
     left = 30 + CHARACTER * max(len(text) for text in tick_labels)
     right, top, bottom = WIDTH - 14.0, legend_height + 22.0, HEIGHT - 40.0
 
@@ -71,16 +71,16 @@ def line_chart(lines: Sequence[Line], *, ident: str, title: str, description: st
 
     parts = [legend]
     for value, text in zip(y_ticks, tick_labels, strict=True):
-        y = _n(y_of(value))
-        parts.append(f'<line class="grid" x1="{_n(left)}" x2="{_n(right)}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="tick" x="{_n(left - 6)}" y="{y}" dy="0.35em" text-anchor="end">{text}</text>')
+        y = px(y_of(value))
+        parts.append(f'<line class="grid" x1="{px(left)}" x2="{px(right)}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="tick" x="{px(left - 6)}" y="{y}" dy="0.35em" text-anchor="end">{text}</text>')
     for value in round_ticks(first, last):
         x = x_of(value)
-        parts.append(f'<line class="axis" x1="{_n(x)}" x2="{_n(x)}" y1="{_n(bottom)}" y2="{_n(bottom + 4)}"/>')
-        parts.append(_text(x, bottom + 16, f"{value:g}", "tick", "middle"))
-    parts.append(f'<line class="axis" x1="{_n(left)}" x2="{_n(right)}" y1="{_n(bottom)}" y2="{_n(bottom)}"/>')
-    parts.append(_text((left + right) / 2, HEIGHT - 6, "Round", "axis-title", "middle"))
-    middle = _n((top + bottom) / 2)
+        parts.append(f'<line class="axis" x1="{px(x)}" x2="{px(x)}" y1="{px(bottom)}" y2="{px(bottom + 4)}"/>')
+        parts.append(text_at(x, bottom + 16, f"{value:g}", "tick", "middle"))
+    parts.append(f'<line class="axis" x1="{px(left)}" x2="{px(right)}" y1="{px(bottom)}" y2="{px(bottom)}"/>')
+    parts.append(text_at((left + right) / 2, HEIGHT - 6, "Round", "axis-title", "middle"))
+    middle = px((top + bottom) / 2)
     parts.append(
         f'<text class="axis-title" text-anchor="middle" transform="translate(12 {middle}) rotate(-90)">'
         f"{escape(title)}</text>"
@@ -88,12 +88,12 @@ def line_chart(lines: Sequence[Line], *, ident: str, title: str, description: st
     if best is not None and first <= best <= last:
         at = x_of(best)
         anchor = "start" if at < left + 40 else "end" if at > right - 40 else "middle"
-        parts.append(f'<line class="best" x1="{_n(at)}" x2="{_n(at)}" y1="{_n(top)}" y2="{_n(bottom)}"/>')
-        parts.append(_text(at, top - 6, f"best: round {best:g}", "best-label", anchor))
+        parts.append(f'<line class="best" x1="{px(at)}" x2="{px(at)}" y1="{px(top)}" y2="{px(bottom)}"/>')
+        parts.append(text_at(at, top - 6, f"best: round {best:g}", "best-label", anchor))
     for line in lines:
         place = [(x_of(x), None if y is None else y_of(y)) for x, y in line.points()]
         parts.append(_curve(line, place, best))
-    return _svg(parts, WIDTH, HEIGHT, ident, title, description)
+    return svg_of(parts, WIDTH, HEIGHT, ident, title, description)
 
 
 def _curve(line: Line, place: list[tuple[float, float | None]], best: float | None) -> str:
@@ -102,7 +102,7 @@ def _curve(line: Line, place: list[tuple[float, float | None]], best: float | No
     path, pen_down = [], False
     for x, y in place:
         if y is not None:
-            path.append(f"{'L' if pen_down else 'M'}{_n(x)} {_n(y)}")
+            path.append(f"{'L' if pen_down else 'M'}{px(x)} {px(y)}")
         pen_down = y is not None
     parts = [f'<path class="line look-{line.look % LOOKS}{faint}" d="{"".join(path)}"/>'] if path else []
     if line.faint and len(path) > 1:
@@ -114,7 +114,7 @@ def _curve(line: Line, place: list[tuple[float, float | None]], best: float | No
         kind = " chosen" if x_value == best else hidden
         name = f"{line.label}, " if line.label else ""
         tip = f"<title>{escape(name)}round {x_value:g}: {y_value:.4g}</title>"
-        parts.append(_marker(x, y, line.look, 5 if x_value == best else 3, kind, tip))
+        parts.append(marker_of(x, y, line.look, 5 if x_value == best else 3, kind, tip))
     return "".join(parts)
 
 
@@ -125,6 +125,7 @@ def dot_chart(
     ident: str,
     title: str,
     description: str,
+    spans: Sequence[tuple[float, float] | None] | None = None,
 ) -> str:
     """Return one horizontal line per row with one marker per name: the same metric under several runs.
 
@@ -136,6 +137,8 @@ def dot_chart(
         What is compared; the first is drawn on top.
     ident, title, description : str
         As for `line_chart`.
+    spans : sequence of (float, float) or None, optional
+        Where each row's line begins and ends, such as a confidence interval; without, at its markers.
 
     Returns
     -------
@@ -145,7 +148,8 @@ def dot_chart(
     known = [value for _, values in rows for value in values if value is not None and abs(value) < LARGEST]
     if not known:
         return ""
-    legend, legend_height = _legend([(name, look) for look, name in enumerate(names)], WIDTH, lines=False)
+    known += [end for span in spans or [] if span is not None for end in span]
+    legend, legend_height = legend_of([(name, look) for look, name in enumerate(names)], WIDTH, lines=False)
     labels = [label if len(label) <= 22 else label[:21] + "…" for label, _ in rows]
     left = 14 + CHARACTER * max(len(label) for label in labels)
     step, top = 26.0, legend_height + 10.0
@@ -154,22 +158,23 @@ def dot_chart(
     x_of = _scale(x_ticks[0], x_ticks[-1], left + 8, WIDTH - 22)
     parts = [legend]
     for value, text in zip(x_ticks, tick_text(x_ticks), strict=True):
-        x = _n(x_of(value))
-        parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{_n(top)}" y2="{_n(bottom)}"/>')
-        parts.append(_text(x_of(value), bottom + 16, text, "tick", "middle"))
-    parts.append(_text((left + WIDTH) / 2, bottom + 36, title, "axis-title", "middle"))
+        x = px(x_of(value))
+        parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{px(top)}" y2="{px(bottom)}"/>')
+        parts.append(text_at(x_of(value), bottom + 16, text, "tick", "middle"))
+    parts.append(text_at((left + WIDTH) / 2, bottom + 36, title, "axis-title", "middle"))
     for index, ((full, values), label) in enumerate(zip(rows, labels, strict=True)):
         y = top + step * (index + 0.5)
-        parts.append(_text(left - 6, y + 4, label, "tick", "end"))
+        parts.append(text_at(left - 6, y + 4, label, "tick", "end"))
         drawn = [(look, value) for look, value in enumerate(values) if value is not None and abs(value) < LARGEST]
         if drawn:
-            ends = [x_of(value) for _, value in drawn]
-            span = f'x1="{_n(min(ends))}" x2="{_n(max(ends))}" y1="{_n(y)}" y2="{_n(y)}"'
+            own = spans[index] if spans else None
+            ends = [x_of(value) for value in own or [value for _, value in drawn]]
+            span = f'x1="{px(min(ends))}" x2="{px(max(ends))}" y1="{px(y)}" y2="{px(y)}"'
             parts.append(f'<line class="span" {span}/>')
         for look, value in reversed(drawn):
             tip = f"<title>{escape(full)}, {escape(names[look])}: {value:.4g}</title>"
-            parts.append(_marker(x_of(value), y, look, 4.5, "", tip))
-    return _svg(parts, WIDTH, bottom + 44, ident, title, description)
+            parts.append(marker_of(x_of(value), y, look, 4.5, "", tip))
+    return svg_of(parts, WIDTH, bottom + 44, ident, title, description)
 
 
 def participation_grid(
@@ -200,27 +205,27 @@ def participation_grid(
     labels = [site if len(site) <= 26 else site[:25] + "…" for site in sites]
     left = 10 + CHARACTER * max((len(label) for label in labels), default=0)
     top = 20.0
-    parts = [_text(left + cell * i + box / 2, 12, text, "tick", "middle") for i, (text, _) in enumerate(columns)]
+    parts = [text_at(left + cell * i + box / 2, 12, text, "tick", "middle") for i, (text, _) in enumerate(columns)]
     for row, (site, label) in enumerate(zip(sites, labels, strict=True)):
         y = top + cell * row
-        parts.append(_text(left - 6, y + box - 3, label, "tick", "end"))
+        parts.append(text_at(left - 6, y + box - 3, label, "tick", "end"))
         for index, (round_label, outcome) in enumerate(columns):
             x = left + cell * index
             where = f"{escape(site)}, round {escape(round_label or str(index + 1))}"
             if site not in outcome:
-                dot = f'<circle class="not-asked" cx="{_n(x + box / 2)}" cy="{_n(y + box / 2)}" r="1.5">'
+                dot = f'<circle class="not-asked" cx="{px(x + box / 2)}" cy="{px(y + box / 2)}" r="1.5">'
                 parts.append(f"{dot}<title>{where}: not asked</title></circle>")
                 continue
             reason = outcome[site]
             kind, says = ("answered", "answered") if reason is None else ("missing", f"missing: {reason}")
             parts.append(f'<g class="{kind}"><title>{where}: {escape(says)}</title>')
-            parts.append(f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(box)}" height="{_n(box)}" rx="2"/>')
+            parts.append(f'<rect x="{px(x)}" y="{px(y)}" width="{px(box)}" height="{px(box)}" rx="2"/>')
             if reason is not None:
                 a, b, c, d = x + 3.5, y + 3.5, x + box - 3.5, y + box - 3.5
-                parts.append(f'<path d="M{_n(a)} {_n(b)}L{_n(c)} {_n(d)}M{_n(a)} {_n(d)}L{_n(c)} {_n(b)}"/>')
+                parts.append(f'<path d="M{px(a)} {px(b)}L{px(c)} {px(d)}M{px(a)} {px(d)}L{px(c)} {px(b)}"/>')
             parts.append("</g>")
     width = left + cell * len(columns) + 8
-    return _svg(parts, width, top + cell * len(sites) + 2, ident, title, description, fixed=True)
+    return svg_of(parts, width, top + cell * len(sites) + 2, ident, title, description, fixed=True)
 
 
 def bubble_grid(
@@ -254,23 +259,23 @@ def bubble_grid(
     for index, name in enumerate(names):
         x = left + cell * (index + 0.5)
         if upright:
-            place = f'transform="translate({_n(x + 4)} {_n(top - 4)}) rotate(-90)"'
+            place = f'transform="translate({px(x + 4)} {px(top - 4)}) rotate(-90)"'
             parts.append(f'<text class="tick" {place}>{escape(name)}</text>')
         else:
-            parts.append(_text(x, top - 6, name, "tick", "middle"))
+            parts.append(text_at(x, top - 6, name, "tick", "middle"))
     for number, ((full, counts), label) in enumerate(zip(rows, labels, strict=True)):
         y = top + cell * (number + 0.5)
         parts.append(
-            f'<line class="grid" x1="{_n(left)}" x2="{_n(left + cell * len(names))}" y1="{_n(y)}" y2="{_n(y)}"/>'
+            f'<line class="grid" x1="{px(left)}" x2="{px(left + cell * len(names))}" y1="{px(y)}" y2="{px(y)}"/>'
         )
-        parts.append(_text(left - 6, y + 4, label, "tick", "end"))
+        parts.append(text_at(left - 6, y + 4, label, "tick", "end"))
         for index, count in enumerate(counts):
             tip = f"<title>{escape(full)}, {escape(columns[index])}: {count:,}</title>"
             x, r = left + cell * (index + 0.5), (cell / 2 - 1) * math.sqrt(count / largest)
             kind = "marker look-0" if count else "not-asked"
-            parts.append(f'<circle class="{kind}" cx="{_n(x)}" cy="{_n(y)}" r="{_n(max(r, 1.5))}">{tip}</circle>')
+            parts.append(f'<circle class="{kind}" cx="{px(x)}" cy="{px(y)}" r="{px(max(r, 1.5))}">{tip}</circle>')
     width = left + cell * len(names) + 8
-    return _svg(parts, width, top + cell * len(rows) + 2, ident, title, description, fixed=True)
+    return svg_of(parts, width, top + cell * len(rows) + 2, ident, title, description, fixed=True)
 
 
 def standalone(chart: str, css: str) -> bytes:
@@ -325,7 +330,7 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
-def _legend(entries: Sequence[tuple[str, int]], width: float, *, lines: bool = True) -> tuple[str, float]:
+def legend_of(entries: Sequence[tuple[str, int]], width: float, *, lines: bool = True) -> tuple[str, float]:
     """Return the legend, wrapped to the width, and its height."""
     x, y, parts = 8.0, 12.0, []
     for label, look in entries:
@@ -333,40 +338,42 @@ def _legend(entries: Sequence[tuple[str, int]], width: float, *, lines: bool = T
         if x > 8 and x + needed > width:
             x, y = 8.0, y + 18
         if lines:
-            parts.append(f'<path class="line look-{look % LOOKS}" d="M{_n(x)} {_n(y)}h26"/>')
-        parts.append(_marker(x + 13, y, look, 3.5, "", ""))
-        parts.append(_text(x + 32, y + 4, label, "legend", "start"))
+            parts.append(f'<path class="line look-{look % LOOKS}" d="M{px(x)} {px(y)}h26"/>')
+        parts.append(marker_of(x + 13, y, look, 3.5, "", ""))
+        parts.append(text_at(x + 32, y + 4, label, "legend", "start"))
         x += needed + 8
     return "".join(parts), y + 8
 
 
-def _marker(x: float, y: float, look: int, r: float, kind: str, inside: str) -> str:
+def marker_of(x: float, y: float, look: int, r: float, kind: str, inside: str) -> str:
     """Return a disc, ring, diamond or triangle, so that looks differ without colour."""
     attributes = f'class="marker look-{look % LOOKS}{kind}"'
     if look % LOOKS < 2:
-        return f'<circle {attributes} cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}">{inside}</circle>'
+        return f'<circle {attributes} cx="{px(x)}" cy="{px(y)}" r="{px(r)}">{inside}</circle>'
     d, half = r * 1.35, r * 1.2
     corners = [(x, y - d), (x + d, y), (x, y + d), (x - d, y)]
     if look % LOOKS == 3:
         corners = [(x, y - d), (x + half, y + half * 0.8), (x - half, y + half * 0.8)]
-    points = " ".join(f"{_n(a)},{_n(b)}" for a, b in corners)
+    points = " ".join(f"{px(a)},{px(b)}" for a, b in corners)
     return f'<polygon {attributes} points="{points}">{inside}</polygon>'
 
 
-def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
-    return f'<text class="{kind}" x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{escape(text)}</text>'
+def text_at(x: float, y: float, text: str, kind: str, anchor: str) -> str:
+    """Return a text, escaped."""
+    return f'<text class="{kind}" x="{px(x)}" y="{px(y)}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _n(value: float) -> str:
+def px(value: float) -> str:
+    """Write a length."""
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _svg(
+def svg_of(
     parts: Sequence[str], width: float, height: float, ident: str, title: str, description: str, *, fixed: bool = False
 ) -> str:
-    size = f' width="{_n(width)}" height="{_n(height)}"' if fixed else ""
+    size = f' width="{px(width)}" height="{px(height)}"' if fixed else ""
     return (
-        f'<svg role="img" viewBox="0 0 {_n(width)} {_n(height)}"{size} aria-labelledby="{ident}-title {ident}-desc">'
+        f'<svg role="img" viewBox="0 0 {px(width)} {px(height)}"{size} aria-labelledby="{ident}-title {ident}-desc">'
         f'<title id="{ident}-title">{escape(title)}</title><desc id="{ident}-desc">{escape(description)}</desc>'
         f"{''.join(parts)}</svg>"
     )

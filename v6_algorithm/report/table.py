@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.report.reading import (
+    CENTRAL,
     RUNS,
     SUMMARIES,
+    central_name,
+    central_rows,
     columns,
     evaluated,
     label,
@@ -59,4 +62,32 @@ def closing_table(result: dict[str, Any]) -> Table:
             n = evaluated(result, row)
             cells = [number(row.metrics.get(metric)) for metric in metrics]
             table.add_row(Text(name), f"{n:,}" if n is not None else "", *cells)
+    if rows and central_rows(result):
+        table.add_section()
+        table.add_row(Text(f"{CENTRAL}: {central_name(result)}", style="bold"))
+        _add_central(table, result, metrics)
     return table
+
+
+def central_table(result: dict[str, Any]) -> Table:
+    """Return the metrics on the researcher's own table; `result` is as for `closing_table`."""
+    from rich.table import Table
+    from rich.text import Text
+
+    metrics = columns(row for _, row in central_rows(result))[:WIDEST]
+    table = Table(title=Text(f"{title(result)}: {central_name(result)}"))
+    table.add_column("model")
+    table.add_column("n", justify="right")
+    for metric in metrics:
+        table.add_column(Text(label(metric)), justify="right")
+    _add_central(table, result, metrics)
+    return table
+
+
+def _add_central(table: Table, result: dict[str, Any], metrics: list[str]) -> None:
+    from rich.text import Text
+
+    for name, row in central_rows(result):
+        n = evaluated(result, row)
+        cells = [number(row.metrics.get(metric)) for metric in metrics]
+        table.add_row(Text(name), f"{n:,}" if n is not None else "", *cells)

@@ -11,6 +11,7 @@ from v6_algorithm.metrics import shape_of
 from v6_algorithm.preparation.negotiate import Plan
 from v6_algorithm.running.closing import check_sums
 from v6_algorithm.running.samples import checked
+from v6_algorithm.running.subgroups import GroupSums
 
 # From site, its item of the reply and the item of the request, to what a strategy makes of it; raises WireError.
 Read = Callable[[str, dict[str, Any], dict[str, Any]], Any]
@@ -58,6 +59,19 @@ class ReplyCheck:
         except (KeyError, TypeError, AttributeError):
             replies.reject(site, "malformed reply")
         return []
+
+    def groups(
+        self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]], sums: GroupSums
+    ) -> None:
+        """Add what a site tells of groups of rows; a wrong answer is counted and named, as in `items`."""
+        if not self.items(replies, site, reply, asked):
+            return
+        try:
+            sums.take(reply["subgroups"], asked, self._plan, self._shape)
+        except (WireError, ValueError) as error:
+            replies.reject(site, str(error))
+        except (KeyError, TypeError, AttributeError):
+            replies.reject(site, "malformed reply")
 
     def _check(self, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = reply["folds"]

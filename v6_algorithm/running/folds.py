@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.metrics import compute, higher_is_better, merge_states
+from v6_algorithm.metrics import compute, higher_is_better, is_score, merge_states
 
 States = dict[str, dict[str, Any]]
 
@@ -117,14 +117,14 @@ class FoldProgress:
         metrics = compute(merge_states(states.values())) if states else {}
         self.rounds_scored = self.rounds_done
         for name, value in metrics.items():
-            if not _is_metric(name):
+            if not is_score(name):
                 continue
             column = self.history.setdefault(f"validation_{name}", [])
             column.extend([None] * (self._trained - 1 - len(column)))
             column.append(value)
         for site, state in states.items():
             own = {name: value for name, value in compute(state).items() if value is not None}
-            self._note(site, self.rounds_done, {f"validation_{name}": own[name] for name in own if _is_metric(name)})
+            self._note(site, self.rounds_done, {f"validation_{name}": own[name] for name in own if is_score(name)})
         score = metrics.get(self._stopping.monitor)
         if score is None:
             return
@@ -170,7 +170,3 @@ class FoldProgress:
         """Return the history as columns of equal length; a round that was not validated has None."""
         rounds = len(self.history["round"])
         return {name: column + [None] * (rounds - len(column)) for name, column in self.history.items()}
-
-
-def _is_metric(name: str) -> bool:
-    return name != "n" and not name.endswith("_resolution")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from v6_algorithm import wire
 from v6_algorithm.experiment import PARTS, Experiment
-from v6_algorithm.metrics import compute, explain, merge_states
+from v6_algorithm.metrics import compute, explain, is_score, merge_states
 from v6_algorithm.preparation.negotiate import Plan
 from v6_algorithm.preparation.times import horizons
+from v6_algorithm.running.diagnostics import diagnostics
 from v6_algorithm.running.folds import FoldProgress, States
 from v6_algorithm.running.samples import gallery
+from v6_algorithm.running.subgroups import GroupSums, gaps, merged_groups, withheld
 
 SCHEMA = 1
 Run = tuple[Plan, list[FoldProgress], str | None]
@@ -25,6 +27,7 @@ def assemble(
     *,
     notes: Sequence[str],
     runs: Sequence[Run],
+    groups: Sequence[GroupSums],
     participation: list[dict[str, Any]],
     rounds: list[dict[str, Any]],
     devices: dict[str, dict[str, str]],
@@ -41,6 +44,8 @@ def assemble(
     runs
         One (plan, folds, why it stopped early or None) for each group of sites that trained together: one, but in
         mode ``local`` one a site.
+    groups
+        What the sites told of groups of rows, for each of `runs`.
     participation, rounds
         The books of all calls.
     devices
@@ -58,6 +63,7 @@ def assemble(
     metrics = {
         part: _scopes(states) | (_over_folds(folds, part) if crossed else {}) for part, states in measured.items()
     }
+    subgroups = merged_groups(groups, experiment.evaluation)
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "name": experiment.name,
@@ -71,6 +77,9 @@ def assemble(
         "site_history": _site_history(folds),
         "metrics": metrics,
         "metrics_table": _table(metrics),
+        **_diagnostics(measured, experiment, plans[0]),
+        "subgroups": subgroups,
+        "gap": gaps(subgroups, metrics),
         "folds": [_fold(fold, plan, experiment) for plan, progress, _ in runs for fold in progress] if crossed else [],
         "participation": participation,
         "timing": {"total_s": round(seconds, 3), "sites": _phases(rounds), "rounds": rounds},
@@ -78,6 +87,7 @@ def assemble(
         "notes": [
             *notes,
             *_explanations(measured),
+            *(withheld(subgroups, metrics, experiment.evaluation) if any(run.asked for run in groups) else []),
             *_without_private(experiment),
             *(note for run in runs for note in _lost_work(run)),
             *_imprecise(experiment, devices),
@@ -147,6 +157,11 @@ def mean_of(rows: Iterable[dict[str, float | None]]) -> dict[str, float | None]:
     return {name: sum(values) / len(values) if values else None for name, values in found.items()}
 
 
+def scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what goes with the scores, such as the number of rows."""
+    return {name: value for name, value in metrics.items() if is_score(name)}
+
+
 def _merged(folds: Sequence[dict[str, States]]) -> dict[str, States]:
     """Merge the folds' states: part to hospital to state."""
     merged: dict[str, dict[str, list[dict[str, Any]]]] = {}
@@ -163,12 +178,17 @@ def _merged(folds: Sequence[dict[str, States]]) -> dict[str, States]:
 
 def _scopes(states: States) -> dict[str, Any]:
     sites = {name: compute(state) for name, state in states.items()}
-    with_rows = [
-        {name: value for name, value in metrics.items() if name != "n" and not name.endswith("_resolution")}
-        for metrics in sites.values()
-        if metrics.get("n")
-    ]
+    with_rows = [scores(metrics) for metrics in sites.values() if metrics.get("n")]
     return {"pooled": compute(merge_states(states.values())), "sites": sites, "mean_over_sites": mean_of(with_rows)}
+
+
+def _diagnostics(measured: dict[str, States], experiment: Experiment, plan: Plan) -> dict[str, Any]:
+    """Return `confusion`, `calibration` and `roc`, each by part; empty of problems without classes."""
+    by_part = {part: diagnostics(states, experiment, plan.setup) for part, states in measured.items()}
+    return {
+        name: {part: shown[name] for part, shown in by_part.items() if name in shown}
+        for name in ("confusion", "calibration", "roc")
+    }
 
 
 def _table(metrics: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -209,10 +229,11 @@ def _over_folds(folds: Sequence[FoldProgress], part: str) -> dict[str, Any]:
     for fold in folds:
         states.setdefault(fold.number, []).extend(fold.measured.get(part, {}).values())
     pooled = [compute(merge_states(members)) for members in states.values() if members]
-    rows = [
-        {name: value for name, value in metrics.items() if name != "n" and not name.endswith("_resolution")}
-        for metrics in pooled
-    ]
+    return mean_and_spread([scores(metrics) for metrics in pooled])
+
+
+def mean_and_spread(rows: Sequence[dict[str, float | None]]) -> dict[str, dict[str, float | None]]:
+    """Return mean and sample standard deviation over the folds, of each score that some fold has."""
     mean = mean_of(rows)
     spread: dict[str, float | None] = {}
     for name in mean:
@@ -311,12 +332,13 @@ def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | None:
         "model": experiment.model.model_dump(mode="json"),
         "data": experiment.data.model_dump(mode="json"),
         "preparation": preparations.get("", preparations),
+        # What else says how a row is measured with it; see `central`.
+        "experiment": experiment.model_dump(mode="json", include={"mode", "problem", "training", "evaluation"}),
     }
     if experiment.private is not None:
         about["private"] = experiment.private.model_dump(mode="json")
     if experiment.problem.generative:
-        # What is needed to build it again and to make images of it; see `generating`.
-        about["options"] = experiment.problem.options().model_dump(mode="json")
+        # How often images of each class are made where nobody says; see `generating`.
         about["shares"] = _shares(runs[0][0])
     if experiment.problem.kind == "survival":
         about["horizons"] = _horizons(experiment, runs[0][0])

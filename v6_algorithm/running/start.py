@@ -45,7 +45,7 @@ class Beginning:
 
 
 def read_weights(experiment: Experiment, folder: Path) -> wire.Packed | None:
-    """Read the file that `start.weights` names, relative to `folder`; None where it names none, or one in the image.
+    """Read the file that `start.weights` names, relative to `folder`; None where it names none, or one at the sites.
 
     Raises
     ------
@@ -53,31 +53,44 @@ def read_weights(experiment: Experiment, folder: Path) -> wire.Packed | None:
         When the file is not there, or is neither a safetensors file nor the result of a run.
     """
     name = experiment.start.weights
-    if name is None or experiment.start.image is not None:
+    if name is None or experiment.start.at_sites:
         return None
-    return read_model(folder / Path(name).expanduser(), f"start.weights: {name}")
+    return read_model(folder / Path(name).expanduser(), name, "start.weights")
 
 
-def read_model(path: Path, where: str) -> wire.Packed:
-    """Read a .safetensors file, a result.json or the folder of a run; raises as `read_weights` does, naming `where`."""
+def read_model(path: Path, name: str, what: str) -> wire.Packed:
+    """Read a model file, or the model of a run from its result.json or its folder.
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    name, what
+        What to call it in messages, and who wants it: ``start.weights``.
+
+    Raises
+    ------
+    ExperimentError
+        When it is not there, or is neither a safetensors file nor the result of a run.
+    """
     if path.is_dir():
         path /= "model.safetensors"
     if path.suffix not in (".safetensors", ".json"):
         raise ExperimentError(
-            f"{where} must be a .safetensors file, a result.json or the folder of a run; "
+            f"{what}: {name} must be a .safetensors file, a result.json or the folder of a run; "
             "a pickle (.pt, .pth, .bin) is not read, for it is code"
         )
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ExperimentError(f"{where} cannot be read: {error.strerror}") from None
+        raise ExperimentError(f"{what}: {name} cannot be read: {error.strerror}") from None
     if path.suffix == ".safetensors":
         return wire.pack_file(content)
     try:
         parameters = json.loads(content)["parameters"]
         wire.unpack(parameters)
     except (ValueError, KeyError, TypeError, WireError):
-        raise ExperimentError(f"{where} is not the result of a run that has a model") from None
+        raise ExperimentError(f"{what}: {name} is not the result of a run that has a model") from None
     return wire.Packed(parameters)
 
 
@@ -98,8 +111,8 @@ def begin_from(weights: Any, experiment: Experiment, plan: Plan) -> Beginning:
         Saying what does not fit: a tensor, the model, the columns, classes or scaling, or the number of folds.
     """
     try:
-        models = _by_model(wire.unpack(weights))
-        about = _about(weights)
+        models = models_in(wire.unpack(weights))
+        about = about_model(weights)
     except WireError as error:
         raise ExperimentError(f"start.weights: {error}") from None
     partial = experiment.start.partial
@@ -128,7 +141,7 @@ def begin_from(weights: Any, experiment: Experiment, plan: Plan) -> Beginning:
     return Beginning(plan, {fold: packed[name] for fold, name in names.items()}, notes)
 
 
-def _by_model(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def models_in(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Take apart a file of several models, whose tensors are called ``fold-0/model.…``."""
     models: dict[str, dict[str, Any]] = {}
     for name, tensor in tensors.items():
@@ -137,7 +150,7 @@ def _by_model(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return models
 
 
-def _about(weights: Any) -> dict[str, Any] | None:
+def about_model(weights: Any) -> dict[str, Any] | None:
     """Return what an earlier run wrote into its model file; None for a file from elsewhere."""
     text = wire.read_metadata(weights).get("v6_algorithm")
     if text is None:
@@ -182,7 +195,7 @@ def _check_same(about: Mapping[str, Any], experiment: Experiment, setup: Setup) 
     for key, before, now in pairs:
         if before != now:
             raise ExperimentError(f"start.weights: the earlier run had {key} {before!r}, this one has {now!r}")
-    columns: dict[str, Any] = next(iter(_preparations(about).values()), {})
+    columns: dict[str, Any] = next(iter(preparations_of(about).values()), {})
     for what, now in (("features", setup.features), ("categories", setup.categories), ("classes", setup.classes)):
         if columns.get(what) != now:
             raise ExperimentError(
@@ -200,7 +213,7 @@ def _first_difference(before: Any, now: Any) -> str:
     return f": {len(before)} there, {len(now)} here"
 
 
-def _preparations(about: Mapping[str, Any]) -> dict[str, Any]:
+def preparations_of(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return what prepared each of the file's models, by the model's name."""
     preparation = about["preparation"]
     return {"": preparation} if "features" in preparation else preparation
@@ -208,7 +221,7 @@ def _preparations(about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_before(about: Mapping[str, Any], names: Mapping[int, str], plan: Plan) -> Setup:
     """Give each fold the fill values and scales, of features and targets, of the model that it begins from."""
-    setup, found = plan.setup, _preparations(about)
+    setup, found = plan.setup, preparations_of(about)
     if setup.preparation is None:
         return setup
     arrays = {name: array.copy() for name, array in setup.preparation.arrays().items()}

@@ -11,6 +11,7 @@ from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import PARTS
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.sending import Sender
+from v6_algorithm.site.subgroups import GroupStates
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     with work.timed("data_s"):
         table = work.table(setup)
     problem = create_problem(work.experiment, setup)
+    problem.folder = work.folder
     networks = build_shapes(problem)
     shared, own = shared_and_own(work, networks)
+    groups = GroupStates(work, table) if any(item.get("subgroups") for item in work.request["folds"]) else None
     folds = []
     for item in work.request["folds"]:
         number = int(item["fold"])
@@ -75,6 +78,8 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                     reply["metrics"][part] = _measure(work, problem, networks, rows, parts[part], table, number, device)
                 if item.get("samples"):
                     reply |= _samples(problem, networks, number, device)
+                if groups:
+                    groups.measure(problem, networks, rows, item, device)
                 if item.get("baseline"):
                     reply["baseline"] = loop.evaluate(
                         problem,
@@ -93,7 +98,8 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                 if own:
                     own.keep(number, work.round, state_of(networks), [int(one) for one in item["private"]["keep"]])
         folds.append(reply)
-    return {"folds": folds, "device": device.to_json()}
+    told = {} if groups is None else {"subgroups": groups.to_json()}
+    return {"folds": folds, **told, "device": device.to_json()}
 
 
 def _measure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm import wire
@@ -59,12 +60,14 @@ def prepare(work: Work) -> dict[str, Any]:
 
 def _schema(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.description import describe
+    from v6_algorithm.data.subgroups import encode_groups
 
     members = {}
     for name, source in work.context.sources.items():
         try:
             frame = work.read(source, work.policy.allows)
             schema = describe(frame, work.experiment.data, work.targets)
+            encode_groups(frame, work.experiment.evaluation.subgroups)  # so that what makes no groups is told now
             schema["image"] = _image(work, source)
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
@@ -75,13 +78,36 @@ def _schema(work: Work) -> dict[str, Any]:
 
 
 def _image(work: Work, source: TableSource) -> dict[str, Any] | None:
-    """Tell the size of a table's image files, how many cannot be read, and the places of the first of them, from 1."""
+    """Tell the size of a table's image files, how many cannot be read, and the places of the first of them, from 1.
+
+    And whether they fit on no disk here, and how many names a template did not fit.
+    """
+    from v6_algorithm.data.imaging.naming import count_unfitting
+
     image = work.experiment.data.image
     if image is None or image.column is None:
         return None
     stack = work.stack(source)
     places = [row + 1 for row in stack.unreadable[:SHOWN_ROWS].tolist()]
-    return {"shape": stack.shape, "unreadable": len(stack.unreadable), "rows": places}
+    unfitting = 0 if source.names is None else count_unfitting(Path(source.uri), source.names[0])
+    return {
+        "shape": stack.shape,
+        "unreadable": len(stack.unreadable),
+        "rows": places,
+        "streamed": stack.streamed,
+        "unfitting": work.policy.told(unfitting),
+    }
+
+
+def _copies(work: Work, table: TableData) -> dict[str, Any] | None:
+    """Tell how many images are exact copies of others here, and how many of them a given split has in several parts."""
+    from v6_algorithm.data.imaging.copies import count_apart
+
+    if table.images is None:
+        return None
+    rows = sum(len(stack.copies) for stack in table.images.stacks)
+    apart = count_apart(table.folds, table.images.identities, table.member) if rows else 0
+    return {"rows": work.policy.told(rows), "apart": work.policy.told(apart)}
 
 
 def _statistics(work: Work) -> dict[str, Any]:
@@ -96,6 +122,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     Device.choose(work.experiment.training)  # so that a site without it says no before anything is trained
     table = work.table(setup)
     problem = create_problem(work.experiment, setup)
+    problem.folder = work.folder
     problem.check_rows(table)
     networks = build_networks(problem)
     if work.experiment.strategy.needs_features:
@@ -115,6 +142,7 @@ def _statistics(work: Work) -> dict[str, Any]:
         "targets": targets,
         "hidden": [*(name for name, few in zip(setup.features, hidden, strict=True) if few), *few_targets],
         "spec": {name: spec.to_json() for name, spec in shared.items()},
+        "copies": _copies(work, table),
         "start": wire.digest(wire.pack(state_of(networks))),
     }
 

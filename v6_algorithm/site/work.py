@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # Prepared inputs are kept in memory from round to round up to this many bytes; beyond, they are made again.
 _MEMORY_BYTES = 2**30
+# Sections of the experiment that the encoded table depends on.
+_OF_TABLE = {"seed", "data", "problem", "split", "training", "evaluation"}
 
 
 class Work:
@@ -42,10 +45,13 @@ class Work:
         data = self.experiment.data
         roles = [*data.target_columns.values(), data.group, data.synthetic, *data.split_columns]
         roles += [*data.categorical, *(data.features or []), *data.harmonisation.covariates]
+        roles += self.experiment.evaluation.columns
         roles += [data.sequence.column] if data.sequence is not None else []
         roles += [data.image.column] if data.image is not None else []
         self.roles = {name for name in roles if name is not None}
         self.policy.check_columns(self.roles)
+        # What a template calls a column is any part of a name that the researcher likes: it has to be allowed itself.
+        self.policy.check_columns(source.names[0] for source in context.sources.values() if source.names)
         self.seconds: dict[str, float] = {}
         self._prints: dict[int, str | None] = {}
         # Two models of one fold come one after the other, and their rows may be too many to keep in memory.
@@ -59,6 +65,11 @@ class Work:
             yield
         finally:
             self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder in which the files are that the site's table names, of its first hospital; None: it has none."""
+        return next(iter(self.context.sources.values())).folder
 
     def setup(self) -> Setup:
         """Read what the sites agreed on, which the node's policy must allow."""
@@ -80,7 +91,7 @@ class Work:
         prints = {name: self._fingerprint(source) for name, source in self.context.sources.items()}
         key = cache_key(
             prints,
-            self.experiment.model_dump(mode="json", include={"seed", "data", "problem", "split", "training"}),
+            self.experiment.model_dump(mode="json", include=_OF_TABLE),
             [
                 setup.features,
                 setup.categories,
@@ -100,11 +111,13 @@ class Work:
         if table is None:
             wanted = {*self.roles, *self._inputs(setup)} - {*setup.pixels}
             frames = {name: self.read(source, wanted.__contains__) for name, source in self.context.sources.items()}
+            copies: dict[str, np.ndarray] = {}
             if self.experiment.data.image is not None:
                 # Of files, `read` has left these rows out.
                 stacks = {name: self.stack(source, setup.pixels) for name, source in self.context.sources.items()}
                 frames = {name: frame.loc[stacks[name].readable[frame.index]] for name, frame in frames.items()}
-            table = load_table(frames, self.experiment, setup, self.targets)
+                copies = {name: stack.copies for name, stack in stacks.items()}
+            table = load_table(frames, self.experiment, setup, self.targets, copies)
             if folder is not None:
                 keep(folder, key, table)
         self.context.memory[key] = table
@@ -158,17 +171,24 @@ class Work:
         stack: Stack | None = self.context.memory.get(("images", key))
         kept = self.context.state / f"images-{key}.npy" if self.context.state is not None and fingerprint else None
         if stack is None and kept is not None:
-            stack = images.load_stack(kept)
-        if stack is None:
-            columns = {*pixels} if image.column is None else {image.column}
-            frame = without_codes(source.read(columns.__contains__, exact=()), self.experiment.data.missing_values)
-            if image.column is None:
-                numbers = frame[list(pixels)].to_numpy(dtype=np.float32, na_value=np.nan)
-                stack = images.stack_pixels(numbers, image, kept)
-            else:
-                stack = images.read_stack(images.find_images(frame[image.column], source.folder), image, kept)
+            stack = images.load_stack(kept, lambda: self._image_files(source), image)
+        if stack is None and image.column is None:
+            frame = without_codes(source.read({*pixels}.__contains__, exact=()), self.experiment.data.missing_values)
+            numbers = frame[list(pixels)].to_numpy(dtype=np.float32, na_value=np.nan)
+            stack = images.stack_pixels(numbers, image, kept)
+        elif stack is None:
+            stack = images.read_stack(self._image_files(source), image, kept)
         self.context.memory["images", key] = stack
         return stack
+
+    def _image_files(self, source: TableSource) -> list[Path | None]:
+        """Find the files that a table names, one a row."""
+        from v6_algorithm.data.imaging.stack import find_images
+        from v6_algorithm.data.missing_values import without_codes
+
+        name = self.experiment.data.image.column if self.experiment.data.image is not None else None
+        frame = without_codes(source.read(lambda column: column == name, exact=()), self.experiment.data.missing_values)
+        return find_images(frame[name], source.folder)
 
     def _images(self, setup: Setup, table: TableData) -> TableImages:
         """Return the images of a table's rows."""
@@ -198,7 +218,7 @@ class Work:
         # Only these are sure to hold no arrays, which it would take long to read again in every round.
         name, find, quick = None if data.sequence is None else data.sequence.column, find_files, ["csv", "excel"]
         if data.image is not None:
-            name, find, quick = data.image.column, find_images, [*quick, "parquet"]
+            name, find, quick = data.image.column, find_images, [*quick, "parquet", "names"]
         if name is None or source.kind not in quick:
             return source.fingerprint
         frame = without_codes(source.read(lambda column: column == name), data.missing_values)

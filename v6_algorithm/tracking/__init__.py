@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from v6_algorithm.errors import ExperimentError
+from v6_algorithm.metrics import is_score
 
 # The name of what is of all sites together, beside the sites' own names.
 POOLED = "pooled"
@@ -68,7 +69,7 @@ class Tracking:
         scopes = result["metrics"].get("test", {})
         for scope, scores in {POOLED: scopes.get("pooled", {}), **scopes.get("sites", {})}.items():
             for metric, value in scores.items():
-                if metric != "n" and not metric.endswith("_resolution"):
+                if is_score(metric):
                     self._log(scope, "test", metric, value, result["best_round"] or result["rounds_run"])
         for tracker in self._trackers:
             tracker.about(result["experiment"])

@@ -13,24 +13,25 @@ from v6_algorithm import seeding, wire
 from v6_algorithm.errors import SiteError
 from v6_algorithm.problems.base import Networks, Problem
 
-# Where an image keeps weights; see `start.weights: image:NAME`.
+# Where an image keeps weights, or a site by its owner's choice; see `start.weights: image:NAME` and `site:NAME`.
 WEIGHTS = "V6_ALGORITHM_WEIGHTS"
 _WEIGHTS_FOLDER = "/opt/v6_algorithm/weights"
 
 
 def build_networks(problem: Problem) -> Networks:
-    """Build the experiment's networks with the weights that every site has by itself: of the seed, or in its image.
+    """Build the experiment's networks with what every site has by itself: the seed, or weights in its image or folder.
 
     Raises
     ------
     SiteError, WireError
-        When the image has no such weights, or they do not fit.
+        When there are no such weights, or they do not fit.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.derive(problem.experiment.seed, "initial weights"))
         networks = problem.build_networks()
-    if name := problem.experiment.start.image:
-        overlay(networks, _in_image(name), partial=problem.experiment.start.partial)
+    start = problem.experiment.start
+    if start.at_sites:
+        overlay(networks, _here(start.image, start.site, problem.folder), partial=start.partial)
     return networks
 
 
@@ -40,16 +41,27 @@ def overlay(networks: Networks, tensors: Mapping[str, Tensor], *, partial: bool)
     load_state(networks, state_of(networks) | fitting)
 
 
-def _in_image(name: str) -> dict[str, Tensor]:
+def _here(image: str | None, site: str | None, own: Path | None) -> dict[str, Tensor]:
+    """Read weights in the image, or in the folder that the node's owner names or that the site's files are in."""
     import safetensors
     import safetensors.torch
 
+    name = image or site or ""
+    place = "the image's weights" if image else "the weights at this site"
+    chosen = os.environ.get(WEIGHTS)
+    folder = Path(chosen) if chosen else Path(_WEIGHTS_FOLDER) if image else own
+    missing = "the image at this site has no weights" if image else "this site has no weights"
+    if folder is None:
+        raise SiteError(f"{missing} '{name}' (start.weights), for its data are in no folder", "request")
+    file = (folder / name).resolve()
+    if site and not file.is_relative_to(folder.resolve()):
+        raise SiteError(f"{place} '{name}' are a link out of their folder (start.weights)", "request")
     try:
-        return safetensors.torch.load_file(Path(os.environ.get(WEIGHTS, _WEIGHTS_FOLDER), name))
+        return safetensors.torch.load_file(file)
     except FileNotFoundError:
-        raise SiteError(f"the image at this site has no weights '{name}' (start.weights)", "request") from None
+        raise SiteError(f"{missing} '{name}' (start.weights)", "request") from None
     except (OSError, safetensors.SafetensorError):
-        raise SiteError(f"the image's weights '{name}' cannot be read as safetensors", "request") from None
+        raise SiteError(f"{place} '{name}' cannot be read as safetensors", "request") from None
 
 
 def build_shapes(problem: Problem) -> Networks:

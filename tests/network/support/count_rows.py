@@ -55,7 +55,9 @@ def look(label: str) -> dict:
     return {
         "uri": str(uri),
         "type": os.environ[f"{label.upper()}_DATABASE_TYPE"],
-        "content": {path.name: path.read_text() for path in sorted(uri.iterdir())} if folder else uri.read_text(),
+        "content": {path.name: path.read_text() for path in sorted(uri.iterdir()) if path.suffix in (".csv", ".txt")}
+        if folder
+        else uri.read_text(),
         "writable": writable,
     }
 

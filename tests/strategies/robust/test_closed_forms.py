@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -64,6 +64,9 @@ def test_geometric_median_stays_at_a_site_that_has_half_of_the_weight():
     close(robust.geometric_median(points, tensor([3, 1, 1, 1])), [0, 0], 1e-4)
 
 
+@example(
+    np.array([[0.0, 1.0], [1.52847353e-54, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]), [4, 1, 1, 1, 1, 3]
+)
 @given(floats(6, 2), st.lists(st.integers(1, 9), min_size=6, max_size=6))
 def test_no_other_point_has_a_smaller_weighted_sum_of_distances(values, weights):
     points, weight = torch.from_numpy(values), tensor(weights)

@@ -6,19 +6,18 @@ later rounds map the file that it is kept in, and read from it what a batch need
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from v6_algorithm.data.files import folder_of, names_files, within
+from v6_algorithm.data.imaging.copies import NONE, Finder, identities
 from v6_algorithm.data.imaging.files import ENDINGS, UnreadableImageError, read_image
 from v6_algorithm.data.imaging.fitting import fitted, levelled
+from v6_algorithm.data.imaging.room import Room, Stream, load
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.imaging.images import Image
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = np.ndarray
-# Without a folder to keep them in, images up to this many bytes stay in memory, and others go to a temporary file.
-_MEMORY_BYTES = 2**28
 # Rows without an image that are named.
 SHOWN_ROWS = 30
 
@@ -39,16 +36,24 @@ class Stack:
     Attributes
     ----------
     array
-        (rows, channels, lengths …) uint8 or float32, zeros where there is no image.
+        (rows, channels, lengths …) uint8 or float32, zeros where there is no image; read by rows.
     unit
         What 1 in `array` is worth.
     unreadable
         Ascending rows of the table without an image.
+    copies
+        (copies, 2) int64: the row of an exact copy, and the first row with the same image.
     """
 
-    array: Array
+    array: Array | Stream
     unit: float
     unreadable: Array
+    copies: Array = field(default_factory=NONE.copy)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether images are decoded anew whenever they are asked for."""
+        return isinstance(self.array, Stream)
 
     @property
     def readable(self) -> Array:
@@ -88,6 +93,8 @@ def find_images(column: pd.Series, folder: Path | None) -> list[Path | None]:
 def read_stack(files: list[Path | None], image: Image, kept: Path | None) -> Stack:
     """Read all images, one at a time, into an array that is mapped to the file `kept`, or to a temporary one.
 
+    Where they fit on no disk, they are read all the same, for what cannot be and what are copies, and streamed.
+
     Raises
     ------
     DataError
@@ -102,37 +109,64 @@ def read_stack(files: list[Path | None], image: Image, kept: Path | None) -> Sta
 
 def _read_stack(files: list[Path | None], image: Image, kept: Path | None, dtype: np.dtype) -> Stack | None:
     """Read all images as `dtype`; None when that is uint8 and they are not, or not all of one unit."""
-    room: _Room | None = None
-    unit, unreadable = 1.0, []
+    room: Room | None = None
+    unit, unreadable, copies = 1.0, [], Finder()
     try:
         for row, file in enumerate(files):
             try:
-                if file is None:
-                    raise UnreadableImageError
-                picture = read_image(file, image.dimensions, image.channels)
+                values, own_unit = _decode(file, image)
             except UnreadableImageError:
                 unreadable.append(row)
                 _check_tolerance(unreadable, len(files), image, row + 1)
                 continue
-            values = fitted(picture, image)
-            values, own_unit = levelled(values, picture.unit, image)
             if room is None:
-                room = _Room((len(files), *values.shape), dtype, kept)
+                room = Room((len(files), *values.shape), dtype, kept)
                 unit = own_unit if dtype == np.uint8 else 1.0
             if dtype == np.uint8 and (values.dtype != np.uint8 or own_unit != unit):
                 return None
-            if values.shape != room.array.shape[1:]:
+            if values.shape != room.shape[1:]:
                 raise DataError(
                     "the images (data.image) differ in size or channels; give data.image.size, and channels: 1 or 3"
                 )
-            room.array[row] = values if dtype == np.uint8 else values * np.float32(own_unit)
+            values = _stored(values, own_unit, dtype)
+            copies.see(row, values)
+            if room.array is not None:
+                room.array[row] = values
         if room is None:
             raise DataError("none of the images (data.image) is there and can be read")
-        stack = Stack(room.array, unit, np.asarray(unreadable, dtype=np.int64))
-        return room.finish(stack)
+        about = {"unit": unit, "unreadable": unreadable, "copies": copies.pairs.tolist()}
+        array: Array | Stream | None = room.finish(about)
+        if array is None:
+            array = _stream(files, image, room.shape, dtype, unreadable)
+        return _stack(array, about)
     finally:
         if room is not None:
             room.tidy()
+
+
+def _decode(file: Path | None, image: Image) -> tuple[Array, float]:
+    """Read an image and bring it to the size and range that are asked for; return what 1 of it is worth, too."""
+    if file is None:
+        raise UnreadableImageError
+    picture = read_image(file, image.dimensions, image.channels)
+    return levelled(fitted(picture, image), picture.unit, image)
+
+
+def _stored(values: Array, unit: float, dtype: np.dtype) -> Array:
+    """Return an image as a stack of this dtype holds it: bytes in the files' unit, or floats whose unit is 1."""
+    return values if dtype == np.uint8 else values * np.float32(unit)
+
+
+def _stream(
+    files: list[Path | None], image: Image, shape: tuple[int, ...], dtype: np.dtype, unreadable: Collection[int]
+) -> Stream:
+    def decode(row: int) -> Array:
+        try:
+            return _stored(*_decode(files[row], image), dtype)
+        except UnreadableImageError:
+            raise DataError(f"the image of row {row + 1} (data.image) was there, and can no longer be read") from None
+
+    return Stream(decode, shape, dtype, unreadable)
 
 
 def stack_pixels(pixels: Array, image: Image, kept: Path | None) -> Stack:
@@ -145,10 +179,17 @@ def stack_pixels(pixels: Array, image: Image, kept: Path | None) -> Stack:
     values = np.where(empty[:, None], 0, pixels).reshape(len(pixels), *(image.shape or []))
     values, _ = levelled(values.astype(np.float32), 1.0, image)
     small = np.array_equal(values, np.clip(np.rint(values), 0, 255))
-    room = _Room(values.shape, np.dtype(np.uint8 if small else np.float32), kept)
+    values = values.astype(np.uint8) if small else values
+    copies = Finder()
+    for row in np.flatnonzero(~empty).tolist():
+        copies.see(row, values[row])
+    about = {"unit": 1.0, "unreadable": np.flatnonzero(empty).tolist(), "copies": copies.pairs.tolist()}
+    room = Room(values.shape, values.dtype, kept)
     try:
+        if room.array is None:  # They are in memory as they are.
+            return _stack(values, about)
         room.array[:] = values
-        return room.finish(Stack(room.array, 1.0, np.flatnonzero(empty)))
+        return _stack(room.finish(about), about)
     finally:
         room.tidy()
 
@@ -169,72 +210,31 @@ def _listed(rows: list[int]) -> str:
     return f"row {', '.join(str(row + 1) for row in rows[:SHOWN_ROWS])}{more}"
 
 
-def load_stack(kept: Path) -> Stack | None:
-    """Map the images that are kept in a file, or return None."""
+def load_stack(kept: Path, files: Callable[[], list[Path | None]], image: Image) -> Stack | None:
+    """Map the images that are kept in a file, or go on to stream them from `files`; None where nothing is kept."""
+    found = load(kept)
+    if found is None:
+        return None
+    array, about = found
     try:
-        about = json.loads(kept.with_suffix(".json").read_text())
-        array = np.load(kept, mmap_mode="c", allow_pickle=False)
-        return Stack(array, float(about["unit"]), np.asarray(about["unreadable"], dtype=np.int64))
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        if array is not None:
+            return _stack(array, about)
+        streamed, own = about["streamed"], files()
+        shape, dtype = tuple(int(length) for length in streamed["shape"]), np.dtype(streamed["dtype"])
+        return _stack(_stream(own, image, shape, dtype, about["unreadable"]), about) if len(own) == shape[0] else None
+    except (ValueError, KeyError, TypeError):
         return None
 
 
-class _Room:
-    """Where images are written: a file beside `kept`, renamed to it when they are complete; else memory or a file
-    without a name.
-    """
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, kept: Path | None) -> None:
-        self._kept, self._temporary = kept, None
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        try:
-            if kept is not None:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                handle, name = tempfile.mkstemp(dir=kept.parent, prefix=".images-", suffix=".npy")
-                os.close(handle)
-                self._temporary = Path(name)
-                self.array: Array = np.lib.format.open_memmap(self._temporary, "w+", dtype, shape)
-                _reserve(self._temporary)
-                return
-        except OSError:
-            # A full or read-only disk is no error: without the file the next round reads the images again.
-            self.tidy()
-            self._kept = None
-        if size <= _MEMORY_BYTES:
-            self.array = np.zeros(shape, dtype)
-            return
-        try:
-            with tempfile.TemporaryFile() as file:
-                os.posix_fallocate(file.fileno(), 0, size)
-                self.array = np.memmap(file, dtype, "r+", shape=shape)
-        except OSError:
-            raise DataError(f"the images (data.image) take {size / 2**30:.1f} GB of disk, which is not there") from None
-
-    def finish(self, stack: Stack) -> Stack:
-        """Give the file its name, so that it is there whole or not at all; map it anew, not to be written to."""
-        if self._kept is None or self._temporary is None:
-            return stack
-        stack.array.flush()  # type: ignore[attr-defined]
-        try:
-            about = {"unit": stack.unit, "unreadable": stack.unreadable.tolist()}
-            self._kept.with_suffix(".json").write_text(json.dumps(about))
-            os.replace(self._temporary, self._kept)
-        except OSError:
-            return stack
-        self._temporary = None
-        return load_stack(self._kept) or stack
-
-    def tidy(self) -> None:
-        """Remove a file that was not finished."""
-        if self._temporary is not None:
-            self._temporary.unlink(missing_ok=True)
-            self._temporary = None
-
-
-def _reserve(file: Path) -> None:
-    """Raise OSError now when the disk is too small: writing to a mapped file that cannot grow ends the process."""
-    with file.open("r+b") as opened:
-        os.posix_fallocate(opened.fileno(), 0, os.fstat(opened.fileno()).st_size)
+def _stack(array: Array | Stream | None, about: Mapping[str, Any]) -> Stack:
+    if array is None:
+        raise DataError("the images (data.image) are in no array")
+    return Stack(
+        array,
+        float(about["unit"]),
+        np.asarray(about["unreadable"], dtype=np.int64),
+        np.asarray(about["copies"], dtype=np.int64).reshape(-1, 2),
+    )
 
 
 @dataclass(frozen=True)
@@ -257,6 +257,15 @@ class TableImages:
     def shape(self) -> list[int]:
         """Channels and lengths of an image."""
         return self.stacks[0].shape
+
+    @property
+    def identities(self) -> Array:
+        """Number the images of each member so that copies have one number: (rows,)."""
+        numbers = np.empty(len(self.position), dtype=np.int64)
+        for number, stack in enumerate(self.stacks):
+            own = self.member == number
+            numbers[own] = identities(stack.copies, self.position[own])
+        return numbers
 
     def read(self, rows: Array) -> Array:
         """Return (rows, channels, lengths …) float32 images by row number."""

@@ -7,18 +7,24 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse
+from v6_algorithm.experiment.imaging.names import Template
 
 Length = Annotated[int, Field(ge=1, le=4096)]
 Millimetres = Annotated[float, Field(gt=0)]
 
 
 class Image(Section):
-    """A column whose cells name image files, or columns that are the pixels of one image a row.
+    """A column whose cells name image files, or names of files themselves, or columns that are the pixels of an image.
 
     Values of PNG and JPEG files are from 0 to 1; those of npy, NIfTI and DICOM files and of columns are as stored.
     """
 
     column: str | None = Field(None, description="names .png, .jpg, .npy, .nii, .nii.gz or .dcm files")
+    files: str | None = Field(
+        None,
+        description="how the images of a folder without a table are named, such as {label}/{patient}_*.png: each field "
+        "becomes a column, and the name itself that of column",
+    )
     shape: list[Length] | None = Field(
         None, description="in place of column: [channels, height, width]; the features are the pixels in this order"
     )
@@ -43,10 +49,23 @@ class Image(Section):
         0.01, ge=0, lt=1, description="share of a site's images that may be missing or unreadable; they are left out"
     )
 
+    @property
+    def names(self) -> tuple[str, str] | None:
+        """The template of files' names and the column that they become, where the experiment has one."""
+        return None if self.files is None else (self.files, self.column or "file")
+
     @model_validator(mode="after")
     def _together(self) -> Image:
+        if self.files is not None:
+            self.column = self.column or "file"
+            try:
+                fields = Template.parse(self.files).fields
+            except ValueError as error:
+                raise refuse(f"files {error}") from None
+            if self.column in fields:
+                raise refuse(f"files: a field is called '{self.column}' as the column of the names is")
         if (self.column is None) == (self.shape is None):
-            raise refuse("give column, which names files, or shape, where the features are the pixels")
+            raise refuse("give column, which names files, or files, or shape, where the features are the pixels")
         if self.shape is not None:
             if self.size or self.spacing or self.channels:
                 raise refuse("size, spacing and channels are of files; with shape the features are the pixels")

@@ -47,7 +47,8 @@ def geometric_median(
     malicious
         Sites to bear; 2f + 1 sites are needed.
     closeness
-        Sites closer to the point than this share of the median distance, or than rounding, count as being there.
+        Sites closer to the point than this share of the (weighted) median distance, or than rounding, count as being
+        there.
     iterations, tolerance
         It ends after so many iterations, or when one moves the point by no more than `tolerance` times the median
         distance from the sites.
@@ -72,8 +73,8 @@ def geometric_median(
     point = _best_site(updates, weights)
     for _ in range(iterations):
         distances = _distances(updates, point)
-        middle = float(distances.median())
-        # Where half of the sites sent the same, the median distance is nothing but the rounding of their mean.
+        middle = _weighted_median(distances, weights)
+        # Where half of the weight sent the same, the median distance is nothing but the rounding of their mean.
         here = distances <= max(closeness * middle, _ROUNDING * float(point.norm()))
         pull = torch.where(here, 0.0, weights / distances)
         total, staying = float(pull.sum()), float(weights[here].sum())
@@ -93,6 +94,14 @@ def geometric_median(
 
 def _distances(updates: Updates, point: Tensor) -> Tensor:
     return torch.tensor([squared_distance(update, point) for update in updates], dtype=torch.float64).sqrt()
+
+
+def _weighted_median(distances: Tensor, weights: Tensor) -> float:
+    """Return the distance within which more than half of the weight is: small only where the minimum is close by."""
+    order = distances.argsort()
+    within = weights[order].cumsum(0)
+    place = int(torch.searchsorted(within, within[-1] / 2, right=True))
+    return float(distances[order][min(place, len(distances) - 1)])
 
 
 def _best_site(updates: Updates, weights: Tensor) -> Tensor:

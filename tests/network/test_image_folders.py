@@ -1,0 +1,17 @@
+"""Folders of images at real nodes that run algorithms as processes; in containers: containers/test_image_folders.py."""
+
+import pytest
+from image_folders import CUT_SHORT, DATABASES, EXPERIMENT, train_folders_here, write_sites
+from training import TOLERANCE, largest_difference, train
+
+pytestmark = pytest.mark.slow
+
+
+def test_images_in_three_kinds_of_folders_give_the_parameters_of_a_local_run(make_network, tmp_path):
+    pytest.importorskip("PIL")
+    sites = write_sites(tmp_path)
+    result = train(make_network(sites), EXPERIMENT, databases=DATABASES)
+    here = train_folders_here(sites)
+    assert result["sites"] == here["sites"]
+    assert largest_difference(here, result) <= TOLERANCE
+    assert f"left out: row {CUT_SHORT}" in str(result["notes"])
