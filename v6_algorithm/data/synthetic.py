@@ -62,7 +62,7 @@ def cut_rows(
             seeding.numpy_generator(experiment.seed, "split", hospital),
             labels=None if labels is None else labels[real],
             groups=None if groups is None else groups[real],
-            given=[[column[row] for row in real] for column in given],
+            given=[[column[row] for row in real.tolist()] for column in given],
             hospital=hospital,
             hospitals=hospitals,
         )
