@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1] / "v6_algorithm"
 FILES = sorted(ROOT.rglob("*.py"))
 SITE_SIDE = ["site", "data", "problems", "models", "training", "privacy"]
 MASTER_SIDE = ["master", "running", "strategies", "preparation", "summary"]
-FLOOR = ["wire", "metrics", "experiment", "errors", "seeding", "lookup", "plugins", "compression"]
-EDGE = ["cli", "entry", "report", "federation", "doctor", "image", "central"]
+FLOOR = ["wire", "png", "metrics", "experiment", "errors", "seeding", "lookup", "plugins", "compression"]
+EDGE = ["cli", "generating", "entry", "report", "federation", "doctor", "image", "central"]
 HEAVY = {"torch", "pandas", "numpy", "safetensors", "sklearn", "vantage6", "opacus", "monai"}
 
 

@@ -29,6 +29,7 @@ from v6_algorithm.training.fitting import Fitting
 PAGE = (Path(__file__).parents[1] / "docs" / "what-leaves-the-hospital.md").read_text(encoding="utf-8")
 ENVELOPE = {"schema", "site", "round", "attempt", "status"}
 SITES = {"amsterdam": 60, "berlin": 45}
+NETWORKS = "model|generator|discriminator|ema"
 SURVIVAL = {"duration": "days", "event": "died"}
 SHORT_OF_MEMORY = "a GPU with memory for four rows"
 # Between them these ask every question that a site answers, and train every problem there is.
@@ -94,6 +95,11 @@ EXPERIMENTS = {
         "model": {"kind": "cnn", "widths": [4]},
         "training": {"loss": "focal"},
     },
+    "made images": {
+        "data": {"target": "y", "image": {"column": "scan", "size": [16, 16], "range": [0, 255], "tolerance": 0.1}},
+        "problem": {"kind": "gan", "latent": 4},
+        "model": {"kind": "dcgan", "width": 4},
+    },
     "several targets": {
         "data": {
             "targets": {"ward": "classification", "c": "regression"},
@@ -150,13 +156,13 @@ def key_paths(value: Any, path: str = "") -> set[str]:
         tensors = unpacked(value)
         if tensors is None:
             return {path}
-        return {f"{path}.{re.sub('^model[.][^:]*', '<tensor>', name)}" for name in tensors}
+        return {f"{path}.{re.sub(f'^({NETWORKS})[.][^:]*', '<tensor>', name)}" for name in tensors}
     if isinstance(value, list):
         return set().union(*(key_paths(item, f"{path}[]") for item in value)) if value else {f"{path}[]"}
     if isinstance(value, dict):
         found: set[str] = set()
         for key, item in value.items():
-            name = "<tensor>" if key.startswith("model.") else STAND_INS.get(key, key)
+            name = "<tensor>" if re.match(f"({NETWORKS})[.]", key) else STAND_INS.get(key, key)
             found |= key_paths(item, f"{path}.{name}" if path else name)
         return found
     return set() if value is None else {path}

@@ -31,12 +31,13 @@ from v6_algorithm.running.lateness import Lateness
 from v6_algorithm.running.rates import LearningRate
 from v6_algorithm.running.results import assemble, mean_of, round_scores
 from v6_algorithm.running.rounds import FoldRound
+from v6_algorithm.running.samples import Pictures
 from v6_algorithm.running.start import Beginning, begin_from
 from v6_algorithm.running.subgroups import GroupSums
 from v6_algorithm.strategies import create_strategy
 
 # Shown after every round where a problem has them, beside the loss and the monitored metric.
-HEADLINES = ("auroc", "c_index", "accuracy", "r2")
+HEADLINES = ("auroc", "c_index", "accuracy", "r2", "fid")
 INTERRUPTED = "interrupted from the keyboard"
 States = dict[str, dict[str, Any]]
 
@@ -154,6 +155,7 @@ class _Training:
         self._shown = list(dict.fromkeys(["loss", experiment.stopping.monitor, *HEADLINES]))
         self._lateness = Lateness(caller.overdue)
         self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
+        self._pictures = Pictures(experiment, self.folds[0])
         self._strategies = {
             fold: create_strategy(
                 experiment, plan.spec, {site: plan.rows[site][fold]["train"] for site in plan.trainers(fold)}
@@ -268,6 +270,8 @@ class _Training:
                     asked.setdefault(site, []).append(item)
         if not asked:
             return Replies({}, iter(()), {})
+        if turn == 0:
+            self._pictures.ask(own for items in asked.values() for own in items)
         mixed = self._experiment.strategy.combine.sites_in_result
         replies = self._caller.call(
             "RPC_train",
@@ -391,6 +395,7 @@ class _Training:
         asked = {
             site: [(one, item) for one in found if (item := one.question(self.plan, site, times))] for site in sites
         }
+        self._pictures.ask_at_the_end(pair for pairs in asked.values() for pair in pairs)
         bodies = {site: self._body([item for _, item in items]) for site, items in asked.items() if items}
         replies = self._caller.call("RPC_evaluate", max(fold.rounds_done for fold in self.folds), bodies)
         self._let_rest(replies, sites)

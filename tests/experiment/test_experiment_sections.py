@@ -26,6 +26,7 @@ CONTRACT = {
         "exclude": [],
         "categorical": [],
         "group": None,
+        "synthetic": None,
         "split_column": None,
         "load_limit": None,
         "scaling": {"kind": "standard", "scope": "federation"},

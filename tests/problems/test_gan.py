@@ -226,7 +226,7 @@ def test_it_has_no_loss_of_a_row_and_predicts_nothing():
         *(({"strategy": kind, "training": {"optimizer": {"kind": "sgd", "lr": 0.1}}}, f"strategy {kind} does not go")
           for kind in ("scaffold", "fednova")),
         ({"personal": "fine_tune"}, "personal does not go with problem gan"),
-        ({"split": {"kind": "leave_one_site_out"}}, "split leave_one_site_out does not go with problem gan"),
+        ({"evaluation": {"subgroups": ["sex"]}}, "evaluation.subgroups does not go with problem gan"),
         ({"training": {"augmentation": ["mixup"]}}, "training.augmentation mixup does not go"),
         ({"training": {"augmentation": [{"kind": "crop", "size": 16}]}}, "training.augmentation crop does not go"),
         ({"training": {"accumulate": 2}}, "training.accumulate does not go with problem gan"),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from v6_algorithm.cli import describe, doctor, evaluate, image, partition, run, splits, submit, terminal, tune
+from v6_algorithm.cli import describe, doctor, evaluate, generate, image, partition, run, splits, submit, terminal, tune
 
 app = typer.Typer(
     name="v6-algorithm",
@@ -33,6 +33,7 @@ app.command()(evaluate.evaluate)
 app.command()(describe.describe)
 app.command()(partition.partition)
 app.command()(splits.split_columns)
+app.command()(generate.generate)
 app.command()(submit.submit)
 app.command()(submit.watch)
 app.command()(submit.cancel)

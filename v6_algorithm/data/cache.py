@@ -23,11 +23,14 @@ from v6_algorithm.data.splits import Fold
 from v6_algorithm.data.table import TableData
 from v6_algorithm.experiment import PARTS
 
-_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "U8": np.uint8}
+_DTYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "U8": np.uint8,
+    "BOOL": np.bool_,
+}  # fmt: skip
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _LONGEST_HEADER = 2**26
 # Of a table; its images have a file of their own.
-_ARRAYS = ("values", "one_hot", "target", "member", "covariates", "lengths", "position", "groups")
+_ARRAYS = ("values", "one_hot", "target", "member", "covariates", "lengths", "position", "groups", "synthetic")
 
 
 def cache_key(*parts: Any) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.sequences import describe_sequences, holds_arrays
+from v6_algorithm.data.synthetic import synthetic_rows
 from v6_algorithm.data.targets import TargetColumn, canonical, describe_targets, known_rows
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Data
@@ -55,6 +56,7 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
     return {
         "rows": int(known.sum()),
         "rows_without_target": int((~known).sum()),
+        "synthetic": int((synthetic_rows(frame, data) & known).sum()),
         "columns": column_kinds(frame),
         "labels": [] if data.targets is not None else next(iter(labels.values()), []),
         "task_labels": {} if data.targets is None else labels,

@@ -100,6 +100,19 @@ def make_folds(
     return folds
 
 
+def empty_folds(
+    split: Ratio | KFold | LeaveOneSiteOut | Given, *, columns: int = 0, hospitals: Sequence[str] = ()
+) -> list[Fold]:
+    """Return as many folds as `make_folds` does, of no rows: of a site that has synthetic ones only."""
+    if isinstance(split, KFold):
+        number = split.folds * split.repeats
+    elif isinstance(split, Given):
+        number = columns * (split.folds or 1)
+    else:
+        number = len(hospitals) if isinstance(split, LeaveOneSiteOut) else 1
+    return [_fold(np.empty(0, dtype=np.int64))] * number
+
+
 def draw_rows(limit: int, rows: int, generator: np.random.Generator, labels: Array | None = None) -> Array:
     """Draw `limit` of `rows` rows, each class its share where there are `labels`; ascending row numbers."""
     if limit >= rows:

@@ -18,8 +18,9 @@ from v6_algorithm.data.imaging.copies import NONE, identities, with_copies_toget
 from v6_algorithm.data.imaging.stack import TableImages
 from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.sequences import stack_sequences
-from v6_algorithm.data.splits import Fold, draw_rows, make_folds
+from v6_algorithm.data.splits import Fold, draw_rows
 from v6_algorithm.data.subgroups import encode_groups, join_groups
+from v6_algorithm.data.synthetic import cut_rows, synthetic_rows
 from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment
@@ -60,6 +61,8 @@ class TableData:
         (rows, columns) place of each row's group in `group_names`, for each column of `evaluation.subgroups`.
     group_names
         Names of each of these columns' groups.
+    synthetic
+        (rows,) bool: made rows, which only train.
     images
         The images, whose channels are the features; `values` is empty then.
     """
@@ -75,6 +78,7 @@ class TableData:
     position: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     groups: Array = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
     group_names: list[list[str]] = field(default_factory=list)
+    synthetic: Array = field(default_factory=lambda: np.empty(0, dtype=bool))
     images: TableImages | None = None
 
     def training_moments(self, *, with_range: bool) -> Moments:
@@ -181,11 +185,12 @@ class TableData:
         inputs[:, features:] = self.one_hot
         return inputs
 
-    def counts(self) -> list[dict[str, dict[str, int]]]:
-        """Return rows for each fold, member and part."""
+    def counts(self, *, real: bool = False) -> list[dict[str, dict[str, int]]]:
+        """Return rows for each fold, member and part; with `real` without synthetic ones."""
+        member = np.where(self.synthetic, -1, self.member) if real else self.member
         return [
             {
-                name: {part: int((self.member[fold[part]] == number).sum()) for part in PARTS}
+                name: {part: int((member[fold[part]] == number).sum()) for part in PARTS}
                 for number, name in enumerate(self.members)
             }
             for fold in self.folds
@@ -237,6 +242,7 @@ def load_table(
         position=np.concatenate([part.position for part in parts]),
         groups=groups,
         group_names=group_names,
+        synthetic=np.concatenate([part.synthetic for part in parts]),
         member=np.repeat(np.arange(len(parts)), [len(part.target) for part in parts]),
         members=list(frames),
         folds=[
@@ -290,20 +296,20 @@ def _encode(
         frame, values, target = frame.iloc[drawn], values[drawn], target[drawn]
         lengths = lengths[drawn] if len(lengths) else lengths
         strata = None if strata is None else strata[drawn]
+    synthetic = synthetic_rows(frame, data)
     groups, group_names = encode_groups(frame, experiment.evaluation.subgroups)
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
     patients = None if data.group is None else _codes(frame[data.group])
     # Of a split that is given, copies in several parts are told and not moved.
     if len(copies) and experiment.split.kind != "given":
         patients = with_copies_together(patients, identities(copies, frame.index.to_numpy(dtype=np.int64)))
-    folds = make_folds(
-        experiment.split,
-        len(frame),
-        seeding.numpy_generator(experiment.seed, "split", member),
+    folds = cut_rows(
+        experiment,
+        member,
+        synthetic,
         labels=strata,
         groups=patients,
         given=[frame[name].tolist() for name in data.split_columns],
-        hospital=member,
         hospitals=setup.hospitals,
     )
     return TableData(
@@ -318,6 +324,7 @@ def _encode(
         member=np.zeros(len(frame), dtype=np.int64),
         members=[member],
         folds=folds,
+        synthetic=synthetic,
     )
 
 

@@ -127,6 +127,9 @@ class Data(Section):
     exclude: list[str] = Field(default_factory=list)
     categorical: list[str] = Field(default_factory=list)
     group: str | None = Field(None, description="rows of one value, such as a patient, stay in one part")
+    synthetic: str | None = Field(
+        None, description="a column that is 1 where a row is made, not a patient's: such rows only train"
+    )
     split_column: Columns | None = Field(
         None, description="a column that says train, validation, test or unused; a list of them: one for each fold"
     )
@@ -173,8 +176,12 @@ class Data(Section):
     def _disjoint(self) -> Data:
         if self.targets is not None and len(self.targets) < 2:
             raise refuse("targets needs two columns or more, such as {sex: classification, age: regression}")
-        reserved = [*self.target_columns.items(), ("group", self.group)]
+        reserved = [*self.target_columns.items(), ("group", self.group), ("synthetic", self.synthetic)]
         reserved += [("split_column", column) for column in self.split_columns]
+        if self.synthetic is not None and [column for _, column in reserved].count(self.synthetic) > 1:
+            raise refuse(
+                f"column '{self.synthetic}' says which rows are synthetic and cannot be something else as well"
+            )
         if self.image is not None:
             self._check_image(self.image, [column for _, column in reserved])
         if self.sequence is not None:

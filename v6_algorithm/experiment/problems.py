@@ -57,8 +57,8 @@ class SurvivalOptions(Section):
 class Kind:
     """What goes with a built-in problem.
 
-    Metrics, losses and networks by name, the form of its target, its options, and whether its inputs are images or
-    volumes.
+    Metrics, losses and networks by name, the form of its target, its options, whether its inputs are images or
+    volumes, and whether it makes rows rather than predicts.
     """
 
     metrics: tuple[str, ...]
@@ -67,6 +67,7 @@ class Kind:
     target: str = "a column"
     options: type[Section] = NoOptions
     images: bool = False
+    generative: bool = False
 
 
 PROBLEMS = {
@@ -85,7 +86,7 @@ PROBLEMS = {
         ("cnn", "vbmnet", "resnet", "densenet", "efficientnet", "senet"),
         images=True,
     ),
-    "gan": Kind(GENERATION_METRICS, (), ("dcgan", "stylegan2"), options=GanOptions, images=True),
+    "gan": Kind(GENERATION_METRICS, (), ("dcgan", "stylegan2"), options=GanOptions, images=True, generative=True),
     "survival": Kind(SURVIVAL_METRICS, (), target="{duration: column, event: column}", options=SurvivalOptions),
 }
 MULTITASK = Kind((), ())
@@ -113,6 +114,11 @@ class Problem(Section):
         # Kept with their defaults: a resolved experiment says all that it depends on.
         self.__pydantic_extra__ = self.options().model_dump(mode="json")
         return self
+
+    @property
+    def generative(self) -> bool:
+        """Whether it makes rows rather than predicts."""
+        return PROBLEMS[self.kind].generative if self.kind in PROBLEMS else plugins.problem(self.kind).generative
 
     def options(self) -> Any:
         """Return the options as the problem's own section, validated and with defaults."""

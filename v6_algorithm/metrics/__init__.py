@@ -3,6 +3,7 @@ the site sends `state()`, the master merges the states and computes: the federat
 pooled value, and no row leaves its site. Needs numpy only."""
 
 from v6_algorithm.metrics.classification import ClassificationMetrics
+from v6_algorithm.metrics.generation import GenerationMetrics
 from v6_algorithm.metrics.means import MeanMetrics
 from v6_algorithm.metrics.names import METRIC_NAMES, higher_is_better, is_score, is_sensitivity
 from v6_algorithm.metrics.regression import RegressionMetrics
@@ -13,6 +14,7 @@ from v6_algorithm.metrics.tasks import TaskMetrics
 __all__ = [
     "METRIC_NAMES",
     "ClassificationMetrics",
+    "GenerationMetrics",
     "MeanMetrics",
     "RegressionMetrics",
     "SurvivalMetrics",

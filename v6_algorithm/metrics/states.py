@@ -4,7 +4,7 @@ the replies of the sites; each kind's own module does the work."""
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from v6_algorithm.metrics import classification_state, means, regression, tasks
+from v6_algorithm.metrics import classification_state, generation_state, means, regression, tasks
 from v6_algorithm.metrics.survival import state as survival_state
 
 
@@ -25,6 +25,7 @@ _KINDS: dict[str, _Kind] = {
     "survival": survival_state,
     "plugin": means,
     "multitask": tasks,
+    "generation": generation_state,
 }
 
 

@@ -48,6 +48,8 @@ class Agreement:
         For images: channels and lengths; the features are the channels.
     pixels
         For images whose pixels are columns: those.
+    synthetic
+        Site to its rows that are made, and only train.
     """
 
     features: list[str]
@@ -61,6 +63,7 @@ class Agreement:
     covariates: list[str] = field(default_factory=list)
     image_shape: list[int] | None = None
     pixels: list[str] = field(default_factory=list)
+    synthetic: dict[str, int] = field(default_factory=dict)
 
 
 def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:
@@ -104,6 +107,8 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
                     "clean it there, list it under data.categorical, or leave it out with data.exclude"
                 )
     names = {name for schema in schemas.values() for name in schema["columns"]}
+    if data.synthetic is not None and data.synthetic not in names:
+        problems.append(f"data.synthetic: no site has a column '{data.synthetic}'")
     problems += [f"data.missing_values: {absent}" for absent in unknown_coded(data, names)]
     if problems:
         raise ExperimentError("\n".join(problems))
@@ -175,7 +180,8 @@ def _numeric_features(
 ) -> list[str]:
     if data.features is not None:
         return [name for name in data.features if name not in data.categorical]
-    used = {*data.target_columns.values(), data.group, *data.split_columns, *data.exclude, *data.categorical}
+    used = {*data.target_columns.values(), data.group, data.synthetic, *data.split_columns}
+    used |= {*data.exclude, *data.categorical}
     everywhere, somewhere, identifiers = [], [], []
     names = dict.fromkeys(name for schema in schemas.values() for name in schema["columns"])
     for name in names:

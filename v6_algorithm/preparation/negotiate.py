@@ -42,6 +42,10 @@ class Plan:
         Site to rows of each part in each fold; a site is a hospital, but in a centralised run it holds all.
     notes
         Sentences for the researcher.
+    class_rows
+        For each fold: training rows of each class, of all sites together; none where there are no classes.
+    synthetic
+        Hospital to its rows that are made, and only train.
     """
 
     sites: list[str]
@@ -50,6 +54,8 @@ class Plan:
     counts: Counts
     rows: dict[str, list[dict[str, int]]]
     notes: list[str] = field(default_factory=list)
+    class_rows: list[list[int]] = field(default_factory=list)
+    synthetic: dict[str, int] = field(default_factory=dict)
 
     @property
     def folds(self) -> list[int]:
@@ -98,8 +104,12 @@ def agree_on_columns(
     notes += [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     classification = any(schema["labels"] for schema in schemas.values())
     agreement = agree(experiment.data, schemas, classification=classification)
-    hospitals = sorted(schemas) if experiment.split.kind == "leave_one_site_out" else []
-    return taking_part, replace(agreement, notes=[*agreement.notes, *notes], hospitals=hospitals)
+    synthetic = {site: schema["synthetic"] for site, schema in schemas.items()}
+    # Who has only made images is no hospital that a model could be tested at.
+    real = sorted(site for site, schema in schemas.items() if schema["rows"] > synthetic[site])
+    hospitals = real if experiment.split.kind == "leave_one_site_out" else []
+    notes = [*agreement.notes, *notes]
+    return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic)
 
 
 def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence[str], quorum: int) -> Plan:
@@ -160,7 +170,9 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         target_scales={} if of_targets is None else scale_targets(scaled, of_targets),
         sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
     )
-    made = Plan(list(moments), setup, spec, by_fold, rows, notes=[*_tell_hidden(hidden), *_tell_copies(copies)])
+    class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
+    notes = [*_tell_hidden(hidden), *_tell_copies(copies)]
+    made = Plan(list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic)
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):
             raise ExperimentError(
@@ -182,6 +194,8 @@ def _check_schema(schema: Any) -> Mapping[str, Any]:
         raise WireError("labels must be numbers or text")
     if not isinstance(schema["rows"], int) or not isinstance(schema["rows_without_target"], int):
         raise WireError("row counts must be whole numbers")
+    if type(schema["synthetic"]) is not int or not 0 <= schema["synthetic"] <= schema["rows"]:
+        raise WireError("synthetic rows must be some of the rows")
     sequence = schema["sequence"]
     if sequence is not None and not all(
         isinstance(sequence[key], int) and 0 < sequence[key] < 10**9 for key in ("shortest", "longest", "channels")

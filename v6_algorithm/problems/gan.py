@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
@@ -82,6 +83,11 @@ class Gan(Problem):
         classes = one_hot(labels.to(weight.device), self.classes, weight.dtype)
         images: Tensor = ema(latents.to(weight), classes, generator)
         return ((images.float() + 1) / 2).clamp(0, 1)
+
+    def class_counts(self, data: TableData) -> list[list[int]]:
+        """Count training rows by class for each fold: by their shares images are made, where nobody says which."""
+        classes = len(self.setup.classes or [])
+        return [np.bincount(data.target[fold.train], minlength=classes).tolist() for fold in data.folds]
 
     def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
         """Raise SiteError: no row has a loss by itself."""

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from v6_algorithm.report import dinunet, groups
+from v6_algorithm.report import dinunet, groups, samples
 from v6_algorithm.report.html import render
 from v6_algorithm.report.reading import (
     EVALUATED,
@@ -70,10 +70,20 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
         written.append(write_file(directory / "tuning.csv", _csv(*tuning_rows(clean))))
     if dinunet.wanted(clean):
         written += _write_dinunet(clean, directory)
+    written += _write_samples(clean, directory)
     parameters = clean.get("parameters")
     if isinstance(parameters, str):
         written.append(write_file(directory / "model.safetensors", base64.b64decode(parameters, validate=True)))
     return written
+
+
+def _write_samples(result: dict[str, Any], directory: Path) -> list[Path]:
+    """Write pictures of what a generative model makes; of them the last is told."""
+    paths = []
+    for number, content in samples.pictures(result):
+        (directory / "samples").mkdir(exist_ok=True)
+        paths.append(write_file(directory / "samples" / f"round-{number}.png", content))
+    return paths[-1:]
 
 
 def _write_dinunet(result: dict[str, Any], directory: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from v6_algorithm.report import reading
+from v6_algorithm.report import reading, samples
 from v6_algorithm.report.curves import comparison_chart, history_charts, participation_chart
 from v6_algorithm.report.groups import groups_section
 from v6_algorithm.report.judging import judging_section
@@ -43,6 +43,7 @@ def render(result: dict[str, Any]) -> str:
         groups_section(result),
         judging_section(result),
         "" if evaluated else _curves(result),
+        samples.section(result),
         _folds(result),
         _participation(result),
         _cost(result),
@@ -118,7 +119,9 @@ def _tiles(result: dict[str, Any]) -> str:
     rows, tested = reading.total(result, "rows"), reading.total(result, part)
     tiles.append(("Sites", str(len(reading.site_names(result))), ""))
     if rows is not None:
-        tiles.append(("Rows", f"{rows:,}", f"{tested:,} for {part}" if tested else ""))
+        made = reading.total(result, "synthetic")
+        beside = [f"{tested:,} for {part}" if tested else "", f"{made:,} synthetic" if made else ""]
+        tiles.append(("Rows", f"{rows:,}", ", ".join(filter(None, beside))))
     best, folds = finite(result.get("best_round")), reading.folds(result)
     if (rounds := finite(result.get("rounds_run"))) is not None:
         extra = f"in {_many(len(folds), 'fold')}" if folds else f"best: round {best:g}" if best is not None else ""

@@ -49,6 +49,10 @@ METRICS = {
     "huber": MetricName("Huber", False, "squared error for small residuals, absolute error for large ones"),
     "brier": MetricName("Brier", False, "mean squared error of the predicted probabilities"),
     "ece": MetricName("ECE", False, "calibration: how far predicted probabilities are from observed frequencies"),
+    "fid": MetricName(
+        "FID", False, "distance of made from real images by their features; of few images it is too high"
+    ),
+    "kid": MetricName("KID", False, "distance of made from real images by features; about 0 where they are alike"),
     "loss": MetricName("Loss", False, "what the training minimises"),
 }
 """In the order of the columns. The first one that a run measured is its headline."""

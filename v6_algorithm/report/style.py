@@ -66,6 +66,13 @@ figure.groups { max-width: 520px; margin-bottom: 14px; }
 figure.runs { max-width: 520px; margin-top: 22px; }
 .grid-scroll { overflow-x: auto; margin: 0 -22px; padding: 0 22px 4px; }
 .grid-scroll svg { display: block; }
+.samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 18px 22px; }
+.samples figcaption { color: var(--soft); font-size: 13px; margin-top: 6px; }
+.samples figcaption b { color: var(--ink); }
+.lines { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: 0 8px; }
+.lines img { display: block; width: 100%; height: auto; image-rendering: pixelated; }
+.classes { display: grid; grid-auto-rows: 1fr; color: var(--soft); font-size: 12px; }
+.classes span { align-self: center; max-width: 90px; overflow-wrap: anywhere; }
 details { margin-top: 14px; }
 section > details:first-child { margin-top: 0; }
 summary { cursor: pointer; color: var(--accent); font-weight: 600; font-size: 14px; }
@@ -120,7 +127,8 @@ def document(title: str, body: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         # The page needs nothing from outside; the browser is told to refuse it, should an escape ever be missed.
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )

@@ -10,6 +10,7 @@ from v6_algorithm.federation.protocol import Replies
 from v6_algorithm.metrics import shape_of
 from v6_algorithm.preparation.negotiate import Plan
 from v6_algorithm.running.closing import check_sums
+from v6_algorithm.running.samples import checked
 from v6_algorithm.running.subgroups import GroupSums
 
 # From site, its item of the reply and the item of the request, to what a strategy makes of it; raises WireError.
@@ -31,7 +32,8 @@ class ReplyCheck:
     devices
         What each site last said it computes on.
     notes
-        Sentences for the researcher, on sites that lost layers of their own, or whose memory was too small.
+        Sentences for the researcher, on sites that lost layers of their own, whose memory was too small, or that sent a
+        picture that is none.
     """
 
     def __init__(self, plan: Plan, read: dict[int, Read]) -> None:
@@ -84,6 +86,7 @@ class ReplyCheck:
                     self._check_metrics(name, state, item["fold"])
             if "private" in wanted:
                 self._check_private(site, reply["round"], item["private"], wanted["private"]["round"])
+            self._check_samples(site, reply["round"], item, wanted)
             check_sums(item, wanted.get("baseline"), self._plan.counts[item["fold"]])
             if wanted["train"]:
                 item["reply"] = self._read[item["fold"]](site, item, wanted)
@@ -110,6 +113,15 @@ class ReplyCheck:
             self.notes.append(
                 f"round {number}: site '{site}' had lost its own layers, of round {wanted}, and took the initial ones"
             )
+
+    def _check_samples(self, site: str, number: int, item: dict[str, Any], wanted: dict[str, Any]) -> None:
+        """Leave a picture of samples out where it is not what was asked for; the rest of the reply counts."""
+        if (picture := item.pop("samples", None)) is None:
+            return
+        try:
+            item["samples"] = checked(picture, asked=bool(wanted.get("samples")))
+        except ValueError as error:
+            self.notes.append(f"round {number}: the samples of site '{site}' are left out: {error}")
 
     def _check_metrics(self, name: str, state: dict[str, Any], fold: int) -> None:
         if name not in self._plan.counts[fold]:

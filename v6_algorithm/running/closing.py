@@ -19,7 +19,8 @@ from v6_algorithm.running.folds import FoldProgress, States
 class Measured:
     """One model of a fold, with the states of each part by hospital, and each hospital's sums of a baseline hazard.
 
-    With `personal` each site first trains it on with its own rows, and measures what comes of that.
+    `round` is the one that made the model, where one did. With `personal` each site first trains it on with its own
+    rows, and measures what comes of that.
     """
 
     fold: FoldProgress
@@ -27,6 +28,7 @@ class Measured:
     states: dict[str, States]
     sums: list[dict[str, Any]] = field(default_factory=list)
     personal: bool = False
+    round: int | None = None
 
     def question(self, plan: Plan, site: str, times: Sequence[float]) -> dict[str, Any] | None:
         """Return what a site is asked about this model; None if it has no rows for it, as in leave-one-site-out."""
@@ -44,6 +46,8 @@ class Measured:
         for part, members in item["metrics"].items():
             self.states[part] |= members
         self.sums += item.get("baseline", {}).values()
+        if "samples" in item and self.round is not None:
+            self.fold.samples[self.round] = item["samples"]
 
     def score(self) -> None:
         """Let the fold know how good its last round's model is."""
@@ -53,7 +57,11 @@ class Measured:
 
 def candidates(folds: Sequence[FoldProgress], parts: Sequence[str]) -> list[Measured]:
     """Return the models that may be kept: which one it is may hang on the last one's score."""
-    return [Measured(fold, model, {part: {} for part in parts}) for fold in folds for model in fold.candidates]
+    return [
+        Measured(fold, model, {part: {} for part in parts}, round=fold.round_of(model))
+        for fold in folds
+        for model in fold.candidates
+    ]
 
 
 def personal(folds: Sequence[FoldProgress], parts: Sequence[str]) -> list[Measured]:

@@ -38,6 +38,8 @@ class FoldProgress:
         self.measured: dict[str, States] = {}
         # The same of what each site has made of the kept model for itself.
         self.personal: dict[str, States] = {}
+        # Round to a picture of what its model makes, where it makes any.
+        self.samples: dict[int, str] = {}
         # Rounds in which too few sites gave a model of this fold.
         self.waited: list[int] = []
         self.model: str | None = None
@@ -75,6 +77,10 @@ class FoldProgress:
     def kept_round(self) -> int | None:
         """The round that made the kept model."""
         return self.best_round if self._keep_best and self.best_round is not None else self.rounds_done or None
+
+    def round_of(self, model: str) -> int | None:
+        """Return the round that made the newest model or the best one; None of an average over rounds."""
+        return {self._best or "": self.best_round, self.model or "": self.rounds_done}.get(model)
 
     @property
     def candidates(self) -> list[str]:

@@ -15,6 +15,7 @@ from v6_algorithm.preparation.negotiate import Plan
 from v6_algorithm.preparation.times import horizons
 from v6_algorithm.running.diagnostics import diagnostics
 from v6_algorithm.running.folds import FoldProgress, States
+from v6_algorithm.running.samples import gallery
 from v6_algorithm.running.subgroups import GroupSums, gaps, merged_groups, withheld
 
 SCHEMA = 1
@@ -69,7 +70,7 @@ def assemble(
         "status": "stopped" if stopped else "completed",
         "stopped_because": "\n".join(stopped) or None,
         "experiment": experiment.resolved(),
-        "sites": _sites(plans),
+        "sites": _sites(plans, tells_synthetic=experiment.data.synthetic is not None),
         "rounds_run": max(fold.rounds_done for fold in folds),
         "best_round": folds[0].kept_round if len(folds) == 1 else None,
         "history": history,
@@ -96,6 +97,8 @@ def assemble(
     }
     if personal:
         result["baselines"] = {"personal": {"metrics": {part: _scopes(states) for part, states in personal.items()}}}
+    if len(runs) == 1 and (pictures := gallery(experiment, plans[0].setup, folds[0])):
+        result["samples"] = pictures
     result["parameters"] = _parameters(runs, experiment)
     return result
 
@@ -204,7 +207,7 @@ def _shown(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def _sites(plans: Sequence[Plan]) -> dict[str, Any]:
+def _sites(plans: Sequence[Plan], *, tells_synthetic: bool) -> dict[str, Any]:
     """Count rows by hospital and part; with folds they add up, like the rows behind the pooled metrics."""
     counts: dict[str, dict[str, int]] = {}
     for plan in plans:
@@ -215,6 +218,8 @@ def _sites(plans: Sequence[Plan]) -> dict[str, Any]:
                     own[part] += parts[part]
         for name in plan.counts[0]:
             counts[name]["rows"] = sum(plan.counts[0][name].values())
+            if tells_synthetic:
+                counts[name]["synthetic"] = plan.synthetic.get(name, 0)
     return {name: {"n": n} for name, n in sorted(counts.items())}
 
 
@@ -332,9 +337,18 @@ def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | None:
     }
     if experiment.private is not None:
         about["private"] = experiment.private.model_dump(mode="json")
+    if experiment.problem.generative:
+        # How often images of each class are made where nobody says; see `generating`.
+        about["shares"] = _shares(runs[0][0])
     if experiment.problem.kind == "survival":
         about["horizons"] = _horizons(experiment, runs[0][0])
     return wire.pack(tensors, {"v6_algorithm": json.dumps(about)})
+
+
+def _shares(plan: Plan) -> list[float]:
+    """Return each class's share of the training rows of all sites, to three digits, which tell of no few rows."""
+    rows = plan.class_rows[0] if plan.class_rows else []
+    return [round(n / max(sum(rows), 1), 3) for n in rows]
 
 
 def _horizons(experiment: Experiment, plan: Plan) -> list[float]:

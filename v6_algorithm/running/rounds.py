@@ -81,6 +81,8 @@ class FoldRound:
     def take(self, item: dict[str, Any]) -> None:
         """Take in a site's checked answer to this fold's item."""
         self.states |= item["metrics"].get("validation", {})
+        if "samples" in item:
+            self.fold.samples[self.fold.rounds_done] = item["samples"]
         reply: Reply | None = item.pop("reply", None)
         if reply is None:
             return

@@ -19,6 +19,7 @@ from v6_algorithm.site.work import Work
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from v6_algorithm.data.table import TableData
     from v6_algorithm.problems.base import Networks, Problem
     from v6_algorithm.training.device import Device
     from v6_algorithm.training.fitting import Fitting
@@ -87,9 +88,9 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                 learner.personalise(networks)
             with work.timed("evaluate_s"):
                 for part in item.get("evaluate", []):
-                    reply["metrics"][part] = loop.evaluate(
-                        problem, networks, rows, parts[part], table.members, fold=number, device=device
-                    )
+                    reply["metrics"][part] = _measure(work, problem, networks, rows, parts[part], table, number, device)
+                if item.get("samples"):
+                    reply |= _samples(problem, networks, number, device)
                 if groups:
                     groups.measure(problem, networks, rows, item, device)
                 if item.get("baseline"):
@@ -113,6 +114,43 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     told = {} if groups is None else {"subgroups": groups.to_json()}
     memory.keep(fitting)
     return {"folds": folds, **told, "device": device.to_json() | fitting.to_json()}
+
+
+def _measure(
+    work: Work,
+    problem: Problem,
+    networks: Networks,
+    rows: Rows,
+    part: Tensor,
+    table: TableData,
+    fold: int,
+    device: Device,
+) -> dict[str, dict[str, Any]]:
+    """Return the state of each member hospital over the rows numbered in `part`."""
+    from v6_algorithm.training import generation, loop
+
+    if not problem.generative:
+        return loop.evaluate(problem, networks, rows, part, table.members, fold=fold, device=device)
+    return generation.evaluate(
+        problem,
+        networks,
+        rows,
+        part,
+        table.members,
+        site=work.site,
+        round=work.round,
+        fold=fold,
+        least=work.policy.minimum_part_rows,
+        device=device,
+    )
+
+
+def _samples(problem: Problem, networks: Networks, fold: int, device: Device) -> dict[str, str]:
+    """Return a picture of what the networks make, if they make anything."""
+    from v6_algorithm.training.generation import sample_grid
+
+    grid = sample_grid(problem, networks, fold=fold, device=device) if problem.generative else None
+    return {} if grid is None else {"samples": grid}
 
 
 def _received(

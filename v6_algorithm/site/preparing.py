@@ -69,7 +69,7 @@ def _schema(work: Work) -> dict[str, Any]:
             schema = describe(frame, work.experiment.data, work.targets)
             encode_groups(frame, work.experiment.evaluation.subgroups)  # so that what makes no groups is told now
             schema["image"] = _image(work, source)
-            work.policy.check_rows(schema["rows"])
+            work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
             # In a centralised run the site is not the hospital whose table is wrong.
             raise error if name == work.site else SiteError(f"{name}: {error}", error.kind) from None
@@ -122,8 +122,8 @@ def _statistics(work: Work) -> dict[str, Any]:
     Device.choose(work.experiment.training)  # so that a site without it says no before anything is trained
     table = work.table(setup)
     problem = create_problem(work.experiment, setup)
-    problem.check_rows(table)
     problem.folder = work.folder
+    problem.check_rows(table)
     networks = build_networks(problem)
     if work.experiment.strategy.needs_features:
         head_of(problem, networks)

@@ -43,7 +43,7 @@ class Work:
         self.policy = context.policy
         self.policy.check_sites(int(request.get("sites", 0)))
         data = self.experiment.data
-        roles = [*data.target_columns.values(), data.group, *data.split_columns]
+        roles = [*data.target_columns.values(), data.group, data.synthetic, *data.split_columns]
         roles += [*data.categorical, *(data.features or []), *data.harmonisation.covariates]
         roles += self.experiment.evaluation.columns
         roles += [data.sequence.column] if data.sequence is not None else []
@@ -125,12 +125,21 @@ class Work:
             table.images = self._images(setup, table)
         # Here, and not only at preparation: a table may have lost rows since, and a request may skip preparation.
         for number in range(len(table.members)):
-            self.policy.check_rows(int((table.member == number).sum()))
-        for fold in table.counts():
-            for parts in fold.values():
-                for part, rows in parts.items():
-                    self.policy.check_part(part, rows)
+            self.check_rows(*(int((table.member[rows] == number).sum()) for rows in (slice(None), table.synthetic)))
+        # Of real rows beside synthetic ones too: whoever made these can take them out of a sum.
+        for counts in (table.counts(), *([table.counts(real=True)] if table.synthetic.any() else [])):
+            for fold in counts:
+                for parts in fold.values():
+                    for part, rows in parts.items():
+                        self.policy.check_part(part, rows)
         return table
+
+    def check_rows(self, rows: int, synthetic: int) -> None:
+        """Refuse a table with too few rows, or with too few that are a patient's; with none of these it may be made."""
+        self.policy.check_rows(rows)
+        if rows > synthetic:
+            self.policy.check_rows(rows - synthetic)
+        self.policy.check_part("synthetic", synthetic)
 
     def read(self, source: TableSource, wanted: Callable[[str], bool]) -> pd.DataFrame:
         """Read the wanted columns; numbers that are only inputs in the precision that is trained in."""

@@ -145,7 +145,12 @@ class _Description:
         data = self._data
         if data.features is not None and name in data.features:
             return True
-        return name not in {*data.exclude, data.group, *data.split_columns} and not looks_like_identifier(name)
+        return name not in {
+            *data.exclude,
+            data.group,
+            data.synthetic,
+            *data.split_columns,
+        } and not looks_like_identifier(name)
 
     def _describe(self, features: list[str], columns: dict[str, Any]) -> None:
         """Ask for sums of these columns and put their statistics into `columns`."""

@@ -288,7 +288,7 @@ def mean_loss(problem: Problem, networks: Mapping[str, nn.Module], rows: Rows, p
         losses.append(problem.row_loss(output, rows.target[chunk], fold).double().sum().item())
 
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
-        in_chunks(part, _rows_at_once(problem, rows, part), add, whole=problem.joint)
+        in_chunks(part, rows_at_once(problem, rows, part), add, whole=problem.joint)
     total = sum(losses)
     if not math.isfinite(total):
         raise SiteError("the loss of the received model is not finite", "diverged")
@@ -330,11 +330,11 @@ def evaluate(
 
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
         if len(part):
-            in_chunks(part, _rows_at_once(problem, rows, part), add, whole=problem.joint)
+            in_chunks(part, rows_at_once(problem, rows, part), add, whole=problem.joint)
     return {name: accumulator.state() for name, accumulator in accumulators.items()}
 
 
-def _rows_at_once(problem: Problem, rows: Rows, part: Tensor) -> int:
+def rows_at_once(problem: Problem, rows: Rows, part: Tensor) -> int:
     """Return how many rows an evaluation works on together; a loss over risk sets needs a hospital's in one piece."""
     if problem.joint:
         return max(len(part), 1)

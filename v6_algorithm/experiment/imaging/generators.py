@@ -119,8 +119,8 @@ def check_gan(experiment: Experiment) -> None:
         )
     if experiment.personal is not None:
         raise refuse("personal does not go with problem gan: a site's own generator would learn its patients by heart")
-    if experiment.split.kind == "leave_one_site_out":
-        raise refuse("split leave_one_site_out does not go with problem gan, which predicts nothing of a site left out")
+    if experiment.evaluation.subgroups:
+        raise refuse("evaluation.subgroups does not go with problem gan: fid needs more images than a group has")
     for change in training.augmentation:
         if change.kind not in _AUGMENTATIONS:
             raise refuse(
