@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from v6_algorithm.data.splits import Fold
+from v6_algorithm import seeding
+from v6_algorithm.data.splits import Fold, empty_folds, make_folds
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment import Data
+from v6_algorithm.experiment import Data, Experiment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,40 @@ def synthetic_rows(frame: pd.DataFrame, data: Data) -> Array:
         raise DataError(f"column '{data.synthetic}' (data.synthetic) holds other values than 0 and 1 (synthetic)")
     found: Array = numbers == 1
     return found
+
+
+def cut_rows(
+    experiment: Experiment,
+    hospital: str,
+    synthetic: Array,
+    *,
+    labels: Array | None,
+    groups: Array | None,
+    given: Sequence[Sequence[object]],
+    hospitals: Sequence[str],
+) -> list[Fold]:
+    """Cut a hospital's rows as the experiment says; synthetic ones, (rows,) bool, train beside the others.
+
+    The others are cut as if they were alone; see `make_folds` for the rest, and for what it raises.
+    """
+    real = np.flatnonzero(~synthetic)
+    if not len(real):
+        folds = empty_folds(experiment.split, columns=len(given), hospitals=hospitals)
+    else:
+        folds = make_folds(
+            experiment.split,
+            len(real),
+            seeding.numpy_generator(experiment.seed, "split", hospital),
+            labels=None if labels is None else labels[real],
+            groups=None if groups is None else groups[real],
+            given=[[column[row] for row in real.tolist()] for column in given],
+            hospital=hospital,
+            hospitals=hospitals,
+        )
+    if not synthetic.any():
+        return folds
+    at_home = [number for number, name in enumerate(hospitals) if name == hospital]
+    return with_synthetic(folds, synthetic, groups, tests_only=at_home)
 
 
 def with_synthetic(

@@ -18,9 +18,9 @@ from v6_algorithm.data.imaging.copies import NONE, identities, with_copies_toget
 from v6_algorithm.data.imaging.stack import TableImages
 from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.sequences import stack_sequences
-from v6_algorithm.data.splits import Fold, draw_rows, empty_folds, make_folds
+from v6_algorithm.data.splits import Fold, draw_rows
 from v6_algorithm.data.subgroups import encode_groups, join_groups
-from v6_algorithm.data.synthetic import synthetic_rows, with_synthetic
+from v6_algorithm.data.synthetic import cut_rows, synthetic_rows
 from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment
@@ -303,7 +303,15 @@ def _encode(
     # Of a split that is given, copies in several parts are told and not moved.
     if len(copies) and experiment.split.kind != "given":
         patients = with_copies_together(patients, identities(copies, frame.index.to_numpy(dtype=np.int64)))
-    folds = _folds(frame, experiment, member, strata, patients, synthetic, setup.hospitals)
+    folds = cut_rows(
+        experiment,
+        member,
+        synthetic,
+        labels=strata,
+        groups=patients,
+        given=[frame[name].tolist() for name in data.split_columns],
+        hospitals=setup.hospitals,
+    )
     return TableData(
         values=values,
         one_hot=np.concatenate(one_hot, axis=1) if one_hot else np.empty((len(frame), 0), dtype=dtype),
@@ -318,35 +326,6 @@ def _encode(
         folds=folds,
         synthetic=synthetic,
     )
-
-
-def _folds(
-    frame: pd.DataFrame,
-    experiment: Experiment,
-    member: str,
-    strata: Array | None,
-    groups: Array | None,
-    synthetic: Array,
-    hospitals: Sequence[str],
-) -> list[Fold]:
-    """Cut the patients' rows; synthetic ones train beside them."""
-    data, real = experiment.data, np.flatnonzero(~synthetic)
-    folds = (
-        make_folds(
-            experiment.split,
-            len(real),
-            seeding.numpy_generator(experiment.seed, "split", member),
-            labels=None if strata is None else strata[real],
-            groups=None if groups is None else groups[real],
-            given=[frame[name].iloc[real].tolist() for name in data.split_columns],
-            hospital=member,
-            hospitals=hospitals,
-        )
-        if len(real)
-        else empty_folds(experiment.split, columns=len(data.split_columns), hospitals=hospitals)
-    )
-    at_home = [number for number, name in enumerate(hospitals) if name == member]
-    return with_synthetic(folds, synthetic, groups, tests_only=at_home) if synthetic.any() else folds
 
 
 def _empty(values: Array, lengths: Array) -> Array:
