@@ -14,7 +14,9 @@ from v6_algorithm.lookup import (
     check_optimiser,
     check_scheduler,
     did_you_mean,
+    group_in_round,
     optimisers,
+    rate_after,
     schedulers,
 )
 
@@ -75,7 +77,7 @@ def test_an_optimiser_that_a_plain_loop_cannot_drive_is_refused(kind, why):
         check_optimiser(kind, {})
 
 
-@pytest.mark.parametrize("kind", ["LambdaLR", "SequentialLR", "ReduceLROnPlateau", "LRScheduler"])
+@pytest.mark.parametrize("kind", ["LambdaLR", "SequentialLR", "LRScheduler"])
 def test_a_scheduler_that_needs_more_than_numbers_is_refused(kind):
     with pytest.raises(ValueError, match=f"unknown scheduler '{kind}'"):
         check_scheduler(kind, {})
@@ -132,3 +134,10 @@ def test_the_parameters_are_no_option():
 def test_did_you_mean_says_nothing_about_what_is_far_off():
     assert did_you_mean("auc", ["auroc", "loss"]) == " (did you mean 'auroc'?)"
     assert did_you_mean("xyz", ["auroc", "loss"]) == ""
+
+
+def test_reduce_on_plateau_follows_scores_and_not_rounds():
+    plateau = ("ReduceLROnPlateau", {"patience": 0, "factor": 0.5})
+    assert group_in_round("sgd", {"lr": 0.4}, plateau, 9)["lr"] == 0.4
+    assert group_in_round("sgd", {"lr": 0.4}, plateau, 9, lr=0.1)["lr"] == 0.1
+    assert [rate_after("sgd", {"lr": 0.4}, plateau, [1.0] * number) for number in range(4)] == [0.4, 0.4, 0.2, 0.1]

@@ -22,13 +22,16 @@ from v6_algorithm.federation import local
 from v6_algorithm.federation.simulate import local_federation
 from v6_algorithm.master import run
 from v6_algorithm.privacy import policy
+from v6_algorithm.site.fitting import FittingMemory
 from v6_algorithm.summary.federated import describe
+from v6_algorithm.training.fitting import Fitting
 
 PAGE = (Path(__file__).parents[1] / "docs" / "what-leaves-the-hospital.md").read_text(encoding="utf-8")
 ENVELOPE = {"schema", "site", "round", "attempt", "status"}
 SITES = {"amsterdam": 60, "berlin": 45}
 NETWORKS = "model|generator|discriminator|ema"
 SURVIVAL = {"duration": "days", "event": "died"}
+SHORT_OF_MEMORY = "a GPU with memory for four rows"
 # Between them these ask every question that a site answers, and train every problem there is.
 EXPERIMENTS = {
     "classification": {
@@ -68,6 +71,7 @@ EXPERIMENTS = {
         "problem": "regression",
         "training": {"loss": "poisson"},
     },
+    SHORT_OF_MEMORY: {"data": {"target": "y", "features": ["a", "b"]}, "model": {"kind": "mlp", "hidden": [4]}},
     "survival": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "linear"},
     "discrete time": {
         "data": {"target": SURVIVAL, "features": ["a", "b"]},
@@ -83,6 +87,7 @@ EXPERIMENTS = {
         "data": {"target": "y", "image": {"column": "scan", "tolerance": 0.1}},
         "problem": "image_classification",
         "model": {"kind": "cnn", "widths": [4]},
+        "training": {"freeze": {"include": ["norm"], "rounds": 1}},
     },
     "volumes": {
         "data": {"target": "y", "image": "volume"},
@@ -201,9 +206,12 @@ def recorded(sources) -> dict[str, list[dict[str, Any]]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "handle", listen)
-        for changes in EXPERIMENTS.values():
+        for name, changes in EXPERIMENTS.items():
             experiment = Experiment.parse({"rounds": 2, **changes})
-            assert run(local_federation(experiment, sources()), experiment)["status"] == "completed"
+            with pytest.MonkeyPatch.context() as small:
+                if name == SHORT_OF_MEMORY:
+                    small.setattr(FittingMemory, "load", lambda self: Fitting(4, 16))
+                assert run(local_federation(experiment, sources()), experiment)["status"] == "completed"
         told, replies = replies, {}
         assert run(local_federation(HARMONISED, sources()), HARMONISED)["status"] == "completed"
         described = Experiment.parse(EXPERIMENTS["classification"])
@@ -342,13 +350,15 @@ def test_a_log_has_the_lines_that_the_page_shows_and_no_others(node, monkeypatch
     assert "prepare round 0: refused: this node has fewer rows than its minimum of 10" in PAGE
 
 
-def test_the_folder_holds_the_files_that_the_page_lists_and_no_others(node, requests):
+def test_the_folder_holds_the_files_that_the_page_lists_and_no_others(node, requests, monkeypatch):
     from safetensors import safe_open
 
+    monkeypatch.setattr(FittingMemory, "load", lambda self: Fitting(4, 16))
     for function in FUNCTIONS:
         assert getattr(v6_algorithm, function)(request=requests[function])["status"] == "ok"
     files = [path for path in (node / "tmp").rglob("*") if path.is_file()]
     names = {re.sub(r"-[0-9a-f]{32}\.", "-<key>.", path.name) for path in files}
+    names = {re.sub(r"^fitting-[0-9a-f]{32}-\d+", "fitting-<key>-<round>", name) for name in names}
     names = {re.sub(r"^private-[0-9a-f]{32}-\d+-\d+", "private-<key>-<fold>-<round>", name) for name in names}
     assert names == listed("What is kept at the node")
     (table,) = (path for path in files if path.name.startswith("table-"))

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
 # LBFGS needs a closure, SparseAdam sparse gradients, Muon matrices only: none of them fits the plain local loop.
 _NOT_OPTIMISERS = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
-# These take functions or other schedulers, or a metric in `step`: nothing a YAML file can say.
-_NOT_SCHEDULERS = {
-    "LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler",
-    "ReduceLROnPlateau",
-}  # fmt: skip
+# These take functions or other schedulers: nothing a YAML file can say.
+_NOT_SCHEDULERS = {"LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
+# The one scheduler that follows from a metric and not from the round.
+PLATEAU = "reducelronplateau"
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
@@ -67,9 +66,14 @@ def build_scheduler(
 
 
 def wind(optimiser: torch.optim.Optimizer, kind: str, options: dict[str, Any], number: int) -> None:
-    """Set an optimiser's learning rate (and what else a scheduler sets) to that of a round, counted from 1."""
+    """Set an optimiser's learning rate (and what else a scheduler sets) to that of a round, counted from 1.
+
+    Of ReduceLROnPlateau the round says nothing; see `rate_after`.
+    """
     import warnings
 
+    if kind.lower() == PLATEAU:
+        return
     scheduler = build_scheduler(kind, options, optimiser)
     with warnings.catch_warnings():
         # torch warns that the optimiser did not step in between: it did, in the rounds before.
@@ -79,15 +83,36 @@ def wind(optimiser: torch.optim.Optimizer, kind: str, options: dict[str, Any], n
 
 
 def group_in_round(
-    kind: str, options: dict[str, Any], scheduler: tuple[str, dict[str, Any]] | None, number: int
+    kind: str,
+    options: dict[str, Any],
+    scheduler: tuple[str, dict[str, Any]] | None,
+    number: int,
+    lr: float | None = None,
 ) -> dict[str, Any]:
-    """Return an optimiser's settings in a round, torch's defaults included; `scheduler` steps once a round."""
+    """Return an optimiser's settings in a round, torch's defaults included; `scheduler` steps once a round.
+
+    `lr` is the learning rate, where that is known already.
+    """
     import torch
 
     optimiser = build_optimiser(kind, options, [torch.nn.Parameter(torch.zeros(1))])
     if scheduler:
         wind(optimiser, *scheduler, number)
-    return {name: value for name, value in optimiser.param_groups[0].items() if name != "params"}
+    group = {name: value for name, value in optimiser.param_groups[0].items() if name != "params"}
+    return group if lr is None else group | {"lr": lr}
+
+
+def rate_after(
+    kind: str, options: dict[str, Any], scheduler: tuple[str, dict[str, Any]], scores: Iterable[float]
+) -> float:
+    """Return the learning rate that torch's ReduceLROnPlateau leaves an optimiser after these scores, one a round."""
+    import torch
+
+    optimiser = build_optimiser(kind, options, [torch.nn.Parameter(torch.zeros(1))])
+    plateau: Any = build_scheduler(*scheduler, optimiser)
+    for score in scores:
+        plateau.step(score)
+    return float(optimiser.param_groups[0]["lr"])
 
 
 def check_optimiser(kind: str, options: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from v6_algorithm.running.checking import ReplyCheck
 from v6_algorithm.running.closing import Measured, candidates, personal, with_baseline
 from v6_algorithm.running.folds import FoldProgress
 from v6_algorithm.running.lateness import Lateness
+from v6_algorithm.running.rates import LearningRate
 from v6_algorithm.running.results import assemble, mean_of, round_scores
 from v6_algorithm.running.rounds import FoldRound
 from v6_algorithm.running.samples import Pictures
@@ -150,6 +151,7 @@ class _Training:
         self.groups = GroupSums(experiment.evaluation)
         self._setup = plan.setup.to_json()
         self._validates = plan.has("validation")
+        LearningRate(experiment).check(plan)
         self._shown = list(dict.fromkeys(["loss", experiment.stopping.monitor, *HEADLINES]))
         self._lateness = Lateness(caller.overdue)
         self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]

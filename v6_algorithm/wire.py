@@ -34,16 +34,19 @@ class TensorSpec:
     """What one tensor of a state must look like.
 
     `kind` says how replies are merged: a ``parameter`` and a ``buffer`` are averaged, of a ``counter`` the maximum
-    is kept. Only parameters may ever meet a server optimiser.
+    is kept, and what is ``frozen`` is the same at all sites. Only parameters may ever meet a server optimiser. `thaws`
+    is the last round in which nobody may move the tensor; 0: there is none.
     """
 
     shape: tuple[int, ...]
     dtype: str
     kind: str = "parameter"
+    thaws: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self) | {"shape": list(self.shape)}
+        """Return the JSON form, in which a 0 is left out."""
+        content = asdict(self) | {"shape": list(self.shape)}
+        return content if self.thaws else {name: value for name, value in content.items() if name != "thaws"}
 
 
 StateSpec = dict[str, TensorSpec]
@@ -53,7 +56,7 @@ def spec_from_json(content: Any) -> StateSpec:
     """Read a state's spec from a reply; raises WireError when it is not one."""
     try:
         spec = {
-            str(name): TensorSpec(tuple(item["shape"]), str(item["dtype"]), str(item["kind"]))
+            str(name): TensorSpec(tuple(item["shape"]), str(item["dtype"]), str(item["kind"]), item.get("thaws", 0))
             for name, item in content.items()
         }
     except (AttributeError, KeyError, TypeError):
@@ -61,7 +64,9 @@ def spec_from_json(content: Any) -> StateSpec:
     for name, item in spec.items():
         if any(type(length) is not int or length < 0 for length in item.shape):
             raise WireError(f"tensor '{name}' is described with a shape that is not whole numbers from 0")
-        if item.dtype not in _DTYPES or item.kind not in ("parameter", "buffer", "counter"):
+        if type(item.thaws) is not int or item.thaws < 0:
+            raise WireError(f"tensor '{name}' is described as frozen for rounds that are no whole number from 0")
+        if item.dtype not in _DTYPES or item.kind not in ("parameter", "buffer", "counter", "frozen"):
             raise WireError(f"tensor '{name}' is described as {item.kind} of {item.dtype}, which is not known")
     return spec
 

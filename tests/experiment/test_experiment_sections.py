@@ -49,6 +49,7 @@ CONTRACT = {
         "optimizer": {"kind": "adam", "lr": 0.001},
         "scheduler": None,
         "loss": None,
+        "freeze": None,
         "augmentation": [],
         "dtype": "float32",
         "device": "auto",

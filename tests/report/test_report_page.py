@@ -110,6 +110,15 @@ def test_full_participation_is_one_sentence(plain: dict[str, Any]) -> None:
     assert "chart-participation" not in html
 
 
+def test_a_learning_rate_is_drawn_where_it_changes(plain: dict[str, Any]) -> None:
+    rounds = len(plain["history"]["round"])
+    assert "chart-rate" not in render(plain)
+    plain["history"]["train_lr"] = [0.1] * rounds
+    assert "chart-rate" not in render(plain)
+    plain["history"]["train_lr"] = [0.1] * 3 + [0.02] * (rounds - 3)
+    assert 'id="chart-rate-title"' in render(plain)
+
+
 def test_columns_without_a_value_are_hidden_and_nulls_are_dashes(plain: dict[str, Any]) -> None:
     text = Page(render(plain)).text
     assert "MSE" not in text

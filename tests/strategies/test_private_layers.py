@@ -91,7 +91,7 @@ def test_the_wire_carries_the_shared_tensors_only(monkeypatch):
         assert not set(wire.unpack(text)) & OWN
         assert set(wire.unpack(text)) > shared
     about = json.loads(wire.read_metadata(result["parameters"])["v6_algorithm"])
-    assert about["private"] == {"include": ["norm"], "exclude": []}
+    assert about["private"] == {"include": ["norm"], "exclude": [], "epochs": None}
 
 
 def test_shared_layers_are_averaged_and_own_layers_go_on_from_where_they_were(monkeypatch, tmp_path):

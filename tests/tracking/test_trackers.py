@@ -347,3 +347,9 @@ def test_a_run_that_nobody_waits_for_cannot_be_tracked(tmp_path):
     done = command("submit", write(tmp_path), "--image", "v6", *AT, "--detach", "--track", "tensorboard")
     assert done.exit_code == 2
     assert "give it to `watch`" in done.output
+
+
+def test_the_learning_rate_of_a_scheduler_is_tracked_by_round(tracked):
+    training = {"optimizer": {"kind": "sgd", "lr": 0.4}, "scheduler": {"kind": "steplr", "step_size": 2, "gamma": 0.5}}
+    notebook, _ = tracked(rounds=4, training=training)
+    assert values(notebook, POOLED, "train", "lr") == [(1, 0.4), (2, 0.4), (3, 0.2), (4, 0.2)]

@@ -200,6 +200,39 @@ def test_the_discriminator_has_a_learning_rate_of_its_own_and_both_a_schedule():
     assert rates == pytest.approx([0.05, 0.005])
 
 
+def test_a_rate_that_follows_from_validation_is_both_networks_with_the_factor():
+    problem = problem_of(discriminator_lr=0.1)
+    lesson = Lesson(0, "here", 1, 0, lr=0.03)
+    learner = Adversaries(build_networks(problem), problem.options, problem.experiment.training, 2, lesson)
+    rates = [one.param_groups[0]["lr"] for one in (learner._steps_generator, learner._steps_discriminator)]
+    assert rates == pytest.approx([0.03, 0.003])
+
+
+def test_frozen_layers_of_the_discriminator_stay_and_the_others_learn():
+    problem, name = problem_of(), "discriminator.body.convolutions.0.weight"
+    before = {key: tensor.clone() for key, tensor in state_of(build_networks(problem)).items()}
+    after = state_of(trained(problem, frozen={name})[0])
+    assert torch.equal(before[name], after[name])
+    assert not torch.equal(before["discriminator.body.last.weight"], after["discriminator.body.last.weight"])
+
+
+def test_a_network_that_is_frozen_as_a_whole_is_refused():
+    problem = problem_of()
+    networks = build_networks(problem)
+    names = {name for name in state_of(networks) if name.startswith("discriminator.")}
+    with pytest.raises(SiteError, match=r"training\.freeze leaves one of the networks nothing to learn"):
+        trained(problem, networks, frozen=names)
+
+
+def test_a_batch_that_does_not_fit_is_told_and_not_tried_in_halves(monkeypatch):
+    def full(self, inputs, target):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(Adversaries, "step", full)
+    with pytest.raises(SiteError, match="does not hold 8 rows at once"):
+        trained(problem_of())
+
+
 def test_in_mixed_precision_it_learns_and_its_numbers_stay_full():
     networks, sums = trained(problem_of("stylegan2"), device=Device(mixed=True))
     assert {tensor.dtype for name, tensor in state_of(networks).items() if "steps" not in name} == {torch.float32}

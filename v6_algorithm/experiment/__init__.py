@@ -46,6 +46,7 @@ from v6_algorithm.experiment.learning import (
     Training,
 )
 from v6_algorithm.experiment.partition import Partition, PartitionedSource
+from v6_algorithm.experiment.plateau import complete_plateau
 from v6_algorithm.experiment.problems import (
     CLASSIFICATION_METRICS,
     PROBLEM_METRICS,
@@ -137,6 +138,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _together(self) -> Experiment:
         check_together(self)
+        complete_plateau(self)
         check_strategy(self)
         check_private(self)
         if (self.split.kind == "given") != (self.data.split_column is not None):
@@ -252,7 +254,6 @@ def _explain(error: Any) -> str:
 
 _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
-    "dcgan", "stylegan2",
-    "ratio", "kfold", "leave_one_site_out", "given", "partitioned", "named", "word", "weights", "several", "column",
-    "survival", "values", "range", *STRATEGIES, *STAGES,
+    "dcgan", "stylegan2", "senet", "always", "by_round", "ratio", "kfold", "leave_one_site_out", "given", "partitioned",
+    "named", "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
 }  # fmt: skip

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.by_round import ByRound, in_round
 from v6_algorithm.experiment.imaging.augmentation import Augmentation
 from v6_algorithm.experiment.imaging.generators import DCGAN, StyleGAN2
 from v6_algorithm.experiment.imaging.networks import CNN, MnistCNN, MonaiNetwork, VBMNet
-from v6_algorithm.lookup import check_optimiser, check_scheduler
+from v6_algorithm.experiment.layers import Freeze
+from v6_algorithm.lookup import PLATEAU, check_optimiser, check_scheduler
 
 
 class LinearModel(Section):
@@ -72,7 +74,23 @@ class Optimizer(Options):
 
 
 class Scheduler(Options):
-    """Any torch learning-rate scheduler; it steps once a round."""
+    """Any torch learning-rate scheduler; it steps once a round.
+
+    ReduceLROnPlateau looks at a validation metric of the federation; `plateau.complete_plateau` fills in which.
+    """
+
+    monitor: str | None = Field(None, description="of reducelronplateau; null: stopping.monitor")
+
+    @property
+    def on_plateau(self) -> bool:
+        """Whether the learning rate follows from validation."""
+        return self.kind.lower() == PLATEAU
+
+    @model_validator(mode="after")
+    def _monitors(self) -> Scheduler:
+        if self.monitor is not None and not self.on_plateau:
+            raise refuse(f"monitor is of kind {PLATEAU}; {self.kind} looks at no metric")
+        return self
 
     @model_validator(mode="after")
     def _try(self, info: ValidationInfo) -> Scheduler:
@@ -121,8 +139,8 @@ def _default_optimizer() -> Optimizer:
 class Training(Section):
     """The work of one site in one round: `local_epochs`, or `local_steps` if that is given."""
 
-    local_epochs: int | None = Field(None, ge=1)
-    local_steps: int | None = Field(None, ge=1)
+    local_epochs: ByRound | None = Field(None, description="a number, or by round: {1: 1, 5: 2} is 2 from round 5 on")
+    local_steps: ByRound | None = Field(None, description="likewise")
     batch_size: int | None = Field(32, ge=1, description="null: all training rows in one batch")
     evaluation_batch_size: int = Field(8192, ge=1, description="bounds the memory; changes no metric")
     accumulate: int = Field(
@@ -131,6 +149,7 @@ class Training(Section):
     optimizer: Annotated[Optimizer, short_form("kind")] = Field(default_factory=_default_optimizer)
     scheduler: Annotated[Scheduler, short_form("kind")] | None = None
     loss: Annotated[Loss, short_form("kind")] | None = Field(None, description="null: the problem's own")
+    freeze: Freeze | None = Field(None, description="layers that are not trained, as in strategy.private; null: none")
     augmentation: Augmentation = Field(default_factory=list, description="of images, while they are trained on")
     dtype: Literal["float32", "float64"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA at the sites that have it")
@@ -148,6 +167,14 @@ class Training(Section):
         if self.precision == "mixed" and self.dtype == "float64":
             raise refuse("precision mixed is for dtype float32")
         return self
+
+    def epochs_in(self, number: int) -> int | None:
+        """Return the passes over the rows in a round; None where steps are counted."""
+        return in_round(self.local_epochs, number)
+
+    def steps_in(self, number: int) -> int | None:
+        """Return the optimiser steps of a round; None where passes are counted."""
+        return in_round(self.local_steps, number)
 
 
 _IMAGE = "image:"

@@ -77,13 +77,13 @@ PROBLEMS = {
     "image_classification": Kind(
         CLASSIFICATION_METRICS,
         ("cross_entropy", "focal"),
-        ("cnn", "mnist_cnn", "mlp", "logistic", "resnet", "densenet", "efficientnet"),
+        ("cnn", "mnist_cnn", "mlp", "logistic", "resnet", "densenet", "efficientnet", "senet"),
         images=True,
     ),
     "volume_classification": Kind(
         CLASSIFICATION_METRICS,
         ("cross_entropy", "focal"),
-        ("cnn", "vbmnet", "resnet", "densenet", "efficientnet"),
+        ("cnn", "vbmnet", "resnet", "densenet", "efficientnet", "senet"),
         images=True,
     ),
     "gan": Kind(GENERATION_METRICS, (), ("dcgan", "stylegan2"), options=GanOptions, images=True, generative=True),
@@ -149,29 +149,39 @@ def _with_sensitivities(metrics: tuple[str, ...], sensitivities: list[str]) -> t
     return (*metrics, *sensitivities) if metrics[: len(CLASSIFICATION_METRICS)] == CLASSIFICATION_METRICS else metrics
 
 
-def check_together(experiment: Experiment) -> None:
-    """Refuse what does not go together: problem and target, monitored metric, loss, model."""
+def _measured(experiment: Experiment) -> tuple[str, ...]:
+    """Return the metrics of a problem, or none where they are not known before it runs."""
     from v6_algorithm.metrics.names import sensitivity_names
 
-    kind, loss, data = experiment.problem.kind, experiment.training.loss, experiment.data
-    monitor = experiment.stopping.monitor
+    kind = experiment.problem.kind
     known = PROBLEMS.get(kind)
-    metrics = known.metrics if known else plugins.metric_names(kind)
     sensitivities = sensitivity_names(experiment.evaluation.specificity)
-    metrics = _task_metrics(data, sensitivities) if known is MULTITASK else _with_sensitivities(metrics, sensitivities)
+    if known is MULTITASK:
+        return _task_metrics(experiment.data, sensitivities)
+    return _with_sensitivities(known.metrics if known else tuple(plugins.metric_names(kind)), sensitivities)
+
+
+def check_metric(key: str, monitor: str, experiment: Experiment) -> None:
+    """Refuse, under an experiment's key, a metric that is not measured in every round."""
+    kind, metrics = experiment.problem.kind, _measured(experiment)
     if metrics and monitor not in metrics:
         raise refuse(
-            f"stopping.monitor is '{monitor}', which problem {kind} does not measure"
+            f"{key} is '{monitor}', which problem {kind} does not measure"
             f"{did_you_mean(monitor, metrics)}; allowed: {', '.join(metrics)}"
         )
+    if kind == "survival" and monitor == "brier" and experiment.problem.options().method == "cox":
+        raise refuse(f"{key} brier is of method discrete_time; a Cox model has survival curves when training is over")
+
+
+def check_together(experiment: Experiment) -> None:
+    """Refuse what does not go together: problem and target, monitored metric, loss, model."""
+    kind, loss, data = experiment.problem.kind, experiment.training.loss, experiment.data
+    known = PROBLEMS.get(kind)
+    check_metric("stopping.monitor", experiment.stopping.monitor, experiment)
     if experiment.tune is not None:
-        experiment.tune.check_metric(monitor, metrics)
+        experiment.tune.check_metric(experiment.stopping.monitor, _measured(experiment))
     if data.target_scaling != "none":
         _check_target_scaling(kind, data, loss)
-    if kind == "survival" and monitor == "brier" and experiment.problem.options().method == "cox":
-        raise refuse(
-            "stopping.monitor brier is of method discrete_time; a Cox model has survival curves when training is over"
-        )
     if known is None:
         return
     if experiment.training.augmentation and not known.images:

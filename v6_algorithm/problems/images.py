@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import nn
 
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment import Experiment, LinearModel
 from v6_algorithm.experiment.imaging.augmentation import Crop
 from v6_algorithm.models.images import build_image_model, widest
 from v6_algorithm.preparation import Setup
@@ -30,6 +33,11 @@ class ImageClassification(Classification):
         """Return ``{"model": network}`` in the training dtype."""
         network = build_image_model(self.experiment.model, self._shape, self.outputs)
         return {"model": network.to(getattr(torch, self.experiment.training.dtype))}
+
+    def head(self, networks: Mapping[str, nn.Module]) -> nn.Module | None:
+        """Return the last fully connected layer; the only one, on all pixels, has no features."""
+        layers = [layer for layer in networks["model"].modules() if isinstance(layer, nn.Linear)]
+        return None if isinstance(self.experiment.model, LinearModel) or not layers else layers[-1]
 
 
 def _lengths(experiment: Experiment, lengths: list[int]) -> list[int]:

@@ -25,7 +25,8 @@ Series = list[tuple[float, float | None]]
 
 
 def history_charts(result: dict[str, Any]) -> list[str]:
-    """Return up to two SVG charts: the losses, and the monitored or else the headline metric, over the rounds."""
+    """Return up to three SVG charts over the rounds: the losses, the monitored or else the headline metric, and the
+    learning rate where it changes."""
     histories = [history_columns(mapping(fold, "history")) for _, fold in folds(result)]
     histories = histories or [history_columns(mapping(result, "history"))]
     names = list(dict.fromkeys(name for history in histories for name in history if _known(histories, name)))
@@ -35,6 +36,8 @@ def history_charts(result: dict[str, Any]) -> list[str]:
     if metric := _charted_metric(result, names):
         series = [name for name in (f"train_{metric}", f"validation_{metric}") if name in names]
         charts.append(_chart(result, histories, series, label(metric), "metric"))
+    if any(len({finite(value) for value in history.get("train_lr", [])} - {None}) > 1 for history in histories):
+        charts.append(_chart(result, histories, ["train_lr"], "Learning rate", "rate"))
     return [chart for chart in charts if chart]
 
 

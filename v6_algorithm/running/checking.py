@@ -32,7 +32,8 @@ class ReplyCheck:
     devices
         What each site last said it computes on.
     notes
-        Sentences for the researcher, on sites that lost layers of their own, or sent a picture that is none.
+        Sentences for the researcher, on sites that lost layers of their own, whose memory was too small, or that sent
+        a picture that is none.
     """
 
     def __init__(self, plan: Plan, read: dict[int, Read]) -> None:
@@ -89,8 +90,21 @@ class ReplyCheck:
             check_sums(item, wanted.get("baseline"), self._plan.counts[item["fold"]])
             if wanted["train"]:
                 item["reply"] = self._read[item["fold"]](site, item, wanted)
-        self.devices[str(reply["site"])] = {key: str(reply["device"][key])[:100] for key in ("name", "precision")}
+        self._check_device(site, reply["device"])
         return items
+
+    def _check_device(self, site: str, device: dict[str, Any]) -> None:
+        self.devices[site] = {key: str(device[key])[:100] for key in ("name", "precision")}
+        if "pieces" not in device:
+            return
+        batch, pieces = device["batch"], device["pieces"]
+        if type(batch) is not int or type(pieces) is not int or not 1 <= pieces < batch:
+            raise WireError("what it says of its batches must be whole numbers, the pieces smaller than the batch")
+        self.notes.append(
+            f"site '{site}': a batch of {batch} rows did not fit the memory of {self.devices[site]['name']}; it was "
+            f"trained in pieces of {pieces}, at the same mean over its rows (BatchNorm, if there is any, saw each "
+            "piece by itself)"
+        )
 
     def _check_private(self, site: str, number: int, found: Any, wanted: int) -> None:
         if type(found) is not int or found not in (wanted, 0):

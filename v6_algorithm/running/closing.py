@@ -35,7 +35,8 @@ class Measured:
         rows = plan.rows[site][self.fold.number]
         item = self.fold.item(site, [part for part in self.states if rows[part]], model=self.model)
         if self.personal:
-            return item | {"personal": True} if item["evaluate"] and rows["train"] else None
+            own = item | {"personal": True} | self.fold.rate_to_tell()
+            return own if item["evaluate"] and rows["train"] else None
         if times and rows["train"]:
             return item | {"baseline": len(times)}
         return item if item["evaluate"] else None

@@ -6,6 +6,7 @@ from typing import Any
 
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.metrics import compute, higher_is_better, is_score, merge_states
+from v6_algorithm.running.rates import LearningRate
 
 States = dict[str, dict[str, Any]]
 
@@ -45,6 +46,7 @@ class FoldProgress:
         # Site to round to what was measured there.
         self.at_sites: dict[str, dict[int, dict[str, float]]] = {}
         self._stopping = experiment.stopping
+        self._rates = LearningRate(experiment)
         self._problem = experiment.problem.kind
         self._has_private = experiment.private is not None
         self._keep_best = experiment.output.model == "best"
@@ -99,7 +101,15 @@ class FoldProgress:
             content["partial"] = True
         if self._has_private:
             content["private"] = self._private(site, packed)
-        return content
+        return content | (self.rate_to_tell() if train else {})
+
+    def rate(self, round: int) -> float | None:
+        """Return the learning rate of the round that comes next; None where it never changes."""
+        return self._rates.in_round(round, self.history)
+
+    def rate_to_tell(self) -> dict[str, float | None]:
+        """Return what a request says of the learning rate: nothing where the sites know it from the round."""
+        return {"lr": self.rate(self.rounds_done + 1)} if self._rates.told else {}
 
     def _private(self, site: str, packed: str | None) -> dict[str, Any]:
         """Say which version of a site's own layers goes with a model, and which others are still needed."""
@@ -147,11 +157,15 @@ class FoldProgress:
     def _note(self, site: str, round: int, values: dict[str, float]) -> None:
         self.at_sites.setdefault(site, {}).setdefault(round, {}).update(values)
 
-    def advance(self, round: int, model: str, train_loss: float, average: str | None = None) -> None:
-        """Take in the model that a round made, and the average over the rounds where that is to be kept."""
+    def advance(
+        self, round: int, model: str, train_loss: float, average: str | None = None, lr: float | None = None
+    ) -> None:
+        """Take in the model that a round made, the average over the rounds where that is to be kept, and the rate."""
         self.model, self.rounds_done, self._average = model, round, average
         self.history["round"].append(round)
         self.history["train_loss"].append(train_loss)
+        if lr is not None:
+            self.history.setdefault("train_lr", []).append(lr)
 
     def newest(self) -> dict[str, float | None]:
         """Return the newest known value of every column of the history."""

@@ -35,6 +35,8 @@ class FoldRound:
 
     Attributes
     ----------
+    lr
+        The learning rate of the round, by `training.scheduler`; None where there is none.
     gave
         How many sites gave a model.
     states
@@ -47,6 +49,7 @@ class FoldRound:
         self.fold = fold
         self.strategy = strategy
         self.turns = strategy.turns(number, sites)
+        self.lr = fold.rate(number)
         self.gave = 0
         self.states: States = {}
         self._number = number
@@ -67,7 +70,7 @@ class FoldRound:
         if turn:
             self._close()
         self._gave_in_turn = 0
-        self._messages = self.strategy.configure(self._number, self.trainers(turn), self._sent())
+        self._messages = self.strategy.configure(self._number, self.trainers(turn), self._sent(), self.lr)
 
     def item(self, site: str, evaluate: list[str]) -> dict[str, Any]:
         """Return this fold's part of a site's request."""
@@ -101,7 +104,7 @@ class FoldRound:
         total, rows = self._loss
         average = self.strategy.average.add(self._made, self._number) if self.strategy.average else None
         packed = wire.pack(average) if average else None
-        self.fold.advance(self._number, cast("wire.Packed", self._model), total / rows, packed)
+        self.fold.advance(self._number, cast("wire.Packed", self._model), total / rows, packed, self.lr)
 
     def _sent(self) -> dict[str, Any] | None:
         """Return the model that is sent, where the strategy has to know it and anybody here does."""

@@ -6,6 +6,7 @@ request and the context; nothing lives in module globals.
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -46,6 +47,12 @@ def handle(
     if not isinstance(request, Mapping) or request.get("schema") != wire.SCHEMA:
         # Not a request of ours: there is no round to answer to.
         raise WireError(f"the request must be a message of schema {wire.SCHEMA}; task `master`, it writes them")
+    reply = _answer(method, request, context, raise_bugs)
+    _release()
+    return reply
+
+
+def _answer(method: str, request: Mapping[str, Any], context: SiteContext, raise_bugs: bool) -> dict[str, Any]:
     head = {key: request.get(key) for key in ("site", "round", "attempt")}
     start = time.perf_counter()
     try:
@@ -59,10 +66,21 @@ def handle(
     except (ExperimentError, WireError) as error:
         kind, text = "request", str(error)
     except Exception as error:
-        if raise_bugs:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be loaded
+            kind, text = "request", _NO_MEMORY
+        elif raise_bugs:
             raise
-        kind, text = "bug", _where(error)
+        else:
+            kind, text = "bug", _where(error)
     return wire.message(**head, status="error", kind=kind, message=text)  # type: ignore[arg-type]
+
+
+def _release() -> None:
+    """Give back what a GPU's memory held for this request: a process that lasts shares the GPU with others."""
+    if "torch" in sys.modules:
+        from v6_algorithm.training.fitting import empty_cache
+
+        empty_cache()
 
 
 def _where(error: Exception) -> str:
@@ -71,6 +89,8 @@ def _where(error: Exception) -> str:
     place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{place}"
 
+
+_NO_MEMORY = "the memory of this site's device does not hold the model; take a smaller one, or training.device cpu"
 
 _METHODS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "summary": summary,

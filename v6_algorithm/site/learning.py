@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm import wire
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import PARTS
+from v6_algorithm.site.fitting import FittingMemory
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.sending import Sender
 from v6_algorithm.site.subgroups import GroupStates
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from v6_algorithm.data.table import TableData
     from v6_algorithm.problems.base import Networks, Problem
     from v6_algorithm.training.device import Device
+    from v6_algorithm.training.fitting import Fitting
     from v6_algorithm.training.loop import Rows, TrainingSums
     from v6_algorithm.training.objectives import LocalObjective
 
@@ -40,6 +43,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     from v6_algorithm.problems import create_problem
     from v6_algorithm.training import loop
     from v6_algorithm.training.device import Device
+    from v6_algorithm.training.patterns import frozen_names
     from v6_algorithm.training.state import build_shapes, state_of
     from v6_algorithm.training.threads import threads_for
 
@@ -52,6 +56,9 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     networks = build_shapes(problem)
     shared, own = shared_and_own(work, networks)
     groups = GroupStates(work, table) if any(item.get("subgroups") for item in work.request["folds"]) else None
+    frozen = frozen_names(networks, work.experiment.training.freeze, work.round)
+    memory = FittingMemory(work, device)
+    fitting = memory.load()
     folds = []
     for item in work.request["folds"]:
         number = int(item["fold"])
@@ -70,9 +77,15 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         if own:
             reply["private"] = version if layers else 0
         batch_rows = min(work.experiment.training.batch_size or len(parts["train"]), len(parts["train"]))
+        trains = train and item.get("train", True)
+        learner = _Learner(
+            work, problem, rows, parts["train"], number, device,
+            private=own.names if own else frozenset(), frozen=frozen,
+            lr=_rate(work, item) if trains or item.get("personal") else None, fitting=fitting,
+        )  # fmt: skip
         with threads_for(networks, batch_rows):
             if item.get("personal"):
-                _personalise(work, problem, networks, rows, parts["train"], number, device)
+                learner.personalise(networks)
             with work.timed("evaluate_s"):
                 for part in item.get("evaluate", []):
                     reply["metrics"][part] = _measure(work, problem, networks, rows, parts[part], table, number, device)
@@ -91,15 +104,16 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                         device=device,
                         accumulator=partial(problem.baseline, work.policy.minimum_part_rows),
                     )
-            if train and item.get("train", True):
+            if trains:
                 if not len(parts["train"]):
                     raise WireError(f"fold {number} is to be trained, and has no training rows here")
-                reply |= _train(work, problem, networks, rows, parts["train"], item, shared, device)
+                reply |= learner.train(networks, item, shared)
                 if own:
                     own.keep(number, work.round, state_of(networks), [int(one) for one in item["private"]["keep"]])
         folds.append(reply)
     told = {} if groups is None else {"subgroups": groups.to_json()}
-    return {"folds": folds, **told, "device": device.to_json()}
+    memory.keep(fitting)
+    return {"folds": folds, **told, "device": device.to_json() | fitting.to_json()}
 
 
 def _measure(
@@ -168,83 +182,119 @@ def _of(spec: wire.StateSpec, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: state[name] for name in spec}
 
 
-def _personalise(
-    work: Work, problem: Problem, networks: Networks, rows: Rows, part: Tensor, fold: int, device: Device
-) -> None:
-    """Train the networks on, for this site alone: freely, or with Ditto's pull towards what was received.
+@dataclass(frozen=True)
+class _Learner:
+    """What trains a fold's networks in place, for the round of the request.
 
-    References
+    Attributes
     ----------
-    Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021: the personal model
-    minimises the site's loss + mu/2 times the squared distance to the shared one, here the one that was kept.
+    part
+        (n,) numbers of the training rows.
+    private, frozen
+        Names of the tensors that are the site's own, and of those that training leaves alone in this round.
+    lr
+        The learning rate of the round, where it follows from validation.
+    fitting
+        How many rows the device takes at once.
     """
-    from v6_algorithm.training.objectives import create_objective
-    from v6_algorithm.training.state import spec_of
 
-    own = work.experiment.personal
-    if own is None:
-        raise WireError("a personal model is asked for, the experiment wants none")
-    objective = create_objective({} if own.mu is None else {"mu": own.mu}, spec_of(networks))
-    _learn(work, problem, networks, rows, part, fold, device, objective, own.epochs)
+    work: Work
+    problem: Problem
+    rows: Rows
+    part: Tensor
+    fold: int
+    device: Device
+    private: frozenset[str]
+    frozen: frozenset[str]
+    lr: float | None
+    fitting: Fitting
+
+    def personalise(self, networks: Networks) -> None:
+        """Train the networks on, for this site alone: freely, or with Ditto's pull towards what was received.
+
+        References
+        ----------
+        Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021: the personal model
+        minimises the site's loss + mu/2 times the squared distance to the shared one, here the one that was kept.
+        """
+        from v6_algorithm.training.objectives import create_objective
+        from v6_algorithm.training.state import spec_of
+
+        own = self.work.experiment.personal
+        if own is None:
+            raise WireError("a personal model is asked for, the experiment wants none")
+        objective = create_objective({} if own.mu is None else {"mu": own.mu}, spec_of(networks))
+        self._learn(networks, own.epochs, self.frozen, objective)
+
+    def train(self, networks: Networks, item: Mapping[str, Any], shared: wire.StateSpec) -> dict[str, Any]:
+        """Train the networks, and return what the reply tells of it: shared tensors only."""
+        from v6_algorithm.training import loop
+        from v6_algorithm.training.objectives import create_objective
+        from v6_algorithm.training.state import state_of
+
+        work, message = self.work, item.get("strategy", {})
+        # Who sent the whole model knows what is frozen in it.
+        sent = item["parameters"] is not None and not item.get("partial")
+        leaves = {name: one for name, one in shared.items() if one.kind != "frozen"} if sent else shared
+        objective = create_objective(message, shared)
+        sender = Sender(work, self.fold, message, leaves, state_of(networks))
+        told: dict[str, Any] = {}
+        if message.get("start"):
+            told["start"] = wire.pack(_of(shared, state_of(networks)))
+        if message.get("start_loss"):
+            with work.timed("evaluate_s"):
+                told["start_loss"] = loop.mean_loss(self.problem, networks, self.rows, self.part, fold=self.fold)
+        held = self.frozen
+        section = work.experiment.private
+        if section is not None and (first := section.epochs):
+            self._learn(networks, first, self.frozen | set(shared), None, alone=True)
+            held = self.frozen | self.private
+        sums = self._learn(networks, item.get("epochs"), held, objective)
+        reply: dict[str, Any] = {
+            "parameters": sender.pack(_of(leaves, objective.outgoing(state_of(networks)))),
+            "rows": len(self.part),
+            "loss": {"sum": sums.loss, "rows": sums.rows},
+            "steps": sums.steps,
+        }
+        return reply | ({"strategy": told} if told else {})
+
+    def _learn(
+        self,
+        networks: Networks,
+        epochs: int | None,
+        frozen: frozenset[str],
+        objective: LocalObjective | None,
+        *,
+        alone: bool = False,
+    ) -> TrainingSums:
+        """Train, and book the seconds; `alone` is of the private layers, whose batches are drawn by themselves."""
+        from v6_algorithm.training import loop
+
+        with self.work.timed("train_s"):
+            return loop.train(
+                self.problem,
+                networks,
+                self.rows,
+                self.part,
+                site=self.work.site,
+                round=self.work.round,
+                fold=self.fold,
+                device=self.device,
+                epochs=epochs,
+                objective=objective,
+                frozen=frozen,
+                lr=self.lr,
+                fitting=self.fitting,
+                purpose="private layers" if alone else "training",
+            )
 
 
-def _learn(
-    work: Work,
-    problem: Problem,
-    networks: Networks,
-    rows: Rows,
-    part: Tensor,
-    fold: int,
-    device: Device,
-    objective: LocalObjective,
-    epochs: int | None,
-) -> TrainingSums:
-    """Train the networks in place for the round of the request, and book the seconds."""
-    from v6_algorithm.training import loop
-
-    with work.timed("train_s"):
-        return loop.train(
-            problem,
-            networks,
-            rows,
-            part,
-            site=work.site,
-            round=work.round,
-            fold=fold,
-            device=device,
-            epochs=epochs,
-            objective=objective,
-        )
-
-
-def _train(
-    work: Work,
-    problem: Problem,
-    networks: Networks,
-    rows: Rows,
-    part: Tensor,
-    item: Mapping[str, Any],
-    shared: wire.StateSpec,
-    device: Device,
-) -> dict[str, Any]:
-    """Train the networks on the rows numbered in `part`, and return what the reply tells of it: shared tensors only."""
-    from v6_algorithm.training import loop
-    from v6_algorithm.training.objectives import create_objective
-    from v6_algorithm.training.state import state_of
-
-    message, fold = item.get("strategy", {}), int(item["fold"])
-    objective, sender = create_objective(message, shared), Sender(work, fold, message, shared, state_of(networks))
-    told: dict[str, Any] = {}
-    if message.get("start"):
-        told["start"] = wire.pack(_of(shared, state_of(networks)))
-    if message.get("start_loss"):
-        with work.timed("evaluate_s"):
-            told["start_loss"] = loop.mean_loss(problem, networks, rows, part, fold=fold)
-    sums = _learn(work, problem, networks, rows, part, fold, device, objective, item.get("epochs"))
-    reply: dict[str, Any] = {
-        "parameters": sender.pack(_of(shared, objective.outgoing(state_of(networks)))),
-        "rows": len(part),
-        "loss": {"sum": sums.loss, "rows": sums.rows},
-        "steps": sums.steps,
-    }
-    return reply | ({"strategy": told} if told else {})
+def _rate(work: Work, item: Mapping[str, Any]) -> float | None:
+    """Read the learning rate of the round; None where the site knows it by itself."""
+    scheduler = work.experiment.training.scheduler
+    if scheduler is None or not scheduler.on_plateau:
+        return None
+    lr = item.get("lr")
+    if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0 <= lr < float("inf"):
+        raise WireError(f"with training.scheduler {scheduler.kind} the request must carry lr, a finite number from 0")
+    return float(lr)

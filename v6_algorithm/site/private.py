@@ -8,11 +8,12 @@ cleaned or could not be written, is replaced by the initial weights, and the rep
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from v6_algorithm import wire
 from v6_algorithm.data.cache import cache_key
-from v6_algorithm.errors import SiteError, WireError
+from v6_algorithm.errors import ExperimentError, SiteError, WireError
 from v6_algorithm.site.memory import RoundMemory
 from v6_algorithm.site.work import Work
 
@@ -21,16 +22,42 @@ if TYPE_CHECKING:
 
 
 def shared_and_own(work: Work, networks: Mapping[str, nn.Module]) -> tuple[wire.StateSpec, PrivateLayers | None]:
-    """Describe the tensors that travel, and return the place of those that stay; None where all of them travel."""
-    from v6_algorithm.training.private import private_names
+    """Describe the tensors that travel, and return the place of those that stay; None where all of them travel.
+
+    Raises
+    ------
+    ExperimentError
+        When `strategy.private` and `training.freeze` leave nothing to be trained, together or alone.
+    """
+    from v6_algorithm.training.patterns import frozen_names, private_names
     from v6_algorithm.training.state import spec_of
 
+    freeze = work.experiment.training.freeze
+    private, frozen = private_names(networks, work.experiment.private), frozen_names(networks, freeze)
+    _check_something_moves(work, networks, private, frozen)
     spec = spec_of(networks)
-    private = private_names(networks, work.experiment.private)
+    if freeze is not None:
+        mark = {"kind": "frozen"} if freeze.rounds is None else {"thaws": freeze.rounds}
+        spec = {name: replace(item, **mark) if name in frozen else item for name, item in spec.items()}
     if not private:
         return spec, None
     shared = {name: item for name, item in spec.items() if name not in private}
     return shared, PrivateLayers(work, {name: spec[name] for name in spec if name in private})
+
+
+def _check_something_moves(
+    work: Work, networks: Mapping[str, nn.Module], private: frozenset[str], frozen: frozenset[str]
+) -> None:
+    from v6_algorithm.training.patterns import parameters_beside
+
+    section, freeze = work.experiment.private, work.experiment.training.freeze
+    if section is None or freeze is None:
+        return
+    moving = set(parameters_beside(networks, frozen))
+    if not moving - private and (freeze.rounds is None or section.epochs):
+        raise ExperimentError("training.freeze: names all parameters that strategy.private leaves to be shared")
+    if not moving & private and section.epochs:
+        raise ExperimentError("training.freeze: names all of strategy.private, whose epochs would train nothing")
 
 
 class PrivateLayers:
@@ -57,6 +84,7 @@ class PrivateLayers:
                 "request",
             )
         self._spec = spec
+        self.names = frozenset(spec)
         self._work = work
         self._key = cache_key("private", work.experiment.model_dump(mode="json"), work.site)
 

@@ -33,7 +33,8 @@ class WeightedMean:
     """The weighted mean of states, added one by one.
 
     Parameters and float buffers (such as BatchNorm's running statistics) are averaged, in float64 and in the order
-    in which they are added; of counters the maximum is kept, for the mean of two counts counts nothing.
+    in which they are added; of counters the maximum is kept, for the mean of two counts counts nothing. So it is of
+    frozen tensors, which are all the same: their mean need not be, to the last bit.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class WeightedMean:
         if weight <= 0:
             return
         for name, tensor in state.items():
-            counter = self._spec[name].kind == "counter"
+            counter = self._spec[name].kind in ("counter", "frozen")
             if name not in self._sums:
                 self._sums[name] = tensor.clone() if counter else tensor.double() * weight
             elif counter:
@@ -64,7 +65,7 @@ class WeightedMean:
         """Return the mean in float64; raises ValueError when nothing was added."""
         _require(bool(self._total))
         return {
-            name: value if self._spec[name].kind == "counter" else value / self._total
+            name: value if self._spec[name].kind in ("counter", "frozen") else value / self._total
             for name, value in self._sums.items()
         }
 

@@ -239,7 +239,9 @@ def local_reach(strategy: FedAvg, steps: int) -> tuple[float, float]:
     """
     training = strategy.experiment.training
     scheduler = (training.scheduler.kind, training.scheduler.options()) if training.scheduler else None
-    group = group_in_round(training.optimizer.kind, training.optimizer.options(), scheduler, strategy.round)
+    group = group_in_round(
+        training.optimizer.kind, training.optimizer.options(), scheduler, strategy.round, strategy.lr
+    )
     beta = group["momentum"]
     reach = sum((1 - beta**count) / (1 - beta) for count in range(1, steps + 1)) if beta else steps
     return float(group["lr"]), float(reach)

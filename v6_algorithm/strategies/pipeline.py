@@ -80,6 +80,8 @@ class FedAvg:
     ----------
     sent
         The model that the sites train, while a round lasts; None where nobody needs it.
+    lr
+        The sites' learning rate in the round, where there is a scheduler.
     kept
         Tensors that last from round to round, in groups by name.
     average
@@ -100,8 +102,12 @@ class FedAvg:
         self.rows = {site: count for site, count in rows.items() if count}
         self.parameters = [name for name, item in spec.items() if item.kind == "parameter"]
         self.round = 0
+        self.lr: float | None = None
         self.sent: State | None = None
         self.kept: dict[str, State] = {}
+        self._thaws = any(item.thaws for item in spec.values())
+        # What was sent of the frozen tensors, and in which text that was.
+        self._held: tuple[str | None, State] = None, {}
         # What sites remember of compression they find under it: another run at the same sites is not this one.
         self._run = secrets.token_hex(8)
         self.server = self.make_server()
@@ -113,7 +119,7 @@ class FedAvg:
     @property
     def wants_sent(self) -> bool:
         """Whether `configure` is to be given the model that the sites train."""
-        return self._steps_from_sent or bool(self.section.compress.stages)
+        return self._steps_from_sent or bool(self.section.compress.stages) or self._thaws
 
     @property
     def _steps_from_sent(self) -> bool:
@@ -124,7 +130,9 @@ class FedAvg:
         """Cut the sites that train in a round into turns: those of one turn train the same model at once."""
         return [list(sites)]
 
-    def configure(self, number: int, sites: Sequence[str], sent: State | None) -> dict[str, Message]:
+    def configure(
+        self, number: int, sites: Sequence[str], sent: State | None, lr: float | None = None
+    ) -> dict[str, Message]:
         """Begin a round, or a turn of it, and return what each site's request tells its training.
 
         Parameters
@@ -135,8 +143,10 @@ class FedAvg:
             Those that train.
         sent
             The model that they train; None where only they have it, because they draw it from the seed.
+        lr
+            Their learning rate in this round; None where it is the optimiser's throughout.
         """
-        self.round, self.sent = number, sent
+        self.round, self.sent, self.lr = number, sent, lr
         self._begin()
         common: Message = {"start": True} if self._steps_from_sent and sent is None else {}
         # A model that only the sites know is sent whole: nobody here could add an update to it.
@@ -153,7 +163,7 @@ class FedAvg:
             raise WireError("its number of steps must be a whole number from 1")
         if not isinstance(loss["sum"], (int, float)) or not math.isfinite(loss["sum"]):
             raise WireError("its training loss is not a finite number")
-        state = self._read_state(item["parameters"], compressed="compress" in asked.get("strategy", {}))
+        state = self._read_state(item["parameters"], asked)
         reply = Reply(site, state, rows, steps, loss["sum"] / loss["rows"])
         return self._with_extras(reply, item.get("strategy", {}), asked)
 
@@ -185,6 +195,9 @@ class FedAvg:
         following = cast(self.step(self._combiner.combined()), self.spec)
         if self.wants_sent and not all(wire.all_finite(following[name]) for name in self.parameters):
             raise ValueError("the server's step leads to a model that is not finite; lower its learning rate")
+        if self._thaws and self.sent is not None:
+            # A server's optimiser may decay what no site has moved.
+            following |= {name: self.sent[name] for name, item in self.spec.items() if self.round <= item.thaws}
         return following
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -243,7 +256,9 @@ class FedAvg:
         """
         if self.server is None:
             return combined
-        return combined | self.server.step(self.of_parameters(self.known), self.of_parameters(combined), self.round)
+        return combined | self.server.step(
+            self.of_parameters(self.known), self.of_parameters(combined), self.round, self.lr
+        )
 
     def arrived(self, update: State) -> State:
         """Return the parameters that a reply with a compressed update stands for; here what was sent, moved by it."""
@@ -286,17 +301,31 @@ class FedAvg:
         self.seen: list[Reply] = []
         self._combiner = self.make_combiner()
 
-    def _read_state(self, text: Any, *, compressed: bool) -> State:
-        if not compressed:
-            return wire.unpack(text, self.spec)
+    def _read_state(self, text: Any, asked: Mapping[str, Any]) -> State:
+        held = self._sent_frozen(asked)
+        spec = {name: item for name, item in self.spec.items() if name not in held}
+        if "compress" not in asked.get("strategy", {}):
+            given = wire.unpack(text, spec) | held
+            return {name: given[name] for name in self.spec}
         # Entries of a compressed tensor have longer names, never more numbers than the tensor.
         content = wire.unpack(text, max_bytes=wire.spec_bytes(self.spec) + 4096 * (len(self.spec) + 8))
-        others = {name: item for name, item in self.spec.items() if item.kind != "parameter"}
+        others = {name: item for name, item in spec.items() if item.kind != "parameter"}
         whole = {name: content.pop(name) for name in others if name in content}
         wire.check(whole, others)
-        state = whole | self.arrived(create_compressor(self.section.compress, self.spec).decode(content))
+        state = held | whole | self.arrived(create_compressor(self.section.compress, self.spec).decode(content))
         wire.check(state, self.spec)
         return {name: state[name] for name in self.spec}
+
+    def _sent_frozen(self, asked: Mapping[str, Any]) -> State:
+        """Return the tensors that stay frozen as a request had them; a site that was sent them leaves them out."""
+        frozen = [name for name, item in self.spec.items() if item.kind == "frozen"]
+        text = asked.get("parameters")
+        if not frozen or text is None or asked.get("partial"):
+            return {}
+        if self._held[0] != text:
+            sent = wire.unpack(text, self.spec)
+            self._held = text, {name: sent[name] for name in frozen}
+        return self._held[1]
 
     def _with_extras(self, reply: Reply, given: Any, asked: Mapping[str, Any]) -> Reply:
         wanted = {key for key in ("start", "start_loss") if asked.get("strategy", {}).get(key)}

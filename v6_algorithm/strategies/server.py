@@ -18,8 +18,10 @@ from v6_algorithm.strategies.averaging import State
 class ServerStep(Protocol):
     """A step from the model that was sent towards the mean that came back."""
 
-    def step(self, sent: Mapping[str, Tensor], mean: Mapping[str, Tensor], number: int) -> State:
-        """Return the parameters of the next model, float64; `number` is the round."""
+    def step(
+        self, sent: Mapping[str, Tensor], mean: Mapping[str, Tensor], number: int, lr: float | None = None
+    ) -> State:
+        """Return the parameters of the next model, float64; `number` is the round, `lr` the rate of its training."""
 
     def state_dict(self) -> State:
         """Return what it remembers from round to round."""
@@ -50,11 +52,13 @@ class TorchServer:
         self._optimiser: torch.optim.Optimizer | None = None
         self._pending: dict[str, dict[str, Tensor]] = {}
 
-    def step(self, sent: Mapping[str, Tensor], mean: Mapping[str, Tensor], number: int) -> State:
+    def step(
+        self, sent: Mapping[str, Tensor], mean: Mapping[str, Tensor], number: int, lr: float | None = None
+    ) -> State:
         """Let the optimiser step from `sent`, the gradient being `sent` less `mean`."""
         optimiser = self._optimiser or self._build(sent)
         if self._scheduler:
-            optimiser.param_groups[0].update(group_in_round(self._kind, self._options, self._scheduler, number))
+            optimiser.param_groups[0].update(group_in_round(self._kind, self._options, self._scheduler, number, lr))
         for name, parameter in self._parameters.items():
             parameter.data = sent[name].clone()
             parameter.grad = sent[name] - mean[name]
@@ -111,7 +115,9 @@ class AdaptiveServer:
         self._m: State = {}
         self._v: State = {}
 
-    def step(self, sent: Mapping[str, Tensor], mean: Mapping[str, Tensor], number: int) -> State:
+    def step(
+        self, sent: Mapping[str, Tensor], mean: Mapping[str, Tensor], number: int, lr: float | None = None
+    ) -> State:
         """Step from `sent`; Δ is `mean` less `sent`."""
         following = {}
         for name, tensor in sent.items():

@@ -51,8 +51,9 @@ class RoundAverage:
         # Of one model the average is that model, and of the n-th the mean moves by 1/n towards it.
         share = 1 / self._count if self._decay is None or self._count == 1 else 1 - self._decay
         for name, tensor in state.items():
-            if self._spec[name].kind == "counter" or name not in self._mean:
-                self._mean[name] = tensor.clone() if self._spec[name].kind == "counter" else tensor.double()
+            last = self._spec[name].kind in ("counter", "frozen")
+            if last or name not in self._mean:
+                self._mean[name] = tensor.clone() if last else tensor.double()
             else:
                 self._mean[name] = torch.lerp(self._mean[name], tensor.double(), share)
         return cast(self._mean, self._spec)

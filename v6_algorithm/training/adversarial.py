@@ -19,10 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from v6_algorithm.errors import SiteError
 from v6_algorithm.experiment import GanOptions, Training
 from v6_algorithm.models.generators.layers import Discriminator
 from v6_algorithm.training.differentiable_augmentation import augment
-from v6_algorithm.training.learner import Lesson, optimiser_of_round
+from v6_algorithm.training.freezing import trained
+from v6_algorithm.training.learner import Lesson, optimiser_of
 
 if TYPE_CHECKING:
     from v6_algorithm.problems.base import Networks
@@ -58,11 +60,14 @@ class Adversaries:
         self._generator, self._discriminator, self._ema = networks["generator"], discriminator, networks["ema"]
         self._options, self._classes, self._device = options, classes, lesson.device
         self._latents, self._changes = lesson.generator("latents"), lesson.generator("discriminator's augmentation")
-        own = [list(network.parameters()) for network in (self._generator, self._discriminator)]
-        self._of_generator, self._of_discriminator = own
-        self._steps_generator = optimiser_of_round(training, own[0], lesson.round)
-        self._steps_discriminator = optimiser_of_round(
-            training, own[1], lesson.round, lr_factor=options.discriminator_lr
+        self._of_generator, self._of_discriminator = (
+            trained({name: networks[name]}, lesson.frozen) for name in ("generator", "discriminator")
+        )
+        if not (self._of_generator and self._of_discriminator):
+            raise SiteError("training.freeze leaves one of the networks nothing to learn, and each must", "request")
+        self._steps_generator = optimiser_of(training, self._of_generator, lesson)
+        self._steps_discriminator = optimiser_of(
+            training, self._of_discriminator, lesson, lr_factor=options.discriminator_lr
         )
         counts = self._discriminator
         self.p, self._images, self._steps = counts.augment_p.item(), counts.images.item(), int(counts.steps.item())
@@ -149,7 +154,7 @@ class Adversaries:
         if self._options.ema_rampup is not None:
             half_life = min(half_life, self._options.ema_rampup * (self._images + rows))
         share = 1 - ema_decay(rows, half_life)
-        for mean, value in zip(self._ema.parameters(), self._of_generator, strict=True):
+        for mean, value in zip(self._ema.parameters(), self._generator.parameters(), strict=True):
             mean.lerp_(value, share)
         for buffer, newest in zip(self._ema.buffers(), self._generator.buffers(), strict=True):
             buffer.copy_(newest)

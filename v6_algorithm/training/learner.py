@@ -21,17 +21,43 @@ from v6_algorithm.training.device import Device
 
 @dataclass(frozen=True)
 class Lesson:
-    """One site's training of one fold in one round: whose it is, and where it happens."""
+    """One site's training of one fold in one round: whose it is, where it happens, and what is not as always.
+
+    Attributes
+    ----------
+    seed, site, round, fold
+        What everything is drawn for.
+    device
+        Where the networks are.
+    purpose
+        What for, where a round trains more than once.
+    frozen
+        Names of tensors that stay as they are.
+    lr
+        The learning rate, where that follows from validation.
+    """
 
     seed: int
     site: str
     round: int
     fold: int
     device: Device = field(default_factory=Device)
+    purpose: str = "training"
+    frozen: frozenset[str] = frozenset()
+    lr: float | None = None
 
-    def generator(self, purpose: str) -> torch.Generator:
-        """Return a CPU generator of this lesson's own for a purpose: the same when the round is repeated."""
-        return seeding.torch_generator(self.seed, purpose, self.site, self.round, self.fold)
+    def derive(self, what: str) -> int:
+        """Return a seed of this lesson's own for something: the same when the round is repeated."""
+        return seeding.derive(self.seed, what, *self._keys)
+
+    def generator(self, what: str) -> torch.Generator:
+        """Return a CPU generator of this lesson's own for something."""
+        return seeding.torch_generator(self.seed, what, *self._keys)
+
+    @property
+    def _keys(self) -> tuple[str | int, ...]:
+        keys = (self.site, self.round, self.fold)
+        return keys if self.purpose == "training" else (*keys, self.purpose)
 
 
 class Learner(Protocol):
@@ -44,13 +70,13 @@ class Learner(Protocol):
         """End the round: leave in the networks what is to be kept of it."""
 
 
-def optimiser_of_round(
-    training: Training, parameters: Iterable[nn.Parameter], round: int, *, lr_factor: float = 1.0
+def optimiser_of(
+    training: Training, parameters: Iterable[nn.Parameter], lesson: Lesson, *, lr_factor: float = 1.0
 ) -> torch.optim.Optimizer:
-    """Build the experiment's optimiser anew, with its learning rate times a factor and as scheduled for a round."""
+    """Build the experiment's optimiser anew, with its learning rate of the round times a factor."""
     optimiser = build_optimiser(training.optimizer.kind, training.optimizer.options(), parameters)
-    for group in optimiser.param_groups:
-        group["lr"] *= lr_factor
     if training.scheduler is not None:
-        wind(optimiser, training.scheduler.kind, training.scheduler.options(), round)
+        wind(optimiser, training.scheduler.kind, training.scheduler.options(), lesson.round)
+    for group in optimiser.param_groups:
+        group["lr"] = (group["lr"] if lesson.lr is None else lesson.lr) * lr_factor
     return optimiser

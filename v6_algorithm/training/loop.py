@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from v6_algorithm import seeding, wire
+from v6_algorithm import wire
 from v6_algorithm.errors import SiteError
 from v6_algorithm.experiment import Training
 from v6_algorithm.models.tabular import has_batch_norm
 from v6_algorithm.problems.base import Accumulator, Problem
 from v6_algorithm.training.augmentation import augment, measured
 from v6_algorithm.training.device import Device, deterministic
-from v6_algorithm.training.learner import Learner, Lesson, optimiser_of_round
+from v6_algorithm.training.fitting import Fitting, in_chunks, pieces_of
+from v6_algorithm.training.freezing import in_training, trained
+from v6_algorithm.training.learner import Learner, Lesson, optimiser_of
 from v6_algorithm.training.objectives import LocalObjective
 
 # Numbers (0.1 GB) in one forward pass of an evaluation; bounds the memory, changes no result beyond rounding.
@@ -62,27 +63,20 @@ def batches(rows: int, size: int | None, generator: torch.Generator, *, at_least
     if size is None or size >= rows:
         yield torch.arange(rows)
         return
-    yield from _pieces(torch.randperm(rows, generator=generator), size, at_least)
-
-
-def _pieces(order: Tensor, size: int, at_least: int) -> list[Tensor]:
-    pieces = list(torch.split(order, size))
-    if len(pieces) > 1 and len(pieces[-1]) < at_least:
-        pieces[-2:] = [torch.cat(pieces[-2:])]
-    return pieces
+    yield from pieces_of(torch.randperm(rows, generator=generator), size, at_least)
 
 
 def _steps(
-    rows: int, training: Training, generator: torch.Generator, at_least: int, epochs: int | None
+    rows: int, training: Training, generator: torch.Generator, at_least: int, epochs: int | None, round: int
 ) -> Iterator[list[Tensor]]:
     """Yield the batches of one optimiser step after another: `accumulate` of them, fewer at the end of an epoch."""
-    epochs, steps = epochs or training.local_epochs, 0
+    epochs, most, steps = epochs or training.epochs_in(round), training.steps_in(round), 0
     size = training.batch_size
     for _ in range(epochs) if epochs else iter(int, 1):
         for drawn in batches(rows, size and size * training.accumulate, generator, at_least=at_least):
-            yield _pieces(drawn, size or rows, at_least)
+            yield pieces_of(drawn, size or rows, at_least)
             steps += 1
-            if not epochs and steps == training.local_steps:
+            if not epochs and steps == most:
                 return
 
 
@@ -98,6 +92,10 @@ def train(
     device: Device = Device(),
     epochs: int | None = None,
     objective: LocalObjective | None = None,
+    frozen: Collection[str] = (),
+    lr: float | None = None,
+    fitting: Fitting | None = None,
+    purpose: str = "training",
 ) -> TrainingSums:
     """Train `networks` in place on the rows numbered in `part`, for one round.
 
@@ -121,31 +119,39 @@ def train(
         Passes over the rows, instead of what the experiment says.
     objective
         What the strategy asks of the training; nothing if absent.
+    frozen
+        Names of tensors that stay as they are.
+    lr
+        The learning rate of this round, where that follows from validation.
+    fitting
+        How many rows the device takes at once; learned anew if absent.
+    purpose
+        What for, where a round trains more than once: batches and the rest are drawn for it.
 
     Raises
     ------
     SiteError
-        Of kind ``diverged`` when the loss is no longer a finite number.
+        Of kind ``diverged`` when the loss is no longer a finite number, of kind ``request`` when memory does not do.
     """
     training = problem.experiment.training
-    lesson = Lesson(problem.experiment.seed, site, round, fold, device)
-    parameters = [parameter for network in networks.values() for parameter in network.parameters()]
-    at_least = 2 if any(has_batch_norm(network) for network in networks.values()) else 1
-    generator, changes = lesson.generator("batches"), lesson.generator("augmentation")
+    lesson = Lesson(problem.experiment.seed, site, round, fold, device, purpose, frozenset(frozen), lr)
+    objective, fitting = objective or LocalObjective(), fitting or Fitting()
+    learner = problem.learner(dict(networks), lesson)
+    if learner is None:
+        stepper: _Steps = _Descent(problem, networks, rows, part, lesson, objective, fitting)
+    else:
+        stepper = _Taught(learner, problem, rows, part, lesson, objective, fitting)
+    generator = lesson.generator("batches")
     total, seen, steps = torch.zeros((), dtype=torch.float64, device=device.kind), 0, 0
-    with device.fork_rng(), deterministic(training.deterministic):
+    with device.fork_rng(), deterministic(training.deterministic), in_training(networks, frozen):
         # Dropout and its like draw from the global generator.
-        torch.manual_seed(seeding.derive(lesson.seed, "training", site, round, fold))
-        own = problem.learner(dict(networks), lesson)
-        steppers = _Descent if own is None else partial(_Taught, own)
-        stepper = steppers(problem, networks, rows, changes, lesson, objective or LocalObjective())
-        for network in networks.values():
-            network.train()
-        for pieces in _steps(len(part), training, generator, at_least, epochs):
-            total += stepper.step([part[drawn].to(device.kind) for drawn in pieces])
-            seen += sum(map(len, pieces))
+        torch.manual_seed(lesson.derive("training"))
+        for batch in _steps(len(part), training, generator, fewest_rows(networks), epochs, round):
+            total += stepper.step(batch)
+            seen += sum(map(len, batch))
             steps += 1
         stepper.finish()
+    parameters = trained(networks, frozen)
     finite = math.isfinite(total.item()) and all(wire.all_finite(value.detach()) for value in parameters)
     if not finite:
         raise SiteError(
@@ -156,6 +162,16 @@ def train(
     return TrainingSums(total.item(), seen, steps)
 
 
+class _Steps(Protocol):
+    """Takes one step of a training after another."""
+
+    def step(self, batches: list[Tensor]) -> Tensor:
+        """Take one step on batches, of numbers in the training rows; return the summed loss of their rows."""
+
+    def finish(self) -> None:
+        """End the round."""
+
+
 class _Descent:
     """Steps down the mean of the rows' losses, of one batch or, with `accumulate`, of several together."""
 
@@ -164,62 +180,66 @@ class _Descent:
         problem: Problem,
         networks: Mapping[str, nn.Module],
         rows: Rows,
-        changes: torch.Generator,
+        part: Tensor,
         lesson: Lesson,
         objective: LocalObjective,
+        fitting: Fitting,
     ) -> None:
         training = problem.experiment.training
         if problem.joint and any(kind.kind == "mixup" for kind in training.augmentation):
             raise SiteError(
                 "training.augmentation: mixup needs a loss of each row by itself, this problem's is not", "request"
             )
-        self._problem, self._networks, self._rows = problem, networks, rows
-        self._changes, self._lesson, self._objective = changes, lesson, objective
-        self._augmentation = training.augmentation
-        parameters = [parameter for network in networks.values() for parameter in network.parameters()]
-        self._optimiser = optimiser_of_round(training, parameters, lesson.round)
+        self._problem, self._networks, self._rows, self._part = problem, networks, rows, part
+        self._lesson, self._objective, self._fitting = lesson, objective, fitting
+        self._augmentation, self._changes = training.augmentation, lesson.generator("augmentation")
+        self._least = fewest_rows(networks)
+        self._optimiser = optimiser_of(training, trained(networks, lesson.frozen), lesson)
         objective.begin(networks)
 
     def step(self, batches: list[Tensor]) -> Tensor:
-        """Take one step on batches of row numbers, on the device; return the summed loss of their rows, detached."""
-        self._optimiser.zero_grad(set_to_none=True)
-        of_step = sum(map(len, batches))
-        losses = [self._backward(batch, 1.0 if len(batches) == 1 else len(batch) / of_step) for batch in batches]
+        """Take one step on batches, in pieces that fit; return the summed loss of their rows, detached."""
+        summed = self._fitting.attempt(batches, self._gradients, least=self._least, whole=self._problem.joint)
         self._objective.step(self._optimiser)
-        return torch.stack(losses).double().sum()
+        return summed
 
-    def _backward(self, batch: Tensor, share: float) -> Tensor:
-        problem, target = self._problem, self._rows.target
-        device, fold = self._lesson.device, self._lesson.fold
-        inputs, mix = self._rows.inputs[batch], None
-        if self._augmentation:
-            inputs, mix = augment(inputs, self._augmentation, self._changes)
-        with device.forward():
-            output, term = self._objective.forward(problem, self._networks, inputs)
-        output = device.full(output)
-        loss = problem.row_loss(output, target[batch], fold)
-        if mix is not None:
-            loss = mix.loss(loss, problem.row_loss(output, target[batch[mix.partner]], fold))
-        mean = loss.mean() if term is None else loss.mean() + term
-        (mean if share == 1 else mean * share).backward()
-        return loss.detach().sum()
+    def _gradients(self, pieces: list[Tensor]) -> Tensor:
+        """Put the gradients of one step in place, and return its summed loss."""
+        problem, device, fold = self._problem, self._lesson.device, self._lesson.fold
+        self._optimiser.zero_grad(set_to_none=True)
+        summed, of_step = torch.zeros((), dtype=torch.float64, device=device.kind), sum(map(len, pieces))
+        for drawn in pieces:
+            batch = self._part[drawn].to(device.kind)
+            inputs, mix = self._rows.inputs[batch], None
+            if self._augmentation:
+                inputs, mix = augment(inputs, self._augmentation, self._changes)
+            with device.forward():
+                output, term = self._objective.forward(problem, self._networks, inputs)
+            output = device.full(output)
+            loss = problem.row_loss(output, self._rows.target[batch], fold)
+            if mix is not None:
+                loss = mix.loss(loss, problem.row_loss(output, self._rows.target[batch[mix.partner]], fold))
+            mean = loss.mean() if term is None else loss.mean() + term
+            (mean if len(pieces) == 1 else mean * (len(drawn) / of_step)).backward()
+            summed += loss.detach().sum()
+        return summed
 
     def finish(self) -> None:
         """Do nothing: all is in the networks."""
 
 
 class _Taught:
-    """Gives each batch to a learner of the problem's own."""
+    """Gives each batch to a learner of the problem's own, which cannot be cut: its networks have stepped by then."""
 
     def __init__(
         self,
         learner: Learner,
         problem: Problem,
-        networks: Mapping[str, nn.Module],
         rows: Rows,
-        changes: torch.Generator,
+        part: Tensor,
         lesson: Lesson,
         objective: LocalObjective,
+        fitting: Fitting,
     ) -> None:
         training = problem.experiment.training
         mixes = any(kind.kind == "mixup" for kind in training.augmentation)
@@ -229,12 +249,17 @@ class _Taught:
                 "training.accumulate, no mixup and no strategy that changes a site's steps",
                 "request",
             )
-        self._learner, self._rows = learner, rows
-        self._augmentation, self._changes = training.augmentation, changes
+        self._learner, self._rows, self._part, self._device = learner, rows, part, lesson.device
+        self._fitting = fitting
+        self._augmentation, self._changes = training.augmentation, lesson.generator("augmentation")
 
     def step(self, batches: list[Tensor]) -> Tensor:
         """Give it one batch; return its summed loss."""
-        (batch,) = batches
+        return self._fitting.attempt(batches, self._learn, least=1, whole=True)
+
+    def _learn(self, pieces: list[Tensor]) -> Tensor:
+        (drawn,) = pieces
+        batch = self._part[drawn].to(self._device.kind)
         inputs = self._rows.inputs[batch]
         if self._augmentation:
             inputs, _ = augment(inputs, self._augmentation, self._changes)
@@ -245,17 +270,26 @@ class _Taught:
         self._learner.finish()
 
 
+def fewest_rows(networks: Mapping[str, nn.Module]) -> int:
+    """Return the rows that a batch must have: BatchNorm needs two."""
+    return 2 if any(has_batch_norm(network) for network in networks.values()) else 1
+
+
 def mean_loss(problem: Problem, networks: Mapping[str, nn.Module], rows: Rows, part: Tensor, *, fold: int) -> float:
     """Return the mean loss over the rows numbered in `part`, in full precision and without dropout."""
     for network in networks.values():
         network.eval()
     part = part.to(rows.target.device)
     augmentation = problem.experiment.training.augmentation
-    total = 0.0
+    losses: list[float] = []
+
+    def add(chunk: Tensor) -> None:
+        output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
+        losses.append(problem.row_loss(output, rows.target[chunk], fold).double().sum().item())
+
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
-        for chunk in torch.split(part, rows_at_once(problem, rows, part)):
-            output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
-            total += problem.row_loss(output, rows.target[chunk], fold).double().sum().item()
+        in_chunks(part, rows_at_once(problem, rows, part), add, whole=problem.joint)
+    total = sum(losses)
     if not math.isfinite(total):
         raise SiteError("the loss of the received model is not finite", "diverged")
     return total / len(part)
@@ -281,19 +315,22 @@ def evaluate(
         network.eval()
     part = part.to(device.kind)
     augmentation = problem.experiment.training.augmentation
+
+    def add(chunk: Tensor) -> None:
+        output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
+        prediction, target, member = problem.prediction_of(output, fold).cpu(), rows.target[chunk], rows.member[chunk]
+        found = []
+        for number, name in enumerate(members):
+            own = member == number
+            loss = problem.row_loss(output[own], target[own], fold).double().cpu()
+            found.append((name, prediction[own.cpu()].numpy(), target[own].cpu().numpy(), loss.numpy()))
+        # All are computed before any is counted: where memory runs out, this is done again with fewer rows.
+        for name, predicted, true, lost in found:
+            accumulators[name].update(predicted, true, lost)
+
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
-        for chunk in torch.split(part, rows_at_once(problem, rows, part)) if len(part) else ():
-            output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
-            prediction, target, member = (
-                problem.prediction_of(output, fold).cpu(),
-                rows.target[chunk],
-                rows.member[chunk],
-            )
-            for number, name in enumerate(members):
-                own = member == number
-                loss = problem.row_loss(output[own], target[own], fold).double().cpu()
-                here = own.cpu()
-                accumulators[name].update(prediction[here].numpy(), target[own].cpu().numpy(), loss.numpy())
+        if len(part):
+            in_chunks(part, rows_at_once(problem, rows, part), add, whole=problem.joint)
     return {name: accumulator.state() for name, accumulator in accumulators.items()}
 
 

@@ -124,14 +124,21 @@ class Contrastive(LocalObjective):
 
 
 class OneGradient(LocalObjective):
-    """Sends the gradient of the one step of a round, and takes no step (FedSGD)."""
+    """Sends the gradient of the one step of a round, and takes no step (FedSGD).
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    names
+        Of the parameters whose gradients are sent; the others are sent as they are.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
         self._parameters: dict[str, nn.Parameter] = {}
 
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
         """See whose gradients are sent."""
-        self._parameters = _parameters(networks)
+        self._parameters = {name: value for name, value in _parameters(networks).items() if name in self._names}
 
     def step(self, optimiser: torch.optim.Optimizer) -> None:
         """Leave the networks as they are."""
@@ -194,11 +201,11 @@ def create_objective(message: Mapping[str, Any], spec: wire.StateSpec) -> LocalO
     mu = message.get("mu", 0.0)
     if isinstance(mu, bool) or not isinstance(mu, (int, float)) or not 0 <= mu < float("inf"):
         raise WireError("the strategy's mu must be a finite number from 0")
+    parameters = {name: item for name, item in spec.items() if item.kind == "parameter"}
     if message.get("gradient"):
-        return OneGradient()
+        return OneGradient(set(parameters))
     if "contrast" in message:
         return _contrastive(message["contrast"], spec)
-    parameters = {name: item for name, item in spec.items() if item.kind == "parameter"}
     correction = wire.unpack(message["correction"], parameters) if "correction" in message else {}
     return Corrected(mu, correction, set(parameters)) if mu or correction else LocalObjective()
 

@@ -38,11 +38,13 @@ class VBMNet(Section):
 
 
 class MonaiNetwork(Section):
-    """A ResNet, DenseNet or EfficientNet of MONAI, in two or three dimensions."""
+    """A ResNet, DenseNet, EfficientNet or SENet of MONAI, in two or three dimensions."""
 
-    kind: Literal["resnet", "densenet", "efficientnet"]
-    variant: str | None = Field(None, description="resnet18, densenet121, efficientnet-b0, …; null: these")
+    kind: Literal["resnet", "densenet", "efficientnet", "senet"]
+    variant: str | None = Field(None, description="resnet18, densenet121, efficientnet-b0, seresnet50, …; null: these")
     norm: Norm = "group"
+    head: list[Width] = Field(default_factory=list, description="widths of hidden layers before the output")
+    dropout: float | None = Field(None, ge=0, lt=1, description="of what goes into them; null: the network's own")
 
     @model_validator(mode="after")
     def _known(self) -> MonaiNetwork:
@@ -55,9 +57,11 @@ class MonaiNetwork(Section):
 
 
 MONAI_VARIANTS: dict[str, tuple[str, ...]] = {
-    "resnet": ("resnet18", "resnet10", "resnet34", "resnet50"),
-    "densenet": ("densenet121", "densenet169", "densenet201"),
-    "efficientnet": tuple(f"efficientnet-b{number}" for number in range(8)),
+    "resnet": ("resnet18", "resnet10", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200"),
+    "densenet": ("densenet121", "densenet169", "densenet201", "densenet264"),
+    # Not efficientnet-l2, of 480 million parameters: a message holds no more than two gigabytes.
+    "efficientnet": tuple(f"efficientnet-b{number}" for number in range(9)),
+    "senet": ("seresnet50", "seresnet101", "seresnet152", "seresnext50", "seresnext101", "senet154"),
 }
 # What an image problem takes where the experiment names no model.
 _DEFAULT_MODELS: dict[str, Any] = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_
 from pydantic import Field, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment.imaging.networks import CNN, MnistCNN, MonaiNetwork, VBMNet
 from v6_algorithm.experiment.learning import Optimizer
 from v6_algorithm.experiment.strategy.combine import Combine
 from v6_algorithm.experiment.strategy.compression import Compression
@@ -235,11 +236,12 @@ def check_strategy(experiment: Experiment) -> None:
                 f"strategy {strategy.kind} needs training.optimizer sgd, with momentum if wanted but neither nesterov, "
                 "dampening nor maximize: it tells a site's mean gradient from how far the site's steps went"
             )
-    if strategy.needs_features and not getattr(experiment.model, "hidden", None):
+    with_features = isinstance(experiment.model, (CNN, MnistCNN, VBMNet, MonaiNetwork))
+    if strategy.needs_features and not with_features and not getattr(experiment.model, "hidden", None):
         given = f"model.kind {experiment.model.kind}" + (" with hidden []" if experiment.model.kind == "mlp" else "")
         raise refuse(
             f"strategy {strategy.kind} compares what a hidden layer makes of a row, and {given} has none; "
-            "allowed: an mlp with `hidden` layers, gru, lstm"
+            "allowed: an mlp with `hidden` layers, gru, lstm, a network for images"
         )
     if experiment.participation.late == "stale" and strategy.compress.stages:
         raise refuse(

@@ -1,40 +1,37 @@
 """The section `strategy.private`: which of the model's tensors each site keeps for itself.
 
 What is named is neither sent nor averaged: normalisation (FedBN), the last layer (FedPer), or anything by the class of
-its module or by its name. `training.private` finds the tensors.
+its module or by its name. `training.patterns` finds the tensors.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field
 
-from v6_algorithm.experiment.base import Section, refuse
+from v6_algorithm.experiment.base import refuse
+from v6_algorithm.experiment.layers import Layers, listed
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
 
-# Words for layers by what they do; a word with a dot is a tensor's name, any other a class of modules.
-ROLES = ("norm", "head")
 
-Patterns = list[Annotated[str, Field(min_length=1, max_length=200)]]
+class PrivateSection(Layers):
+    """Layers that stay at the site.
 
+    With `epochs` a round has two parts (FedRep): passes that train these layers alone, on what was received of the
+    others; then the round's local work, which trains the others alone.
 
-class PrivateSection(Section):
-    """Layers that stay at the site: by role, by class such as ``Conv2d``, or by name such as ``model.0.*``."""
+    References
+    ----------
+    Collins et al., Exploiting Shared Representations for Personalized Federated Learning, ICML 2021 (FedRep).
+    """
 
-    include: Patterns = Field(min_length=1)
-    exclude: Patterns = Field(default_factory=list, description="of these, tensors that are shared all the same")
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"include": [value]}
-    return {"include": value} if isinstance(value, list) else value
+    epochs: int | None = Field(None, ge=1, description="passes that first train these layers alone; null: all at once")
 
 
-Private = Annotated[PrivateSection, BeforeValidator(_short)]
+Private = Annotated[PrivateSection, BeforeValidator(listed)]
 
 
 def check_private(experiment: Experiment) -> None:

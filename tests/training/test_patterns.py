@@ -6,7 +6,7 @@ from torch import nn
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment.strategy.private import PrivateSection
-from v6_algorithm.training.private import private_names
+from v6_algorithm.training.patterns import private_names
 
 
 class Residual(nn.Module):

@@ -1,16 +1,17 @@
-"""Which of the networks' tensors stay at the site: patterns of `strategy.private`, resolved against the modules.
+"""Which of the networks' tensors an experiment's patterns mean: those that stay at a site, and those that are frozen.
 
 Substrings of names are not looked at: `bn` is in many names, and misses the normalisation of a ResNet's shortcuts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from v6_algorithm.errors import ExperimentError
+from v6_algorithm.experiment.layers import Frozen, Layers
 from v6_algorithm.experiment.strategy.private import PrivateSection
 from v6_algorithm.training.state import state_of
 
@@ -27,21 +28,50 @@ def private_names(networks: Mapping[str, nn.Module], section: PrivateSection | N
     ExperimentError
         When a pattern fits nothing, or all tensors, so that nothing would be learned together.
     """
+    return _some(networks, section, "strategy.private", "some must be private and some shared")
+
+
+def frozen_names(networks: Mapping[str, nn.Module], section: Frozen | None, round: int | None = None) -> frozenset[str]:
+    """Return the names of the tensors, buffers included, that training leaves alone; none without a section.
+
+    With `round` those of that round: none when the section's `rounds` are over.
+
+    Raises
+    ------
+    ExperimentError
+        When a pattern fits nothing, or all parameters, so that nothing would be learned.
+    """
+    if section is not None and round is not None and section.rounds is not None and round > section.rounds:
+        return frozenset()
+    return _some(networks, section, "training.freeze", "some must be left to be trained")
+
+
+def _some(networks: Mapping[str, nn.Module], section: Layers | None, key: str, must: str) -> frozenset[str]:
+    """Return what a section's patterns mean: some of the tensors, and not all of the parameters."""
     if section is None:
         return frozenset()
     found = [
-        frozenset().union(*(_fitting(networks, pattern) for pattern in patterns))
+        frozenset().union(*(_fitting(networks, pattern, key) for pattern in patterns))
         for patterns in (section.include, section.exclude)
     ]
-    private = found[0] - found[1]
-    shared = set(state_of(networks)) - private
-    if not private or not any(name in shared for name, _ in _parameters(networks)):
-        what = "no tensor of the model" if not private else "all of the model's parameters"
-        raise ExperimentError(f"strategy.private: names {what}; some must be private and some shared")
-    return private
+    names = found[0] - found[1]
+    if not names or not parameters_beside(networks, names):
+        what = "no tensor of the model" if not names else "all of the model's parameters"
+        raise ExperimentError(f"{key}: names {what}; {must}")
+    return names
 
 
-def _fitting(networks: Mapping[str, nn.Module], pattern: str) -> frozenset[str]:
+def parameters_beside(networks: Mapping[str, nn.Module], names: Collection[str]) -> list[str]:
+    """Return the names of the parameters that are trained and not among these names."""
+    return [
+        full
+        for key, network in networks.items()
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad and (full := f"{key}.{name}") not in names
+    ]
+
+
+def _fitting(networks: Mapping[str, nn.Module], pattern: str, key: str) -> frozenset[str]:
     if "." in pattern:
         names = frozenset(name for name in state_of(networks) if fnmatchcase(name, pattern))
     elif pattern == "head":
@@ -56,7 +86,7 @@ def _fitting(networks: Mapping[str, nn.Module], pattern: str) -> frozenset[str]:
     if not names:
         classes = sorted({type(module).__name__ for path, module in _modules(networks) if any(_tensors(path, module))})
         raise ExperimentError(
-            f"strategy.private: '{pattern}' fits no tensor of the model; allowed: norm, head, a class of layers "
+            f"{key}: '{pattern}' fits no tensor of the model; allowed: norm, head, a class of layers "
             f"({', '.join(classes[:_SHOWN])}), a tensor's name ({next(iter(state_of(networks)))}), also with *"
         )
     return names
@@ -80,10 +110,3 @@ def _modules(networks: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module
 
 def _tensors(path: str, module: nn.Module) -> Iterator[str]:
     return (f"{path}.{name}" for name in module.state_dict())
-
-
-def _parameters(networks: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:
-    for key, network in networks.items():
-        for name, parameter in network.named_parameters():
-            if parameter.requires_grad:
-                yield f"{key}.{name}", parameter
