@@ -118,6 +118,25 @@ def test_the_size_of_the_batches_changes_nothing_but_rounding():
     assert fid(small) == pytest.approx(fid(states(copier(store))), rel=0.5)
 
 
+def test_where_memory_runs_out_fewer_images_are_made_at_once_from_the_same_latents():
+    problem, seen = copier(), []
+    whole = problem.generate
+
+    def only_fifty(networks, labels, generator):
+        seen.append(len(labels))
+        made = whole(networks, labels, generator)
+        if len(labels) > 50:
+            raise torch.OutOfMemoryError("out of memory")
+        return made
+
+    problem.generate = only_fifty
+    found = states(problem)["amsterdam"]
+    assert seen[:3] == [ROWS, ROWS // 2, ROWS // 4]
+    assert found["n"] == ROWS
+    by_forty = states(copier(training={"evaluation_batch_size": 40}))["amsterdam"]
+    assert compute(found) == pytest.approx(compute(by_forty), rel=1e-2)
+
+
 def test_a_part_with_few_rows_is_not_told_of_nor_one_below_the_nodes_minimum():
     few = states(copier(), part=torch.arange(63))["amsterdam"]
     assert (few["n"], few["withheld"]) == (0, 63)

@@ -32,8 +32,8 @@ class ReplyCheck:
     devices
         What each site last said it computes on.
     notes
-        Sentences for the researcher, on sites that lost layers of their own, whose memory was too small, or that sent a
-        picture that is none.
+        Sentences for the researcher, on sites that lost layers of their own, whose memory was too small, or that sent
+        a picture that is none.
     """
 
     def __init__(self, plan: Plan, read: dict[int, Read]) -> None:

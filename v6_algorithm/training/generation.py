@@ -22,6 +22,7 @@ from v6_algorithm.png import GRID_CLASSES, GRID_COLUMNS, GRID_GAP, GRID_PIXELS
 from v6_algorithm.problems.base import Problem
 from v6_algorithm.training.augmentation import measured
 from v6_algorithm.training.device import Device, deterministic
+from v6_algorithm.training.fitting import in_chunks
 from v6_algorithm.training.loop import Rows, rows_at_once
 
 
@@ -45,14 +46,25 @@ def evaluate(
     metrics = {name: GenerationMetrics(DIMENSIONS, least) for name in members}
     part = part.to(device.kind)
     generator = seeding.torch_generator(problem.experiment.seed, "samples", site, round, fold)
-    with making(problem, networks, "samples", site, round, fold, device=device):
-        for chunk in torch.split(part, rows_at_once(problem, rows, part)) if len(part) else ():
-            real = measured(rows.inputs[chunk], problem.experiment.training.augmentation)
+
+    def add(chunk: Tensor) -> None:
+        before = generator.get_state()
+        real = measured(rows.inputs[chunk], problem.experiment.training.augmentation)
+        try:
             made = problem.generate(networks, rows.target[chunk].long(), generator)
             features = feature_network(*real.shape[1:])
-            of_real, of_made, member = features(real).numpy(), features(made).numpy(), rows.member[chunk].cpu().numpy()
-            for number, name in enumerate(members):
-                metrics[name].update(of_real[member == number], of_made[member == number])
+            of_real, of_made = features(real).numpy(), features(made).numpy()
+        except torch.OutOfMemoryError:
+            # It is done again with fewer rows, from the same latents.
+            generator.set_state(before)
+            raise
+        member = rows.member[chunk].cpu().numpy()
+        for number, name in enumerate(members):
+            metrics[name].update(of_real[member == number], of_made[member == number])
+
+    with making(problem, networks, "samples", site, round, fold, device=device):
+        if len(part):
+            in_chunks(part, rows_at_once(problem, rows, part), add, whole=False)
     return {name: own.state() for name, own in metrics.items()}
 
 
