@@ -103,9 +103,11 @@ class Adversaries:
     def _teach_discriminator(self, real: Tensor, made: Tensor, classes: Tensor) -> Tensor:
         """Take the discriminator's step; return its loss without the penalty, summed and detached."""
         real, made = self._seen(real), self._seen(made)
-        of_real, of_made = self._judge(real, classes), self._judge(made, classes)
+        (of_real, told_real), (of_made, told_made) = self._judge(real, classes), self._judge(made, classes)
         losses = functional.softplus(-of_real) + functional.softplus(of_made)
         total = losses.mean()
+        if told_real is not None and told_made is not None:
+            total = total + self._options.classify * classification_loss(told_real, told_made, classes)
         every = self._options.r1_every
         if self._options.r1 and self._steps % every == 0:
             total = total + every * self._options.r1 / 2 * r1_penalty(self._discriminator, real, classes).mean()
@@ -120,18 +122,21 @@ class Adversaries:
 
     def _teach_generator(self, made: Tensor, classes: Tensor) -> Tensor:
         """Take the generator's step; return its loss, summed and detached."""
-        losses = functional.softplus(-self._judge(self._seen(made), classes))
+        output, told = self._judge(self._seen(made), classes)
+        losses = functional.softplus(-output)
+        total = losses.mean()
+        if told is not None:
+            total = total - self._options.classify * advantage(told, classes).mean()
         self._steps_generator.zero_grad(set_to_none=True)
         # Not the discriminator, which would gather what it is not to learn.
-        losses.mean().backward(inputs=self._of_generator)
+        total.backward(inputs=self._of_generator)
         self._steps_generator.step()
         return losses.detach().sum()
 
-    def _judge(self, images: Tensor, classes: Tensor) -> Tensor:
+    def _judge(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor | None]:
         with self._device.forward():
-            output: Tensor = self._discriminator(images, classes)
-        full: Tensor = self._device.full(output)
-        return full
+            output, told = self._discriminator.judge(images, classes)
+        return self._device.full(output), self._device.full(told)
 
     def _seen(self, images: Tensor) -> Tensor:
         """Return images as the discriminator sees them."""
@@ -158,6 +163,27 @@ class Adversaries:
             mean.lerp_(value, share)
         for buffer, newest in zip(self._ema.buffers(), self._generator.buffers(), strict=True):
             buffer.copy_(newest)
+
+
+def classification_loss(real: Tensor, made: Tensor, classes: Tensor) -> Tensor:
+    """Return the mean cross-entropy of telling of what class an image is, and whether it is made.
+
+    `real` and `made` are (rows, 2 classes) outputs for real and for made images, `classes` (rows, classes) ones and
+    zeros; the first half of the outputs is for real images.
+    """
+    nothing = torch.zeros_like(classes)
+    of_real = functional.cross_entropy(real, torch.cat([classes, nothing], dim=1))
+    return (of_real + functional.cross_entropy(made, torch.cat([nothing, classes], dim=1))) / 2
+
+
+def advantage(told: Tensor, classes: Tensor) -> Tensor:
+    """Return how much more made images look like real ones of their class than like made ones of it, (rows,).
+
+    It is the logarithm of the two probabilities' ratio. Without the second term images would be of their class beyond
+    what real ones are, and all alike.
+    """
+    real, made = told.chunk(2, dim=1)
+    return ((real - made) * classes).sum(dim=1)
 
 
 def one_hot(target: Tensor, classes: int, dtype: torch.dtype) -> Tensor:

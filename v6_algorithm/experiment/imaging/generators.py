@@ -44,6 +44,9 @@ class GanOptions(Section):
 
     conditional: bool = Field(True, description="false: the generator is not told the class in data.target")
     latent: int = Field(128, ge=1, le=4096, description="numbers that an image is made of")
+    classify: float = Field(
+        1.0, ge=0, description="weight of telling the classes apart, among real and among made images; 0: not at all"
+    )
     r1: float = Field(1.0, ge=0, description="gamma: weight of the penalty on the discriminator's slope at real images")
     r1_every: int = Field(4, ge=1, description="batches from one penalty to the next, which counts as many times")
     ema_images: float = Field(

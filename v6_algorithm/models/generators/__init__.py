@@ -33,10 +33,12 @@ def build_pair(model: DCGAN | StyleGAN2, shape: list[int], classes: int, latent:
     if isinstance(model, DCGAN):
         from v6_algorithm.models.generators.dcgan import DCDiscriminator, DCGenerator
 
-        return DCGenerator(model, shape, classes, latent), Discriminator(DCDiscriminator(model, shape, classes))
+        of_images = DCDiscriminator(model, shape, classes)
+        return DCGenerator(model, shape, classes, latent), Discriminator(of_images, of_images.width, classes)
     from v6_algorithm.models.generators.stylegan2 import StyleDiscriminator, StyleGenerator
 
-    return StyleGenerator(model, shape, classes, latent), Discriminator(StyleDiscriminator(model, shape, classes))
+    in_blocks = StyleDiscriminator(model, shape, classes)
+    return StyleGenerator(model, shape, classes, latent), Discriminator(in_blocks, in_blocks.width, classes)
 
 
 def widest(model: Any, size: int) -> int:

@@ -69,7 +69,7 @@ class DCGenerator(nn.Module):
 
 
 class DCDiscriminator(nn.Module):
-    """From images to one number: convolutions that halve, and how the features fit the class."""
+    """From images to one number: convolutions that halve, and how the features, `width` of them, fit the class."""
 
     def __init__(self, model: DCGAN, shape: list[int], classes: int) -> None:
         super().__init__()
@@ -78,6 +78,7 @@ class DCDiscriminator(nn.Module):
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 4, 2, 1), nn.LeakyReLU(_SLOPE)]
         self.convolutions = nn.Sequential(*layers, MinibatchSpread())
+        self.width = widths[-1]
         self.features = nn.Linear((widths[-1] + 1) * 16, widths[-1])
         self.of_class = nn.Linear(classes, widths[-1], bias=False) if classes else None
         self.last = nn.Linear(widths[-1], 1)
@@ -85,13 +86,13 @@ class DCDiscriminator(nn.Module):
         if self.of_class is not None:
             nn.init.zeros_(self.of_class.weight)
 
-    def forward(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Map (rows, channels, height, width) and (rows, classes) to (rows,)."""
+    def forward(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (rows, channels, height, width) and (rows, classes) to (rows,) and (rows, width)."""
         features = functional.leaky_relu(self.features(self.convolutions(images).flatten(1)), _SLOPE)
         output: Tensor = self.last(features)[:, 0]
         if self.of_class is not None:
             output = output + (self.of_class(classes) * features).sum(dim=1)
-        return output
+        return output, features
 
 
 def _widths(width: int, size: int) -> list[int]:

@@ -18,7 +18,9 @@ class Discriminator(nn.Module):
     Attributes
     ----------
     body
-        From (rows, channels, height, width) and (rows, classes) to (rows,).
+        From (rows, channels, height, width) and (rows, classes) to (rows,) and (rows, features).
+    classifier
+        From the features to two numbers a class, for real images of it and for made ones; None without classes.
     augment_p
         (), the probability with which each change of adaptive augmentation is made.
     images
@@ -31,17 +33,23 @@ class Discriminator(nn.Module):
     images: Tensor
     steps: Tensor
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, features: int, classes: int) -> None:
         super().__init__()
         self.body = body
+        self.classifier = nn.Linear(features, 2 * classes) if classes else None
         self.register_buffer("augment_p", torch.zeros(()))
         self.register_buffer("images", torch.zeros(()))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, images: Tensor, classes: Tensor) -> Tensor:
         """Return (rows,), above 0 where an image looks real."""
-        output: Tensor = self.body(images, classes)
+        output: Tensor = self.body(images, classes)[0]
         return output
+
+    def judge(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the output, and (rows, 2 classes) of the classifier; None where there is none."""
+        output, features = self.body(images, classes)
+        return output, None if self.classifier is None else self.classifier(features)
 
 
 class MinibatchSpread(nn.Module):

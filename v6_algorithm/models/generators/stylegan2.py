@@ -219,12 +219,13 @@ class StyleDiscriminator(nn.Module):
         self.blocks = nn.Sequential(*(ResidualBlock(before, after) for before, after in pairwise(widths)))
         self.spread = MinibatchSpread()
         self.convolution = EqualConv(widths[-1] + 1, widths[-1], 3)
+        self.width = widths[-1]
         self.features = EqualLinear(widths[-1] * 16, widths[-1])
         self.last = EqualLinear(widths[-1], 1)
         self.of_class = EqualLinear(classes, widths[-1]) if classes else None
 
-    def forward(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Map (rows, channels, height, width) and (rows, classes) to (rows,)."""
+    def forward(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (rows, channels, height, width) and (rows, classes) to (rows,) and (rows, width)."""
         features = functional.leaky_relu(self.first(images), _SLOPE) * _GAIN
         features = self.convolution(self.spread(self.blocks(features)))
         features = functional.leaky_relu(features, _SLOPE) * _GAIN
@@ -232,7 +233,7 @@ class StyleDiscriminator(nn.Module):
         output: Tensor = self.last(features)[:, 0]
         if self.of_class is not None:
             output = output + (_unit(self.of_class(classes)) * features).sum(dim=1) / sqrt(features.shape[1])
-        return output
+        return output, features
 
 
 def blurred(features: Tensor, padding: int, *, gain: float = 1.0) -> Tensor:
