@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from v6_algorithm.report import reading, samples
-from v6_algorithm.report.curves import comparison_chart, history_charts, participation_chart
+from v6_algorithm.report.charts.curves import comparison_chart, history_charts, participation_chart
 from v6_algorithm.report.groups import groups_section
 from v6_algorithm.report.judging import judging_section
 from v6_algorithm.report.markup import metric_cells, metric_head, metric_heads, row_of, safe, table_of
