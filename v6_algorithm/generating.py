@@ -113,7 +113,7 @@ def read_maker(path: Path) -> Maker:
         problem = problem_class(about["problem"])(experiment, setup)
         networks = build_networks(problem)
         _fill(networks, models[""])
-        told = getattr(experiment.problem.options(), "conditional", True)
+        told = experiment.problem.told_classes
         classes = [str(label) for label in setup.classes or []] if told else []
         shares = [float(share) for share in about["shares"]] if told else []
     except WireError as error:

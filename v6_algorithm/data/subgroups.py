@@ -13,14 +13,12 @@ import numpy as np
 from v6_algorithm.data.description import column_kind, named
 from v6_algorithm.data.targets import canonical
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment.evaluation import MOST_GROUPS, NOT_KNOWN, Subgroup
+from v6_algorithm.experiment.evaluation import LONGEST_GROUP_NAME, MOST_GROUPS, NOT_KNOWN, Subgroup
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = np.ndarray
-# Of a value's text, that a cell of prose is no name of a group.
-_LONGEST_NAME = 60
 # Codes (rows, columns) of each row's group, and the names of each column's groups.
 Groups = tuple[Array, list[list[str]]]
 
@@ -99,7 +97,7 @@ def _groups_of(frame: pd.DataFrame, subgroup: Subgroup) -> list[str]:
     if len(set(labels)) > MOST_GROUPS:
         raise DataError(f"{what} has over {MOST_GROUPS} values; {advice}" if kind == "numeric" else _too_many(what))
     names = np.full(len(column), NOT_KNOWN, dtype=object)
-    names[known] = [str(label)[:_LONGEST_NAME] for label in labels]
+    names[known] = [str(label)[:LONGEST_GROUP_NAME] for label in labels]
     return [str(own) for own in names]
 
 
