@@ -17,14 +17,7 @@ from v6_algorithm.training.loop import Rows, train
 from v6_algorithm.training.objectives import create_objective
 from v6_algorithm.training.state import build_networks, spec_of, state_of
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Keep small networks on one thread, as sites do: two that wait for each other take many times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 MODELS = {
