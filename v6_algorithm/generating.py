@@ -149,17 +149,6 @@ def _fill(networks: Networks, tensors: Mapping[str, Any]) -> None:
     load_state(networks, state_of(networks) | wire.fit(tensors, needed, partial=False)[0])
 
 
-def _described(about: dict[str, Any], *, double: bool) -> tuple[Experiment, Setup]:
-    """Return what a model's header tells of the experiment, and what the sites had agreed on."""
-    content = {name: about[name] for name in ("name", "seed", "data", "model", "split")}
-    content["problem"] = {"kind": about["problem"], **about["options"]}
-    experiment = Experiment.parse(
-        content | {"training": {"dtype": "float64" if double else "float32"}}, where="its header", checked=True
-    )
-    agreed = about["preparation"]
-    return experiment, Setup(agreed["features"], {}, agreed["classes"], image_shape=agreed["image_shape"])
-
-
 def write_images(maker: Maker, labels: Sequence[int], seed: int, folder: Path) -> Path:
     """Write images, and a table of them with the columns of the experiment's; return the table's path.
 
