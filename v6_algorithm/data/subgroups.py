@@ -23,7 +23,7 @@ Array = np.ndarray
 Groups = tuple[Array, list[list[str]]]
 
 
-def encode_groups(frame: pd.DataFrame, subgroups: Sequence[Subgroup]) -> Groups:
+def encode_groups(frame: pd.DataFrame, subgroups: Sequence[Subgroup], *, measured: bool = True) -> Groups:
     """Number the group of each row in each column.
 
     Parameters
@@ -32,6 +32,8 @@ def encode_groups(frame: pd.DataFrame, subgroups: Sequence[Subgroup]) -> Groups:
         The rows.
     subgroups
         The experiment's columns.
+    measured
+        False for rows that only train: of them a column may be missing, for no group of theirs is told.
 
     Returns
     -------
@@ -46,7 +48,8 @@ def encode_groups(frame: pd.DataFrame, subgroups: Sequence[Subgroup]) -> Groups:
     """
     codes, names = np.empty((len(frame), len(subgroups)), dtype=np.int64), []
     for number, subgroup in enumerate(subgroups):
-        own = _groups_of(frame, subgroup)
+        absent = subgroup.column not in frame.columns and not measured
+        own = [NOT_KNOWN] * len(frame) if absent else _groups_of(frame, subgroup)
         found = sorted(set(own))
         codes[:, number] = np.searchsorted(np.array(found, dtype=object), np.array(own, dtype=object))
         names.append(found)
