@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -69,3 +69,14 @@ def spied(tables: dict[str, TableSource]) -> Callable[..., tuple[Spy, dict[str, 
         return spy, run(spy, experiment, **options)
 
     return go
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Keep small networks on one thread, as sites do: two that wait for each other take many times as long."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

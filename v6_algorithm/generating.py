@@ -76,7 +76,7 @@ class Maker:
         """Yield (height, width, channels) uint8 images of these classes; the same seed makes the same ones."""
         import torch
 
-        from v6_algorithm.training.generation import making, to_bytes
+        from v6_algorithm.training.generative.evaluation import making, to_bytes
 
         generator = seeding.torch_generator(seed, "generate")
         for numbers in torch.tensor(labels, dtype=torch.int64).split(_ROWS_AT_ONCE):
@@ -113,7 +113,7 @@ def read_maker(path: Path) -> Maker:
         problem = problem_class(about["problem"])(experiment, setup)
         networks = build_networks(problem)
         _fill(networks, models[""])
-        told = getattr(experiment.problem.options(), "conditional", True)
+        told = experiment.problem.told_classes
         classes = [str(label) for label in setup.classes or []] if told else []
         shares = [float(share) for share in about["shares"]] if told else []
     except WireError as error:
@@ -147,17 +147,6 @@ def _fill(networks: Networks, tensors: Mapping[str, Any]) -> None:
     spec = spec_of(networks)
     needed = {name: item for name, item in spec.items() if name in tensors or not name.startswith("discriminator.")}
     load_state(networks, state_of(networks) | wire.fit(tensors, needed, partial=False)[0])
-
-
-def _described(about: dict[str, Any], *, double: bool) -> tuple[Experiment, Setup]:
-    """Return what a model's header tells of the experiment, and what the sites had agreed on."""
-    content = {name: about[name] for name in ("name", "seed", "data", "model", "split")}
-    content["problem"] = {"kind": about["problem"], **about["options"]}
-    experiment = Experiment.parse(
-        content | {"training": {"dtype": "float64" if double else "float32"}}, where="its header", checked=True
-    )
-    agreed = about["preparation"]
-    return experiment, Setup(agreed["features"], {}, agreed["classes"], image_shape=agreed["image_shape"])
 
 
 def write_images(maker: Maker, labels: Sequence[int], seed: int, folder: Path) -> Path:

@@ -15,31 +15,28 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from v6_algorithm import seeding, wire
+from v6_algorithm import seeding
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.federation.protocol import Federation, Replies
-from v6_algorithm.metrics import compute, merge_states
 from v6_algorithm.preparation import Agreement
-from v6_algorithm.preparation.negotiate import agree_on_columns, plan, share_sums
-from v6_algorithm.preparation.times import baseline_times
+from v6_algorithm.preparation.negotiate import Plan, agree_on_columns, plan, share_sums
 from v6_algorithm.running.calls import Caller, Event
 from v6_algorithm.running.checking import ReplyCheck
-from v6_algorithm.running.closing import Measured, candidates, personal, with_baseline
+from v6_algorithm.running.closing import Closing
 from v6_algorithm.running.folds import FoldProgress
 from v6_algorithm.running.lateness import Lateness
+from v6_algorithm.running.pretraining import pretrain
 from v6_algorithm.running.rates import LearningRate
-from v6_algorithm.running.results import assemble, mean_of, round_scores
+from v6_algorithm.running.results import assemble
 from v6_algorithm.running.rounds import FoldRound
 from v6_algorithm.running.samples import Pictures
 from v6_algorithm.running.start import Beginning, begin_from
 from v6_algorithm.running.subgroups import GroupSums
+from v6_algorithm.running.telling import Telling
 from v6_algorithm.strategies import create_strategy
 
-# Shown after every round where a problem has them, beside the loss and the monitored metric.
-HEADLINES = ("auroc", "c_index", "accuracy", "r2", "fid")
 INTERRUPTED = "interrupted from the keyboard"
-States = dict[str, dict[str, Any]]
 
 
 def run(
@@ -139,22 +136,18 @@ class _Training:
     def __init__(
         self, caller: Caller, experiment: Experiment, begun: Beginning, quorum: int, parts: Sequence[str]
     ) -> None:
-        self.plan = plan = begun.plan
+        plan = begun.plan
         self.notes = [*plan.notes, *begun.notes]
         self.stopped_because: str | None = None
         self._caller = caller
         self._experiment = experiment
         self._quorum = quorum
-        self._parts = [part for part in parts if plan.has(part)]
-        # A search for settings looks at validation rows only, and not closely.
-        self._grouped = bool(experiment.evaluation.subgroups) and "test" in parts
-        self.groups = GroupSums(experiment.evaluation)
         self._setup = plan.setup.to_json()
         self._validates = plan.has("validation")
         LearningRate(experiment).check(plan)
-        self._shown = list(dict.fromkeys(["loss", experiment.stopping.monitor, *HEADLINES]))
         self._lateness = Lateness(caller.overdue)
         self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
+        self._telling = Telling(experiment, self.folds, caller.on_event)
         self._pictures = Pictures(experiment, self.folds[0])
         self._strategies = {
             fold: create_strategy(
@@ -163,12 +156,26 @@ class _Training:
             for fold in plan.folds
         }
         self._check = ReplyCheck(plan, {fold: strategy.read for fold, strategy in self._strategies.items()})
+        self._closing = Closing(
+            experiment,
+            plan,
+            self.folds,
+            caller=caller,
+            check=self._check,
+            lateness=self._lateness,
+            pictures=self._pictures,
+            telling=self._telling,
+            parts=parts,
+            quorum=quorum,
+        )
 
     def run(self) -> None:
         """Train round by round, then measure the kept models; what was done before a failure is kept."""
         self._caller.on_event({"event": "prepared", "sites": self.plan.sites, "rounds": self._experiment.rounds})
         if self._experiment.start.pretrain_epochs:
-            self._pretrain(self._experiment.start.pretrain_epochs)
+            self.notes += pretrain(
+                self._experiment.start.pretrain_epochs, self.plan, self.folds, self._caller, self._check
+            )
         try:
             for number in range(1, self._experiment.rounds + 1):
                 self._round(number)
@@ -181,39 +188,19 @@ class _Training:
                 raise
             self.stopped_because = str(error) or INTERRUPTED
         try:
-            self._finish()
+            self._closing.run(self._reachable())
         except (FederationError, KeyboardInterrupt) as error:
             self.stopped_because = self.stopped_because or str(error) or INTERRUPTED
 
-    def _pretrain(self, epochs: int) -> None:
-        """Let each fold's largest site train alone for the others to start from; if it is lost, the next largest."""
-        candidates = {
-            fold.number: sorted(self.plan.trainers(fold.number), key=lambda site: -self._rows(site, fold, "train"))
-            for fold in self.folds
-        }
-        waiting = self.folds
-        lost: dict[str, Any] = {}
-        while waiting:
-            if not all(candidates[fold.number] for fold in waiting):
-                reasons = "".join(f"\n  {site}: {missing}" for site, missing in sorted(lost.items()))
-                raise FederationError(f"pretraining: no site gave a model{reasons}")
-            asked: dict[str, list[FoldProgress]] = {}
-            for fold in waiting:
-                asked.setdefault(candidates[fold.number].pop(0), []).append(fold)
-            items = {
-                site: [fold.item(site, [], train=True) | {"epochs": epochs} for fold in own]
-                for site, own in asked.items()
-            }
-            bodies = {site: self._body(own) for site, own in items.items()}
-            # Its model comes back as it is, hidden in no sum: a node may refuse that.
-            replies = self._caller.call("RPC_train", 0, bodies, together=1)
-            for site, reply in replies:
-                for fold, item in zip(asked[site], self._check.items(replies, site, reply, items[site]), strict=False):
-                    fold.begin(wire.pack(item["reply"].state))
-                    waiting = [other for other in waiting if other is not fold]
-                    folds = f"fold {fold.number}: " if len(self.folds) > 1 else ""
-                    self.notes.append(f"{folds}pretrained for {epochs} epochs at the largest site, '{site}'")
-            lost |= replies.missing
+    @property
+    def plan(self) -> Plan:
+        """What the sites agreed on; at the end of a Cox model's run with its baseline hazard."""
+        return self._closing.plan
+
+    @property
+    def groups(self) -> GroupSums:
+        """What the sites told of groups of rows."""
+        return self._closing.groups
 
     @property
     def devices(self) -> dict[str, dict[str, str]]:
@@ -255,7 +242,7 @@ class _Training:
                 fold.waited.append(number)
                 continue
             one.finish()
-        self._tell(number, replies)
+        self._telling.round(number, replies)
 
     def _turn(self, number: int, turn: int, rounds: list[FoldRound], awake: list[str]) -> Replies:
         """Ask the sites of one turn; with the first, those that only validate are asked as well."""
@@ -280,12 +267,12 @@ class _Training:
             together=min((mixed(len(sites)) for one in rounds if (sites := one.trainers(turn))), default=0),
         )
         if turn == 0:
-            self._let_rest(replies, awake)
+            self._lateness.name_resting(replies, set(self.plan.sites) - set(awake))
         by_fold = {one.fold.number: one for one in rounds}
         for site, reply in replies:
             items = self._check.items(replies, site, reply, asked[site])
             if items:
-                self._tell_reply(number, site, items, replies.site_s.get(site))
+                self._telling.reply(number, site, items, replies.site_s.get(site))
             for item in items:
                 by_fold[item["fold"]].take(item)
         self._lateness.book(replies, number)
@@ -310,11 +297,6 @@ class _Training:
         enough = all(len(self._trainers(fold, awake)) >= self._quorum for fold in active)
         return awake if enough else self.plan.sites
 
-    def _let_rest(self, replies: Replies, asked: Sequence[str]) -> None:
-        """Name the sites that were not asked because they are late."""
-        for site in set(self.plan.sites) - set(asked):
-            replies.missing[site] = self._lateness.reason(site)
-
     def _trainers(self, fold: FoldProgress, sites: Sequence[str]) -> list[str]:
         return [site for site in self.plan.trainers(fold.number) if site in sites]
 
@@ -335,114 +317,9 @@ class _Training:
         drawn = set(generator.permutation(len(sites))[:count].tolist())
         return [site for index, site in enumerate(sites) if index in drawn]
 
-    def _finish(self) -> None:
-        """Score the last round's models and measure the kept ones on validation and test, in one call.
-
-        Which model is kept may hang on the last one's score, so both candidates are measured; the choice looks at
-        validation only. A Cox model has survival curves only with its baseline hazard, which takes a call before.
-        """
-        sites = self._reachable()
-        if not self._parts or not sites or not any(fold.candidates for fold in self.folds):
-            return
-        if times := baseline_times(self._experiment, self.plan.setup.sums.get("event_times")):
-            found = self._measure(sites, ["validation"] if self._validates else [], times)
-            self.plan = with_baseline(self.plan, found, times)
-            self._setup = self.plan.setup.to_json()
-            self._check.expect_other_metrics()  # of survival curves
-        for one in self._measure(sites, self._parts):
-            if one.model == one.fold.kept:
-                one.fold.measured = one.states
-        if self._grouped:
-            self._measure_groups(sites)
-        if self._experiment.personal:
-            own = personal(self.folds, self._parts)
-            self._ask(own, sites)
-            for one in own:
-                one.fold.personal = one.states
-        self._caller.on_event({"event": "tested"})
-
     def _reachable(self) -> list[str]:
         """Return the sites to ask at the end; none where too few are there and a deadline was waited for them."""
         reachable = [site for site in self.plan.sites if not self._lateness.away(site)]
         if len(reachable) >= self._quorum:
             return reachable
         return [] if self.stopped_because else self.plan.sites
-
-    def _measure(self, sites: Sequence[str], parts: Sequence[str], times: Sequence[float] = ()) -> list[Measured]:
-        """Measure the models that may be kept, in one call; `times` are those of a baseline hazard to ask for."""
-        found = candidates(self.folds, parts)
-        replies = self._ask(found, sites, times)
-        replies.require(min(self._quorum, len(replies.requests)), "evaluation")
-        for one in found:
-            one.score()
-        # Of two calls the first has told of the round.
-        if self.plan.setup.baseline is None:
-            self._tell(max(fold.rounds_done for fold in self.folds), replies)
-        return found
-
-    def _measure_groups(self, sites: Sequence[str]) -> None:
-        """Let the sites measure the kept models on groups of rows, in one call."""
-        asked = {
-            site: items for site in sites if (items := self.groups.questions(self.plan, self.folds, site, self._parts))
-        }
-        bodies = {site: self._body(items) for site, items in asked.items()}
-        replies = self._caller.call("RPC_evaluate", max(fold.rounds_done for fold in self.folds), bodies)
-        for site, reply in replies:
-            self._check.groups(replies, site, reply, asked[site], self.groups)
-
-    def _ask(self, found: Sequence[Measured], sites: Sequence[str], times: Sequence[float] = ()) -> Replies:
-        """Let the sites measure models, in one call."""
-        asked = {
-            site: [(one, item) for one in found if (item := one.question(self.plan, site, times))] for site in sites
-        }
-        self._pictures.ask_at_the_end(pair for pairs in asked.values() for pair in pairs)
-        bodies = {site: self._body([item for _, item in items]) for site, items in asked.items() if items}
-        replies = self._caller.call("RPC_evaluate", max(fold.rounds_done for fold in self.folds), bodies)
-        self._let_rest(replies, sites)
-        for site, reply in replies:
-            answered = self._check.items(replies, site, reply, [item for _, item in asked[site]])
-            for (one, _), item in zip(asked[site], answered, strict=False):
-                one.take(item)
-        return replies
-
-    def _tell_reply(self, number: int, site: str, items: list[dict[str, Any]], seconds: float | None) -> None:
-        """Report one site's reply to a round: its training loss, and how good the model it received is there."""
-        states = [state for item in items for state in item["metrics"].get("validation", {}).values()]
-        losses = [item["loss"] for item in items if "loss" in item]
-        metrics = (
-            {"train_loss": sum(loss["sum"] for loss in losses) / sum(loss["rows"] for loss in losses)} if losses else {}
-        )
-        if states:
-            measured = compute(merge_states(states))
-            metrics |= {f"validation_{name}": measured[name] for name in self._shown if measured.get(name) is not None}
-        self._caller.on_event({"event": "reply", "round": number, "site": site, "metrics": metrics, "seconds": seconds})
-
-    def _tell(self, number: int, replies: Replies) -> None:
-        """Report the round: its training loss, and the newest validation, which is of the round before or of this."""
-        newest = mean_of([fold.newest() for fold in self.folds])
-        validated = max((fold.rounds_scored for fold in self.folds), default=0)
-        shown = ["train_loss", *(f"validation_{name}" for name in self._shown)]
-        self._caller.on_event(
-            {
-                "event": "round",
-                "round": number,
-                "rounds": self._experiment.rounds,
-                "validated_round": validated,
-                # For trackers what the history will have: of training in this round, the others in the validated one.
-                "scores": {
-                    # Where each site trains alone, the mean over all is not known before the last has trained.
-                    "pooled": {} if self._experiment.mode == "local" else self._scores(number, validated),
-                    "sites": {
-                        site: self._scores(number, validated, site)
-                        for site in sorted({site for fold in self.folds for site in fold.at_sites})
-                    },
-                },
-                "metrics": {name: newest[name] for name in shown if newest.get(name) is not None},
-                "missing": {site: str(reason) for site, reason in replies.missing.items()},
-            }
-        )
-
-    def _scores(self, trained: int, validated: int, site: str | None = None) -> dict[str, float]:
-        return round_scores(self.folds, trained, "train", site) | round_scores(
-            self.folds, validated, "validation", site
-        )

@@ -180,3 +180,23 @@ def test_few_real_rows_in_a_part_are_refused_though_made_ones_stand_beside_them(
     result = run(local_federation(asked, tables), asked)
     assert "fewer train rows here" in result["participation"][1]["missing"]["amsterdam"]
     assert "amsterdam" not in result["sites"]
+
+
+@pytest.mark.parametrize("split", ["given", "given folds", "kfold"])
+def test_a_table_of_made_rows_only_needs_no_columns_for_parts_patients_and_groups(split):
+    content = experiment(split, group="patient").model_dump(mode="json", exclude_unset=True)
+    content["evaluation"] = {"subgroups": [{"column": "sex"}]}
+    hospitals = [frame(seed=seed).assign(sex=["f", "m"] * 40) for seed in (0, 1)]
+    tables = {"one": hospitals[0], "two": hospitals[1], "hub": frame(0, 30)[["a", "b", "y", "made"]]}
+    asked = Experiment.parse(content)
+    sources = {name: TableSource(frame=rows) for name, rows in tables.items()}
+    result = run(local_federation(asked, sources), asked)
+    assert result["sites"]["hub"]["n"]["test"] == 0
+    assert set(result["subgroups"]["test"]["sex"]) == {"f", "m"}
+
+
+def test_a_table_with_one_row_of_a_patient_needs_them():
+    asked = experiment("given")
+    sources = {"one": TableSource(frame=frame()), "hub": TableSource(frame=frame(1, 30).drop(columns="part"))}
+    with pytest.raises(ExperimentError, match=r"site 'hub': column 'part' \(data.split_column\) is not there"):
+        run(local_federation(asked, sources), asked)

@@ -9,7 +9,7 @@ from v6_algorithm.experiment import Experiment, MonaiNetwork
 from v6_algorithm.experiment.imaging.networks import MONAI_VARIANTS
 from v6_algorithm.experiment.strategy.private import PrivateSection
 from v6_algorithm.models.images import build_image_model
-from v6_algorithm.models.tabular import norm_layers
+from v6_algorithm.models.normalisation import norm_layers
 from v6_algorithm.preparation import Setup
 from v6_algorithm.problems import create_problem
 from v6_algorithm.training.patterns import private_names

@@ -199,3 +199,17 @@ def test_weights_for_another_number_of_classes_are_refused():
     loss = {"kind": "cross_entropy", "class_weights": [1, 2, 3]}
     with pytest.raises(ExperimentError, match="3 weights are given, the sites have 2 classes"):
         Sites(frames(), training={"loss": loss}).plan()
+
+
+def test_a_site_whose_rows_are_all_of_one_group_is_named_before_its_empty_parts_surprise():
+    tables = frames(a=ward(patient="IP"), b=ward(patient=range(30)), c=ward(patient=range(30)))
+    notes = Sites(tables, data={"target": "num", "features": ["age"], "group": "patient"}).plan().notes
+    (told,) = [note for note in notes if "no row is for" in note]
+    assert told.startswith("site 'a': no row is for validation or test: data.group 'patient' keeps groups whole")
+
+
+def test_a_site_of_synthetic_rows_only_is_not_said_to_lack_groups():
+    tables = frames(a=ward(made=1), b=ward(made=0), c=ward(made=0))
+    tables["b"]["patient"] = tables["c"]["patient"] = range(30)
+    data = {"target": "num", "features": ["age"], "group": "patient", "synthetic": "made"}
+    assert not [note for note in Sites(tables, data=data).plan().notes if "no row is for" in note]

@@ -16,17 +16,10 @@ from v6_algorithm.preparation import Setup
 from v6_algorithm.problems import create_problem
 from v6_algorithm.training.state import build_networks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROWS = {"one": 24, "two": 16}
 IMAGE = {"shape": [1, 16, 16], "range": [0, 255]}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Two threads that wait for each other on a busy machine take many times as long as one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def merged(first, second):

@@ -69,3 +69,14 @@ def test_numbers(value: object, text: str) -> None:
 def test_durations_and_sizes() -> None:
     assert [seconds(value) for value in (None, 0.5, 59, 61, 7325)] == ["–", "0.50 s", "59 s", "1 min 1 s", "2 h 2 min"]
     assert [size(value) for value in (None, 12, 24310, 999_600, 5e12)] == ["–", "12 B", "24.3 kB", "1.0 MB", "5.0 TB"]
+
+
+def test_what_only_the_researchers_own_table_tells_has_a_column(plain: dict[str, Any]) -> None:
+    plain["metrics"] = {
+        "validation": {"pooled": {"n": 0}, "sites": {"va": {"n": 0}}},
+        "central": {"pooled": {"n": 120, "fid": 96.327}, "sites": {"central": {"n": 120, "fid": 96.327}}},
+    }
+    plain.pop("baselines", None)
+    lines = [line for line in show(plain).splitlines() if "│" in line]
+    assert "96.327" in lines[-1]
+    assert any("–" in line for line in lines), "not defined at the site"

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.report.svg import HEIGHT, WIDTH, Line, line_chart, participation_grid, round_ticks, tick_text, ticks
+from v6_algorithm.report.charts.svg import (
+    HEIGHT,
+    WIDTH,
+    Line,
+    line_chart,
+    participation_grid,
+    round_ticks,
+    tick_text,
+    ticks,
+)
 
 VALUES = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))
 

@@ -59,7 +59,7 @@ def finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None:
     rounds, seconds = result["rounds_run"], result["timing"]["total_s"]
     say(
         f"{rounds} round{'' if rounds == 1 else 's'} in {seconds:.1f} s; "
-        f"wrote {', '.join(path.name for path in paths)} to {folder}"
+        f"wrote {', '.join(path.relative_to(folder).as_posix() for path in paths)} to {folder}"
     )
     if result["status"] == "stopped":
         complain(f"stopped early, what was done is kept: {result['stopped_because']}")

@@ -102,6 +102,10 @@ def _source(file: str) -> TableSource:
 
     if file.startswith("builtin:"):
         return TableSource(frame=load_builtin(file.removeprefix("builtin:")))
+    if Path(file).is_dir():
+        raise ExperimentError(
+            f"{file} is a folder; give the table in it, and in the experiment `images: {file}` beside each `uri`"
+        )
     if not Path(file).is_file():
         raise ExperimentError(f"there is no file {file}")
     source = TableSource(file)

@@ -95,8 +95,12 @@ def validate(file: File, set_: Set = None) -> None:
         for note in agreement.notes:
             say(f"note: {note}")
         classes = f", {len(agreement.classes)} classes" if agreement.classes else ""
-        inputs = len(agreement.features) + sum(len(values) for values in agreement.categories.values())
-        say(f"{file}: valid; {inputs} inputs{classes}")
+        count = len(agreement.features) + sum(len(values) for values in agreement.categories.values())
+        inputs = f"{count} input{'' if count == 1 else 's'}"
+        if agreement.image_shape is not None:
+            channels, *lengths = agreement.image_shape
+            inputs = f"images of {' x '.join(str(length) for length in lengths)}, channels: {channels}"
+        say(f"{file}: valid; {inputs}{classes}")
 
 
 def load_experiment(file: Path, overrides: list[str] | None) -> Experiment:

@@ -32,8 +32,10 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
     DataError
         When the target, group, split or a categorical column is missing, or cannot be used as such.
     """
-    roles = [*((target.role, target.column) for target in targets), ("group", data.group)]
-    roles += [("split_column", name) for name in data.split_columns]
+    roles: list[tuple[str, str | None]] = [(target.role, target.column) for target in targets]
+    # Rows that only train are not cut into parts: a table of nothing else (of `generate`) needs no columns for it.
+    if not synthetic_rows(frame, data).all():
+        roles += [("group", data.group), *(("split_column", name) for name in data.split_columns)]
     roles += [("sequence", data.sequence.column)] if data.sequence is not None else []
     roles += [("image", data.image.column)] if data.image is not None else []
     for role, name in roles:

@@ -13,19 +13,17 @@ import numpy as np
 from v6_algorithm.data.description import column_kind, named
 from v6_algorithm.data.targets import canonical
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment.evaluation import MOST_GROUPS, NOT_KNOWN, Subgroup
+from v6_algorithm.experiment.evaluation import LONGEST_GROUP_NAME, MOST_GROUPS, NOT_KNOWN, Subgroup
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = np.ndarray
-# Of a value's text, that a cell of prose is no name of a group.
-_LONGEST_NAME = 60
 # Codes (rows, columns) of each row's group, and the names of each column's groups.
 Groups = tuple[Array, list[list[str]]]
 
 
-def encode_groups(frame: pd.DataFrame, subgroups: Sequence[Subgroup]) -> Groups:
+def encode_groups(frame: pd.DataFrame, subgroups: Sequence[Subgroup], *, measured: bool = True) -> Groups:
     """Number the group of each row in each column.
 
     Parameters
@@ -34,6 +32,8 @@ def encode_groups(frame: pd.DataFrame, subgroups: Sequence[Subgroup]) -> Groups:
         The rows.
     subgroups
         The experiment's columns.
+    measured
+        False for rows that only train: of them a column may be missing, for no group of theirs is told.
 
     Returns
     -------
@@ -48,7 +48,8 @@ def encode_groups(frame: pd.DataFrame, subgroups: Sequence[Subgroup]) -> Groups:
     """
     codes, names = np.empty((len(frame), len(subgroups)), dtype=np.int64), []
     for number, subgroup in enumerate(subgroups):
-        own = _groups_of(frame, subgroup)
+        absent = subgroup.column not in frame.columns and not measured
+        own = [NOT_KNOWN] * len(frame) if absent else _groups_of(frame, subgroup)
         found = sorted(set(own))
         codes[:, number] = np.searchsorted(np.array(found, dtype=object), np.array(own, dtype=object))
         names.append(found)
@@ -99,7 +100,7 @@ def _groups_of(frame: pd.DataFrame, subgroup: Subgroup) -> list[str]:
     if len(set(labels)) > MOST_GROUPS:
         raise DataError(f"{what} has over {MOST_GROUPS} values; {advice}" if kind == "numeric" else _too_many(what))
     names = np.full(len(column), NOT_KNOWN, dtype=object)
-    names[known] = [str(label)[:_LONGEST_NAME] for label in labels]
+    names[known] = [str(label)[:LONGEST_GROUP_NAME] for label in labels]
     return [str(own) for own in names]
 
 

@@ -297,9 +297,10 @@ def _encode(
         lengths = lengths[drawn] if len(lengths) else lengths
         strata = None if strata is None else strata[drawn]
     synthetic = synthetic_rows(frame, data)
-    groups, group_names = encode_groups(frame, experiment.evaluation.subgroups)
+    groups, group_names = encode_groups(frame, experiment.evaluation.subgroups, measured=not synthetic.all())
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
-    patients = None if data.group is None else _codes(frame[data.group])
+    # A table of synthetic rows only may be without the columns by which rows are cut; see `describe`.
+    patients = _codes(frame[data.group]) if data.group in frame.columns else None
     # Of a split that is given, copies in several parts are told and not moved.
     if len(copies) and experiment.split.kind != "given":
         patients = with_copies_together(patients, identities(copies, frame.index.to_numpy(dtype=np.int64)))
@@ -309,7 +310,7 @@ def _encode(
         synthetic,
         labels=strata,
         groups=patients,
-        given=[frame[name].tolist() for name in data.split_columns],
+        given=[frame[name].tolist() if name in frame.columns else [] for name in data.split_columns],
         hospitals=setup.hospitals,
     )
     return TableData(

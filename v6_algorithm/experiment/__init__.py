@@ -240,6 +240,9 @@ def _explain(error: Any) -> str:
     message = error["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"{path}: is required"
+    if error["type"] in ("too_short", "too_long"):
+        fewest, most = error["ctx"].get("min_length"), error["ctx"].get("max_length")
+        return f"{path}: must have {f'{fewest} or more' if most is None else f'at most {most}'} entries"
     if error["type"] == "union_tag_invalid":
         tags = error["ctx"]["expected_tags"].replace("'", "")
         return f"{path}.kind: unknown value '{error['ctx']['tag']}'; allowed: {tags}"

@@ -15,6 +15,8 @@ SITE = "site"
 NOT_KNOWN = "not known"
 MOST_GROUPS = 20
 MOST_SUBGROUPS = 10
+# Letters of a group's name: a site cuts it there, for a cell of prose is none, and `master` takes none that is longer.
+LONGEST_GROUP_NAME = 60
 
 
 class Subgroup(Section):

@@ -11,9 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from v6_algorithm.experiment.base import Section
 
-# Words for layers by what they do; a word with a dot is a tensor's name, any other a class of modules.
-ROLES = ("norm", "head")
-
+# Words for layers by what they do, norm and head; a word with a dot is a tensor's name, any other a class of modules.
 Patterns = list[Annotated[str, Field(min_length=1, max_length=200)]]
 
 

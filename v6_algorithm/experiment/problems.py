@@ -120,6 +120,11 @@ class Problem(Section):
         """Whether it makes rows rather than predicts."""
         return PROBLEMS[self.kind].generative if self.kind in PROBLEMS else plugins.problem(self.kind).generative
 
+    @property
+    def told_classes(self) -> bool:
+        """Whether what is made is made of a class: always, but where the problem's options say otherwise."""
+        return bool(getattr(self.options(), "conditional", True))
+
     def options(self) -> Any:
         """Return the options as the problem's own section, validated and with defaults."""
         form = PROBLEMS[self.kind].options if self.kind in PROBLEMS else plugins.problem(self.kind).Options

@@ -121,9 +121,7 @@ class Task:
 
     def _failure(self, run: Mapping[str, Any], status: str, log: str | None) -> Exception:
         """Make the error of a failed run: what `master` itself said where it did, else what vantage6 says."""
-        told = re.search(
-            r"^v6_algorithm\.errors\.(\w+): (.*)", "\n".join(runs.log_lines(log)), re.DOTALL | re.MULTILINE
-        )
+        told = _OWN_ERROR.search("\n".join(runs.log_lines(log)))
         if told:
             kind = ExperimentError if told[1] == "ExperimentError" else FederationError
             return kind(told[2])

@@ -9,7 +9,8 @@ from torch import nn
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import CNN, MLP, LinearModel, MnistCNN, MonaiNetwork, VBMNet
-from v6_algorithm.models.tabular import build_model, norm_layers
+from v6_algorithm.models.normalisation import norm_layers
+from v6_algorithm.models.tabular import build_model
 
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 _POOLS = {2: nn.MaxPool2d, 3: nn.MaxPool3d}

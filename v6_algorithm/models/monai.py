@@ -6,7 +6,8 @@ from torch import nn
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import MLP, MonaiNetwork
-from v6_algorithm.models.tabular import build_model, norm_layers
+from v6_algorithm.models.normalisation import norm_layers
+from v6_algorithm.models.tabular import build_model
 
 
 def build_monai_model(model: MonaiNetwork, channels: int, dimensions: int, outputs: int) -> nn.Module:

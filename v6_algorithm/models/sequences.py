@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from v6_algorithm.experiment import MLP, Recurrent
-from v6_algorithm.models.tabular import build_model, norm_layers
+from v6_algorithm.models.normalisation import norm_layers
+from v6_algorithm.models.tabular import build_model
 
 _CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import MLP, LinearModel, Recurrent
+from v6_algorithm.models.normalisation import norm_layers
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
-_MOST_GROUPS = 8
 
 
 def build_model(model: Any, inputs: int, outputs: int) -> nn.Module:
@@ -31,20 +30,3 @@ def build_model(model: Any, inputs: int, outputs: int) -> nn.Module:
         inputs = width
     layers.append(nn.Linear(inputs, outputs))
     return nn.Sequential(*layers)
-
-
-def norm_layers(kind: str, width: int) -> list[nn.Module]:
-    """Return the normalisation of (rows, width) by name: one layer, or none."""
-    if kind == "none":
-        return []
-    if kind == "layer":
-        return [nn.LayerNorm(width)]
-    if kind == "batch":
-        return [nn.BatchNorm1d(width)]
-    groups = next(n for n in range(min(_MOST_GROUPS, width), 0, -1) if width % n == 0)
-    return [nn.GroupNorm(groups, width)]
-
-
-def has_batch_norm(network: nn.Module) -> bool:
-    """Say whether a batch of one row would fail in training mode."""
-    return any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in network.modules())

@@ -171,7 +171,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
     )
     class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
-    notes = [*_tell_hidden(hidden), *_tell_copies(copies)]
+    notes = [*_tell_hidden(hidden), *_tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     made = Plan(list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic)
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):
@@ -247,6 +247,23 @@ def _require_values(hidden: Mapping[str, Sequence[str]], columns: Sequence[str],
             f"no site has enough training rows with a value for statistics of column {listed(lost)}; "
             "leave it out, a feature with data.exclude"
         )
+
+
+def _tell_unsplit(experiment: Experiment, by_fold: Counts, synthetic: Mapping[str, int]) -> list[str]:
+    """Name hospitals whose groups, or copies, are so few that a part stays empty which the split has a share for."""
+    split = experiment.split
+    if split.kind != "ratio":
+        return []
+    notes = []
+    for name, rows in sorted(item for fold in by_fold for item in fold.items()):
+        empty = [part for part in ("validation", "test") if getattr(split, part) > 0 and not rows[part]]
+        # Synthetic rows only train, whatever the split.
+        if rows["train"] > synthetic.get(name, 0) + 1 and empty and experiment.data.group is not None:
+            notes.append(
+                f"site '{name}': no row is for {' or '.join(empty)}: data.group '{experiment.data.group}' keeps "
+                "groups whole, and the site has too few of them"
+            )
+    return notes
 
 
 def _tell_hidden(hidden: Mapping[str, Sequence[str]]) -> list[str]:

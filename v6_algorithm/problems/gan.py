@@ -65,7 +65,7 @@ class Gan(Problem):
 
     def learner(self, networks: Networks, lesson: Lesson) -> Learner:
         """Return what trains the networks against each other."""
-        from v6_algorithm.training.adversarial import Adversaries
+        from v6_algorithm.training.generative.adversarial import Adversaries
 
         return Adversaries(networks, self.options, self.experiment.training, self.classes, lesson)
 
@@ -75,7 +75,7 @@ class Gan(Problem):
 
         Latents and noise come from `generator`, a CPU one: the same on every device but for rounding.
         """
-        from v6_algorithm.training.adversarial import one_hot
+        from v6_algorithm.training.generative.adversarial import one_hot
 
         ema = networks["ema"].eval()
         weight = next(ema.parameters())

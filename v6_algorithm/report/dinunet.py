@@ -26,11 +26,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from v6_algorithm.metrics import is_score
-from v6_algorithm.report.curves import history_lines
+from v6_algorithm.report.charts.curves import history_lines
+from v6_algorithm.report.charts.svg import Line, line_chart, standalone
 from v6_algorithm.report.reading import finite, history_columns, mapping, run_name, sequence, title
 from v6_algorithm.report.reading import folds as folds_of
 from v6_algorithm.report.style import CHARTS, COLOURS
-from v6_algorithm.report.svg import Line, line_chart, standalone
 
 # dinunet's own five first, which is all that its readers know.
 _FIRST = ("loss", "accuracy", "f1", "precision", "recall")

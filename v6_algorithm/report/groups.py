@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from v6_algorithm.report import reading
+from v6_algorithm.report.charts.svg import dot_chart
 from v6_algorithm.report.markup import metric_cells, metric_heads, row_of, safe, table_of
 from v6_algorithm.report.reading import finite, mapping, number
-from v6_algorithm.report.svg import dot_chart
 
 HEADER = ("part", "column", "group", "metric", "value")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from v6_algorithm.report import reading, samples
-from v6_algorithm.report.curves import comparison_chart, history_charts, participation_chart
+from v6_algorithm.report.charts.curves import comparison_chart, history_charts, participation_chart
 from v6_algorithm.report.groups import groups_section
 from v6_algorithm.report.judging import judging_section
 from v6_algorithm.report.markup import metric_cells, metric_head, metric_heads, row_of, safe, table_of
@@ -323,10 +323,13 @@ def _experiment(result: dict[str, Any]) -> str:
     experiment, preparation = mapping(result, "experiment"), mapping(result, "preparation")
     privacy = [name.replace("_", " ") for name, value in mapping(experiment, "privacy").items() if value]
     classes = [str(name) for name in sequence(preparation, "classes")]
+    shape = [str(length) for length in sequence(preparation, "image_shape")]
     facts = {
         "Problem": _kind(experiment.get("problem")),
         "Target": _target(experiment),
-        "Features": str(len(sequence(preparation, "features")) or ""),
+        # Of an image the features are its channels.
+        "Features": "" if shape else str(len(sequence(preparation, "features")) or ""),
+        "Images": f"{' x '.join(shape[1:])}, channels: {shape[0]}" if shape else "",
         "Classes": ", ".join(classes[:12]) + (" …" if classes[12:] else ""),
         "Model": _kind(experiment.get("model")),
         "Strategy": _kind(experiment.get("strategy")),

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from v6_algorithm.report import reading
+from v6_algorithm.report.charts.squares import square_chart
+from v6_algorithm.report.charts.svg import Line
 from v6_algorithm.report.markup import row_of, safe, table_of
 from v6_algorithm.report.reading import finite, mapping, sequence
-from v6_algorithm.report.squares import square_chart
-from v6_algorithm.report.svg import Line
 
 # A matrix of more classes than these is not read but scrolled; it is in result.json.
 _MOST_CLASSES = 20

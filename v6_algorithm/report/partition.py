@@ -8,8 +8,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from v6_algorithm.report.charts.svg import bubble_grid
 from v6_algorithm.report.style import document
-from v6_algorithm.report.svg import bubble_grid
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator
-from html import escape
 from typing import Any
 
 from v6_algorithm.report import reading
+from v6_algorithm.report.markup import safe
 from v6_algorithm.report.reading import finite, mapping, number, sequence
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -47,10 +47,10 @@ def _figure(result: dict[str, Any], at: int, content: bytes, classes: list[str])
     if finite(result.get("best_round")) == at:
         caption += ", the model that was kept"
     of = f" of the classes {', '.join(classes)}" if classes else ""
-    names = "".join(f"<span>{escape(name)}</span>" for name in classes)
+    names = "".join(f"<span>{safe(name)}</span>" for name in classes)
     return (
         f'<figure><div class="lines"><div class="classes">{names}</div>'
-        f'<img alt="{escape(f"Images{of} that the model of round {at} makes")}" '
+        f'<img alt="{safe(f"Images{of} that the model of round {at} makes")}" '
         f'src="data:image/png;base64,{base64.b64encode(content).decode()}"></div>'
         f"<figcaption>{caption}</figcaption></figure>"
     )

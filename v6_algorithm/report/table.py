@@ -45,7 +45,8 @@ def closing_table(result: dict[str, Any]) -> Table:
     rows = [row for row in metric_rows(result) if row.scope != "fold"]
     part = main_part(rows)
     rows = [row for row in rows if row.part == part]
-    metrics = columns(rows)[:WIDEST]
+    # What no site could tell of its rows may still be known of the researcher's own.
+    metrics = columns([*rows, *(row for _, row in central_rows(result))])[:WIDEST]
     # Text, not str: a site's name is shown as it is, never read as rich markup.
     table = Table(title=Text(f"{title(result)}: {part}"))
     table.add_column("site")
@@ -62,7 +63,7 @@ def closing_table(result: dict[str, Any]) -> Table:
             n = evaluated(result, row)
             cells = [number(row.metrics.get(metric)) for metric in metrics]
             table.add_row(Text(name), f"{n:,}" if n is not None else "", *cells)
-    if rows and central_rows(result):
+    if central_rows(result):
         table.add_section()
         table.add_row(Text(f"{CENTRAL}: {central_name(result)}", style="bold"))
         _add_central(table, result, metrics)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from v6_algorithm.errors import WireError
 from v6_algorithm.federation.protocol import Replies
 from v6_algorithm.metrics import shape_of
+from v6_algorithm.metrics.survival import check_baseline
 from v6_algorithm.preparation.negotiate import Plan
-from v6_algorithm.running.closing import check_sums
 from v6_algorithm.running.samples import checked
 from v6_algorithm.running.subgroups import GroupSums
 
@@ -133,3 +133,13 @@ class ReplyCheck:
         classes = self._plan.setup.classes or ()
         if state["kind"] == "classification" and state["n_classes"] != len(classes):
             raise WireError("its metrics are of another number of classes")
+
+
+def check_sums(item: Mapping[str, Any], times: int | None, hospitals: Collection[str]) -> None:
+    """Check what a site told of the baseline hazard, of so many times if it was asked; raises as `check_baseline`."""
+    if ("baseline" in item) != bool(times):
+        raise WireError("it tells of a baseline hazard and was not asked, or was and does not")
+    for name, state in item.get("baseline", {}).items():
+        if name not in hospitals:
+            raise WireError(f"it measured a hospital '{name[:40]}' that is not known")
+        check_baseline(state, times or 0)

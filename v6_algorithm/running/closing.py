@@ -1,18 +1,142 @@
-"""What `master` asks when training is over: how good each model is that may be the kept one, and of a Cox model the
-sums behind its baseline hazard."""
+"""What `master` asks when training is over: how good each model is that may be the kept one, of a Cox model the sums
+behind its baseline hazard, and of the kept model how good it is on groups of rows and trained on at each site."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from v6_algorithm.errors import WireError
-from v6_algorithm.metrics.survival import check_baseline, cumulative
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.federation.protocol import Replies
+from v6_algorithm.metrics.survival import cumulative
 from v6_algorithm.preparation.negotiate import Plan
+from v6_algorithm.preparation.times import baseline_times
+from v6_algorithm.running.calls import Caller
+from v6_algorithm.running.checking import ReplyCheck
 from v6_algorithm.running.folds import FoldProgress, States
+from v6_algorithm.running.lateness import Lateness
+from v6_algorithm.running.samples import Pictures
+from v6_algorithm.running.subgroups import GroupSums
+from v6_algorithm.running.telling import Telling
+
+
+class Closing:
+    """The calls at the end of one group's training.
+
+    Parameters
+    ----------
+    experiment, plan, folds
+        What was trained.
+    caller, check
+        How sites are asked, and their replies checked.
+    lateness, pictures, telling
+        Those of the rounds, for what is the same in every call.
+    parts
+        On which rows the kept model is measured.
+    quorum
+        How many sites have to answer.
+
+    Attributes
+    ----------
+    plan
+        The plan; when a Cox model was measured, with its baseline hazard.
+    groups
+        What was told of groups of rows.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        plan: Plan,
+        folds: Sequence[FoldProgress],
+        *,
+        caller: Caller,
+        check: ReplyCheck,
+        lateness: Lateness,
+        pictures: Pictures,
+        telling: Telling,
+        parts: Sequence[str],
+        quorum: int,
+    ) -> None:
+        self.plan = plan
+        self.groups = GroupSums(experiment.evaluation)
+        self._experiment, self._folds, self._quorum = experiment, folds, quorum
+        self._caller, self._check = caller, check
+        self._lateness, self._pictures, self._telling = lateness, pictures, telling
+        self._parts = [part for part in parts if plan.has(part)]
+        # A search for settings looks at validation rows only, and not closely.
+        self._grouped = bool(experiment.evaluation.subgroups) and "test" in parts
+
+    def run(self, sites: Sequence[str]) -> None:
+        """Score the last round's models and measure the kept ones on validation and test, in one call.
+
+        Which model is kept may hang on the last one's score, so both candidates are measured; the choice looks at
+        validation only. A Cox model has survival curves only with its baseline hazard, which takes a call before.
+        """
+        if not self._parts or not sites or not any(fold.candidates for fold in self._folds):
+            return
+        if times := baseline_times(self._experiment, self.plan.setup.sums.get("event_times")):
+            found = self._measure(sites, ["validation"] if self.plan.has("validation") else [], times)
+            self.plan = with_baseline(self.plan, found, times)
+            self._check.expect_other_metrics()  # of survival curves
+        for one in self._measure(sites, self._parts):
+            if one.model == one.fold.kept:
+                one.fold.measured = one.states
+        if self._grouped:
+            self._measure_groups(sites)
+        if self._experiment.personal:
+            own = personal(self._folds, self._parts)
+            self._ask(own, sites)
+            for one in own:
+                one.fold.personal = one.states
+        self._caller.on_event({"event": "tested"})
+
+    def _measure(self, sites: Sequence[str], parts: Sequence[str], times: Sequence[float] = ()) -> list[Measured]:
+        """Measure the models that may be kept, in one call; `times` are those of a baseline hazard to ask for."""
+        found = candidates(self._folds, parts)
+        replies = self._ask(found, sites, times)
+        replies.require(min(self._quorum, len(replies.requests)), "evaluation")
+        for one in found:
+            one.score()
+        # Of two calls the first has told of the round.
+        if self.plan.setup.baseline is None:
+            self._telling.round(self._last_round, replies)
+        return found
+
+    def _measure_groups(self, sites: Sequence[str]) -> None:
+        """Let the sites measure the kept models on groups of rows, in one call."""
+        asked = {
+            site: items for site in sites if (items := self.groups.questions(self.plan, self._folds, site, self._parts))
+        }
+        for site, reply in (replies := self._call(asked)):
+            self._check.groups(replies, site, reply, asked[site], self.groups)
+
+    def _ask(self, found: Sequence[Measured], sites: Sequence[str], times: Sequence[float] = ()) -> Replies:
+        """Let the sites measure models, in one call."""
+        asked = {
+            site: [(one, item) for one in found if (item := one.question(self.plan, site, times))] for site in sites
+        }
+        self._pictures.ask_at_the_end(pair for pairs in asked.values() for pair in pairs)
+        items = {site: [item for _, item in pairs] for site, pairs in asked.items() if pairs}
+        replies = self._call(items)
+        self._lateness.name_resting(replies, set(self.plan.sites) - set(sites))
+        for site, reply in replies:
+            answered = self._check.items(replies, site, reply, items[site])
+            for (one, _), item in zip(asked[site], answered, strict=False):
+                one.take(item)
+        return replies
+
+    def _call(self, items: Mapping[str, list[dict[str, Any]]]) -> Replies:
+        setup = self.plan.setup.to_json()
+        bodies = {site: {"setup": setup, "folds": own} for site, own in items.items()}
+        return self._caller.call("RPC_evaluate", self._last_round, bodies)
+
+    @property
+    def _last_round(self) -> int:
+        return max(fold.rounds_done for fold in self._folds)
 
 
 @dataclass
@@ -67,16 +191,6 @@ def candidates(folds: Sequence[FoldProgress], parts: Sequence[str]) -> list[Meas
 def personal(folds: Sequence[FoldProgress], parts: Sequence[str]) -> list[Measured]:
     """Return the kept models, to be trained on at each site."""
     return [Measured(fold, fold.kept, {part: {} for part in parts}, personal=True) for fold in folds if fold.kept]
-
-
-def check_sums(item: Mapping[str, Any], times: int | None, hospitals: Collection[str]) -> None:
-    """Check what a site told of the baseline hazard, of so many times if it was asked; raises as `check_baseline`."""
-    if ("baseline" in item) != bool(times):
-        raise WireError("it tells of a baseline hazard and was not asked, or was and does not")
-    for name, state in item.get("baseline", {}).items():
-        if name not in hospitals:
-            raise WireError(f"it measured a hospital '{name[:40]}' that is not known")
-        check_baseline(state, times or 0)
 
 
 def with_baseline(plan: Plan, found: Sequence[Measured], times: Sequence[float]) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from v6_algorithm.federation.protocol import Missing, Replies
 
@@ -32,9 +32,10 @@ class Lateness:
         """Say whether a site was late when it was last asked, and owes that answer to this moment."""
         return site in self._times and self._overdue(site)
 
-    def reason(self, site: str) -> Missing:
-        """Say why a resting site was not asked."""
-        return Missing("resting", "it still owes the answer for which it was late")
+    def name_resting(self, replies: Replies, sites: Iterable[str]) -> None:
+        """Let the replies of a call say why these sites were not asked."""
+        for site in sites:
+            replies.missing[site] = Missing("resting", "it still owes the answer for which it was late")
 
     def book(self, replies: Replies, round: int) -> None:
         """Take in who of those asked was late."""

@@ -97,8 +97,8 @@ def gallery(experiment: Experiment, setup: Setup, fold: FoldProgress) -> dict[st
     """
     if not fold.samples:
         return None
-    told = getattr(experiment.problem.options(), "conditional", True)
+    classes = (setup.classes or [])[:GRID_CLASSES] if experiment.problem.told_classes else []
     return {
-        "classes": [str(label) for label in setup.classes or []][:GRID_CLASSES] if told else [],
+        "classes": [str(label) for label in classes],
         "rounds": [{"round": number, "png": fold.samples[number]} for number in sorted(fold.samples)],
     }

@@ -76,6 +76,8 @@ def read_model(path: Path, name: str, what: str) -> wire.Packed:
     if path.is_dir():
         path /= "model.safetensors"
     if path.suffix not in (".safetensors", ".json"):
+        if not path.exists():
+            raise ExperimentError(f"{what}: there is no file or folder {name}")
         raise ExperimentError(
             f"{what}: {name} must be a .safetensors file, a result.json or the folder of a run; "
             "a pickle (.pt, .pth, .bin) is not read, for it is code"

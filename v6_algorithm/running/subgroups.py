@@ -10,12 +10,11 @@ from typing import Any
 
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import PARTS, Evaluation
-from v6_algorithm.experiment.evaluation import MOST_GROUPS, NOT_KNOWN, SITE
+from v6_algorithm.experiment.evaluation import LONGEST_GROUP_NAME, MOST_GROUPS, NOT_KNOWN, SITE
 from v6_algorithm.metrics import compute, is_score, merge_states, shape_of
 from v6_algorithm.preparation.negotiate import Plan
 from v6_algorithm.running.folds import FoldProgress
 
-_LONGEST_NAME = 60
 # Column and group to what its sites told.
 Told = dict[str, dict[str, list[dict[str, Any]]]]
 
@@ -86,7 +85,7 @@ class GroupSums:
         if (
             len(groups) > MOST_GROUPS + 1
             or not set(groups) <= allowed
-            or any(len(one) > _LONGEST_NAME for one in groups)
+            or any(len(one) > LONGEST_GROUP_NAME for one in groups)
         ):
             raise WireError(f"its groups of column '{column}' are not those that the experiment makes")
         for state in groups.values():

@@ -127,11 +127,12 @@ def _measure(
     device: Device,
 ) -> dict[str, dict[str, Any]]:
     """Return the state of each member hospital over the rows numbered in `part`."""
-    from v6_algorithm.training import generation, loop
+    from v6_algorithm.training import loop
+    from v6_algorithm.training.generative import evaluation
 
     if not problem.generative:
         return loop.evaluate(problem, networks, rows, part, table.members, fold=fold, device=device)
-    return generation.evaluate(
+    return evaluation.evaluate(
         problem,
         networks,
         rows,
@@ -147,7 +148,7 @@ def _measure(
 
 def _samples(problem: Problem, networks: Networks, fold: int, device: Device) -> dict[str, str]:
     """Return a picture of what the networks make, if they make anything."""
-    from v6_algorithm.training.generation import sample_grid
+    from v6_algorithm.training.generative.evaluation import sample_grid
 
     grid = sample_grid(problem, networks, fold=fold, device=device) if problem.generative else None
     return {} if grid is None else {"samples": grid}

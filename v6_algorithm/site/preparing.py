@@ -61,13 +61,16 @@ def prepare(work: Work) -> dict[str, Any]:
 def _schema(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.description import describe
     from v6_algorithm.data.subgroups import encode_groups
+    from v6_algorithm.data.synthetic import synthetic_rows
 
     members = {}
     for name, source in work.context.sources.items():
         try:
             frame = work.read(source, work.policy.allows)
             schema = describe(frame, work.experiment.data, work.targets)
-            encode_groups(frame, work.experiment.evaluation.subgroups)  # so that what makes no groups is told now
+            measured = not synthetic_rows(frame, work.experiment.data).all()
+            # So that what makes no groups is told now.
+            encode_groups(frame, work.experiment.evaluation.subgroups, measured=measured)
             schema["image"] = _image(work, source)
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from v6_algorithm.training.state import parameters_of
+
 
 def trained(networks: Mapping[str, nn.Module], frozen: Collection[str]) -> list[nn.Parameter]:
     """Return the parameters that are not frozen, which are all that an optimiser gets to know."""
-    return [parameter for name, parameter in _parameters(networks) if name not in frozen]
+    return [parameter for name, parameter in parameters_of(networks) if name not in frozen]
 
 
 @contextmanager
@@ -19,7 +21,7 @@ def in_training(networks: Mapping[str, nn.Module], frozen: Collection[str]) -> I
 
     Such a BatchNorm normalises with the statistics that it has, as where a model is measured.
     """
-    held = [parameter for name, parameter in _parameters(networks) if name in frozen and parameter.requires_grad]
+    held = [parameter for name, parameter in parameters_of(networks) if name in frozen and parameter.requires_grad]
     for key, network in networks.items():
         network.train()
         for path, module in network.named_modules():
@@ -33,9 +35,3 @@ def in_training(networks: Mapping[str, nn.Module], frozen: Collection[str]) -> I
     finally:
         for parameter in held:
             parameter.requires_grad_(True)
-
-
-def _parameters(networks: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:
-    for key, network in networks.items():
-        for name, parameter in network.named_parameters():
-            yield f"{key}.{name}", parameter

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from v6_algorithm import wire
 from v6_algorithm.errors import SiteError
 from v6_algorithm.experiment import Training
-from v6_algorithm.models.tabular import has_batch_norm
+from v6_algorithm.models.normalisation import has_batch_norm
 from v6_algorithm.problems.base import Accumulator, Problem
 from v6_algorithm.training.augmentation import augment, measured
 from v6_algorithm.training.device import Device, deterministic

@@ -17,7 +17,7 @@ from torch.nn import functional
 from v6_algorithm import wire
 from v6_algorithm.errors import SiteError, WireError
 from v6_algorithm.problems.base import Networks, Problem
-from v6_algorithm.training.state import load_state, state_of
+from v6_algorithm.training.state import load_state, parameters_of, state_of
 
 
 class LocalObjective:
@@ -64,7 +64,7 @@ class Corrected(LocalObjective):
 
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
         """Keep a copy of what was received: of the parameters themselves the difference would always be zero."""
-        for name, parameter in _parameters(networks).items():
+        for name, parameter in parameters_of(networks):
             if name not in self._shared:
                 continue
             correction = self._correction.get(name)
@@ -138,7 +138,7 @@ class OneGradient(LocalObjective):
 
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
         """See whose gradients are sent."""
-        self._parameters = {name: value for name, value in _parameters(networks).items() if name in self._names}
+        self._parameters = {name: value for name, value in parameters_of(networks) if name in self._names}
 
     def step(self, optimiser: torch.optim.Optimizer) -> None:
         """Leave the networks as they are."""
@@ -218,7 +218,3 @@ def _contrastive(content: Any, spec: wire.StateSpec) -> Contrastive:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
             raise WireError(f"the {name} of the strategy's contrast must be a finite number above 0")
     return Contrastive(content["mu"], content["tau"], wire.unpack(content["own"], spec))
-
-
-def _parameters(networks: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
-    return {f"{name}.{key}": value for name, network in networks.items() for key, value in network.named_parameters()}

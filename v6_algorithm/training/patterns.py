@@ -13,7 +13,7 @@ from torch import nn
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment.layers import Frozen, Layers
 from v6_algorithm.experiment.strategy.private import PrivateSection
-from v6_algorithm.training.state import state_of
+from v6_algorithm.training.state import parameters_of, state_of
 
 # torch's name for what all BatchNorm and InstanceNorm layers have in common.
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -63,12 +63,7 @@ def _some(networks: Mapping[str, nn.Module], section: Layers | None, key: str, m
 
 def parameters_beside(networks: Mapping[str, nn.Module], names: Collection[str]) -> list[str]:
     """Return the names of the parameters that are trained and not among these names."""
-    return [
-        full
-        for key, network in networks.items()
-        for name, parameter in network.named_parameters()
-        if parameter.requires_grad and (full := f"{key}.{name}") not in names
-    ]
+    return [name for name, parameter in parameters_of(networks) if parameter.requires_grad and name not in names]
 
 
 def _fitting(networks: Mapping[str, nn.Module], pattern: str, key: str) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -87,6 +87,13 @@ def state_of(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     }
 
 
+def parameters_of(networks: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield name and parameter, those included that are not trained; names are those of `state_of`."""
+    for name, network in networks.items():
+        for key, parameter in network.named_parameters():
+            yield f"{name}.{key}", parameter
+
+
 def load_state(networks: Mapping[str, nn.Module], state: Mapping[str, Tensor]) -> None:
     """Make the networks use these tensors; names and shapes were checked against `spec_of` before."""
     for name, network in networks.items():
@@ -99,12 +106,7 @@ def spec_of(networks: Mapping[str, nn.Module]) -> wire.StateSpec:
 
     A parameter that is not trained, as those of an average over training, is a buffer: no optimiser may touch it.
     """
-    parameters = {
-        f"{name}.{key}"
-        for name, network in networks.items()
-        for key, parameter in network.named_parameters()
-        if parameter.requires_grad
-    }
+    parameters = {name for name, parameter in parameters_of(networks) if parameter.requires_grad}
     spec = {}
     for key, tensor in state_of(networks).items():
         if key in parameters:

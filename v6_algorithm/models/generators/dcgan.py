@@ -19,18 +19,17 @@ from torch.nn import functional
 
 from v6_algorithm.experiment import DCGAN
 from v6_algorithm.models.generators.layers import MinibatchSpread, doublings
+from v6_algorithm.models.normalisation import groups_of
 
 _SLOPE = 0.2
 _MOST_DOUBLINGS = 3  # of the width: 8 times at 4 pixels and wherever there would be more
-_MOST_GROUPS = 8
 
 
 class ConditionalNorm(nn.GroupNorm):
     """Group norm, with a scale and a shift that each class has of its own."""
 
     def __init__(self, channels: int, classes: int) -> None:
-        groups = next(n for n in range(min(_MOST_GROUPS, channels), 0, -1) if channels % n == 0)
-        super().__init__(groups, channels, affine=classes == 0)
+        super().__init__(groups_of(channels), channels, affine=classes == 0)
         self.of_class = nn.Linear(classes, 2 * channels, bias=False) if classes else None
         if self.of_class is not None:
             nn.init.zeros_(self.of_class.weight)

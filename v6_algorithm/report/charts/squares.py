@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from v6_algorithm.report.svg import Line, legend_of, marker_of, px, svg_of, text_at
+from v6_algorithm.report.charts.svg import Line, legend_of, marker_of, px, svg_of, text_at
 
 # The plot is a square; room for the axes' numbers and titles is beside it.
 _SIDE, _LEFT, _BELOW = 300.0, 56.0, 44.0

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from v6_algorithm.training.differentiable_augmentation import PLACES, augment
+from v6_algorithm.training.generative.differentiable_augmentation import PLACES, augment
 
 KINDS = (*PLACES, "color", "cutout")
 

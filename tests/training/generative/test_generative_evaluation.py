@@ -14,7 +14,7 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.metrics import compute, merge_states
 from v6_algorithm.preparation import Setup
 from v6_algorithm.problems.base import Problem
-from v6_algorithm.training.generation import evaluate, sample_grid, to_bytes
+from v6_algorithm.training.generative.evaluation import evaluate, sample_grid, to_bytes
 from v6_algorithm.training.loop import Rows
 
 ROWS = 160

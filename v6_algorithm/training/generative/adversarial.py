@@ -22,8 +22,8 @@ from torch.nn import functional
 from v6_algorithm.errors import SiteError
 from v6_algorithm.experiment import GanOptions, Training
 from v6_algorithm.models.generators.layers import Discriminator
-from v6_algorithm.training.differentiable_augmentation import augment
 from v6_algorithm.training.freezing import trained
+from v6_algorithm.training.generative.differentiable_augmentation import augment
 from v6_algorithm.training.learner import Lesson, optimiser_of
 
 if TYPE_CHECKING:

@@ -10,21 +10,14 @@ from v6_algorithm.errors import SiteError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.preparation import Setup
 from v6_algorithm.problems import create_problem
-from v6_algorithm.training.adversarial import Adversaries, ema_decay, one_hot, r1_penalty
 from v6_algorithm.training.device import Device
+from v6_algorithm.training.generative.adversarial import Adversaries, ema_decay, one_hot, r1_penalty
 from v6_algorithm.training.learner import Lesson
 from v6_algorithm.training.loop import Rows, train
 from v6_algorithm.training.objectives import create_objective
 from v6_algorithm.training.state import build_networks, spec_of, state_of
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Keep small networks on one thread, as sites do: two that wait for each other take many times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 MODELS = {
@@ -109,7 +102,7 @@ def test_r1_of_a_linear_discriminator_is_the_norm_of_its_weights():
 def test_r1_comes_in_every_nth_batch_also_over_the_end_of_a_round(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "v6_algorithm.training.adversarial.r1_penalty",
+        "v6_algorithm.training.generative.adversarial.r1_penalty",
         lambda discriminator, images, classes: asked.append(1) or torch.zeros(len(images)),
     )
     problem = problem_of(r1_every=4)
@@ -166,7 +159,7 @@ def test_p_goes_on_from_round_to_round_and_stays_where_there_is_no_target():
 def test_real_and_made_images_are_changed_and_the_networks_see_values_from_minus_one_to_one(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "v6_algorithm.training.adversarial.augment",
+        "v6_algorithm.training.generative.adversarial.augment",
         lambda images, probability, kinds, generator: seen.append(images.detach()) or images,
     )
     _, learner = adversaries(problem_of())

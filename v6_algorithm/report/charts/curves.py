@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from v6_algorithm.report.charts.svg import LOOKS, Line, dot_chart, line_chart, participation_grid
 from v6_algorithm.report.reading import (
     METRICS,
     MetricRow,
@@ -19,7 +20,6 @@ from v6_algorithm.report.reading import (
     sequence,
     site_names,
 )
-from v6_algorithm.report.svg import LOOKS, Line, dot_chart, line_chart, participation_grid
 
 Series = list[tuple[float, float | None]]
 

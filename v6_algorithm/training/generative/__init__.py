@@ -1,0 +1,1 @@
+"""Training and measuring of what makes images: the adversaries, what the discriminator sees, and grids of samples."""
