@@ -413,3 +413,8 @@ def test_no_number_may_be_infinite_or_nan(value):
     assert "finite" in refusal(training={"optimizer": {"kind": "sgd", "momentum": value}})
     assert "finite" in refusal(data={"target": "num", "missing": {"kind": "constant", "value": value}})
     assert "stopping.min_delta" in refusal(stopping={"min_delta": value})
+
+
+def test_the_target_is_not_the_group_too():
+    with pytest.raises(ExperimentError, match="column 'patient' is the target and cannot be the group"):
+        Experiment.parse({"data": {"target": "patient", "group": "patient"}})

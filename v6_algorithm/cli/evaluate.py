@@ -72,7 +72,7 @@ def evaluate(
         if out_dir is not None:
             with results_folder(out_dir) as folder:
                 paths = write_results(found, folder)
-            say(f"wrote {', '.join(path.name for path in paths)} to {out_dir}")
+            say(f"wrote {', '.join(path.relative_to(out_dir).as_posix() for path in paths)} to {out_dir}")
 
 
 def _subgroup(text: str) -> dict[str, Any]:

@@ -182,6 +182,8 @@ class Data(Section):
             raise refuse(
                 f"column '{self.synthetic}' says which rows are synthetic and cannot be something else as well"
             )
+        if self.group is not None and self.group in self.target_columns.values():
+            raise refuse(f"column '{self.group}' is the target and cannot be the group, whose rows stay in one part")
         if self.image is not None:
             self._check_image(self.image, [column for _, column in reserved])
         if self.sequence is not None:
