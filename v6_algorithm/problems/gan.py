@@ -58,7 +58,13 @@ class Gan(Problem):
     def build_networks(self) -> Networks:
         """Return ``generator``, ``discriminator`` and ``ema`` in the training dtype."""
         model = self.experiment.model
-        generator, discriminator = build_pair(model, self._shape, self.classes, self.options.latent)  # type: ignore[arg-type]
+        generator, discriminator = build_pair(
+            model,  # type: ignore[arg-type]
+            self._shape,
+            self.classes,
+            self.options.latent,
+            classifies=self.options.classify > 0,
+        )
         ema = copy.deepcopy(generator).requires_grad_(False)
         networks = {"generator": generator, "discriminator": discriminator, "ema": ema}
         return {name: network.to(getattr(torch, self.experiment.training.dtype)) for name, network in networks.items()}

@@ -11,7 +11,14 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.preparation import Setup
 from v6_algorithm.problems import create_problem
 from v6_algorithm.training.device import Device
-from v6_algorithm.training.generative.adversarial import Adversaries, ema_decay, one_hot, r1_penalty
+from v6_algorithm.training.generative.adversarial import (
+    Adversaries,
+    advantage,
+    classification_loss,
+    ema_decay,
+    one_hot,
+    r1_penalty,
+)
 from v6_algorithm.training.learner import Lesson
 from v6_algorithm.training.loop import Rows, train
 from v6_algorithm.training.objectives import create_objective
@@ -56,14 +63,14 @@ def adversaries(problem, networks=None):
 
 
 class Sure(nn.Module):
-    """A discriminator that thinks the same of every image."""
+    """A discriminator's body that thinks the same of every image, whose features are its mean."""
 
     def __init__(self, output):
         super().__init__()
         self.output = nn.Parameter(torch.tensor(float(output)))
 
     def forward(self, images, classes):
-        return self.output + 0 * images.sum(dim=(1, 2, 3))
+        return self.output + 0 * images.sum(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3))[:, None].expand(-1, 8)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -84,6 +91,42 @@ def test_the_loss_that_is_told_is_that_of_both_networks_by_image():
     networks["discriminator"].body = Sure(0)
     _, sums = trained(problem, networks)
     assert sums.loss / sums.rows == pytest.approx(3 * torch.log(torch.tensor(2.0)).item(), rel=1e-5)
+
+
+def test_classes_are_told_apart_among_real_and_among_made_images():
+    """By hand, of two classes: the outputs are for real images of class 0 and 1, then for made ones."""
+    classes = one_hot(torch.tensor([0, 1]), 2, torch.float64)
+    real = torch.tensor([[2.0, 0, 1, 0], [0, 0, 0, 0]], dtype=torch.float64)
+    made = torch.tensor([[1.0, 0, 3, 0], [0, 1, 0, 2]], dtype=torch.float64)
+    of_real = -(real.log_softmax(1)[0, 0] + real.log_softmax(1)[1, 1]) / 2
+    of_made = -(made.log_softmax(1)[0, 2] + made.log_softmax(1)[1, 3]) / 2
+    assert classification_loss(real, made, classes).item() == pytest.approx(((of_real + of_made) / 2).item())
+    # log of p(real, class) over p(made, class), of the images that the generator made.
+    assert advantage(made, classes).tolist() == pytest.approx([1 - 3, 1 - 2])
+
+
+def test_the_generator_is_drawn_to_what_the_classifier_takes_for_real_images_of_the_class():
+    problem = problem_of(r1=0.0, augment=None, training={"optimizer": {"kind": "adam", "lr": 0.01}})
+    networks, learner = adversaries(problem)
+    networks["discriminator"].body = Sure(0)
+    classifier = networks["discriminator"].classifier
+    with torch.no_grad():
+        classifier.weight.zero_()
+        classifier.weight[:2] = torch.tensor([[1.0], [-1.0]])  # bright images are of class 0, dark ones of class 1
+    classes = one_hot(torch.arange(8) % 2, 2, torch.float32)
+    latents = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    start = networks["generator"](latents, classes).detach()
+    for _ in range(40):
+        learner._teach_generator(networks["generator"](latents, classes), classes)
+    brighter = (networks["generator"](latents, classes) - start).mean(dim=(1, 2, 3))
+    assert (brighter[::2] > 0).all()
+    assert (brighter[1::2] < 0).all()
+
+
+def test_without_a_weight_nothing_tells_the_classes_apart():
+    networks = build_networks(problem_of(classify=0))
+    assert networks["discriminator"].classifier is None
+    assert networks["discriminator"].judge(rows_of().inputs, torch.eye(2).repeat(10, 1))[1] is None
 
 
 def test_r1_of_a_linear_discriminator_is_the_norm_of_its_weights():

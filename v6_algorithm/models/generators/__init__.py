@@ -10,7 +10,9 @@ from v6_algorithm.experiment import DCGAN, StyleGAN2
 from v6_algorithm.models.generators.layers import Discriminator
 
 
-def build_pair(model: DCGAN | StyleGAN2, shape: list[int], classes: int, latent: int) -> tuple[nn.Module, nn.Module]:
+def build_pair(
+    model: DCGAN | StyleGAN2, shape: list[int], classes: int, latent: int, *, classifies: bool = False
+) -> tuple[nn.Module, nn.Module]:
     """Build a generator and a discriminator, in float32.
 
     Parameters
@@ -23,6 +25,8 @@ def build_pair(model: DCGAN | StyleGAN2, shape: list[int], classes: int, latent:
         Number of classes that both are told; 0: none.
     latent
         Numbers that an image is made of.
+    classifies
+        Whether the discriminator tells the classes apart, too; see `Discriminator.judge`.
 
     Returns
     -------
@@ -30,15 +34,16 @@ def build_pair(model: DCGAN | StyleGAN2, shape: list[int], classes: int, latent:
         From (rows, latent) and (rows, classes), ones and zeros, to (rows, channels, height, width) images from -1 to 1;
         and from such images and classes to (rows,), above 0 where they look real.
     """
+    told = classes if classifies else 0
     if isinstance(model, DCGAN):
         from v6_algorithm.models.generators.dcgan import DCDiscriminator, DCGenerator
 
         of_images = DCDiscriminator(model, shape, classes)
-        return DCGenerator(model, shape, classes, latent), Discriminator(of_images, of_images.width, classes)
+        return DCGenerator(model, shape, classes, latent), Discriminator(of_images, told)
     from v6_algorithm.models.generators.stylegan2 import StyleDiscriminator, StyleGenerator
 
     in_blocks = StyleDiscriminator(model, shape, classes)
-    return StyleGenerator(model, shape, classes, latent), Discriminator(in_blocks, in_blocks.width, classes)
+    return StyleGenerator(model, shape, classes, latent), Discriminator(in_blocks, told)
 
 
 def widest(model: Any, size: int) -> int:

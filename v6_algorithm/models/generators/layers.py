@@ -18,9 +18,10 @@ class Discriminator(nn.Module):
     Attributes
     ----------
     body
-        From (rows, channels, height, width) and (rows, classes) to (rows,) and (rows, features).
+        From (rows, channels, height, width) and (rows, classes) to (rows,) and its features, (rows, `width`).
     classifier
-        From the features to two numbers a class, for real images of it and for made ones; None without classes.
+        From the features to two numbers for each of `told` classes, for real images of it and for made ones; None
+        without any.
     augment_p
         (), the probability with which each change of adaptive augmentation is made.
     images
@@ -33,10 +34,10 @@ class Discriminator(nn.Module):
     images: Tensor
     steps: Tensor
 
-    def __init__(self, body: nn.Module, features: int, classes: int) -> None:
+    def __init__(self, body: nn.Module, told: int) -> None:
         super().__init__()
         self.body = body
-        self.classifier = nn.Linear(features, 2 * classes) if classes else None
+        self.classifier = nn.Linear(body.width, 2 * told) if told else None  # type: ignore[arg-type]
         self.register_buffer("augment_p", torch.zeros(()))
         self.register_buffer("images", torch.zeros(()))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -47,7 +48,7 @@ class Discriminator(nn.Module):
         return output
 
     def judge(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the output, and (rows, 2 classes) of the classifier; None where there is none."""
+        """Return the output, and (rows, 2 told) of the classifier; None where there is none."""
         output, features = self.body(images, classes)
         return output, None if self.classifier is None else self.classifier(features)
 

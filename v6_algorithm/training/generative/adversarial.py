@@ -1,7 +1,8 @@
 """Two networks that train against each other, one round at one site: a generator, and a judge of what it makes.
 
-Non-saturating logistic loss, a penalty R1 on the discriminator's slope at real images, adaptive augmentation of all
-that it sees, and the average over the generator's steps (EMA) that images are made with.
+Non-saturating logistic loss, a classifier of real and of made images, a penalty R1 on the discriminator's slope at real
+images, adaptive augmentation of all that it sees, and the average over the generator's steps (EMA) that images are made
+with.
 
 References
 ----------
@@ -9,6 +10,7 @@ Goodfellow et al., Generative Adversarial Nets, NeurIPS 2014: the loss.
 Mescheder et al., Which Training Methods for GANs do actually Converge?, ICML 2018: R1.
 Karras et al., Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020: the penalty once in some batches.
 Karras et al., Training Generative Adversarial Networks with Limited Data, NeurIPS 2020: the augmentation.
+Hou et al., Conditional GANs with Auxiliary Discriminative Classifier, ICML 2022: classes told apart.
 """
 
 from __future__ import annotations
