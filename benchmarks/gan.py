@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from common import table, train
 
 from v6_algorithm.data.sources import TableSource
@@ -96,6 +97,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="classifiers of which the mean AUROC is told")
     parser.add_argument("--out", type=Path, help="where the generator's report and model are kept")
     options = parser.parse_args()
+    # Small networks: another thread hardly helps, and figures would depend on the number of cores.
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         sites = patients(Path(folder, "lesions"), options.images)
         start = time.perf_counter()

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from common import table, train
 
 from v6_algorithm.central import CentralTable, ReturnedModel
@@ -159,6 +160,8 @@ def main() -> None:
     parser.add_argument("what", nargs="*", help=f"{', '.join(PLANS)}, scanners; all if none is named")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
+    # Small networks: another thread hardly helps, and figures would depend on the number of cores.
+    torch.set_num_threads(1)
     what = options.what or [*PLANS, "scanners"]
     rows = []
     for name in [name for name in PLANS if name in what]:
