@@ -1,4 +1,4 @@
-"""Folders of images at real nodes that run algorithms as processes; in containers: containers/test_folders_in_containers.py."""
+"""Folders of images at real nodes that run algorithms as processes; containers/ has the same in containers."""
 
 import pytest
 from image_folders import CUT_SHORT, DATABASES, EXPERIMENT, train_folders_here, write_sites
