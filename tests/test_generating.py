@@ -106,6 +106,13 @@ def test_a_class_that_is_not_known_is_refused_with_those_that_are(run, tmp_path)
     assert "--class square: the model has no such class; allowed: cross, disc" in refused(run, "--class", "square")
 
 
+def test_images_do_not_take_the_place_of_others(run, tmp_path):
+    generate(run, "--class", "disc", "--n", 2, "--out", tmp_path)
+    before = content(tmp_path)
+    assert "has made images already" in refused(run, "--class", "cross", "--n", 2, "--out", tmp_path)
+    assert content(tmp_path) == before
+
+
 def test_what_is_no_generator_is_refused(folder, run, tmp_path):
     assert "cannot be read" in refused(tmp_path)
     assert "must be a .safetensors file" in refused(folder / "e.yaml")

@@ -31,8 +31,13 @@ def generate(
     """Make images with a model of problem gan: PNG files, and a table of them that a site of an experiment can be."""
     with explained():
         with terminal.err.status("loading …"):
-            from v6_algorithm.generating import read_maker, write_images
+            from v6_algorithm.generating import TABLE, read_maker, write_images
 
+            if out_dir is not None and (out_dir / TABLE).exists():
+                raise ExperimentError(
+                    f"--out {out_dir}: has made images already, which new ones would take the place of; name another "
+                    "folder, or leave --class out for images of all classes"
+                )
             maker = read_maker(result)
         labels = maker.labels(class_, n)
         with results_folder(out_dir or unused_folder(f"{maker.experiment.name}-generated")) as folder:
