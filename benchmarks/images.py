@@ -1,13 +1,13 @@
-"""Images in columns and volumes in files: test accuracy and seconds of two networks, and the memory of a site.
+"""Images in columns and volumes in files: test accuracy and seconds of networks, and the memory of a site.
 
-    python benchmarks/images.py                 # ten minutes on two cores, 0.7 GB of disk
+    python benchmarks/images.py                 # a quarter of an hour on two cores, 0.7 GB of disk
     python benchmarks/images.py digits          # or mnist, or volumes
 
 `digits` are scikit-learn's 1,797 of 8 x 8 pixels. `mnist` is a table of MNIST's shape, 10,000 rows of 28 x 28 pixels,
 and not MNIST: the same digits made larger, turned, moved and with noise, by a seed. Each network trains 2 rounds of
 5 epochs at 3 sites of a quarter each, and is tested on the last quarter, which is made of other people's digits:
-the CNN as torch-vantage6 trains it (SGD 0.01, momentum 0.5, batches of 64) and with Adam 0.001, which so few steps need;
-the MLP as PyFed does (Adam 0.0003, 32).
+the CNN as torch-vantage6 trains it (SGD 0.01, momentum 0.5, batches of 64) and with Adam 0.001, which so few steps
+need; the MLP as PyFed does (Adam 0.0003, 32).
 
 `volumes` are noise of the shape of a VBM map, 121 x 145 x 121 float32, of which half have a brighter region. The peak
 is that of a process that reads, trains and tests at one site, with the pages of the mapped file that it touched.
