@@ -70,6 +70,6 @@ setup(
     ],
     extras_require=EXTRAS,
     entry_points={
-        "console_scripts": ["v6-algorithm=v6_algorithm.cli:main"],
+        "console_scripts": ["v6-algorithm=v6_algorithm.researcher.cli:main"],
     },
 )

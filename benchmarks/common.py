@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.federation.simulate import local_federation
-from v6_algorithm.master import run
 
 # Data that are not part of the project; see the README there for where they come from.
 DATA = Path(os.environ.get("V6_ALGORITHM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -18,8 +18,9 @@ import statistics
 import pandas as pd
 from common import table, tables, train
 
-from v6_algorithm import seeding, wire
+from v6_algorithm import seeding
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.exchange import wire
 
 SEEDS = range(42, 47)
 SITES = ["cleveland", "hungarian", "switzerland", "va"]

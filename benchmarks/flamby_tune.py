@@ -12,9 +12,9 @@ import statistics
 from common import table, tables, train
 from flamby_heart import SEEDS, SITES, experiment, mean_sd, validation_from_train
 
+from v6_algorithm.coordinator.tuning import Tuning
+from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.federation.simulate import local_federation
-from v6_algorithm.tuning import Tuning
 
 SPACE = {
     "strategy": [

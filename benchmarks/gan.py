@@ -27,8 +27,8 @@ from common import table, train
 
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.experiment.reading import read_file
-from v6_algorithm.generating import read_maker, write_images
-from v6_algorithm.report import write_artifacts
+from v6_algorithm.researcher.generate import read_maker, write_images
+from v6_algorithm.researcher.report import write_artifacts
 
 MOCK = Path(__file__).resolve().parents[1] / "mock"
 sys.path.insert(0, str(MOCK))

@@ -27,13 +27,13 @@ from common import table
 from torch import nn
 
 from v6_algorithm import seeding
+from v6_algorithm.coordinator.master import run
+from v6_algorithm.data.partition.files import write_tables
+from v6_algorithm.data.partition.tables import cut_table
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.experiment import Experiment, parse_partition
 from v6_algorithm.experiment.reading import read_file
-from v6_algorithm.federation.simulate import local_federation
-from v6_algorithm.master import run
-from v6_algorithm.partition.files import write_tables
-from v6_algorithm.partition.tables import cut_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "mock"))
 import gtex_table

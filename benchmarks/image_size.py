@@ -12,7 +12,7 @@ import argparse
 import json
 import subprocess
 
-from v6_algorithm.image.names import default_tag, own_version
+from v6_algorithm.researcher.image.names import default_tag, own_version
 
 # A package's folders and files, and why it is in the image. What no line names is counted as the rest.
 ROWS = {

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from common import table, train
 
+from v6_algorithm.engines.simulate import tables_of
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.federation.simulate import tables_of
 
 SEEDS = (1, 2, 3)
 ROUNDS, WANTED = 60, 0.9

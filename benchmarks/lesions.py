@@ -29,8 +29,8 @@ import pandas as pd
 import torch
 from common import table, train
 
-from v6_algorithm.central import CentralTable, ReturnedModel
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.researcher.external import CentralTable, ReturnedModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "mock"))
 from make_lesions import Rule, make

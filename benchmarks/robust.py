@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from common import table
 
-from v6_algorithm import wire
+from v6_algorithm.coordinator.master import run
+from v6_algorithm.engines.simulate import local_federation, tables_of
+from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.protocol import Arrival, Replies
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.strategy.combine import MINIMUM
-from v6_algorithm.federation.protocol import Arrival, Replies
-from v6_algorithm.federation.simulate import local_federation, tables_of
-from v6_algorithm.master import run
 
 LENGTH = 5.0
 ATTACKS = ("none", "flipped", "random")

@@ -26,10 +26,10 @@ import torch
 from common import table
 from torch import nn
 
+from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.federation.simulate import local_federation
-from v6_algorithm.master import run
 
 FEATURES, HIDDEN = 1024, [2200, 2200, 1024]
 BATCH, LR = 32, 0.01

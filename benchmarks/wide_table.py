@@ -22,13 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from common import table
 
-from v6_algorithm import wire
+from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.protocol import Arrival, Replies, Site
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.federation.protocol import Arrival, Replies, Site
-from v6_algorithm.master import run
-from v6_algorithm.privacy.policy import Policy
 from v6_algorithm.site import SiteContext, handle
+from v6_algorithm.site.policy import Policy
 
 GENES, TISSUES = 18_388, 30
 EXPERIMENT = {

@@ -11,10 +11,10 @@ from hospitals import make_table
 from hypothesis import settings
 from spying import Spy
 
+from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.federation.simulate import local_federation
-from v6_algorithm.master import run
 
 # A busy machine is no failure.
 # CI draws the same examples each time; at a desk they differ, which is how new counterexamples are found.

@@ -12,7 +12,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from v6_algorithm.cli import app, terminal
+from v6_algorithm.researcher.cli import app, terminal
 
 # Stands in the hospitals' files, and must stand nowhere else.
 SECRET = "SECRET-4711"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from v6_algorithm import png
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.exchange import png
 
 KINDS = ("cross", "disc")
 

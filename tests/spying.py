@@ -2,8 +2,8 @@
 
 import copy
 
-from v6_algorithm import wire
-from v6_algorithm.federation.protocol import Arrival, Belated, Missing, Replies
+from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies
 
 
 class Spy:

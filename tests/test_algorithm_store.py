@@ -18,12 +18,12 @@ import pytest
 import yaml
 
 import v6_algorithm
+from v6_algorithm.coordinator.master import run
+from v6_algorithm.engines.simulate import local_federation, tables_of
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import MLP, PROBLEM_METRICS, Experiment, LinearModel
 from v6_algorithm.experiment.arguments import PATHS, with_arguments
 from v6_algorithm.experiment.data import Missing, Scaling
-from v6_algorithm.federation.simulate import local_federation, tables_of
-from v6_algorithm.master import run
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "algorithm_store.json"

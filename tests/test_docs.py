@@ -36,7 +36,7 @@ def test_links_to_files_lead_somewhere(page):
 
 
 def test_every_command_is_named_in_the_readme_or_the_pages():
-    from v6_algorithm.cli import app
+    from v6_algorithm.researcher.cli import app
 
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     names = [(command.name or command.callback.__name__).replace("_", "-") for command in app.registered_commands]

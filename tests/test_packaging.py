@@ -85,7 +85,7 @@ def test_the_version_is_in_one_place():
 
 def test_the_console_script_is_the_command_line():
     (script,) = entry_points(group="console_scripts", name="v6-algorithm")
-    assert script.value == "v6_algorithm.cli:main"
+    assert script.value == "v6_algorithm.researcher.cli:main"
     command = Path(sys.executable).with_name("v6-algorithm")
     done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == f"v6-algorithm {version('v6-algorithm')}"

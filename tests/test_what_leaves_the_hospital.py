@@ -14,17 +14,17 @@ import pytest
 from hospitals import SECRET
 
 import v6_algorithm
-from v6_algorithm import wire
+from v6_algorithm.coordinator.describe import describe
+from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines import local
+from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.errors import WireError
+from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, PROBLEM_METRICS, Experiment
-from v6_algorithm.federation import local
-from v6_algorithm.federation.simulate import local_federation
-from v6_algorithm.master import run
-from v6_algorithm.privacy import policy
+from v6_algorithm.learning.training.fitting import Fitting
+from v6_algorithm.site import policy
 from v6_algorithm.site.fitting import FittingMemory
-from v6_algorithm.summary.federated import describe
-from v6_algorithm.training.fitting import Fitting
 
 PAGE = (Path(__file__).parents[1] / "docs" / "what-leaves-the-hospital.md").read_text(encoding="utf-8")
 ENVELOPE = {"schema", "site", "round", "attempt", "status"}
@@ -385,9 +385,9 @@ def test_the_rules_and_their_defaults_are_the_policys():
 
 def test_numbers_on_the_page_are_the_codes():
     from v6_algorithm.data import description, targets
-    from v6_algorithm.metrics import ClassificationMetrics
-    from v6_algorithm.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS
-    from v6_algorithm.preparation.statistics import BINS
+    from v6_algorithm.data.preparation.statistics import BINS
+    from v6_algorithm.learning.metrics import ClassificationMetrics
+    from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS
 
     for text in (
         f"the distinct values of the target, as text or number, at most {targets._MOST_CLASSES};",
@@ -401,8 +401,8 @@ def test_numbers_on_the_page_are_the_codes():
 
 
 def test_numbers_of_a_description_on_the_page_are_the_codes():
-    from v6_algorithm.data.summary import ROWS_PER_COLUMN
-    from v6_algorithm.summary.quantiles import LEAVES
+    from v6_algorithm.data.summary.quantiles import LEAVES
+    from v6_algorithm.data.summary.table import ROWS_PER_COLUMN
 
     assert f"rows below each of {LEAVES + 1} edges" in PAGE
     assert f"only with {ROWS_PER_COLUMN} rows a column or more" in PAGE

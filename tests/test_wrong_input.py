@@ -12,9 +12,9 @@ import pytest
 import torch
 from hospitals import SECRET, command, read_result, tables, write
 
-from v6_algorithm import wire
-from v6_algorithm.federation import simulate
-from v6_algorithm.federation.protocol import Arrival, Missing
+from v6_algorithm.engines import simulate
+from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.protocol import Arrival, Missing
 
 WRONG_EXPERIMENT, COULD_NOT_GO_ON, FINE = 2, 3, 0
 BERLIN = tables()["berlin"]

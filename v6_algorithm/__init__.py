@@ -4,9 +4,6 @@ The functions below are the only names that the network may call: vantage6's wra
 the names of this module, so nothing else may be one of them. Importing the package imports neither torch nor pandas.
 """
 
-import sys
-import types
-
 
 def master(  # type: ignore[no-untyped-def]
     client=None,
@@ -76,7 +73,7 @@ def master(  # type: ignore[no-untyped-def]
         The result; see DESIGN's contract of `result.json`.
     """
     arguments = dict(locals())
-    from v6_algorithm.entry import run_master
+    from v6_algorithm.engines.entry import run_master
 
     return run_master(**arguments)
 
@@ -108,10 +105,10 @@ def describe(  # type: ignore[no-untyped-def]
     Returns
     -------
     dict
-        See `v6_algorithm.summary.federated.describe`.
+        See `v6_algorithm.coordinator.describe.describe`.
     """
     arguments = dict(locals())
-    from v6_algorithm.entry import run_describe
+    from v6_algorithm.engines.entry import run_describe
 
     return run_describe(**arguments)
 
@@ -130,7 +127,7 @@ def tune(client=None, data=None, experiment=None, *, organizations=None, names=N
         The result of `master` with the best setting, and under ``tuning`` what was tried.
     """
     arguments = dict(locals())
-    from v6_algorithm.entry import run_tune
+    from v6_algorithm.engines.entry import run_tune
 
     return run_tune(**arguments)
 
@@ -145,7 +142,7 @@ def RPC_summary(data=None, request=None, *, mock_data=None):  # type: ignore[no-
     request : dict
         A message from `describe`.
     """
-    from v6_algorithm.entry import run_site
+    from v6_algorithm.engines.entry import run_site
 
     return run_site("summary", data, request, mock_data)
 
@@ -160,7 +157,7 @@ def RPC_prepare(data=None, request=None, *, mock_data=None):  # type: ignore[no-
     request : dict
         A message from `master`.
     """
-    from v6_algorithm.entry import run_site
+    from v6_algorithm.engines.entry import run_site
 
     return run_site("prepare", data, request, mock_data)
 
@@ -175,7 +172,7 @@ def RPC_train(data=None, request=None, *, mock_data=None):  # type: ignore[no-un
     request : dict
         A message from `master`.
     """
-    from v6_algorithm.entry import run_site
+    from v6_algorithm.engines.entry import run_site
 
     return run_site("train", data, request, mock_data)
 
@@ -190,7 +187,7 @@ def RPC_evaluate(data=None, request=None, *, mock_data=None):  # type: ignore[no
     request : dict
         A message from `master`.
     """
-    from v6_algorithm.entry import run_site
+    from v6_algorithm.engines.entry import run_site
 
     return run_site("evaluate", data, request, mock_data)
 
@@ -201,15 +198,3 @@ for _central in (master, describe, tune):
 for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate):
     _function.wrapped_in_data_decorator = True  # type: ignore[attr-defined]
 del _central, _function
-
-
-class _Package(types.ModuleType):
-    """Keeps `master` the function: the first import of the submodule of that name would put the module in its place."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name != "master":
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
-del _Package, sys, types

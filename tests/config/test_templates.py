@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 import yaml
 
-from v6_algorithm.privacy import policy
+from v6_algorithm.site import policy
 
 pytest.importorskip("vantage6.cli", reason="the vantage6 CLI is not installed: pip install '.[dev]'")
 from vantage6.algorithm.tools import util, wrap

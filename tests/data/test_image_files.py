@@ -13,9 +13,9 @@ from v6_algorithm.data.imaging.files import Picture, read_image
 from v6_algorithm.data.imaging.fitting import cropped, fitted, resized
 from v6_algorithm.data.imaging.stack import Stack, TableImages, find_images, load_stack, read_stack, stack_pixels
 from v6_algorithm.data.imaging.statistics import image_moments
+from v6_algorithm.data.preparation.statistics import merge_moments
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Image
-from v6_algorithm.preparation.statistics import merge_moments
 
 SECRET = "SECRET-4711"
 

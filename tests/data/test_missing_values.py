@@ -9,14 +9,14 @@ from hospitals import make_table
 from hypothesis import given
 from hypothesis import strategies as st
 
+from v6_algorithm.coordinator.describe import describe
 from v6_algorithm.data.missing_values import without_codes
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import PARTS, Experiment
-from v6_algorithm.federation.local import LocalFederation
-from v6_algorithm.privacy.policy import Policy
 from v6_algorithm.site import SiteContext
-from v6_algorithm.summary.federated import describe
+from v6_algorithm.site.policy import Policy
 
 NUMBERS = st.lists(st.sampled_from([-9.0, 0.0, 1.0, 99.9, 999.0, np.nan]), min_size=1, max_size=30)
 

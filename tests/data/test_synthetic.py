@@ -4,17 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from v6_algorithm.coordinator.master import run
+from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.synthetic import synthetic_rows, with_synthetic
 from v6_algorithm.data.table import load_table
 from v6_algorithm.data.targets import TargetColumn
+from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.errors import DataError, ExperimentError, PolicyError
 from v6_algorithm.experiment import Data, Experiment
-from v6_algorithm.federation.simulate import local_federation
-from v6_algorithm.master import run
-from v6_algorithm.preparation import Setup
-from v6_algorithm.privacy.policy import Policy
 from v6_algorithm.site.context import SiteContext
+from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.work import Work
 
 ROWS, MADE = 60, 20

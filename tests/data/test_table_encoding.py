@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from v6_algorithm.data import table as tables
 from v6_algorithm.data.description import describe
+from v6_algorithm.data.preparation import Setup, agree
 from v6_algorithm.errors import DataError, ExperimentError, SiteError
 from v6_algorithm.experiment import PARTS, Experiment
-from v6_algorithm.preparation import Setup, agree
-from v6_algorithm.problems import problem_class
+from v6_algorithm.learning.problems import problem_class
 
 ROWS = 40
 

@@ -66,7 +66,7 @@ serve_local_torch() {
 
 [ -n "${TORCH_INDEX:-}" ] || serve_local_torch
 
-PYTHONPATH="$ROOT" "$PYTHON" -c 'from v6_algorithm.cli import main; main()' image build --source "$ROOT" --tag "$TAG" \
+PYTHONPATH="$ROOT" "$PYTHON" -c 'from v6_algorithm.researcher.cli import main; main()' image build --source "$ROOT" --tag "$TAG" \
   --base-image "$BASE_IMAGE" ${TORCH_INDEX:+--torch-index "$TORCH_INDEX"}
 # The image that had the tag before, and nothing else.
 docker image prune --force --filter label=org.opencontainers.image.title=v6_algorithm >/dev/null

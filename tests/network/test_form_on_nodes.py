@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.federation.simulate import local_federation
-from v6_algorithm.master import run
 
 
 @pytest.mark.slow

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from docker_cli import docker
 
-from v6_algorithm.image.names import own_version
+from v6_algorithm.researcher.image.names import own_version
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-MAIN = "from v6_algorithm.cli import main; main()"
+MAIN = "from v6_algorithm.researcher.cli import main; main()"
 IMPOSSIBLE = 3
 
 

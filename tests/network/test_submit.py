@@ -21,14 +21,14 @@ from v6config import Site
 from v6network import HUB, IMAGE, Network, key_pair
 from v6process import wait_for
 
+from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.federation.simulate import local_federation
-from v6_algorithm.master import run
 
 FILES = {"result.json", "history.csv", "metrics.csv", "metrics.json", "model.safetensors", "report.html"}
 EXPERIMENT = patients_experiment(name="smoke")
-COMMAND = [sys.executable, "-c", "from v6_algorithm.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from v6_algorithm.researcher.cli import main; main()"]
 
 
 class Researcher:

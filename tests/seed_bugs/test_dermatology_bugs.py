@@ -6,7 +6,7 @@ rooms of the tests hold what is asked of each part.
 | bug | where it went |
 |---|---|
 | 1, patients in training and in test | `tests/data/test_splits.py`: all rows of a `data.group` are in one part |
-| 3, `bn` misses the normalisation of a ResNet's shortcuts | `tests/training/test_patterns.py` |
+| 3, `bn` misses the normalisation of a ResNet's shortcuts | `tests/learning/training/test_patterns.py` |
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from v6_algorithm import wire
-from v6_algorithm.federation.local import LocalFederation
-from v6_algorithm.master import run
+from v6_algorithm.coordinator.master import run
+from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.exchange import wire
 from v6_algorithm.site import SiteContext
 
 PLATEAU = {"kind": "reducelronplateau", "patience": 0, "factor": 0.2, "threshold": 0.5}

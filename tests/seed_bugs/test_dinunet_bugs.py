@@ -36,14 +36,14 @@ from torch import nn
 from vantage6.algorithm.tools.mock_client import MockAlgorithmClient
 
 import v6_algorithm
-from v6_algorithm import wire
+from v6_algorithm.coordinator.initial_model import read_weights
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import ExperimentError
+from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment, Recurrent
-from v6_algorithm.metrics import ClassificationMetrics, compute, merge_states
-from v6_algorithm.models.sequences import RecurrentNetwork
-from v6_algorithm.problems.tabular import Classification
-from v6_algorithm.running.start import read_weights
+from v6_algorithm.learning.metrics import ClassificationMetrics, compute, merge_states
+from v6_algorithm.learning.models.sequences import RecurrentNetwork
+from v6_algorithm.learning.problems.tabular import Classification
 
 FULL = {"kind": "ratio", "train": 1, "validation": 0, "test": 0}
 # Nothing is trained: the model stays what it was.

@@ -26,13 +26,13 @@ import pytest
 import torch
 from hospitals import command, write
 
-from v6_algorithm import wire
-from v6_algorithm.cli import submit
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.simulate import tables_of
 from v6_algorithm.errors import ExperimentError, ServerError
+from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.federation.researcher import Server
-from v6_algorithm.federation.simulate import tables_of
+from v6_algorithm.researcher.cli import submit
+from v6_algorithm.researcher.server import Server
 
 PACKAGE = Path(__file__).parents[2] / "v6_algorithm"
 # Nothing is trained: the numbers of a run are those of the first weights.
@@ -235,7 +235,7 @@ def test_hrc_bug_13_the_network_has_an_input_for_each_feature_that_is_left(run_l
 
 def test_hrc_bug_14_a_program_ends_without_a_complaint(tmp_path):
     """Its ended with `ImportError: sys.meta_path is None, Python is likely shutting down`."""
-    code = "from v6_algorithm.cli import main; main()"
+    code = "from v6_algorithm.researcher.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "run", write(tmp_path, rounds=1), "--out", tmp_path / "out", "--quiet"],
         capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},

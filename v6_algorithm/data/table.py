@@ -17,6 +17,10 @@ from v6_algorithm.data.description import BLOCK_COLUMNS
 from v6_algorithm.data.imaging.copies import NONE, identities, with_copies_together
 from v6_algorithm.data.imaging.stack import TableImages
 from v6_algorithm.data.imaging.statistics import image_moments
+from v6_algorithm.data.preparation import Setup
+from v6_algorithm.data.preparation.columns import Label
+from v6_algorithm.data.preparation.combat import Sums
+from v6_algorithm.data.preparation.statistics import Moments, site_scaling
 from v6_algorithm.data.sequences import stack_sequences
 from v6_algorithm.data.splits import Fold, draw_rows
 from v6_algorithm.data.subgroups import encode_groups, join_groups
@@ -24,10 +28,6 @@ from v6_algorithm.data.synthetic import cut_rows, synthetic_rows
 from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment
-from v6_algorithm.preparation import Setup
-from v6_algorithm.preparation.columns import Label
-from v6_algorithm.preparation.combat import Sums
-from v6_algorithm.preparation.statistics import Moments, site_scaling
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from v6_algorithm.data.preparation.columns import Label
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
-from v6_algorithm.preparation.columns import Label
 
 if TYPE_CHECKING:
     import pandas as pd

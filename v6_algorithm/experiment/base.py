@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from v6_algorithm.lookup import did_you_mean
+from v6_algorithm.experiment.optimisers import did_you_mean
 
 
 class Section(BaseModel):
@@ -31,6 +31,32 @@ class Section(BaseModel):
             if field and any(isinstance(item, bool) for item in listed) and not _takes_bool(field.annotation):
                 raise refuse(f"{key}: true and false are not allowed here")
         return value
+
+
+class AllSections(Protocol):
+    """An experiment as the checks that compare its sections see it; `Experiment` is the one.
+
+    The sections lie below the class that holds them, so what these read of each other is not typed here.
+    """
+
+    mode: Any
+    data: Any
+    problem: Any
+    model: Any
+    split: Any
+    start: Any
+    training: Any
+    strategy: Any
+    stopping: Any
+    participation: Any
+    evaluation: Any
+    personal: Any
+    output: Any
+    tune: Any
+
+    @property
+    def private(self) -> Any:
+        """The layers that stay at the sites, if any do."""
 
 
 def _takes_bool(annotation: Any) -> bool:

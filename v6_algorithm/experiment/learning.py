@@ -14,7 +14,7 @@ from v6_algorithm.experiment.imaging.augmentation import Augmentation
 from v6_algorithm.experiment.imaging.generators import DCGAN, StyleGAN2
 from v6_algorithm.experiment.imaging.networks import CNN, MnistCNN, MonaiNetwork, VBMNet
 from v6_algorithm.experiment.layers import Freeze
-from v6_algorithm.lookup import PLATEAU, check_optimiser, check_scheduler
+from v6_algorithm.experiment.optimisers import PLATEAU, check_optimiser, check_scheduler
 
 
 class LinearModel(Section):

@@ -1,6 +1,6 @@
 """Sections about cutting one table into simulated hospitals: `sites.partition`, one section a kind.
 
-`v6_algorithm.partition` does the cutting; `v6-algorithm partition` takes the same sections.
+`v6_algorithm.data.partition` does the cutting; `v6-algorithm partition` takes the same sections.
 """
 
 from __future__ import annotations

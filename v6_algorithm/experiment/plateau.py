@@ -11,12 +11,12 @@ from v6_algorithm.experiment.base import refuse
 from v6_algorithm.experiment.problems import check_metric
 
 if TYPE_CHECKING:
-    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.experiment.base import AllSections
 
 
-def complete_plateau(experiment: Experiment) -> None:
+def complete_plateau(experiment: AllSections) -> None:
     """Fill in what is monitored and its direction, so that the resolved experiment says both; refuse what cannot be."""
-    from v6_algorithm.metrics.names import higher_is_better
+    from v6_algorithm.experiment.metric_names import higher_is_better
 
     scheduler = experiment.training.scheduler
     if scheduler is None or not scheduler.on_plateau:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from v6_algorithm import plugins
+from v6_algorithm.experiment import plugins
 from v6_algorithm.experiment.base import Section, refuse
 from v6_algorithm.experiment.imaging.generators import GENERATION_METRICS, GanOptions, check_gan
-from v6_algorithm.lookup import did_you_mean
+from v6_algorithm.experiment.optimisers import did_you_mean
 
 if TYPE_CHECKING:
-    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.experiment.base import AllSections
     from v6_algorithm.experiment.data import Data
     from v6_algorithm.experiment.learning import Loss
 
@@ -154,9 +154,9 @@ def _with_sensitivities(metrics: tuple[str, ...], sensitivities: list[str]) -> t
     return (*metrics, *sensitivities) if metrics[: len(CLASSIFICATION_METRICS)] == CLASSIFICATION_METRICS else metrics
 
 
-def _measured(experiment: Experiment) -> tuple[str, ...]:
+def _measured(experiment: AllSections) -> tuple[str, ...]:
     """Return the metrics of a problem, or none where they are not known before it runs."""
-    from v6_algorithm.metrics.names import sensitivity_names
+    from v6_algorithm.experiment.metric_names import sensitivity_names
 
     kind = experiment.problem.kind
     known = PROBLEMS.get(kind)
@@ -166,7 +166,7 @@ def _measured(experiment: Experiment) -> tuple[str, ...]:
     return _with_sensitivities(known.metrics if known else tuple(plugins.metric_names(kind)), sensitivities)
 
 
-def check_metric(key: str, monitor: str, experiment: Experiment) -> None:
+def check_metric(key: str, monitor: str, experiment: AllSections) -> None:
     """Refuse, under an experiment's key, a metric that is not measured in every round."""
     kind, metrics = experiment.problem.kind, _measured(experiment)
     if metrics and monitor not in metrics:
@@ -178,7 +178,7 @@ def check_metric(key: str, monitor: str, experiment: Experiment) -> None:
         raise refuse(f"{key} brier is of method discrete_time; a Cox model has survival curves when training is over")
 
 
-def check_together(experiment: Experiment) -> None:
+def check_together(experiment: AllSections) -> None:
     """Refuse what does not go together: problem and target, monitored metric, loss, model."""
     kind, loss, data = experiment.problem.kind, experiment.training.loss, experiment.data
     known = PROBLEMS.get(kind)

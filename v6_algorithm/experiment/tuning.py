@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse
-from v6_algorithm.lookup import did_you_mean
+from v6_algorithm.experiment.optimisers import did_you_mean
 
 # Keys whose values may be compared on the same validation rows. The others say what is learned from which rows, or
 # how long it may take: settings that differ in them cannot be told apart by a score, or a score would be chosen.

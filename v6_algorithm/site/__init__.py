@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from v6_algorithm import wire
 from v6_algorithm.errors import ExperimentError, SiteError, WireError
+from v6_algorithm.exchange import wire
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.learning import evaluate, train
 from v6_algorithm.site.preparing import prepare, summary
@@ -78,7 +78,7 @@ def _answer(method: str, request: Mapping[str, Any], context: SiteContext, raise
 def _release() -> None:
     """Give back what a GPU's memory held for this request: a process that lasts shares the GPU with others."""
     if "torch" in sys.modules:
-        from v6_algorithm.training.fitting import empty_cache
+        from v6_algorithm.learning.training.fitting import empty_cache
 
         empty_cache()
 

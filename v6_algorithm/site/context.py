@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.privacy.policy import Policy
+from v6_algorithm.site.policy import Policy
 
 
 @dataclass

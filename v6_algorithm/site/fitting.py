@@ -9,8 +9,8 @@ from v6_algorithm.site.memory import RoundMemory
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
-    from v6_algorithm.training.device import Device
-    from v6_algorithm.training.fitting import Fitting
+    from v6_algorithm.learning.training.device import Device
+    from v6_algorithm.learning.training.fitting import Fitting
 
 
 class FittingMemory:
@@ -30,7 +30,7 @@ class FittingMemory:
 
     def load(self) -> Fitting:
         """Return what the rounds before have come to; a repeated round begins as it did."""
-        from v6_algorithm.training.fitting import Fitting
+        from v6_algorithm.learning.training.fitting import Fitting
 
         kept = self._memory.before(self._round)
         return Fitting(int(kept["rows"]), int(kept["asked"])) if set(kept) == {"rows", "asked"} else Fitting()

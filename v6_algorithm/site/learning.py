@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm import wire
 from v6_algorithm.errors import WireError
+from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS
 from v6_algorithm.site.fitting import FittingMemory
 from v6_algorithm.site.private import shared_and_own
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from v6_algorithm.data.table import TableData
-    from v6_algorithm.problems.base import Networks, Problem
-    from v6_algorithm.training.device import Device
-    from v6_algorithm.training.fitting import Fitting
-    from v6_algorithm.training.loop import Rows, TrainingSums
-    from v6_algorithm.training.objectives import LocalObjective
+    from v6_algorithm.learning.problems.base import Networks, Problem
+    from v6_algorithm.learning.training.device import Device
+    from v6_algorithm.learning.training.fitting import Fitting
+    from v6_algorithm.learning.training.loop import Rows, TrainingSums
+    from v6_algorithm.learning.training.objectives import LocalObjective
 
 
 def train(work: Work) -> dict[str, Any]:
@@ -40,12 +40,12 @@ def evaluate(work: Work) -> dict[str, Any]:
 def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     import torch
 
-    from v6_algorithm.problems import create_problem
-    from v6_algorithm.training import loop
-    from v6_algorithm.training.device import Device
-    from v6_algorithm.training.patterns import frozen_names
-    from v6_algorithm.training.state import build_shapes, state_of
-    from v6_algorithm.training.threads import threads_for
+    from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.training import loop
+    from v6_algorithm.learning.training.device import Device
+    from v6_algorithm.learning.training.patterns import frozen_names
+    from v6_algorithm.learning.training.state import build_shapes, state_of
+    from v6_algorithm.learning.training.threads import threads_for
 
     setup = work.setup()
     device = Device.choose(work.experiment.training)
@@ -127,8 +127,8 @@ def _measure(
     device: Device,
 ) -> dict[str, dict[str, Any]]:
     """Return the state of each member hospital over the rows numbered in `part`."""
-    from v6_algorithm.training import loop
-    from v6_algorithm.training.generative import evaluation
+    from v6_algorithm.learning.training import loop
+    from v6_algorithm.learning.training.generative import evaluation
 
     if not problem.generative:
         return loop.evaluate(problem, networks, rows, part, table.members, fold=fold, device=device)
@@ -148,7 +148,7 @@ def _measure(
 
 def _samples(problem: Problem, networks: Networks, fold: int, device: Device) -> dict[str, str]:
     """Return a picture of what the networks make, if they make anything."""
-    from v6_algorithm.training.generative.evaluation import sample_grid
+    from v6_algorithm.learning.training.generative.evaluation import sample_grid
 
     grid = sample_grid(problem, networks, fold=fold, device=device) if problem.generative else None
     return {} if grid is None else {"samples": grid}
@@ -165,7 +165,7 @@ def _received(
 
     In the first round nothing may be sent: every site starts from the seed, or from its image.
     """
-    from v6_algorithm.training.state import build_networks, load_state, overlay, spec_of
+    from v6_algorithm.learning.training.state import build_networks, load_state, overlay, spec_of
 
     given = item["parameters"]
     tensors = {} if given is None else wire.unpack(given, None if item.get("partial") else shared)
@@ -218,8 +218,8 @@ class _Learner:
         Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021: the personal model
         minimises the site's loss + mu/2 times the squared distance to the shared one, here the one that was kept.
         """
-        from v6_algorithm.training.objectives import create_objective
-        from v6_algorithm.training.state import spec_of
+        from v6_algorithm.learning.training.objectives import create_objective
+        from v6_algorithm.learning.training.state import spec_of
 
         own = self.work.experiment.personal
         if own is None:
@@ -229,9 +229,9 @@ class _Learner:
 
     def train(self, networks: Networks, item: Mapping[str, Any], shared: wire.StateSpec) -> dict[str, Any]:
         """Train the networks, and return what the reply tells of it: shared tensors only."""
-        from v6_algorithm.training import loop
-        from v6_algorithm.training.objectives import create_objective
-        from v6_algorithm.training.state import state_of
+        from v6_algorithm.learning.training import loop
+        from v6_algorithm.learning.training.objectives import create_objective
+        from v6_algorithm.learning.training.state import state_of
 
         work, message = self.work, item.get("strategy", {})
         # Who sent the whole model knows what is frozen in it.
@@ -269,7 +269,7 @@ class _Learner:
         alone: bool = False,
     ) -> TrainingSums:
         """Train, and book the seconds; `alone` is of the private layers, whose batches are drawn by themselves."""
-        from v6_algorithm.training import loop
+        from v6_algorithm.learning.training import loop
 
         with self.work.timed("train_s"):
             return loop.train(

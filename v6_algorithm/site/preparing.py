@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm import wire
 from v6_algorithm.data.imaging.stack import SHOWN_ROWS
+from v6_algorithm.data.preparation import Setup
 from v6_algorithm.errors import SiteError, WireError
-from v6_algorithm.preparation import Setup
+from v6_algorithm.exchange import wire
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.work import Work
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 def summary(work: Work) -> dict[str, Any]:
     """Describe the site's table; the node's columns, rows and cells rules hold for every step."""
-    from v6_algorithm.data import summary
     from v6_algorithm.data.missing_values import without_codes
-    from v6_algorithm.preparation.setup import unpack_arrays
+    from v6_algorithm.data.preparation.setup import unpack_arrays
+    from v6_algorithm.data.summary import table
 
     features = [str(name) for name in work.request.get("features", [])]
     work.policy.check_columns(features)
@@ -34,12 +34,12 @@ def summary(work: Work) -> dict[str, Any]:
     frame = without_codes(frame, work.experiment.data.missing_values, smallest=smallest)
     step = work.request.get("step")
     if step == "columns":
-        return summary.columns(frame, work.experiment.data, smallest, work.targets)
+        return table.columns(frame, work.experiment.data, smallest, work.targets)
     if step == "moments":
-        return summary.moments(frame, features, smallest)
+        return table.moments(frame, features, smallest)
     if step == "shape":
         asked = unpack_arrays(work.request["asked"])
-        return summary.shape(frame, features, smallest, asked, products=bool(work.request["products"]))
+        return table.shape(frame, features, smallest, asked, products=bool(work.request["products"]))
     raise WireError(f"step {step!r} is not known; allowed: columns, moments, shape")
 
 
@@ -114,12 +114,12 @@ def _copies(work: Work, table: TableData) -> dict[str, Any] | None:
 
 
 def _statistics(work: Work) -> dict[str, Any]:
-    from v6_algorithm.preparation import needs_range
-    from v6_algorithm.preparation.setup import pack_arrays
-    from v6_algorithm.problems import create_problem
-    from v6_algorithm.training.device import Device
-    from v6_algorithm.training.objectives import head_of
-    from v6_algorithm.training.state import build_networks, state_of
+    from v6_algorithm.data.preparation import needs_range
+    from v6_algorithm.data.preparation.setup import pack_arrays
+    from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.training.device import Device
+    from v6_algorithm.learning.training.objectives import head_of
+    from v6_algorithm.learning.training.state import build_networks, state_of
 
     setup = work.setup()
     Device.choose(work.experiment.training)  # so that a site without it says no before anything is trained
@@ -152,8 +152,8 @@ def _statistics(work: Work) -> dict[str, Any]:
 
 def _target_moments(work: Work, table: TableData) -> tuple[str | None, list[str]]:
     """Measure the targets that are scaled; name those that hardly any training row here has, which count as empty."""
-    from v6_algorithm.preparation import Moments
-    from v6_algorithm.preparation.setup import pack_arrays
+    from v6_algorithm.data.preparation import Moments
+    from v6_algorithm.data.preparation.setup import pack_arrays
 
     scaled = work.experiment.data.scaled_targets
     if not scaled:
@@ -167,8 +167,8 @@ def _target_moments(work: Work, table: TableData) -> tuple[str | None, list[str]
 
 
 def _quantiles(work: Work) -> dict[str, Any]:
-    from v6_algorithm.preparation import Histograms
-    from v6_algorithm.preparation.setup import pack_arrays, unpack_arrays
+    from v6_algorithm.data.preparation import Histograms
+    from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
 
     setup = work.setup()
     table = work.table(setup)
@@ -181,7 +181,7 @@ def _quantiles(work: Work) -> dict[str, Any]:
 
 
 def _harmonisation(work: Work) -> dict[str, Any]:
-    from v6_algorithm.preparation.setup import pack_arrays
+    from v6_algorithm.data.preparation.setup import pack_arrays
 
     setup = work.setup()
     table = work.table(setup)
@@ -191,8 +191,8 @@ def _harmonisation(work: Work) -> dict[str, Any]:
 
 def _moments(work: Work) -> dict[str, Any]:
     """Measure the training rows as the setup harmonises them; `_statistics` measured them as they are."""
-    from v6_algorithm.preparation import Moments, needs_range
-    from v6_algorithm.preparation.setup import pack_arrays
+    from v6_algorithm.data.preparation import Moments, needs_range
+    from v6_algorithm.data.preparation.setup import pack_arrays
 
     setup, data = work.setup(), work.experiment.data
     table = work.table(setup)

@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from v6_algorithm import wire
 from v6_algorithm.data.cache import cache_key
 from v6_algorithm.errors import ExperimentError, SiteError, WireError
+from v6_algorithm.exchange import wire
 from v6_algorithm.site.memory import RoundMemory
 from v6_algorithm.site.work import Work
 
@@ -29,8 +29,8 @@ def shared_and_own(work: Work, networks: Mapping[str, nn.Module]) -> tuple[wire.
     ExperimentError
         When `strategy.private` and `training.freeze` leave nothing to be trained, together or alone.
     """
-    from v6_algorithm.training.patterns import frozen_names, private_names
-    from v6_algorithm.training.state import spec_of
+    from v6_algorithm.learning.training.patterns import frozen_names, private_names
+    from v6_algorithm.learning.training.state import spec_of
 
     freeze = work.experiment.training.freeze
     private, frozen = private_names(networks, work.experiment.private), frozen_names(networks, freeze)
@@ -48,7 +48,7 @@ def shared_and_own(work: Work, networks: Mapping[str, nn.Module]) -> tuple[wire.
 def _check_something_moves(
     work: Work, networks: Mapping[str, nn.Module], private: frozenset[str], frozen: frozenset[str]
 ) -> None:
-    from v6_algorithm.training.patterns import parameters_beside
+    from v6_algorithm.learning.training.patterns import parameters_beside
 
     section, freeze = work.experiment.private, work.experiment.training.freeze
     if section is None or freeze is None:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm import seeding, wire
+from v6_algorithm import seeding
 from v6_algorithm.errors import WireError
+from v6_algorithm.exchange import wire
 from v6_algorithm.site.memory import RoundMemory
 from v6_algorithm.site.work import Work
 
@@ -55,7 +56,7 @@ class Sender:
         """Return what is sent for the trained state."""
         if self._run is None:
             return wire.pack(state)
-        from v6_algorithm.compression import create_compressor
+        from v6_algorithm.exchange.compression import create_compressor
 
         work, own = self._work, {name: tensor.detach().cpu() for name, tensor in state.items()}
         parameters = [name for name, item in self._spec.items() if item.kind == "parameter"]

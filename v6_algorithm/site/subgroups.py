@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.data.summary.cells import Label, tell_labels
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import PARTS
-from v6_algorithm.metrics import merge_states
+from v6_algorithm.learning.metrics import merge_states
 from v6_algorithm.site.work import Work
-from v6_algorithm.summary.cells import Label, tell_labels
 
 if TYPE_CHECKING:
     from v6_algorithm.data.table import TableData
-    from v6_algorithm.problems.base import Networks, Problem
-    from v6_algorithm.training.device import Device
-    from v6_algorithm.training.loop import Rows
+    from v6_algorithm.learning.problems.base import Networks, Problem
+    from v6_algorithm.learning.training.device import Device
+    from v6_algorithm.learning.training.loop import Rows
 
 # Part, member hospital, column and group to a metric state.
 States = dict[str, dict[str, dict[str, dict[str, Any]]]]
@@ -73,7 +73,7 @@ class GroupStates:
         """Measure one fold's model on the groups of the parts that its item names."""
         import torch
 
-        from v6_algorithm.training import loop
+        from v6_algorithm.learning.training import loop
 
         table, fold = self._table, int(item["fold"])
         for part in item.get("subgroups", []):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Experiment, Image
-from v6_algorithm.preparation import Setup
 from v6_algorithm.site.context import SiteContext
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from v6_algorithm.data.imaging.stack import Stack, TableImages
     from v6_algorithm.data.table import TableData
-    from v6_algorithm.training.device import Device
-    from v6_algorithm.training.loop import Inputs, Rows
+    from v6_algorithm.learning.training.device import Device
+    from v6_algorithm.learning.training.loop import Inputs, Rows
 
 # Prepared inputs are kept in memory from round to round up to this many bytes; beyond, they are made again.
 _MEMORY_BYTES = 2**30
@@ -34,7 +34,7 @@ class Work:
     """One request with what is read from it on the way."""
 
     def __init__(self, request: Mapping[str, Any], context: SiteContext) -> None:
-        from v6_algorithm.problems import problem_class
+        from v6_algorithm.learning.problems import problem_class
 
         self.request, self.context = request, context
         self.experiment = Experiment.parse(request.get("experiment"), where="request", checked=True)
@@ -230,7 +230,7 @@ class Work:
         """Return the prepared rows of one fold, on the device."""
         import torch
 
-        from v6_algorithm.training.loop import Rows
+        from v6_algorithm.learning.training.loop import Rows
 
         agreed = self.request["setup"]
         key = ("rows", id(table), agreed["preparation"], agreed["combat"], fold, device.kind)
@@ -252,7 +252,7 @@ class Work:
     def _inputs_of(self, table: TableData, setup: Setup, fold: int, device: Device) -> Inputs:
         import torch
 
-        from v6_algorithm.training.images import ImageInputs
+        from v6_algorithm.learning.training.images import ImageInputs
 
         if table.images is not None:
             return ImageInputs.of(table.images, setup, fold, self.experiment.training.dtype, device)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from v6config import Site
 
+from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource, source_in
+from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.federation.simulate import local_federation
-from v6_algorithm.master import run
-from v6_algorithm.privacy.policy import ALLOWED_COLUMNS
+from v6_algorithm.site.policy import ALLOWED_COLUMNS
 
 PIXELS, IMAGES = 24, 40
 # Of site b; its place in the table, from 1, is what may be told of it.

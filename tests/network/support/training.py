@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from v6network import Network
 
-from v6_algorithm import wire
+from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.federation.simulate import local_federation
-from v6_algorithm.master import run
 
 # Another build of a library, or another number of cores, may round otherwise.
 TOLERANCE = 1e-6

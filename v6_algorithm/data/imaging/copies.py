@@ -17,7 +17,7 @@ Array = np.ndarray
 NONE: Array = np.empty((0, 2), dtype=np.int64)
 
 
-class Finder:
+class CopyFinder:
     """Finds copies among images that are shown to it one after another."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from v6_algorithm.data.files import folder_of, names_files, within
-from v6_algorithm.data.imaging.copies import NONE, Finder, identities
+from v6_algorithm.data.imaging.copies import NONE, CopyFinder, identities
 from v6_algorithm.data.imaging.files import ENDINGS, UnreadableImageError, read_image
 from v6_algorithm.data.imaging.fitting import fitted, levelled
 from v6_algorithm.data.imaging.room import Room, Stream, load
@@ -110,7 +110,7 @@ def read_stack(files: list[Path | None], image: Image, kept: Path | None) -> Sta
 def _read_stack(files: list[Path | None], image: Image, kept: Path | None, dtype: np.dtype) -> Stack | None:
     """Read all images as `dtype`; None when that is uint8 and they are not, or not all of one unit."""
     room: Room | None = None
-    unit, unreadable, copies = 1.0, [], Finder()
+    unit, unreadable, copies = 1.0, [], CopyFinder()
     try:
         for row, file in enumerate(files):
             try:
@@ -180,7 +180,7 @@ def stack_pixels(pixels: Array, image: Image, kept: Path | None) -> Stack:
     values, _ = levelled(values.astype(np.float32), 1.0, image)
     small = np.array_equal(values, np.clip(np.rint(values), 0, 255))
     values = values.astype(np.uint8) if small else values
-    copies = Finder()
+    copies = CopyFinder()
     for row in np.flatnonzero(~empty).tolist():
         copies.see(row, values[row])
     about = {"unit": 1.0, "unreadable": np.flatnonzero(empty).tolist(), "copies": copies.pairs.tolist()}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from v6_algorithm.data.imaging.stack import TableImages
-from v6_algorithm.preparation.statistics import Moments
+from v6_algorithm.data.preparation.statistics import Moments
 
 Array = np.ndarray
 # Pixels that are in memory as float64 at once, 32 MB.

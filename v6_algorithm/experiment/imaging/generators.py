@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from v6_algorithm.experiment.base import Section, refuse
 
 if TYPE_CHECKING:
-    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.experiment.base import AllSections
 
 GENERATION_METRICS = ("fid", "kid")
 # Heights, and widths, of images that can be made: 4 pixels, doubled some times.
@@ -105,7 +105,7 @@ def with_defaults_of_gan(experiment: dict[str, Any]) -> dict[str, Any]:
     return experiment | filled | {"model": model}
 
 
-def check_gan(experiment: Experiment) -> None:
+def check_gan(experiment: AllSections) -> None:
     """Refuse what does not go with problem gan."""
     data, training, image = experiment.data, experiment.training, experiment.data.image
     if data.scaling.kind != "none" or (image is not None and image.mean is not None):

@@ -19,7 +19,7 @@ from v6_algorithm.experiment.strategy.compression import Compression
 from v6_algorithm.experiment.strategy.private import Private
 
 if TYPE_CHECKING:
-    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.experiment.base import AllSections
 
 _OWN_STEP = "{kind} is a step of the server by itself"
 _OWN_WEIGHTS = "{kind} weighs the sites itself"
@@ -225,7 +225,7 @@ def with_one_step(content: Any) -> Any:
 _TAKES_STALE = ("fedavg", "fedavgm", "fedopt", "fedadam", "fedyogi", "fedadagrad", "fedprox")
 
 
-def check_strategy(experiment: Experiment) -> None:
+def check_strategy(experiment: AllSections) -> None:
     """Refuse a training that does not go with the strategy."""
     strategy, training = experiment.strategy, experiment.training
     options = training.optimizer.options()

@@ -14,7 +14,7 @@ from v6_algorithm.experiment.base import refuse
 from v6_algorithm.experiment.layers import Layers, listed
 
 if TYPE_CHECKING:
-    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.experiment.base import AllSections
 
 
 class PrivateSection(Layers):
@@ -34,7 +34,7 @@ class PrivateSection(Layers):
 Private = Annotated[PrivateSection, BeforeValidator(listed)]
 
 
-def check_private(experiment: Experiment) -> None:
+def check_private(experiment: AllSections) -> None:
     """Refuse what does not go with layers that each site has of its own."""
     if experiment.private is None:
         return

@@ -1,0 +1,1 @@
+"""In the container of `master`: preparation, the loop of rounds, strategies, tuning, and the result."""

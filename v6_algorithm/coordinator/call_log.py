@@ -1,0 +1,90 @@
+"""The calls of one run: each is sent, and booked: who answered, who did not and why, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from v6_algorithm.errors import WireError
+from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.protocol import Federation, Replies
+from v6_algorithm.experiment import Experiment
+
+Event = dict[str, Any]
+
+
+class Caller:
+    """Sends calls, and keeps the book on them.
+
+    Parameters
+    ----------
+    federation
+        The sites and the way to them.
+    experiment
+        What every request carries.
+    on_event
+        Called with a small dictionary when something is done.
+    """
+
+    def __init__(self, federation: Federation, experiment: Experiment, on_event: Callable[[Event], None]) -> None:
+        self._federation = federation
+        self._experiment = experiment
+        self.on_event = on_event
+        self.participation: list[dict[str, Any]] = []
+        self.timing: list[dict[str, Any]] = []
+        self._calls: list[tuple[str, int, Replies]] = []
+
+    def prepare(self, sites: Sequence[str], body: dict[str, Any]) -> Replies:
+        """Send one RPC_prepare message to each site."""
+        return self.call("RPC_prepare", 0, dict.fromkeys(sites, body))
+
+    def call(
+        self, method: str, number: int, bodies: dict[str, dict[str, Any]], *, together: int | None = None
+    ) -> Replies:
+        """Send one message to each site; the experiment and the round go with it.
+
+        `together` is the smallest number of sites that any sum of this call is over; all that are asked if absent.
+        """
+        self.settle()
+        common = {"experiment": self._experiment.for_sites(), "sites": len(bodies) if together is None else together}
+        requests = {
+            site: wire.message(site=site, round=number, attempt=1, **common, **body) for site, body in bodies.items()
+        }
+        replies = self._federation.call(method, requests, deadline_s=self._experiment.participation.deadline_s)
+        self._calls.append((method.removeprefix("RPC_"), number, replies))
+        return replies
+
+    def overdue(self, site: str) -> bool:
+        """Say whether a site still owes the answer to a call for which it was late."""
+        return self._federation.overdue(site)
+
+    def belated(self, method: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """Yield site, request and reply of each answer to an earlier call of `method` that has come too late for it."""
+        for late in self._federation.belated():
+            if late.method != method:
+                continue
+            with suppress(WireError):  # as good as none
+                reply = wire.read_reply(late.text, late.request)
+                if reply["status"] == "ok":
+                    yield late.site, late.request, reply
+
+    def settle(self) -> None:
+        """Book the calls that are over."""
+        for call, number, replies in self._calls:
+            missing = {site: str(reason) for site, reason in sorted(replies.missing.items())}
+            booked = {"round": number, "call": call, "answered": sorted(replies.answered), "missing": missing}
+            self.participation.append(booked | ({"belated": replies.belated} if replies.belated else {}))
+            self.timing.append(
+                {
+                    "round": number,
+                    "call": call,
+                    "seconds": round(replies.seconds, 4),
+                    "waiting_s": round(replies.seconds - replies.busy_s, 4),
+                    "site_s": replies.site_s,
+                    "phases": replies.phases,
+                    "bytes_sent": replies.bytes_sent,
+                    "bytes_received": replies.bytes_received,
+                }
+            )
+        self._calls.clear()

@@ -1,0 +1,52 @@
+"""The learning rate of each round, as `training.scheduler` has it.
+
+A scheduler by round is wound forward at each site by itself. Where the rate follows from validation, which only
+`master` sees, it is worked out here and sent with the request: a function of the history and of nothing else, so that
+a repeated or resumed round has the rate that it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment.optimisers import PLATEAU, group_in_round, rate_after
+
+
+class LearningRate:
+    """The learning rate of an experiment's rounds.
+
+    Attributes
+    ----------
+    told
+        Whether sites have to be told it.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        training = experiment.training
+        self._optimiser = training.optimizer.kind, training.optimizer.options()
+        self._scheduler = training.scheduler
+        self.told = self._scheduler is not None and self._scheduler.on_plateau
+
+    def in_round(self, number: int, history: Mapping[str, Sequence[float | None]]) -> float | None:
+        """Return the rate of a round, before which the history was this; None where it is the optimiser's throughout.
+
+        The sites validate a model in the call that trains it on. So ReduceLROnPlateau has not seen the model that a
+        round begins with, only those before it; a round whose metric is not defined is passed over.
+        """
+        if self._scheduler is None:
+            return None
+        scheduler = self._scheduler.kind, self._scheduler.options()
+        if not self.told:
+            return float(group_in_round(*self._optimiser, scheduler, number)["lr"])
+        scores = history.get(f"validation_{self._scheduler.monitor}", [])
+        return rate_after(*self._optimiser, scheduler, [score for score in scores if score is not None])
+
+    def check(self, plan: Plan) -> None:
+        """Refuse a rate that follows from validation where the plan has no rows for that; raises ExperimentError."""
+        if self.told and not plan.has("validation"):
+            raise ExperimentError(
+                f"training.scheduler: {PLATEAU} follows a validation metric, and no site has validation rows"
+            )

@@ -1,0 +1,343 @@
+"""The calls before the first round: what columns there are, what is in them, and what the model looks like.
+
+`master` runs them once; they end in a `Plan` that all later requests are made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
+from v6_algorithm.coordinator.preparation.questions import Ask, raise_data_errors
+from v6_algorithm.data.preparation.columns import Agreement, agree, listed, some
+from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
+from v6_algorithm.data.preparation.statistics import Moments, merge_moments, scale_targets
+from v6_algorithm.errors import ExperimentError, WireError
+from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import PARTS, Experiment
+
+_OTHER_SOFTWARE = "so they do not run the same software"
+Counts = list[dict[str, dict[str, int]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training needs to know.
+
+    Attributes
+    ----------
+    sites
+        Names of the sites that take part.
+    setup
+        Columns, classes, weights and preparation.
+    spec
+        The tensors every reply must have.
+    counts
+        For each fold: hospital to rows of each part.
+    rows
+        Site to rows of each part in each fold; a site is a hospital, but in a centralised run it holds all.
+    notes
+        Sentences for the researcher.
+    class_rows
+        For each fold: training rows of each class, of all sites together; none where there are no classes.
+    synthetic
+        Hospital to its rows that are made, and only train.
+    """
+
+    sites: list[str]
+    setup: Setup
+    spec: wire.StateSpec
+    counts: Counts
+    rows: dict[str, list[dict[str, int]]]
+    notes: list[str] = field(default_factory=list)
+    class_rows: list[list[int]] = field(default_factory=list)
+    synthetic: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def folds(self) -> list[int]:
+        """The folds to train: all, less those whose hospital was to be left out and is lost anyway."""
+        hospitals = self.setup.hospitals
+        return [n for n, members in enumerate(self.counts) if not hospitals or hospitals[n] in members]
+
+    def trainers(self, fold: int) -> list[str]:
+        """Return the sites that have training rows in a fold."""
+        return [site for site in self.sites if self.rows[site][fold]["train"]]
+
+    def has(self, part: str) -> bool:
+        """Say whether any hospital has rows in this part."""
+        return any(member[part] for fold in self.counts for member in fold.values())
+
+
+def agree_on_columns(
+    ask: Ask, experiment: Experiment, sites: Sequence[str], quorum: int
+) -> tuple[list[str], Agreement]:
+    """Ask for the sites' columns; return those that take part, and what they agree on.
+
+    Raises
+    ------
+    ExperimentError
+        When a site's data do not fit the experiment: all such sites are named, and nothing was trained.
+    FederationError
+        When too few sites answer or allow it.
+    """
+    replies = ask(sites, {"step": "schema"})
+    schemas: dict[str, Mapping[str, Any]] = {}
+    notes: list[str] = []
+    taking_part: list[str] = []
+    for site, reply in replies:
+        try:
+            members = {str(name): _check_schema(schema) for name, schema in reply["members"].items()}
+        except (KeyError, TypeError, AttributeError, WireError):
+            replies.reject(site, "its description of its columns is malformed")
+            continue
+        schemas |= members
+        taking_part.append(site)
+        for name, schema in members.items():
+            if schema["rows_without_target"]:
+                notes.append(f"site '{name}': rows without a target are left out")
+    raise_data_errors(replies)
+    replies.require(quorum, "preparation")
+    notes += [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
+    classification = any(schema["labels"] for schema in schemas.values())
+    agreement = agree(experiment.data, schemas, classification=classification)
+    synthetic = {site: schema["synthetic"] for site, schema in schemas.items()}
+    # Who has only made images is no hospital that a model could be tested at.
+    real = sorted(site for site, schema in schemas.items() if schema["rows"] > synthetic[site])
+    hospitals = real if experiment.split.kind == "leave_one_site_out" else []
+    notes = [*agreement.notes, *notes]
+    return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic)
+
+
+def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence[str], quorum: int) -> Plan:
+    """Ask for sums over the training rows and make the plan for these sites; raises as `agree_on_columns` does."""
+    setup = Setup.of(agreement)
+    replies = ask(sites, {"step": "statistics", "setup": setup.to_json()})
+    moments: dict[str, Moments] = {}
+    scaled = experiment.data.scaled_targets
+    targets: list[Moments] = []
+    hidden: dict[str, list[str]] = {}
+    class_counts: list[list[list[int]]] = []
+    by_fold: Counts = []
+    rows: dict[str, list[dict[str, int]]] = {}
+    starts: dict[str, str] = {}
+    sums: dict[str, dict[str, np.ndarray]] = {}
+    copies: dict[str, dict[str, int | None]] = {}
+    spec: wire.StateSpec = {}
+    for site, reply in replies:
+        try:
+            counts = _check_counts(reply["counts"])
+            own = Moments.check(unpack_arrays(reply["moments"]), len(counts), len(setup.features))
+            spec = spec or wire.spec_from_json(reply["spec"])
+            starts[site] = str(reply["start"])
+            labels = _check_class_counts(reply["class_counts"], len(counts), agreement)
+            own_hidden = _check_hidden(reply["hidden"], [*setup.features, *scaled])
+            own_targets = _check_targets(reply["targets"], len(counts), len(scaled))
+            own_sums = _check_sums(reply["sums"], next(iter(sums.values()), None))
+            copies[site] = _check_copies(reply["copies"])
+            by_fold = by_fold or [{} for _ in counts]
+            if len(by_fold) != len(counts):
+                raise WireError("it has another number of folds than the other sites")
+        except (KeyError, TypeError, AttributeError, ValueError, WireError) as error:
+            replies.reject(site, str(error) if isinstance(error, WireError) else "its statistics are malformed")
+            continue
+        moments[site], sums[site] = own, own_sums
+        targets += own_targets
+        hidden[site] = own_hidden
+        if labels is not None:
+            class_counts.append(labels)
+        for fold, members in zip(by_fold, counts, strict=True):
+            fold.update(members)
+        rows[site] = [{part: sum(member[part] for member in fold.values()) for part in PARTS} for fold in counts]
+    raise_data_errors(replies)
+    replies.require(quorum, "preparation")
+    if len(set(starts.values())) > 1:
+        of = experiment.start.weights
+        reason = f"for their files '{of}' (start.weights) differ" if experiment.start.site else _OTHER_SOFTWARE
+        told = ", ".join(f"{site} {start[:8]}" for site, start in starts.items())
+        raise ExperimentError(f"the sites do not start from the same weights, {reason}: {told}")
+    merged, harmonised = merge_moments(moments.values()), experiment.mode != "local"
+    of_targets = merge_moments(targets) if targets else None
+    _require_values(hidden, setup.features, merged)
+    _require_values(hidden, scaled, of_targets)
+    setup = prepare_federation(ask, experiment.data, setup, merged, list(moments), quorum, harmonised=harmonised)
+    setup = replace(
+        setup,
+        class_weights=_class_weights(experiment, agreement, class_counts),
+        target_scales={} if of_targets is None else scale_targets(scaled, of_targets),
+        sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
+    )
+    class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
+    notes = [*_tell_hidden(hidden), *_tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
+    made = Plan(list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic)
+    for number in made.folds:
+        if len(trainers := made.trainers(number)) < max(quorum, 1):
+            raise ExperimentError(
+                f"fold {number}: {len(trainers)} sites have training rows, participation.minimum is {quorum}"
+            )
+    return made
+
+
+def share_sums(plans: Sequence[Plan]) -> list[Plan]:
+    """Give every group of sites the problem's sums over all: only so can the metrics of sites alone be pooled."""
+    names = plans[0].setup.sums
+    total = {name: np.sum([plan.setup.sums[name] for plan in plans], axis=0) for name in names}
+    return [replace(plan, setup=replace(plan.setup, sums=total)) for plan in plans]
+
+
+def _check_schema(schema: Any) -> Mapping[str, Any]:
+    labels = [schema["labels"], *schema["task_labels"].values(), *schema["categories"].values()]
+    if not all(isinstance(label, (int, float, str)) for column in labels for label in column):
+        raise WireError("labels must be numbers or text")
+    if not isinstance(schema["rows"], int) or not isinstance(schema["rows_without_target"], int):
+        raise WireError("row counts must be whole numbers")
+    if type(schema["synthetic"]) is not int or not 0 <= schema["synthetic"] <= schema["rows"]:
+        raise WireError("synthetic rows must be some of the rows")
+    sequence = schema["sequence"]
+    if sequence is not None and not all(
+        isinstance(sequence[key], int) and 0 < sequence[key] < 10**9 for key in ("shortest", "longest", "channels")
+    ):
+        raise WireError("shapes of time series must be whole numbers above 0")
+    if (image := schema["image"]) is not None:
+        numbers = [*image["shape"], image["unreadable"] + 1, *image["rows"]]
+        if len(image["shape"]) not in (3, 4) or not all(isinstance(n, int) and 0 < n < 10**9 for n in numbers):
+            raise WireError("sizes of images must be whole numbers above 0")
+        if not isinstance(image["streamed"], bool) or not _is_count(image["unfitting"]):
+            raise WireError("what is told of images must be a count and a truth")
+    return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
+
+
+def _check_counts(counts: Any) -> Counts:
+    checked = [
+        {str(name): {part: int(member[part]) for part in PARTS} for name, member in fold.items()} for fold in counts
+    ]
+    if not checked or any(n < 0 for fold in checked for member in fold.values() for n in member.values()):
+        raise WireError("its row counts are malformed")
+    return checked
+
+
+def _check_class_counts(counts: Any, folds: int, agreement: Agreement) -> list[list[int]] | None:
+    if counts is None:
+        return None
+    checked = [[int(n) for n in fold] for fold in counts]
+    classes = len(agreement.classes or [])
+    if len(checked) != folds or any(len(fold) != classes or min(fold) < 0 for fold in checked):
+        raise WireError("its class counts are malformed")
+    return checked
+
+
+def _check_hidden(names: Any, columns: Sequence[str]) -> list[str]:
+    """Read the names of columns that a site tells nothing of."""
+    if not isinstance(names, list) or not set(names) <= set(columns):
+        raise WireError("it leaves out statistics of columns that it was not asked about")
+    return names
+
+
+def _require_values(hidden: Mapping[str, Sequence[str]], columns: Sequence[str], merged: Moments | None) -> None:
+    """Raise ExperimentError for a column of which there are statistics from no site, and values at some."""
+    if merged is None:
+        return
+    few = {name for names in hidden.values() for name in names}
+    empty = dict(zip(columns, (merged.count == 0).all(axis=0), strict=True))
+    if lost := [name for name in columns if name in few and empty[name]]:
+        raise ExperimentError(
+            f"no site has enough training rows with a value for statistics of column {listed(lost)}; "
+            "leave it out, a feature with data.exclude"
+        )
+
+
+def _tell_unsplit(experiment: Experiment, by_fold: Counts, synthetic: Mapping[str, int]) -> list[str]:
+    """Name hospitals whose groups, or copies, are so few that a part stays empty which the split has a share for."""
+    split = experiment.split
+    if split.kind != "ratio":
+        return []
+    notes = []
+    for name, rows in sorted(item for fold in by_fold for item in fold.items()):
+        empty = [part for part in ("validation", "test") if getattr(split, part) > 0 and not rows[part]]
+        # Synthetic rows only train, whatever the split.
+        if rows["train"] > synthetic.get(name, 0) + 1 and empty and experiment.data.group is not None:
+            notes.append(
+                f"site '{name}': no row is for {' or '.join(empty)}: data.group '{experiment.data.group}' keeps "
+                "groups whole, and the site has too few of them"
+            )
+    return notes
+
+
+def _tell_hidden(hidden: Mapping[str, Sequence[str]]) -> list[str]:
+    return [
+        f"site '{site}': too few training rows have a value in {listed(names)} for statistics, which come from the "
+        "other sites"
+        for site, names in hidden.items()
+        if names
+    ]
+
+
+def _is_count(number: Any) -> bool:
+    """Say whether this is a number of rows, or None, which are too few to be told."""
+    return number is None or (isinstance(number, int) and 0 <= number < 10**9)
+
+
+def _check_copies(copies: Any) -> dict[str, int | None]:
+    """Read how many images are copies of others, and how many of them the split has in several parts."""
+    if copies is None:
+        return {"rows": 0, "apart": 0}
+    if not (_is_count(copies["rows"]) and _is_count(copies["apart"])):
+        raise WireError("its counts of copies are malformed")
+    return {"rows": copies["rows"], "apart": copies["apart"]}
+
+
+def _tell_copies(copies: Mapping[str, Mapping[str, int | None]]) -> list[str]:
+    notes = []
+    for site, own in copies.items():
+        if own["apart"] != 0:
+            notes.append(
+                f"site '{site}': {some(own['apart'])} images have an exact copy in another part of the given split, so "
+                "that what is tested was trained on"
+            )
+        elif own["rows"] != 0:
+            notes.append(
+                f"site '{site}': {some(own['rows'])} images are exact copies of others; copies stay in one part, and "
+                "with them all images of their groups"
+            )
+    return notes
+
+
+def _check_targets(packed: Any, folds: int, targets: int) -> list[Moments]:
+    """Read the moments of the targets that are scaled; none where none is."""
+    return [Moments.check(unpack_arrays(packed), folds, targets)] if targets else []
+
+
+def _check_sums(packed: Any, others: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    """Read the sums a problem asked for; they must be finite, and have the names and shapes of the other sites'."""
+    own = unpack_arrays(packed) if packed else {}
+    shapes = {name: array.shape for name, array in own.items()}
+    if not all(np.isfinite(array).all() for array in own.values()):
+        raise WireError("the problem's sums are not finite")
+    if others is not None and shapes != {name: array.shape for name, array in others.items()}:
+        raise WireError("the problem's sums have other names or shapes than those of the other sites")
+    return own
+
+
+def _class_weights(
+    experiment: Experiment, agreement: Agreement, counts: list[list[list[int]]]
+) -> list[list[float]] | None:
+    """Weights by class for each fold; ``balanced`` is rows / (classes x rows of the class), of all sites together."""
+    loss = experiment.training.loss
+    if loss is None or loss.class_weights is None or agreement.classes is None:
+        return None
+    folds = len(counts[0])
+    if isinstance(loss.class_weights, list):
+        if len(loss.class_weights) != len(agreement.classes):
+            raise ExperimentError(
+                f"training.loss.class_weights: {len(loss.class_weights)} weights are given, "
+                f"the sites have {len(agreement.classes)} classes"
+            )
+        return [loss.class_weights] * folds
+    weights = []
+    for fold in range(folds):
+        rows = [sum(site[fold][number] for site in counts) for number in range(len(agreement.classes))]
+        weights.append([sum(rows) / (len(rows) * max(n, 1)) for n in rows])
+    return weights

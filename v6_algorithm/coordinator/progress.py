@@ -1,0 +1,80 @@
+"""What a run tells as it goes, for progress displays and trackers: each site's reply and each round, as events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from v6_algorithm.coordinator.call_log import Event
+from v6_algorithm.coordinator.folds import FoldProgress
+from v6_algorithm.coordinator.results import mean_of, round_scores
+from v6_algorithm.exchange.protocol import Replies
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.learning.metrics import compute, merge_states
+
+# Shown after every round where a problem has them, beside the loss and the monitored metric.
+HEADLINES = ("auroc", "c_index", "accuracy", "r2", "fid")
+
+
+class ProgressEvents:
+    """Tells of the rounds of one group of sites.
+
+    Parameters
+    ----------
+    experiment
+        For what is monitored, and how many rounds there are.
+    folds
+        What is known, at the time it is told.
+    on_event
+        Called with a small dictionary each time.
+    """
+
+    def __init__(
+        self, experiment: Experiment, folds: Sequence[FoldProgress], on_event: Callable[[Event], None]
+    ) -> None:
+        self._experiment = experiment
+        self._folds = folds
+        self._on_event = on_event
+        self._shown = list(dict.fromkeys(["loss", experiment.stopping.monitor, *HEADLINES]))
+
+    def reply(self, number: int, site: str, items: Sequence[Mapping[str, Any]], seconds: float | None) -> None:
+        """Report one site's reply to a round: its training loss, and how good the model it received is there."""
+        states = [state for item in items for state in item["metrics"].get("validation", {}).values()]
+        losses = [item["loss"] for item in items if "loss" in item]
+        metrics = (
+            {"train_loss": sum(loss["sum"] for loss in losses) / sum(loss["rows"] for loss in losses)} if losses else {}
+        )
+        if states:
+            measured = compute(merge_states(states))
+            metrics |= {f"validation_{name}": measured[name] for name in self._shown if measured.get(name) is not None}
+        self._on_event({"event": "reply", "round": number, "site": site, "metrics": metrics, "seconds": seconds})
+
+    def round(self, number: int, replies: Replies) -> None:
+        """Report a round: its training loss, and the newest validation, which is of the round before or of this."""
+        newest = mean_of([fold.newest() for fold in self._folds])
+        validated = max((fold.rounds_scored for fold in self._folds), default=0)
+        shown = ["train_loss", *(f"validation_{name}" for name in self._shown)]
+        self._on_event(
+            {
+                "event": "round",
+                "round": number,
+                "rounds": self._experiment.rounds,
+                "validated_round": validated,
+                # For trackers what the history will have: of training in this round, the others in the validated one.
+                "scores": {
+                    # Where each site trains alone, the mean over all is not known before the last has trained.
+                    "pooled": {} if self._experiment.mode == "local" else self._scores(number, validated),
+                    "sites": {
+                        site: self._scores(number, validated, site)
+                        for site in sorted({site for fold in self._folds for site in fold.at_sites})
+                    },
+                },
+                "metrics": {name: newest[name] for name in shown if newest.get(name) is not None},
+                "missing": {site: str(reason) for site, reason in replies.missing.items()},
+            }
+        )
+
+    def _scores(self, trained: int, validated: int, site: str | None = None) -> dict[str, float]:
+        return round_scores(self._folds, trained, "train", site) | round_scores(
+            self._folds, validated, "validation", site
+        )

@@ -1,0 +1,145 @@
+"""The checks on a reply to training or evaluation, all done before any of it is used; `master` calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.sample_grid import checked
+from v6_algorithm.coordinator.subgroups import GroupSums
+from v6_algorithm.errors import WireError
+from v6_algorithm.exchange.protocol import Replies
+from v6_algorithm.learning.metrics import shape_of
+from v6_algorithm.learning.metrics.survival import check_baseline
+
+# From site, its item of the reply and the item of the request, to what a strategy makes of it; raises WireError.
+Read = Callable[[str, dict[str, Any], dict[str, Any]], Any]
+
+
+class ReplyCheck:
+    """Checks replies, and drops those that fail.
+
+    Parameters
+    ----------
+    plan
+        What the sites agreed on.
+    read
+        Reads what a site that was to train gave: its strategy's `read`, by fold.
+
+    Attributes
+    ----------
+    devices
+        What each site last said it computes on.
+    notes
+        Sentences for the researcher, on sites that lost layers of their own, whose memory was too small, or that sent
+        a picture that is none.
+    """
+
+    def __init__(self, plan: Plan, read: dict[int, Read]) -> None:
+        self.devices: dict[str, dict[str, str]] = {}
+        self.notes: list[str] = []
+        self._plan = plan
+        self._read = read
+        # The first site's metrics say what the others' must be like to be added up.
+        self._shape: list[Any] | None = None
+
+    def expect_other_metrics(self) -> None:
+        """Let the next reply say anew what the others' metrics must be like."""
+        self._shape = None
+
+    def items(
+        self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Return a reply's items, with what was trained under "reply"; none of one that fails, which is counted and
+        named, and of which nothing is used."""
+        try:
+            return self._check(site, reply, asked)
+        except (WireError, ValueError) as error:
+            replies.reject(site, str(error))
+        except (KeyError, TypeError, AttributeError):
+            replies.reject(site, "malformed reply")
+        return []
+
+    def groups(
+        self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]], sums: GroupSums
+    ) -> None:
+        """Add what a site tells of groups of rows; a wrong answer is counted and named, as in `items`."""
+        if not self.items(replies, site, reply, asked):
+            return
+        try:
+            sums.take(reply["subgroups"], asked, self._plan, self._shape)
+        except (WireError, ValueError) as error:
+            replies.reject(site, str(error))
+        except (KeyError, TypeError, AttributeError):
+            replies.reject(site, "malformed reply")
+
+    def _check(self, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = reply["folds"]
+        if [item["fold"] for item in items] != [wanted["fold"] for wanted in asked]:
+            raise WireError("it answers for other folds than it was asked for")
+        for item, wanted in zip(items, asked, strict=True):
+            if set(item["metrics"]) != set(wanted["evaluate"]):
+                raise WireError("it measured other parts than it was asked for")
+            for states in item["metrics"].values():
+                for name, state in states.items():
+                    self._check_metrics(name, state, item["fold"])
+            if "private" in wanted:
+                self._check_private(site, reply["round"], item["private"], wanted["private"]["round"])
+            self._check_samples(site, reply["round"], item, wanted)
+            check_sums(item, wanted.get("baseline"), self._plan.counts[item["fold"]])
+            if wanted["train"]:
+                item["reply"] = self._read[item["fold"]](site, item, wanted)
+        self._check_device(site, reply["device"])
+        return items
+
+    def _check_device(self, site: str, device: dict[str, Any]) -> None:
+        self.devices[site] = {key: str(device[key])[:100] for key in ("name", "precision")}
+        if "pieces" not in device:
+            return
+        batch, pieces = device["batch"], device["pieces"]
+        if type(batch) is not int or type(pieces) is not int or not 1 <= pieces < batch:
+            raise WireError("what it says of its batches must be whole numbers, the pieces smaller than the batch")
+        self.notes.append(
+            f"site '{site}': a batch of {batch} rows did not fit the memory of {self.devices[site]['name']}; it was "
+            f"trained in pieces of {pieces}, at the same mean over its rows (BatchNorm, if there is any, saw each "
+            "piece by itself)"
+        )
+
+    def _check_private(self, site: str, number: int, found: Any, wanted: int) -> None:
+        if type(found) is not int or found not in (wanted, 0):
+            raise WireError("its own layers are of another round than asked for")
+        if found != wanted:
+            self.notes.append(
+                f"round {number}: site '{site}' had lost its own layers, of round {wanted}, and took the initial ones"
+            )
+
+    def _check_samples(self, site: str, number: int, item: dict[str, Any], wanted: dict[str, Any]) -> None:
+        """Leave a picture of samples out where it is not what was asked for; the rest of the reply counts."""
+        if (picture := item.pop("samples", None)) is None:
+            return
+        try:
+            item["samples"] = checked(picture, asked=bool(wanted.get("samples")))
+        except ValueError as error:
+            self.notes.append(f"round {number}: the samples of site '{site}' are left out: {error}")
+
+    def _check_metrics(self, name: str, state: dict[str, Any], fold: int) -> None:
+        if name not in self._plan.counts[fold]:
+            raise WireError(f"it measured a hospital '{name[:40]}' that is not known")
+        shape = shape_of(state)
+        self._shape = self._shape or shape
+        if shape != self._shape:
+            raise WireError("its metrics are of another kind or shape than those of the other sites")
+        classes = self._plan.setup.classes or ()
+        if state["kind"] == "classification" and state["n_classes"] != len(classes):
+            raise WireError("its metrics are of another number of classes")
+
+
+def check_sums(item: Mapping[str, Any], times: int | None, hospitals: Collection[str]) -> None:
+    """Check what a site told of the baseline hazard, of so many times if it was asked; raises as `check_baseline`."""
+    if ("baseline" in item) != bool(times):
+        raise WireError("it tells of a baseline hazard and was not asked, or was and does not")
+    for name, state in item.get("baseline", {}).items():
+        if name not in hospitals:
+            raise WireError(f"it measured a hospital '{name[:40]}' that is not known")
+        check_baseline(state, times or 0)

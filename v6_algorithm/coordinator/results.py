@@ -1,0 +1,367 @@
+"""The Result: from folds and their metric states to the plain JSON that DESIGN's contract names."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from v6_algorithm.coordinator.diagnostics import diagnostics
+from v6_algorithm.coordinator.folds import FoldProgress, States
+from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.sample_grid import gallery
+from v6_algorithm.coordinator.subgroups import GroupSums, gaps, merged_groups, withheld
+from v6_algorithm.data.preparation.times import horizons
+from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import PARTS, Experiment
+from v6_algorithm.learning.metrics import compute, explain, is_score, merge_states
+
+SCHEMA = 1
+Run = tuple[Plan, list[FoldProgress], str | None]
+
+
+def assemble(
+    experiment: Experiment,
+    *,
+    notes: Sequence[str],
+    runs: Sequence[Run],
+    groups: Sequence[GroupSums],
+    participation: list[dict[str, Any]],
+    rounds: list[dict[str, Any]],
+    devices: dict[str, dict[str, str]],
+    seconds: float,
+) -> dict[str, Any]:
+    """Put the result together.
+
+    Parameters
+    ----------
+    experiment
+        As it was run.
+    notes
+        Sentences from the preparation.
+    runs
+        One (plan, folds, why it stopped early or None) for each group of sites that trained together: one, but in
+        mode ``local`` one a site.
+    groups
+        What the sites told of groups of rows, for each of `runs`.
+    participation, rounds
+        The books of all calls.
+    devices
+        For each site the name and precision of what it computed on.
+    seconds
+        Total time.
+    """
+    stopped = [reason for _, _, reason in runs if reason]
+    folds = [fold for _, progress, _ in runs for fold in progress]
+    plans = [plan for plan, _, _ in runs]
+    crossed = any(len(plan.counts) > 1 for plan in plans)
+    measured = _merged([fold.measured for fold in folds])
+    personal = _merged([fold.personal for fold in folds])
+    history = folds[0].columns() if len(folds) == 1 else _mean_history(folds)
+    metrics = {
+        part: _scopes(states) | (_over_folds(folds, part) if crossed else {}) for part, states in measured.items()
+    }
+    subgroups = merged_groups(groups, experiment.evaluation)
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": experiment.name,
+        "status": "stopped" if stopped else "completed",
+        "stopped_because": "\n".join(stopped) or None,
+        "experiment": experiment.resolved(),
+        "sites": _sites(plans, tells_synthetic=experiment.data.synthetic is not None),
+        "rounds_run": max(fold.rounds_done for fold in folds),
+        "best_round": folds[0].kept_round if len(folds) == 1 else None,
+        "history": history,
+        "site_history": _site_history(folds),
+        "metrics": metrics,
+        "metrics_table": _table(metrics),
+        **_diagnostics(measured, experiment, plans[0]),
+        "subgroups": subgroups,
+        "gap": gaps(subgroups, metrics),
+        "folds": [_fold(fold, plan, experiment) for plan, progress, _ in runs for fold in progress] if crossed else [],
+        "participation": participation,
+        "timing": {"total_s": round(seconds, 3), "sites": _phases(rounds), "rounds": rounds},
+        "devices": devices,
+        "notes": [
+            *notes,
+            *_explanations(measured),
+            *(withheld(subgroups, metrics, experiment.evaluation) if any(run.asked for run in groups) else []),
+            *_without_private(experiment),
+            *(note for run in runs for note in _lost_work(run)),
+            *_imprecise(experiment, devices),
+        ],
+        "preparation": plans[0].setup.readable(),
+        "software": _software(),
+    }
+    if personal:
+        result["baselines"] = {"personal": {"metrics": {part: _scopes(states) for part, states in personal.items()}}}
+    if len(runs) == 1 and (pictures := gallery(experiment, plans[0].setup, folds[0])):
+        result["samples"] = pictures
+    result["parameters"] = _parameters(runs, experiment)
+    return result
+
+
+def round_scores(folds: Sequence[FoldProgress], number: int, part: str, site: str | None = None) -> dict[str, float]:
+    """Return what was measured in a round of training, or of the model that the round made.
+
+    Parameters
+    ----------
+    folds
+        Over which to average.
+    number
+        The round.
+    part
+        ``train`` or ``validation``, with which the names begin.
+    site
+        Where; None: at all sites together.
+    """
+    rows: list[dict[str, float | None]] = [
+        fold.at(number) if site is None else dict(fold.at_sites.get(site, {}).get(number, {})) for fold in folds
+    ]
+    return {name: value for name, value in mean_of(rows).items() if value is not None and name.startswith(f"{part}_")}
+
+
+def _site_history(folds: Sequence[FoldProgress]) -> dict[str, dict[str, list[Any]]]:
+    """List what was measured at each site, a column a metric, None where a round has none."""
+    history: dict[str, dict[str, list[Any]]] = {}
+    for site in sorted({site for fold in folds for site in fold.at_sites}):
+        rounds = range(1, max(max(fold.at_sites.get(site, [0])) for fold in folds) + 1)
+        rows = [
+            round_scores(folds, number, "train", site) | round_scores(folds, number, "validation", site)
+            for number in rounds
+        ]
+        names = dict.fromkeys(name for row in rows for name in row)
+        history[site] = {"round": list(rounds), **{name: [row.get(name) for row in rows] for name in names}}
+    return history
+
+
+def _phases(calls: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Add up the seconds that each site spent on each phase, over all calls."""
+    total: dict[str, dict[str, float]] = {}
+    for call in calls:
+        for site, phases in call["phases"].items():
+            for phase, seconds in phases.items():
+                own = total.setdefault(site, {})
+                own[phase] = round(own.get(phase, 0.0) + seconds, 4)
+    return dict(sorted(total.items()))
+
+
+def mean_of(rows: Iterable[dict[str, float | None]]) -> dict[str, float | None]:
+    """Return the mean of each name over the rows that have it; a name no row has a number for is None."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            found.setdefault(name, []).extend([] if value is None else [value])
+    return {name: sum(values) / len(values) if values else None for name, values in found.items()}
+
+
+def scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what goes with the scores, such as the number of rows."""
+    return {name: value for name, value in metrics.items() if is_score(name)}
+
+
+def _merged(folds: Sequence[dict[str, States]]) -> dict[str, States]:
+    """Merge the folds' states: part to hospital to state."""
+    merged: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for fold in folds:
+        for part, members in fold.items():
+            for name, state in members.items():
+                merged.setdefault(part, {}).setdefault(name, []).append(state)
+    return {
+        part: {name: merge_states(states) for name, states in sorted(members.items())}
+        for part, members in merged.items()
+        if members
+    }
+
+
+def _scopes(states: States) -> dict[str, Any]:
+    sites = {name: compute(state) for name, state in states.items()}
+    with_rows = [scores(metrics) for metrics in sites.values() if metrics.get("n")]
+    return {"pooled": compute(merge_states(states.values())), "sites": sites, "mean_over_sites": mean_of(with_rows)}
+
+
+def _diagnostics(measured: dict[str, States], experiment: Experiment, plan: Plan) -> dict[str, Any]:
+    """Return `confusion`, `calibration` and `roc`, each by part; empty of problems without classes."""
+    by_part = {part: diagnostics(states, experiment, plan.setup) for part, states in measured.items()}
+    return {
+        name: {part: shown[name] for part, shown in by_part.items() if name in shown}
+        for name in ("confusion", "calibration", "roc")
+    }
+
+
+def _table(metrics: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the metrics as rows with the same keys: the form that vantage6's web interface draws as a table."""
+    rows: list[dict[str, Any]] = []
+    for part, scopes in metrics.items():
+        rows.append({"part": part, "site": "all, pooled", **scopes["pooled"]})
+        rows += [{"part": part, "site": name, **values} for name, values in scopes["sites"].items()]
+        rows.append({"part": part, "site": "mean over sites", **scopes["mean_over_sites"]})
+    columns = [name for name in dict.fromkeys(key for row in rows for key in row) if not name.endswith("_resolution")]
+    return [{name: _shown(row.get(name)) for name in columns} for row in rows]
+
+
+def _shown(value: Any) -> Any:
+    """Cut a number to four digits, for a reader; `metrics` has all of them."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _sites(plans: Sequence[Plan], *, tells_synthetic: bool) -> dict[str, Any]:
+    """Count rows by hospital and part; with folds they add up, like the rows behind the pooled metrics."""
+    counts: dict[str, dict[str, int]] = {}
+    for plan in plans:
+        for fold in plan.counts:
+            for name, parts in fold.items():
+                own = counts.setdefault(name, dict.fromkeys(PARTS, 0))
+                for part in PARTS:
+                    own[part] += parts[part]
+        for name in plan.counts[0]:
+            counts[name]["rows"] = sum(plan.counts[0][name].values())
+            if tells_synthetic:
+                counts[name]["synthetic"] = plan.synthetic.get(name, 0)
+    return {name: {"n": n} for name, n in sorted(counts.items())}
+
+
+def _over_folds(folds: Sequence[FoldProgress], part: str) -> dict[str, Any]:
+    """Mean and sample standard deviation over the folds, each fold's sites (or, each alone, their models) pooled."""
+    states: dict[int, list[dict[str, Any]]] = {}
+    for fold in folds:
+        states.setdefault(fold.number, []).extend(fold.measured.get(part, {}).values())
+    pooled = [compute(merge_states(members)) for members in states.values() if members]
+    return mean_and_spread([scores(metrics) for metrics in pooled])
+
+
+def mean_and_spread(rows: Sequence[dict[str, float | None]]) -> dict[str, dict[str, float | None]]:
+    """Return mean and sample standard deviation over the folds, of each score that some fold has."""
+    mean = mean_of(rows)
+    spread: dict[str, float | None] = {}
+    for name in mean:
+        values = [value for row in rows if (value := row.get(name)) is not None]
+        spread[name] = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean_over_folds": mean, "sd_over_folds": spread}
+
+
+def _fold(fold: FoldProgress, plan: Plan, experiment: Experiment) -> dict[str, Any]:
+    about: dict[str, Any] = {"fold": fold.number}
+    if experiment.split.kind == "kfold" and experiment.split.repeats > 1:
+        about["repeat"] = fold.number // experiment.split.folds
+    if plan.setup.hospitals:
+        about["test_site"] = plan.setup.hospitals[fold.number]
+    if experiment.mode == "local":
+        about["site"] = plan.sites[0]
+    return about | {
+        "best_round": fold.kept_round,
+        "rounds_run": fold.rounds_done,
+        "sites": {name: {"n": parts} for name, parts in plan.counts[fold.number].items()},
+        "history": fold.columns(),
+        "metrics": {part: _scopes(states) for part, states in fold.measured.items() if states},
+    }
+
+
+def _lost_work(run: Run) -> list[str]:
+    """Tell which folds had to wait for sites, and which were left without a test."""
+    plan, folds, _ = run
+    notes = []
+    for fold in folds:
+        if fold.waited:
+            rounds = ", ".join(map(str, fold.waited))
+            notes.append(f"fold {fold.number}: not trained in round {rounds}; too few of its sites gave a model")
+        tested = [name for name, parts in plan.counts[fold.number].items() if parts["test"]]
+        if tested and fold.rounds_done and not fold.measured.get("test"):
+            notes.append(f"fold {fold.number}: not tested, no answer came from {', '.join(tested)}")
+    for number in set(range(len(plan.counts))) - set(plan.folds):
+        notes.append(f"fold {number}: left out, its site '{plan.setup.hospitals[number]}' was lost before training")
+    return notes
+
+
+def _without_private(experiment: Experiment) -> list[str]:
+    if experiment.private is None:
+        return []
+    return ["strategy.private: the model is returned without the sites' own layers; metrics are with each site's own"]
+
+
+def _imprecise(experiment: Experiment, devices: dict[str, dict[str, str]]) -> list[str]:
+    if experiment.training.precision != "mixed":
+        return []
+    full = [f"{site} ({device['name']})" for site, device in devices.items() if device["precision"] == "full"]
+    return [f"trained in full precision, for want of bfloat16: {', '.join(full)}"] if full else []
+
+
+def _mean_history(folds: Sequence[FoldProgress]) -> dict[str, list[Any]]:
+    """Average the histories, round by round, over the folds (or local models) that trained in it."""
+    rounds = sorted({number for fold in folds for number in fold.history["round"]})
+    means = {number: mean_of([fold.at(number) for fold in folds]) for number in rounds}
+    names = dict.fromkeys(name for row in means.values() for name in row)
+    return {"round": list(means)} | {name: [row.get(name) for row in means.values()] for name in names}
+
+
+def _explanations(measured: dict[str, States]) -> list[str]:
+    notes = []
+    for part, members in measured.items():
+        notes += [f"{part}, pooled: {sentence}" for sentence in explain(merge_states(members.values()))]
+        if len(members) > 1:
+            notes += [f"{part}, site '{name}': {text}" for name, state in members.items() for text in explain(state)]
+    return notes
+
+
+def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | None:
+    """Pack the kept model with what is needed to use it.
+
+    Several models go into one file: their tensors are named ``fold-0/model.…``, in mode local with the site's name
+    in front, and so are the entries of `preparation` in the file's header.
+    """
+    tensors: dict[str, Any] = {}
+    preparations: dict[str, Any] = {}
+    for plan, folds, _ in runs:
+        for fold in folds:
+            if fold.kept is None:
+                continue
+            parts = [plan.sites[0]] if experiment.mode == "local" else []
+            parts += [f"fold-{fold.number}"] if len(plan.counts) > 1 else []
+            kept = wire.unpack(fold.kept, plan.spec)
+            tensors |= {"/".join([*parts, name]): tensor for name, tensor in kept.items()}
+            preparations["/".join(parts)] = plan.setup.readable(fold.number)
+    if not tensors:
+        return None
+    about = {
+        "name": experiment.name,
+        "seed": experiment.seed,
+        "split": experiment.split.model_dump(mode="json"),
+        "problem": experiment.problem.kind,
+        "model": experiment.model.model_dump(mode="json"),
+        "data": experiment.data.model_dump(mode="json"),
+        "preparation": preparations.get("", preparations),
+        # What else says how a row is measured with it; see `central`.
+        "experiment": experiment.model_dump(mode="json", include={"mode", "problem", "training", "evaluation"}),
+    }
+    if experiment.private is not None:
+        about["private"] = experiment.private.model_dump(mode="json")
+    if experiment.problem.generative:
+        # How often images of each class are made where nobody says; see `generating`.
+        about["shares"] = _shares(runs[0][0])
+    if experiment.problem.kind == "survival":
+        about["horizons"] = _horizons(experiment, runs[0][0])
+    return wire.pack(tensors, {"v6_algorithm": json.dumps(about)})
+
+
+def _shares(plan: Plan) -> list[float]:
+    """Return each class's share of the training rows of all sites, to three digits, which tell of no few rows."""
+    rows = plan.class_rows[0] if plan.class_rows else []
+    return [round(n / max(sum(rows), 1), 3) for n in rows]
+
+
+def _horizons(experiment: Experiment, plan: Plan) -> list[float]:
+    """Return the ends of the intervals whose hazards a discrete-time model gives; none of Cox's."""
+    options = experiment.problem.options()
+    return horizons(options, plan.setup.sums["event_times"]) if options.method == "discrete_time" else []
+
+
+def _software() -> dict[str, str]:
+    found = {}
+    for name in ("v6-algorithm", "torch", "numpy", "vantage6-algorithm-tools"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,57 @@
+"""How the sites' replies become the next model: the strategies by name.
+
+`master` makes one for each fold with `create_strategy`, and calls it as `pipeline.FedAvg` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from v6_algorithm.experiment.strategy.kinds import ONE_GRADIENT
+
+if TYPE_CHECKING:
+    from v6_algorithm.coordinator.strategies.pipeline import FedAvg
+    from v6_algorithm.exchange.wire import StateSpec
+    from v6_algorithm.experiment import Experiment
+
+
+def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, int]) -> FedAvg:
+    """Make the experiment's strategy for one fold.
+
+    One site alone, in the modes ``centralised`` and ``local``, has nobody to be combined with: it trains plainly. Only
+    FedSGD stays what it is there, for its optimiser is that of the training.
+
+    Parameters
+    ----------
+    experiment
+        The experiment.
+    spec
+        Kind, shape and dtype of every tensor of the model.
+    rows
+        Site to training rows in this fold.
+    """
+    from v6_algorithm.coordinator.strategies import fairness, heterogeneity, optimisers, pipeline
+    from v6_algorithm.experiment.strategy import kinds as sections
+
+    classes: dict[str, type[FedAvg]] = {
+        "fedavg": pipeline.FedAvg,
+        "fedavgm": optimisers.FedAvgM,
+        "fedopt": pipeline.FedAvg,
+        "fedadam": optimisers.Adaptive,
+        "fedyogi": optimisers.Adaptive,
+        "fedadagrad": optimisers.Adaptive,
+        **dict.fromkeys(ONE_GRADIENT, optimisers.FedSGD),
+        "cyclic": pipeline.Cyclic,
+        "fedprox": heterogeneity.FedProx,
+        "moon": heterogeneity.Moon,
+        "scaffold": heterogeneity.Scaffold,
+        "fednova": heterogeneity.FedNova,
+        "feddyn": heterogeneity.FedDyn,
+        "qfedavg": fairness.QFedAvg,
+        "agnostic": fairness.AgnosticFL,
+    }
+    section = experiment.strategy
+    if experiment.mode != "federated" and section.kind not in ONE_GRADIENT:
+        section = sections.FedAvg()
+    return classes[section.kind](experiment, section, spec, rows)

@@ -1,0 +1,133 @@
+"""Combiners: how several sites' models become one.
+
+The mean is a running sum, of which no more than one reply is in memory at a time. Rules that compare the sites with
+each other, such as the median, hold all of a round's replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from v6_algorithm.exchange.wire import StateSpec
+
+State = dict[str, Tensor]
+# From one vector a site, and the sites' weights, to a float64 vector; raises TooFewSitesError.
+Rule = Callable[[Sequence[Tensor], Tensor], Tensor]
+
+
+class Combiner(Protocol):
+    """Takes the models of a round one by one, and gives what they come to."""
+
+    def add(self, state: Mapping[str, Tensor], weight: float) -> None:
+        """Add one site's checked state with a weight >= 0; a weight of zero changes nothing."""
+
+    def combined(self) -> State:
+        """Return what they come to, floats in float64; raises ValueError when that is nothing."""
+
+
+class WeightedMean:
+    """The weighted mean of states, added one by one.
+
+    Parameters and float buffers (such as BatchNorm's running statistics) are averaged, in float64 and in the order
+    in which they are added; of counters the maximum is kept, for the mean of two counts counts nothing. So it is of
+    frozen tensors, which are all the same: their mean need not be, to the last bit.
+
+    Parameters
+    ----------
+    spec
+        Kind, shape and dtype of every tensor.
+    """
+
+    def __init__(self, spec: StateSpec) -> None:
+        self._spec = spec
+        self._sums: State = {}
+        self._total = 0.0
+
+    def add(self, state: Mapping[str, Tensor], weight: float) -> None:
+        """Add one site's checked state with a weight >= 0; a weight of zero changes nothing."""
+        if weight <= 0:
+            return
+        for name, tensor in state.items():
+            counter = self._spec[name].kind in ("counter", "frozen")
+            if name not in self._sums:
+                self._sums[name] = tensor.clone() if counter else tensor.double() * weight
+            elif counter:
+                torch.maximum(self._sums[name], tensor, out=self._sums[name])
+            else:
+                self._sums[name].add_(tensor, alpha=weight)
+        self._total += weight
+
+    def combined(self) -> State:
+        """Return the mean in float64; raises ValueError when nothing was added."""
+        _require(bool(self._total))
+        return {
+            name: value if self._spec[name].kind in ("counter", "frozen") else value / self._total
+            for name, value in self._sums.items()
+        }
+
+
+class Gathered:
+    """What a rule makes of all states at once.
+
+    The rule sees the parameters as one long vector of each site, so that it can measure how far apart sites are. Of
+    buffers, whose scale would drown the parameters', and of counters the median is kept, which no single site can set.
+    Of an even number of sites it is the mean of the two in the middle (of counters the lower): a buffer may be a
+    network's average over training, and the lower of all its numbers would be another network.
+
+    Parameters
+    ----------
+    spec
+        Kind, shape and dtype of every tensor.
+    rule
+        The rule.
+    origin
+        Gives the state that the vectors are differences from, for a rule for which it matters.
+    """
+
+    def __init__(self, spec: StateSpec, rule: Rule, origin: Callable[[], State] | None = None) -> None:
+        self._spec = spec
+        self._rule = rule
+        self._origin = origin
+        self._states: list[State] = []
+        self._weights: list[float] = []
+
+    def add(self, state: Mapping[str, Tensor], weight: float) -> None:
+        """Add one site's checked state; a weight of zero leaves it out."""
+        if weight > 0:
+            self._states.append(dict(state))
+            self._weights.append(weight)
+
+    def combined(self) -> State:
+        """Return what the rule says; raises TooFewSitesError, or ValueError when there are no states."""
+        _require(bool(self._states))
+        names = [name for name, item in self._spec.items() if item.kind == "parameter"]
+        origin = self._flat(self._origin(), names).double() if self._origin else 0.0
+        rows = [self._flat(state, names) for state in self._states]
+        moved = rows if self._origin is None else [row.double() - origin for row in rows]
+        found = self._rule(moved, torch.tensor(self._weights, dtype=torch.float64)) + origin
+        pieces = found.split([self._states[0][name].numel() for name in names])
+        combined = {name: piece.view(self._spec[name].shape) for name, piece in zip(names, pieces, strict=True)}
+        for name, item in self._spec.items():
+            if item.kind != "parameter":
+                ordered = torch.stack([state[name] for state in self._states]).sort(dim=0).values
+                lower, upper = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+                combined[name] = (lower.double() + upper.double()) / 2 if item.kind == "buffer" else lower
+        return {name: combined[name] for name in self._spec}
+
+    @staticmethod
+    def _flat(state: State, names: Sequence[str]) -> Tensor:
+        return torch.cat([state[name].flatten() for name in names])
+
+
+def cast(state: Mapping[str, Tensor], spec: StateSpec) -> State:
+    """Return a state in the dtypes of the model."""
+    return {name: tensor.to(getattr(torch, spec[name].dtype)) for name, tensor in state.items()}
+
+
+def _require(something: bool) -> None:
+    if not something:
+        raise ValueError("no site with a training row gave a model")

@@ -1,0 +1,108 @@
+"""Strategies for which no site should be left behind: a site whose loss is large gets a larger voice.
+
+They need each site's loss of the model it received, which it measures on its training rows before it trains.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from v6_algorithm.coordinator.strategies.averaging import State
+from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Message, Reply, norm
+
+# A loss of 0 has no negative power.
+_SMALLEST_LOSS = 1e-10
+
+
+class QFedAvg(FedAvg):
+    """q-FedAvg: it minimises the sum of the sites' losses to the power q + 1; `q: 0` is FedAvg of equal weights.
+
+    With L = `lipschitz`, Fᵢ a site's loss at x and dᵢ = L(x − yᵢ): x ← x − Σ Fᵢ^q dᵢ / Σ (q Fᵢ^(q−1) ‖dᵢ‖² + L Fᵢ^q).
+    Larger q, more equal sites, and often a worse mean.
+
+    References
+    ----------
+    Li et al., Fair Resource Allocation in Federated Learning, ICLR 2020.
+    """
+
+    needs_sent = True
+
+    def message(self, site: str) -> Message:
+        """Ask for the loss before training."""
+        return {"start_loss": True}
+
+    def weigh(self, reply: Reply) -> float:
+        """Return F^q."""
+        return float(self._loss(reply) ** self.section.q)
+
+    def transform(self, reply: Reply) -> State:
+        """Return the model, and book the reply's part of the denominator."""
+        q, large = self.section.q, self._lipschitz
+        squared = (large * norm(self.update(reply.state))) ** 2
+        self._denominator += q * self._loss(reply) ** (q - 1) * squared + large * self._loss(reply) ** q
+        return super().transform(reply)
+
+    def step(self, combined: State) -> State:
+        """Scale the mean update, which is that of FedAvg for q = 0."""
+        total = sum(self.weigh(reply) for reply in self.seen)
+        return super().step(self.moved(combined, lambda length: self._lipschitz * total / self._denominator))
+
+    @property
+    def _lipschitz(self) -> float:
+        return float(self.section.lipschitz or 1 / self.experiment.training.optimizer.options()["lr"])
+
+    def _loss(self, reply: Reply) -> float:
+        return max(reply.start_loss or 0.0, _SMALLEST_LOSS)
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._denominator = 0.0
+
+
+class AgnosticFL(FedAvg):
+    """Agnostic federated learning: the sites' weights λ climb towards the mixture on which the model is worst.
+
+    λ starts equal; after a round λᵢ ← λᵢ + ηFᵢ with the loss Fᵢ at the model received, projected to the simplex. The
+    model follows the mean by λ. One site with much noise can take all the weight.
+
+    References
+    ----------
+    Mohri et al., Agnostic Federated Learning, ICML 2019.
+    """
+
+    def message(self, site: str) -> Message:
+        """Ask for the loss before training."""
+        return {"start_loss": True}
+
+    def weigh(self, reply: Reply) -> float:
+        """Return the site's λ."""
+        return float(self._weights[list(self.rows).index(reply.site)])
+
+    def step(self, combined: State) -> State:
+        """Step as FedAvg does, and let the weights climb."""
+        following, weights, names = super().step(combined), self._weights.clone(), list(self.rows)
+        for reply in self.seen:
+            weights[names.index(reply.site)] += self.section.lr * (reply.start_loss or 0.0)
+        self.kept["weights"] = {"weights": project(weights)}
+        return following
+
+    @property
+    def _weights(self) -> Tensor:
+        count = len(self.rows)
+        start = {"weights": torch.full((count,), 1 / count, dtype=torch.float64)}
+        return self.kept.get("weights", start)["weights"]
+
+
+def project(point: Tensor) -> Tensor:
+    """Return the nearest point, in Euclidean distance, whose numbers are >= 0 and add up to 1.
+
+    References
+    ----------
+    Duchi et al., Efficient Projections onto the l1-Ball for Learning in High Dimensions, ICML 2008.
+    """
+    ordered = point.sort(descending=True).values
+    counts = torch.arange(1, len(point) + 1, dtype=point.dtype)
+    excess = (ordered.cumsum(0) - 1) / counts
+    last = int((ordered > excess).nonzero().max())
+    return (point - excess[last]).clamp(min=0)

@@ -1,0 +1,247 @@
+"""Strategies for sites whose data differ: they keep local steps from drifting apart, or undo what drift does.
+
+What a site's training needs of them is two numbers for each parameter at most: a pull towards the received model, and
+a constant that is added to the gradient, or the site's own last model. Both are made here and sent with the request,
+from what the replies told; so a site keeps nothing from round to round, losing its folder changes nothing, and a
+repeated request is answered alike. The price is memory: one tensor for each parameter and site, at the organisation
+that runs `master`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from v6_algorithm.coordinator.strategies.averaging import State, cast
+from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Message, Reply
+from v6_algorithm.exchange import wire
+from v6_algorithm.experiment.optimisers import group_in_round
+
+
+class FedProx(FedAvg):
+    """Each site minimises its loss + μ/2 ‖w − w_received‖², so that many local steps lead less far away.
+
+    With `adaptive` μ grows by 0.1 after a round in which the mean training loss grew, and shrinks by 0.1 after five
+    in a row in which it fell. Large μ slows learning; small μ is FedAvg.
+
+    References
+    ----------
+    Li et al., Federated Optimization in Heterogeneous Networks, MLSys 2020; the adaptation is in its section 5.3.2.
+    """
+
+    STEP, PATIENCE = 0.1, 5
+
+    def message(self, site: str) -> Message:
+        """Send μ."""
+        return {"mu": float(self.kept["mu"]["mu"]) if self.kept else self.section.mu}
+
+    def step(self, combined: State) -> State:
+        """Step as FedAvg does, and adapt μ."""
+        if self.section.adaptive:
+            weights = [self.weigh(reply) for reply in self.seen]
+            loss = sum(weight * reply.loss for weight, reply in zip(weights, self.seen, strict=True)) / sum(weights)
+            before = self.kept.get("mu") or {"mu": torch.tensor(self.section.mu), "falls": torch.tensor(0.0)}
+            mu, falls = float(before["mu"]), float(before["falls"])
+            if "loss" in before:
+                falls = falls + 1 if loss < float(before["loss"]) else 0
+                mu += self.STEP if loss > float(before["loss"]) else 0
+            if falls == self.PATIENCE:
+                mu, falls = max(mu - self.STEP, 0.0), 0
+            found = {"mu": mu, "falls": falls, "loss": loss}
+            self.kept["mu"] = {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()}
+        return super().step(combined)
+
+
+class Remembering(FedAvg):
+    """Base of those that keep a term for each site, made of its last reply.
+
+    Terms of a round are kept when it made a model, so a round that failed leaves no trace.
+    """
+
+    def term(self, reply: Reply) -> State:
+        """Return a site's new term from its reply."""
+        raise NotImplementedError
+
+    def add(self, reply: Reply) -> None:
+        """Take in a reply, and the term that it tells."""
+        super().add(reply)
+        if reply.rows:
+            self._terms[f"term/{reply.site}"] = self.term(reply)
+
+    def step(self, combined: State) -> State:
+        """Step as FedAvg does, with the new terms kept."""
+        self.kept |= self._terms
+        return super().step(combined)
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._terms: dict[str, State] = {}
+
+
+class Moon(Remembering):
+    """MOON: each site minimises its loss + μ · the mean over its rows of −log(eᵍ / (eᵍ + eᵒ)), which compares models.
+
+    With z the features of a row, of which the last layer makes the output: g = cos(z, z_received) / τ, with the model
+    as it was received, and o = cos(z, z_own) / τ, with the site's own last model. In a site's first round there is no
+    own model, and it is FedAvg. Features of one narrow layer leave little to compare; an own model from many rounds
+    ago, of a site that comes rarely, may be any way off.
+
+    References
+    ----------
+    Li et al., Model-Contrastive Federated Learning, CVPR 2021; its z come from a projection head of their own.
+    """
+
+    def message(self, site: str) -> Message:
+        """Send μ, τ and the site's own last model."""
+        own = self.kept.get(f"term/{site}")
+        if own is None or not self.section.mu:
+            return {}
+        return {"contrast": {"mu": self.section.mu, "tau": self.section.tau, "own": wire.pack(own)}}
+
+    def term(self, reply: Reply) -> State:
+        """Return the model that the site trained, which `clip` leaves as it is."""
+        return reply.state
+
+
+class Corrected(Remembering):
+    """Base of those whose terms, one tensor a parameter, start at zero and make a correction of the gradient."""
+
+    needs_sent = True
+
+    def correction(self, site: str) -> State:
+        """Return what a site adds to its gradients, float64; empty for nothing."""
+        raise NotImplementedError
+
+    def message(self, site: str) -> Message:
+        """Send the correction, in the model's precision: what a site computes with is what is reckoned with here."""
+        correction = cast(self.correction(site), self.spec)
+        self._sent_corrections[site] = {name: tensor.double() for name, tensor in correction.items()}
+        return {"correction": wire.pack(correction)} if correction else {}
+
+    def of_site(self, site: str) -> State:
+        """Return a site's term; zeros before its first reply."""
+        found = self.kept.get(f"term/{site}")
+        return found or {name: torch.zeros(self.spec[name].shape, dtype=torch.float64) for name in self.parameters}
+
+    def mean_term(self) -> State:
+        """Return the mean of the terms of all sites, by their share, those included that have none yet."""
+        terms = {site: self.kept[f"term/{site}"] for site in self.rows if f"term/{site}" in self.kept}
+        zero = torch.zeros((), dtype=torch.float64)
+        return {n: sum((self.share(site) * term[n] for site, term in terms.items()), zero) for n in self.parameters}
+
+    def was_sent(self, site: str, name: str) -> torch.Tensor:
+        """Return the correction of a parameter that a site was sent; 0 where there was none."""
+        return self._sent_corrections[site].get(name, torch.zeros((), dtype=torch.float64))
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._sent_corrections: dict[str, State] = {}
+
+
+class Scaffold(Corrected):
+    """SCAFFOLD: each local step follows g − cᵢ + c, the site's gradient less what is special about the site.
+
+    A site's control variate cᵢ is its mean gradient over its last round (option II): cᵢ ← cᵢ − c + (x − yᵢ) / (Kη),
+    with K steps of size η from x to yᵢ; c is the mean over all sites by their share. With momentum β the K gradients
+    count (1 − βʲ) / (1 − β) times for j = K, …, 1, and Kη becomes the sum of that. Variates start at zero, so the
+    first round is FedAvg's. At a fixed point the mean gradient of the sites is zero, which is not so for FedAvg.
+    Sites that come rarely have stale variates, and then it may be worse than FedAvg.
+
+    References
+    ----------
+    Karimireddy et al., SCAFFOLD: Stochastic Controlled Averaging for Federated Learning, ICML 2020.
+    """
+
+    def correction(self, site: str) -> State:
+        """Return c − cᵢ."""
+        if not self.kept:
+            return {}
+        own, mean = self.of_site(site), self.mean_term()
+        return {name: mean[name] - own[name] for name in self.parameters}
+
+    def term(self, reply: Reply) -> State:
+        """Return the new variate."""
+        lr, reach = local_reach(self, reply.steps)
+        # What was sent is c − cᵢ, and the update is yᵢ − x.
+        return {
+            n: -self.was_sent(reply.site, n) - delta / (lr * reach) for n, delta in self.update(reply.state).items()
+        }
+
+
+class FedDyn(Corrected):
+    """FedDyn: each site's loss gets −⟨hᵢ, w⟩ + αᵢ/2 ‖w − x‖², under which the sites' minima meet that of the mean.
+
+    hᵢ ← hᵢ − αᵢ(yᵢ − x) is a site's gradient at its minimum yᵢ; the next model is mean(yᵢ) − h/α, with h the mean of
+    all hᵢ by their share pᵢ, and αᵢ = α / (m pᵢ) for m sites. It wants each site near its minimum (many local steps);
+    small α with noisy gradients can make h grow, and the run diverge.
+
+    References
+    ----------
+    Acar et al., Federated Learning Based on Dynamic Regularization, ICLR 2021.
+    """
+
+    def message(self, site: str) -> Message:
+        """Send the strength of the pull and the linear term."""
+        return super().message(site) | {"mu": self._alpha(site)}
+
+    def correction(self, site: str) -> State:
+        """Return −hᵢ."""
+        found = self.kept.get(f"term/{site}", {})
+        return {name: -tensor for name, tensor in found.items()}
+
+    def term(self, reply: Reply) -> State:
+        """Return the new hᵢ."""
+        alpha, update = self._alpha(reply.site), self.update(reply.state)
+        return {name: -self.was_sent(reply.site, name) - alpha * delta for name, delta in update.items()}
+
+    def weigh(self, reply: Reply) -> float:
+        """Count each site the same: the shares are in hᵢ."""
+        return 1.0
+
+    def step(self, combined: State) -> State:
+        """Return the mean model, less h/α."""
+        following, mean = super().step(combined), self.mean_term()
+        return following | {name: following[name] - mean[name] / self.section.alpha for name in self.parameters}
+
+    def _alpha(self, site: str) -> float:
+        return float(self.section.alpha / (len(self.rows) * self.share(site)))
+
+
+class FedNova(FedAvg):
+    """Updates are divided by how far a site's steps could go, and their mean is scaled by the mean of that.
+
+    x ← x + τ Σ pᵢ (yᵢ − x) / aᵢ with τ = Σ pᵢ aᵢ; aᵢ is the number of steps, with momentum that of `local_reach`.
+    Sites of the same number of steps give FedAvg. It matters with `local_epochs`, where a site with more rows makes
+    more steps, and would pull the model towards its own minimum twice.
+
+    References
+    ----------
+    Wang et al., Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization, NeurIPS 2020.
+    """
+
+    needs_sent = True
+
+    def transform(self, reply: Reply) -> State:
+        """Return the model with its update divided by aᵢ."""
+        return self.moved(reply.state, lambda length: 1 / local_reach(self, reply.steps)[1])
+
+    def step(self, combined: State) -> State:
+        """Scale the mean update, and step as FedAvg does."""
+        weights = [self.weigh(reply) for reply in self.seen]
+        reaches = [local_reach(self, reply.steps)[1] for reply in self.seen]
+        tau = sum(weight * reach for weight, reach in zip(weights, reaches, strict=True)) / sum(weights)
+        return super().step(self.moved(combined, lambda length: tau))
+
+
+def local_reach(strategy: FedAvg, steps: int) -> tuple[float, float]:
+    """Return the local learning rate in this round, and how often a constant gradient counts in so many SGD steps.
+
+    That is `steps`; with momentum β each gradient goes on in later steps: Σⱼ (1 − βʲ) / (1 − β) for j = 1, …, steps.
+    """
+    training = strategy.experiment.training
+    scheduler = (training.scheduler.kind, training.scheduler.options()) if training.scheduler else None
+    group = group_in_round(
+        training.optimizer.kind, training.optimizer.options(), scheduler, strategy.round, strategy.lr
+    )
+    beta = group["momentum"]
+    reach = sum((1 - beta**count) / (1 - beta) for count in range(1, steps + 1)) if beta else steps
+    return float(group["lr"]), float(reach)

@@ -1,0 +1,370 @@
+"""The way from the sites' replies to the next model, which all strategies share: FedAvg, and where others differ.
+
+For each fold and round `master` calls, in this order, `turns`, `configure`, then `read` and `add` for every reply as
+it comes in, and `aggregate`. A reply goes through small stages: it is weighted (`weigh`), changed by itself
+(`transform`, such as clipping), combined with the others (`make_combiner`), and what they come to becomes a step of
+the server (`make_server`, `step`). A strategy overrides the stages in which it differs.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from v6_algorithm import seeding
+from v6_algorithm.coordinator.strategies.averaging import Combiner, Gathered, State, WeightedMean, cast
+from v6_algorithm.coordinator.strategies.robust.rules import create_rule, needs_origin
+from v6_algorithm.coordinator.strategies.server import ServerStep, TorchServer
+from v6_algorithm.coordinator.strategies.trajectory import RoundAverage
+from v6_algorithm.errors import WireError
+from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.compression import create_compressor
+from v6_algorithm.experiment import Experiment
+
+# What a request tells a site's training, under the key "strategy"; `training.objectives` reads it.
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One site's checked reply.
+
+    Attributes
+    ----------
+    site
+        Its name.
+    state
+        Its model, or where `transform` says so something else of the same names and shapes.
+    rows, steps
+        Training rows, and optimiser steps made.
+    loss
+        Mean training loss over the round.
+    start
+        The model that it started from, where it was asked for.
+    start_loss
+        Mean loss of that model over its training rows, where it was asked for.
+    """
+
+    site: str
+    state: State
+    rows: int
+    steps: int
+    loss: float
+    start: State | None = None
+    start_loss: float | None = None
+
+
+class FedAvg:
+    """Federated averaging: the mean of the sites' models, weighted by their training rows, steps or uniformly.
+
+    With one full-batch step of plain gradient descent at each site, and weights by rows, a round is one step of
+    gradient descent on the pooled rows (FedSGD). Many local steps save rounds; sites with different data then
+    drift apart, and the mean of their models is no longer a step on the mean of their losses.
+
+    Parameters
+    ----------
+    experiment
+        The experiment.
+    section
+        Its strategy, or the one that is used instead.
+    spec
+        Kind, shape and dtype of every tensor.
+    rows
+        Site to training rows, of all sites that may take part.
+
+    Attributes
+    ----------
+    sent
+        The model that the sites train, while a round lasts; None where nobody needs it.
+    lr
+        The sites' learning rate in the round, where there is a scheduler.
+    kept
+        Tensors that last from round to round, in groups by name.
+    average
+        The average over the rounds, where `output.model` asks for one; whoever runs the rounds adds to it.
+
+    References
+    ----------
+    McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017.
+    """
+
+    # Whether it has to know the model that was sent.
+    needs_sent: ClassVar[bool] = False
+
+    def __init__(self, experiment: Experiment, section: Any, spec: wire.StateSpec, rows: Mapping[str, int]) -> None:
+        self.experiment = experiment
+        self.section = section
+        self.spec = spec
+        self.rows = {site: count for site, count in rows.items() if count}
+        self.parameters = [name for name, item in spec.items() if item.kind == "parameter"]
+        self.round = 0
+        self.lr: float | None = None
+        self.sent: State | None = None
+        self.kept: dict[str, State] = {}
+        self._thaws = any(item.thaws for item in spec.values())
+        # What was sent of the frozen tensors, and in which text that was.
+        self._held: tuple[str | None, State] = None, {}
+        # What sites remember of compression they find under it: another run at the same sites is not this one.
+        self._run = secrets.token_hex(8)
+        self.server = self.make_server()
+        self.average = RoundAverage(experiment, spec) if experiment.output.averages else None
+        self._begin()
+
+    # -- what master calls -----------------------------------------------------------------------------------------
+
+    @property
+    def wants_sent(self) -> bool:
+        """Whether `configure` is to be given the model that the sites train."""
+        return self._steps_from_sent or bool(self.section.compress.stages) or self._thaws
+
+    @property
+    def _steps_from_sent(self) -> bool:
+        stages = self.server is not None or self.section.clip is not None or needs_origin(self.section.combine)
+        return self.needs_sent or stages or self.experiment.participation.late == "stale"
+
+    def turns(self, number: int, sites: Sequence[str]) -> list[list[str]]:
+        """Cut the sites that train in a round into turns: those of one turn train the same model at once."""
+        return [list(sites)]
+
+    def configure(
+        self, number: int, sites: Sequence[str], sent: State | None, lr: float | None = None
+    ) -> dict[str, Message]:
+        """Begin a round, or a turn of it, and return what each site's request tells its training.
+
+        Parameters
+        ----------
+        number
+            The round.
+        sites
+            Those that train.
+        sent
+            The model that they train; None where only they have it, because they draw it from the seed.
+        lr
+            Their learning rate in this round; None where it is the optimiser's throughout.
+        """
+        self.round, self.sent, self.lr = number, sent, lr
+        self._begin()
+        common: Message = {"start": True} if self._steps_from_sent and sent is None else {}
+        # A model that only the sites know is sent whole: nobody here could add an update to it.
+        if self.section.compress.stages and number >= self.section.compress.start and sent is not None:
+            common["compress"] = self._run
+        return {site: self.message(site) | common for site in sites}
+
+    def read(self, site: str, item: Mapping[str, Any], asked: Mapping[str, Any]) -> Reply:
+        """Check a site's item of a reply against what was asked; raises WireError, and changes nothing."""
+        rows, steps, loss = item["rows"], item["steps"], item["loss"]
+        if any(type(count) is not int for count in (rows, steps, loss["rows"])) or rows < 0 or loss["rows"] < 1:
+            raise WireError("its row counts must be whole numbers")
+        if steps < 1:
+            raise WireError("its number of steps must be a whole number from 1")
+        if not isinstance(loss["sum"], (int, float)) or not math.isfinite(loss["sum"]):
+            raise WireError("its training loss is not a finite number")
+        state = self._read_state(item["parameters"], asked)
+        reply = Reply(site, state, rows, steps, loss["sum"] / loss["rows"])
+        return self._with_extras(reply, item.get("strategy", {}), asked)
+
+    def add(self, reply: Reply) -> None:
+        """Take in a reply; one of a site without training rows changes nothing."""
+        if not reply.rows:
+            return
+        if self.sent is None:
+            self.sent = reply.start
+        weight = self.weigh(reply)
+        self.seen.append(replace(reply, state={}, start=None))
+        self._combiner.add(self.transform(reply), weight)
+
+    def add_belated(self, reply: Reply, sent: State, age: int) -> None:
+        """Take in a reply to a model sent `age` rounds ago: its update counts from the present model, and less.
+
+        Of its weight 1 / √(1 + age) is left, as in Nguyen et al., Federated Learning with Buffered Asynchronous
+        Aggregation, AISTATS 2022, after Xie et al., Asynchronous Federated Optimization, 2019.
+        """
+        if not reply.rows or self.sent is None:
+            return
+        known = self.sent
+        moved = {n: known[n].double() + reply.state[n].double() - sent[n].double() for n in self.parameters}
+        fresh = replace(reply, state=reply.state | moved)
+        self._combiner.add(self.transform(fresh), self.weigh(fresh) / math.sqrt(1 + age))
+
+    def aggregate(self) -> State:
+        """Return the next model; raises ValueError when there is none, or when it is not finite."""
+        following = cast(self.step(self._combiner.combined()), self.spec)
+        if self.wants_sent and not all(wire.all_finite(following[name]) for name in self.parameters):
+            raise ValueError("the server's step leads to a model that is not finite; lower its learning rate")
+        if self._thaws and self.sent is not None:
+            # A server's optimiser may decay what no site has moved.
+            following |= {name: self.sent[name] for name, item in self.spec.items() if self.round <= item.thaws}
+        return following
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all that lasts from round to round, by name."""
+        server = self.server.state_dict() if self.server else {}
+        average = self.average.state_dict() if self.average else {}
+        groups = {"server": server, "average": average, **self.kept}
+        return {f"{group}/{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned."""
+        groups: dict[str, State] = {}
+        for path, tensor in state.items():
+            group, _, name = path.rpartition("/")
+            groups.setdefault(group, {})[name] = tensor.clone()
+        server, average = groups.pop("server", {}), groups.pop("average", {})
+        if self.server:
+            self.server.load_state_dict(server)
+        if self.average:
+            self.average.load_state_dict(average)
+        self.kept = groups
+
+    # -- where strategies differ -----------------------------------------------------------------------------------
+
+    def message(self, site: str) -> Message:
+        """Return what a site's training has to know in this round."""
+        return {}
+
+    def weigh(self, reply: Reply) -> float:
+        """Return the weight of a reply, >= 0."""
+        return float({"samples": reply.rows, "uniform": 1, "steps": reply.steps}[self.section.weighting])
+
+    def transform(self, reply: Reply) -> State:
+        """Return what a reply adds; here its model, with an update that is not longer than `clip`."""
+        if self.section.clip is None:
+            return reply.state
+        return self.moved(reply.state, lambda length: min(1.0, self.section.clip / length) if length else 1.0)
+
+    def make_combiner(self) -> Combiner:
+        """Return an empty combiner for a round."""
+        section = self.section.combine
+        if section.kind == "mean":
+            return WeightedMean(self.spec)
+        rule = create_rule(section, self.kept)
+        return Gathered(self.spec, rule, (lambda: self.known) if needs_origin(section) else None)
+
+    def make_server(self) -> ServerStep | None:
+        """Return the server's step; None where the combined model is the next one."""
+        section = self.section.server
+        return TorchServer(section.kind, section.options()) if section else None
+
+    def step(self, combined: State) -> State:
+        """Return the model that follows; buffers and counters are those combined, no optimiser touches them.
+
+        Momentum over BatchNorm's variances would make them negative (peers.md, trap 4).
+        """
+        if self.server is None:
+            return combined
+        return combined | self.server.step(
+            self.of_parameters(self.known), self.of_parameters(combined), self.round, self.lr
+        )
+
+    def arrived(self, update: State) -> State:
+        """Return the parameters that a reply with a compressed update stands for; here what was sent, moved by it."""
+        return cast({name: self.known[name].double() + delta for name, delta in update.items()}, self.spec)
+
+    # -- for those who override them -------------------------------------------------------------------------------
+
+    @property
+    def known(self) -> State:
+        """The model that was sent; raises ValueError where no reply has told it."""
+        if self.sent is None:
+            raise ValueError("no site with a training row gave a model")
+        return self.sent
+
+    def of_parameters(self, state: Mapping[str, Tensor]) -> State:
+        """Return the parameters of a state, in float64."""
+        return {name: state[name].double() for name in self.parameters}
+
+    def update(self, state: Mapping[str, Tensor]) -> State:
+        """Return how far the parameters of a state are from those that were sent, in float64."""
+        known = self.known
+        return {name: state[name].double() - known[name].double() for name in self.parameters}
+
+    def moved(self, state: State, scale: Callable[[float], float]) -> State:
+        """Return a state with its update scaled: `scale` gives the factor for an update of some L2 norm."""
+        update = self.update(state)
+        factor = scale(norm(update))
+        if factor == 1:
+            return state
+        known = self.known
+        return state | {name: known[name].double() + factor * delta for name, delta in update.items()}
+
+    def share(self, site: str) -> float:
+        """Return a site's share of the weight of all sites, those included that do not take part in this round."""
+        weights = {name: rows if self.section.weighting == "samples" else 1 for name, rows in self.rows.items()}
+        return weights[site] / sum(weights.values())
+
+    def _begin(self) -> None:
+        # What the replies of this round said, but for their tensors.
+        self.seen: list[Reply] = []
+        self._combiner = self.make_combiner()
+
+    def _read_state(self, text: Any, asked: Mapping[str, Any]) -> State:
+        held = self._sent_frozen(asked)
+        spec = {name: item for name, item in self.spec.items() if name not in held}
+        if "compress" not in asked.get("strategy", {}):
+            given = wire.unpack(text, spec) | held
+            return {name: given[name] for name in self.spec}
+        # Entries of a compressed tensor have longer names, never more numbers than the tensor.
+        content = wire.unpack(text, max_bytes=wire.spec_bytes(self.spec) + 4096 * (len(self.spec) + 8))
+        others = {name: item for name, item in spec.items() if item.kind != "parameter"}
+        whole = {name: content.pop(name) for name in others if name in content}
+        wire.check(whole, others)
+        state = held | whole | self.arrived(create_compressor(self.section.compress, self.spec).decode(content))
+        wire.check(state, self.spec)
+        return {name: state[name] for name in self.spec}
+
+    def _sent_frozen(self, asked: Mapping[str, Any]) -> State:
+        """Return the tensors that stay frozen as a request had them; a site that was sent them leaves them out."""
+        frozen = [name for name, item in self.spec.items() if item.kind == "frozen"]
+        text = asked.get("parameters")
+        if not frozen or text is None or asked.get("partial"):
+            return {}
+        if self._held[0] != text:
+            sent = wire.unpack(text, self.spec)
+            self._held = text, {name: sent[name] for name in frozen}
+        return self._held[1]
+
+    def _with_extras(self, reply: Reply, given: Any, asked: Mapping[str, Any]) -> Reply:
+        wanted = {key for key in ("start", "start_loss") if asked.get("strategy", {}).get(key)}
+        if not isinstance(given, dict) or set(given) != wanted:
+            raise WireError("it tells other things for the strategy than it was asked for")
+        if "start" in given:
+            start = wire.unpack(given["start"], self.spec)
+            if self.sent is not None and not all(start[name].equal(self.sent[name]) for name in self.spec):
+                raise WireError("it started from another model than the other sites")
+            reply = replace(reply, start=start)
+        if "start_loss" in given:
+            loss = given["start_loss"]
+            if isinstance(loss, bool) or not isinstance(loss, (int, float)) or not math.isfinite(loss):
+                raise WireError("its loss before training is not a finite number")
+            reply = replace(reply, start_loss=float(loss))
+        return reply
+
+
+class Cyclic(FedAvg):
+    """Cyclic weight transfer: in each round the model visits one site after another, and is trained at each.
+
+    No average, so sites may differ in the number of their rows at will; but the model remembers the last site best,
+    and a round takes as long as all sites together. A site that gives no model is passed over.
+
+    References
+    ----------
+    Chang et al., Distributed deep learning networks among institutions for medical imaging, JAMIA 2018.
+    """
+
+    def turns(self, number: int, sites: Sequence[str]) -> list[list[str]]:
+        """Return one site a turn, by name or drawn anew each round."""
+        order = list(sites)
+        if self.section.order == "random":
+            generator = seeding.numpy_generator(self.experiment.seed, "turns", number)
+            order = [order[index] for index in generator.permutation(len(order))]
+        return [[site] for site in order]
+
+
+def norm(state: Mapping[str, Tensor]) -> float:
+    """Return the L2 norm of all of a state's numbers together."""
+    return math.sqrt(sum(float((tensor * tensor).sum()) for tensor in state.values()))

@@ -1,0 +1,178 @@
+"""What `master` asks and makes of groups of rows: the kept models measured on each, added up over the sites.
+
+One call when it is known which models are kept. Sites withhold small groups; see `site.subgroups`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from v6_algorithm.coordinator.folds import FoldProgress
+from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.errors import WireError
+from v6_algorithm.experiment import PARTS, Evaluation
+from v6_algorithm.experiment.evaluation import LONGEST_GROUP_NAME, MOST_GROUPS, NOT_KNOWN, SITE
+from v6_algorithm.learning.metrics import compute, is_score, merge_states, shape_of
+
+# Column and group to what its sites told.
+Told = dict[str, dict[str, list[dict[str, Any]]]]
+
+
+class GroupSums:
+    """The groups of one run.
+
+    Parameters
+    ----------
+    evaluation
+        The experiment's section.
+
+    Attributes
+    ----------
+    told
+        Part to column to group to the states of the sites that told it.
+    asked
+        Whether any site was asked.
+    """
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        self.told: dict[str, Told] = {}
+        self.asked = False
+        self._bands = {subgroup.column: subgroup.band_names for subgroup in evaluation.subgroups}
+
+    def questions(
+        self, plan: Plan, folds: Sequence[FoldProgress], site: str, parts: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Return what a site is asked: of each kept model the parts that it has rows of; of nothing if one is missing.
+
+        A site tells the groups of all folds together or not at all.
+        """
+        self.asked, items = True, []
+        for fold in folds:
+            with_rows = [part for part in parts if plan.rows[site][fold.number][part]]
+            if with_rows and fold.kept is None:
+                return []
+            if with_rows:
+                items.append(fold.item(site, [], model=fold.kept) | {"subgroups": with_rows})
+        return items
+
+    def take(self, told: Any, asked: Sequence[Mapping[str, Any]], plan: Plan, shape: Sequence[Any] | None) -> None:
+        """Check a site's answer and add it; all of it or, where something is wrong, nothing.
+
+        Raises
+        ------
+        WireError, ValueError, KeyError, TypeError, AttributeError
+            When it is not an answer to what was asked.
+        """
+        parts = {part for item in asked for part in item["subgroups"]}
+        if set(told) != parts or not parts <= set(PARTS):
+            raise WireError("it measured groups of other parts than it was asked for")
+        found: list[tuple[str, str, str, dict[str, Any]]] = []
+        for part, members in told.items():
+            for name, columns in members.items():
+                rows = sum(fold[name][part] for fold in plan.counts if name in fold)
+                if not any(name in fold for fold in plan.counts) or set(columns) != set(self._bands):
+                    raise WireError("it measured groups of other hospitals or columns than it was asked for")
+                for column, groups in columns.items():
+                    self._check(column, groups, rows, shape)
+                    found += [(part, column, group, state) for group, state in groups.items()]
+        for part, column, group, state in found:
+            self.told.setdefault(part, {}).setdefault(column, {}).setdefault(group, []).append(state)
+
+    def _check(self, column: str, groups: Mapping[str, Any], rows: int, shape: Sequence[Any] | None) -> None:
+        bands = self._bands[column]
+        allowed = {*bands, NOT_KNOWN} if bands else set(groups)
+        if (
+            len(groups) > MOST_GROUPS + 1
+            or not set(groups) <= allowed
+            or any(len(one) > LONGEST_GROUP_NAME for one in groups)
+        ):
+            raise WireError(f"its groups of column '{column}' are not those that the experiment makes")
+        for state in groups.values():
+            if shape is not None and shape_of(state) != shape:
+                raise WireError("the metrics of its groups are of another kind or shape than those of all rows")
+        if sum(state["n"] for state in groups.values()) > rows:
+            raise WireError("its groups have more rows than it has")
+
+
+def merged_groups(runs: Iterable[GroupSums], evaluation: Evaluation) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the metrics by part, column and group, over all sites that told of the group."""
+    together: dict[str, Told] = {}
+    for run in runs:
+        for part, columns in run.told.items():
+            for column, groups in columns.items():
+                for group, states in groups.items():
+                    together.setdefault(part, {}).setdefault(column, {}).setdefault(group, []).extend(states)
+    bands = {subgroup.column: subgroup.band_names for subgroup in evaluation.subgroups}
+    return {
+        part: {
+            column: {group: compute(merge_states(groups[group])) for group in in_order(groups, bands[column])}
+            for column, groups in columns.items()
+        }
+        for part, columns in sorted(together.items(), key=lambda one: PARTS.index(one[0]))
+    }
+
+
+def gaps(
+    groups: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]], metrics: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return by part and column how far the groups are apart, and the sites, which are groups too.
+
+    Parameters
+    ----------
+    groups
+        Of `merged_groups`.
+    metrics
+        The result's metrics, by part and scope.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for part, scopes in metrics.items():
+        columns = {**groups.get(part, {}), SITE: scopes["sites"]}
+        apart = {column: gap(own) for column, own in columns.items()}
+        found[part] = {column: own for column, own in apart.items() if own}
+    return found
+
+
+def gap(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return the largest minus the smallest value of each metric over the groups; rows of no known group are none."""
+    values: dict[str, list[float]] = {}
+    for name, metrics in groups.items():
+        for metric, value in metrics.items() if name != NOT_KNOWN else ():
+            if is_score(metric) and value is not None:
+                values.setdefault(metric, []).append(value)
+    return {metric: max(own) - min(own) for metric, own in values.items() if len(own) > 1}
+
+
+def withheld(
+    groups: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]],
+    metrics: Mapping[str, Mapping[str, Any]],
+    evaluation: Evaluation,
+) -> list[str]:
+    """Say of how many rows the sites do not tell the group."""
+    notes = []
+    for part, scopes in metrics.items():
+        for column in evaluation.columns:
+            rows = scopes["pooled"]["n"]
+            silent = rows - sum(own["n"] for own in groups.get(part, {}).get(column, {}).values())
+            if silent > 0:
+                notes.append(
+                    f"evaluation.subgroups: {column}: of {silent} of {rows} {part} rows the group is not told, for "
+                    "groups of few rows stay at their site"
+                )
+    return notes
+
+
+def in_order(groups: Iterable[str], bands: Sequence[str]) -> list[str]:
+    """Sort the names of groups: bands upwards, numbers as such, then words; "not known" last."""
+
+    def place(name: str) -> tuple[int, float, str]:
+        if name == NOT_KNOWN:
+            return 2, 0.0, name
+        if name in bands:
+            return 0, float(bands.index(name)), name
+        try:
+            return 0, float(name), name
+        except ValueError:
+            return 1, 0.0, name
+
+    return sorted(groups, key=place)

@@ -1,0 +1,176 @@
+"""What every request tells a site about the agreed columns, so that no site has to remember anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm.data.preparation.columns import Agreement, Label
+from v6_algorithm.data.preparation.combat import Combat
+from v6_algorithm.data.preparation.statistics import Preparation
+from v6_algorithm.data.preparation.times import metric_edges
+from v6_algorithm.errors import WireError
+from v6_algorithm.exchange import wire
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The agreement of the sites, and the numbers that prepare their data.
+
+    `class_weights` is one list of weights a fold (None: all 1); `preparation` is None until statistics exist;
+    `hospitals` are those that leave-one-site-out tests, in the order of its folds; `task_classes` has the labels of
+    each of several targets. `sums` is what the problem asked to be added up over the sites (`Problem.sums`); like
+    `preparation` it is there once statistics exist; a model's file has what was made of it. `covariates` are columns
+    that harmonisation needs and the model does not; `combat` is what the sites share of it. `target_scales` has mean
+    and standard deviation, (folds, 2), of each target that is learned in standard deviations. `baseline` has the
+    cumulative baseline hazard of a Cox model at `times.baseline_times`, (folds, times), once it is trained.
+    `image_shape` is channels and lengths of images, and `pixels` are the columns that hold them where no files do.
+    """
+
+    features: list[str]
+    categories: dict[str, list[Label]]
+    classes: list[Label] | None
+    class_weights: list[list[float]] | None = None
+    preparation: Preparation | None = None
+    hospitals: list[str] = field(default_factory=list)
+    task_classes: dict[str, list[Label]] = field(default_factory=dict)
+    sums: dict[str, np.ndarray] = field(default_factory=dict)
+    sequence_length: int | None = None
+    sequence_shortest: int | None = None
+    covariates: list[str] = field(default_factory=list)
+    combat: Combat | None = None
+    target_scales: dict[str, np.ndarray] = field(default_factory=dict)
+    baseline: np.ndarray | None = None
+    image_shape: list[int] | None = None
+    pixels: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, agreement: Agreement) -> Setup:
+        """Start from what the sites agreed on."""
+        return cls(
+            agreement.features,
+            agreement.categories,
+            agreement.classes,
+            hospitals=agreement.hospitals,
+            task_classes=agreement.task_classes,
+            sequence_length=agreement.sequence_length,
+            sequence_shortest=agreement.sequence_shortest,
+            covariates=agreement.covariates,
+            image_shape=agreement.image_shape,
+            pixels=agreement.pixels,
+        )
+
+    def labels_of(self, target: str) -> dict[str, list[Label]]:
+        """Return the labels of each target that has classes; `target` is the name of the only one."""
+        return self.task_classes if self.classes is None else {target: self.classes}
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the model's inputs: numeric features, then one-hot columns as ``column=value``."""
+        return [*self.features, *(f"{name}={value}" for name, values in self.categories.items() for value in values)]
+
+    def design_columns(self, covariates: Sequence[str]) -> list[str]:
+        """Name the columns of ComBat's design: a number is one, a category one for each value but the first."""
+        return [
+            column
+            for name in covariates
+            for column in (
+                [f"{name}={value}" for value in self.categories[name][1:]] if name in self.categories else [name]
+            )
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, tensors packed."""
+        return {
+            "features": self.features,
+            "categories": self.categories,
+            "classes": self.classes,
+            "class_weights": self.class_weights,
+            "hospitals": self.hospitals,
+            "preparation": None if self.preparation is None else pack_arrays(self.preparation.arrays()),
+            "task_classes": self.task_classes,
+            "sums": pack_arrays(self.sums) if self.sums else None,
+            "sequence_length": self.sequence_length,
+            "sequence_shortest": self.sequence_shortest,
+            "covariates": self.covariates,
+            "combat": None if self.combat is None else pack_arrays(self.combat.arrays()),
+            "target_scales": pack_arrays(self.target_scales) if self.target_scales else None,
+            "baseline": None if self.baseline is None else pack_arrays({"hazard": self.baseline}),
+            "image_shape": self.image_shape,
+            "pixels": self.pixels,
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Setup:
+        """Read the JSON form; raises WireError when it is malformed."""
+        try:
+            packed, combat = content["preparation"], content["combat"]
+            preparation = None if packed is None else Preparation(**unpack_arrays(packed))
+            return cls(
+                list(content["features"]),
+                {str(name): list(values) for name, values in content["categories"].items()},
+                content["classes"],
+                content["class_weights"],
+                preparation,
+                [str(name) for name in content["hospitals"]],
+                {str(name): list(values) for name, values in content["task_classes"].items()},
+                unpack_arrays(content["sums"]) if content["sums"] else {},
+                content["sequence_length"],
+                content["sequence_shortest"],
+                covariates=[str(name) for name in content["covariates"]],
+                combat=None if combat is None else Combat(**unpack_arrays(combat)),
+                target_scales=unpack_arrays(content["target_scales"]) if content["target_scales"] else {},
+                baseline=unpack_arrays(content["baseline"])["hazard"] if content["baseline"] else None,
+                image_shape=content["image_shape"] and [int(length) for length in content["image_shape"]],
+                pixels=[str(name) for name in content["pixels"]],
+            )
+        except (KeyError, TypeError, AttributeError):
+            raise WireError("the setup in the request is malformed") from None
+
+    def readable(self, fold: int = 0) -> dict[str, Any]:
+        """Return features, classes and the numbers of one fold as plain JSON, for the result and the model file."""
+        numbers: dict[str, Any] = {}
+        if self.preparation is not None:
+            numbers = {name: array[fold].tolist() for name, array in self.preparation.arrays().items()}
+        return {
+            "features": self.features,
+            "categories": self.categories,
+            "classes": self.classes,
+            **({"task_classes": self.task_classes} if self.task_classes else {}),
+            **({"class_weights": self.class_weights[fold]} if self.class_weights else {}),
+            **({"sequence_length": self.sequence_length} if self.sequence_length else {}),
+            **({"image_shape": self.image_shape} if self.image_shape else {}),
+            **({"pixels": self.pixels} if self.pixels else {}),
+            "inputs": len(self.inputs),
+            **numbers,
+            **(
+                {"combat": {name: array[fold].tolist() for name, array in self.combat.arrays().items()}}
+                if self.combat
+                else {}
+            ),
+            **({"target_scaling": self._readable_targets(fold)} if self.target_scales else {}),
+            **({"edges": metric_edges(self.sums)} if "event_times" in self.sums else {}),
+            **({} if self.baseline is None else {"baseline": self._readable_baseline(self.baseline[fold])}),
+        }
+
+    def _readable_targets(self, fold: int) -> dict[str, Any]:
+        scales = {name: scale[fold].tolist() for name, scale in self.target_scales.items()}
+        return {name: {"mean": mean, "sd": sd} for name, (mean, sd) in scales.items()}
+
+    def _readable_baseline(self, hazard: np.ndarray) -> dict[str, Any]:
+        return {"times": metric_edges(self.sums), "cumulative_hazard": hazard.tolist()}
+
+
+def pack_arrays(arrays: dict[str, np.ndarray]) -> str:
+    """Pack float64 arrays for a message."""
+    import torch
+
+    return wire.pack({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})
+
+
+def unpack_arrays(text: Any) -> dict[str, np.ndarray]:
+    """Read what `pack_arrays` made."""
+    return {name: tensor.numpy() for name, tensor in wire.unpack(text).items()}

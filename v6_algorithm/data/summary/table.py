@@ -1,0 +1,116 @@
+"""What a site tells about its whole table in answer to `RPC_summary`: counts, sums, histograms, never a small cell.
+
+Each step is a call of its own, for what it asks for follows from the answers to the one before; `summary.federated`
+makes the calls. All rows count, with or without a target: see `summary.cells` for why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from v6_algorithm.data.description import column_kind, column_kinds
+from v6_algorithm.data.preparation import Moments
+from v6_algorithm.data.preparation.setup import pack_arrays
+from v6_algorithm.data.summary.cells import tell_labels
+from v6_algorithm.data.summary.quantiles import Lattice
+from v6_algorithm.data.targets import TargetColumn, canonical, labels_of
+from v6_algorithm.errors import DataError
+from v6_algorithm.experiment import Data
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = np.ndarray
+# Products of columns over few rows are those rows, up to a rotation: at least this many rows for each column.
+ROWS_PER_COLUMN = 3
+# Number, mean and standard deviation are three equations for the counts of this many distinct values.
+_TOLD_BY_MOMENTS = 3
+
+
+def columns(frame: pd.DataFrame, data: Data, smallest: int, targets: Sequence[TargetColumn]) -> dict[str, Any]:
+    """Tell rows, columns with their kinds, and the labels of targets, of events, and of the categorical columns."""
+    if frame.columns.duplicated().any():
+        raise DataError(f"column '{frame.columns[frame.columns.duplicated()][0]}' is there twice")
+    labels = {}
+    labelled = {target.column: target for target in targets if target.kind in ("class", "event")}
+    for name in [*labelled, *data.categorical]:
+        if name in frame.columns:
+            known = frame[name].dropna()
+            counts = Counter(labels_of(known, labelled[name]) if name in labelled else canonical(known))
+            told, hidden = tell_labels({label: counts[label] for label in sorted(counts, key=str)}, smallest)
+            labels[name] = {
+                "counts": [[label, rows] for label, rows in told.items()],
+                "hidden": hidden,
+                "missing": len(frame) - len(known),
+            }
+    return {
+        "rows": len(frame),
+        "columns": column_kinds(frame),
+        "labels": labels,
+    }
+
+
+def moments(frame: pd.DataFrame, features: Sequence[str], smallest: int) -> dict[str, Any]:
+    """Tell count, mean and sum of squared deviations of numeric columns, and which have too few values for that."""
+    values, hidden = _values(frame, features, smallest)
+    return {
+        "moments": pack_arrays(Moments.of([values], with_range=False).arrays()),
+        "hidden": [name for name, few in zip(features, hidden, strict=True) if few],
+    }
+
+
+def shape(
+    frame: pd.DataFrame, features: Sequence[str], smallest: int, asked: Mapping[str, Array], *, products: bool
+) -> dict[str, Any]:
+    """Tell cumulative counts over a lattice, and, where the rows are enough, products of standardised columns.
+
+    `asked` has `low` and `width` of the lattice, `mean` and `sd`, (features,) each. The products are
+    ``sum(z_i z_j)`` over rows, with ``z = (x - mean) / sd`` and 0 where a value is missing, so that sites add up to
+    the correlations of the federation's columns filled with their means. A pair seen together in few rows is told
+    as such (`pairs` 0) and left out.
+    """
+    values, _ = _values(frame, features, smallest)
+    lattice = Lattice.check(asked["low"], asked["width"], len(features))
+    seen = ~np.isnan(values)
+    cumulative = [lattice.cumulative(values[seen[:, i], i], i, smallest) for i in range(len(features))]
+    reply: dict[str, Any] = {"cumulative": pack_arrays({"cumulative": np.stack(cumulative)}), "products": None}
+    if products and len(values) >= ROWS_PER_COLUMN * len(features):
+        scale = np.where(asked["sd"] > 0, asked["sd"], 1.0)
+        standard = np.where(seen, (values - asked["mean"]) / scale, 0.0)
+        together = seen.T.astype(np.int64) @ seen
+        allowed = (together == 0) | (together >= smallest)
+        reply["products"] = pack_arrays(
+            {"sums": np.where(allowed, standard.T @ standard, 0.0), "pairs": allowed.astype(np.int64)}
+        )
+    return reply
+
+
+def _values(frame: pd.DataFrame, features: Sequence[str], smallest: int) -> tuple[Array, Array]:
+    """Return (rows, features) float64 with NaN where missing, all of a column of few values; and which those are."""
+    import pandas as pd
+
+    values = np.full((len(frame), len(features)), np.nan)
+    for number, name in enumerate(features):
+        if name in frame.columns and column_kind(frame[name]) == "numeric":
+            values[:, number] = pd.to_numeric(frame[name]).to_numpy(dtype=np.float64, na_value=np.nan)
+    values[~np.isfinite(values)] = np.nan
+    hidden = np.array([_tells_few(column[~np.isnan(column)], smallest) for column in values.T], dtype=bool)
+    values[:, hidden] = np.nan
+    return values, hidden
+
+
+def _tells_few(known: Array, smallest: int) -> bool:
+    """Say whether mean and standard deviation of these values would tell about fewer than `smallest` rows.
+
+    They do when there are fewer values, and when fewer differ from the commonest one; and of up to three distinct
+    values, as in a column of 0 and 1, they are as good as the count of each.
+    """
+    if not len(known):
+        return False
+    rows = np.unique(known, return_counts=True)[1]
+    few_differ = 0 < len(known) - rows.max() < smallest
+    return len(known) < smallest or few_differ or (len(rows) <= _TOLD_BY_MOMENTS and rows.min() < smallest)

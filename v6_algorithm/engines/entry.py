@@ -1,0 +1,207 @@
+"""What the network's names do: find client, data and policy in a vantage6 container (or take the mock's), and go.
+
+The tools' own decorators are not used: they import a second of libraries at every start, and their `@data` reads
+neither folders nor more than the first of several tables in order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm.data.sources import FOLDER, TableSource, source_from_node
+from v6_algorithm.engines.runs import scores_line
+from v6_algorithm.errors import ExperimentError, SiteError
+from v6_algorithm.exchange import wire
+from v6_algorithm.site import SiteContext, handle
+from v6_algorithm.site.policy import Policy
+
+if TYPE_CHECKING:
+    from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+    from v6_algorithm.experiment import Experiment
+
+
+def run_master(
+    client: Any,
+    data: Any,
+    experiment: Any,
+    *,
+    organizations: Sequence[int | str] | None = None,
+    names: Mapping[str, str] | None = None,
+    weights: str | None = None,
+    mock_client: Any = None,
+    **arguments: Any,
+) -> dict[str, Any]:
+    """Run an experiment over the organisations of a collaboration; see `v6_algorithm.master`."""
+    from v6_algorithm.coordinator.master import run
+
+    federation, checked = _central(client, data, experiment, organizations, names, mock_client, arguments)
+    result = run(federation, checked, on_event=_say, weights=weights)
+    if checked.output.profile:
+        result["notes"].append("output.profile: only a run on the researcher's machine is profiled")
+    return result
+
+
+def run_tune(
+    client: Any,
+    data: Any,
+    experiment: Any,
+    *,
+    organizations: Sequence[int | str] | None = None,
+    names: Mapping[str, str] | None = None,
+    weights: str | None = None,
+    mock_client: Any = None,
+) -> dict[str, Any]:
+    """Search for settings over the organisations of a collaboration; see `v6_algorithm.tune`."""
+    from v6_algorithm.coordinator.tuning import tune
+
+    federation, checked = _central(client, data, experiment, organizations, names, mock_client, {})
+    return tune(lambda trial: federation, checked, on_event=_say, weights=weights)
+
+
+def run_describe(
+    client: Any,
+    data: Any,
+    experiment: Any,
+    *,
+    organizations: Sequence[int | str] | None = None,
+    names: Mapping[str, str] | None = None,
+    mock_client: Any = None,
+    **arguments: Any,
+) -> dict[str, Any]:
+    """Describe the tables of a collaboration; see `v6_algorithm.describe`."""
+    from v6_algorithm.coordinator.describe import describe
+
+    return describe(*_central(client, data, experiment, organizations, names, mock_client, arguments))
+
+
+def _central(
+    client: Any,
+    data: Any,
+    experiment: Any,
+    organizations: Sequence[int | str] | None,
+    names: Mapping[str, str] | None,
+    mock_client: Any,
+    arguments: Mapping[str, Any],
+) -> tuple[Vantage6Federation, Experiment]:
+    """Read what a central function was given, however vantage6 passes it."""
+    from v6_algorithm.engines.vantage6_v4 import Vantage6Federation, container_client
+    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.experiment.arguments import with_arguments
+
+    client, experiment = _by_position(client, data, experiment)
+    checked = Experiment.parse(with_arguments(experiment, arguments))
+    checked.check_rows_stay()
+    federation = Vantage6Federation(
+        client or mock_client or container_client(),
+        # A form sends an empty list for a choice that was not made.
+        organizations=organizations or None,
+        names=_names(names or {}),
+        poll_s=checked.participation.poll_s,
+    )
+    return federation, checked
+
+
+def _by_position(client: Any, data: Any, experiment: Any) -> tuple[Any, Any]:
+    """Tell client and experiment apart: vantage6 4 passes only the task's arguments, 3 puts client and table first."""
+    if isinstance(client, Mapping):
+        client, data, experiment = None, client, experiment if data is None else data
+    if data is not None and not _is_table(data):
+        if experiment is not None:
+            raise ExperimentError("experiment: is given twice")
+        experiment = data
+    if client is not None and not (hasattr(client, "task") and hasattr(client, "organization")):
+        raise ExperimentError(f"client: a {type(client).__name__} is none; allowed: vantage6 4's AlgorithmClient")
+    return client, experiment
+
+
+def _is_table(data: Any) -> bool:
+    """Say whether this is what vantage6 3 passes: a dataframe, or several, or an empty list of them."""
+    tables = data if isinstance(data, (list, tuple)) else [data]
+    return all(hasattr(table, "columns") for table in tables)
+
+
+def run_site(method: str, data: Any, request: Any, mock_data: Sequence[Any] | None) -> dict[str, Any]:
+    """Answer one request with this node's data."""
+    if isinstance(data, Mapping) and request is None:
+        data, request = None, data
+    if mock_data:
+        data = mock_data[0]
+    if not isinstance(request, Mapping):
+        raise ExperimentError("request: is required; task `master`, which writes the requests to the sites")
+    try:
+        source = source_from_node(names=_names_of_files(request)) if data is None else _source_of(data)
+        policy = Policy.from_environment()
+    except SiteError as error:
+        head = {key: request.get(key) for key in ("site", "round", "attempt")}
+        return wire.message(**head, status="error", kind=error.kind, message=str(error))  # type: ignore[arg-type]
+    folder = os.environ.get("TEMPORARY_FOLDER")
+    context = SiteContext(
+        sources={str(request.get("site")): source},
+        policy=policy,
+        state=Path(folder, "v6_algorithm") if folder else None,
+    )
+    reply = handle(method, request, context)
+    if mock_data is None:
+        outcome = "ok" if reply["status"] == "ok" else f"{reply['kind']}: {reply['message']}"
+        print(f"{method} round {reply['round']}: {outcome}", flush=True)
+    return reply
+
+
+def _source_of(frame: Any) -> TableSource:
+    """Take a dataframe that vantage6 or its mock passes; of images `simulate` has told which folder they are in."""
+    folder = getattr(frame, "attrs", {}).get(FOLDER)
+    return TableSource(frame=frame, base=Path(folder) if folder else None)
+
+
+def _names_of_files(request: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Find `data.image.files` and its column in a request that is not checked yet."""
+    content: Any = request
+    for key in ("experiment", "data", "image"):
+        content = content.get(key) if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping) or not isinstance(content.get("files"), str):
+        return None
+    return content["files"], str(content.get("column"))
+
+
+def _names(names: Mapping[str, str]) -> dict[int, str]:
+    """Read the organisations' ids, which JSON made text."""
+    try:
+        return {int(key): str(name) for key, name in names.items()}
+    except ValueError:
+        raise ExperimentError(f"names: must be organisation id to name, not {', '.join(map(repr, names))}") from None
+
+
+def _say(event: Mapping[str, Any]) -> None:
+    """Write to the task's log, the only progress that vantage6 shows while a task runs: a line, for a round two."""
+    if event["event"] == "prepared":
+        print(f"prepared: {len(event['sites'])} sites take part: {', '.join(event['sites'])}", flush=True)
+    elif event["event"] == "reply":
+        seconds = "" if event["seconds"] is None else f" ({event['seconds']:.1f} s)"
+        print(f"round {event['round']}: {event['site']}: {_metrics(event['metrics'])}{seconds}", flush=True)
+    elif event["event"] == "round":
+        # Before the line for readers: that is to be the last of a log that breaks off.
+        print(scores_line(event), flush=True)
+        of = event["validated_round"]
+        trained = {name: value for name, value in event["metrics"].items() if name == "train_loss"}
+        validated = {name: value for name, value in event["metrics"].items() if name != "train_loss"}
+        # The last round is told twice: when it is trained, and when its model is validated as well.
+        told = [_metrics(trained)] if trained and of != event["round"] else []
+        told += [f"model of round {of}: {_metrics(validated)}"] if validated else []
+        told += [f"missing {site} ({reason})" for site, reason in event["missing"].items()]
+        print(f"round {event['round']}/{event['rounds']}: {'; '.join(told)}", flush=True)
+    elif event["event"] == "tested":
+        print("tested", flush=True)
+    elif event["event"] in ("trial", "chosen"):
+        print(event["text"], flush=True)
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    """Write metrics as `train loss 0.68; validation loss 0.7, auroc 0.59`."""
+    parts: dict[str, list[str]] = {}
+    for name, value in metrics.items():
+        part, metric = name.split("_", 1)
+        parts.setdefault(part, []).append(f"{metric.replace('_', ' ')} {value:.4g}")
+    return "; ".join(f"{part} {', '.join(values)}" for part, values in parts.items())

@@ -1,0 +1,168 @@
+"""From an experiment's `sites` to a federation on this machine; used by `v6-algorithm run` and `validate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from v6_algorithm import seeding
+from v6_algorithm.data.sources import FOLDER, TableSource, source_in
+from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.errors import DataError, ExperimentError, PolicyError
+from v6_algorithm.experiment import Experiment, PartitionedSource, Source
+from v6_algorithm.site import SiteContext
+from v6_algorithm.site.policy import Policy
+
+if TYPE_CHECKING:
+    from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+
+# The one site of a centralised run, which holds the rows of all hospitals.
+POOLED = "pooled"
+
+
+def tables_of(experiment: Experiment, folder: Path, *, experiment_file: Path | None = None) -> dict[str, TableSource]:
+    """Find each site's table.
+
+    Parameters
+    ----------
+    experiment
+        Its `sites` say what to look for.
+    folder
+        What file names are relative to: the folder of the experiment file.
+    experiment_file
+        Where a site's file is missing, the comment on top of this one is quoted: it may say where to get it.
+
+    Raises
+    ------
+    ExperimentError
+        When the experiment names no sites, or files that are not there: all of those.
+    """
+    sites = experiment.sites
+    if sites is None:
+        raise ExperimentError("sites: is required to run here; name each site's file, or a source and its partition")
+    if isinstance(sites, PartitionedSource):
+        return _partitioned(sites, experiment, folder)
+    tables, wrong = {}, []
+    for name, source in sites.items():
+        try:
+            tables[name] = source_of(f"sites.{name}", source, folder, experiment)
+        except ExperimentError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ExperimentError("\n".join([*wrong, *_opening_comment(experiment_file)]))
+    return tables
+
+
+def _opening_comment(file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    lines = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
+    comment = [f"    {line}" for line in lines]
+    return [f"  {file} begins with:", *comment] if comment else []
+
+
+def source_of(where: str, source: Source, folder: Path, experiment: Experiment | None = None) -> TableSource:
+    """Find one table, its files relative to a folder; raises ExperimentError, which begins with `where`.
+
+    Only with the experiment can a folder be one whose names of files are the table (`data.image.files`).
+    """
+    base = None
+    if source.images is not None:
+        base = folder / Path(source.images).expanduser()
+        if not base.is_dir():
+            raise ExperimentError(f"{where}.images: there is no folder {source.images} (looked in {folder})")
+    uri = source.uri
+    if "://" not in uri:
+        path = folder / Path(uri).expanduser()
+        if not path.exists():
+            raise ExperimentError(f"{where}: there is no file {uri} (looked in {folder})")
+        if path.is_dir() and base is not None:
+            raise ExperimentError(f"{where}: {uri} is a folder; with images it must be a table")
+        if path.is_dir():
+            try:
+                found = source_in(path, experiment.data.image.names if experiment and experiment.data.image else None)
+            except DataError as error:
+                raise ExperimentError(f"{where}: {error}") from None
+            return replace(found, type=source.type, sheet_name=source.sheet_name)
+        uri = str(path)
+    return TableSource(uri, source.type, source.query, source.sheet_name, base=base)
+
+
+def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path) -> dict[str, TableSource]:
+    from v6_algorithm.data.builtin import load_builtin
+    from v6_algorithm.data.partition.tables import cut_table
+
+    base = None
+    if sites.source.startswith("builtin:"):
+        frame = load_builtin(sites.source.removeprefix("builtin:"))
+    else:
+        try:
+            whole = source_of("sites.source", Source(uri=sites.source, images=sites.images), folder, experiment)
+            frame, base = whole.read(), whole.folder
+        except DataError as error:
+            raise ExperimentError(f"sites.source: {error}") from None
+    data = experiment.data
+    for role, column in data.target_columns.items():
+        if column not in frame.columns:
+            raise ExperimentError(f"data.{role}: column '{column}' is not in {sites.source}")
+    # What a skewed partition skews: of several targets the first, of survival the event.
+    target = data.target_columns.get("target.event", next(iter(data.target_columns.values())))
+    try:
+        parts = cut_table(
+            sites.partition,
+            frame,
+            seeding.numpy_generator(experiment.seed, "partition"),
+            target=target,
+            positive=data.positive,
+            group=data.group,
+            classes=experiment.problem.kind == "classification",
+        )
+    except ExperimentError as error:
+        raise ExperimentError(f"sites.partition: {error}") from None
+    return {name: TableSource(frame=parts.frame_of(frame, site), base=base) for site, name in enumerate(parts.names)}
+
+
+def local_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> LocalFederation:
+    """Simulate the sites in this process; in mode centralised one site holds all tables."""
+    policy = own_policy()
+    if experiment.mode == "centralised":
+        return LocalFederation({POOLED: SiteContext(dict(sorted(tables.items())), policy)})
+    return LocalFederation({name: SiteContext({name: table}, policy) for name, table in tables.items()})
+
+
+def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> Vantage6Federation:
+    """Simulate the sites with vantage6's own mock client."""
+    from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+
+    if experiment.mode == "centralised":
+        raise ExperimentError("mode: centralised needs --engine local; the mock client has no site that holds all rows")
+    try:
+        from vantage6.algorithm.tools.mock_client import MockAlgorithmClient
+    except ImportError:
+        raise ExperimentError("--engine mock needs vantage6's tools: pip install 'v6-algorithm[vantage6]'") from None
+    # The mock's sites read their policy from the environment themselves; one that cannot be read is told here.
+    own_policy()
+    names = dict(enumerate(sorted(tables)))
+    datasets = []
+    for name in names.values():
+        try:
+            frame = tables[name].read()
+        except DataError as error:
+            raise ExperimentError(f"site '{name}': {error}") from None
+        folder = tables[name].folder
+        # The mock hands on a dataframe only; what its cells name is in the folder that goes with it.
+        frame.attrs = {FOLDER: None if folder is None else str(folder)}
+        datasets.append([{"database": frame}])
+    client = MockAlgorithmClient(datasets=datasets, module="v6_algorithm")
+    return Vantage6Federation(client, names=names)
+
+
+def own_policy() -> Policy:
+    """Read the rules of this machine, as a node reads its own."""
+    try:
+        return Policy.from_environment()
+    except PolicyError as error:
+        raise ExperimentError(str(error)) from None

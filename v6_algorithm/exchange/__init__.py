@@ -1,0 +1,1 @@
+"""What passes between coordinator and sites: the payload format, the protocol of a federation, compression."""

@@ -1,0 +1,178 @@
+"""What `master` knows of a federation: its sites, and a call that asks some of them and yields their replies.
+
+Engines only move text. Parsing, checking, ordering and counting of replies are here, once for all engines, so that a
+run gives the same bits on each of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from v6_algorithm.errors import FederationError, WireError
+from v6_algorithm.exchange import wire
+
+
+@dataclass(frozen=True)
+class Site:
+    """One participant: its name in the experiment and results, and its id in the engine."""
+
+    name: str
+    id: int
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a site gave no usable reply.
+
+    `kind` is ``data``, ``refused``, ``absent``, ``diverged``, ``request`` or ``bug`` when the site said so itself,
+    ``refused`` also when its node's policy did;
+    ``wrong`` for a reply that failed the checks; ``late``, ``crashed`` or ``unreachable`` when the engine got none;
+    ``resting`` when it was not asked because it had been late.
+    """
+
+    kind: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What an engine got from one site: the text of its reply, or why there is none."""
+
+    site: str
+    text: str | None
+    missing: Missing | None = None
+
+
+@dataclass(frozen=True)
+class Belated:
+    """An answer to an earlier call, for which its site was late."""
+
+    site: str
+    method: str
+    request: dict[str, Any]
+    text: str
+
+
+@dataclass
+class Replies:
+    """The replies of one call, yielded in the sites' order as soon as each can be.
+
+    Iterate once. A reply that comes before its turn waits as text, so that sums are made in one order on every
+    engine while no more than the early ones are held. What was missing is complete after the iteration.
+    """
+
+    requests: Mapping[str, dict[str, Any]]
+    arrivals: Iterator[Arrival]
+    bytes_sent: dict[str, int]
+    missing: dict[str, Missing] = field(default_factory=dict)
+    answered: list[str] = field(default_factory=list)
+    bytes_received: dict[str, int] = field(default_factory=dict)
+    site_s: dict[str, float] = field(default_factory=dict)
+    phases: dict[str, dict[str, float]] = field(default_factory=dict)
+    # Site to what was made of its answer to an earlier round.
+    belated: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    busy_s: float = 0.0
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        start = time.perf_counter()
+        turn = list(self.requests)
+        early: dict[str, str | None] = {}
+        for arrival in self.arrivals:
+            if arrival.missing is not None:
+                self.missing[arrival.site] = arrival.missing
+            early[arrival.site] = arrival.text
+            while turn and turn[0] in early:
+                site = turn.pop(0)
+                reply = self._read(site, early.pop(site))
+                if reply is not None:
+                    given = time.perf_counter()
+                    yield site, reply
+                    self.busy_s += time.perf_counter() - given
+        self.seconds = time.perf_counter() - start
+
+    @classmethod
+    def of(cls, calls: Sequence[Replies]) -> Replies:
+        """Put the books of several calls together, which are over; a site is missing if any of them missed it."""
+        if len(calls) == 1:
+            return calls[0]
+        missing = {site: reason for call in calls for site, reason in call.missing.items()}
+        requests = {site: request for call in calls for site, request in call.requests.items()}
+        answered = [site for site in requests if site not in missing and any(site in call.answered for call in calls)]
+        return cls(requests, iter(()), {}, missing, answered)
+
+    def _read(self, site: str, text: str | None) -> dict[str, Any] | None:
+        if text is None:
+            return None
+        self.bytes_received[site] = len(text)
+        try:
+            reply = wire.read_reply(text, self.requests[site])
+        except WireError as error:
+            self.reject(site, str(error))
+            return None
+        if reply["status"] == "error":
+            self.missing[site] = Missing(str(reply.get("kind")), str(reply.get("message")))
+            return None
+        self.answered.append(site)
+        timing = reply.get("timing")
+        if isinstance(timing, dict):
+            phases = {str(name)[:40]: round(s, 6) for name, s in timing.items() if isinstance(s, (int, float))}
+            self.phases[site] = phases
+            self.site_s[site] = round(sum(phases.values()), 6)
+        return reply
+
+    def reject(self, site: str, reason: str) -> None:
+        """Drop a reply that failed the caller's checks: it is counted as missing, and named."""
+        self.missing[site] = Missing("wrong", reason)
+        if site in self.answered:
+            self.answered.remove(site)
+
+    def require(self, quorum: int, what: str) -> None:
+        """Raise FederationError, naming every missing site, when fewer than `quorum` sites gave a usable reply."""
+        if len(self.answered) < quorum:
+            reasons = "".join(f"\n  {site}: {missing}" for site, missing in sorted(self.missing.items()))
+            raise FederationError(
+                f"{what}: {len(self.answered)} of {len(self.requests)} sites answered, {quorum} are needed "
+                f"(participation.minimum){reasons}"
+            )
+
+
+class Federation(Protocol):
+    """A set of sites that can be asked."""
+
+    def sites(self) -> Sequence[Site]:
+        """Return the sites in their order, which is by name on every engine."""
+
+    def call(self, method: str, requests: Mapping[str, dict[str, Any]], *, deadline_s: float) -> Replies:
+        """Send one request to each named site.
+
+        Parameters
+        ----------
+        method
+            ``RPC_summary``, ``RPC_prepare``, ``RPC_train`` or ``RPC_evaluate``.
+        requests
+            Site name to message, in the order in which replies are yielded.
+        deadline_s
+            Seconds after which sites that have not answered are ``late``.
+        """
+
+    def overdue(self, site: str) -> bool:
+        """Say whether a site was late with its last answer, and has not given it since."""
+
+    def belated(self) -> Sequence[Belated]:
+        """Return what sites have answered by now to the last call for which they were late; each answer once."""
+
+
+def check_names(sites: Sequence[Site]) -> list[Site]:
+    """Sort sites by name; raises FederationError when two have the same."""
+    names = [site.name for site in sites]
+    for name in names:
+        if names.count(name) > 1:
+            raise FederationError(f"two sites are named '{name}'; names must differ")
+    return sorted(sites, key=lambda site: site.name)

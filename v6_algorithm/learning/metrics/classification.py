@@ -1,0 +1,153 @@
+"""Classification metrics: one site's predictions become a confusion matrix, score histograms, calibration
+bins and two sums. Problems fill it; what can be done with the resulting states is in `classification_state`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, calibration_bin
+from v6_algorithm.learning.metrics.checks import LARGEST_ROW_VALUE
+from v6_algorithm.learning.metrics.histogram import bin_index
+
+# Half-precision probabilities of many classes still sum to 1 within this; logits do not.
+SUM_TOLERANCE = 0.01
+# Where screening tests are usually compared.
+SPECIFICITIES = (0.9, 0.95)
+
+
+class ClassificationMetrics:
+    """Collect the classification metrics of one part at one site.
+
+    Ranking metrics come from histograms whose bins are equally spaced in logit(p) over [-12, 12].
+    Logit space, because scores of a rare disease crowd near 0: equal steps in p would put them all
+    into one bin. Not many more bins than the default, because a fine histogram of few rows is the
+    list of the rows' scores; 512 bins are 0.047 wide, which for scores that spread over a few
+    logits bounds the error of the AUROC by some 0.003. The bound is reported as `auroc_resolution`.
+
+    Parameters
+    ----------
+    n_classes : int
+        At least 2. With two classes, precision, recall, f1 and the ranking metrics are of class 1.
+    bins : int
+        At least 2; all sites must use the same number.
+    specificities : sequence of float
+        At which the sensitivity is told, of two classes; each above 0 and below 1.
+
+    Notes
+    -----
+    A state describes all rows it was updated with. With a handful of rows it nearly describes each,
+    so a site must hold it back below its least number of rows: that is the privacy guard's task.
+    """
+
+    def __init__(self, n_classes: int, bins: int = 512, specificities: Sequence[float] = SPECIFICITIES) -> None:
+        if n_classes < 2:
+            raise ValueError(f"n_classes must be at least 2, got {n_classes}")
+        if bins < 2:
+            raise ValueError(f"bins must be at least 2, got {bins}")
+        self.n_classes = n_classes
+        self.bins = bins
+        self.specificities = [float(specificity) for specificity in specificities] if n_classes == 2 else []
+        self._scored = scored_classes(n_classes)
+        self._n = 0
+        self._non_finite = 0
+        self._loss = 0.0
+        self._brier = 0.0
+        self._confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
+        self._positives = np.zeros((len(self._scored), bins), dtype=np.int64)
+        self._negatives = np.zeros((len(self._scored), bins), dtype=np.int64)
+        self._calibration = np.zeros((3, CALIBRATION_BINS), dtype=np.int64)
+
+    def update(self, probability: ArrayLike, target: ArrayLike, loss: ArrayLike) -> None:
+        """Add a batch of rows.
+
+        Rows whose probability or loss is not finite are counted and left out.
+
+        Parameters
+        ----------
+        probability : array of float, shape (n, n_classes)
+            Predicted probabilities; rows sum to 1.
+        target : array of int, shape (n,)
+            Class of each row, 0 to `n_classes - 1`.
+        loss : array of float, shape (n,)
+            Loss of each row, as trained.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, targets are no classes, or rows are not probabilities.
+        """
+        rows = np.asarray(probability, dtype=np.float64)
+        classes = np.asarray(target)
+        losses = np.asarray(loss, dtype=np.float64)
+        self._refuse_wrong_input(rows, classes, losses)
+        usable = np.isfinite(rows).all(axis=1) & (np.abs(losses) <= LARGEST_ROW_VALUE)
+        self._non_finite += int((~usable).sum())
+        rows, classes, losses = rows[usable], classes[usable].astype(np.int64), losses[usable]
+        if (np.abs(rows.sum(axis=1) - 1) > SUM_TOLERANCE).any() or (rows < -SUM_TOLERANCE).any():
+            raise ValueError("rows of probability must sum to 1 with no entry below 0: apply softmax to logits first")
+
+        # argmax would give class 0 on the tie at 0.5.
+        predicted = (rows[:, 1] >= 0.5).astype(np.int64) if self.n_classes == 2 else rows.argmax(axis=1)
+        np.add.at(self._confusion, (classes, predicted), 1)
+        for place, scored in enumerate(self._scored):
+            score_bins = bin_index(rows[:, scored], self.bins)
+            is_positive = classes == scored
+            self._positives[place] += np.bincount(score_bins[is_positive], minlength=self.bins)
+            self._negatives[place] += np.bincount(score_bins[~is_positive], minlength=self.bins)
+        # Two classes: p1 against the outcome; more: the predicted class's probability against being right.
+        confidence = np.clip(rows[:, 1] if self.n_classes == 2 else rows.max(axis=1), 0, 1)
+        hit = classes == (1 if self.n_classes == 2 else predicted)
+        units = np.rint(confidence * CONFIDENCE_UNITS).astype(np.int64)
+        np.add.at(self._calibration.T, calibration_bin(confidence), np.stack([np.ones_like(units), units, hit], axis=1))
+        # Two classes: (p1 - y)^2 alone; the other class would only double it.
+        is_class = classes[:, None] == np.array(self._scored)
+        self._brier += float(((rows[:, self._scored] - is_class) ** 2).sum())
+        self._loss += float(losses.sum())
+        self._n += len(rows)
+
+    def state(self) -> dict[str, Any]:
+        """Return what the rows add up to, as plain JSON.
+
+        Returns
+        -------
+        dict
+            `confusion` has a row per target class and a column per predicted class. `positives` and
+            `negatives` have one histogram per scored class: class 1 of two, else every class.
+            `calibration` has three rows over 15 bins of confidence: rows, summed confidence in
+            1/1024, and hits; see `calibration`. `specificities` is as given, empty for more classes.
+        """
+        return {
+            "kind": "classification",
+            "n_classes": self.n_classes,
+            "bins": self.bins,
+            "specificities": self.specificities,
+            "n": self._n,
+            "non_finite": self._non_finite,
+            "loss": self._loss,
+            "brier": self._brier,
+            "confusion": self._confusion.tolist(),
+            "positives": self._positives.tolist(),
+            "negatives": self._negatives.tolist(),
+            "calibration": self._calibration.tolist(),
+        }
+
+    def _refuse_wrong_input(
+        self, rows: NDArray[np.float64], classes: NDArray[Any], losses: NDArray[np.float64]
+    ) -> None:
+        if rows.ndim != 2 or rows.shape[1] != self.n_classes:
+            raise ValueError(f"probability must have shape (n, {self.n_classes}), got {rows.shape}")
+        if classes.shape != rows.shape[:1] or losses.shape != rows.shape[:1]:
+            raise ValueError(
+                f"target and loss must have shape {rows.shape[:1]}, got {classes.shape} and {losses.shape}"
+            )
+        if classes.size and not np.issubdtype(classes.dtype, np.integer):
+            raise ValueError(f"target must hold integers, got {classes.dtype}")
+        if ((classes < 0) | (classes >= self.n_classes)).any():
+            raise ValueError(f"target must hold classes from 0 to {self.n_classes - 1}")
+
+
+def scored_classes(n_classes: int) -> list[int]:
+    """Classes that have score histograms; of two, class 1 says it all."""
+    return [1] if n_classes == 2 else list(range(n_classes))

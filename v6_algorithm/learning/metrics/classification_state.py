@@ -1,0 +1,198 @@
+"""What can be done with the states of `ClassificationMetrics`: check one, add several up, compute the
+metrics and explain them. Called by `states`, which picks the module by the state's kind."""
+
+from math import fsum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from v6_algorithm.experiment.metric_names import sensitivity_names, threshold_name
+from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, expected_calibration_error
+from v6_algorithm.learning.metrics.checks import (
+    require_count,
+    require_counts,
+    require_keys,
+    require_nothing_without_rows,
+    require_number,
+)
+from v6_algorithm.learning.metrics.classification import scored_classes
+from v6_algorithm.learning.metrics.histogram import (
+    auroc,
+    auroc_error,
+    auroc_resolution,
+    average_precision,
+    sensitivity_at,
+)
+
+SHAPE: tuple[str, ...] = ("n_classes", "bins", "specificities")
+_COUNTS = ("n", "non_finite")
+_SUMS = ("loss", "brier")
+_TABLES = ("confusion", "positives", "negatives", "calibration")
+_KEYS = frozenset(("kind", *SHAPE, *_COUNTS, *_SUMS, *_TABLES))
+
+_METRICS = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier", "ece")
+_OF_TWO = ("specificity", "npv", "auroc_se")
+# Where the AUROC's second digit is in doubt, a reader should be told.
+_COARSE = 0.005
+
+
+def check(state: dict[str, Any]) -> None:
+    """Refuse a state no `ClassificationMetrics` can have produced."""
+    require_keys(state, _KEYS)
+    require_count(state["n_classes"], "n_classes", least=2)
+    require_count(state["bins"], "bins", least=2)
+    _check_specificities(state["specificities"], state["n_classes"])
+    for name in _COUNTS:
+        require_count(state[name], name)
+    require_number(state["loss"], "loss")
+    require_number(state["brier"], "brier", least=0.0)
+    n_classes, scored = state["n_classes"], scored_classes(state["n_classes"])
+    require_counts(state["confusion"], n_classes, n_classes, "confusion")
+    for name in ("positives", "negatives"):
+        require_counts(state[name], len(scored), state["bins"], name)
+    require_counts(state["calibration"], 3, CALIBRATION_BINS, "calibration")
+    require_nothing_without_rows(state, _SUMS)
+    if sum(map(sum, state["confusion"])) != state["n"]:
+        raise ValueError("confusion of the metric state must add up to n")
+    for place, scored_class in enumerate(scored):
+        positives, negatives = sum(state["positives"][place]), sum(state["negatives"][place])
+        if positives != sum(state["confusion"][scored_class]) or positives + negatives != state["n"]:
+            raise ValueError("histograms of the metric state must count the same rows as its confusion")
+    _check_calibration(state)
+
+
+def _check_specificities(given: Any, n_classes: int) -> None:
+    if not isinstance(given, list) or (given and n_classes > 2):
+        raise ValueError("specificities of the metric state must be a list, empty with more than two classes")
+    for specificity in given:
+        require_number(specificity, "each of specificities", least=0.0, most=1.0)
+
+
+def _check_calibration(state: dict[str, Any]) -> None:
+    rows, confidence, hits = state["calibration"]
+    confusion = state["confusion"]
+    hits_expected = sum(confusion[1]) if len(confusion) == 2 else sum(row[k] for k, row in enumerate(confusion))
+    if sum(rows) != state["n"] or sum(hits) != hits_expected:
+        raise ValueError("calibration of the metric state must count the same rows as its confusion")
+    for place, (row_count, units, hit_count) in enumerate(zip(rows, confidence, hits, strict=True)):
+        # In integers: each row's confidence is in its bin, rounded by at most half a unit.
+        low, high = place * CONFIDENCE_UNITS, (place + 1) * CONFIDENCE_UNITS
+        slack = row_count * CALIBRATION_BINS
+        inside = 2 * row_count * low - slack <= 2 * units * CALIBRATION_BINS <= 2 * row_count * high + slack
+        if hit_count > row_count or not inside:
+            raise ValueError("calibration of the metric state contradicts itself")
+
+
+def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add up checked states of one shape; integers exactly, floats rounded once."""
+    merged = {"kind": "classification"} | {name: states[0][name] for name in SHAPE}
+    merged |= {name: sum(state[name] for state in states) for name in _COUNTS}
+    merged |= {name: fsum(state[name] for state in states) for name in _SUMS}
+    return merged | {name: _add_tables([state[name] for state in states]) for name in _TABLES}
+
+
+def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
+    """Metrics of a checked state; see `states.compute`."""
+    n = state["n"]
+    values: dict[str, float | int | None] = {"n": n, **dict.fromkeys(_METRICS), "auroc_resolution": None}
+    sensitivities = sensitivity_names(state["specificities"])
+    if state["n_classes"] == 2:
+        values |= dict.fromkeys([*_OF_TWO, *(one for name in sensitivities for one in _with_sensitivity(name))])
+    if n == 0:
+        return values
+    hits, actual, predicted = _margins(state)
+    precision, recall = _share(hits, predicted), _share(hits, actual)
+    f1 = _share(2 * hits, actual + predicted)
+    averaged = np.arange(2) == 1 if state["n_classes"] == 2 else actual + predicted > 0
+    values |= {
+        "loss": state["loss"] / n,
+        "accuracy": int(hits.sum()) / n,
+        "balanced_accuracy": float(recall[actual > 0].mean()),
+        "precision": float(precision[averaged].mean()),
+        "recall": float(recall[averaged].mean()),
+        "f1": float(f1[averaged].mean()),
+        "brier": state["brier"] / n,
+        "ece": expected_calibration_error(*state["calibration"]),
+    }
+    if state["n_classes"] == 2:
+        right = hits[0].item()
+        values |= {"specificity": _ratio(right, actual[0].item()), "npv": _ratio(right, predicted[0].item())}
+    histograms = _rankable(state)
+    for name, specificity in zip(sensitivities, state["specificities"], strict=True) if histograms else ():
+        values |= dict(zip(_with_sensitivity(name), sensitivity_at(specificity, *histograms[0]), strict=True))
+    if histograms and state["n_classes"] == 2:
+        values["auroc_se"] = auroc_error(*histograms[0])
+    if histograms:
+        values |= {
+            "auroc": _mean([auroc(*pair) for pair in histograms]),
+            "auprc": _mean([average_precision(*pair) for pair in histograms]),
+            "auroc_resolution": _mean([auroc_resolution(*pair) for pair in histograms]),
+        }
+    return values
+
+
+def explain(state: dict[str, Any]) -> list[str]:
+    """Sentences about what a checked state could not give; see `states.explain`."""
+    notes = []
+    if state["non_finite"]:
+        notes.append(f"{state['non_finite']} rows had a non-finite prediction or loss and are left out")
+    if state["n"] == 0:
+        return [*notes, "no rows"]
+    _, actual, predicted = _margins(state)
+    absent = int((actual == 0).sum())
+    if not _rankable(state):
+        notes.append("auroc and auprc: only one class present")
+    elif absent:
+        notes.append(
+            f"balanced_accuracy, auroc and auprc: {absent} of {state['n_classes']} classes "
+            "do not occur in the target and are left out"
+        )
+    if state["n_classes"] == 2:
+        if predicted[1] == 0:
+            notes.append("precision: no row was predicted as class 1, so it is set to 0")
+        if actual[1] == 0:
+            notes.append("recall: no row is of class 1, so it is set to 0")
+    else:
+        never = int(((predicted == 0) & (actual > 0)).sum())
+        if never:
+            notes.append(f"precision: {never} of {state['n_classes']} classes were never predicted and count as 0")
+    resolution = compute(state)["auroc_resolution"]
+    if resolution is not None and resolution > _COARSE:
+        notes.append(f"auroc: binned, within {resolution:.3f} of the exact value")
+    return notes
+
+
+def _add_tables(tables: list[list[list[int]]]) -> list[list[int]]:
+    # Python integers: counts near 2**53 from many sites would overflow int64.
+    return [[sum(cells) for cells in zip(*rows, strict=True)] for rows in zip(*tables, strict=True)]
+
+
+def _margins(state: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Rows per class that were predicted right, that are of the class, that were predicted as it."""
+    confusion = np.array(state["confusion"], dtype=np.int64)
+    return np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+
+
+def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Division with 0 where undefined, as scikit-learn's `zero_division=0`."""
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _with_sensitivity(name: str) -> tuple[str, str, str]:
+    """Name a sensitivity and what goes with it, in the order of `sensitivity_at`."""
+    return name, threshold_name(name), f"{name}_resolution"
+
+
+def _rankable(state: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
+    """Histogram pairs of the classes with both positives and negatives."""
+    pairs = zip(state["positives"], state["negatives"], strict=True)
+    return [(positives, negatives) for positives, negatives in pairs if any(positives) and any(negatives)]
+
+
+def _mean(values: list[float]) -> float:
+    return fsum(values) / len(values)

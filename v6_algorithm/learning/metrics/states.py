@@ -1,0 +1,151 @@
+"""States of any kind of metric: check, merge, compute, explain. This is what the master calls with
+the replies of the sites; each kind's own module does the work."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from v6_algorithm.learning.metrics import classification_state, generation_state, means, regression, tasks
+from v6_algorithm.learning.metrics.survival import state as survival_state
+
+
+class _Kind(Protocol):
+    """What a module that handles one kind of state offers."""
+
+    SHAPE: tuple[str, ...]
+
+    def check(self, state: dict[str, Any]) -> None: ...
+    def merge(self, states: list[dict[str, Any]]) -> dict[str, Any]: ...
+    def compute(self, state: dict[str, Any]) -> dict[str, float | int | None]: ...
+    def explain(self, state: dict[str, Any]) -> list[str]: ...
+
+
+_KINDS: dict[str, _Kind] = {
+    "classification": classification_state,
+    "regression": regression,
+    "survival": survival_state,
+    "plugin": means,
+    "multitask": tasks,
+    "generation": generation_state,
+}
+
+
+def check_state(state: Any) -> None:
+    """Refuse a state that no collector can have produced.
+
+    Lets the master drop one site's wrong reply by name before it merges the others. To hold it
+    against what was asked for as well, merge it with the state of an empty collector.
+
+    Parameters
+    ----------
+    state : any
+        What came over the network where a state was expected.
+
+    Raises
+    ------
+    ValueError
+        Naming the field and what was expected of it; never its value.
+    """
+    _checked(state)
+
+
+def shape_of(state: dict[str, Any]) -> list[Any]:
+    """Return what states must have in common to be merged: kind, numbers of bins and classes, times.
+
+    Raises
+    ------
+    ValueError
+        If the state is wrong (see `check_state`).
+    """
+    kind = _checked(state)
+    return [state["kind"], *(state[name] for name in kind.SHAPE)]
+
+
+def merge_states(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Merge the states of sites into the state of their pooled rows.
+
+    Integers are exact; floats are rounded once, so the order of the sites does not matter.
+
+    Parameters
+    ----------
+    states : iterable of dict
+        At least one, all of one kind and shape.
+
+    Returns
+    -------
+    dict
+        A state, to compute from or to merge further.
+
+    Raises
+    ------
+    ValueError
+        If there is none, one is wrong (see `check_state`), or they differ in kind or shape.
+    """
+    given = list(states)
+    if not given:
+        raise ValueError("there are no metric states to merge")
+    kinds = [_checked(state) for state in given]
+    for name in ("kind", *kinds[0].SHAPE):
+        for state in given[1:]:
+            if state[name] != given[0][name]:
+                raise ValueError(f"metric states differ in {name}: {given[0][name]} and {state[name]}")
+    return kinds[0].merge(given)
+
+
+def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
+    """Compute the metrics of a state.
+
+    Parameters
+    ----------
+    state : dict
+        Of one site, or merged.
+
+    Returns
+    -------
+    dict
+        `n` and the metrics of the state's kind by name; None where a metric is undefined. For
+        classification also `auroc_resolution`, the bound on what binning did to the AUROC. With more
+        than two classes, precision, recall and f1 are averaged over the classes that occur in target
+        or prediction, one-vs-rest auroc and auprc over those with both positives and negatives, and
+        balanced accuracy over those in the target. `ece` is of class 1 with two classes and of the
+        predicted class with more (see `calibration`). Precision, recall and f1 are 0 where undefined.
+        Of two classes also `specificity`, `npv`, `auroc_se` (see `histogram.auroc_error`), and for each specificity of
+        the state the sensitivity at it, its threshold and its resolution (see `histogram.sensitivity_at`).
+
+    Raises
+    ------
+    ValueError
+        If the state is wrong (see `check_state`).
+    """
+    return _checked(state).compute(state)
+
+
+def explain(state: dict[str, Any]) -> list[str]:
+    """Say why a metric of the state is None or deserves a second look.
+
+    Parameters
+    ----------
+    state : dict
+        Of one site, or merged.
+
+    Returns
+    -------
+    list of str
+        Short sentences, free of data values; empty if all is well.
+
+    Raises
+    ------
+    ValueError
+        If the state is wrong (see `check_state`).
+    """
+    return _checked(state).explain(state)
+
+
+def _checked(state: Any) -> _Kind:
+    """The kind that handles the state, once the state has passed its checks."""
+    if not isinstance(state, dict):
+        raise ValueError(f"a metric state must be a dict, got {type(state).__name__}")
+    name = state.get("kind")
+    if not isinstance(name, str) or name not in _KINDS:
+        raise ValueError(f"kind of the metric state must be one of {', '.join(_KINDS)}")
+    _KINDS[name].check(state)
+    return _KINDS[name]

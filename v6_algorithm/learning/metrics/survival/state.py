@@ -1,0 +1,203 @@
+"""What can be done with the states of `SurvivalMetrics`: check one, add several up, compute the metrics and explain
+them. Called by `states`, which picks the module by the state's kind."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import fsum
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm.learning.metrics.checks import (
+    LARGEST_ROW_VALUE,
+    require_count,
+    require_counts,
+    require_keys,
+    require_nothing_without_rows,
+    require_number,
+)
+from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS, SQUARE_UNITS, pairs_of_cells
+from v6_algorithm.learning.metrics.survival.concordance import Binned, Exact
+
+SHAPE: tuple[str, ...] = ("edges", "horizons")
+_KEYS = frozenset(("kind", *SHAPE, "n", "non_finite", "loss", "cells", "exact", "binned", "leaving", "early", "late"))
+# Pairs of more rows than this would overflow 64 bits.
+_MOST_ROWS = 10**9
+_MOST_TIMES = 200
+
+
+def check(state: dict[str, Any]) -> None:
+    """Refuse a state no `SurvivalMetrics` can have produced."""
+    require_keys(state, _KEYS)
+    for name in SHAPE:
+        times = state[name]
+        if not isinstance(times, list) or len(times) > _MOST_TIMES:
+            raise ValueError(f"{name} of the metric state must be a list of at most {_MOST_TIMES} times")
+        for time in times:
+            require_number(time, f"each entry of {name}", least=0.0, most=LARGEST_ROW_VALUE)
+        if any(later <= earlier for earlier, later in pairwise(times)):
+            raise ValueError(f"{name} of the metric state must increase")
+    require_count(state["n"], "n")
+    require_count(state["non_finite"], "non_finite")
+    if state["n"] > _MOST_ROWS:
+        raise ValueError(f"n of the metric state must be at most {_MOST_ROWS}")
+    require_number(state["loss"], "loss")
+    require_nothing_without_rows(state, ("loss",))
+    _check_cells(state)
+    _check_pairs(state)
+    _check_brier(state)
+
+
+def _check_cells(state: dict[str, Any]) -> None:
+    cells = state["cells"]
+    if not isinstance(cells, list):
+        raise ValueError("cells of the metric state must be a list")
+    require_counts(cells, len(cells), 4, "cells")
+    places = [(time, score) for time, score, _, _ in cells]
+    if any(time > len(state["edges"]) or score >= SCORE_BINS for time, score in places):
+        raise ValueError("cells of the metric state must be of bins that there are")
+    if any(later <= earlier for earlier, later in pairwise(places)):
+        raise ValueError("cells of the metric state must be in order, each once")
+    if sum(events + censored for _, _, events, censored in cells) != state["n"]:
+        raise ValueError("cells of the metric state must add up to n")
+
+
+def _check_pairs(state: dict[str, Any]) -> None:
+    require_counts([state["exact"]], 1, 4, "exact")
+    require_counts([state["binned"]], 1, 6, "binned")
+    exact, binned = Exact(*state["exact"]), Binned(*state["binned"])
+    if exact.twice_concordant > 2 * exact.comparable:
+        raise ValueError("exact of the metric state contradicts itself")
+    # Between sites are the pairs of the cells that are not within.
+    if any(own > both for own, both in zip(binned, _pairs(state), strict=True)):
+        raise ValueError("binned of the metric state must be among the pairs of its cells")
+    if (
+        exact.comparable - exact.events - exact.mixed != binned.comparable
+        or exact.events > binned.events
+        or exact.mixed > binned.mixed
+    ):
+        raise ValueError("exact and binned of the metric state must count the same pairs")
+
+
+def _check_brier(state: dict[str, Any]) -> None:
+    horizons = len(state["horizons"])
+    require_counts(state["leaving"], 2, horizons + 1, "leaving")
+    require_counts(state["early"], horizons, horizons, "early")
+    require_counts([state["late"]], 1, horizons, "late")
+    events, censored = state["leaving"]
+    with_event = sum(cell[2] for cell in state["cells"])
+    if (sum(events), sum(censored)) != (with_event, state["n"] - with_event):
+        raise ValueError("leaving of the metric state must count the same rows as its cells")
+    for number, row in enumerate(state["early"]):
+        if any(row[:number]) or any(square > SQUARE_UNITS * events[number] for square in row):
+            raise ValueError("early of the metric state must be sums of squares of the rows that left before")
+    there = state["n"]
+    for number, square in enumerate(state["late"]):
+        there -= events[number] + censored[number]
+        if square > SQUARE_UNITS * there:
+            raise ValueError("late of the metric state must be sums of squares of the rows still there")
+
+
+def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add up checked states of one shape; integers exactly, floats rounded once."""
+    cells: dict[tuple[int, int], list[int]] = {}
+    for state in states:
+        for time, score, events, censored in state["cells"]:
+            counts = cells.setdefault((time, score), [0, 0])
+            counts[0] += events
+            counts[1] += censored
+    merged: dict[str, Any] = {"kind": "survival"} | {name: states[0][name] for name in SHAPE}
+    merged |= {name: sum(state[name] for state in states) for name in ("n", "non_finite")}
+    merged["loss"] = fsum(state["loss"] for state in states)
+    merged["cells"] = [[*place, *counts] for place, counts in sorted(cells.items())]
+    merged |= {name: _add([state[name] for state in states]) for name in ("exact", "binned", "late")}
+    return merged | {
+        name: [_add(list(rows)) for rows in zip(*(state[name] for state in states), strict=True)]
+        for name in ("leaving", "early")
+    }
+
+
+def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
+    """Metrics of a checked state; see `states.compute`."""
+    n = state["n"]
+    concordant, comparable, resolution = _all_pairs(state)
+    values: dict[str, float | int | None] = {
+        "n": n,
+        "loss": state["loss"] / n if n else None,
+        "c_index": concordant / comparable if comparable else None,
+        "c_index_within": state["exact"][0] / (2 * state["exact"][1]) if state["exact"][1] else None,
+        "c_index_resolution": resolution / comparable if comparable else None,
+    }
+    return values | ({"brier": integrated_brier(state)} if state["horizons"] else {})
+
+
+def explain(state: dict[str, Any]) -> list[str]:
+    """Sentences about what a checked state could not give; see `states.explain`."""
+    notes = []
+    if state["non_finite"]:
+        notes.append(f"{state['non_finite']} rows had a non-finite prediction, target or loss and are left out")
+    if state["n"] == 0:
+        return [*notes, "no rows"]
+    if compute(state)["c_index"] is None:
+        notes.append("c_index: no event was seen before another row's time, so no pair can be compared")
+    if state["horizons"] and integrated_brier(state) is None:
+        notes.append("brier: all rows are censored before the first horizon")
+    return notes
+
+
+def integrated_brier(state: dict[str, Any]) -> float | None:
+    """Mean over time of the Brier score for censored data [1]_, or None where no horizon can be judged.
+
+    At a horizon t the squared error of the predicted survival is weighted by 1 / G, the chance not to be censored until
+    the row's event, or until t where there was none before. G is from a life table over the intervals between horizons,
+    in which those who leave do so halfway; what that costs against a G from every single time is below 0.01 in the
+    tests. Horizons after which everyone is censored are left out; the mean is by the trapezoidal rule.
+
+    References
+    ----------
+    .. [1] Graf, Schmoor, Sauerbrei and Schumacher (1999), Assessment and comparison of prognostic classification
+       schemes for survival data, Statistics in Medicine 18(17-18), 2529-2545.
+    """
+    n, horizons = state["n"], state["horizons"]
+    events, censored = (np.asarray(row[: len(horizons)], dtype=np.float64) for row in state["leaving"])
+    if not n or not horizons:
+        return None
+    at_risk = n - np.concatenate([[0.0], np.cumsum(events + censored)[:-1]])
+    exposed = at_risk - events / 2
+    stay = 1 - np.divide(censored, exposed, out=np.zeros(len(horizons)), where=exposed > 0)
+    uncensored = np.cumprod(np.maximum(stay, 0.0))
+    judged = int((uncensored > 0).sum())
+    if judged == 0:
+        return None
+    uncensored = uncensored[:judged]
+    halfway = np.sqrt(np.concatenate([[1.0], uncensored[:-1]]) * uncensored)
+    early = np.asarray(state["early"], dtype=np.float64)[:judged, :judged] / halfway[:, None]
+    late = np.asarray(state["late"], dtype=np.float64)[:judged] / uncensored
+    scores = (early.sum(axis=0) + late) / (n * SQUARE_UNITS)
+    times = np.asarray(horizons[:judged])
+    if judged == 1:
+        return float(scores[0])
+    return float((np.diff(times) * (scores[1:] + scores[:-1]) / 2).sum() / (times[-1] - times[0]))
+
+
+def _pairs(state: dict[str, Any]) -> Binned:
+    return pairs_of_cells(np.asarray(state["cells"], dtype=np.int64).reshape(-1, 4), len(state["edges"]))
+
+
+def _all_pairs(state: dict[str, Any]) -> tuple[float, float, float]:
+    """Concordant and comparable pairs, within the sites and between them, and half of those the bins leave open."""
+    exact, own = Exact(*state["exact"]), Binned(*state["binned"])
+    between = Binned(*(both - within for both, within in zip(_pairs(state), own, strict=True)))
+    # As often comparable as the sites' own; without any, as often as times that are drawn from a bin at random.
+    events = between.events * (exact.events / own.events if own.events else 1.0)
+    often = exact.mixed / own.mixed if own.mixed else 0.5
+    # Of two events in one bin either may be the first.
+    twice = exact.twice_concordant + between.twice_concordant + events + often * between.twice_mixed
+    comparable = exact.comparable + between.comparable + events + often * between.mixed
+    return twice / 2, comparable, (between.tied + between.events + between.mixed) / 2
+
+
+def _add(rows: list[list[int]]) -> list[int]:
+    # Python integers: no site can make them overflow.
+    return [sum(cells) for cells in zip(*rows, strict=True)]

@@ -1,0 +1,178 @@
+"""Survival: how long until an event, from rows of which some are censored, that is, were only watched until then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from v6_algorithm.data.preparation import Setup, times
+from v6_algorithm.data.targets import TargetColumn
+from v6_algorithm.experiment import Experiment, SurvivalOptions
+from v6_algorithm.learning.metrics import SurvivalMetrics
+from v6_algorithm.learning.metrics.survival import BaselineSums, survival
+from v6_algorithm.learning.problems.tabular import TableProblem
+
+if TYPE_CHECKING:
+    from v6_algorithm.data.table import TableData
+
+# A hazard rounded to 1 would end all survival, and its logarithm everything else.
+_LEAST_SURVIVAL = 1e-12
+
+
+class Survival(TableProblem):
+    """Cox's partial likelihood, or a hazard for each interval of time.
+
+    ``cox``: one output, the log-risk h. The loss is the negative log partial likelihood with ties after Efron [1]_
+    over the rows of a batch: each event against those of the batch that were still observed. Risk sets cannot reach
+    over sites, so a federation minimises the likelihood *stratified by site*, in which each site has a baseline hazard
+    of its own. Small batches have small risk sets, which is no unbiased estimate: `training.batch_size: null` takes
+    all rows of the site. Survival curves, for the Brier score, come when training is over: with the baseline hazard of
+    all sites' training rows together, from `BaselineSums`.
+
+    ``discrete_time``: a logit for each interval of time, the hazard of the event in it for those who reach it; the
+    loss is the negative log-likelihood [2]_. A row censored within an interval counts for those before it. It gives
+    survival curves, and is an ordinary loss over rows: batches may be small, and sites are pooled, not stratified.
+    Intervals are cut at quantiles of the event times of all sites' training rows (of all folds together), or given.
+
+    References
+    ----------
+    .. [1] Efron (1977), The efficiency of Cox's likelihood function for censored data, JASA 72(359), 557-565.
+    .. [2] Gensheimer and Narasimhan (2019), A scalable discrete-time survival model for neural networks, PeerJ 7:e6257.
+    """
+
+    Options = SurvivalOptions
+
+    def __init__(self, experiment: Experiment, setup: Setup) -> None:
+        super().__init__(experiment, setup)
+        self.options: SurvivalOptions = experiment.problem.options()
+        self.cox = self.options.method == "cox"
+        # The loss of a row depends on the rows beside it.
+        self.joint = self.cox
+        self._edges = times.metric_edges(setup.sums)
+        if self.cox:
+            self._horizons = [] if setup.baseline is None else self._edges
+        elif "horizons" in setup.sums:
+            self._horizons = [float(end) for end in setup.sums["horizons"]]
+        else:
+            counts = setup.sums.get("event_times")
+            self._horizons = [] if counts is None else times.horizons(self.options, counts)
+
+    @classmethod
+    def targets(cls, experiment: Experiment) -> list[TargetColumn]:
+        """Return duration and event."""
+        columns, positive = experiment.data.target_columns, experiment.data.positive
+        return [
+            TargetColumn(columns["target.duration"], "target.duration", "duration"),
+            TargetColumn(columns["target.event"], "target.event", "event", positive),
+        ]
+
+    @property
+    def outputs(self) -> int:
+        """One log-risk, or a logit an interval."""
+        return 1 if self.cox else times.interval_count(self.options)
+
+    def sums(self, data: TableData) -> dict[str, np.ndarray]:
+        """Return the histogram of this site's event times."""
+        rows = np.unique(np.concatenate([fold.train for fold in data.folds]))
+        duration, event = data.target[rows].T
+        return {"event_times": times.count_times(duration[event == 1].astype(np.float64))}
+
+    def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
+        """Return each row's part of the negative log-likelihood, (rows,)."""
+        duration, event = target[:, 0], target[:, 1] == 1
+        if self.cox:
+            return efron_loss(output[:, 0], duration, event)
+        return hazard_loss(output, self._interval(duration), event)
+
+    def prediction(self, output: Tensor) -> Tensor:
+        """Return (rows, 1 + horizons) float64: log-risk, then the chance to be without the event at each horizon.
+
+        The log-risk of a discrete-time model is the logarithm of its mean cumulative hazard over the horizons.
+        """
+        if self.cox:
+            return output.double()
+        survival = torch.cumprod(torch.sigmoid(-output.double()), dim=1)[:, : max(len(self._horizons), 1)]
+        hazard = -torch.log(survival.clamp(_LEAST_SURVIVAL, 1 - _LEAST_SURVIVAL))
+        risk = torch.log(hazard.mean(dim=1, keepdim=True))
+        return torch.cat([risk, survival[:, : len(self._horizons)]], dim=1)
+
+    def prediction_of(self, output: Tensor, fold: int) -> Tensor:
+        """Return `prediction`, of a Cox model with the fold's survival curves once its baseline hazard is known."""
+        prediction = self.prediction(output)
+        if not self.cox or self.setup.baseline is None:
+            return prediction
+        curves = survival(self.setup.baseline[fold], prediction[:, 0].cpu().numpy())
+        return torch.cat([prediction, torch.from_numpy(curves).to(prediction.device)], dim=1)
+
+    def baseline(self, least: int) -> BaselineSums:
+        """Return the empty sums behind the baseline hazard of a Cox model; see `Problem.baseline`."""
+        return BaselineSums(times.baseline_times(self.experiment, self.setup.sums.get("event_times")), least)
+
+    def default_metrics(self) -> SurvivalMetrics:
+        """Return empty survival metrics."""
+        return SurvivalMetrics(self._edges, self._horizons)
+
+    def _interval(self, duration: Tensor) -> Tensor:
+        return torch.bucketize(duration.double(), torch.tensor(self._horizons, dtype=torch.float64))
+
+
+def efron_loss(risk: Tensor, duration: Tensor, event: Tensor) -> Tensor:
+    """Return each event's part of the negative log partial likelihood; 0 for censored rows.
+
+    With R the rows still observed at a time, D the d rows with an event then, and those numbered l = 0 … d-1, an
+    event's part is ``log(sum_R exp(h) - l/d * sum_D exp(h)) - h``.
+
+    Parameters
+    ----------
+    risk : Tensor, shape (rows,)
+        Log-risks h.
+    duration : Tensor, shape (rows,)
+        Times observed.
+    event : Tensor of bool, shape (rows,)
+        Whether the event was seen.
+
+    Returns
+    -------
+    Tensor, shape (rows,)
+        In the order of the rows.
+    """
+    order = torch.argsort(duration, descending=True, stable=True)
+    sorted_risk, seen = risk[order], event[order]
+    _, group, sizes = torch.unique_consecutive(duration[order], return_inverse=True, return_counts=True)
+    # All rows of one time are at risk together: the running sum at the end of their group.
+    at_risk = torch.logcumsumexp(sorted_risk, dim=0)[torch.cumsum(sizes, dim=0) - 1][group]
+    # Relative to `at_risk`, the sum over the group's events is at most 1.
+    share = torch.where(seen, torch.exp(sorted_risk - at_risk), torch.zeros_like(sorted_risk))
+    deaths = torch.zeros(len(sizes), dtype=risk.dtype).index_add(0, group, seen.to(risk.dtype))
+    tied = torch.zeros(len(sizes), dtype=risk.dtype).index_add(0, group, share)
+    running = torch.cumsum(seen, dim=0)
+    before = (running - seen.long()) - (running[torch.cumsum(sizes, dim=0) - 1] - deaths.long())[group]
+    part = torch.where(seen, before.to(risk.dtype) / deaths[group].clamp(min=1), torch.zeros_like(sorted_risk))
+    loss = torch.where(seen, at_risk + torch.log1p(-part * tied[group]) - sorted_risk, torch.zeros_like(sorted_risk))
+    return torch.empty_like(loss).index_copy(0, order, loss)
+
+
+def hazard_loss(logits: Tensor, interval: Tensor, event: Tensor) -> Tensor:
+    """Return each row's negative log-likelihood of surviving the intervals before its own, and of the event in it.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (rows, intervals)
+        Of the hazards.
+    interval : Tensor of int, shape (rows,)
+        The one in which the row left.
+    event : Tensor of bool, shape (rows,)
+        Whether it left with the event.
+
+    Returns
+    -------
+    Tensor, shape (rows,)
+    """
+    before = torch.arange(logits.shape[1]) < interval[:, None]
+    survived = torch.where(before, functional.softplus(logits), torch.zeros_like(logits)).sum(dim=1)
+    own = functional.softplus(-logits.gather(1, interval[:, None])[:, 0])
+    return survived + torch.where(event, own, torch.zeros_like(own))

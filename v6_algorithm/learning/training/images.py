@@ -1,0 +1,48 @@
+"""Images as inputs of a network: read when a batch asks for them, scaled by channel, and put on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from v6_algorithm.data.imaging.stack import TableImages
+from v6_algorithm.data.preparation import Setup
+from v6_algorithm.errors import WireError
+from v6_algorithm.learning.training.device import Device
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """Scaled images by row; a tensor of all of them would not fit.
+
+    Attributes
+    ----------
+    images
+        Where they are read.
+    shift, scale
+        (channels, 1, …) of one fold, on the device.
+    """
+
+    images: TableImages
+    shift: Tensor
+    scale: Tensor
+    nbytes: int = 0
+
+    @classmethod
+    def of(cls, images: TableImages, setup: Setup, fold: int, dtype: str, device: Device) -> ImageInputs:
+        """Scale with the setup's numbers of a fold."""
+        if setup.preparation is None:
+            raise WireError("the request carries no preparation")
+        ones = [1] * (len(images.shape) - 1)
+        shift, scale = (
+            torch.from_numpy(array[fold]).to(device.kind, getattr(torch, dtype)).reshape(-1, *ones)
+            for array in (setup.preparation.shift, setup.preparation.scale)
+        )
+        return cls(images, shift, scale)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return (rows, channels, lengths …) by row number, on the device."""
+        images = torch.from_numpy(self.images.read(rows.cpu().numpy()))
+        return (images.to(self.shift.device, self.shift.dtype) - self.shift) / self.scale

@@ -1,0 +1,82 @@
+"""How a problem learns from a batch by steps of its own: what the local loop asks of it, and what it is told.
+
+`Problem.learner` makes one for each fold of a round. The loop keeps what all training shares: which batches there are,
+their order and changes, the seeds, and the check that what came of it is finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from v6_algorithm import seeding
+from v6_algorithm.experiment import Training
+from v6_algorithm.experiment.optimisers import build_optimiser, wind
+from v6_algorithm.learning.training.device import Device
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """One site's training of one fold in one round: whose it is, where it happens, and what is not as always.
+
+    Attributes
+    ----------
+    seed, site, round, fold
+        What everything is drawn for.
+    device
+        Where the networks are.
+    purpose
+        What for, where a round trains more than once.
+    frozen
+        Names of tensors that stay as they are.
+    lr
+        The learning rate, where that follows from validation.
+    """
+
+    seed: int
+    site: str
+    round: int
+    fold: int
+    device: Device = field(default_factory=Device)
+    purpose: str = "training"
+    frozen: frozenset[str] = frozenset()
+    lr: float | None = None
+
+    def derive(self, what: str) -> int:
+        """Return a seed of this lesson's own for something: the same when the round is repeated."""
+        return seeding.derive(self.seed, what, *self._keys)
+
+    def generator(self, what: str) -> torch.Generator:
+        """Return a CPU generator of this lesson's own for something."""
+        return seeding.torch_generator(self.seed, what, *self._keys)
+
+    @property
+    def _keys(self) -> tuple[str | int, ...]:
+        keys = (self.site, self.round, self.fold)
+        return keys if self.purpose == "training" else (*keys, self.purpose)
+
+
+class Learner(Protocol):
+    """Learns from one batch after another, with optimisers of its own."""
+
+    def step(self, inputs: Tensor, target: Tensor) -> Tensor:
+        """Learn from a batch, (rows, …) and (rows,), on the device; return its summed loss, detached."""
+
+    def finish(self) -> None:
+        """End the round: leave in the networks what is to be kept of it."""
+
+
+def optimiser_of(
+    training: Training, parameters: Iterable[nn.Parameter], lesson: TrainingContext, *, lr_factor: float = 1.0
+) -> torch.optim.Optimizer:
+    """Build the experiment's optimiser anew, with its learning rate of the round times a factor."""
+    optimiser = build_optimiser(training.optimizer.kind, training.optimizer.options(), parameters)
+    if training.scheduler is not None:
+        wind(optimiser, training.scheduler.kind, training.scheduler.options(), lesson.round)
+    for group in optimiser.param_groups:
+        group["lr"] = (group["lr"] if lesson.lr is None else lesson.lr) * lr_factor
+    return optimiser

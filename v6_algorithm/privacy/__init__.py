@@ -1,1 +1,0 @@
-"""The node owner's rules."""

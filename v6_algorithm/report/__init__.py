@@ -1,8 +1,0 @@
-"""What a finished (or stopped) run leaves behind: files, a report page and a closing table. Called by the CLI only."""
-
-from v6_algorithm.report.artifacts import write_artifacts
-from v6_algorithm.report.groups import gap_lines
-from v6_algorithm.report.html import render
-from v6_algorithm.report.table import central_table, closing_table
-
-__all__ = ["central_table", "closing_table", "gap_lines", "render", "write_artifacts"]

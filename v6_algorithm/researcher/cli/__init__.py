@@ -1,0 +1,58 @@
+"""The command line, a file for each group of commands: they parse, call and print. The console script is `main`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from v6_algorithm.researcher.cli import (
+    describe,
+    doctor,
+    evaluate,
+    generate,
+    image,
+    partition,
+    run,
+    splits,
+    submit,
+    terminal,
+    tune,
+)
+
+app = typer.Typer(
+    name="v6-algorithm",
+    help="Federated deep learning for biomedical data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        terminal.out.print(f"v6-algorithm {installed('v6-algorithm')}")
+        raise typer.Exit
+
+
+app.command()(run.run)
+app.command()(run.validate)
+app.command()(tune.tune)
+app.command()(evaluate.evaluate)
+app.command()(describe.describe)
+app.command()(partition.partition)
+app.command()(splits.split_columns)
+app.command()(generate.generate)
+app.command()(submit.submit)
+app.command()(submit.watch)
+app.command()(submit.cancel)
+app.command()(doctor.doctor)
+app.add_typer(image.app, name="image")
+
+
+def main() -> None:
+    """Run the command line; the console script `v6-algorithm`."""
+    app()

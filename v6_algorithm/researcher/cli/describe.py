@@ -1,0 +1,44 @@
+"""`describe` shows what the sites' tables hold, as far as they may tell, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.run import File, Set, load_experiment
+from v6_algorithm.researcher.cli.terminal import explained, say
+
+
+def describe(
+    file: File,
+    set_: Set = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Also write summary.json and summary.csv there.")
+    ] = None,
+) -> None:
+    """Describe the tables of an experiment's sites: counts, means, quantiles, labels, correlations."""
+    with explained():
+        from v6_algorithm.coordinator.describe import describe as describe_sites
+        from v6_algorithm.engines.simulate import local_federation, tables_of
+        from v6_algorithm.researcher.report.summary import summary_tables, write_summary
+
+        # A centralised run pools the tables; a description is of each.
+        experiment = load_experiment(file, set_).model_copy(update={"mode": "federated"})
+        tables = tables_of(experiment, file.parent, experiment_file=file)
+        summary = describe_sites(local_federation(experiment, tables), experiment)
+        for table in summary_tables(summary):
+            terminal.out.print(table)
+        for note in summary["notes"]:
+            say(f"note: {note}")
+        for site, reason in summary["missing_sites"].items():
+            say(f"note: site '{site}' is not in this: {reason}")
+        if out_dir is not None:
+            try:
+                paths = write_summary(summary, out_dir)
+            except OSError as error:
+                raise ExperimentError(f"--out {out_dir}: cannot be written: {error.strerror}") from None
+            say(f"wrote {', '.join(path.name for path in paths)} to {out_dir}")

@@ -1,0 +1,44 @@
+"""`doctor`: the self test of this machine, or of a container."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.terminal import explained
+
+_STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON, for scripts.")] = False,
+) -> None:
+    """Check this machine, or this container: versions, GPU, memory, folders, file readers, a small experiment.
+
+    Exit code 0: it can be used; 3: a problem stands in the way.
+    """
+    with explained():
+        from v6_algorithm.researcher.doctor import examine, summary
+
+        findings = []
+        for finding in examine():
+            findings.append(finding)
+            if not as_json:
+                style, advice = _STYLES[finding.status], finding.advice and f"\n{'':24}{finding.advice}"
+                line = f"[{style}]{finding.status:<8}[/] {finding.name:<14} {escape(finding.message + advice)}"
+                terminal.out.print(line, soft_wrap=True)
+        report = summary(findings)
+        if as_json:
+            import json
+
+            print(json.dumps(report, indent=2))
+        problems = sum(finding.status == "problem" for finding in findings)
+        if problems:
+            if not as_json:
+                terminal.out.print(f"not usable: {problems} problem{'' if problems == 1 else 's'}")
+            raise typer.Exit(3)
+        if not as_json:
+            terminal.out.print("usable")

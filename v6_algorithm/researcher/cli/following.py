@@ -1,0 +1,73 @@
+"""What `submit` and `watch` show while a task runs: the log of `master` as it grows, and who answered this round."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from v6_algorithm.errors import UnreachableError
+from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.progress import wide_bar
+from v6_algorithm.researcher.cli.terminal import say
+
+if TYPE_CHECKING:
+    from v6_algorithm.researcher.task import Look, Task
+
+POLL_S = 1.0
+_ROUND = re.compile(r"round (\d+)/(\d+): ")
+_MARKS = {"completed": "✓", "pending": "–", "initializing": "…", "active": "…"}
+_CALLS = {"prepare": "preparing", "train": "training", "evaluate": "testing"}
+
+
+def follow(
+    task: Task, rounds: int | None = None, on_round: Callable[[Mapping[str, Any]], None] = lambda event: None
+) -> None:
+    """Show a task until it has ended; a server that does not answer is asked again.
+
+    Parameters
+    ----------
+    task
+        The task.
+    rounds
+        How many there are to be, where it is known; the log tells too, unless the hub's node keeps it.
+    on_round
+        Called with what the log tells of each round; not once the task is completed, for its result tells exactly.
+    """
+    bar = wide_bar()
+    with bar if terminal.out.is_terminal else nullcontext():
+        shown = bar.add_task("", title=f"task {task.id}", total=rounds, shown="waiting for the hub's node")
+        silent = False
+        while True:
+            try:
+                look = task.look()
+            except UnreachableError as error:
+                if not silent:
+                    say(f"{error}; trying again …")
+                silent = True
+            else:
+                silent = False
+                for line in look.lines:
+                    # The bar shows it too, but does not stay.
+                    say(line)
+                    if told := _ROUND.match(line):
+                        bar.update(shown, completed=int(told[1]), total=int(told[2]))
+                for event in look.rounds if look.status != "completed" else ():
+                    on_round(event)
+                if look.ended:
+                    bar.update(shown, shown=look.status)
+                    return
+                bar.update(shown, shown=escape(_sites(look)))
+            time.sleep(POLL_S)
+
+
+def _sites(look: Look) -> str:
+    if look.call is None:
+        return "waiting for the hub's node" if look.status == "pending" else "starting"
+    method, number = look.call
+    doing = _CALLS.get(method, method) + (f", round {number}" if method == "train" else "")
+    return f"{doing}: " + "  ".join(f"{site} {_MARKS.get(status, '✗')}" for site, status in look.sites.items())

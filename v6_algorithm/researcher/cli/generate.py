@@ -1,0 +1,50 @@
+"""`generate` makes images with the model of a finished run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.output import results_folder, unused_folder
+from v6_algorithm.researcher.cli.terminal import explained, say
+
+
+def generate(
+    result: Annotated[
+        Path, typer.Argument(help="A run's folder, result.json or model.safetensors.", show_default=False)
+    ],
+    class_: Annotated[
+        str | None, typer.Option("--class", help="What the images show.", show_default="all, as often as in training")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="How many images.")] = 64,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where they go.", show_default="runs/NAME-generated-TIME"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same images.")] = 0,
+) -> None:
+    """Make images with a model of problem gan: PNG files, and a table of them that a site of an experiment can be."""
+    with explained():
+        with terminal.err.status("loading …"):
+            from v6_algorithm.researcher.generate import TABLE, read_maker, write_images
+
+            if out_dir is not None and (out_dir / TABLE).exists():
+                raise ExperimentError(
+                    f"--out {out_dir}: has made images already, which new ones would take the place of; name another "
+                    "folder, or leave --class out for images of all classes"
+                )
+            maker = read_maker(result)
+        labels = maker.labels(class_, n)
+        with results_folder(out_dir or unused_folder(f"{maker.experiment.name}-generated")) as folder:
+            try:
+                table = write_images(maker, labels, seed, folder)
+            except OSError as error:
+                raise ExperimentError(f"--out {folder}: cannot be written: {error.strerror}") from None
+        of = Counter(maker.classes[label] for label in labels) if maker.classes else {}
+        shown = f": {', '.join(f'{count} {name}' for name, count in of.items())}" if of else ""
+        say(f"wrote {n} images{shown}, and {table.name}, to {folder}")

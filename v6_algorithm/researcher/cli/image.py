@@ -1,0 +1,109 @@
+"""`image build`, `image test` and `image push`: the algorithm's image through the Docker SDK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.terminal import complain, explained, say
+
+app = typer.Typer(help="Build, try and push the algorithm's Docker image.", no_args_is_help=True)
+
+Tag = Annotated[
+    str | None, typer.Option(metavar="NAME[:TAG]", help="The image's name.", show_default="v6-algorithm:VERSION")
+]
+Variant = Annotated[str, typer.Option(help="cpu, or cuda for GPUs; the tag of that ends in -cuda.")]
+
+
+@app.command()
+def build(
+    tag: Tag = None,
+    variant: Variant = "cpu",
+    base_image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="An image with Python and pip.", show_default="the Dockerfile's")
+    ] = None,
+    torch_index: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where pip finds torch.", show_default="PyTorch's CPU wheels; PyPI for cuda"),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A checkout of v6_algorithm.", show_default="where this one runs from"),
+    ] = None,
+) -> None:
+    """Build the image from a checkout."""
+    with explained():
+        from v6_algorithm.researcher.doctor.finding import size
+        from v6_algorithm.researcher.image.build import build as build_image
+        from v6_algorithm.researcher.image.build import plan
+        from v6_algorithm.researcher.image.engine import engine
+
+        wanted = plan(source, variant=variant, tag=tag, base_image=base_image, torch_index=torch_index)
+        with engine() as client, terminal.out.status(f"building {wanted.tag} …"):
+            sizes = build_image(client, wanted, _show_steps)
+        added = "" if sizes.base is None else f", {size(sizes.image - sizes.base)} more than {wanted.base}"
+        say(f"{wanted.tag} ({variant}): {size(sizes.image)}{added}")
+
+
+@app.command("test")
+def try_out(tag: Tag = None, variant: Variant = "cpu") -> None:
+    """Try the image as a node would run it: the doctor, and one call through vantage6's wrapper."""
+    with explained():
+        from v6_algorithm.researcher.image import trial
+        from v6_algorithm.researcher.image.engine import engine, image_of
+        from v6_algorithm.researcher.image.names import default_tag, own_version, split_tag
+
+        name = tag or default_tag(own_version(), variant)
+        split_tag(name)
+        with engine() as client:
+            image_of(client, name)
+            with terminal.out.status(f"trying {name} …"):
+                report = trial.run_doctor(client, name)
+                for finding in report["findings"]:
+                    if finding["status"] != "ok":
+                        say(f"{finding['status']}: {finding['name']}: {finding['message']}; {finding['advice']}")
+                if not report["usable"]:
+                    complain(f"{name}: its doctor finds it not usable")
+                    raise typer.Exit(3)
+                versions = report["versions"]
+                say(f"doctor: usable; python {versions['python']}, torch {versions['torch']}")
+                reply = trial.run_call(client, name)
+            rows, columns = (reply["members"]["trial"][key] for key in ("rows", "columns"))
+            say(f"RPC_prepare through vantage6's wrapper: {rows} rows, {len(columns)} columns")
+            say(f"{name}: works")
+
+
+@app.command()
+def push(
+    registry: Annotated[str, typer.Argument(metavar="REGISTRY", help="HOST[:PORT][/PATH]", show_default=False)],
+    tag: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[:TAG]", help="The image to push.", show_default="this version's, of both variants"),
+    ] = None,
+) -> None:
+    """Push the image with the login that Docker has (`docker login`), and print the name for allowed_algorithms."""
+    with explained():
+        from v6_algorithm.researcher.image.engine import engine
+        from v6_algorithm.researcher.image.names import name_at, split_tag
+        from v6_algorithm.researcher.image.push import built
+        from v6_algorithm.researcher.image.push import push as push_image
+
+        name_at(registry, tag or "v6-algorithm")
+        if tag is not None:
+            split_tag(tag)
+        with engine() as client:
+            for image in [tag] if tag else built(client):
+                with terminal.out.status(f"pushing {image} …"):
+                    digest = push_image(client, image, registry, lambda line: None)
+                say(f"pushed {':'.join(name_at(registry, image))}")
+                say(digest)
+        say("The names with sha256 go into allowed_algorithms of the nodes' configuration.")
+
+
+def _show_steps(line: str) -> None:
+    """Print the Dockerfile's steps, each cut to a line; the rest is for when a step fails."""
+    if line.startswith("Step "):
+        say(line if len(line) <= 110 else f"{line[:109]}…")

@@ -1,0 +1,83 @@
+"""Where a run's files go, and the last thing a run says: shared by `run`, `submit` and `watch`."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.terminal import complain, say
+
+
+@contextmanager
+def results_folder(path: Path) -> Iterator[Path]:
+    """Make the folder for the results, and see before anything is trained that files can be written there."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ExperimentError(f"--out {path}: cannot be written: {error.strerror}") from None
+    try:
+        yield path
+    finally:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()  # the first has files unless the run failed
+
+
+def unused_folder(name: str) -> Path:
+    """Return a new folder name: runs that start within one second must not overwrite each other."""
+    path = first = Path("runs") / f"{_slug(name)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 1
+    while path.exists():
+        number += 1
+        path = first.with_name(f"{first.name}-{number}")
+    return path
+
+
+def finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None:
+    """Show the closing table, write the files, and end with exit code 3 when something was left undone."""
+    from v6_algorithm.researcher.report import closing_table, dinunet, gap_lines
+
+    result["notes"] += dinunet.notes(result)
+    terminal.out.print(closing_table(result))
+    for part in ("test", "central"):
+        for line in gap_lines(result, part):
+            say(line)
+    paths = write_results(result, folder)
+    for note in result["notes"]:
+        say(f"note: {note}")
+    rounds, seconds = result["rounds_run"], result["timing"]["total_s"]
+    say(
+        f"{rounds} round{'' if rounds == 1 else 's'} in {seconds:.1f} s; "
+        f"wrote {', '.join(path.relative_to(folder).as_posix() for path in paths)} to {folder}"
+    )
+    if result["status"] == "stopped":
+        complain(f"stopped early, what was done is kept: {result['stopped_because']}")
+    for reason in unfinished:
+        complain(f"the rest is kept, but {reason}")
+    if result["status"] == "stopped" or unfinished:
+        raise typer.Exit(3)
+
+
+def write_results(result: dict[str, Any], folder: Path) -> list[Path]:
+    """Write a result's files; a disk that refuses is told in a sentence."""
+    from v6_algorithm.researcher.report import write_artifacts
+
+    try:
+        return write_artifacts(result, folder)
+    except OSError as error:
+        raise ExperimentError(f"--out {folder}: cannot be written: {error.strerror}") from None
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)

@@ -1,0 +1,155 @@
+"""`partition` cuts one table into simulated hospitals: files, node configurations, an experiment, and who got what."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.output import results_folder
+from v6_algorithm.researcher.cli.terminal import explained, say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from v6_algorithm.data.sources import TableSource
+
+_KINDS = (
+    "iid, balanced, unbalanced, sizes, size_skew, dirichlet, inner_dirichlet, pathological, shards, per_class, counts, "
+    "natural, grouped, continuous or slices"
+)
+# Beside the package in a checkout; an installed package has no config/ folder.
+_TEMPLATE = Path(__file__).parents[3] / "config" / "node_configuration.yaml"
+
+
+def partition(
+    file: Annotated[str, typer.Argument(help="csv, parquet, excel, or builtin:NAME.", show_default=False)],
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the sites' files go.")],
+    kind: Annotated[str | None, typer.Option(help=f"How to cut: {_KINDS}.", show_default="iid")] = None,
+    sites: Annotated[int | None, typer.Option(help="Number of sites.")] = None,
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that the kind looks at.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another key of the kind, such as alpha=0.1 or sizes=[5,3,2]."),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="YAML file with these keys, as `sites.partition` of an experiment.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to learn.")] = None,
+    positive: Annotated[str | None, typer.Option(metavar="CONDITION", help="Makes the target 0/1: '> 0'.")] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Rows of one value, such as a patient, stay at one site.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same sites, here and in `run`.")] = 0,
+    node_template: Annotated[
+        Path | None, typer.Option(help="Node configuration to fill in.", show_default="config/node_configuration.yaml")
+    ] = None,
+) -> None:
+    """Cut one table into simulated hospitals."""
+    with explained():
+        from v6_algorithm import seeding
+        from v6_algorithm.data.partition import files, tables
+        from v6_algorithm.experiment import parse_partition
+
+        given = {"kind": kind, "sites": sites, "by": by}
+        section = parse_partition(
+            _section(plan, {key: value for key, value in given.items() if value is not None}, set_)
+        )
+        source = _source(file)
+        data = {"target": target, "positive": positive, "group": group}
+        data = {key: value for key, value in data.items() if value is not None}
+        needed = tables.columns_of(section, target=target, group=group)
+        frame = _read(source, needed)
+        for name in data.keys() & {"target", "group"}:
+            if data[name] not in frame.columns:
+                raise ExperimentError(f"--{name} {data[name]}: there is no such column in {file}")
+        generator = seeding.numpy_generator(seed, "partition")
+        parts = tables.cut_table(section, frame, generator, target=target, positive=positive, group=group)
+        again = _again()
+        title = f"{Path(file).name}: {section.kind}, {len(parts.names)} sites"
+        summary = parts.summary(len(frame)) | {"title": title, "again": again}
+        with results_folder(out_dir) as folder:
+            ending = ".parquet" if source.kind == "parquet" and source.frame is None else ".csv"
+            names = files.file_names(parts.names, ending)
+            files.write_tables(source, parts, names, folder)
+            if parts.part is not None:
+                data["split_column"] = tables.PART_COLUMN
+            (folder / "experiment.yaml").write_text(files.experiment_text(names, again, data), encoding="utf-8")
+            nodes = _write_nodes(node_template, names, source, folder)
+            _report(summary, folder)
+        say(f"wrote {len(names)} tables, experiment.yaml, partition.html{nodes} to {folder}")
+
+
+def _section(plan: Path | None, given: dict[str, Any], overrides: list[str] | None) -> dict[str, Any]:
+    from v6_algorithm.experiment.reading import apply_overrides, read_file
+
+    content = {} if plan is None else read_file(plan)
+    if not isinstance(content, dict):
+        raise ExperimentError(f"{plan}: must be a mapping of keys to values, such as `kind: iid`")
+    content |= given
+    apply_overrides(content, overrides or [])
+    return content
+
+
+def _source(file: str) -> TableSource:
+    from v6_algorithm.data.builtin import load_builtin
+    from v6_algorithm.data.sources import TableSource
+
+    if file.startswith("builtin:"):
+        return TableSource(frame=load_builtin(file.removeprefix("builtin:")))
+    if Path(file).is_dir():
+        raise ExperimentError(
+            f"{file} is a folder; give the table in it, and in the experiment `images: {file}` beside each `uri`"
+        )
+    if not Path(file).is_file():
+        raise ExperimentError(f"there is no file {file}")
+    source = TableSource(file)
+    if source.kind == "sql":
+        raise ExperimentError(f"{file} is a database; export the table as csv or parquet")
+    return source
+
+
+def _read(source: TableSource, columns: list[str]) -> pd.DataFrame:
+    """Read what the partition looks at, or where it looks at nothing the whole table, for its number of rows."""
+    from v6_algorithm.errors import DataError
+
+    try:
+        if not columns:
+            return source.read()
+        return source.read(set(columns).__contains__)
+    except DataError as error:
+        raise ExperimentError(str(error)) from None
+
+
+def _again() -> str:
+    return shlex.join(["v6-algorithm", *sys.argv[1:]])
+
+
+def _write_nodes(given: Path | None, names: dict[str, str], source: TableSource, folder: Path) -> str:
+    """Write a node configuration for each site; without a template there are none, and it is said."""
+    from v6_algorithm.data.partition import files
+
+    if given is None and not _TEMPLATE.exists():
+        say("note: no node configurations: give a file to fill in with --node-template")
+        return ""
+    template = files.read_template(given or _TEMPLATE)
+    columns = files.column_names(folder / next(iter(names.values())))
+    (folder / "nodes").mkdir(exist_ok=True)
+    for site, name in names.items():
+        text = files.node_text(template, site, (folder / name).resolve(), Path(name).suffix[1:], columns)
+        (folder / "nodes" / f"{Path(name).stem}.yaml").write_text(text, encoding="utf-8")
+    return ", nodes/*.yaml"
+
+
+def _report(summary: dict[str, Any], folder: Path) -> None:
+    from v6_algorithm.researcher.report.partition import partition_page, partition_table
+
+    (folder / "partition.html").write_text(partition_page(summary), encoding="utf-8")
+    terminal.out.print(partition_table(summary))
+    if summary["left_out"]:
+        say(f"{summary['left_out']:,} of {summary['rows']:,} rows are at no site")

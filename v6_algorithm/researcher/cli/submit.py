@@ -1,0 +1,320 @@
+"""`submit` sends an experiment to a vantage6 network and follows it; `watch` comes back to it; `cancel` ends it.
+
+The password comes from V6_PASSWORD or a prompt, never from an argument: arguments are seen by everyone on the machine
+and kept in the shell's history.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from v6_algorithm.errors import ExperimentError, FederationError, SecondFactorError, ServerError
+from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.central import measure_central, open_central, open_table
+from v6_algorithm.researcher.cli.output import finish, results_folder, unused_folder
+from v6_algorithm.researcher.cli.run import File, Out, Quiet, Set, Track, load_experiment
+from v6_algorithm.researcher.cli.terminal import explained, say
+
+if TYPE_CHECKING:
+    from v6_algorithm.experiment import Experiment, Source
+    from v6_algorithm.researcher.external import CentralTable
+    from v6_algorithm.researcher.server import Collaboration, Organization, Server
+    from v6_algorithm.researcher.task import Task
+    from v6_algorithm.researcher.tracking import Tracking
+
+Address = Annotated[
+    str,
+    typer.Option("--server", metavar="URL", envvar="V6_SERVER", help="Such as https://vantage6.example.org/api."),
+]
+Username = Annotated[
+    str, typer.Option("--username", metavar="NAME", envvar="V6_USERNAME", help="Password: V6_PASSWORD, or a prompt.")
+]
+PrivateKey = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", envvar="V6_PRIVATE_KEY", help="Your organisation's, where the collaboration is encrypted."
+    ),
+]
+
+
+def submit(
+    file: File,
+    server: Address,
+    username: Username,
+    image: Annotated[
+        str, typer.Option(metavar="NAME", envvar="V6_IMAGE", help="REGISTRY/v6-algorithm:TAG, or …@sha256:DIGEST.")
+    ],
+    collaboration: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name or id; needed where you see more than one.")
+    ] = None,
+    organization: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="One that takes part, as often as needed; else all do.")
+    ] = None,
+    hub: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Organisation whose node runs `master`; else your own.")
+    ] = None,
+    database: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL",
+            help="The database that each node reads, else default; twice: a table, and the folder of its images.",
+        ),
+    ] = None,
+    query: Annotated[str | None, typer.Option(metavar="SQL", help="For SQL databases.")] = None,
+    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="For Excel files.")] = None,
+    private_key: PrivateKey = None,
+    set_: Set = None,
+    out_dir: Out = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Log in and look, but send nothing.")] = False,
+    tune: Annotated[bool, typer.Option("--tune", help="First search for settings, as the file's `tune` says.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Send it, and do not wait for it.")] = False,
+    track: Track = None,
+    quiet: Quiet = False,
+) -> None:
+    """Send an experiment to a vantage6 network, show how it goes, and write what came out."""
+    terminal.out.quiet = quiet
+    with explained():
+        from v6_algorithm.coordinator.initial_model import read_weights
+        from v6_algorithm.researcher.tracking import open_tracking
+
+        if detach and track:
+            raise ExperimentError("--track: shows what came out, which --detach does not wait for; give it to `watch`")
+        _check_trackers(track)
+        experiment = load_experiment(file, set_)
+        experiment.check_rows_stay()
+        if tune:
+            from v6_algorithm.coordinator.tuning import Tuning
+
+            Tuning(experiment)  # so that what cannot be tuned is told before anything is sent
+        weights = read_weights(experiment, file.parent)
+        central = open_central(experiment, file.parent)
+        databases = _databases(database or ["default"], query, sheet)
+        session = _log_in(server, username)
+        found = session.collaboration(collaboration)
+        sites = [found.find(name) for name in organization] if organization else list(found.organizations)
+        at = _hub(session, found, hub)
+        _check(experiment, sites, at, may_wait=detach or dry_run)
+        _encrypt(session, found, private_key)
+        _describe(session, found, sites, at, image, databases)
+        if dry_run:
+            say("dry run: nothing was sent")
+            return
+        arguments: dict[str, Any] = {"experiment": experiment.for_task()}
+        if weights is not None:
+            arguments["weights"] = weights
+        if organization:
+            arguments["organizations"] = [site.id for site in sites]
+        with (
+            results_folder(out_dir or unused_folder(experiment.name)) as folder,
+            open_tracking(track or [], folder, experiment.for_sites()) as tracking,
+        ):
+            task = session.submit(
+                found,
+                at,
+                image=image,
+                databases=databases,
+                arguments=arguments,
+                name=experiment.name,
+                method="tune" if tune else "master",
+            )
+            if detach:
+                say(f"task {task.id} is on its way; to see how it goes: {_again('watch', task.id, server, username)}")
+                return
+            _follow(task, tracking, server, username, experiment.rounds)
+            _end(task.result(), tracking, folder, central, experiment.central)
+
+
+def watch(
+    task: Annotated[int, typer.Argument(help="The task's id, which `submit` prints.", show_default=False)],
+    server: Address,
+    username: Username,
+    private_key: PrivateKey = None,
+    out_dir: Out = None,
+    central: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A table of yours, to measure the model on: a file or folder.")
+    ] = None,
+    track: Track = None,
+    quiet: Quiet = False,
+) -> None:
+    """Follow a task that was sent before, or fetch the result of one that has ended."""
+    terminal.out.quiet = quiet
+    with explained():
+        from v6_algorithm.experiment import Source
+        from v6_algorithm.researcher.tracking import open_tracking
+
+        _check_trackers(track)
+        source = Source(uri=str(central)) if central else None
+        table = open_table(source, Path.cwd(), "--central") if source else None
+        session = _log_in(server, username)
+        if private_key is not None:
+            _tell(session.encrypt_with(private_key))
+        found = session.task(task)
+        with (
+            results_folder(out_dir or unused_folder(f"task-{task}")) as folder,
+            # Its settings come with its result.
+            open_tracking(track or [], folder, {"name": found.name}) as tracking,
+        ):
+            _follow(found, tracking, server, username)
+            _end(found.result(), tracking, folder, table, source)
+
+
+def cancel(
+    task: Annotated[int, typer.Argument(help="The task's id, which `submit` prints.", show_default=False)],
+    server: Address,
+    username: Username,
+) -> None:
+    """Stop a task at all nodes; what it computed is lost."""
+    with explained():
+        _log_in(server, username).cancel(task)
+        say(f"task {task}: the nodes were told to stop it")
+
+
+# -- log-in --------------------------------------------------------------------------------------------------------
+
+
+def _log_in(address: str, username: str) -> Server:
+    from v6_algorithm.researcher.server import Server
+
+    with terminal.err.status("logging in …"):
+        session = Server(address)
+    if session.readable_on_the_way:
+        terminal.complain(f"--server {address}: http, so that others on the way can read the password", kind="warning")
+    password = _secret("V6_PASSWORD", f"Password of {username}")
+    code = os.environ.get("V6_MFA_CODE")
+    for attempt in (1, 2):
+        try:
+            session.log_in(username, password, code)
+            break
+        except SecondFactorError:
+            if attempt == 2 or not sys.stdin.isatty():
+                raise
+            code = _secret("", "Two-factor code")
+    return session
+
+
+def _secret(variable: str, prompt: str) -> str:
+    found = os.environ.get(variable)
+    if found:
+        return found
+    if not sys.stdin.isatty():
+        raise ServerError(f"{prompt.lower()}: there is no terminal to ask at; set {variable}")
+    return str(typer.prompt(prompt, hide_input=True, err=True))
+
+
+def _encrypt(session: Server, collaboration: Collaboration, private_key: Path | None) -> None:
+    if collaboration.encrypted and private_key is None:
+        raise ServerError(f"collaboration '{collaboration.name}' is encrypted; give --private-key FILE")
+    if private_key is not None and not collaboration.encrypted:
+        say(f"note: collaboration '{collaboration.name}' is not encrypted; --private-key is not used")
+    elif private_key is not None:
+        _tell(session.encrypt_with(private_key))
+
+
+def _tell(note: str | None) -> None:
+    if note:
+        say(f"note: {note}")
+
+
+# -- before it is sent ---------------------------------------------------------------------------------------------
+
+
+def _hub(session: Server, collaboration: Collaboration, wanted: str | None) -> Organization:
+    """Choose whose node runs `master`: the researcher's own, unless told otherwise."""
+    if wanted is not None:
+        return collaboration.find(wanted)
+    own = [one for one in collaboration.organizations if one.name == session.organization and one.online is not None]
+    if not own:
+        nodes = ", ".join(one.name for one in collaboration.organizations if one.online is not None)
+        raise ServerError(f"{session.organization} has no node in '{collaboration.name}'; give --hub, one of: {nodes}")
+    return own[0]
+
+
+def _check(experiment: Experiment, sites: list[Organization], hub: Organization, *, may_wait: bool) -> None:
+    """Refuse what cannot go well, before a task waits for it."""
+    minimum = experiment.participation.minimum if experiment.mode == "federated" else 1
+    if len(sites) < minimum:
+        names = ", ".join(site.name for site in sites)
+        raise ExperimentError(f"participation.minimum: {minimum} sites are needed, these take part: {names}")
+    if hub.online is False and not may_wait:
+        raise FederationError(
+            f"the node of {hub.name}, which is to run `master`, is offline; choose another with --hub, or leave the "
+            "task waiting for it with --detach"
+        )
+    away = [site.name for site in sites if site.online is False]
+    if away:
+        say(f"note: offline, and waited for up to participation.deadline_s a round: {', '.join(away)}")
+
+
+def _databases(labels: list[str], query: str | None, sheet: str | None) -> list[dict[str, str]]:
+    """Return the task's databases; which of two is the table, each node sees, so both bring the table's options."""
+    if len(labels) > 2 or len(set(labels)) < len(labels):
+        raise ExperimentError(f"--database: {', '.join(labels)}; allowed: one label, or those of a table and a folder")
+    options = {key: value for key, value in (("query", query), ("sheet_name", sheet)) if value}
+    return [{"label": label, **options} for label in labels]
+
+
+def _describe(
+    session: Server,
+    collaboration: Collaboration,
+    sites: list[Organization],
+    hub: Organization,
+    image: str,
+    databases: list[dict[str, str]],
+) -> None:
+    say(f"server         {session.address}, organisation {session.organization}")
+    encrypted = "encrypted" if collaboration.encrypted else "not encrypted"
+    say(f"collaboration  {collaboration.name}, {encrypted}")
+    say(f"sites          {', '.join(map(str, sites))}")
+    say(f"master         at {hub}")
+    say(f"image          {image}")
+    for database in databases:
+        say(f"database       {', '.join(f'{key} {value}' for key, value in database.items())}")
+
+
+# -- while it runs -------------------------------------------------------------------------------------------------
+
+
+def _follow(task: Task, tracking: Tracking, address: str, username: str, rounds: int | None = None) -> None:
+    """Show the task until it ends, in the trackers too; Ctrl-C leaves it running."""
+    from v6_algorithm.researcher.cli.following import follow
+
+    try:
+        follow(task, rounds, tracking.on_event)
+    except KeyboardInterrupt:
+        terminal.err.print(f"task {task.id} goes on without you", highlight=False)
+        for command in ("watch", "cancel"):
+            terminal.err.print(f"  {_again(command, task.id, address, username)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+
+
+def _check_trackers(kinds: list[str] | None) -> None:
+    """Refuse a tracker that is not known or not installed, before anything is sent."""
+    from v6_algorithm.researcher.tracking import find
+
+    for kind in kinds or []:
+        find(kind)
+
+
+def _end(
+    result: dict[str, Any],
+    tracking: Tracking,
+    folder: Path,
+    central: CentralTable | None = None,
+    source: Source | None = None,
+) -> None:
+    """Measure on the researcher's table, write the result, and what of it the trackers lack, also of a stopped run."""
+    unfinished = measure_central(result, central, source)
+    try:
+        finish(result, unfinished, folder)
+    finally:
+        tracking.finish(result)
+
+
+def _again(command: str, task: int, address: str, username: str) -> str:
+    return shlex.join(["v6-algorithm", command, str(task), "--server", address, "--username", username])

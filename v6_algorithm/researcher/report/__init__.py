@@ -1,0 +1,8 @@
+"""What a finished (or stopped) run leaves behind: files, a report page and a closing table. Called by the CLI only."""
+
+from v6_algorithm.researcher.report.artifacts import write_artifacts
+from v6_algorithm.researcher.report.groups import gap_lines
+from v6_algorithm.researcher.report.html import render
+from v6_algorithm.researcher.report.table import central_table, closing_table
+
+__all__ = ["central_table", "closing_table", "gap_lines", "render", "write_artifacts"]

@@ -1,0 +1,121 @@
+"""Groups of rows in the report, in subgroups.csv and in the terminal: how good the model is for each, and the gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from v6_algorithm.researcher.report import reading
+from v6_algorithm.researcher.report.charts.svg import dot_chart
+from v6_algorithm.researcher.report.markup import metric_cells, metric_heads, row_of, safe, table_of
+from v6_algorithm.researcher.report.reading import finite, mapping, number
+
+HEADER = ("part", "column", "group", "metric", "value")
+
+
+def group_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, float | None]]:
+    """Return the rows of subgroups.csv; those of a gap have ``gap`` for their group."""
+    rows: list[tuple[str, str, str, str, float | None]] = []
+    for part, column, groups in _columns(result):
+        for group, metrics in groups.items():
+            rows += [(part, column, group, metric, finite(value)) for metric, value in metrics.items()]
+        apart = mapping(result, "gap", part, column)
+        rows += [(part, column, "(gap)", metric, finite(value)) for metric, value in apart.items()]
+    return rows
+
+
+def gap_lines(result: Mapping[str, Any], part: str) -> list[str]:
+    """Return a sentence for each column of groups: the headline metric of the worst and the best, and the gap."""
+    lines = []
+    for _, column, groups in _columns(result, part):
+        metric = _headline(groups)
+        if metric is None:
+            continue
+        known = _ranked(groups, metric)
+        if len(known) > 1:
+            (low, worst), (high, best) = known[0], known[-1]
+            ends = [_with_interval(name, value, groups[name], metric) for value, name in ((low, worst), (high, best))]
+            told = f"{reading.label(metric)} from {ends[0]} to {ends[1]}, gap {number(high - low)}"
+            lines.append(f"{column} ({part}): {told}")
+    return lines
+
+
+def _with_interval(name: str, value: float, metrics: dict[str, Any], metric: str) -> str:
+    around = reading.interval_text(metrics, metric)
+    return f"{number(value)} ({name}{f', 95 % CI {around}' if around else ''})"
+
+
+def groups_section(result: Mapping[str, Any]) -> str:
+    """Return the section of the report; empty where no groups were asked for, or none is told."""
+    parts = list(dict.fromkeys(part for part, _, _ in _columns(result)))
+    if not parts:
+        return ""
+    part, *others = sorted(parts, key=["test", "central", "validation"].index)
+    body = _part(result, part)
+    body += (
+        '<p class="hint">Gap: the largest less the smallest of the groups, without “not known”; of the sites, which '
+        "are groups too, the last row. Groups of few rows stay at their site, so that rows can be fewer than above. "
+        "Small groups differ by chance, as the intervals show.</p>"
+    )
+    for other in others:
+        body += f"<details><summary>{_title(other)}</summary>{_part(result, other)}</details>"
+    return f"<section><h2>Groups of rows: {safe(_title(part).lower())}</h2>{body}</section>"
+
+
+def _title(part: str) -> str:
+    return "Central table" if part == "central" else f"{part.capitalize()} rows"
+
+
+def _part(result: Mapping[str, Any], part: str) -> str:
+    columns = [(column, groups) for _, column, groups in _columns(result, part)]
+    rows = [
+        reading.MetricRow("", part, "", group, metrics) for _, groups in columns for group, metrics in groups.items()
+    ]
+    metrics = reading.columns(rows)
+    if not metrics:
+        return ""
+    known = [row.metrics for row in rows]
+    heads = metric_heads(metrics, known)
+    bodies = []
+    for column, groups in columns:
+        body = f'<tr class="group"><th colspan="{len(heads) + 2}">{safe(column)}</th></tr>'
+        for group, values in groups.items():
+            n = finite(values.get("n"))
+            body += row_of([group, "–" if n is None else f"{n:,.0f}", *metric_cells(metrics, values, known)])
+        gap = metric_cells(metrics, mapping(result, "gap", part, column), known)
+        bodies.append(body + row_of(["Gap", "", *gap], strong=True))
+    if by_site := mapping(result, "gap", part, "site"):
+        bodies.append(row_of(["Gap between sites", "", *metric_cells(metrics, by_site, known)], strong=True))
+    table = table_of(["Group", "n", *heads], bodies, wide=True)
+    return f'<figure class="groups">{_chart(columns, metrics[0], part)}</figure>{table}'
+
+
+def _chart(columns: Sequence[tuple[str, Mapping[str, Any]]], metric: str, part: str) -> str:
+    rows = [
+        (f"{column}: {group}", [finite(values.get(metric))])
+        for column, groups in columns
+        for group, values in groups.items()
+    ]
+    spans = [reading.interval(dict(values), metric) for _, groups in columns for values in groups.values()]
+    label = reading.label(metric)
+    described = "; ".join(f"{name} {value:.3f}" for name, (value,) in rows if value is not None)
+    title, ident = f"{label} ({part})", f"chart-groups-{part}"
+    return dot_chart(rows, [label], ident=ident, title=title, description=described, spans=spans)
+
+
+def _columns(result: Mapping[str, Any], only: str | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield part, column and groups, of those that have any."""
+    for part, columns in mapping(result, "subgroups").items():
+        for column, groups in mapping(columns).items():
+            if mapping(groups) and only in (None, part) and part in reading.RESULT_PARTS:
+                yield part, str(column), {str(group): mapping(own) for group, own in groups.items()}
+
+
+def _headline(groups: Mapping[str, dict[str, Any]]) -> str | None:
+    rows = [reading.MetricRow("", "", "", group, dict(metrics)) for group, metrics in groups.items()]
+    return next(iter(reading.columns(rows)), None)
+
+
+def _ranked(groups: Mapping[str, Mapping[str, Any]], metric: str) -> list[tuple[float, str]]:
+    values = [(finite(metrics.get(metric)), group) for group, metrics in groups.items() if group != "not known"]
+    return sorted((value, group) for value, group in values if value is not None)

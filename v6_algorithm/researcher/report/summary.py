@@ -1,0 +1,148 @@
+"""What `v6-algorithm describe` shows and writes: rich tables, summary.json and summary.csv, from the summary alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm.researcher.report.artifacts import write_file
+from v6_algorithm.researcher.report.reading import number
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+HEADER = ("column", "scope", "site", "statistic", "value")
+# A cell that a site keeps to itself.
+HIDDEN = "few"
+# Pairs of columns that are shown; summary.json has the whole matrix.
+_PAIRS = 10
+
+
+def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """Return the tables of a summary: rows and labels by site, numeric columns pooled and by site, correlations."""
+    tables = [_labels(name, labels, summary["sites"]) for name, labels in summary["labels"].items()]
+    numeric = {name: column for name, column in summary["columns"].items() if "pooled" in column}
+    if numeric:
+        tables += [_pooled(numeric), _by_site(numeric, list(summary["sites"]))]
+    if summary["correlations"]:
+        tables += _correlations(summary["correlations"])
+    return tables
+
+
+def write_summary(summary: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write summary.json and summary.csv; the csv has one line a number: column, scope, site, statistic, value."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    writer.writerows(_lines(summary))
+    content = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return [write_file(folder / "summary.json", content), write_file(folder / "summary.csv", text.getvalue())]
+
+
+def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+    for site, own in summary["sites"].items():
+        yield "", "site", site, "rows", own["rows"]
+    for name, labels in summary["labels"].items():
+        for scope, site, row in [
+            ("pooled", "", labels["pooled"]),
+            *(("site", *item) for item in labels["sites"].items()),
+        ]:
+            for label, rows in zip(labels["labels"], row["counts"], strict=True):
+                yield name, scope, site, f"n {label}", rows
+            yield name, scope, site, "hidden", row["hidden"]
+            yield name, scope, site, "missing", row["missing"]
+    for name, column in summary["columns"].items():
+        scopes = [
+            ("pooled", "", column.get("pooled", {})),
+            *(("site", *item) for item in column.get("sites", {}).items()),
+        ]
+        for scope, site, numbers in scopes:
+            for statistic in ("n", "missing", "mean", "sd"):
+                if statistic in numbers:
+                    yield name, scope, site, statistic, numbers[statistic]
+            for q, quantile in (numbers.get("quantiles") or {}).items():
+                yield name, scope, site, f"quantile {q}", quantile["value"]
+
+
+def _table(title: str, first: str, columns: list[str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    # Text, not str: names from elsewhere are shown as they are, never read as rich markup.
+    table = Table(title=Text(title))
+    table.add_column(Text(first))
+    for column in columns:
+        table.add_column(Text(column), justify="right")
+    return table
+
+
+def _labels(name: str, labels: Mapping[str, Any], sites: Mapping[str, Any]) -> Table:
+    from rich.text import Text
+
+    rows = {"pooled": labels["pooled"], **labels["sites"]}
+    hides = any(row["hidden"] for row in rows.values())
+    columns = ["n", *(str(label) for label in labels["labels"]), *([HIDDEN] if hides else []), "missing"]
+    table = _table(f"{name} ({labels['role']})", "site", columns)
+    for site, row in rows.items():
+        n = sum(own["rows"] for own in sites.values()) if site == "pooled" else sites[site]["rows"]
+        known = max(n - row["missing"], 1)
+        cells = [HIDDEN if rows is None else f"{rows:,} ({rows / known:.0%})" for rows in row["counts"]]
+        hidden = [f"{row['hidden']:,}" if row["hidden"] else ""] if hides else []
+        table.add_row(Text(site), f"{n:,}", *cells, *hidden, f"{row['missing']:,}" if row["missing"] else "")
+    return table
+
+
+def _pooled(columns: Mapping[str, Any]) -> Table:
+    from rich.text import Text
+
+    quantiles = next((list(one["pooled"]["quantiles"]) for one in columns.values() if one["pooled"]["quantiles"]), [])
+    named = ["median" if q == "0.5" else f"{float(q):.0%}" for q in quantiles]
+    table = _table("all sites", "column", ["n", "missing", "mean", "sd", *named])
+    for name, column in columns.items():
+        pooled = column["pooled"]
+        found = pooled["quantiles"] or {}
+        cells = [number(found[q]["value"]) if q in found else "" for q in quantiles]
+        missing = f"{pooled['missing']:,}" if pooled["missing"] else ""
+        table.add_row(Text(name), f"{pooled['n']:,}", missing, number(pooled["mean"]), number(pooled["sd"]), *cells)
+    return table
+
+
+def _by_site(columns: Mapping[str, Any], sites: list[str]) -> Table:
+    from rich.text import Text
+
+    table = _table("by site: mean ± sd (missing)", "column", sites)
+    for name, column in columns.items():
+        table.add_row(Text(name), *(_site_cell(column["sites"].get(site)) for site in sites))
+    return table
+
+
+def _site_cell(numbers: Mapping[str, Any] | None) -> str:
+    if numbers is None:
+        return "-"
+    if numbers.get("hidden"):
+        return HIDDEN
+    if not numbers["n"]:
+        return "empty"
+    missing = numbers["missing"] / (numbers["n"] + numbers["missing"])
+    return f"{number(numbers['mean'])} ± {number(numbers['sd'])}{f' ({missing:.0%})' if missing else ''}"
+
+
+def _correlations(correlations: Mapping[str, Any]) -> list[Table]:
+    from rich.text import Text
+
+    names, matrix = correlations["columns"], correlations["matrix"]
+    pairs = [
+        (matrix[i][j], names[i], names[j]) for i in range(len(names)) for j in range(i) if matrix[i][j] is not None
+    ]
+    pairs.sort(key=lambda pair: -abs(pair[0]))
+    if not pairs:
+        return []
+    table = _table("strongest correlations, all sites", "column", ["with", "r"])
+    for r, first, second in pairs[:_PAIRS]:
+        table.add_row(Text(second), Text(first), f"{r:+.2f}")
+    return [table]

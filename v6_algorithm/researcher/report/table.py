@@ -1,0 +1,94 @@
+"""The table a run ends with in the terminal: sites against the main metrics. Called by the CLI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm.researcher.report.reading import (
+    CENTRAL,
+    RUNS,
+    SUMMARIES,
+    central_name,
+    central_rows,
+    columns,
+    evaluated,
+    label,
+    main_part,
+    metric_rows,
+    number,
+    title,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# What fits in 80 characters beside the names; metrics.csv has the others.
+WIDEST = 5
+
+
+def closing_table(result: dict[str, Any]) -> Table:
+    """Return the metrics of the test part (validation where nothing was tested), one row per scope and site.
+
+    Parameters
+    ----------
+    result : dict
+        The result of `master`; may be partial.
+
+    Returns
+    -------
+    rich.table.Table
+        The main run first, then one section per baseline.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [row for row in metric_rows(result) if row.scope != "fold"]
+    part = main_part(rows)
+    rows = [row for row in rows if row.part == part]
+    # What no site could tell of its rows may still be known of the researcher's own.
+    metrics = columns([*rows, *(row for _, row in central_rows(result))])[:WIDEST]
+    # Text, not str: a site's name is shown as it is, never read as rich markup.
+    table = Table(title=Text(f"{title(result)}: {part}"))
+    table.add_column("site")
+    table.add_column("n", justify="right")
+    for metric in metrics:
+        table.add_column(Text(label(metric)), justify="right")
+    runs = list(dict.fromkeys(row.run for row in rows))
+    for run in runs:
+        if len(runs) > 1:
+            table.add_section()
+            table.add_row(Text(RUNS.get(run, run), style="bold"))
+        for row in (row for row in rows if row.run == run):
+            name = SUMMARIES.get(row.scope, row.name)
+            n = evaluated(result, row)
+            cells = [number(row.metrics.get(metric)) for metric in metrics]
+            table.add_row(Text(name), f"{n:,}" if n is not None else "", *cells)
+    if central_rows(result):
+        table.add_section()
+        table.add_row(Text(f"{CENTRAL}: {central_name(result)}", style="bold"))
+        _add_central(table, result, metrics)
+    return table
+
+
+def central_table(result: dict[str, Any]) -> Table:
+    """Return the metrics on the researcher's own table; `result` is as for `closing_table`."""
+    from rich.table import Table
+    from rich.text import Text
+
+    metrics = columns(row for _, row in central_rows(result))[:WIDEST]
+    table = Table(title=Text(f"{title(result)}: {central_name(result)}"))
+    table.add_column("model")
+    table.add_column("n", justify="right")
+    for metric in metrics:
+        table.add_column(Text(label(metric)), justify="right")
+    _add_central(table, result, metrics)
+    return table
+
+
+def _add_central(table: Table, result: dict[str, Any], metrics: list[str]) -> None:
+    from rich.text import Text
+
+    for name, row in central_rows(result):
+        n = evaluated(result, row)
+        cells = [number(row.metrics.get(metric)) for metric in metrics]
+        table.add_row(Text(name), f"{n:,}" if n is not None else "", *cells)
