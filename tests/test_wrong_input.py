@@ -104,7 +104,7 @@ def test_an_unknown_engine_is_named_with_the_known_ones(tmp_path):
 
 @pytest.mark.parametrize("where", ["taken", "taken/below", "/proc/below"])
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(tmp_path, where, monkeypatch):
-    monkeypatch.setattr(import_module("v6_algorithm.master"), "run", None)
+    monkeypatch.setattr(import_module("v6_algorithm.coordinator.master"), "run", None)
     (tmp_path / "taken").write_text("a file")
     result = command("run", write(tmp_path), "--out", tmp_path / where)
     explained(result, WRONG_EXPERIMENT, f"--out {tmp_path / where}: cannot be written: ")
