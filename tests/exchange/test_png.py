@@ -66,7 +66,7 @@ def test_nothing_but_pixels_is_kept(content):
         (b"<script>", "no PNG"),
         (built()[:-40], "damaged"),
         (built().replace(b"IDAT", b"IDAU"), "damaged"),
-        (built(depth=16), "8 bits"),
+        (built(depth=16, colour=0), "8 bits"),
         (built(colour=3, lines=5 * 8), "8 bits"),
         (built(width=11), "more than 10 pixels"),
         (built(width=2**31 - 1, height=2**31 - 1), "no PNG|more than"),

@@ -1,4 +1,4 @@
-"""The charts of the report page: which series of a result go into which chart. Called by the pages, draws with `marks`."""
+"""The charts of the report page: which series of a result go into which chart, drawn with `marks`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from markupsafe import Markup, escape
 
@@ -295,7 +295,7 @@ def standalone(svg: str, css: str) -> bytes:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{opening}>{style}{rest}\n'.encode("utf-8", "backslashreplace")
 
 
-def drawable(value: float | None) -> bool:
+def drawable(value: float | None) -> TypeGuard[float]:
     """Say whether a value has a place on an axis."""
     return value is not None and abs(value) < _LARGEST
 
