@@ -93,10 +93,14 @@ def test_the_console_script_is_the_command_line():
 
 def test_the_wheel_has_every_module_and_file_and_no_tests():
     """What is found next to the sources in an editable install may be missing from a real one."""
-    code = (
-        "from setuptools.dist import Distribution; found = Distribution({'script_name': 'setup.py'}); found.parse_config_files();"
-        "build = found.get_command_obj('build_py'); build.ensure_finalized(); print(*build.get_outputs(), sep='\\n')"
-    )
+    code = """
+from setuptools.dist import Distribution
+found = Distribution({"script_name": "setup.py"})
+found.parse_config_files()
+build = found.get_command_obj("build_py")
+build.ensure_finalized()
+print(*build.get_outputs(), sep="\\n")
+"""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
     )
