@@ -81,7 +81,7 @@ def _schema(work: Work) -> dict[str, Any]:
 
 
 def _image(work: Work, source: TableSource) -> dict[str, Any] | None:
-    """Tell the size of a table's image files, how many cannot be read, and the places of the first of them, from 1.
+    """Tell the size of a table's image files, how many cannot be read and why, and the places of the first, from 1.
 
     And whether they fit on no disk here, and how many names a template did not fit.
     """
@@ -96,6 +96,7 @@ def _image(work: Work, source: TableSource) -> dict[str, Any] | None:
     return {
         "shape": stack.shape,
         "unreadable": len(stack.unreadable),
+        "causes": dict(stack.causes),
         "rows": places,
         "streamed": stack.streamed,
         "unfitting": work.policy.told(unfitting),

@@ -167,7 +167,9 @@ class Work:
 
         image = self.experiment.data.image or Image(column="")
         fingerprint = self._fingerprint(source)
-        key = cache_key("images", fingerprint or id(source), image.model_dump(mode="json"), list(pixels))
+        key = cache_key(
+            "images", images.READING, fingerprint or id(source), image.model_dump(mode="json"), list(pixels)
+        )
         stack: Stack | None = self.context.memory.get(("images", key))
         kept = self.context.state / f"images-{key}.npy" if self.context.state is not None and fingerprint else None
         if stack is None and kept is not None:

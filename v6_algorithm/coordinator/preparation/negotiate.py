@@ -13,6 +13,7 @@ import numpy as np
 
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.questions import Ask, raise_data_errors
+from v6_algorithm.data.imaging.picture import CAUSES
 from v6_algorithm.data.preparation.columns import Agreement, agree, listed, some
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.data.preparation.statistics import Moments, merge_moments, scale_targets
@@ -207,6 +208,9 @@ def _check_schema(schema: Any) -> Mapping[str, Any]:
             raise WireError("sizes of images must be whole numbers above 0")
         if not isinstance(image["streamed"], bool) or not _is_count(image["unfitting"]):
             raise WireError("what is told of images must be a count and a truth")
+        causes = image["causes"]
+        if not isinstance(causes, dict) or not all(name in CAUSES and _is_count(n) and n for name, n in causes.items()):
+            raise WireError("why images cannot be read must be counts of known causes")
     return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from v6_algorithm.data.imaging.picture import described_causes
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Data, Sequence
 
@@ -239,8 +240,9 @@ def _images(column: str, schemas: Mapping[str, Mapping[str, Any]], notes: list[s
         count, rows = schema["image"]["unreadable"], schema["image"]["rows"]
         if count:
             more = ", …" if count > len(rows) else ""
+            why = described_causes(schema["image"]["causes"])
             notes.append(
-                f"site '{site}': {count} images are missing or cannot be read, and are left out: row "
+                f"site '{site}': {count} images are missing or cannot be read, and are left out ({why}): row "
                 f"{', '.join(map(str, rows))}{more}"
             )
         if schema["image"]["unfitting"] != 0:
