@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from v6_algorithm.data.imaging import room as module
 from v6_algorithm.data.imaging.files import read_image
-from v6_algorithm.data.imaging.picture import Picture
 from v6_algorithm.data.imaging.fitting import cropped, fitted, resized
+from v6_algorithm.data.imaging.picture import Picture
 from v6_algorithm.data.imaging.stack import Stack, TableImages, find_images, load_stack, read_stack, stack_pixels
 from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.preparation.statistics import merge_moments

@@ -223,7 +223,7 @@ def test_streamed_images_give_the_bits_of_those_that_are_kept(tmp_path, run_loca
     assert outcome(streamed) == outcome(kept)
     told = "site '{}': its images fit on no disk there, and are decoded anew for every batch"
     assert set(streamed["notes"]) - set(kept["notes"]) == {told.format(name) for name in ROWS}
-    assert any("1 images are missing or cannot be read, and are left out: row 1" in note for note in kept["notes"])
+    assert any("1 images are missing or cannot be read, and are left out (1: " in note for note in kept["notes"])
 
 
 def test_a_node_goes_on_to_stream_without_looking_at_every_image_again(tmp_path, no_room, monkeypatch):
@@ -234,7 +234,9 @@ def test_a_node_goes_on_to_stream_without_looking_at_every_image_again(tmp_path,
     assert [path.name for path in keep.parent.iterdir()] == ["images-0.json"]
     read = []
     decode = stack.read_image
-    monkeypatch.setattr(stack, "read_image", lambda *given: read.append(given[0]) or decode(*given))
+    monkeypatch.setattr(
+        stack, "read_image", lambda *given, **options: read.append(given[0]) or decode(*given, **options)
+    )
     found = stack.load_stack(keep, lambda: files, image)
     assert (found.shape, found.unit, found.array.dtype) == (made.shape, made.unit, np.uint8)
     rows = np.array([5, 3, 5])

@@ -16,8 +16,8 @@ Millimetres = Annotated[float, Field(gt=0)]
 class Image(Section):
     """A column whose cells name image files, or names of files themselves, or columns that are the pixels of an image.
 
-    Values of PNG, JPEG, TIFF, BMP and WEBP files are from 0 to 1; those of npy, NIfTI and DICOM files and of columns are
-    as stored.
+    Values of PNG, JPEG, TIFF, BMP and WEBP files are from 0 to 1; those of npy, NIfTI and DICOM files and of columns
+    are as stored.
     """
 
     column: str | None = Field(
@@ -43,7 +43,7 @@ class Image(Section):
     )
     spacing: list[Millimetres] | None = Field(
         None,
-        description="of volumes whose files tell theirs: resampled to this many millimetres a voxel before they are fitted",
+        description="of NIfTI, MGH and DICOM volumes: resampled to this many millimetres a voxel before they fit",
     )
     channels: Literal[1, 3] | None = Field(None, description="1: grey, 3: colour; null: as in the files")
     channel_axis: Literal["first", "last"] | None = Field(
