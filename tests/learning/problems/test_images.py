@@ -155,7 +155,7 @@ def test_what_is_left_out_is_told_by_row_and_the_rest_is_learned(tmp_path, run_l
     assert f"site 'two': 2 images are missing or cannot be read, and are left out ({why}): row 7, 12" in result["notes"]
     assert result["sites"]["two"]["n"]["rows"] == 38
     assert SECRET not in str(result)
-    with pytest.raises(ExperimentError, match="2 images \(data.image\) are missing or cannot be read") as refused:
+    with pytest.raises(ExperimentError, match=r"2 images \(data.image\) are missing or cannot be read") as refused:
         run_locally(experiment(), sites)
     assert SECRET not in str(refused.value)
 
