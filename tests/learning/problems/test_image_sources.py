@@ -188,11 +188,12 @@ def test_images_that_a_template_leaves_out_are_counted_above_a_cells_size(tmp_pa
 def test_a_node_that_names_its_columns_has_to_name_the_template_as_well(tmp_path):
     pattern = "file|y|patient"
     contexts = {name: local.SiteContext({name: source}) for name, source in named(write(tmp_path)).items()}
-    contexts["berlin"].policy = Policy.from_environment({ALLOWED_COLUMNS: pattern})
+    contexts["berlin"].policy = Policy.from_environment({"V6_ALGORITHM_POLICY": "trusted", ALLOWED_COLUMNS: pattern})
     with pytest.raises(Exception, match=r"does not allow column '\{y\}/\{patient\}_\*\.npy'") as refused:
         run(local.LocalFederation(contexts), experiment())
     assert SECRET not in str(refused.value)
-    contexts["berlin"].policy = Policy.from_environment({ALLOWED_COLUMNS: pattern + r"|\{y\}/\{patient\}_\*\.npy"})
+    pattern += r"|\{y\}/\{patient\}_\*\.npy"
+    contexts["berlin"].policy = Policy.from_environment({"V6_ALGORITHM_POLICY": "trusted", ALLOWED_COLUMNS: pattern})
     assert run(local.LocalFederation(contexts), experiment(rounds=1))["status"] == "completed"
 
 
