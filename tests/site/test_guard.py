@@ -194,7 +194,7 @@ def test_a_request_that_takes_too_long_is_stopped_by_name():
             while True:
                 pass
 
-    with pytest.raises(PolicyError, match="longer than this node's 0.05 s"):
+    with pytest.raises(PolicyError, match=r"longer than this node's 0\.05 s"):
         forever()
 
 
