@@ -32,9 +32,9 @@ def installed(tmp_path, monkeypatch):
     (about / "entry_points.txt").write_text("[v6_algorithm.rows]\nfixed_text = fixed_text:FixedText\n")
     monkeypatch.syspath_prepend(str(about.parent))
     monkeypatch.syspath_prepend(str(TOY.parent))
-    plugins.row_kind.cache_clear()
+    plugins._load.cache_clear()
     yield
-    plugins.row_kind.cache_clear()
+    plugins._load.cache_clear()
 
 
 def write_sites(folder: Path, **lengths: int) -> Path:

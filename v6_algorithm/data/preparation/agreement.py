@@ -38,6 +38,8 @@ class Agreement:
         For images whose pixels are columns: those.
     synthetic
         Site to its rows that are made, and only train.
+    policies
+        Site to the rules that its node says are in force.
     facts
         What an installed kind of row agreed on; see `data.rows.kind`.
     """
@@ -54,4 +56,5 @@ class Agreement:
     image_shape: list[int] | None = None
     pixels: list[str] = field(default_factory=list)
     synthetic: dict[str, int] = field(default_factory=dict)
+    policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)

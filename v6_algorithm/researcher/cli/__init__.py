@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from v6_algorithm.researcher.cli import (
+    approve,
     describe,
     doctor,
     evaluate,
     generate,
     image,
     partition,
+    predict,
     run,
     splits,
     submit,
@@ -42,6 +44,7 @@ app.command()(run.run)
 app.command()(run.validate)
 app.command()(tune.tune)
 app.command()(evaluate.evaluate)
+app.command()(predict.predict)
 app.command()(describe.describe)
 app.command()(partition.partition)
 app.command()(splits.split_columns)
@@ -49,6 +52,7 @@ app.command()(generate.generate)
 app.command()(submit.submit)
 app.command()(submit.watch)
 app.command()(submit.cancel)
+app.command()(approve.approve)
 app.command()(doctor.doctor)
 app.add_typer(image.app, name="image")
 
