@@ -125,12 +125,25 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
     return {name: TableSource(frame=parts.frame_of(frame, site), base=base) for site, name in enumerate(parts.names)}
 
 
-def local_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> LocalFederation:
-    """Simulate the sites in this process; in mode centralised one site holds all tables."""
+def local_federation(
+    experiment: Experiment, tables: Mapping[str, TableSource], rounds_folder: Path | None = None
+) -> LocalFederation:
+    """Simulate the sites in this process; in mode centralised one site holds all tables.
+
+    What sites keep from round to round is in a folder each below `rounds_folder`, or lost with the process.
+    """
     policy = own_policy()
+
+    def context(site: str, sources: dict[str, TableSource], number: int) -> SiteContext:
+        folder = None if rounds_folder is None else rounds_folder / str(number)
+        return SiteContext(sources, policy, rounds_folder=folder)
+
     if experiment.mode == "centralised":
-        return LocalFederation({POOLED: SiteContext(dict(sorted(tables.items())), policy)})
-    return LocalFederation({name: SiteContext({name: table}, policy) for name, table in tables.items()})
+        return LocalFederation({POOLED: context(POOLED, dict(sorted(tables.items())), 0)})
+    # Numbered by name: a site may be called anything, and the file may name them in another order.
+    return LocalFederation(
+        {name: context(name, {name: tables[name]}, number) for number, name in enumerate(sorted(tables))}
+    )
 
 
 def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> Vantage6Federation:

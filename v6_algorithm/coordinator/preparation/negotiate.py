@@ -71,6 +71,19 @@ class Plan:
         """Say whether any hospital has rows in this part."""
         return any(member[part] for fold in self.counts for member in fold.values())
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, for a checkpoint."""
+        about = {name: getattr(self, name) for name in ("sites", "counts", "rows", "notes", "class_rows", "synthetic")}
+        spec = [[name, item.to_json()] for name, item in self.spec.items()]
+        return about | {"setup": self.setup.to_json(), "spec": spec}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Plan:
+        """Read the JSON form."""
+        about = {name: content[name] for name in ("sites", "counts", "rows", "notes", "class_rows", "synthetic")}
+        spec = wire.spec_from_json(dict(content["spec"]))
+        return cls(setup=Setup.from_json(content["setup"]), spec=spec, **about)
+
 
 def agree_on_columns(
     ask: Ask, experiment: Experiment, sites: Sequence[str], quorum: int
