@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import takewhile
@@ -14,7 +16,9 @@ from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.errors import DataError, ExperimentError, PolicyError
 from v6_algorithm.experiment import Experiment, PartitionedSource, Source
 from v6_algorithm.site import SiteContext
+from v6_algorithm.site.guard.queries import guarded_source
 from v6_algorithm.site.policy import Policy
+from v6_algorithm.site.rules import PRESET
 
 if TYPE_CHECKING:
     from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
@@ -126,24 +130,30 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
 
 
 def local_federation(
-    experiment: Experiment, tables: Mapping[str, TableSource], rounds_folder: Path | None = None
+    experiment: Experiment,
+    tables: Mapping[str, TableSource],
+    policy: Policy | None = None,
+    rounds_folder: Path | None = None,
 ) -> LocalFederation:
     """Simulate the sites in this process; in mode centralised one site holds all tables.
 
-    What sites keep from round to round is in a folder each below `rounds_folder`, or lost with the process.
+    Without a policy, that of this machine holds: ``trusted`` where its environment names none. What sites keep from
+    round to round is in a folder each below `rounds_folder`, or lost with the process.
     """
-    policy = own_policy()
+    rules = policy or own_policy()
+    try:
+        tables = {name: guarded_source(rules, table) for name, table in tables.items()}
+    except PolicyError as error:
+        raise ExperimentError(str(error)) from None
 
-    def context(site: str, sources: dict[str, TableSource], number: int) -> SiteContext:
+    def context(sources: dict[str, TableSource], number: int) -> SiteContext:
         folder = None if rounds_folder is None else rounds_folder / str(number)
-        return SiteContext(sources, policy, rounds_folder=folder)
+        return SiteContext(sources, rules, rounds_folder=folder)
 
     if experiment.mode == "centralised":
-        return LocalFederation({POOLED: context(POOLED, dict(sorted(tables.items())), 0)})
+        return LocalFederation({POOLED: context(dict(sorted(tables.items())), 0)})
     # Numbered by name: a site may be called anything, and the file may name them in another order.
-    return LocalFederation(
-        {name: context(name, {name: tables[name]}, number) for number, name in enumerate(sorted(tables))}
-    )
+    return LocalFederation({name: context({name: tables[name]}, number) for number, name in enumerate(sorted(tables))})
 
 
 def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> Vantage6Federation:
@@ -173,9 +183,18 @@ def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -
     return Vantage6Federation(client, names=names)
 
 
-def own_policy() -> Policy:
-    """Read the rules of this machine, as a node reads its own."""
+def own_policy(preset: str | None = None) -> Policy:
+    """Read the rules of this machine, as a node reads its own; a preset takes the place of the environment's.
+
+    All sites of a run share one secret, so that a centralised run splits the rows as the federated one does.
+    """
+    environment = dict(os.environ)
+    if preset is not None:
+        environment[PRESET] = preset
     try:
-        return Policy.from_environment()
+        policy = Policy.from_environment(environment, default="trusted")
+        if policy.secret_folds and policy.folds_secret is None:
+            policy = replace(policy, folds_secret=secrets.token_hex(32))
+        return policy
     except PolicyError as error:
         raise ExperimentError(str(error)) from None

@@ -54,6 +54,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     problem = create_problem(work.experiment, setup)
     problem.folder = work.folder
     networks = build_shapes(problem)
+    work.guard.check_networks(networks)
     shared, own = shared_and_own(work, networks)
     groups = GroupStates(work, table) if any(item.get("subgroups") for item in work.request["folds"]) else None
     frozen = frozen_names(networks, work.experiment.training.freeze, work.round)
@@ -107,6 +108,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
             if trains:
                 if not len(parts["train"]):
                     raise WireError(f"fold {number} is to be trained, and has no training rows here")
+                work.guard.check_training(len(parts["train"]), item)
                 reply |= learner.train(networks, item, shared)
                 if own:
                     own.keep(number, work.round, state_of(networks), [int(one) for one in item["private"]["keep"]])
@@ -287,6 +289,7 @@ class _Learner:
                 lr=self.lr,
                 fitting=self.fitting,
                 purpose="private layers" if alone else "training",
+                seed=self.work.guard.seed,
             )
 
 

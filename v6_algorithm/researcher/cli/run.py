@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from v6_algorithm.coordinator.checkpoint import Checkpoints
     from v6_algorithm.data.sources import TableSource
     from v6_algorithm.experiment import Experiment
+    from v6_algorithm.site.policy import Policy
 
 File = Annotated[Path, typer.Argument(help="The experiment file (YAML).", show_default=False)]
 Set = Annotated[
@@ -54,6 +56,12 @@ def run(
         bool, typer.Option("--baselines", help="Also train centralised, and each site alone.")
     ] = False,
     track: Track = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="trusted|standard|strict", help="Let the sites hold a node's rules, to see what they refuse."
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Run an experiment on this machine, each site with its own data, and write what came out."""
@@ -61,8 +69,10 @@ def run(
     with explained():
         if engine not in ("local", "mock"):
             raise ExperimentError(f"--engine {engine}: is not known; allowed: local, mock")
+        if policy is not None and engine != "local":
+            raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
         experiment = load_experiment(file, set_)
-        todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [])
+        todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [], policy)
         tables = _tables(todo, file)
         with results_folder(out_dir or unused_folder(experiment.name)) as folder:
             todo.begin(folder)
@@ -86,6 +96,20 @@ def _tables(todo: UnfinishedRun, file: Path | None = None) -> dict[str, TableSou
     return tables_of(todo.experiment, todo.files, experiment_file=file)
 
 
+def _rules(todo: UnfinishedRun) -> Policy:
+    """Return the rules that the sites are to keep."""
+    from v6_algorithm.engines.simulate import own_policy
+    from v6_algorithm.experiment.approval import fingerprint
+
+    rules = own_policy(todo.policy)
+    if todo.policy == "strict" and not rules.approved_experiments:
+        # At the desk the question is what else they would refuse.
+        rules = replace(rules, approved_experiments=None)
+        approved = fingerprint(todo.experiment)
+        say(f"note: a strict node answers this experiment once its owner has approved {approved}")
+    return rules
+
+
 def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) -> None:
     """Begin or go on with a run, and write what came out; its checkpoint stays as long as it is not done."""
     from v6_algorithm.coordinator.initial_model import read_weights
@@ -99,8 +123,9 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
         needs_weights = todo.baselines or not holds_checkpoint(folder)
         weights = read_weights(experiment, todo.files) if needs_weights else None
         central = open_central(experiment, todo.files)
+        rules = _rules(todo)
         federation: Any = (
-            local_federation(experiment, tables, sites_folder(folder))
+            local_federation(experiment, tables, rules, sites_folder(folder))
             if todo.engine == "local"
             else mock_federation(experiment, tables)
         )
@@ -110,7 +135,7 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
             tracking.finish(result)
             # After Ctrl-C, or without a model to compare with, nobody waits for baselines.
             goes_on = todo.baselines and result["status"] == "completed"
-            unfinished = _add_baselines(result, experiment, tables, weights) if goes_on else []
+            unfinished = _add_baselines(result, experiment, tables, weights, rules) if goes_on else []
             unfinished += measure_central(result, central, experiment.central)
             try:
                 finish(result, unfinished, folder)
@@ -177,7 +202,11 @@ def _train(
 
 
 def _add_baselines(
-    result: dict[str, Any], experiment: Experiment, tables: Mapping[str, TableSource], weights: str | None
+    result: dict[str, Any],
+    experiment: Experiment,
+    tables: Mapping[str, TableSource],
+    weights: str | None,
+    rules: Policy,
 ) -> list[str]:
     """Run the other modes on the sites that took part; one that fails is told, and costs nothing of what is done."""
     from v6_algorithm.engines.simulate import local_federation
@@ -192,7 +221,7 @@ def _add_baselines(
             continue
         other = experiment.model_copy(update={"mode": mode})
         try:
-            baseline = _train(other, local_federation(other, tables), weights)
+            baseline = _train(other, local_federation(other, tables, rules), weights)
         except V6AlgorithmError as error:
             unfinished.append(f"baseline {mode}: {error}")
         except KeyboardInterrupt:

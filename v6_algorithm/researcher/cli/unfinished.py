@@ -28,7 +28,7 @@ class UnfinishedRun:
         With the sites' tables, relative to `files`.
     files
         The folder of the experiment file.
-    engine, baselines, track
+    engine, baselines, track, policy
         As `run` was told.
     """
 
@@ -37,6 +37,7 @@ class UnfinishedRun:
     engine: str
     baselines: bool
     track: list[str]
+    policy: str | None = None
 
     def begin(self, folder: Path) -> None:
         """Write down what to do in the folder of the results.
@@ -57,6 +58,7 @@ class UnfinishedRun:
             "engine": self.engine,
             "baselines": self.baselines,
             "track": self.track,
+            "policy": self.policy,
         }
         (folder / _OPTIONS).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -77,6 +79,7 @@ class UnfinishedRun:
                 str(content["engine"]),
                 bool(content["baselines"]),
                 [str(name) for name in content["track"]],
+                content["policy"],
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: cannot be read: {type(error).__name__}") from None
