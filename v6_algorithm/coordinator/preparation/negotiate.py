@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -78,16 +78,17 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, for a checkpoint."""
-        about = {name: getattr(self, name) for name in ("sites", "counts", "rows", "notes", "class_rows", "synthetic")}
-        spec = [[name, item.to_json()] for name, item in self.spec.items()]
-        return about | {"setup": self.setup.to_json(), "spec": spec}
+        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        return plain | {
+            "setup": self.setup.to_json(),
+            "spec": [[name, one.to_json()] for name, one in self.spec.items()],
+        }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Plan:
         """Read the JSON form."""
-        about = {name: content[name] for name in ("sites", "counts", "rows", "notes", "class_rows", "synthetic")}
         spec = wire.spec_from_json(dict(content["spec"]))
-        return cls(setup=Setup.from_json(content["setup"]), spec=spec, **about)
+        return cls(**{**content, "setup": Setup.from_json(content["setup"]), "spec": spec})
 
 
 def agree_on_columns(
