@@ -98,8 +98,8 @@ def test_a_report_is_made_from_the_result_alone(path):
 
 
 @pytest.mark.parametrize("path", files_of("researcher"), ids=name)
-def test_only_the_command_line_reports(path):
-    if path not in files_of("researcher.cli", "researcher.report"):
+def test_only_the_command_line_and_the_python_api_report(path):
+    if path not in files_of("researcher.cli", "researcher.python", "researcher.report"):
         calls = ("v6_algorithm.researcher.cli", "v6_algorithm.researcher.report")
         assert not [found for found in imports(path) if found.startswith(calls)]
 

@@ -14,6 +14,7 @@ from v6_algorithm.researcher.cli import (
     generate,
     image,
     partition,
+    predict,
     run,
     splits,
     submit,
@@ -44,6 +45,7 @@ app.command()(run.resume)
 app.command()(run.validate)
 app.command()(tune.tune)
 app.command()(evaluate.evaluate)
+app.command()(predict.predict)
 app.command()(describe.describe)
 app.command()(partition.partition)
 app.command()(splits.split_columns)
