@@ -44,6 +44,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 app.command()(init.init)
 app.command()(run.run)
+app.command()(run.resume)
 app.command()(run.validate)
 app.command()(tune.tune)
 app.command()(evaluate.evaluate)
