@@ -48,7 +48,6 @@ def test_only_engines_and_researcher_know_that_vantage6_exists():
     assert HOUSE.strangers() == []
 
 
-@pytest.mark.xfail(reason="five files of coordinator, until what a run shares is one object", strict=True)
 def test_no_files_import_each_other_in_a_circle():
     assert HOUSE.circles() == []
 

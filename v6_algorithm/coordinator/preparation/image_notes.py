@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from v6_algorithm.data.preparation.columns import some
 from v6_algorithm.data.preparation.statistics import Moments
+from v6_algorithm.data.rows.kind import some
 
 # Scanners differ by a factor of a few; bytes and shares of one by 255, Hounsfield units and bytes by about 10.
 _MOST_APART = 10.0

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ import numpy as np
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.questions import Ask, raise_data_errors
-from v6_algorithm.data.imaging.picture import CAUSES
-from v6_algorithm.data.preparation.columns import Agreement, agree, listed
+from v6_algorithm.data.preparation.agreement import Agreement
+from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.data.preparation.statistics import Moments, merge_moments, scale_targets
+from v6_algorithm.data.rows import RowKind, row_kind
+from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
@@ -78,6 +80,20 @@ class Plan:
         """Say whether any hospital has rows in this part."""
         return any(member[part] for fold in self.counts for member in fold.values())
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, for a checkpoint."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        return plain | {
+            "setup": self.setup.to_json(),
+            "spec": [[name, one.to_json()] for name, one in self.spec.items()],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Plan:
+        """Read the JSON form."""
+        spec = wire.spec_from_json(dict(content["spec"]))
+        return cls(**{**content, "setup": Setup.from_json(content["setup"]), "spec": spec})
+
 
 def agree_on_columns(
     ask: Ask, experiment: Experiment, sites: Sequence[str], quorum: int
@@ -91,6 +107,7 @@ def agree_on_columns(
     FederationError
         When too few sites answer or allow it.
     """
+    kind = row_kind(experiment.data)
     replies = ask(sites, {"step": "schema"})
     schemas: dict[str, Mapping[str, Any]] = {}
     policies: dict[str, dict[str, Any]] = {}
@@ -98,7 +115,7 @@ def agree_on_columns(
     taking_part: list[str] = []
     for site, reply in replies:
         try:
-            members = {str(name): _check_schema(schema) for name, schema in reply["members"].items()}
+            members = {str(name): _check_schema(schema, kind) for name, schema in reply["members"].items()}
             policies |= dict.fromkeys(members, check_policy(reply.get("policy")))
         except (KeyError, TypeError, AttributeError, WireError):
             replies.reject(site, "its description of its columns is malformed")
@@ -185,7 +202,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
     )
     class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
-    notes = tell_values(moments) if experiment.data.image is not None else []
+    notes = tell_values(moments) if setup.image_shape is not None else []
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     made = Plan(list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies)
     for number in made.folds:
@@ -216,7 +233,7 @@ def check_policy(policy: Any) -> dict[str, Any]:
     return dict(policy)
 
 
-def _check_schema(schema: Any) -> Mapping[str, Any]:
+def _check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
     labels = [schema["labels"], *schema["task_labels"].values(), *schema["categories"].values()]
     if not all(isinstance(label, (int, float, str)) for column in labels for label in column):
         raise WireError("labels must be numbers or text")
@@ -227,20 +244,7 @@ def _check_schema(schema: Any) -> Mapping[str, Any]:
         raise WireError("columns with few rows of a category must be some of the categorical ones")
     if type(schema["synthetic"]) is not int or not 0 <= schema["synthetic"] <= schema["rows"]:
         raise WireError("synthetic rows must be some of the rows")
-    sequence = schema["sequence"]
-    if sequence is not None and not all(
-        isinstance(sequence[key], int) and 0 < sequence[key] < 10**9 for key in ("shortest", "longest", "channels")
-    ):
-        raise WireError("shapes of time series must be whole numbers above 0")
-    if (image := schema["image"]) is not None:
-        numbers = [*image["shape"], image["unreadable"] + 1, *image["rows"]]
-        if len(image["shape"]) not in (3, 4) or not all(isinstance(n, int) and 0 < n < 10**9 for n in numbers):
-            raise WireError("sizes of images must be whole numbers above 0")
-        if not isinstance(image["streamed"], bool) or not _is_count(image["unfitting"]):
-            raise WireError("what is told of images must be a count and a truth")
-        causes = image["causes"]
-        if not isinstance(causes, dict) or not all(name in CAUSES and _is_count(n) and n for name, n in causes.items()):
-            raise WireError("why images cannot be read must be counts of known causes")
+    kind.check(schema)
     return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
 
 
