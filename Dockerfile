@@ -16,8 +16,8 @@ ARG TORCH_INDEX=
 ARG PIP_CERT=
 
 # Dependencies first: a change of our own code leaves this layer, nearly all of the image, as it is on every node. The
-# package is an empty one for now, lest a line of the README, a linter's setting or a new version number rebuild it.
-COPY setup.py constraints.txt /src/
+# package is an empty one for now, lest a line of the README or a new version number rebuild it.
+COPY pyproject.toml setup.py constraints.txt LICENSE /src/
 RUN set -eu; \
     export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore; \
     # Named with its variant, lest an index that does not answer end in gigabytes of CUDA in an image called cpu.
@@ -27,7 +27,7 @@ RUN set -eu; \
         *) echo "VARIANT=${VARIANT}: allowed: cpu, cuda" >&2; exit 1 ;; \
     esac; \
     sed "s/^torch==.*/torch==${torch}/" /src/constraints.txt > /tmp/constraints.txt; \
-    mkdir /src/v6_algorithm; echo 0 > /src/v6_algorithm/VERSION; touch /src/README.md; \
+    mkdir /src/v6_algorithm; echo 0 > /src/v6_algorithm/VERSION; touch /src/README.md /src/v6_algorithm/__init__.py; \
     pip install --use-pep517 ${index:+--extra-index-url "$index"} -c /tmp/constraints.txt "/src[vantage6,files,imaging]"; \
     pip uninstall --yes v6-algorithm; \
     # What only a C++ compiler or the libraries' own test suites would read, and Arrow's RPC; about 280 MB.
@@ -43,7 +43,7 @@ RUN set -eu; \
         import safetensors.torch, sympy, torch; from vantage6.algorithm.tools import decorators, wrap'
 
 ARG PKG_NAME=v6_algorithm
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG VANTAGE6_VERSION=4.15.2
 COPY . /src
 # The labels below repeat what is installed: a build whose arguments say otherwise ends here.

@@ -16,7 +16,7 @@ demo: setup ## train on real data at three hospitals, and show what came out
 setup: $(VENV)/.ready
 
 # torch first: what comes later must find it, not choose a build of its own.
-$(VENV)/.ready: setup.py constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing, a few minutes on first use ..."
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch

@@ -89,4 +89,4 @@ def test_metrics_are_tracked_by_git_and_models_by_dvc():
 
 
 def test_dvc_is_not_a_dependency():
-    assert "dvc" not in (ROOT / "setup.py").read_text()
+    assert "dvc" not in (ROOT / "pyproject.toml").read_text()

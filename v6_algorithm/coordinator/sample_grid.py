@@ -71,12 +71,12 @@ def rounds_shown(rounds: int) -> set[int]:
 
 
 def checked(picture: Any, *, asked: bool) -> str:
-    """Return a picture that a site sent, base64 of a PNG.
+    """Return the pixels of a picture that a site sent, base64 of a PNG; other things that it held are gone.
 
     Raises
     ------
     ValueError
-        When it was not asked for, is too large, or holds other things than pixels.
+        When it was not asked for, is too large, or is no such picture.
     """
     if not asked:
         raise ValueError("nobody asked for them")
@@ -86,8 +86,7 @@ def checked(picture: Any, *, asked: bool) -> str:
         content = base64.b64decode(picture, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("they are not base64") from None
-    png.check(content, most_side=_MOST_SIDE)
-    return picture
+    return base64.b64encode(png.pixels_only(content, most_side=_MOST_SIDE)).decode()
 
 
 def gallery(experiment: Experiment, setup: Setup, fold: FoldProgress) -> dict[str, Any] | None:

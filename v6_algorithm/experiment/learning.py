@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from math import isfinite
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, model_validator
 
@@ -48,8 +48,8 @@ class Recurrent(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="of the mean over time")
 
 
-OfImages = Union[CNN, MnistCNN, VBMNet, MonaiNetwork, DCGAN, StyleGAN2]  # noqa: UP007 (3.10 cannot subscript X | Y below)
-Model = Annotated[Union[LinearModel, MLP, Recurrent, OfImages], Field(discriminator="kind")]  # noqa: UP007 (3.10 cannot subscript X | Y here)
+OfImages = CNN | MnistCNN | VBMNet | MonaiNetwork | DCGAN | StyleGAN2
+Model = Annotated[LinearModel | MLP | Recurrent | OfImages, Field(discriminator="kind")]
 
 
 class Options(Section):

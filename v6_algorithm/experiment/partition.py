@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from math import exp
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -238,9 +238,9 @@ class Slices(Section):
 
 
 # Partitions that look at no label; at labels; and that a column or a plan gives.
-OfSizes = Union[Iid, Sizes, SizeSkew, Grouped, Continuous]  # noqa: UP007 (3.10 cannot subscript X | Y below)
-OfLabels = Union[Balanced, Unbalanced, Dirichlet, InnerDirichlet, Pathological, Shards, PerClass, Counts]  # noqa: UP007
-Kind = Union[OfSizes, OfLabels, Natural, Slices]  # noqa: UP007
+OfSizes = Iid | Sizes | SizeSkew | Grouped | Continuous
+OfLabels = Balanced | Unbalanced | Dirichlet | InnerDirichlet | Pathological | Shards | PerClass | Counts
+Kind = OfSizes | OfLabels | Natural | Slices
 Partition = Annotated[Annotated[Kind, Field(discriminator="kind")], short_form("kind", "iid")]
 
 

@@ -159,7 +159,7 @@ def test_a_table_shows_first_the_main_metric_of_each_task():
 
 
 def test_the_page_is_made_of_a_multitask_result(run_locally):
-    from v6_algorithm.researcher.report.html import render
+    from v6_algorithm.researcher.report.page import render
 
     page = render(run_locally(experiment(rounds=2), sources()))
     assert "sex: AUROC" in page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -66,8 +66,8 @@ def test_versions_are_the_checkouts_not_the_running_packages(checkout):
 
 
 def test_the_date_is_in_utc():
-    created = datetime.strptime(plan().arguments["CREATED"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
-    assert abs((datetime.now(timezone.utc) - created).total_seconds()) < 3600
+    created = datetime.strptime(plan().arguments["CREATED"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    assert abs((datetime.now(UTC) - created).total_seconds()) < 3600
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import math
 import re
+import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.researcher.report.charts.svg import (
+from v6_algorithm.researcher.report.charts.curves import line_chart, participation_chart
+from v6_algorithm.researcher.report.charts.marks import (
     HEIGHT,
     WIDTH,
+    Guide,
     Line,
-    line_chart,
-    participation_grid,
+    Points,
+    Spans,
+    Squares,
+    chart,
+    names,
+    numbers,
     round_ticks,
+    shares,
     tick_text,
     ticks,
 )
@@ -26,7 +34,7 @@ VALUES = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))
 
 def draw(ys: list[float | None], **options: float) -> str:
     line = Line("Train", list(range(1, len(ys) + 1)), ys)
-    return line_chart([line], ident="a", title="Loss", description="d", **options)
+    return line_chart([line], ident="a", title="Loss", description="d", **options) or ""
 
 
 @given(st.lists(VALUES, max_size=50))
@@ -94,7 +102,48 @@ def test_chart_tells_its_title_and_description() -> None:
 
 
 def test_participation_tells_answered_missing_and_not_asked() -> None:
-    svg = participation_grid(["a", "b", "c"], [("1", {"a": None, "b": "late"})], ident="p", title="t", description="d")
+    calls = [{"round": 1, "answered": ["a"], "missing": {"b": "late"}}]
+    svg = participation_chart({"sites": {site: {} for site in "abc"}, "participation": calls}) or ""
     assert "a, round 1: answered" in svg
     assert "b, round 1: missing: late" in svg
     assert "c, round 1: not asked" in svg
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=30)
+FINITE = st.floats(-1e9, 1e9)
+
+
+@given(st.lists(st.tuples(FINITE, FINITE, TEXTS), min_size=1, max_size=8), TEXTS)
+def test_any_marks_on_any_axes_are_well_formed_and_escaped(rows: list[tuple[float, float, str]], title: str) -> None:
+    low, high, texts = zip(*rows, strict=True)
+    ends = [(row, min(pair), max(pair)) for row, pair in enumerate(zip(low, high, strict=True))]
+    marks = [Spans(ends), Points(low, range(len(rows)), texts, look=2, label=title), Guide((0, 0), (0, 1), title)]
+    svg = chart(
+        marks, numbers([*low, *high, 0], title), names(texts, 20), ident="a", title=title, description=title, fixed=True
+    )
+    drawn = ElementTree.fromstring(svg)  # noqa: S314 (ours)
+    assert sum(tag.tag == "polygon" for tag in drawn.iter()) == len(rows) + bool(title)
+    assert drawn.find("title").text in (title, None)
+    right = float(drawn.get("viewBox").split()[2])
+    assert all(0 <= float(tag.get(side)) <= right for tag in drawn.iter("line") for side in ("x1", "x2"))
+
+
+def test_a_new_chart_is_a_call() -> None:
+    """A decision curve, say, which no page shows yet."""
+    net = Line("Model", [0.1, 0.5, 0.9], [0.3, None, 0.1], unit="threshold")
+    everybody = Line("Treat all", [0.1, 0.9], [0.2, 0.0], look=1)
+    x, y = shares("Threshold", length=200), numbers([0.0, 0.3], "Net benefit")
+    svg = chart([net, everybody], x, y, ident="d", title="Decision curve", description="…")
+    assert "Model, threshold 0.1: 0.3" in svg
+    assert svg.count('class="legend"') == 2
+
+
+def test_the_first_band_is_at_the_top_and_numbers_grow_upwards() -> None:
+    cells = Squares([(0, 0, "answered", "first"), (0, 1, "missing", "second")])
+    svg = chart([cells], names(["x"], 20), names(["a", "b"], 20), ident="a", title="t", description="d")
+    first, second = (float(y) for y in re.findall(r'<rect x="[^"]+" y="([^"]+)"', svg))
+    assert second - first == 20
+    points = Points([0, 0], [0, 1], ["low", "high"])
+    svg = chart([points], shares("x"), shares("y"), ident="a", title="t", description="d")
+    low, high = (float(y) for y in re.findall(r'cy="([^"]+)"', svg))
+    assert low - high == 300

@@ -8,7 +8,7 @@ import pytest
 
 from v6_algorithm.exchange import png
 from v6_algorithm.researcher.report import write_artifacts
-from v6_algorithm.researcher.report.html import render
+from v6_algorithm.researcher.report.page import render
 
 PICTURE = png.encode(np.zeros((4, 6, 3), dtype=np.uint8))
 
@@ -35,7 +35,7 @@ def test_the_page_shows_each_picture_with_its_rounds_fid_and_names_the_classes()
     assert "<b>Round 2</b></figcaption>" in page
     assert "<b>Round 5</b>, FID 12.500, the model that was kept</figcaption>" in page
     assert page.count("<span>benign</span><span>melanoma</span>") == 3
-    assert 'alt="Images of the classes benign, melanoma that the model of round 1 makes"' in page
+    assert 'alt="Synthetic images of the classes benign, melanoma, from the model of round 1"' in page
 
 
 def test_the_browser_is_told_to_load_no_image_from_elsewhere():
@@ -61,7 +61,7 @@ def test_the_pictures_are_written_as_files(tmp_path):
 )
 def test_what_is_no_picture_is_neither_shown_nor_written(entry, tmp_path):
     write_artifacts(result(entry), tmp_path)
-    assert "What the model makes" not in (tmp_path / "report.html").read_text()
+    assert "Synthetic images" not in (tmp_path / "report.html").read_text()
     assert not (tmp_path / "samples").exists()
 
 
@@ -69,8 +69,8 @@ def test_class_names_are_escaped():
     page = render(result(picture(1), classes=["<b>one</b>", '"two']))
     assert "<b>one</b>" not in page
     assert "&lt;b&gt;one&lt;/b&gt;" in page
-    assert 'alt="Images of the classes &lt;b&gt;one&lt;/b&gt;, &quot;two that' in page
+    assert 'alt="Synthetic images of the classes &lt;b&gt;one&lt;/b&gt;, &#34;two, from' in page
 
 
 def test_a_result_without_pictures_has_no_such_section():
-    assert "What the model makes" not in render({"name": "x"})
+    assert "Synthetic images" not in render({"name": "x"})

@@ -7,7 +7,7 @@ image's own spread, so that they mean the same whatever the images are scaled to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -69,7 +69,7 @@ class MixUp(Section):
 
 
 Kind = Annotated[
-    Union[Flip, Rotation, Zoom, Crop, Color, Noise, MixUp],  # noqa: UP007 (3.10 cannot subscript X | Y here)
+    Flip | Rotation | Zoom | Crop | Color | Noise | MixUp,
     Field(discriminator="kind"),
 ]
 AUGMENTATIONS = ("flip", "rotation", "zoom", "crop", "color", "noise", "mixup")

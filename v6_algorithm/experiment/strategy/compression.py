@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -53,7 +53,7 @@ class Int8(Stage):
     feedback: bool = False
 
 
-AnyStage = Annotated[Union[PowerSGD, RankDAD, TopK, Int8], Field(discriminator="kind")]  # noqa: UP007 (3.10)
+AnyStage = Annotated[PowerSGD | RankDAD | TopK | Int8, Field(discriminator="kind")]
 # Their names, which pydantic puts into the places of errors.
 STAGES = ("powersgd", "rankdad", "topk", "int8")
 

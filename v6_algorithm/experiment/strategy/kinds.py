@@ -199,8 +199,8 @@ class AgnosticFL(BaseStrategy):
     lr: float = Field(0.1, gt=0, description="of the weights")
 
 
-Averaging = Union[FedAvg, FedAvgM, FedOpt, Adaptive, FedSGD, Cyclic]  # noqa: UP007 (3.10 cannot subscript X | Y below)
-Heterogeneous = Union[FedProx, Moon, Scaffold, FedNova, FedDyn, QFedAvg, AgnosticFL]  # noqa: UP007
+Averaging = FedAvg | FedAvgM | FedOpt | Adaptive | FedSGD | Cyclic
+Heterogeneous = FedProx | Moon | Scaffold | FedNova | FedDyn | QFedAvg | AgnosticFL
 Strategy = Annotated[Union[Averaging, Heterogeneous], Field(discriminator="kind")]  # noqa: UP007
 # Their names, which pydantic puts into the places of errors.
 STRATEGIES = tuple(

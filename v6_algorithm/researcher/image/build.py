@@ -7,7 +7,7 @@ import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ from v6_algorithm.errors import ExperimentError, ImageError
 from v6_algorithm.researcher.image.engine import image_of
 from v6_algorithm.researcher.image.names import check_variant, default_tag, split_tag
 
-_NEEDED = ("Dockerfile", "setup.py", "constraints.txt", "v6_algorithm/VERSION")
+_NEEDED = ("Dockerfile", "pyproject.toml", "setup.py", "constraints.txt", "v6_algorithm/VERSION")
 _LOG_LINES = 12  # of a failed build that are shown
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -98,7 +98,7 @@ def plan(
         "TORCH_VERSION": _pinned(source, "torch"),
         "SOURCE": _origin(source),
         "REVISION": _revision(source),
-        "CREATED": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "CREATED": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         **({"BASE_IMAGE": base_image} if base_image else {}),
         **({"TORCH_INDEX": torch_index} if torch_index else {}),
     }

@@ -2,7 +2,7 @@
 
 from v6_algorithm.researcher.report.artifacts import write_artifacts
 from v6_algorithm.researcher.report.groups import gap_lines
-from v6_algorithm.researcher.report.html import render
+from v6_algorithm.researcher.report.page import render
 from v6_algorithm.researcher.report.table import central_table, closing_table
 
 __all__ = ["central_table", "closing_table", "gap_lines", "render", "write_artifacts"]

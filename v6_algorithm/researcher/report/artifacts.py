@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from v6_algorithm.researcher.report import dinunet, groups, samples
-from v6_algorithm.researcher.report.html import render
+from v6_algorithm.researcher.report.page import render
 from v6_algorithm.researcher.report.reading import (
     EVALUATED,
     finite,

@@ -26,11 +26,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from v6_algorithm.learning.metrics import is_score
-from v6_algorithm.researcher.report.charts.curves import history_lines
-from v6_algorithm.researcher.report.charts.svg import Line, line_chart, standalone
+from v6_algorithm.researcher.report.charts.curves import history_lines, line_chart
+from v6_algorithm.researcher.report.charts.marks import Line, standalone
 from v6_algorithm.researcher.report.reading import finite, history_columns, mapping, run_name, sequence, title
 from v6_algorithm.researcher.report.reading import folds as folds_of
-from v6_algorithm.researcher.report.style import CHARTS, COLOURS
+from v6_algorithm.researcher.report.templating import chart_css
 
 # dinunet's own five first, which is all that its readers know.
 _FIRST = ("loss", "accuracy", "f1", "precision", "recall")
@@ -158,7 +158,7 @@ def _plots(result: dict[str, Any], fold: dict[str, Any], header: Sequence[str]) 
         described = f"{title_} over {len(history['round'])} rounds."
         chart = line_chart(lines, ident=stem, title=title_, description=described, best=best)
         if chart:
-            yield f"{stem}.svg", standalone(chart, COLOURS + CHARTS)
+            yield f"{stem}.svg", standalone(chart, chart_css())
             if find_spec("matplotlib"):
                 yield f"{stem}.png", _png(lines, title_, best)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from v6_algorithm.researcher.report import reading
-from v6_algorithm.researcher.report.charts.svg import dot_chart
-from v6_algorithm.researcher.report.markup import metric_cells, metric_heads, row_of, safe, table_of
+from v6_algorithm.researcher.report.charts.curves import dot_chart
 from v6_algorithm.researcher.report.reading import finite, mapping, number
+from v6_algorithm.researcher.report.templating import Row, Table, heads, metric_cells, metric_heads
 
 HEADER = ("part", "column", "group", "metric", "value")
 
@@ -45,62 +47,47 @@ def _with_interval(name: str, value: float, metrics: dict[str, Any], metric: str
     return f"{number(value)} ({name}{f', 95 % CI {around}' if around else ''})"
 
 
-def groups_section(result: Mapping[str, Any]) -> str:
-    """Return the section of the report; empty where no groups were asked for, or none is told."""
-    parts = list(dict.fromkeys(part for part, _, _ in _columns(result)))
-    if not parts:
-        return ""
-    part, *others = sorted(parts, key=["test", "central", "validation"].index)
-    body = _part(result, part)
-    body += (
-        '<p class="hint">Gap: the largest less the smallest of the groups, without “not known”; of the sites, which '
-        "are groups too, the last row. Groups of few rows stay at their site, so that rows can be fewer than above. "
-        "Small groups differ by chance, as the intervals show.</p>"
-    )
-    for other in others:
-        body += f"<details><summary>{_title(other)}</summary>{_part(result, other)}</details>"
-    return f"<section><h2>Groups of rows: {safe(_title(part).lower())}</h2>{body}</section>"
+def sections(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what the section shows, a part each; empty where no groups were asked for, or none is told."""
+    parts = dict.fromkeys(part for part, _, _ in _columns(result))
+    ranked = sorted(parts, key=["test", "central", "validation"].index)
+    return [{"title": reading.part_title(part), **_part(result, part)} for part in ranked]
 
 
-def _title(part: str) -> str:
-    return "Central table" if part == "central" else f"{part.capitalize()} rows"
-
-
-def _part(result: Mapping[str, Any], part: str) -> str:
+def _part(result: Mapping[str, Any], part: str) -> dict[str, Any]:
     columns = [(column, groups) for _, column, groups in _columns(result, part)]
     rows = [
         reading.MetricRow("", part, "", group, metrics) for _, groups in columns for group, metrics in groups.items()
     ]
     metrics = reading.columns(rows)
     if not metrics:
-        return ""
+        return {"table": None}
     known = [row.metrics for row in rows]
-    heads = metric_heads(metrics, known)
     bodies = []
     for column, groups in columns:
-        body = f'<tr class="group"><th colspan="{len(heads) + 2}">{safe(column)}</th></tr>'
+        body = [Row([column], group=True)]
         for group, values in groups.items():
             n = finite(values.get("n"))
-            body += row_of([group, "–" if n is None else f"{n:,.0f}", *metric_cells(metrics, values, known)])
+            body.append(Row([group, "–" if n is None else f"{n:,.0f}", *metric_cells(metrics, values, known)]))
         gap = metric_cells(metrics, mapping(result, "gap", part, column), known)
-        bodies.append(body + row_of(["Gap", "", *gap], strong=True))
+        bodies.append([*body, Row(["Gap", "", *gap], strong=True)])
     if by_site := mapping(result, "gap", part, "site"):
-        bodies.append(row_of(["Gap between sites", "", *metric_cells(metrics, by_site, known)], strong=True))
-    table = table_of(["Group", "n", *heads], bodies, wide=True)
-    return f'<figure class="groups">{_chart(columns, metrics[0], part)}</figure>{table}'
+        bodies.append([Row(["Gap between sites", "", *metric_cells(metrics, by_site, known)], strong=True)])
+    table = Table([*heads("Group", "n"), *metric_heads(metrics, known)], bodies, wide=True)
+    return {"table": table, "chart": _chart(columns, metrics[0], part)}
 
 
-def _chart(columns: Sequence[tuple[str, Mapping[str, Any]]], metric: str, part: str) -> str:
+def _chart(columns: Sequence[tuple[str, Mapping[str, Any]]], metric: str, part: str) -> Markup | None:
     rows = [
         (f"{column}: {group}", [finite(values.get(metric))])
         for column, groups in columns
         for group, values in groups.items()
     ]
-    spans = [reading.interval(dict(values), metric) for _, groups in columns for values in groups.values()]
+    intervals = [reading.interval(dict(values), metric) for _, groups in columns for values in groups.values()]
     label = reading.label(metric)
     described = "; ".join(f"{name} {value:.3f}" for name, (value,) in rows if value is not None)
     title, ident = f"{label} ({part})", f"chart-groups-{part}"
-    return dot_chart(rows, [label], ident=ident, title=title, description=described, spans=spans)
+    return dot_chart(rows, [label], ident=ident, title=title, description=described, intervals=intervals)
 
 
 def _columns(result: Mapping[str, Any], only: str | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:

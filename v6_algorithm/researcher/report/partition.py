@@ -1,25 +1,24 @@
 """Who got what: a table for the terminal and a page with a picture, from the summary of a partition.
 
-Called by `v6-algorithm partition`. Labels and site names come from the data and are escaped where they enter the page.
+Called by `v6-algorithm partition`. Labels and site names come from the data; the template escapes them.
 """
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.researcher.report.charts.svg import bubble_grid
-from v6_algorithm.researcher.report.style import document
+from v6_algorithm.researcher.report.charts.marks import Points, chart, names
+from v6_algorithm.researcher.report.templating import Row, Table, fill, heads
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Table as TerminalTable
 
 # Columns of labels that a terminal has room for; the page has them all.
 _MOST_COLUMNS = 8
 _MOST_ROWS = 40
 
 
-def partition_table(summary: dict[str, Any]) -> Table:
+def partition_table(summary: dict[str, Any]) -> TerminalTable:
     """Return rows, share, groups and labels of each site.
 
     Parameters
@@ -27,14 +26,14 @@ def partition_table(summary: dict[str, Any]) -> Table:
     summary : dict
         ``{"title", "rows", "left_out", "labels": [...], "sites": [{"name", "rows", "groups"?, "labels"?: [...]}]}``.
     """
-    from rich.table import Table
+    from rich.table import Table as TerminalTable
     from rich.text import Text
 
     # Text, not str: names are shown as they are, never read as rich markup.
-    table = Table(title=Text(summary["title"]))
+    table = TerminalTable(title=Text(summary["title"]))
     table.add_column("site")
-    names, lines = _lines(summary, _MOST_COLUMNS)
-    for name in names:
+    header, lines = _lines(summary, _MOST_COLUMNS)
+    for name in header:
         table.add_column(Text(name), justify="right")
     for site, cells in lines[:_MOST_ROWS]:
         table.add_row(Text(site), *map(Text, cells))
@@ -45,31 +44,40 @@ def partition_table(summary: dict[str, Any]) -> Table:
 
 def partition_page(summary: dict[str, Any]) -> str:
     """Return a self-contained page with the picture and the table of `partition_table`, and how to do it again."""
-    names, lines = _lines(summary, len(summary["labels"]))
-    labels = summary["labels"]
-    counts = [(site["name"], site.get("labels") or [site["rows"]]) for site in summary["sites"]]
-    picture = bubble_grid(
-        counts,
-        labels or ["rows"],
+    header, lines = _lines(summary, len(summary["labels"]))
+    left_out = summary["left_out"]
+    return fill(
+        "partition.html",
+        kind="partition",
+        title=summary["title"],
+        lead=f"{summary['rows']:,} rows at {len(lines)} sites"
+        + (f"; {left_out:,} rows are at none" if left_out else ""),
+        chart=_chart(summary),
+        rows=Table(heads("site", *header), [[Row([site, *cells]) for site, cells in lines]]),
+        again=summary["again"],
+    )
+
+
+def _chart(summary: dict[str, Any]) -> str:
+    """Return a disc for each site and label, whose area is the number of rows."""
+    labels = summary["labels"] or ["rows"]
+    cell = 34
+    counts = [
+        (column, row, count, f"{site['name']}, {labels[column]}: {count:,}")
+        for row, site in enumerate(summary["sites"])
+        for column, count in enumerate(site.get("labels") or [site["rows"]])
+    ]
+    largest = max((count for _, _, count, _ in counts), default=1) or 1
+    columns, rows, sizes, tips = zip(*counts, strict=True) if counts else ((), (), (), ())
+    radii = [max(1.5, (cell / 2 - 1) * (count / largest) ** 0.5) if count else 0 for count in sizes]
+    return chart(
+        [Points(columns, rows, tips, radii)],
+        names(labels, cell, most=14, above=True),
+        names([site["name"] for site in summary["sites"]], cell, grid=True),
         ident="partition",
         title=summary["title"],
         description="One disc for each site and label; its area is the number of rows.",
-    )
-    header = "".join(f"<th>{escape(name)}</th>" for name in ["site", *names])
-    body = "".join(
-        f"<tr><th>{escape(site)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-        for site, cells in lines
-    )
-    table = f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
-    left_out = summary["left_out"]
-    lead = f"{summary['rows']:,} rows at {len(lines)} sites" + (f"; {left_out:,} rows are at none" if left_out else "")
-    return document(
-        f"{escape(summary['title'])} – partition",
-        f'<header><p class="kicker">Partition</p><h1>{escape(summary["title"])}</h1>'
-        f'<p class="lead">{escape(lead)}.</p></header>'
-        f'<section><h2>Who got what</h2><div class="grid-scroll">{picture}</div></section>'
-        f'<section><div class="scroll">{table}</div></section>'
-        f"<section><h2>Again</h2><pre>{escape(summary['again'])}</pre></section>",
+        fixed=True,
     )
 
 

@@ -243,6 +243,11 @@ def central_name(result: dict[str, Any]) -> str:
     return _PASSWORD.sub(_mask, uri) if "://" in uri else uri.rstrip("/").rpartition("/")[2]
 
 
+def part_title(part: str) -> str:
+    """Return what a part's rows are called in a heading."""
+    return "Central table" if part == "central" else f"{part.capitalize()} rows"
+
+
 def main_part(rows: Sequence[MetricRow]) -> str:
     """Return the part a run is judged by: test, or validation where nothing was tested."""
     tested = columns(row for row in rows if row.part == "test")

@@ -160,7 +160,7 @@ def test_making_images_leaves_torchs_generator_alone():
 def read(text):
     image = pytest.importorskip("PIL.Image")
     content = base64.b64decode(text)
-    png.check(content, most_side=600)
+    png.pixels_only(content, most_side=600)
     return np.asarray(image.open(io.BytesIO(content)))
 
 

@@ -1,7 +1,7 @@
 """The report page: one self-contained HTML file a researcher can open offline, print, or mail to a colleague.
 
-Called when the files of a run are written, and by `v6-algorithm report` for an older result.json. Every text that
-comes from a result (names of sites, reasons, notes) is escaped where it enters the page, in `markup`.
+Called when the files of a run are written, and by `v6-algorithm report` for an older result.json. What is said is
+gathered here, a function for each section; how it looks is in ``templates/report.html``.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from v6_algorithm.researcher.report import reading, samples
+from v6_algorithm.researcher.report import groups, judging, reading, samples
 from v6_algorithm.researcher.report.charts.curves import comparison_chart, history_charts, participation_chart
-from v6_algorithm.researcher.report.groups import groups_section
-from v6_algorithm.researcher.report.judging import judging_section
-from v6_algorithm.researcher.report.markup import metric_cells, metric_head, metric_heads, row_of, safe, table_of
 from v6_algorithm.researcher.report.reading import MetricRow, finite, mapping, number, sequence
-from v6_algorithm.researcher.report.style import document
+from v6_algorithm.researcher.report.templating import (
+    Row,
+    Table,
+    fill,
+    heads,
+    metric_cells,
+    metric_head,
+    metric_heads,
+)
 
 
 def render(result: dict[str, Any]) -> str:
@@ -32,38 +37,35 @@ def render(result: dict[str, Any]) -> str:
     str
         A complete HTML document that refers to nothing outside itself.
     """
+    import yaml
+
     result = reading.shareable(result)
     evaluated = result.get("status") == reading.EVALUATED
-    sections = (
-        _header(result),
-        "" if evaluated else _tiles(result),
-        _notes(result),
-        "" if evaluated else _metrics(result),
-        _central(result),
-        groups_section(result),
-        judging_section(result),
-        "" if evaluated else _curves(result),
-        samples.section(result),
-        _folds(result),
-        _participation(result),
-        _cost(result),
-        _experiment(result),
-        _footer(result),
-    )
-    body = "\n".join(section for section in sections if section)
-    return document(f"{safe(reading.title(result))} – report", body)
-
-
-def _header(result: dict[str, Any]) -> str:
-    status = str(result.get("status") or "unknown")
-    kind = "stopped" if status == "stopped" else "completed"
-    return (
-        f'<header><p class="kicker">Federated learning report <span class="status {kind}">{safe(status)}</span></p>'
-        f'<h1>{safe(reading.title(result))}</h1><p class="lead">{safe(_summary(result))}</p></header>'
+    versions = [f"{name} {version}" for name, version in mapping(result, "software").items()]
+    return fill(
+        "report.html",
+        kind="report",
+        title=reading.title(result),
+        status=str(result.get("status") or "unknown"),
+        lead=_lead(result),
+        tiles=[] if evaluated else _tiles(result),
+        notes=_notes(result),
+        results=None if evaluated else _results(result),
+        central=_central(result),
+        groups=groups.sections(result),
+        judging=judging.sections(result),
+        curves=None if evaluated else history_charts(result),
+        samples=samples.section(result),
+        folds=_folds(result),
+        participation=_participation(result),
+        cost=_cost(result),
+        facts=_facts(result),
+        experiment=yaml.safe_dump(mapping(result, "experiment"), sort_keys=False, allow_unicode=True),
+        footer="Made with " + ", ".join(versions or ["v6_algorithm"]),
     )
 
 
-def _summary(result: dict[str, Any]) -> str:
+def _lead(result: dict[str, Any]) -> str:
     if result.get("status") == reading.EVALUATED:
         return f"The model of {result.get('model') or 'an earlier run'}, measured on {reading.central_name(result)}."
     experiment = mapping(result, "experiment")
@@ -109,7 +111,7 @@ def _headline(result: dict[str, Any]) -> tuple[str, str | None, float | None, fl
     return part, metrics[0], values.get("pooled"), values.get("mean_over_sites")
 
 
-def _tiles(result: dict[str, Any]) -> str:
+def _tiles(result: dict[str, Any]) -> list[dict[str, str]]:
     part, metric, pooled, mean = _headline(result)
     tiles: list[tuple[str, str, str]] = []
     if metric:
@@ -128,107 +130,75 @@ def _tiles(result: dict[str, Any]) -> str:
         tiles.append(("Rounds", f"{rounds:g}", extra))
     if (duration := finite(mapping(result, "timing").get("total_s"))) is not None:
         tiles.append(("Total time", reading.seconds(duration), ""))
-    cells = (
-        f"<div><dt>{safe(name)}</dt><dd>{safe(value)}"
-        + (f"<small>{safe(extra)}</small>" if extra else "")
-        + "</dd></div>"
-        for name, value, extra in tiles
-    )
-    return f'<dl class="tiles">{"".join(cells)}</dl>'
+    return [{"name": name, "value": value, "extra": extra} for name, value, extra in tiles]
 
 
-def _notes(result: dict[str, Any]) -> str:
-    items = []
+def _notes(result: dict[str, Any]) -> list[str]:
+    notes = []
     if result.get("status") == "stopped" or result.get("stopped_because"):
-        items.append(f"The run stopped before its end: {result.get('stopped_because') or 'no reason was recorded'}")
+        notes.append(f"The run stopped before its end: {result.get('stopped_because') or 'no reason was recorded'}")
     for site, reasons in reading.missing_sites(result).items():
         lost = "; ".join(
             f"{reason} ({times}×)" if reasons.keys() - {reason} else reason for reason, times in reasons.items()
         )
-        items.append(f"{site} did not take part in {_many(sum(reasons.values()), 'round')}: {lost}")
-    items += [str(note) for note in sequence(result, "notes")]
-    if not items:
-        return ""
-    listed = "".join(f"<li>{safe(item)}</li>" for item in items)
-    return f'<section class="notes"><h2>Please note</h2><ul>{listed}</ul></section>'
+        notes.append(f"{site} did not take part in {_many(sum(reasons.values()), 'round')}: {lost}")
+    return notes + [str(note) for note in sequence(result, "notes")]
 
 
-def _metrics(result: dict[str, Any]) -> str:
+def _results(result: dict[str, Any]) -> dict[str, Any]:
     tables = {part: _metric_table(result, part) for part in reading.PARTS}
-    if not any(tables.values()):
-        return "<section><h2>Results</h2><p>Nothing was evaluated.</p></section>"
     part = "test" if tables["test"] else "validation"
-    metric = reading.columns(row for row in reading.metric_rows(result) if row.part == part)[0]
-    chart = comparison_chart(result, part, metric)
-    body = tables[part]
-    if reading.folds(result):
-        body += '<p class="hint">Each fold tests on other rows; here the folds are pooled.</p>'
-    body += (
-        '<p class="hint">↑ more is better, ↓ less is better, – not defined, such as AUROC at a site with one class '
-        "only. “Pooled” counts every row alike, “mean over sites” every site.</p>"
-    )
-    if chart:
-        body += f'<figure class="runs"><h3>The same sites under each run</h3>{chart}</figure>'
-    if part == "test" and tables["validation"]:
-        body += f"<details><summary>Validation metrics</summary>{tables['validation']}</details>"
-    return f"<section><h2>{part.capitalize()} results</h2>{body}</section>"
+    metrics = reading.columns(row for row in reading.metric_rows(result) if row.part == part)
+    return {
+        "part": part,
+        "table": tables[part],
+        "validation": tables["validation"] if part == "test" else None,
+        "of_folds": bool(reading.folds(result)),
+        "chart": comparison_chart(result, part, metrics[0]) if tables[part] else None,
+    }
 
 
-def _metric_table(result: dict[str, Any], part: str) -> str:
+def _metric_table(result: dict[str, Any], part: str) -> Table | None:
     # What is of folds has a table of its own.
     rows = [row for row in reading.metric_rows(result) if row.part == part and "fold" not in row.scope]
     metrics = reading.columns(rows)
     if not metrics:
-        return ""
+        return None
     runs, known = list(dict.fromkeys(row.run for row in rows)), [row.metrics for row in rows]
-    heads = metric_heads(metrics, known)
     bodies = []
     for run in runs:
-        group = f'<tr class="group"><th colspan="{len(heads) + 2}">{safe(reading.RUNS.get(run, run))}</th></tr>'
-        body = [group] if len(runs) > 1 else []
+        body = [Row([reading.RUNS.get(run, run)], group=True)] if len(runs) > 1 else []
         body += [_metric_row(result, row, metric_cells(metrics, row.metrics, known)) for row in rows if row.run == run]
-        bodies.append("".join(body))
-    return table_of(["Site", "n", *heads], bodies, wide=True)
+        bodies.append(body)
+    return Table([*heads("Site", "n"), *metric_heads(metrics, known)], bodies, wide=True)
 
 
-def _metric_row(result: dict[str, Any], row: MetricRow, values: Sequence[str]) -> str:
+def _metric_row(result: dict[str, Any], row: MetricRow, values: Sequence[str]) -> Row:
     name = reading.SUMMARIES[row.scope].capitalize() if row.scope in reading.SUMMARIES else row.name
     n = reading.evaluated(result, row)
     cells = [name, f"{n:,}" if n is not None else "" if row.scope == "mean_over_sites" else "–"]
-    return row_of([*cells, *values], strong=row.scope == "pooled")
+    return Row([*cells, *values], strong=row.scope == "pooled")
 
 
-def _central(result: dict[str, Any]) -> str:
+def _central(result: dict[str, Any]) -> dict[str, Any] | None:
     """Return what was measured on the researcher's own table."""
     rows = reading.central_rows(result)
     metrics, known = reading.columns(row for _, row in rows), [row.metrics for _, row in rows]
     if not metrics:
-        return ""
+        return None
     body = []
     for name, row in rows:
         n = reading.evaluated(result, row)
         cells = [name.capitalize() if row.scope != "site" else name, f"{n:,}" if n is not None else ""]
-        body.append(row_of([*cells, *metric_cells(metrics, row.metrics, known)]))
-    table = table_of(["Model", "n", *metric_heads(metrics, known)], ["".join(body)], wide=True)
-    where = f"All rows of {reading.central_name(result)}, a table of the researcher's, measured where that is."
-    return f'<section><h2>Central evaluation</h2>{table}<p class="hint">{safe(where)}</p></section>'
+        body.append(Row([*cells, *metric_cells(metrics, row.metrics, known)]))
+    table = Table([*heads("Model", "n"), *metric_heads(metrics, known)], [body], wide=True)
+    return {"table": table, "name": reading.central_name(result)}
 
 
-def _curves(result: dict[str, Any]) -> str:
-    charts = history_charts(result)
-    if not charts:
-        return "<section><h2>Learning curves</h2><p>No round was completed.</p></section>"
-    figures = "".join(f"<figure>{chart}</figure>" for chart in charts)
-    hint = ""
-    if reading.folds(result):
-        hint = '<p class="hint">Thin: single folds. Thick: their mean, over the rounds that every fold reached.</p>'
-    return f'<section><h2>Learning curves</h2><div class="charts">{figures}</div>{hint}</section>'
-
-
-def _folds(result: dict[str, Any]) -> str:
+def _folds(result: dict[str, Any]) -> dict[str, Any] | None:
     folds = reading.folds(result)
     if not folds:
-        return ""
+        return None
     rows = [row for row in reading.metric_rows(result) if row.scope == "fold"]
     part = reading.main_part(rows)
     rows = [row for row in rows if row.part == part]
@@ -236,40 +206,30 @@ def _folds(result: dict[str, Any]) -> str:
     body = []
     for name, fold in folds:
         values = [number(by_fold.get(name, {}).get(metric)) for metric in metrics]
-        body.append(row_of([name, _whole(fold.get("best_round")), _whole(fold.get("rounds_run")), *values]))
+        body.append(Row([name, _whole(fold.get("best_round")), _whole(fold.get("rounds_run")), *values]))
     values_of = [
         [value for row in rows if (value := finite(row.metrics.get(metric))) is not None] for metric in metrics
     ]
     if metrics:
-        body.append(row_of(["Mean", "", "", *(number(statistics.fmean(known)) for known in values_of)], strong=True))
+        body.append(Row(["Mean", "", "", *(number(statistics.fmean(known)) for known in values_of)], strong=True))
         spread = (number(statistics.stdev(known)) if len(known) > 1 else "–" for known in values_of)
-        body.append(row_of(["± sd", "", "", *spread], strong=True))
-    table = table_of(["Fold", "Best round", "Rounds", *map(metric_head, metrics)], ["".join(body)])
-    return (
-        f"<section><h2>Folds</h2>{table}"
-        f'<p class="hint">{part.capitalize()} metrics of each fold, pooled over the sites. sd: standard deviation '
-        "between folds, which share training rows; it understates the uncertainty for new patients.</p></section>"
-    )
+        body.append(Row(["± sd", "", "", *spread], strong=True))
+    head = [*heads("Fold", "Best round", "Rounds"), *map(metric_head, metrics)]
+    return {"table": Table(head, [body]), "part": part}
 
 
-def _participation(result: dict[str, Any]) -> str:
+def _participation(result: dict[str, Any]) -> dict[str, Any] | None:
     calls = len(sequence(result, "participation"))
     if not calls:
-        return ""
-    if not reading.missing_sites(result):
-        sentence = f"Every site answered each time it was asked, in {_all(calls, 'call')}."
-        return f"<section><h2>Participation</h2><p>{sentence}</p></section>"
-    return (
-        f'<section><h2>Participation</h2><div class="grid-scroll">{participation_chart(result)}</div>'
-        '<p class="hint">Columns are calls: preparation, rounds, evaluation. Filled: answered. Crossed: missing; '
-        "the reasons are under “Please note”. Dot: not asked.</p></section>"
-    )
+        return None
+    complete = "the only call" if calls == 1 else f"all {calls:,} calls"
+    return {"calls": complete, "chart": participation_chart(result) if reading.missing_sites(result) else None}
 
 
-def _cost(result: dict[str, Any]) -> str:
+def _cost(result: dict[str, Any]) -> dict[str, Any] | None:
     calls = [entry for entry in sequence(result, "timing", "rounds") if isinstance(entry, dict)]
     if not calls:
-        return ""
+        return None
     # Preparation and evaluation are calls too, but no rounds; a run that never trained has nothing else to show.
     rounds = [entry for entry in calls if entry.get("call", "train") == "train"] or calls
     sites = reading.site_names(result)
@@ -282,22 +242,17 @@ def _cost(result: dict[str, Any]) -> str:
         traffic = sum(whole_sent.get(site, [])) + sum(whole_received.get(site, []))
         cells = [reading.seconds(_median(worked.get(site, [])))]
         cells += [reading.size(_median(way.get(site, []))) for way in (sent, received)]
-        cells.append(reading.size(traffic))
-        body.append(row_of([site, *cells]))
+        body.append(Row([site, *cells, reading.size(traffic)]))
     per_round = [[_sum(mapping(entry, key)) for entry in rounds] for key in ("bytes_sent", "bytes_received")]
     cells = [reading.size(_median(values)) for values in per_round]
     traffic = sum(sum(_sum(mapping(entry, key)) for entry in calls) for key in ("bytes_sent", "bytes_received"))
-    body.append(row_of(["All sites", "", *cells, reading.size(traffic)], strong=True))
+    body.append(Row(["All sites", "", *cells, reading.size(traffic)], strong=True))
     whole = _median([value for entry in rounds if (value := finite(entry.get("seconds"))) is not None])
     waiting = _median([value for entry in rounds if (value := finite(entry.get("waiting_s"))) is not None])
     text = f"A round took {reading.seconds(whole)} (median)"
     text += f", of which {reading.seconds(waiting)} waiting for the sites" if waiting is not None else ""
-    head = ["Site", "Working time per round", "Sent to site per round", "Received per round", "Traffic in all"]
-    return (
-        f"<section><h2>Cost</h2><p>{safe(text)}.</p>{table_of(head, [''.join(body)], wide=True)}"
-        '<p class="hint">Time and traffic per round are medians over the rounds; the traffic in all '
-        "includes preparation and evaluation.</p></section>"
-    )
+    head = heads("Site", "Working time per round", "Sent to site per round", "Received per round", "Traffic in all")
+    return {"text": text, "table": Table(head, [body], wide=True)}
 
 
 def _by_site(rounds: Iterable[dict[str, Any]], key: str) -> dict[str, list[float]]:
@@ -317,9 +272,7 @@ def _median(values: Sequence[float]) -> float | None:
     return statistics.median(values) if values else None
 
 
-def _experiment(result: dict[str, Any]) -> str:
-    import yaml
-
+def _facts(result: dict[str, Any]) -> dict[str, str]:
     experiment, preparation = mapping(result, "experiment"), mapping(result, "preparation")
     privacy = [name.replace("_", " ") for name, value in mapping(experiment, "privacy").items() if value]
     classes = [str(name) for name in sequence(preparation, "classes")]
@@ -338,18 +291,7 @@ def _experiment(result: dict[str, Any]) -> str:
         "Privacy": ", ".join(privacy) or "none configured",
         "Seed": str(experiment.get("seed", "")),
     }
-    items = "".join(f"<div><dt>{name}</dt><dd>{safe(fact)}</dd></div>" for name, fact in facts.items() if fact)
-    text = yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True)
-    return (
-        f'<section><h2>Experiment</h2><dl class="facts">{items}</dl>'
-        f"<details><summary>The whole experiment file</summary><pre>{safe(text)}</pre></details></section>"
-    )
-
-
-def _footer(result: dict[str, Any]) -> str:
-    versions = [f"{name} {version}" for name, version in mapping(result, "software").items()]
-    text = "Made with " + ", ".join(versions) if versions else "Made with v6_algorithm"
-    return f"<footer>{safe(text)}. The numbers are in result.json, metrics.csv and history.csv.</footer>"
+    return {name: fact for name, fact in facts.items() if fact}
 
 
 def _kind(section: object) -> str:
@@ -371,7 +313,3 @@ def _whole(value: object) -> str:
 
 def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def _all(count: int, noun: str) -> str:
-    return f"the only {noun}" if count == 1 else f"all {count:,} {noun}s"
