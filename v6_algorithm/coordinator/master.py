@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from v6_algorithm import seeding
@@ -28,6 +29,7 @@ from v6_algorithm.coordinator.reply_checks import ReplyCheck
 from v6_algorithm.coordinator.results import assemble
 from v6_algorithm.coordinator.rounds import FoldRound
 from v6_algorithm.coordinator.sample_grid import SampleGrids
+from v6_algorithm.coordinator.secure_aggregation import ALL_SITES
 from v6_algorithm.coordinator.stragglers import Stragglers
 from v6_algorithm.coordinator.strategies import create_strategy
 from v6_algorithm.coordinator.subgroups import GroupSums
@@ -85,6 +87,11 @@ def run(
     quorum = _quorum(experiment, names)
     caller = Caller(federation, experiment, on_event or (lambda event: None))
     sites, agreement = agree_on_columns(caller.prepare, experiment, names, quorum)
+    summing = None
+    if experiment.privacy.secure_aggregation is not None:
+        summing = caller.sum_over(sites, quorum)
+        # From here on all sites are one, and it sees to it that enough of them are behind every sum.
+        sites, quorum, agreement = [ALL_SITES], 1, replace(agreement, synthetic={ALL_SITES: 0})
     groups = [[site] for site in sites] if experiment.mode == "local" else [sites]
     plans = share_sums([plan(caller.prepare, experiment, agreement, group, quorum) for group in groups])
     runs = []
@@ -96,9 +103,13 @@ def run(
         training.run()
         runs.append(training)
     caller.settle()
-    return assemble(
+    result = assemble(
         experiment,
-        notes=[*agreement.notes, *dict.fromkeys(note for training in runs for note in training.told)],
+        notes=[
+            *agreement.notes,
+            *(summing.closing_notes() if summing else []),
+            *dict.fromkeys(note for training in runs for note in training.told),
+        ],
         runs=[(training.plan, training.folds, training.stopped_because) for training in runs],
         groups=[training.groups for training in runs],
         participation=caller.participation,
@@ -106,6 +117,7 @@ def run(
         devices={site: device for training in runs for site, device in sorted(training.devices.items())},
         seconds=time.perf_counter() - start,
     )
+    return result if summing is None else result | {"secure_aggregation": summing.to_json()}
 
 
 def check(federation: Federation, experiment: Experiment) -> Agreement:
@@ -173,7 +185,7 @@ class _Training:
 
     def run(self) -> None:
         """Train round by round, then measure the kept models; what was done before a failure is kept."""
-        self._caller.on_event({"event": "prepared", "sites": self.plan.sites, "rounds": self._experiment.rounds})
+        self._caller.on_event({"event": "prepared", "sites": self._caller.taking_part or self.plan.sites, "rounds": self._experiment.rounds})
         if self._experiment.start.pretrain_epochs:
             self.notes += pretrain(
                 self._experiment.start.pretrain_epochs, self.plan, self.folds, self._caller, self._check

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.sources import FOLDER, TableSource, source_from_node
+from v6_algorithm.data.sources import FOLDER, STATE, TableSource, source_from_node
 from v6_algorithm.engines.runs import scores_line
 from v6_algorithm.errors import ExperimentError, SiteError
 from v6_algorithm.exchange import wire
 from v6_algorithm.site import SiteContext, handle
 from v6_algorithm.site.policy import Policy
+from v6_algorithm.site.secrets import NodeSecrets
 
 if TYPE_CHECKING:
     from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
@@ -133,15 +134,16 @@ def run_site(method: str, data: Any, request: Any, mock_data: Sequence[Any] | No
         raise ExperimentError("request: is required; task `master`, which writes the requests to the sites")
     try:
         source = source_from_node(names=_names_of_files(request)) if data is None else _source_of(data)
-        policy = Policy.from_environment()
+        policy, node_secrets = Policy.from_environment(), NodeSecrets.from_environment()
     except SiteError as error:
         head = {key: request.get(key) for key in ("site", "round", "attempt")}
         return wire.message(**head, status="error", kind=error.kind, message=str(error))  # type: ignore[arg-type]
-    folder = os.environ.get("TEMPORARY_FOLDER")
+    folder = os.environ.get("TEMPORARY_FOLDER") or getattr(data, "attrs", {}).get(STATE)
     context = SiteContext(
         sources={str(request.get("site")): source},
         policy=policy,
         state=Path(folder, "v6_algorithm") if folder else None,
+        secrets=node_secrets,
     )
     reply = handle(method, request, context)
     if mock_data is None:

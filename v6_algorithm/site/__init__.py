@@ -18,6 +18,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.learning import evaluate, train
 from v6_algorithm.site.preparing import prepare, summary
+from v6_algorithm.site.secure_aggregation import check_hidden, hide
 from v6_algorithm.site.work import Work
 
 __all__ = ["SiteContext", "handle"]
@@ -57,7 +58,11 @@ def _answer(method: str, request: Mapping[str, Any], context: SiteContext, raise
     start = time.perf_counter()
     try:
         work = Work(request, context)
+        hidden = check_hidden(work, method)
         body = _METHODS[method](work)
+        if hidden:
+            with work.timed("masking_s"):
+                body = hide(work, method, body)
         rest = time.perf_counter() - start - sum(work.seconds.values())
         body["timing"] = {**work.seconds, f"{method}_s" if method in ("summary", "prepare") else "other_s": rest}
         return wire.message(**head, status="ok", **body)  # type: ignore[arg-type]

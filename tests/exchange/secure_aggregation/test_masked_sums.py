@@ -32,7 +32,7 @@ def call_of(keys: list[SiteKeys], threshold: int, number: int = 1, asked: str = 
 
 def vector_of(values: np.ndarray, numbers: list[float], sites: int, bits: int | None = None) -> Vector:
     bits, words = fixed_point.words_for(bits, sites)
-    updates, _ = fixed_point.encode_updates(values, CLIP, bits, words, np.random.default_rng())
+    updates, _ = fixed_point.encode_updates(values, CLIP, bits, words)
     return Vector(updates, fixed_point.encode_sums(numbers, sites))
 
 
@@ -258,9 +258,7 @@ def test_no_sum_of_updates_overflows(sites, bits, clip):
         bits, words = fixed_point.words_for(bits, sites)
     except ExperimentError:
         return
-    encoded, clipped = fixed_point.encode_updates(
-        np.array([2 * clip, -2 * clip, clip, 0.0]), clip, bits, words, np.random.default_rng()
-    )
+    encoded, clipped = fixed_point.encode_updates(np.array([2 * clip, -2 * clip, clip, 0.0]), clip, bits, words)
     total = Vector.zeros(Shape(4, words, 0))
     for _ in range(sites):
         total.add(Vector(encoded, np.zeros((0, 6), np.uint32)))

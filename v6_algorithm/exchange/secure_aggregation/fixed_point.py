@@ -1,7 +1,7 @@
 """Numbers as integers that add up: weighted updates with a clip and a step, everything else exactly.
 
-An update is rounded to `clip / (2^(bits - 1) - 1)`, up or down by chance, so that the mean over many is right. Counts,
-losses and sums travel with 96 binary places and 95 before the point: doubles of usual size are exact in it, and so are
+An update is rounded to the nearest multiple of `clip / (2^(bits - 1) - 1)`; not by chance, so that the same run gives the
+same sums, bit for bit. Counts, losses and sums travel with 96 binary places and 95 before the point: doubles of usual size are exact in it, and so are
 their sums, whatever the order.
 """
 
@@ -50,19 +50,11 @@ def words_for(bits: int | None, sites: int) -> tuple[int, int]:
     )
 
 
-def encode_updates(
-    values: np.ndarray, clip: float, bits: int, words: int, generator: np.random.Generator
-) -> tuple[Words, int]:
-    """Write (n,) float64 as (n, words) uint32, in two's complement; return them and how many were clipped.
-
-    `generator` decides the rounding and must be seeded by the operating system: what it does is part of what hides a
-    value.
-    """
+def encode_updates(values: np.ndarray, clip: float, bits: int, words: int) -> tuple[Words, int]:
+    """Write (n,) float64 as (n, words) uint32, in two's complement; return them and how many were clipped."""
     limit = 2 ** (bits - 1) - 1
     clipped = int(np.count_nonzero(np.abs(values) > clip))
-    scaled = np.clip(values, -clip, clip) * (limit / clip)
-    whole = np.floor(scaled)
-    whole += generator.random(len(values)) < scaled - whole
+    whole = np.rint(np.clip(values, -clip, clip) * (limit / clip))
     numbers = np.clip(whole, -limit, limit).astype("<i8")
     if words == 1:
         numbers = numbers.astype("<i4")

@@ -71,6 +71,10 @@ def check_secure_aggregation(experiment: AllSections) -> None:
             f"strategy.combine {strategy.combine.kind}, which must see the update of every site; only mean is a sum",
         ),
         (bool(strategy.compress.stages), "strategy.compress: masked numbers do not get smaller"),
+        (
+            strategy.weighting == "steps",
+            "strategy.weighting steps: how many steps all sites make is not known before; allowed: samples, uniform",
+        ),
         (strategy.private is not None, "strategy.private: whether a site still has its layers is not told by a sum"),
         (experiment.personal is not None, "personal: models of single sites are not added up"),
         (
@@ -78,6 +82,7 @@ def check_secure_aggregation(experiment: AllSections) -> None:
             f"problem {experiment.problem.kind}, whose metrics are not plain sums; it goes with {', '.join(_PROBLEMS)}",
         ),
         (experiment.split.kind == "leave_one_site_out", "split leave_one_site_out, which measures one site at a time"),
+        (bool(experiment.start.pretrain_epochs), "start.pretrain_epochs, in which one site's model is sent as it is"),
         (
             experiment.participation.late == "stale",
             "participation.late stale: a late update would be a sum over one site",
