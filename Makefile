@@ -7,7 +7,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constr
 TORCH_INDEX ?=
 VARIANT ?= cpu
 
-.PHONY: demo setup test test-slow network lint format image push clean
+.PHONY: demo setup test test-slow network python-versions house lint format image push clean
 
 demo: setup ## train on real data at three hospitals, and show what came out
 	$(BIN)/v6-algorithm run mock/breast_cancer.yaml --baselines --out runs/demo
@@ -31,6 +31,12 @@ test-slow: setup ## the tests that take longer, without a network
 
 network: setup ## a real vantage6 server and nodes on this machine, as processes and with Docker
 	$(BIN)/python -m pytest -m "network or docker"
+
+python-versions: ## the unit tests, the demo and the wheel alone on Python 3.13; VERSIONS="3.11 3.12 3.13" for others
+	tools/python_versions.sh $(or $(VERSIONS),3.13)
+
+house: ## the wings of the package, their lines, and who imports whom
+	$(PYTHON) -m tools.house
 
 lint: setup ## style and types
 	$(BIN)/ruff check .

@@ -153,7 +153,6 @@ def test_measuring_in_pieces_measures_the_same(rows):
 
 def test_the_gpus_cache_is_emptied_before_another_try_and_after_every_request(monkeypatch):
     emptied = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
     trained(Device(4))

@@ -144,7 +144,7 @@ def test_a_run_without_trackers_imports_none(tmp_path):
     file = write(tmp_path)
     code = f"""
 import sys
-from v6_algorithm.cli import app
+from v6_algorithm.researcher.cli import app
 app(["run", {str(file)!r}, "--out", {str(tmp_path / "out")!r}, "--quiet"], standalone_mode=False)
 print([name for name in ("tensorboard", "wandb", "pyinstrument", "torch.utils.tensorboard") if name in sys.modules])
 """

@@ -106,7 +106,7 @@ def in_chunks(part: Tensor, size: int, work: Callable[[Tensor], None], *, whole:
 
 def empty_cache() -> None:
     """Give back the memory of this process's GPU that nothing uses any more; without a GPU in use, do nothing."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
