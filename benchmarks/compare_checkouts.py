@@ -85,7 +85,9 @@ def differences(first: Any, second: Any, path: str = "") -> list[str]:
         return found
     if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
         return [
-            text for i, pair in enumerate(zip(first, second, strict=True)) for text in differences(*pair, f"{path}[{i}]")
+            text
+            for i, pair in enumerate(zip(first, second, strict=True))
+            for text in differences(*pair, f"{path}[{i}]")
         ]
     return [] if first == second or (first != first and second != second) else [path]
 

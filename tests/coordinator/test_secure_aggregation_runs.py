@@ -1,4 +1,4 @@
-"""Runs with secure aggregation: the same models and metrics as in the clear, whoever drops out, and no site's numbers."""
+"""Runs with secure aggregation: models and metrics as in the clear, whoever drops out, and no site's numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 from hospitals import table
 from spying import Spy, lose
@@ -153,7 +152,7 @@ def test_a_changed_share_or_mask_never_becomes_a_model(frames):
         return reply
 
     experiment = experiment_of(privacy=SECURE)
-    with pytest.raises(FederationError, match="round 1: (the masks do not cancel|what the sites added up is of no use)"):
+    with pytest.raises(FederationError, match=r"round 1: (the masks do not cancel|what the sites)"):
         run(Spy(federation_of(experiment, frames), tamper), experiment)
 
 
@@ -181,7 +180,8 @@ def test_no_reply_holds_a_count_a_loss_or_a_metric_of_one_site(frames):
         for path, value in numbers_in(json.loads(wire.to_text(reply)))
         if not path.startswith((".timing.", ".spec.")) and path not in (".round", ".attempt", ".schema")
     }
-    allowed = (".shape[]", ".fold", ".n_classes", ".bins", ".specificities[]", ".masked.updates", ".masked.words", ".labels[]")
+    allowed = (".shape[]", ".fold", ".n_classes", ".bins", ".specificities[]", ".labels[]")
+    allowed += (".masked.updates", ".masked.words")
     left = sorted((path, value) for path, value in clear if not path.endswith(allowed))
     # Of the columns' description: whether there are rows, and whether some have no target.
     assert left == [(f".members.{name}.{key}", value) for name in ROWS for key, value in

@@ -185,7 +185,13 @@ class _Training:
 
     def run(self) -> None:
         """Train round by round, then measure the kept models; what was done before a failure is kept."""
-        self._caller.on_event({"event": "prepared", "sites": self._caller.taking_part or self.plan.sites, "rounds": self._experiment.rounds})
+        self._caller.on_event(
+            {
+                "event": "prepared",
+                "sites": self._caller.taking_part or self.plan.sites,
+                "rounds": self._experiment.rounds,
+            }
+        )
         if self._experiment.start.pretrain_epochs:
             self.notes += pretrain(
                 self._experiment.start.pretrain_epochs, self.plan, self.folds, self._caller, self._check

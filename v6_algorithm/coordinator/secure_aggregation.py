@@ -1,7 +1,7 @@
 """The coordinator's side of secure aggregation: many sites that look like one, whose numbers are the sums over all.
 
-`master` puts a `SummingFederation` in front of the real one when the sites have agreed on their columns. From then on it
-asks one site, `all sites`: each call goes to every participant, their masked numbers are added up, the sum is opened
+`master` puts a `SummingFederation` in front of the real one when the sites have agreed on their columns. From then on
+it asks one site, `all sites`: each call goes to every participant, their masked numbers are added up, the sum is opened
 with a second, small call, and what comes back looks like the reply of one site with everybody's rows. So strategies,
 history, stopping and the result need not know; and nothing here ever holds the numbers of a single site.
 """
@@ -97,10 +97,11 @@ class SummingFederation:
     def closing_notes(self) -> list[str]:
         """Return the sentences for the researcher, at the end of the run."""
         report = self.report
+        notes = list(dict.fromkeys(report.notes))
         if not report.clipped:
-            return report.notes
+            return notes
         return [
-            *report.notes,
+            *notes,
             f"privacy.secure_aggregation.clip: {report.clipped / report.numbers:.2%} of the changes of parameters were "
             f"larger than {self._section.clip:g} and were cut to it; a larger clip changes less",
         ]
@@ -161,9 +162,8 @@ class SummingFederation:
         awake = [site for site in self.names if not self._stragglers.rests(site, number)]
         awake = awake if len(awake) >= self._least else self.names
         section = self._to_sites()
-        inner = self._federation.call(
-            method, {site: {**common, "site": site, "secure_aggregation": section} for site in awake}, deadline_s=deadline_s
-        )
+        requests = {site: {**common, "site": site, "secure_aggregation": section} for site in awake}
+        inner = self._federation.call(method, requests, deadline_s=deadline_s)
         arrived: dict[str, _Answer] = {}
         for site, reply in inner:
             try:
@@ -241,10 +241,8 @@ class SummingFederation:
         else:
             updates = fixed_point.decode_updates(total.updates, self._section.clip, self._bits)
             folds = training_reply(ALL_SITES, sums["body"]["folds"], updates, request["folds"], clear, self._spec)
-            body = evaluation_reply(folds, clear)
-        return wire.message(
-            site=ALL_SITES, round=request["round"], attempt=request["attempt"], status="ok", **body
-        )
+            body = evaluation_reply(folds, clear, self.report.notes)
+        return wire.message(site=ALL_SITES, round=request["round"], attempt=request["attempt"], status="ok", **body)
 
     def _weights(self, method: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Tell sites what all weights come to, so that each sends its share of it."""
@@ -285,7 +283,8 @@ class SummingFederation:
         least = max(self._section.sites_needed(len(sites)), 2)
         if len(found) < least:
             raise FederationError(
-                f"secure aggregation: {len(found)} of {len(sites)} sites gave keys, {least} are needed{_reasons(replies)}"
+                f"secure aggregation: {len(found)} of {len(sites)} sites gave keys, {least} are needed"
+                + _reasons(replies)
             )
         self.report.notes += [
             f"site '{site}' takes no part in secure aggregation: {missing}"
@@ -307,9 +306,9 @@ class SummingFederation:
     def _message(self, site: str, number: int, body: Mapping[str, Any]) -> dict[str, Any]:
         participants = getattr(self, "participants", ())
         common = {"experiment": self._experiment.for_sites(), "sites": len(participants)}
-        return wire.message(
-            site=site, round=number, attempt=1, **{**common, **({"secure_aggregation": self._to_sites()} if participants else {}), **body}
-        )
+        if participants:
+            common["secure_aggregation"] = self._to_sites()
+        return wire.message(site=site, round=number, attempt=1, **{**common, **body})
 
     def _to_sites(self) -> dict[str, Any]:
         return {
@@ -322,8 +321,8 @@ class SummingFederation:
         threshold = self._section.sites_needed(sites)
         if not sites < 2 * threshold <= 2 * sites:
             raise ExperimentError(
-                f"privacy.secure_aggregation.threshold: {self._section.threshold} is {threshold} of {sites} sites; allowed: "
-                f"{sites // 2 + 1} to {sites}, for two halves must not open two sums"
+                f"privacy.secure_aggregation.threshold: {self._section.threshold} is {threshold} of {sites} sites; "
+                f"allowed: {sites // 2 + 1} to {sites}, for two halves must not open two sums"
             )
         return threshold
 
@@ -338,9 +337,7 @@ class SummingFederation:
 class _SummedReplies(Replies):
     """One reply, of all sites; `answered` and `missing` name the real ones."""
 
-    def __init__(
-        self, federation: SummingFederation, method: str, request: dict[str, Any], deadline_s: float
-    ) -> None:
+    def __init__(self, federation: SummingFederation, method: str, request: dict[str, Any], deadline_s: float) -> None:
         super().__init__({ALL_SITES: request}, iter(()), {})
         self._ask = lambda: federation.sum(self, method, request, deadline_s)
 

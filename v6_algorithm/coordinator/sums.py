@@ -40,7 +40,8 @@ def preparation_reply(
     if len(set(starts.values())) > 1:
         told_by = ", ".join(f"{site} {start[:8]}" for site, start in sorted(starts.items()))
         raise ExperimentError(
-            f"the sites do not start from the same weights, so they do not run the same software or have other files: {told_by}"
+            f"the sites do not start from the same weights, so they do not run the same software or have other files: "
+            f"{told_by}"
         )
     hidden = {site: [str(column) for column in told["hidden"]] for site, told in clear.items()}
     nowhere = set.intersection(*map(set, hidden.values()))
@@ -108,12 +109,18 @@ def training_reply(
     return folds
 
 
-def evaluation_reply(folds: list[dict[str, Any]], clear: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the reply of all sites together, with what they compute on."""
-    devices = [told["device"] for told in clear.values()]
-    device = {
-        key: ", ".join(sorted({str(one[key])[:60] for one in devices})) for key in ("name", "precision")
-    }
+def evaluation_reply(
+    folds: list[dict[str, Any]], clear: Mapping[str, Mapping[str, Any]], notes: list[str]
+) -> dict[str, Any]:
+    """Return the reply of all sites together, with what they compute on; `notes` gets who was short of memory."""
+    devices = {site: told["device"] for site, told in clear.items()}
+    device = {key: ", ".join(sorted({str(one[key])[:60] for one in devices.values()})) for key in ("name", "precision")}
+    for site, one in devices.items():
+        if type(one.get("pieces")) is int:
+            notes.append(
+                f"site '{site}': a batch did not fit the memory of {str(one['name'])[:60]}; it was trained in "
+                f"pieces of {one['pieces']} rows"
+            )
     return {"folds": folds, "device": device}
 
 

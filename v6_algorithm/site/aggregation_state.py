@@ -1,7 +1,7 @@
 """What a site keeps for secure aggregation while a run lasts: a secret, and what it has answered already.
 
-The secret is random and lies in the job's folder, or in the process where that lasts. Where the node has a secret of its
-own (`V6_ALGORITHM_NODE_SECRET`), keys are derived from both: whoever reads the folder only has half.
+The secret is random and lies in the job's folder, or in the process where that lasts. Where the node has a secret of
+its own (`V6_ALGORITHM_NODE_SECRET`), keys are derived from both: whoever reads the folder only has half.
 """
 
 from __future__ import annotations
@@ -85,9 +85,7 @@ class AggregationState:
             self._context.memory[self._name] = content
             return
         # mkstemp, which this uses, makes files that only their owner reads.
-        write_whole(
-            self._context.state, self._name, lambda path: _write_text(path, json.dumps(content))
-        )
+        write_whole(self._context.state, self._name, lambda path: _write_text(path, json.dumps(content)))
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from v6_algorithm.errors import PolicyError
 
-NODE_SECRET = "V6_ALGORITHM_NODE_SECRET"
-SHARED_SECRET = "V6_ALGORITHM_AGGREGATION_SECRET"
+NODE_VARIABLE = "V6_ALGORITHM_NODE_SECRET"
+SHARED_VARIABLE = "V6_ALGORITHM_AGGREGATION_SECRET"
 _LEAST_CHARACTERS = 32
 
 
@@ -31,8 +31,8 @@ class NodeSecrets:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> NodeSecrets:
         """Read them; raises PolicyError, which names the variable, for one that can be guessed."""
-        for name in (NODE_SECRET, SHARED_SECRET):
+        for name in (NODE_VARIABLE, SHARED_VARIABLE):
             given = environment.get(name)
             if given is not None and len(given.strip()) < _LEAST_CHARACTERS:
                 raise PolicyError(f"{name} of this node must have at least {_LEAST_CHARACTERS} characters")
-        return cls(*(environment.get(name, "").strip().encode() for name in (NODE_SECRET, SHARED_SECRET)))
+        return cls(*(environment.get(name, "").strip().encode() for name in (NODE_VARIABLE, SHARED_VARIABLE)))

@@ -1,8 +1,8 @@
 """A site's side of secure aggregation: its keys, its numbers under masks, and the shares that open a sum.
 
-`handle` passes every answer to `hide` that has numbers of rows in it, when the experiment wants secure aggregation: what
-leaves is a skeleton without numbers, and the numbers masked. `answer_keys` and `open_sum` are the steps of RPC_prepare
-around it.
+`handle` passes every answer to `hide` that has numbers of rows in it, when the experiment wants secure aggregation:
+what leaves is a skeleton without numbers, and the numbers masked. `answer_keys` and `open_sum` are the steps of
+RPC_prepare around it.
 """
 
 from __future__ import annotations
@@ -163,9 +163,9 @@ class UpdateSender:
         self._spec = spec
         self._parameters = [name for name, item in spec.items() if item.kind == "parameter"]
         # Gradients are updates already.
-        self._received = (
-            {} if message.get("gradient") else {name: received[name].cpu().double().clone() for name in self._parameters}
-        )
+        self._received: dict[str, Tensor] = {}
+        if not message.get("gradient"):
+            self._received = {name: received[name].cpu().double().clone() for name in self._parameters}
 
     def pack(self, state: Mapping[str, Tensor]) -> WeightedUpdate:
         """Return the update of a trained state."""
@@ -288,4 +288,3 @@ def _call(work: Work, asked: str) -> tuple[protocol.Call, AggregationState]:
     state.answer_once("the list of participants", digest([participant.to_json() for participant in participants]))
     threshold = section.sites_needed(len(participants))
     return protocol.Call(run, number, participants, threshold, asked), state
-

@@ -94,7 +94,8 @@ def test_every_set_of_drop_outs_of_five_sites_sums_to_the_bit_or_is_refused():
             refused += 1
             continue
         total, plain = opened(call, keys, vectors, arrived, answering), total_of([vectors[i] for i in arrived])
-        assert np.array_equal(total.updates, plain.updates) and np.array_equal(total.sums, plain.sums)
+        assert np.array_equal(total.updates, plain.updates)
+        assert np.array_equal(total.sums, plain.sums)
         summed += 1
     assert (summed, refused) == (51, 192)
 
@@ -156,9 +157,7 @@ def test_what_opens_a_sum_is_never_both_seeds_of_one_site():
     call = call_of(keys, 3)
     masked = {key.site: protocol.mask_vector(vector_of(np.zeros(2), [], 4), call, key) for key in keys}
     arrived = [key.site for key in keys[:3]]
-    told = protocol.open_letters(
-        call, keys[0], arrived, {name: masked[name].letters[keys[0].site] for name in arrived}
-    )
+    told = protocol.open_letters(call, keys[0], arrived, {name: masked[name].letters[keys[0].site] for name in arrived})
     assert {site: sorted(shares) for site, shares in told.items()} == {
         site: sorted([site, keys[3].site]) for site in arrived
     }
@@ -236,9 +235,7 @@ def test_a_threshold_of_shares_gives_the_secret_back(secret, sites, data):
     assert shamir.combine({point: shares[point] for point in few}) == secret
 
 
-NUMBERS = st.one_of(
-    st.integers(-(10**15), 10**15), st.floats(-1e20, 1e20, allow_nan=False), st.fractions(-1000, 1000)
-)
+NUMBERS = st.one_of(st.integers(-(10**15), 10**15), st.floats(-1e20, 1e20, allow_nan=False), st.fractions(-1000, 1000))
 
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=20))

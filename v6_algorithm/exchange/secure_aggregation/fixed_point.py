@@ -1,8 +1,8 @@
 """Numbers as integers that add up: weighted updates with a clip and a step, everything else exactly.
 
-An update is rounded to the nearest multiple of `clip / (2^(bits - 1) - 1)`; not by chance, so that the same run gives the
-same sums, bit for bit. Counts, losses and sums travel with 96 binary places and 95 before the point: doubles of usual size are exact in it, and so are
-their sums, whatever the order.
+An update is rounded to the nearest multiple of `clip / (2^(bits - 1) - 1)`; not by chance, so that the same run gives
+the same sums, bit for bit. Counts, losses and sums travel with 96 binary places and 95 before the point: doubles of
+usual size are exact in it, and so are their sums, whatever the order.
 """
 
 from __future__ import annotations

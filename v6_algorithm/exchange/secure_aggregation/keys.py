@@ -1,7 +1,7 @@
 """Key agreement and the sealed letters between sites, which the coordinator relays and cannot read.
 
-Each site has two X25519 keys in a run: one for the letters, one for the masks. Everything else is derived from them with
-HKDF-SHA256 under a context that names what it is for, so that no key serves twice.
+Each site has two X25519 keys in a run: one for the letters, one for the masks. Everything else is derived from them
+with HKDF-SHA256 under a context that names what it is for, so that no key serves twice.
 """
 
 from __future__ import annotations

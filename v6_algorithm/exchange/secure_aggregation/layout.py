@@ -1,7 +1,7 @@
 """A reply as a skeleton and a list of numbers: the numbers are added up under masks, the skeleton says where they were.
 
-`site.secure_aggregation` takes a reply apart, `coordinator.secure_aggregation` puts the sums in the place of the numbers.
-A skeleton holds no number of a site's: names, kinds and lengths only, the same at every site.
+`site.secure_aggregation` takes a reply apart, `coordinator.secure_aggregation` puts the sums in the place of the
+numbers. A skeleton holds no number of a site's: names, kinds and lengths only, the same at every site.
 """
 
 from __future__ import annotations

@@ -175,9 +175,7 @@ def unmask(
     return total
 
 
-def _seed(
-    call: Call, site: str, name: str, seal: str, answers: Mapping[str, Mapping[str, Mapping[str, str]]]
-) -> bytes:
+def _seed(call: Call, site: str, name: str, seal: str, answers: Mapping[str, Mapping[str, Mapping[str, str]]]) -> bytes:
     """Put a seed together from shares; where some are wrong, from others that fit its seal."""
     shares: dict[int, int] = {}
     for answering, told in sorted(answers.items()):

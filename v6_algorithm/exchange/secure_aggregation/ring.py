@@ -1,7 +1,7 @@
-"""Vectors of whole numbers modulo a power of two, and the masks that hide them; used by `protocol` and `fixed_point`.
+"""Vectors of whole numbers modulo a power of two, and the masks that hide them; for `protocol` and `fixed_point`.
 
-A number is one row of little-endian 32-bit words: one or two of them for an update, six for an exact sum. Additions wrap,
-so that a mask that is added at one site and subtracted at another is gone from the sum, to the bit.
+A number is one row of little-endian 32-bit words: one or two of them for an update, six for an exact sum. Additions
+wrap, so that a mask that is added at one site and subtracted at another is gone from the sum, to the bit.
 """
 
 from __future__ import annotations
