@@ -22,6 +22,12 @@ settings.register_profile("patient", deadline=None, derandomize="CI" in os.envir
 settings.load_profile("patient")
 
 
+@pytest.fixture(autouse=True)
+def at_the_desk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what reads a node's environment in this process be trusted, as `run` is; tests of other presets name them."""
+    monkeypatch.setenv("V6_ALGORITHM_POLICY", "trusted")
+
+
 @pytest.fixture
 def tables() -> dict[str, TableSource]:
     """Three hospitals of different size."""

@@ -25,6 +25,7 @@ from v6_algorithm.experiment import PARTS, PROBLEM_METRICS, Experiment
 from v6_algorithm.learning.training.fitting import Fitting
 from v6_algorithm.site import policy
 from v6_algorithm.site.fitting import FittingMemory
+from v6_algorithm.site.rules import RULES
 
 PAGE = (Path(__file__).parents[1] / "docs" / "what-leaves-the-hospital.md").read_text(encoding="utf-8")
 ENVELOPE = {"schema", "site", "round", "attempt", "status"}
@@ -157,6 +158,9 @@ def key_paths(value: Any, path: str = "") -> set[str]:
         if tensors is None:
             return {path}
         return {f"{path}.{re.sub(f'^({NETWORKS})[.][^:]*', '<tensor>', name)}" for name in tensors}
+    if path == "policy":
+        # The rules are listed on a page of their own.
+        return {"policy.<rule>"}
     if isinstance(value, list):
         return set().union(*(key_paths(item, f"{path}[]") for item in value)) if value else {f"{path}[]"}
     if isinstance(value, dict):
@@ -386,18 +390,24 @@ def test_the_folder_holds_the_files_that_the_page_lists_and_no_others(node, requ
     assert not any(SECRET.encode() in path.read_bytes() for path in files)
 
 
-def test_the_rules_and_their_defaults_are_the_policys():
-    rules = dict(re.findall(r"^\| `(V6_ALGORITHM_\w+)` \| ([^|]+) \|", PAGE, re.M))
-    default = policy.Policy.from_environment({})
-    assert rules == {
-        policy.MINIMUM_ROWS: str(default.minimum_rows),
-        policy.MINIMUM_PART: str(default.minimum_part_rows),
-        policy.MINIMUM_SITES: str(default.minimum_sites),
-        policy.MINIMUM_CELL: str(default.minimum_cell),
-        policy.ALLOWED_COLUMNS: "any column",
-    }
-    assert default.allowed_columns is None
-    assert {value for name, value in vars(policy).items() if name.isupper()} == set(rules)
+def test_the_page_of_the_policy_lists_every_rule_with_its_range_and_presets():
+    page = (Path(__file__).parents[1] / "docs" / "node-policy.md").read_text(encoding="utf-8")
+    lines = dict(re.findall(r"^\| `(V6_ALGORITHM_\w+)` \| (.+) \|$", page, re.M))
+    assert list(lines) == [rule.variable for rule in RULES]
+    for rule in RULES:
+        span, trusted, standard, strict, means, attack = lines[rule.variable].split(" | ")
+        assert means == rule.means
+        assert attack
+        if rule.kind in ("whole", "number"):
+            assert tuple(float(number.replace(",", "")) for number in span.split(" to ")) == rule.range
+        for told, value in zip((trusted, standard, strict), rule.values, strict=True):
+            if isinstance(value, bool):
+                assert told == ("on" if value else "off"), rule.variable
+            elif isinstance(value, (int, float)):
+                number = 1 / 3 if told == "1/3" else float(told.replace(",", ""))
+                assert number == pytest.approx(value), rule.variable
+            else:
+                assert told in ("any", "none", "none allowed"), rule.variable
 
 
 def test_numbers_on_the_page_are_the_codes():

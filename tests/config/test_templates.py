@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from v6_algorithm.site import policy
+from v6_algorithm.site.rules import BY_VARIABLE, PRESET
 
 pytest.importorskip("vantage6.cli", reason="the vantage6 CLI is not installed: pip install '.[dev]'")
 from vantage6.algorithm.tools import util, wrap
@@ -89,9 +90,10 @@ def test_node_mounts_its_data_read_only(node):
     assert {database["type"] for database in node["databases"]} <= {"csv", "parquet", "excel", "folder"}
 
 
-def test_node_sets_every_guard_that_v6_algorithm_reads(node):
-    read = {value for value in vars(policy).values() if isinstance(value, str) and value.startswith("V6_ALGORITHM_")}
-    assert set(node["algorithm_env"]) == read
+def test_the_node_names_its_preset_and_only_rules_that_v6_algorithm_reads(node):
+    assert node["algorithm_env"][PRESET] == "standard"
+    assert set(node["algorithm_env"]) <= {PRESET, *BY_VARIABLE}
+    assert policy.Policy.from_environment({name: str(value) for name, value in node["algorithm_env"].items()})
 
 
 def test_guards_survive_the_way_into_the_container(node, monkeypatch):
@@ -113,7 +115,7 @@ def test_guards_survive_the_way_into_the_container(node, monkeypatch):
 
 def test_the_columns_that_the_node_allows_are_those_of_the_heart_example(node):
     data = yaml.safe_load((CONFIG.parent / "mock" / "heart.yaml").read_text(encoding="utf-8"))["data"]
-    rules = policy.Policy.from_environment(node["algorithm_env"])
+    rules = policy.Policy.from_environment({name: str(value) for name, value in node["algorithm_env"].items()})
     assert all(rules.allows(column) for column in [*data["features"], data["target"]])
 
 

@@ -17,6 +17,7 @@ from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site import policy as site_policy
+from v6_algorithm.site.policy import Policy
 
 ROWS = {"amsterdam": 60, "berlin": 45, "cairo": 52}
 SECURE = {"secure_aggregation": {"threshold": 2}}
@@ -178,7 +179,7 @@ def test_no_reply_holds_a_count_a_loss_or_a_metric_of_one_site(frames):
         (path, value)
         for _, _, reply in spy.replies
         for path, value in numbers_in(json.loads(wire.to_text(reply)))
-        if not path.startswith((".timing.", ".spec.")) and path not in (".round", ".attempt", ".schema")
+        if not path.startswith((".timing.", ".spec.", ".policy.")) and path not in (".round", ".attempt", ".schema")
     }
     allowed = (".shape[]", ".fold", ".n_classes", ".bins", ".specificities[]", ".labels[]")
     allowed += (".masked.updates", ".masked.words")
@@ -195,7 +196,8 @@ def test_the_result_names_the_sites_and_the_share_that_was_clipped(frames):
     )
     result = run(federation_of(experiment, frames), experiment)
     told = result["secure_aggregation"]
-    assert told["sites"] == sorted(ROWS)
+    assert list(told["sites"]) == sorted(ROWS)
+    assert told["sites"]["berlin"]["policy"]["preset"] == "trusted"
     assert (told["threshold"], told["bits"], told["sums"]) == (3, 40, 5)
     assert 0 < told["clipped_share"] < 1
     assert any("privacy.secure_aggregation.clip" in note for note in result["notes"])
@@ -232,6 +234,24 @@ def test_sites_with_a_rule_of_more_sites_refuse_the_list(frames, monkeypatch):
     experiment = experiment_of(privacy=SECURE)
     with pytest.raises((FederationError, ExperimentError), match="at least 4 sites"):
         run(federation_of(experiment, frames), experiment)
+
+
+def test_a_node_that_wants_it_from_three_sites_on_refuses_a_run_in_the_clear(frames):
+    policy = Policy.of("trusted", secure_aggregation_sites=3)
+    sources = {name: TableSource(frame=frame) for name, frame in frames.items()}
+    plain, hidden = experiment_of(rounds=1), experiment_of(rounds=1, privacy=SECURE)
+    with pytest.raises(FederationError, match="only under secure aggregation from 3 sites on, and this run has 3"):
+        run(local_federation(plain, sources, policy), plain)
+    assert run(local_federation(hidden, sources, policy), hidden)["status"] == "completed"
+
+
+def test_it_runs_under_the_standard_policy(frames):
+    policy = Policy.of("standard", secure_aggregation_sites=3)
+    experiment = experiment_of(privacy=SECURE, rounds=2)
+    sources = {name: TableSource(frame=frame) for name, frame in frames.items()}
+    result = run(local_federation(experiment, sources, policy), experiment)
+    assert result["status"] == "completed"
+    assert result["secure_aggregation"]["sites"]["cairo"]["policy"]["preset"] == "standard"
 
 
 @pytest.mark.parametrize(

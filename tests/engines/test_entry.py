@@ -91,6 +91,8 @@ def node(tmp_path, monkeypatch):
     monkeypatch.setenv("WARD_DATABASE_TYPE", "csv")
     monkeypatch.setenv("OTHER_DATABASE_URI", str(tmp_path / "forbidden.csv"))
     monkeypatch.setenv("OTHER_DATABASE_TYPE", "csv")
+    # No server is here that could say who asks; see test_provenance.
+    monkeypatch.setenv("V6_ALGORITHM_POLICY", "trusted")
     return tmp_path
 
 
@@ -366,6 +368,7 @@ def in_wrapper(folder, task_input, **environment):
     done = subprocess.run(
         [sys.executable, "-c", "from vantage6.algorithm.tools.wrap import wrap_algorithm; wrap_algorithm()"],
         env={
+            "V6_ALGORITHM_POLICY": as_the_node_encodes("trusted"),
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
             "PKG_NAME": "v6_algorithm",
             **{name: as_the_node_encodes(value) for name, value in encoded.items()},

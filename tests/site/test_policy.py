@@ -13,25 +13,97 @@ from v6_algorithm.errors import PolicyError
 from v6_algorithm.exchange import wire
 from v6_algorithm.site import SiteContext, handle
 from v6_algorithm.site.policy import ALLOWED_COLUMNS, MINIMUM_CELL, MINIMUM_PART, MINIMUM_ROWS, MINIMUM_SITES, Policy
+from v6_algorithm.site.rules import PRESET, RULES
 
 
-def test_without_rules_ten_rows_and_one_site_are_enough():
-    assert Policy.from_environment({}) == Policy(minimum_rows=10, minimum_sites=1, allowed_columns=None)
+def test_without_rules_a_node_is_standard():
+    assert Policy.from_environment({}) == Policy.of("standard")
+    assert Policy.from_environment({}, default="trusted") == Policy()
+
+
+def test_trusted_is_what_an_empty_policy_is():
+    assert Policy.of("trusted") == Policy(minimum_rows=10, minimum_sites=1, allowed_columns=None)
 
 
 def test_the_rules_are_read_from_the_nodes_environment(monkeypatch):
     rules = {MINIMUM_ROWS: "50", MINIMUM_SITES: "3", ALLOWED_COLUMNS: "age|num", MINIMUM_PART: "7", MINIMUM_CELL: "11"}
-    assert Policy.from_environment(rules) == Policy(50, 3, "age|num", 7, 11)
+    tightened = Policy.of(
+        "standard", minimum_rows=50, minimum_sites=3, allowed_columns="age|num", minimum_part_rows=7, minimum_cell=11
+    )
+    assert Policy.from_environment(rules) == tightened
     for name, value in rules.items():
         monkeypatch.setenv(name, value)
-    assert Policy.from_environment() == Policy(50, 3, "age|num", 7, 11)
+    monkeypatch.delenv(PRESET)
+    assert Policy.from_environment() == tightened
 
 
 @pytest.mark.parametrize("name", [MINIMUM_ROWS, MINIMUM_SITES, MINIMUM_PART, MINIMUM_CELL])
-@pytest.mark.parametrize("value", ["", "ten", "1.5", "10 rows", "1e3", "nan"])
+@pytest.mark.parametrize("value", ["ten", "1.5", "10 rows", "1e3", "nan", "-1", "+5", "1_000", "\u0663", "9" * 30])
 def test_a_number_that_cannot_be_read_refuses_everything(name, value):
-    with pytest.raises(PolicyError, match=f"{name}.* of this node must be whole numbers"):
+    with pytest.raises(PolicyError, match=f"{name} of this node must be whole numbers"):
         Policy.from_environment({name: value})
+
+
+@pytest.mark.parametrize("value", ["", " ", "\n"])
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.field)
+def test_a_blank_rule_refuses_everything(rule, value):
+    with pytest.raises(PolicyError, match=f"{rule.variable} of this node is blank"):
+        Policy.from_environment({rule.variable: value})
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.kind in ("whole", "number")], ids=lambda r: r.field)
+def test_a_number_out_of_range_refuses_everything(rule):
+    for number in [int(rule.range[1]) + 1, *([0] if rule.range[0] > 0 else [])]:
+        with pytest.raises(PolicyError, match=rule.variable):
+            Policy.from_environment({rule.variable: str(number)})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "V6_ALGORITHM_MINIMUM_CELLSIZE", "V6_ALGORITHM_POLICIES", "V6_ALGORITM_POLICY", "v6_algorithm_policy",
+        "V6_ALGORITHM_MINIMUM_NUMBER_OF_RECORD", "V6_ALGORITHM_ANYTHING", "V6_ALGORTIHM_MINIMUM_CELL_SIZE",
+    ],
+)  # fmt: skip
+def test_a_misspelt_rule_refuses_everything(name):
+    with pytest.raises(PolicyError, match=f"{name} of this node is no rule"):
+        Policy.from_environment({name: "20"})
+
+
+def test_other_variables_are_nobodys_business():
+    others = {"VERSION": "1", "PATH": "/bin", "V6_ALGORITHM_WEIGHTS": "/w", "VANTAGE6_HOME": "x", "VIRTUAL_ENV": "y"}
+    assert Policy.from_environment(others) == Policy.of("standard")
+
+
+@pytest.mark.parametrize("preset", ["", "Strict!", "none", "trusted standard"])
+def test_a_preset_that_there_is_not_refuses_everything(preset):
+    with pytest.raises(PolicyError, match="V6_ALGORITHM_POLICY of this node is"):
+        Policy.from_environment({PRESET: preset})
+
+
+@pytest.mark.parametrize("preset", ["standard", "strict"])
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.field)
+def test_a_single_rule_never_loosens_a_preset(rule, preset):
+    value = getattr(Policy.of(preset), rule.field)
+    looser = {"more": "1", "less": str(int(rule.range[1])), "on": "false", "off": "true"}.get(rule.tighter or "")
+    if looser is None or value in (None, 1):
+        return
+    with pytest.raises(PolicyError, match=f"{rule.variable} of this node is .*, which protects less than {preset}"):
+        Policy.from_environment({PRESET: preset, rule.variable: looser})
+    assert Policy.from_environment({PRESET: "trusted", rule.variable: looser})
+
+
+def test_every_thing_that_is_wrong_is_named_at_once():
+    with pytest.raises(PolicyError) as refused:
+        Policy.from_environment({MINIMUM_ROWS: "", MINIMUM_SITES: "many", "V6_ALGORITHM_NONE": "1"})
+    assert all(name in str(refused.value) for name in (MINIMUM_ROWS, MINIMUM_SITES, "V6_ALGORITHM_NONE"))
+
+
+def test_no_secret_pattern_or_path_is_told():
+    secret, rules = "ab" * 32, {"V6_ALGORITHM_LEDGER_FOLDER": "/secret/place", ALLOWED_COLUMNS: "hidden_.*"}
+    told = Policy.from_environment({**rules, "V6_ALGORITHM_FOLDS_SECRET": secret}).in_force()
+    assert not any(text in str(told) for text in (secret, "/secret", "hidden_"))
+    assert (told["preset"], told["folds_secret"], told["minimum_cell"]) == ("standard", True, 5)
 
 
 @pytest.mark.parametrize("pattern", ["(", "[a-", "*", "(?P<x"])
@@ -87,9 +159,8 @@ def test_a_newline_does_not_get_a_column_past_the_pattern():
     assert not Policy(allowed_columns="age").allows("age\n")
 
 
-@pytest.mark.parametrize("environment", [{}, {ALLOWED_COLUMNS: ""}])
-def test_without_a_pattern_every_column_is_allowed(environment):
-    Policy.from_environment(environment).check_columns(["age", "any thing", ""])
+def test_without_a_pattern_every_column_is_allowed():
+    Policy.from_environment({}).check_columns(["age", "any thing", ""])
 
 
 def test_a_refusal_is_of_its_own_kind():

@@ -19,7 +19,8 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site import SiteContext, handle
 from v6_algorithm.site.aggregation_state import AggregationState
-from v6_algorithm.site.secrets import NODE_VARIABLE, SHARED_VARIABLE, NodeSecrets
+from v6_algorithm.site.policy import Policy
+from v6_algorithm.site.rules import BY_FIELD
 
 NAMES = ("amsterdam", "berlin", "cairo")
 RUN = "0" * 32
@@ -78,10 +79,19 @@ def test_the_same_request_again_is_answered_with_other_masks(sites):
     assert first["masked"]["numbers"] != second["masked"]["numbers"]
 
 
+def test_the_same_question_in_another_call_is_refused(sites):
+    """Over other sites its sum would tell, by the difference, the numbers of those left out."""
+    asked, contexts = sites
+    request = asked["train"]["berlin"]
+    request["secure_aggregation"]["call"] += 10
+    assert "was answered already, to another request" in answer("train", request, contexts["berlin"])["message"]
+
+
 def test_another_training_in_the_same_round_is_refused(sites):
     asked, contexts = sites
     request = asked["train"]["berlin"]
     request["secure_aggregation"]["call"] += 10
+    request["weights"]["0"] += 1
     reply = answer("train", request, contexts["berlin"])
     assert reply["status"] == "error"
     assert "the training of round 2 was answered already" in reply["message"]
@@ -132,7 +142,7 @@ def test_a_sum_over_fewer_sites_than_the_threshold_stays_closed(sites):
 def test_letters_under_another_question_do_not_open(sites):
     asked, contexts = sites
     request = asked["unmask"]["berlin"]
-    request["asked"] = "0" * 64
+    request["question"] = "0" * 64
     assert "do not open" in answer("prepare", request, contexts["berlin"])["message"]
 
 
@@ -187,21 +197,23 @@ def test_keys_last_in_the_folder_which_only_its_owner_reads(tmp_path):
 
 
 def test_a_folder_alone_does_not_give_the_keys_of_a_node_with_a_secret(tmp_path):
-    with_secret = SiteContext({}, state=tmp_path, secrets=NodeSecrets(own=b"of this node"))
+    with_secret = SiteContext({}, state=tmp_path, policy=Policy(node_secret="ab" * 32))
     made = AggregationState(with_secret, RUN, "berlin").keys(begins=True).public(RUN)
     assert AggregationState(SiteContext({}, state=tmp_path), RUN, "berlin").keys().public(RUN) != made
 
 
-@pytest.mark.parametrize("name", [NODE_VARIABLE, SHARED_VARIABLE])
-@pytest.mark.parametrize("given", ["", "short", " " * 40])
-def test_a_secret_that_can_be_guessed_is_refused_by_name(name, given):
+@pytest.mark.parametrize("field", ["node_secret", "aggregation_secret"])
+@pytest.mark.parametrize("given", ["", "short", " " * 70, "x" * 64])
+def test_a_secret_that_can_be_guessed_is_refused_by_name(field, given):
+    name = BY_FIELD[field].variable
     with pytest.raises(PolicyError, match=name):
-        NodeSecrets.from_environment({name: given})
-    assert NodeSecrets.from_environment({name: "0123456789abcdef" * 2})
+        Policy.from_environment({name: given})
+    policy = Policy.from_environment({name: "ab" * 32})
+    assert policy.in_force()[field] is True
 
 
 def test_nodes_that_share_a_secret_refuse_a_run_of_swapped_keys(sites):
     asked, contexts = sites
-    shared = replace(contexts["berlin"], secrets=NodeSecrets(shared=b"known to the nodes"))
+    shared = replace(contexts["berlin"], policy=Policy(aggregation_secret="cd" * 32))
     reply = answer("train", asked["train"]["berlin"], shared)
     assert "V6_ALGORITHM_AGGREGATION_SECRET" in reply["message"]

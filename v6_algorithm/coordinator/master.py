@@ -117,7 +117,7 @@ def run(
         devices={site: device for training in runs for site, device in sorted(training.devices.items())},
         seconds=time.perf_counter() - start,
     )
-    return result if summing is None else result | {"secure_aggregation": summing.to_json()}
+    return result if summing is None else result | {"secure_aggregation": summing.to_json(agreement.policies)}
 
 
 def check(federation: Federation, experiment: Experiment) -> Agreement:

@@ -208,7 +208,7 @@ def _shown(value: Any) -> Any:
 
 
 def _sites(plans: Sequence[Plan], *, tells_synthetic: bool) -> dict[str, Any]:
-    """Count rows by hospital and part; with folds they add up, like the rows behind the pooled metrics."""
+    """Count rows by hospital and part, and tell its node's rules; rows of folds add up, as behind pooled metrics."""
     counts: dict[str, dict[str, int]] = {}
     for plan in plans:
         for fold in plan.counts:
@@ -220,7 +220,10 @@ def _sites(plans: Sequence[Plan], *, tells_synthetic: bool) -> dict[str, Any]:
             counts[name]["rows"] = sum(plan.counts[0][name].values())
             if tells_synthetic:
                 counts[name]["synthetic"] = plan.synthetic.get(name, 0)
-    return {name: {"n": n} for name, n in sorted(counts.items())}
+    policies = {name: own for plan in plans for name, own in plan.policies.items() if own}
+    return {
+        name: {"n": n} | ({"policy": policies[name]} if name in policies else {}) for name, n in sorted(counts.items())
+    }
 
 
 def _over_folds(folds: Sequence[FoldProgress], part: str) -> dict[str, Any]:

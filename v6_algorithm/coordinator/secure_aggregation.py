@@ -128,11 +128,11 @@ class SummingFederation:
         """Nothing: late numbers are never opened."""
         return ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what the result tells of it."""
+    def to_json(self, policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return what the result tells of it, with each site's rules in force."""
         report, section = self.report, self._section
         return {
-            "sites": self.names,
+            "sites": {name: {"policy": dict(policies.get(name, {}))} for name in self.names},
             "threshold": self.threshold,
             "clip": section.clip,
             "bits": self._bits,
@@ -195,7 +195,7 @@ class SummingFederation:
     ) -> tuple[Vector, float]:
         """Ask the sites that gave numbers for what hides their sum."""
         names = sorted(arrived)
-        body = {"step": "secure_aggregation_unmask", "asked": call.asked, "arrived": names}
+        body = {"step": "secure_aggregation_unmask", "question": call.asked, "arrived": names}
         requests = {
             site: self._message(
                 site, number, body | {"letters": {name: arrived[name].masked.letters[site] for name in names}}

@@ -30,7 +30,18 @@ _DTYPES = {
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _LONGEST_HEADER = 2**26
 # Of a table; its images have a file of their own.
-_ARRAYS = ("values", "one_hot", "target", "member", "covariates", "lengths", "position", "groups", "synthetic")
+_ARRAYS = (
+    "values",
+    "one_hot",
+    "target",
+    "member",
+    "covariates",
+    "lengths",
+    "position",
+    "groups",
+    "synthetic",
+    "origin",
+)
 
 
 def cache_key(*parts: Any) -> str:

@@ -38,7 +38,8 @@ class TableSource:
     """Where a table is: a dataframe, or a uri with its type (``csv``, ``parquet``, ``excel``, ``npz`` or ``sql``).
 
     `base` is the folder of the files that cells name, where that is not the table's own. With `names`, which is a
-    template and the column of the names, the uri is a folder that has no table, and the type ``names``.
+    template and the column of the names, the uri is a folder that has no table, and the type ``names``. `readable` says
+    of each column of a SQLite table whether a query may read it.
     """
 
     uri: str = ""
@@ -48,6 +49,7 @@ class TableSource:
     frame: pd.DataFrame | None = None
     base: Path | None = None
     names: tuple[str, str] | None = None
+    readable: Callable[[str], bool] | None = None
 
     @property
     def fingerprint(self) -> str | None:
@@ -72,6 +74,12 @@ class TableSource:
         if self.type and self.type != "other":
             return self.type
         return "sql" if "://" in self.uri else _ENDINGS.get(Path(self.uri).suffix.lower(), "csv")
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is a query to a SQLite file."""
+        suffix = Path(self.uri).suffix.lower()
+        return self.kind == "sql" and (suffix in _ENDINGS or self.uri.startswith("sqlite:///"))
 
     @property
     def folder(self) -> Path | None:
@@ -152,13 +160,23 @@ class TableSource:
 
         if not self.query:
             raise DataError("a SQL database needs a query: give it with the site's uri, or with the task's database")
-        if Path(self.uri).suffix.lower() in _ENDINGS or self.uri.startswith("sqlite:///"):
+        if self.is_sqlite:
             path = Path(self.uri.removeprefix("sqlite:///")).absolute()
             if not path.exists():
                 raise DataError(f"there is no file {path.name}")
             # Read-only: a query is the researcher's, the file is the hospital's.
             with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-                return pd.read_sql_query(self.query, connection)
+                denied: list[str] = []
+                if self.readable is not None:
+                    connection.set_authorizer(_authorizer(self.readable, denied))
+                try:
+                    return pd.read_sql_query(self.query, connection)
+                except (sqlite3.Error, pd.errors.DatabaseError):
+                    if denied:
+                        raise DataError(
+                            f"the query reads column '{denied[0]}', which this node does not allow"
+                        ) from None
+                    raise
         import sqlalchemy
 
         engine = sqlalchemy.create_engine(self.uri)
@@ -171,6 +189,20 @@ class TableSource:
             frame = pd.DataFrame(result.mappings().all(), columns=list(result.keys()))
             read.rollback()
         return frame
+
+
+def _authorizer(readable: Callable[[str], bool], denied: list[str]) -> Callable[..., int]:
+    """Make what SQLite asks of each column before a query runs; of none, as for count(*), the name is empty."""
+    import sqlite3
+
+    def authorize(action: int, table: str | None, column: str | None, *_: Any) -> int:
+        name = str(column or "").strip()
+        if action == sqlite3.SQLITE_READ and name and not readable(name):
+            denied.append(name)
+            return sqlite3.SQLITE_DENY
+        return sqlite3.SQLITE_OK
+
+    return authorize
 
 
 def _read_parquet(uri: str, wanted: Callable[[str], bool] | None, exact: Collection[str] | None) -> pd.DataFrame:

@@ -65,6 +65,8 @@ class TableData:
         (rows,) bool: made rows, which only train.
     images
         The images, whose channels are the features; `values` is empty then.
+    origin
+        (rows,) place of each row in its hospital's table, whether or not there are images.
     """
 
     values: Array
@@ -80,6 +82,7 @@ class TableData:
     group_names: list[list[str]] = field(default_factory=list)
     synthetic: Array = field(default_factory=lambda: np.empty(0, dtype=bool))
     images: TableImages | None = None
+    origin: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def training_moments(self, *, with_range: bool) -> Moments:
         """Measure the features of the training rows of each fold, or the channels of their images."""
@@ -243,6 +246,7 @@ def load_table(
         groups=groups,
         group_names=group_names,
         synthetic=np.concatenate([part.synthetic for part in parts]),
+        origin=np.concatenate([part.origin for part in parts]),
         member=np.repeat(np.arange(len(parts)), [len(part.target) for part in parts]),
         members=list(frames),
         folds=[
@@ -326,6 +330,7 @@ def _encode(
         members=[member],
         folds=folds,
         synthetic=synthetic,
+        origin=_places(frame),
     )
 
 
@@ -374,6 +379,15 @@ def _one_hot(column: pd.Series, labels: list[Label]) -> Array:
         if value in place:
             encoded[row, place[value]] = True
     return encoded
+
+
+def _places(frame: pd.DataFrame) -> Array:
+    """Return (rows,) places in the table as it was read, which its index holds unless someone named the rows."""
+    index = frame.index.to_numpy()
+    if not np.issubdtype(index.dtype, np.integer) or (len(index) and index.min() < 0):
+        return np.arange(len(frame), dtype=np.int64)
+    places: Array = index.astype(np.int64)
+    return places
 
 
 def _codes(column: pd.Series) -> Array:

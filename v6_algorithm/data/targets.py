@@ -81,6 +81,15 @@ def describe_targets(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> di
     return labels
 
 
+def labels_by_row(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> dict[str, list[Label]]:
+    """Return the label of each row that has one, by column, of targets that are classes or events."""
+    return {
+        target.column: labels_of(frame.loc[_known(frame[target.column], target), target.column], target)
+        for target in targets
+        if target.kind == "class"
+    }
+
+
 def encode_targets(
     frame: pd.DataFrame, targets: Sequence[TargetColumn], classes: Mapping[str, list[Label]], dtype: str
 ) -> tuple[Array, Array | None]:

@@ -7,17 +7,18 @@ neither folders nor more than the first of several tables in order.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.sources import FOLDER, STATE, TableSource, source_from_node
+from v6_algorithm.engines.provenance import RULE, asking, check_chain, own_identity
 from v6_algorithm.engines.runs import scores_line
-from v6_algorithm.errors import ExperimentError, SiteError
+from v6_algorithm.errors import ExperimentError, PolicyError, SiteError
 from v6_algorithm.exchange import wire
 from v6_algorithm.site import SiteContext, handle
+from v6_algorithm.site.guard.queries import guarded_source
 from v6_algorithm.site.policy import Policy
-from v6_algorithm.site.secrets import NodeSecrets
 
 if TYPE_CHECKING:
     from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
@@ -124,8 +125,18 @@ def _is_table(data: Any) -> bool:
     return all(hasattr(table, "columns") for table in tables)
 
 
-def run_site(method: str, data: Any, request: Any, mock_data: Sequence[Any] | None) -> dict[str, Any]:
-    """Answer one request with this node's data."""
+def run_site(
+    method: str,
+    data: Any,
+    request: Any,
+    mock_data: Sequence[Any] | None,
+    provenance: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """Answer one request with this node's data.
+
+    `provenance` says who sent it, and raises PolicyError where it was not `master`'s chain; the server is asked if
+    absent. Only the node's own rules decide whether that is looked at.
+    """
     if isinstance(data, Mapping) and request is None:
         data, request = None, data
     if mock_data:
@@ -133,8 +144,13 @@ def run_site(method: str, data: Any, request: Any, mock_data: Sequence[Any] | No
     if not isinstance(request, Mapping):
         raise ExperimentError("request: is required; task `master`, which writes the requests to the sites")
     try:
+        # At the researcher's desk, where the mock runs, her own tables are hers.
+        here = mock_data is not None
+        policy = Policy.from_environment(default="trusted" if here else "standard")
+        if policy.request_chain and not here:
+            (provenance or _check_sender)()
         source = source_from_node(names=_names_of_files(request)) if data is None else _source_of(data)
-        policy, node_secrets = Policy.from_environment(), NodeSecrets.from_environment()
+        source = guarded_source(policy, source)
     except SiteError as error:
         head = {key: request.get(key) for key in ("site", "round", "attempt")}
         return wire.message(**head, status="error", kind=error.kind, message=str(error))  # type: ignore[arg-type]
@@ -143,13 +159,24 @@ def run_site(method: str, data: Any, request: Any, mock_data: Sequence[Any] | No
         sources={str(request.get("site")): source},
         policy=policy,
         state=Path(folder, "v6_algorithm") if folder else None,
-        secrets=node_secrets,
     )
     reply = handle(method, request, context)
     if mock_data is None:
         outcome = "ok" if reply["status"] == "ok" else f"{reply['kind']}: {reply['message']}"
         print(f"{method} round {reply['round']}: {outcome}", flush=True)
     return reply
+
+
+def _check_sender() -> None:
+    """Ask the server, with this container's own token, who sent the request."""
+    try:
+        token = Path(os.environ["TOKEN_FILE"]).read_text(encoding="utf-8").strip()
+    except (KeyError, OSError):
+        raise PolicyError(
+            f"this is no container of a vantage6 node, so nobody can say who sent the request ({RULE})"
+        ) from None
+    identity = own_identity(token)
+    check_chain(asking(os.environ, token), identity["task"], identity["image"])
 
 
 def _source_of(frame: Any) -> TableSource:

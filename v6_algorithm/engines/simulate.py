@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import takewhile
@@ -15,7 +17,9 @@ from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.errors import DataError, ExperimentError, PolicyError
 from v6_algorithm.experiment import Experiment, PartitionedSource, Source
 from v6_algorithm.site import SiteContext
+from v6_algorithm.site.guard.queries import guarded_source
 from v6_algorithm.site.policy import Policy
+from v6_algorithm.site.rules import PRESET
 
 if TYPE_CHECKING:
     from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
@@ -126,9 +130,18 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
     return {name: TableSource(frame=parts.frame_of(frame, site), base=base) for site, name in enumerate(parts.names)}
 
 
-def local_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> LocalFederation:
-    """Simulate the sites in this process; in mode centralised one site holds all tables."""
-    policy = own_policy()
+def local_federation(
+    experiment: Experiment, tables: Mapping[str, TableSource], policy: Policy | None = None
+) -> LocalFederation:
+    """Simulate the sites in this process; in mode centralised one site holds all tables.
+
+    Without a policy, that of this machine holds: ``trusted`` where its environment names none.
+    """
+    policy = policy or own_policy()
+    try:
+        tables = {name: guarded_source(policy, table) for name, table in tables.items()}
+    except PolicyError as error:
+        raise ExperimentError(str(error)) from None
     if experiment.mode == "centralised":
         return LocalFederation({POOLED: SiteContext(dict(sorted(tables.items())), policy)})
     return LocalFederation({name: SiteContext({name: table}, policy) for name, table in tables.items()})
@@ -166,9 +179,18 @@ def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -
     return Vantage6Federation(client, names=names)
 
 
-def own_policy() -> Policy:
-    """Read the rules of this machine, as a node reads its own."""
+def own_policy(preset: str | None = None) -> Policy:
+    """Read the rules of this machine, as a node reads its own; a preset takes the place of the environment's.
+
+    All sites of a run share one secret, so that a centralised run splits the rows as the federated one does.
+    """
+    environment = dict(os.environ)
+    if preset is not None:
+        environment[PRESET] = preset
     try:
-        return Policy.from_environment()
+        policy = Policy.from_environment(environment, default="trusted")
+        if policy.secret_folds and policy.folds_secret is None:
+            policy = replace(policy, folds_secret=secrets.token_hex(32))
+        return policy
     except PolicyError as error:
         raise ExperimentError(str(error)) from None

@@ -16,6 +16,7 @@ from typing import Any
 from v6_algorithm.errors import ExperimentError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.site.context import SiteContext
+from v6_algorithm.site.guard.bounds import within
 from v6_algorithm.site.learning import evaluate, train
 from v6_algorithm.site.preparing import prepare, summary
 from v6_algorithm.site.secure_aggregation import check_hidden, hide
@@ -57,12 +58,14 @@ def _answer(method: str, request: Mapping[str, Any], context: SiteContext, raise
     head = {key: request.get(key) for key in ("site", "round", "attempt")}
     start = time.perf_counter()
     try:
-        work = Work(request, context)
-        hidden = check_hidden(work, method)
-        body = _METHODS[method](work)
-        if hidden:
-            with work.timed("masking_s"):
-                body = hide(work, method, body)
+        with within(context.policy.maximum_seconds):
+            work = Work(request, context)
+            work.guard.admit(method)
+            hidden = check_hidden(work, method)
+            body = work.guard.screen(method, _METHODS[method](work))
+            if hidden:
+                with work.timed("masking_s"):
+                    body = hide(work, method, body)
         rest = time.perf_counter() - start - sum(work.seconds.values())
         body["timing"] = {**work.seconds, f"{method}_s" if method in ("summary", "prepare") else "other_s": rest}
         return wire.message(**head, status="ok", **body)  # type: ignore[arg-type]

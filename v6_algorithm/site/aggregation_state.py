@@ -53,7 +53,8 @@ class AggregationState:
             content = self._read()
         if content is None:
             raise SiteError("privacy.secure_aggregation: this site's folder cannot be written", "request")
-        secret = hkdf(bytes.fromhex(content["secret"]) + self._context.secrets.own, "run", self._run, self._site)
+        of_node = (self._context.policy.node_secret or "").encode()
+        secret = hkdf(bytes.fromhex(content["secret"]) + of_node, "run", self._run, self._site)
         return SiteKeys.derive(secret, self._run, self._site)
 
     def answer_once(self, question: str, content: str) -> None:

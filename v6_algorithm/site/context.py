@@ -9,7 +9,6 @@ from typing import Any
 
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.site.policy import Policy
-from v6_algorithm.site.secrets import NodeSecrets
 
 
 @dataclass
@@ -28,8 +27,6 @@ class SiteContext:
         What a process that serves several rounds may keep between them.
     lasting
         Whether it does serve them all, so that `memory` lasts as long as the run.
-    secrets
-        Those of the node's configuration.
     """
 
     sources: Mapping[str, TableSource]
@@ -37,4 +34,3 @@ class SiteContext:
     state: Path | None = None
     memory: dict[Any, Any] = field(default_factory=dict)
     lasting: bool = False
-    secrets: NodeSecrets = field(default_factory=NodeSecrets)

@@ -55,6 +55,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     problem = create_problem(work.experiment, setup)
     problem.folder = work.folder
     networks = build_shapes(problem)
+    work.guard.check_networks(networks)
     shared, own = shared_and_own(work, networks)
     groups = GroupStates(work, table) if any(item.get("subgroups") for item in work.request["folds"]) else None
     frozen = frozen_names(networks, work.experiment.training.freeze, work.round)
@@ -111,6 +112,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
             elif trains:
                 if not len(parts["train"]):
                     raise WireError(f"fold {number} is to be trained, and has no training rows here")
+                work.guard.check_training(len(parts["train"]), item)
                 reply |= learner.train(networks, item, shared)
                 if own:
                     own.keep(number, work.round, state_of(networks), [int(one) for one in item["private"]["keep"]])
@@ -299,6 +301,7 @@ class _Learner:
                 lr=self.lr,
                 fitting=self.fitting,
                 purpose="private layers" if alone else "training",
+                seed=self.work.guard.seed,
             )
 
 

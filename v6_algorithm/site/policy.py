@@ -1,69 +1,130 @@
-"""The node owner's rules, read from the node's own environment. No request can set or weaken them."""
+"""The node owner's rules, read from the node's own environment. No request can set or weaken them.
+
+`V6_ALGORITHM_POLICY` names a preset, and single rules tighten it; `rules` lists them. A variable that is misspelt,
+blank, out of range or looser than the preset refuses everything, for its owner meant something by it.
+"""
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from v6_algorithm.errors import PolicyError
+from v6_algorithm.site.rules import BY_FIELD, BY_VARIABLE, NO_RULES, PREFIX, PRESET, PRESETS, RULES
 
-MINIMUM_ROWS = "V6_ALGORITHM_MINIMUM_NUMBER_OF_RECORDS"
-MINIMUM_PART = "V6_ALGORITHM_MINIMUM_NUMBER_OF_RECORDS_PER_PART"
-MINIMUM_CELL = "V6_ALGORITHM_MINIMUM_CELL_SIZE"
-MINIMUM_SITES = "V6_ALGORITHM_MINIMUM_ORGANIZATIONS"
-ALLOWED_COLUMNS = "V6_ALGORITHM_ALLOWED_COLUMNS_REGEX"
+MINIMUM_ROWS = BY_FIELD["minimum_rows"].variable
+MINIMUM_PART = BY_FIELD["minimum_part_rows"].variable
+MINIMUM_CELL = BY_FIELD["minimum_cell"].variable
+MINIMUM_SITES = BY_FIELD["minimum_sites"].variable
+ALLOWED_COLUMNS = BY_FIELD["allowed_columns"].variable
+# How alike a name must be to a rule's to be taken for a misspelt one.
+_ALIKE = 0.85
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What this node allows.
-
-    Attributes
-    ----------
-    minimum_rows
-        Fewest rows with a target that may be learned from.
-    minimum_sites
-        Fewest sites that must be asked in the same round, so that a sum hides this site.
-    minimum_part_rows
-        Fewest rows in any part (train, validation, test) of any fold that is not empty, and fewest training rows that
-        have a value in a column: sums over one row are that row.
-    allowed_columns
-        Regular expression that the whole name of every column used must match; None: any column.
-    minimum_cell
-        Fewest rows behind any count or statistic of a summary; smaller ones are not told.
-    """
+    """What this node allows; the defaults are those of ``trusted``. `rules.RULES` says what each field means."""
 
     minimum_rows: int = 10
     minimum_sites: int = 1
     allowed_columns: str | None = None
     minimum_part_rows: int = 3
     minimum_cell: int = 5
+    preset: str = "trusted"
+    minimum_label_rows: int = 1
+    allowed_queries: tuple[str, ...] | None = None
+    approved_experiments: tuple[str, ...] | None = None
+    request_chain: bool = False
+    request_order: bool = False
+    researcher_weights: bool = True
+    secret_folds: bool = False
+    maximum_share_of_sums: float | None = None
+    refuse_differences: bool = False
+    minimum_batch: int = 1
+    minimum_update_rows: int = 1
+    coarse_histograms: bool = False
+    secure_aggregation_sites: int | None = None
+    maximum_epsilon: float | None = None
+    maximum_rounds: int = 10_000
+    maximum_experiments: int = 10_000
+    maximum_folds: int = 1_000
+    maximum_row_passes: int = 10**10
+    maximum_width: int = 65_536
+    maximum_layers: int = 256
+    maximum_parameters: int = 10**9
+    maximum_pixels: int = 2**30
+    maximum_seconds: int | None = None
+    ledger_folder: str | None = None
+    folds_secret: str | None = None
+    node_secret: str | None = None
+    aggregation_secret: str | None = None
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Policy:
+    def of(cls, preset: str, **rules: Any) -> Policy:
+        """Return a preset with some rules of its own, unchecked; raises PolicyError for a name that is none."""
+        if preset not in PRESETS:
+            raise PolicyError(f"{PRESET} of this node is {preset[:40]!r}; allowed: {', '.join(PRESETS)}")
+        place = PRESETS.index(preset)
+        return cls(preset=preset, **({rule.field: rule.values[place] for rule in RULES} | rules))
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ, *, default: str = "standard") -> Policy:
         """Read the policy; a rule that cannot be read refuses everything rather than nothing.
+
+        Parameters
+        ----------
+        environment
+            The container's.
+        default
+            The preset where `V6_ALGORITHM_POLICY` names none.
 
         Raises
         ------
         PolicyError
-            Naming the variable whose value is not usable.
+            Naming each variable that is unknown, blank, out of range, or looser than the preset.
         """
+        wrong: list[str] = []
+        given: dict[str, Any] = {}
+        preset = str(environment.get(PRESET, default)).strip().lower()
         try:
-            minimum_rows = int(environment.get(MINIMUM_ROWS, cls.minimum_rows))
-            minimum_sites = int(environment.get(MINIMUM_SITES, cls.minimum_sites))
-            minimum_part_rows = int(environment.get(MINIMUM_PART, cls.minimum_part_rows))
-            minimum_cell = int(environment.get(MINIMUM_CELL, cls.minimum_cell))
-        except ValueError:
-            names = f"{MINIMUM_ROWS}, {MINIMUM_SITES}, {MINIMUM_PART} and {MINIMUM_CELL}"
-            raise PolicyError(f"{names} of this node must be whole numbers") from None
-        pattern = environment.get(ALLOWED_COLUMNS) or None
-        try:
-            re.compile(pattern or "")
-        except re.error:
-            raise PolicyError(f"{ALLOWED_COLUMNS} of this node is not a regular expression") from None
-        return cls(minimum_rows, minimum_sites, pattern, minimum_part_rows, minimum_cell)
+            base = cls.of(preset)
+        except PolicyError as error:
+            raise PolicyError(str(error)) from None
+        for name in sorted(environment):
+            rule = BY_VARIABLE.get(name)
+            if rule is None:
+                wrong += _misspelt(name)
+                continue
+            try:
+                value = rule.read(environment[name])
+            except PolicyError as error:
+                wrong.append(str(error))
+                continue
+            if preset != "trusted" and rule.loosens(value, of_preset := getattr(base, rule.field)):
+                wrong.append(
+                    f"{name} of this node is {value}, which protects less than {preset} ({_shown(of_preset)}); "
+                    f"tighten it, or set {PRESET}: trusted"
+                )
+            given[rule.field] = value
+        if wrong:
+            raise PolicyError("; ".join(wrong))
+        return cls.of(preset, **given)
+
+    def in_force(self) -> dict[str, Any]:
+        """Return the rules as replies carry them: of a list its length, of a path or secret if there is one."""
+        told: dict[str, Any] = {"preset": self.preset}
+        for rule in RULES:
+            value = getattr(self, rule.field)
+            if rule.kind in ("words", "lines"):
+                value = None if value is None else len(value)
+            elif rule.kind in ("path", "secret", "pattern"):
+                value = value is not None
+            told[rule.field] = round(value, 6) if isinstance(value, float) else value
+        return told
 
     def check_sites(self, sites: int) -> None:
         """Refuse a round with too few sites."""
@@ -107,3 +168,20 @@ class Policy:
         for column in columns:
             if not self.allows(column):
                 raise PolicyError(f"this node does not allow column '{column}'")
+
+
+def _misspelt(name: str) -> list[str]:
+    """Complain of a variable that is no rule and looks like one; the name only, never the value."""
+    if name in NO_RULES or name == PRESET:
+        return []
+    known = [PRESET, *BY_VARIABLE]
+    alike = difflib.get_close_matches(name.upper(), known, 1, _ALIKE) if name.upper().startswith("V") else []
+    if not alike and not name.upper().startswith(PREFIX):
+        return []
+    near = alike or difflib.get_close_matches(name.upper(), known, 1, 0.6)
+    hint = f"; did its owner mean {near[0]}?" if near else ""
+    return [f"{name[:80]} of this node is no rule of this image{hint}"]
+
+
+def _shown(value: Any) -> Any:
+    return f"{value:.3g}" if isinstance(value, float) else value

@@ -34,6 +34,7 @@ def summary(work: Work) -> dict[str, Any]:
     work.policy.check_rows(len(frame))
     smallest = work.policy.minimum_cell
     frame = without_codes(frame, work.experiment.data.missing_values, smallest=smallest)
+    work.guard.account_frame(frame, features)
     step = work.request.get("step")
     if step == "columns":
         return table.columns(frame, work.experiment.data, smallest, work.targets)
@@ -66,6 +67,7 @@ def _schema(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.description import describe
     from v6_algorithm.data.subgroups import encode_groups
     from v6_algorithm.data.synthetic import synthetic_rows
+    from v6_algorithm.data.targets import labels_by_row
 
     members = {}
     for name, source in work.context.sources.items():
@@ -75,6 +77,7 @@ def _schema(work: Work) -> dict[str, Any]:
             measured = not synthetic_rows(frame, work.experiment.data).all()
             # So that what makes no groups is told now.
             encode_groups(frame, work.experiment.evaluation.subgroups, measured=measured)
+            work.guard.check_labels(frame, schema, labels_by_row(frame, work.targets))
             schema["image"] = _image(work, source)
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
@@ -131,6 +134,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     problem = create_problem(work.experiment, setup)
     problem.folder = work.folder
     problem.check_rows(table)
+    work.guard.check_model(problem)
     networks = build_networks(problem)
     if work.experiment.strategy.needs_features:
         head_of(problem, networks)
@@ -139,12 +143,14 @@ def _statistics(work: Work) -> dict[str, Any]:
         _check_values(work, setup, table)
     sums = problem.sums(table)
     moments = table.training_moments(with_range=needs_range(work.experiment.data))
+    if table.images is None:
+        moments = work.guard.edges(moments, table.training_values())
     hidden = _hidden(work, moments.count)
     targets, few_targets = _target_moments(work, table)
     return {
         "counts": table.counts(),
         "class_counts": problem.class_counts(table),
-        "sums": pack_arrays(sums) if sums else None,
+        "sums": pack_arrays(_joined(work, sums)) if sums else None,
         "moments": pack_arrays(moments.without(hidden).arrays()),
         "targets": targets,
         "hidden": [*(name for name, few in zip(setup.features, hidden, strict=True) if few), *few_targets],
@@ -152,6 +158,11 @@ def _statistics(work: Work) -> dict[str, Any]:
         "copies": _copies(work, table),
         "start": wire.digest(wire.pack(state_of(networks))),
     }
+
+
+def _joined(work: Work, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a problem's sums, of which the histogram of event times has cells of few rows."""
+    return {name: work.guard.joined(own) if name == "event_times" else own for name, own in sums.items()}
 
 
 def _target_moments(work: Work, table: TableData) -> tuple[str | None, list[str]]:
@@ -181,7 +192,8 @@ def _quantiles(work: Work) -> dict[str, Any]:
     values = table.training_values(setup, work.experiment.data)
     span = unpack_arrays(work.request["range"])
     hidden = _hidden(work, _counts(table))
-    return {"histograms": pack_arrays(Histograms.of(values, span["low"], span["high"]).without(hidden).arrays())}
+    histograms = Histograms.of(values, span["low"], span["high"]).without(hidden)
+    return {"histograms": pack_arrays({"counts": work.guard.joined(histograms.counts)})}
 
 
 def _harmonisation(work: Work) -> dict[str, Any]:
@@ -202,7 +214,8 @@ def _moments(work: Work) -> dict[str, Any]:
     table = work.table(setup)
     _check_values(work, setup, table)
     values = table.training_values(setup, data)
-    return {"moments": pack_arrays(Moments.of(values, with_range=needs_range(data)).arrays())}
+    moments = work.guard.edges(Moments.of(values, with_range=needs_range(data)), values)
+    return {"moments": pack_arrays(moments.arrays())}
 
 
 def _counts(table: TableData) -> np.ndarray:

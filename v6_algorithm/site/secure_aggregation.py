@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.errors import SiteError, WireError
+from v6_algorithm.errors import PolicyError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.secure_aggregation import fixed_point, protocol
 from v6_algorithm.exchange.secure_aggregation.keys import Participant, check_participants, digest
@@ -22,6 +22,7 @@ from v6_algorithm.exchange.secure_aggregation.layout import take_apart
 from v6_algorithm.exchange.secure_aggregation.ring import Vector
 from v6_algorithm.experiment.privacy import SecureAggregation
 from v6_algorithm.site.aggregation_state import AggregationState
+from v6_algorithm.site.rules import BY_FIELD
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,13 +39,13 @@ def answer_keys(work: Work) -> dict[str, Any]:
     run = _run_of(work)
     keys = AggregationState(work.context, run, work.site).keys(begins=True)
     # A secret that is in no folder is in this process only.
-    sealed = bool(work.context.secrets.own) or work.context.state is None
-    return {"keys": keys.public(run, work.context.secrets.shared).to_json(), "sealed": sealed}
+    sealed = work.policy.node_secret is not None or work.context.state is None
+    return {"keys": keys.public(run, _shared_secret(work)).to_json(), "sealed": sealed}
 
 
 def open_sum(work: Work) -> dict[str, Any]:
     """Return this site's shares of what hides the sum over the sites whose numbers arrived; once a call."""
-    asked = work.request.get("asked")
+    asked = work.request.get("question")
     if not isinstance(asked, str) or len(asked) != 64:
         raise WireError("what was asked must be named by 64 hexadecimal digits")
     call, state = _call(work, asked)
@@ -62,9 +63,16 @@ def open_sum(work: Work) -> dict[str, Any]:
 
 def check_hidden(work: Work, method: str) -> bool:
     """Say whether an answer is to be masked; raises when the request leaves out what that takes."""
-    if work.experiment.privacy.secure_aggregation is None or method == "summary":
+    if method == "summary" or (method == "prepare" and work.request.get("step") in IN_THE_CLEAR):
         return False
-    if method == "prepare" and work.request.get("step") in IN_THE_CLEAR:
+    if work.experiment.privacy.secure_aggregation is None:
+        least, sites = work.policy.secure_aggregation_sites, int(work.request.get("sites", 0))
+        if least is not None and sites >= least:
+            raise PolicyError(
+                f"this node answers only under secure aggregation from {least} sites on, and this run has {sites} "
+                f"({BY_FIELD['secure_aggregation_sites'].variable}); add privacy: {{secure_aggregation: {{threshold: "
+                f"{sites // 2 + 1}}}}}"
+            )
         return False
     if "secure_aggregation" not in work.request:
         raise WireError("the experiment wants secure aggregation, and the request names no participants for it")
@@ -99,6 +107,8 @@ def hide(work: Work, method: str, body: dict[str, Any]) -> dict[str, Any]:
     call, state = _call(work, digest(content))
     if method == "prepare" and work.request.get("step") != "statistics":
         raise WireError(f"step '{str(work.request.get('step'))[:40]}' is not one of sums; allowed: statistics")
+    # The same question, summed over other sites, would tell the difference; it is answered in one call.
+    state.answer_once(f"question {call.asked[:16]}", call.context)
     if method == "train":
         # Twice the same training, summed over other sites, would tell the difference.
         state.answer_once(f"the training of round {work.round}", call.context)
@@ -264,6 +274,10 @@ def _section(work: Work) -> SecureAggregation:
     return section
 
 
+def _shared_secret(work: Work) -> bytes | None:
+    return None if work.policy.aggregation_secret is None else work.policy.aggregation_secret.encode()
+
+
 def _run_of(work: Work) -> str:
     given = work.request.get("secure_aggregation")
     run = given.get("run") if isinstance(given, Mapping) else None
@@ -282,8 +296,8 @@ def _call(work: Work, asked: str) -> tuple[protocol.Call, AggregationState]:
     participants = tuple(map(Participant.from_json, listed))
     work.policy.check_sites(len(participants))
     state = AggregationState(work.context, run, work.site)
-    own = state.keys().public(run, work.context.secrets.shared)
-    check_participants(participants, run, own, work.context.secrets.shared)
+    own = state.keys().public(run, _shared_secret(work))
+    check_participants(participants, run, own, _shared_secret(work))
     # One list a run: what is the same for all sites is bound to it by their keys, and this site goes on with no other.
     state.answer_once("the list of participants", digest([participant.to_json() for participant in participants]))
     threshold = section.sites_needed(len(participants))

@@ -15,6 +15,7 @@ from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Experiment, Image
 from v6_algorithm.site.context import SiteContext
+from v6_algorithm.site.guard import Guard
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,7 @@ class Work:
         self.site, self.round = str(request["site"]), int(request["round"])
         self.targets = problem_class(self.experiment.problem.kind).targets(self.experiment)
         self.policy = context.policy
+        self.guard = Guard(context, request, self.experiment)
         self.policy.check_sites(int(request.get("sites", 0)))
         data = self.experiment.data
         roles = [*data.target_columns.values(), data.group, data.synthetic, *data.split_columns]
@@ -88,10 +90,12 @@ class Work:
         from v6_algorithm.data.cache import cache_key, keep, load_cached
         from v6_algorithm.data.table import load_table
 
+        # Which rows are in which part is drawn with a secret of the node's, where its rules say so.
+        drawn = self.guard.drawn
         prints = {name: self._fingerprint(source) for name, source in self.context.sources.items()}
         key = cache_key(
             prints,
-            self.experiment.model_dump(mode="json", include=_OF_TABLE),
+            drawn.model_dump(mode="json", include=_OF_TABLE),
             [
                 setup.features,
                 setup.categories,
@@ -117,7 +121,7 @@ class Work:
                 stacks = {name: self.stack(source, setup.pixels) for name, source in self.context.sources.items()}
                 frames = {name: frame.loc[stacks[name].readable[frame.index]] for name, frame in frames.items()}
                 copies = {name: stack.copies for name, stack in stacks.items()}
-            table = load_table(frames, self.experiment, setup, self.targets, copies)
+            table = load_table(frames, drawn, setup, self.targets, copies)
             if folder is not None:
                 keep(folder, key, table)
         self.context.memory[key] = table
@@ -132,6 +136,7 @@ class Work:
                 for parts in fold.values():
                     for part, rows in parts.items():
                         self.policy.check_part(part, rows)
+        self.guard.account(table, setup)
         return table
 
     def check_rows(self, rows: int, synthetic: int) -> None:

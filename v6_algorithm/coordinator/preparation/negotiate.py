@@ -21,6 +21,8 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
 
 _OTHER_SOFTWARE = "so they do not run the same software"
+_MOST_RULES = 100
+_LONGEST_RULE = 60
 Counts = list[dict[str, dict[str, int]]]
 
 
@@ -46,6 +48,8 @@ class Plan:
         For each fold: training rows of each class, of all sites together; none where there are no classes.
     synthetic
         Hospital to its rows that are made, and only train.
+    policies
+        Hospital to the rules that its node says are in force.
     """
 
     sites: list[str]
@@ -56,6 +60,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     class_rows: list[list[int]] = field(default_factory=list)
     synthetic: dict[str, int] = field(default_factory=dict)
+    policies: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def folds(self) -> list[int]:
@@ -86,11 +91,13 @@ def agree_on_columns(
     """
     replies = ask(sites, {"step": "schema"})
     schemas: dict[str, Mapping[str, Any]] = {}
+    policies: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
     taking_part: list[str] = []
     for site, reply in replies:
         try:
             members = {str(name): _check_schema(schema) for name, schema in reply["members"].items()}
+            policies |= dict.fromkeys(members, check_policy(reply.get("policy")))
         except (KeyError, TypeError, AttributeError, WireError):
             replies.reject(site, "its description of its columns is malformed")
             continue
@@ -99,6 +106,11 @@ def agree_on_columns(
         for name, schema in members.items():
             if schema["rows_without_target"]:
                 notes.append(f"site '{name}': rows without a target are left out")
+            if schema.get("few"):
+                notes.append(
+                    f"site '{name}': categories of fewer rows than its node tells are left out of "
+                    f"{listed(schema['few'])}; those rows count as of no category"
+                )
     raise_data_errors(replies)
     replies.require(quorum, "preparation")
     notes += [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
@@ -109,7 +121,7 @@ def agree_on_columns(
     real = sorted(site for site, schema in schemas.items() if schema["rows"] > synthetic[site])
     hospitals = real if experiment.split.kind == "leave_one_site_out" else []
     notes = [*agreement.notes, *notes]
-    return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic)
+    return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies)
 
 
 def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence[str], quorum: int) -> Plan:
@@ -172,7 +184,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     )
     class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
     notes = [*_tell_hidden(hidden), *_tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
-    made = Plan(list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic)
+    made = Plan(list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies)
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):
             raise ExperimentError(
@@ -188,12 +200,28 @@ def share_sums(plans: Sequence[Plan]) -> list[Plan]:
     return [replace(plan, setup=replace(plan.setup, sums=total)) for plan in plans]
 
 
+def check_policy(policy: Any) -> dict[str, Any]:
+    """Read the rules that a node says are in force: names, numbers, switches and None; {} where it says none."""
+    if policy is None:
+        return {}
+    if not isinstance(policy, dict) or len(policy) > _MOST_RULES:
+        raise WireError("the rules that it says are in force are malformed")
+    for name, value in policy.items():
+        short = isinstance(value, str) and len(value) <= _LONGEST_RULE
+        if len(name) > _LONGEST_RULE or not (short or value is None or isinstance(value, (bool, int, float))):
+            raise WireError("the rules that it says are in force are malformed")
+    return dict(policy)
+
+
 def _check_schema(schema: Any) -> Mapping[str, Any]:
     labels = [schema["labels"], *schema["task_labels"].values(), *schema["categories"].values()]
     if not all(isinstance(label, (int, float, str)) for column in labels for label in column):
         raise WireError("labels must be numbers or text")
     if not isinstance(schema["rows"], int) or not isinstance(schema["rows_without_target"], int):
         raise WireError("row counts must be whole numbers")
+    few = schema.get("few", [])
+    if not isinstance(few, list) or not set(few) <= set(schema["categories"]):
+        raise WireError("columns with few rows of a category must be some of the categorical ones")
     if type(schema["synthetic"]) is not int or not 0 <= schema["synthetic"] <= schema["rows"]:
         raise WireError("synthetic rows must be some of the rows")
     sequence = schema["sequence"]

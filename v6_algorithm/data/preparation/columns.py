@@ -50,6 +50,8 @@ class Agreement:
         For images whose pixels are columns: those.
     synthetic
         Site to its rows that are made, and only train.
+    policies
+        Site to the rules that its node says are in force.
     """
 
     features: list[str]
@@ -64,6 +66,7 @@ class Agreement:
     image_shape: list[int] | None = None
     pixels: list[str] = field(default_factory=list)
     synthetic: dict[str, int] = field(default_factory=dict)
+    policies: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:

@@ -96,6 +96,7 @@ def train(
     lr: float | None = None,
     fitting: Fitting | None = None,
     purpose: str = "training",
+    seed: int | None = None,
 ) -> TrainingSums:
     """Train `networks` in place on the rows numbered in `part`, for one round.
 
@@ -127,6 +128,8 @@ def train(
         How many rows the device takes at once; learned anew if absent.
     purpose
         What for, where a round trains more than once: batches and the rest are drawn for it.
+    seed
+        What they are drawn with, where it is not the experiment's: a node may mix in a secret of its own.
 
     Raises
     ------
@@ -134,7 +137,8 @@ def train(
         Of kind ``diverged`` when the loss is no longer a finite number, of kind ``request`` when memory does not do.
     """
     training = problem.experiment.training
-    lesson = TrainingContext(problem.experiment.seed, site, round, fold, device, purpose, frozenset(frozen), lr)
+    seed = problem.experiment.seed if seed is None else seed
+    lesson = TrainingContext(seed, site, round, fold, device, purpose, frozenset(frozen), lr)
     objective, fitting = objective or LocalObjective(), fitting or Fitting()
     learner = problem.learner(dict(networks), lesson)
     if learner is None:

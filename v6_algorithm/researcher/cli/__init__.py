@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from v6_algorithm.researcher.cli import (
+    approve,
     describe,
     doctor,
     evaluate,
@@ -49,6 +50,7 @@ app.command()(generate.generate)
 app.command()(submit.submit)
 app.command()(submit.watch)
 app.command()(submit.cancel)
+app.command()(approve.approve)
 app.command()(doctor.doctor)
 app.add_typer(image.app, name="image")
 

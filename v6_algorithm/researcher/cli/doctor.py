@@ -14,6 +14,9 @@ _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
 def doctor(
+    policy: Annotated[
+        bool, typer.Option("--policy", help="Show the node's rules in force here instead, and what is wrong with them.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON, for scripts.")] = False,
 ) -> None:
     """Check this machine, or this container: versions, GPU, memory, folders, file readers, a small experiment.
@@ -22,9 +25,11 @@ def doctor(
     """
     with explained():
         from v6_algorithm.researcher.doctor import examine, summary
+        from v6_algorithm.researcher.doctor.finding import found
+        from v6_algorithm.researcher.doctor.rules import rules
 
         findings = []
-        for finding in examine():
+        for finding in found("rule", rules()) if policy else examine():
             findings.append(finding)
             if not as_json:
                 style, advice = _STYLES[finding.status], finding.advice and f"\n{'':24}{finding.advice}"

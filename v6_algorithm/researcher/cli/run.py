@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from v6_algorithm.researcher.cli.terminal import explained, say
 if TYPE_CHECKING:
     from v6_algorithm.data.sources import TableSource
     from v6_algorithm.experiment import Experiment
+    from v6_algorithm.site.policy import Policy
 
 File = Annotated[Path, typer.Argument(help="The experiment file (YAML).", show_default=False)]
 Set = Annotated[
@@ -46,13 +48,20 @@ def run(
         bool, typer.Option("--baselines", help="Also train centralised, and each site alone.")
     ] = False,
     track: Track = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="trusted|standard|strict", help="Let the sites hold a node's rules, to see what they refuse."
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Run an experiment on this machine, each site with its own data, and write what came out."""
     terminal.out.quiet = quiet
     with explained():
         from v6_algorithm.coordinator.initial_model import read_weights
-        from v6_algorithm.engines.simulate import local_federation, mock_federation, tables_of
+        from v6_algorithm.engines.simulate import local_federation, mock_federation, own_policy, tables_of
+        from v6_algorithm.experiment.approval import fingerprint
         from v6_algorithm.researcher.tracking import open_tracking
 
         if engine not in ("local", "mock"):
@@ -61,8 +70,16 @@ def run(
         tables = tables_of(experiment, file.parent, experiment_file=file)
         weights = read_weights(experiment, file.parent)
         central = open_central(experiment, file.parent)
-        make = local_federation if engine == "local" else mock_federation
-        federation = make(experiment, tables)
+        if policy is not None and engine != "local":
+            raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
+        rules = own_policy(policy)
+        if policy == "strict" and not rules.approved_experiments:
+            # At the desk the question is what else they would refuse.
+            rules = replace(rules, approved_experiments=None)
+            say(f"note: a strict node answers this experiment once its owner has approved {fingerprint(experiment)}")
+        federation = (
+            local_federation(experiment, tables, rules) if engine == "local" else mock_federation(experiment, tables)
+        )
         with (
             results_folder(out_dir or unused_folder(experiment.name)) as folder,
             open_tracking(track or [], folder, experiment.for_sites()) as tracking,
@@ -72,7 +89,7 @@ def run(
             tracking.finish(result)
             # After Ctrl-C, or without a model to compare with, nobody waits for baselines.
             goes_on = baselines and result["status"] == "completed"
-            unfinished = _add_baselines(result, experiment, tables, weights) if goes_on else []
+            unfinished = _add_baselines(result, experiment, tables, weights, rules) if goes_on else []
             unfinished += measure_central(result, central, experiment.central)
             finish(result, unfinished, folder)
 
@@ -129,7 +146,11 @@ def _train(
 
 
 def _add_baselines(
-    result: dict[str, Any], experiment: Experiment, tables: Mapping[str, TableSource], weights: str | None
+    result: dict[str, Any],
+    experiment: Experiment,
+    tables: Mapping[str, TableSource],
+    weights: str | None,
+    rules: Policy,
 ) -> list[str]:
     """Run the other modes on the sites that took part; one that fails is told, and costs nothing of what is done."""
     from v6_algorithm.engines.simulate import local_federation
@@ -144,7 +165,7 @@ def _add_baselines(
             continue
         other = experiment.model_copy(update={"mode": mode})
         try:
-            baseline = _train(other, local_federation(other, tables), weights)
+            baseline = _train(other, local_federation(other, tables, rules), weights)
         except V6AlgorithmError as error:
             unfinished.append(f"baseline {mode}: {error}")
         except KeyboardInterrupt:

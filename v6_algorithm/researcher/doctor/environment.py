@@ -14,6 +14,7 @@ from typing import Any
 from v6_algorithm.errors import PolicyError
 from v6_algorithm.researcher.doctor.finding import Finding, in_image, note, ok, problem, size
 from v6_algorithm.site import policy
+from v6_algorithm.site.rules import BY_VARIABLE, PRESET
 
 _LITTLE_SPACE_BYTES = 1e9
 
@@ -75,8 +76,7 @@ def variables() -> Finding:
 
 def guards() -> Finding:
     """Read the node owner's rules as a site would: one that cannot be read refuses every task."""
-    names = (policy.MINIMUM_ROWS, policy.MINIMUM_PART, policy.MINIMUM_SITES, policy.ALLOWED_COLUMNS)
-    given = [name for name in names if name in os.environ]
+    given = [name for name in (PRESET, *BY_VARIABLE) if name in os.environ]
     try:
         policy.Policy.from_environment()
     except PolicyError as error:

@@ -73,6 +73,8 @@ def run_call(client: Any, image: str) -> dict[str, Any]:
         "default.csv": _table().encode(),
     }
     environment = {
+        # No server is there to say who asks; what is tried is the image, not a node's rules.
+        "V6_ALGORITHM_POLICY": "trusted",
         "INPUT_FILE": f"{_DATA}/{_TASK}/input",
         "OUTPUT_FILE": f"{_DATA}/{_TASK}/output",
         "TOKEN_FILE": f"{_DATA}/{_TASK}/token",

@@ -1,0 +1,290 @@
+"""The one place through which every number leaves a site: it knows the owner's rules and what was answered before.
+
+`handle` lets it admit a request before anything is read, and screen the answer before it goes; `Work` gives it the
+table as soon as there is one. `order`, `bounds`, `rowsets` and `coarse` hold the rules' arithmetic, `ledger` what a
+node remembers. Under ``trusted`` it lets pass what always passed, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm import seeding
+from v6_algorithm.errors import PolicyError
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment.approval import fingerprint
+from v6_algorithm.site.context import SiteContext
+from v6_algorithm.site.guard.bounds import check_experiment, check_networks, check_training
+from v6_algorithm.site.guard.leaving import check_keys
+from v6_algorithm.site.guard.ledger import Ledger
+from v6_algorithm.site.guard.order import PINNED, Order, digest
+from v6_algorithm.site.rules import BY_FIELD
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from torch import nn
+
+    from v6_algorithm.data.preparation import Moments, Setup
+    from v6_algorithm.data.table import TableData
+
+
+class Guard:
+    """The owner's rules applied to one request.
+
+    Parameters
+    ----------
+    context
+        The site: its policy, and where it remembers.
+    request, experiment
+        What is asked.
+
+    Raises
+    ------
+    PolicyError
+        When a rule needs a memory and the site has none that lasts from request to request.
+    """
+
+    def __init__(self, context: SiteContext, request: Mapping[str, Any], experiment: Experiment) -> None:
+        self.policy = context.policy
+        self._request, self._experiment = request, experiment
+        self._databases = digest(sorted(source.uri for source in context.sources.values()))[:16]
+        policy = self.policy
+        needed = policy.request_order or policy.refuse_differences or policy.maximum_share_of_sums is not None
+        needed |= policy.secret_folds and policy.folds_secret is None
+        if needed and context.state is None and not context.lasting:
+            raise PolicyError(
+                "this node has no place that lasts from request to request, which its rules need: a TEMPORARY_FOLDER, "
+                "as vantage6's nodes have"
+            )
+        self._job = Ledger(context.state, context.memory)
+        folder = policy.ledger_folder
+        self._lasting = self._job if folder is None else Ledger(Path(folder), {})
+        self._accounted = False
+
+    # -- before anything is read ---------------------------------------------------------------------------------------
+
+    def admit(self, method: str) -> None:
+        """Refuse a request that is too large, not approved, or out of order."""
+        policy, experiment = self.policy, self._experiment
+        check_experiment(policy, experiment)
+        approved = policy.approved_experiments
+        if approved is not None and fingerprint(experiment) not in approved:
+            raise PolicyError(
+                f"only approved experiments are answered here, and this one ({fingerprint(experiment)[:12]}…) is "
+                f"not one of the {len(approved)}; `v6-algorithm approve FILE` prints what its owner enters in "
+                f"{BY_FIELD['approved_experiments'].variable}"
+            )
+        if policy.request_order:
+            with self._job.open() as content:
+                Order(
+                    content.setdefault("job", {}),
+                    experiment,
+                    most_experiments=policy.maximum_experiments,
+                    researcher_weights=policy.researcher_weights,
+                ).admit(method, self._request)
+
+    @property
+    def seed(self) -> int:
+        """The seed of splits, drawn rows and batches: the experiment's, or mixed with the node's secret."""
+        policy, seed = self.policy, self._experiment.seed
+        if not policy.secret_folds:
+            return seed
+        return seeding.derive(seed, "secret of the node", policy.folds_secret or self._lasting.secret())
+
+    @property
+    def drawn(self) -> Experiment:
+        """The experiment by which a table is split, with that seed in place of its own."""
+        seed = self.seed
+        return self._experiment if seed == self._experiment.seed else self._experiment.model_copy(update={"seed": seed})
+
+    # -- when there is something to answer about -----------------------------------------------------------------------
+
+    def account(self, table: TableData, setup: Setup) -> None:
+        """Book what this request's answers will be sums over; refuse what all answers together would tell."""
+        policy = self.policy
+        if self._accounted or (policy.maximum_share_of_sums is None and not policy.refuse_differences):
+            return
+        self._accounted = True
+        sections = self._experiment.for_sites()
+        key = digest([sections[name] for name in PINNED])[:16]
+        columns = sorted(
+            {*setup.features, *setup.categories, *setup.pixels, *self._experiment.data.target_columns.values()}
+        )
+        with self._lasting.open() as content:
+            database = content.setdefault("databases", {}).setdefault(self._databases, {})
+            # Later rounds of an experiment ask of the same rows.
+            booked = f"{key} {digest(columns)[:16]} {len(table.target)}"
+            if booked in database.setdefault("booked", []):
+                return
+            database["booked"].append(booked)
+            if policy.maximum_share_of_sums is not None:
+                self._check_sums(database.setdefault("sums", {}), key, columns, table)
+            if policy.refuse_differences:
+                self._check_sets(database.setdefault("sets", {}), key, _sets_of(table, setup, self._experiment))
+
+    def _check_sums(self, booked: dict[str, Any], key: str, columns: Sequence[str], table: TableData) -> None:
+        booked[key] = {"columns": list(columns), "sums": independent_sums(self._experiment, table)}
+        names = set(columns)
+        # Of other columns' sums none is a sum of these.
+        total = sum(entry["sums"] for entry in booked.values() if names & set(entry["columns"]))
+        share = self.policy.maximum_share_of_sums or 0
+        if total > share * len(table.target):
+            raise PolicyError(
+                f"folds, repeats, parts and groups ask for {total} independent sums over rows, with those asked for "
+                f"before; this node tells at most {share:.3g} of its number of rows "
+                f"({BY_FIELD['maximum_share_of_sums'].variable})"
+            )
+
+    def _check_sets(self, kept: dict[str, Any], key: str, sets: Mapping[str, np.ndarray]) -> None:
+        from v6_algorithm.site.guard.rowsets import check_differences
+
+        check_differences(kept, key, sets, self.policy.minimum_cell, BY_FIELD["refuse_differences"].variable)
+
+    def account_frame(self, frame: pd.DataFrame, features: Sequence[str]) -> None:
+        """Book a description of the table: which rows have a value in each column."""
+        import numpy as np
+
+        if not self.policy.refuse_differences:
+            return
+        own = [name for name in features if name in frame.columns]
+        sets = {f"column '{name}' as described": np.flatnonzero(frame[name].notna().to_numpy()) for name in own}
+        key = digest(self._experiment.for_sites())[:16]
+        with self._lasting.open() as content:
+            database = content.setdefault("databases", {}).setdefault(self._databases, {})
+            self._check_sets(database.setdefault("sets", {}), key, sets)
+
+    def check_labels(self, frame: pd.DataFrame, schema: dict[str, Any], labels: Mapping[str, Sequence[Any]]) -> None:
+        """Refuse a label of few rows, and leave categories of few rows out of a schema.
+
+        Parameters
+        ----------
+        frame
+            The rows.
+        schema
+            What is told of them; its `categories` are changed, and `few` says which columns lost some.
+        labels
+            Column to the label of each row that has one.
+        """
+        from collections import Counter
+
+        from v6_algorithm.data.targets import canonical
+
+        least, few = self.policy.minimum_label_rows, []
+        for column, values in labels.items():
+            if any(count < least for count in Counter(values).values()):
+                raise PolicyError(
+                    f"column '{column}' has labels of fewer rows than this node's least of {least} "
+                    f"({BY_FIELD['minimum_label_rows'].variable}); data.positive can join them"
+                )
+        for column, names in schema["categories"].items():
+            if least > 1 and column in frame.columns:
+                counts = Counter(canonical(frame[column].dropna()))
+                schema["categories"][column] = [name for name in names if counts[name] >= least]
+                few += [column] if len(schema["categories"][column]) < len(names) else []
+        schema["few"] = few
+
+    def check_networks(self, networks: Mapping[str, nn.Module]) -> None:
+        """Refuse a model of too many numbers, which may be without memory."""
+        check_networks(self.policy, networks)
+
+    def check_model(self, problem: Any) -> None:
+        """Refuse a model of too many numbers before it is built."""
+        import torch
+
+        with torch.device("meta"):
+            self.check_networks(problem.build_networks())
+
+    def check_training(self, rows: int, item: Mapping[str, Any]) -> None:
+        """Refuse a fold's training whose update would tell of few rows, or that takes too long."""
+        check_training(self.policy, self._experiment, int(self._request["round"]), rows, item)
+
+    # -- before it goes ------------------------------------------------------------------------------------------------
+
+    def edges(self, moments: Moments, values: Any) -> Moments:
+        """Return moments whose smallest and largest values are means over a cell's rows, by the owner's rule."""
+        from dataclasses import replace
+
+        from v6_algorithm.site.guard.coarse import coarse_edges
+
+        if not self.policy.coarse_histograms or not (moments.low.any() or moments.high.any()):
+            return moments
+        low, high = coarse_edges(values, moments.low, moments.high, self.policy.minimum_cell)
+        return replace(moments, low=low, high=high)
+
+    def joined(self, counts: np.ndarray) -> np.ndarray:
+        """Return histograms, (…, bins), with bins of few rows joined, where the rule asks for it."""
+        import numpy as np
+
+        from v6_algorithm.site.guard.coarse import join_bins
+
+        if not self.policy.coarse_histograms:
+            return counts
+        flat = counts.reshape(-1, counts.shape[-1])
+        joined = [join_bins(row[None], self.policy.minimum_cell)[0] for row in flat]
+        return np.stack(joined).reshape(counts.shape) if len(flat) else counts
+
+    def screen(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Return an answer as it may leave; every answer passes here last."""
+        from v6_algorithm.site.guard.coarse import at_least, coarse_state
+
+        check_keys(method, body)
+        if "members" in body or (method == "summary" and "columns" in body):
+            body["policy"] = self.policy.in_force()
+        if not self.policy.coarse_histograms:
+            return body
+        smallest = self.policy.minimum_cell
+        if body.get("class_counts") is not None:
+            body["class_counts"] = at_least(body["class_counts"], smallest)
+        for item in body.get("folds", []):
+            item["metrics"] = coarse_state(item["metrics"], smallest)
+        if "subgroups" in body:
+            body["subgroups"] = coarse_state(body["subgroups"], smallest)
+        return body
+
+
+def independent_sums(experiment: Experiment, table: TableData) -> int:
+    """Count the sums over rows that a split and its groups tell and none of which follows from the others.
+
+    Of k folds, repeated r times, the parts of one repeat add up to all rows: k + (r - 1)(k - 1).
+    """
+    split = experiment.split
+    if split.kind == "kfold":
+        folds = split.folds + (split.repeats - 1) * (split.folds - 1)
+    else:
+        parts = [fold[part] for fold in table.folds for part in ("train", "validation", "test") if len(fold[part])]
+        folds = len({part.tobytes() for part in parts})
+    return folds + 2 * sum(len(names) for names in table.group_names)
+
+
+def _sets_of(table: TableData, setup: Setup, experiment: Experiment) -> dict[str, np.ndarray]:
+    """Name the sets of rows that answers about a table are sums over: with a value, with a label, of a group."""
+    import numpy as np
+
+    sets: dict[str, np.ndarray] = {}
+    for number, member in enumerate(table.members):
+        own = np.flatnonzero(table.member == number)
+        place = table.origin[own] if len(table.origin) else own
+        where = f"{member}: " if len(table.members) > 1 else ""
+        sets[f"{where}the rows"] = place
+        target = table.target[own]
+        name = "', '".join(experiment.data.target_columns.values())
+        if np.issubdtype(target.dtype, np.integer):
+            labels = setup.classes or []
+            for code in np.unique(target).tolist():
+                label = code if code >= len(labels) else labels[code]
+                sets[f"{where}label {digest(str(label))[:8]} of column '{name}'"] = place[target == code]
+        if table.values.ndim == 2:
+            empty = np.isnan(table.values[own])
+            for column in np.flatnonzero(empty.any(axis=0)).tolist():
+                sets[f"{where}column '{setup.features[column]}'"] = place[~empty[:, column]]
+            for column in np.flatnonzero(~empty.any(axis=0)).tolist():
+                sets[f"{where}column '{setup.features[column]}'"] = place
+        for column, names in enumerate(table.group_names):
+            for code in range(len(names)):
+                sets[f"{where}a group of {experiment.evaluation.columns[column]} #{code}"] = place[
+                    table.groups[own, column] == code
+                ]
+    return sets

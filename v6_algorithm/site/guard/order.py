@@ -1,0 +1,190 @@
+"""The order in which a training run asks: prepare, rounds, final evaluation, all of one experiment.
+
+The guard keeps where a job stands in the node's ledger. A request that no training run makes is refused: another
+table's definition in the same job, a step with other numbers, a round again, models that the site did not help to make.
+A request that comes a second time, word for word, is answered again: a node asks anew after a restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from v6_algorithm.errors import PolicyError
+from v6_algorithm.experiment import Experiment
+
+# What says which rows are summed over how; two experiments of a job differ in the rest only.
+PINNED = ("data", "problem", "split", "evaluation", "seed")
+# What each step's body may be: in a search for settings a site that is lost changes what the others agree on.
+_BODIES = 3
+# Newest and averaged model: nobody could have seen these before training ended.
+_UNSEEN_MODELS = 2
+# Of a Cox model twice, of the sites' own models, of groups, and as many where a site was lost in between.
+_EVALUATIONS = 8
+
+
+def digest(content: Any) -> str:
+    """Return a hash of JSON, or of a text."""
+    text = content if isinstance(content, str) else json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Order:
+    """Where one job stands.
+
+    Parameters
+    ----------
+    job
+        The job's part of the ledger, which is changed.
+    experiment
+        Of the request.
+    most_experiments
+        How many a job may have.
+    researcher_weights
+        Whether the first round may begin with weights from the researcher.
+    """
+
+    def __init__(
+        self, job: dict[str, Any], experiment: Experiment, *, most_experiments: int, researcher_weights: bool
+    ) -> None:
+        self._job, self._experiment = job, experiment
+        self._most_experiments, self._researcher_weights = most_experiments, researcher_weights
+        self._key = digest(experiment.for_sites())
+
+    def admit(self, method: str, request: Mapping[str, Any]) -> None:
+        """Check one request against those before, and note it; raises PolicyError saying what is out of order."""
+        own = digest({"method": method, **{key: value for key, value in request.items() if key != "attempt"}})
+        answered = self._job.setdefault("answered", {})
+        if own in answered:
+            return
+        self._check_pinned()
+        {"summary": self._step, "prepare": self._step, "train": self._train, "evaluate": self._evaluate}[method](
+            method, request
+        )
+        answered[own] = 1
+
+    def _check_pinned(self) -> None:
+        sections = {name: digest(section) for name, section in self._experiment.for_sites().items() if name in PINNED}
+        pinned = self._job.setdefault("pinned", sections)
+        other = [name for name in PINNED if pinned[name] != sections[name]]
+        if other:
+            raise PolicyError(
+                f"this task has asked with another experiment before: {', '.join(other)} must stay the same; what two "
+                "definitions of rows differ in would tell of few"
+            )
+
+    @property
+    def _run(self) -> dict[str, Any]:
+        """What is known of this very experiment."""
+        runs = self._job.setdefault("runs", {})
+        if self._key not in runs:
+            if len(runs) >= self._most_experiments:
+                raise PolicyError(
+                    f"this node answers at most {self._most_experiments} experiments in one task "
+                    "(V6_ALGORITHM_MAXIMUM_EXPERIMENTS_PER_JOB)"
+                )
+            runs[self._key] = {"round": 0, "trained": {}, "scored": {}, "models": {}, "unseen": {}, "evaluations": 0}
+        run: dict[str, Any] = runs[self._key]
+        return run
+
+    def _step(self, method: str, request: Mapping[str, Any]) -> None:
+        step = str(request.get("step"))
+        steps = self._job.setdefault("steps", {})
+        before = {
+            "statistics": "schema",
+            "moments": "statistics",
+            "quantiles": "statistics",
+            "harmonisation": "statistics",
+        }
+        if method == "prepare" and step in before and f"prepare {before[step]}" not in steps:
+            raise PolicyError(f"step {step} comes after step {before[step]}, which this task has not asked for")
+        if method == "summary" and step != "columns" and "summary columns" not in steps:
+            raise PolicyError(f"step {step} comes after step columns, which this task has not asked for")
+        body = {
+            key: value for key, value in request.items() if key in ("setup", "range", "features", "asked", "products")
+        }
+        bodies = steps.setdefault(f"{method} {step}", [])
+        own = digest(body)
+        if own not in bodies:
+            # Once before and once after harmonisation.
+            twice = step in ("quantiles", "moments") and self._experiment.data.harmonisation.kind != "none"
+            if len(bodies) >= _BODIES * (2 if twice else 1):
+                raise PolicyError(
+                    f"step {step} was answered for this task; with other numbers it is not answered again"
+                )
+            bodies.append(own)
+
+    def _prepared(self) -> None:
+        if "prepare statistics" not in self._job.get("steps", {}):
+            raise PolicyError("training and evaluation come after the preparation, which this task has not asked for")
+
+    def _train(self, method: str, request: Mapping[str, Any]) -> None:
+        self._prepared()
+        run, number = self._run, int(request["round"])
+        first = 0 if self._experiment.start.pretrain_epochs else 1
+        if not max(first, run["round"]) <= number <= self._experiment.rounds:
+            raise PolicyError(
+                f"round {number} is out of order: this experiment has rounds {first} to {self._experiment.rounds}, and "
+                f"round {run['round']} was the last that was asked for"
+            )
+        run["round"] = number
+        folds = [int(item["fold"]) for item in request["folds"]]
+        if len(set(folds)) < len(folds):
+            raise PolicyError("a fold is named twice in one round")
+        for item in request["folds"]:
+            fold = str(int(item["fold"]))
+            self._check_start(number, item)
+            if set(item.get("evaluate", [])) - {"validation"} or any(
+                item.get(key) for key in ("baseline", "subgroups", "personal")
+            ):
+                raise PolicyError("a round measures validation rows only; the rest comes at the end")
+            if item.get("evaluate"):
+                self._once(run["scored"], fold, number, "measured")
+            if item.get("train", True):
+                self._once(run["trained"], fold, number, "trained")
+            if isinstance(item.get("parameters"), str):
+                seen = run["models"].setdefault(fold, [])
+                seen.append(digest(item["parameters"])[:16])
+
+    def _once(self, done: dict[str, int], fold: str, number: int, what: str) -> None:
+        if done.get(fold, -1) >= number:
+            raise PolicyError(f"fold {fold} was {what} in round {number}; a training run does so once")
+        done[fold] = number
+
+    def _check_start(self, number: int, item: Mapping[str, Any]) -> None:
+        start = self._experiment.start
+        if item.get("parameters") is None or self._researcher_weights or start.pretrain_epochs:
+            return
+        # In turns, a site goes on from what the one before it made.
+        if number <= 1 and self._experiment.strategy.kind != "cyclic":
+            raise PolicyError(
+                "the first round begins with weights from elsewhere (start.weights); this node takes those of the "
+                "seed, or of a file in its image or folder: image:NAME, site:NAME (V6_ALGORITHM_RESEARCHER_WEIGHTS)"
+            )
+
+    def _evaluate(self, method: str, request: Mapping[str, Any]) -> None:
+        self._prepared()
+        run, number = self._run, int(request["round"])
+        if not max(1, run["round"]) <= number <= self._experiment.rounds:
+            raise PolicyError(
+                f"an evaluation after round {number} is out of order: round {run['round']} was the last asked for"
+            )
+        run["evaluations"] += 1
+        if run["evaluations"] > _EVALUATIONS:
+            raise PolicyError(f"this experiment was evaluated {_EVALUATIONS} times; a training run needs no more")
+        asked = set()
+        for item in request["folds"]:
+            fold, model = str(int(item["fold"])), digest(str(item.get("parameters")))[:16]
+            if (fold, model) in asked:
+                raise PolicyError("an evaluation names a fold and its model twice")
+            asked.add((fold, model))
+            if item.get("train"):
+                raise PolicyError("an evaluation trains nothing")
+            unseen = run["unseen"].setdefault(fold, [])
+            if model in run["models"].get(fold, []) or model in unseen:
+                continue
+            if len(unseen) >= _UNSEEN_MODELS:
+                raise PolicyError(f"fold {fold}: only models seen in training, the newest and an average are measured")
+            unseen.append(model)
