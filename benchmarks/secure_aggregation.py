@@ -137,9 +137,7 @@ def main() -> None:
     if arguments.run:
         run_costs(arguments.parameters, arguments.rounds)
         return
-    print(
-        f"{arguments.parameters:,} parameters and {SUMS:,} exact sums; in float32 {arguments.parameters * 16 / 3e6:.2f} MB"
-    )
+    print(f"{arguments.parameters:,} parameters and {SUMS:,} sums; in float32 {arguments.parameters * 16 / 3e6:.2f} MB")
     header = ["sites", "set-up", "mask, s a site", "reply, MB", "open, a site", "sum, s", "largest error of the sum"]
     print(table(header, [protocol_costs(sites, arguments.parameters) for sites in (3, 5, 10, 20)]))
 

@@ -43,6 +43,12 @@ class UnreachableError(FederationError):
     """A server did not answer now; it may a moment later."""
 
 
+class CheckpointError(V6AlgorithmError):
+    """There is no checkpoint to go on from, it cannot be read, or it is of another experiment."""
+
+    exit_code = 2
+
+
 class ImageError(V6AlgorithmError):
     """The algorithm's image could not be built, tried or pushed: no Docker engine answers, or it says no."""
 
@@ -83,3 +89,7 @@ class PolicyError(SiteError):
     """The node's owner does not allow this request."""
 
     kind = "refused"
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM): whoever did will not wait long."""

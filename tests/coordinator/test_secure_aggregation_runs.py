@@ -10,6 +10,7 @@ import pytest
 from hospitals import table
 from spying import Spy, lose
 
+from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulate import local_federation, mock_federation
@@ -18,6 +19,26 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site import policy as site_policy
 from v6_algorithm.site.policy import Policy
+
+
+class Killed(BaseException):
+    """What SIGKILL is to the process."""
+
+
+class Dying(Spy):
+    """A federation whose process is killed at some call, after so many replies."""
+
+    def __init__(self, federation, call, replies):
+        super().__init__(federation, self._count)
+        self._call, self._replies = call, replies
+
+    def _count(self, method, site, number, reply):
+        if len(self.requests) == self._call:
+            if self._replies == 0:
+                raise Killed
+            self._replies -= 1
+        return reply
+
 
 ROWS = {"amsterdam": 60, "berlin": 45, "cairo": 52}
 SECURE = {"secure_aggregation": {"threshold": 2}}
@@ -220,6 +241,20 @@ def test_a_site_without_training_rows_adds_nothing(frames):
             participation={"minimum": 2},
         )
     )
+
+
+@pytest.mark.parametrize("call", [7, 8, 9, 11], ids=["training", "opening", "next training", "evaluation"])
+def test_a_run_that_was_killed_goes_on_with_new_keys_to_the_same_bits(frames, tmp_path, call):
+    experiment = experiment_of(privacy=SECURE)
+    whole = run(federation_of(experiment, frames), experiment)
+    checkpoints = Checkpoints(tmp_path / "checkpoint.safetensors")
+    with pytest.raises(Killed):
+        run(Dying(federation_of(experiment, frames), call, 1), experiment, checkpoints=checkpoints)
+    again = run(
+        federation_of(experiment, frames), experiment, checkpoints=Checkpoints(tmp_path / "checkpoint.safetensors")
+    )
+    for key in ("status", "history", "metrics", "parameters", "sites", "secure_aggregation", "notes"):
+        assert again[key] == whole[key], key
 
 
 def test_a_threshold_of_half_the_sites_is_refused_with_what_is_allowed(frames):

@@ -39,9 +39,9 @@ def installed(tmp_path_factory) -> Path:
 @pytest.fixture
 def plugin(installed, monkeypatch):
     monkeypatch.syspath_prepend(str(installed))
-    plugins.problem.cache_clear()
+    plugins._load.cache_clear()
     yield
-    plugins.problem.cache_clear()
+    plugins._load.cache_clear()
 
 
 def refusal(**changes):
@@ -88,7 +88,7 @@ def test_what_a_plug_in_does_not_know_is_refused_before_any_site_is_asked(change
 
 
 def test_a_plug_in_that_is_not_installed_is_refused_by_name():
-    plugins.problem.cache_clear()
+    plugins._load.cache_clear()
     assert "problem.kind: unknown problem" in refusal()
 
 
@@ -122,7 +122,7 @@ def test_a_plug_ins_federated_metrics_equal_the_pooled_ones():
 
 
 def test_a_state_of_a_plug_in_that_is_not_installed_is_refused():
-    plugins.problem.cache_clear()
+    plugins._load.cache_clear()
     with pytest.raises(ValueError, match="an installed plug-in"):
         check_state({"kind": "plugin", "problem": "x", "n": 0, "non_finite": 0, "loss": 0.0, "sums": {}})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -100,4 +100,14 @@ class Caller:
                     "bytes_received": replies.bytes_received,
                 }
             )
+        self._calls.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the books of all calls, which must be over."""
+        self.settle()
+        return {"participation": self.participation, "timing": self.timing}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.participation, self.timing = list(state["participation"]), list(state["timing"])
         self._calls.clear()

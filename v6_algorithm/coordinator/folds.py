@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from v6_algorithm.coordinator.learning_rate import LearningRate
@@ -9,12 +10,14 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import compute, higher_is_better, is_score, merge_states
 
 States = dict[str, dict[str, Any]]
+# What a fold knows of its rounds as plain JSON, by the attributes' names.
+_BOOKS = ("finished", "rounds_done", "rounds_scored", "best_round", "history", "measured", "personal", "waited")
 
 
 class FoldProgress:
     """The progress of one fold; a run without cross-validation has one.
 
-    A model is packed once and kept as that text: it is what the next request carries, and the checkpoint.
+    A model is packed once and kept as that text: it is what the next request carries, and what a checkpoint holds.
 
     Parameters
     ----------
@@ -184,3 +187,31 @@ class FoldProgress:
         """Return the history as columns of equal length; a round that was not validated has None."""
         rounds = len(self.history["round"])
         return {name: column + [None] * (rounds - len(column)) for name, column in self.history.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the rounds have left: JSON, and packed models."""
+        return {
+            **{name: getattr(self, name) for name in _BOOKS},
+            "start": self.start,
+            "starts_partly": self.starts_partly,
+            "samples": sorted(self.samples.items()),
+            "at_sites": {site: sorted(rounds.items()) for site, rounds in self.at_sites.items()},
+            "model": self.model,
+            "average": self._average,
+            "best": self._best,
+            "best_score": self._best_score,
+            "reference": self._reference,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        for name in _BOOKS:
+            setattr(self, name, state[name])
+        self.start, self.starts_partly = state["start"], state["starts_partly"]
+        self.samples = {int(round): picture for round, picture in state["samples"]}
+        self.at_sites = {
+            site: {int(round): values for round, values in rounds} for site, rounds in state["at_sites"].items()
+        }
+        self.model, self._average, self._best = state["model"], state["average"], state["best"]
+        self._best_score = state["best_score"]
+        self._reference = None if state["reference"] is None else (state["reference"][0], state["reference"][1])

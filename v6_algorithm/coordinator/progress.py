@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from v6_algorithm.coordinator.averages import mean_of, round_scores
 from v6_algorithm.coordinator.call_log import Event
 from v6_algorithm.coordinator.folds import FoldProgress
-from v6_algorithm.coordinator.results import mean_of, round_scores
 from v6_algorithm.exchange.protocol import Replies
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import compute, merge_states

@@ -48,6 +48,14 @@ class ReplyCheck:
         """Let the next reply say anew what the others' metrics must be like."""
         self._shape = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the sites said of themselves, and what metrics must be like."""
+        return {"devices": self.devices, "notes": self.notes, "shape": self._shape}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.devices, self.notes, self._shape = dict(state["devices"]), list(state["notes"]), state["shape"]
+
     def items(
         self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from v6_algorithm.coordinator.averages import mean_and_spread, mean_of, round_scores, scores
+from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.diagnostics import diagnostics
 from v6_algorithm.coordinator.folds import FoldProgress, States
 from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.run_context import RunContext
 from v6_algorithm.coordinator.sample_grid import gallery
-from v6_algorithm.coordinator.subgroups import GroupSums, gaps, merged_groups, withheld
+from v6_algorithm.coordinator.subgroups import gaps, merged_groups, withheld
 from v6_algorithm.data.preparation.times import horizons
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
-from v6_algorithm.learning.metrics import compute, explain, is_score, merge_states
+from v6_algorithm.learning.metrics import compute, explain, merge_states
 
 SCHEMA = 1
-Run = tuple[Plan, list[FoldProgress], str | None]
 
 
 def assemble(
-    experiment: Experiment,
-    *,
-    notes: Sequence[str],
-    runs: Sequence[Run],
-    groups: Sequence[GroupSums],
-    participation: list[dict[str, Any]],
-    rounds: list[dict[str, Any]],
-    devices: dict[str, dict[str, str]],
-    seconds: float,
+    experiment: Experiment, runs: Sequence[RunContext], caller: Caller, *, notes: Sequence[str], seconds: float
 ) -> dict[str, Any]:
     """Put the result together.
 
@@ -39,23 +32,19 @@ def assemble(
     ----------
     experiment
         As it was run.
+    runs
+        Each group of sites that trained together: one, but in mode ``local`` one a site.
+    caller
+        With the books of all calls.
     notes
         Sentences from the preparation.
-    runs
-        One (plan, folds, why it stopped early or None) for each group of sites that trained together: one, but in
-        mode ``local`` one a site.
-    groups
-        What the sites told of groups of rows, for each of `runs`.
-    participation, rounds
-        The books of all calls.
-    devices
-        For each site the name and precision of what it computed on.
     seconds
         Total time.
     """
-    stopped = [reason for _, _, reason in runs if reason]
-    folds = [fold for _, progress, _ in runs for fold in progress]
-    plans = [plan for plan, _, _ in runs]
+    stopped = [run.stopped_because for run in runs if run.stopped_because]
+    folds = [fold for run in runs for fold in run.folds]
+    plans = [run.plan for run in runs]
+    devices = {site: device for run in runs for site, device in sorted(run.check.devices.items())}
     crossed = any(len(plan.counts) > 1 for plan in plans)
     measured = _merged([fold.measured for fold in folds])
     personal = _merged([fold.personal for fold in folds])
@@ -63,7 +52,8 @@ def assemble(
     metrics = {
         part: _scopes(states) | (_over_folds(folds, part) if crossed else {}) for part, states in measured.items()
     }
-    subgroups = merged_groups(groups, experiment.evaluation)
+    told = [run.subgroups for run in runs]
+    subgroups = merged_groups(told, experiment.evaluation)
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "name": experiment.name,
@@ -80,14 +70,15 @@ def assemble(
         **_diagnostics(measured, experiment, plans[0]),
         "subgroups": subgroups,
         "gap": gaps(subgroups, metrics),
-        "folds": [_fold(fold, plan, experiment) for plan, progress, _ in runs for fold in progress] if crossed else [],
-        "participation": participation,
-        "timing": {"total_s": round(seconds, 3), "sites": _phases(rounds), "rounds": rounds},
+        "folds": [_fold(fold, run.plan, experiment) for run in runs for fold in run.folds] if crossed else [],
+        "participation": caller.participation,
+        "timing": {"total_s": round(seconds, 3), "sites": _phases(caller.timing), "rounds": caller.timing},
         "devices": devices,
         "notes": [
             *notes,
+            *dict.fromkeys(note for run in runs for note in run.all_notes),
             *_explanations(measured),
-            *(withheld(subgroups, metrics, experiment.evaluation) if any(run.asked for run in groups) else []),
+            *(withheld(subgroups, metrics, experiment.evaluation) if any(groups.asked for groups in told) else []),
             *_without_private(experiment),
             *(note for run in runs for note in _lost_work(run)),
             *_imprecise(experiment, devices),
@@ -101,26 +92,6 @@ def assemble(
         result["samples"] = pictures
     result["parameters"] = _parameters(runs, experiment)
     return result
-
-
-def round_scores(folds: Sequence[FoldProgress], number: int, part: str, site: str | None = None) -> dict[str, float]:
-    """Return what was measured in a round of training, or of the model that the round made.
-
-    Parameters
-    ----------
-    folds
-        Over which to average.
-    number
-        The round.
-    part
-        ``train`` or ``validation``, with which the names begin.
-    site
-        Where; None: at all sites together.
-    """
-    rows: list[dict[str, float | None]] = [
-        fold.at(number) if site is None else dict(fold.at_sites.get(site, {}).get(number, {})) for fold in folds
-    ]
-    return {name: value for name, value in mean_of(rows).items() if value is not None and name.startswith(f"{part}_")}
 
 
 def _site_history(folds: Sequence[FoldProgress]) -> dict[str, dict[str, list[Any]]]:
@@ -146,20 +117,6 @@ def _phases(calls: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
                 own = total.setdefault(site, {})
                 own[phase] = round(own.get(phase, 0.0) + seconds, 4)
     return dict(sorted(total.items()))
-
-
-def mean_of(rows: Iterable[dict[str, float | None]]) -> dict[str, float | None]:
-    """Return the mean of each name over the rows that have it; a name no row has a number for is None."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        for name, value in row.items():
-            found.setdefault(name, []).extend([] if value is None else [value])
-    return {name: sum(values) / len(values) if values else None for name, values in found.items()}
-
-
-def scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what goes with the scores, such as the number of rows."""
-    return {name: value for name, value in metrics.items() if is_score(name)}
 
 
 def _merged(folds: Sequence[dict[str, States]]) -> dict[str, States]:
@@ -235,16 +192,6 @@ def _over_folds(folds: Sequence[FoldProgress], part: str) -> dict[str, Any]:
     return mean_and_spread([scores(metrics) for metrics in pooled])
 
 
-def mean_and_spread(rows: Sequence[dict[str, float | None]]) -> dict[str, dict[str, float | None]]:
-    """Return mean and sample standard deviation over the folds, of each score that some fold has."""
-    mean = mean_of(rows)
-    spread: dict[str, float | None] = {}
-    for name in mean:
-        values = [value for row in rows if (value := row.get(name)) is not None]
-        spread[name] = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean_over_folds": mean, "sd_over_folds": spread}
-
-
 def _fold(fold: FoldProgress, plan: Plan, experiment: Experiment) -> dict[str, Any]:
     about: dict[str, Any] = {"fold": fold.number}
     if experiment.split.kind == "kfold" and experiment.split.repeats > 1:
@@ -262,9 +209,9 @@ def _fold(fold: FoldProgress, plan: Plan, experiment: Experiment) -> dict[str, A
     }
 
 
-def _lost_work(run: Run) -> list[str]:
+def _lost_work(run: RunContext) -> list[str]:
     """Tell which folds had to wait for sites, and which were left without a test."""
-    plan, folds, _ = run
+    plan, folds = run.plan, run.folds
     notes = []
     for fold in folds:
         if fold.waited:
@@ -308,7 +255,7 @@ def _explanations(measured: dict[str, States]) -> list[str]:
     return notes
 
 
-def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | None:
+def _parameters(runs: Sequence[RunContext], experiment: Experiment) -> str | None:
     """Pack the kept model with what is needed to use it.
 
     Several models go into one file: their tensors are named ``fold-0/model.…``, in mode local with the site's name
@@ -316,8 +263,9 @@ def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | None:
     """
     tensors: dict[str, Any] = {}
     preparations: dict[str, Any] = {}
-    for plan, folds, _ in runs:
-        for fold in folds:
+    for run in runs:
+        plan = run.plan
+        for fold in run.folds:
             if fold.kept is None:
                 continue
             parts = [plan.sites[0]] if experiment.mode == "local" else []
@@ -342,9 +290,9 @@ def _parameters(runs: Sequence[Run], experiment: Experiment) -> str | None:
         about["private"] = experiment.private.model_dump(mode="json")
     if experiment.problem.generative:
         # How often images of each class are made where nobody says; see `generating`.
-        about["shares"] = _shares(runs[0][0])
+        about["shares"] = _shares(runs[0].plan)
     if experiment.problem.kind == "survival":
-        about["horizons"] = _horizons(experiment, runs[0][0])
+        about["horizons"] = _horizons(experiment, runs[0].plan)
     return wire.pack(tensors, {"v6_algorithm": json.dumps(about)})
 
 

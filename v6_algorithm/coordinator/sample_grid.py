@@ -1,4 +1,4 @@
-"""SampleGrids of what a generative model makes: in which rounds a site is asked for one, and what it must be.
+"""Sample grids of what a generative model makes: in which rounds a site is asked for one, and what it must be.
 
 A picture is of made images only, and of the model that the request carries: whoever has the model can make it. One site
 makes it, each time another one, for the researcher to see a model grow.
@@ -15,8 +15,8 @@ from v6_algorithm.exchange import png
 from v6_algorithm.exchange.png import GRID_CLASSES, GRID_COLUMNS, GRID_GAP, GRID_PIXELS
 
 if TYPE_CHECKING:
-    from v6_algorithm.coordinator.final_evaluation import ModelEvaluation
     from v6_algorithm.coordinator.folds import FoldProgress
+    from v6_algorithm.coordinator.model_evaluation import ModelEvaluation
     from v6_algorithm.data.preparation import Setup
     from v6_algorithm.experiment import Experiment
 

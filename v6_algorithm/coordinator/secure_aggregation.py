@@ -13,7 +13,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from v6_algorithm.coordinator.stragglers import Stragglers
@@ -43,12 +43,15 @@ class AggregationReport:
         How many sums were opened.
     numbers, clipped
         Numbers of updates that were added up, and how many of them were cut to `clip`.
+    policies
+        Each site's rules in force.
     """
 
     notes: list[str] = field(default_factory=list)
     calls: int = 0
     numbers: int = 0
     clipped: int = 0
+    policies: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class SummingFederation:
@@ -128,11 +131,23 @@ class SummingFederation:
         """Nothing: late numbers are never opened."""
         return ()
 
-    def to_json(self, policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
+        """Return what lasts from round to round: of the run's keys nothing, for sites make new ones."""
+        spec = {name: item.to_json() for name, item in self._spec.items()}
+        return {"sites": self.names, "report": asdict(self.report), "rows": self._rows, "spec": spec}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned, with the keys that the sites have made anew."""
+        newer = self.report.notes
+        self.report = AggregationReport(**state["report"])
+        self.report.notes += newer
+        self._rows, self._spec = list(state["rows"]), wire.spec_from_json(state["spec"])
+
+    def to_json(self) -> dict[str, Any]:
         """Return what the result tells of it, with each site's rules in force."""
         report, section = self.report, self._section
         return {
-            "sites": {name: {"policy": dict(policies.get(name, {}))} for name in self.names},
+            "sites": {name: {"policy": dict(report.policies.get(name, {}))} for name in self.names},
             "threshold": self.threshold,
             "clip": section.clip,
             "bits": self._bits,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from v6_algorithm.exchange.protocol import Missing, Replies
 
@@ -46,3 +47,11 @@ class Stragglers:
                 self._until[site] = round + 2 ** self._times[site]
             else:
                 self._times.pop(site, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return who was late how often in a row, and until which round each rests."""
+        return {"times": self._times, "until": self._until}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._times, self._until = dict(state["times"]), dict(state["until"])

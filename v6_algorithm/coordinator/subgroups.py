@@ -40,6 +40,14 @@ class GroupSums:
         self.asked = False
         self._bands = {subgroup.column: subgroup.band_names for subgroup in evaluation.subgroups}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was told."""
+        return {"told": self.told, "asked": self.asked}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.told, self.asked = dict(state["told"]), state["asked"]
+
     def questions(
         self, plan: Plan, folds: Sequence[FoldProgress], site: str, parts: Sequence[str]
     ) -> list[dict[str, Any]]:

@@ -207,6 +207,8 @@ def _say(event: Mapping[str, Any]) -> None:
     """Write to the task's log, the only progress that vantage6 shows while a task runs: a line, for a round two."""
     if event["event"] == "prepared":
         print(f"prepared: {len(event['sites'])} sites take part: {', '.join(event['sites'])}", flush=True)
+        if done := event.get("done"):
+            print(f"goes on after round {done}/{event['rounds']}", flush=True)
     elif event["event"] == "reply":
         seconds = "" if event["seconds"] is None else f" ({event['seconds']:.1f} s)"
         print(f"round {event['round']}: {event['site']}: {_metrics(event['metrics'])}{seconds}", flush=True)
@@ -223,7 +225,7 @@ def _say(event: Mapping[str, Any]) -> None:
         print(f"round {event['round']}/{event['rounds']}: {'; '.join(told)}", flush=True)
     elif event["event"] == "tested":
         print("tested", flush=True)
-    elif event["event"] in ("trial", "chosen"):
+    elif event["event"] in ("trial", "chosen", "note"):
         print(event["text"], flush=True)
 
 

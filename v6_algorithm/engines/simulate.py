@@ -131,20 +131,30 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
 
 
 def local_federation(
-    experiment: Experiment, tables: Mapping[str, TableSource], policy: Policy | None = None
+    experiment: Experiment,
+    tables: Mapping[str, TableSource],
+    policy: Policy | None = None,
+    rounds_folder: Path | None = None,
 ) -> LocalFederation:
     """Simulate the sites in this process; in mode centralised one site holds all tables.
 
-    Without a policy, that of this machine holds: ``trusted`` where its environment names none.
+    Without a policy, that of this machine holds: ``trusted`` where its environment names none. What sites keep from
+    round to round is in a folder each below `rounds_folder`, or lost with the process.
     """
-    policy = policy or own_policy()
+    rules = policy or own_policy()
     try:
-        tables = {name: guarded_source(policy, table) for name, table in tables.items()}
+        tables = {name: guarded_source(rules, table) for name, table in tables.items()}
     except PolicyError as error:
         raise ExperimentError(str(error)) from None
+
+    def context(sources: dict[str, TableSource], number: int) -> SiteContext:
+        folder = None if rounds_folder is None else rounds_folder / str(number)
+        return SiteContext(sources, rules, rounds_folder=folder)
+
     if experiment.mode == "centralised":
-        return LocalFederation({POOLED: SiteContext(dict(sorted(tables.items())), policy)})
-    return LocalFederation({name: SiteContext({name: table}, policy) for name, table in tables.items()})
+        return LocalFederation({POOLED: context(dict(sorted(tables.items())), 0)})
+    # Numbered by name: a site may be called anything, and the file may name them in another order.
+    return LocalFederation({name: context({name: tables[name]}, number) for number, name in enumerate(sorted(tables))})
 
 
 def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> Vantage6Federation:

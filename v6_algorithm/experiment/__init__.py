@@ -37,6 +37,7 @@ from v6_algorithm.experiment.learning import (
     Loss,
     Model,
     Output,
+    OwnModel,
     Participation,
     Personal,
     Recurrent,
@@ -87,6 +88,7 @@ __all__ = [
     "MnistCNN",
     "MonaiNetwork",
     "NoOptions",
+    "OwnModel",
     "Partition",
     "PartitionedSource",
     "Ratio",
@@ -207,7 +209,7 @@ class Experiment(Section):
         try:
             return cls.model_validate(content, context={"checked": checked})
         except ValidationError as error:
-            lines = [_explain(item) for item in error.errors()]
+            lines = [explain(item) for item in error.errors()]
             raise ExperimentError("\n".join(f"{where}: {line}" for line in lines)) from None
 
     @classmethod
@@ -225,10 +227,11 @@ def parse_partition(content: dict[str, Any]) -> Any:
     try:
         return _OnePartition.model_validate({"partition": content}).partition
     except ValidationError as error:
-        raise ExperimentError("\n".join(_explain(item) for item in error.errors())) from None
+        raise ExperimentError("\n".join(explain(item) for item in error.errors())) from None
 
 
-def _explain(error: Any) -> str:
+def explain(error: Any) -> str:
+    """Say what one of pydantic's errors means: key, what is wrong, the value given and what is allowed."""
     # Union branches show up in pydantic's locations as class or tag names; a researcher never wrote those.
     # The kind of a partition follows it at once; `partition.sizes.sizes` is the key `partition.sizes`.
     path = ".".join(
@@ -261,4 +264,5 @@ _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
     "dcgan", "stylegan2", "senet", "always", "by_round", "ratio", "kfold", "leave_one_site_out", "given", "partitioned",
     "named", "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
+    "module",
 }  # fmt: skip

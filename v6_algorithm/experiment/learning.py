@@ -6,15 +6,16 @@ import re
 from math import isfinite
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
+from v6_algorithm.experiment import plugins
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.by_round import ByRound, in_round
 from v6_algorithm.experiment.imaging.augmentation import Augmentation
 from v6_algorithm.experiment.imaging.generators import DCGAN, StyleGAN2
 from v6_algorithm.experiment.imaging.networks import CNN, MnistCNN, MonaiNetwork, VBMNet
 from v6_algorithm.experiment.layers import Freeze
-from v6_algorithm.experiment.optimisers import PLATEAU, check_optimiser, check_scheduler
+from v6_algorithm.experiment.optimisers import PLATEAU, check_optimiser, check_scheduler, did_you_mean
 
 
 class LinearModel(Section):
@@ -48,8 +49,24 @@ class Recurrent(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="of the mean over time")
 
 
+class OwnModel(Section):
+    """A network of one's own: installed under the entry points `v6_algorithm.models`, or given in Python."""
+
+    kind: Literal["module"]
+    name: str = Field(min_length=1)
+    options: dict[str, Any] = Field(default_factory=dict, description="arguments of what makes the network")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in (known := plugins.names(plugins.MODELS)):
+            allowed = ", ".join(known) or "none is installed, see docs/extend.md"
+            raise refuse(f"unknown network{did_you_mean(value, known)}; allowed: {allowed}")
+        return value
+
+
 OfImages = CNN | MnistCNN | VBMNet | MonaiNetwork | DCGAN | StyleGAN2
-Model = Annotated[LinearModel | MLP | Recurrent | OfImages, Field(discriminator="kind")]
+Model = Annotated[LinearModel | MLP | Recurrent | OwnModel | OfImages, Field(discriminator="kind")]
 
 
 class Options(Section):

@@ -1,7 +1,9 @@
-"""Problems that others ship: found by the entry-point group ``v6_algorithm.problems`` of what is installed.
+"""What others ship, found by entry points of what is installed: problems (``v6_algorithm.problems``) and networks
+(``v6_algorithm.models``).
 
 A plug-in is part of the image, as this package is: an experiment only names it, and no code comes from a payload.
-`experiment` asks for its options and metrics, `problems` for the class, `metrics` for what becomes of its sums.
+`experiment` asks for options and metrics, `problems` for the class, `metrics` for what becomes of its sums. The Python
+API registers a notebook's own network or problem for the process that it runs in, which no network can reach.
 """
 
 from __future__ import annotations
@@ -10,31 +12,67 @@ import functools
 from typing import Any
 
 GROUP = "v6_algorithm.problems"
+MODELS = "v6_algorithm.models"
+
+# Of this process only: (group, name) to what the Python API was given.
+_REGISTERED: dict[tuple[str, str], Any] = {}
 
 
-def names() -> list[str]:
-    """Return the names of the installed plug-ins."""
+def register(group: str, name: str, value: Any) -> None:
+    """Let experiments of this process name `value`; one that is registered again takes the place of the old one."""
+    _REGISTERED[group, name] = value
+    _load.cache_clear()
+
+
+def names(group: str = GROUP) -> list[str]:
+    """Return the names of the plug-ins that are installed, or registered in this process."""
     from importlib.metadata import entry_points
 
-    return sorted(entry.name for entry in entry_points(group=GROUP))
+    here = {name for of, name in _REGISTERED if of == group}
+    return sorted(here | {entry.name for entry in entry_points(group=group)})
 
 
-@functools.cache
+def installed(group: str, name: str) -> bool:
+    """Say whether an installed package has a plug-in of this name."""
+    from importlib.metadata import entry_points
+
+    return bool(entry_points(group=group, name=name))
+
+
 def problem(name: str) -> type[Any]:
-    """Load the class of an installed plug-in.
+    """Load the class of a problem that is a plug-in.
 
     Raises
     ------
     LookupError
         When no installed package has a problem of this name, or two have.
     """
+    loaded: type[Any] = _load(GROUP, name)
+    return loaded
+
+
+def network(name: str) -> Any:
+    """Load a network: a torch module, or what makes one; see `learning.models.own`.
+
+    Raises
+    ------
+    LookupError
+        When no installed package has a network of this name, or two have.
+    """
+    return _load(MODELS, name)
+
+
+@functools.cache
+def _load(group: str, name: str) -> Any:
     from importlib.metadata import entry_points
 
-    found = list(entry_points(group=GROUP, name=name))
+    if (group, name) in _REGISTERED:
+        return _REGISTERED[group, name]
+    what = group.rpartition(".")[2].removesuffix("s")
+    found = list(entry_points(group=group, name=name))
     if len(found) != 1:
-        raise LookupError(f"{len(found)} installed packages have a problem '{name}'; one is needed")
-    loaded: type[Any] = found[0].load()
-    return loaded
+        raise LookupError(f"{len(found)} installed packages have a {what} '{name}'; one is needed")
+    return found[0].load()
 
 
 def metric_names(name: str) -> tuple[str, ...]:

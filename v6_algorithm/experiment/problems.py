@@ -191,7 +191,8 @@ def check_together(experiment: AllSections) -> None:
         return
     if experiment.training.augmentation and not known.images:
         raise refuse(f"training.augmentation is for images and volumes; the inputs of problem {kind} are neither")
-    if experiment.model.kind not in known.models:
+    own = () if known.generative else ("module",)
+    if experiment.model.kind not in (*known.models, *own):
         raise refuse(
             f"model.kind {experiment.model.kind} is not for {kind}, which takes {' or '.join(sorted(known.models))}"
         )

@@ -23,6 +23,9 @@ class SiteContext:
         The node owner's rules.
     state
         Folder that survives between rounds, or None.
+    rounds_folder
+        Folder for tensors that are kept from round to round, where there is no `state`; without one they are in
+        `memory`, and lost with the process.
     memory
         What a process that serves several rounds may keep between them.
     lasting
@@ -32,5 +35,6 @@ class SiteContext:
     sources: Mapping[str, TableSource]
     policy: Policy = field(default_factory=Policy)
     state: Path | None = None
+    rounds_folder: Path | None = None
     memory: dict[Any, Any] = field(default_factory=dict)
     lasting: bool = False

@@ -29,7 +29,7 @@ class RoundMemory:
     """
 
     def __init__(self, context: SiteContext, name: str) -> None:
-        self._folder = context.state
+        self._folder = context.state or context.rounds_folder
         self._in_process: dict[int, Mapping[str, Tensor]] = context.memory.setdefault(("rounds", name), {})
         self._name = name
 

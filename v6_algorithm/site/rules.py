@@ -166,7 +166,7 @@ RULES: tuple[Rule, ...] = (
     _rule("node_secret", "NODE_SECRET", "secret", (None, None, None), None,
           "a secret of this node alone: without it the job's folder does not give its keys of secure aggregation"),
     _rule("aggregation_secret", "AGGREGATION_SECRET", "secret", (None, None, None), None,
-          "a secret that the nodes share: keys of secure aggregation must bear its seal, which a coordinator cannot make"),
+          "a secret that the nodes share: keys of secure aggregation must bear its seal"),
 )  # fmt: skip
 BY_FIELD = {rule.field: rule for rule in RULES}
 BY_VARIABLE = {rule.variable: rule for rule in RULES}

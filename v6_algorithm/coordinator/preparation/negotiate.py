@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,20 @@ class Plan:
     def has(self, part: str) -> bool:
         """Say whether any hospital has rows in this part."""
         return any(member[part] for fold in self.counts for member in fold.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, for a checkpoint."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        return plain | {
+            "setup": self.setup.to_json(),
+            "spec": [[name, one.to_json()] for name, one in self.spec.items()],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Plan:
+        """Read the JSON form."""
+        spec = wire.spec_from_json(dict(content["spec"]))
+        return cls(**{**content, "setup": Setup.from_json(content["setup"]), "spec": spec})
 
 
 def agree_on_columns(

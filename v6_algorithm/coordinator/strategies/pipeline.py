@@ -85,6 +85,8 @@ class FedAvg:
         The sites' learning rate in the round, where there is a scheduler.
     kept
         Tensors that last from round to round, in groups by name.
+    run
+        A name under which sites remember their compression: another run at the same sites is not this one.
     average
         The average over the rounds, where `output.model` asks for one; whoever runs the rounds adds to it.
 
@@ -109,8 +111,7 @@ class FedAvg:
         self._thaws = any(item.thaws for item in spec.values())
         # What was sent of the frozen tensors, and in which text that was.
         self._held: tuple[str | None, State] = None, {}
-        # What sites remember of compression they find under it: another run at the same sites is not this one.
-        self._run = secrets.token_hex(8)
+        self.run = secrets.token_hex(8)
         self.server = self.make_server()
         self.average = RoundAverage(experiment, spec) if experiment.output.averages else None
         self._begin()
@@ -152,7 +153,7 @@ class FedAvg:
         common: Message = {"start": True} if self._steps_from_sent and sent is None else {}
         # A model that only the sites know is sent whole: nobody here could add an update to it.
         if self.section.compress.stages and number >= self.section.compress.start and sent is not None:
-            common["compress"] = self._run
+            common["compress"] = self.run
         return {site: self.message(site) | common for site in sites}
 
     def read(self, site: str, item: Mapping[str, Any], asked: Mapping[str, Any]) -> Reply:

@@ -9,7 +9,7 @@ from torch import nn
 
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment import Experiment, LinearModel
+from v6_algorithm.experiment import Experiment, LinearModel, OwnModel
 from v6_algorithm.experiment.imaging.augmentation import Crop
 from v6_algorithm.learning.models.images import build_image_model, widest
 from v6_algorithm.learning.problems.base import Networks
@@ -31,8 +31,13 @@ class ImageClassification(Classification):
 
     def build_networks(self) -> Networks:
         """Return ``{"model": network}`` in the training dtype."""
-        network = build_image_model(self.experiment.model, self._shape, self.outputs)
-        return {"model": network.to(getattr(torch, self.experiment.training.dtype))}
+        return {"model": self.build(self._shape).to(getattr(torch, self.experiment.training.dtype))}
+
+    def build(self, shape: list[int]) -> nn.Module:
+        """Return the experiment's network for images of a shape (channels, lengths …)."""
+        if isinstance(self.experiment.model, OwnModel):
+            return super().build(shape)
+        return build_image_model(self.experiment.model, shape, self.outputs)
 
     def head(self, networks: Mapping[str, nn.Module]) -> nn.Module | None:
         """Return the last fully connected layer; the only one, on all pixels, has no features."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment import Experiment, Recurrent
+from v6_algorithm.experiment import Experiment, OwnModel, Recurrent
 from v6_algorithm.learning.models.sequences import RecurrentNetwork
 from v6_algorithm.learning.problems.base import Networks
 from v6_algorithm.learning.problems.tabular import Classification
@@ -24,10 +24,10 @@ class SequenceClassification(Classification):
 
     def __init__(self, experiment: Experiment, setup: Setup) -> None:
         super().__init__(experiment, setup)
-        if not isinstance(experiment.model, Recurrent):
+        if not isinstance(experiment.model, (Recurrent, OwnModel)):
             raise ExperimentError(f"model.kind {experiment.model.kind} is not for sequences, which take gru or lstm")
         self._model = experiment.model
-        shortest, window = setup.sequence_shortest, experiment.model.window
+        shortest, window = setup.sequence_shortest, getattr(experiment.model, "window", 1)
         if shortest is not None and shortest < window:
             raise ExperimentError(f"model.window is {window}, the shortest time series has {shortest} times")
 
@@ -35,6 +35,9 @@ class SequenceClassification(Classification):
         """Return ``{"model": network}`` in the training dtype."""
         sequence = self.experiment.data.sequence
         padded = sequence is not None and sequence.length == "longest"
+        if isinstance(self._model, OwnModel):
+            network: nn.Module = self.build([self.setup.sequence_length or 1, len(self.setup.features)])
+            return {"model": network.to(getattr(torch, self.experiment.training.dtype))}
         network = RecurrentNetwork(self._model, len(self.setup.features), self.outputs, padded=padded)
         return {"model": network.to(getattr(torch, self.experiment.training.dtype))}
 

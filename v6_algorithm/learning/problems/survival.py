@@ -108,6 +108,11 @@ class Survival(TableProblem):
         curves = survival(self.setup.baseline[fold], prediction[:, 0].cpu().numpy())
         return torch.cat([prediction, torch.from_numpy(curves).to(prediction.device)], dim=1)
 
+    @property
+    def horizons(self) -> list[float]:
+        """Times of the survival chances in a prediction, ascending, in units of the duration column."""
+        return list(self._horizons)
+
     def baseline(self, least: int) -> BaselineSums:
         """Return the empty sums behind the baseline hazard of a Cox model; see `Problem.baseline`."""
         return BaselineSums(times.baseline_times(self.experiment, self.setup.sums.get("event_times")), least)

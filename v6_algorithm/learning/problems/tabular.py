@@ -13,8 +13,9 @@ from torch.nn import functional
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.targets import TargetColumn
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment import CLASSIFICATION_METRICS, REGRESSION_METRICS, Experiment, Loss
+from v6_algorithm.experiment import CLASSIFICATION_METRICS, REGRESSION_METRICS, Experiment, Loss, OwnModel
 from v6_algorithm.learning.metrics import ClassificationMetrics, RegressionMetrics, is_sensitivity
+from v6_algorithm.learning.models.own import build_own
 from v6_algorithm.learning.models.tabular import build_model
 from v6_algorithm.learning.problems.base import Networks, Problem
 
@@ -35,8 +36,20 @@ class TableProblem(Problem):
 
     def build_networks(self) -> Networks:
         """Return ``{"model": network}`` in the training dtype."""
-        model: nn.Module = build_model(self.experiment.model, len(self.setup.inputs), self.outputs)
-        return {"model": model.to(getattr(torch, self.experiment.training.dtype))}
+        return {"model": self.build([len(self.setup.inputs)]).to(getattr(torch, self.experiment.training.dtype))}
+
+    def build(self, shape: list[int]) -> nn.Module:
+        """Return the experiment's network for rows of a shape."""
+        model = self.experiment.model
+        if isinstance(model, OwnModel):
+            return build_own(model.name, model.options, shape, self.outputs, classes=self.classes)
+        network: nn.Module = build_model(model, shape[0], self.outputs)
+        return network
+
+    @property
+    def classes(self) -> int:
+        """Number of classes; 0 where the target is no label."""
+        return 0
 
     def head(self, networks: Mapping[str, nn.Module]) -> nn.Module | None:
         """Return the last layer of several; one layer by itself has no features."""

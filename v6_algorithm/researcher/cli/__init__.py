@@ -14,6 +14,7 @@ from v6_algorithm.researcher.cli import (
     generate,
     image,
     partition,
+    predict,
     run,
     splits,
     submit,
@@ -40,9 +41,11 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 app.command()(run.run)
+app.command()(run.resume)
 app.command()(run.validate)
 app.command()(tune.tune)
 app.command()(evaluate.evaluate)
+app.command()(predict.predict)
 app.command()(describe.describe)
 app.command()(partition.partition)
 app.command()(splits.split_columns)

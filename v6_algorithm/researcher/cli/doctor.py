@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,8 +16,12 @@ _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 def doctor(
     policy: Annotated[
-        bool, typer.Option("--policy", help="Show the node's rules in force here instead, and what is wrong with them.")
+        bool,
+        typer.Option("--policy", help="Show the node's rules in force here instead, and which attacks they hold off."),
     ] = False,
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --policy: try attacks on this table, not on made-up rows.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON, for scripts.")] = False,
 ) -> None:
     """Check this machine, or this container: versions, GPU, memory, folders, file readers, a small experiment.
@@ -29,7 +34,7 @@ def doctor(
         from v6_algorithm.researcher.doctor.rules import rules
 
         findings = []
-        for finding in found("rule", rules()) if policy else examine():
+        for finding in found("rule", rules(table=table)) if policy else examine():
             findings.append(finding)
             if not as_json:
                 style, advice = _STYLES[finding.status], finding.advice and f"\n{'':24}{finding.advice}"

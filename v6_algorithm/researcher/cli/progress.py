@@ -41,9 +41,13 @@ def progress(mode: str) -> Iterator[Callable[[dict[str, Any]], None]]:
             if event["event"] == "prepared":
                 sites = event["sites"]
                 who = sites[0] if len(sites) == 1 and mode == "local" else f"{len(sites)} sites"
-                task = bar.add_task(
-                    "", title=mode if mode == "centralised" else f"{mode}, {who}", total=event["rounds"], shown=""
-                )
+                title = mode if mode == "centralised" else f"{mode}, {who}"
+                done = event.get("done", 0)
+                task = bar.add_task("", title=title, total=event["rounds"], completed=done, shown="")
+                if done:
+                    say(f"{title}: goes on after round {done}/{event['rounds']}")
+            elif event["event"] == "note":
+                say(f"note: {event['text']}")
             elif event["event"] == "round":
                 shown = _metrics_line(event["metrics"])
                 bar.update(task, completed=event["round"], shown=shown)

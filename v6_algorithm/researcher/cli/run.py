@@ -1,4 +1,4 @@
-"""`run` does an experiment on this machine; `validate` checks one without training."""
+"""`run` does an experiment on this machine, `resume` goes on with one that was cut short, `validate` checks one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,17 @@ from v6_algorithm.researcher.cli.central import measure_central, open_central
 from v6_algorithm.researcher.cli.output import finish, results_folder, unused_folder
 from v6_algorithm.researcher.cli.profiling import profiled
 from v6_algorithm.researcher.cli.progress import progress
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.terminal import complain, explained, say
+from v6_algorithm.researcher.cli.unfinished import (
+    UnfinishedRun,
+    checkpoints_in,
+    discard,
+    holds_checkpoint,
+    sites_folder,
+)
 
 if TYPE_CHECKING:
+    from v6_algorithm.coordinator.checkpoint import Checkpoints
     from v6_algorithm.data.sources import TableSource
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.site.policy import Policy
@@ -59,39 +67,86 @@ def run(
     """Run an experiment on this machine, each site with its own data, and write what came out."""
     terminal.out.quiet = quiet
     with explained():
-        from v6_algorithm.coordinator.initial_model import read_weights
-        from v6_algorithm.engines.simulate import local_federation, mock_federation, own_policy, tables_of
-        from v6_algorithm.experiment.approval import fingerprint
-        from v6_algorithm.researcher.tracking import open_tracking
-
         if engine not in ("local", "mock"):
             raise ExperimentError(f"--engine {engine}: is not known; allowed: local, mock")
-        experiment = load_experiment(file, set_)
-        tables = tables_of(experiment, file.parent, experiment_file=file)
-        weights = read_weights(experiment, file.parent)
-        central = open_central(experiment, file.parent)
         if policy is not None and engine != "local":
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
-        rules = own_policy(policy)
-        if policy == "strict" and not rules.approved_experiments:
-            # At the desk the question is what else they would refuse.
-            rules = replace(rules, approved_experiments=None)
-            say(f"note: a strict node answers this experiment once its owner has approved {fingerprint(experiment)}")
-        federation = (
-            local_federation(experiment, tables, rules) if engine == "local" else mock_federation(experiment, tables)
+        experiment = load_experiment(file, set_)
+        todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [], policy)
+        tables = _tables(todo, file)
+        with results_folder(out_dir or unused_folder(experiment.name)) as folder:
+            todo.begin(folder)
+            _go_on(todo, tables, folder)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a run that was killed, interrupted or stopped: to the same numbers as if it had not been."""
+    terminal.out.quiet = quiet
+    with explained():
+        todo = UnfinishedRun.read(run)
+        _go_on(todo, _tables(todo), run)
+
+
+def _tables(todo: UnfinishedRun, file: Path | None = None) -> dict[str, TableSource]:
+    from v6_algorithm.engines.simulate import tables_of
+
+    return tables_of(todo.experiment, todo.files, experiment_file=file)
+
+
+def _rules(todo: UnfinishedRun) -> Policy:
+    """Return the rules that the sites are to keep."""
+    from v6_algorithm.engines.simulate import own_policy
+    from v6_algorithm.experiment.approval import fingerprint
+
+    rules = own_policy(todo.policy)
+    if todo.policy == "strict" and not rules.approved_experiments:
+        # At the desk the question is what else they would refuse.
+        rules = replace(rules, approved_experiments=None)
+        approved = fingerprint(todo.experiment)
+        say(f"note: a strict node answers this experiment once its owner has approved {approved}")
+    return rules
+
+
+def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) -> None:
+    """Begin or go on with a run, and write what came out; its checkpoint stays as long as it is not done."""
+    from v6_algorithm.coordinator.initial_model import read_weights
+    from v6_algorithm.coordinator.stopping import ends_on_sigterm
+    from v6_algorithm.engines.simulate import local_federation, mock_federation
+    from v6_algorithm.researcher.tracking import open_tracking
+
+    experiment = todo.experiment
+    try:
+        # What a run began with is in its checkpoint.
+        needs_weights = todo.baselines or not holds_checkpoint(folder)
+        weights = read_weights(experiment, todo.files) if needs_weights else None
+        central = open_central(experiment, todo.files)
+        rules = _rules(todo)
+        federation: Any = (
+            local_federation(experiment, tables, rules, sites_folder(folder))
+            if todo.engine == "local"
+            else mock_federation(experiment, tables)
         )
-        with (
-            results_folder(out_dir or unused_folder(experiment.name)) as folder,
-            open_tracking(track or [], folder, experiment.for_sites()) as tracking,
-        ):
+        with ends_on_sigterm(), open_tracking(todo.track, folder, experiment.for_sites()) as tracking:
             with profiled(experiment.output.profile, folder):
-                result = _train(experiment, federation, weights, tracking.on_event)
+                result = _train(experiment, federation, weights, tracking.on_event, checkpoints=checkpoints_in(folder))
             tracking.finish(result)
             # After Ctrl-C, or without a model to compare with, nobody waits for baselines.
-            goes_on = baselines and result["status"] == "completed"
+            goes_on = todo.baselines and result["status"] == "completed"
             unfinished = _add_baselines(result, experiment, tables, weights, rules) if goes_on else []
             unfinished += measure_central(result, central, experiment.central)
-            finish(result, unfinished, folder)
+            try:
+                finish(result, unfinished, folder)
+            finally:
+                if result["status"] == "completed":
+                    discard(folder)
+    finally:
+        if holds_checkpoint(folder):
+            complain(f"to go on: v6-algorithm resume {folder}", kind="note")
+        else:
+            discard(folder)
 
 
 def validate(file: File, set_: Set = None) -> None:
@@ -133,6 +188,7 @@ def _train(
     federation: Any,
     weights: str | None,
     *listeners: Callable[[dict[str, Any]], None],
+    checkpoints: Checkpoints | None = None,
 ) -> dict[str, Any]:
     from v6_algorithm.coordinator.master import run as run_experiment
 
@@ -142,7 +198,7 @@ def _train(
             for listener in (show, *listeners):
                 listener(event)
 
-        return run_experiment(federation, experiment, on_event, weights=weights)
+        return run_experiment(federation, experiment, on_event, weights=weights, checkpoints=checkpoints)
 
 
 def _add_baselines(

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 from v6_algorithm.errors import PolicyError
-from v6_algorithm.researcher.doctor.finding import Finding, ok, problem
+from v6_algorithm.researcher.doctor.attacks import ATTACKS, attempt, made_up_rows, rows_of
+from v6_algorithm.researcher.doctor.finding import Finding, note, ok, problem
 from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.rules import PRESET, RULES
 
 
-def rules(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
-    """Yield a finding for each rule in force; one problem for all that cannot be read, for then no rule is."""
+def rules(environment: Mapping[str, str] = os.environ, table: Path | None = None) -> Iterator[Finding]:
+    """Yield a finding for each rule in force and each attack; problems where a rule cannot be read, for then none is.
+
+    Attacks are tried on made-up rows, or on numeric columns of a table; nothing of it is shown.
+    """
     try:
         policy = Policy.from_environment(environment)
     except PolicyError as error:
@@ -21,9 +27,18 @@ def rules(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
             yield problem(text, "correct the node's algorithm_env; until then it refuses every task", name="rule")
         return
     given = "by the environment" if PRESET in environment else "for none is named"
-    yield ok(f"{PRESET} is {policy.preset}, {given}", name="preset", preset=policy.preset)
+    yield replace(ok(f"{PRESET} is {policy.preset}, {given}", preset=policy.preset), name="preset")
     for rule in RULES:
         value = policy.in_force()[rule.field]
         shown = "no limit" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
         source = " (set here)" if rule.variable in environment else ""
-        yield ok(f"{rule.variable} = {shown}{source}: {rule.means}", name="rule", rule=rule.field, value=value)
+        yield ok(f"{rule.variable} = {shown}{source}: {rule.means}", rule=rule.field, value=value)
+    frame = made_up_rows() if table is None else rows_of(table)
+    for name in ATTACKS:
+        rows, refusal = attempt(name, policy, frame)
+        if rows:
+            told = f"{name}: {rows} of {len(frame)} rows came out"
+            yield replace(note(told, f"{PRESET}: standard holds it off", attack=name, rows=rows), name="attack")
+        else:
+            told = f"{name}: nothing came out; {refusal or 'what was answered tells no row'}"
+            yield replace(ok(told, attack=name, rows=0), name="attack")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from v6_algorithm.coordinator.averages import mean_and_spread, mean_of, scores
 from v6_algorithm.coordinator.diagnostics import diagnostics
-from v6_algorithm.coordinator.results import mean_and_spread, mean_of, scores
 from v6_algorithm.coordinator.subgroups import gap, in_order
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.sources import TableSource

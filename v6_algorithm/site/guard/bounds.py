@@ -17,11 +17,15 @@ from v6_algorithm.site.rules import BY_FIELD
 if TYPE_CHECKING:
     from torch import nn
 
+_LARGEST_SHOWN = 10**300
+
 
 def _check(policy: Policy, field: str, number: float, what: str) -> None:
     most = getattr(policy, field)
     if most is not None and number > most:
-        raise PolicyError(f"{what}: {number:g} is over this node's bound of {most:g} ({BY_FIELD[field].variable})")
+        # An integer may be larger than any float.
+        given = f"{number:g}" if number < _LARGEST_SHOWN else "more than 1e+300"
+        raise PolicyError(f"{what}: {given} is over this node's bound of {most:g} ({BY_FIELD[field].variable})")
 
 
 def check_experiment(policy: Policy, experiment: Experiment) -> None:
@@ -87,7 +91,7 @@ def check_training(policy: Policy, experiment: Experiment, round: int, rows: int
 
 
 @contextmanager
-def within(seconds: int | None) -> Iterator[None]:
+def within(seconds: float | None) -> Iterator[None]:
     """Stop a request that takes longer; in the main thread of a process that has such alarms, elsewhere not."""
     usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     if seconds is None or not usable:

@@ -1,7 +1,7 @@
 """Answers with cells of few rows made coarser: histograms, counts, and smallest and largest values.
 
-Neighbouring bins are joined until each that is told holds a cell's rows; the rows stay the same in number, and all of a
-joined bin stand in the one in its middle. So a metric that comes of them is one of ties among neighbours, and no row's
+Neighbouring bins are joined until each that is told holds a cell's rows; the rows stay as many, and all of a joined
+bin stand in the one that is their mean. So a metric that comes of them is one of ties among neighbours, and no row's
 score or value is told. Called by the guard, where the node's rule `coarse_histograms` is on.
 """
 
@@ -47,8 +47,8 @@ def join_bins(counts: Array, smallest: int) -> Array:
         groups[-1] += last
     for group in groups:
         own = counts[:, group]
-        # The bin of the middle row; it is one of the group's.
-        middle = group[int(np.searchsorted(own.sum(axis=0).cumsum(), own.sum() / 2))]
+        # The mean of the rows' bins, which is a sum over a cell's rows; the middle row's bin would be that row's.
+        middle = round(float(own.sum(axis=0) @ np.array(group) / own.sum()))
         joined[:, middle] = own.sum(axis=1)
     return joined
 

@@ -1,0 +1,173 @@
+"""One file that holds everything that lasts from round to round, from which a run goes on as if it had never stopped.
+
+`master` saves one after the preparation and after each round. It is a safetensors file whose header has the rest as
+JSON: nothing in it is code. The file is replaced whole, so a process or machine that dies while it is written leaves
+the one before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm.errors import CheckpointError, WireError
+from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import Experiment
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+NAME = "checkpoint.safetensors"
+# How a tree names its leaves that are tensors, and models that are packed.
+_TENSOR, _PACKED = "$tensor", "$packed"
+
+
+class Checkpoints:
+    """The checkpoint of one run.
+
+    Parameters
+    ----------
+    path
+        The file.
+    federation
+        Returns what the federation wants to find again: JSON, and packed models.
+
+    Attributes
+    ----------
+    trouble
+        Why the newest state could not be written; None where it could.
+    """
+
+    def __init__(self, path: Path, federation: Callable[[], Mapping[str, Any]] | None = None) -> None:
+        self.path = path
+        self.trouble: str | None = None
+        self._federation = federation or (lambda: {})
+
+    def save(self, experiment: Experiment, state: Mapping[str, Any]) -> None:
+        """Replace the checkpoint; a disk that refuses costs no run, `trouble` says so."""
+        content = {
+            "format": FORMAT,
+            "experiment": experiment.resolved(),
+            "federation": self._federation(),
+            "state": state,
+        }
+        try:
+            write_whole(self.path, to_bytes(content))
+            self.trouble = None
+        except OSError as error:
+            self.trouble = f"the checkpoint could not be written: {error.strerror}"
+
+    def load(self, experiment: Experiment | None = None) -> dict[str, Any] | None:
+        """Read the checkpoint: ``experiment``, ``federation`` and ``state``; None where there is none.
+
+        Raises
+        ------
+        CheckpointError
+            When it cannot be read, or is of another experiment than the one given.
+        """
+        try:
+            content = from_bytes(self.path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror}") from None
+        except WireError as error:
+            raise CheckpointError(f"{self.path}: is no checkpoint: {error}") from None
+        if content.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{self.path}: is of format {content.get('format')!r}; this version reads format {FORMAT}"
+            )
+        if experiment is not None and content["experiment"] != experiment.resolved():
+            raise CheckpointError(f"{self.path}: is of another experiment")
+        return content
+
+
+def to_bytes(content: Mapping[str, Any]) -> bytes:
+    """Write a tree of JSON, tensors and packed models as a safetensors file; what occurs twice is written once.
+
+    Raises
+    ------
+    TypeError
+        When a mapping in it has a key that is no text, which JSON would change.
+    """
+    import safetensors.torch
+    import torch
+
+    tensors: dict[str, Tensor] = {}
+
+    def leaves(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            name = f"tensor-{len(tensors)}"
+            tensors[name] = value.detach().cpu().contiguous().clone()
+            return {_TENSOR: name}
+        if isinstance(value, wire.Packed):
+            import pybase64
+
+            name = f"packed-{wire.digest(value)}"
+            if name not in tensors:
+                tensors[name] = torch.frombuffer(bytearray(pybase64.b64decode(value)), dtype=torch.uint8)
+            return {_PACKED: name}
+        if isinstance(value, Mapping):
+            if wrong := [key for key in value if not isinstance(key, str)]:
+                raise TypeError(f"keys of a state must be text, not {wrong[0]!r}")
+            return {key: leaves(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [leaves(item) for item in value]
+        return value
+
+    tree = json.dumps(leaves(content))
+    # The header has a limit of its own (100 MB), which long runs of many sites would meet; a tensor has none.
+    tensors["tree"] = torch.frombuffer(bytearray(tree.encode()), dtype=torch.uint8)
+    data: bytes = safetensors.torch.save(tensors, {"v6_algorithm": "checkpoint"})
+    return data
+
+
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """Read what `to_bytes` wrote; raises WireError when it is something else."""
+    import pybase64
+    import safetensors
+    import safetensors.torch
+
+    try:
+        tensors = safetensors.torch.load(data)
+        tree = json.loads(tensors["tree"].numpy().tobytes())
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
+        raise WireError("it is not whole, or was written by something else") from None
+
+    def with_leaves(value: Any) -> Any:
+        if isinstance(value, dict):
+            if set(value) == {_TENSOR}:
+                return tensors[value[_TENSOR]]
+            if set(value) == {_PACKED}:
+                return wire.Packed(pybase64.b64encode_as_string(tensors[value[_PACKED]].numpy().tobytes()))
+            return {key: with_leaves(item) for key, item in value.items()}
+        return [with_leaves(item) for item in value] if isinstance(value, list) else value
+
+    try:
+        read = with_leaves(tree)
+    except KeyError:
+        raise WireError("it lacks tensors that it names") from None
+    if not isinstance(read, dict):
+        raise WireError("it is not whole, or was written by something else")
+    return read
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file, so that after a crash or a power cut there is the old one or the new one; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise

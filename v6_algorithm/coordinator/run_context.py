@@ -1,0 +1,149 @@
+"""What the rounds and the final evaluation of one group of sites share: the plan, the folds, the books.
+
+`master` makes one for each group that trains together: one for all sites, or in mode ``local`` one a site. Everything
+in it that lasts from round to round is in its `state_dict`, which is what a checkpoint holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from v6_algorithm.coordinator.call_log import Caller
+from v6_algorithm.coordinator.folds import FoldProgress
+from v6_algorithm.coordinator.initial_model import InitialModel
+from v6_algorithm.coordinator.learning_rate import LearningRate
+from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.progress import ProgressEvents
+from v6_algorithm.coordinator.reply_checks import ReplyCheck
+from v6_algorithm.coordinator.sample_grid import SampleGrids
+from v6_algorithm.coordinator.stragglers import Stragglers
+from v6_algorithm.coordinator.strategies import create_strategy
+from v6_algorithm.coordinator.subgroups import GroupSums
+from v6_algorithm.experiment import Experiment
+
+
+class RunContext:
+    """One group's training, as everybody who works on it sees it.
+
+    Parameters
+    ----------
+    experiment
+        What to do.
+    caller
+        How sites are asked; all groups of a run have the same.
+    begun
+        The plan, and the models that the folds start from.
+    quorum
+        How many sites have to answer.
+    parts
+        On which rows the kept model is measured at the end.
+
+    Attributes
+    ----------
+    plan
+        What the sites agreed on; once a Cox model was measured, with its baseline hazard.
+    folds, strategies
+        The progress of each fold, and what makes its next model, by the fold's number.
+    check, stragglers, grids, progress
+        The checks on replies, who was late, who is asked for sample grids, and what a run tells as it goes.
+    subgroups
+        What was told of groups of rows.
+    rounds_over
+        The last round that is over; a fold may have had to wait in it.
+    pretrained, evaluated
+        Whether the pretraining, where there is one, and the final evaluation are over.
+    stopped_because
+        Why training or evaluation ended early; None where it did not.
+    notes
+        Sentences for the researcher, on the beginning.
+    """
+
+    def __init__(
+        self, experiment: Experiment, caller: Caller, begun: InitialModel, quorum: int, parts: Sequence[str]
+    ) -> None:
+        self.experiment, self.caller, self.quorum = experiment, caller, quorum
+        self.plan = plan = begun.plan
+        self.notes = [*plan.notes, *begun.notes]
+        self.parts = [part for part in parts if plan.has(part)]
+        # A search for settings looks at validation rows only, and not closely.
+        self.measures_subgroups = bool(experiment.evaluation.subgroups) and "test" in parts
+        self.rounds_over = 0
+        self.pretrained = self.evaluated = False
+        self.stopped_because: str | None = None
+        LearningRate(experiment).check(plan)
+        self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
+        self.strategies = {
+            fold: create_strategy(
+                experiment, plan.spec, {site: plan.rows[site][fold]["train"] for site in plan.trainers(fold)}
+            )
+            for fold in plan.folds
+        }
+        self.check = ReplyCheck(plan, {fold: strategy.read for fold, strategy in self.strategies.items()})
+        self.stragglers = Stragglers(caller.overdue)
+        self.grids = SampleGrids(experiment, self.folds[0])
+        self.progress = ProgressEvents(experiment, self.folds, caller.on_event)
+        self.subgroups = GroupSums(experiment.evaluation)
+
+    @property
+    def active(self) -> list[FoldProgress]:
+        """The folds that train on."""
+        return [fold for fold in self.folds if not fold.finished]
+
+    @property
+    def trained(self) -> bool:
+        """Whether any round made a model."""
+        return any(fold.rounds_done for fold in self.folds)
+
+    @property
+    def last_round(self) -> int:
+        """The last round that made a model."""
+        return max(fold.rounds_done for fold in self.folds)
+
+    @property
+    def all_notes(self) -> list[str]:
+        """Sentences for the researcher, on the beginning and on what the sites lost."""
+        return [*self.notes, *self.check.notes]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that lasts from round to round, as a tree of JSON, tensors and packed models."""
+        return {
+            "plan": self.plan.to_json(),
+            "notes": self.notes,
+            "rounds_over": self.rounds_over,
+            "pretrained": self.pretrained,
+            "evaluated": self.evaluated,
+            "stopped_because": self.stopped_because,
+            "folds": [fold.state_dict() for fold in self.folds],
+            "strategies": [
+                {"run": strategy.run, "tensors": strategy.state_dict()} for strategy in self.strategies.values()
+            ],
+            "check": self.check.state_dict(),
+            "stragglers": self.stragglers.state_dict(),
+            "subgroups": self.subgroups.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned, of a context with the same plan."""
+        self.notes = list(state["notes"])
+        self.rounds_over, self.pretrained = state["rounds_over"], state["pretrained"]
+        self.evaluated = state["evaluated"]
+        # What stopped training is tried again; what was measured stays.
+        self.stopped_because = state["stopped_because"] if self.evaluated else None
+        for fold, content in zip(self.folds, state["folds"], strict=True):
+            fold.load_state_dict(content)
+        for strategy, content in zip(self.strategies.values(), state["strategies"], strict=True):
+            strategy.run = content["run"]
+            strategy.load_state_dict(content["tensors"])
+        self.check.load_state_dict(state["check"])
+        self.stragglers.load_state_dict(state["stragglers"])
+        self.subgroups.load_state_dict(state["subgroups"])
+
+    @classmethod
+    def restored(
+        cls, experiment: Experiment, caller: Caller, state: Mapping[str, Any], quorum: int, parts: Sequence[str]
+    ) -> RunContext:
+        """Make the context that a checkpoint holds."""
+        context = cls(experiment, caller, InitialModel(Plan.from_json(state["plan"]), {}, []), quorum, parts)
+        context.load_state_dict(state)
+        return context

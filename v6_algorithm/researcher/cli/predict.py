@@ -1,0 +1,59 @@
+"""`predict` uses the model of a run on new rows: no outcome column is needed, and none leaves this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.terminal import explained, say
+
+
+def predict(
+    result: Annotated[Path, typer.Argument(help="A run's folder, its result.json or its model.", show_default=False)],
+    data: Annotated[
+        str, typer.Argument(metavar="URI", help="A table, or a folder with one and its images.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write, CSV.", show_default="standard output")
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="A column to copy beside the predictions, such as an id.")
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose model, where each site trained alone.")
+    ] = None,
+) -> None:
+    """Predict for new rows with the preparation that the model was trained with.
+
+    Example: v6-algorithm predict runs/heart new_patients.csv --keep patient --out predictions.csv
+    """
+    with explained():
+        from v6_algorithm.engines.simulate import source_of
+        from v6_algorithm.errors import ExperimentError
+        from v6_algorithm.experiment import Source
+        from v6_algorithm.researcher.external import ReturnedModel
+        from v6_algorithm.researcher.external.predict import predict as predict_rows
+        from v6_algorithm.researcher.report.artifacts import write_file
+
+        with terminal.err.status("predicting …"):
+            model = ReturnedModel.load(result)
+            source = source_of("URI", Source(uri=data), Path.cwd(), model.experiment)
+            found = predict_rows(model, source, site)
+            if keep:
+                table = source.read()
+                for name in keep:
+                    if name not in table.columns:
+                        raise ExperimentError(f"--keep {name}: the table has no such column")
+                found = table[list(keep)].join(found)
+        text = found.to_csv(index=False)
+        if out is None:
+            typer.echo(text, nl=False)
+            return
+        try:
+            write_file(out, text)
+        except OSError as error:
+            raise ExperimentError(f"--out {out}: cannot be written: {error.strerror}") from None
+        say(f"wrote {len(found)} predictions to {out}")

@@ -1,0 +1,186 @@
+"""Predictions of a finished model for new rows, with the preparation it was trained with, for command line and API.
+
+The rows are the researcher's own and stay here. They go through the code that a site measures with, so a prediction is
+what that model would have been measured by; no outcome column is needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.data.targets import TargetColumn
+from v6_algorithm.errors import DataError, ExperimentError, SiteError, WireError
+from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import parse_condition
+from v6_algorithm.researcher.external.model import CENTRAL, ReturnedModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from v6_algorithm.data.preparation import Setup
+    from v6_algorithm.learning.problems.base import Problem
+
+
+def predict(model: ReturnedModel, source: TableSource, site: str | None = None) -> pd.DataFrame:
+    """Predict for each row of a table.
+
+    Parameters
+    ----------
+    model
+        Of one file. Of several folds the prediction is the mean of theirs.
+    source
+        The rows; the columns that the model was trained on must be there, others are not looked at.
+    site
+        Whose model, where each site trained alone (mode local); the mean of all of them when absent.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A line for each row, in the table's order and with a dataframe's own index. Classification: a column of
+        probabilities ``p(LABEL)`` for each class, and ``prediction``, the likeliest. Regression: ``prediction``.
+        Survival: ``log_risk``, and ``survival(t)`` for each of the experiment's horizons. Several targets: each
+        column's name in front, as in ``age: prediction``. A row whose image cannot be read has empty cells.
+
+    Raises
+    ------
+    ExperimentError
+        When a column is missing, cells are empty that may not be, or there is no such site.
+    """
+    names = [name for name in model.setups if site is None or name == site or name.startswith(f"{site}/")]
+    if not names:
+        sites = sorted({name.split("/")[0] for name in model.setups}) if model.by_site else []
+        known = ", ".join(sites) or "none, for there is one model for all"
+        raise ExperimentError(f"site '{site}': has no model of its own; those that have: {known}")
+    if _class_of(model).generative:
+        raise ExperimentError("a model of problem gan makes images and predicts nothing; see `v6-algorithm generate`")
+    frames = []
+    for name in names:
+        values, index, problem = _outputs(model, model.setups[name], model.tensors[name], source)
+        frames.append(values)
+    mean = np.mean(frames, axis=0)
+    return _named(mean, problem, model.setups[names[0]]).set_index(index)
+
+
+def _class_of(model: ReturnedModel) -> Any:
+    from v6_algorithm.learning.problems import problem_class
+
+    return problem_class(model.experiment.problem.kind)
+
+
+def _outputs(
+    model: ReturnedModel, setup: Setup, tensors: wire.Packed, source: TableSource
+) -> tuple[np.ndarray, pd.Index, Problem]:
+    """Return (rows, numbers) float64 as metrics get them (NaN: no readable image), the rows' index, and the problem."""
+    import torch
+
+    from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.training.augmentation import measured
+    from v6_algorithm.learning.training.device import Device
+    from v6_algorithm.learning.training.loop import rows_at_once
+    from v6_algorithm.learning.training.state import build_networks, load_state, spec_of
+    from v6_algorithm.site import SiteContext
+    from v6_algorithm.site.policy import Policy
+    from v6_algorithm.site.work import Work
+
+    experiment = model.experiment
+    try:
+        frame = source.read()
+        missing = [name for name in _needed(model, setup) if name not in frame.columns]
+        if missing:
+            raise ExperimentError(f"the table lacks the column '{missing[0]}', an input of the model")
+        filled = frame.assign(**_any_target(model, setup)).reset_index(drop=True)
+        request = wire.message(
+            site=CENTRAL, round=0, attempt=1, experiment=experiment.for_sites(), sites=1, setup=setup.to_json()
+        )
+        policy = Policy(minimum_rows=1, minimum_part_rows=1)
+        table_source = TableSource(frame=filled, base=source.folder)
+        work = Work(request, SiteContext({CENTRAL: table_source}, policy, lasting=True))
+        table = work.table(setup)
+        problem = create_problem(experiment, setup)
+        networks = build_networks(problem)
+        load_state(networks, wire.unpack(tensors, spec_of(networks)))
+        device = Device.choose(experiment.training)
+        rows = work.rows(table, setup, 0, device)
+        for network in networks.values():
+            network.to(device.kind).eval()
+        part, chunks = torch.arange(len(table.target)), []
+        with torch.inference_mode():
+            for chunk in part.split(rows_at_once(problem, rows, part) if len(part) else 1):
+                inputs = measured(rows.inputs[chunk.to(device.kind)], experiment.training.augmentation)
+                chunks.append(problem.prediction_of(problem.forward(networks, inputs), 0).double().cpu())
+    except (DataError, SiteError, WireError) as error:
+        raise ExperimentError(f"the table: {error}") from None
+    found = torch.cat(chunks).reshape(len(part), -1).numpy()
+    if len(part) == len(frame):
+        return found, frame.index, problem
+    if table.images is None:
+        raise ExperimentError(
+            f"{len(frame) - len(part)} rows have empty cells, and the model was trained with data.missing "
+            f"{experiment.data.missing.kind}: leave them out, or fill them"
+        )
+    whole = np.full((len(frame), found.shape[1]), np.nan)
+    whole[table.position] = found
+    return whole, frame.index, problem
+
+
+def _needed(model: ReturnedModel, setup: Setup) -> list[str]:
+    """Name the columns that the inputs are made of."""
+    data = model.experiment.data
+    if data.sequence is not None:
+        return [data.sequence.column]
+    if data.image is not None and data.image.column is not None:
+        return [data.image.column]
+    features = [name for name in setup.features if data.image is None]
+    return [*(setup.pixels or features), *setup.categories, *setup.covariates]
+
+
+def _any_target(model: ReturnedModel, setup: Setup) -> dict[str, Any]:
+    """Return a valid value for each column that is learned: predictions do not depend on it, and no row is left out."""
+    targets = _class_of(model).targets(model.experiment)
+    return {target.column: _any_value(target, setup) for target in targets}
+
+
+def _any_value(target: TargetColumn, setup: Setup) -> Any:
+    if target.kind == "duration":
+        return 1.0
+    if target.positive is not None:
+        return parse_condition(target.positive)[1]
+    if target.kind == "class":
+        return setup.labels_of(target.column)[target.column][0]
+    return 0
+
+
+def _named(values: np.ndarray, problem: Problem, setup: Setup) -> pd.DataFrame:
+    """Give the numbers their names; see `predict`."""
+    import pandas as pd
+
+    kind, data = problem.experiment.problem.kind, problem.experiment.data
+    if kind == "survival":
+        times = getattr(problem, "horizons", [])[: values.shape[1] - 1]
+        return pd.DataFrame(values, columns=["log_risk", *(f"survival({time:g})" for time in times)])
+    if kind == "multitask":
+        parts, start = [], 0
+        for name in data.targets or {}:
+            labels = setup.task_classes.get(name)
+            width = len(labels) if labels else 1
+            part = _classes_or_number(values[:, start : start + width], labels)
+            parts.append(part.add_prefix(f"{name}: "))
+            start += width
+        return pd.concat(parts, axis=1)
+    return _classes_or_number(values, setup.classes)
+
+
+def _classes_or_number(values: np.ndarray, labels: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    if not labels or values.shape[1] != len(labels):
+        columns = ["prediction"] if values.shape[1] == 1 else [f"prediction_{i}" for i in range(values.shape[1])]
+        return pd.DataFrame(values, columns=columns)
+    frame = pd.DataFrame(values, columns=[f"p({label})" for label in labels])
+    known = ~np.isnan(values).any(axis=1)
+    likeliest = np.array(labels, dtype=object)[np.nan_to_num(values).argmax(axis=1)]
+    frame["prediction"] = pd.Series(likeliest).where(pd.Series(known))
+    return frame

@@ -1,0 +1,97 @@
+"""A network, a loss and metrics that a notebook gives: named in the experiment, known to this process only.
+
+What runs on a network is an installed package; a notebook's code travels nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.experiment import plugins
+
+# What the registered network and problem are called in the experiment.
+NAME = "own"
+
+
+def own_parts(content: dict[str, Any], model: Any, loss: Any, metrics: Any) -> dict[str, Any]:
+    """Return an experiment's content with the given parts named in it, and register these.
+
+    Parameters
+    ----------
+    content
+        The experiment as a mapping.
+    model
+        None; a torch module; or what makes one, see `learning.models.own`.
+    loss
+        None; or a function of (output, target) that returns the (rows,) losses, as torch's with ``reduction="none"``.
+    metrics
+        None; or a name to a function of (prediction, target), numpy arrays, that returns (rows,) numbers, whose mean is
+        the metric; or to such a function and whether higher is better, which is assumed.
+
+    Raises
+    ------
+    ExperimentError
+        When one of these is something else.
+    """
+    content = dict(content)
+    if model is not None:
+        plugins.register(plugins.MODELS, NAME, model)
+        content["model"] = {"kind": "module", "name": NAME}
+    if loss is None and metrics is None:
+        return content
+    if loss is not None and not callable(loss):
+        raise ExperimentError(f"loss: a {type(loss).__name__} is not taken; allowed: a function of (output, target)")
+    given = content.get("problem", "classification")
+    kind = given if isinstance(given, str) else given.get("kind", "classification")
+    plugins.register(plugins.GROUP, NAME, _problem(kind, loss, _directions(metrics)))
+    content["problem"] = {"kind": NAME}
+    if metrics is not None:
+        content.setdefault("stopping", {"monitor": "loss"})
+    return content
+
+
+def _directions(metrics: Mapping[str, Any] | None) -> dict[str, tuple[Callable[..., Any], bool]] | None:
+    if metrics is None:
+        return None
+    if not isinstance(metrics, Mapping):
+        raise ExperimentError(
+            f"metrics: a {type(metrics).__name__} is not taken; allowed: a mapping of names to functions"
+        )
+    found = {}
+    for name, value in metrics.items():
+        function, higher = value if isinstance(value, tuple) and len(value) == 2 else (value, True)
+        if not callable(function):
+            raise ExperimentError(f"metrics: '{name}' is a {type(function).__name__}; allowed: a function")
+        found[str(name)] = (function, bool(higher))
+    return found
+
+
+def _problem(kind: str, loss: Any, metrics: dict[str, tuple[Callable[..., Any], bool]] | None) -> type[Any]:
+    """Return a problem that is one of ours but for its loss and metrics."""
+    from v6_algorithm.experiment import NoOptions
+    from v6_algorithm.learning.metrics import MeanMetrics
+    from v6_algorithm.learning.problems import problem_class
+
+    base = problem_class(kind)
+    body: dict[str, Any] = {"Options": NoOptions}
+    if loss is not None:
+
+        def row_loss(self: Any, output: Any, target: Any, fold: int) -> Any:
+            value = loss(output, target)
+            if getattr(value, "shape", None) is None or tuple(value.shape) != (len(output),):
+                shape = tuple(getattr(value, "shape", ()))
+                raise ExperimentError(f"loss: gives {shape}, one loss a row is needed: ({len(output)},)")
+            return value
+
+        body["row_loss"] = row_loss
+    if metrics is not None:
+        functions = {name: function for name, (function, _) in metrics.items()}
+
+        def rows(self: Any, prediction: Any, target: Any) -> dict[str, Any]:
+            return {name: function(prediction, target) for name, function in functions.items()}
+
+        directions = {name: higher for name, (_, higher) in metrics.items()}
+        body["Metrics"] = type("OwnMetrics", (MeanMetrics,), {"higher_is_better": directions, "rows": rows})
+    return type("OwnProblem", (base,), body)

@@ -1,0 +1,240 @@
+"""What a run gives, as Python likes it: dataframes, predictions, plots, files; `v6_algorithm.api` returns it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.researcher.python.sites import source_of_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from v6_algorithm.researcher.external import ReturnedModel
+
+
+class Result:
+    """The result of a run.
+
+    Parameters
+    ----------
+    content
+        As in result.json; see DESIGN's contract.
+
+    Attributes
+    ----------
+    content : dict
+        The same.
+    """
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.content = dict(content)
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return str(self.content.get("experiment", {}).get("name", "experiment"))
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """Metrics, a line for each part and scope (``pooled``, ``mean_over_sites``, a site, a fold, a baseline's)."""
+        import pandas as pd
+
+        from v6_algorithm.researcher.report.reading import metric_rows
+
+        rows = metric_rows(self.content)
+        index = pd.MultiIndex.from_tuples(
+            [(row.run, row.part, row.name or row.scope) for row in rows], names=["run", "part", "scope"]
+        )
+        frame = pd.DataFrame([dict(row.metrics) for row in rows], index=index)
+        return frame.droplevel("run") if frame.index.get_level_values("run").nunique() == 1 else frame
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A line for each round: losses and validation metrics; of several folds with the fold in the index."""
+        import pandas as pd
+
+        from v6_algorithm.researcher.report.reading import folds, history_columns, mapping
+
+        blocks = {name: pd.DataFrame(history_columns(mapping(fold, "history"))) for name, fold in folds(self.content)}
+        if blocks:
+            return pd.concat(blocks, names=["fold"]).reset_index("fold").set_index(["fold", "round"])
+        return pd.DataFrame(history_columns(mapping(self.content, "history"))).set_index("round")
+
+    @property
+    def sites(self) -> pd.DataFrame:
+        """Rows of each site by part; of several folds those of the first."""
+        import pandas as pd
+
+        rows = {name: site.get("n", {}) for name, site in self.content.get("sites", {}).items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("site")
+
+    @property
+    def participation(self) -> pd.DataFrame:
+        """A line for each round and site: whether it answered, and if not, why."""
+        import pandas as pd
+
+        lines = [
+            {"round": call.get("round"), "site": site, "answered": reason is None, "reason": reason}
+            for call in self.content.get("participation", [])
+            for site, reason in [*((name, None) for name in call["answered"]), *call["missing"].items()]
+        ]
+        return pd.DataFrame(lines, columns=["round", "site", "answered", "reason"])
+
+    @property
+    def notes(self) -> list[str]:
+        """What the run wants to be known: what was left out, guessed or is missing."""
+        return list(self.content.get("notes", []))
+
+    @property
+    def model(self) -> ReturnedModel:
+        """The trained model with its preparation; raises ExperimentError where there is none."""
+        from v6_algorithm.researcher.external import ReturnedModel
+
+        parameters = self.content.get("parameters")
+        if not isinstance(parameters, str):
+            raise ExperimentError("the result holds no model")
+        return ReturnedModel.of(parameters, self.name)
+
+    def predict(self, rows: Any, site: str | None = None) -> pd.DataFrame:
+        """Predict for new rows, with the training's own preparation; no outcome column is needed.
+
+        Parameters
+        ----------
+        rows
+            A DataFrame, a path, or an array as the sites were given.
+        site
+            Whose model, in mode local.
+
+        Returns
+        -------
+        pandas.DataFrame
+            See `researcher.external.predict.predict`.
+        """
+        from v6_algorithm.researcher.external.predict import predict
+
+        model = self.model
+        return predict(model, source_of_rows(rows, model.experiment, "rows"), site)
+
+    def evaluate(self, rows: Any) -> Result:
+        """Measure the model on rows whose outcome is known; nothing of them leaves this process."""
+        from v6_algorithm.researcher.external import CENTRAL, CentralTable
+
+        model = self.model
+        measurement = CentralTable(source_of_rows(rows, model.experiment, CENTRAL)).measure(model)
+        content = {
+            "schema": 1,
+            "status": "evaluated",
+            "experiment": self.content.get("experiment", {}),
+            "metrics": {},
+            "notes": [],
+            "sites": {},
+        }
+        measurement.add_to(content)
+        return Result(content)
+
+    def plot(self, metrics: Sequence[str] | None = None) -> Any:
+        """Draw the history with matplotlib; returns the figure.
+
+        Parameters
+        ----------
+        metrics
+            Columns of `history`; the losses and the first metric when absent.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise ExperimentError("plot needs matplotlib: pip install 'v6-algorithm[plots]'") from None
+        history = self.history
+        columns = list(history.columns)
+        unknown = [name for name in metrics or [] if name not in columns]
+        if unknown:
+            raise ExperimentError(f"plot: '{unknown[0]}' is no column of the history; allowed: {', '.join(columns)}")
+        losses = [name for name in columns if name.endswith("loss")]
+        others = [name for name in columns if name.startswith("validation_") and name not in losses]
+        chosen = list(metrics) if metrics else [*losses, *others[:1]]
+        axes = [[name for name in chosen if name in losses], [name for name in chosen if name not in losses]]
+        axes = [names for names in axes if names]
+        figure = Figure(figsize=(5 * len(axes), 3.4), layout="constrained")
+        for place, names in enumerate(axes):
+            axis = figure.add_subplot(1, len(axes), place + 1)
+            for name in names:
+                groups = history.groupby(level="fold") if "fold" in history.index.names else [("", history)]
+                for fold, part in groups:
+                    rounds = part.index.get_level_values("round")
+                    axis.plot(rounds, part[name].to_numpy(dtype=float), label=f"{name} {fold}".strip())
+            axis.set_xlabel("round")
+            axis.legend(frameon=False)
+        return figure
+
+    def report(self) -> str:
+        """Return the report page, HTML."""
+        from v6_algorithm.researcher.report.page import render
+
+        return render(self.content)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write result.json, the tables, the model and the report into a folder; return it.
+
+        Raises
+        ------
+        ExperimentError
+            When the folder cannot be written.
+        """
+        from v6_algorithm.researcher.report import write_artifacts
+
+        try:
+            write_artifacts(self.content, Path(folder))
+        except OSError as error:
+            raise ExperimentError(f"{folder}: cannot be written: {error.strerror}") from None
+        return Path(folder)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f'<iframe srcdoc="{escape(self.report())}" width="100%" height="720" style="border:0"></iframe>'
+
+    def __repr__(self) -> str:
+        status, rounds = self.content.get("status"), self.content.get("rounds_run")
+        head = f"Result of '{self.name}': {status}" + (f" after {rounds} rounds" if rounds else "")
+        notes = [f"note: {note}" for note in self.notes]
+        return "\n".join([head, self.metrics.round(4).to_string() if self.content.get("metrics") else "", *notes])
+
+
+def load(path: str | Path) -> Result:
+    """Read a run's folder, or its result.json.
+
+    Raises
+    ------
+    ExperimentError
+        When there is none.
+    """
+    file = Path(path)
+    file = file / "result.json" if file.is_dir() else file
+    try:
+        return Result(json.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ExperimentError(f"{path}: no result can be read: {error.strerror}") from None
+    except ValueError:
+        raise ExperimentError(f"{path}: is not a result.json") from None
+
+
+def compare(results: Sequence[Result] | Mapping[str, Result], part: str = "test") -> pd.DataFrame:
+    """Put the pooled metrics of several results beside each other, a line for each.
+
+    Parameters
+    ----------
+    results
+        In a mapping the names that the lines get; else the experiments' names.
+    part
+        ``test``, ``validation`` or ``central``.
+    """
+    import pandas as pd
+
+    named = list(results.items()) if isinstance(results, Mapping) else [(result.name, result) for result in results]
+    lines = [result.content.get("metrics", {}).get(part, {}).get("pooled", {}) for _, result in named]
+    numbers = [{key: value for key, value in line.items() if isinstance(value, (int, float))} for line in lines]
+    return pd.DataFrame(numbers, index=pd.Index([name for name, _ in named], name="result"))
