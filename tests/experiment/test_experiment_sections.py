@@ -23,6 +23,7 @@ CONTRACT = {
         "features": None,
         "sequence": None,
         "image": None,
+        "rows": None,
         "exclude": [],
         "categorical": [],
         "group": None,
