@@ -27,7 +27,8 @@ from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, S
 _READS, _OUTAGE_S = 3, 120.0
 # Tries to create a subtask that the server refuses, and what it says where that is not its last word.
 _TRIES = 3
-_PASSING = ("Request failed", "Connection error", "no answer from the server", "Internal Server Error")
+_SILENT = "the server does not answer"
+_PASSING = (_SILENT, "Request failed", "Connection error", "no answer from the server", "Internal Server Error")
 _LONGEST_PAUSE_S = 15.0
 
 
@@ -248,19 +249,19 @@ class Vantage6Federation:
         except Exception as error:
             if not self._real:
                 return Missing("crashed", f"{runs.reason('crashed')}: {type(error).__name__}")
-            creation.failed(f"the server does not answer ({type(error).__name__})", self._poll_s)
-            # It may be that only the answer was lost.
-            with suppress(UnreachableError):
-                self.take_over(self._newest)
-            return None
+            task = {"msg": f"{_SILENT} ({type(error).__name__})"}
         if "id" in task:
             creation.task = int(task["id"])
             self._newest = max(self._newest, creation.task)
             return None
         said = str(task.get("msg"))
         creation.failed(said, self._poll_s)
-        passing = any(words in said for words in _PASSING)
-        return None if passing or creation.attempts < _TRIES else creation.missing()
+        if any(words in said for words in _PASSING):
+            # It may be that only the answer was lost.
+            with suppress(UnreachableError):
+                self.take_over(self._newest)
+            return None
+        return None if creation.attempts < _TRIES else creation.missing()
 
     def _create(self, creation: _Creation) -> dict[str, Any]:
         request = creation.request
