@@ -13,8 +13,10 @@ from v6_algorithm.researcher.cli import (
     evaluate,
     generate,
     image,
+    init,
     partition,
     predict,
+    report,
     run,
     splits,
     submit,
@@ -26,7 +28,7 @@ app = typer.Typer(
     name="v6-algorithm",
     help="Federated deep learning for biomedical data.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 
@@ -40,12 +42,14 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
+app.command()(init.init)
 app.command()(run.run)
 app.command()(run.resume)
 app.command()(run.validate)
 app.command()(tune.tune)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(report.report)
 app.command()(describe.describe)
 app.command()(partition.partition)
 app.command()(splits.split_columns)

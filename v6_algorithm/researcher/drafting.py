@@ -1,0 +1,221 @@
+"""A first experiment for tables that nobody has described yet: `v6-algorithm init`.
+
+It looks at the researcher's own files, decides what can be seen from them (kind of target, text columns, identifiers,
+columns that a site lacks), and writes a commented YAML file. What was decided and why stands beside each key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm.data.rows.numbers import looks_like_identifier
+from v6_algorithm.errors import ExperimentError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What an outcome is often called; the first that is there is proposed.
+_TARGETS = ("target", "outcome", "label", "diagnosis", "class", "y", "event", "status", "death", "disease", "num")
+_GROUPS = re.compile(r"(patient|subject|person|participant)(_?id|_?nr|_?no)?", re.IGNORECASE)
+# Numbers with at most so many values are classes.
+_MOST_CLASSES = 10
+# Text with more values than this is no category.
+_MOST_LEVELS = 20
+
+
+@dataclass
+class Draft:
+    """What was seen of the tables, and decided.
+
+    Attributes
+    ----------
+    sites
+        Site name to path, as it was given.
+    target, duration
+        The column that is learned; with `duration` it says whether the event was seen.
+    problem
+        ``classification``, ``regression`` or ``survival``.
+    positive
+        The condition that makes the target 0/1, or None.
+    categorical, exclude, group
+        As the keys of `data`.
+    features
+        Numeric columns that are used as they are.
+    rows
+        Of the smallest site.
+    reasons
+        Key of the experiment to why it is as it is.
+    """
+
+    sites: dict[str, str]
+    target: str
+    problem: str
+    duration: str | None = None
+    positive: str | None = None
+    categorical: list[str] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)
+    group: str | None = None
+    features: list[str] = field(default_factory=list)
+    rows: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def site_names(paths: list[Path]) -> dict[str, Path]:
+    """Return a name for each file: its stem, or with its folder's name where two stems are the same."""
+    stems = [path.stem for path in paths]
+    names = [
+        stem if stems.count(stem) == 1 else f"{path.parent.name}_{stem}"
+        for path, stem in zip(paths, stems, strict=True)
+    ]
+    if len(set(names)) < len(names):
+        raise ExperimentError(f"two files have the same name: {', '.join(sorted(set(map(str, paths))))}; rename one")
+    return dict(zip(names, paths, strict=True))
+
+
+def draft(
+    tables: Mapping[str, pd.DataFrame], paths: Mapping[str, str], target: str | None, duration: str | None
+) -> Draft:
+    """Decide on an experiment.
+
+    Parameters
+    ----------
+    tables, paths
+        Site name to table, and to its path.
+    target, duration
+        Columns, where the researcher says so.
+
+    Raises
+    ------
+    ExperimentError
+        When the target is not given and cannot be seen, or a column is not there.
+    """
+    common = [name for name in next(iter(tables.values())).columns if all(name in t.columns for t in tables.values())]
+    anywhere = list(dict.fromkeys(name for table in tables.values() for name in table.columns))
+    chosen = target or next((name for wanted in _TARGETS for name in common if name.lower() == wanted), None)
+    if chosen is None:
+        raise ExperimentError(f"--target: is required; the tables have: {', '.join(map(str, common[:40]))}")
+    for option, name in (("--target", chosen), ("--duration", duration)):
+        if name is not None and name not in common:
+            lacking = [site for site, table in tables.items() if name not in table.columns]
+            raise ExperimentError(f"{option} {name}: is not in the table of {', '.join(lacking)}")
+    found = Draft(dict(paths), chosen, "survival" if duration else "", duration)
+    found.rows = min(len(table) for table in tables.values())
+    if target is None:
+        found.reasons["target"] = "guessed from its name"
+    if not found.problem:
+        _kind_of_target(found, [table[chosen] for table in tables.values()])
+    for name in anywhere:
+        if name not in (chosen, duration):
+            _role(found, str(name), [table[name] for table in tables.values() if name in table.columns], len(tables))
+    if not found.features and not found.categorical:
+        raise ExperimentError("no column is left to learn from: none is numeric, or text of few values, at all sites")
+    return found
+
+
+def _kind_of_target(found: Draft, columns: list[Any]) -> None:
+    import pandas as pd
+
+    whole = pd.concat(columns).dropna()
+    levels = whole.nunique()
+    if levels < 2:
+        raise ExperimentError(f"--target {found.target}: has one value in all tables; nothing can be learned")
+    numeric = pd.api.types.is_numeric_dtype(whole)
+    if numeric and levels > _MOST_CLASSES:
+        found.problem = "regression"
+        found.reasons["problem"] = f"the target is a number with {levels} values"
+        return
+    if levels > _MOST_LEVELS:
+        raise ExperimentError(f"--target {found.target}: text with {levels} values is no class; name another column")
+    found.problem = "classification"
+    found.reasons["problem"] = f"the target has {levels} values" + ("" if levels == 2 else "; see `positive`")
+    if numeric and levels > 2 and whole.min() == 0:
+        found.reasons["positive"] = "to learn 0 against the rest"
+
+
+def _role(found: Draft, name: str, columns: list[Any], sites: int) -> None:
+    """Decide what a column is used for."""
+    import pandas as pd
+
+    if len(columns) < sites:
+        found.exclude.append(name)
+        found.reasons[name] = f"{sites - len(columns)} of {sites} sites lack it"
+        return
+    whole = pd.concat(columns)
+    known = whole.dropna()
+    numeric = all(pd.api.types.is_numeric_dtype(column) for column in columns)
+    unique = len(known) > 0 and known.nunique() == len(known)
+    whole_numbers = numeric and len(known) > 0 and bool((known % 1 == 0).all())
+    if _GROUPS.fullmatch(name) and not unique:
+        found.group = name
+        found.reasons["group"] = "all rows of one value stay in one part"
+    elif looks_like_identifier(name) or _GROUPS.fullmatch(name) or (unique and (whole_numbers or not numeric)):
+        found.exclude.append(name)
+        found.reasons[name] = "looks like an identifier" + (": no value occurs twice" if unique else "")
+    elif numeric:
+        found.features.append(name)
+    elif known.nunique() <= _MOST_LEVELS:
+        found.categorical.append(name)
+    else:
+        found.exclude.append(name)
+        found.reasons[name] = f"text with {known.nunique()} values"
+
+
+def experiment_yaml(found: Draft, name: str) -> str:
+    """Write the experiment file."""
+    text = [
+        "# Written by `v6-algorithm init`; every key is explained in docs/experiments.md.",
+        f"#   v6-algorithm validate {name}.yaml      checks it against the tables",
+        f"#   v6-algorithm run {name}.yaml           trains, and leaves a report",
+        f"name: {_scalar(name)}",
+        "seed: 0",
+        "sites:                             # only `run` reads this; on vantage6 the collaboration decides",
+        *(f"  {_scalar(site)}: {{uri: {_scalar(path)}}}" for site, path in found.sites.items()),
+        "data:",
+    ]
+    if found.duration:
+        text.append(f"  target: {{duration: {_scalar(found.duration)}, event: {_scalar(found.target)}}}")
+    else:
+        text.append(_line(f"  target: {_scalar(found.target)}", found.reasons.get("target")))
+    if "positive" in found.reasons:
+        text.append(f'  # positive: "> 0"                 # {found.reasons["positive"]}')
+    if found.categorical:
+        text.append(_line(f"  categorical: {_list(found.categorical)}", "text: a 0/1 input for each value"))
+    if found.group:
+        text.append(_line(f"  group: {_scalar(found.group)}", found.reasons["group"]))
+    if found.exclude:
+        text.append("  exclude:")
+        text += [_line(f"    - {_scalar(column)}", found.reasons.get(column)) for column in found.exclude]
+    text.append(f"  # used as numbers: {', '.join(found.features) or 'none'}")
+    text.append("  missing: mean                    # or median, constant, drop, error")
+    text.append(_line(f"problem: {{kind: {found.problem}}}", found.reasons.get("problem")))
+    simple = "logistic" if found.problem == "classification" else "linear"
+    hidden = "[16]" if found.rows < 500 else "[64, 32]"
+    text.append(f"model: {{kind: mlp, hidden: {hidden}}}       # or {{kind: {simple}}}")
+    text.append("split: {kind: ratio, train: 0.6, validation: 0.2, test: 0.2}     # or {kind: kfold, folds: 5}")
+    text.append("rounds: 40")
+    batch = 32 if found.problem != "survival" else None
+    training = "optimizer: {kind: adam, lr: 0.01}"
+    text.append(f"training: {{local_epochs: 1, batch_size: {batch or 'null'}, {training}}}")
+    text.append("stopping: {monitor: loss, patience: 8}     # rounds without a better validation loss")
+    text.append(f"participation: {{minimum: {min(2, len(found.sites))}}}")
+    return "\n".join(text) + "\n"
+
+
+def _line(content: str, reason: str | None) -> str:
+    return f"{content:<34} # {reason}" if reason else content
+
+
+def _list(names: list[str]) -> str:
+    return f"[{', '.join(map(_scalar, names))}]"
+
+
+def _scalar(text: str) -> str:
+    """Write a name as YAML, in quotes where it needs them."""
+    import yaml
+
+    written = yaml.safe_dump({"k": str(text)}, allow_unicode=True, width=10_000)
+    return written.removeprefix("k: ").rstrip("\n")
