@@ -207,7 +207,7 @@ class _Run:
             return assemble(self._experiment, contexts, self._caller, notes=self._notes, seconds=seconds)
         notes = [*self._notes, *summing.closing_notes()]
         result = assemble(self._experiment, contexts, self._caller, notes=notes, seconds=seconds)
-        return result | {"secure_aggregation": summing.to_json()}
+        return summing.in_result(result)
 
 
 def check(federation: Federation, experiment: Experiment) -> Agreement:
