@@ -176,6 +176,11 @@ def _notes(
         notes.append(f"glm: not converged after {fold.rounds_done} rounds; the coefficients are of the last step")
     if model.ridge:
         notes.append("glm: with model.ridge estimates are drawn to 0, and intervals do not count that")
+    if (filled := experiment.data.missing.kind) in ("mean", "median", "constant"):
+        notes.append(
+            f"glm: cells that are empty were filled (data.missing {filled}) and count as observed in errors and "
+            "intervals; data.missing drop leaves such rows out"
+        )
     parts = getattr(experiment.split, "train", None)
     if parts == 1:
         notes.append("glm: all rows were fitted; for metrics on rows that were not, give split")

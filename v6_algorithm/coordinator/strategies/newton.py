@@ -19,7 +19,7 @@ _DEVIANCE = TOTALS.index("deviance")
 # A column whose variance beside the others is less than this share of its own is a combination of them.
 _ALIASED = 1e-9
 # The squared length of the next step, in standard errors, below which a fit is done.
-_DONE = 1e-16
+_DONE = 1e-20
 _NAMES = ("model.weight", "model.bias", "model.score", "model.information", "model.totals")
 
 
