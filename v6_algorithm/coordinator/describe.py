@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.data.preparation import Moments, merge_moments
-from v6_algorithm.data.preparation.columns import looks_like_identifier, sort_labels, unknown_coded
+from v6_algorithm.data.preparation.columns import sort_labels, unknown_coded
 from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
+from v6_algorithm.data.rows.numbers import looks_like_identifier
 from v6_algorithm.data.summary.quantiles import Lattice, check_cumulative, quantile
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire

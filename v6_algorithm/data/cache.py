@@ -9,7 +9,6 @@ second copy of what they save or load, which for a table of gigabytes is what do
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -19,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.data.files import cache_key
 from v6_algorithm.data.splits import Fold
 from v6_algorithm.data.table import TableData
 from v6_algorithm.experiment import PARTS
 
+__all__ = ["cache_key", "keep", "load_cached", "map_arrays", "write_arrays", "write_whole"]
 _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "U8": np.uint8,
     "BOOL": np.bool_,
@@ -42,11 +43,6 @@ _ARRAYS = (
     "synthetic",
     "origin",
 )
-
-
-def cache_key(*parts: Any) -> str:
-    """Hash everything that the encoded table depends on."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def load_cached(folder: Path, key: str) -> TableData | None:

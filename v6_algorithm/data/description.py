@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.sequences import describe_sequences, holds_arrays
+from v6_algorithm.data.rows import row_kind
+from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.data.synthetic import synthetic_rows
 from v6_algorithm.data.targets import TargetColumn, canonical, describe_targets, known_rows
 from v6_algorithm.errors import DataError
@@ -36,8 +37,8 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
     # Rows that only train are not cut into parts: a table of nothing else (of `generate`) needs no columns for it.
     if not synthetic_rows(frame, data).all():
         roles += [("group", data.group), *(("split_column", name) for name in data.split_columns)]
-    roles += [("sequence", data.sequence.column)] if data.sequence is not None else []
-    roles += [("image", data.image.column)] if data.image is not None else []
+    kind = row_kind(data)
+    roles += kind.columns().items()
     for role, name in roles:
         if name is not None and name not in frame.columns:
             raise DataError(f"column '{name}' (data.{role}) is not there; {named(list(frame.columns))}")
@@ -63,9 +64,8 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
         "labels": [] if data.targets is not None else next(iter(labels.values()), []),
         "task_labels": {} if data.targets is None else labels,
         "categories": categories,
-        "sequence": None
-        if data.sequence is None
-        else describe_sequences(frame.loc[known, data.sequence.column], data.sequence),
+        "sequence": None,
+        **kind.describe(frame.loc[known]),
     }
 
 

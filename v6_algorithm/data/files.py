@@ -42,6 +42,11 @@ def within(base: Path, cell: Any, endings: tuple[str, ...]) -> Path | None:
     return file if file.is_relative_to(base) and file.name.lower().endswith(endings) else None
 
 
+def cache_key(*parts: Any) -> str:
+    """Hash what something that is kept depends on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
 def print_files(files: Iterable[Path | None]) -> str:
     """Identify the content of files as far as that is possible without reading them."""
     return hashlib.sha256(json.dumps([file and _print(file) for file in files]).encode()).hexdigest()

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from v6_algorithm import seeding
-from v6_algorithm.data.description import BLOCK_COLUMNS
 from v6_algorithm.data.imaging.copies import NONE, identities, with_copies_together
 from v6_algorithm.data.imaging.stack import TableImages
 from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.preparation import Setup
-from v6_algorithm.data.preparation.columns import Label
+from v6_algorithm.data.preparation.agreement import Label
 from v6_algorithm.data.preparation.combat import Sums
 from v6_algorithm.data.preparation.statistics import Moments, site_scaling
-from v6_algorithm.data.sequences import stack_sequences
+from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.splits import Fold, draw_rows
 from v6_algorithm.data.subgroups import encode_groups, join_groups
 from v6_algorithm.data.synthetic import cut_rows, synthetic_rows
@@ -229,7 +228,8 @@ def load_table(
         When a cell is empty and `data.missing` is error, or no row can be used.
     """
     none = dict.fromkeys(frames, NONE)
-    parts = [_encode(frame, experiment, setup, targets, name, (copies or none)[name]) for name, frame in frames.items()]
+    copies = none | dict(copies or {})
+    parts = [_encode(frame, experiment, setup, targets, name, copies[name]) for name, frame in frames.items()]
     if len(parts) == 1:
         return parts[0]
     if len({len(part.folds) for part in parts}) > 1:
@@ -274,14 +274,8 @@ def _encode(
     data, dtype = experiment.data, experiment.training.dtype
     known = known_rows(frame, targets)
     frame = frame if known.all() else frame.loc[known]
-    if data.sequence is not None:
-        column = frame[data.sequence.column]
-        values, lengths = stack_sequences(column, data.sequence, setup.sequence_length or 0, len(setup.features), dtype)
-        values[~np.isfinite(values)] = np.nan
-    elif data.image is not None:
-        values, lengths = np.empty((len(frame), 0), dtype=dtype), np.empty(0, dtype=np.int64)
-    else:
-        values, lengths = _values(frame, setup.features, dtype), np.empty(0, dtype=np.int64)
+    kind = row_kind(data)
+    values, lengths = kind.encode(frame, setup, dtype)
     if data.missing.kind == "error" and (empty := _empty(values, lengths)).any():
         name = setup.features[int(empty.reshape(-1, values.shape[-1]).any(axis=0).argmax())]
         raise DataError(f"column '{name}' has empty cells, and data.missing is error")
@@ -323,7 +317,7 @@ def _encode(
         covariates=_covariates(frame, setup.covariates),
         target=target,
         lengths=lengths,
-        position=frame.index.to_numpy(dtype=np.int64) if data.image is not None else np.empty(0, dtype=np.int64),
+        position=kind.positions(frame),
         groups=groups,
         group_names=group_names,
         member=np.zeros(len(frame), dtype=np.int64),
@@ -354,20 +348,6 @@ def _covariates(frame: pd.DataFrame, names: list[str]) -> Array:
                 f"column '{name}' (data.harmonisation.covariates) has empty cells; fill it, or leave it out"
             )
     return columns
-
-
-def _values(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
-    """Return (rows, features) numbers, NaN where a cell is empty or infinite; some columns at a time."""
-    import pandas as pd
-
-    values = np.empty((len(frame), len(features)), dtype=dtype)
-    for start in range(0, len(features), BLOCK_COLUMNS):
-        block = frame[features[start : start + BLOCK_COLUMNS]]
-        text = [name for name, kind in block.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-        block = block.assign(**{str(name): pd.to_numeric(block[name], errors="coerce") for name in text})
-        numbers = block.to_numpy(dtype=dtype, na_value=np.nan)
-        values[:, start : start + BLOCK_COLUMNS] = np.where(np.isfinite(numbers), numbers, np.nan)
-    return values
 
 
 def _one_hot(column: pd.Series, labels: list[Label]) -> Array:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from v6_algorithm.data.preparation.columns import Label
+from v6_algorithm.data.preparation.agreement import Label
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.sources import FOLDER, TableSource, source_from_node
+from v6_algorithm.data.sources import FOLDER, STATE, TableSource, source_from_node
 from v6_algorithm.engines.provenance import RULE, asking, check_chain, own_identity
 from v6_algorithm.engines.runs import scores_line
 from v6_algorithm.errors import ExperimentError, PolicyError, SiteError
@@ -154,7 +154,7 @@ def run_site(
     except SiteError as error:
         head = {key: request.get(key) for key in ("site", "round", "attempt")}
         return wire.message(**head, status="error", kind=error.kind, message=str(error))  # type: ignore[arg-type]
-    folder = os.environ.get("TEMPORARY_FOLDER")
+    folder = os.environ.get("TEMPORARY_FOLDER") or getattr(data, "attrs", {}).get(STATE)
     context = SiteContext(
         sources={str(request.get("site")): source},
         policy=policy,

@@ -12,6 +12,7 @@ from v6_algorithm.experiment.imaging.images import Image
 from v6_algorithm.experiment.imaging.names import Template
 from v6_algorithm.experiment.missing_values import MissingValues
 from v6_algorithm.experiment.partition import PartitionedSource
+from v6_algorithm.experiment.rows import Rows
 from v6_algorithm.experiment.targets import ShortTask, SurvivalTarget, Target
 
 PARTS = ("train", "validation", "test")
@@ -124,6 +125,7 @@ class Data(Section):
     features: list[str] | None = Field(None, description="null: every numeric column that is not used otherwise")
     sequence: Annotated[Sequence, short_form("column")] | None = Field(None, description="time series, not features")
     image: Annotated[Image, short_form("column")] | None = Field(None, description="images or volumes, not features")
+    rows: Annotated[Rows, short_form("kind")] | None = Field(None, description="an installed kind of row, not features")
     exclude: list[str] = Field(default_factory=list)
     categorical: list[str] = Field(default_factory=list)
     group: str | None = Field(None, description="rows of one value, such as a patient, stay in one part")
@@ -164,6 +166,13 @@ class Data(Section):
         return {"target": self.target or ""}
 
     @property
+    def fixed_scale(self) -> tuple[list[float], list[float]] | None:
+        """Mean and standard deviation of each channel, where they are given in place of federated statistics."""
+        if self.image is None or self.image.mean is None or self.image.sd is None:
+            return None
+        return self.image.mean, self.image.sd
+
+    @property
     def scaled_targets(self) -> list[str]:
         """Columns that are learned in standard deviations; not counts, which have a logarithm in place of a scale."""
         if self.target_scaling == "none":
@@ -186,6 +195,8 @@ class Data(Section):
             raise refuse(f"column '{self.group}' is the target and cannot be the group, whose rows stay in one part")
         if self.image is not None:
             self._check_image(self.image, [column for _, column in reserved])
+        if self.rows is not None and (self.features or self.categorical or self.sequence or self.image):
+            raise refuse("rows is all that is learned from; leave out features, categorical, sequence and image")
         if self.sequence is not None:
             if self.features or self.categorical:
                 raise refuse("sequence is all that is learned from; leave out features and categorical")

@@ -1,5 +1,5 @@
-"""What others ship, found by entry points of what is installed: problems (``v6_algorithm.problems``) and networks
-(``v6_algorithm.models``).
+"""What others ship, found by entry points of what is installed: problems (``v6_algorithm.problems``), networks
+(``v6_algorithm.models``) and kinds of row (``v6_algorithm.rows``).
 
 A plug-in is part of the image, as this package is: an experiment only names it, and no code comes from a payload.
 `experiment` asks for options and metrics, `problems` for the class, `metrics` for what becomes of its sums. The Python
@@ -13,6 +13,7 @@ from typing import Any
 
 GROUP = "v6_algorithm.problems"
 MODELS = "v6_algorithm.models"
+ROWS = "v6_algorithm.rows"
 
 # Of this process only: (group, name) to what the Python API was given.
 _REGISTERED: dict[tuple[str, str], Any] = {}
@@ -60,6 +61,12 @@ def network(name: str) -> Any:
         When no installed package has a network of this name, or two have.
     """
     return _load(MODELS, name)
+
+
+def row_kind(name: str) -> type[Any]:
+    """Load the class of an installed kind of row; raises LookupError as `problem` does."""
+    loaded: type[Any] = _load(ROWS, name)
+    return loaded
 
 
 @functools.cache

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.imaging.stack import SHOWN_ROWS
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.errors import SiteError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.site import secure_aggregation
 from v6_algorithm.site.private import shared_and_own
+from v6_algorithm.site.secure_aggregation import hide_schema
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from v6_algorithm.data.sources import TableSource
     from v6_algorithm.data.table import TableData
 
 
@@ -52,6 +51,8 @@ def prepare(work: Work) -> dict[str, Any]:
         "quantiles": _quantiles,
         "harmonisation": _harmonisation,
         "moments": _moments,
+        secure_aggregation.KEYS: secure_aggregation.answer_keys,
+        secure_aggregation.UNMASK: secure_aggregation.open_sum,
     }
     step = work.request.get("step")
     if step not in steps:
@@ -74,35 +75,13 @@ def _schema(work: Work) -> dict[str, Any]:
             # So that what makes no groups is told now.
             encode_groups(frame, work.experiment.evaluation.subgroups, measured=measured)
             work.guard.check_labels(frame, schema, labels_by_row(frame, work.targets))
-            schema["image"] = _image(work, source)
+            schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.told)
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
             # In a centralised run the site is not the hospital whose table is wrong.
             raise error if name == work.site else SiteError(f"{name}: {error}", error.kind) from None
-        members[name] = schema
+        members[name] = schema if work.experiment.privacy.secure_aggregation is None else hide_schema(schema)
     return {"members": members}
-
-
-def _image(work: Work, source: TableSource) -> dict[str, Any] | None:
-    """Tell the size of a table's image files, how many cannot be read, and the places of the first of them, from 1.
-
-    And whether they fit on no disk here, and how many names a template did not fit.
-    """
-    from v6_algorithm.data.imaging.naming import count_unfitting
-
-    image = work.experiment.data.image
-    if image is None or image.column is None:
-        return None
-    stack = work.stack(source)
-    places = [row + 1 for row in stack.unreadable[:SHOWN_ROWS].tolist()]
-    unfitting = 0 if source.names is None else count_unfitting(Path(source.uri), source.names[0])
-    return {
-        "shape": stack.shape,
-        "unreadable": len(stack.unreadable),
-        "rows": places,
-        "streamed": stack.streamed,
-        "unfitting": work.policy.told(unfitting),
-    }
 
 
 def _copies(work: Work, table: TableData) -> dict[str, Any] | None:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from v6_algorithm.data.preparation import Setup
+from v6_algorithm.data.rows import row_kind
+from v6_algorithm.data.rows.kind import Shelf
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.errors import DataError
-from v6_algorithm.experiment import Experiment, Image
+from v6_algorithm.experiment import Experiment
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard import Guard
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from v6_algorithm.data.imaging.stack import Stack, TableImages
     from v6_algorithm.data.table import TableData
     from v6_algorithm.learning.training.device import Device
     from v6_algorithm.learning.training.loop import Inputs, Rows
@@ -48,14 +46,15 @@ class Work:
         roles = [*data.target_columns.values(), data.group, data.synthetic, *data.split_columns]
         roles += [*data.categorical, *(data.features or []), *data.harmonisation.covariates]
         roles += self.experiment.evaluation.columns
-        roles += [data.sequence.column] if data.sequence is not None else []
-        roles += [data.image.column] if data.image is not None else []
+        self.kind = row_kind(data)
+        roles += self.kind.columns().values()
         self.roles = {name for name in roles if name is not None}
         self.policy.check_columns(self.roles)
         # What a template calls a column is any part of a name that the researcher likes: it has to be allowed itself.
         self.policy.check_columns(source.names[0] for source in context.sources.values() if source.names)
         self.seconds: dict[str, float] = {}
-        self._prints: dict[int, str | None] = {}
+        self._fingerprints: dict[int, str | None] = {}
+        self.shelf = Shelf(self._fingerprint, context.memory, context.state)
         # Two models of one fold come one after the other, and their rows may be too many to keep in memory.
         self._newest: tuple[Any, Rows] | None = None
 
@@ -80,10 +79,8 @@ class Work:
         return setup
 
     def _inputs(self, setup: Setup) -> list[str]:
-        """Name the columns of the inputs; channels are none: the column of a series or image is among the roles."""
-        data = self.experiment.data
-        features = setup.pixels if data.image is not None else [] if data.sequence is not None else setup.features
-        return [*features, *setup.categories]
+        """Name the columns of the inputs; the column of a series or image is among the roles."""
+        return [*self.kind.inputs(setup), *setup.categories]
 
     def table(self, setup: Setup) -> TableData:
         """Load the site's table from memory, from the state folder or from its source."""
@@ -92,7 +89,8 @@ class Work:
 
         # Which rows are in which part is drawn with a secret of the node's, where its rules say so.
         drawn = self.guard.drawn
-        prints = {name: self._fingerprint(source) for name, source in self.context.sources.items()}
+        sources = self.context.sources
+        prints = {name: self._fingerprint(source) for name, source in sources.items()}
         key = cache_key(
             prints,
             drawn.model_dump(mode="json", include=_OF_TABLE),
@@ -106,6 +104,7 @@ class Work:
                 setup.covariates,
                 setup.image_shape,
                 setup.pixels,
+                *([setup.facts] if setup.facts else []),
             ],
         )
         folder = self.context.state if None not in prints.values() else None
@@ -113,20 +112,15 @@ class Work:
         if table is None and folder is not None:
             table = load_cached(folder, key)
         if table is None:
-            wanted = {*self.roles, *self._inputs(setup)} - {*setup.pixels}
-            frames = {name: self.read(source, wanted.__contains__) for name, source in self.context.sources.items()}
-            copies: dict[str, np.ndarray] = {}
-            if self.experiment.data.image is not None:
-                # Of files, `read` has left these rows out.
-                stacks = {name: self.stack(source, setup.pixels) for name, source in self.context.sources.items()}
-                frames = {name: frame.loc[stacks[name].readable[frame.index]] for name, frame in frames.items()}
-                copies = {name: stack.copies for name, stack in stacks.items()}
+            wanted = {*self.roles, *self.kind.cells(setup), *setup.categories, *setup.covariates}
+            frames = {name: self.read(source, wanted.__contains__) for name, source in sources.items()}
+            frames, copies = self.kind.usable(frames, sources, setup, self.shelf)
             table = load_table(frames, drawn, setup, self.targets, copies)
             if folder is not None:
                 keep(folder, key, table)
         self.context.memory[key] = table
-        if self.experiment.data.image is not None and table.images is None:
-            table.images = self._images(setup, table)
+        if table.images is None:
+            table.images = self.kind.images(sources, setup, self.shelf, table.member, table.position)
         # Here, and not only at preparation: a table may have lost rows since, and a request may skip preparation.
         for number in range(len(table.members)):
             self.check_rows(*(int((table.member[rows] == number).sum()) for rows in (slice(None), table.synthetic)))
@@ -148,88 +142,17 @@ class Work:
 
     def read(self, source: TableSource, wanted: Callable[[str], bool]) -> pd.DataFrame:
         """Read the wanted columns; numbers that are only inputs in the precision that is trained in."""
-        from v6_algorithm.data.files import names_files
-        from v6_algorithm.data.missing_values import without_codes
-        from v6_algorithm.data.sequences import find_files, read_files
-
-        narrow, data = self.experiment.training.dtype == "float32", self.experiment.data
-        frame = without_codes(source.read(wanted, exact=self.roles if narrow else None), data.missing_values)
-        if data.image is not None:
-            # Its index is where a row's image stands, whatever rows are left out later.
-            frame = frame.reset_index(drop=True)
-            if data.image.column in frame:
-                frame = frame.loc[self.stack(source).readable]
-        name = data.sequence.column if data.sequence is not None else ""
-        if data.sequence is not None and name in frame and names_files(frame[name]):
-            return frame.assign(**{name: read_files(frame[name], find_files(frame[name], source.folder))})
-        return frame
-
-    def stack(self, source: TableSource, pixels: Sequence[str] = ()) -> Stack:
-        """Return the images of one table, from memory, from the state folder or from its files or columns of pixels."""
-        from v6_algorithm.data.cache import cache_key
-        from v6_algorithm.data.imaging import stack as images
         from v6_algorithm.data.missing_values import without_codes
 
-        image = self.experiment.data.image or Image(column="")
-        fingerprint = self._fingerprint(source)
-        key = cache_key("images", fingerprint or id(source), image.model_dump(mode="json"), list(pixels))
-        stack: Stack | None = self.context.memory.get(("images", key))
-        kept = self.context.state / f"images-{key}.npy" if self.context.state is not None and fingerprint else None
-        if stack is None and kept is not None:
-            stack = images.load_stack(kept, lambda: self._image_files(source), image)
-        if stack is None and image.column is None:
-            frame = without_codes(source.read({*pixels}.__contains__, exact=()), self.experiment.data.missing_values)
-            numbers = frame[list(pixels)].to_numpy(dtype=np.float32, na_value=np.nan)
-            stack = images.stack_pixels(numbers, image, kept)
-        elif stack is None:
-            stack = images.read_stack(self._image_files(source), image, kept)
-        self.context.memory["images", key] = stack
-        return stack
-
-    def _image_files(self, source: TableSource) -> list[Path | None]:
-        """Find the files that a table names, one a row."""
-        from v6_algorithm.data.imaging.stack import find_images
-        from v6_algorithm.data.missing_values import without_codes
-
-        name = self.experiment.data.image.column if self.experiment.data.image is not None else None
-        frame = without_codes(source.read(lambda column: column == name, exact=()), self.experiment.data.missing_values)
-        return find_images(frame[name], source.folder)
-
-    def _images(self, setup: Setup, table: TableData) -> TableImages:
-        """Return the images of a table's rows."""
-        from v6_algorithm.data.imaging.stack import TableImages
-
-        stacks = [self.stack(source, setup.pixels) for source in self.context.sources.values()]
-        for stack in stacks:
-            if stack.shape != setup.image_shape:
-                raise DataError("the images (data.image) have another size or other channels than at preparation")
-        return TableImages(stacks, table.member, table.position)
+        narrow = self.experiment.training.dtype == "float32"
+        frame = source.read(wanted, exact=self.roles if narrow else None)
+        return self.kind.read(without_codes(frame, self.experiment.data.missing_values), source, self.shelf)
 
     def _fingerprint(self, source: TableSource) -> str | None:
-        """Identify what a table and the files that it names hold; see `TableSource.fingerprint`."""
-        if id(source) not in self._prints:
-            self._prints[id(source)] = self._print(source)
-        return self._prints[id(source)]
-
-    def _print(self, source: TableSource) -> str | None:
-        from v6_algorithm.data.files import names_files, print_files
-        from v6_algorithm.data.imaging.stack import find_images
-        from v6_algorithm.data.missing_values import without_codes
-        from v6_algorithm.data.sequences import find_files
-
-        data = self.experiment.data
-        if source.fingerprint is None:
-            return None
-        # Only these are sure to hold no arrays, which it would take long to read again in every round.
-        name, find, quick = None if data.sequence is None else data.sequence.column, find_files, ["csv", "excel"]
-        if data.image is not None:
-            name, find, quick = data.image.column, find_images, [*quick, "parquet", "names"]
-        if name is None or source.kind not in quick:
-            return source.fingerprint
-        frame = without_codes(source.read(lambda column: column == name), data.missing_values)
-        if name not in frame or not names_files(frame[name]):
-            return source.fingerprint
-        return f"{source.fingerprint}:{print_files(find(frame[name], source.folder))}"
+        """Identify what a table and the files that it names hold, once a request; see `RowKind.fingerprint`."""
+        if id(source) not in self._fingerprints:
+            self._fingerprints[id(source)] = self.kind.fingerprint(source)
+        return self._fingerprints[id(source)]
 
     def rows(self, table: TableData, setup: Setup, fold: int, device: Device) -> Rows:
         """Return the prepared rows of one fold, on the device."""

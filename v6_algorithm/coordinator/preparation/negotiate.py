@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
+from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.questions import Ask, raise_data_errors
-from v6_algorithm.data.preparation.columns import Agreement, agree, listed, some
+from v6_algorithm.data.preparation.agreement import Agreement
+from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.data.preparation.statistics import Moments, merge_moments, scale_targets
+from v6_algorithm.data.rows import RowKind, row_kind
+from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
@@ -103,6 +107,7 @@ def agree_on_columns(
     FederationError
         When too few sites answer or allow it.
     """
+    kind = row_kind(experiment.data)
     replies = ask(sites, {"step": "schema"})
     schemas: dict[str, Mapping[str, Any]] = {}
     policies: dict[str, dict[str, Any]] = {}
@@ -110,7 +115,7 @@ def agree_on_columns(
     taking_part: list[str] = []
     for site, reply in replies:
         try:
-            members = {str(name): _check_schema(schema) for name, schema in reply["members"].items()}
+            members = {str(name): _check_schema(schema, kind) for name, schema in reply["members"].items()}
             policies |= dict.fromkeys(members, check_policy(reply.get("policy")))
         except (KeyError, TypeError, AttributeError, WireError):
             replies.reject(site, "its description of its columns is malformed")
@@ -197,7 +202,8 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
     )
     class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
-    notes = [*_tell_hidden(hidden), *_tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
+    notes = tell_values(moments) if setup.image_shape is not None else []
+    notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     made = Plan(list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies)
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):
@@ -227,7 +233,7 @@ def check_policy(policy: Any) -> dict[str, Any]:
     return dict(policy)
 
 
-def _check_schema(schema: Any) -> Mapping[str, Any]:
+def _check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
     labels = [schema["labels"], *schema["task_labels"].values(), *schema["categories"].values()]
     if not all(isinstance(label, (int, float, str)) for column in labels for label in column):
         raise WireError("labels must be numbers or text")
@@ -238,17 +244,7 @@ def _check_schema(schema: Any) -> Mapping[str, Any]:
         raise WireError("columns with few rows of a category must be some of the categorical ones")
     if type(schema["synthetic"]) is not int or not 0 <= schema["synthetic"] <= schema["rows"]:
         raise WireError("synthetic rows must be some of the rows")
-    sequence = schema["sequence"]
-    if sequence is not None and not all(
-        isinstance(sequence[key], int) and 0 < sequence[key] < 10**9 for key in ("shortest", "longest", "channels")
-    ):
-        raise WireError("shapes of time series must be whole numbers above 0")
-    if (image := schema["image"]) is not None:
-        numbers = [*image["shape"], image["unreadable"] + 1, *image["rows"]]
-        if len(image["shape"]) not in (3, 4) or not all(isinstance(n, int) and 0 < n < 10**9 for n in numbers):
-            raise WireError("sizes of images must be whole numbers above 0")
-        if not isinstance(image["streamed"], bool) or not _is_count(image["unfitting"]):
-            raise WireError("what is told of images must be a count and a truth")
+    kind.check(schema)
     return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
 
 
@@ -329,22 +325,6 @@ def _check_copies(copies: Any) -> dict[str, int | None]:
     if not (_is_count(copies["rows"]) and _is_count(copies["apart"])):
         raise WireError("its counts of copies are malformed")
     return {"rows": copies["rows"], "apart": copies["apart"]}
-
-
-def _tell_copies(copies: Mapping[str, Mapping[str, int | None]]) -> list[str]:
-    notes = []
-    for site, own in copies.items():
-        if own["apart"] != 0:
-            notes.append(
-                f"site '{site}': {some(own['apart'])} images have an exact copy in another part of the given split, so "
-                "that what is tested was trained on"
-            )
-        elif own["rows"] != 0:
-            notes.append(
-                f"site '{site}': {some(own['rows'])} images are exact copies of others; copies stay in one part, and "
-                "with them all images of their groups"
-            )
-    return notes
 
 
 def _check_targets(packed: Any, folds: int, targets: int) -> list[Moments]:

@@ -4,7 +4,8 @@
 the same numbers.
 """
 
-from v6_algorithm.data.preparation.columns import Agreement, agree
+from v6_algorithm.data.preparation.agreement import Agreement
+from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.preparation.statistics import (
     Histograms,

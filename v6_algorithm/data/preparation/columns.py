@@ -2,71 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
+from v6_algorithm.data.preparation.agreement import Agreement, Label
+from v6_algorithm.data.rows import row_kind
+from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment import Data, Sequence
+from v6_algorithm.experiment import Data
 
-Label = int | float | str
-# Names that say "this is who, not what": numeric, but nothing to learn from. `data.features` overrules this.
-_IDENTIFIER = re.compile(
-    r"(index|unnamed: 0|(.*_)?id|subject|patient|name|(subject|patient|record|sample)[ _]?(id|nr|no))", re.I
-)
-_SHOWN = 30
 _COVARIATES = "harmonisation.covariates"
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """The columns that the run uses at every site.
-
-    Attributes
-    ----------
-    features
-        Numeric columns, in the order of the model's inputs.
-    categories
-        Categorical column to the sorted union of its values; one-hot inputs after the numeric ones.
-    classes
-        The sorted union of the target's labels; None when the target is a number.
-    notes
-        Sentences for the researcher about what was left out or is uneven.
-    hospitals
-        Whose tables these are, where the split needs to know.
-    task_classes
-        For several targets: column to the sorted union of its labels, of those that are classes.
-    sequence_length
-        For time series: the number of times that rows are cut to, or padded to.
-    sequence_shortest
-        The number of times that every row has at least.
-    covariates
-        Numeric columns that only harmonisation uses.
-    image_shape
-        For images: channels and lengths; the features are the channels.
-    pixels
-        For images whose pixels are columns: those.
-    synthetic
-        Site to its rows that are made, and only train.
-    policies
-        Site to the rules that its node says are in force.
-    """
-
-    features: list[str]
-    categories: dict[str, list[Label]]
-    classes: list[Label] | None
-    notes: list[str] = field(default_factory=list)
-    hospitals: list[str] = field(default_factory=list)
-    task_classes: dict[str, list[Label]] = field(default_factory=dict)
-    sequence_length: int | None = None
-    sequence_shortest: int | None = None
-    covariates: list[str] = field(default_factory=list)
-    image_shape: list[int] | None = None
-    pixels: list[str] = field(default_factory=list)
-    synthetic: dict[str, int] = field(default_factory=dict)
-    policies: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:
@@ -89,18 +34,13 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     """
     notes: list[str] = []
     problems: list[str] = []
-    length = shortest = shape = None
-    if data.image is not None and data.image.column is not None:
-        numeric, shape = _images(data.image.column, schemas, notes)
-    elif data.sequence is None:
-        numeric = _numeric_features(data, schemas, notes, problems)
-    else:
-        numeric, length, shortest = _sequences(data.sequence, schemas, notes)
-    features, categorical = set(numeric), set(data.categorical)
+    kind = row_kind(data)
+    agreed = kind.agree(schemas, notes, problems)
+    features, categorical = set(agreed.required), set(data.categorical)
     covariates = [name for name in data.harmonisation.covariates if name not in features | categorical]
-    for site, schema in schemas.items() if data.sequence is None and shape is None else ():
+    for site, schema in schemas.items() if kind.tables else ():
         columns = schema["columns"]
-        for name in [*numeric, *data.categorical, *covariates]:
+        for name in [*agreed.required, *data.categorical, *covariates]:
             if name not in columns:
                 key = "features" if name in features else "categorical" if name in categorical else _COVARIATES
                 problems.append(f"site '{site}': column '{name}' (data.{key}) is not there; it has: {listed(columns)}")
@@ -134,30 +74,22 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         )
         for name in tasks
     }
-    if not numeric and not any(categories.values()):
+    if not agreed.features and not any(categories.values()):
         raise ExperimentError(
             "data.features: no numeric column is left at all sites; name the features, or categorical"
         )
-    pixels: list[str] = []
-    if data.image is not None and data.image.shape is not None:
-        pixels, shape = numeric, data.image.shape
-        if len(pixels) != prod(shape):
-            raise ExperimentError(
-                f"data.image.shape {shape} is {prod(shape)} pixels, and there are {len(pixels)} features; name them in "
-                "data.features, or what is none in data.exclude"
-            )
-        numeric = _channels("pixels", shape[0])
     return Agreement(
-        numeric,
+        agreed.features,
         categories,
         classes,
         notes,
         task_classes=task_classes,
-        sequence_length=length,
-        sequence_shortest=shortest,
+        sequence_length=agreed.sequence_length,
+        sequence_shortest=agreed.sequence_shortest,
         covariates=covariates,
-        image_shape=shape,
-        pixels=pixels,
+        image_shape=agreed.image_shape,
+        pixels=agreed.pixels,
+        facts=agreed.facts,
     )
 
 
@@ -165,104 +97,6 @@ def unknown_coded(data: Data, names: Collection[str]) -> list[str]:
     """Tell which columns of `data.missing_values` no site has: their codes would be learned from as numbers."""
     coded = data.missing_values if isinstance(data.missing_values, dict) else {}
     return [f"no site has a column '{name}'" for name in coded if name not in names]
-
-
-def looks_like_identifier(name: str) -> bool:
-    """Say whether a column's name tells that it says who, not what."""
-    return _IDENTIFIER.fullmatch(name.strip()) is not None
-
-
-def listed(names: Collection[str]) -> str:
-    """Name columns for a message, at most 30 of them."""
-    more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(list(names)[:_SHOWN]) + more
-
-
-def _numeric_features(
-    data: Data, schemas: Mapping[str, Mapping[str, Any]], notes: list[str], problems: list[str]
-) -> list[str]:
-    if data.features is not None:
-        return [name for name in data.features if name not in data.categorical]
-    used = {*data.target_columns.values(), data.group, data.synthetic, *data.split_columns}
-    used |= {*data.exclude, *data.categorical}
-    everywhere, somewhere, identifiers = [], [], []
-    names = dict.fromkeys(name for schema in schemas.values() for name in schema["columns"])
-    for name in names:
-        kinds = {site: schema["columns"].get(name) for site, schema in schemas.items()}
-        numeric = [site for site, kind in kinds.items() if kind == "numeric"]
-        if name in used or not numeric:
-            continue
-        if looks_like_identifier(name):
-            identifiers.append(name)
-        elif text := [site for site, kind in kinds.items() if kind in ("text", "other")]:
-            problems.append(
-                f"site '{text[0]}': column '{name}' holds {kinds[text[0]]}, at site '{numeric[0]}' it holds numbers; "
-                "clean it there, list it under data.categorical, or leave it out with data.exclude"
-            )
-        elif None in kinds.values():
-            somewhere.append(name)
-        else:
-            everywhere.append(name)
-    if identifiers:
-        notes.append(f"left out as identifiers by their names: {listed(identifiers)}")
-    if somewhere:
-        notes.append(f"left out because not every site has them: {listed(somewhere)}")
-    return everywhere
-
-
-def _sequences(
-    sequence: Sequence, schemas: Mapping[str, Mapping[str, Any]], notes: list[str]
-) -> tuple[list[str], int, int]:
-    """Return a name for each channel, the length that rows are brought to, and the shortest of all sites."""
-    column = sequence.column
-    channels = {site: schema["sequence"]["channels"] for site, schema in schemas.items()}
-    if len(set(channels.values())) > 1:
-        told = ", ".join(f"{site} {number}" for site, number in channels.items())
-        raise ExperimentError(f"data.sequence: column '{column}' has different numbers of channels: {told}")
-    shortest = min(schema["sequence"]["shortest"] for schema in schemas.values())
-    longest = max(schema["sequence"]["longest"] for schema in schemas.values())
-    padded = sequence.length == "longest"
-    if longest > shortest and not padded:
-        notes.append(f"time series are cut to their first {shortest} times, the shortest; the longest has {longest}")
-    names = _channels(column, next(iter(channels.values())))
-    return names, longest if padded else shortest, shortest
-
-
-def _images(column: str, schemas: Mapping[str, Mapping[str, Any]], notes: list[str]) -> tuple[list[str], list[int]]:
-    """Return a name for each channel, and the shape that all sites' images have."""
-    shapes = {site: list(schema["image"]["shape"]) for site, schema in schemas.items()}
-    shape = next(iter(shapes.values()))
-    if any(other != shape for other in shapes.values()):
-        told = ", ".join(f"{site} {'x'.join(map(str, own))}" for site, own in shapes.items())
-        raise ExperimentError(
-            f"data.image: the sites' images differ in channels or size: {told}; give data.image.size, and channels: "
-            "1 or 3"
-        )
-    for site, schema in schemas.items():
-        count, rows = schema["image"]["unreadable"], schema["image"]["rows"]
-        if count:
-            more = ", …" if count > len(rows) else ""
-            notes.append(
-                f"site '{site}': {count} images are missing or cannot be read, and are left out: row "
-                f"{', '.join(map(str, rows))}{more}"
-            )
-        if schema["image"]["unfitting"] != 0:
-            notes.append(
-                f"site '{site}': {some(schema['image']['unfitting'])} images have a name that data.image.files does "
-                "not fit, and are left out"
-            )
-        if schema["image"]["streamed"]:
-            notes.append(f"site '{site}': its images fit on no disk there, and are decoded anew for every batch")
-    return _channels(column, shape[0]), shape
-
-
-def some(count: int | None) -> str:
-    """Write a count that a site may have too few of to tell."""
-    return "some" if count is None else str(count)
-
-
-def _channels(column: str, number: int) -> list[str]:
-    return [f"{column}[{channel}]" for channel in range(number)]
 
 
 def _classes(what: str, by_site: Mapping[str, list[Label]], condition: str, notes: list[str]) -> list[Label]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.data.preparation.columns import Agreement, Label
+from v6_algorithm.data.preparation.agreement import Agreement, Label
 from v6_algorithm.data.preparation.combat import Combat
 from v6_algorithm.data.preparation.statistics import Preparation
 from v6_algorithm.data.preparation.times import metric_edges
@@ -28,6 +28,7 @@ class Setup:
     and standard deviation, (folds, 2), of each target that is learned in standard deviations. `baseline` has the
     cumulative baseline hazard of a Cox model at `times.baseline_times`, (folds, times), once it is trained.
     `image_shape` is channels and lengths of images, and `pixels` are the columns that hold them where no files do.
+    `facts` are what an installed kind of row agreed on, as JSON.
     """
 
     features: list[str]
@@ -46,6 +47,7 @@ class Setup:
     baseline: np.ndarray | None = None
     image_shape: list[int] | None = None
     pixels: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
@@ -61,6 +63,7 @@ class Setup:
             covariates=agreement.covariates,
             image_shape=agreement.image_shape,
             pixels=agreement.pixels,
+            facts=agreement.facts,
         )
 
     def labels_of(self, target: str) -> dict[str, list[Label]]:
@@ -101,6 +104,7 @@ class Setup:
             "baseline": None if self.baseline is None else pack_arrays({"hazard": self.baseline}),
             "image_shape": self.image_shape,
             "pixels": self.pixels,
+            **({"facts": self.facts} if self.facts else {}),
         }
 
     @classmethod
@@ -126,8 +130,9 @@ class Setup:
                 baseline=unpack_arrays(content["baseline"])["hazard"] if content["baseline"] else None,
                 image_shape=content["image_shape"] and [int(length) for length in content["image_shape"]],
                 pixels=[str(name) for name in content["pixels"]],
+                facts=dict(content.get("facts") or {}),
             )
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError, ValueError):
             raise WireError("the setup in the request is malformed") from None
 
     def readable(self, fold: int = 0) -> dict[str, Any]:
@@ -144,6 +149,7 @@ class Setup:
             **({"sequence_length": self.sequence_length} if self.sequence_length else {}),
             **({"image_shape": self.image_shape} if self.image_shape else {}),
             **({"pixels": self.pixels} if self.pixels else {}),
+            **({"facts": self.facts} if self.facts else {}),
             "inputs": len(self.inputs),
             **numbers,
             **(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from v6_algorithm.errors import ExperimentError, WireError
+from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import Data
 
 Array = np.ndarray
@@ -213,13 +213,8 @@ def prepare(data: Data, moments: Moments, histograms: Histograms | None) -> Prep
     else:
         fill = moments.mean
     shift, scale = np.zeros_like(fill), np.ones_like(fill)
-    if data.image is not None and data.image.mean is not None:
-        given = np.array([data.image.mean, data.image.sd], dtype=np.float64)
-        if given.shape[1] != fill.shape[1]:
-            raise ExperimentError(
-                f"data.image: mean and sd are of {given.shape[1]} channels, the images have {fill.shape[1]}"
-            )
-        return Preparation(fill, *(np.tile(numbers, (len(fill), 1)) for numbers in given))
+    if data.fixed_scale is not None:
+        return Preparation(fill, *(np.tile(numbers, (len(fill), 1)) for numbers in data.fixed_scale))
     if data.scaling.scope == "federation" and data.scaling.kind != "none":
         empty = moments.rows[:, None] - moments.count
         filled = _merge_two(moments, Moments(moments.rows * 0, empty, fill, fill * 0, fill, fill))

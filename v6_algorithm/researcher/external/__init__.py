@@ -15,6 +15,7 @@ from v6_algorithm.coordinator.averages import mean_and_spread, mean_of, scores
 from v6_algorithm.coordinator.diagnostics import diagnostics
 from v6_algorithm.coordinator.subgroups import gap, in_order
 from v6_algorithm.data.preparation import Setup
+from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulate import own_policy, source_of
 from v6_algorithm.errors import ExperimentError
@@ -153,7 +154,7 @@ class CentralTable:
 
     def _ask(self, method: str, experiment: Experiment, **body: Any) -> dict[str, Any]:
         """Let this table answer as a site does, but that a bug shows its traceback."""
-        body = {"experiment": experiment.for_sites(), "sites": 1} | body
+        body = {"experiment": experiment.in_the_clear.for_sites(), "sites": 1} | body
         request = wire.message(site=CENTRAL, round=0, attempt=1, **body)
         reply = handle(method, request, self._context, raise_bugs=True)
         if reply["status"] != "ok":
@@ -163,18 +164,10 @@ class CentralTable:
 
 def _check_fits(schema: Mapping[str, Any], experiment: Experiment, setup: Setup) -> list[str]:
     """Refuse a table that the model cannot be measured on; return what is to be said of one that it can."""
-    data, columns, problems = experiment.data, schema["columns"], []
-    if data.sequence is None and (data.image is None or data.image.column is None):
-        for name in [*(setup.pixels or setup.features), *setup.covariates]:
-            if name not in columns:
-                problems.append(f"column '{name}', an input of the model, is not there")
-            elif columns[name] not in ("numeric", "empty"):
-                problems.append(f"column '{name}' holds {columns[name]} where the model's input is numbers")
-        problems += [
-            f"column '{name}', an input of the model, is not there" for name in setup.categories if name not in columns
-        ]
+    kind = row_kind(experiment.data)
+    problems = kind.misfits(schema, setup)
     labels = {column: schema["task_labels"].get(column, []) for column in setup.task_classes}
-    labels |= {} if setup.classes is None else {str(data.target): schema["labels"]}
+    labels |= {} if setup.classes is None else {str(experiment.data.target): schema["labels"]}
     for column, found in labels.items():
         known = setup.labels_of(column)[column]
         if unknown := len(set(found) - set(known)):
@@ -182,35 +175,16 @@ def _check_fits(schema: Mapping[str, Any], experiment: Experiment, setup: Setup)
                 f"column '{column}' has {unknown} class{'es' if unknown > 1 else ''} that the model does not know; it "
                 f"knows: {', '.join(map(str, known))}"
             )
-    if data.image is not None and data.image.column is not None and schema["image"]["shape"] != setup.image_shape:
-        shapes = ["x".join(map(str, shape)) for shape in (schema["image"]["shape"], setup.image_shape or [])]
-        problems.append(f"its images are {shapes[0]} (channels, lengths), the model's are {shapes[1]}; see data.image")
-    if data.sequence is not None:
-        problems += _check_series(schema["sequence"], data.sequence.length, setup)
     if problems:
         raise ExperimentError("\n".join(f"{CENTRAL}: {problem}" for problem in problems))
     notes = []
     for name, values in setup.categories.items():
         if set(schema["categories"][name]) - set(values):
             notes.append(f"{CENTRAL}: column '{name}' has values that no site had; to the model they are none of them")
-    if image := schema["image"]:
-        notes += [f"{CENTRAL}: {image['unreadable']} images cannot be read, and are left out"] * bool(
-            image["unreadable"]
-        )
+    notes += [f"{CENTRAL}: {remark}" for remark in kind.remarks(schema)]
     if schema["rows_without_target"]:
         notes.append(f"{CENTRAL}: {schema['rows_without_target']} rows have no target, and are left out")
     return notes
-
-
-def _check_series(found: Mapping[str, int], length: str, setup: Setup) -> list[str]:
-    problems, times = [], setup.sequence_length or 0
-    if found["channels"] != len(setup.features):
-        problems.append(f"its time series have {found['channels']} channels, the model's have {len(setup.features)}")
-    if length == "shortest" and found["shortest"] < times:
-        problems.append(f"its shortest time series has {found['shortest']} times, the model needs {times}")
-    if length == "longest" and found["longest"] > times:
-        problems.append(f"its longest time series has {found['longest']} times, the model takes {times} at most")
-    return problems
 
 
 def _scopes(by_model: Mapping[str, dict[str, Any]], *, by_site: bool) -> dict[str, Any]:
