@@ -27,7 +27,7 @@ def lines(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def rows(result: dict[str, Any]) -> list[list[Any]]:
     """Return a row for each term, under `HEADER`."""
-    ratio = ratio_of(result)
+    ratio = ratio_of(result) or "ratio"
     keys = [*HEADER[:7], ratio, f"{ratio}_low", f"{ratio}_high", "left_out"]
     return [
         [line.get(key) if key == "term" or key == "left_out" else finite(line.get(key)) for key in keys]
