@@ -82,7 +82,7 @@ CONTRACT = {
         "poll_s": 0.5,
         "maximum_share": 1.0,
     },
-    "privacy": {},
+    "privacy": {"secure_aggregation": None},
     "evaluation": {"subgroups": [], "specificity": [0.9, 0.95]},
     "central": None,
     "personal": None,
