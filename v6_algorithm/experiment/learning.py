@@ -257,6 +257,12 @@ class Participation(Section):
         "drop", description="what is made of an answer that comes in a later round: nothing, or less the older it is"
     )
     poll_s: float = Field(0.5, gt=0, description="seconds between two looks for answers, on vantage6")
+    maximum_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="of all sites' training rows: a site that claims more counts as having this share",
+    )
 
 
 class Personal(Section):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
 
 
-def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, int]) -> FedAvg:
+def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, float]) -> FedAvg:
     """Make the experiment's strategy for one fold.
 
     One site alone, in the modes ``centralised`` and ``local``, has nobody to be combined with: it trains plainly. Only
