@@ -379,6 +379,7 @@ def test_it_runs_under_the_standard_policy(frames):
         ({"strategy": {"kind": "fedavg", "private": "norm"}}, "strategy.private"),
         ({"participation": {"late": "stale"}}, "participation.late stale"),
         ({"participation": {"fraction": 0.5}}, "participation.fraction"),
+        ({"participation": {"maximum_share": 0.5}}, "participation.maximum_share"),
         ({"mode": "local"}, "mode local"),
         ({"split": "leave_one_site_out"}, "split leave_one_site_out"),
         ({"data": {"target": "y", "scaling": "minmax"}}, "data.scaling minmax"),

@@ -86,6 +86,10 @@ def check_secure_aggregation(experiment: AllSections) -> None:
             experiment.participation.fraction < 1,
             "participation.fraction below 1: who was drawn would be told by the difference of two sums",
         ),
+        (
+            experiment.participation.maximum_share < 1,
+            "participation.maximum_share: no site's rows are seen, to be capped",
+        ),
         (bool(experiment.evaluation.subgroups), "evaluation.subgroups: each site says for itself which groups are few"),
         (data.harmonisation.kind != "none", f"data.harmonisation {data.harmonisation.kind}, made of each site's means"),
         (data.synthetic is not None, "data.synthetic: synthetic rows are counted by site"),
