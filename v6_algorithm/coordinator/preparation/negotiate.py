@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
-from v6_algorithm.coordinator.preparation.questions import Ask, raise_data_errors
+from v6_algorithm.coordinator.preparation.questions import Ask, gather, raise_data_errors
 from v6_algorithm.data.preparation.agreement import Agreement
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
@@ -103,7 +104,8 @@ def agree_on_columns(
     Raises
     ------
     ExperimentError
-        When a site's data do not fit the experiment: all such sites are named, and nothing was trained.
+        When a site's data do not fit the experiment: all such sites are named, and nothing was trained. With
+        `participation.unfit: leave_out` only when no site's do.
     FederationError
         When too few sites answer or allow it.
     """
@@ -115,7 +117,7 @@ def agree_on_columns(
     taking_part: list[str] = []
     for site, reply in replies:
         try:
-            members = {str(name): _check_schema(schema, kind) for name, schema in reply["members"].items()}
+            members = {str(name): check_schema(schema, kind) for name, schema in reply["members"].items()}
             policies |= dict.fromkeys(members, check_policy(reply.get("policy")))
         except (KeyError, TypeError, AttributeError, WireError):
             replies.reject(site, "its description of its columns is malformed")
@@ -130,7 +132,7 @@ def agree_on_columns(
                     f"site '{name}': categories of fewer rows than its node tells are left out of "
                     f"{listed(schema['few'])}; those rows count as of no category"
                 )
-    raise_data_errors(replies)
+    raise_data_errors(replies, experiment.participation.unfit)
     replies.require(quorum, "preparation")
     notes += [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     classification = any(schema["labels"] for schema in schemas.values())
@@ -160,7 +162,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     spec: wire.StateSpec = {}
     for site, reply in replies:
         try:
-            counts = _check_counts(reply["counts"])
+            counts = check_counts(reply["counts"])
             own = Moments.check(unpack_arrays(reply["moments"]), len(counts), len(setup.features))
             spec = spec or wire.spec_from_json(reply["spec"])
             starts[site] = str(reply["start"])
@@ -183,7 +185,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         for fold, members in zip(by_fold, counts, strict=True):
             fold.update(members)
         rows[site] = [{part: sum(member[part] for member in fold.values()) for part in PARTS} for fold in counts]
-    raise_data_errors(replies)
+    raise_data_errors(replies, experiment.participation.unfit)
     replies.require(quorum, "preparation")
     if len(set(starts.values())) > 1:
         of = experiment.start.weights
@@ -194,7 +196,14 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     of_targets = merge_moments(targets) if targets else None
     _require_values(hidden, setup.features, merged)
     _require_values(hidden, scaled, of_targets)
-    setup = prepare_federation(ask, experiment.data, setup, merged, list(moments), quorum, harmonised=harmonised)
+    setup = prepare_federation(
+        partial(gather, ask, quorum=quorum, unfit=experiment.participation.unfit),
+        experiment.data,
+        setup,
+        merged,
+        list(moments),
+        harmonised=harmonised,
+    )
     setup = replace(
         setup,
         class_weights=_class_weights(experiment, agreement, class_counts),
@@ -202,7 +211,8 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
     )
     class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
-    notes = tell_values(moments) if setup.image_shape is not None else []
+    notes = [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
+    notes += tell_values(moments) if setup.image_shape is not None else []
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     made = Plan(list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies)
     for number in made.folds:
@@ -233,7 +243,8 @@ def check_policy(policy: Any) -> dict[str, Any]:
     return dict(policy)
 
 
-def _check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
+def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
+    """Read a hospital's description of its table; raises WireError, KeyError or TypeError where it is none."""
     labels = [schema["labels"], *schema["task_labels"].values(), *schema["categories"].values()]
     if not all(isinstance(label, (int, float, str)) for column in labels for label in column):
         raise WireError("labels must be numbers or text")
@@ -248,7 +259,8 @@ def _check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
     return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
 
 
-def _check_counts(counts: Any) -> Counts:
+def check_counts(counts: Any) -> Counts:
+    """Read a site's rows of each part, by fold and hospital; raises WireError where they are none."""
     checked = [
         {str(name): {part: int(member[part]) for part in PARTS} for name, member in fold.items()} for fold in counts
     ]
