@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from v6_algorithm.coordinator.call_log import Caller
-from v6_algorithm.coordinator.preparation.negotiate import Plan, check_counts, check_policy, check_schema
+from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.schema_checks import check_counts, check_names, check_policy, check_schema
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.rows import row_kind
@@ -123,6 +124,7 @@ class Joining:
         """
         kind = row_kind(self._experiment.data)
         schemas = {str(name): check_schema(schema, kind) for name, schema in reply["members"].items()}
+        check_names(schemas)
         classification = setup.classes is not None or bool(setup.task_classes)
         mine = agree(self._experiment.data, schemas, classification=classification)
         if lacking := (set(setup.features) - set(mine.features)) | (set(setup.categories) - set(mine.categories)):

@@ -73,7 +73,7 @@ class AgnosticFL(FedAvg):
     Mohri et al., Agnostic Federated Learning, ICML 2019.
     """
 
-    def admit(self, rows: Mapping[str, int]) -> None:
+    def admit(self, rows: Mapping[str, float]) -> None:
         """Give who joins the weight of an equal share, which all others bear in proportion."""
         before = dict(zip(self.rows, self._weights.tolist(), strict=True))
         super().admit(rows)
