@@ -332,7 +332,10 @@ def test_an_experiment_that_is_no_mapping_is_refused(content):
         ({"training": {"local_epochs": 1, "local_steps": 1}}, "local_epochs or local_steps"),
         ({"training": {"loss": "mse"}}, "training.loss.kind is mse"),
         ({"problem": "regression", "training": {"loss": "cross_entropy"}}, "training.loss.kind is cross_entropy"),
-        ({"problem": "regression", "model": "logistic"}, "logistic is not for regression, which takes linear or mlp"),
+        (
+            {"problem": "regression", "model": "logistic"},
+            "is not for regression, which takes glm or linear or mlp",
+        ),
         ({"problem": "regression"} | data(positive="> 0"), "not regression"),
         ({"problem": "regression", "stopping": {"monitor": "auroc"}}, "does not measure"),
         (

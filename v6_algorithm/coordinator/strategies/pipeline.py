@@ -97,6 +97,8 @@ class FedAvg:
 
     # Whether it has to know the model that was sent.
     needs_sent: ClassVar[bool] = False
+    # Whether no further round would move the model; only strategies that can tell set it.
+    converged: bool = False
 
     def __init__(self, experiment: Experiment, section: Any, spec: wire.StateSpec, rows: Mapping[str, float]) -> None:
         self.experiment = experiment

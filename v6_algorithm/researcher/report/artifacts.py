@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from v6_algorithm.exchange.text import cell
-from v6_algorithm.researcher.report import dinunet, groups, samples
+from v6_algorithm.researcher.report import coefficients, dinunet, groups, samples
 from v6_algorithm.researcher.report.page import render
 from v6_algorithm.researcher.report.reading import (
     EVALUATED,
@@ -65,6 +65,8 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
     ]
     if clean.get("status") != EVALUATED:
         written.insert(1, write_file(directory / "history.csv", _history_csv(clean)))
+    if coefficients.lines(clean):
+        written.append(write_file(directory / "coefficients.csv", _csv(coefficients.HEADER, coefficients.rows(clean))))
     if mapping(clean, "subgroups"):
         written.append(write_file(directory / "subgroups.csv", _csv(groups.HEADER, groups.group_rows(clean))))
     if mapping(clean, "tuning"):
