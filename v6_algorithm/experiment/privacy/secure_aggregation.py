@@ -62,7 +62,7 @@ def check_secure_aggregation(experiment: AllSections) -> None:
         (experiment.mode != "federated", f"mode {experiment.mode}: there is no sum over sites to hide one in"),
         (
             strategy.kind not in SUMMABLE,
-            f"strategy {strategy.kind}, which {_WHY_NOT.get(strategy.kind, 'must see single updates')}; it goes with "
+            f"strategy {strategy.kind}, which {_WHY_NOT.get(strategy.kind, 'sends more than an update to be averaged')}; it goes with "
             f"{', '.join(SUMMABLE)}",
         ),
         (
