@@ -373,7 +373,7 @@ def test_it_runs_under_the_standard_policy(frames):
         ({"strategy": {"kind": "fedavg", "compress": "rankdad"}}, "strategy.compress"),
         ({"strategy": "cyclic"}, "strategy cyclic, which hands the model of one site to the next"),
         ({"strategy": "scaffold"}, "strategy scaffold"),
-        ({"model": "glm", "strategy": "newton"}, "strategy newton, which sends sums"),
+        ({"model": "glm", "training": {"batch_size": None}}, "strategy newton, which sends sums"),
         ({"strategy": "moon"}, "strategy moon"),
         ({"strategy": "qfedavg"}, "strategy qfedavg"),
         ({"strategy": {"kind": "fedavg", "weighting": "steps"}}, "strategy.weighting steps"),
