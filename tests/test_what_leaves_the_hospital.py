@@ -123,6 +123,7 @@ def hospital(rows: int, seed: int) -> pd.DataFrame:
         series=list(generator.normal(size=(rows, 6, 2)).tolist()),
         y=(frame["a"] > 0).astype(int),
         ward=generator.choice(["north", "south", "west"], rows),
+        share=[f"{row} %" for row in range(rows)],
         remark=[f"{SECRET}-{row}" for row in range(rows)],
         # The last of them is not there.
         scan=[f"{SECRET}-{row % 20}.npy" for row in range(rows)],

@@ -27,7 +27,7 @@ def summary(work: Work) -> dict[str, Any]:
     features = [str(name) for name in work.request.get("features", [])]
     work.policy.check_columns(features)
     # All of its digits, and not only what training takes of them.
-    frame = work.context.sources[work.site].read(work.policy.allows)
+    frame = work.sources[work.site].read(work.policy.allows)
     work.policy.check_rows(len(frame))
     smallest = work.policy.minimum_cell
     frame = without_codes(frame, work.experiment.data.missing_values, smallest=smallest)
@@ -67,7 +67,7 @@ def _schema(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.targets import labels_by_row
 
     members = {}
-    for name, source in work.context.sources.items():
+    for name, source in work.sources.items():
         try:
             frame = work.read(source, work.policy.allows)
             schema = describe(frame, work.experiment.data, work.targets)

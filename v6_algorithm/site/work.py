@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +53,23 @@ class Work:
         self.policy.check_columns(self.roles)
         # What a template calls a column is any part of a name that the researcher likes: it has to be allowed itself.
         self.policy.check_columns(source.names[0] for source in context.sources.values() if source.names)
+        self.sources = {name: self._as_written(name, source) for name, source in context.sources.items()}
         self.seconds: dict[str, float] = {}
         self._fingerprints: dict[int, str | None] = {}
         self.shelf = Shelf(self._fingerprint, context.memory, context.state)
         # Two models of one fold come one after the other, and their rows may be too many to keep in memory.
         self._newest: tuple[Any, Rows] | None = None
+
+    def _as_written(self, name: str, source: TableSource) -> TableSource:
+        """Return a source that is read as the experiment says tables are written; the same one at every request."""
+        form = source.form.over(self.experiment.data.form)
+        if form == source.form:
+            return source
+        key = ("written", name, form)
+        if key not in self.context.memory:
+            self.context.memory[key] = replace(source, form=form)
+        written: TableSource = self.context.memory[key]
+        return written
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -70,7 +83,7 @@ class Work:
     @property
     def folder(self) -> Path | None:
         """The folder in which the files are that the site's table names, of its first hospital; None: it has none."""
-        return next(iter(self.context.sources.values())).folder
+        return next(iter(self.sources.values())).folder
 
     def setup(self) -> Setup:
         """Read what the sites agreed on, which the node's policy must allow."""
@@ -89,7 +102,7 @@ class Work:
 
         # Which rows are in which part is drawn with a secret of the node's, where its rules say so.
         drawn = self.guard.drawn
-        sources = self.context.sources
+        sources = self.sources
         prints = {name: self._fingerprint(source) for name, source in sources.items()}
         key = cache_key(
             prints,

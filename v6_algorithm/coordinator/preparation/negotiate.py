@@ -14,6 +14,7 @@ import numpy as np
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.questions import Ask, raise_data_errors
+from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.preparation.agreement import Agreement
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
@@ -244,6 +245,9 @@ def _check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError("columns with few rows of a category must be some of the categorical ones")
     if type(schema["synthetic"]) is not int or not 0 <= schema["synthetic"] <= schema["rows"]:
         raise WireError("synthetic rows must be some of the rows")
+    hints = schema["hints"]
+    if not isinstance(hints, dict) or not (set(hints) <= set(schema["columns"]) and set(hints.values()) <= set(HINTS)):
+        raise WireError("what it says of columns must be of the known hints")
     kind.check(schema)
     return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
 
