@@ -8,12 +8,14 @@ import json
 import numpy as np
 import pytest
 from hospitals import table
+from loopback import LoopbackProxy
 from spying import Spy, lose
 
 from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulate import local_federation, mock_federation
+from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
@@ -133,6 +135,23 @@ def test_local_engine_and_mock_client_give_the_same_bits(frames):
     assert mock["parameters"] == local["parameters"]
 
 
+def test_over_http_with_a_node_that_dies_in_mid_round_come_the_bits_of_the_local_engine(frames, tmp_path, monkeypatch):
+    """vantage6's own client, containers' entry functions, a folder that lasts a job; the seventh call is round 2."""
+    monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path))
+    experiment = experiment_of(privacy=SECURE)
+    organizations = dict(enumerate(frames.items(), start=3))
+    with LoopbackProxy(
+        organizations, outcome=lambda organization, call: "crashed" if (organization, call) == (4, 7) else None
+    ) as proxy:
+        result = run(Vantage6Federation(proxy.client(), poll_s=0.01), experiment)
+    local = run(Spy(federation_of(experiment, frames), lose("berlin", {2})), experiment)
+    assert result["status"] == "completed"
+    assert (result["history"], result["parameters"]) == (local["history"], local["parameters"])
+    (second,) = [one for one in result["participation"] if (one["round"], one["call"]) == (2, "train")]
+    assert second["answered"] == ["amsterdam", "cairo"]
+    assert any("V6_ALGORITHM_NODE_SECRET" in note for note in result["notes"])
+
+
 def test_a_site_that_drops_out_in_mid_round_leaves_the_sum_of_the_others(frames):
     plain, hidden = both(frames, lose("berlin", {2}))
     assert_alike(plain, hidden)
@@ -223,6 +242,9 @@ def test_the_result_names_the_sites_and_the_share_that_was_clipped(frames):
     assert 0 < told["clipped_share"] < 1
     assert any("privacy.secure_aggregation.clip" in note for note in result["notes"])
     assert list(result["sites"]) == ["all sites"]
+    # What would look like a single site's, or like a mean over sites, is not there.
+    assert all(scopes["sites"] == scopes["mean_over_sites"] == {} for scopes in result["metrics"].values())
+    assert {row["site"] for row in result["metrics_table"]} == {"all, pooled"}
     assert result["sites"]["all sites"]["n"]["rows"] == sum(ROWS.values())
 
 

@@ -207,14 +207,19 @@ class _Run:
             return assemble(self._experiment, contexts, self._caller, notes=self._notes, seconds=seconds)
         notes = [*self._notes, *summing.closing_notes()]
         result = assemble(self._experiment, contexts, self._caller, notes=notes, seconds=seconds)
-        return result | {"secure_aggregation": summing.to_json()}
+        return summing.in_result(result)
 
 
 def check(federation: Federation, experiment: Experiment) -> Agreement:
-    """Ask all sites for their columns and nothing else; raises as `run` does when something does not fit."""
+    """Ask all sites what is asked before training; raises as `run` does when something does not fit."""
     names = [site.name for site in federation.sites()]
-    caller = Caller(federation, experiment, lambda event: None)
-    return agree_on_columns(caller.prepare, experiment, names, _quorum(experiment, names))[1]
+    ask, quorum = Caller(federation, experiment, lambda event: None).prepare, _quorum(experiment, names)
+    sites, agreement = agree_on_columns(ask, experiment, names, quorum)
+    if experiment.privacy.secure_aggregation is not None:
+        return agreement
+    groups = [[site] for site in sites] if experiment.mode == "local" else [sites]
+    notes = dict.fromkeys(note for group in groups for note in plan(ask, experiment, agreement, group, quorum).notes)
+    return replace(agreement, notes=[*agreement.notes, *notes])
 
 
 def _quorum(experiment: Experiment, names: Sequence[str]) -> int:

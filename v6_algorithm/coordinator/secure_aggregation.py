@@ -97,6 +97,22 @@ class SummingFederation:
         self._least = max(self.threshold, minimum)
         self._bits, self._words = fixed_point.words_for(section.bits, len(self.participants))
 
+    def in_result(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Return a run's result without what looks like a single site's: the one site in it is all of them."""
+        shown = dict(result)
+        shown["metrics"] = {part: _pooled(scopes) for part, scopes in result["metrics"].items()}
+        kept = [row for row in result["metrics_table"] if row.get("site") not in (ALL_SITES, "mean over sites")]
+        shown["metrics_table"] = kept
+        shown["folds"] = [
+            {**fold, "metrics": {part: _pooled(scopes) for part, scopes in fold["metrics"].items()}}
+            for fold in result["folds"]
+        ]
+        for name in ("confusion", "calibration"):
+            parts = result.get(name, {}).items()
+            shown |= {name: {part: one | ({"sites": {}} if "sites" in one else {}) for part, one in parts}}
+        shown["site_history"] = {}
+        return shown | {"secure_aggregation": self.to_json()}
+
     def closing_notes(self) -> list[str]:
         """Return the sentences for the researcher, at the end of the run."""
         report = self.report
@@ -393,6 +409,10 @@ class _Answer:
     def form(self) -> str:
         shape = self.masked.vector.shape
         return digest([self.skeleton, shape.updates, shape.words, self.clear.get("spec")])
+
+
+def _pooled(scopes: Mapping[str, Any]) -> dict[str, Any]:
+    return {**scopes, "sites": {}, "mean_over_sites": {}}
 
 
 def _drop_other_forms(arrived: dict[str, _Answer], replies: Replies) -> None:

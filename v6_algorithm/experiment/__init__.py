@@ -167,6 +167,11 @@ class Experiment(Section):
         """Which layers stay at the sites; none where there is nobody to share the others with."""
         return self.strategy.private if self.mode == "federated" else None
 
+    @property
+    def in_the_clear(self) -> Experiment:
+        """The experiment without secure aggregation, for tables that are on the researcher's machine."""
+        return self.model_copy(update={"privacy": self.privacy.model_copy(update={"secure_aggregation": None})})
+
     def resolved(self) -> dict[str, Any]:
         """Return the experiment as plain JSON with every default filled in."""
         return self.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""Tables with the traps that real hospitals' tables have: the run ends right, or in one clear line that names the thing."""
+"""Tables with the traps that real hospitals' tables have: a run ends right, or in one clear line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def hospital(seed, rows=ROWS, **columns):
 
 @pytest.fixture
 def run(tmp_path):
-    """Run an experiment on the tables of sites, as the command line does; return it with its result, if there is one."""
+    """Run an experiment on the tables of sites, as the command line does; return it with its result, if any."""
 
     def run(verb="run", data=None, more="", **sites):
         for name, table in sites.items():
@@ -32,7 +32,8 @@ def run(tmp_path):
         where = "\n".join(f"  {name}: {{uri: {name}.csv}}" for name in sites)
         file = tmp_path / "experiment.yaml"
         file.write_text(
-            f"sites:\n{where}\ndata: {data or '{target: y}'}\nproblem: classification\nrounds: 1\nmodel: logistic\n{more}"
+            f"sites:\n{where}\ndata: {data or '{target: y}'}\nproblem: classification\n"
+            f"rounds: 1\nmodel: logistic\n{more}"
         )
         done = command(verb, file, *(["--out", tmp_path / "out"] if verb == "run" else []))
         there = (tmp_path / "out" / "result.json").exists()
@@ -52,12 +53,10 @@ def test_columns_that_are_not_used_are_named_with_the_reason(run, verb):
         "Unnamed: 0.1": range(ROWS),
         "nothing": np.nan,
     }
-    decimals = {"crp2": [f'"{row},5"' for row in range(ROWS)]}
+    decimals = ["crp2", *(f'"{row},5"' for row in range(ROWS))]
     tables = {name: hospital(seed, **traps).to_csv(index=False) for seed, name in enumerate(("a", "b"))}
     tables = {
-        name: "\n".join(
-            f"{line},{cell}" for line, cell in zip(text.splitlines(), ["crp2", *decimals["crp2"]], strict=True)
-        )
+        name: "\n".join(",".join(cells) for cells in zip(text.splitlines(), decimals, strict=True))
         for name, text in tables.items()
     }
     done, result = run(verb, **tables)
@@ -138,22 +137,23 @@ def test_the_class_that_precision_and_recall_are_of_is_named(run):
 
 def test_a_feature_that_is_empty_or_infinite_at_one_site_is_told(run):
     infinite = [np.inf, *range(ROWS - 1)]
-    _, result = run(a=hospital(1, bmi=range(3, ROWS + 3), ldl=[1.5] * ROWS), b=hospital(2, bmi=np.nan, ldl=infinite))
+    _, result = run(
+        a=hospital(1, bmi=[22.5, 30] * (ROWS // 2), ldl=[1.5] * ROWS), b=hospital(2, bmi=np.nan, ldl=infinite)
+    )
     assert any("site 'b': no row has a value in bmi" in note for note in result["notes"])
     assert any("site 'b': ldl: infinite numbers" in note for note in result["notes"])
 
 
-def test_a_site_that_refuses_a_later_call_is_named_at_the_top(run, monkeypatch):
+def test_a_site_that_refuses_a_later_call_is_named_at_the_top(run):
     """Its table is large enough, a part of it is not."""
-    done, result = run(
-        more="split: {kind: ratio, train: 0.9, validation: 0.05, test: 0.05}\nparticipation: {minimum: 2}\n",
-        a=hospital(1),
-        b=hospital(2),
-        c=hospital(3, rows=14),
-    )
+    more = "split: {kind: ratio, train: 0.9, validation: 0.05, test: 0.05}\nparticipation: {minimum: 2}\n"
+    tables = {"a": hospital(1), "b": hospital(2), "c": hospital(3, rows=14)}
+    done, _ = run("validate", more=more, **tables)
+    assert "site 'c' took no part: refused:" in " ".join(done.output.split())
+    done, result = run(more=more, **tables)
     assert result is not None, done.output
     assert list(result["sites"]) == ["a", "b"]
-    assert any(note.startswith("site 'c' took no part: refused:") for note in result["notes"])
+    assert any(note.startswith("site 'c' took no part: refused:") for note in result["notes"]), result["notes"]
     assert "2 of 3 sites" in " ".join(done.output.split())
 
 

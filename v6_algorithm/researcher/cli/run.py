@@ -1,4 +1,4 @@
-"""`run` does an experiment on this machine, `resume` goes on with one that was cut short, `validate` checks one."""
+"""`run` does an experiment on this machine, and goes on with one for `resume`; `validate` checks one."""
 
 from __future__ import annotations
 
@@ -79,15 +79,10 @@ def run(
             _go_on(todo, tables, folder)
 
 
-def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
-    quiet: Quiet = False,
-) -> None:
-    """Go on with a run that was killed, interrupted or stopped: to the same numbers as if it had not been."""
-    terminal.out.quiet = quiet
-    with explained():
-        todo = UnfinishedRun.read(run)
-        _go_on(todo, _tables(todo), run)
+def resume_run(folder: Path) -> None:
+    """Go on with the run in a folder; raises CheckpointError when there is none."""
+    todo = UnfinishedRun.read(folder)
+    _go_on(todo, _tables(todo), folder)
 
 
 def _tables(todo: UnfinishedRun, file: Path | None = None) -> dict[str, TableSource]:
@@ -211,7 +206,7 @@ def _add_baselines(
     """Run the other modes on the sites that took part; one that fails is told, and costs nothing of what is done."""
     from v6_algorithm.engines.simulate import local_federation
 
-    tables = {name: tables[name] for name in result["sites"]}
+    tables = {name: tables[name] for name in result.get("secure_aggregation", result)["sites"]}
     baselines, unfinished = result.setdefault("baselines", {}), []
     for mode in ("centralised", "local"):
         if mode == experiment.mode:
@@ -219,7 +214,7 @@ def _add_baselines(
         if mode == "local" and experiment.split.kind == "leave_one_site_out":
             result["notes"].append("baseline local: left out, for leave-one-site-out tests what other sites trained")
             continue
-        other = experiment.model_copy(update={"mode": mode})
+        other = experiment.in_the_clear.model_copy(update={"mode": mode})
         try:
             baseline = _train(other, local_federation(other, tables, rules), weights)
         except V6AlgorithmError as error:
