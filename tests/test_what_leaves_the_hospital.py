@@ -46,7 +46,10 @@ EXPERIMENTS = {
         "data": {"target": "ward", "scaling": "minmax"},
         "split": {"kind": "kfold", "folds": 3},
     },
-    "a strategy that asks for more": {"data": {"target": "y", "features": ["a", "b"]}, "strategy": "qfedavg"},
+    "a strategy that asks for more": {
+        "data": {"target": "y", "features": ["a", "b"], "where": {"ward": "!= west"}},
+        "strategy": "qfedavg",
+    },
     **{
         name: {
             "data": {"target": "y", "features": ["a", "b"]},

@@ -29,6 +29,7 @@ CONTRACT = {
         "group": None,
         "synthetic": None,
         "split_column": None,
+        "where": None,
         "load_limit": None,
         "scaling": {"kind": "standard", "scope": "federation"},
         "target_scaling": "none",

@@ -32,6 +32,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _MOSTLY = 0.8
 # Whole numbers that never repeat in so many rows count rows or patients.
 _ROWS_THAT_COUNT = 100
+# Rounding by more than this share of a column's range is too coarse.
+_COARSEST = 1e-4
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 # What `hint` returns: why a column is not used as it stands, and what to write to use it.
@@ -116,6 +118,15 @@ def _without_arrow(column: pd.Series) -> pd.Series:
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return column.astype("datetime64[ns]")
     return column.astype(object).where(column.notna(), np.nan)
+
+
+def blurred(numbers: np.ndarray) -> np.ndarray:
+    """Say of which columns, (columns,) bool of (rows, columns) float64, float32 makes neighbouring values one."""
+    low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
+    far = np.maximum(np.abs(low), np.abs(high))
+    # Half the distance of two float32 numbers there, of the range that the column spans.
+    coarse: np.ndarray = (low < high) & (far < _FLOAT32_MAX) & (far * 2.0**-24 > _COARSEST * (high - low))
+    return coarse
 
 
 def hint(column: pd.Series, kind: str) -> str | None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.cells import EMPTY_WORDS, uniform
+import numpy as np
+
+from v6_algorithm.data.cells import EMPTY_WORDS, blurred, uniform
 from v6_algorithm.errors import DataError, SiteError
 from v6_algorithm.experiment.table_form import USUAL, TableForm
 
@@ -247,17 +249,25 @@ def _read_parquet(uri: str, wanted: Callable[[str], bool] | None, exact: Collect
             # Arrow takes `a` to mean `a.b` as well.
             table = file.read(columns=block).select(block)
             if exact is not None:
-                table = table.cast(pa.schema([_narrow(field, exact) for field in table.schema]), safe=False)
+                narrowed = [_narrow(field, exact, table.column(place)) for place, field in enumerate(table.schema)]
+                table = table.cast(pa.schema(narrowed), safe=False)
             blocks.append(table.to_pandas())
             del table
     return pd.concat(blocks, axis=1) if blocks else pd.DataFrame(columns=columns)
 
 
-def _narrow(field: Any, exact: Collection[str]) -> Any:
+def _narrow(field: Any, exact: Collection[str], column: Any) -> Any:
+    """Return the field as float32, unless the column is to stay exact or float32 is too coarse for it."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     number = pa.types.is_integer(field.type) or pa.types.is_float64(field.type)
-    return field.with_type(pa.float32()) if number and field.name.strip() not in exact else field
+    if not number or field.name.strip() in exact:
+        return field
+    ends = pc.min_max(column).as_py()
+    if ends["min"] is not None and blurred(np.array([[ends["min"]], [ends["max"]]], dtype=np.float64)).any():
+        return field
+    return field.with_type(pa.float32())
 
 
 def source_in(folder: Path, names: tuple[str, str] | None = None) -> TableSource:

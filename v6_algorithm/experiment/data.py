@@ -23,6 +23,7 @@ from v6_algorithm.experiment.table_form import (
     check_marks,
 )
 from v6_algorithm.experiment.targets import ShortTask, SurvivalTarget, Target
+from v6_algorithm.experiment.where import Where
 
 PARTS = ("train", "validation", "test")
 
@@ -148,6 +149,7 @@ class Data(Section):
     split_column: Columns | None = Field(
         None, description="a column that says train, validation, test or unused; a list of them: one for each fold"
     )
+    where: Where = Field(None, description="rows that are used: {age: '>= 18'}; any and all take lists of such")
     load_limit: int | None = Field(None, ge=1, description="most rows of a site that are used, drawn by class")
     scaling: Annotated[Scaling, short_form("kind")] = Scaling()
     target_scaling: Literal["none", "standard"] = Field(

@@ -30,7 +30,8 @@ def summary(work: Work) -> dict[str, Any]:
     frame = work.sources[work.site].read(work.policy.allows)
     work.policy.check_rows(len(frame))
     smallest = work.policy.minimum_cell
-    frame = without_codes(frame, work.experiment.data.missing_values, smallest=smallest)
+    frame = work.where(without_codes(frame, work.experiment.data.missing_values, smallest=smallest))
+    work.policy.check_rows(len(frame))
     work.guard.account_frame(frame, features)
     step = work.request.get("step")
     if step == "columns":
@@ -75,6 +76,8 @@ def _schema(work: Work) -> dict[str, Any]:
             # So that what makes no groups is told now.
             encode_groups(frame, work.experiment.evaluation.subgroups, measured=measured)
             work.guard.check_labels(frame, schema, labels_by_row(frame, work.targets))
+            if work.left_out:
+                schema["left_out"] = work.left_out
             schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.told)
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:

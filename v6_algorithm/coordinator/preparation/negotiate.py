@@ -126,6 +126,8 @@ def agree_on_columns(
         for name, schema in members.items():
             if schema["rows_without_target"]:
                 notes.append(f"site '{name}': rows without a target are left out")
+            if schema.get("left_out"):
+                notes.append(f"site '{name}': {schema['left_out']} rows do not meet data.where, and are left out")
             if schema.get("few"):
                 notes.append(
                     f"site '{name}': categories of fewer rows than its node tells are left out of "
@@ -249,6 +251,8 @@ def _check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
     hints = schema["hints"]
     if not isinstance(hints, dict) or not (set(hints) <= set(schema["columns"]) and set(hints.values()) <= set(HINTS)):
         raise WireError("what it says of columns must be of the known hints")
+    if type(schema.get("left_out", 0)) is not int or schema.get("left_out", 0) < 0:
+        raise WireError("rows that data.where leaves out must be a count")
     kind.check(schema)
     return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
 

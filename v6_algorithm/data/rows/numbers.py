@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from v6_algorithm.data.cells import HINTS
+from v6_algorithm.data.cells import HINTS, blurred
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.rows.kind import Agreed, Array, RowKind, Schemas, listed
 
@@ -136,7 +136,11 @@ def looks_like_identifier(name: str) -> bool:
 
 
 def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
-    """Return (rows, features) numbers, NaN where a cell is empty or infinite; some columns at a time."""
+    """Return (rows, features) numbers, NaN where a cell is empty or infinite; some columns at a time.
+
+    They are float64, whatever `dtype` is, where a column's numbers are so far from 0 that float32 cannot tell them
+    apart (10,000,000 and 10,000,000.4): `TableData.inputs` rounds them when they are centred.
+    """
     import pandas as pd
 
     values = np.empty((len(frame), len(features)), dtype=dtype)
@@ -144,6 +148,9 @@ def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
         block = frame[features[start : start + _BLOCK_COLUMNS]]
         text = [name for name, kind in block.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
         block = block.assign(**{str(name): pd.to_numeric(block[name], errors="coerce") for name in text})
+        rounds = dtype == "float32" and len(frame) > 0 and not (block.dtypes == np.float32).all()
+        if rounds and blurred(block.to_numpy(dtype=np.float64, na_value=np.nan)).any():
+            return numbers_of(frame, features, "float64")
         numbers = block.to_numpy(dtype=dtype, na_value=np.nan)
         values[:, start : start + _BLOCK_COLUMNS] = np.where(np.isfinite(numbers), numbers, np.nan)
     return values
