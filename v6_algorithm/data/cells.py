@@ -33,7 +33,7 @@ _MOSTLY = 0.8
 # Whole numbers that never repeat in so many rows count rows or patients.
 _ROWS_THAT_COUNT = 100
 # Rounding by more than this share of a column's range is too coarse.
-_COARSEST = 1e-4
+_COARSEST = 1e-3
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 # What `hint` returns: why a column is not used as it stands, and what to write to use it.
