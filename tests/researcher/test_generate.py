@@ -109,7 +109,7 @@ def test_a_class_that_is_not_known_is_refused_with_those_that_are(run, tmp_path)
 def test_images_do_not_take_the_place_of_others(run, tmp_path):
     generate(run, "--class", "disc", "--n", 2, "--out", tmp_path)
     before = content(tmp_path)
-    assert "has made images already" in refused(run, "--class", "cross", "--n", 2, "--out", tmp_path)
+    assert "has synthetic images already" in refused(run, "--class", "cross", "--n", 2, "--out", tmp_path)
     assert content(tmp_path) == before
 
 
