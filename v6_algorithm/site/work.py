@@ -15,6 +15,7 @@ from v6_algorithm.data.sources import TableSource
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard import Guard
+from v6_algorithm.site.guard.requests import check_request
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,7 @@ class Work:
     def __init__(self, request: Mapping[str, Any], context: SiteContext) -> None:
         from v6_algorithm.learning.problems import problem_class
 
+        check_request(request)
         self.request, self.context = request, context
         self.experiment = Experiment.parse(request.get("experiment"), where="request", checked=True)
         self.site, self.round = str(request["site"]), int(request["round"])
