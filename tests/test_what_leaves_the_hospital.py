@@ -232,6 +232,8 @@ def recorded(sources) -> dict[str, list[dict[str, Any]]]:
         assert run(local_federation(MASKED, sources()), MASKED)["status"] == "completed"
         described = Experiment.parse(EXPERIMENTS["classification"])
         assert not describe(local_federation(described, sources()), described)["missing_sites"]
+        of_images = Experiment.parse(EXPERIMENTS["images"])
+        assert not describe(local_federation(of_images, sources()), of_images)["missing_sites"]
     # Of these, the messages that the others have not.
     return {**replies, **told}
 

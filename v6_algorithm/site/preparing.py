@@ -34,7 +34,8 @@ def summary(work: Work) -> dict[str, Any]:
     work.guard.account_frame(frame, features)
     step = work.request.get("step")
     if step == "columns":
-        return table.columns(frame, work.experiment.data, smallest, work.targets)
+        more = work.kind.summarise(work.context.sources[work.site], smallest)
+        return table.columns(frame, work.experiment.data, smallest, work.targets) | more
     if step == "moments":
         return table.moments(frame, features, smallest)
     if step == "shape":

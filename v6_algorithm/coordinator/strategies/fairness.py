@@ -5,6 +5,8 @@ They need each site's loss of the model it received, which it measures on its tr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -70,6 +72,15 @@ class AgnosticFL(FedAvg):
     ----------
     Mohri et al., Agnostic Federated Learning, ICML 2019.
     """
+
+    def admit(self, rows: Mapping[str, float]) -> None:
+        """Give who joins the weight of an equal share, which all others bear in proportion."""
+        before = dict(zip(self.rows, self._weights.tolist(), strict=True))
+        super().admit(rows)
+        new = len(self.rows) - len(before)
+        left = 1 - new / len(self.rows)
+        weights = [before[site] * left if site in before else 1 / len(self.rows) for site in self.rows]
+        self.kept["weights"] = {"weights": torch.tensor(weights, dtype=torch.float64)}
 
     def message(self, site: str) -> Message:
         """Ask for the loss before training."""
