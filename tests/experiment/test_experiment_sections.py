@@ -80,6 +80,8 @@ CONTRACT = {
         "deadline_s": 3600.0,
         "late": "drop",
         "poll_s": 0.5,
+        "unfit": "stop",
+        "join": True,
         "maximum_share": 1.0,
     },
     "privacy": {"secure_aggregation": None},

@@ -200,7 +200,7 @@ class _Run:
 
     def result(self) -> dict[str, Any]:
         """Put the result together, of the groups whose turn has come."""
-        self._caller.settle()
+        self._caller.close_books()
         contexts = [context for context in self.contexts if context.trained]
         seconds = time.perf_counter() - self._started
         if (summing := self._summing) is None:

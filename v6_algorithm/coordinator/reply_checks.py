@@ -7,6 +7,7 @@ from typing import Any
 
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.sample_grid import checked
+from v6_algorithm.coordinator.secure_aggregation import ALL_SITES
 from v6_algorithm.coordinator.subgroups import GroupSums
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange.protocol import Replies
@@ -108,6 +109,8 @@ class ReplyCheck:
     def _check_rows(self, site: str, item: dict[str, Any]) -> None:
         """Refuse an update that claims other rows than the site told of in preparation: they are its weight."""
         told = self.plan.rows[site][item["fold"]]["train"]
+        if site == ALL_SITES and type(item["rows"]) is int and 0 < item["rows"] <= told:
+            return  # some of all sites may have dropped out of the sum
         if type(item["rows"]) is not int or item["rows"] != told:
             raise WireError(f"it claims other training rows than the {told} that it told of in preparation")
 

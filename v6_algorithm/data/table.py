@@ -61,7 +61,7 @@ class TableData:
     group_names
         Names of each of these columns' groups.
     synthetic
-        (rows,) bool: made rows, which only train.
+        (rows,) bool: synthetic rows, which only train.
     images
         The images, whose channels are the features; `values` is empty then.
     origin

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from v6_algorithm.data.table import TableData
+    from v6_algorithm.data.targets import TargetColumn
     from v6_algorithm.learning.training.device import Device
     from v6_algorithm.learning.training.loop import Inputs, Rows
 
@@ -34,13 +36,10 @@ class Work:
     """One request with what is read from it on the way."""
 
     def __init__(self, request: Mapping[str, Any], context: SiteContext) -> None:
-        from v6_algorithm.learning.problems import problem_class
-
         check_request(request)
         self.request, self.context = request, context
         self.experiment = Experiment.parse(request.get("experiment"), where="request", checked=True)
         self.site, self.round = str(request["site"]), int(request["round"])
-        self.targets = problem_class(self.experiment.problem.kind).targets(self.experiment)
         self.policy = context.policy
         self.guard = Guard(context, request, self.experiment)
         self.policy.check_sites(int(request.get("sites", 0)))
@@ -59,6 +58,13 @@ class Work:
         self.shelf = Shelf(self._fingerprint, context.memory, context.state)
         # Two models of one fold come one after the other, and their rows may be too many to keep in memory.
         self._newest: tuple[Any, Rows] | None = None
+
+    @cached_property
+    def targets(self) -> Sequence[TargetColumn]:
+        """The columns that are learned; finding them loads torch, which answers without rows do not need."""
+        from v6_algorithm.learning.problems import problem_class
+
+        return problem_class(self.experiment.problem.kind).targets(self.experiment)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:

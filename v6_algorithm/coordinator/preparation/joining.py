@@ -52,7 +52,7 @@ class Joining:
         )
         if not experiment.participation.join or experiment.mode != "federated" or closed:
             return
-        caller.settle()  # so that its books say who was away
+        caller.close_books()  # so that its books say who was away
         for entry in caller.participation:
             if entry["call"] == "prepare" and entry["round"] == 0:
                 away = {site: reason for site, reason in entry["missing"].items() if site not in plan.sites}

@@ -156,7 +156,7 @@ def agree_on_columns(
     classification = any(schema["labels"] for schema in schemas.values())
     agreement = agree(experiment.data, schemas, classification=classification)
     synthetic = {site: schema["synthetic"] for site, schema in schemas.items()}
-    # Who has only made images is no hospital that a model could be tested at.
+    # Who has only synthetic images is no hospital that a model could be tested at.
     real = sorted(site for site, schema in schemas.items() if schema["rows"] > synthetic[site])
     hospitals = real if experiment.split.kind == "leave_one_site_out" else []
     notes = [*agreement.notes, *notes]
