@@ -99,8 +99,8 @@ def assert_alike(plain, hidden):
     [
         "fedavg",
         {"kind": "fedavg", "weighting": "uniform", "clip": 0.1},
-        {"kind": "fedprox", "mu": 0.1, "adaptive": True},
-        {"kind": "fedadam", "lr": 0.05},
+        pytest.param({"kind": "fedprox", "mu": 0.1, "adaptive": True}, marks=pytest.mark.slow),
+        pytest.param({"kind": "fedadam", "lr": 0.05}, marks=pytest.mark.slow),
         {"kind": "fedopt", "server": {"kind": "sgd", "lr": 0.5, "momentum": 0.5}},
         "fedsgd",
     ],
@@ -132,7 +132,10 @@ SURVIVAL = {"duration": "days", "event": "died"}
 @pytest.mark.parametrize(
     "changes",
     [
-        {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "linear"},
+        pytest.param(
+            {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "linear"},
+            marks=pytest.mark.slow,
+        ),
         {
             "data": {"target": SURVIVAL, "features": ["a", "b"]},
             "problem": {"kind": "survival", "method": "discrete_time", "intervals": 4},

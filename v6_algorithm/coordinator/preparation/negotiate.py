@@ -145,6 +145,8 @@ def agree_on_columns(
         for name, schema in members.items():
             if schema["rows_without_target"]:
                 notes.append(f"site '{name}': rows without a target are left out")
+            if schema.get("left_out"):
+                notes.append(f"site '{name}': {schema['left_out']} rows do not meet data.where, and are left out")
             if schema.get("few"):
                 notes.append(
                     f"site '{name}': categories of fewer rows than its node tells are left out of "
