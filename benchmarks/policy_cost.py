@@ -35,7 +35,7 @@ EXPERIMENTS = {
     },
     "diabetes, linear": {
         "sites": {"source": "builtin:diabetes", "partition": {"kind": "iid", "sites": 3}},
-        "data": {"target": "target"},
+        "data": {"target": "target", "target_scaling": "standard"},
         "problem": "regression",
         "model": "linear",
         "rounds": 20,

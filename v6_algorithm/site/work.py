@@ -19,6 +19,7 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.where import columns_of
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard import Guard
+from v6_algorithm.site.guard.requests import check_request
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,7 @@ class Work:
     """One request with what is read from it on the way."""
 
     def __init__(self, request: Mapping[str, Any], context: SiteContext) -> None:
+        check_request(request)
         self.request, self.context = request, context
         self.experiment = Experiment.parse(request.get("experiment"), where="request", checked=True)
         self.site, self.round = str(request["site"]), int(request["round"])
