@@ -3,8 +3,8 @@
     python benchmarks/compare_checkouts.py ../before . --turns 3 --out comparison
 
 Runs `v6-algorithm run` of each experiment from each checkout in turns, in processes of their own, and compares the two
-`result.json` key by key but for times and versions, and the models' tensors byte by byte. Prints CPU and wall time as ratios of the medians.
-The images and gene tables of mock/ are made once, small, in the folder `--out`.
+`result.json` key by key but for times and versions, and the models' tensors byte by byte. Prints CPU and wall time as
+ratios of the medians. The images and gene tables of mock/ are made once, small, in the folder `--out`.
 """
 
 from __future__ import annotations
