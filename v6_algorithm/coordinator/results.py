@@ -217,6 +217,12 @@ def _lost_work(run: RunContext) -> list[str]:
         if fold.waited:
             rounds = ", ".join(map(str, fold.waited))
             notes.append(f"fold {fold.number}: not trained in round {rounds}; too few of its sites gave a model")
+        if fold.uneven:
+            rounds = ", ".join(map(str, fold.uneven))
+            notes.append(
+                f"fold {fold.number}: round {rounds} was not validated by the same sites as the best round before it; "
+                "compared over the sites common to both"
+            )
         tested = [name for name, parts in plan.counts[fold.number].items() if parts["test"]]
         if tested and fold.rounds_done and not fold.measured.get("test"):
             notes.append(f"fold {fold.number}: not tested, no answer came from {', '.join(tested)}")
