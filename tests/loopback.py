@@ -44,16 +44,39 @@ class LoopbackProxy:
         self.tasks: dict[int, dict[str, Any]] = {}
         self.calls: dict[int, int] = {}
         self.looks = 0
+        # The task whose container the client is in.
+        self.parent = 1000
+        # (path, number of the request to it) to what goes wrong, as in `fails`.
+        self.trouble: Callable[[str, int], str | None] = lambda path, number: None
+        self.requests: dict[str, int] = {}
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 url = urlparse(self.path)
-                self._send(*proxy.get(url.path.strip("/"), parse_qs(url.query)))
+                path = url.path.strip("/")
+                if not self._fails("result" if path.startswith("result") else path.split("/")[-1]):
+                    self._send(*proxy.get(path, parse_qs(url.query)))
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                self._send(200, proxy.create(body))
+                if not self._fails("create"):
+                    created = proxy.create(body)
+                    if not self._fails("created"):
+                        self._send(200, created)
+
+            def _fails(self, what: str) -> bool:
+                """Answer as the proxy of a node does when the server is away or being restarted."""
+                number = proxy.requests[what] = proxy.requests.get(what, 0) + 1
+                trouble = proxy.trouble(what, number)
+                if trouble == "page":
+                    self.send_response(502)
+                    self.send_header("Content-Length", "18")
+                    self.end_headers()
+                    self.wfile.write(b"<h1>Bad Gateway</h")
+                elif trouble == "message":
+                    self._send(500, {"msg": "Request failed, see node logs"})
+                return trouble is not None
 
             def _send(self, code: int, content: Any) -> None:
                 text = json.dumps(content).encode()
@@ -81,7 +104,14 @@ class LoopbackProxy:
         """Return a real AlgorithmClient that talks to this proxy."""
         from vantage6.algorithm.client import AlgorithmClient
 
-        identity = {"image": "image", "node_id": 1, "collaboration_id": 1, "organization_id": 1, "databases": []}
+        identity = {
+            "image": "image",
+            "node_id": 1,
+            "collaboration_id": 1,
+            "organization_id": 1,
+            "databases": [],
+            "task_id": self.parent,
+        }
         token = jwt.encode({"sub": identity}, "a key that nobody checks: long enough", algorithm="HS256")
         port = self.server.server_address[1]
         return AlgorithmClient(token=token, host="http://127.0.0.1", port=port, path="")
@@ -98,6 +128,11 @@ class LoopbackProxy:
             if self.flaky and self.looks % self.flaky == 0:
                 return 500, {"msg": "Request failed, see node logs"}
             return 200, {"status": self.tasks[int(parts[1])]["status"]}
+        if path == "task":
+            parent, page = (int(query[key][0]) for key in ("parent_id", "page"))
+            listed = [task for task in self.tasks.values() if task["parent"] == parent]
+            size = int(query["per_page"][0])
+            return 200, {"data": listed[size * (page - 1) : size * page]}
         task = self.tasks.get(int(query.get("task_id", ["0"])[0]), {})
         if path == "result":
             return 200, {"data": [{"result": task["result"], "blob_storage_used": False}], "links": {}}
@@ -117,6 +152,11 @@ class LoopbackProxy:
             "status": status or "completed",
             "result": None,
             "log": "info > ok\nerror > disk full\n",
+            "id": number,
+            "parent": self.parent,
+            "name": body["name"],
+            "description": body["description"],
+            "init_org": {"id": 1},
         }
         if status is None:
             task_input = json.loads(base64.b64decode(organization["input"]))

@@ -31,7 +31,7 @@ STORE = json.loads(FILE.read_text(encoding="utf-8"))
 FUNCTIONS = {function["name"]: function for function in STORE["functions"]}
 ARGUMENTS = {argument["name"]: argument for argument in FUNCTIONS["master"]["arguments"]}
 CHARTS = FUNCTIONS["master"]["ui_visualizations"]
-NOT_IN_A_FORM = {"weights", "client", "data", "mock_client"}
+NOT_IN_A_FORM = {"resume", "weights", "client", "data", "mock_client"}
 
 
 # -- the store's own rules -----------------------------------------------------------------------------------------

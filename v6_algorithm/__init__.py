@@ -37,6 +37,7 @@ def master(  # type: ignore[no-untyped-def]
     organizations=None,
     names=None,
     weights=None,
+    resume=None,
     mock_client=None,
 ):
     """Train and evaluate an experiment over the organisations of the collaboration.
@@ -66,6 +67,9 @@ def master(  # type: ignore[no-untyped-def]
         Organisation id to the name that results show.
     weights : str, optional
         What the experiment's `start.weights` names: the bytes of a safetensors file, in base64.
+    resume : int or list of int, optional
+        Earlier tasks of the same experiment that were cut short: what the sites answered them is taken instead of
+        asking again. `v6-algorithm resume` fills it in.
 
     Returns
     -------

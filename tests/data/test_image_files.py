@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from v6_algorithm.data.imaging import room as module
-from v6_algorithm.data.imaging.files import Picture, read_image
+from v6_algorithm.data.imaging.files import read_image
 from v6_algorithm.data.imaging.fitting import cropped, fitted, resized
+from v6_algorithm.data.imaging.picture import Picture
 from v6_algorithm.data.imaging.stack import Stack, TableImages, find_images, load_stack, read_stack, stack_pixels
 from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.preparation.statistics import merge_moments
@@ -191,7 +192,7 @@ def test_images_of_different_sizes_need_a_size(tmp_path):
 def test_one_colour_stays_it_at_any_size(height, width, high, wide, value):
     values = np.full((2, height, width), value, dtype=np.uint8)
     for fit in ("stretch", "cover"):
-        found = fitted(Picture(values), Image(column="x", size=[high, wide], fit=fit))
+        found, _ = fitted(Picture(values), Image(column="x", size=[high, wide], fit=fit))
         assert found.shape == (2, high, wide)
         assert (found == value).all()
 
@@ -201,10 +202,10 @@ def test_one_colour_stays_it_at_any_size(height, width, high, wide, value):
 def test_a_crop_keeps_the_middle_and_fills_up_with_zeros(lengths):
     own, wanted = [a for a, _ in lengths], [b for _, b in lengths]
     values = np.arange(1, np.prod(own) + 1, dtype=np.float32).reshape(1, *own)
-    once = cropped(values, wanted)
+    once = cropped(values, wanted, 0)
     kept = np.isin(values, once[once > 0])
     assert kept.sum() == (once > 0).sum() == np.prod([min(a, b) for a, b in lengths])
-    np.testing.assert_array_equal(cropped(cropped(values, [a + 2 * b for a, b in lengths]), own), values)
+    np.testing.assert_array_equal(cropped(cropped(values, [a + 2 * b for a, b in lengths], 0), own, 0), values)
 
 
 def test_smaller_is_the_mean_of_what_was_there():
@@ -217,7 +218,7 @@ def test_spacing_brings_voxels_to_millimetres(tmp_path):
     nibabel = pytest.importorskip("nibabel")
     nibabel.save(nibabel.Nifti1Image(np.ones((10, 8, 6), np.float32), np.diag([1.0, 2, 4, 1])), tmp_path / "a.nii")
     picture = read_image(tmp_path / "a.nii", 3, None)
-    found = fitted(picture, Image(column="x", dimensions=3, spacing=[2, 2, 2]))
+    found, _ = fitted(picture, Image(column="x", dimensions=3, spacing=[2, 2, 2]))
     assert found.shape == (1, 5, 8, 12)
 
 

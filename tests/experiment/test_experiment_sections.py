@@ -75,7 +75,7 @@ CONTRACT = {
     },
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
     "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "late": "drop", "poll_s": 0.5},
-    "privacy": {},
+    "privacy": {"secure_aggregation": None},
     "evaluation": {"subgroups": [], "specificity": [0.9, 0.95]},
     "central": None,
     "personal": None,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from v6_algorithm.coordinator.secure_aggregation import SummingFederation
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Federation, Replies
@@ -34,6 +35,8 @@ class Caller:
         self.participation: list[dict[str, Any]] = []
         self.timing: list[dict[str, Any]] = []
         self._calls: list[tuple[str, int, Replies]] = []
+        # The real sites, where they are asked as one.
+        self.taking_part: list[str] = []
 
     def prepare(self, sites: Sequence[str], body: dict[str, Any]) -> Replies:
         """Send one RPC_prepare message to each site."""
@@ -52,8 +55,18 @@ class Caller:
             site: wire.message(site=site, round=number, attempt=1, **common, **body) for site, body in bodies.items()
         }
         replies = self._federation.call(method, requests, deadline_s=self._experiment.participation.deadline_s)
-        self._calls.append((method.removeprefix("RPC_"), number, replies))
+        self._book(method, number, replies)
         return replies
+
+    def sum_over(self, sites: Sequence[str], minimum: int) -> SummingFederation:
+        """Ask these sites from now on as one, whose numbers are sums under masks."""
+        self.settle()
+        self._federation = summing = SummingFederation(self._federation, self._experiment, sites, minimum, self._book)
+        self.taking_part = summing.names
+        return summing
+
+    def _book(self, method: str, number: int, replies: Replies) -> None:
+        self._calls.append((method.removeprefix("RPC_"), number, replies))
 
     def overdue(self, site: str) -> bool:
         """Say whether a site still owes the answer to a call for which it was late."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from v6_algorithm.coordinator.call_log import Caller, Event
@@ -17,6 +18,7 @@ from v6_algorithm.coordinator.initial_model import InitialModel, initial_model_f
 from v6_algorithm.coordinator.preparation.negotiate import agree_on_columns, plan, share_sums
 from v6_algorithm.coordinator.results import assemble
 from v6_algorithm.coordinator.run_context import RunContext
+from v6_algorithm.coordinator.secure_aggregation import ALL_SITES, SummingFederation
 from v6_algorithm.coordinator.training import Rounds
 from v6_algorithm.data.preparation import Agreement
 from v6_algorithm.errors import ExperimentError, FederationError, Terminated
@@ -84,7 +86,7 @@ def _train_and_evaluate(context: RunContext, save: Callable[[], None]) -> None:
     context.caller.on_event(
         {
             "event": "prepared",
-            "sites": context.plan.sites,
+            "sites": context.caller.taking_part or context.plan.sites,
             "rounds": context.experiment.rounds,
             "done": context.rounds_over,
         }
@@ -126,6 +128,7 @@ class _Run:
         self._names = [site.name for site in federation.sites()]
         self._caller = Caller(federation, experiment, on_event)
         self._notes: list[str] = []
+        self._summing: SummingFederation | None = None
         self._started = time.perf_counter()
 
     def prepare(self, weights: str | None) -> None:
@@ -137,6 +140,12 @@ class _Run:
             )
         quorum = _quorum(experiment, self._names)
         sites, agreement = agree_on_columns(ask, experiment, self._names, quorum)
+        if experiment.privacy.secure_aggregation is not None:
+            self._summing = self._caller.sum_over(sites, quorum)
+            self._summing.report.policies = agreement.policies
+            # From here on all sites are one, and it sees to it that enough of them are behind every sum.
+            sites, quorum = [ALL_SITES], 1
+            agreement = replace(agreement, synthetic={ALL_SITES: 0}, policies={})
         groups = [[site] for site in sites] if experiment.mode == "local" else [sites]
         plans = share_sums([plan(ask, experiment, agreement, group, quorum) for group in groups])
         begun = [
@@ -156,6 +165,10 @@ class _Run:
         self._notes = list(state["notes"])
         self._started -= state["seconds"]
         self._caller.load_state_dict(state["calls"])
+        if (summed := state.get("secure_aggregation")) is not None:
+            self._summing = self._caller.sum_over(summed["sites"], quorum)
+            self._summing.load_state_dict(summed)
+            quorum = 1
         self.contexts = [
             RunContext.restored(self._experiment, self._caller, group, quorum, self._parts) for group in state["groups"]
         ]
@@ -172,6 +185,7 @@ class _Run:
                 "notes": self._notes,
                 "seconds": time.perf_counter() - self._started,
                 "calls": self._caller.state_dict(),
+                "secure_aggregation": self._summing.state_dict() if self._summing else None,
                 "groups": [context.state_dict() for context in self.contexts],
             },
         )
@@ -189,7 +203,11 @@ class _Run:
         self._caller.settle()
         contexts = [context for context in self.contexts if context.trained]
         seconds = time.perf_counter() - self._started
-        return assemble(self._experiment, contexts, self._caller, notes=self._notes, seconds=seconds)
+        if (summing := self._summing) is None:
+            return assemble(self._experiment, contexts, self._caller, notes=self._notes, seconds=seconds)
+        notes = [*self._notes, *summing.closing_notes()]
+        result = assemble(self._experiment, contexts, self._caller, notes=notes, seconds=seconds)
+        return summing.in_result(result)
 
 
 def check(federation: Federation, experiment: Experiment) -> Agreement:

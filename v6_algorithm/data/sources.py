@@ -27,6 +27,8 @@ _MISSING_MARKS = ["?", " ?"]
 _IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xls")
 # Where the folder of its files is told of a dataframe that is passed on alone, among its `attrs`.
 FOLDER = "v6_algorithm.folder"
+# What a dataframe of the mock is told of a folder that lasts from call to call.
+STATE = "v6_algorithm.state"
 # Columns of a parquet file that are read at once: at 17,000 rows of float64, 70 MB.
 _BLOCK = 512
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.sources import FOLDER, TableSource, source_from_node
+from v6_algorithm.data.sources import FOLDER, STATE, TableSource, source_from_node
 from v6_algorithm.engines.provenance import RULE, asking, check_chain, own_identity
 from v6_algorithm.engines.runs import scores_line
 from v6_algorithm.errors import ExperimentError, PolicyError, SiteError
@@ -34,15 +34,25 @@ def run_master(
     names: Mapping[str, str] | None = None,
     weights: str | None = None,
     mock_client: Any = None,
+    resume: int | Sequence[int] | None = None,
     **arguments: Any,
 ) -> dict[str, Any]:
     """Run an experiment over the organisations of a collaboration; see `v6_algorithm.master`."""
     from v6_algorithm.coordinator.master import run
+    from v6_algorithm.coordinator.stopping import ends_on_sigterm
+    from v6_algorithm.engines.journal import Journal, journal_folder
 
     federation, checked = _central(client, data, experiment, organizations, names, mock_client, arguments)
-    result = run(federation, checked, on_event=_say, weights=weights)
+    journal = Journal(journal_folder(federation.task), federation, checked, lambda text: print(text, flush=True))
+    if (done := journal.begin(_tasks(resume))) is not None:
+        return done
+    with ends_on_sigterm():
+        result = run(federation, checked, on_event=_say, weights=weights, checkpoints=journal.checkpoints)
+    if result["status"] == "stopped" and federation.task is not None:
+        result["notes"].append(f"to go on from where it stopped: v6-algorithm resume {federation.task} --server …")
     if checked.output.profile:
         result["notes"].append("output.profile: only a run on the researcher's machine is profiled")
+    journal.finish(result)
     return result
 
 
@@ -154,7 +164,7 @@ def run_site(
     except SiteError as error:
         head = {key: request.get(key) for key in ("site", "round", "attempt")}
         return wire.message(**head, status="error", kind=error.kind, message=str(error))  # type: ignore[arg-type]
-    folder = os.environ.get("TEMPORARY_FOLDER")
+    folder = os.environ.get("TEMPORARY_FOLDER") or getattr(data, "attrs", {}).get(STATE)
     context = SiteContext(
         sources={str(request.get("site")): source},
         policy=policy,
@@ -193,6 +203,14 @@ def _names_of_files(request: Mapping[str, Any]) -> tuple[str, str] | None:
     if not isinstance(content, Mapping) or not isinstance(content.get("files"), str):
         return None
     return content["files"], str(content.get("column"))
+
+
+def _tasks(resume: int | Sequence[int] | None) -> list[int]:
+    """Read the earlier tasks to go on from; a form sends an empty list for none."""
+    tasks = [resume] if isinstance(resume, int) else list(resume or [])
+    if not all(type(task) is int and task > 0 for task in tasks):
+        raise ExperimentError(f"resume: must be ids of tasks, whole numbers from 1 (given: {resume!r})")
+    return tasks
 
 
 def _names(names: Mapping[str, str]) -> dict[int, str]:

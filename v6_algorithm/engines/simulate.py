@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from v6_algorithm import seeding
-from v6_algorithm.data.sources import FOLDER, TableSource, source_in
+from v6_algorithm.data.sources import FOLDER, STATE, TableSource, source_in
 from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.errors import DataError, ExperimentError, PolicyError
 from v6_algorithm.experiment import Experiment, PartitionedSource, Source
@@ -169,6 +170,8 @@ def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -
     # The mock's sites read their policy from the environment themselves; one that cannot be read is told here.
     own_policy()
     names = dict(enumerate(sorted(tables)))
+    # Secure aggregation needs what a node has and the mock has not: a place that lasts from call to call.
+    lasting = None if experiment.privacy.secure_aggregation is None else TemporaryDirectory(prefix="v6-algorithm-")
     datasets = []
     for name in names.values():
         try:
@@ -178,8 +181,11 @@ def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -
         folder = tables[name].folder
         # The mock hands on a dataframe only; what its cells name is in the folder that goes with it.
         frame.attrs = {FOLDER: None if folder is None else str(folder)}
+        if lasting is not None:
+            frame.attrs[STATE] = lasting.name
         datasets.append([{"database": frame}])
     client = MockAlgorithmClient(datasets=datasets, module="v6_algorithm")
+    client.lasting = lasting  # as long as the client
     return Vantage6Federation(client, names=names)
 
 

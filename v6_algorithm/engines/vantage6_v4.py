@@ -11,16 +11,69 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from v6_algorithm.engines import runs
-from v6_algorithm.errors import ExperimentError, FederationError
+from v6_algorithm.engines.children import Children, describe, fingerprint
+from v6_algorithm.engines.provenance import own_identity
+from v6_algorithm.errors import ExperimentError, FederationError, PolicyError, UnreachableError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 
-# Looks at a finished run's result before it is given up.
-_READS = 3
+# Looks at a finished run before its result is given up for there being none, and seconds before it is for trouble.
+_READS, _OUTAGE_S = 3, 120.0
+# Tries to create a subtask that the server refuses, and what it says where that is not its last word.
+_TRIES = 3
+_SILENT = "the server does not answer"
+_PASSING = (_SILENT, "Request failed", "Connection error", "no answer from the server", "Internal Server Error")
+_LONGEST_PAUSE_S = 15.0
+
+
+@dataclass
+class _Creation:
+    """A subtask that is to be created."""
+
+    method: str
+    request: dict[str, Any]
+    organization: int
+    question: str
+    task: int | None = None
+    attempts: int = 0
+    due: float = 0.0
+    trouble: str = "it was not tried"
+
+    def failed(self, trouble: str, pause_s: float) -> None:
+        """Try again after a pause, twice as long each time."""
+        self.attempts += 1
+        self.trouble = trouble
+        self.due = time.monotonic() + min(pause_s * 2 ** (self.attempts - 1), _LONGEST_PAUSE_S)
+
+    def missing(self, when: str = "") -> Missing:
+        """Say that there is none."""
+        return Missing("unreachable", f"no subtask was created{when}: {self.trouble}")
+
+
+class _Unread:
+    """Runs that are completed and whose results cannot be read: how often, and since when."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[int, float]] = {}
+
+    def give_up(self, site: str, trouble: str) -> Arrival | None:
+        """Return what is made of it; None is 'look again'."""
+        looks, since = self._since.get(site, (0, time.monotonic()))
+        self._since[site] = looks + 1, since
+        if trouble == "it has none":
+            done = looks + 1 >= _READS
+            return (
+                Arrival(site, None, Missing("wrong", "its run completed without a readable result")) if done else None
+            )
+        if time.monotonic() - since < _OUTAGE_S:
+            return None
+        return Arrival(site, None, Missing("unreachable", f"its result cannot be fetched ({trouble})"))
 
 
 class Vantage6Federation:
@@ -52,6 +105,9 @@ class Vantage6Federation:
         self._sites = self._find(organizations, names or {})
         # Site to the last subtask for which it was late, and what that asked.
         self._owed: dict[str, tuple[int, str, dict[str, Any]]] = {}
+        self._unread = _Unread()
+        self._children = Children(client)
+        self._newest = 0
 
     def sites(self) -> Sequence[Site]:
         """Return the sites by name."""
@@ -87,10 +143,39 @@ class Vantage6Federation:
             if end is None:
                 continue
             del self._owed[site]
-            text = self._collect(site, task_id, end).text
-            if text is not None:
-                found.append(Belated(site, method, request, text))
+            arrival = self._collect(site, task_id, end, self._unread)
+            if arrival is None:
+                self._owed[site] = task_id, method, request
+            elif arrival.text is not None:
+                found.append(Belated(site, method, request, arrival.text))
         return found
+
+    # -- what outlives the container ------------------------------------------------------------------------------
+
+    @property
+    def task(self) -> int | None:
+        """The task that this container runs; None where its token does not say."""
+        try:
+            return int(own_identity(self._client._access_token)["task"])
+        except (PolicyError, AttributeError):
+            return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a container that is run again has to know: the newest subtask, and those that are owed."""
+        return {"newest": self._newest, "owed": [[site, *owed] for site, owed in self._owed.items()]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> int:
+        """Go on from what `state_dict` returned; returns the newest subtask."""
+        self._newest = int(state["newest"])
+        self._owed = {site: (int(task_id), method, request) for site, task_id, method, request in state["owed"]}
+        return self._newest
+
+    def take_over(self, since: int, task: int | None = None) -> int:
+        """Take over subtasks of this task, or of another one, with ids above `since`; see `Children.find`."""
+        parent = self.task if task is None else task
+        return 0 if parent is None or not self._real else self._children.find(parent, since)
+
+    # -- one call -------------------------------------------------------------------------------------------------
 
     def _answer(
         self, method: str, requests: Mapping[str, dict[str, Any]], deadline_s: float, sent: dict[str, int]
@@ -98,46 +183,93 @@ class Vantage6Federation:
         deadline = time.monotonic() + deadline_s
         ids = {site.name: site.id for site in self._sites}
         tasks: dict[str, int] = {}
+        waiting: dict[str, _Creation] = {}
         for site, request in requests.items():
             text = wire.to_text(request)
             sent[site] = len(text)
-            try:
-                # Parsed again so that the mock, which does not serialise inputs, gets what a node would.
-                task = self._create(method, json.loads(text), ids[site])
-            except SystemExit:
-                # The mock runs the site's code in here, and the tools call exit().
-                yield Arrival(site, None, Missing("crashed", runs.reason("crashed")))
-            except Exception as error:
-                yield Arrival(site, None, Missing("crashed", f"{runs.reason('crashed')}: {type(error).__name__}"))
-            else:
-                if "id" in task:
-                    tasks[site] = task["id"]
-                else:
-                    yield Arrival(site, None, Missing("unreachable", f"no subtask was created: {task.get('msg')}"))
-        while tasks:
-            for site, task_id in list(tasks.items()):
-                end = self._end(task_id)
-                if end is None:
+            # Parsed again so that the mock, which does not serialise inputs, gets what a node would.
+            waiting[site] = _Creation(method, json.loads(text), ids[site], fingerprint(method, request, text))
+        unread = _Unread()
+        while True:
+            # Looked at before the sites are: what is there at the deadline is taken.
+            over = time.monotonic() > deadline
+            for site, creation in list(waiting.items()):
+                if creation.due > time.monotonic():
                     continue
-                del tasks[site]
-                yield self._collect(site, task_id, end)
-            if not tasks:
+                if (missing := self._try_to_create(creation)) is not None:
+                    del waiting[site]
+                    yield Arrival(site, None, missing)
+                elif creation.task is not None:
+                    tasks[site] = creation.task
+                    del waiting[site]
+            silent = False
+            for site, task_id in list(tasks.items()):
+                status = self._status(task_id)
+                if status is None:
+                    silent = True
+                elif status not in runs.ALIVE:
+                    if (arrival := self._collect(site, task_id, status, unread)) is None:
+                        silent = True
+                    else:
+                        del tasks[site]
+                        yield arrival
+            if not tasks and not waiting:
                 return
-            if time.monotonic() > deadline:
+            # A server that is silent now says nothing of the sites.
+            if over and not (silent and time.monotonic() < deadline + _OUTAGE_S):
                 break
             time.sleep(self._poll_s)
+        for site, creation in waiting.items():
+            yield Arrival(site, None, creation.missing(f" within {deadline_s:g} s"))
         for site, task_id in tasks.items():
-            status = self._status(task_id) or "unknown"
-            offline = "; its node seems to be offline" if status == "pending" else ""
-            reason = f"no answer within {deadline_s:g} s (its run is {status}{offline})"
-            self._owed[site] = task_id, method, requests[site]
-            yield Arrival(site, None, Missing("late", reason))
+            yield self._late(site, task_id, f"no answer within {deadline_s:g} s", method, requests[site])
 
-    def _create(self, method: str, request: dict[str, Any], organization: int) -> dict[str, Any]:
+    def _late(self, site: str, task_id: int, reason: str, method: str, request: dict[str, Any]) -> Arrival:
+        status = self._status(task_id)
+        self._owed[site] = task_id, method, request
+        if status is None:
+            return Arrival(site, None, Missing("unreachable", f"{reason}, and the server does not say how its run is"))
+        offline = "; its node seems to be offline" if status == "pending" else ""
+        return Arrival(site, None, Missing("late", f"{reason} (its run is {status}{offline})"))
+
+    def _try_to_create(self, creation: _Creation) -> Missing | None:
+        """Create a subtask, or take one that asks the same; returns why there will be none, None is 'see later'.
+
+        What fails on the way to the server says nothing of the site: it is tried again until the call is over.
+        """
+        creation.task = self._children.take(creation.question)
+        if creation.task is not None:
+            self._newest = max(self._newest, creation.task)
+            return None
+        try:
+            task = self._create(creation)
+        except SystemExit:
+            # The mock runs the site's code in here, and the tools call exit().
+            return Missing("crashed", runs.reason("crashed"))
+        except Exception as error:
+            if not self._real:
+                return Missing("crashed", f"{runs.reason('crashed')}: {type(error).__name__}")
+            task = {"msg": f"{_SILENT} ({type(error).__name__})"}
+        if "id" in task:
+            creation.task = int(task["id"])
+            self._newest = max(self._newest, creation.task)
+            return None
+        said = str(task.get("msg"))
+        creation.failed(said, self._poll_s)
+        if any(words in said for words in _PASSING):
+            # It may be that only the answer was lost.
+            with suppress(UnreachableError):
+                self.take_over(self._newest)
+            return None
+        return None if creation.attempts < _TRIES else creation.missing()
+
+    def _create(self, creation: _Creation) -> dict[str, Any]:
+        request = creation.request
         task = self._client.task.create(
-            input_={"method": method, "kwargs": {"request": request}},
-            organizations=[organization],
-            name=runs.subtask_name(method, request["round"], request["site"]),
+            input_={"method": creation.method, "kwargs": {"request": request}},
+            organizations=[creation.organization],
+            name=runs.subtask_name(creation.method, request["round"], request["site"]),
+            description=describe(creation.question),
         )
         # Errors come back as dictionaries with a message.
         return task if isinstance(task, dict) else {"msg": "no answer from the server"}
@@ -157,20 +289,19 @@ class Vantage6Federation:
             return None
         return answer.get("status") if isinstance(answer, dict) else None
 
-    def _collect(self, site: str, task_id: int, status: str) -> Arrival:
+    def _collect(self, site: str, task_id: int, status: str, unread: _Unread) -> Arrival | None:
+        """Fetch what a run that has ended gave; None where it cannot be had now, as when the server restarts."""
         if status != "completed":
             kind = "refused" if status == "not allowed" else "crashed"
             return Arrival(site, None, Missing(kind, f"{runs.reason(status)}{self._last_line(task_id)}"))
-        for attempt in range(_READS):
-            if attempt:
-                time.sleep(self._poll_s)
-            try:
-                results = self._client.result.from_task(task_id)
-            except Exception:  # the proxy fails in passing; a round's work is not lost to that
-                results = None
+        trouble = "it has none"
+        try:
+            results = self._client.result.from_task(task_id)
             if isinstance(results, list) and len(results) == 1 and results[0] is not None:
                 return Arrival(site, json.dumps(results[0]))
-        return Arrival(site, None, Missing("wrong", "its run completed without a readable result"))
+        except Exception as error:  # the proxy fails in passing; a round's work is not lost to that
+            trouble = type(error).__name__
+        return unread.give_up(site, trouble)
 
     def _last_line(self, task_id: int) -> str:
         """Return the last line of a failed run's log; the node decides whether there is one."""

@@ -40,7 +40,6 @@ from v6_algorithm.experiment.learning import (
     OwnModel,
     Participation,
     Personal,
-    Privacy,
     Recurrent,
     Start,
     Stopping,
@@ -48,6 +47,8 @@ from v6_algorithm.experiment.learning import (
 )
 from v6_algorithm.experiment.partition import Partition, PartitionedSource
 from v6_algorithm.experiment.plateau import complete_plateau
+from v6_algorithm.experiment.privacy import Privacy
+from v6_algorithm.experiment.privacy.secure_aggregation import check_secure_aggregation
 from v6_algorithm.experiment.problems import (
     CLASSIFICATION_METRICS,
     PROBLEM_METRICS,
@@ -143,6 +144,7 @@ class Experiment(Section):
         complete_plateau(self)
         check_strategy(self)
         check_private(self)
+        check_secure_aggregation(self)
         if (self.split.kind == "given") != (self.data.split_column is not None):
             raise refuse("split.kind given and data.split_column go together: give both or neither")
         if self.split.kind == "given" and self.split.folds and len(self.data.split_columns) > 1:
@@ -164,6 +166,11 @@ class Experiment(Section):
     def private(self) -> PrivateSection | None:
         """Which layers stay at the sites; none where there is nobody to share the others with."""
         return self.strategy.private if self.mode == "federated" else None
+
+    @property
+    def in_the_clear(self) -> Experiment:
+        """The experiment without secure aggregation, for tables that are on the researcher's machine."""
+        return self.model_copy(update={"privacy": self.privacy.model_copy(update={"secure_aggregation": None})})
 
     def resolved(self) -> dict[str, Any]:
         """Return the experiment as plain JSON with every default filled in."""

@@ -274,10 +274,6 @@ class Personal(Section):
         return self
 
 
-class Privacy(Section):
-    """Reserved: secure aggregation and differential privacy. Guards belong to the node, not to this file."""
-
-
 class Output(Section):
     """Which model is returned and tested, and what is written.
 

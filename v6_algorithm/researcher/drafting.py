@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.preparation.columns import looks_like_identifier
+from v6_algorithm.data.rows.numbers import looks_like_identifier
 from v6_algorithm.errors import ExperimentError
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard.bounds import within
 from v6_algorithm.site.learning import evaluate, train
 from v6_algorithm.site.preparing import prepare, summary
+from v6_algorithm.site.secure_aggregation import check_hidden, hide
 from v6_algorithm.site.work import Work
 
 __all__ = ["SiteContext", "handle"]
@@ -60,7 +61,11 @@ def _answer(method: str, request: Mapping[str, Any], context: SiteContext, raise
         with within(context.policy.maximum_seconds):
             work = Work(request, context)
             work.guard.admit(method)
+            hidden = check_hidden(work, method)
             body = work.guard.screen(method, _METHODS[method](work))
+            if hidden:
+                with work.timed("masking_s"):
+                    body = hide(work, method, body)
         rest = time.perf_counter() - start - sum(work.seconds.values())
         body["timing"] = {**work.seconds, f"{method}_s" if method in ("summary", "prepare") else "other_s": rest}
         return wire.message(**head, status="ok", **body)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS
 from v6_algorithm.site.fitting import FittingMemory
 from v6_algorithm.site.private import shared_and_own
+from v6_algorithm.site.secure_aggregation import UpdateSender, untrained
 from v6_algorithm.site.sending import Sender
 from v6_algorithm.site.subgroups import GroupStates
 from v6_algorithm.site.work import Work
@@ -61,6 +62,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     memory = FittingMemory(work, device)
     fitting = memory.load()
     folds = []
+    hides = work.experiment.privacy.secure_aggregation is not None
     for item in work.request["folds"]:
         number = int(item["fold"])
         if not 0 <= number < len(table.folds):
@@ -105,7 +107,9 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                         device=device,
                         accumulator=partial(problem.baseline, work.policy.minimum_part_rows),
                     )
-            if trains:
+            if trains and hides and not len(parts["train"]):
+                reply |= untrained(work, learner.leaves(item, shared))
+            elif trains:
                 if not len(parts["train"]):
                     raise WireError(f"fold {number} is to be trained, and has no training rows here")
                 work.guard.check_training(len(parts["train"]), item)
@@ -229,6 +233,12 @@ class _Learner:
         objective = create_objective({} if own.mu is None else {"mu": own.mu}, spec_of(networks))
         self._learn(networks, own.epochs, self.frozen, objective)
 
+    @staticmethod
+    def leaves(item: Mapping[str, Any], shared: wire.StateSpec) -> wire.StateSpec:
+        """Return the tensors that are sent: who sent the whole model knows what is frozen in it."""
+        sent = item["parameters"] is not None and not item.get("partial")
+        return {name: one for name, one in shared.items() if one.kind != "frozen"} if sent else shared
+
     def train(self, networks: Networks, item: Mapping[str, Any], shared: wire.StateSpec) -> dict[str, Any]:
         """Train the networks, and return what the reply tells of it: shared tensors only."""
         from v6_algorithm.learning.training import loop
@@ -236,11 +246,13 @@ class _Learner:
         from v6_algorithm.learning.training.state import state_of
 
         work, message = self.work, item.get("strategy", {})
-        # Who sent the whole model knows what is frozen in it.
-        sent = item["parameters"] is not None and not item.get("partial")
-        leaves = {name: one for name, one in shared.items() if one.kind != "frozen"} if sent else shared
+        leaves = self.leaves(item, shared)
         objective = create_objective(message, shared)
-        sender = Sender(work, self.fold, message, leaves, state_of(networks))
+        sender: Sender | UpdateSender
+        if work.experiment.privacy.secure_aggregation is None:
+            sender = Sender(work, self.fold, message, leaves, state_of(networks))
+        else:
+            sender = UpdateSender(work, message, leaves, state_of(networks))
         told: dict[str, Any] = {}
         if message.get("start"):
             told["start"] = wire.pack(_of(shared, state_of(networks)))

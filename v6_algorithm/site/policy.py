@@ -60,6 +60,8 @@ class Policy:
     maximum_seconds: int | None = None
     ledger_folder: str | None = None
     folds_secret: str | None = None
+    node_secret: str | None = None
+    aggregation_secret: str | None = None
 
     @classmethod
     def of(cls, preset: str, **rules: Any) -> Policy:

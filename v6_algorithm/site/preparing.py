@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.errors import SiteError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.site import secure_aggregation
 from v6_algorithm.site.private import shared_and_own
+from v6_algorithm.site.secure_aggregation import hide_schema
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ def prepare(work: Work) -> dict[str, Any]:
         "quantiles": _quantiles,
         "harmonisation": _harmonisation,
         "moments": _moments,
+        secure_aggregation.KEYS: secure_aggregation.answer_keys,
+        secure_aggregation.UNMASK: secure_aggregation.open_sum,
     }
     step = work.request.get("step")
     if step not in steps:
@@ -76,7 +80,7 @@ def _schema(work: Work) -> dict[str, Any]:
         except SiteError as error:
             # In a centralised run the site is not the hospital whose table is wrong.
             raise error if name == work.site else SiteError(f"{name}: {error}", error.kind) from None
-        members[name] = schema
+        members[name] = schema if work.experiment.privacy.secure_aggregation is None else hide_schema(schema)
     return {"members": members}
 
 

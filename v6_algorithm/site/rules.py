@@ -163,6 +163,10 @@ RULES: tuple[Rule, ...] = (
           "folder in which the ledger lasts from job to job; without it, it lasts as long as the job"),
     _rule("folds_secret", "FOLDS_SECRET", "secret", (None, None, None), None,
           "the secret of the splits; without it, the node draws one for each ledger"),
+    _rule("node_secret", "NODE_SECRET", "secret", (None, None, None), None,
+          "a secret of this node alone: without it the job's folder does not give its keys of secure aggregation"),
+    _rule("aggregation_secret", "AGGREGATION_SECRET", "secret", (None, None, None), None,
+          "a secret that the nodes share: keys of secure aggregation must bear its seal"),
 )  # fmt: skip
 BY_FIELD = {rule.field: rule for rule in RULES}
 BY_VARIABLE = {rule.variable: rule for rule in RULES}

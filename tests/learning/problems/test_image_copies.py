@@ -145,12 +145,12 @@ def test_a_given_split_is_kept_and_its_copies_in_several_parts_are_counted(hospi
 
 
 def test_few_copies_are_not_counted_out(tmp_path):
-    from v6_algorithm.coordinator.preparation.negotiate import _tell_copies
+    from v6_algorithm.coordinator.preparation.image_notes import tell_copies
     from v6_algorithm.site.policy import Policy
 
     told = [Policy().told(count) for count in (0, 1, 4, 5)]
     assert told == [0, None, None, 5]
-    (note,) = _tell_copies({"one": {"rows": None, "apart": 0}, "two": {"rows": 0, "apart": 0}})
+    (note,) = tell_copies({"one": {"rows": None, "apart": 0}, "two": {"rows": 0, "apart": 0}})
     assert note.startswith("site 'one': some images are exact copies")
 
 

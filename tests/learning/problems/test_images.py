@@ -151,10 +151,11 @@ def test_what_is_left_out_is_told_by_row_and_the_rest_is_learned(tmp_path, run_l
     (tmp_path / "two" / "scans" / f"{SECRET}-6.npy").unlink()
     (tmp_path / "two" / "scans" / f"{SECRET}-11.npy").write_bytes(b"no image")
     result = run_locally(experiment({"column": "file", "tolerance": 0.1}, rounds=2), sites)
-    assert "site 'two': 2 images are missing or cannot be read, and are left out: row 7, 12" in result["notes"]
+    why = "1: the file is not there; 1: cut short, damaged, or no image of its kind"
+    assert f"site 'two': 2 images are missing or cannot be read, and are left out ({why}): row 7, 12" in result["notes"]
     assert result["sites"]["two"]["n"]["rows"] == 38
     assert SECRET not in str(result)
-    with pytest.raises(ExperimentError, match="1 images of the first 7") as refused:
+    with pytest.raises(ExperimentError, match=r"2 images \(data.image\) are missing or cannot be read") as refused:
         run_locally(experiment(), sites)
     assert SECRET not in str(refused.value)
 
@@ -210,7 +211,7 @@ def test_a_node_with_a_folder_reads_its_images_once(tmp_path, monkeypatch, run_l
     monkeypatch.setenv("SCANS_DATABASE_TYPE", "folder")
     monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path / "state"))
     read, count = images.read_image, []
-    monkeypatch.setattr(images, "read_image", lambda *arguments: count.append(1) or read(*arguments))
+    monkeypatch.setattr(images, "read_image", lambda *file, **options: count.append(1) or read(*file, **options))
     replies = [
         getattr(v6_algorithm, f"RPC_{method}")(request=request)
         for method, request in requests

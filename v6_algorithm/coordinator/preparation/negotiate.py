@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
+from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.questions import Ask, raise_data_errors
 from v6_algorithm.data.preparation.agreement import Agreement
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.data.preparation.statistics import Moments, merge_moments, scale_targets
 from v6_algorithm.data.rows import RowKind, row_kind
-from v6_algorithm.data.rows.kind import listed, some
+from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
@@ -201,7 +202,8 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
     )
     class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
-    notes = [*_tell_hidden(hidden), *_tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
+    notes = tell_values(moments) if setup.image_shape is not None else []
+    notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     made = Plan(list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies)
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):
@@ -323,22 +325,6 @@ def _check_copies(copies: Any) -> dict[str, int | None]:
     if not (_is_count(copies["rows"]) and _is_count(copies["apart"])):
         raise WireError("its counts of copies are malformed")
     return {"rows": copies["rows"], "apart": copies["apart"]}
-
-
-def _tell_copies(copies: Mapping[str, Mapping[str, int | None]]) -> list[str]:
-    notes = []
-    for site, own in copies.items():
-        if own["apart"] != 0:
-            notes.append(
-                f"site '{site}': {some(own['apart'])} images have an exact copy in another part of the given split, so "
-                "that what is tested was trained on"
-            )
-        elif own["rows"] != 0:
-            notes.append(
-                f"site '{site}': {some(own['rows'])} images are exact copies of others; copies stay in one part, and "
-                "with them all images of their groups"
-            )
-    return notes
 
 
 def _check_targets(packed: Any, folds: int, targets: int) -> list[Moments]:

@@ -1,66 +1,106 @@
-"""Images brought to one size and one range of values."""
+"""Images brought to one spacing, one size and one range of values."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from v6_algorithm.data.imaging.files import Picture, UnreadableImageError
+from v6_algorithm.data.imaging.picture import Picture, UnreadableImageError
 from v6_algorithm.experiment.imaging.images import Image
 
 Array = np.ndarray
 
 
-def fitted(picture: Picture, image: Image) -> Array:
-    """Return the image in the size that `image` asks for; bytes stay bytes."""
+def fitted(picture: Picture, image: Image) -> tuple[Array, float]:
+    """Return the image in the size and range that `image` asks for, and what 1 in it is worth; bytes stay bytes."""
     values = picture.values
     if image.spacing is not None:
         if picture.spacing is None:
-            raise UnreadableImageError
-        steps = zip(values.shape[1:], picture.spacing, image.spacing, strict=True)
-        values = resized(values, [max(1, round(length * own / wanted)) for length, own, wanted in steps])
+            raise UnreadableImageError("spacing")
+        scales = [wanted / own for own, wanted in zip(picture.spacing, image.spacing, strict=True)]
+        lengths = [max(1, round(own / scale)) for own, scale in zip(values.shape[1:], scales, strict=True)]
+        values = resized(values, lengths, scales)
     if image.size is None or list(values.shape[1:]) == image.size:
-        return values
+        return levelled(values, picture.unit, image)
+    if image.fit == "crop":
+        # What is filled up has a value of the range, and not one that happens to be 0 in the file's units.
+        levels, unit = levelled(values, picture.unit, image)
+        lowest = levels.min() if image.range is None and levels.dtype != np.uint8 else 0
+        return cropped(levels, image.size, lowest), unit
     if image.fit == "cover":
         factor = max(wanted / own for wanted, own in zip(image.size, values.shape[1:], strict=True))
         lengths = [max(round(own * factor), wanted) for wanted, own in zip(image.size, values.shape[1:], strict=True)]
-        values = resized(values, lengths)
-    if image.fit == "stretch":
-        return resized(values, image.size)
-    return cropped(values, image.size)
+        return levelled(cropped(resized(values, lengths), image.size, 0), picture.unit, image)
+    return levelled(resized(values, image.size), picture.unit, image)
 
 
-def resized(values: Array, lengths: Sequence[int]) -> Array:
-    """Interpolate (channels, lengths …) linearly to other lengths; what gets smaller is averaged over first."""
-    import torch
-    from torch.nn import functional
+def resized(values: Array, lengths: Sequence[int], scales: Sequence[float] | None = None) -> Array:
+    """Bring (channels, lengths …) to other lengths: each axis is averaged over where it gets smaller, else linear.
 
-    if list(values.shape[1:]) == list(lengths):
+    Parameters
+    ----------
+    values
+        Bytes are rounded to bytes again.
+    lengths
+        Of the result.
+    scales
+        How many entries of `values` one of the result spans, along each axis, about the same middle; without, the
+        result spans just what `values` does.
+    """
+    if list(values.shape[1:]) == list(lengths) and scales is None:
         return values
-    tensor = torch.from_numpy(values.astype(np.float32))[None]
-    if len(lengths) == 2:
-        tensor = functional.interpolate(tensor, list(lengths), mode="bilinear", antialias=True)
+    result = values.astype(np.float32)
+    for axis, length in enumerate(lengths, 1):
+        own = result.shape[axis]
+        scale = own / length if scales is None else scales[axis - 1]
+        if length != own or scale != 1:
+            result = _resampled(result, axis, *resampling(own, length, scale))
+    return np.clip(np.rint(result), 0, 255).astype(np.uint8) if values.dtype == np.uint8 else result
+
+
+def resampling(own: int, length: int, scale: float) -> tuple[Array, Array]:
+    """Return which entries of an axis make each entry of the result, (length, taps), and their weights, of sum 1.
+
+    An entry of the result covers `scale` entries. Where that is more than one, weights are the shares of it that they
+    cover (area averaging), so that each counts as much as any other; else they interpolate between the two nearest
+    middles. What lies beyond the ends is as at the ends.
+    """
+    centres = (own - length * scale) / 2 + (np.arange(length) + 0.5) * scale
+    if scale > 1:
+        starts, ends = (centres - scale / 2)[:, None], (centres + scale / 2)[:, None]
+        # Rounding must not begin a cell one entry early, with a weight of 1e-16.
+        taps = np.floor(starts + 1e-9).astype(np.int64) + np.arange(math.ceil(scale - 1e-9) + 1)
+        weights = np.maximum(np.minimum(ends, taps + 1) - np.maximum(starts, taps), 0)
     else:
-        # torch has no such average for volumes: a whole number of voxels is pooled.
-        pools = [max(1, own // wanted) for own, wanted in zip(values.shape[1:], lengths, strict=True)]
-        if max(pools) > 1:
-            tensor = functional.avg_pool3d(tensor, pools)
-        tensor = functional.interpolate(tensor, list(lengths), mode="trilinear")
-    smaller: Array = tensor[0].numpy()
-    return np.clip(np.rint(smaller), 0, 255).astype(np.uint8) if values.dtype == np.uint8 else smaller
+        places = (centres - 0.5)[:, None]
+        taps = np.floor(places).astype(np.int64) + np.arange(2)
+        weights = 1 - np.abs(places - taps)
+    return np.clip(taps, 0, own - 1), (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def cropped(values: Array, lengths: Sequence[int]) -> Array:
-    """Cut (channels, lengths …) around its middle, and fill up with zeros where it is too short."""
-    fitted = np.zeros((len(values), *lengths), dtype=values.dtype)
+def _resampled(values: Array, axis: int, taps: Array, weights: Array) -> Array:
+    """Add up the weighted entries of one axis, a tap at a time."""
+    shape = [-1 if place == axis else 1 for place in range(values.ndim)]
+    lengths = [len(taps) if place == axis else own for place, own in enumerate(values.shape)]
+    total = np.zeros(lengths, dtype=np.float32)
+    for tap, weight in zip(taps.T, weights.T, strict=True):
+        if weight.any():
+            total += values.take(tap, axis=axis) * weight.reshape(shape)
+    return total
+
+
+def cropped(values: Array, lengths: Sequence[int], padding: float) -> Array:
+    """Cut (channels, lengths …) around its middle, and fill up with `padding` where it is too short."""
+    result = np.full((len(values), *lengths), padding, dtype=values.dtype)
     source, target = [slice(None)], [slice(None)]
     for own, wanted in zip(values.shape[1:], lengths, strict=True):
         both = min(own, wanted)
         source.append(slice((own - both) // 2, (own - both) // 2 + both))
         target.append(slice((wanted - both) // 2, (wanted - both) // 2 + both))
-    fitted[tuple(target)] = values[tuple(source)]
-    return fitted
+    result[tuple(target)] = values[tuple(source)]
+    return result
 
 
 def levelled(values: Array, unit: float, image: Image) -> tuple[Array, float]:

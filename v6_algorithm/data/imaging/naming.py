@@ -1,6 +1,7 @@
-"""The table of a folder of images that has none: a row for each image, whose columns are read from its name.
+"""Images by their names: which files the cells of a table name, and the table of a folder of images that has none.
 
-`sources` reads a site's folder through here where the experiment has `data.image.files`.
+`sources` reads a site's folder through here where the experiment has `data.image.files`: a row for each image, whose
+columns are read from its name. `stack` looks here for the files that a column names.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from v6_algorithm.data.imaging.files import ENDINGS
+from v6_algorithm.data.files import within
+from v6_algorithm.data.imaging.dicom import is_dicom
+from v6_algorithm.data.imaging.files import ENDINGS, may_be_image
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.imaging.names import Template
 
@@ -69,9 +72,69 @@ def images_in(folder: Path, levels: int) -> Iterator[str]:
     for entry in entries:
         if levels > 1 and entry.is_dir(follow_symlinks=False):
             yield from (f"{entry.name}/{path}" for path in images_in(Path(entry.path), levels - 1))
-        elif levels == 1 and entry.is_file(follow_symlinks=False) and entry.name.lower().endswith(ENDINGS):
+        elif levels == 1 and entry.is_file(follow_symlinks=False) and _is_image(entry):
             yield entry.name
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    named = entry.name.lower().endswith(ENDINGS)
+    return named or (may_be_image(entry.name) and is_dicom(Path(entry.path)))
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text
+
+
+AMBIGUOUS = Path()
+"""In place of a file, where several go with a name."""
+
+
+class NamedImages:
+    """Finds the files that cells name in a folder, `base`, of which each folder below is listed once."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._listed: dict[Path, dict[str, list[Path]]] = {}
+
+    def find(self, cell: str) -> Path | None:
+        """Return the file, there or not; `AMBIGUOUS` where several go with the name, None where none may be read."""
+        file = within(self._base, cell, ("",))
+        if file is None or file.name.lower().endswith(ENDINGS):
+            return file
+        if file.is_dir():
+            images = _images_below(file)
+            return images[0] if len(images) == 1 else AMBIGUOUS if images else file
+        if file.is_file():
+            return file if may_be_image(file.name) else None
+        # As ISIC's tables have them: without an ending.
+        named = self._list(file.parent).get(file.name, [])
+        return named[0] if len(named) == 1 else AMBIGUOUS if named else file if may_be_image(file.name) else None
+
+    def _list(self, folder: Path) -> dict[str, list[Path]]:
+        """Return the images of a folder by their names without the ending."""
+        if folder not in self._listed:
+            images: dict[str, list[Path]] = {}
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                ending = next((end for end in _LONGEST_FIRST if path.name.lower().endswith(end)), None)
+                # A link may lead out of the folder.
+                if ending is not None and not path.is_symlink():
+                    images.setdefault(path.name[: -len(ending)], []).append(path)
+            self._listed[folder] = images
+        return self._listed[folder]
+
+
+_LONGEST_FIRST = sorted(ENDINGS, key=len, reverse=True)
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """Return up to two images of a folder and those below it, links apart."""
+    images: list[Path] = []
+    for place, _, names in os.walk(folder):
+        for name in sorted(names):
+            path = Path(place, name)
+            if path.is_symlink() or not (name.lower().endswith(ENDINGS) or (may_be_image(name) and is_dicom(path))):
+                continue
+            images.append(path)
+            if len(images) == 2:
+                return images
+    return images

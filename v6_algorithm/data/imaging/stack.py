@@ -6,6 +6,7 @@ later rounds map the file that it is kept in, and read from it what a batch need
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.files import folder_of, names_files, within
+from v6_algorithm.data.files import folder_of, names_files
 from v6_algorithm.data.imaging.copies import NONE, CopyFinder, identities
-from v6_algorithm.data.imaging.files import ENDINGS, UnreadableImageError, read_image
+from v6_algorithm.data.imaging.files import ENDINGS, read_image
 from v6_algorithm.data.imaging.fitting import fitted, levelled
+from v6_algorithm.data.imaging.naming import AMBIGUOUS, NamedImages
+from v6_algorithm.data.imaging.picture import UnreadableImageError, described_causes
 from v6_algorithm.data.imaging.room import Room, Stream, load
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.imaging.images import Image
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 Array = np.ndarray
 # Rows without an image that are named.
 SHOWN_ROWS = 30
+# Counts up when files are read in another way, so that images that were kept before are read again.
+READING = 2
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,15 @@ class Stack:
         Ascending rows of the table without an image.
     copies
         (copies, 2) int64: the row of an exact copy, and the first row with the same image.
+    causes
+        How many of the unreadable rows have which of `picture.CAUSES`.
     """
 
     array: Array | Stream
     unit: float
     unreadable: Array
     copies: Array = field(default_factory=NONE.copy)
+    causes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def streamed(self) -> bool:
@@ -71,29 +79,36 @@ class Stack:
 def find_images(column: pd.Series, folder: Path | None) -> list[Path | None]:
     """Return the file that each cell names, there or not; None where a cell is empty.
 
+    A cell may leave the ending out where one file goes with it, and may name a folder with one image in it.
+
     Raises
     ------
     DataError
-        When the table is in no folder, or a cell names no image file, or one that is not within the folder.
+        When the table is in no folder, or a cell names no image file, or one that is not within the folder, or several
+        files go with it.
     """
     if not names_files(column):
         raise DataError(f"column '{column.name}' (data.image) does not hold names of files")
-    base, files = folder_of(column, folder, "image"), []
-    for cell in column.tolist():
-        file = within(base, cell, ENDINGS) if isinstance(cell, str) else None
-        if file is None and isinstance(cell, str):
-            raise DataError(
-                f"column '{column.name}' (data.image) has cells that do not name a file in the table's folder, or "
-                f"below, that ends in {', '.join(ENDINGS)}"
-            )
-        files.append(file)
+    named = NamedImages(folder_of(column, folder, "image"))
+    files = [named.find(cell) if isinstance(cell, str) else None for cell in column.tolist()]
+    if any(file is None and isinstance(cell, str) for file, cell in zip(files, column.tolist(), strict=True)):
+        raise DataError(
+            f"column '{column.name}' (data.image) has cells that do not name a file in the table's folder, or "
+            f"below, that ends in {', '.join(ENDINGS)} or, of DICOM, in nothing"
+        )
+    if several := sum(file is AMBIGUOUS for file in files):
+        raise DataError(
+            f"column '{column.name}' (data.image) has {several} cells without an ending that several images go with; "
+            "allowed: one for each cell, or names with their endings"
+        )
     return files
 
 
 def read_stack(files: list[Path | None], image: Image, kept: Path | None) -> Stack:
     """Read all images, one at a time, into an array that is mapped to the file `kept`, or to a temporary one.
 
-    Where they fit on no disk, they are read all the same, for what cannot be and what are copies, and streamed.
+    Where they fit on no disk, they are read all the same, for what cannot be and what are copies, and streamed. All are
+    tried, so that every cause of failure is told at once.
 
     Raises
     ------
@@ -111,13 +126,14 @@ def _read_stack(files: list[Path | None], image: Image, kept: Path | None, dtype
     """Read all images as `dtype`; None when that is uint8 and they are not, or not all of one unit."""
     room: Room | None = None
     unit, unreadable, copies = 1.0, [], CopyFinder()
+    causes: Counter[str] = Counter()
     try:
         for row, file in enumerate(files):
             try:
                 values, own_unit = _decode(file, image)
-            except UnreadableImageError:
+            except UnreadableImageError as error:
                 unreadable.append(row)
-                _check_tolerance(unreadable, len(files), image, row + 1)
+                causes[error.cause] += 1
                 continue
             if room is None:
                 room = Room((len(files), *values.shape), dtype, kept)
@@ -133,8 +149,12 @@ def _read_stack(files: list[Path | None], image: Image, kept: Path | None, dtype
             if room.array is not None:
                 room.array[row] = values
         if room is None:
-            raise DataError("none of the images (data.image) is there and can be read")
-        about = {"unit": unit, "unreadable": unreadable, "copies": copies.pairs.tolist()}
+            raise DataError(
+                "none of the images (data.image) is there and can be read"
+                + (f" ({described_causes(causes)})" if causes else "")
+            )
+        _check_tolerance(unreadable, len(files), image, causes)
+        about = {"unit": unit, "unreadable": unreadable, "copies": copies.pairs.tolist(), "causes": dict(causes)}
         array: Array | Stream | None = room.finish(about)
         if array is None:
             array = _stream(files, image, room.shape, dtype, unreadable)
@@ -147,9 +167,9 @@ def _read_stack(files: list[Path | None], image: Image, kept: Path | None, dtype
 def _decode(file: Path | None, image: Image) -> tuple[Array, float]:
     """Read an image and bring it to the size and range that are asked for; return what 1 of it is worth, too."""
     if file is None:
-        raise UnreadableImageError
-    picture = read_image(file, image.dimensions, image.channels)
-    return levelled(fitted(picture, image), picture.unit, image)
+        raise UnreadableImageError("empty")
+    picture = read_image(file, image.dimensions, image.channels, channel_axis=image.channel_axis, fill=image.fill)
+    return fitted(picture, image)
 
 
 def _stored(values: Array, unit: float, dtype: np.dtype) -> Array:
@@ -174,8 +194,11 @@ def stack_pixels(pixels: Array, image: Image, kept: Path | None) -> Stack:
 
     Values stay as stored; whole numbers up to 255 take a byte each.
     """
+    if image.fill is not None:
+        pixels = np.where(np.isfinite(pixels), pixels, np.float32(image.fill))
     empty = ~np.isfinite(pixels).all(axis=1)
-    _check_tolerance(np.flatnonzero(empty).tolist(), len(pixels), image, len(pixels))
+    causes = {"not_finite": int(empty.sum())} if empty.any() else {}
+    _check_tolerance(np.flatnonzero(empty).tolist(), len(pixels), image, causes)
     values = np.where(empty[:, None], 0, pixels).reshape(len(pixels), *(image.shape or []))
     values, _ = levelled(values.astype(np.float32), 1.0, image)
     small = np.array_equal(values, np.clip(np.rint(values), 0, 255))
@@ -183,7 +206,8 @@ def stack_pixels(pixels: Array, image: Image, kept: Path | None) -> Stack:
     copies = CopyFinder()
     for row in np.flatnonzero(~empty).tolist():
         copies.see(row, values[row])
-    about = {"unit": 1.0, "unreadable": np.flatnonzero(empty).tolist(), "copies": copies.pairs.tolist()}
+    unreadable = np.flatnonzero(empty).tolist()
+    about = {"unit": 1.0, "unreadable": unreadable, "copies": copies.pairs.tolist(), "causes": causes}
     room = Room(values.shape, values.dtype, kept)
     try:
         if room.array is None:  # They are in memory as they are.
@@ -194,13 +218,12 @@ def stack_pixels(pixels: Array, image: Image, kept: Path | None) -> Stack:
         room.tidy()
 
 
-def _check_tolerance(unreadable: list[int], rows: int, image: Image, seen: int) -> None:
+def _check_tolerance(unreadable: list[int], rows: int, image: Image, causes: Mapping[str, int]) -> None:
     """Raise DataError when there are too many; positions are told as a reader of the table counts, from 1."""
     if len(unreadable) > image.tolerance * rows:
-        before = "" if seen == rows else f" of the first {seen}"
         raise DataError(
-            f"{len(unreadable)} images{before} (data.image) are missing or cannot be read: {_listed(unreadable)}; "
-            f"data.image.tolerance allows {image.tolerance:.1%} of {rows}"
+            f"{len(unreadable)} images (data.image) are missing or cannot be read ({described_causes(causes)}): "
+            f"{_listed(unreadable)}; data.image.tolerance allows {image.tolerance:.1%} of {rows}"
         )
 
 
@@ -234,6 +257,7 @@ def _stack(array: Array | Stream | None, about: Mapping[str, Any]) -> Stack:
         float(about["unit"]),
         np.asarray(about["unreadable"], dtype=np.int64),
         np.asarray(about["copies"], dtype=np.int64).reshape(-1, 2),
+        about["causes"],
     )
 
 

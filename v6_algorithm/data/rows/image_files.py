@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.imaging.naming import count_unfitting
+from v6_algorithm.data.imaging.picture import CAUSES, described_causes
 from v6_algorithm.data.imaging.stack import SHOWN_ROWS, Stack, find_images, load_stack, read_stack
 from v6_algorithm.data.missing_values import without_codes
 from v6_algorithm.data.preparation.setup import Setup
@@ -35,7 +36,7 @@ class ImageFiles(Images):
         return {"image": self.column}
 
     def describe_files(self, source: TableSource, shelf: Shelf, told: Callable[[int], int | None]) -> dict[str, Any]:
-        """Tell the size of the images, how many cannot be read, and the places of the first of them, from 1.
+        """Tell the size of the images, how many cannot be read and why, and the places of the first, from 1.
 
         And whether they fit on no disk here, and how many names a template did not fit.
         """
@@ -45,6 +46,7 @@ class ImageFiles(Images):
             "image": {
                 "shape": stack.shape,
                 "unreadable": len(stack.unreadable),
+                "causes": dict(stack.causes),
                 "rows": [row + 1 for row in stack.unreadable[:SHOWN_ROWS].tolist()],
                 "streamed": stack.streamed,
                 "unfitting": told(unfitting),
@@ -61,6 +63,11 @@ class ImageFiles(Images):
         is_count = unfitting is None or (isinstance(unfitting, int) and 0 <= unfitting < 10**9)
         if not isinstance(described["streamed"], bool) or not is_count:
             raise WireError("what is told of images must be a count and a truth")
+        causes = described["causes"]
+        if not isinstance(causes, dict) or not all(
+            cause in CAUSES and type(count) is int and 0 < count < 10**9 for cause, count in causes.items()
+        ):
+            raise WireError("why images cannot be read must be counts of known causes")
 
     def agree(self, schemas: Schemas, notes: list[str], problems: list[str]) -> Agreed:
         """Name the channels; all sites' images must have one shape."""
@@ -101,7 +108,8 @@ class ImageFiles(Images):
     def remarks(self, schema: Mapping[str, Any]) -> list[str]:
         """Tell how many images cannot be read."""
         count = schema["image"]["unreadable"]
-        return [f"{count} images cannot be read, and are left out"] if count else []
+        why = described_causes(schema["image"]["causes"])
+        return [f"{count} images cannot be read, and are left out ({why})"] if count else []
 
     def _files(self, source: TableSource) -> list[Path | None]:
         """Find the files that a table names, one a row."""
@@ -115,8 +123,8 @@ def _notes(site: str, image: Mapping[str, Any]) -> list[str]:
     if count:
         more = ", …" if count > len(rows) else ""
         notes.append(
-            f"site '{site}': {count} images are missing or cannot be read, and are left out: row "
-            f"{', '.join(map(str, rows))}{more}"
+            f"site '{site}': {count} images are missing or cannot be read, and are left out "
+            f"({described_causes(image['causes'])}): row {', '.join(map(str, rows))}{more}"
         )
     if image["unfitting"] != 0:
         notes.append(

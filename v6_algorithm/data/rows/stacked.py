@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from v6_algorithm.data.files import cache_key
-from v6_algorithm.data.imaging.stack import Stack, TableImages
+from v6_algorithm.data.imaging.stack import READING, Stack, TableImages
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.rows.kind import Array, RowKind, Shelf
 from v6_algorithm.data.sources import TableSource
@@ -76,7 +76,7 @@ class Images(RowKind):
     def stack(self, source: TableSource, pixels: list[str], shelf: Shelf) -> Stack:
         """Return the images of one table, from memory, from the state folder or from its files or columns."""
         fingerprint = shelf.fingerprint(source)
-        key = cache_key("images", fingerprint or id(source), self.image.model_dump(mode="json"), list(pixels))
+        key = cache_key("images", READING, fingerprint or id(source), self.image.model_dump(mode="json"), list(pixels))
         stack: Stack | None = shelf.memory.get(("images", key))
         if stack is None:
             kept = shelf.state / f"images-{key}.npy" if shelf.state is not None and fingerprint else None

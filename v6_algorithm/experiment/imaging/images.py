@@ -16,10 +16,13 @@ Millimetres = Annotated[float, Field(gt=0)]
 class Image(Section):
     """A column whose cells name image files, or names of files themselves, or columns that are the pixels of an image.
 
-    Values of PNG and JPEG files are from 0 to 1; those of npy, NIfTI and DICOM files and of columns are as stored.
+    Values of PNG, JPEG, TIFF, BMP and WEBP files are from 0 to 1; those of npy, NIfTI and DICOM files and of columns
+    are as stored.
     """
 
-    column: str | None = Field(None, description="names .png, .jpg, .npy, .nii, .nii.gz or .dcm files")
+    column: str | None = Field(
+        None, description="names image files: PNG, JPEG, TIFF, BMP, WEBP, npy, NIfTI, MGH or DICOM"
+    )
     files: str | None = Field(
         None,
         description="how the images of a folder without a table are named, such as {label}/{patient}_*.png: each field "
@@ -35,12 +38,18 @@ class Image(Section):
     fit: Literal["stretch", "cover", "crop"] = Field(
         "stretch",
         description="stretch: each side to its length; cover: keep proportions and cut off what is over; crop: keep "
-        "the pixels, cut off what is over and fill up with zeros",
+        "the pixels, cut off what is over and fill up: with the low end of range, else the image's lowest value, of "
+        "bytes 0",
     )
     spacing: list[Millimetres] | None = Field(
-        None, description="of NIfTI volumes: resampled to this many millimetres a voxel before they are fitted"
+        None,
+        description="of NIfTI, MGH and DICOM volumes: resampled to this many millimetres a voxel before they fit",
     )
     channels: Literal[1, 3] | None = Field(None, description="1: grey, 3: colour; null: as in the files")
+    channel_axis: Literal["first", "last"] | None = Field(
+        None, description="of npy arrays: where their channels are, where it is not plain from an axis of 1 or 3"
+    )
+    fill: float | None = Field(None, description="takes the place of NaN and infinite values, before range")
     range: tuple[float, float] | None = Field(None, description="becomes 0 to 1, and values beyond it 0 or 1")
     threshold: float | None = Field(None, description="values below, after range, become 0")
     mean: list[float] | None = Field(None, description="of each channel, with sd, in place of federated statistics")

@@ -211,7 +211,7 @@ def _add_baselines(
     """Run the other modes on the sites that took part; one that fails is told, and costs nothing of what is done."""
     from v6_algorithm.engines.simulate import local_federation
 
-    tables = {name: tables[name] for name in result["sites"]}
+    tables = {name: tables[name] for name in result.get("secure_aggregation", result)["sites"]}
     baselines, unfinished = result.setdefault("baselines", {}), []
     for mode in ("centralised", "local"):
         if mode == experiment.mode:
@@ -219,7 +219,7 @@ def _add_baselines(
         if mode == "local" and experiment.split.kind == "leave_one_site_out":
             result["notes"].append("baseline local: left out, for leave-one-site-out tests what other sites trained")
             continue
-        other = experiment.model_copy(update={"mode": mode})
+        other = experiment.in_the_clear.model_copy(update={"mode": mode})
         try:
             baseline = _train(other, local_federation(other, tables, rules), weights)
         except V6AlgorithmError as error:

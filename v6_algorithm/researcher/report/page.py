@@ -70,7 +70,7 @@ def _lead(result: dict[str, Any]) -> str:
         return f"The model of {result.get('model') or 'an earlier run'}, measured on {reading.central_name(result)}."
     experiment = mapping(result, "experiment")
     kind = _kind(experiment.get("problem")).replace("_", " ")
-    sites, rows = len(reading.site_names(result)), reading.total(result, "rows")
+    sites, rows = reading.site_count(result), reading.total(result, "rows")
     text = f"{reading.run_name(result).capitalize()} {kind or 'learning'}"
     if target := _target(experiment):
         text += f" of {target}"
@@ -119,7 +119,7 @@ def _tiles(result: dict[str, Any]) -> list[dict[str, str]]:
         value, extra = (number(pooled), extra) if pooled is not None else (number(mean), "mean over sites")
         tiles.append((f"{part.capitalize()} {reading.label(metric)}", value, extra))
     rows, tested = reading.total(result, "rows"), reading.total(result, part)
-    tiles.append(("Sites", str(len(reading.site_names(result))), ""))
+    tiles.append(("Sites", str(reading.site_count(result)), ""))
     if rows is not None:
         made = reading.total(result, "synthetic")
         beside = [f"{tested:,} for {part}" if tested else "", f"{made:,} synthetic" if made else ""]
@@ -232,7 +232,7 @@ def _cost(result: dict[str, Any]) -> dict[str, Any] | None:
         return None
     # Preparation and evaluation are calls too, but no rounds; a run that never trained has nothing else to show.
     rounds = [entry for entry in calls if entry.get("call", "train") == "train"] or calls
-    sites = reading.site_names(result)
+    sites = [] if mapping(result, "secure_aggregation") else reading.site_names(result)
     sent, received = _by_site(rounds, "bytes_sent"), _by_site(rounds, "bytes_received")
     worked = _by_site(rounds, "site_s")
     sites += [site for site in {**sent, **received, **worked} if site not in sites]
@@ -289,9 +289,19 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
         "Split": _kind(experiment.get("split")),
         "Rounds at most": str(experiment.get("rounds") or ""),
         "Privacy": ", ".join(privacy) or "none configured",
+        "Secure aggregation": _secure_aggregation(mapping(result, "secure_aggregation")),
         "Seed": str(experiment.get("seed", "")),
     }
     return {name: fact for name, fact in facts.items() if fact}
+
+
+def _secure_aggregation(told: dict[str, Any]) -> str:
+    """Say who opened the sums and what clipping changed; empty of a run in the clear."""
+    if not told:
+        return ""
+    sites, clipped = mapping(told, "sites"), finite(told.get("clipped_share")) or 0.0
+    cut = f"{clipped:.2%} of changes cut to {told.get('clip')}" if clipped else f"no change above {told.get('clip')}"
+    return f"{told.get('threshold')} of {len(sites)} sites open a sum; {told.get('sums')} sums; {cut}"
 
 
 def _kind(section: object) -> str:

@@ -137,6 +137,11 @@ def site_names(result: dict[str, Any]) -> list[str]:
     return names
 
 
+def site_count(result: dict[str, Any]) -> int:
+    """Return how many sites took part; under secure aggregation the one that has numbers is all of them."""
+    return len(mapping(result, "secure_aggregation", "sites")) or len(site_names(result))
+
+
 def count(result: dict[str, Any], site: str, part: str) -> int | None:
     """Return the number of rows of one part at one site; `part` "rows" counts all of them."""
     sizes = mapping(result, "sites", site, "n")

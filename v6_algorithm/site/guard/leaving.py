@@ -24,6 +24,7 @@ LEAVES: dict[str, dict[str, str]] = {
         "members": "minimum rows; allowed columns; rows per label", "counts": _ROWS, "class_counts": "minimum cell",
         "sums": "minimum cell; share of sums", "moments": "rows with a value; share of sums; secret folds",
         "targets": "rows with a value; share of sums; secret folds", "hidden": "allowed columns", "spec": _SETTING,
+        "keys": _SETTING, "sealed": _SETTING, "shares": "secure aggregation: one set of sites a sum, of the threshold",
         "copies": "minimum cell", "start": _SETTING, "histograms": "minimum cell; share of sums", "policy": _SETTING,
         "timing": _SETTING,
     },

@@ -1,0 +1,346 @@
+"""Runs with secure aggregation: models and metrics as in the clear, whoever drops out, and no site's numbers."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from hospitals import table
+from loopback import LoopbackProxy
+from spying import Spy, lose
+
+from v6_algorithm.coordinator.checkpoint import Checkpoints
+from v6_algorithm.coordinator.master import run
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.simulate import local_federation, mock_federation
+from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+from v6_algorithm.errors import ExperimentError, FederationError
+from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.site import policy as site_policy
+from v6_algorithm.site.policy import Policy
+
+
+class Killed(BaseException):
+    """What SIGKILL is to the process."""
+
+
+class Dying(Spy):
+    """A federation whose process is killed at some call, after so many replies."""
+
+    def __init__(self, federation, call, replies):
+        super().__init__(federation, self._count)
+        self._call, self._replies = call, replies
+
+    def _count(self, method, site, number, reply):
+        if len(self.requests) == self._call:
+            if self._replies == 0:
+                raise Killed
+            self._replies -= 1
+        return reply
+
+
+ROWS = {"amsterdam": 60, "berlin": 45, "cairo": 52}
+SECURE = {"secure_aggregation": {"threshold": 2}}
+
+
+@pytest.fixture(scope="module")
+def frames():
+    frames = {}
+    for seed, (name, rows) in enumerate(ROWS.items()):
+        frame = table(rows, seed).drop(columns="remark")
+        frame.loc[::7, "c"] = np.nan
+        frames[name] = frame.assign(
+            ward=np.array(["north", "south"])[np.arange(rows) % 2], z=1e6 + 10 * frame["a"].fillna(0)
+        )
+    return frames
+
+
+def experiment_of(**changes) -> Experiment:
+    base = {
+        "data": {"target": "y", "categorical": ["ward"], "exclude": ["z"]},
+        "model": {"kind": "mlp", "hidden": [4], "norm": "batch"},
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": 16},
+        "rounds": 3,
+    }
+    return Experiment.parse(base | changes)
+
+
+def federation_of(experiment, frames, engine=local_federation):
+    return engine(experiment, {name: TableSource(frame=frame) for name, frame in frames.items()})
+
+
+def both(frames, tamper=None, **changes):
+    """Run an experiment in the clear and with secure aggregation."""
+    plain, hidden = experiment_of(**changes), experiment_of(**changes, privacy=SECURE)
+    return tuple(run(Spy(federation_of(one, frames), tamper), one) for one in (plain, hidden))
+
+
+def assert_alike(plain, hidden):
+    assert hidden["status"] == plain["status"] == "completed"
+    for name, values in plain["history"].items():
+        assert hidden["history"][name] == pytest.approx(values, abs=1e-4, nan_ok=True), name
+    for part, scopes in plain["metrics"].items():
+        wanted = {name: value for name, value in scopes["pooled"].items() if value is not None}
+        found = hidden["metrics"][part]["pooled"]
+        assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-4, abs=1e-4)
+    models = [wire.unpack(result["parameters"]) for result in (plain, hidden)]
+    for name, tensor in models[0].items():
+        if name.endswith("num_batches_tracked"):
+            # Of counters the largest is kept in the clear; of a sum there is only the mean.
+            continue
+        assert np.allclose(models[1][name].double(), tensor.double(), atol=2e-5, rtol=1e-4), name
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "fedavg",
+        {"kind": "fedavg", "weighting": "uniform", "clip": 0.1},
+        {"kind": "fedprox", "mu": 0.1, "adaptive": True},
+        {"kind": "fedadam", "lr": 0.05},
+        {"kind": "fedopt", "server": {"kind": "sgd", "lr": 0.5, "momentum": 0.5}},
+        "fedsgd",
+    ],
+    ids=str,
+)
+def test_a_run_with_secure_aggregation_equals_the_run_in_the_clear(frames, strategy):
+    changes = {"strategy": strategy}
+    if strategy == "fedsgd":
+        changes["training"] = {"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": None}
+    assert_alike(*both(frames, **changes))
+
+
+def test_regression_in_folds_with_scaled_targets_far_from_zero(frames):
+    assert_alike(
+        *both(
+            frames,
+            data={"target": "z", "features": ["a", "b", "c"], "target_scaling": "standard"},
+            problem="regression",
+            model="linear",
+            split={"kind": "kfold", "folds": 3},
+            rounds=2,
+        )
+    )
+
+
+def test_local_engine_and_mock_client_give_the_same_bits(frames):
+    experiment = experiment_of(privacy=SECURE, rounds=2)
+    local, mock = (
+        run(federation_of(experiment, frames, engine), experiment) for engine in (local_federation, mock_federation)
+    )
+    assert mock["history"] == local["history"]
+    assert mock["parameters"] == local["parameters"]
+
+
+def test_over_http_with_a_node_that_dies_in_mid_round_come_the_bits_of_the_local_engine(frames, tmp_path, monkeypatch):
+    """vantage6's own client, containers' entry functions, a folder that lasts a job; the seventh call is round 2."""
+    monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path))
+    experiment = experiment_of(privacy=SECURE)
+    organizations = dict(enumerate(frames.items(), start=3))
+    with LoopbackProxy(
+        organizations, outcome=lambda organization, call: "crashed" if (organization, call) == (4, 7) else None
+    ) as proxy:
+        result = run(Vantage6Federation(proxy.client(), poll_s=0.01), experiment)
+    local = run(Spy(federation_of(experiment, frames), lose("berlin", {2})), experiment)
+    assert result["status"] == "completed"
+    assert (result["history"], result["parameters"]) == (local["history"], local["parameters"])
+    (second,) = [one for one in result["participation"] if (one["round"], one["call"]) == (2, "train")]
+    assert second["answered"] == ["amsterdam", "cairo"]
+    assert any("V6_ALGORITHM_NODE_SECRET" in note for note in result["notes"])
+
+
+def test_a_site_that_drops_out_in_mid_round_leaves_the_sum_of_the_others(frames):
+    plain, hidden = both(frames, lose("berlin", {2}))
+    assert_alike(plain, hidden)
+    (second,) = [one for one in hidden["participation"] if (one["round"], one["call"]) == (2, "train")]
+    assert second["answered"] == ["amsterdam", "cairo"]
+    assert second["missing"] == {"berlin": "crashed: lost on the way"}
+
+
+def test_a_site_that_gives_numbers_and_is_gone_before_the_sum_is_opened_is_in_the_sum(frames):
+    def tamper(method, site, number, reply):
+        gone = method == "RPC_prepare" and number == 2 and site == "berlin" and "shares" in reply
+        return None if gone else reply
+
+    experiment = experiment_of(privacy=SECURE)
+    plain, hidden = run(federation_of(experiment_of(), frames), experiment_of()), None
+    hidden = run(Spy(federation_of(experiment, frames), tamper), experiment)
+    assert_alike(plain, hidden)
+    (second,) = [one for one in hidden["participation"] if (one["round"], one["call"]) == (2, "unmask")]
+    assert second["missing"] == {"berlin": "crashed: lost on the way"}
+
+
+def test_below_the_threshold_the_run_ends_with_the_reason_and_what_is_done_is_kept(frames):
+    def tamper(method, site, number, reply):
+        return None if method == "RPC_train" and number == 3 and site != "cairo" else reply
+
+    experiment = experiment_of(privacy=SECURE)
+    result = run(Spy(federation_of(experiment, frames), tamper), experiment)
+    assert result["status"] == "stopped"
+    assert result["rounds_run"] == 2
+    assert "round 3: 1 of 3 sites gave masked numbers, 2 are needed" in result["stopped_because"]
+    assert "amsterdam: crashed: lost on the way" in result["stopped_because"]
+
+
+def test_a_changed_share_or_mask_never_becomes_a_model(frames):
+    def tamper(method, site, number, reply):
+        if method == "RPC_train" and site == "berlin":
+            numbers = reply["masked"]["numbers"]
+            reply["masked"]["numbers"] = base64.b64encode(bytes(len(base64.b64decode(numbers)))).decode()
+        return reply
+
+    experiment = experiment_of(privacy=SECURE)
+    with pytest.raises(FederationError, match=r"round 1: (the masks do not cancel|what the sites)"):
+        run(Spy(federation_of(experiment, frames), tamper), experiment)
+
+
+def numbers_in(value, path=""):
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return
+    if isinstance(value, (int, float)):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from numbers_in(item, f"{path}.{key}")
+    else:
+        for item in value:
+            yield from numbers_in(item, f"{path}[]")
+
+
+def test_no_reply_holds_a_count_a_loss_or_a_metric_of_one_site(frames):
+    """All numbers in the clear are the protocol's own: lengths, shapes, numbers of folds, seconds."""
+    experiment = experiment_of(privacy=SECURE, split={"kind": "kfold", "folds": 3}, rounds=2)
+    spy = Spy(federation_of(experiment, frames))
+    run(spy, experiment)
+    clear = {
+        (path, value)
+        for _, _, reply in spy.replies
+        for path, value in numbers_in(json.loads(wire.to_text(reply)))
+        if not path.startswith((".timing.", ".spec.", ".policy.")) and path not in (".round", ".attempt", ".schema")
+    }
+    allowed = (".shape[]", ".fold", ".n_classes", ".bins", ".specificities[]", ".labels[]")
+    allowed += (".masked.updates", ".masked.words")
+    left = sorted((path, value) for path, value in clear if not path.endswith(allowed))
+    # Of the columns' description: whether there are rows, and whether some have no target.
+    assert left == [(f".members.{name}.{key}", value) for name in ROWS for key, value in
+                    (("rows", 1), ("rows_without_target", 0), ("synthetic", 0))]  # fmt: skip
+
+
+def test_the_result_names_the_sites_and_the_share_that_was_clipped(frames):
+    experiment = experiment_of(
+        privacy={"secure_aggregation": {"threshold": 0.67, "clip": 0.02, "bits": 40}},
+        training={"optimizer": {"kind": "sgd", "lr": 1.0}},
+    )
+    result = run(federation_of(experiment, frames), experiment)
+    told = result["secure_aggregation"]
+    assert list(told["sites"]) == sorted(ROWS)
+    assert told["sites"]["berlin"]["policy"]["preset"] == "trusted"
+    assert (told["threshold"], told["bits"], told["sums"]) == (3, 40, 5)
+    assert 0 < told["clipped_share"] < 1
+    assert any("privacy.secure_aggregation.clip" in note for note in result["notes"])
+    assert list(result["sites"]) == ["all sites"]
+    # What would look like a single site's, or like a mean over sites, is not there.
+    assert all(scopes["sites"] == scopes["mean_over_sites"] == {} for scopes in result["metrics"].values())
+    assert {row["site"] for row in result["metrics_table"]} == {"all, pooled"}
+    assert result["sites"]["all sites"]["n"]["rows"] == sum(ROWS.values())
+
+
+def test_a_site_without_training_rows_adds_nothing(frames):
+    little = frames["berlin"].assign(part="test")
+    split = {
+        "amsterdam": frames["amsterdam"].assign(part=np.array(["train", "validation", "test"])[np.arange(60) % 3]),
+        "berlin": little,
+        "cairo": frames["cairo"].assign(part=np.array(["train", "validation"])[np.arange(52) % 2]),
+    }
+    assert_alike(
+        *both(
+            split,
+            data={"target": "y", "features": ["a", "b"], "split_column": "part"},
+            split={"kind": "given"},
+            participation={"minimum": 2},
+        )
+    )
+
+
+@pytest.mark.parametrize("call", [7, 8, 9, 11], ids=["training", "opening", "next training", "evaluation"])
+def test_a_run_that_was_killed_goes_on_with_new_keys_to_the_same_bits(frames, tmp_path, call):
+    experiment = experiment_of(privacy=SECURE)
+    whole = run(federation_of(experiment, frames), experiment)
+    checkpoints = Checkpoints(tmp_path / "checkpoint.safetensors")
+    with pytest.raises(Killed):
+        run(Dying(federation_of(experiment, frames), call, 1), experiment, checkpoints=checkpoints)
+    again = run(
+        federation_of(experiment, frames), experiment, checkpoints=Checkpoints(tmp_path / "checkpoint.safetensors")
+    )
+    for key in ("status", "history", "metrics", "parameters", "sites", "secure_aggregation", "notes"):
+        assert again[key] == whole[key], key
+
+
+def test_a_threshold_of_half_the_sites_is_refused_with_what_is_allowed(frames):
+    experiment = experiment_of(privacy=SECURE)
+    four = {**frames, "delft": frames["cairo"]}
+    with pytest.raises(ExperimentError, match="threshold: 2 is 2 of 4 sites; allowed: 3 to 4"):
+        run(federation_of(experiment, four), experiment)
+
+
+def test_sites_with_a_rule_of_more_sites_refuse_the_list(frames, monkeypatch):
+    monkeypatch.setenv(site_policy.MINIMUM_SITES, "4")
+    experiment = experiment_of(privacy=SECURE)
+    with pytest.raises((FederationError, ExperimentError), match="at least 4 sites"):
+        run(federation_of(experiment, frames), experiment)
+
+
+def test_a_node_that_wants_it_from_three_sites_on_refuses_a_run_in_the_clear(frames):
+    policy = Policy.of("trusted", secure_aggregation_sites=3)
+    sources = {name: TableSource(frame=frame) for name, frame in frames.items()}
+    plain, hidden = experiment_of(rounds=1), experiment_of(rounds=1, privacy=SECURE)
+    with pytest.raises(FederationError, match="only under secure aggregation from 3 sites on, and this run has 3"):
+        run(local_federation(plain, sources, policy), plain)
+    assert run(local_federation(hidden, sources, policy), hidden)["status"] == "completed"
+
+
+def test_it_runs_under_the_standard_policy(frames):
+    policy = Policy.of("standard", secure_aggregation_sites=3)
+    experiment = experiment_of(privacy=SECURE, rounds=2)
+    sources = {name: TableSource(frame=frame) for name, frame in frames.items()}
+    result = run(local_federation(experiment, sources, policy), experiment)
+    assert result["status"] == "completed"
+    assert result["secure_aggregation"]["sites"]["cairo"]["policy"]["preset"] == "standard"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"strategy": {"kind": "fedavg", "combine": "median"}}, "strategy.combine median"),
+        ({"strategy": {"kind": "fedavg", "combine": {"kind": "krum", "malicious": 1}}}, "strategy.combine krum"),
+        ({"strategy": {"kind": "fedavg", "compress": "rankdad"}}, "strategy.compress"),
+        ({"strategy": "cyclic"}, "strategy cyclic, which hands the model of one site to the next"),
+        ({"strategy": "scaffold"}, "strategy scaffold"),
+        ({"strategy": "moon"}, "strategy moon"),
+        ({"strategy": "qfedavg"}, "strategy qfedavg"),
+        ({"strategy": {"kind": "fedavg", "weighting": "steps"}}, "strategy.weighting steps"),
+        ({"strategy": {"kind": "fedavg", "private": "norm"}}, "strategy.private"),
+        ({"participation": {"late": "stale"}}, "participation.late stale"),
+        ({"participation": {"fraction": 0.5}}, "participation.fraction"),
+        ({"mode": "local"}, "mode local"),
+        ({"split": "leave_one_site_out"}, "split leave_one_site_out"),
+        ({"data": {"target": "y", "scaling": "minmax"}}, "data.scaling minmax"),
+        ({"data": {"target": "y", "missing": "median"}}, "data.missing median"),
+        ({"evaluation": {"subgroups": ["ward"]}}, "evaluation.subgroups"),
+        ({"start": {"pretrain_epochs": 2}}, "start.pretrain_epochs"),
+        ({"personal": "fine_tune"}, "personal"),
+    ],
+    ids=str,
+)
+def test_what_must_see_one_sites_numbers_is_refused_by_name(changes, words):
+    with pytest.raises(ExperimentError, match=f"privacy.secure_aggregation does not go with {words}"):
+        experiment_of(**changes, privacy=SECURE)
+
+
+@pytest.mark.parametrize("threshold", [1, 0.5, 1.5, -2, "two", True])
+def test_a_threshold_that_is_none_is_refused(threshold):
+    with pytest.raises(ExperimentError, match="threshold"):
+        experiment_of(privacy={"secure_aggregation": {"threshold": threshold}})

@@ -1,0 +1,200 @@
+"""`master`'s container dies, is run again or is followed by another task: it goes on, to the same bits.
+
+The loopback proxy is the node's: subtasks that were created live on in it, as they do on a real network.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from loopback import LoopbackProxy
+
+from v6_algorithm.engines import entry, vantage6_v4
+from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.exchange import wire
+
+EXPERIMENT = {
+    "data": {"target": "y"},
+    "model": {"kind": "mlp", "hidden": [4]},
+    "rounds": 3,
+    "training": {"optimizer": {"kind": "adam", "lr": 0.05}, "batch_size": 16},
+    "strategy": {"kind": "fedadam", "compress": [{"kind": "topk", "fraction": 0.5}]},
+    "participation": {"poll_s": 0.01},
+}
+
+
+class Killed(BaseException):
+    """What SIGKILL is to the container."""
+
+
+@pytest.fixture
+def network(tables, monkeypatch, tmp_path):
+    """Return a function that starts a network of three nodes, the hub's among them."""
+    monkeypatch.setenv("V6_ALGORITHM_POLICY", "trusted")
+    monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
+    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    folders = itertools.count()
+
+    def start(**options):
+        # A job's volume: what its containers leave there outlives them.
+        monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path / f"job-{next(folders)}"))
+        return LoopbackProxy(organizations, **options)
+
+    return start
+
+
+def container(proxy, *, killed_at=None, **arguments):
+    """Run `master` as a container does; `killed_at` is the subtask before whose creation it is killed."""
+    client = proxy.client()
+    create, number = client.task.create, itertools.count(len(proxy.tasks) + 1)
+
+    def counting(**options):
+        if next(number) == killed_at:
+            raise Killed
+        return create(**options)
+
+    client.task.create = counting
+    return entry.run_master(client, None, arguments.pop("experiment", EXPERIMENT), **arguments)
+
+
+def comparable(result):
+    keys = ("history", "metrics", "sites", "parameters", "best_round", "participation", "rounds_run", "status")
+    return {key: result[key] for key in keys}
+
+
+def test_a_container_that_is_run_again_goes_on_wherever_it_was_killed(network, capsys):
+    with network() as proxy:
+        whole = container(proxy)
+        created = len(proxy.tasks)
+    assert created == 18  # of three sites: columns, statistics, three rounds, evaluation
+    # Before the first subtask, within the preparation, within each round, and within the evaluation.
+    for killed_at in (1, 5, 8, 12, 17):
+        with network() as proxy:
+            with pytest.raises(Killed):
+                container(proxy, killed_at=killed_at)
+            again = container(proxy)
+            assert comparable(again) == comparable(whole), killed_at
+            assert len(proxy.tasks) == created, "nobody is asked twice"
+    assert "goes on after round 1/3" in capsys.readouterr().out
+
+
+def test_a_container_that_was_done_returns_what_it_had(network):
+    """As when the hub's node was killed, `master` ended meanwhile, and its result was never collected."""
+    with network() as proxy:
+        whole, created = container(proxy), len(proxy.tasks)
+        requests = dict(proxy.requests)
+        assert container(proxy) == whole
+        assert len(proxy.tasks) == created
+        # Only the organisations were listed.
+        assert {key for key in proxy.requests if proxy.requests[key] != requests.get(key)} == {"organization"}
+
+
+def test_another_task_takes_what_the_sites_answered_to_the_first(network):
+    with network() as proxy:
+        whole, created = container(proxy), len(proxy.tasks)
+    with network() as proxy:
+        with pytest.raises(Killed):
+            container(proxy, killed_at=14)
+        answered = len(proxy.tasks)
+        proxy.parent = 2000
+        second = network()  # another job has another volume, empty
+        assert not second.tasks
+        again = container(proxy, resume=1000)
+        assert comparable(again) == comparable(whole)
+        assert len(proxy.tasks) == created
+        assert {task["parent"] for task in list(proxy.tasks.values())[answered:]} == {2000}
+
+
+def test_a_site_that_failed_in_the_first_task_is_missing_in_the_second(network):
+    """Else all that came after it would be another run."""
+    lost = {"outcome": lambda site, call: "crashed" if (site, call) == (4, 3) else None}
+    with network(**lost) as proxy:
+        whole, created = container(proxy), len(proxy.tasks)
+        proxy.parent = 2000
+        network()
+        again = container(proxy, resume=[1000])
+        assert comparable(again) == comparable(whole)
+        assert len(proxy.tasks) == created
+    first = next(entry for entry in again["participation"] if entry["round"] == 1)
+    assert list(first["missing"]) == ["berlin"]
+
+
+def test_subtasks_that_another_organisation_has_created_are_not_taken(network):
+    """A node's key is enough to post a subtask in the name of a task: its answer could be anything."""
+    with network() as proxy:
+        with pytest.raises(Killed):
+            container(proxy, killed_at=9)
+        for task in proxy.tasks.values():
+            task["init_org"] = {"id": 2}
+        container(proxy)
+        # All of round 1, but nothing of the preparation: that is in the checkpoint.
+        assert len(proxy.tasks) == 8 + 12
+
+
+def test_another_image_whose_defaults_differ_begins_anew(network, capsys):
+    with network() as proxy:
+        with pytest.raises(Killed):
+            container(proxy, killed_at=12)
+        result = container(proxy, experiment=EXPERIMENT | {"seed": 1})
+    assert result["rounds_run"] == 3
+    assert "is of another experiment; the run begins anew" in capsys.readouterr().out
+
+
+def test_earlier_tasks_must_be_ids(network):
+    with network() as proxy, pytest.raises(ExperimentError, match="resume: must be ids of tasks"):
+        container(proxy, resume=["1000"])
+
+
+# -- what fails on the way ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["create", "created", "status", "result"])
+@pytest.mark.parametrize("trouble", ["page", "message"])
+def test_a_server_that_is_restarted_costs_nobody_a_round(network, what, trouble):
+    """A page of the web server's, or the proxy's message, in place of each third answer."""
+    with network() as proxy:
+        whole, created = container(proxy), len(proxy.tasks)
+    with network() as proxy:
+        proxy.trouble = lambda path, number: trouble if path == what and number % 3 == 0 else None
+        result = container(proxy)
+        assert comparable(result) == comparable(whole)
+        assert not any(entry["missing"] for entry in result["participation"])
+        assert len(proxy.tasks) == created, "of a subtask whose creation was not confirmed there is no second"
+
+
+def ask_berlin(proxy, deadline_s):
+    federation = Vantage6Federation(proxy.client(), poll_s=0.05)
+    replies = federation.call(
+        "RPC_prepare",
+        {"berlin": wire.message(site="berlin", round=0, attempt=1, experiment={}, sites=1)},
+        deadline_s=deadline_s,
+    )
+    list(replies)
+    return replies
+
+
+def test_a_server_that_is_away_is_not_taken_for_the_site(network, monkeypatch):
+    monkeypatch.setattr(vantage6_v4, "_OUTAGE_S", 0.2)
+    with network() as proxy:
+        proxy.trouble = lambda path, number: "page" if path == "create" else None
+        missing = ask_berlin(proxy, 0.2).missing["berlin"]
+        assert (missing.kind, missing.reason) == (
+            "unreachable",
+            "no subtask was created within 0.2 s: the server does not answer (JSONDecodeError)",
+        )
+        proxy.trouble = lambda path, number: "page" if path == "status" else None
+        missing = ask_berlin(proxy, 0.2).missing["berlin"]
+        assert missing.kind == "unreachable"
+        assert "the server does not say how its run is" in missing.reason
+        proxy.trouble = lambda path, number: "message" if path == "result" else None
+        missing = ask_berlin(proxy, 5).missing["berlin"]
+        assert (missing.kind, missing.reason[:29]) == ("unreachable", "its result cannot be fetched ")
+
+
+def test_an_answer_that_is_there_at_the_deadline_is_taken(network):
+    """The server is silent while the deadline passes, and has the answer when it is back."""
+    with network() as proxy:
+        proxy.trouble = lambda path, number: "page" if path == "status" and number < 8 else None
+        assert ask_berlin(proxy, 0.1).missing["berlin"].kind != "late"

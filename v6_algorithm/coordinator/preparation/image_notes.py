@@ -1,0 +1,52 @@
+"""What the researcher is told of the sites' images before training: copies, and values that do not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from v6_algorithm.data.preparation.statistics import Moments
+from v6_algorithm.data.rows.kind import some
+
+# Scanners differ by a factor of a few; bytes and shares of one by 255, Hounsfield units and bytes by about 10.
+_MOST_APART = 10.0
+
+
+def tell_values(moments: Mapping[str, Moments]) -> list[str]:
+    """Say so where the sites' pixels are of different size, such as 0 to 1 from PNG here and 0 to 255 from npy there.
+
+    Of each site it is the root mean square of the first fold's training images, over all channels.
+    """
+    sizes = {}
+    for site, own in moments.items():
+        count = np.maximum(own.count[0], 1)
+        size = float(np.sqrt(np.mean(own.mean[0] ** 2 + own.squares[0] / count)))
+        if size > 0:
+            sizes[site] = size
+    if len(sizes) < 2 or max(sizes.values()) < _MOST_APART * min(sizes.values()):
+        return []
+    ranked = sorted(sizes, key=lambda site: sizes[site])
+    told = ", ".join(f"{site} {sizes[site]:.3g}" for site in ranked)
+    return [
+        f"the sites' images differ {sizes[ranked[-1]] / sizes[ranked[0]]:.0f}-fold in the size of their values (root "
+        f"mean square: {told}); PNG and JPEG files are 0 to 1, arrays as stored; the model sees them so, until "
+        "they are stored alike"
+    ]
+
+
+def tell_copies(copies: Mapping[str, Mapping[str, int | None]]) -> list[str]:
+    """Say of each site how many images are copies of others; where a given split parts them, that it does."""
+    notes = []
+    for site, own in copies.items():
+        if own["apart"] != 0:
+            notes.append(
+                f"site '{site}': {some(own['apart'])} images have an exact copy in another part of the given split, so "
+                "that what is tested was trained on"
+            )
+        elif own["rows"] != 0:
+            notes.append(
+                f"site '{site}': {some(own['rows'])} images are exact copies of others; copies stay in one part, and "
+                "with them all images of their groups"
+            )
+    return notes

@@ -1,0 +1,175 @@
+"""DICOM images and multi-frame volumes by pydicom: decoded, in their own units, and placed in the patient.
+
+Volumes are turned as `nifti` turns them, so that a scan has the same axes, order and spacing from either kind of file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm.data.imaging.nifti import turned_to_patient
+from v6_algorithm.data.imaging.picture import Picture, UnreadableImageError, with_channels
+
+Array = np.ndarray
+ENDINGS = (".dcm", ".dicom", ".ima")
+# Distances between frames may differ by this share of their mean, which is rounding of their positions.
+_UNEVEN = 0.02
+
+
+def is_dicom(file: Path) -> bool:
+    """Say whether a file begins as DICOM's part 10 has it, whatever its name."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read_dicom(file: Path, dimensions: int, channels: int | None) -> Picture:
+    """Read a DICOM file: an image, or a volume of evenly spaced frames.
+
+    Grey values have the modality's units (rescale slope and intercept, of each frame where they are given so, or its
+    look-up table); MONOCHROME1 is turned to white is more, about the range of the stored bits and not of the image;
+    palettes become colours of 0 to 255.
+    """
+    content = _opened(file)
+    frames = int(content.get("NumberOfFrames") or 1)
+    if dimensions == 2 and frames > 1:
+        raise UnreadableImageError("time" if _positions(content) is None else "volume")
+    if dimensions == 3 and frames == 1:
+        raise UnreadableImageError("flat")
+    colour, values = _decoded(content)
+    if not colour:
+        values = _in_units(content, values.reshape(frames, *values.shape[-2:]))[..., None]
+    values = values.reshape(frames, *values.shape[-3:])
+    if dimensions == 2:
+        return Picture(with_channels(np.moveaxis(values[0], -1, 0), channels))
+    order, affine = _geometry(content, frames)
+    # From (frames, rows, columns, channels) to x, y and z.
+    turned, spacing, _ = turned_to_patient(values[order].transpose(2, 1, 0, 3), affine)
+    return Picture(with_channels(np.moveaxis(turned, -1, 0), channels), spacing=spacing)
+
+
+def _opened(file: Path) -> Any:
+    """Parse a file, also one of an old archive without the preamble."""
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    try:
+        content = pydicom.dcmread(file)
+    except pydicom.errors.InvalidDicomError:
+        content = pydicom.dcmread(file, force=True)
+        if "Rows" not in content:
+            raise UnreadableImageError("damaged") from None
+    if "TransferSyntaxUID" not in content.file_meta:
+        implicit, _ = content.original_encoding
+        content.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    return content
+
+
+def _decoded(content: Any) -> tuple[bool, Array]:
+    """Return whether there are colours, and (…, rows, columns) as stored or (…, rows, columns, 3) of 0 to 255."""
+    from pydicom.pixels import apply_color_lut, get_decoder
+
+    syntax = content.file_meta.TransferSyntaxUID
+    if syntax.is_compressed and not syntax.is_deflated:
+        try:
+            decoder = get_decoder(syntax)
+        except NotImplementedError:
+            raise UnreadableImageError("compression") from None
+        if not decoder.is_available:
+            raise UnreadableImageError("decoder")
+    values = content.pixel_array  # YCbCr becomes RGB
+    if content.PhotometricInterpretation == "PALETTE COLOR":
+        values = apply_color_lut(values, content)
+        deep = values.dtype != np.uint8 and content.RedPaletteColorLookupTableDescriptor[2] == 16
+        return True, values / np.float32(257) if deep else values
+    return content.get("SamplesPerPixel", 1) > 1, values
+
+
+def _in_units(content: Any, stored: Array) -> Array:
+    """Return (frames, rows, columns) float32 in the modality's units."""
+    from pydicom.pixels import apply_modality_lut
+
+    inverted = content.PhotometricInterpretation == "MONOCHROME1"
+    if "ModalityLUTSequence" in content:
+        values = apply_modality_lut(stored, content).astype(np.float64)
+        table = np.asarray(content.ModalityLUTSequence[0].LUTData)
+        return ((float(table.min()) + float(table.max()) - values) if inverted else values).astype(np.float32)
+    values = stored.astype(np.float64)
+    if inverted:
+        bits, signed = int(content.BitsStored), int(content.PixelRepresentation)
+        # The least and the most that so many bits hold.
+        values = (-1 if signed else 2**bits - 1) - values
+    for frame in range(len(values)):
+        slope, intercept = _rescale(content, frame)
+        values[frame] = values[frame] * slope + intercept
+    return values.astype(np.float32)
+
+
+def _rescale(content: Any, frame: int) -> tuple[float, float]:
+    transformation = _functional(content, frame, "PixelValueTransformationSequence")
+    if transformation is None and "DoseGridScaling" in content:
+        return float(content.DoseGridScaling), 0.0
+    given = content if transformation is None else transformation
+    slope, intercept = given.get("RescaleSlope"), given.get("RescaleIntercept")
+    return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+
+
+def _functional(content: Any, frame: int, name: str) -> Any | None:
+    """Return the functional group of a frame of an enhanced object: its own, or the one that all frames share."""
+    for groups, number in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
+        listed = content.get(groups) or []
+        if number < len(listed) and listed[number].get(name):
+            return listed[number].get(name)[0]
+    return None
+
+
+def _positions(content: Any) -> Array | None:
+    """Return where each frame's first pixel is, (frames, 3) in millimetres: left, posterior, superior."""
+    frames = int(content.get("NumberOfFrames") or 1)
+    groups = [_functional(content, frame, "PlanePositionSequence") for frame in range(frames)]
+    if all(group is not None for group in groups):
+        return np.array([[float(value) for value in group.ImagePositionPatient] for group in groups if group])
+    if "GridFrameOffsetVector" in content and "ImagePositionPatient" in content:
+        offsets = np.array([float(value) for value in content.GridFrameOffsetVector])
+        across, down = _directions(content.ImageOrientationPatient)
+        # Of a dose, either from the first frame or, where that is not 0, the frames' own places on the axis.
+        return np.array(content.ImagePositionPatient, float) + (offsets - offsets[0])[:, None] * np.cross(across, down)
+    return None
+
+
+def _directions(orientation: Any) -> tuple[Array, Array]:
+    values = np.array([float(value) for value in orientation])
+    return values[:3], values[3:]
+
+
+def _geometry(content: Any, frames: int) -> tuple[Array, Array]:
+    """Return the order of the frames along their axis, and the affine of (columns, rows, frames), as NIfTI has it."""
+    positions = _positions(content)
+    planes = [_functional(content, frame, "PlaneOrientationSequence") or content for frame in range(frames)]
+    measures = [_functional(content, frame, "PixelMeasuresSequence") or content for frame in range(frames)]
+    turns = [plane.get("ImageOrientationPatient") for plane in planes]
+    sizes = [measure.get("PixelSpacing") for measure in measures]
+    if positions is None or len(positions) != frames or not all(turns) or not all(sizes):
+        raise UnreadableImageError("geometry")
+    if np.ptp(np.array(turns, float), axis=0).max() > 1e-3 or np.ptp(np.array(sizes, float), axis=0).max() > 1e-3:
+        raise UnreadableImageError("geometry")
+    across, down = _directions(turns[0])
+    down_mm, across_mm = (float(value) for value in sizes[0])
+    along = positions @ np.cross(across, down)
+    order = np.argsort(along, kind="stable")
+    steps = np.diff(along[order])
+    if steps.min() < 1e-3:
+        raise UnreadableImageError("time")  # two frames at one place
+    if np.ptp(steps) > _UNEVEN * steps.mean():
+        raise UnreadableImageError("geometry")
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = across * across_mm, down * down_mm
+    affine[:3, 2] = (positions[order[-1]] - positions[order[0]]) / (frames - 1)
+    affine[:3, 3] = positions[order[0]]
+    # DICOM's x and y go to the patient's left and back.
+    return order, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine

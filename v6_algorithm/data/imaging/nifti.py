@@ -1,0 +1,81 @@
+"""NIfTI and FreeSurfer files by nibabel, and the one orientation that volumes of all kinds of files are turned to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm.data.imaging.picture import Picture, UnreadableImageError, with_channels
+
+Array = np.ndarray
+ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh")
+
+
+def read_nifti(file: Path, dimensions: int, channels: int | None) -> Picture:
+    """Read an image or a volume; its axes are those of the header: three of space, time, and then the channels."""
+    import nibabel
+
+    image: Any = nibabel.load(file)
+    stored = image.get_data_dtype()
+    if stored.fields is not None:
+        # RGB24 and RGBA32: one byte for each colour of a voxel.
+        raw = np.asarray(image.dataobj)
+        values = np.stack([raw[name] for name in stored.names], axis=-1).reshape(*image.shape[:3], -1)
+        extra = image.shape[3:]
+    elif stored.kind not in "buif":
+        raise UnreadableImageError("damaged")
+    else:
+        values = image.get_fdata(dtype=np.float32, caching="unchanged")
+        extra = image.shape[3:]
+        space = (*image.shape[:3], 1, 1)[:3]
+        values = values.reshape(*space, *(extra[1:] or (1,))) if not extra or extra[0] == 1 else values
+    if extra and extra[0] > 1:
+        raise UnreadableImageError("time")
+    if values.ndim != 4:
+        raise UnreadableImageError("axes")
+    turned, spacing, last = turned_to_patient(values, image.affine)
+    turned = np.moveaxis(turned, -1, 0)
+    if dimensions == 3:
+        if len(image.shape) < 3:
+            raise UnreadableImageError("flat")
+        return Picture(with_channels(turned, channels), spacing=spacing)
+    # A single slice, of whatever direction.
+    flat = last if turned.shape[1 + last] == 1 else next((n for n in range(3) if turned.shape[1 + n] == 1), None)
+    if flat is None:
+        raise UnreadableImageError("volume")
+    return Picture(with_channels(turned.take(0, axis=1 + flat), channels))
+
+
+def turned_to_patient(values: Array, affine: Array) -> tuple[Array, tuple[float, ...], int]:
+    """Turn a volume so that its axes go to the patient's right, front and head, as near as that is without resampling.
+
+    Parameters
+    ----------
+    values
+        (three lengths of space, …).
+    affine
+        (4, 4) from voxels to millimetres: right, anterior, superior.
+
+    Returns
+    -------
+    tuple
+        The turned values, millimetres from one voxel to the next along each axis, and where the third axis went.
+
+    Raises
+    ------
+    UnreadableImageError
+        When the affine spans no space.
+    """
+    from nibabel.affines import voxel_sizes
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+    if not np.isfinite(affine).all():
+        raise UnreadableImageError("geometry")
+    orientation = io_orientation(affine)
+    if not np.isfinite(orientation).all():
+        raise UnreadableImageError("geometry")
+    spacing = voxel_sizes(affine @ inv_ornt_aff(orientation, values.shape[:3]))
+    turned: Array = apply_orientation(values, orientation)
+    return turned, tuple(float(step) for step in spacing), int(orientation[2, 0])

@@ -1,0 +1,57 @@
+"""PNG, JPEG, TIFF, BMP and WEBP by Pillow, whose colours and grey are 0 to 1 whatever their depth in bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm.data.imaging.picture import Picture, UnreadableImageError, with_channels
+
+Array = np.ndarray
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+
+
+def read_raster(file: Path, dimensions: int, channels: int | None) -> Picture:
+    """Read an image upright, as its EXIF orientation says, or the pages of a TIFF file as a volume.
+
+    Values of 8 bits stay as they are, in units of 1/255; those of 16 become 0 to 1; TIFF's floats and 32-bit integers
+    are as stored.
+    """
+    from PIL import Image
+
+    # Not by its name: of a file that it maps to memory Pillow 13 turns an uncompressed TIFF's rows the wrong way.
+    with file.open("rb") as opened, Image.open(opened, formats=_FORMATS) as image:
+        # A JPEG's further frames are previews of it.
+        frames = getattr(image, "n_frames", 1) if image.format != "JPEG" else 1
+        if dimensions == 2 and frames > 1:
+            raise UnreadableImageError("time")
+        if dimensions == 3 and (frames == 1 or image.format != "TIFF"):
+            raise UnreadableImageError("flat")
+        pages = []
+        for number in range(frames):
+            if frames > 1:
+                image.seek(number)
+            pages.append(_page(image, channels))
+    if len({(values.shape, values.dtype, unit) for values, unit in pages}) > 1:
+        raise UnreadableImageError("axes")
+    values, unit = pages[0]
+    return Picture(values if dimensions == 2 else np.stack([page for page, _ in pages], axis=1), unit)
+
+
+def _page(image: Any, channels: int | None) -> tuple[Array, float]:
+    """Return (channels, height, width) and what 1 in it is worth."""
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in (*_SIXTEEN_BITS, "I", "F"):
+        values = np.asarray(upright).astype(np.float32)[None]
+        # Pillow reads PNG's 16 bits of grey as I in some versions, and never more than 16.
+        sixteen = upright.mode in _SIXTEEN_BITS or (upright.mode == "I" and image.format == "PNG")
+        return with_channels(values / np.float32(65535) if sixteen else values, channels), 1.0
+    alone = channels == 1 or (channels is None and upright.mode in ("1", "L", "LA"))
+    values = np.asarray(upright.convert("L" if alone else "RGB"))
+    return (values[None] if alone else np.ascontiguousarray(values.transpose(2, 0, 1))), 1 / 255
