@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from v6_algorithm.coordinator.averages import mean_and_spread, mean_of, round_scores, scores
+from v6_algorithm.coordinator.averages import mean_of, round_scores, scores
 from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.diagnostics import diagnostics
 from v6_algorithm.coordinator.folds import FoldProgress, States
 from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.repeats import over_folds, repeats_in, repeats_note, repeats_of
 from v6_algorithm.coordinator.run_context import RunContext
 from v6_algorithm.coordinator.sample_grid import gallery
 from v6_algorithm.coordinator.subgroups import gaps, merged_groups, withheld
@@ -19,6 +20,7 @@ from v6_algorithm.data.preparation.times import horizons
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.learning.metrics import compute, explain, merge_states
+from v6_algorithm.learning.metrics.intervals import over_repeats
 
 SCHEMA = 1
 
@@ -49,11 +51,13 @@ def assemble(
     measured = _merged([fold.measured for fold in folds])
     personal = _merged([fold.personal for fold in folds])
     history = folds[0].columns() if len(folds) == 1 else _mean_history(folds)
+    repeats = repeats_of(folds, experiment)
     metrics = {
-        part: _scopes(states) | (_over_folds(folds, part) if crossed else {}) for part, states in measured.items()
+        part: _scopes_of_repeats(repeats, part) | (over_folds(folds, part, plans, experiment) if crossed else {})
+        for part in measured
     }
     told = [run.subgroups for run in runs]
-    subgroups = merged_groups(told, experiment.evaluation)
+    subgroups = merged_groups(told, experiment.evaluation, repeats_in(experiment))
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "name": experiment.name,
@@ -78,6 +82,7 @@ def assemble(
             *notes,
             *dict.fromkeys(note for run in runs for note in run.all_notes),
             *_explanations(measured),
+            *repeats_note(experiment),
             *(withheld(subgroups, metrics, experiment.evaluation) if any(groups.asked for groups in told) else []),
             *_without_private(experiment),
             *(note for run in runs for note in _lost_work(run)),
@@ -139,6 +144,19 @@ def _scopes(states: States) -> dict[str, Any]:
     return {"pooled": compute(merge_states(states.values())), "sites": sites, "mean_over_sites": mean_of(with_rows)}
 
 
+def _scopes_of_repeats(repeats: Sequence[Sequence[FoldProgress]], part: str) -> dict[str, Any]:
+    """Return the scopes of a part: over the repeats of a cross-validation the means, since patients are the same."""
+    scopes = [_scopes(states) for folds in repeats if (states := _merged([fold.measured for fold in folds]).get(part))]
+    if len(scopes) == 1:
+        return scopes[0]
+    sites = dict.fromkeys(site for one in scopes for site in one["sites"])
+    return {
+        "pooled": over_repeats([one["pooled"] for one in scopes]),
+        "sites": {site: over_repeats([one["sites"][site] for one in scopes if site in one["sites"]]) for site in sites},
+        "mean_over_sites": mean_of([one["mean_over_sites"] for one in scopes]),
+    }
+
+
 def _diagnostics(measured: dict[str, States], experiment: Experiment, plan: Plan) -> dict[str, Any]:
     """Return `confusion`, `calibration` and `roc`, each by part; empty of problems without classes."""
     by_part = {part: diagnostics(states, experiment, plan.setup) for part, states in measured.items()}
@@ -155,7 +173,8 @@ def _table(metrics: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         rows.append({"part": part, "site": "all, pooled", **scopes["pooled"]})
         rows += [{"part": part, "site": name, **values} for name, values in scopes["sites"].items()]
         rows.append({"part": part, "site": "mean over sites", **scopes["mean_over_sites"]})
-    columns = [name for name in dict.fromkeys(key for row in rows for key in row) if not name.endswith("_resolution")]
+    hidden = ("_resolution", "_low", "_high")
+    columns = [name for name in dict.fromkeys(key for row in rows for key in row) if not name.endswith(hidden)]
     return [{name: _shown(row.get(name)) for name in columns} for row in rows]
 
 
@@ -181,15 +200,6 @@ def _sites(plans: Sequence[Plan], *, tells_synthetic: bool) -> dict[str, Any]:
     return {
         name: {"n": n} | ({"policy": policies[name]} if name in policies else {}) for name, n in sorted(counts.items())
     }
-
-
-def _over_folds(folds: Sequence[FoldProgress], part: str) -> dict[str, Any]:
-    """Mean and sample standard deviation over the folds, each fold's sites (or, each alone, their models) pooled."""
-    states: dict[int, list[dict[str, Any]]] = {}
-    for fold in folds:
-        states.setdefault(fold.number, []).extend(fold.measured.get(part, {}).values())
-    pooled = [compute(merge_states(members)) for members in states.values() if members]
-    return mean_and_spread([scores(metrics) for metrics in pooled])
 
 
 def _fold(fold: FoldProgress, plan: Plan, experiment: Experiment) -> dict[str, Any]:
