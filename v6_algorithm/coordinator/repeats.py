@@ -10,17 +10,18 @@ from typing import Any
 from v6_algorithm.coordinator.averages import mean_and_spread, scores
 from v6_algorithm.coordinator.folds import FoldProgress
 from v6_algorithm.coordinator.preparation.negotiate import Plan
-from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment import Experiment, KFold
 from v6_algorithm.learning.metrics import compute, intervals, merge_states
 
 
 def repeats_of(folds: Sequence[FoldProgress], experiment: Experiment) -> list[list[FoldProgress]]:
     """Return the folds by repeat; all in one where nothing is repeated."""
-    if repeats_in(experiment) == 1:
+    split = experiment.split
+    if not isinstance(split, KFold) or split.repeats == 1:
         return [list(folds)]
     repeats: dict[int, list[FoldProgress]] = {}
     for fold in folds:
-        repeats.setdefault(fold.number // experiment.split.folds, []).append(fold)
+        repeats.setdefault(fold.number // split.folds, []).append(fold)
     return [repeats[number] for number in sorted(repeats)]
 
 
@@ -34,10 +35,10 @@ def repeats_note(experiment: Experiment) -> list[str]:
     if repeats_in(experiment) == 1:
         return []
     return [
-        f"split.repeats: {repeats_in(experiment)} repeats have the same patients: metrics are the means over the repeats, "
-        "n is that of one, intervals are those of one repeat widened by the variance between them",
-        "split.repeats: the interval of the mean over folds is Nadeau and Bengio's; confusion, calibration and ROC count "
-        "each row in every repeat, and groups have no intervals",
+        f"split.repeats: {repeats_in(experiment)} repeats have the same patients: metrics are the means over the "
+        "repeats, n is that of one, intervals are those of one repeat widened by the variance between them",
+        "split.repeats: the interval of the mean over folds is Nadeau and Bengio's; confusion, calibration and ROC "
+        "count each row in every repeat, and groups have no intervals",
     ]
 
 

@@ -64,7 +64,7 @@ def assemble(
         "status": "stopped" if stopped else "completed",
         "stopped_because": "\n".join(stopped) or None,
         "experiment": experiment.resolved(),
-        "sites": _sites(plans, tells_synthetic=experiment.data.synthetic is not None),
+        "sites": _sites(plans, repeats_in(experiment), tells_synthetic=experiment.data.synthetic is not None),
         "rounds_run": max(fold.rounds_done for fold in folds),
         "best_round": folds[0].kept_round if len(folds) == 1 else None,
         "history": history,
@@ -83,6 +83,7 @@ def assemble(
             *dict.fromkeys(note for run in runs for note in run.all_notes),
             *_explanations(measured),
             *repeats_note(experiment),
+            *_small_risk_sets(experiment, plans),
             *(withheld(subgroups, metrics, experiment.evaluation) if any(groups.asked for groups in told) else []),
             *_without_private(experiment),
             *(note for run in runs for note in _lost_work(run)),
@@ -183,8 +184,8 @@ def _shown(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def _sites(plans: Sequence[Plan], *, tells_synthetic: bool) -> dict[str, Any]:
-    """Count rows by hospital and part, and tell its node's rules; rows of folds add up, as behind pooled metrics."""
+def _sites(plans: Sequence[Plan], repeats: int, *, tells_synthetic: bool) -> dict[str, Any]:
+    """Count rows by hospital and part, and tell its node's rules; rows of a repeat's folds add up."""
     counts: dict[str, dict[str, int]] = {}
     for plan in plans:
         for fold in plan.counts:
@@ -193,6 +194,7 @@ def _sites(plans: Sequence[Plan], *, tells_synthetic: bool) -> dict[str, Any]:
                 for part in PARTS:
                     own[part] += parts[part]
         for name in plan.counts[0]:
+            counts[name] = {part: n // repeats for part, n in counts[name].items()}
             counts[name]["rows"] = sum(plan.counts[0][name].values())
             if tells_synthetic:
                 counts[name]["synthetic"] = plan.synthetic.get(name, 0)
@@ -239,6 +241,19 @@ def _lost_work(run: RunContext) -> list[str]:
     for number in set(range(len(plan.counts))) - set(plan.folds):
         notes.append(f"fold {number}: left out, its site '{plan.setup.hospitals[number]}' was lost before training")
     return notes
+
+
+def _small_risk_sets(experiment: Experiment, plans: Sequence[Plan]) -> list[str]:
+    batch = experiment.training.batch_size
+    if experiment.problem.kind != "survival" or experiment.problem.options().method != "cox" or batch is None:
+        return []
+    rows = max(parts["train"] for plan in plans for fold in plan.counts for parts in fold.values())
+    if batch >= rows:
+        return []
+    return [
+        f"training.batch_size: Cox's risk sets are of the {batch} rows of a batch, not of a site's up to {rows}, which "
+        "changes what is estimated; `batch_size: null` takes all rows of a site"
+    ]
 
 
 def _without_private(experiment: Experiment) -> list[str]:

@@ -6,7 +6,7 @@ One call when it is known which models are kept. Sites withhold small groups; se
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from v6_algorithm.coordinator.folds import FoldProgress
 from v6_algorithm.coordinator.preparation.negotiate import Plan
@@ -14,7 +14,7 @@ from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import PARTS, Evaluation
 from v6_algorithm.experiment.evaluation import LONGEST_GROUP_NAME, MOST_GROUPS, NOT_KNOWN, SITE
 from v6_algorithm.learning.metrics import compute, is_score, merge_states, shape_of
-from v6_algorithm.learning.metrics.intervals import difference
+from v6_algorithm.learning.metrics.intervals import Interval, difference
 
 # Column and group to what its sites told.
 Told = dict[str, dict[str, list[dict[str, Any]]]]
@@ -182,10 +182,12 @@ def _around_gap(groups: Mapping[str, Mapping[str, Any]], metric: str, low: float
     members = [metrics for name, metrics in groups.items() if name != NOT_KNOWN]
     smaller = next(metrics for metrics in members if metrics.get(metric) == low)
     greater = next(metrics for metrics in members if metrics.get(metric) == high)
-    ends = [metrics.get(f"{metric}_{end}") for metrics in (greater, smaller) for end in ("low", "high")]
-    if any(end is None for end in ends) or greater is smaller:
+    of_greater, of_smaller = (
+        (metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high")) for metrics in (greater, smaller)
+    )
+    if greater is smaller or None in (*of_greater, *of_smaller):
         return {}
-    least, most = difference(high, (ends[0], ends[1]), low, (ends[2], ends[3]))
+    least, most = difference(high, cast("Interval", of_greater), low, cast("Interval", of_smaller))
     return {f"{metric}_low": least, f"{metric}_high": most}
 
 

@@ -58,6 +58,7 @@ from v6_algorithm.experiment.problems import (
     Problem,
     SurvivalOptions,
     check_together,
+    with_whole_risk_sets,
 )
 from v6_algorithm.experiment.reading import read_file
 from v6_algorithm.experiment.strategy.compression import STAGES
@@ -136,7 +137,9 @@ class Experiment(Section):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_others(cls, value: Any) -> Any:
-        return with_defaults_of_problem(with_one_step(value)) if isinstance(value, dict) else value
+        return (
+            with_whole_risk_sets(with_defaults_of_problem(with_one_step(value))) if isinstance(value, dict) else value
+        )
 
     @model_validator(mode="after")
     def _together(self) -> Experiment:

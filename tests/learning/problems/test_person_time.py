@@ -71,3 +71,17 @@ def test_without_censoring_the_curve_is_exact():
     time, event = study(3, dropout=1e12)
     wanted = [(time > end).mean() for end in ENDS]
     np.testing.assert_allclose(most_likely_curve(time, event, ENDS), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("problem", "training", "batch"),
+    [
+        ("survival", {}, None),
+        ({"kind": "survival"}, {"local_steps": 2}, None),
+        ({"kind": "survival", "method": "discrete_time"}, {}, 32),
+        ("survival", {"batch_size": 16}, 16),
+    ],
+)
+def test_cox_takes_all_rows_of_a_site_where_nothing_is_said_of_batches(problem, training, batch):
+    content = {"data": {"target": {"duration": "time", "event": "event"}}, "problem": problem, "training": training}
+    assert Experiment.parse(content).training.batch_size == batch

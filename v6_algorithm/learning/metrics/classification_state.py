@@ -146,10 +146,9 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
 def _intervals(state: dict[str, Any], values: dict[str, Any]) -> dict[str, float | None]:
     """Return the ends of the 95 % confidence intervals of a checked state with rows; see `intervals`."""
     hits, actual, predicted = (counts.tolist() for counts in _margins(state))
-    there = [number for number, rows in enumerate(actual) if rows]
     found: dict[str, intervals.Interval | None] = {
         "accuracy": intervals.wilson(sum(hits), state["n"]),
-        "balanced_accuracy": intervals.mean_of_shares([hits[k] for k in there], [actual[k] for k in there]),
+        "balanced_accuracy": intervals.mean_of_shares(hits, actual) if all(actual) else None,
     }
     if state["n_classes"] == 2:
         found |= {

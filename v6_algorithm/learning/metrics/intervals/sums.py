@@ -7,10 +7,12 @@ from math import exp, log, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from v6_algorithm.learning.metrics.intervals.proportions import LEAST_EVENTS, Interval, Z
+from v6_algorithm.learning.metrics.intervals.proportions import Interval, Z
 
-# Below this a mean of skewed values is not near normal, not even its logarithm.
+# Below these a mean of skewed values is not near normal, not even its logarithm: found by benchmarks/coverage.py.
 _LEAST_MEAN_ROWS = 12
+_LEAST_BRIER_EVENTS = 10
+_LEAST_R2_ROWS = 30
 
 
 def brier_interval(
@@ -30,7 +32,7 @@ def brier_interval(
     edges : ndarray of float64, shape (bins - 1,)
         Probabilities between the bins.
     """
-    if min(positives.sum(), negatives.sum()) < LEAST_EVENTS:
+    if min(positives.sum(), negatives.sum()) < _LEAST_BRIER_EVENTS:
         return None
     whole = np.concatenate([[0.0], edges, [1.0]])
     middle = (whole[1:] + whole[:-1]) / 2
@@ -54,7 +56,7 @@ def r2_interval(r2: float, rows: int) -> Interval | None:
     ----------
     .. [1] Olkin and Finn (1995), Correlations redux, Psychological Bulletin 118(1), 155-164.
     """
-    if rows < _LEAST_MEAN_ROWS or not 0 < r2 < 1:
+    if rows < _LEAST_R2_ROWS or not 0 < r2 < 1:
         return None
     half = Z * 2 * sqrt(r2 / rows)
     return 1 - (1 - r2) * exp(half), 1 - (1 - r2) * exp(-half)
