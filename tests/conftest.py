@@ -22,10 +22,13 @@ settings.register_profile("patient", deadline=None, derandomize="CI" in os.envir
 settings.load_profile("patient")
 
 
-@pytest.fixture(autouse=True)
-def at_the_desk(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def at_the_desk() -> Iterator[None]:
     """Let what reads a node's environment in this process be trusted, as `run` is; tests of other presets name them."""
-    monkeypatch.setenv("V6_ALGORITHM_POLICY", "trusted")
+    # Before fixtures of whole modules, which run tasks too.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("V6_ALGORITHM_POLICY", "trusted")
+        yield
 
 
 @pytest.fixture

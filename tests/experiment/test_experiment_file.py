@@ -137,3 +137,13 @@ def test_an_empty_file_is_refused(load):
 def test_a_refusal_begins_with_the_files_name(load):
     with pytest.raises(ExperimentError, match=r"^heart.yaml: rounds: "):
         load(SMALLEST + "rounds: 0\n")
+
+
+def test_a_yaml_file_that_repeats_itself_without_end_is_refused(tmp_path):
+    """Nine lists of nine aliases each are a billion entries; so deep a list would end Python's stack."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 12)}]" for n in range(1, 10)]
+    for text in ("\n".join(lines), "[" * 100_000, "a: " + "[" * 40 + "]" * 40):
+        (tmp_path / "bomb.yaml").write_text(text)
+        with pytest.raises(ExperimentError, match=r"bomb.yaml: is not valid YAML: .*(deep|aliases)"):
+            Experiment.load(tmp_path / "bomb.yaml")

@@ -74,7 +74,14 @@ CONTRACT = {
         "compress": {"stages": [], "start": 2},
     },
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
-    "participation": {"fraction": 1.0, "minimum": 2, "deadline_s": 3600.0, "late": "drop", "poll_s": 0.5},
+    "participation": {
+        "fraction": 1.0,
+        "minimum": 2,
+        "deadline_s": 3600.0,
+        "late": "drop",
+        "poll_s": 0.5,
+        "maximum_share": 1.0,
+    },
     "privacy": {"secure_aggregation": None},
     "evaluation": {"subgroups": [], "specificity": [0.9, 0.95]},
     "central": None,
@@ -325,7 +332,10 @@ def test_an_experiment_that_is_no_mapping_is_refused(content):
         ({"training": {"local_epochs": 1, "local_steps": 1}}, "local_epochs or local_steps"),
         ({"training": {"loss": "mse"}}, "training.loss.kind is mse"),
         ({"problem": "regression", "training": {"loss": "cross_entropy"}}, "training.loss.kind is cross_entropy"),
-        ({"problem": "regression", "model": "logistic"}, "logistic is not for regression, which takes linear or mlp"),
+        (
+            {"problem": "regression", "model": "logistic"},
+            "is not for regression, which takes glm or linear or mlp",
+        ),
         ({"problem": "regression"} | data(positive="> 0"), "not regression"),
         ({"problem": "regression", "stopping": {"monitor": "auroc"}}, "does not measure"),
         (

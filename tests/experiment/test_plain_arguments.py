@@ -53,7 +53,7 @@ def at(content, path):
 
 
 def test_every_plain_argument_is_a_parameter_of_master_and_none_other_is():
-    others = {"client", "data", "experiment", "organizations", "names", "weights", "mock_client"}
+    others = {"client", "data", "experiment", "organizations", "names", "weights", "resume", "mock_client"}
     assert set(inspect.signature(v6_algorithm.master).parameters) - others == set(PATHS) == set(VALUES)
 
 

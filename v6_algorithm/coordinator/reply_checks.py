@@ -10,6 +10,7 @@ from v6_algorithm.coordinator.sample_grid import checked
 from v6_algorithm.coordinator.subgroups import GroupSums
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange.protocol import Replies
+from v6_algorithm.exchange.text import printable
 from v6_algorithm.learning.metrics import shape_of
 from v6_algorithm.learning.metrics.survival import check_baseline
 
@@ -97,12 +98,19 @@ class ReplyCheck:
             self._check_samples(site, reply["round"], item, wanted)
             check_sums(item, wanted.get("baseline"), self._plan.counts[item["fold"]])
             if wanted["train"]:
+                self._check_rows(site, item)
                 item["reply"] = self._read[item["fold"]](site, item, wanted)
         self._check_device(site, reply["device"])
         return items
 
+    def _check_rows(self, site: str, item: dict[str, Any]) -> None:
+        """Refuse an update that claims other rows than the site told of in preparation: they are its weight."""
+        told = self._plan.rows[site][item["fold"]]["train"]
+        if type(item["rows"]) is not int or item["rows"] != told:
+            raise WireError(f"it claims other training rows than the {told} that it told of in preparation")
+
     def _check_device(self, site: str, device: dict[str, Any]) -> None:
-        self.devices[site] = {key: str(device[key])[:100] for key in ("name", "precision")}
+        self.devices[site] = {key: printable(device[key], 100) for key in ("name", "precision")}
         if "pieces" not in device:
             return
         batch, pieces = device["batch"], device["pieces"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from v6_algorithm.coordinator.averages import mean_of, round_scores, scores
 from v6_algorithm.coordinator.call_log import Caller
+from v6_algorithm.coordinator.coefficients import inference
 from v6_algorithm.coordinator.diagnostics import diagnostics
 from v6_algorithm.coordinator.folds import FoldProgress, States
 from v6_algorithm.coordinator.preparation.negotiate import Plan
@@ -96,6 +97,10 @@ def assemble(
         result["baselines"] = {"personal": {"metrics": {part: _scopes(states) for part, states in personal.items()}}}
     if len(runs) == 1 and (pictures := gallery(experiment, plans[0].setup, folds[0])):
         result["samples"] = pictures
+    if len(runs) == 1 and len(folds) == 1:
+        told_of_fit, notes_of_fit = inference(folds[0], plans[0], experiment)
+        result |= told_of_fit
+        result["notes"] += notes_of_fit
     result["parameters"] = _parameters(runs, experiment)
     return result
 

@@ -73,12 +73,7 @@ class RunContext:
         self.stopped_because: str | None = None
         LearningRate(experiment).check(plan)
         self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
-        self.strategies = {
-            fold: create_strategy(
-                experiment, plan.spec, {site: plan.rows[site][fold]["train"] for site in plan.trainers(fold)}
-            )
-            for fold in plan.folds
-        }
+        self.strategies = {fold: create_strategy(experiment, plan.spec, plan.weights(fold)) for fold in plan.folds}
         self.check = ReplyCheck(plan, {fold: strategy.read for fold, strategy in self.strategies.items()})
         self.stragglers = Stragglers(caller.overdue)
         self.grids = SampleGrids(experiment, self.folds[0])

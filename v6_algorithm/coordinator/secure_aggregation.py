@@ -402,7 +402,7 @@ class _Answer:
         if set(letters) != set(call.points) or len(seals) != len(call.points):
             raise WireError("it sealed its shares for other sites than take part")
         masked = protocol.Masked(Vector.from_text(given["numbers"], shape), letters, [str(seal) for seal in seals])
-        known = ("device", "starts", "spec", "hidden", "start")
+        known = ("device", "starts", "samples", "spec", "hidden", "start")
         return cls(masked, skeleton, {key: reply[key] for key in known if key in reply})
 
     @property

@@ -93,10 +93,15 @@ def training_reply(
     from v6_algorithm.learning.metrics.additive import from_sums
 
     starts = _starts(clear)
+    samples = next((told["samples"] for told in clear.values() if "samples" in told), [None] * len(asked))
     folds, used, trained = [], 0, 0
-    for fold, wanted in zip(sums, asked, strict=True):
+    for fold, wanted, picture in zip(sums, asked, samples, strict=True):
         metrics = {part: {name: rounded(from_sums(state))} for part, state in fold["metrics"].items()}
         item: dict[str, Any] = {"fold": fold["fold"], "metrics": metrics}
+        if "baseline" in fold:
+            item["baseline"] = {name: rounded(fold["baseline"])}
+        if picture is not None:
+            item["samples"] = picture
         if "share" in fold:
             start = starts[trained] if trained < len(starts) else None
             state, used = _mean_state(fold, updates, used, wanted, start, spec)

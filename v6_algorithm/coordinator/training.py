@@ -86,6 +86,7 @@ class Rounds:
                 fold.waited.append(number)
                 continue
             fold_round.finish()
+            fold.finished = fold.finished or fold_round.strategy.converged
         context.progress.round(number, replies)
 
     def _turn(self, number: int, turn: int, rounds: list[FoldRound], awake: list[str]) -> Replies:

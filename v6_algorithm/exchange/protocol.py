@@ -13,6 +13,9 @@ from typing import Any, Protocol
 
 from v6_algorithm.errors import FederationError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.text import printable
+
+_LONGEST_S = 1e9
 
 
 @dataclass(frozen=True)
@@ -117,19 +120,20 @@ class Replies:
             self.reject(site, str(error))
             return None
         if reply["status"] == "error":
-            self.missing[site] = Missing(str(reply.get("kind")), str(reply.get("message")))
+            # A site's words reach terminals and logs.
+            self.missing[site] = Missing(printable(reply.get("kind"), 40), printable(reply.get("message")))
             return None
         self.answered.append(site)
         timing = reply.get("timing")
         if isinstance(timing, dict):
-            phases = {str(name)[:40]: round(s, 6) for name, s in timing.items() if isinstance(s, (int, float))}
+            phases = {printable(name, 40): round(s, 6) for name, s in timing.items() if _are_seconds(s)}
             self.phases[site] = phases
             self.site_s[site] = round(sum(phases.values()), 6)
         return reply
 
     def reject(self, site: str, reason: str) -> None:
         """Drop a reply that failed the caller's checks: it is counted as missing, and named."""
-        self.missing[site] = Missing("wrong", reason)
+        self.missing[site] = Missing("wrong", printable(reason))
         if site in self.answered:
             self.answered.remove(site)
 
@@ -141,6 +145,11 @@ class Replies:
                 f"{what}: {len(self.answered)} of {len(self.requests)} sites answered, {quorum} are needed "
                 f"(participation.minimum){reasons}"
             )
+
+
+def _are_seconds(value: Any) -> bool:
+    """Say whether this is a time that a call may take."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LONGEST_S
 
 
 class Federation(Protocol):

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # Larger than any model that a JSON transport carries in reasonable time (vantage6 base64s it once more).
 MAX_BYTES = 2**31
+# Squares and sums of squares of such numbers over all sites are still finite; no measured quantity is larger.
+LARGEST_NUMBER = 1e100
+_MOST_DIGITS, _LARGEST_COUNT = 20, 2**62
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "int64", "int32", "int8", "uint8", "bool")
 
 
@@ -291,13 +294,15 @@ def read_reply(text: str, request: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     WireError
-        When it is not JSON, holds a NaN or an infinity, is of another schema version, or of another site, round or
-        attempt (a stale reply).
+        When it is not JSON, holds a NaN, an infinity or a number so large that sums would overflow, is of another
+        schema version, or of another site, round or attempt (a stale reply).
     """
     try:
-        reply = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        reply = json.loads(text, parse_float=_finite, parse_constant=_finite, parse_int=_whole)
     except (ValueError, RecursionError):
-        raise WireError("the reply is not JSON, or holds numbers that are not finite") from None
+        raise WireError(
+            "the reply is not JSON, or holds numbers that are not finite, or too large to be added up"
+        ) from None
     if not isinstance(reply, dict):
         raise WireError(f"the reply is a {type(reply).__name__}, not a message")
     for key in ("schema", "site", "round", "attempt"):
@@ -310,6 +315,12 @@ def read_reply(text: str, request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _finite(text: str) -> float:
     number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("not finite")
+    if not abs(number) <= LARGEST_NUMBER:
+        raise ValueError("not finite, or too large")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS or abs(number := int(text)) > _LARGEST_COUNT:
+        raise ValueError("too large")
     return number

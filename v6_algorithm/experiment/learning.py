@@ -14,6 +14,7 @@ from v6_algorithm.experiment.by_round import ByRound, in_round
 from v6_algorithm.experiment.imaging.augmentation import Augmentation
 from v6_algorithm.experiment.imaging.generators import DCGAN, StyleGAN2
 from v6_algorithm.experiment.imaging.networks import CNN, MnistCNN, MonaiNetwork, VBMNet
+from v6_algorithm.experiment.inference import Glm
 from v6_algorithm.experiment.layers import Freeze
 from v6_algorithm.experiment.optimisers import PLATEAU, check_optimiser, check_scheduler, did_you_mean
 
@@ -66,7 +67,7 @@ class OwnModel(Section):
 
 
 OfImages = CNN | MnistCNN | VBMNet | MonaiNetwork | DCGAN | StyleGAN2
-Model = Annotated[LinearModel | MLP | Recurrent | OwnModel | OfImages, Field(discriminator="kind")]
+Model = Annotated[LinearModel | MLP | Recurrent | OwnModel | Glm | OfImages, Field(discriminator="kind")]
 
 
 class Options(Section):
@@ -256,6 +257,12 @@ class Participation(Section):
         "drop", description="what is made of an answer that comes in a later round: nothing, or less the older it is"
     )
     poll_s: float = Field(0.5, gt=0, description="seconds between two looks for answers, on vantage6")
+    maximum_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="of all sites' training rows: a site that claims more counts as having this share",
+    )
 
 
 class Personal(Section):

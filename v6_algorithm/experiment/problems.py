@@ -85,8 +85,9 @@ class Kind:
 
 
 PROBLEMS = {
-    "classification": Kind(CLASSIFICATION_METRICS, ("cross_entropy", "focal"), ("linear", "logistic", "mlp")),
-    "regression": Kind(REGRESSION_METRICS, ("mse", "mae", "huber", "poisson")),
+    "classification": Kind(CLASSIFICATION_METRICS, ("cross_entropy", "focal"), ("linear", "logistic", "mlp", "glm")),
+    "regression": Kind(REGRESSION_METRICS, ("mse", "mae", "huber", "poisson"), ("linear", "mlp", "glm")),
+    "count": Kind(REGRESSION_METRICS, ("poisson",), ("linear", "mlp", "glm")),
     "sequence_classification": Kind(CLASSIFICATION_METRICS, ("cross_entropy",), ("gru", "lstm")),
     "image_classification": Kind(
         CLASSIFICATION_METRICS,

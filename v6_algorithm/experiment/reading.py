@@ -11,6 +11,9 @@ import yaml
 
 from v6_algorithm.errors import ExperimentError
 
+# Of an experiment file: sections in sections, and anchors that a long list of sites may share.
+_DEEPEST, _MOST_ALIASES = 30, 100
+
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which ``1e-3`` is a number, as in YAML 1.2, and a key given twice is refused, not overwritten."""
@@ -65,6 +68,17 @@ def read_value(what: str, text: str) -> Any:
 
 
 def _parse(text: str) -> Any:
+    """Read YAML that is neither deep nor repeats itself: an alias of an alias of … is more than any memory holds."""
+    depth = aliases = 0
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            aliases += isinstance(event, yaml.AliasEvent)
+            depth += isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent))
+            depth -= isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent))
+            if depth > _DEEPEST or aliases > _MOST_ALIASES:
+                raise yaml.YAMLError(f"it is deeper than {_DEEPEST} levels, or has more than {_MOST_ALIASES} aliases")
+    except RecursionError:
+        raise yaml.YAMLError("it is too deep") from None
     return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
 
 

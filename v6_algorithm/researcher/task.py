@@ -127,4 +127,7 @@ class Task:
             return kind(told[2])
         organization = self._ask(f"organization/{(run.get('organization') or {}).get('id')}").get("name")
         where = f" at {organization}" if organization else ""
-        return FederationError(f"task {self.id} failed{where}: {runs.reason(status)}{runs.last_line(log)}")
+        return FederationError(
+            f"task {self.id} failed{where}: {runs.reason(status)}{runs.last_line(log)}\n  to go on from what the sites "
+            f"have answered: v6-algorithm resume {self.id}"
+        )

@@ -113,6 +113,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                 if not len(parts["train"]):
                     raise WireError(f"fold {number} is to be trained, and has no training rows here")
                 work.guard.check_training(len(parts["train"]), item)
+                work.guard.check_information(problem.sums_of_squares, len(parts["train"]))
                 reply |= learner.train(networks, item, shared)
                 if own:
                     own.keep(number, work.round, state_of(networks), [int(one) for one in item["private"]["keep"]])

@@ -234,13 +234,16 @@ def _folds(
     wholes = work.request.get("weights", {})
     updates, folds, starts = [], [], []
     for item in body["folds"]:
-        if set(item) - {"fold", "metrics", "parameters", "rows", "loss", "steps", "strategy"}:
+        known = {"fold", "metrics", "parameters", "rows", "loss", "steps", "strategy", "samples", "baseline"}
+        if set(item) - known:
             raise WireError("something is asked for that secure aggregation does not add up")
         # In a federated run a site is one hospital.
         numbers: dict[str, Any] = {
             "fold": item["fold"],
             "metrics": {part: to_sums(next(iter(states.values()))) for part, states in item["metrics"].items()},
         }
+        if "baseline" in item:
+            numbers["baseline"] = next(iter(item["baseline"].values()))
         if "parameters" in item:
             update: WeightedUpdate = item["parameters"]
             share = _share(work, item, wholes.get(str(item["fold"])))
@@ -253,6 +256,9 @@ def _folds(
             starts.append((item.get("strategy") or {}).get("start"))
         folds.append(numbers)
     clear = {"device": body["device"]} | ({"starts": starts} if any(starts) else {})
+    # Made of random numbers that come from the seed alone, by the model that the coordinator has.
+    samples = [item.get("samples") for item in body["folds"]]
+    clear |= {"samples": samples} if any(samples) else {}
     return clear, {"folds": folds}, updates
 
 

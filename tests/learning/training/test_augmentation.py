@@ -1,5 +1,7 @@
 """Augmentation: what is done to images while they are trained on, by whom it is drawn, and where it is not done."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ from v6_algorithm.learning.training import augmentation
 from v6_algorithm.learning.training.loop import Rows, evaluate, mean_loss, train
 from v6_algorithm.learning.training.state import build_networks, state_of
 
-EVERY = ["flip", "rotation", "zoom", {"kind": "crop", "size": 6}, "color", "noise", "mixup"]
+EVERY = ["flip", "rotation", "zoom", {"kind": "crop", "size": 6}, "color", "noise", "elastic", "bias_field", "mixup"]
 
 
 def kinds(*wanted):
@@ -143,8 +145,9 @@ def test_saturation_changes_no_grey_and_no_mean():
 @settings(deadline=None, max_examples=30)
 @given(scale=st.floats(0.01, 100), shift=st.floats(-100, 100), seed=st.integers(0, 2**30))
 def test_strengths_mean_the_same_whatever_the_images_are_scaled_to(scale, shift, seed):
-    plain, mix = drawn(images(), *EVERY, seed=seed)
-    scaled, same = drawn(images() * scale + shift, *EVERY, seed=seed)
+    kinds_ = [kind for kind in EVERY if kind != "bias_field"]  # has single precision, and a test of its own
+    plain, mix = drawn(images(), *kinds_, seed=seed)
+    scaled, same = drawn(images() * scale + shift, *kinds_, seed=seed)
     assert mix.partner.equal(same.partner)
     torch.testing.assert_close(scaled, plain * scale + shift, rtol=1e-7, atol=1e-7 * (scale + abs(shift)))
 
@@ -252,3 +255,44 @@ def test_wrong_input_is_refused_by_name(given, message):
     with pytest.raises(ExperimentError) as refused:
         Experiment.parse({"data": {"target": "y"}, "training": {"augmentation": given}})
     assert message in str(refused.value)
+
+
+# -- by MONAI ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(40, 48), (20, 24, 28)], ids=["image", "volume"])
+def test_elastic_moves_pixels_about_as_far_as_it_says(shape):
+    """Of an image of a coordinate, the change is how far a pixel has moved along it."""
+    pytest.importorskip("monai")
+    ramp = torch.arange(shape[-1], dtype=torch.float32).expand(12, 1, *shape)
+    changed, _ = drawn(ramp, {"kind": "elastic", "displacement": 3, "smoothness": 4})
+    moved = (changed - ramp).abs()[..., 8:-8]  # apart from what is mirrored
+    farthest = moved.flatten(1).amax(1)
+    assert 1 < farthest.max() < 6
+    assert farthest.unique().numel() == 12
+    assert moved.square().mean().sqrt() < 1.5
+    still, _ = drawn(ramp, {"kind": "elastic", "displacement": 0})
+    torch.testing.assert_close(still, ramp)
+
+
+@pytest.mark.parametrize("shape", [(12, 14), (6, 8, 10)], ids=["image", "volume"])
+def test_a_bias_field_multiplies_what_is_above_the_lowest_value_whatever_the_scaling(shape):
+    pytest.importorskip("monai")
+    batch = images(shape=shape).float()
+    (plain, _), (scaled, _) = drawn(batch, "bias_field"), drawn((batch - 0.4) / 0.2, "bias_field")
+    torch.testing.assert_close(scaled, (plain - 0.4) / 0.2, rtol=1e-4, atol=1e-4)
+    low = batch.amin(dim=tuple(range(1, batch.ndim)), keepdim=True)
+    field = (plain - low)[batch > low + 0.05] / (batch - low)[batch > low + 0.05]
+    assert 0 < field.min() < 1 < field.max()
+    # One field for all channels of an image.
+    factor = (plain - low) / (batch - low).clamp(min=1e-3)
+    torch.testing.assert_close(
+        factor[:, 0][batch[:, 0] > low[:, 0] + 0.1].mean(), factor[:, 0].mean(), rtol=0.5, atol=0.5
+    )
+
+
+def test_without_monai_its_kinds_are_refused_by_name(monkeypatch):
+    for name in ("monai", "monai.networks.layers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SiteError, match=r"elastic needs the package monai: pip install 'v6-algorithm\[imaging\]'"):
+        drawn(images(), "elastic")

@@ -19,7 +19,7 @@ PACKAGES = [
     *(f"vantage6{part}=={VERSION}" for part in ("", "-common", "-client", "-node", "-server", "-backend-common")),
     "websocket-client",
 ]
-CONSTRAINTS = Path(__file__).parents[3] / "constraints.txt"
+CONSTRAINTS = Path(__file__).with_name("server_constraints.txt")
 INSTALL_TIMEOUT_S = 1500
 PROBE = "import sys, vantage6.server, vantage6.node; assert sys.version_info[:2] == (3, 10)"
 

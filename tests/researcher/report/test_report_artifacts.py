@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from v6_algorithm.exchange.text import cell
 from v6_algorithm.researcher.report import write_artifacts
 
-EVIL = ["<script>alert(1)</script>", "../../evil", "..", "", "a/b", "a\\b", 'Zürich, "Süd"\nnord', "=1+1"]
+EVIL = [
+    "<script>alert(1)</script>",
+    "../../evil",
+    "..",
+    "",
+    "a/b",
+    "a\\b",
+    'Zürich, "Süd"\nnord',
+    "=1+1",
+    "\x1b[31mred",
+]
 
 
 def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -123,7 +135,16 @@ def test_hostile_site_names_survive_the_csv(plain: dict[str, Any], tmp_path: Pat
     plain["metrics"]["test"]["sites"] = {name: {"auroc": 0.5} for name in EVIL}
     write_artifacts(plain, tmp_path)
     _, rows = read_csv(tmp_path / "metrics.csv")
-    assert [row["name"] for row in rows if row["run"] == "federated" and row["part"] == "test"][-len(EVIL) :] == EVIL
+    names = [row["name"] for row in rows if row["run"] == "federated" and row["part"] == "test"][-len(EVIL) :]
+    # What a spreadsheet would run is quoted, what a terminal would act on is replaced; all else is as it was.
+    assert names == [cell(name) for name in EVIL]
+    assert not any(name.startswith(("=", "+", "-", "@")) or "\x1b" in name for name in names)
+    assert "<script>" in "".join(names)
+
+
+def test_a_runs_files_are_their_owners_alone(plain: dict[str, Any], tmp_path: Path) -> None:
+    for path in write_artifacts(plain, tmp_path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
 
 
 def test_values_that_are_not_finite_become_null_and_are_named(plain: dict[str, Any], tmp_path: Path) -> None:

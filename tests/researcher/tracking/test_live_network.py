@@ -93,7 +93,7 @@ def network(ran, monkeypatch) -> Network:
     """Show one line more at each look."""
     log, result = ran
     made = Network(log, result, list(range(len(log))))
-    monkeypatch.setattr(submit, "_log_in", lambda *_: made)
+    monkeypatch.setattr(submit, "log_in", lambda *_: made)
     monkeypatch.setattr(following, "POLL_S", 0)
     return made
 

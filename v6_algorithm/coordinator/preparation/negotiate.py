@@ -14,20 +14,30 @@ import numpy as np
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.questions import Ask, raise_data_errors
+from v6_algorithm.coordinator.preparation.schema_checks import (
+    Counts,
+    check_class_counts,
+    check_copies,
+    check_counts,
+    check_hidden,
+    check_names,
+    check_policy,
+    check_schema,
+    check_sums,
+    check_targets,
+)
+from v6_algorithm.coordinator.preparation.shares import capped_rows, scaled_moments, tell_shares
 from v6_algorithm.data.preparation.agreement import Agreement
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.data.preparation.statistics import Moments, merge_moments, scale_targets
-from v6_algorithm.data.rows import RowKind, row_kind
+from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
 
 _OTHER_SOFTWARE = "so they do not run the same software"
-_MOST_RULES = 100
-_LONGEST_RULE = 60
-Counts = list[dict[str, dict[str, int]]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,8 @@ class Plan:
         Hospital to its rows that are made, and only train.
     policies
         Hospital to the rules that its node says are in force.
+    maximum_share
+        Of all training rows that one site counts as having.
     """
 
     sites: list[str]
@@ -65,12 +77,17 @@ class Plan:
     class_rows: list[list[int]] = field(default_factory=list)
     synthetic: dict[str, int] = field(default_factory=dict)
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    maximum_share: float = 1.0
 
     @property
     def folds(self) -> list[int]:
         """The folds to train: all, less those whose hospital was to be left out and is lost anyway."""
         hospitals = self.setup.hospitals
         return [n for n, members in enumerate(self.counts) if not hospitals or hospitals[n] in members]
+
+    def weights(self, fold: int) -> dict[str, float]:
+        """Return the rows that each trainer counts as having: its own, or `maximum_share` of all if that is less."""
+        return capped_rows({site: self.rows[site][fold]["train"] for site in self.trainers(fold)}, self.maximum_share)
 
     def trainers(self, fold: int) -> list[str]:
         """Return the sites that have training rows in a fold."""
@@ -115,7 +132,8 @@ def agree_on_columns(
     taking_part: list[str] = []
     for site, reply in replies:
         try:
-            members = {str(name): _check_schema(schema, kind) for name, schema in reply["members"].items()}
+            members = {str(name): check_schema(schema, kind) for name, schema in reply["members"].items()}
+            check_names(members)
             policies |= dict.fromkeys(members, check_policy(reply.get("policy")))
         except (KeyError, TypeError, AttributeError, WireError):
             replies.reject(site, "its description of its columns is malformed")
@@ -160,15 +178,15 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     spec: wire.StateSpec = {}
     for site, reply in replies:
         try:
-            counts = _check_counts(reply["counts"])
+            counts = check_counts(reply["counts"])
             own = Moments.check(unpack_arrays(reply["moments"]), len(counts), len(setup.features))
             spec = spec or wire.spec_from_json(reply["spec"])
             starts[site] = str(reply["start"])
-            labels = _check_class_counts(reply["class_counts"], len(counts), agreement)
-            own_hidden = _check_hidden(reply["hidden"], [*setup.features, *scaled])
-            own_targets = _check_targets(reply["targets"], len(counts), len(scaled))
-            own_sums = _check_sums(reply["sums"], next(iter(sums.values()), None))
-            copies[site] = _check_copies(reply["copies"])
+            labels = check_class_counts(reply["class_counts"], len(counts), agreement)
+            own_hidden = check_hidden(reply["hidden"], [*setup.features, *scaled])
+            own_targets = check_targets(reply["targets"], len(counts), len(scaled))
+            own_sums = check_sums(reply["sums"], next(iter(sums.values()), None))
+            copies[site] = check_copies(reply["copies"])
             by_fold = by_fold or [{} for _ in counts]
             if len(by_fold) != len(counts):
                 raise WireError("it has another number of folds than the other sites")
@@ -190,7 +208,8 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         reason = f"for their files '{of}' (start.weights) differ" if experiment.start.site else _OTHER_SOFTWARE
         told = ", ".join(f"{site} {start[:8]}" for site, start in starts.items())
         raise ExperimentError(f"the sites do not start from the same weights, {reason}: {told}")
-    merged, harmonised = merge_moments(moments.values()), experiment.mode != "local"
+    share = experiment.participation.maximum_share if experiment.mode == "federated" else 1.0
+    merged, harmonised = merge_moments(scaled_moments(moments, rows, share)), experiment.mode != "local"
     of_targets = merge_moments(targets) if targets else None
     _require_values(hidden, setup.features, merged)
     _require_values(hidden, scaled, of_targets)
@@ -204,7 +223,10 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
     notes = tell_values(moments) if setup.image_shape is not None else []
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
-    made = Plan(list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies)
+    notes += tell_shares(rows, share)
+    made = Plan(
+        list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies, share
+    )
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):
             raise ExperimentError(
@@ -218,60 +240,6 @@ def share_sums(plans: Sequence[Plan]) -> list[Plan]:
     names = plans[0].setup.sums
     total = {name: np.sum([plan.setup.sums[name] for plan in plans], axis=0) for name in names}
     return [replace(plan, setup=replace(plan.setup, sums=total)) for plan in plans]
-
-
-def check_policy(policy: Any) -> dict[str, Any]:
-    """Read the rules that a node says are in force: names, numbers, switches and None; {} where it says none."""
-    if policy is None:
-        return {}
-    if not isinstance(policy, dict) or len(policy) > _MOST_RULES:
-        raise WireError("the rules that it says are in force are malformed")
-    for name, value in policy.items():
-        short = isinstance(value, str) and len(value) <= _LONGEST_RULE
-        if len(name) > _LONGEST_RULE or not (short or value is None or isinstance(value, (bool, int, float))):
-            raise WireError("the rules that it says are in force are malformed")
-    return dict(policy)
-
-
-def _check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
-    labels = [schema["labels"], *schema["task_labels"].values(), *schema["categories"].values()]
-    if not all(isinstance(label, (int, float, str)) for column in labels for label in column):
-        raise WireError("labels must be numbers or text")
-    if not isinstance(schema["rows"], int) or not isinstance(schema["rows_without_target"], int):
-        raise WireError("row counts must be whole numbers")
-    few = schema.get("few", [])
-    if not isinstance(few, list) or not set(few) <= set(schema["categories"]):
-        raise WireError("columns with few rows of a category must be some of the categorical ones")
-    if type(schema["synthetic"]) is not int or not 0 <= schema["synthetic"] <= schema["rows"]:
-        raise WireError("synthetic rows must be some of the rows")
-    kind.check(schema)
-    return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
-
-
-def _check_counts(counts: Any) -> Counts:
-    checked = [
-        {str(name): {part: int(member[part]) for part in PARTS} for name, member in fold.items()} for fold in counts
-    ]
-    if not checked or any(n < 0 for fold in checked for member in fold.values() for n in member.values()):
-        raise WireError("its row counts are malformed")
-    return checked
-
-
-def _check_class_counts(counts: Any, folds: int, agreement: Agreement) -> list[list[int]] | None:
-    if counts is None:
-        return None
-    checked = [[int(n) for n in fold] for fold in counts]
-    classes = len(agreement.classes or [])
-    if len(checked) != folds or any(len(fold) != classes or min(fold) < 0 for fold in checked):
-        raise WireError("its class counts are malformed")
-    return checked
-
-
-def _check_hidden(names: Any, columns: Sequence[str]) -> list[str]:
-    """Read the names of columns that a site tells nothing of."""
-    if not isinstance(names, list) or not set(names) <= set(columns):
-        raise WireError("it leaves out statistics of columns that it was not asked about")
-    return names
 
 
 def _require_values(hidden: Mapping[str, Sequence[str]], columns: Sequence[str], merged: Moments | None) -> None:
@@ -311,36 +279,6 @@ def _tell_hidden(hidden: Mapping[str, Sequence[str]]) -> list[str]:
         for site, names in hidden.items()
         if names
     ]
-
-
-def _is_count(number: Any) -> bool:
-    """Say whether this is a number of rows, or None, which are too few to be told."""
-    return number is None or (isinstance(number, int) and 0 <= number < 10**9)
-
-
-def _check_copies(copies: Any) -> dict[str, int | None]:
-    """Read how many images are copies of others, and how many of them the split has in several parts."""
-    if copies is None:
-        return {"rows": 0, "apart": 0}
-    if not (_is_count(copies["rows"]) and _is_count(copies["apart"])):
-        raise WireError("its counts of copies are malformed")
-    return {"rows": copies["rows"], "apart": copies["apart"]}
-
-
-def _check_targets(packed: Any, folds: int, targets: int) -> list[Moments]:
-    """Read the moments of the targets that are scaled; none where none is."""
-    return [Moments.check(unpack_arrays(packed), folds, targets)] if targets else []
-
-
-def _check_sums(packed: Any, others: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
-    """Read the sums a problem asked for; they must be finite, and have the names and shapes of the other sites'."""
-    own = unpack_arrays(packed) if packed else {}
-    shapes = {name: array.shape for name, array in own.items()}
-    if not all(np.isfinite(array).all() for array in own.values()):
-        raise WireError("the problem's sums are not finite")
-    if others is not None and shapes != {name: array.shape for name, array in others.items()}:
-        raise WireError("the problem's sums have other names or shapes than those of the other sites")
-    return own
 
 
 def _class_weights(

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
 
 
-def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, int]) -> FedAvg:
+def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, float]) -> FedAvg:
     """Make the experiment's strategy for one fold.
 
     One site alone, in the modes ``centralised`` and ``local``, has nobody to be combined with: it trains plainly. Only
-    FedSGD stays what it is there, for its optimiser is that of the training.
+    FedSGD and Newton stay what they are there, for their step is the training.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, 
     rows
         Site to training rows in this fold.
     """
-    from v6_algorithm.coordinator.strategies import fairness, heterogeneity, optimisers, pipeline
+    from v6_algorithm.coordinator.strategies import fairness, heterogeneity, newton, optimisers, pipeline
     from v6_algorithm.experiment.strategy import kinds as sections
 
     classes: dict[str, type[FedAvg]] = {
@@ -43,6 +43,7 @@ def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, 
         "fedadagrad": optimisers.Adaptive,
         **dict.fromkeys(ONE_GRADIENT, optimisers.FedSGD),
         "cyclic": pipeline.Cyclic,
+        "newton": newton.Newton,
         "fedprox": heterogeneity.FedProx,
         "moon": heterogeneity.Moon,
         "scaffold": heterogeneity.Scaffold,
@@ -52,6 +53,6 @@ def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, 
         "agnostic": fairness.AgnosticFL,
     }
     section = experiment.strategy
-    if experiment.mode != "federated" and section.kind not in ONE_GRADIENT:
+    if experiment.mode != "federated" and section.kind not in (*ONE_GRADIENT, "newton"):
         section = sections.FedAvg()
     return classes[section.kind](experiment, section, spec, rows)

@@ -97,8 +97,10 @@ class FedAvg:
 
     # Whether it has to know the model that was sent.
     needs_sent: ClassVar[bool] = False
+    # Whether no further round would move the model; only strategies that can tell set it.
+    converged: bool = False
 
-    def __init__(self, experiment: Experiment, section: Any, spec: wire.StateSpec, rows: Mapping[str, int]) -> None:
+    def __init__(self, experiment: Experiment, section: Any, spec: wire.StateSpec, rows: Mapping[str, float]) -> None:
         self.experiment = experiment
         self.section = section
         self.spec = spec
@@ -230,7 +232,9 @@ class FedAvg:
 
     def weigh(self, reply: Reply) -> float:
         """Return the weight of a reply, >= 0."""
-        return float({"samples": reply.rows, "uniform": 1, "steps": reply.steps}[self.section.weighting])
+        # Of rows no more than the plan says, where a site's share is limited.
+        rows = min(reply.rows, self.rows.get(reply.site, reply.rows))
+        return float({"samples": rows, "uniform": 1, "steps": reply.steps}[self.section.weighting])
 
     def transform(self, reply: Reply) -> State:
         """Return what a reply adds; here its model, with an update that is not longer than `clip`."""

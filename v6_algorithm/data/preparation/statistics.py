@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from v6_algorithm.errors import WireError
+from v6_algorithm.exchange.wire import LARGEST_NUMBER
 from v6_algorithm.experiment import Data
 
 Array = np.ndarray
@@ -152,7 +153,8 @@ def check_arrays(arrays: Mapping[str, Array], shapes: Mapping[str, tuple[int, ..
     if set(arrays) != set(shapes):
         raise WireError(f"the statistics must be {', '.join(shapes)}, got {', '.join(arrays)}")
     for name, shape in shapes.items():
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
+        # Sums over the sites, and of squares, must not overflow.
+        if arrays[name].shape != shape or not (np.abs(arrays[name]) <= LARGEST_NUMBER**2).all():
             raise WireError(f"statistic '{name}' must be {list(shape)} finite numbers")
 
 

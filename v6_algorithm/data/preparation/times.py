@@ -13,9 +13,9 @@ import numpy as np
 from v6_algorithm.experiment import Experiment, SurvivalOptions
 
 Array = np.ndarray
-# From 2^-16 to 2^32 of any unit: minutes in days, and a century in seconds. What is beyond counts at the ends.
+# From 5e-20 to 2e19 of any unit: a century in nanoseconds, and a second in ages of the universe.
 _PER_DOUBLING = 16
-_FIRST, _LAST = -16 * _PER_DOUBLING, 32 * _PER_DOUBLING
+_FIRST, _LAST = -64 * _PER_DOUBLING, 64 * _PER_DOUBLING
 # The C-index counts pairs of different sites by so many bins of time; see `SurvivalMetrics`.
 METRIC_BINS = 16
 

@@ -16,7 +16,10 @@ from v6_algorithm.exchange.secure_aggregation.fixed_point import Number
 
 # Keys whose values say what the numbers are, and are the same everywhere.
 _CLEAR = frozenset(
-    ("fold", "kind", "n_classes", "bins", "specificities", "problem", "huber_delta", "spec", "start")
+    (
+        "fold", "kind", "n_classes", "bins", "specificities", "problem", "huber_delta", "spec", "start", "shape",
+        "edges", "horizons", "dimensions",
+    )
 )  # fmt: skip
 _MOST_NUMBERS = 10**8
 

@@ -61,6 +61,22 @@ class Noise(Section):
     sd: float = Field(0.1, ge=0, description="in standard deviations of the image")
 
 
+class Elastic(Section):
+    """Pixels move by a smooth field; needs the extra `imaging`."""
+
+    kind: Literal["elastic"]
+    displacement: float = Field(4.0, ge=0, description="about the most that a pixel moves along an axis, in pixels")
+    smoothness: float = Field(8.0, ge=0.5, description="of the field: the width of its Gaussian filter, in pixels")
+
+
+class BiasField(Section):
+    """Brightness that changes smoothly over the image, as an MR coil's does; needs the extra `imaging`."""
+
+    kind: Literal["bias_field"]
+    coefficient: float = Field(0.3, ge=0, le=2, description="the most of each coefficient of the field's logarithm")
+    degree: int = Field(3, ge=1, le=5, description="of the polynomial that the field's logarithm is")
+
+
 class MixUp(Section):
     """Each image is mixed with another one of its batch, and its loss from the losses of both targets."""
 
@@ -69,10 +85,10 @@ class MixUp(Section):
 
 
 Kind = Annotated[
-    Flip | Rotation | Zoom | Crop | Color | Noise | MixUp,
+    Flip | Rotation | Zoom | Crop | Color | Noise | Elastic | BiasField | MixUp,
     Field(discriminator="kind"),
 ]
-AUGMENTATIONS = ("flip", "rotation", "zoom", "crop", "color", "noise", "mixup")
+AUGMENTATIONS = ("flip", "rotation", "zoom", "crop", "color", "noise", "elastic", "bias_field", "mixup")
 
 
 def _in_order(kinds: Sequence[Any]) -> Sequence[Any]:

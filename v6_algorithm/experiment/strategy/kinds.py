@@ -25,6 +25,7 @@ _OWN_STEP = "{kind} is a step of the server by itself"
 _OWN_WEIGHTS = "{kind} weighs the sites itself"
 _OWN_NORMS = "{kind} scales the updates itself"
 _OWN_TERMS = "what {kind} keeps of a site is made of its whole update"
+_A_SUM = "{kind} solves for the sums over all rows as they are"
 _A_MEAN = "{kind} is derived for the mean over sites"
 
 
@@ -204,7 +205,22 @@ class AgnosticFL(BaseStrategy):
     lr: float = Field(0.1, gt=0, description="of the weights")
 
 
-Averaging = FedAvg | FedAvgM | FedOpt | Adaptive | FedSGD | Cyclic
+class Newton(BaseStrategy):
+    """Fisher scoring for model glm: the step that a fit of all sites' rows in one place would take."""
+
+    refuses: ClassVar = {
+        "weighting": _A_SUM,
+        "clip": _A_SUM,
+        "combine": _A_SUM,
+        "server": _OWN_STEP,
+        "private": "{kind} needs all coefficients",
+        "compress": _A_SUM,
+    }
+
+    kind: Literal["newton"]
+
+
+Averaging = Newton | FedAvg | FedAvgM | FedOpt | Adaptive | FedSGD | Cyclic
 Heterogeneous = FedProx | Moon | Scaffold | FedNova | FedDyn | QFedAvg | AgnosticFL
 Strategy = Annotated[Union[Averaging, Heterogeneous], Field(discriminator="kind")]  # noqa: UP007
 # Their names, which pydantic puts into the places of errors.

@@ -1,7 +1,9 @@
 """Metric states whose every number may be added up, and back: what secure aggregation sends of a state.
 
 Most states are sums already. A regression's mean and sum of squared deviations are not: they become the sums of the
-targets and of their squares, exact fractions, so that nothing cancels on the way back.
+targets and of their squares, exact fractions, so that nothing cancels on the way back. Survival's cells, of which a
+state lists those that have rows, become a table of all there are, for which ones have rows tells about single rows; a
+generator's sums are numbers in place of packed text.
 """
 
 from __future__ import annotations
@@ -9,24 +11,57 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-_ADDITIVE = ("classification", "regression", "plugin")
+import numpy as np
+
+from v6_algorithm.learning.metrics import generation_state
+from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS
+
+_PACKED = ("real", "made")
 
 
 def to_sums(state: dict[str, Any]) -> dict[str, Any]:
     """Return a state in the form that adds up; raises ValueError for a kind that has none."""
-    if state["kind"] not in _ADDITIVE:
-        raise ValueError(f"metrics of kind {state['kind']} are not sums of numbers, one by one")
-    if state["kind"] != "regression":
+    kind = state["kind"]
+    if kind in ("classification", "plugin"):
         return state
+    if kind == "regression":
+        return _regression_to_sums(state)
+    if kind == "multitask":
+        return state | {"tasks": {name: to_sums(task) for name, task in state["tasks"].items()}}
+    if kind == "survival":
+        table = np.zeros((len(state["edges"]) + 1, SCORE_BINS, 2), dtype=np.int64)
+        for time, score, events, censored in state["cells"]:
+            table[time, score] = events, censored
+        return state | {"cells": table.tolist()}
+    if kind == "generation":
+        return state | {name: generation_state.unpack_numbers(state, name).tolist() for name in _PACKED}
+    raise ValueError(f"metrics of kind {kind} are not sums of numbers, one by one")
+
+
+def from_sums(sums: dict[str, Any]) -> dict[str, Any]:
+    """Return the state that sums of the form of `to_sums` are of; its reals are exact fractions, in and out."""
+    kind = sums["kind"]
+    if kind == "regression":
+        return _regression_from_sums(sums)
+    if kind == "multitask":
+        return sums | {"tasks": {name: from_sums(task) for name, task in sums["tasks"].items()}}
+    if kind == "survival":
+        table = np.array(sums["cells"], dtype=np.int64)
+        filled = np.argwhere(table.any(axis=-1)).tolist()
+        return sums | {"cells": [[time, score, *table[time, score].tolist()] for time, score in filled]}
+    if kind == "generation":
+        packed = {name: np.array(sums[name], dtype=np.float64) for name in _PACKED}
+        return sums | {name: generation_state.pack_numbers(numbers) for name, numbers in packed.items()}
+    return sums
+
+
+def _regression_to_sums(state: dict[str, Any]) -> dict[str, Any]:
     n, mean, m2 = state["n"], Fraction(state["target_mean"]), Fraction(state["target_m2"])
     rest = {key: value for key, value in state.items() if key not in ("target_mean", "target_m2")}
     return rest | {"target_sum": n * mean, "target_squares": m2 + n * mean**2}
 
 
-def from_sums(sums: dict[str, Any]) -> dict[str, Any]:
-    """Return the state that sums of the form of `to_sums` are of; its reals are exact fractions, in and out."""
-    if sums["kind"] != "regression":
-        return sums
+def _regression_from_sums(sums: dict[str, Any]) -> dict[str, Any]:
     n, total, squares = sums["n"], sums["target_sum"], sums["target_squares"]
     rest = {key: value for key, value in sums.items() if key not in ("target_sum", "target_squares")}
     mean = total / n if n else Fraction(0)

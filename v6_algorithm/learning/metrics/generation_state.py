@@ -67,7 +67,12 @@ class _Moments:
 def pack(total: NDArray[np.float64], products: NDArray[np.float64], quartic: float) -> str:
     """Write sums as base64 of little-endian float64: d features, the d (d + 1) / 2 products above the diagonal, 1."""
     upper = products[np.triu_indices(len(total))]
-    return base64.b64encode(np.concatenate([total, upper, [quartic]]).astype("<f8").tobytes()).decode()
+    return pack_numbers(np.concatenate([total, upper, [quartic]]))
+
+
+def pack_numbers(numbers: NDArray[np.float64]) -> str:
+    """Write the numbers of `pack` in their order."""
+    return base64.b64encode(numbers.astype("<f8").tobytes()).decode()
 
 
 def check(state: dict[str, Any]) -> None:
@@ -81,10 +86,10 @@ def check(state: dict[str, Any]) -> None:
     if 0 < state["n"] < state["dimensions"]:
         raise ValueError("n of the metric state must be 0, or dimensions or more: sums over fewer rows are withheld")
     for name in _KINDS:
-        _check_sums(_numbers(state, name), state["n"], name)
+        _check_sums(unpack_numbers(state, name), state["n"], name)
 
 
-def _numbers(state: dict[str, Any], name: str) -> NDArray[np.float64]:
+def unpack_numbers(state: dict[str, Any], name: str) -> NDArray[np.float64]:
     """Read packed sums of a state whose dimensions are checked."""
     wanted = _length(state["dimensions"])
     text = state[name]
@@ -135,7 +140,7 @@ def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {"kind": "generation", "dimensions": states[0]["dimensions"]}
     merged |= {name: sum(state[name] for state in states) for name in _COUNTS}
     for name in _KINDS:
-        columns = np.stack([_numbers(state, name) for state in states])
+        columns = np.stack([unpack_numbers(state, name) for state in states])
         total = columns[0] if len(states) == 1 else np.array([fsum(column) for column in columns.T.tolist()])
         merged[name] = base64.b64encode(total.astype("<f8").tobytes()).decode()
     return merged
@@ -146,7 +151,7 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
     n = state["n"]
     if n < 2:
         return {"n": n, "fid": None, "kid": None}
-    real, made = (_moments(_numbers(state, name), n) for name in _KINDS)
+    real, made = (_moments(unpack_numbers(state, name), n) for name in _KINDS)
     return {"n": n, "fid": frechet_distance(real, made), "kid": kernel_distance(real, made)}
 
 

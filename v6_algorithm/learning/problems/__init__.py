@@ -19,11 +19,12 @@ def problem_class(kind: str) -> type[Problem]:
     from v6_algorithm.learning.problems.multitask import MultiTask
     from v6_algorithm.learning.problems.sequences import SequenceClassification
     from v6_algorithm.learning.problems.survival import Survival
-    from v6_algorithm.learning.problems.tabular import Classification, Regression
+    from v6_algorithm.learning.problems.tabular import Classification, Count, Regression
 
     built_in: dict[str, type[Problem]] = {
         "classification": Classification,
         "regression": Regression,
+        "count": Count,
         "image_classification": ImageClassification,
         "volume_classification": ImageClassification,
         "sequence_classification": SequenceClassification,

@@ -164,6 +164,11 @@ class Problem(ABC):
         """
         return None
 
+    @property
+    def sums_of_squares(self) -> int:
+        """Columns whose products are summed over the training rows for the coordinator, as a GLM's are; 0: none."""
+        return 0
+
     def head(self, networks: Mapping[str, nn.Module]) -> nn.Module | None:
         """Return the layer that makes the output of a row's features, its input; None where that is not known.
 

@@ -13,14 +13,16 @@ from torch.nn import functional
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.targets import TargetColumn
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment import CLASSIFICATION_METRICS, REGRESSION_METRICS, Experiment, Loss, OwnModel
+from v6_algorithm.experiment import CLASSIFICATION_METRICS, REGRESSION_METRICS, Experiment, Glm, Loss, OwnModel
 from v6_algorithm.learning.metrics import ClassificationMetrics, RegressionMetrics, is_sensitivity
+from v6_algorithm.learning.models.glm import GeneralisedLinear, ScoringSums
 from v6_algorithm.learning.models.own import build_own
 from v6_algorithm.learning.models.tabular import build_model
 from v6_algorithm.learning.problems.base import Networks, Problem
 
 if TYPE_CHECKING:
     from v6_algorithm.data.table import TableData
+    from v6_algorithm.learning.training.learner import Learner, TrainingContext
 
 
 _LEAST = 1e-12
@@ -43,6 +45,12 @@ class TableProblem(Problem):
         model = self.experiment.model
         if isinstance(model, OwnModel):
             return build_own(model.name, model.options, shape, self.outputs, classes=self.classes)
+        if isinstance(model, Glm):
+            if self.classification and self.classes != 2:
+                raise ExperimentError(
+                    f"model glm: the target has {self.classes} classes; binomial needs two, see data.positive"
+                )
+            return GeneralisedLinear(shape[0], str(model.family), str(model.link))
         network: nn.Module = build_model(model, shape[0], self.outputs)
         return network
 
@@ -50,6 +58,18 @@ class TableProblem(Problem):
     def classes(self) -> int:
         """Number of classes; 0 where the target is no label."""
         return 0
+
+    @property
+    def sums_of_squares(self) -> int:
+        """Columns of a GLM, the intercept among them."""
+        return len(self.setup.inputs) + 1 if isinstance(self.experiment.model, Glm) else 0
+
+    def learner(self, networks: Networks, lesson: TrainingContext) -> Learner | None:
+        """Return what adds up a GLM's sums; other networks are trained by gradients."""
+        model = networks.get("model")
+        if not isinstance(model, GeneralisedLinear):
+            return None
+        return ScoringSums(model, lambda output, target: self.row_loss(output, target, lesson.fold))
 
     def head(self, networks: Mapping[str, nn.Module]) -> nn.Module | None:
         """Return the last layer of several; one layer by itself has no features."""
@@ -159,6 +179,20 @@ class Regression(TableProblem):
     def default_metrics(self) -> RegressionMetrics:
         """Return empty regression metrics."""
         return RegressionMetrics(self._loss.delta)
+
+
+class Count(Regression):
+    """Poisson's loss on a count; the network's output is the logarithm of what is expected."""
+
+    @classmethod
+    def targets(cls, experiment: Experiment) -> list[TargetColumn]:
+        """Return the target, a count."""
+        (column,) = experiment.data.target_columns.values()
+        return [TargetColumn(column, "target", "count")]
+
+    @property
+    def _loss(self) -> Loss:
+        return self.experiment.training.loss or Loss(kind="poisson")
 
 
 def check_monitor(monitor: str, classes: int) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from v6_algorithm.errors import SiteError
 from v6_algorithm.experiment import Section
+from v6_algorithm.learning.training.deformation import bias_field, elastic
 
 _AXES = {"width": -1, "height": -2, "depth": -3}
 
@@ -195,6 +196,8 @@ _KINDS: dict[str, Callable[..., Tensor]] = {
     "crop": crop,
     "color": color,
     "noise": noise,
+    "elastic": elastic,
+    "bias_field": bias_field,
 }
 
 

@@ -17,6 +17,7 @@ from v6_algorithm.researcher.cli import (
     partition,
     predict,
     report,
+    resume,
     run,
     splits,
     submit,
@@ -44,7 +45,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 app.command()(init.init)
 app.command()(run.run)
-app.command()(run.resume)
+app.command()(resume.resume)
 app.command()(run.validate)
 app.command()(tune.tune)
 app.command()(evaluate.evaluate)

@@ -46,10 +46,13 @@ def unused_folder(name: str) -> Path:
 
 def finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None:
     """Show the closing table, write the files, and end with exit code 3 when something was left undone."""
-    from v6_algorithm.researcher.report import closing_table, dinunet, gap_lines
+    from v6_algorithm.researcher.report import closing_table, coefficients_table, dinunet, gap_lines
 
     result["notes"] += dinunet.notes(result)
-    terminal.out.print(closing_table(result))
+    if result["metrics"]:
+        terminal.out.print(closing_table(result))
+    if (of_terms := coefficients_table(result)) is not None:
+        terminal.out.print(of_terms)
     for part in ("test", "central"):
         for line in gap_lines(result, part):
             say(line)

@@ -1,4 +1,4 @@
-"""`run` does an experiment on this machine, `resume` goes on with one that was cut short, `validate` checks one."""
+"""`run` does an experiment on this machine, and goes on with one for `resume`; `validate` checks one."""
 
 from __future__ import annotations
 
@@ -79,15 +79,10 @@ def run(
             _go_on(todo, tables, folder)
 
 
-def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
-    quiet: Quiet = False,
-) -> None:
-    """Go on with a run that was killed, interrupted or stopped: to the same numbers as if it had not been."""
-    terminal.out.quiet = quiet
-    with explained():
-        todo = UnfinishedRun.read(run)
-        _go_on(todo, _tables(todo), run)
+def resume_run(folder: Path) -> None:
+    """Go on with the run in a folder; raises CheckpointError when there is none."""
+    todo = UnfinishedRun.read(folder)
+    _go_on(todo, _tables(todo), folder)
 
 
 def _tables(todo: UnfinishedRun, file: Path | None = None) -> dict[str, TableSource]:

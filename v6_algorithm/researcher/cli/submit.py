@@ -95,12 +95,12 @@ def submit(
         weights = read_weights(experiment, file.parent)
         central = open_central(experiment, file.parent)
         databases = _databases(database or ["default"], query, sheet)
-        session = _log_in(server, username)
+        session = log_in(server, username)
         found = session.collaboration(collaboration)
         sites = [found.find(name) for name in organization] if organization else list(found.organizations)
         at = _hub(session, found, hub)
         _check(experiment, sites, at, may_wait=detach or dry_run)
-        _encrypt(session, found, private_key)
+        encrypt(session, found, private_key)
         _describe(session, found, sites, at, image, databases)
         if dry_run:
             say("dry run: nothing was sent")
@@ -151,7 +151,7 @@ def watch(
         _check_trackers(track)
         source = Source(uri=str(central)) if central else None
         table = open_table(source, Path.cwd(), "--central") if source else None
-        session = _log_in(server, username)
+        session = log_in(server, username)
         if private_key is not None:
             _tell(session.encrypt_with(private_key))
         found = session.task(task)
@@ -171,14 +171,15 @@ def cancel(
 ) -> None:
     """Stop a task at all nodes; what it computed is lost."""
     with explained():
-        _log_in(server, username).cancel(task)
+        log_in(server, username).cancel(task)
         say(f"task {task}: the nodes were told to stop it")
 
 
 # -- log-in --------------------------------------------------------------------------------------------------------
 
 
-def _log_in(address: str, username: str) -> Server:
+def log_in(address: str, username: str) -> Server:
+    """Log in with the password of V6_PASSWORD or a prompt, and a second factor where the server wants one."""
     from v6_algorithm.researcher.server import Server
 
     with terminal.err.status("logging in …"):
@@ -207,7 +208,8 @@ def _secret(variable: str, prompt: str) -> str:
     return str(typer.prompt(prompt, hide_input=True, err=True))
 
 
-def _encrypt(session: Server, collaboration: Collaboration, private_key: Path | None) -> None:
+def encrypt(session: Server, collaboration: Collaboration, private_key: Path | None) -> None:
+    """Use the private key where the collaboration is encrypted, which needs one."""
     if collaboration.encrypted and private_key is None:
         raise ServerError(f"collaboration '{collaboration.name}' is encrypted; give --private-key FILE")
     if private_key is not None and not collaboration.encrypted:
@@ -291,6 +293,12 @@ def _follow(task: Task, tracking: Tracking, address: str, username: str, rounds:
         for command in ("watch", "cancel"):
             terminal.err.print(f"  {_again(command, task.id, address, username)}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
+
+
+def follow_to_the_end(task: Task, tracking: Tracking, address: str, username: str, rounds: int, folder: Path) -> None:
+    """Show a task until it ends, and write what came out."""
+    _follow(task, tracking, address, username, rounds)
+    _end(task.result(), tracking, folder)
 
 
 def _check_trackers(kinds: list[str] | None) -> None:

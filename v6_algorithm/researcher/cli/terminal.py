@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from v6_algorithm.errors import V6AlgorithmError
+from v6_algorithm.exchange.text import printable
 
+LONGEST_LINE = 100_000
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -30,11 +32,12 @@ def explained() -> Iterator[None]:
 
 def say(text: str) -> None:
     """Print a line that may hold names and messages from elsewhere: no markup, no wrapping."""
-    out.print(escape(text), soft_wrap=True)
+    for line in text.splitlines() or [""]:
+        out.print(escape(printable(line, LONGEST_LINE)), soft_wrap=True)
 
 
 def complain(message: str, *, kind: str = "error") -> None:
     """Print an error (or a warning) a line; an indented line goes on with the one before."""
     lead = f"[bold {'red' if kind == 'error' else 'yellow'}]{kind}:[/] "
     for line in message.splitlines():
-        err.print(f"{'' if line.startswith(' ') else lead}{escape(line)}", soft_wrap=True)
+        err.print(f"{'' if line.startswith(' ') else lead}{escape(printable(line, LONGEST_LINE))}", soft_wrap=True)

@@ -85,6 +85,28 @@ class Result:
         return pd.DataFrame(lines, columns=["round", "site", "answered", "reason"])
 
     @property
+    def coefficients(self) -> pd.DataFrame:
+        """Of a GLM a line for each term: estimate, standard_error, z, p, low, high, and ratios where they have a name.
+
+        Raises
+        ------
+        ExperimentError
+            When the model has no coefficients to report.
+        """
+        import pandas as pd
+
+        if not self.content.get("coefficients"):
+            raise ExperimentError("the result has no coefficients; they are of model glm, without folds")
+        return pd.DataFrame(self.content["coefficients"]).set_index("term")
+
+    def summary(self) -> str:
+        """Return the table of coefficients and the fit, as text."""
+        from v6_algorithm.researcher.report import coefficients as texts
+
+        frame = self.coefficients.drop(columns="left_out", errors="ignore")
+        return f"{frame.round(4).to_string()}\n{texts.fit_text(self.content)}"
+
+    @property
     def notes(self) -> list[str]:
         """What the run wants to be known: what was left out, guessed or is missing."""
         return list(self.content.get("notes", []))

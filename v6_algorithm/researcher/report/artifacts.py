@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from v6_algorithm.researcher.report import dinunet, groups, samples
+from v6_algorithm.exchange.text import cell
+from v6_algorithm.researcher.report import coefficients, dinunet, groups, samples
 from v6_algorithm.researcher.report.page import render
 from v6_algorithm.researcher.report.reading import (
     EVALUATED,
@@ -64,6 +65,8 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
     ]
     if clean.get("status") != EVALUATED:
         written.insert(1, write_file(directory / "history.csv", _history_csv(clean)))
+    if coefficients.lines(clean):
+        written.append(write_file(directory / "coefficients.csv", _csv(coefficients.HEADER, coefficients.rows(clean))))
     if mapping(clean, "subgroups"):
         written.append(write_file(directory / "subgroups.csv", _csv(groups.HEADER, groups.group_rows(clean))))
     if mapping(clean, "tuning"):
@@ -104,6 +107,8 @@ def write_file(path: Path, content: str | bytes) -> Path:
     # Hidden, beside its final place (a rename does not cross file systems), and one per process.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        # A model tells about its rows, and a report names hospitals: both are their owner's to pass on.
+        temporary.touch(mode=0o600)
         temporary.write_bytes(content)
         temporary.replace(path)
     finally:
@@ -150,6 +155,6 @@ def _headlines(result: dict[str, Any]) -> dict[str, Any]:
 def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerow([cell(name) for name in header])
+    writer.writerows([cell(value) for value in row] for row in rows)
     return text.getvalue()

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from v6_algorithm.researcher.report import groups, judging, reading, samples
+from v6_algorithm.researcher.report import coefficients, groups, judging, reading, samples
 from v6_algorithm.researcher.report.charts.curves import comparison_chart, history_charts, participation_chart
 from v6_algorithm.researcher.report.reading import MetricRow, finite, mapping, number, sequence
 from v6_algorithm.researcher.report.templating import (
@@ -57,6 +57,7 @@ def render(result: dict[str, Any]) -> str:
         curves=None if evaluated else history_charts(result),
         samples=samples.section(result),
         folds=_folds(result),
+        coefficients=coefficients.page_table(result),
         participation=_participation(result),
         cost=_cost(result),
         facts=_facts(result),

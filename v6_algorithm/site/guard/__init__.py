@@ -201,6 +201,18 @@ class Guard:
         """Refuse a fold's training whose update would tell of few rows, or that takes too long."""
         check_training(self.policy, self._experiment, int(self._request["round"]), rows, item)
 
+    def check_information(self, columns: int, rows: int) -> None:
+        """Refuse sums of products of so many columns that they would nearly tell the rows; 0 columns: there are none.
+
+        As many coefficients as rows fit the rows exactly. The share is the one that DataSHIELD's GLMs have by default.
+        """
+        share = self.policy.maximum_share_of_sums
+        if share is not None and columns > share * rows:
+            raise PolicyError(
+                f"model glm asks for {columns} coefficients; this node allows at most {share:.3g} of its number of "
+                f"training rows ({BY_FIELD['maximum_share_of_sums'].variable})"
+            )
+
     # -- before it goes ------------------------------------------------------------------------------------------------
 
     def edges(self, moments: Moments, values: Any) -> Moments:

@@ -1,0 +1,176 @@
+"""Generalised linear models: a federation's fit is that of all rows in one place, and what cannot be is named."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+
+import v6_algorithm.api as v6
+from v6_algorithm.errors import ExperimentError
+
+COLUMNS = ["age", "dose", "score"]
+
+
+def hospitals(target, seed=0, rows=(60, 45, 80)):
+    """Make three hospitals with other means, whose target is a function of the linear predictor and a generator."""
+    generator = np.random.default_rng(seed)
+    frames = {}
+    for number, count in enumerate(rows):
+        x = generator.normal(size=(count, 3)) * [10, 1, 0.1] + [60 + number, number, 0]
+        eta = 0.03 * (x[:, 0] - 60) + 0.5 * x[:, 1] - 2 * x[:, 2] - 0.3
+        frame = pd.DataFrame(x, columns=COLUMNS).assign(y=target(eta, generator))
+        frames[f"h{number}"] = frame
+    return frames
+
+
+CASES = {
+    "binomial": ("classification", lambda eta, g: g.binomial(1, 1 / (1 + np.exp(-eta))), sm.families.Binomial()),
+    "gaussian": ("regression", lambda eta, g: 5 + eta + g.normal(size=len(eta)), sm.families.Gaussian()),
+    "poisson": ("count", lambda eta, g: g.poisson(np.exp(eta)), sm.families.Poisson()),
+    "gamma": (
+        "regression",
+        lambda eta, g: g.gamma(2, np.exp(eta) / 2) + 1e-6,
+        sm.families.Gamma(sm.families.links.Log()),
+    ),
+}
+
+
+def fit(frames, problem, model, **keys):
+    data = {"target": "y", "missing": "error"} | keys.pop("data", {})
+    return v6.run({"data": data, "problem": problem, "model": {"kind": "glm"} | model, **keys}, frames)
+
+
+def pooled(frames, family, columns=COLUMNS):
+    frame = pd.concat(frames.values())
+    return sm.GLM(frame["y"].astype(float), sm.add_constant(frame[columns]), family=family).fit(tol=1e-14, maxiter=200)
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_a_federated_fit_is_the_fit_of_the_pooled_rows(family):
+    problem, target, reference = CASES[family]
+    frames = hospitals(target)
+    result, expected = fit(frames, problem, {"family": family}), pooled(frames, reference)
+    table, told = result.coefficients, result.content["fit"]
+    assert list(table.index) == ["(intercept)", *COLUMNS]
+    assert table["estimate"].to_numpy() == pytest.approx(expected.params.to_numpy(), rel=1e-6)
+    assert table["standard_error"].to_numpy() == pytest.approx(expected.bse.to_numpy(), rel=1e-6)
+    assert table["p"].to_numpy() == pytest.approx(expected.pvalues.to_numpy(), rel=1e-4, abs=1e-12)
+    assert table[["low", "high"]].to_numpy() == pytest.approx(expected.conf_int().to_numpy(), rel=1e-5)
+    assert told["deviance"] == pytest.approx(expected.deviance, rel=1e-9)
+    assert told["null_deviance"] == pytest.approx(expected.null_deviance, rel=1e-9)
+    assert told["dispersion"] == pytest.approx(expected.scale, rel=1e-9)
+    assert told["converged"]
+    assert told["rounds"] <= 15
+    if family != "gamma":
+        assert told["log_likelihood"] == pytest.approx(expected.llf, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("link", "reference"), [("probit", sm.families.links.Probit()), ("cloglog", sm.families.links.CLogLog())]
+)
+def test_other_links_of_binomial(link, reference):
+    problem, target, _ = CASES["binomial"]
+    frames = hospitals(target)
+    table = fit(frames, problem, {"link": link}).coefficients
+    expected = pooled(frames, sm.families.Binomial(reference))
+    assert table["estimate"].to_numpy() == pytest.approx(expected.params.to_numpy(), rel=1e-5)
+
+
+def test_the_first_category_is_the_reference():
+    frames = hospitals(CASES["binomial"][1])
+    for number, frame in enumerate(frames.values()):
+        frame["ward"] = np.resize(["a", "b", "c"] if number else ["b", "c"], len(frame))
+    result = fit(frames, "classification", {}, data={"categorical": ["ward"]})
+    table, frame = result.coefficients, pd.concat(frames.values())
+    assert table.loc["ward=a", "left_out"] == "reference"
+    design = sm.add_constant(frame[COLUMNS].assign(b=frame["ward"] == "b", c=frame["ward"] == "c").astype(float))
+    expected = sm.GLM(frame["y"], design, family=sm.families.Binomial()).fit(tol=1e-14)
+    given = table.loc[["ward=b", "ward=c"], "estimate"].to_numpy()
+    assert given == pytest.approx(expected.params[["b", "c"]].to_numpy(), rel=1e-6)
+
+
+def test_a_column_that_others_tell_is_named_and_left_out():
+    frames = {name: frame.assign(twice=2 * frame["dose"] + 1) for name, frame in hospitals(CASES["poisson"][1]).items()}
+    result = fit(frames, "count", {})
+    left = result.coefficients["left_out"].dropna()
+    assert list(left) == ["aliased"]
+    assert any("left out, since the other columns tell it exactly" in note for note in result.notes)
+    assert np.isfinite(result.coefficients["estimate"].dropna()).all()
+
+
+def test_separation_is_named():
+    frames = hospitals(CASES["poisson"][1])
+    frames = {name: frame.assign(y=(frame["dose"] > 1).astype(int)) for name, frame in frames.items()}
+    result = fit(frames, "classification", {})
+    assert any("grows without end (separation" in note for note in result.notes)
+    json.dumps(result.content["coefficients"], allow_nan=False)
+    calm = fit(frames, "classification", {"ridge": 1.0})
+    assert not any("separation" in note for note in calm.notes)
+
+
+def test_predictions_and_metrics_are_those_of_the_coefficients():
+    frames = hospitals(CASES["binomial"][1])
+    result = fit(frames, "classification", {}, split={"kind": "ratio", "train": 0.8, "validation": 0.0, "test": 0.2})
+    table, frame = result.coefficients, frames["h0"]
+    eta = table.loc["(intercept)", "estimate"] + frame[COLUMNS].to_numpy() @ table.loc[COLUMNS, "estimate"].to_numpy()
+    assert result.predict(frame)["p(1)"].to_numpy() == pytest.approx(1 / (1 + np.exp(-eta)), rel=1e-6)
+    assert result.metrics.loc[("test", "pooled"), "n"] == pytest.approx(0.2 * 185, abs=3)
+
+
+def test_a_large_count_is_no_trouble():
+    """From coefficients of zero the first Newton step of a Poisson model would be e to the hundreds."""
+    frames = hospitals(lambda eta, g: g.poisson(5000 * np.exp(0.2 * eta)))
+    table = fit(frames, "count", {}).coefficients
+    expected = pooled(frames, sm.families.Poisson())
+    assert table["estimate"].to_numpy() == pytest.approx(expected.params.to_numpy(), rel=1e-6)
+
+
+def test_the_mock_client_gives_the_same_coefficients():
+    frames = hospitals(CASES["binomial"][1])
+    keys = {"data": {"target": "y"}, "model": {"kind": "glm"}}
+    local, mock = v6.run(keys, frames), v6.run(keys, frames, engine="mock")
+    pd.testing.assert_frame_equal(local.coefficients, mock.coefficients, rtol=1e-12)
+
+
+def test_files_and_text_of_the_coefficients(tmp_path):
+    result = fit(hospitals(CASES["binomial"][1]), "classification", {})
+    folder = result.save(tmp_path / "run")
+    written = pd.read_csv(folder / "coefficients.csv")
+    assert list(written["term"]) == ["(intercept)", *COLUMNS]
+    assert "<h2>Coefficients</h2>" in (folder / "report.html").read_text()
+    assert "Odds ratio" in (folder / "report.html").read_text()
+    assert "log-likelihood" in result.summary()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"problem": "regression", "model": {"kind": "glm", "family": "poisson"}}, "is for problem count"),
+        ({"model": {"kind": "glm", "link": "inverse"}}, "allowed: logit, probit, cloglog"),
+        ({"model": {"kind": "glm"}, "strategy": "fedavg"}, "is fitted by strategy newton"),
+        ({"model": {"kind": "logistic"}, "strategy": "newton"}, "strategy newton is for model glm"),
+        ({"model": {"kind": "glm"}, "training": {"batch_size": 8}}, "takes all rows once a round"),
+        ({"model": {"kind": "glm"}, "strategy": {"kind": "newton", "clip": 1.0}}, "clip does not go with"),
+    ],
+)
+def test_what_does_not_go_with_a_glm_is_refused(keys, message):
+    with pytest.raises(ExperimentError, match=message):
+        v6.Experiment(**({"data": {"target": "y"}} | keys))
+
+
+def test_a_strict_node_refuses_as_many_coefficients_as_a_third_of_its_rows(monkeypatch, tmp_path):
+    monkeypatch.setenv("V6_ALGORITHM_POLICY", "standard")
+    monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path))
+    generator = np.random.default_rng(0)
+    frames = {}
+    for name in "abc":
+        frame = pd.DataFrame(generator.normal(size=(60, 25)), columns=[f"x{number}" for number in range(25)])
+        frames[name] = frame.assign(y=generator.integers(0, 2, 60))
+    from v6_algorithm.errors import FederationError
+
+    with pytest.raises((ExperimentError, FederationError), match="asks for 26 coefficients"):
+        v6.run({"data": {"target": "y"}, "model": {"kind": "glm"}}, frames, engine="mock")

@@ -1,0 +1,28 @@
+"""The unit of time does not decide what a survival model is measured by: seconds, days and years give the same cuts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from v6_algorithm.data.preparation.times import METRIC_BINS, count_times, cut
+
+DAYS = np.ceil(np.random.default_rng(0).exponential(900, 500))
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1 / 365.25, 24, 86_400_000, 86_400e9, 2.0**40])
+def test_days_in_another_unit_are_cut_at_the_same_times_to_the_width_of_a_bin(unit):
+    plain, scaled = np.array(cut(count_times(DAYS), METRIC_BINS)), np.array(cut(count_times(DAYS * unit), METRIC_BINS))
+    assert len(plain) == len(scaled)
+    np.testing.assert_allclose(scaled / unit, plain, rtol=2 ** (1 / 16) - 1 + 1e-9)
+
+
+@given(st.floats(1e-18, 1e15), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_every_part_between_cuts_has_events(unit, seed):
+    times = np.random.default_rng(seed).gamma(2, 300, 200) * unit
+    edges = cut(count_times(times), METRIC_BINS)
+    assert len(edges) == METRIC_BINS - 1
+    assert (np.histogram(times, [0, *edges, np.inf])[0] > 0).all()

@@ -1,0 +1,59 @@
+"""Secure aggregation over a real server and nodes: the bits of a local run, also with a node killed in mid-round."""
+
+from __future__ import annotations
+
+import pytest
+from training import TOLERANCE, files, largest_difference, patients_experiment, train, train_here
+from v6process import wait_for
+
+from v6_algorithm.engines.runs import read_subtask_name
+
+DATA_SITES = ["a", "b", "c"]
+SECURE = {"secure_aggregation": {"threshold": 2}}
+
+pytestmark = pytest.mark.slow
+
+
+def test_secure_aggregation_over_real_nodes_gives_the_bits_of_a_local_run(three_sites, figures):
+    experiment = patients_experiment(privacy=SECURE)
+    result = train(three_sites, experiment)
+    here = train_here(files(three_sites, DATA_SITES), experiment)
+    assert result["status"] == "completed"
+    assert list(result["secure_aggregation"]["sites"]) == DATA_SITES
+    assert largest_difference(result, here) <= TOLERANCE
+    assert result["history"]["train_loss"] == pytest.approx(here["history"]["train_loss"], abs=TOLERANCE)
+    seconds = {}
+    for call in result["timing"]["rounds"]:
+        seconds.setdefault(call["call"], []).append(call["seconds"])
+    figures.remarks.append(
+        "secure aggregation, seconds: "
+        + ", ".join(f"{name} {min(taken):.1f} to {max(taken):.1f}" for name, taken in seconds.items())
+    )
+
+
+def test_a_node_that_is_killed_in_mid_round_is_left_out_of_the_sum_and_named(three_sites):
+    calls = train(three_sites, patients_experiment(rounds=1))["timing"]["rounds"]
+    deadline_s = round(max(20.0, 8 * max(call["seconds"] for call in calls)))
+    participation = {"minimum": 2, "deadline_s": deadline_s}
+    task = three_sites.create(
+        "master", experiment=patients_experiment(rounds=4, privacy=SECURE, participation=participation)
+    )
+
+    def training(number: int) -> bool:
+        names = [read_subtask_name(child["name"]) for child in three_sites.subtasks(task)]
+        return any(method == "train" and round_of == number for method, round_of, _ in names)
+
+    wait_for(lambda: training(2), "round 2", timeout_s=600)
+    three_sites.stop_node("b", gracefully=False)
+    try:
+        run = three_sites.wait(task, timeout_s=900)["hub"]
+    finally:
+        three_sites.start_node("b")
+    assert run.status == "completed", run.log[-2000:]
+    result = run.result
+    assert (result["status"], result["rounds_run"]) == ("completed", 4)
+    missed = [entry for entry in result["participation"] if "b" in entry["missing"]]
+    assert missed
+    assert missed[0]["round"] in (2, 3)
+    assert missed[0]["missing"]["b"].startswith("late: no answer within")
+    assert all(entry["answered"] == ["a", "c"] for entry in missed)

@@ -1,0 +1,135 @@
+"""The checks on what sites say before training: each part has its type, its size and its bounds before it is used.
+
+`negotiate` calls them; a reply that fails one is dropped, counted and named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm.data.preparation.columns import Agreement
+from v6_algorithm.data.preparation.setup import unpack_arrays
+from v6_algorithm.data.preparation.statistics import Moments
+from v6_algorithm.data.rows import RowKind
+from v6_algorithm.errors import WireError
+from v6_algorithm.exchange.text import printable
+from v6_algorithm.exchange.wire import LARGEST_NUMBER
+from v6_algorithm.experiment import PARTS
+
+_MOST_RULES = 100
+# Of a site's description; a site itself tells of no more.
+_MOST_LABELS = 10_000
+_LONGEST_LABEL = 1000
+_MOST_ROWS = 10**9
+_LONGEST_RULE = 60
+_LONGEST_NAME = 200
+Counts = list[dict[str, dict[str, int]]]
+
+
+def check_policy(policy: Any) -> dict[str, Any]:
+    """Read the rules that a node says are in force: names, numbers, switches and None; {} where it says none."""
+    if policy is None:
+        return {}
+    if not isinstance(policy, dict) or len(policy) > _MOST_RULES:
+        raise WireError("the rules that it says are in force are malformed")
+    for name, value in policy.items():
+        short = isinstance(value, str) and len(value) <= _LONGEST_RULE
+        if len(name) > _LONGEST_RULE or not (short or value is None or isinstance(value, (bool, int, float))):
+            raise WireError("the rules that it says are in force are malformed")
+    return dict(policy)
+
+
+def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
+    """Read what a hospital tells of its table before anything is learned."""
+    labels = [schema["labels"], *schema["task_labels"].values(), *schema["categories"].values()]
+    if not all(isinstance(column, list) and len(column) <= _MOST_LABELS for column in labels):
+        raise WireError(f"labels must be lists of at most {_MOST_LABELS}")
+    if not all(is_label(label) for column in labels for label in column):
+        raise WireError(f"labels must be numbers or text of at most {_LONGEST_LABEL} letters")
+    if not all(is_rows(schema[key]) for key in ("rows", "rows_without_target")):
+        raise WireError("row counts must be whole numbers")
+    columns = schema["columns"]
+    if not isinstance(columns, dict) or any(len(str(name)) > _LONGEST_LABEL for name in columns):
+        raise WireError(f"names of columns must be text of at most {_LONGEST_LABEL} letters")
+    few = schema.get("few", [])
+    if not isinstance(few, list) or not set(few) <= set(schema["categories"]):
+        raise WireError("columns with few rows of a category must be some of the categorical ones")
+    if type(schema["synthetic"]) is not int or not 0 <= schema["synthetic"] <= schema["rows"]:
+        raise WireError("synthetic rows must be some of the rows")
+    kind.check(schema)
+    return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
+
+
+def is_rows(number: Any) -> bool:
+    """Say whether this is a number of rows that a table may have."""
+    return type(number) is int and 0 <= number <= _MOST_ROWS
+
+
+def is_label(label: Any) -> bool:
+    """Say whether this is a label: a number, or a text that is not endless."""
+    return isinstance(label, (int, float)) or (isinstance(label, str) and len(label) <= _LONGEST_LABEL)
+
+
+def check_names(names: Iterable[Any]) -> None:
+    """Refuse a hospital's name that would be shown as something else."""
+    if any(str(name) != printable(name, _LONGEST_NAME) for name in names):
+        raise WireError(f"names must be printable text of at most {_LONGEST_NAME} letters")
+
+
+def check_counts(counts: Any) -> Counts:
+    """Read the rows of each part of each fold, by hospital."""
+    checked = [{str(name): {part: member[part] for part in PARTS} for name, member in fold.items()} for fold in counts]
+    if not checked or any(not is_rows(n) for fold in checked for member in fold.values() for n in member.values()):
+        raise WireError("its row counts are malformed")
+    return checked
+
+
+def check_class_counts(counts: Any, folds: int, agreement: Agreement) -> list[list[int]] | None:
+    """Read the training rows of each class in each fold; None where there are no classes."""
+    if counts is None:
+        return None
+    checked = [list(fold) for fold in counts]
+    classes = len(agreement.classes or [])
+    if len(checked) != folds or any(len(fold) != classes or not all(map(is_rows, fold)) for fold in checked):
+        raise WireError("its class counts are malformed")
+    return checked
+
+
+def check_hidden(names: Any, columns: Sequence[str]) -> list[str]:
+    """Read the names of columns that a site tells nothing of."""
+    if not isinstance(names, list) or not set(names) <= set(columns):
+        raise WireError("it leaves out statistics of columns that it was not asked about")
+    return names
+
+
+def is_count(number: Any) -> bool:
+    """Say whether this is a number of rows, or None, which are too few to be told."""
+    return number is None or (isinstance(number, int) and 0 <= number < 10**9)
+
+
+def check_copies(copies: Any) -> dict[str, int | None]:
+    """Read how many images are copies of others, and how many of them the split has in several parts."""
+    if copies is None:
+        return {"rows": 0, "apart": 0}
+    if not (is_count(copies["rows"]) and is_count(copies["apart"])):
+        raise WireError("its counts of copies are malformed")
+    return {"rows": copies["rows"], "apart": copies["apart"]}
+
+
+def check_targets(packed: Any, folds: int, targets: int) -> list[Moments]:
+    """Read the moments of the targets that are scaled; none where none is."""
+    return [Moments.check(unpack_arrays(packed), folds, targets)] if targets else []
+
+
+def check_sums(packed: Any, others: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    """Read the sums a problem asked for; they must be finite, and have the names and shapes of the other sites'."""
+    own = unpack_arrays(packed) if packed else {}
+    shapes = {name: array.shape for name, array in own.items()}
+    if not all((np.abs(array) <= LARGEST_NUMBER).all() for array in own.values()):
+        raise WireError("the problem's sums are not finite")
+    if others is not None and shapes != {name: array.shape for name, array in others.items()}:
+        raise WireError("the problem's sums have other names or shapes than those of the other sites")
+    return own

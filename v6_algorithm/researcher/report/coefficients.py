@@ -1,0 +1,123 @@
+"""The coefficients of a GLM, as a table in the terminal, in the page and as coefficients.csv."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm.researcher.report.reading import finite, mapping, sequence
+
+if TYPE_CHECKING:
+    from rich.table import Table as Terminal
+
+    from v6_algorithm.researcher.report.templating import Table
+
+# Key of a ratio in a line of the result, and what it is called.
+RATIOS = {
+    "odds_ratio": "Odds ratio",
+    "rate_ratio": "Rate ratio",
+    "mean_ratio": "Mean ratio",
+}
+HEADER = ("term", "estimate", "standard_error", "z", "p", "low", "high", "ratio", "ratio_low", "ratio_high", "left_out")
+
+
+def lines(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the lines of `coefficients` that are mappings; a result from elsewhere may hold anything."""
+    return [line for line in sequence(result, "coefficients") if isinstance(line, dict)]
+
+
+def rows(result: dict[str, Any]) -> list[list[Any]]:
+    """Return a row for each term, under `HEADER`."""
+    ratio = ratio_of(result) or "ratio"
+    keys = [*HEADER[:7], ratio, f"{ratio}_low", f"{ratio}_high", "left_out"]
+    return [
+        [line.get(key) if key == "term" or key == "left_out" else finite(line.get(key)) for key in keys]
+        for line in lines(result)
+    ]
+
+
+def ratio_of(result: dict[str, Any]) -> str | None:
+    """Return the key of the ratio that the lines have, or None."""
+    return next((key for key in RATIOS for line in lines(result) if key in line), None)
+
+
+def cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return heads and text cells: term, estimate with its interval, error, z, p, and the ratio with its interval."""
+    ratio = ratio_of(result)
+    heads = ["Term", "Estimate", "95 % CI", "SE", "z", "p", *([RATIOS[ratio], "95 % CI"] if ratio else [])]
+    texts = []
+    for term, estimate, error, z, p, low, high, *of_ratio, left_out in rows(result):
+        if left_out:
+            texts.append([str(term), str(left_out), *[""] * (len(heads) - 2)])
+            continue
+        text = [str(term), _number(estimate), _interval(low, high), _number(error), _number(z, 3), p_text(p)]
+        if ratio:
+            text += [_number(of_ratio[0], 3), _interval(of_ratio[1], of_ratio[2], 3) if of_ratio[0] is not None else ""]
+        texts.append(text)
+    return heads, texts
+
+
+def p_text(p: float | None) -> str:
+    """Write a p value as journals do."""
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def _interval(low: float | None, high: float | None, digits: int = 4) -> str:
+    return "" if low is None or high is None else f"{low:.{digits}g} to {high:.{digits}g}"
+
+
+def fit_text(result: dict[str, Any]) -> str:
+    """Say in one line how well the model fits."""
+    fit = mapping(result, "fit")
+    if not fit:
+        return ""
+    names = {
+        "log_likelihood": "log-likelihood",
+        "deviance": "deviance",
+        "null_deviance": "null deviance",
+        "aic": "AIC",
+        "bic": "BIC",
+        "pseudo_r2": "R²" if fit.get("family") == "gaussian" else "pseudo-R² (McFadden)",
+        "dispersion": "dispersion",
+    }
+    parts = [f"{name} {value:.6g}" for key, name in names.items() if (value := finite(fit.get(key))) is not None]
+    converged = "converged" if fit.get("converged") else "not converged"
+    head = f"{fit.get('family')}, link {fit.get('link')}, {fit.get('rows')} rows, {converged} after {fit.get('rounds')}"
+    return f"{head} rounds: {', '.join(parts)}"
+
+
+def page_table(result: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the page's section, or None where there are no coefficients."""
+    from v6_algorithm.researcher.report.templating import Row, Table
+    from v6_algorithm.researcher.report.templating import heads as heads_of
+
+    if not lines(result):
+        return None
+    heads, texts = cells(result)
+    table: Table = Table(heads_of(*heads), [[Row(text) for text in texts]], wide=True)
+    return {"table": table, "fit": fit_text(result)}
+
+
+def terminal_table(result: dict[str, Any]) -> Terminal | None:
+    """Return the table that a run prints: without z, so that it fits 80 columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not lines(result):
+        return None
+    heads, texts = cells(result)
+    shown = [place for place, head in enumerate(heads) if head not in ("z", "SE")]
+    if ratio_of(result):
+        # The interval of the ratio says as much as that of its logarithm.
+        shown = [place for place in shown if place != 2]
+    table = Table(title=Text("coefficients"), caption=Text(fit_text(result)))
+    for place in shown:
+        table.add_column(Text(heads[place]), justify="left" if place == 0 else "right")
+    for text in texts:
+        table.add_row(*(Text(text[place]) for place in shown))
+    return table
