@@ -218,9 +218,28 @@ def test_repeats_are_folds_of_their_own(run_locally, tables, make_experiment):
     split = {"kind": "kfold", "folds": 3, "repeats": 2}
     result = run_locally(make_experiment(split=split, rounds=2), tables)
     assert [(fold["fold"], fold["repeat"]) for fold in result["folds"]] == [(n, n // 3) for n in range(6)]
-    assert result["metrics"]["test"]["pooled"]["n"] == 260
     once = run_locally(make_experiment(split={"kind": "kfold", "folds": 3}, rounds=2), tables)
     assert once["folds"][2]["metrics"] == result["folds"][2]["metrics"]
+
+
+def test_repeats_have_the_same_patients_and_no_narrower_interval(run_locally, tables, make_experiment):
+    split = {"kind": "kfold", "folds": 3, "repeats": 4}
+    changes = {"rounds": 1, "evaluation": {"subgroups": [{"column": "a", "bands": [0]}]}}
+    repeated = run_locally(make_experiment(split=split, **changes), tables)
+    once = run_locally(make_experiment(split={"kind": "kfold", "folds": 3}, **changes), tables)
+    test, alone = repeated["metrics"]["test"], once["metrics"]["test"]
+    assert test["pooled"]["n"] == alone["pooled"]["n"] == 130
+    assert repeated["sites"]["cairo"]["n"]["test"] == once["sites"]["cairo"]["n"]["test"]
+    for scope in (lambda one: one["pooled"], lambda one: one["sites"]["cairo"]):
+        widths = [scope(one)["accuracy_high"] - scope(one)["accuracy_low"] for one in (test, alone)]
+        assert widths[0] > 0.9 * widths[1]
+    groups = repeated["subgroups"]["test"]["a"]
+    assert sum(group["n"] for group in groups.values()) <= 130
+    assert not any(name.endswith("_low") for group in groups.values() for name in group)
+    assert any("same patients" in note for note in repeated["notes"])
+    folds = [fold["metrics"]["test"]["pooled"]["accuracy"] for fold in repeated["folds"]]
+    mean = test["mean_over_folds"]
+    assert mean["accuracy_high"] - mean["accuracy_low"] > 2 * 1.96 * statistics.stdev(folds) / len(folds) ** 0.5
 
 
 @pytest.mark.parametrize("mode", ["federated", "local"])

@@ -51,7 +51,7 @@ def test_a_rate_is_that_of_torchs_class_fed_by_the_same_numbers(scores, patience
     # A round in which the metric is not defined is passed over.
     known = [score for score in scores if score is not None]
     expected = torchs(known, mode="max" if monitor == "auroc" else "min", **options)[-1]
-    assert rates.in_round(len(scores) + 1, {f"validation_{monitor}": scores}) == expected
+    assert rates.in_round(len(scores) + 1, scores) == expected
 
 
 def test_what_is_monitored_and_its_direction_are_filled_in():

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from v6_algorithm.coordinator.comparable import ComparableScore
 from v6_algorithm.coordinator.learning_rate import LearningRate
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.learning.metrics import compute, higher_is_better, is_score, merge_states
+from v6_algorithm.learning.metrics import compute, is_score, merge_states
 
 States = dict[str, dict[str, Any]]
 # What a fold knows of its rounds as plain JSON, by the attributes' names.
-_BOOKS = ("finished", "rounds_done", "rounds_scored", "best_round", "history", "measured", "personal", "waited")
+_BOOKS = (
+    "finished",
+    "rounds_done",
+    "rounds_scored",
+    "best_round",
+    "history",
+    "measured",
+    "personal",
+    "waited",
+    "uneven",
+)
 
 
 class FoldProgress:
@@ -45,17 +56,19 @@ class FoldProgress:
         self.samples: dict[int, str] = {}
         # Rounds in which too few sites gave a model of this fold.
         self.waited: list[int] = []
+        # Rounds validated by other sites than the best round before them.
+        self.uneven: list[int] = []
         self.model: str | None = None
         # Site to round to what was measured there.
         self.at_sites: dict[str, dict[int, dict[str, float]]] = {}
         self._stopping = experiment.stopping
         self._rates = LearningRate(experiment)
-        self._problem = experiment.problem.kind
+        self._score = ComparableScore(experiment.stopping.monitor, experiment.problem.kind)
+        self._plateau = ComparableScore(self._rates.monitor or experiment.stopping.monitor, experiment.problem.kind)
         self._has_private = experiment.private is not None
         self._keep_best = experiment.output.model == "best"
         self._average: str | None = None
         self._best: str | None = None
-        self._best_score: float | None = None
         # A score must be at least this much better for patience to start again.
         self._reference: tuple[float, int] | None = None
 
@@ -108,7 +121,7 @@ class FoldProgress:
 
     def rate(self, round: int) -> float | None:
         """Return the learning rate of the round that comes next; None where it never changes."""
-        return self._rates.in_round(round, self.history)
+        return self._rates.in_round(round, self._plateau.values)
 
     def rate_to_tell(self) -> dict[str, float | None]:
         """Return what a request says of the learning rate: nothing where the sites know it from the round."""
@@ -126,7 +139,10 @@ class FoldProgress:
         return max((round for round in rounds if round <= number and round not in self.waited), default=0)
 
     def score(self, states: States) -> None:
-        """Take in the validation of the newest model: history, best model, early stop."""
+        """Take in the validation of the newest model: history, best model, early stop.
+
+        The history has what the sites of the round say; rounds are compared over the sites that answered in both.
+        """
         metrics = compute(merge_states(states.values())) if states else {}
         self.rounds_scored = self.rounds_done
         for name, value in metrics.items():
@@ -138,13 +154,15 @@ class FoldProgress:
         for site, state in states.items():
             own = {name: value for name, value in compute(state).items() if value is not None}
             self._note(site, self.rounds_done, {f"validation_{name}": own[name] for name in own if is_score(name)})
-        score = metrics.get(self._stopping.monitor)
+        if self._score.differs(states):
+            self.uneven.append(self.rounds_done)
+        self._plateau.take(metrics, states)
+        score, is_best = self._score.take(metrics, states)
         if score is None:
             return
-        better = 1 if higher_is_better(self._stopping.monitor, self._problem) else -1
-        if self._best_score is None or better * (score - self._best_score) > 0:
-            self._best, self._best_score, self.best_round = self.model, score, self.rounds_done
-        if self._reference is None or better * (score - self._reference[0]) > self._stopping.min_delta:
+        if is_best:
+            self._best, self.best_round = self.model, self.rounds_done
+        if self._reference is None or self._score.by(score, self._reference[0]) > self._stopping.min_delta:
             self._reference = (score, self._trained)
         patience = self._stopping.patience
         self.finished = patience is not None and self._trained - self._reference[1] >= patience
@@ -199,7 +217,8 @@ class FoldProgress:
             "model": self.model,
             "average": self._average,
             "best": self._best,
-            "best_score": self._best_score,
+            "score": self._score.state_dict(),
+            "plateau": self._plateau.state_dict(),
             "reference": self._reference,
         }
 
@@ -213,5 +232,6 @@ class FoldProgress:
             site: {int(round): values for round, values in rounds} for site, rounds in state["at_sites"].items()
         }
         self.model, self._average, self._best = state["model"], state["average"], state["best"]
-        self._best_score = state["best_score"]
+        self._score.load_state_dict(state["score"])
+        self._plateau.load_state_dict(state["plateau"])
         self._reference = None if state["reference"] is None else (state["reference"][0], state["reference"][1])

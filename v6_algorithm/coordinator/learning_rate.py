@@ -7,7 +7,7 @@ a repeated or resumed round has the rate that it had.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.errors import ExperimentError
@@ -22,6 +22,8 @@ class LearningRate:
     ----------
     told
         Whether sites have to be told it.
+    monitor
+        The validation metric that the rate follows; None where it follows none.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -29,9 +31,10 @@ class LearningRate:
         self._optimiser = training.optimizer.kind, training.optimizer.options()
         self._scheduler = training.scheduler
         self.told = self._scheduler is not None and self._scheduler.on_plateau
+        self.monitor = self._scheduler.monitor if self._scheduler is not None and self.told else None
 
-    def in_round(self, number: int, history: Mapping[str, Sequence[float | None]]) -> float | None:
-        """Return the rate of a round, before which the history was this; None where it is the optimiser's throughout.
+    def in_round(self, number: int, scores: Sequence[float | None]) -> float | None:
+        """Return the rate of a round, before which the metric was this; None where it is the optimiser's throughout.
 
         The sites validate a model in the call that trains it on. So ReduceLROnPlateau has not seen the model that a
         round begins with, only those before it; a round whose metric is not defined is passed over.
@@ -41,7 +44,6 @@ class LearningRate:
         scheduler = self._scheduler.kind, self._scheduler.options()
         if not self.told:
             return float(group_in_round(*self._optimiser, scheduler, number)["lr"])
-        scores = history.get(f"validation_{self._scheduler.monitor}", [])
         return rate_after(*self._optimiser, scheduler, [score for score in scores if score is not None])
 
     def check(self, plan: Plan) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from v6_algorithm.coordinator.averages import mean_and_spread, mean_of, round_scores, scores
+from v6_algorithm.coordinator.averages import mean_of, round_scores, scores
 from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.coefficients import inference
 from v6_algorithm.coordinator.diagnostics import diagnostics
 from v6_algorithm.coordinator.folds import FoldProgress, States
 from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.repeats import over_folds, repeats_in, repeats_note, repeats_of
 from v6_algorithm.coordinator.run_context import RunContext
 from v6_algorithm.coordinator.sample_grid import gallery
 from v6_algorithm.coordinator.subgroups import gaps, merged_groups, withheld
@@ -20,6 +21,7 @@ from v6_algorithm.data.preparation.times import horizons
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.learning.metrics import compute, explain, merge_states
+from v6_algorithm.learning.metrics.intervals import over_repeats
 
 SCHEMA = 1
 
@@ -50,18 +52,20 @@ def assemble(
     measured = _merged([fold.measured for fold in folds])
     personal = _merged([fold.personal for fold in folds])
     history = folds[0].columns() if len(folds) == 1 else _mean_history(folds)
+    repeats = repeats_of(folds, experiment)
     metrics = {
-        part: _scopes(states) | (_over_folds(folds, part) if crossed else {}) for part, states in measured.items()
+        part: _scopes_of_repeats(repeats, part) | (over_folds(folds, part, plans, experiment) if crossed else {})
+        for part in measured
     }
     told = [run.subgroups for run in runs]
-    subgroups = merged_groups(told, experiment.evaluation)
+    subgroups = merged_groups(told, experiment.evaluation, repeats_in(experiment))
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "name": experiment.name,
         "status": "stopped" if stopped else "completed",
         "stopped_because": "\n".join(stopped) or None,
         "experiment": experiment.resolved(),
-        "sites": _sites(plans, tells_synthetic=experiment.data.synthetic is not None),
+        "sites": _sites(plans, repeats_in(experiment), tells_synthetic=experiment.data.synthetic is not None),
         "rounds_run": max(fold.rounds_done for fold in folds),
         "best_round": folds[0].kept_round if len(folds) == 1 else None,
         "history": history,
@@ -79,6 +83,8 @@ def assemble(
             *notes,
             *dict.fromkeys(note for run in runs for note in run.all_notes),
             *_explanations(measured),
+            *repeats_note(experiment),
+            *_small_risk_sets(experiment, plans),
             *(withheld(subgroups, metrics, experiment.evaluation) if any(groups.asked for groups in told) else []),
             *_without_private(experiment),
             *(note for run in runs for note in _lost_work(run)),
@@ -144,6 +150,19 @@ def _scopes(states: States) -> dict[str, Any]:
     return {"pooled": compute(merge_states(states.values())), "sites": sites, "mean_over_sites": mean_of(with_rows)}
 
 
+def _scopes_of_repeats(repeats: Sequence[Sequence[FoldProgress]], part: str) -> dict[str, Any]:
+    """Return the scopes of a part: over the repeats of a cross-validation the means, since patients are the same."""
+    scopes = [_scopes(states) for folds in repeats if (states := _merged([fold.measured for fold in folds]).get(part))]
+    if len(scopes) == 1:
+        return scopes[0]
+    sites = dict.fromkeys(site for one in scopes for site in one["sites"])
+    return {
+        "pooled": over_repeats([one["pooled"] for one in scopes]),
+        "sites": {site: over_repeats([one["sites"][site] for one in scopes if site in one["sites"]]) for site in sites},
+        "mean_over_sites": mean_of([one["mean_over_sites"] for one in scopes]),
+    }
+
+
 def _diagnostics(measured: dict[str, States], experiment: Experiment, plan: Plan) -> dict[str, Any]:
     """Return `confusion`, `calibration` and `roc`, each by part; empty of problems without classes."""
     by_part = {part: diagnostics(states, experiment, plan.setup) for part, states in measured.items()}
@@ -160,7 +179,8 @@ def _table(metrics: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         rows.append({"part": part, "site": "all, pooled", **scopes["pooled"]})
         rows += [{"part": part, "site": name, **values} for name, values in scopes["sites"].items()]
         rows.append({"part": part, "site": "mean over sites", **scopes["mean_over_sites"]})
-    columns = [name for name in dict.fromkeys(key for row in rows for key in row) if not name.endswith("_resolution")]
+    hidden = ("_resolution", "_low", "_high")
+    columns = [name for name in dict.fromkeys(key for row in rows for key in row) if not name.endswith(hidden)]
     return [{name: _shown(row.get(name)) for name in columns} for row in rows]
 
 
@@ -169,8 +189,8 @@ def _shown(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def _sites(plans: Sequence[Plan], *, tells_synthetic: bool) -> dict[str, Any]:
-    """Count rows by hospital and part, and tell its node's rules; rows of folds add up, as behind pooled metrics."""
+def _sites(plans: Sequence[Plan], repeats: int, *, tells_synthetic: bool) -> dict[str, Any]:
+    """Count rows by hospital and part, and tell its node's rules; rows of a repeat's folds add up."""
     counts: dict[str, dict[str, int]] = {}
     for plan in plans:
         for fold in plan.counts:
@@ -179,6 +199,7 @@ def _sites(plans: Sequence[Plan], *, tells_synthetic: bool) -> dict[str, Any]:
                 for part in PARTS:
                     own[part] += parts[part]
         for name in plan.counts[0]:
+            counts[name] = {part: n // repeats for part, n in counts[name].items()}
             counts[name]["rows"] = sum(plan.counts[0][name].values())
             if tells_synthetic:
                 counts[name]["synthetic"] = plan.synthetic.get(name, 0)
@@ -186,15 +207,6 @@ def _sites(plans: Sequence[Plan], *, tells_synthetic: bool) -> dict[str, Any]:
     return {
         name: {"n": n} | ({"policy": policies[name]} if name in policies else {}) for name, n in sorted(counts.items())
     }
-
-
-def _over_folds(folds: Sequence[FoldProgress], part: str) -> dict[str, Any]:
-    """Mean and sample standard deviation over the folds, each fold's sites (or, each alone, their models) pooled."""
-    states: dict[int, list[dict[str, Any]]] = {}
-    for fold in folds:
-        states.setdefault(fold.number, []).extend(fold.measured.get(part, {}).values())
-    pooled = [compute(merge_states(members)) for members in states.values() if members]
-    return mean_and_spread([scores(metrics) for metrics in pooled])
 
 
 def _fold(fold: FoldProgress, plan: Plan, experiment: Experiment) -> dict[str, Any]:
@@ -222,12 +234,31 @@ def _lost_work(run: RunContext) -> list[str]:
         if fold.waited:
             rounds = ", ".join(map(str, fold.waited))
             notes.append(f"fold {fold.number}: not trained in round {rounds}; too few of its sites gave a model")
+        if fold.uneven:
+            rounds = ", ".join(map(str, fold.uneven))
+            notes.append(
+                f"fold {fold.number}: round {rounds} was not validated by the same sites as the best round before it; "
+                "compared over the sites common to both"
+            )
         tested = [name for name, parts in plan.counts[fold.number].items() if parts["test"]]
         if tested and fold.rounds_done and not fold.measured.get("test"):
             notes.append(f"fold {fold.number}: not tested, no answer came from {', '.join(tested)}")
     for number in set(range(len(plan.counts))) - set(plan.folds):
         notes.append(f"fold {number}: left out, its site '{plan.setup.hospitals[number]}' was lost before training")
     return notes
+
+
+def _small_risk_sets(experiment: Experiment, plans: Sequence[Plan]) -> list[str]:
+    batch = experiment.training.batch_size
+    if experiment.problem.kind != "survival" or experiment.problem.options().method != "cox" or batch is None:
+        return []
+    rows = max(parts["train"] for plan in plans for fold in plan.counts for parts in fold.values())
+    if batch >= rows:
+        return []
+    return [
+        f"training.batch_size: Cox's risk sets are of the {batch} rows of a batch, not of a site's up to {rows}, which "
+        "changes what is estimated; `batch_size: null` takes all rows of a site"
+    ]
 
 
 def _without_private(experiment: Experiment) -> list[str]:

@@ -6,7 +6,7 @@ One call when it is known which models are kept. Sites withhold small groups; se
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from v6_algorithm.coordinator.folds import FoldProgress
 from v6_algorithm.coordinator.preparation.negotiate import Plan
@@ -14,6 +14,7 @@ from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import PARTS, Evaluation
 from v6_algorithm.experiment.evaluation import LONGEST_GROUP_NAME, MOST_GROUPS, NOT_KNOWN, SITE
 from v6_algorithm.learning.metrics import compute, is_score, merge_states, shape_of
+from v6_algorithm.learning.metrics.intervals import Interval, difference
 
 # Column and group to what its sites told.
 Told = dict[str, dict[str, list[dict[str, Any]]]]
@@ -103,8 +104,14 @@ class GroupSums:
             raise WireError("its groups have more rows than it has")
 
 
-def merged_groups(runs: Iterable[GroupSums], evaluation: Evaluation) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return the metrics by part, column and group, over all sites that told of the group."""
+def merged_groups(
+    runs: Iterable[GroupSums], evaluation: Evaluation, repeats: int = 1
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the metrics by part, column and group, over all sites that told of the group.
+
+    Sites add up what they tell over all folds. Where those are of several `repeats`, `n` is that of one, and there are
+    no intervals: they would take each repeat for new patients.
+    """
     together: dict[str, Told] = {}
     for run in runs:
         for part, columns in run.told.items():
@@ -114,11 +121,21 @@ def merged_groups(runs: Iterable[GroupSums], evaluation: Evaluation) -> dict[str
     bands = {subgroup.column: subgroup.band_names for subgroup in evaluation.subgroups}
     return {
         part: {
-            column: {group: compute(merge_states(groups[group])) for group in in_order(groups, bands[column])}
+            column: {
+                group: _of_one_repeat(compute(merge_states(groups[group])), repeats)
+                for group in in_order(groups, bands[column])
+            }
             for column, groups in columns.items()
         }
         for part, columns in sorted(together.items(), key=lambda one: PARTS.index(one[0]))
     }
+
+
+def _of_one_repeat(metrics: dict[str, float | int | None], repeats: int) -> dict[str, float | int | None]:
+    if repeats == 1:
+        return metrics
+    kept = {name: value for name, value in metrics.items() if not name.endswith(("_low", "_high", "_se"))}
+    return kept | {"n": round((metrics["n"] or 0) / repeats)}
 
 
 def gaps(
@@ -142,13 +159,36 @@ def gaps(
 
 
 def gap(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Return the largest minus the smallest value of each metric over the groups; rows of no known group are none."""
+    """Return the largest minus the smallest value of each metric over the groups; rows of no known group are none.
+
+    Where both groups have intervals there is one of the gap, as `<metric>_low` and `<metric>_high`. It is of these two
+    groups: that they were picked as the furthest apart it does not know.
+    """
     values: dict[str, list[float]] = {}
     for name, metrics in groups.items():
         for metric, value in metrics.items() if name != NOT_KNOWN else ():
             if is_score(metric) and value is not None:
                 values.setdefault(metric, []).append(value)
-    return {metric: max(own) - min(own) for metric, own in values.items() if len(own) > 1}
+    return {
+        name: number
+        for metric, own in values.items()
+        if len(own) > 1
+        for name, number in ({metric: max(own) - min(own)} | _around_gap(groups, metric, min(own), max(own))).items()
+    }
+
+
+def _around_gap(groups: Mapping[str, Mapping[str, Any]], metric: str, low: float, high: float) -> dict[str, float]:
+    """Return the ends of the interval of a gap, from those of the two groups that it is between; none without."""
+    members = [metrics for name, metrics in groups.items() if name != NOT_KNOWN]
+    smaller = next(metrics for metrics in members if metrics.get(metric) == low)
+    greater = next(metrics for metrics in members if metrics.get(metric) == high)
+    of_greater, of_smaller = (
+        (metrics.get(f"{metric}_low"), metrics.get(f"{metric}_high")) for metrics in (greater, smaller)
+    )
+    if greater is smaller or None in (*of_greater, *of_smaller):
+        return {}
+    least, most = difference(high, cast("Interval", of_greater), low, cast("Interval", of_smaller))
+    return {f"{metric}_low": least, f"{metric}_high": most}
 
 
 def withheld(

@@ -82,7 +82,7 @@ def make_folds(
 
         def deal() -> Array:
             if groups is None:
-                return _deal(strata, shares, generator)
+                return _spread_rare(_deal(strata, shares, generator), strata, shares, generator)
             return _deal_groups(strata, groups, shares, generator)
 
         if isinstance(split, KFold):
@@ -168,6 +168,34 @@ def _deal(strata: Array, shares: Array, generator: np.random.Generator) -> Array
         chosen = entitled[np.argmax(behind[entitled])]
         part[row] = chosen
         dealt[chosen] += 1
+    return part
+
+
+def _spread_rare(part: Array, strata: Array, shares: Array, generator: np.random.Generator) -> Array:
+    """Draw where the rows of a class go that is too rare for every part, so that over many sites shares are right.
+
+    Dealing rounds, and always the same way: of one positive row at each of twenty hospitals none would ever be tested.
+    Where some part that has a share gets no row of a class, the class's rows are dealt anew by systematic sampling,
+    whose expectation is the exact share and which is less than one row off it; each changes places with a row of a
+    class that is not rare, so that the parts keep their sizes. Equal shares, as of folds, are drawn already.
+    """
+    wanted = np.flatnonzero(shares > 0)
+    if np.ptp(shares[wanted]) == 0:
+        return part
+    classes, of_row = np.unique(strata, return_inverse=True)
+    rare = [number for number in range(len(classes)) if not np.isin(wanted, part[of_row == number]).all()]
+    common = ~np.isin(of_row, rare)
+    part = part.copy()
+    for number in rare:
+        rows = generator.permutation(np.flatnonzero(of_row == number))
+        order = generator.permutation(wanted)
+        edges = np.cumsum(shares[order] / shares[order].sum()) * len(rows)
+        places = np.searchsorted(edges, np.arange(len(rows)) + generator.random(), side="right")
+        for row, place in zip(rows, order[np.minimum(places, len(order) - 1)], strict=True):
+            others = np.flatnonzero(common & (part == place))
+            if part[row] != place and len(others):
+                other = others[generator.integers(len(others))]
+                part[row], part[other] = part[other], part[row]
     return part
 
 

@@ -59,6 +59,7 @@ from v6_algorithm.experiment.problems import (
     Problem,
     SurvivalOptions,
     check_together,
+    with_whole_risk_sets,
 )
 from v6_algorithm.experiment.reading import read_file
 from v6_algorithm.experiment.strategy.compression import STAGES
@@ -138,9 +139,9 @@ class Experiment(Section):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_others(cls, value: Any) -> Any:
-        return (
-            with_defaults_of_problem(with_one_step(with_defaults_of_glm(value))) if isinstance(value, dict) else value
-        )
+        if not isinstance(value, dict):
+            return value
+        return with_whole_risk_sets(with_defaults_of_problem(with_one_step(with_defaults_of_glm(value))))
 
     @model_validator(mode="after")
     def _together(self) -> Experiment:

@@ -47,9 +47,9 @@ def is_sensitivity(name: str) -> bool:
 
 
 def is_score(name: str) -> bool:
-    """Say whether a computed value tells how good a model is; others go with one: rows, resolutions, errors."""
+    """Say whether a computed value tells how good a model is; others go with one: rows, resolutions, intervals."""
     own = name.rpartition(".")[2]
-    return own != "n" and not own.endswith(("_resolution", "_se")) and not own.startswith(_THRESHOLD)
+    return own != "n" and not own.endswith(("_resolution", "_se", "_low", "_high")) and not own.startswith(_THRESHOLD)
 
 
 def _percent(share: float) -> str:

@@ -53,6 +53,20 @@ class SurvivalOptions(Section):
         return value
 
 
+def with_whole_risk_sets(experiment: dict[str, Any]) -> dict[str, Any]:
+    """Return an experiment, not validated yet, in which a Cox model that says nothing of batches has all rows in one.
+
+    A batch's risk sets are of its rows only: small ones change the likelihood, not only how it is climbed.
+    """
+    problem, training = experiment.get("problem"), experiment.get("training", {})
+    if problem == "survival":
+        problem = {"kind": "survival"}
+    cox = isinstance(problem, dict) and problem.get("kind") == "survival" and problem.get("method", "cox") == "cox"
+    if not cox or not isinstance(training, dict) or {"batch_size", "accumulate"} & set(training):
+        return experiment
+    return experiment | {"training": {**training, "batch_size": None}}
+
+
 @dataclass(frozen=True)
 class Kind:
     """What goes with a built-in problem.

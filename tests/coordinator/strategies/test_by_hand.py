@@ -229,8 +229,39 @@ def test_qfedavg_with_q_zero_is_the_plain_mean():
 def test_agnostic_weights_climb_with_the_losses():
     strategy = make({"kind": "agnostic", "lr": 0.5}, SCALAR, TWO)
     found = rounds(strategy, (2, 4), (2, 4), loss=[(0.1, 0.7), (0.3, 0.3)])
-    # From (1/2, 1/2): plus 0.5 * (0.2, 0.8), projected: half of the difference of 0.3 each.
-    assert found == pytest.approx([3, 0.35 * 2 + 0.65 * 4], abs=1e-14)
+    # From (1/2, 1/2): plus 0.5 * (0.2, 0.8) / 0.5, projected: half of the difference of 0.6 each.
+    assert found == pytest.approx([3, 0.2 * 2 + 0.8 * 4], abs=1e-14)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e6])
+def test_agnostic_weights_do_not_depend_on_the_unit_of_the_loss(unit):
+    strategy = make({"kind": "agnostic", "lr": 0.3}, SCALAR, TWO)
+    losses = [tuple(unit * one - 0.1 for one in pair) for pair in ((0.5, 0.8), (0.4, 0.9), (0.3, 0.3))]
+    found = rounds(strategy, (2, 4), (2, 4), (2, 4), loss=losses)
+    assert found == pytest.approx([3, *rounds_of_agnostic_in_unit_one()], rel=1e-9)
+
+
+def rounds_of_agnostic_in_unit_one():
+    """0.3 * the losses over the first mean of 0.65, from (1/2, 1/2)."""
+    weights, models = [0.5, 0.5], []
+    for one, other in ((0.5, 0.8), (0.4, 0.9)):
+        shift = 0.3 * (other - one) / 0.65 / 2
+        weights = [weights[0] - shift, weights[1] + shift]
+        models.append(2 * weights[0] + 4 * weights[1])
+    return models
+
+
+def test_agnostic_goes_on_where_none_of_a_rounds_sites_has_weight():
+    rows = {"a": 10, "b": 30, "c": 20}
+    strategy = make({"kind": "agnostic", "lr": 5.0}, SCALAR, rows)
+    play(
+        strategy,
+        1,
+        [reply(site, scalar(2.0), rows[site], loss=loss) for site, loss in (("a", 9.0), ("b", 0.1))],
+        scalar(1),
+    )
+    model = play(strategy, 2, [reply(site, scalar(to), rows[site]) for site, to in (("b", 3.0), ("c", 5.0))], scalar(2))
+    assert value(model) == pytest.approx(4.0), "sites without weight count the same"
 
 
 @pytest.mark.parametrize(

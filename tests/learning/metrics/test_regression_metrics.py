@@ -88,7 +88,9 @@ def test_a_part_without_usable_rows_has_no_metrics(rows):
 
 
 def test_every_value_has_a_known_direction():
-    assert compute(measured(*noisy_rows())).keys() - METRIC_NAMES.keys() == {"n"}
+    assert compute(measured(*noisy_rows())).keys() - METRIC_NAMES.keys() == {
+        "n", "mae_low", "mae_high", "r2_low", "r2_high"
+    }  # fmt: skip
 
 
 def test_columns_of_different_length_are_refused():

@@ -203,7 +203,8 @@ def test_merged_states_are_states_in_any_order(seed):
 def test_no_rows_are_a_state_too():
     empty = SurvivalMetrics([100.0], [50.0]).state()
     assert compute(empty) == {
-        "n": 0, "loss": None, "c_index": None, "c_index_within": None, "c_index_resolution": None, "brier": None
+        "n": 0, "loss": None, "c_index": None, "c_index_within": None, "c_index_resolution": None, "brier": None,
+        "c_index_low": None, "c_index_high": None,
     }  # fmt: skip
     assert explain(empty) == ["no rows"]
     site = hospital(20, 1)

@@ -32,18 +32,26 @@ class Combiner(Protocol):
 class WeightedMean:
     """The weighted mean of states, added one by one.
 
-    Parameters and float buffers (such as BatchNorm's running statistics) are averaged, in float64 and in the order
-    in which they are added; of counters the maximum is kept, for the mean of two counts counts nothing. So it is of
+    Parameters and float buffers (such as BatchNorm's running means) are averaged, in float64 and in the order in which
+    they are added. A running variance is the variance of all rows: the mean of the sites' variances and the variance
+    of their means, since two sites whose inputs differ spread further together than each does alone. Of counters
+    the maximum is kept, for the mean of two counts counts nothing. So it is of
     frozen tensors, which are all the same: their mean need not be, to the last bit.
 
     Parameters
     ----------
     spec
         Kind, shape and dtype of every tensor.
+    moments
+        Whether running variances get the variance of the means; else they are averaged as they are.
     """
 
-    def __init__(self, spec: StateSpec) -> None:
+    def __init__(self, spec: StateSpec, *, moments: bool = True) -> None:
         self._spec = spec
+        # Name of a variance to that of its mean.
+        self._mean_of = means_of_variances(spec) if moments else {}
+        self._first: State = {}
+        self._shifts: State = {}
         self._sums: State = {}
         self._total = 0.0
 
@@ -59,15 +67,24 @@ class WeightedMean:
                 torch.maximum(self._sums[name], tensor, out=self._sums[name])
             else:
                 self._sums[name].add_(tensor, alpha=weight)
+        for name in self._mean_of.values():
+            # Measured from the first site's, so that large means lose no digits of small differences.
+            first = self._first.setdefault(name, state[name].double())
+            square = (state[name].double() - first) ** 2 * weight
+            self._shifts[name] = self._shifts[name] + square if name in self._shifts else square
         self._total += weight
 
     def combined(self) -> State:
         """Return the mean in float64; raises ValueError when nothing was added."""
         _require(bool(self._total))
-        return {
+        mean = {
             name: value if self._spec[name].kind in ("counter", "frozen") else value / self._total
             for name, value in self._sums.items()
         }
+        for variance, name in self._mean_of.items():
+            between = self._shifts[name] / self._total - (mean[name] - self._first[name]) ** 2
+            mean[variance] = mean[variance] + between.clamp(min=0)
+        return mean
 
 
 class Gathered:
@@ -121,6 +138,16 @@ class Gathered:
     @staticmethod
     def _flat(state: State, names: Sequence[str]) -> Tensor:
         return torch.cat([state[name].flatten() for name in names])
+
+
+def means_of_variances(spec: StateSpec) -> dict[str, str]:
+    """Return the name of each BatchNorm's running variance with that of its running mean."""
+    pairs = {name: f"{name.removesuffix('running_var')}running_mean" for name in spec if name.endswith("running_var")}
+    return {
+        variance: mean
+        for variance, mean in pairs.items()
+        if mean in spec and spec[variance].kind == spec[mean].kind == "buffer"
+    }
 
 
 def cast(state: Mapping[str, Tensor], spec: StateSpec) -> State:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from v6_algorithm.coordinator.strategies.averaging import State
+from v6_algorithm.coordinator.strategies.averaging import Combiner, State, WeightedMean
 from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Message, Reply, norm
 
 # A loss of 0 has no negative power.
@@ -65,8 +65,11 @@ class QFedAvg(FedAvg):
 class AgnosticFL(FedAvg):
     """Agnostic federated learning: the sites' weights λ climb towards the mixture on which the model is worst.
 
-    λ starts equal; after a round λᵢ ← λᵢ + ηFᵢ with the loss Fᵢ at the model received, projected to the simplex. The
-    model follows the mean by λ. One site with much noise can take all the weight.
+    λ starts equal; after a round λᵢ ← λᵢ + ηFᵢ/F̄ with the loss Fᵢ at the model received, projected to the simplex. F̄ is
+    the mean loss of the first round's sites: without it a target in grams would climb a thousand times as fast as one
+    in kilograms. The model follows the mean by λ. One site with much noise can take all the weight; where none of a
+    round's sites has any (with `participation.fraction`), they count the same, which is the nearest point of their
+    simplex.
 
     References
     ----------
@@ -90,12 +93,21 @@ class AgnosticFL(FedAvg):
         """Return the site's λ."""
         return float(self._weights[list(self.rows).index(reply.site)])
 
+    def make_combiner(self) -> Combiner:
+        """Return the mean by λ, or the plain mean of sites without any."""
+        return _MeanOrEqual(self.make_mean(), self.make_mean())
+
     def step(self, combined: State) -> State:
         """Step as FedAvg does, and let the weights climb."""
         following, weights, names = super().step(combined), self._weights.clone(), list(self.rows)
+        unit = self.kept.get("weights", {}).get("unit")
+        if unit is None:
+            losses = [reply.start_loss or 0.0 for reply in self.seen]
+            mean = abs(sum(losses)) / max(len(losses), 1)
+            unit = torch.tensor(max(mean, _SMALLEST_LOSS), dtype=torch.float64)
         for reply in self.seen:
-            weights[names.index(reply.site)] += self.section.lr * (reply.start_loss or 0.0)
-        self.kept["weights"] = {"weights": project(weights)}
+            weights[names.index(reply.site)] += self.section.lr * (reply.start_loss or 0.0) / float(unit)
+        self.kept["weights"] = {"weights": project(weights), "unit": unit}
         return following
 
     @property
@@ -103,6 +115,25 @@ class AgnosticFL(FedAvg):
         count = len(self.rows)
         start = {"weights": torch.full((count,), 1 / count, dtype=torch.float64)}
         return self.kept.get("weights", start)["weights"]
+
+
+class _MeanOrEqual:
+    """The mean by the weights given; of states whose weights are all 0, the mean that counts each the same."""
+
+    def __init__(self, mean: WeightedMean, equal: WeightedMean) -> None:
+        self._mean, self._equal = mean, equal
+        self._has_weight = False
+
+    def add(self, state: Mapping[str, Tensor], weight: float) -> None:
+        """Add one site's checked state with a weight >= 0."""
+        self._has_weight = self._has_weight or weight > 0
+        self._mean.add(state, weight)
+        if not self._has_weight:
+            self._equal.add(state, 1.0)
+
+    def combined(self) -> State:
+        """Return the mean in float64; raises ValueError when nothing was added."""
+        return (self._mean if self._has_weight else self._equal).combined()
 
 
 def project(point: Tensor) -> Tensor:

@@ -250,9 +250,13 @@ class FedAvg:
         """Return an empty combiner for a round."""
         section = self.section.combine
         if section.kind == "mean":
-            return WeightedMean(self.spec)
+            return self.make_mean()
         rule = create_rule(section, self.kept)
         return Gathered(self.spec, rule, (lambda: self.known) if needs_origin(section) else None)
+
+    def make_mean(self) -> WeightedMean:
+        """Return an empty mean, with BatchNorm's statistics as `strategy.batch_norm` says."""
+        return WeightedMean(self.spec, moments=self.section.batch_norm == "moments")
 
     def make_server(self) -> ServerStep | None:
         """Return the server's step; None where the combined model is the next one."""

@@ -50,6 +50,11 @@ class BaseStrategy(Section):
         None, description="any torch optimiser, stepped once a round with the negated mean update; null: take the mean"
     )
 
+    batch_norm: Literal["moments", "average"] = Field(
+        "moments",
+        description="running variances of BatchNorm: moments adds the spread between the sites' means, so that it is "
+        "the variance of all rows; average is their plain mean, as FedAvg's paper code and other frameworks have it",
+    )
     private: Private | None = Field(None, description="layers that stay at each site, such as norm or head; null: none")
     compress: Compression = Field(Compression(), description="stages that make updates smaller; none: whole models")
 

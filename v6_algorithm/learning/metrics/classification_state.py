@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v6_algorithm.experiment.metric_names import sensitivity_names, threshold_name
+from v6_algorithm.learning.metrics import intervals
 from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, expected_calibration_error
 from v6_algorithm.learning.metrics.checks import (
     require_count,
@@ -22,6 +23,8 @@ from v6_algorithm.learning.metrics.histogram import (
     auroc_error,
     auroc_resolution,
     average_precision,
+    average_precision_resolution,
+    bin_edges,
     sensitivity_at,
 )
 
@@ -33,8 +36,13 @@ _KEYS = frozenset(("kind", *SHAPE, *_COUNTS, *_SUMS, *_TABLES))
 
 _METRICS = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier", "ece")
 _OF_TWO = ("specificity", "npv", "auroc_se")
+_RESOLUTIONS = ("auroc_resolution", "auprc_resolution")
+_WITH_INTERVAL = ("accuracy", "balanced_accuracy")
+_OF_TWO_WITH_INTERVAL = ("precision", "recall", "specificity", "npv", "f1", "auroc", "auprc", "brier")
 # Where the AUROC's second digit is in doubt, a reader should be told.
 _COARSE = 0.005
+# The AUPRC of a few positives moves by more with any one of them.
+_COARSE_PRECISION = 0.05
 
 
 def check(state: dict[str, Any]) -> None:
@@ -95,10 +103,12 @@ def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
 def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
     """Metrics of a checked state; see `states.compute`."""
     n = state["n"]
-    values: dict[str, float | int | None] = {"n": n, **dict.fromkeys(_METRICS), "auroc_resolution": None}
+    values: dict[str, float | int | None] = {"n": n, **dict.fromkeys(_METRICS), **dict.fromkeys(_RESOLUTIONS)}
     sensitivities = sensitivity_names(state["specificities"])
     if state["n_classes"] == 2:
         values |= dict.fromkeys([*_OF_TWO, *(one for name in sensitivities for one in _with_sensitivity(name))])
+    for name in (*_WITH_INTERVAL, *(_OF_TWO_WITH_INTERVAL if state["n_classes"] == 2 else ())):
+        values |= intervals.ends(name, None)
     if n == 0:
         return values
     hits, actual, predicted = _margins(state)
@@ -128,8 +138,35 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
             "auroc": _mean([auroc(*pair) for pair in histograms]),
             "auprc": _mean([average_precision(*pair) for pair in histograms]),
             "auroc_resolution": _mean([auroc_resolution(*pair) for pair in histograms]),
+            "auprc_resolution": _mean([average_precision_resolution(*pair) for pair in histograms]),
         }
-    return values
+    return values | _intervals(state, values)
+
+
+def _intervals(state: dict[str, Any], values: dict[str, Any]) -> dict[str, float | None]:
+    """Return the ends of the 95 % confidence intervals of a checked state with rows; see `intervals`."""
+    hits, actual, predicted = (counts.tolist() for counts in _margins(state))
+    found: dict[str, intervals.Interval | None] = {
+        "accuracy": intervals.wilson(sum(hits), state["n"]),
+        "balanced_accuracy": intervals.mean_of_shares(hits, actual) if all(actual) else None,
+    }
+    if state["n_classes"] == 2:
+        found |= {
+            "precision": intervals.wilson(hits[1], predicted[1]),
+            "recall": intervals.wilson(hits[1], actual[1]),
+            "specificity": intervals.wilson(hits[0], actual[0]),
+            "npv": intervals.wilson(hits[0], predicted[0]),
+            "f1": intervals.f1_interval(hits[1], actual[1] + predicted[1] - 2 * hits[1]),
+        }
+    if state["n_classes"] == 2 and values["auroc"] is not None:
+        rows = actual[1], actual[0]
+        pair = np.array(state["positives"][0]), np.array(state["negatives"][0])
+        found |= {
+            "auroc": intervals.auroc_interval(values["auroc"], values["auroc_se"], *rows, values["auroc_resolution"]),
+            "auprc": intervals.auprc_interval(values["auprc"], *rows, values["auprc_resolution"]),
+            "brier": intervals.brier_interval(values["brier"], *pair, bin_edges(state["bins"])),
+        }
+    return {name: end for metric, interval in found.items() for name, end in intervals.ends(metric, interval).items()}
 
 
 def explain(state: dict[str, Any]) -> list[str]:
@@ -160,6 +197,9 @@ def explain(state: dict[str, Any]) -> list[str]:
     resolution = compute(state)["auroc_resolution"]
     if resolution is not None and resolution > _COARSE:
         notes.append(f"auroc: binned, within {resolution:.3f} of the exact value")
+    resolution = compute(state)["auprc_resolution"]
+    if resolution is not None and resolution > _COARSE_PRECISION:
+        notes.append(f"auprc: binned, within {resolution:.3f} of the exact value")
     return notes
 
 

@@ -3,6 +3,7 @@ Histograms add up over sites, ranks do not; what the bins cost in exactness is b
 Used by the classification metrics."""
 
 from collections.abc import Sequence
+from math import fsum, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,44 @@ def auroc_resolution(positives: Sequence[int], negatives: Sequence[int]) -> floa
     """
     tied = sum(positive * negative for positive, negative in zip(positives, negatives, strict=True))
     return tied / (2 * sum(positives) * sum(negatives))
+
+
+def average_precision_resolution(positives: Sequence[int], negatives: Sequence[int]) -> float:
+    """Bound on the difference between the binned and the exact average precision.
+
+    Within each bin the positives could all be above the negatives, or all below; the bound is to the further one.
+    With f positives of t rows above a bin, its k-th positive adds (f + k) / (t + k) at best, and with the bin's
+    negatives before it (f + k) / (t + negatives + k) at worst: sums of 1 / k from harmonic numbers.
+
+    Parameters
+    ----------
+    positives, negatives : sequence of int, shape (bins,)
+        As for `auroc`.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+    """
+    best = worst = 0.0
+    found = taken = 0
+    for positive, negative in zip(reversed(positives), reversed(negatives), strict=True):
+        if positive:
+            best += positive - (taken - found) * (_harmonic(taken + positive) - _harmonic(taken))
+            before = taken + negative
+            worst += positive - (before - found) * (_harmonic(before + positive) - _harmonic(before))
+        found += positive
+        taken += positive + negative
+    binned = average_precision(positives, negatives)
+    # What is left of rounding is no bound.
+    return min(max(best / found - binned, binned - worst / found, 0.0), 1.0)
+
+
+def _harmonic(n: int) -> float:
+    """Sum of 1 / k for k from 1 to n; by its series from 64 on, right to 1e-16."""
+    if n < 64:
+        return fsum(1 / k for k in range(1, n + 1))
+    return log(n) + 0.5772156649015329 + 1 / (2 * n) - 1 / (12 * n**2) + 1 / (120 * n**4)
 
 
 def auroc_error(positives: Sequence[int], negatives: Sequence[int]) -> float | None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from v6_algorithm.learning.metrics import intervals
 from v6_algorithm.learning.metrics.checks import (
     LARGEST_ROW_VALUE,
     require_count,
@@ -139,14 +140,18 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
     """Metrics of a checked state; see `states.compute`."""
     n = state["n"]
     if n == 0:
-        return {"n": 0, **dict.fromkeys(("loss", "mse", "mae", "r2", "huber"))}
+        empty = dict.fromkeys(("loss", "mse", "mae", "r2", "huber"))
+        return {"n": 0, **empty, **intervals.ends("mae", None), **intervals.ends("r2", None)}
+    mae, mse, r2 = state["absolute_error"] / n, state["squared_error"] / n, _r2(state)
     return {
         "n": n,
         "loss": state["loss"] / n,
-        "mse": state["squared_error"] / n,
-        "mae": state["absolute_error"] / n,
-        "r2": _r2(state),
+        "mse": mse,
+        "mae": mae,
+        "r2": r2,
         "huber": state["huber"] / n,
+        **intervals.ends("mae", intervals.mae_interval(mae, mse, n)),
+        **intervals.ends("r2", None if r2 is None else intervals.r2_interval(r2, n)),
     }
 
 

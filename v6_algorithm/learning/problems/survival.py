@@ -34,7 +34,8 @@ class Survival(TableProblem):
     all sites' training rows together, from `BaselineSums`.
 
     ``discrete_time``: a logit for each interval of time, the hazard of the event in it for those who reach it; the
-    loss is the negative log-likelihood [2]_. A row censored within an interval counts for those before it. It gives
+    loss is the negative log-likelihood [2]_. By the paper's convention a row that is censored in an interval survived
+    it if it was watched for half of it or more, so that those who leave at an interval's end count in it. It gives
     survival curves, and is an ordinary loss over rows: batches may be small, and sites are pooled, not stratified.
     Intervals are cut at quantiles of the event times of all sites' training rows (of all folds together), or given.
 
@@ -86,7 +87,7 @@ class Survival(TableProblem):
         duration, event = target[:, 0], target[:, 1] == 1
         if self.cox:
             return efron_loss(output[:, 0], duration, event)
-        return hazard_loss(output, self._interval(duration), event)
+        return hazard_loss(output, self._interval(duration, event), event)
 
     def prediction(self, output: Tensor) -> Tensor:
         """Return (rows, 1 + horizons) float64: log-risk, then the chance to be without the event at each horizon.
@@ -121,8 +122,13 @@ class Survival(TableProblem):
         """Return empty survival metrics."""
         return SurvivalMetrics(self._edges, self._horizons)
 
-    def _interval(self, duration: Tensor) -> Tensor:
-        return torch.bucketize(duration.double(), torch.tensor(self._horizons, dtype=torch.float64))
+    def _interval(self, duration: Tensor, event: Tensor) -> Tensor:
+        """Return the interval of each event; of a censored row the first that it was watched for less than half of."""
+        ends = torch.tensor(self._horizons, dtype=torch.float64)
+        # The last interval has no end: nobody is known to have survived it.
+        middles = (ends + torch.cat([torch.zeros(1, dtype=torch.float64), ends])[:-1]) / 2
+        time = duration.double().contiguous()
+        return torch.where(event, torch.bucketize(time, ends), torch.bucketize(time, middles, right=True))
 
 
 def efron_loss(risk: Tensor, duration: Tensor, event: Tensor) -> Tensor:
@@ -169,7 +175,7 @@ def hazard_loss(logits: Tensor, interval: Tensor, event: Tensor) -> Tensor:
     logits : Tensor, shape (rows, intervals)
         Of the hazards.
     interval : Tensor of int, shape (rows,)
-        The one in which the row left.
+        The one in which the row left; all before it were survived.
     event : Tensor of bool, shape (rows,)
         Whether it left with the event.
 

@@ -275,9 +275,15 @@ def label(metric: str) -> str:
 
 
 def interval(metrics: dict[str, Any], metric: str) -> tuple[float, float] | None:
-    """Return the 95 % confidence interval of a share whose standard error is known, within 0 and 1."""
+    """Return a metric's 95 % confidence interval, where the result has one."""
     value, error = finite(metrics.get(metric)), finite(metrics.get(f"{metric}_se"))
-    if value is None or error is None:
+    low, high = finite(metrics.get(f"{metric}_low")), finite(metrics.get(f"{metric}_high"))
+    if value is None:
+        return None
+    if low is not None and high is not None:
+        return low, high
+    # A result of an earlier version has the standard error of the AUROC alone.
+    if error is None or f"{metric}_low" in metrics:
         return None
     return max(0.0, value - 1.96 * error), min(1.0, value + 1.96 * error)
 

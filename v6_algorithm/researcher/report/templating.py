@@ -76,13 +76,13 @@ def heads(*texts: str) -> list[Head]:
 
 
 def metric_heads(metrics: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> list[Head]:
-    """Return the heads of columns of metrics; behind one whose standard error some row knows that of its interval."""
+    """Return the heads of columns of metrics; behind one whose interval some row knows that of it."""
     with_interval = _with_interval(metrics, list(rows))
     columns = []
     for metric in metrics:
         columns.append(metric_head(metric))
         if metric in with_interval:
-            meaning = "95 % confidence interval by DeLong's method, as if rows were independent"
+            meaning = "95 % confidence interval, as if rows were independent; how, says docs/evaluation.md"
             columns.append(Head("95\xa0%\xa0CI", meaning))
     return columns
 

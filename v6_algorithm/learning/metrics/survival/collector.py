@@ -141,9 +141,14 @@ class SurvivalMetrics:
 
 def pairs_of_cells(cells: NDArray[np.int64], edges: int) -> Binned:
     """Count pairs by bins; `cells` is (cells, 4) as in the state."""
+    return binned_pairs(*counts_of_cells(cells, edges))
+
+
+def counts_of_cells(cells: NDArray[np.int64], edges: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows with the event and without, each (times, scores that occur)."""
     # Only scores that occur: their order is all that counts.
     scores, place = np.unique(cells[:, 1], return_inverse=True)
     counts = np.zeros((2, edges + 1, len(scores)), dtype=np.int64)
     np.add.at(counts[0], (cells[:, 0], place), cells[:, 2])
     np.add.at(counts[1], (cells[:, 0], place), cells[:, 3])
-    return binned_pairs(counts[0], counts[1])
+    return counts[0], counts[1]

@@ -8,7 +8,9 @@ from math import fsum
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from v6_algorithm.learning.metrics import intervals
 from v6_algorithm.learning.metrics.checks import (
     LARGEST_ROW_VALUE,
     require_count,
@@ -17,7 +19,12 @@ from v6_algorithm.learning.metrics.checks import (
     require_nothing_without_rows,
     require_number,
 )
-from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS, SQUARE_UNITS, pairs_of_cells
+from v6_algorithm.learning.metrics.survival.collector import (
+    SCORE_BINS,
+    SQUARE_UNITS,
+    counts_of_cells,
+    pairs_of_cells,
+)
 from v6_algorithm.learning.metrics.survival.concordance import Binned, Exact
 
 SHAPE: tuple[str, ...] = ("edges", "horizons")
@@ -129,7 +136,15 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
         "c_index_within": state["exact"][0] / (2 * state["exact"][1]) if state["exact"][1] else None,
         "c_index_resolution": resolution / comparable if comparable else None,
     }
+    values |= intervals.ends("c_index", _interval(state, values["c_index"], values["c_index_resolution"]))
     return values | ({"brier": integrated_brier(state)} if state["horizons"] else {})
+
+
+def _interval(state: dict[str, Any], c_index: float | None, resolution: float | None) -> intervals.Interval | None:
+    if c_index is None or resolution is None:
+        return None
+    events, censored = counts_of_cells(_cells(state), len(state["edges"]))
+    return intervals.c_index_interval(c_index, events, censored, resolution)
 
 
 def explain(state: dict[str, Any]) -> list[str]:
@@ -182,7 +197,11 @@ def integrated_brier(state: dict[str, Any]) -> float | None:
 
 
 def _pairs(state: dict[str, Any]) -> Binned:
-    return pairs_of_cells(np.asarray(state["cells"], dtype=np.int64).reshape(-1, 4), len(state["edges"]))
+    return pairs_of_cells(_cells(state), len(state["edges"]))
+
+
+def _cells(state: dict[str, Any]) -> NDArray[np.int64]:
+    return np.asarray(state["cells"], dtype=np.int64).reshape(-1, 4)
 
 
 def _all_pairs(state: dict[str, Any]) -> tuple[float, float, float]:

@@ -1,0 +1,130 @@
+"""How often the 95 % intervals hold the truth: simulated studies, by metric, rows and prevalence.
+
+    python benchmarks/coverage.py [--studies 500]
+
+A study has `n` rows of which a share `prevalence` is positive (drawn), with scores that are normal on the logit scale,
+1.5 apart between the classes and calibrated; the truth is the metric over 2,000,000 rows. Regression: R2 of 0.5;
+survival: exponential times with a risk of standard deviation 1, about a third censored, C-index of the risk. In
+brackets stand the studies that have too few rows or events for an interval. `auroc, 10 repeats` is of ten repeats of
+the same rows, with scores that differ a little: `before` by the counts of all repeats added up, `now` over the repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from v6_algorithm.learning.metrics import (
+    ClassificationMetrics,
+    RegressionMetrics,
+    SurvivalMetrics,
+    compute,
+    merge_states,
+)
+from v6_algorithm.learning.metrics.intervals import over_repeats
+
+ROWS = (20, 50, 100, 300, 1000)
+PREVALENCES = (0.5, 0.2, 0.05)
+SHARES = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "npv", "f1", "auroc", "auprc", "brier")
+APART = 1.5
+EDGES = [0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.1, 1.5, 2.2]
+
+
+def classified(score, target):
+    metrics = ClassificationMetrics(2)
+    metrics.update(np.column_stack([1 - score, score]), target, np.zeros(len(score)))
+    return metrics.state()
+
+
+def patients(generator, rows, prevalence):
+    """Draw classes and calibrated scores: log-likelihood ratio of two normal distributions 1.5 apart, and odds."""
+    target = (generator.random(rows) < prevalence).astype(np.int64)
+    marker = generator.normal(APART * target, 1)
+    logit = APART * marker - APART**2 / 2 + np.log(prevalence / (1 - prevalence))
+    return logit, target
+
+
+def sigmoid(logit):
+    return 1 / (1 + np.exp(-logit))
+
+
+def regression(generator, rows):
+    metrics = RegressionMetrics()
+    signal = generator.normal(size=rows)
+    metrics.update(signal, signal + generator.normal(size=rows), np.zeros(rows))
+    return compute(metrics.state())
+
+
+def survival(generator, rows):
+    risk = generator.normal(size=rows)
+    happens, leaves = generator.exponential(np.exp(-risk)), generator.exponential(2.0, rows)
+    metrics = SurvivalMetrics(EDGES)
+    target = np.column_stack([np.minimum(happens, leaves), happens <= leaves]).astype(float)
+    metrics.update(risk[:, None], target, np.zeros(rows))
+    return compute(metrics.state())
+
+
+def held(values, metric, truth):
+    """Return whether the interval holds the truth; None where there is no interval."""
+    low, high = values[f"{metric}_low"], values[f"{metric}_high"]
+    return None if low is None else low <= truth <= high
+
+
+def repeated(generator, rows, prevalence):
+    """Return AUROC metrics of ten repeats, summed up and over repeats."""
+    logit, target = patients(generator, rows, prevalence)
+    states = [classified(sigmoid(logit + generator.normal(0, 0.2, rows)), target) for _ in range(10)]
+    return compute(merge_states(states)), over_repeats([compute(state) for state in states])
+
+
+def study(seed, kind, rows, prevalence):
+    generator = np.random.default_rng(seed)
+    if kind == "classification":
+        logit, target = patients(generator, rows, prevalence)
+        return compute(classified(sigmoid(logit), target))
+    return (regression if kind == "regression" else survival)(generator, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=500)
+    studies = parser.parse_args().studies
+    print(f"{studies} studies each\n\n| metric | prevalence | " + " | ".join(f"n = {rows}" for rows in ROWS) + " |")
+    print("|---" * (len(ROWS) + 2) + "|")
+    for kind, metrics, prevalences in (
+        ("classification", SHARES, PREVALENCES),
+        ("regression", ("mae", "r2"), (None,)),
+        ("survival", ("c_index",), (None,)),
+    ):
+        for prevalence in prevalences:
+            large = 20_000 if kind == "survival" else 2_000_000
+            truth = study(1, kind, large, prevalence)
+            cells = {metric: [] for metric in metrics}
+            for rows in ROWS:
+                values = [study(1000 + seed, kind, rows, prevalence) for seed in range(studies)]
+                for metric in metrics:
+                    cells[metric].append(cell([held(one, metric, truth[metric]) for one in values]))
+            for metric in metrics:
+                print(f"| {metric} | {prevalence or '–'} | " + " | ".join(cells[metric]) + " |", flush=True)
+    truth = study(1, "classification", 2_000_000, 0.5)["auroc"]
+    before, now = [], []
+    for rows in ROWS:
+        pairs = [repeated(np.random.default_rng(5000 + seed), rows, 0.5) for seed in range(studies)]
+        for column, place in ((before, 0), (now, 1)):
+            column.append(cell([held(pair[place], "auroc", truth) for pair in pairs]))
+    print("| auroc, 10 repeats, before | 0.5 | " + " | ".join(before) + " |")
+    print("| auroc, 10 repeats, now | 0.5 | " + " | ".join(now) + " |")
+
+
+def cell(held_in):
+    """Write the share that holds the truth, of those that have an interval, and how many have none."""
+    known = [one for one in held_in if one is not None]
+    without = len(held_in) - len(known)
+    if len(known) < len(held_in) / 10:
+        return "none"
+    return f"{np.mean(known):.3f}" + (f" ({without})" if without else "")
+
+
+if __name__ == "__main__":
+    main()
