@@ -77,6 +77,7 @@ CONTRACT = {
             "weighted": False,
         },
         "server": None,
+        "batch_norm": "moments",
         "private": None,
         "compress": {"stages": [], "start": 2},
     },

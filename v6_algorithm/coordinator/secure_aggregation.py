@@ -18,6 +18,7 @@ from typing import Any
 
 from v6_algorithm.coordinator.preparation.questions import raise_data_errors
 from v6_algorithm.coordinator.stragglers import Stragglers
+from v6_algorithm.coordinator.strategies.averaging import means_of_variances
 from v6_algorithm.coordinator.sums import evaluation_reply, preparation_reply, training_reply
 from v6_algorithm.errors import ExperimentError, FederationError, WireError
 from v6_algorithm.exchange import wire
@@ -118,6 +119,11 @@ class SummingFederation:
         """Return the sentences for the researcher, at the end of the run."""
         report = self.report
         notes = list(dict.fromkeys(report.notes))
+        if self._experiment.strategy.batch_norm == "moments" and means_of_variances(self._spec):
+            notes.append(
+                "strategy.batch_norm: BatchNorm's running variances are averaged as they are; the spread between the "
+                "sites' means, which moments would add, is in no sum that is told under secure aggregation"
+            )
         if not report.clipped:
             return notes
         return [

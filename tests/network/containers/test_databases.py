@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from docker_cli import bridge_gateway
 from figures import CONTAINERS, DIFFERENCE
-from training import TOLERANCE, files, largest_difference, patients_experiment, train, train_here
+from training import TOLERANCE, files, largest_difference, patients_experiment, rows_of, train, train_here
 from v6config import Site
 
 QUERY = "SELECT age, dose, outcome FROM patients WHERE admitted::time >= '08:00' ORDER BY number"
@@ -55,7 +55,7 @@ def result(mixed):
 
 def test_parquet_sql_and_csv_train_together_as_if_all_were_csv(result, tables, figures):
     here = train_here(tables, result["experiment"])
-    assert result["sites"] == here["sites"]
+    assert rows_of(result) == rows_of(here)
     difference = largest_difference(here, result)
     assert difference <= TOLERANCE
     figures.note(DIFFERENCE, CONTAINERS, f"{difference:.0e}")

@@ -54,3 +54,8 @@ def largest_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
     assert ours.keys() == theirs.keys()
     assert any(tensor.numel() for tensor in ours.values())
     return max(float(torch.max(torch.abs(ours[name] - theirs[name]))) for name in ours if ours[name].numel())
+
+
+def rows_of(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what a result tells of its sites' rows; what their owners allow may differ."""
+    return {name: site["n"] for name, site in result["sites"].items()}
