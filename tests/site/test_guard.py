@@ -303,3 +303,20 @@ def test_a_request_of_another_form_is_refused_by_the_name_of_its_part(change, na
     check_request({"site": "a", "round": 0, "attempt": 1, "sites": 3})
     with pytest.raises(WireError, match=f"the request's {named} must be "):
         check_request({"site": "a", "round": 0, "attempt": 1, "sites": 3, **change})
+
+
+def test_a_node_that_requires_differential_privacy_trains_nothing():
+    from hospitals import tables
+
+    from v6_algorithm.coordinator.master import run
+    from v6_algorithm.data.sources import TableSource
+    from v6_algorithm.engines.simulate import local_federation
+    from v6_algorithm.errors import FederationError
+    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.site.policy import Policy
+
+    experiment = Experiment.parse({"data": {"target": "y"}, "model": "logistic", "rounds": 1})
+    sources = {name: TableSource(frame=frame) for name, frame in tables().items()}
+    federation = local_federation(experiment, sources, Policy.of("trusted", maximum_epsilon=1.0))
+    with pytest.raises(FederationError, match="requires differential privacy"):
+        run(federation, experiment)

@@ -198,7 +198,15 @@ class Guard:
             self.check_networks(problem.build_networks())
 
     def check_training(self, rows: int, item: Mapping[str, Any]) -> None:
-        """Refuse a fold's training whose update would tell of few rows, or that takes too long."""
+        """Refuse a fold's training whose update would tell of few rows, or that takes too long.
+
+        A node that requires differential privacy trains nothing: this version has none to offer.
+        """
+        if self.policy.maximum_epsilon is not None:
+            raise PolicyError(
+                f"this node requires differential privacy ({BY_FIELD['maximum_epsilon'].variable}), which this version of "
+                "the algorithm does not have"
+            )
         check_training(self.policy, self._experiment, int(self._request["round"]), rows, item)
 
     def check_information(self, columns: int, rows: int) -> None:
