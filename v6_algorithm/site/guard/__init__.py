@@ -204,8 +204,8 @@ class Guard:
         """
         if self.policy.maximum_epsilon is not None:
             raise PolicyError(
-                f"this node requires differential privacy ({BY_FIELD['maximum_epsilon'].variable}), which this version of "
-                "the algorithm does not have"
+                f"this node requires differential privacy ({BY_FIELD['maximum_epsilon'].variable}), "
+                "which this version of the algorithm does not have"
             )
         check_training(self.policy, self._experiment, int(self._request["round"]), rows, item)
 
