@@ -3,8 +3,8 @@
     python benchmarks/compare_checkouts.py ../before . --turns 3 --out comparison
 
 Runs `v6-algorithm run` of each experiment from each checkout in turns, in processes of their own, and compares the two
-`result.json` key by key but for times, versions and notes on them. Prints CPU and wall time as ratios of the medians.
-The images and gene tables of mock/ are made once, small, in the folder `--out`.
+`result.json` key by key but for times and versions, and the models' tensors byte by byte. Prints CPU and wall time as
+ratios of the medians. The images and gene tables of mock/ are made once, small, in the folder `--out`.
 """
 
 from __future__ import annotations
@@ -74,12 +74,24 @@ def run(checkout: Path, experiment: Path, out: Path) -> tuple[dict[str, Any] | N
     return json.loads((out / "result.json").read_text()), cpu, wall
 
 
+def tensors(packed: str) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """Return the tensors of a packed model; its header also says what an experiment's keys were, which may be more."""
+    import base64
+
+    from safetensors.numpy import load
+
+    arrays = load(base64.b64decode(packed))
+    return {name: (str(array.dtype), array.shape, array.tobytes()) for name, array in arrays.items()}
+
+
 def differences(first: Any, second: Any, path: str = "") -> list[str]:
     """Return the keys at which two results differ, those of the second that the first lacks left out."""
     if isinstance(first, dict) and isinstance(second, dict):
         found = []
         for key in first:
-            if key not in _MEASURED:
+            if key == "parameters" and isinstance(first[key], str) and isinstance(second.get(key), str):
+                found += [] if tensors(first[key]) == tensors(second[key]) else ["parameters"]
+            elif key not in _MEASURED:
                 where = f"{path}.{key}".lstrip(".")
                 found += differences(first[key], second[key], where) if key in second else [f"{where} is gone"]
         return found

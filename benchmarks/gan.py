@@ -27,7 +27,7 @@ from common import table, train
 
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.experiment.reading import read_file
-from v6_algorithm.researcher.generate import read_maker, write_images
+from v6_algorithm.researcher.generate import read_generator, write_images
 from v6_algorithm.researcher.report import write_artifacts
 
 MOCK = Path(__file__).resolve().parents[1] / "mock"
@@ -113,7 +113,7 @@ def main() -> None:
         ]
         print(table(["round", "FID", "KID"], rows))
         print(f"\nbest round {result['best_round']}; {seconds:.0f} s\n", flush=True)
-        maker, made = read_maker(run), Path(folder, "made")
+        maker, made = read_generator(run), Path(folder, "made")
         made.mkdir()
         number = sum(len(sites[name].read()) for name in HOSPITALS)
         sites["made"] = TableSource(str(write_images(maker, maker.labels(None, number), 0, made)))

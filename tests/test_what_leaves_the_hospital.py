@@ -46,7 +46,10 @@ EXPERIMENTS = {
         "data": {"target": "ward", "scaling": "minmax"},
         "split": {"kind": "kfold", "folds": 3},
     },
-    "a strategy that asks for more": {"data": {"target": "y", "features": ["a", "b"]}, "strategy": "qfedavg"},
+    "a strategy that asks for more": {
+        "data": {"target": "y", "features": ["a", "b"], "where": {"ward": "!= west"}},
+        "strategy": "qfedavg",
+    },
     **{
         name: {
             "data": {"target": "y", "features": ["a", "b"]},
@@ -124,6 +127,7 @@ def hospital(rows: int, seed: int) -> pd.DataFrame:
         series=list(generator.normal(size=(rows, 6, 2)).tolist()),
         y=(frame["a"] > 0).astype(int),
         ward=generator.choice(["north", "south", "west"], rows),
+        share=[f"{row} %" for row in range(rows)],
         remark=[f"{SECRET}-{row}" for row in range(rows)],
         # The last of them is not there.
         scan=[f"{SECRET}-{row % 20}.npy" for row in range(rows)],
@@ -232,6 +236,8 @@ def recorded(sources) -> dict[str, list[dict[str, Any]]]:
         assert run(local_federation(MASKED, sources()), MASKED)["status"] == "completed"
         described = Experiment.parse(EXPERIMENTS["classification"])
         assert not describe(local_federation(described, sources()), described)["missing_sites"]
+        of_images = Experiment.parse(EXPERIMENTS["images"])
+        assert not describe(local_federation(of_images, sources()), of_images)["missing_sites"]
     # Of these, the messages that the others have not.
     return {**replies, **told}
 

@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(tmp_
         pytest.param(
             BERLIN.assign(a=SECRET_CELL),
             {},
-            ["column 'a' holds text, at site 'amsterdam' it holds numbers", "data.exclude"],
+            ["column 'a' holds numbers beside a few words, at site 'amsterdam' it holds numbers", "data.exclude"],
             id="text among numbers",
         ),
         pytest.param(

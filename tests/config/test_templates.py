@@ -126,6 +126,11 @@ def test_the_node_lets_in_no_image_until_its_digest_is_filled_in(node):
     assert not re.search(r"[*\\?$^\[\](){}|+]", name), "vantage6 would read it as a regular expression"
 
 
+def test_the_node_keeps_its_column_names(node):
+    """vantage6 would send them all to the server at each start."""
+    assert node["share_config"] is False
+
+
 def test_the_node_encrypts_unless_told_otherwise(node, entities):
     assert node["encryption"]["enabled"]
     assert entities["collaborations"][0]["encrypted"]

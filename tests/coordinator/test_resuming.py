@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from hospitals import make_table
 from hypothesis import given
 from hypothesis import strategies as st
 from spying import Spy, lose
 
 from v6_algorithm.coordinator.checkpoint import Checkpoints, from_bytes, to_bytes
 from v6_algorithm.coordinator.master import run
+from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.errors import CheckpointError, WireError
@@ -236,3 +240,46 @@ def test_a_file_cut_anywhere_is_not_taken_for_a_checkpoint():
 def test_keys_that_json_would_change_are_refused():
     with pytest.raises(TypeError, match="keys of a state must be text, not 1"):
         to_bytes({"a": {1: "one"}})
+
+
+def pixels(rows, seed):
+    """Return a table of images of 16 x 16 pixels; those of class 1 are bright."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(rows) % 2
+    values = generator.integers(0, 127, (rows, 256)) + labels[:, None] * 128
+    return pd.DataFrame(values).rename(columns=lambda number: f"pixel{number}").assign(y=labels)
+
+
+@pytest.mark.slow
+def test_a_generator_and_its_sample_grids_go_on(make_experiment, tmp_path, one_thread):
+    experiment = make_experiment(
+        data={"target": "y", "image": {"shape": [1, 16, 16], "range": [0, 255]}},
+        problem={"kind": "gan", "latent": 4, "augment": {"length": 100}},
+        model={"kind": "dcgan", "width": 2},
+        split={"kind": "ratio", "train": 1, "validation": 0, "test": 0},
+        training={"batch_size": 8},
+        rounds=3,
+        strategy={"kind": "fedadam"},
+    )
+    sites = {"one": TableSource(frame=pixels(24, 1)), "two": TableSource(frame=pixels(16, 2))}
+    whole = killed_everywhere(experiment, sites, tmp_path, [(4, 1), (5, 0)])
+    # Without validation rows nobody is asked about the model of the last round.
+    assert [entry["round"] for entry in whole["samples"]["rounds"]] == [1, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["cox", "discrete_time"])
+def test_survival_goes_on(make_experiment, tmp_path, method):
+    """A Cox model's final evaluation takes two calls: the baseline hazard, then what depends on it."""
+    sites = {}
+    for number, name in enumerate(("one", "two", "three")):
+        frame = make_table(50, number).drop(columns="y")
+        frame["time"] = np.random.default_rng(number).exponential(np.exp(-frame["a"] / 2)) + 0.1
+        sites[name] = TableSource(frame=frame.assign(event=np.arange(50) % 3 != 0))
+    experiment = make_experiment(
+        data={"target": {"duration": "time", "event": "event"}},
+        problem={"kind": "survival", "method": method},
+        rounds=2,
+        stopping={"monitor": "c_index"},
+    )
+    killed_everywhere(experiment, sites, tmp_path, [(4, 2), (5, 1)] + [(6, 1)] * (method == "cox"))

@@ -99,8 +99,8 @@ def assert_alike(plain, hidden):
     [
         "fedavg",
         {"kind": "fedavg", "weighting": "uniform", "clip": 0.1},
-        {"kind": "fedprox", "mu": 0.1, "adaptive": True},
-        {"kind": "fedadam", "lr": 0.05},
+        pytest.param({"kind": "fedprox", "mu": 0.1, "adaptive": True}, marks=pytest.mark.slow),
+        pytest.param({"kind": "fedadam", "lr": 0.05}, marks=pytest.mark.slow),
         {"kind": "fedopt", "server": {"kind": "sgd", "lr": 0.5, "momentum": 0.5}},
         "fedsgd",
     ],
@@ -132,7 +132,10 @@ SURVIVAL = {"duration": "days", "event": "died"}
 @pytest.mark.parametrize(
     "changes",
     [
-        {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "linear"},
+        pytest.param(
+            {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "linear"},
+            marks=pytest.mark.slow,
+        ),
         {
             "data": {"target": SURVIVAL, "features": ["a", "b"]},
             "problem": {"kind": "survival", "method": "discrete_time", "intervals": 4},
@@ -373,12 +376,14 @@ def test_it_runs_under_the_standard_policy(frames):
         ({"strategy": {"kind": "fedavg", "compress": "rankdad"}}, "strategy.compress"),
         ({"strategy": "cyclic"}, "strategy cyclic, which hands the model of one site to the next"),
         ({"strategy": "scaffold"}, "strategy scaffold"),
+        ({"model": "glm", "training": {"batch_size": None}}, "strategy newton, which sends sums"),
         ({"strategy": "moon"}, "strategy moon"),
         ({"strategy": "qfedavg"}, "strategy qfedavg"),
         ({"strategy": {"kind": "fedavg", "weighting": "steps"}}, "strategy.weighting steps"),
         ({"strategy": {"kind": "fedavg", "private": "norm"}}, "strategy.private"),
         ({"participation": {"late": "stale"}}, "participation.late stale"),
         ({"participation": {"fraction": 0.5}}, "participation.fraction"),
+        ({"participation": {"maximum_share": 0.5}}, "participation.maximum_share"),
         ({"mode": "local"}, "mode local"),
         ({"split": "leave_one_site_out"}, "split leave_one_site_out"),
         ({"data": {"target": "y", "scaling": "minmax"}}, "data.scaling minmax"),

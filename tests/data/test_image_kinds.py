@@ -238,6 +238,22 @@ def test_frames_that_make_no_volume_are_refused_by_what_is_wrong(tmp_path):
     assert cause_of(scan(tmp_path / "one.dcm", volume[0]), 3) == "flat"
 
 
+def test_frames_of_older_files_stand_at_their_distances(tmp_path):
+    volume = RNG.integers(0, 9, (3, 4, 6)).astype(np.uint16)
+    place = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [2, 1]}
+    found = read_image(scan(tmp_path / "a.dcm", volume, SpacingBetweenSlices=3, **place), 3, None)
+    # x and y go to the left and the back, so that both are turned.
+    np.testing.assert_array_equal(found.values[0], volume.transpose(2, 1, 0)[::-1, ::-1])
+    assert found.spacing == (1, 2, 3)
+    below = read_image(scan(tmp_path / "b.dcm", volume, SpacingBetweenSlices=-3, **place), 3, None)
+    np.testing.assert_array_equal(below.values, found.values[..., ::-1])
+
+
+def test_a_broken_exif_block_is_no_reason_to_refuse_a_picture(tmp_path):
+    pillow.fromarray(np.full((8, 8), 120, dtype=np.uint8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\xff\xff\1")
+    assert read_image(tmp_path / "a.jpg", 2, None).values.shape == (1, 8, 8)
+
+
 # -- 2: axes -------------------------------------------------------------------------------------------------------
 
 

@@ -153,7 +153,11 @@ def test_rows_with_an_infinite_target_are_left_out_of_a_regression():
 
 
 def test_classes_are_numbered_over_all_sites():
-    table = encoded(ward(num=["b", "d"] * (ROWS // 2)), experiment(), others=[ward(num=["a", "c"] * (ROWS // 2))])
+    table = encoded(
+        ward(num=["b", "d"] * (ROWS // 2)),
+        experiment(different_labels="allow"),
+        others=[ward(num=["a", "c"] * (ROWS // 2))],
+    )
     assert table.target[:2].tolist() == [1, 3]
     assert table.target.dtype == np.int64
 
@@ -189,7 +193,7 @@ def test_a_class_that_came_later_is_refused_without_naming_it():
 
 
 def test_one_hot_is_over_the_union_of_the_sites():
-    wanted = experiment(categorical=["cp"], features=["age"])
+    wanted = experiment(categorical=["cp"], features=["age"], different_labels="allow")
     frames = {"va": ward(cp=[1, 4] * (ROWS // 2)), "other": ward(cp=["2.0", "typical"] * (ROWS // 2))}
     setup = agreed(frames, wanted)
     assert setup.inputs == ["age", "cp=1", "cp=2", "cp=4", "cp=typical"]

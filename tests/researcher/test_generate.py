@@ -10,7 +10,7 @@ import yaml
 from hospitals import command
 from pictures import gan, hospital
 
-from v6_algorithm.researcher.generate import read_maker
+from v6_algorithm.researcher.generate import TrainedGenerator, read_generator
 
 image = pytest.importorskip("PIL.Image")
 
@@ -61,7 +61,7 @@ def test_images_and_a_table_of_them_are_written(run, tmp_path):
 
 
 def test_without_a_class_they_are_as_often_as_in_training(folder, run):
-    maker = read_maker(run)
+    maker = read_generator(run)
     assert maker.shares == [0.5, 0.5]
     uneven = type(maker)(maker.experiment, maker.problem, maker.networks, ["a", "b", "c"], [0.7, 0.2, 0.101])
     for n in (1, 3, 10, 64):
@@ -109,7 +109,7 @@ def test_a_class_that_is_not_known_is_refused_with_those_that_are(run, tmp_path)
 def test_images_do_not_take_the_place_of_others(run, tmp_path):
     generate(run, "--class", "disc", "--n", 2, "--out", tmp_path)
     before = content(tmp_path)
-    assert "has made images already" in refused(run, "--class", "cross", "--n", 2, "--out", tmp_path)
+    assert "has synthetic images already" in refused(run, "--class", "cross", "--n", 2, "--out", tmp_path)
     assert content(tmp_path) == before
 
 
@@ -178,12 +178,12 @@ def test_cells_of_a_numeric_condition_are_read_back_as_their_class(run, operator
     import pandas as pd
 
     from v6_algorithm.data.targets import TargetColumn, labels_of
-    from v6_algorithm.researcher.generate import Maker, _cell
+    from v6_algorithm.researcher.generate import _cell
 
-    maker = read_maker(run)
+    maker = read_generator(run)
     condition = f"{operator} {value}"
     data = maker.experiment.data.model_copy(update={"positive": condition})
-    conditioned = Maker(
+    conditioned = TrainedGenerator(
         maker.experiment.model_copy(update={"data": data}), maker.problem, maker.networks, ["0", "1"], [0.5, 0.5]
     )
     cells = pd.Series([_cell(conditioned, 0), _cell(conditioned, 1)])

@@ -12,6 +12,7 @@ from hospitals import command, read_result, tables, write
 from loopback import LoopbackProxy
 
 from v6_algorithm.engines import entry
+from v6_algorithm.errors import ServerError
 from v6_algorithm.researcher.cli import following, submit
 from v6_algorithm.researcher.server import Collaboration, Organization
 from v6_algorithm.researcher.task import Task
@@ -148,3 +149,17 @@ def test_in_an_encrypted_collaboration_the_file_tells_the_experiment(network, tm
 def test_a_folder_goes_on_as_it_was_begun(tmp_path):
     result = command("resume", tmp_path, "--set", "seed=1")
     assert (result.exit_code, "--set: goes with a task" in result.output) == (2, True)
+
+
+def test_a_log_in_that_has_ended_tells_how_to_come_back_to_the_task(network, tmp_path, monkeypatch):
+    """A server that was restarted without `jwt_secret_key` knows nobody's log-in any more; the task goes on."""
+    network(killed_at=14)
+
+    def ended(self):
+        raise ServerError("the session has ended; log in again")
+
+    monkeypatch.setattr(Task, "look", ended)
+    result = command("resume", 1000, *AT, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    told = " ".join(result.output.split())
+    assert "error: task 2000 goes on, but the session has ended; log in again: v6-algorithm watch 2000" in told

@@ -131,6 +131,26 @@ def test_a_request_that_comes_twice_is_answered_alike(tmp_path):
     assert replies[0]["folds"] == replies[1]["folds"]
 
 
+def test_a_round_trains_one_model_however_often_master_starts_anew(tmp_path):
+    from v6_algorithm.exchange import wire
+
+    node = hospital(tmp_path)
+    experiment, setup = node.experiment(), node.setup(1)
+    node.prepare(experiment, setup)
+
+    def train(packed, **more):
+        item = {"fold": 0, "parameters": packed, "evaluate": [], "train": True}
+        return node.ask("train", experiment, 2, setup=setup.to_json(), folds=[item], **more)
+
+    first = train(node_weights(node, experiment, setup))
+    # As when a site was lost while `master` was away: the request is another one, the model the same.
+    again = train(node_weights(node, experiment, setup), note="another request")
+    assert first["folds"] == again["folds"]
+    other = {name: tensor + 1 for name, tensor in attacks._initial(experiment, setup).items()}
+    with pytest.raises(Refused, match="was trained in round 2; a training run does so once, with one model"):
+        train(wire.pack(other))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -268,3 +268,38 @@ def test_where_nobody_can_say_which_columns_a_query_reads_the_list_decides():
     with pytest.raises(PolicyError, match="has to list the query"):
         guarded_source(Policy(allowed_columns="age"), source)
     assert guarded_source(Policy(allowed_columns="age", allowed_queries=("select 1 as age",)), source) is source
+
+
+# -- requests ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"round": "1"}, "round"),
+        ({"round": 10**400}, "round"),
+        ({"sites": []}, "sites"),
+        ({"site": None}, "site"),
+        ({"step": {}}, "step"),
+        ({"features": "age"}, "features"),
+        ({"folds": True}, "folds"),
+        ({"folds": [1]}, "folds"),
+        ({"folds": [{"fold": -1}]}, "folds.fold"),
+        ({"folds": [{"fold": 0, "evaluate": "test"}]}, "folds.evaluate"),
+        ({"folds": [{"fold": 0, "evaluate": ["rows"]}]}, "folds.evaluate"),
+        ({"folds": [{"fold": 0, "private": {"round": "x"}}]}, "folds.private"),
+        ({"folds": [{"fold": 0, "parameters": 7}]}, "folds.parameters"),
+        ({"setup": []}, "setup"),
+        ({"setup": {"features": [[]]}}, "setup.features"),
+        ({"setup": {"categories": {"ward": [{}]}}}, "setup.categories"),
+        ({"setup": {"classes": [0, 1], "class_weights": [[1e300, 1]]}}, "setup.class_weights"),
+        ({"setup": {"classes": 2}}, "setup.classes"),
+    ],
+)
+def test_a_request_of_another_form_is_refused_by_the_name_of_its_part(change, named):
+    from v6_algorithm.errors import WireError
+    from v6_algorithm.site.guard.requests import check_request
+
+    check_request({"site": "a", "round": 0, "attempt": 1, "sites": 3})
+    with pytest.raises(WireError, match=f"the request's {named} must be "):
+        check_request({"site": "a", "round": 0, "attempt": 1, "sites": 3, **change})

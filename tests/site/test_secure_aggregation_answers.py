@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -179,6 +181,23 @@ def test_what_is_no_list_of_participants_is_refused_and_no_bug(sites, wrong):
     request = asked["train"]["berlin"] | {"secure_aggregation": wrong}
     reply = answer("train", request, contexts["berlin"])
     assert (reply["status"], reply["kind"]) == ("error", "request")
+
+
+def test_the_protocols_own_calls_load_no_torch(sites):
+    """So that the second call of a round costs a node the start of a container and little more."""
+    asked, _ = sites
+    request = asked["unmask"]["berlin"]
+    request["step"] = "secure_aggregation_keys"
+    code = (
+        "import json, sys, tempfile; from pathlib import Path; from v6_algorithm.site import SiteContext, handle; "
+        "from v6_algorithm.data.sources import TableSource; "
+        "site = SiteContext({'berlin': TableSource('a.csv')}, state=Path(tempfile.mkdtemp())); "
+        "print(handle('prepare', json.load(sys.stdin), site)['status'], 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=wire.to_text(request), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["ok", "False"]
 
 
 def test_a_site_without_a_place_that_lasts_says_so(sites):

@@ -49,7 +49,7 @@ class Caller:
 
         `together` is the smallest number of sites that any sum of this call is over; all that are asked if absent.
         """
-        self.settle()
+        self.close_books()
         common = {"experiment": self._experiment.for_sites(), "sites": len(bodies) if together is None else together}
         requests = {
             site: wire.message(site=site, round=number, attempt=1, **common, **body) for site, body in bodies.items()
@@ -60,7 +60,7 @@ class Caller:
 
     def sum_over(self, sites: Sequence[str], minimum: int) -> SummingFederation:
         """Ask these sites from now on as one, whose numbers are sums under masks."""
-        self.settle()
+        self.close_books()
         self._federation = summing = SummingFederation(self._federation, self._experiment, sites, minimum, self._book)
         self.taking_part = summing.names
         return summing
@@ -82,7 +82,7 @@ class Caller:
                 if reply["status"] == "ok":
                     yield late.site, late.request, reply
 
-    def settle(self) -> None:
+    def close_books(self) -> None:
         """Book the calls that are over."""
         for call, number, replies in self._calls:
             missing = {site: str(reason) for site, reason in sorted(replies.missing.items())}
@@ -104,7 +104,7 @@ class Caller:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the books of all calls, which must be over."""
-        self.settle()
+        self.close_books()
         return {"participation": self.participation, "timing": self.timing}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

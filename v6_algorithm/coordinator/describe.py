@@ -7,11 +7,14 @@ do not fit is no error: that is what a researcher wants to see.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from v6_algorithm.data.imaging.picture import CAUSES
 from v6_algorithm.data.preparation import Moments, merge_moments
 from v6_algorithm.data.preparation.columns import sort_labels, unknown_coded
 from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
@@ -43,7 +46,8 @@ def describe(federation: Federation, experiment: Experiment) -> Summary:
     Returns
     -------
     dict
-        `sites` (rows of each), `columns` (each with its kind at every site; numeric ones with `pooled` and `sites`
+        `sites` (rows of each), `images` (by site: sizes, mean lowest and highest value, why some are unreadable),
+        `columns` (each with its kind at every site; numeric ones with `pooled` and `sites`
         statistics: n, missing, mean, sd with n - 1, quantiles), `labels` (of targets, events and categorical columns,
         pooled and by site; rows of labels that are too few to be told are in `hidden`), `correlations` (of columns
         filled with their means), `missing_sites` and `notes`. A statistic that no site may tell is None.
@@ -93,6 +97,7 @@ class _Description:
             "schema": SCHEMA,
             "name": self._name,
             "sites": {site: {"rows": told[site]["rows"]} for site in self._sites},
+            "images": {site: told[site]["image"] for site in self._sites if told[site]["image"] is not None},
             "columns": columns,
             "labels": _labels(self._data, {site: told[site]["labels"] for site in self._sites}),
             "correlations": self._correlations,
@@ -274,7 +279,24 @@ def _check_columns(reply: Mapping[str, Any]) -> dict[str, Any]:
     if type(reply["rows"]) is not int or reply["rows"] < 1:
         raise WireError("row counts must be whole numbers")
     columns = {str(name): str(kind) for name, kind in reply["columns"].items()}
-    return {"rows": reply["rows"], "columns": columns, "labels": labels}
+    return {"rows": reply["rows"], "columns": columns, "labels": labels, "image": _check_image(reply)}
+
+
+def _check_image(reply: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read what a site tells of its image files; None of tables without."""
+    image = reply.get("image")
+    if image is None:
+        return None
+    sizes, causes = dict(image["sizes"]), dict(image["causes"])
+    counts = [*sizes.values(), *causes.values(), image["hidden"]]
+    if not all(type(rows) is int and rows >= 0 for rows in counts) or sum(counts) != reply["rows"]:
+        raise WireError("the counts of its images do not add up to its rows")
+    if not all(re.fullmatch(r"\d{1,9}(x\d{1,9}){2,3}", size) for size in sizes) or not set(causes) <= set(CAUSES):
+        raise WireError("sizes of images must be whole numbers, and causes known ones")
+    ends = [None if image[end] is None else float(image[end]) for end in ("low", "high")]
+    if not all(end is None or math.isfinite(end) for end in ends):
+        raise WireError("values of images must be finite")
+    return {"sizes": sizes, "hidden": image["hidden"], "causes": causes, "low": ends[0], "high": ends[1]}
 
 
 def _check_shape(reply: Mapping[str, Any], features: int, correlated: bool) -> tuple[Any, Any]:

@@ -200,7 +200,7 @@ class _Run:
 
     def result(self) -> dict[str, Any]:
         """Put the result together, of the groups whose turn has come."""
-        self._caller.settle()
+        self._caller.close_books()
         contexts = [context for context in self.contexts if context.trained]
         seconds = time.perf_counter() - self._started
         if (summing := self._summing) is None:
@@ -211,10 +211,15 @@ class _Run:
 
 
 def check(federation: Federation, experiment: Experiment) -> Agreement:
-    """Ask all sites for their columns and nothing else; raises as `run` does when something does not fit."""
+    """Ask all sites what is asked before training; raises as `run` does when something does not fit."""
     names = [site.name for site in federation.sites()]
-    caller = Caller(federation, experiment, lambda event: None)
-    return agree_on_columns(caller.prepare, experiment, names, _quorum(experiment, names))[1]
+    ask, quorum = Caller(federation, experiment, lambda event: None).prepare, _quorum(experiment, names)
+    sites, agreement = agree_on_columns(ask, experiment, names, quorum)
+    if experiment.privacy.secure_aggregation is not None:
+        return agreement
+    groups = [[site] for site in sites] if experiment.mode == "local" else [sites]
+    notes = dict.fromkeys(note for group in groups for note in plan(ask, experiment, agreement, group, quorum).notes)
+    return replace(agreement, notes=[*agreement.notes, *notes])
 
 
 def _quorum(experiment: Experiment, names: Sequence[str]) -> int:

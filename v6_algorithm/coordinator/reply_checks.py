@@ -7,6 +7,7 @@ from typing import Any
 
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.sample_grid import checked
+from v6_algorithm.coordinator.secure_aggregation import ALL_SITES
 from v6_algorithm.coordinator.subgroups import GroupSums
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange.protocol import Replies
@@ -30,6 +31,8 @@ class ReplyCheck:
 
     Attributes
     ----------
+    plan
+        What the sites agreed on; it grows when one joins.
     devices
         What each site last said it computes on.
     notes
@@ -40,7 +43,7 @@ class ReplyCheck:
     def __init__(self, plan: Plan, read: dict[int, Read]) -> None:
         self.devices: dict[str, dict[str, str]] = {}
         self.notes: list[str] = []
-        self._plan = plan
+        self.plan = plan
         self._read = read
         # The first site's metrics say what the others' must be like to be added up.
         self._shape: list[Any] | None = None
@@ -77,7 +80,7 @@ class ReplyCheck:
         if not self.items(replies, site, reply, asked):
             return
         try:
-            sums.take(reply["subgroups"], asked, self._plan, self._shape)
+            sums.take(reply["subgroups"], asked, self.plan, self._shape)
         except (WireError, ValueError) as error:
             replies.reject(site, str(error))
         except (KeyError, TypeError, AttributeError):
@@ -96,7 +99,7 @@ class ReplyCheck:
             if "private" in wanted:
                 self._check_private(site, reply["round"], item["private"], wanted["private"]["round"])
             self._check_samples(site, reply["round"], item, wanted)
-            check_sums(item, wanted.get("baseline"), self._plan.counts[item["fold"]])
+            check_sums(item, wanted.get("baseline"), self.plan.counts[item["fold"]])
             if wanted["train"]:
                 self._check_rows(site, item)
                 item["reply"] = self._read[item["fold"]](site, item, wanted)
@@ -105,7 +108,9 @@ class ReplyCheck:
 
     def _check_rows(self, site: str, item: dict[str, Any]) -> None:
         """Refuse an update that claims other rows than the site told of in preparation: they are its weight."""
-        told = self._plan.rows[site][item["fold"]]["train"]
+        told = self.plan.rows[site][item["fold"]]["train"]
+        if site == ALL_SITES and type(item["rows"]) is int and 0 < item["rows"] <= told:
+            return  # some of all sites may have dropped out of the sum
         if type(item["rows"]) is not int or item["rows"] != told:
             raise WireError(f"it claims other training rows than the {told} that it told of in preparation")
 
@@ -140,13 +145,13 @@ class ReplyCheck:
             self.notes.append(f"round {number}: the samples of site '{site}' are left out: {error}")
 
     def _check_metrics(self, name: str, state: dict[str, Any], fold: int) -> None:
-        if name not in self._plan.counts[fold]:
+        if name not in self.plan.counts[fold]:
             raise WireError(f"it measured a hospital '{name[:40]}' that is not known")
         shape = shape_of(state)
         self._shape = self._shape or shape
         if shape != self._shape:
             raise WireError("its metrics are of another kind or shape than those of the other sites")
-        classes = self._plan.setup.classes or ()
+        classes = self.plan.setup.classes or ()
         if state["kind"] == "classification" and state["n_classes"] != len(classes):
             raise WireError("its metrics are of another number of classes")
 

@@ -13,6 +13,7 @@ from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.folds import FoldProgress
 from v6_algorithm.coordinator.initial_model import InitialModel
 from v6_algorithm.coordinator.learning_rate import LearningRate
+from v6_algorithm.coordinator.preparation.joining import Joining
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.progress import ProgressEvents
 from v6_algorithm.coordinator.reply_checks import ReplyCheck
@@ -49,6 +50,8 @@ class RunContext:
         The checks on replies, who was late, who is asked for sample grids, and what a run tells as it goes.
     subgroups
         What was told of groups of rows.
+    joining
+        Who was away when the run was prepared.
     rounds_over
         The last round that is over; a fold may have had to wait in it.
     pretrained, evaluated
@@ -79,6 +82,16 @@ class RunContext:
         self.grids = SampleGrids(experiment, self.folds[0])
         self.progress = ProgressEvents(experiment, self.folds, caller.on_event)
         self.subgroups = GroupSums(experiment.evaluation)
+        self.joining = Joining(experiment, caller, plan)
+
+    def let_in(self, round: int) -> None:
+        """Let sites take part from this round on that were away when the run was prepared."""
+        plan = self.joining.look(self.plan, round)
+        if plan is self.plan:
+            return
+        self.plan = self.check.plan = plan
+        for fold, strategy in self.strategies.items():
+            strategy.admit(plan.weights(fold))
 
     @property
     def active(self) -> list[FoldProgress]:
@@ -98,7 +111,7 @@ class RunContext:
     @property
     def all_notes(self) -> list[str]:
         """Sentences for the researcher, on the beginning and on what the sites lost."""
-        return [*self.notes, *self.check.notes]
+        return [*self.notes, *self.joining.notes, *self.check.notes]
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that lasts from round to round, as a tree of JSON, tensors and packed models."""
@@ -116,6 +129,7 @@ class RunContext:
             "check": self.check.state_dict(),
             "stragglers": self.stragglers.state_dict(),
             "subgroups": self.subgroups.state_dict(),
+            "joining": self.joining.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -133,6 +147,7 @@ class RunContext:
         self.check.load_state_dict(state["check"])
         self.stragglers.load_state_dict(state["stragglers"])
         self.subgroups.load_state_dict(state["subgroups"])
+        self.joining.load_state_dict(state["joining"])
 
     @classmethod
     def restored(

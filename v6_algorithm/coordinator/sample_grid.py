@@ -1,7 +1,7 @@
 """Sample grids of what a generative model makes: in which rounds a site is asked for one, and what it must be.
 
-A picture is of made images only, and of the model that the request carries: whoever has the model can make it. One site
-makes it, each time another one, for the researcher to see a model grow.
+A picture is of synthetic images only, and of the model that the request carries: whoever has the model can make it. One
+site makes it, each time another one, for the researcher to see a model grow.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from v6_algorithm.coordinator.preparation.questions import raise_data_errors
 from v6_algorithm.coordinator.stragglers import Stragglers
 from v6_algorithm.coordinator.sums import evaluation_reply, preparation_reply, training_reply
 from v6_algorithm.errors import ExperimentError, FederationError, WireError
@@ -212,7 +213,8 @@ class SummingFederation:
         replies.bytes_received.update(inner.bytes_received)
         replies.site_s.update(inner.site_s)
         replies.phases.update(inner.phases)
-        _raise_data_errors(inner, method)
+        if method == "RPC_prepare":
+            raise_data_errors(inner, self._experiment.participation.unfit)
         self._require(len(arrived), f"round {number}: {{}} of {len(self.names)} sites gave masked numbers", inner)
         total, waited = self._open(call, arrived, number, deadline_s)
         try:
@@ -310,7 +312,7 @@ class SummingFederation:
             found.append(participant)
             if reply.get("sealed") is not True:
                 unsealed.append(site)
-        _raise_data_errors(replies, "RPC_prepare")
+        raise_data_errors(replies)
         least = max(self._section.sites_needed(len(sites)), 2)
         if len(found) < least:
             raise FederationError(
@@ -423,13 +425,6 @@ def _drop_other_forms(arrived: dict[str, _Answer], replies: Replies) -> None:
         for site in [site for site, form in forms.items() if form != usual]:
             del arrived[site]
             replies.reject(site, "its numbers are of another kind or shape than those of the other sites")
-
-
-def _raise_data_errors(replies: Replies, method: str) -> None:
-    """As without secure aggregation, data that do not fit end a preparation."""
-    wrong = {site: missing for site, missing in replies.missing.items() if missing.kind in ("data", "request")}
-    if method == "RPC_prepare" and wrong:
-        raise ExperimentError("\n".join(f"site '{site}': {missing.reason}" for site, missing in sorted(wrong.items())))
 
 
 def _reasons(replies: Replies) -> str:

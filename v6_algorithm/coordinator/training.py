@@ -49,6 +49,7 @@ class Rounds:
             context.pretrained = True
             save()
         while context.rounds_over < context.experiment.rounds and context.active:
+            context.let_in(context.rounds_over + 1)
             self._round(context.rounds_over + 1)
             context.rounds_over += 1
             save()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from v6_algorithm.data.cells import hint
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.data.synthetic import synthetic_rows
@@ -23,6 +24,8 @@ BLOCK_COLUMNS = 512
 # More categories than this are no category but an identifier.
 _MOST_CATEGORIES = 100
 _SHOWN = 30
+# A table of more columns is one of genes, which are not looked at one by one.
+_MOST_HINTED = 2000
 
 
 def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -> dict[str, Any]:
@@ -60,13 +63,22 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
         "rows": int(known.sum()),
         "rows_without_target": int((~known).sum()),
         "synthetic": int((synthetic_rows(frame, data) & known).sum()),
-        "columns": column_kinds(frame),
+        "columns": (kinds := column_kinds(frame)),
+        "hints": _hints(frame, kinds),
         "labels": [] if data.targets is not None else next(iter(labels.values()), []),
         "task_labels": {} if data.targets is None else labels,
         "categories": categories,
         "sequence": None,
         **kind.describe(frame.loc[known]),
     }
+
+
+def _hints(frame: pd.DataFrame, kinds: dict[str, str]) -> dict[str, str]:
+    """Say why columns are not used as they stand, where that is clear; see `cells.HINTS`."""
+    if frame.shape[1] > _MOST_HINTED:
+        return {}
+    hints = {name: hint(frame[name], kind) for name, kind in kinds.items()}
+    return {name: reason for name, reason in hints.items() if reason is not None}
 
 
 def named(columns: list[str]) -> str:

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from v6_algorithm.data.cells import EMPTY_WORDS, blurred, uniform
 from v6_algorithm.errors import DataError, SiteError
+from v6_algorithm.experiment.table_form import USUAL, TableForm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,10 +26,10 @@ _ENDINGS = {
     ".npz": "npz", ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
 }  # fmt: skip
 _READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "sqlalchemy"}
-# pandas reads NA, NaN, null and empty cells as missing; the UCI archives write a question mark.
-_MISSING_MARKS = ["?", " ?"]
 _IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xls")
 # Where the folder of its files is told of a dataframe that is passed on alone, among its `attrs`.
+# Sheets or tables that a message names.
+_SHOWN = 30
 FOLDER = "v6_algorithm.folder"
 # What a dataframe of the mock is told of a folder that lasts from call to call.
 STATE = "v6_algorithm.state"
@@ -49,6 +53,7 @@ class TableSource:
     frame: pd.DataFrame | None = None
     base: Path | None = None
     names: tuple[str, str] | None = None
+    form: TableForm = USUAL
     readable: Callable[[str], bool] | None = None
 
     @property
@@ -114,7 +119,7 @@ class TableSource:
             raise DataError("the table is empty: it has column names but no rows")
         frame = frame.set_axis([str(name).strip() for name in frame.columns], axis=1)
         needed = [wanted is None or wanted(name) for name in frame.columns]
-        return frame if all(needed) else frame.loc[:, needed]
+        return uniform(frame if all(needed) else frame.loc[:, needed], self.form)
 
     def _read(self, wanted: Callable[[str], bool] | None, exact: Collection[str] | None) -> pd.DataFrame:
         import pandas as pd
@@ -124,11 +129,13 @@ class TableSource:
         name = "the database" if "://" in self.uri else Path(self.uri).name
         try:
             if kind == "csv":
-                return pd.read_csv(self.uri, na_values=_MISSING_MARKS, low_memory=False)
+                from v6_algorithm.data.lines import read_csv
+
+                return read_csv(self.uri, name, self.form, self._empty_words)
             if kind == "parquet":
                 return _read_parquet(self.uri, wanted, exact)
             if kind == "excel":
-                return pd.read_excel(self.uri, sheet_name=self.sheet_name or 0, na_values=_MISSING_MARKS)
+                return self._read_excel(name)
             if kind == "npz":
                 from v6_algorithm.data.sequences import read_npz
 
@@ -151,6 +158,24 @@ class TableSource:
         except Exception as error:  # a parser's own message may quote the data
             raise DataError(f"{name} cannot be read as {kind} ({type(error).__name__})") from None
         raise DataError(f"a database of type '{kind}' cannot be read; allowed: csv, parquet, excel, npz, sql")
+
+    @property
+    def _empty_words(self) -> list[str]:
+        """Cells that a reader of files takes for empty; those with spaces around them are seen to by `uniform`."""
+        return [word for word in (*EMPTY_WORDS, " ?") if word.strip() not in self.form.kept]
+
+    def _read_excel(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        words, sheet = self._empty_words, self.sheet_name
+        try:
+            return pd.read_excel(self.uri, sheet_name=sheet or 0, na_values=words, keep_default_na=False)
+        except ValueError:
+            with pd.ExcelFile(self.uri) as book:
+                sheets = list(map(str, book.sheet_names))
+            if sheet is None or sheet in sheets:
+                raise
+            raise DataError(f"{name} has no sheet '{sheet}'; it has: {', '.join(sheets[:_SHOWN])}") from None
 
     def _read_sql(self) -> pd.DataFrame:
         import contextlib
@@ -224,17 +249,25 @@ def _read_parquet(uri: str, wanted: Callable[[str], bool] | None, exact: Collect
             # Arrow takes `a` to mean `a.b` as well.
             table = file.read(columns=block).select(block)
             if exact is not None:
-                table = table.cast(pa.schema([_narrow(field, exact) for field in table.schema]), safe=False)
+                narrowed = [_narrow(field, exact, table.column(place)) for place, field in enumerate(table.schema)]
+                table = table.cast(pa.schema(narrowed), safe=False)
             blocks.append(table.to_pandas())
             del table
     return pd.concat(blocks, axis=1) if blocks else pd.DataFrame(columns=columns)
 
 
-def _narrow(field: Any, exact: Collection[str]) -> Any:
+def _narrow(field: Any, exact: Collection[str], column: Any) -> Any:
+    """Return the field as float32, unless the column is to stay exact or float32 is too coarse for it."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     number = pa.types.is_integer(field.type) or pa.types.is_float64(field.type)
-    return field.with_type(pa.float32()) if number and field.name.strip() not in exact else field
+    if not number or field.name.strip() in exact:
+        return field
+    ends = pc.min_max(column).as_py()
+    if ends["min"] is not None and blurred(np.array([[ends["min"]], [ends["max"]]], dtype=np.float64)).any():
+        return field
+    return field.with_type(pa.float32())
 
 
 def source_in(folder: Path, names: tuple[str, str] | None = None) -> TableSource:

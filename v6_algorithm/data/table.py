@@ -61,7 +61,7 @@ class TableData:
     group_names
         Names of each of these columns' groups.
     synthetic
-        (rows,) bool: made rows, which only train.
+        (rows,) bool: synthetic rows, which only train.
     images
         The images, whose channels are the features; `values` is empty then.
     origin
@@ -180,9 +180,10 @@ class TableData:
             prepared[self._padding(np.arange(len(values)))] = np.nan
             return prepared
         if not self.one_hot.shape[1]:
-            return preparation.apply(values, fold)
+            # What is centred is rounded to what is trained in; values may be in more digits, see `numbers_of`.
+            return preparation.apply(values, fold, out=np.empty(values.shape, self.one_hot.dtype))
         features = values.shape[1]
-        inputs = np.empty((len(values), features + self.one_hot.shape[1]), dtype=values.dtype)
+        inputs = np.empty((len(values), features + self.one_hot.shape[1]), dtype=self.one_hot.dtype)
         preparation.apply(values, fold, out=inputs[:, :features])
         inputs[:, features:] = self.one_hot
         return inputs

@@ -150,6 +150,8 @@ def labels_of(column: pd.Series, target: TargetColumn) -> list[Label]:
     operator, threshold = parse_condition(target.positive)
     if operator in ("==", "!="):
         wanted = _canonical(threshold)
+        if str(threshold).lower() in ("true", "false") and all(isinstance(value, bool) for value in column.tolist()):
+            wanted = int(str(threshold).lower() == "true")
         return [int((label == wanted) == (operator == "==")) for label in labels]
     if any(isinstance(label, str) for label in labels):
         place = target.role.split(".")[0]
@@ -168,6 +170,8 @@ def _canonical(value: Any) -> Label:
     if isinstance(value, bool):
         return int(value)
     text = str(value).strip()
+    if re.fullmatch(r"[+-]?0\d+", text):  # a code, such as 01, and not the number 1
+        return text
     if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
         number = float(text)
         if np.isfinite(number):

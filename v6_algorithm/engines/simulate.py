@@ -16,6 +16,7 @@ from v6_algorithm.data.sources import FOLDER, STATE, TableSource, source_in
 from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.errors import DataError, ExperimentError, PolicyError
 from v6_algorithm.experiment import Experiment, PartitionedSource, Source
+from v6_algorithm.experiment.table_form import TableForm
 from v6_algorithm.site import SiteContext
 from v6_algorithm.site.guard.queries import guarded_source
 from v6_algorithm.site.policy import Policy
@@ -79,7 +80,8 @@ def source_of(where: str, source: Source, folder: Path, experiment: Experiment |
         base = folder / Path(source.images).expanduser()
         if not base.is_dir():
             raise ExperimentError(f"{where}.images: there is no folder {source.images} (looked in {folder})")
-    uri = source.uri
+    form = TableForm.of(source).over(experiment.data.form if experiment else TableForm())
+    uri = source.uri.removeprefix("file://")
     if "://" not in uri:
         path = folder / Path(uri).expanduser()
         if not path.exists():
@@ -91,9 +93,9 @@ def source_of(where: str, source: Source, folder: Path, experiment: Experiment |
                 found = source_in(path, experiment.data.image.names if experiment and experiment.data.image else None)
             except DataError as error:
                 raise ExperimentError(f"{where}: {error}") from None
-            return replace(found, type=source.type, sheet_name=source.sheet_name)
+            return replace(found, type=source.type, sheet_name=source.sheet_name, form=form)
         uri = str(path)
-    return TableSource(uri, source.type, source.query, source.sheet_name, base=base)
+    return TableSource(uri, source.type, source.query, source.sheet_name, base=base, form=form)
 
 
 def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path) -> dict[str, TableSource]:

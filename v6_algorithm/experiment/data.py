@@ -13,7 +13,17 @@ from v6_algorithm.experiment.imaging.names import Template
 from v6_algorithm.experiment.missing_values import MissingValues
 from v6_algorithm.experiment.partition import PartitionedSource
 from v6_algorithm.experiment.rows import Rows
+from v6_algorithm.experiment.table_form import (
+    Decimal,
+    Encoding,
+    Separator,
+    TableForm,
+    Thousands,
+    Words,
+    check_marks,
+)
 from v6_algorithm.experiment.targets import ShortTask, SurvivalTarget, Target
+from v6_algorithm.experiment.where import Where
 
 PARTS = ("train", "validation", "test")
 
@@ -28,6 +38,10 @@ class Source(Section):
     )
     query: str | None = Field(None, description="for databases, SQL")
     sheet_name: str | None = Field(None, description="for excel files")
+    separator: Separator = Field(None, description="as in data, for this table")
+    decimal: Decimal = Field(None, description="as in data, for this table")
+    thousands: Thousands = Field(None, description="as in data, for this table")
+    encoding: Encoding = Field(None, description="as in data, for this table")
 
 
 def _named_sites(value: Any) -> Any:
@@ -135,6 +149,7 @@ class Data(Section):
     split_column: Columns | None = Field(
         None, description="a column that says train, validation, test or unused; a list of them: one for each fold"
     )
+    where: Where = Field(None, description="rows that are used: {age: '>= 18'}; any and all take lists of such")
     load_limit: int | None = Field(None, ge=1, description="most rows of a site that are used, drawn by class")
     scaling: Annotated[Scaling, short_form("kind")] = Scaling()
     target_scaling: Literal["none", "standard"] = Field(
@@ -143,7 +158,15 @@ class Data(Section):
     missing_values: MissingValues = Field(
         None, description="what stands for an empty cell: [-9, 999] in every column, or {chol: [0]} in some"
     )
+    different_labels: Literal["stop", "allow"] = Field(
+        "stop", description="when the sites have different sets of labels or categories, such as 0/1 and 1/2"
+    )
+    not_missing: Words = Field(default_factory=list, description="words that are no empty cells: [None, NA]")
     missing: Annotated[Missing, short_form("kind")] = Missing()
+    separator: Separator = Field(None, description="between the cells of text files; null: a comma")
+    decimal: Decimal = Field(None, description="mark of decimals in text; null: a point")
+    thousands: Thousands = Field(None, description="mark of thousands in text; null: none")
+    encoding: Encoding = Field(None, description="of text files, such as latin-1 or utf-16; null: UTF-8")
     harmonisation: Annotated[Harmonisation, short_form("kind")] = Harmonisation()
 
     @field_validator("target", mode="before")
@@ -164,6 +187,11 @@ class Data(Section):
         if isinstance(self.target, SurvivalTarget):
             return {"target.duration": self.target.duration, "target.event": self.target.event}
         return {"target": self.target or ""}
+
+    @property
+    def form(self) -> TableForm:
+        """How the sites' tables are written."""
+        return TableForm.of(self)
 
     @property
     def fixed_scale(self) -> tuple[list[float], list[float]] | None:
@@ -206,6 +234,7 @@ class Data(Section):
                 raise refuse("missing_values is of columns of single values; in time series write NaN")
             if self.sequence.column in [column for _, column in reserved]:
                 raise refuse(f"column '{self.sequence.column}' is the sequence and cannot be something else as well")
+        check_marks(self.decimal, self.thousands, self.separator)
         for role, column in reserved:
             if column in (self.features or []) or column in self.categorical:
                 raise refuse(f"column '{column}' is the {role} and cannot be a feature as well")

@@ -257,6 +257,10 @@ class Participation(Section):
         "drop", description="what is made of an answer that comes in a later round: nothing, or less the older it is"
     )
     poll_s: float = Field(0.5, gt=0, description="seconds between two looks for answers, on vantage6")
+    unfit: Literal["stop", "leave_out"] = Field(
+        "stop", description="whether a site whose data do not fit ends the run before it trains, or is left out, named"
+    )
+    join: bool = Field(True, description="whether a site that was away at the preparation joins when it is back")
     maximum_share: float = Field(
         1.0,
         gt=0,

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from v6_algorithm.learning.problems.base import Networks, Problem
 
 TABLE = "generated.csv"
-# Images that are made at once.
+# Synthetic images at once.
 _ROWS_AT_ONCE = 64
 _Cell = str | int | float
 
 
 @dataclass(frozen=True)
-class Maker:
+class TrainedGenerator:
     """A trained generator.
 
     Attributes
@@ -86,7 +86,7 @@ class Maker:
             yield from made.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def read_maker(path: Path) -> Maker:
+def read_generator(path: Path) -> TrainedGenerator:
     """Read the generator of a run's folder, result.json or model.safetensors.
 
     Raises
@@ -121,7 +121,7 @@ def read_maker(path: Path) -> Maker:
         raise ExperimentError(f"RESULT: {path}: {error}") from None
     except (KeyError, TypeError, ValueError, LookupError):
         raise ExperimentError(f"RESULT: {path}: its header does not say all that is needed to use it") from None
-    return Maker(experiment, problem, networks, classes, shares or [1.0] * len(classes))
+    return TrainedGenerator(experiment, problem, networks, classes, shares or [1.0] * len(classes))
 
 
 def _experiment(about: Mapping[str, Any]) -> Experiment:
@@ -150,23 +150,23 @@ def _fill(networks: Networks, tensors: Mapping[str, Any]) -> None:
     load_state(networks, state_of(networks) | wire.fit(tensors, needed, partial=False)[0])
 
 
-def write_images(maker: Maker, labels: Sequence[int], seed: int, folder: Path) -> Path:
+def write_images(trained: TrainedGenerator, labels: Sequence[int], seed: int, folder: Path) -> Path:
     """Write images, and a table of them with the columns of the experiment's; return the table's path.
 
     A column says of each that it is synthetic: `data.synthetic` of an experiment that trains on them.
     """
-    data = maker.experiment.data
+    data = trained.experiment.data
     columns = [(data.image.column if data.image else None) or "file"]
-    columns += [*data.target_columns.values()] if maker.classes else []
+    columns += [*data.target_columns.values()] if trained.classes else []
     columns += [data.group] if data.group is not None else []
     columns += [*data.split_columns, data.synthetic or "synthetic"]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
-    for number, (label, image) in enumerate(zip(labels, maker.images(labels, seed), strict=True), start=1):
+    for number, (label, image) in enumerate(zip(labels, trained.images(labels, seed), strict=True), start=1):
         name = f"generated-{number:06d}.png"
         (folder / name).write_bytes(png.encode(image))
-        cells: list[_Cell] = [name, *([_cell(maker, label)] if maker.classes else [])]
+        cells: list[_Cell] = [name, *([_cell(trained, label)] if trained.classes else [])]
         # Nobody's image: no two are of one patient.
         cells += [f"synthetic-{seed}-{number}"] if data.group is not None else []
         table.writerow([*cells, *("train" for _ in data.split_columns), 1])
@@ -175,13 +175,13 @@ def write_images(maker: Maker, labels: Sequence[int], seed: int, folder: Path) -
     return path
 
 
-def _cell(maker: Maker, label: int) -> _Cell:
+def _cell(trained: TrainedGenerator, label: int) -> _Cell:
     """Return the target's cell for a class; with `data.positive` a value for which that holds, or does not."""
-    positive = maker.experiment.data.positive
+    positive = trained.experiment.data.positive
     if positive is None:
-        return maker.classes[label]
+        return trained.classes[label]
     operator, value = parse_condition(positive)
-    holds = maker.classes[label] == "1"
+    holds = trained.classes[label] == "1"
     if isinstance(value, str):
         return value if holds == (operator == "==") else f"not {value}"
     value = int(value) if value.is_integer() else value

@@ -136,6 +136,14 @@ class Policy:
         if rows < self.minimum_rows:
             raise PolicyError(f"this node has fewer rows than its minimum of {self.minimum_rows}")
 
+    def check_left_out(self, rows: int) -> None:
+        """Refuse to leave out so few rows that two answers, with them and without, would tell of them."""
+        if rows < self.minimum_rows:
+            raise PolicyError(
+                f"data.where leaves out fewer rows here than this node's minimum of {self.minimum_rows}, and the "
+                "difference to all rows would tell of them"
+            )
+
     def check_part(self, part: str, rows: int) -> None:
         """Refuse a part of the split that holds few rows; an empty part tells nothing."""
         if self.too_few(rows):

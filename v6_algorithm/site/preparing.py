@@ -27,14 +27,16 @@ def summary(work: Work) -> dict[str, Any]:
     features = [str(name) for name in work.request.get("features", [])]
     work.policy.check_columns(features)
     # All of its digits, and not only what training takes of them.
-    frame = work.context.sources[work.site].read(work.policy.allows)
+    frame = work.sources[work.site].read(work.policy.allows)
     work.policy.check_rows(len(frame))
     smallest = work.policy.minimum_cell
-    frame = without_codes(frame, work.experiment.data.missing_values, smallest=smallest)
+    frame = work.where(without_codes(frame, work.experiment.data.missing_values, smallest=smallest))
+    work.policy.check_rows(len(frame))
     work.guard.account_frame(frame, features)
     step = work.request.get("step")
     if step == "columns":
-        return table.columns(frame, work.experiment.data, smallest, work.targets)
+        more = work.kind.summarise(work.context.sources[work.site], smallest)
+        return table.columns(frame, work.experiment.data, smallest, work.targets) | more
     if step == "moments":
         return table.moments(frame, features, smallest)
     if step == "shape":
@@ -67,7 +69,7 @@ def _schema(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.targets import labels_by_row
 
     members = {}
-    for name, source in work.context.sources.items():
+    for name, source in work.sources.items():
         try:
             frame = work.read(source, work.policy.allows)
             schema = describe(frame, work.experiment.data, work.targets)
@@ -75,6 +77,8 @@ def _schema(work: Work) -> dict[str, Any]:
             # So that what makes no groups is told now.
             encode_groups(frame, work.experiment.evaluation.subgroups, measured=measured)
             work.guard.check_labels(frame, schema, labels_by_row(frame, work.targets))
+            if work.left_out:
+                schema["left_out"] = work.left_out
             schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.told)
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:

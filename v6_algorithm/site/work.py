@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +14,18 @@ from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import Shelf
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment.where import columns_of
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard import Guard
+from v6_algorithm.site.guard.requests import check_request
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from v6_algorithm.data.table import TableData
+    from v6_algorithm.data.targets import TargetColumn
     from v6_algorithm.learning.training.device import Device
     from v6_algorithm.learning.training.loop import Inputs, Rows
 
@@ -33,12 +39,10 @@ class Work:
     """One request with what is read from it on the way."""
 
     def __init__(self, request: Mapping[str, Any], context: SiteContext) -> None:
-        from v6_algorithm.learning.problems import problem_class
-
+        check_request(request)
         self.request, self.context = request, context
         self.experiment = Experiment.parse(request.get("experiment"), where="request", checked=True)
         self.site, self.round = str(request["site"]), int(request["round"])
-        self.targets = problem_class(self.experiment.problem.kind).targets(self.experiment)
         self.policy = context.policy
         self.guard = Guard(context, request, self.experiment)
         self.policy.check_sites(int(request.get("sites", 0)))
@@ -47,16 +51,36 @@ class Work:
         roles += [*data.categorical, *(data.features or []), *data.harmonisation.covariates]
         roles += self.experiment.evaluation.columns
         self.kind = row_kind(data)
-        roles += self.kind.columns().values()
+        roles += [*self.kind.columns().values(), *columns_of(data.where)]
         self.roles = {name for name in roles if name is not None}
         self.policy.check_columns(self.roles)
         # What a template calls a column is any part of a name that the researcher likes: it has to be allowed itself.
         self.policy.check_columns(source.names[0] for source in context.sources.values() if source.names)
+        self.sources = {name: self._as_written(name, source) for name, source in context.sources.items()}
+        self.left_out = 0
         self.seconds: dict[str, float] = {}
         self._fingerprints: dict[int, str | None] = {}
         self.shelf = Shelf(self._fingerprint, context.memory, context.state)
         # Two models of one fold come one after the other, and their rows may be too many to keep in memory.
         self._newest: tuple[Any, Rows] | None = None
+
+    def _as_written(self, name: str, source: TableSource) -> TableSource:
+        """Return a source that is read as the experiment says tables are written; the same one at every request."""
+        form = source.form.over(self.experiment.data.form)
+        if form == source.form:
+            return source
+        key = ("written", name, form)
+        if key not in self.context.memory:
+            self.context.memory[key] = replace(source, form=form)
+        written: TableSource = self.context.memory[key]
+        return written
+
+    @cached_property
+    def targets(self) -> Sequence[TargetColumn]:
+        """The columns that are learned; finding them loads torch, which answers without rows do not need."""
+        from v6_algorithm.learning.problems import problem_class
+
+        return problem_class(self.experiment.problem.kind).targets(self.experiment)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -70,7 +94,7 @@ class Work:
     @property
     def folder(self) -> Path | None:
         """The folder in which the files are that the site's table names, of its first hospital; None: it has none."""
-        return next(iter(self.context.sources.values())).folder
+        return next(iter(self.sources.values())).folder
 
     def setup(self) -> Setup:
         """Read what the sites agreed on, which the node's policy must allow."""
@@ -89,7 +113,7 @@ class Work:
 
         # Which rows are in which part is drawn with a secret of the node's, where its rules say so.
         drawn = self.guard.drawn
-        sources = self.context.sources
+        sources = self.sources
         prints = {name: self._fingerprint(source) for name, source in sources.items()}
         key = cache_key(
             prints,
@@ -146,7 +170,22 @@ class Work:
 
         narrow = self.experiment.training.dtype == "float32"
         frame = source.read(wanted, exact=self.roles if narrow else None)
-        return self.kind.read(without_codes(frame, self.experiment.data.missing_values), source, self.shelf)
+        frame = self.kind.read(without_codes(frame, self.experiment.data.missing_values), source, self.shelf)
+        return self.where(frame)
+
+    def where(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows that `data.where` asks for; all but some few rows would tell of these few, and is refused."""
+        if self.experiment.data.where is None:
+            return frame
+        from v6_algorithm.data.where import rows_where
+
+        kept = rows_where(frame, self.experiment.data.where)
+        self.left_out = int((~kept).sum())
+        if not kept.any():
+            raise DataError("no row meets data.where")
+        if self.left_out:
+            self.policy.check_left_out(self.left_out)
+        return frame.loc[kept]
 
     def _fingerprint(self, source: TableSource) -> str | None:
         """Identify what a table and the files that it names hold, once a request; see `RowKind.fingerprint`."""

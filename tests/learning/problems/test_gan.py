@@ -171,7 +171,7 @@ def test_classes_that_differ_are_made_to_differ():
     assert bright.mean() - dark.mean() > 0.3, "real ones differ by 0.5"
 
 
-# -- images that are made ------------------------------------------------------------------------------------------
+# -- synthetic images ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

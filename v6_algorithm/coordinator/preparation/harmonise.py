@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from v6_algorithm.coordinator.preparation.questions import Ask, gather
+from v6_algorithm.coordinator.preparation.questions import Gather
 from v6_algorithm.data.preparation.combat import Combat, Sums, merge_sums
 from v6_algorithm.data.preparation.setup import Setup, pack_arrays, unpack_arrays
 from v6_algorithm.data.preparation.statistics import (
@@ -24,14 +24,14 @@ from v6_algorithm.experiment import Data
 
 
 def prepare_federation(
-    ask: Ask, data: Data, setup: Setup, moments: Moments, sites: Sequence[str], quorum: int, *, harmonised: bool
+    gather: Gather, data: Data, setup: Setup, moments: Moments, sites: Sequence[str], *, harmonised: bool
 ) -> Setup:
     """Return the setup with its preparation, and with what the sites share of ComBat where the experiment asks for it.
 
     Parameters
     ----------
-    ask
-        Sends one RPC_prepare message to each of some sites.
+    gather
+        Asks some sites, and checks what they answer: `questions.gather`.
     data
         The experiment's `data` section.
     setup
@@ -40,8 +40,6 @@ def prepare_federation(
         Of all sites' training rows.
     sites
         Names of those that take part.
-    quorum
-        How many of them must answer.
     harmonised
         Whether `data.harmonisation` applies: not where one site trains alone, which has nothing to be aligned with.
 
@@ -52,31 +50,29 @@ def prepare_federation(
     FederationError
         When too few sites answer.
     """
-    histograms = _histograms(ask, setup, moments, sites, quorum) if needs_histograms(data) else None
+    histograms = _histograms(gather, setup, moments, sites) if needs_histograms(data) else None
     first = prepare(data, moments, histograms)
     if data.harmonisation.kind == "none" or not harmonised:
         return replace(setup, preparation=first)
     filled = Preparation(first.fill, np.zeros_like(first.fill), np.ones_like(first.fill))
     setup = replace(setup, preparation=filled)
-    setup = replace(setup, combat=_combat(ask, data, setup, sites, quorum))
+    setup = replace(setup, combat=_combat(gather, data, setup, sites))
     if data.scaling.kind == "none":
         return setup
     # Scales are of harmonised columns, in which nothing is missing: fill values stay those of before.
     shape = first.fill.shape
     own = gather(
-        ask,
         sites,
         {"step": "moments", "setup": setup.to_json()},
         lambda reply: Moments.check(unpack_arrays(reply["moments"]), *shape),
-        quorum,
     )
     moments = merge_moments(own.values())
-    histograms = _histograms(ask, setup, moments, sites, quorum) if needs_histograms(data) else None
+    histograms = _histograms(gather, setup, moments, sites) if needs_histograms(data) else None
     second = prepare(data, moments, histograms)
     return replace(setup, preparation=Preparation(first.fill, second.shift, second.scale))
 
 
-def _combat(ask: Ask, data: Data, setup: Setup, sites: Sequence[str], quorum: int) -> Combat:
+def _combat(gather: Gather, data: Data, setup: Setup, sites: Sequence[str]) -> Combat:
     untouched = np.array([name in data.harmonisation.covariates for name in setup.features], dtype=bool)
     if (~untouched).sum() < 2:
         raise ExperimentError(
@@ -86,11 +82,9 @@ def _combat(ask: Ask, data: Data, setup: Setup, sites: Sequence[str], quorum: in
     folds, features = setup.preparation.fill.shape if setup.preparation else (0, 0)
     covariates = len(setup.design_columns(data.harmonisation.covariates))
     own = gather(
-        ask,
         sites,
         {"step": "harmonisation", "setup": setup.to_json()},
         lambda reply: Sums.check(unpack_arrays(reply["sums"]), folds, features, covariates),
-        quorum,
     )
     sums = merge_sums(own.values())
     if (sums.hospitals < 2).any():
@@ -98,13 +92,11 @@ def _combat(ask: Ask, data: Data, setup: Setup, sites: Sequence[str], quorum: in
     return Combat.fit(sums, untouched=untouched)
 
 
-def _histograms(ask: Ask, setup: Setup, moments: Moments, sites: Sequence[str], quorum: int) -> Histograms:
+def _histograms(gather: Gather, setup: Setup, moments: Moments, sites: Sequence[str]) -> Histograms:
     span = pack_arrays({"low": moments.low, "high": moments.high})
     own = gather(
-        ask,
         sites,
         {"step": "quantiles", "setup": setup.to_json(), "range": span},
         lambda reply: Histograms.check(unpack_arrays(reply["histograms"]), *moments.mean.shape),
-        quorum,
     )
     return merge_histograms(own.values())

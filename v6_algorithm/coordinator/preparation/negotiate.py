@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
-from v6_algorithm.coordinator.preparation.questions import Ask, raise_data_errors
+from v6_algorithm.coordinator.preparation.questions import Ask, gather, raise_data_errors
 from v6_algorithm.coordinator.preparation.schema_checks import (
     Counts,
     check_class_counts,
@@ -120,7 +121,8 @@ def agree_on_columns(
     Raises
     ------
     ExperimentError
-        When a site's data do not fit the experiment: all such sites are named, and nothing was trained.
+        When a site's data do not fit the experiment: all such sites are named, and nothing was trained. With
+        `participation.unfit: leave_out` only when no site's do.
     FederationError
         When too few sites answer or allow it.
     """
@@ -143,18 +145,20 @@ def agree_on_columns(
         for name, schema in members.items():
             if schema["rows_without_target"]:
                 notes.append(f"site '{name}': rows without a target are left out")
+            if schema.get("left_out"):
+                notes.append(f"site '{name}': {schema['left_out']} rows do not meet data.where, and are left out")
             if schema.get("few"):
                 notes.append(
                     f"site '{name}': categories of fewer rows than its node tells are left out of "
                     f"{listed(schema['few'])}; those rows count as of no category"
                 )
-    raise_data_errors(replies)
+    raise_data_errors(replies, experiment.participation.unfit)
     replies.require(quorum, "preparation")
     notes += [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     classification = any(schema["labels"] for schema in schemas.values())
     agreement = agree(experiment.data, schemas, classification=classification)
     synthetic = {site: schema["synthetic"] for site, schema in schemas.items()}
-    # Who has only made images is no hospital that a model could be tested at.
+    # Who has only synthetic images is no hospital that a model could be tested at.
     real = sorted(site for site, schema in schemas.items() if schema["rows"] > synthetic[site])
     hospitals = real if experiment.split.kind == "leave_one_site_out" else []
     notes = [*agreement.notes, *notes]
@@ -201,7 +205,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         for fold, members in zip(by_fold, counts, strict=True):
             fold.update(members)
         rows[site] = [{part: sum(member[part] for member in fold.values()) for part in PARTS} for fold in counts]
-    raise_data_errors(replies)
+    raise_data_errors(replies, experiment.participation.unfit)
     replies.require(quorum, "preparation")
     if len(set(starts.values())) > 1:
         of = experiment.start.weights
@@ -213,7 +217,14 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     of_targets = merge_moments(targets) if targets else None
     _require_values(hidden, setup.features, merged)
     _require_values(hidden, scaled, of_targets)
-    setup = prepare_federation(ask, experiment.data, setup, merged, list(moments), quorum, harmonised=harmonised)
+    setup = prepare_federation(
+        partial(gather, ask, quorum=quorum, unfit=experiment.participation.unfit),
+        experiment.data,
+        setup,
+        merged,
+        list(moments),
+        harmonised=harmonised,
+    )
     setup = replace(
         setup,
         class_weights=_class_weights(experiment, agreement, class_counts),
@@ -221,7 +232,8 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
     )
     class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
-    notes = tell_values(moments) if setup.image_shape is not None else []
+    notes = [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
+    notes += tell_values(moments) if setup.image_shape is not None else []
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     notes += tell_shares(rows, share)
     made = Plan(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.preparation.columns import Agreement
 from v6_algorithm.data.preparation.setup import unpack_arrays
 from v6_algorithm.data.preparation.statistics import Moments
@@ -59,6 +60,11 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError("columns with few rows of a category must be some of the categorical ones")
     if type(schema["synthetic"]) is not int or not 0 <= schema["synthetic"] <= schema["rows"]:
         raise WireError("synthetic rows must be some of the rows")
+    hints = schema["hints"]
+    if not isinstance(hints, dict) or not (set(hints) <= set(columns) and set(hints.values()) <= set(HINTS)):
+        raise WireError("what it says of columns must be of the known hints")
+    if not is_rows(schema.get("left_out", 0)):
+        raise WireError("rows that data.where leaves out must be a count")
     kind.check(schema)
     return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
 

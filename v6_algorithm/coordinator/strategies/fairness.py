@@ -76,6 +76,15 @@ class AgnosticFL(FedAvg):
     Mohri et al., Agnostic Federated Learning, ICML 2019.
     """
 
+    def admit(self, rows: Mapping[str, float]) -> None:
+        """Give who joins the weight of an equal share, which all others bear in proportion."""
+        before = dict(zip(self.rows, self._weights.tolist(), strict=True))
+        super().admit(rows)
+        new = len(self.rows) - len(before)
+        left = 1 - new / len(self.rows)
+        weights = [before[site] * left if site in before else 1 / len(self.rows) for site in self.rows]
+        self.kept["weights"] = {"weights": torch.tensor(weights, dtype=torch.float64)}
+
     def message(self, site: str) -> Message:
         """Ask for the loss before training."""
         return {"start_loss": True}

@@ -130,6 +130,10 @@ class FedAvg:
         stages = self.server is not None or self.section.clip is not None or needs_origin(self.section.combine)
         return self.needs_sent or stages or self.experiment.participation.late == "stale"
 
+    def admit(self, rows: Mapping[str, float]) -> None:
+        """Take in who may take part from now on: site to training rows, those of before among them."""
+        self.rows = {site: count for site, count in rows.items() if count}
+
     def turns(self, number: int, sites: Sequence[str]) -> list[list[str]]:
         """Cut the sites that train in a round into turns: those of one turn train the same model at once."""
         return [list(sites)]

@@ -139,6 +139,10 @@ def _positions(content: Any) -> Array | None:
         across, down = _directions(content.ImageOrientationPatient)
         # Of a dose, either from the first frame or, where that is not 0, the frames' own places on the axis.
         return np.array(content.ImagePositionPatient, float) + (offsets - offsets[0])[:, None] * np.cross(across, down)
+    if all(content.get(name) for name in ("ImagePositionPatient", "ImageOrientationPatient", "SpacingBetweenSlices")):
+        across, down = _directions(content.ImageOrientationPatient)
+        places = np.arange(frames)[:, None] * float(content.SpacingBetweenSlices) * np.cross(across, down)
+        return np.array(content.ImagePositionPatient, float) + places
     return None
 
 

@@ -51,13 +51,15 @@ def resized(values: Array, lengths: Sequence[int], scales: Sequence[float] | Non
     """
     if list(values.shape[1:]) == list(lengths) and scales is None:
         return values
-    result = values.astype(np.float32)
+    result = values
     for axis, length in enumerate(lengths, 1):
         own = result.shape[axis]
         scale = own / length if scales is None else scales[axis - 1]
         if length != own or scale != 1:
             result = _resampled(result, axis, *resampling(own, length, scale))
-    return np.clip(np.rint(result), 0, 255).astype(np.uint8) if values.dtype == np.uint8 else result
+    if result is values or values.dtype != np.uint8:
+        return result
+    return np.clip(np.rint(result), 0, 255).astype(np.uint8)
 
 
 def resampling(own: int, length: int, scale: float) -> tuple[Array, Array]:
@@ -87,7 +89,8 @@ def _resampled(values: Array, axis: int, taps: Array, weights: Array) -> Array:
     total = np.zeros(lengths, dtype=np.float32)
     for tap, weight in zip(taps.T, weights.T, strict=True):
         if weight.any():
-            total += values.take(tap, axis=axis) * weight.reshape(shape)
+            # A large photograph stays bytes until it is small.
+            total += values.take(tap, axis=axis).astype(np.float32, copy=False) * weight.reshape(shape)
     return total
 
 

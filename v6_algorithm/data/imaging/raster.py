@@ -44,9 +44,13 @@ def read_raster(file: Path, dimensions: int, channels: int | None) -> Picture:
 
 def _page(image: Any, channels: int | None) -> tuple[Array, float]:
     """Return (channels, height, width) and what 1 in it is worth."""
-    from PIL import ImageOps
+    from PIL import ExifTags, ImageOps
 
-    upright = ImageOps.exif_transpose(image)
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # What cannot be parsed says nothing of how the camera was held.
+        turned = False
+    upright = ImageOps.exif_transpose(image) if turned else image
     if upright.mode in (*_SIXTEEN_BITS, "I", "F"):
         values = np.asarray(upright).astype(np.float32)[None]
         # Pillow reads PNG's 16 bits of grey as I in some versions, and never more than 16.

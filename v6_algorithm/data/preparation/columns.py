@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.preparation.agreement import Agreement, Label
+from v6_algorithm.data.preparation.spelling import spelled_differently
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError
@@ -53,8 +55,18 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     if data.synthetic is not None and data.synthetic not in names:
         problems.append(f"data.synthetic: no site has a column '{data.synthetic}'")
     problems += [f"data.missing_values: {absent}" for absent in unknown_coded(data, names)]
+    problems += [
+        problem
+        for name in data.categorical
+        for problem in spelled_differently(
+            f"data.categorical: column '{name}'",
+            {site: schema["categories"].get(name, []) for site, schema in schemas.items()},
+            allowed=data.different_labels == "allow",
+        )
+    ]
     if problems:
         raise ExperimentError("\n".join(problems))
+    notes += _uneven(schemas, [*agreed.required, *data.categorical])
     categories = {
         name: sort_labels({label for schema in schemas.values() for label in schema["categories"][name]})
         for name in data.categorical
@@ -63,7 +75,18 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     if classification:
         by_site = {site: schema["labels"] for site, schema in schemas.items()}
         condition = "" if data.positive is None else f" with data.positive '{data.positive}'"
+        if data.positive is None:
+            allowed = data.different_labels == "allow"
+            if different := spelled_differently(f"data.target: column '{data.target}'", by_site, allowed=allowed):
+                raise ExperimentError("\n".join(different))
+        else:
+            notes += _met_by_none_or_all(data.positive, by_site)
         classes = _classes(f"data.target: column '{data.target}'", by_site, condition, notes)
+        if len(classes) == 2 and classes != [0, 1]:
+            notes.append(
+                f"precision, recall, f1, sensitivity, auroc and auprc are of class '{classes[1]}', the last in order; "
+                f"data.positive: '== {classes[0]}' makes it the other"
+            )
     tasks = dict.fromkeys(name for schema in schemas.values() for name in schema.get("task_labels", {}))
     task_classes = {
         name: _classes(
@@ -117,3 +140,27 @@ def _classes(what: str, by_site: Mapping[str, list[Label]], condition: str, note
 def sort_labels(labels: set[Label]) -> list[Label]:
     """Sort labels that may be numbers and text: numbers first, so that every site gets the same order."""
     return sorted(labels, key=lambda label: (isinstance(label, str), label))
+
+
+def _uneven(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> list[str]:
+    """Tell which used columns are empty at a site, or hold numbers there that count as empty."""
+    notes = []
+    for site, schema in schemas.items():
+        empty = [name for name in used if schema["columns"].get(name) == "empty"]
+        if empty:
+            notes.append(
+                f"site '{site}': no row has a value in {listed(empty)}; every value there is filled in from other sites"
+            )
+        infinite = [name for name in used if schema.get("hints", {}).get(name) == "infinite"]
+        if infinite:
+            notes.append(f"site '{site}': {listed(infinite)}: {HINTS['infinite'][0]}, and are filled in")
+    return notes
+
+
+def _met_by_none_or_all(condition: str, by_site: Mapping[str, list[Label]]) -> list[str]:
+    notes = []
+    for site, labels in by_site.items():
+        if len(set(labels)) == 1:
+            met = "every row meets" if next(iter(labels)) == 1 else "no row meets"
+            notes.append(f"site '{site}': {met} data.positive '{condition}'; is it written so there?")
+    return notes

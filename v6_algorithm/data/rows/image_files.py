@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from v6_algorithm.data.imaging.describing import describe_images
 from v6_algorithm.data.imaging.naming import count_unfitting
 from v6_algorithm.data.imaging.picture import CAUSES, described_causes
 from v6_algorithm.data.imaging.stack import SHOWN_ROWS, Stack, find_images, load_stack, read_stack
@@ -34,6 +35,10 @@ class ImageFiles(Images):
     def columns(self) -> dict[str, str]:
         """Return the column of the names."""
         return {"image": self.column}
+
+    def summarise(self, source: TableSource, smallest: int) -> dict[str, Any]:
+        """Tell sizes and values of the files as they are, and why some cannot be read."""
+        return {"image": describe_images(self._files(source), self.image, smallest)}
 
     def describe_files(self, source: TableSource, shelf: Shelf, told: Callable[[int], int | None]) -> dict[str, Any]:
         """Tell the size of the images, how many cannot be read and why, and the places of the first, from 1.

@@ -102,6 +102,10 @@ class RowKind:
         """
         return {}
 
+    def summarise(self, source: TableSource, smallest: int) -> dict[str, Any]:
+        """Tell a researcher more of the rows than columns say, in cells of at least `smallest` rows."""
+        return {}
+
     def describe_files(self, source: TableSource, shelf: Shelf, told: Callable[[int], int | None]) -> dict[str, Any]:
         """Describe the files that a table names; `told` returns a count, or None where it is too small to tell."""
         return {}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from v6_algorithm.data.cells import HINTS, blurred
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.rows.kind import Agreed, Array, RowKind, Schemas, listed
 
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
 _BLOCK_COLUMNS = 512
 # Names that say "this is who, not what": numeric, but nothing to learn from. `data.features` overrules this.
 _IDENTIFIER = re.compile(
-    r"(index|unnamed: 0|(.*_)?id|subject|patient|name|(subject|patient|record|sample)[ _]?(id|nr|no))", re.I
+    r"(index|unnamed: [\d.]+|x|(.*[_ .-])?(id|mrn|bsn|ssn)|(.*[_ .-])?(pid|patid|uid|guid|uuid)|subject|patient|name|"
+    r"(subject|patient|record|sample|encounter|visit|case|row|person|study|hospital|medical[ _.-]?record)"
+    r"[ _.-]?(id|nr|no|num|number|key)|rownames?|row[ _.-]?names?)",
+    re.I,
 )
 
 
@@ -58,29 +63,71 @@ class Numbers(RowKind):
             return [name for name in data.features if name not in data.categorical]
         used = {*data.target_columns.values(), data.group, data.synthetic, *data.split_columns}
         used |= {*data.exclude, *data.categorical}
-        everywhere, somewhere, identifiers = [], [], []
+        everywhere, left_out = [], LeftOut()
         names = dict.fromkeys(name for schema in schemas.values() for name in schema["columns"])
         for name in names:
             kinds = {site: schema["columns"].get(name) for site, schema in schemas.items()}
+            hints = {site: str(schema.get("hints", {}).get(name, "")) for site, schema in schemas.items()}
             numeric = [site for site, kind in kinds.items() if kind == "numeric"]
-            if name in used or not numeric:
+            if name in used:
                 continue
             if looks_like_identifier(name):
-                identifiers.append(name)
+                left_out.identifiers.append(name)
+            elif not numeric:
+                left_out.add(name, kinds, hints)
             elif text := [site for site, kind in kinds.items() if kind in ("text", "other")]:
+                reason, remedy = HINTS.get(hints[text[0]], ("", ""))
                 problems.append(
-                    f"site '{text[0]}': column '{name}' holds {kinds[text[0]]}, at site '{numeric[0]}' it holds "
-                    "numbers; clean it there, list it under data.categorical, or leave it out with data.exclude"
+                    f"site '{text[0]}': column '{name}' holds {reason or kinds[text[0]]}, at site '{numeric[0]}' it "
+                    f"holds numbers; {remedy or 'clean it there, list it under data.categorical'}, or leave it out "
+                    "with data.exclude"
                 )
             elif None in kinds.values():
-                somewhere.append(name)
+                left_out.somewhere.append(name)
+            elif all(hints[site] == "row numbers" for site in numeric):
+                left_out.row_numbers.append(name)
             else:
                 everywhere.append(name)
-        if identifiers:
-            notes.append(f"left out as identifiers by their names: {listed(identifiers)}")
-        if somewhere:
-            notes.append(f"left out because not every site has them: {listed(somewhere)}")
+        notes += left_out.notes()
         return everywhere
+
+
+@dataclass
+class LeftOut:
+    """Columns that are not used, by the reason."""
+
+    identifiers: list[str] = field(default_factory=list)
+    somewhere: list[str] = field(default_factory=list)
+    row_numbers: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    text: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, name: str, kinds: Mapping[str, str | None], hints: Mapping[str, str]) -> None:
+        """Add a column that holds numbers at no site."""
+        if all(kind in ("empty", None) for kind in kinds.values()):
+            self.empty.append(name)
+        else:
+            known = [reason for reason in hints.values() if reason in HINTS]
+            self.text.setdefault(known[0] if known else "", []).append(name)
+
+    def notes(self) -> list[str]:
+        """Say for each reason which columns are not used, and what would make them so."""
+        notes = []
+        if self.identifiers:
+            notes.append(f"left out as identifiers by their names: {listed(self.identifiers)}")
+        if self.row_numbers:
+            notes.append(
+                f"left out, for they hold whole numbers that never repeat, such as row or patient numbers: "
+                f"{listed(self.row_numbers)}; data.features uses them all the same"
+            )
+        if self.somewhere:
+            notes.append(f"left out because not every site has them: {listed(self.somewhere)}")
+        if self.empty:
+            notes.append(f"left out, empty at every site that has them: {listed(self.empty)}")
+        for reason, names in self.text.items():
+            holds, remedy = HINTS.get(reason, ("text", f"use them with data.categorical: [{listed(names)}]"))
+            notes.append(f"left out, for they hold {holds}: {listed(names)}; {remedy}")
+        return notes
 
 
 def looks_like_identifier(name: str) -> bool:
@@ -89,7 +136,11 @@ def looks_like_identifier(name: str) -> bool:
 
 
 def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
-    """Return (rows, features) numbers, NaN where a cell is empty or infinite; some columns at a time."""
+    """Return (rows, features) numbers, NaN where a cell is empty or infinite; some columns at a time.
+
+    They are float64, whatever `dtype` is, where a column's numbers are so far from 0 that float32 cannot tell them
+    apart (10,000,000 and 10,000,000.4): `TableData.inputs` rounds them when they are centred.
+    """
     import pandas as pd
 
     values = np.empty((len(frame), len(features)), dtype=dtype)
@@ -97,6 +148,9 @@ def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
         block = frame[features[start : start + _BLOCK_COLUMNS]]
         text = [name for name, kind in block.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
         block = block.assign(**{str(name): pd.to_numeric(block[name], errors="coerce") for name in text})
+        rounds = dtype == "float32" and len(frame) > 0 and not (block.dtypes == np.float32).all()
+        if rounds and blurred(block.to_numpy(dtype=np.float64, na_value=np.nan)).any():
+            return numbers_of(frame, features, "float64")
         numbers = block.to_numpy(dtype=dtype, na_value=np.nan)
         values[:, start : start + _BLOCK_COLUMNS] = np.where(np.isfinite(numbers), numbers, np.nan)
     return values

@@ -1,4 +1,4 @@
-"""Sections about images that are made: the options of problem `gan`, its networks, and what does not go with it."""
+"""Sections about synthetic images: the options of problem `gan`, its networks, and what does not go with it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Change = Literal["flip", "rotate90", "translate", "scale", "color", "cutout"]
 class AdaptiveAugmentation(Section):
     """How images are changed before the discriminator sees them, so that few of them are not learned by heart.
 
-    Real and made images are changed alike, each kind with probability p, and what the generator makes stays unchanged
-    as long as p is below 0.8. p rises while the mean sign of the discriminator's output on real images is above
-    `target`, and falls while it is below.
+    Real and synthetic images are changed alike, each kind with probability p, and what the generator makes stays
+    unchanged as long as p is below 0.8. p rises while the mean sign of the discriminator's output on real images is
+    above `target`, and falls while it is below.
     """
 
     kinds: list[Change] = Field(["flip", "rotate90", "translate", "scale", "color"], min_length=1)
@@ -45,7 +45,9 @@ class GanOptions(Section):
     conditional: bool = Field(True, description="false: the generator is not told the class in data.target")
     latent: int = Field(128, ge=1, le=4096, description="numbers that an image is made of")
     classify: float = Field(
-        1.0, ge=0, description="weight of telling the classes apart, among real and among made images; 0: not at all"
+        1.0,
+        ge=0,
+        description="weight of telling the classes apart, of real and of synthetic images; 0: not at all",
     )
     r1: float = Field(1.0, ge=0, description="gamma: weight of the penalty on the discriminator's slope at real images")
     r1_every: int = Field(4, ge=1, description="batches from one penalty to the next, which counts as many times")

@@ -20,7 +20,9 @@ _WHY_NOT = {
     "fednova": "divides each site's update by its number of steps",
     "qfedavg": "weighs each site by its loss",
     "agnostic": "weighs each site by its loss",
+    "newton": "sends sums that are not put under masks in this version",
 }
+_OTHER = "sends more than an update to be averaged"
 
 
 class SecureAggregation(Section):
@@ -62,7 +64,7 @@ def check_secure_aggregation(experiment: AllSections) -> None:
         (experiment.mode != "federated", f"mode {experiment.mode}: there is no sum over sites to hide one in"),
         (
             strategy.kind not in SUMMABLE,
-            f"strategy {strategy.kind}, which {_WHY_NOT.get(strategy.kind, 'must see single updates')}; it goes with "
+            f"strategy {strategy.kind}, which {_WHY_NOT.get(strategy.kind, _OTHER)}; it goes with "
             f"{', '.join(SUMMABLE)}",
         ),
         (
@@ -85,6 +87,10 @@ def check_secure_aggregation(experiment: AllSections) -> None:
         (
             experiment.participation.fraction < 1,
             "participation.fraction below 1: who was drawn would be told by the difference of two sums",
+        ),
+        (
+            experiment.participation.maximum_share < 1,
+            "participation.maximum_share: no site's rows are seen, to be capped",
         ),
         (bool(experiment.evaluation.subgroups), "evaluation.subgroups: each site says for itself which groups are few"),
         (data.harmonisation.kind != "none", f"data.harmonisation {data.harmonisation.kind}, made of each site's means"),

@@ -1,4 +1,4 @@
-"""Metrics of made images: one site's features of real rows and of made ones become sums, and no row leaves.
+"""Metrics of synthetic images: one site's features of real rows and of made ones become sums, and no row leaves.
 
 Whoever evaluates a generative problem fills `GenerationMetrics`; `generation_state` works on what the sites sent.
 """
@@ -19,8 +19,8 @@ _LARGEST_FEATURE = 1e15
 class GenerationMetrics:
     """Collect what FID and KID need of one part at one site.
 
-    Both compare real and made rows by the mean and the products of their features, so that sums are enough [1]_ [2]_;
-    see `generation_state` for the formulas. Sums over few rows nearly describe them: over fewer than `least` rows
+    Both compare real and synthetic rows by the mean and the products of their features, so that sums are enough [1]_
+    [2]_; see `generation_state` for the formulas. Sums over few rows nearly describe them: over fewer than `least` rows
     nothing is told but how many there were.
 
     Parameters
@@ -45,7 +45,7 @@ class GenerationMetrics:
         self._real, self._made = _Sums(dimensions), _Sums(dimensions)
 
     def update(self, real: ArrayLike, made: ArrayLike) -> None:
-        """Add a batch of real rows, and the made rows that they are compared with.
+        """Add a batch of real rows, and the synthetic rows that they are compared with.
 
         Parameters
         ----------
@@ -71,7 +71,7 @@ class GenerationMetrics:
         Returns
         -------
         dict
-            `n` real and as many made rows; of each kind the sum of the features, the upper triangle of the sum of
+            `n` real and as many synthetic rows; of each kind the sum of the features, the upper triangle of the sum of
             their products, and the sum of the squares of their squared norms. `withheld` rows are too few to be told.
         """
         told = self._real.n >= self._least

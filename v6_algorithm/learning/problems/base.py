@@ -152,14 +152,14 @@ class Problem(ABC):
         """
         raise NotImplementedError(f"problem {self.experiment.problem.kind} makes no rows")
 
-    def learner(self, networks: Networks, lesson: TrainingContext) -> Learner | None:
+    def learner(self, networks: Networks, context: TrainingContext) -> Learner | None:
         """Return what learns from each batch of a round by steps of its own; None: steps down the mean of `row_loss`.
 
         Parameters
         ----------
         networks
             What is trained, in place.
-        lesson
+        context
             Which round at which site, and where the networks are.
         """
         return None

@@ -1,4 +1,4 @@
-"""Images that are made: a conditional generator, its discriminator, and the average that images are made with."""
+"""Synthetic images: a conditional generator, its discriminator, and the average that images are made with."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class Gan(Problem):
         networks = {"generator": generator, "discriminator": discriminator, "ema": ema}
         return {name: network.to(getattr(torch, self.experiment.training.dtype)) for name, network in networks.items()}
 
-    def learner(self, networks: Networks, lesson: TrainingContext) -> Learner:
+    def learner(self, networks: Networks, context: TrainingContext) -> Learner:
         """Return what trains the networks against each other."""
         from v6_algorithm.learning.training.generative.adversarial import Adversaries
 
-        return Adversaries(networks, self.options, self.experiment.training, self.classes, lesson)
+        return Adversaries(networks, self.options, self.experiment.training, self.classes, context)
 
     @torch.no_grad()
     def generate(self, networks: Mapping[str, nn.Module], labels: Tensor, generator: torch.Generator) -> Tensor:

@@ -64,12 +64,12 @@ class TableProblem(Problem):
         """Columns of a GLM, the intercept among them."""
         return len(self.setup.inputs) + 1 if isinstance(self.experiment.model, Glm) else 0
 
-    def learner(self, networks: Networks, lesson: TrainingContext) -> Learner | None:
+    def learner(self, networks: Networks, context: TrainingContext) -> Learner | None:
         """Return what adds up a GLM's sums; other networks are trained by gradients."""
         model = networks.get("model")
         if not isinstance(model, GeneralisedLinear):
             return None
-        return ScoringSums(model, lambda output, target: self.row_loss(output, target, lesson.fold))
+        return ScoringSums(model, lambda output, target: self.row_loss(output, target, context.fold))
 
     def head(self, networks: Mapping[str, nn.Module]) -> nn.Module | None:
         """Return the last layer of several; one layer by itself has no features."""

@@ -47,11 +47,11 @@ class TrainingContext:
     lr: float | None = None
 
     def derive(self, what: str) -> int:
-        """Return a seed of this lesson's own for something: the same when the round is repeated."""
+        """Return a seed of this training's own for something: the same when the round is repeated."""
         return seeding.derive(self.seed, what, *self._keys)
 
     def generator(self, what: str) -> torch.Generator:
-        """Return a CPU generator of this lesson's own for something."""
+        """Return a CPU generator of this training's own for something."""
         return seeding.torch_generator(self.seed, what, *self._keys)
 
     @property
@@ -71,12 +71,12 @@ class Learner(Protocol):
 
 
 def optimiser_of(
-    training: Training, parameters: Iterable[nn.Parameter], lesson: TrainingContext, *, lr_factor: float = 1.0
+    training: Training, parameters: Iterable[nn.Parameter], context: TrainingContext, *, lr_factor: float = 1.0
 ) -> torch.optim.Optimizer:
     """Build the experiment's optimiser anew, with its learning rate of the round times a factor."""
     optimiser = build_optimiser(training.optimizer.kind, training.optimizer.options(), parameters)
     if training.scheduler is not None:
-        wind(optimiser, training.scheduler.kind, training.scheduler.options(), lesson.round)
+        wind(optimiser, training.scheduler.kind, training.scheduler.options(), context.round)
     for group in optimiser.param_groups:
-        group["lr"] = (group["lr"] if lesson.lr is None else lesson.lr) * lr_factor
+        group["lr"] = (group["lr"] if context.lr is None else context.lr) * lr_factor
     return optimiser

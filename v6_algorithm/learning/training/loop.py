@@ -138,18 +138,18 @@ def train(
     """
     training = problem.experiment.training
     seed = problem.experiment.seed if seed is None else seed
-    lesson = TrainingContext(seed, site, round, fold, device, purpose, frozenset(frozen), lr)
+    context = TrainingContext(seed, site, round, fold, device, purpose, frozenset(frozen), lr)
     objective, fitting = objective or LocalObjective(), fitting or Fitting()
-    learner = problem.learner(dict(networks), lesson)
+    learner = problem.learner(dict(networks), context)
     if learner is None:
-        stepper: _Steps = _GradientDescent(problem, networks, rows, part, lesson, objective, fitting)
+        stepper: _Steps = _GradientDescent(problem, networks, rows, part, context, objective, fitting)
     else:
-        stepper = _LearnerSteps(learner, problem, rows, part, lesson, objective, fitting)
-    generator = lesson.generator("batches")
+        stepper = _LearnerSteps(learner, problem, rows, part, context, objective, fitting)
+    generator = context.generator("batches")
     total, seen, steps = torch.zeros((), dtype=torch.float64, device=device.kind), 0, 0
     with device.fork_rng(), deterministic(training.deterministic), in_training(networks, frozen):
         # Dropout and its like draw from the global generator.
-        torch.manual_seed(lesson.derive("training"))
+        torch.manual_seed(context.derive("training"))
         for batch in _steps(len(part), training, generator, fewest_rows(networks), epochs, round):
             total += stepper.step(batch)
             seen += sum(map(len, batch))
@@ -185,7 +185,7 @@ class _GradientDescent:
         networks: Mapping[str, nn.Module],
         rows: Rows,
         part: Tensor,
-        lesson: TrainingContext,
+        context: TrainingContext,
         objective: LocalObjective,
         fitting: Fitting,
     ) -> None:
@@ -195,10 +195,10 @@ class _GradientDescent:
                 "training.augmentation: mixup needs a loss of each row by itself, this problem's is not", "request"
             )
         self._problem, self._networks, self._rows, self._part = problem, networks, rows, part
-        self._lesson, self._objective, self._fitting = lesson, objective, fitting
-        self._augmentation, self._changes = training.augmentation, lesson.generator("augmentation")
+        self._context, self._objective, self._fitting = context, objective, fitting
+        self._augmentation, self._changes = training.augmentation, context.generator("augmentation")
         self._least = fewest_rows(networks)
-        self._optimiser = optimiser_of(training, trained(networks, lesson.frozen), lesson)
+        self._optimiser = optimiser_of(training, trained(networks, context.frozen), context)
         objective.begin(networks)
 
     def step(self, batches: list[Tensor]) -> Tensor:
@@ -209,7 +209,7 @@ class _GradientDescent:
 
     def _gradients(self, pieces: list[Tensor]) -> Tensor:
         """Put the gradients of one step in place, and return its summed loss."""
-        problem, device, fold = self._problem, self._lesson.device, self._lesson.fold
+        problem, device, fold = self._problem, self._context.device, self._context.fold
         self._optimiser.zero_grad(set_to_none=True)
         summed, of_step = torch.zeros((), dtype=torch.float64, device=device.kind), sum(map(len, pieces))
         for drawn in pieces:
@@ -241,7 +241,7 @@ class _LearnerSteps:
         problem: Problem,
         rows: Rows,
         part: Tensor,
-        lesson: TrainingContext,
+        context: TrainingContext,
         objective: LocalObjective,
         fitting: Fitting,
     ) -> None:
@@ -253,9 +253,9 @@ class _LearnerSteps:
                 "training.accumulate, no mixup and no strategy that changes a site's steps",
                 "request",
             )
-        self._learner, self._rows, self._part, self._device = learner, rows, part, lesson.device
+        self._learner, self._rows, self._part, self._device = learner, rows, part, context.device
         self._fitting = fitting
-        self._augmentation, self._changes = training.augmentation, lesson.generator("augmentation")
+        self._augmentation, self._changes = training.augmentation, context.generator("augmentation")
 
     def step(self, batches: list[Tensor]) -> Tensor:
         """Give it one batch; return its summed loss."""

@@ -31,20 +31,20 @@ def generate(
     """Make images with a model of problem gan: PNG files, and a table of them that a site of an experiment can be."""
     with explained():
         with terminal.err.status("loading …"):
-            from v6_algorithm.researcher.generate import TABLE, read_maker, write_images
+            from v6_algorithm.researcher.generate import TABLE, read_generator, write_images
 
             if out_dir is not None and (out_dir / TABLE).exists():
                 raise ExperimentError(
-                    f"--out {out_dir}: has made images already, which new ones would take the place of; name another "
-                    "folder, or leave --class out for images of all classes"
+                    f"--out {out_dir}: has synthetic images already, which new ones would take the place of; name "
+                    "another folder, or leave --class out for images of all classes"
                 )
-            maker = read_maker(result)
-        labels = maker.labels(class_, n)
-        with results_folder(out_dir or unused_folder(f"{maker.experiment.name}-generated")) as folder:
+            trained = read_generator(result)
+        labels = trained.labels(class_, n)
+        with results_folder(out_dir or unused_folder(f"{trained.experiment.name}-generated")) as folder:
             try:
-                table = write_images(maker, labels, seed, folder)
+                table = write_images(trained, labels, seed, folder)
             except OSError as error:
                 raise ExperimentError(f"--out {folder}: cannot be written: {error.strerror}") from None
-        of = Counter(maker.classes[label] for label in labels) if maker.classes else {}
+        of = Counter(trained.classes[label] for label in labels) if trained.classes else {}
         shown = f": {', '.join(f'{count} {name}' for name, count in of.items())}" if of else ""
         say(f"wrote {n} images{shown}, and {table.name}, to {folder}")

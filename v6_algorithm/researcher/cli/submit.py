@@ -283,7 +283,7 @@ def _describe(
 
 
 def _follow(task: Task, tracking: Tracking, address: str, username: str, rounds: int | None = None) -> None:
-    """Show the task until it ends, in the trackers too; Ctrl-C leaves it running."""
+    """Show the task until it ends, in the trackers too; it goes on after Ctrl-C, or when a log-in ends."""
     from v6_algorithm.researcher.cli.following import follow
 
     try:
@@ -293,6 +293,10 @@ def _follow(task: Task, tracking: Tracking, address: str, username: str, rounds:
         for command in ("watch", "cancel"):
             terminal.err.print(f"  {_again(command, task.id, address, username)}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
+    except ServerError as error:
+        # As when the server was restarted without its key: who was logged in is so no more.
+        again = _again("watch", task.id, address, username)
+        raise ServerError(f"task {task.id} goes on, but {error}: {again}") from None
 
 
 def follow_to_the_end(task: Task, tracking: Tracking, address: str, username: str, rounds: int, folder: Path) -> None:

@@ -26,7 +26,9 @@ CENTRAL = "central"
 # Of the training only what says how a row's input, loss or precision is.
 _OF_TRAINING = ("loss", "augmentation", "dtype", "evaluation_batch_size", "deterministic")
 # Roles that columns have in training, which a table that is only measured need not have.
-WITHOUT: dict[str, Any] = {"group": None, "synthetic": None, "split_column": None, "load_limit": None}
+WITHOUT: dict[str, Any] = {
+    "group": None, "synthetic": None, "split_column": None, "load_limit": None, "where": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,8 @@ def _notes(result: dict[str, Any]) -> list[str]:
     notes = []
     if result.get("status") == "stopped" or result.get("stopped_because"):
         notes.append(f"The run stopped before its end: {result.get('stopped_because') or 'no reason was recorded'}")
+    if (absent := reading.sites_not_in(result)) and (known := len(mapping(result, "sites"))):
+        notes.append(f"{known} of {known + len(absent)} sites are in the result; not in it: {', '.join(absent)}")
     for site, reasons in reading.missing_sites(result).items():
         lost = "; ".join(
             f"{reason} ({times}×)" if reasons.keys() - {reason} else reason for reason, times in reasons.items()

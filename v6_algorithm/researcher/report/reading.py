@@ -314,6 +314,11 @@ def missing_sites(result: dict[str, Any]) -> dict[str, dict[str, int]]:
     return reasons
 
 
+def sites_not_in(result: dict[str, Any]) -> list[str]:
+    """Return the sites that failed to answer and are in no part of the result, as when they refused a later call."""
+    return sorted(missing_sites(result).keys() - {str(site) for site in mapping(result, "sites")})
+
+
 def number(value: object) -> str:
     """Write a metric: three decimals, fewer for thousands, powers of ten where three decimals would read 0.000."""
     known = finite(value)

@@ -20,11 +20,14 @@ HEADER = ("column", "scope", "site", "statistic", "value")
 HIDDEN = "few"
 # Pairs of columns that are shown; summary.json has the whole matrix.
 _PAIRS = 10
+# Sizes of images by site.
+_SIZES = 4
 
 
 def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
     """Return the tables of a summary: rows and labels by site, numeric columns pooled and by site, correlations."""
     tables = [_labels(name, labels, summary["sites"]) for name, labels in summary["labels"].items()]
+    tables += [_images(summary["images"])] if summary.get("images") else []
     numeric = {name: column for name, column in summary["columns"].items() if "pooled" in column}
     if numeric:
         tables += [_pooled(numeric), _by_site(numeric, list(summary["sites"]))]
@@ -47,6 +50,12 @@ def write_summary(summary: Mapping[str, Any], folder: Path) -> list[Path]:
 def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     for site, own in summary["sites"].items():
         yield "", "site", site, "rows", own["rows"]
+    for site, image in summary.get("images", {}).items():
+        for what, counts in (("size", image["sizes"]), ("unreadable", image["causes"])):
+            for label, rows in counts.items():
+                yield "(images)", "site", site, f"n {what} {label}", rows
+        for end in ("low", "high"):
+            yield "(images)", "site", site, f"mean {end}est", image[end]
     for name, labels in summary["labels"].items():
         for scope, site, row in [
             ("pooled", "", labels["pooled"]),
@@ -94,6 +103,21 @@ def _labels(name: str, labels: Mapping[str, Any], sites: Mapping[str, Any]) -> T
         cells = [HIDDEN if rows is None else f"{rows:,} ({rows / known:.0%})" for rows in row["counts"]]
         hidden = [f"{row['hidden']:,}" if row["hidden"] else ""] if hides else []
         table.add_row(Text(site), f"{n:,}", *cells, *hidden, f"{row['missing']:,}" if row["missing"] else "")
+    return table
+
+
+def _images(images: Mapping[str, Any]) -> Table:
+    from rich.text import Text
+
+    table = _table("images", "site", ["channels x lengths", "mean lowest to highest", "unreadable"])
+    for site, image in images.items():
+        ranked = sorted(image["sizes"].items(), key=lambda item: -item[1])
+        sizes = [f"{size} ({rows:,})" for size, rows in ranked[:_SIZES]]
+        sizes += [f"… {len(ranked) - _SIZES} more"] if len(ranked) > _SIZES else []
+        sizes += [f"rare sizes ({image['hidden']:,})"] if image["hidden"] else []
+        values = HIDDEN if image["low"] is None else f"{number(image['low'])} to {number(image['high'])}"
+        unreadable = [f"{rows:,} {cause.replace('_', ' ')}" for cause, rows in image["causes"].items()]
+        table.add_row(Text(site), Text("\n".join(sizes)), values, Text("\n".join(unreadable)))
     return table
 
 

@@ -14,8 +14,10 @@ from v6_algorithm.researcher.report.reading import (
     evaluated,
     label,
     main_part,
+    mapping,
     metric_rows,
     number,
+    sites_not_in,
     title,
 )
 
@@ -48,7 +50,9 @@ def closing_table(result: dict[str, Any]) -> Table:
     # What no site could tell of its rows may still be known of the researcher's own.
     metrics = columns([*rows, *(row for _, row in central_rows(result))])[:WIDEST]
     # Text, not str: a site's name is shown as it is, never read as rich markup.
-    table = Table(title=Text(f"{title(result)}: {part}"))
+    lost, taking_part = sites_not_in(result), len(mapping(result, "sites"))
+    without = f", {taking_part} of {taking_part + len(lost)} sites, without {', '.join(lost)}" if lost else ""
+    table = Table(title=Text(f"{title(result)}: {part}{without}"))
     table.add_column("site")
     table.add_column("n", justify="right")
     for metric in metrics:

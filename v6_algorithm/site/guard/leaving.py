@@ -16,7 +16,8 @@ _METRICS = "minimum rows of a part; joined bins; models that the site has seen"
 _SETTING = "says nothing of the data"
 LEAVES: dict[str, dict[str, str]] = {
     "summary": {
-        "rows": "minimum rows", "columns": "allowed columns", "labels": "minimum cell", "moments": "minimum cell",
+        "rows": "minimum rows", "columns": "allowed columns", "labels": "minimum cell", "image": "minimum cell",
+        "moments": "minimum cell",
         "hidden": "allowed columns", "cumulative": "minimum cell", "products": "minimum cell", "policy": _SETTING,
         "timing": _SETTING,
     },

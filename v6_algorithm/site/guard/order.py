@@ -141,17 +141,20 @@ class Order:
             ):
                 raise PolicyError("a round measures validation rows only; the rest comes at the end")
             if item.get("evaluate"):
-                self._once(run["scored"], fold, number, "measured")
+                self._once(run["scored"], fold, number, item, "measured")
             if item.get("train", True):
-                self._once(run["trained"], fold, number, "trained")
+                self._once(run["trained"], fold, number, item, "trained")
             if isinstance(item.get("parameters"), str):
                 seen = run["models"].setdefault(fold, [])
                 seen.append(digest(item["parameters"])[:16])
 
-    def _once(self, done: dict[str, int], fold: str, number: int, what: str) -> None:
-        if done.get(fold, -1) >= number:
-            raise PolicyError(f"fold {fold} was {what} in round {number}; a training run does so once")
-        done[fold] = number
+    def _once(self, done: dict[str, Any], fold: str, number: int, item: Mapping[str, Any], what: str) -> None:
+        """Let a fold be asked about once a round; again of the same model, as by a `master` that was run again."""
+        model = digest(str(item.get("parameters")))[:16]
+        last, of = done.get(fold, (-1, ""))
+        if last > number or (last == number and of != model):
+            raise PolicyError(f"fold {fold} was {what} in round {number}; a training run does so once, with one model")
+        done[fold] = [number, model]
 
     def _check_start(self, number: int, item: Mapping[str, Any]) -> None:
         start = self._experiment.start

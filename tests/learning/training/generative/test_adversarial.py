@@ -58,8 +58,8 @@ def trained(problem, networks=None, *, round=1, site="here", **options):
 
 def adversaries(problem, networks=None):
     networks = networks or build_networks(problem)
-    lesson = TrainingContext(0, "here", 1, 0)
-    return networks, Adversaries(networks, problem.options, problem.experiment.training, problem.classes, lesson)
+    context = TrainingContext(0, "here", 1, 0)
+    return networks, Adversaries(networks, problem.options, problem.experiment.training, problem.classes, context)
 
 
 class Sure(nn.Module):
@@ -238,8 +238,8 @@ def test_the_discriminator_has_a_learning_rate_of_its_own_and_both_a_schedule():
 
 def test_a_rate_that_follows_from_validation_is_both_networks_with_the_factor():
     problem = problem_of(discriminator_lr=0.1)
-    lesson = TrainingContext(0, "here", 1, 0, lr=0.03)
-    learner = Adversaries(build_networks(problem), problem.options, problem.experiment.training, 2, lesson)
+    context = TrainingContext(0, "here", 1, 0, lr=0.03)
+    learner = Adversaries(build_networks(problem), problem.options, problem.experiment.training, 2, context)
     rates = [one.param_groups[0]["lr"] for one in (learner._steps_generator, learner._steps_discriminator)]
     assert rates == pytest.approx([0.03, 0.003])
 

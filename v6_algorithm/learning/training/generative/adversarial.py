@@ -1,8 +1,8 @@
 """Two networks that train against each other, one round at one site: a generator, and a judge of what it makes.
 
-Non-saturating logistic loss, a classifier of real and of made images, a penalty R1 on the discriminator's slope at real
-images, adaptive augmentation of all that it sees, and the average over the generator's steps (EMA) that images are made
-with.
+Non-saturating logistic loss, a classifier of real and of synthetic images, a penalty R1 on the discriminator's slope at
+real images, adaptive augmentation of all that it sees, and the average over the generator's steps (EMA) that images are
+made with.
 
 References
 ----------
@@ -50,26 +50,26 @@ class Adversaries:
         For the optimiser, of which each network has one.
     classes
         Number of classes that the networks are told; 0: none.
-    lesson
+    context
         Whose round it is: latents and changes are drawn for it.
     """
 
     def __init__(
-        self, networks: Networks, options: GanOptions, training: Training, classes: int, lesson: TrainingContext
+        self, networks: Networks, options: GanOptions, training: Training, classes: int, context: TrainingContext
     ) -> None:
         discriminator = networks["discriminator"]
         assert isinstance(discriminator, Discriminator)  # noqa: S101 (problems.gan builds it)
         self._generator, self._discriminator, self._ema = networks["generator"], discriminator, networks["ema"]
-        self._options, self._classes, self._device = options, classes, lesson.device
-        self._latents, self._changes = lesson.generator("latents"), lesson.generator("discriminator's augmentation")
+        self._options, self._classes, self._device = options, classes, context.device
+        self._latents, self._changes = context.generator("latents"), context.generator("discriminator's augmentation")
         self._of_generator, self._of_discriminator = (
-            trained({name: networks[name]}, lesson.frozen) for name in ("generator", "discriminator")
+            trained({name: networks[name]}, context.frozen) for name in ("generator", "discriminator")
         )
         if not (self._of_generator and self._of_discriminator):
             raise SiteError("training.freeze leaves one of the networks nothing to learn, and each must", "request")
-        self._steps_generator = optimiser_of(training, self._of_generator, lesson)
+        self._steps_generator = optimiser_of(training, self._of_generator, context)
         self._steps_discriminator = optimiser_of(
-            training, self._of_discriminator, lesson, lr_factor=options.discriminator_lr
+            training, self._of_discriminator, context, lr_factor=options.discriminator_lr
         )
         counts = self._discriminator
         self.p, self._images, self._steps = counts.augment_p.item(), counts.images.item(), int(counts.steps.item())
@@ -170,8 +170,8 @@ class Adversaries:
 def classification_loss(real: Tensor, made: Tensor, classes: Tensor) -> Tensor:
     """Return the mean cross-entropy of telling of what class an image is, and whether it is made.
 
-    `real` and `made` are (rows, 2 classes) outputs for real and for made images, `classes` (rows, classes) ones and
-    zeros; the first half of the outputs is for real images.
+    `real` and `made` are (rows, 2 classes) outputs for real and for synthetic images, `classes` (rows, classes) ones
+    and zeros; the first half of the outputs is for real images.
     """
     nothing = torch.zeros_like(classes)
     of_real = functional.cross_entropy(real, torch.cat([classes, nothing], dim=1))
@@ -179,7 +179,7 @@ def classification_loss(real: Tensor, made: Tensor, classes: Tensor) -> Tensor:
 
 
 def advantage(told: Tensor, classes: Tensor) -> Tensor:
-    """Return how much more made images look like real ones of their class than like made ones of it, (rows,).
+    """Return how much more synthetic images look like real ones of their class than like made ones of it, (rows,).
 
     It is the logarithm of the two probabilities' ratio. Without the second term images would be of their class beyond
     what real ones are, and all alike.

@@ -1,4 +1,4 @@
-"""What a generative problem is measured and shown by: sums over features of real and made rows, and a grid of samples.
+"""What a generative problem is measured and shown by: sums over features of real and synthetic rows, and sample grids.
 
 `site` calls both with the model that it received. What is made is drawn for the site, round and fold, so that a request
 that is repeated is answered alike.
@@ -72,7 +72,7 @@ def evaluate(
 def sample_grid(
     problem: Problem, networks: Mapping[str, nn.Module], *, fold: int, device: Device = Device()
 ) -> str | None:
-    """Return made images as one PNG in base64: a line for each of the first 8 classes, 8 images in it.
+    """Return synthetic images as one PNG in base64: a line for each of the first 8 classes, 8 images in it.
 
     Latents are drawn for the fold alone: at every site and in every round the same, so that one sees what training
     changes. None where none could be made: a picture is not worth a round.

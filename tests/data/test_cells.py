@@ -1,0 +1,199 @@
+"""What a table's cells are, whatever it is read from: lines that fit the header, one definition of empty, numbers."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from v6_algorithm.data.cells import EMPTY_WORDS, hint
+from v6_algorithm.data.description import column_kinds
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.errors import DataError
+from v6_algorithm.experiment import Data
+from v6_algorithm.experiment.table_form import TableForm
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="t.csv", encoding="utf-8"):
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        return str(tmp_path / name)
+
+    return write
+
+
+def read(uri, **form):
+    return TableSource(uri, form=TableForm(**form)).read()
+
+
+# -- lines ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("age,y\n1,2,\n3,4,\n", "line 2 of t.csv has 3 cells, more than the 2"),  # every line: names of rows to pandas
+        ("age,y\n1,2\n3,4,5\n", "line 3 of t.csv has 3 cells, more than the 2"),
+        ("age,y,z\n1,2,3\n3,4\n", "line 3 of t.csv has 2 cells, fewer than the 3"),
+        ('age,y\n"a\nb",2\n1\n', "line 4 of t.csv has 1 cells, fewer than the 2"),
+        ("y,age\nr1,1,2\nr2,3,4\n", "line 2 of t.csv has 3 cells, more than the 2"),  # R writes names of rows so
+    ],
+)
+def test_a_line_that_does_not_fit_the_header_is_refused_by_its_number(write, text, line):
+    with pytest.raises(DataError, match=r"t\.csv cannot be read as csv") as refused:
+        read(write(text))
+    assert line.removeprefix("line ").split(" of")[0] in str(refused.value)
+    assert line.split("has ")[1] in str(refused.value)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(2, 5), st.integers(1, 6), st.data())
+def test_no_value_is_ever_read_into_another_column(tmp_path, columns, rows, data):
+    """Every cell holds the name of its column; whatever lines are too long or short, none is read elsewhere."""
+    names = [f"c{number}" for number in range(columns)]
+    lengths = [columns + data.draw(st.sampled_from([0, 0, 0, 1, -1])) for _ in range(rows)]
+    lines = [[f"{name}-value" for name in [*names, "over"][:length]] for length in lengths]
+    file = tmp_path / "t.csv"
+    file.write_text("\n".join(",".join(line) for line in [names, *lines]) + "\n")
+    if set(lengths) - {columns}:
+        with pytest.raises(DataError):
+            read(str(file))
+    else:
+        frame = read(str(file))
+        assert all((frame[name] == f"{name}-value").all() for name in names)
+
+
+def test_blank_lines_and_empty_last_cells_are_no_fault(write):
+    assert read(write("age,y\n1,2\n\n3,\n")).shape == (2, 2)
+
+
+def test_a_name_that_is_in_the_header_twice_is_refused(write):
+    with pytest.raises(DataError, match="column 'age' is there twice"):
+        read(write("age,y,age\n1,2,3\n"))
+
+
+def test_the_separator_that_the_header_shows_is_suggested(write):
+    with pytest.raises(DataError, match=r'is it data\.separator: ";"'):
+        read(write("age;y\n1;2\n"))
+    assert read(write("age;y\n1,5;2\n"), separator=";", decimal=",")["age"].tolist() == [1.5]
+
+
+@pytest.mark.parametrize(("encoding", "suggested"), [("latin-1", "latin-1"), ("utf-16", "utf-16")])
+def test_another_encoding_is_named_with_what_to_write(write, encoding, suggested):
+    file = write("naam,y\nZoë,1\n", encoding=encoding)
+    with pytest.raises(DataError, match=f"data.encoding: {suggested}"):
+        read(file)
+    assert read(file, encoding=suggested)["naam"].tolist() == ["Zoë"]
+
+
+def test_a_sheet_that_is_not_there_is_told_with_those_that_are(tmp_path):
+    pytest.importorskip("openpyxl")
+    pd.DataFrame({"a": [1]}).to_excel(tmp_path / "t.xlsx", sheet_name="visits", index=False)
+    with pytest.raises(DataError, match=r"t\.xlsx has no sheet 'visit'; it has: visits"):
+        TableSource(str(tmp_path / "t.xlsx"), sheet_name="visit").read()
+
+
+# -- empty cells ---------------------------------------------------------------------------------------------------
+
+
+def as_every_source(folder, cells):
+    """Return the same column of text as a csv, Excel and parquet file, from SQL, and as dataframes."""
+    frame = pd.DataFrame({"a": pd.Series(cells, dtype=object), "b": range(len(cells))})
+    frame.to_csv(folder / "t.csv", index=False, quoting=1)
+    frame.to_excel(folder / "t.xlsx", index=False)
+    frame.to_parquet(folder / "t.parquet", index=False)
+    (folder / "t.sqlite").unlink(missing_ok=True)
+    with sqlite3.connect(folder / "t.sqlite") as connection:
+        frame.to_sql("t", connection, index=False)
+    connection.close()
+    files = {name: TableSource(str(folder / name)) for name in ("t.csv", "t.xlsx", "t.parquet")}
+    arrow = frame.astype({"a": "string[pyarrow]"}).astype({"a": pd.ArrowDtype(__import__("pyarrow").string())})
+    return files | {
+        "sql": TableSource(str(folder / "t.sqlite"), query="SELECT * FROM t"),
+        "frame": TableSource(frame=frame),
+        "arrow": TableSource(frame=arrow),
+        "category": TableSource(frame=frame.astype({"a": "category"})),
+    }
+
+
+def test_the_same_cells_are_empty_whatever_the_source(tmp_path):
+    pytest.importorskip("openpyxl")
+    cells = ["ward", *EMPTY_WORDS, "  ", " NA ", "\t", "none of these", "yes"]
+    for name, source in as_every_source(tmp_path, cells).items():
+        known = source.read()["a"].dropna()
+        assert [str(cell).strip() for cell in known] == ["ward", "none of these", "yes"], name
+
+
+def test_a_word_can_be_kept_whatever_the_source(tmp_path):
+    pytest.importorskip("openpyxl")
+    for name, source in as_every_source(tmp_path, ["None", "NA", "mild"]).items():
+        kept = TableSource(**{**source.__dict__, "form": TableForm(kept=("None",))}).read()["a"].dropna()
+        assert kept.tolist() == ["None", "mild"], name
+
+
+def test_one_blank_cell_does_not_make_a_column_of_numbers_text(tmp_path):
+    pytest.importorskip("openpyxl")
+    for name, source in as_every_source(tmp_path, ["1.5", " ", "2"]).items():
+        assert column_kinds(source.read())["a"] == "numeric", name
+
+
+@pytest.mark.parametrize("dtype", ["int64[pyarrow]", "double[pyarrow]", "bool[pyarrow]"])
+def test_a_dataframe_of_pyarrow_is_read_as_one_of_numpy(dtype):
+    frame = pd.DataFrame({"a": pd.array([1, None, 0], dtype=dtype)})
+    column = TableSource(frame=frame).read()["a"]
+    assert not isinstance(column.dtype, pd.ArrowDtype)
+    assert column.isna().tolist() == [False, True, False]
+    assert [float(value) for value in column.dropna()] == [1.0, 0.0]
+
+
+# -- numbers -------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-1e6, 1e6, allow_nan=False).map(lambda number: round(number, 3)), min_size=1, max_size=20))
+def test_decimal_commas_and_thousands_marks_change_no_number(numbers):
+    written = [f"{number:,.3f}".translate(str.maketrans(",.", ".,")) for number in numbers]
+    frame = pd.DataFrame({"a": pd.Series(written, dtype=object)})
+    read = TableSource(frame=frame, form=TableForm(decimal=",", thousands=".")).read()["a"]
+    assert read.tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (["1,5", "2", "3,25"], "decimal comma"),
+        (["1,500", "2,000,000"], "thousands"),
+        (["45%", "7 %"], "percent"),
+        (["<0.1", "0.3", "> 5"], "limits"),
+        (["1", "2", "3", "4", "5", "6", "7", "8", "not done"], "words"),
+        (["mild", "severe"], None),
+    ],
+)
+def test_text_that_is_meant_as_numbers_is_told_by_its_kind(cells, reason):
+    assert hint(pd.Series(cells, dtype=object), "text") == reason
+
+
+@pytest.mark.parametrize(
+    ("numbers", "reason"),
+    [
+        (np.arange(30), "row numbers"),
+        (np.random.default_rng(1).permutation(200) + 80_000, "row numbers"),
+        (np.random.default_rng(1).integers(0, 90, 200), None),
+        (np.random.default_rng(1).normal(size=200), None),
+        (np.array([1.0, np.inf, 2.0]), "infinite"),
+        (np.array([1.0, 1e39, 2.0]), "infinite"),
+    ],
+)
+def test_numbers_that_count_rows_or_are_too_large_are_told(numbers, reason):
+    assert hint(pd.Series(numbers), "numeric") == reason
+
+
+def test_one_mark_has_one_use():
+    with pytest.raises(ValueError, match="decimal and thousands are both"):
+        Data.model_validate({"target": "y", "decimal": ",", "thousands": ","})
+    with pytest.raises(ValueError, match="unknown encoding 'latin1000'"):
+        Data.model_validate({"target": "y", "encoding": "latin1000"})

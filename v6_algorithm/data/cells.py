@@ -1,0 +1,170 @@
+"""What a cell holds, by one definition for every source: which words are empty cells, and which texts are numbers.
+
+`sources` brings each table that it has read through here, so that a file, a database and a dataframe with the same
+cells are the same table. `hint` says of a column that is not numbers why it may be meant as numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from v6_algorithm.experiment.table_form import TableForm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What pandas takes for an empty cell of a file, and the question mark of the UCI archives; spaces around them do not
+# count, and a cell of spaces alone is empty. docs/experiments.md lists them.
+EMPTY_WORDS = (
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null", "?",
+)  # fmt: skip
+# Text that is numbers of a laboratory, but not to a computer.
+_LIMIT = re.compile(r"[<>≤≥]=?\s*[+-]?\d+([.,]\d+)?")
+_PERCENT = re.compile(r"[+-]?\d+([.,]\d+)?\s*%")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+(\.\d{3})*,\d+([eE][+-]?\d+)?")
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+# A column is meant as numbers when so many of its cells are.
+_MOSTLY = 0.8
+# Whole numbers that never repeat in so many rows count rows or patients.
+_ROWS_THAT_COUNT = 100
+# Rounding by more than this share of a column's range is too coarse.
+_COARSEST = 1e-3
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+# What `hint` returns: why a column is not used as it stands, and what to write to use it.
+HINTS = {
+    "decimal comma": ("numbers with a decimal comma", 'data.decimal: ","'),
+    "thousands": ("numbers with a thousands mark", 'data.thousands: ","'),
+    "percent": ("numbers with a percent sign", "take the sign out there"),
+    "limits": ("numbers beside limits such as < 1", "write a number there, or data.missing_values for the limits"),
+    "words": ("numbers beside a few words", "name the words in data.missing_values"),
+    "dates": ("dates or times", "compute a number from them there"),
+    "row numbers": ("whole numbers that never repeat, such as row or patient numbers", "name it in data.features"),
+    "infinite": ("infinite numbers, or such as float32 cannot hold, which count as empty", ""),
+}
+
+
+def uniform(frame: pd.DataFrame, form: TableForm) -> pd.DataFrame:
+    """Return the table with empty words empty, and with texts numbers where the form's marks make them numbers."""
+    import pandas as pd
+
+    changed = {}
+    for place, (name, dtype) in enumerate(frame.dtypes.items()):
+        if isinstance(dtype, pd.ArrowDtype):
+            changed[name] = _without_arrow(frame.iloc[:, place])
+        column = changed.get(name, frame.iloc[:, place])
+        if pd.api.types.is_object_dtype(column) or isinstance(column.dtype, (pd.StringDtype, pd.CategoricalDtype)):
+            cleaned = _clean(column, form)
+            if cleaned is not None:
+                changed[name] = cleaned
+    if not changed or not frame.columns.is_unique:
+        return frame
+    return frame.assign(**{str(name): column for name, column in changed.items()})
+
+
+def _clean(column: pd.Series, form: TableForm) -> pd.Series | None:
+    """Return the column with empty words empty and numbers read by the form's marks; None where nothing changes."""
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        if not (column.cat.categories.dtype == object or isinstance(column.cat.categories.dtype, pd.StringDtype)):
+            return None
+        column = column.astype(object)
+    values = column.astype(object).tolist()
+    texts = np.array([isinstance(value, str) for value in values], dtype=bool)
+    if not texts.any():
+        return None
+    kept = {word.strip() for word in form.kept}
+    words = {word for word in EMPTY_WORDS if word not in kept}
+    stripped = np.array([str(value).strip() for value in values], dtype=object)
+    empty = np.array([text in words for text in stripped], dtype=bool) & texts
+    if form.decimal == "," or form.thousands is not None:
+        numbers = _numbers_by_marks(stripped[texts & ~empty], form)
+        if numbers is not None and texts[column.notna().to_numpy()].all():
+            result = np.full(len(values), np.nan)
+            result[texts & ~empty] = numbers
+            return pd.Series(result, column.index, name=column.name)
+    return column.mask(empty) if empty.any() else None
+
+
+def _numbers_by_marks(texts: np.ndarray, form: TableForm) -> np.ndarray | None:
+    """Read texts as numbers with the form's decimal and thousands marks; None where one is none."""
+    decimal, thousands = form.decimal or ".", form.thousands
+    groups = rf"\d{{1,3}}({re.escape(thousands)}\d{{3}})+|" if thousands else ""
+    number = re.compile(rf"[+-]?({groups}\d+)?({re.escape(decimal)}\d*)?([eE][+-]?\d+)?")
+    plain = []
+    for text in texts:
+        if not number.fullmatch(text) or not any(letter.isdigit() for letter in text):
+            return None
+        plain.append(float((text.replace(thousands, "") if thousands else text).replace(decimal, ".")))
+    return np.array(plain) if plain else None
+
+
+def _without_arrow(column: pd.Series) -> pd.Series:
+    """Return a column of pyarrow's dtypes as numpy's: numbers with NaN where empty, or objects."""
+    import pandas as pd
+
+    if pd.api.types.is_bool_dtype(column.dtype):
+        return column.astype(object).where(column.notna(), np.nan) if column.isna().any() else column.astype(bool)
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        whole = pd.api.types.is_integer_dtype(column.dtype) and not column.isna().any()
+        numbers = column.to_numpy(dtype=np.int64) if whole else column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return pd.Series(numbers, column.index, name=column.name)
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return column.astype("datetime64[ns]")
+    return column.astype(object).where(column.notna(), np.nan)
+
+
+def blurred(numbers: np.ndarray) -> np.ndarray:
+    """Say of which columns, (columns,) bool of (rows, columns) float64, float32 makes neighbouring values one."""
+    low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
+    far = np.maximum(np.abs(low), np.abs(high))
+    # Half the distance of two float32 numbers there, of the range that the column spans.
+    coarse: np.ndarray = (low < high) & (far < _FLOAT32_MAX) & (far * 2.0**-24 > _COARSEST * (high - low))
+    return coarse
+
+
+def hint(column: pd.Series, kind: str) -> str | None:
+    """Say why a column is not used as it stands, or only in part: a key of `HINTS`; None where there is no reason.
+
+    `kind` is what `description.column_kind` says of the column.
+    """
+    import pandas as pd
+
+    if kind == "other":
+        dates = pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column)
+        return "dates" if dates else None
+    if kind == "numeric":
+        return _hint_of_numbers(column)
+    if kind != "text":
+        return None
+    cells = [str(value).strip() for value in column.dropna().tolist()]
+    rest = [cell for cell in cells if not _NUMBER.fullmatch(cell)]
+    for name, pattern in (
+        ("thousands", _THOUSANDS),
+        ("decimal comma", _DECIMAL_COMMA),
+        ("percent", _PERCENT),
+        ("limits", _LIMIT),
+    ):
+        if rest and all(pattern.fullmatch(cell) for cell in rest):
+            return name
+    return "words" if len(cells) - len(rest) >= _MOSTLY * len(cells) else None
+
+
+def _hint_of_numbers(column: pd.Series) -> str | None:
+    import pandas as pd
+
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    known = numbers[~np.isnan(numbers)]
+    if (np.abs(known) > _FLOAT32_MAX).any():
+        return "infinite"
+    if len(known) < 10 or len(known) < len(column) or (known != np.floor(known)).any():
+        return None
+    counts_on = bool((np.diff(known) == 1).all())
+    never_repeat = len(known) >= _ROWS_THAT_COUNT and len(np.unique(known)) == len(known)
+    return "row numbers" if counts_on or never_repeat else None

@@ -1,0 +1,63 @@
+"""What a site tells of its image files before anything is trained: sizes, values and why some cannot be read.
+
+`describe` asks for it; the files are read as they are, and not brought to the size of an experiment.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm.data.imaging.files import read_image
+from v6_algorithm.data.imaging.picture import UnreadableImageError
+from v6_algorithm.data.summary.cells import tell_labels
+from v6_algorithm.experiment.imaging.images import Image
+
+
+def describe_images(files: Sequence[Path | None], image: Image, smallest: int) -> dict[str, Any]:
+    """Read all images and count them.
+
+    Parameters
+    ----------
+    files
+        One a row, None where a cell is empty.
+    image
+        How they are read.
+    smallest
+        Fewest images that a size or a mean may be told of.
+
+    Returns
+    -------
+    dict
+        `sizes`, pairs of a size such as ``3x480x640`` (channels first) and how many have it, `hidden`, how many have
+        rare ones, `causes` of those that cannot be read, and the means over the others of their lowest and highest
+        value, `low` and `high`, which are no single image's; None of too few.
+    """
+    sizes: Counter[str] = Counter()
+    causes: Counter[str] = Counter()
+    ends = []
+    for file in files:
+        try:
+            if file is None:
+                raise UnreadableImageError("empty")
+            picture = read_image(
+                file, image.dimensions, image.channels, channel_axis=image.channel_axis, fill=image.fill
+            )
+        except UnreadableImageError as error:
+            causes[error.cause] += 1
+            continue
+        sizes["x".join(map(str, picture.values.shape))] += 1
+        ends.append((float(picture.values.min()) * picture.unit, float(picture.values.max()) * picture.unit))
+    told, hidden = tell_labels({size: sizes[size] for size in sorted(sizes)}, smallest)
+    low, high = np.mean(ends, axis=0).tolist() if len(ends) >= max(smallest, 1) else (None, None)
+    return {
+        "sizes": [[size, rows] for size, rows in told.items()],
+        "hidden": hidden,
+        "causes": dict(causes),
+        "low": low,
+        "high": high,
+    }

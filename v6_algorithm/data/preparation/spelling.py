@@ -1,0 +1,74 @@
+"""Labels and categories that the sites spell differently, which would become classes of their own."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+from v6_algorithm.data.preparation.agreement import Label
+
+_SHOWN = 12
+
+
+def spelled_differently(what: str, by_site: Mapping[str, Sequence[Label]], *, allowed: bool) -> list[str]:
+    """Say why the sites' sets of labels cannot be one; nothing where they can.
+
+    Labels that are equal but for case, spaces or Unicode form are never two. Sets of two labels or more that have none
+    in common, or pairs of numbers such as 1/2 beside 0/1, are most likely other codes for the same; `allowed` says that
+    they are not.
+
+    Parameters
+    ----------
+    what
+        The column, as messages begin with.
+    by_site
+        The labels that each site has.
+    allowed
+        Whether sets may be different.
+    """
+    spellings: dict[Label, dict[Label, list[str]]] = {}
+    for site, labels in by_site.items():
+        for label in labels:
+            spellings.setdefault(_folded(label), {}).setdefault(label, []).append(site)
+    twice = [variants for variants in spellings.values() if len(variants) > 1]
+    if twice:
+        shown = "; ".join(
+            ", ".join(f"'{label}' at {_some(sites)}" for label, sites in variants.items())
+            for variants in twice[:_SHOWN]
+        )
+        return [f"{what}: the same label is spelled differently: {shown}; spell it alike there"]
+    if allowed:
+        return []
+    sets = {site: {_folded(label) for label in labels} for site, labels in by_site.items()}
+    several = {site: labels for site, labels in sets.items() if len(labels) > 1}
+    disjoint = any(not (first & second) for first in several.values() for second in several.values())
+    pairs = len({frozenset(labels) for labels in several.values()}) > 1 and all(map(_is_yes_and_no, several.values()))
+    numbers = {any(not isinstance(label, str) for label in labels) for labels in sets.values() if labels}
+    if disjoint or pairs or (len(numbers) > 1 and not set.intersection(*sets.values())):
+        shown = "; ".join(f"{site}: {_listed(labels)}" for site, labels in by_site.items())
+        return [
+            f"{what}: the sites have different labels, most likely codes for the same: {shown}; code them alike there, "
+            "or say that they are different with data.different_labels: allow"
+        ]
+    return []
+
+
+def _folded(label: Label) -> Label:
+    """Return a label without what spelling changes: case, spaces, Unicode form."""
+    if not isinstance(label, str):
+        return label
+    return "".join(unicodedata.normalize("NFKC", label).casefold().split())
+
+
+def _is_yes_and_no(labels: set[Label]) -> bool:
+    """Say whether these are two whole numbers that follow each other, as codes of no and yes do."""
+    numbers = sorted(label for label in labels if isinstance(label, int))
+    return len(labels) == len(numbers) == 2 and numbers[1] - numbers[0] == 1
+
+
+def _some(sites: Sequence[str]) -> str:
+    return ", ".join(f"'{site}'" for site in sites[:_SHOWN]) + (", …" if len(sites) > _SHOWN else "")
+
+
+def _listed(labels: Sequence[Label]) -> str:
+    return ", ".join(map(str, labels[:_SHOWN])) + (", …" if len(labels) > _SHOWN else "")
