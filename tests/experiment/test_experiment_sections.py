@@ -68,6 +68,7 @@ CONTRACT = {
         "kind": "fedavg",
         "weighting": "samples",
         "clip": None,
+        "batch_norm": "moments",
         "combine": {
             "kind": "mean",
             "malicious": 1,
