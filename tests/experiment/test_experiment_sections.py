@@ -68,7 +68,6 @@ CONTRACT = {
         "kind": "fedavg",
         "weighting": "samples",
         "clip": None,
-        "batch_norm": "moments",
         "combine": {
             "kind": "mean",
             "malicious": 1,

@@ -185,18 +185,28 @@ def _spread_rare(part: Array, strata: Array, shares: Array, generator: np.random
     classes, of_row = np.unique(strata, return_inverse=True)
     rare = [number for number in range(len(classes)) if not np.isin(wanted, part[of_row == number]).all()]
     common = ~np.isin(of_row, rare)
-    part = part.copy()
     for number in rare:
         rows = generator.permutation(np.flatnonzero(of_row == number))
         order = generator.permutation(wanted)
         edges = np.cumsum(shares[order] / shares[order].sum()) * len(rows)
         places = np.searchsorted(edges, np.arange(len(rows)) + generator.random(), side="right")
+        moved = part.copy()
         for row, place in zip(rows, order[np.minimum(places, len(order) - 1)], strict=True):
-            others = np.flatnonzero(common & (part == place))
-            if part[row] != place and len(others):
+            others = np.flatnonzero(common & (moved == place))
+            if moved[row] != place and len(others):
                 other = others[generator.integers(len(others))]
-                part[row], part[other] = part[other], part[row]
+                moved[row], moved[other] = moved[other], moved[row]
+        # At a site of a few rows the places taken may be all that another class has in a part.
+        if _near_shares(moved, of_row, shares):
+            part = moved
     return part
+
+
+def _near_shares(part: Array, of_row: Array, shares: Array) -> bool:
+    """Return whether every part has its share of every class to within two rows."""
+    counts = np.zeros((of_row.max() + 1, len(shares)))
+    np.add.at(counts, (of_row, part), 1)
+    return bool((np.abs(counts - counts.sum(axis=1, keepdims=True) * shares) < 2).all())
 
 
 def _deal_groups(strata: Array, groups: Array, shares: Array, generator: np.random.Generator) -> Array:
