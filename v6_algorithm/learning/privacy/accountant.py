@@ -10,10 +10,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-# Orders at which the divergence is bounded; any choice is sound, a finer one is tighter.
-ORDERS = (*(1 + tenth / 10 for tenth in range(1, 100)), *map(float, range(12, 64)), 80.0, 128.0, 256.0, 512.0)
-# Terms of the series below this (as a logarithm) change no digit that is shown.
-_SMALLEST = -40.0
+# Orders at which the divergence is bounded; any choice is sound, a finer one is tighter. None is below 2: the series
+# of such an order falls like k^-(order + 2), hundreds of thousands of terms, and they matter for a large epsilon only.
+ORDERS = (*(2 + tenth / 10 for tenth in range(90)), *map(float, range(12, 64)), 80.0, 128.0, 256.0, 512.0)
+# The series ends where its terms (as logarithms) are below this; their sum is at least 1.
+_SMALLEST = -30.0
 # Beyond this, math.erfc underflows and its asymptotic series is exact to double precision.
 _FAR = 25.0
 _LARGEST_NOISE = 1e6
@@ -134,7 +135,7 @@ def _fractional(rate: float, noise: float, order: float) -> float:
             positive = _log_add(positive, _log_add(first, second))
         else:
             negative = _log_add(negative, _log_add(first, second))
-        if k > order and max(first, second) < max(positive, negative) + _SMALLEST:
+        if k > order and max(first, second) < _SMALLEST:
             break
         # C(order, k + 1) = C(order, k) (order - k) / (k + 1), with its sign.
         factor = rest / (k + 1)
