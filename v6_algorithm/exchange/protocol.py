@@ -45,11 +45,15 @@ class Missing:
 
 @dataclass(frozen=True)
 class Arrival:
-    """What an engine got from one site: the text of its reply, or why there is none."""
+    """What an engine got from one site: the text of its reply, or why there is none.
+
+    `reply` is the reply itself, where engine and site are one process and no text was made.
+    """
 
     site: str
     text: str | None
     missing: Missing | None = None
+    reply: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,11 @@ class Replies:
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         start = time.perf_counter()
         turn = list(self.requests)
-        early: dict[str, str | None] = {}
+        early: dict[str, str | dict[str, Any] | None] = {}
         for arrival in self.arrivals:
             if arrival.missing is not None:
                 self.missing[arrival.site] = arrival.missing
-            early[arrival.site] = arrival.text
+            early[arrival.site] = arrival.text if arrival.reply is None else arrival.reply
             while turn and turn[0] in early:
                 site = turn.pop(0)
                 reply = self._read(site, early.pop(site))
@@ -110,15 +114,18 @@ class Replies:
         answered = [site for site in requests if site not in missing and any(site in call.answered for call in calls)]
         return cls(requests, iter(()), {}, missing, answered)
 
-    def _read(self, site: str, text: str | None) -> dict[str, Any] | None:
-        if text is None:
+    def _read(self, site: str, given: str | dict[str, Any] | None) -> dict[str, Any] | None:
+        if given is None:
             return None
-        self.bytes_received[site] = len(text)
-        try:
-            reply = wire.read_reply(text, self.requests[site])
-        except WireError as error:
-            self.reject(site, str(error))
-            return None
+        if isinstance(given, dict):
+            reply = given
+        else:
+            self.bytes_received[site] = len(given)
+            try:
+                reply = wire.read_reply(given, self.requests[site])
+            except WireError as error:
+                self.reject(site, str(error))
+                return None
         if reply["status"] == "error":
             # A site's words reach terminals and logs.
             self.missing[site] = Missing(printable(reply.get("kind"), 40), printable(reply.get("message")))

@@ -181,6 +181,9 @@ def _received(
 
     given = item["parameters"]
     tensors = {} if given is None else wire.unpack(given, None if item.get("partial") else shared)
+    if isinstance(given, wire.Packed) and given.tensors is not None:
+        # Of others in this process too, and the networks train in place.
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     if set(tensors) | set(layers) == set(spec_of(networks)):
         load_state(networks, {**tensors, **layers})
         return networks

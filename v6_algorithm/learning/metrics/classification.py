@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, calibration_bin
 from v6_algorithm.learning.metrics.checks import LARGEST_ROW_VALUE
 from v6_algorithm.learning.metrics.histogram import bin_index
+from v6_algorithm.learning.metrics.sparse import Tally
 
 # Half-precision probabilities of many classes still sum to 1 within this; logits do not.
 SUM_TOLERANCE = 0.01
@@ -55,8 +56,7 @@ class ClassificationMetrics:
         self._loss = 0.0
         self._brier = 0.0
         self._confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
-        self._positives = np.zeros((len(self._scored), bins), dtype=np.int64)
-        self._negatives = np.zeros((len(self._scored), bins), dtype=np.int64)
+        self._positives, self._negatives = Tally(len(self._scored), bins), Tally(len(self._scored), bins)
         self._calibration = np.zeros((3, CALIBRATION_BINS), dtype=np.int64)
 
     def update(self, probability: ArrayLike, target: ArrayLike, loss: ArrayLike) -> None:
@@ -91,18 +91,16 @@ class ClassificationMetrics:
         # argmax would give class 0 on the tie at 0.5.
         predicted = (rows[:, 1] >= 0.5).astype(np.int64) if self.n_classes == 2 else rows.argmax(axis=1)
         np.add.at(self._confusion, (classes, predicted), 1)
-        for place, scored in enumerate(self._scored):
-            score_bins = bin_index(rows[:, scored], self.bins)
-            is_positive = classes == scored
-            self._positives[place] += np.bincount(score_bins[is_positive], minlength=self.bins)
-            self._negatives[place] += np.bincount(score_bins[~is_positive], minlength=self.bins)
+        keys = bin_index(rows[:, self._scored], self.bins) + np.arange(len(self._scored)) * self.bins
+        is_class = classes[:, None] == np.array(self._scored)
+        self._positives.add(keys[is_class])
+        self._negatives.add(keys[~is_class])
         # Two classes: p1 against the outcome; more: the predicted class's probability against being right.
         confidence = np.clip(rows[:, 1] if self.n_classes == 2 else rows.max(axis=1), 0, 1)
         hit = classes == (1 if self.n_classes == 2 else predicted)
         units = np.rint(confidence * CONFIDENCE_UNITS).astype(np.int64)
         np.add.at(self._calibration.T, calibration_bin(confidence), np.stack([np.ones_like(units), units, hit], axis=1))
         # Two classes: (p1 - y)^2 alone; the other class would only double it.
-        is_class = classes[:, None] == np.array(self._scored)
         self._brier += float(((rows[:, self._scored] - is_class) ** 2).sum())
         self._loss += float(losses.sum())
         self._n += len(rows)
@@ -114,7 +112,8 @@ class ClassificationMetrics:
         -------
         dict
             `confusion` has a row per target class and a column per predicted class. `positives` and
-            `negatives` have one histogram per scored class: class 1 of two, else every class.
+            `negatives` have one histogram per scored class (class 1 of two, else every class): the `bins` that
+            hold rows, and how many `rows` each of them holds.
             `calibration` has three rows over 15 bins of confidence: rows, summed confidence in
             1/1024, and hits; see `calibration`. `specificities` is as given, empty for more classes.
         """
@@ -128,8 +127,8 @@ class ClassificationMetrics:
             "loss": self._loss,
             "brier": self._brier,
             "confusion": self._confusion.tolist(),
-            "positives": self._positives.tolist(),
-            "negatives": self._negatives.tolist(),
+            "positives": self._positives.histograms(),
+            "negatives": self._negatives.histograms(),
             "calibration": self._calibration.tolist(),
         }
 

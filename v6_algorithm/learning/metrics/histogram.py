@@ -4,12 +4,16 @@ Used by the classification metrics."""
 
 from collections.abc import Sequence
 from math import fsum, log
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 # A float32 softmax rounds to exactly 1 at a logit near 17; 12 (p = 1 - 6e-6) leaves bins no empty tail.
 LOGIT_RANGE = 12.0
+# The sum over pairs of two rows is exact in int64 up to so many rows.
+_MOST_EXACT = 2**30
+_HARMONIC = [fsum(1 / k for k in range(1, n + 1)) for n in range(64)]
 
 
 def bin_edges(bins: int) -> NDArray[np.float64]:
@@ -70,11 +74,9 @@ def auroc(positives: Sequence[int], negatives: Sequence[int]) -> float:
     .. [1] Hanley and McNeil (1982), The meaning and use of the area under a receiver operating
        characteristic (ROC) curve, Radiology 143(1), 29-36.
     """
-    twice_ordered = below = 0
-    for positive, negative in zip(positives, negatives, strict=True):
-        twice_ordered += positive * (2 * below + negative)
-        below += negative
-    return twice_ordered / (2 * sum(positives) * below)
+    above, below = _counts(positives, negatives)
+    twice_ordered = int((above * (2 * np.cumsum(below) - below)).sum())
+    return twice_ordered / (2 * int(above.sum()) * int(below.sum()))
 
 
 def auroc_resolution(positives: Sequence[int], negatives: Sequence[int]) -> float:
@@ -92,8 +94,8 @@ def auroc_resolution(positives: Sequence[int], negatives: Sequence[int]) -> floa
     float
         In [0, 0.5].
     """
-    tied = sum(positive * negative for positive, negative in zip(positives, negatives, strict=True))
-    return tied / (2 * sum(positives) * sum(negatives))
+    above, below = _counts(positives, negatives)
+    return int((above * below).sum()) / (2 * int(above.sum()) * int(below.sum()))
 
 
 def average_precision_resolution(positives: Sequence[int], negatives: Sequence[int]) -> float:
@@ -127,10 +129,25 @@ def average_precision_resolution(positives: Sequence[int], negatives: Sequence[i
     return min(max(best / true_positives - binned, binned - worst / true_positives, 0.0), 1.0)
 
 
+def _counts(positives: Sequence[int], negatives: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return two histograms whose products can be summed exactly: of Python's integers where int64 would overflow."""
+    above, below = np.asarray(positives), np.asarray(negatives)
+    if above.sum() + below.sum() >= _MOST_EXACT:
+        return above.astype(object), below.astype(object)
+    return above, below
+
+
+def _filled(positives: Sequence[int], negatives: Sequence[int]) -> list[tuple[int, int]]:
+    """Return positives and negatives of each bin that holds a row, highest score first."""
+    above, below = np.asarray(positives), np.asarray(negatives)
+    places = np.flatnonzero((above > 0) | (below > 0))[::-1]
+    return list(zip(above[places].tolist(), below[places].tolist(), strict=True))
+
+
 def _harmonic(n: int) -> float:
     """Sum of 1 / k for k from 1 to n; by its series from 64 on, right to 1e-16."""
-    if n < 64:
-        return fsum(1 / k for k in range(1, n + 1))
+    if n < len(_HARMONIC):
+        return _HARMONIC[n]
     return log(n) + 0.5772156649015329 + 1 / (2 * n) - 1 / (12 * n**2) + 1 / (120 * n**4)
 
 

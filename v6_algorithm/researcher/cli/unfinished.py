@@ -12,6 +12,7 @@ from v6_algorithm.errors import CheckpointError, ExperimentError
 
 if TYPE_CHECKING:
     from v6_algorithm.coordinator.checkpoint import Checkpoints
+    from v6_algorithm.engines.local import Way
     from v6_algorithm.experiment import Experiment
 
 _OPTIONS = "checkpoint-run.json"
@@ -28,7 +29,7 @@ class UnfinishedRun:
         With the sites' tables, relative to `files`.
     files
         The folder of the experiment file.
-    engine, baselines, track, policy
+    engine, baselines, track, policy, exact
         As `run` was told.
     """
 
@@ -38,6 +39,12 @@ class UnfinishedRun:
     baselines: bool
     track: list[str]
     policy: str | None = None
+    exact: bool = False
+
+    @property
+    def way(self) -> Way:
+        """How messages pass on this machine, and whether sites are trained together."""
+        return "wire" if self.engine == "wire" else "exact" if self.exact else "fast"
 
     def begin(self, folder: Path) -> None:
         """Write down what to do in the folder of the results.
@@ -59,6 +66,7 @@ class UnfinishedRun:
             "baselines": self.baselines,
             "track": self.track,
             "policy": self.policy,
+            "exact": self.exact,
         }
         (folder / _OPTIONS).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -80,6 +88,7 @@ class UnfinishedRun:
                 bool(content["baselines"]),
                 [str(name) for name in content["track"]],
                 content["policy"],
+                bool(content["exact"]),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: cannot be read: {type(error).__name__}") from None

@@ -50,7 +50,7 @@ class Guard:
     def __init__(self, context: SiteContext, request: Mapping[str, Any], experiment: Experiment) -> None:
         self.policy = context.policy
         self._request, self._experiment = request, experiment
-        self._databases = digest(sorted(source.uri for source in context.sources.values()))[:16]
+        self._sources = context.sources
         policy = self.policy
         needed = policy.request_order or policy.refuse_differences or policy.maximum_share_of_sums is not None
         needed |= policy.secret_folds and policy.folds_secret is None
@@ -63,6 +63,10 @@ class Guard:
         folder = policy.ledger_folder
         self._lasting = self._job if folder is None else Ledger(Path(folder), {})
         self._accounted = False
+
+    @property
+    def _databases(self) -> str:
+        return digest(sorted(source.uri for source in self._sources.values()))[:16]
 
     # -- before anything is read ---------------------------------------------------------------------------------------
 
