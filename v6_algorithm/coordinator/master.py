@@ -175,8 +175,8 @@ class _Run:
         return True
 
     def save(self) -> None:
-        """Write the checkpoint, where one is wanted."""
-        if self._checkpoints is None:
+        """Write the checkpoint, where one is wanted and due."""
+        if self._checkpoints is None or not self._checkpoints.due():
             return
         before = self._checkpoints.trouble
         self._checkpoints.save(

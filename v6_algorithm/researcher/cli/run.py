@@ -132,7 +132,8 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
         )
         with ends_on_sigterm(), open_tracking(todo.track, folder, experiment.for_sites()) as tracking:
             with profiled(experiment.output.profile, folder):
-                result = _train(experiment, federation, weights, tracking.on_event, checkpoints=checkpoints_in(folder))
+                kept = checkpoints_in(folder, experiment)
+                result = _train(experiment, federation, weights, tracking.on_event, checkpoints=kept)
             tracking.finish(result)
             # After Ctrl-C, or without a model to compare with, nobody waits for baselines.
             goes_on = todo.baselines and result["status"] == "completed"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _OPTIONS = "checkpoint-run.json"
 _SITES = "checkpoint-sites"
+# Of the time of a run on this machine, for checkpoints.
+_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,13 @@ class UnfinishedRun:
             raise CheckpointError(f"{path}: cannot be read: {type(error).__name__}") from None
 
 
-def checkpoints_in(folder: Path) -> Checkpoints:
-    """Return the place of a run's checkpoint."""
+def checkpoints_in(folder: Path, experiment: Experiment | None = None) -> Checkpoints:
+    """Return the place of a run's checkpoint; of an experiment that is to be run, written as often as it has to be."""
     from v6_algorithm.coordinator.checkpoint import NAME, Checkpoints
 
-    return Checkpoints(folder / NAME)
+    # Sites keep layers of their own, and what compression left over, for the newest rounds only.
+    forgets = experiment is None or experiment.private is not None or bool(experiment.strategy.compress.stages)
+    return Checkpoints(folder / NAME, share=None if forgets else _SHARE)
 
 
 def sites_folder(folder: Path) -> Path:
