@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm.errors import CheckpointError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.learning.metrics import CheckedState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,6 +133,8 @@ def to_bytes(content: Mapping[str, Any]) -> bytes:
             if name not in tensors:
                 tensors[name] = torch.frombuffer(bytearray(pybase64.b64decode(value)), dtype=torch.uint8)
             return {_PACKED: name}
+        if isinstance(value, CheckedState):
+            return dict(value.whole())
         if isinstance(value, Mapping):
             if wrong := [key for key in value if not isinstance(key, str)]:
                 raise TypeError(f"keys of a state must be text, not {wrong[0]!r}")

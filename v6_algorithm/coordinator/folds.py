@@ -25,7 +25,7 @@ _BOOKS = (
 )
 
 # Validated rows whose metrics wait at most; their states are kept until then.
-_MOST_ROWS_KEPT = 1_000_000
+_MOST_ROWS_KEPT = 200_000
 
 
 class FoldProgress:

@@ -18,6 +18,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 from v6_algorithm.learning.metrics import CheckedState
 from v6_algorithm.site import SiteContext, handle
+from v6_algorithm.site.together import answer_together
 
 Way = Literal["wire", "exact", "fast"]
 WAYS: tuple[Way, ...] = ("wire", "exact", "fast")
@@ -42,7 +43,10 @@ class LocalFederation:
         self._contexts = {
             name: replace(context, lasting=True, shared=shared) for name, context in contexts.items()
         }
-        self._way = way
+        self._way, self._shared = way, shared
+        # Rounds in which sites were trained together, and why they were not.
+        self._together: dict[str, int] = {}
+        self._reasons: dict[str, int] = {}
         # Bytes of the texts that passed, by method and site: of those that are handed over later, nobody makes a text.
         self._sent: dict[tuple[str, str], int] = {}
         self._received: dict[tuple[str, str], int] = {}
@@ -66,15 +70,37 @@ class LocalFederation:
         """Nothing: who is late here was not asked."""
         return ()
 
+    def how(self) -> dict[str, Any]:
+        """Tell how the answers were made, for the result."""
+        return {
+            "engine": "local",
+            "way": self._way,
+            "trained_together": self._together.get("train", 0),
+            "trained_alone": dict(sorted(self._reasons.items())),
+        }
+
+    def _book(self, method: str, asked: int, together: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
+        self._together[method] = self._together.get(method, 0) + len(together)
+        if method == "train":
+            for reason in reasons.values():
+                self._reasons[reason] = self._reasons.get(reason, 0) + 1
+
     def _answer(
         self, method: str, requests: Mapping[str, dict[str, Any]], deadline_s: float, replies: Replies
     ) -> Iterator[Arrival]:
         end = time.monotonic() + deadline_s
+        together: dict[str, dict[str, Any]] = {}
+        if self._way == "fast" and method in _REPEATED:
+            open_to_it = {site: one for site, one in requests.items() if not self._as_text(method, site, one)}
+            together, reasons = answer_together(method, open_to_it, self._contexts, self._shared)
+            self._book(method, len(requests), together, reasons)
         for site, request in requests.items():
             if time.monotonic() > end:
                 yield Arrival(site, None, Missing("late", f"no answer within {deadline_s:g} s"))
                 continue
-            if self._as_text(method, site, request):
+            if site in together:
+                yield self._arrived(method, site, together.pop(site), replies)
+            elif self._as_text(method, site, request):
                 yield self._by_text(method, site, request, replies)
             else:
                 yield self._handed_over(method, site, request, replies)
@@ -103,6 +129,9 @@ class LocalFederation:
                 for name, state in states.items():
                     # It comes from the collector, in this process.
                     states[name] = CheckedState(state)
+        return self._arrived(method, site, reply, replies)
+
+    def _arrived(self, method: str, site: str, reply: dict[str, Any], replies: Replies) -> Arrival:
         replies.bytes_sent[site] = self._sent[method, site]
         replies.bytes_received[site] = self._received[method, site]
         return Arrival(site, None, reply=reply)

@@ -105,13 +105,14 @@ class Packed(str):
 class Held:
     """Tensors that are handed on within one process as they are; they become text only where a message does.
 
-    `unpack` takes them as it takes text. They are shared: nobody changes them.
+    `unpack` takes them as it takes text. They are shared: nobody changes them. `checked` is what their maker knows them
+    to be, finite numbers among it; else whoever reads them looks.
     """
 
-    __slots__ = ("tensors",)
+    __slots__ = ("checked", "tensors")
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        self.tensors = tensors
+    def __init__(self, tensors: Mapping[str, torch.Tensor], checked: StateSpec | None = None) -> None:
+        self.tensors, self.checked = tensors, checked
 
     def text(self) -> Packed:
         """Return them as `pack` does."""
@@ -166,7 +167,7 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
     """
     kept = text.tensors if isinstance(text, (Packed, Held)) else None
     if kept is not None:
-        if spec is not None and getattr(text, "checked", None) != spec:
+        if spec is not None and text.checked != spec:
             check(kept, spec)
             if isinstance(text, Packed):
                 text.checked = spec

@@ -2,6 +2,7 @@
 bins and two sums. Problems fill it; what can be done with the resulting states is in `classification_state`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,35 @@ from v6_algorithm.learning.metrics.sparse import Tally
 SUM_TOLERANCE = 0.01
 # Where screening tests are usually compared.
 SPECIFICITIES = (0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class CountedRows:
+    """What each row adds to a state; all but `usable` of the rows that are usable.
+
+    Attributes
+    ----------
+    usable
+        (given rows,) bool: whose probabilities and loss are finite.
+    classes, predicted, losses
+        (rows,) class, predicted class and loss.
+    keys, is_class, squares
+        (rows, scored classes): the bin of the score, as `sparse` numbers it, whether the row is of the class, and the
+        squared error of its probability.
+    place, units, hit
+        (rows,) bin of calibration, confidence in its units, and whether it hit.
+    """
+
+    usable: NDArray[np.bool_]
+    classes: NDArray[np.int64]
+    losses: NDArray[np.float64]
+    predicted: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    is_class: NDArray[np.bool_]
+    place: NDArray[np.int64]
+    units: NDArray[np.int64]
+    hit: NDArray[np.bool_]
+    squares: NDArray[np.float64]
 
 
 class ClassificationMetrics:
@@ -78,32 +108,42 @@ class ClassificationMetrics:
         ValueError
             If shapes differ, targets are no classes, or rows are not probabilities.
         """
+        counted = self.counted(probability, target, loss)
+        self._non_finite += int((~counted.usable).sum())
+        np.add.at(self._confusion, (counted.classes, counted.predicted), 1)
+        self._positives.add(counted.keys[counted.is_class])
+        self._negatives.add(counted.keys[~counted.is_class])
+        np.add.at(self._calibration.T, counted.place, np.stack([np.ones_like(counted.units), counted.units, counted.hit], axis=1))
+        self._brier += float(counted.squares.sum())
+        self._loss += float(counted.losses.sum())
+        self._n += len(counted.losses)
+
+    def counted(self, probability: ArrayLike, target: ArrayLike, loss: ArrayLike) -> CountedRows:
+        """Return what each row adds, before it is added up; raises as `update` does."""
         rows = np.asarray(probability, dtype=np.float64)
         classes = np.asarray(target)
         losses = np.asarray(loss, dtype=np.float64)
         self._refuse_wrong_input(rows, classes, losses)
         usable = np.isfinite(rows).all(axis=1) & (np.abs(losses) <= LARGEST_ROW_VALUE)
-        self._non_finite += int((~usable).sum())
-        rows, classes, losses = rows[usable], classes[usable].astype(np.int64), losses[usable]
+        if not usable.all():
+            rows, classes, losses = rows[usable], classes[usable], losses[usable]
+        classes = classes.astype(np.int64)
         if (np.abs(rows.sum(axis=1) - 1) > SUM_TOLERANCE).any() or (rows < -SUM_TOLERANCE).any():
             raise ValueError("rows of probability must sum to 1 with no entry below 0: apply softmax to logits first")
 
         # argmax would give class 0 on the tie at 0.5.
         predicted = (rows[:, 1] >= 0.5).astype(np.int64) if self.n_classes == 2 else rows.argmax(axis=1)
-        np.add.at(self._confusion, (classes, predicted), 1)
         keys = bin_index(rows[:, self._scored], self.bins) + np.arange(len(self._scored)) * self.bins
         is_class = classes[:, None] == np.array(self._scored)
-        self._positives.add(keys[is_class])
-        self._negatives.add(keys[~is_class])
         # Two classes: p1 against the outcome; more: the predicted class's probability against being right.
         confidence = np.clip(rows[:, 1] if self.n_classes == 2 else rows.max(axis=1), 0, 1)
         hit = classes == (1 if self.n_classes == 2 else predicted)
         units = np.rint(confidence * CONFIDENCE_UNITS).astype(np.int64)
-        np.add.at(self._calibration.T, calibration_bin(confidence), np.stack([np.ones_like(units), units, hit], axis=1))
         # Two classes: (p1 - y)^2 alone; the other class would only double it.
-        self._brier += float(((rows[:, self._scored] - is_class) ** 2).sum())
-        self._loss += float(losses.sum())
-        self._n += len(rows)
+        squares = (rows[:, self._scored] - is_class) ** 2
+        return CountedRows(
+            usable, classes, losses, predicted, keys, is_class, calibration_bin(confidence), units, hit, squares
+        )
 
     def state(self) -> dict[str, Any]:
         """Return what the rows add up to, as plain JSON.

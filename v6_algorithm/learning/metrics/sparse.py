@@ -46,11 +46,16 @@ class Tally:
         if self._counts is not None:
             return from_table(self._all().reshape(self._shape))
         keys = np.concatenate(self._waiting) if self._waiting else np.zeros(0, dtype=np.int64)
-        return from_flat(np.unique(keys, return_counts=True), *self._shape)
+        return from_keys(keys, *self._shape)
 
     def _all(self) -> NDArray[np.int64]:
         counts = np.bincount(np.concatenate(self._waiting), minlength=self._size) if self._waiting else 0
         return counts if self._counts is None else self._counts + counts
+
+
+def from_keys(keys: NDArray[np.int64], classes: int, bins: int) -> list[Histogram]:
+    """Count rows: (rows,) of class * bins + bin, in any order."""
+    return from_flat(np.unique(keys, return_counts=True), classes, bins)
 
 
 def from_flat(flat: Flat, classes: int, bins: int) -> list[Histogram]:

@@ -1,7 +1,9 @@
 """States of any kind of metric: check, merge, compute, explain. This is what the master calls with
 the replies of the sites; each kind's own module does the work."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from v6_algorithm.learning.metrics import classification_state, generation_state, means, regression, tasks
@@ -36,6 +38,15 @@ class CheckedState(dict[str, Any]):
     """
 
     __slots__ = ("_values",)
+
+    def whole(self) -> CheckedState:
+        """Return the state with all that is in it written out, as plain JSON."""
+        return self
+
+    @staticmethod
+    def sum_of(states: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        """Return the sum of states where it is known by other means than adding them up; see `by_site`."""
+        return None
 
     def values_of(self) -> dict[str, float | int | None]:
         """Return its metrics by name; see `compute`."""
@@ -105,7 +116,7 @@ def merge_states(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
     ValueError
         If there is none, one is wrong (see `check_state`), or they differ in kind or shape.
     """
-    given: list[dict[str, Any]] = [checked_state(state) for state in states]
+    given = [checked_state(state) for state in states]
     if not given:
         raise ValueError("there are no metric states to merge")
     kind = _KINDS[given[0]["kind"]]
@@ -113,7 +124,7 @@ def merge_states(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
         for state in given[1:]:
             if state[name] != given[0][name]:
                 raise ValueError(f"metric states differ in {name}: {given[0][name]} and {state[name]}")
-    return CheckedState(kind.merge(given))
+    return CheckedState(given[0].sum_of(given) or kind.merge([*given]))
 
 
 def compute(state: dict[str, Any]) -> dict[str, float | int | None]:

@@ -66,7 +66,7 @@ def batches(rows: int, size: int | None, generator: torch.Generator, *, at_least
     yield from pieces_of(torch.randperm(rows, generator=generator), size, at_least)
 
 
-def _steps(
+def steps_of(
     rows: int, training: Training, generator: torch.Generator, at_least: int, epochs: int | None, round: int
 ) -> Iterator[list[Tensor]]:
     """Yield the batches of one optimiser step after another: `accumulate` of them, fewer at the end of an epoch."""
@@ -150,7 +150,7 @@ def train(
     with device.fork_rng(), deterministic(training.deterministic), in_training(networks, frozen):
         # Dropout and its like draw from the global generator.
         torch.manual_seed(context.derive("training"))
-        for batch in _steps(len(part), training, generator, fewest_rows(networks), epochs, round):
+        for batch in steps_of(len(part), training, generator, fewest_rows(networks), epochs, round):
             total += stepper.step(batch)
             seen += sum(map(len, batch))
             steps += 1
@@ -342,7 +342,10 @@ def evaluate(
 
 def rows_at_once(problem: Problem, rows: Rows, part: Tensor) -> int:
     """Return how many rows an evaluation works on together; a loss over risk sets needs a hospital's in one piece."""
-    if problem.joint:
-        return max(len(part), 1)
-    numbers = max(rows.inputs[part[:1]].numel() * problem.expansion, 1)
+    return max(len(part), 1) if problem.joint else rows_at_once_of(problem, rows.inputs[part[:1]])
+
+
+def rows_at_once_of(problem: Problem, inputs: Tensor) -> int:
+    """Return how many rows like the first of `inputs` an evaluation works on together."""
+    numbers = max(inputs[:1].numel() * problem.expansion, 1)
     return max(min(problem.experiment.training.evaluation_batch_size, _EVALUATION_NUMBERS // numbers), 1)

@@ -201,7 +201,7 @@ class Guard:
         with torch.device("meta"):
             self.check_networks(problem.build_networks())
 
-    def check_training(self, rows: int, item: Mapping[str, Any]) -> None:
+    def check_training(self, rows: int, item: Mapping[str, Any], round: int | None = None) -> None:
         """Refuse a fold's training whose update would tell of few rows, or that takes too long.
 
         A node that requires differential privacy trains nothing: this version has none to offer.
@@ -211,7 +211,7 @@ class Guard:
                 f"this node requires differential privacy ({BY_FIELD['maximum_epsilon'].variable}), "
                 "which this version of the algorithm does not have"
             )
-        check_training(self.policy, self._experiment, int(self._request["round"]), rows, item)
+        check_training(self.policy, self._experiment, int(self._request["round"]) if round is None else round, rows, item)
 
     def check_information(self, columns: int, rows: int) -> None:
         """Refuse sums of products of so many columns that they would nearly tell the rows; 0 columns: there are none.
