@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 # What an item of a request may ask of sites that go together.
 _ITEM = {"fold", "parameters", "evaluate", "train", "strategy", "lr", "epochs"}
 _STRATEGY = {"mu", "correction"}
+_WHY = {
+    "private": "strategy.private: each site has layers of its own",
+    "compress": "strategy.compress: each site compresses its update by itself",
+    "contrast": "strategy moon compares with each site's own last model",
+    "gradient": "strategy fedsgd sends gradients, not models",
+    "personal": "personal: each site trains on by itself",
+}
 # Bytes of inputs of one part of all sites that are held a second time, beside each other.
 _MOST_BYTES = 2**30
 
@@ -78,9 +85,7 @@ class _Run:
         if experiment.privacy.secure_aggregation is not None:
             return "secure aggregation: each site's answer is masked by itself"
         if self.private is not None:
-            return "strategy.private: each site has layers of its own"
-        if experiment.strategy.compress.stages:
-            return "strategy.compress: each site compresses its update by itself"
+            return _WHY["private"]
         if experiment.start.at_sites:
             return "start.weights: each site has its own"
         if self.device.kind != "cpu" and experiment.training.deterministic:
@@ -114,8 +119,7 @@ def answer_together(
         if reason is not None:
             reasons[site] = reason
             continue
-        items = tuple((item["fold"], id(item["parameters"]), item.get("epochs")) for item in request["folds"])
-        groups.setdefault((id(request["experiment"]), id(request["setup"]), items), []).append(site)
+        groups.setdefault((id(request["experiment"]), id(request["setup"])), []).append(site)
     replies: dict[str, dict[str, Any]] = {}
     for sites in groups.values():
         if len(sites) == 1:
@@ -143,12 +147,12 @@ def _reason_of_site(context: SiteContext) -> str | None:
 def _reason_of_items(items: Sequence[Mapping[str, Any]]) -> str | None:
     for item in items:
         if set(item) - _ITEM:
-            return f"it is asked for {', '.join(sorted(set(item) - _ITEM))}"
+            return _WHY.get(min(set(item) - _ITEM), f"it is asked for {', '.join(sorted(set(item) - _ITEM))}")
         given = item["parameters"]
         if not isinstance(given, wire.Packed) or given.tensors is None:
             return "its model came as text"
         if asked := sorted(set(item.get("strategy", {})) - _STRATEGY):
-            return f"the strategy asks for {', '.join(asked)}"
+            return _WHY.get(asked[0], f"the strategy asks for {', '.join(asked)}")
     return None
 
 
@@ -162,7 +166,7 @@ def _run_of(request: dict[str, Any], context: SiteContext, shared: dict[Any, Any
 
 
 class _Group:
-    """Sites that got the same model in one call, and what is answered for them.
+    """Sites of one run that were asked in one call, and what is answered for them.
 
     Parameters
     ----------
@@ -186,6 +190,7 @@ class _Group:
     ) -> None:
         self._method, self._run, self._requests = method, run, requests
         self._round = next(iter(requests.values()))["round"]
+        # By site the items of its reply, at the places of those of its request.
         self._bodies: dict[str, list[dict[str, Any]]] = {}
         self._errors: dict[str, SiteError] = {}
         self._seconds: dict[str, float] = {}
@@ -193,7 +198,7 @@ class _Group:
             if site not in run.sessions and (reason := self._open(site, request, contexts[site])):
                 reasons[site] = reason
             else:
-                self._bodies[site] = []
+                self._bodies[site] = [{"fold": item["fold"], "metrics": {}} for item in request["folds"]]
 
     def _open(self, site: str, request: dict[str, Any], context: SiteContext) -> str | None:
         """Let a site read its table by its rules; returns why it has to go by itself."""
@@ -212,21 +217,21 @@ class _Group:
         return None
 
     def answer(self) -> dict[str, dict[str, Any]]:
-        """Measure and train for each fold, and return the replies."""
-        import torch
-
+        """Measure and train each model that was sent, and return the replies."""
         from v6_algorithm.learning.training.device import deterministic
         from v6_algorithm.learning.training.threads import threads_for
 
         run, start = self._run, time.perf_counter()
-        count = len(next(iter(self._requests.values()))["folds"])
+        models: dict[Any, dict[str, int]] = {}
+        for site in self._bodies:
+            for place, item in enumerate(self._requests[site]["folds"]):
+                models.setdefault((item["fold"], id(item["parameters"]), item.get("epochs")), {})[site] = place
         with (
             deterministic(run.experiment.training.deterministic),
             threads_for(run.networks, run.experiment.training.batch_size or 1),
         ):
-            for place in range(count):
-                self._fold(place)
-        del torch
+            for places in models.values():
+                self._model(places)
         seconds = time.perf_counter() - start
         alike = max(len(self._bodies), 1)
         timing = {name: value / alike for name, value in self._seconds.items()}
@@ -242,14 +247,16 @@ class _Group:
         body = self._run.sessions[site].work.guard.screen(self._method, body)
         return wire.message(**head, status="ok", **body, timing=dict(timing))
 
-    def _fold(self, place: int) -> None:
-        items = {site: self._requests[site]["folds"][place] for site in self._bodies if site not in self._errors}
+    def _model(self, places: Mapping[str, int]) -> None:
+        """Answer for one model of one fold; `places` are those of the sites' items of it."""
+        places = {site: place for site, place in places.items() if site not in self._errors}
+        items = {site: self._requests[site]["folds"][place] for site, place in places.items()}
         if not items:
             return
         first = next(iter(items.values()))
         fold = first["fold"]
         received = wire.unpack(first["parameters"], self._run.shared)
-        bodies: dict[str, dict[str, Any]] = {site: {"fold": fold, "metrics": {}} for site in items}
+        bodies = {site: self._bodies[site][place] for site, place in places.items()}
         start = time.perf_counter()
         for part in PARTS:
             measured = [site for site, item in items.items() if part in item.get("evaluate", [])]
@@ -262,8 +269,6 @@ class _Group:
             self._train(received, {site: items[site] for site in trained}, fold, bodies)
         self._book("evaluate_s", middle - start)
         self._book("train_s", time.perf_counter() - middle)
-        for site, body in bodies.items():
-            self._bodies[site].append(body)
 
     def _book(self, name: str, seconds: float) -> None:
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
@@ -343,6 +348,7 @@ class _Group:
     ) -> None:
         """Train the model as received at each site, and put what comes of it into the replies' items."""
         from v6_algorithm.learning.training.learner import TrainingContext
+        from v6_algorithm.learning.training.loop import diverged
         from v6_algorithm.learning.training.objectives import create_objective
         from v6_algorithm.learning.training.patterns import frozen_names
         from v6_algorithm.learning.training.together import SiteRows, train_together
@@ -364,11 +370,7 @@ class _Group:
         leaves = [name for name, item in run.shared.items() if item.kind != "frozen"]
         for site, rows, (state, sums) in zip(sites, lengths, trained, strict=True):
             if not math.isfinite(sums.loss):
-                self._errors[site] = SiteError(
-                    f"training diverged in round {self._round}: the loss or the model is not finite; lower "
-                    "training.optimizer.lr",
-                    "diverged",
-                )
+                self._errors[site] = diverged(run.experiment.training, self._round)
                 continue
             bodies[site] |= {
                 "parameters": wire.Held({name: state[name] for name in leaves}, run.shared),

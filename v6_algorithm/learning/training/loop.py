@@ -158,12 +158,17 @@ def train(
     parameters = trained(networks, frozen)
     finite = math.isfinite(total.item()) and all(wire.all_finite(value.detach()) for value in parameters)
     if not finite:
-        raise SiteError(
-            f"training diverged in round {round}: the loss or the model is not finite; lower training.optimizer.lr "
-            f"(given: {training.optimizer.options().get('lr', 'torch default')})",
-            "diverged",
-        )
+        raise diverged(training, round)
     return TrainingSums(total.item(), seen, steps)
+
+
+def diverged(training: Training, round: int) -> SiteError:
+    """Return what is raised where a round's training left the finite numbers."""
+    return SiteError(
+        f"training diverged in round {round}: the loss or the model is not finite; lower training.optimizer.lr "
+        f"(given: {training.optimizer.options().get('lr', 'torch default')})",
+        "diverged",
+    )
 
 
 class _Steps(Protocol):
