@@ -55,4 +55,6 @@ def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, 
     section = experiment.strategy
     if experiment.mode != "federated" and section.kind not in (*ONE_GRADIENT, "newton"):
         section = sections.FedAvg()
+    if experiment.model.kind == "cox":
+        classes["newton"] = newton.CoxNewton
     return classes[section.kind](experiment, section, spec, rows)
