@@ -164,18 +164,20 @@ def _target_moments(work: Work, table: TableData) -> tuple[str | None, list[str]
 
 
 def _quantiles(work: Work) -> dict[str, Any]:
-    from v6_algorithm.data.preparation import Histograms
     from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
+    from v6_algorithm.data.preparation.statistics import cells_of
+    from v6_algorithm.data.quantiles import check_windows
 
     setup = work.setup()
     table = work.table(setup)
     if setup.combat is not None:
         _check_values(work, setup, table)
+    counts, windows = _counts(table), None
+    if work.request.get("windows") is not None:
+        windows = check_windows(unpack_arrays(work.request["windows"])["windows"], counts.size)
     values = table.training_values(setup, work.experiment.data)
-    span = unpack_arrays(work.request["range"])
-    hidden = _hidden(work, _counts(table))
-    histograms = Histograms.of(values, span["low"], span["high"]).without(hidden)
-    return {"histograms": pack_arrays({"counts": work.guard.joined(histograms.counts)})}
+    cells = cells_of(values, _hidden(work, counts), work.policy.minimum_cell, windows)
+    return {"cells": pack_arrays(cells.arrays())}
 
 
 def _harmonisation(work: Work) -> dict[str, Any]:
