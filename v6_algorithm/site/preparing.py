@@ -79,7 +79,7 @@ def _schema(work: Work) -> dict[str, Any]:
             work.guard.check_labels(frame, schema, labels_by_row(frame, work.targets))
             if work.left_out:
                 schema["left_out"] = work.left_out
-            schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.told)
+            schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.disclosed)
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
             # In a centralised run the site is not the hospital whose table is wrong.
@@ -96,13 +96,14 @@ def _copies(work: Work, table: TableData) -> dict[str, Any] | None:
         return None
     rows = sum(len(stack.copies) for stack in table.images.stacks)
     apart = count_apart(table.folds, table.images.identities, table.member) if rows else 0
-    return {"rows": work.policy.told(rows), "apart": work.policy.told(apart)}
+    return {"rows": work.policy.disclosed(rows), "apart": work.policy.disclosed(apart)}
 
 
 def _statistics(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.preparation import needs_range
     from v6_algorithm.data.preparation.setup import pack_arrays
     from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.problems.trial import try_outputs
     from v6_algorithm.learning.training.device import Device
     from v6_algorithm.learning.training.objectives import head_of
     from v6_algorithm.learning.training.state import build_networks, state_of
@@ -115,6 +116,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     problem.check_rows(table)
     work.guard.check_model(problem)
     networks = build_networks(problem)
+    try_outputs(problem, networks)
     if work.experiment.strategy.needs_features:
         head_of(problem, networks)
     shared, _ = shared_and_own(work, networks)
@@ -141,7 +143,10 @@ def _statistics(work: Work) -> dict[str, Any]:
 
 def _joined(work: Work, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return a problem's sums, of which the histogram of event times has cells of few rows."""
-    return {name: work.guard.joined(own) if name == "event_times" else own for name, own in sums.items()}
+    return {
+        name: work.guard.joined(column_sums) if name == "event_times" else column_sums
+        for name, column_sums in sums.items()
+    }
 
 
 def _target_moments(work: Work, table: TableData) -> tuple[str | None, list[str]]:

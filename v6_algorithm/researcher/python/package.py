@@ -147,7 +147,7 @@ def _requirements(imported: set[str]) -> list[str]:
     there = {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in kept} | {"v6-algorithm"}
     distributions = distributions_by_top()
     needed = {distributions[top][0] for top in imported if top in distributions}
-    return sorted(f"{found}=={version(found)}" for found in needed if found.lower() not in there)
+    return sorted(f"{package}=={version(package)}" for package in needed if package.lower() not in there)
 
 
 def _keys(name: str, objects: Mapping[str, str]) -> str:
@@ -158,7 +158,7 @@ def _keys(name: str, objects: Mapping[str, str]) -> str:
 
 def _pyproject(name: str, objects: Mapping[str, str], requirements: list[str]) -> str:
     points = "".join(
-        f'\n[project.entry-points."{group}"]\n{name} = "v6_{name}:{found}"\n' for group, found in objects.items()
+        f'\n[project.entry-points."{group}"]\n{name} = "v6_{name}:{thing}"\n' for group, thing in objects.items()
     )
     listed = ", ".join(f'"{requirement}"' for requirement in requirements)
     return f"""{_MARK}
@@ -240,7 +240,7 @@ def _try(text: str, objects: Mapping[str, str]) -> None:
             module = load_file(file, "_v6_written")
         finally:
             sys.modules.pop("_v6_written", None)
-    missing = [found for found in objects.values() if not hasattr(module, found)]
+    missing = [thing for thing in objects.values() if not hasattr(module, thing)]
     if missing:
         raise ExperimentError(f"package: what was written does not define {missing[0]}")
 

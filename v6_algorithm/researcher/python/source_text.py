@@ -1,7 +1,7 @@
 """The source of a class or function with all that it needs, as the text of one module; `package` writes it.
 
 What is defined in the same file or notebook is copied, what is installed is imported, a constant is written out.
-Nothing is pickled. What cannot be written, such as an array that a function reads from the notebook, is refused by name.
+Nothing is pickled. What cannot be written, such as an array of the notebook that a function reads, is refused by name.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class SourceText:
                     f"package: '{by}' uses '{name}', which is defined as '{defined}'; call it by that name"
                 )
             self._define(name, value)
-        elif (found := _home(name, value)) is not None:
-            self._import(name, value, found, found.split()[1].partition(".")[0])
+        elif (statement := _home(name, value)) is not None:
+            self._import(name, value, statement, statement.split()[1].partition(".")[0])
         elif _is_plain(value) and len(repr(value)) <= _LONGEST:
             self._known[name] = value
             self._constants.append(f"{name} = {value!r}")
@@ -172,17 +172,17 @@ def _namespace(thing: Any) -> dict[str, Any]:
 def _global_names(text: str) -> list[str]:
     """Return the names that a definition reads from around it, in the order of the alphabet."""
     table = symtable.symtable(text, "package", "exec")
-    found: set[str] = set()
+    names: set[str] = set()
 
     def look(part: symtable.SymbolTable) -> None:
         for symbol in part.get_symbols():
             if symbol.is_referenced() and (symbol.is_global() or (part is table and not symbol.is_assigned())):
-                found.add(symbol.get_name())
+                names.add(symbol.get_name())
         for child in part.get_children():
             look(child)
 
     look(table)
-    return sorted(found)
+    return sorted(names)
 
 
 def _home(name: str, value: Any) -> str | None:
