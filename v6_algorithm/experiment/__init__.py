@@ -275,5 +275,5 @@ _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
     "dcgan", "stylegan2", "senet", "always", "by_round", "ratio", "kfold", "leave_one_site_out", "given", "partitioned",
     "named", "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
-    "module", "glm",
+    "module", "glm", "built_in", "plug_in",
 }  # fmt: skip
