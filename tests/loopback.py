@@ -44,6 +44,8 @@ class LoopbackProxy:
         self.tasks: dict[int, dict[str, Any]] = {}
         self.calls: dict[int, int] = {}
         self.looks = 0
+        # Subtasks are asked for side by side; the sites' code runs in this one process.
+        self._creating = threading.Lock()
         # The task whose container the client is in.
         self.parent = 1000
         # (path, number of the request to it) to what goes wrong, as in `fails`.
@@ -141,6 +143,10 @@ class LoopbackProxy:
         return 200, {"blob_store_enabled": False}
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
+        with self._creating:
+            return self._create(body)
+
+    def _create(self, body: dict[str, Any]) -> dict[str, Any]:
         (organization,) = body["organizations"]
         key = organization["id"]
         self.calls[key] = self.calls.get(key, 0) + 1

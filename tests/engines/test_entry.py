@@ -99,7 +99,7 @@ def node(tmp_path, monkeypatch):
 # -- what can be called --------------------------------------------------------------------------------------------
 
 
-def test_the_package_exposes_seven_functions_and_imports_no_libraries():
+def test_the_package_exposes_eight_functions_and_imports_no_libraries():
     """vantage6.md section 1: the wrapper calls whatever name of the package the task gives, underscores included."""
     code = """
 import json, sys, v6_algorithm
@@ -108,7 +108,7 @@ print(json.dumps([sorted(names), [name for name in ("torch", "pandas", "numpy", 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(done.stdout) == [
-        ["RPC_evaluate", "RPC_prepare", "RPC_summary", "RPC_train", "describe", "master", "tune"],
+        ["RPC_evaluate", "RPC_prepare", "RPC_reside", "RPC_summary", "RPC_train", "describe", "master", "tune"],
         [],
     ]
 
@@ -117,7 +117,7 @@ def test_after_a_run_master_is_still_the_function_and_no_other_name_has_become_c
     """The first import of the submodule `master` would otherwise put the module in the function's place."""
     assert expected["status"] == "completed"
     names = [name for name, value in vars(v6_algorithm).items() if callable(value)]
-    assert sorted(names) == ["RPC_evaluate", "RPC_prepare", "RPC_summary", "RPC_train", "describe", "master", "tune"]
+    assert sorted(names) == ["RPC_evaluate", "RPC_prepare", "RPC_reside", "RPC_summary", "RPC_train", "describe", "master", "tune"]
 
 
 # -- master --------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def run_master(
     journal = Journal(journal_folder(federation.task), federation, checked, lambda text: print(text, flush=True))
     if (done := journal.begin(_tasks(resume))) is not None:
         return done
-    with ends_on_sigterm():
+    with ends_on_sigterm(), federation.residents(checked.resident, checked.participation.deadline_s):
         result = run(federation, checked, on_event=_say, weights=weights, checkpoints=journal.checkpoints)
     if result["status"] == "stopped" and federation.task is not None:
         result["notes"].append(f"to go on from where it stopped: v6-algorithm resume {federation.task} --server …")
@@ -70,7 +70,8 @@ def run_tune(
     from v6_algorithm.coordinator.tuning import tune
 
     federation, checked = _central(client, data, experiment, organizations, names, mock_client, {})
-    return tune(lambda trial: federation, checked, on_event=_say, weights=weights)
+    with federation.residents(checked.resident, checked.participation.deadline_s):
+        return tune(lambda trial: federation, checked, on_event=_say, weights=weights)
 
 
 def run_describe(
@@ -141,11 +142,16 @@ def run_site(
     request: Any,
     mock_data: Sequence[Any] | None,
     provenance: Callable[[], None] | None = None,
+    *,
+    memory: dict[Any, Any] | None = None,
+    quiet: bool = False,
+    note: str = "",
 ) -> dict[str, Any]:
     """Answer one request with this node's data.
 
     `provenance` says who sent it, and raises PolicyError where it was not `master`'s chain; the server is asked if
-    absent. Only the node's own rules decide whether that is looked at.
+    absent. Only the node's own rules decide whether that is looked at. `memory` is that of a process which answers
+    several. `quiet` writes no line to the log, to which `note` is added otherwise.
     """
     if isinstance(data, Mapping) and request is None:
         data, request = None, data
@@ -158,7 +164,7 @@ def run_site(
         here = mock_data is not None
         policy = Policy.from_environment(default="trusted" if here else "standard")
         if policy.request_chain and not here:
-            (provenance or _check_sender)()
+            (provenance or check_sender)()
         source = source_from_node(names=_names_of_files(request)) if data is None else _source_of(data)
         source = guarded_source(policy, source)
     except SiteError as error:
@@ -169,15 +175,16 @@ def run_site(
         sources={str(request.get("site")): source},
         policy=policy,
         state=Path(folder, "v6_algorithm") if folder else None,
+        memory={} if memory is None else memory,
     )
     reply = handle(method, request, context)
-    if mock_data is None:
+    if mock_data is None and not quiet:
         outcome = "ok" if reply["status"] == "ok" else f"{reply['kind']}: {reply['message']}"
-        print(f"{method} round {reply['round']}: {outcome}", flush=True)
+        print(f"{method} round {reply['round']}: {outcome}{f' ({note})' if note else ''}", flush=True)
     return reply
 
 
-def _check_sender() -> None:
+def check_sender() -> None:
     """Ask the server, with this container's own token, who sent the request."""
     try:
         token = Path(os.environ["TOKEN_FILE"]).read_text(encoding="utf-8").strip()

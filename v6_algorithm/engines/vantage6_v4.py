@@ -11,7 +11,8 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from v6_algorithm.engines import runs
 from v6_algorithm.engines.children import Children, describe, fingerprint
 from v6_algorithm.engines.provenance import own_identity
+from v6_algorithm.engines.resident.asking import MOST_AT_ONCE, residents
 from v6_algorithm.errors import ExperimentError, FederationError, PolicyError, UnreachableError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
@@ -30,6 +32,8 @@ _TRIES = 3
 _SILENT = "the server does not answer"
 _PASSING = (_SILENT, "Request failed", "Connection error", "no answer from the server", "Internal Server Error")
 _LONGEST_PAUSE_S = 15.0
+# Calls of this many seconds are looked at every `poll_s`, others in proportion, within these factors of it.
+_USUAL_CALL_S, _LEAST_POLLS, _MOST_POLLS = 10.0, 20.0, 0.2
 
 
 @dataclass
@@ -43,6 +47,7 @@ class _Creation:
     task: int | None = None
     attempts: int = 0
     due: float = 0.0
+    seconds: float = 0.0
     trouble: str = "it was not tried"
 
     def failed(self, trouble: str, pause_s: float) -> None:
@@ -88,7 +93,8 @@ class Vantage6Federation:
     names
         Organisation id to the site's name in the results; None: the organisations' own names.
     poll_s
-        Seconds between two looks at the subtasks.
+        Seconds between two looks at the subtasks of a call that takes ten seconds; shorter calls are looked at more
+        often, down to a fifth of it, longer ones less, up to twenty times of it.
     """
 
     def __init__(
@@ -108,6 +114,18 @@ class Vantage6Federation:
         self._unread = _Unread()
         self._children = Children(client)
         self._newest = 0
+        # Method to the seconds that its last call took.
+        self._took: dict[str, float] = {}
+
+    def residents(self, wanted: bool, deadline_s: float) -> AbstractContextManager[None]:
+        """Have a resident trainer at each site inside the block, where they are wanted; see `asking.residents`."""
+        return residents(
+            self._client,
+            self._sites,
+            wanted=wanted,
+            deadline_s=deadline_s,
+            say=lambda text: print(text, flush=True),
+        )
 
     def sites(self) -> Sequence[Site]:
         """Return the sites by name."""
@@ -180,7 +198,8 @@ class Vantage6Federation:
     def _answer(
         self, method: str, requests: Mapping[str, dict[str, Any]], deadline_s: float, sent: dict[str, int]
     ) -> Iterator[Arrival]:
-        deadline = time.monotonic() + deadline_s
+        begun = time.monotonic()
+        deadline = begun + deadline_s
         ids = {site.name: site.id for site in self._sites}
         tasks: dict[str, int] = {}
         waiting: dict[str, _Creation] = {}
@@ -190,17 +209,19 @@ class Vantage6Federation:
             # Parsed again so that the mock, which does not serialise inputs, gets what a node would.
             waiting[site] = _Creation(method, json.loads(text), ids[site], fingerprint(method, request, text))
         unread = _Unread()
+        create_s: dict[str, float] = {}
         while True:
             # Looked at before the sites are: what is there at the deadline is taken.
             over = time.monotonic() > deadline
-            for site, creation in list(waiting.items()):
-                if creation.due > time.monotonic():
-                    continue
-                if (missing := self._try_to_create(creation)) is not None:
+            due = {site: creation for site, creation in waiting.items() if creation.due <= time.monotonic()}
+            for site, missing in self._create_at_once(due).items():
+                creation = waiting[site]
+                if missing is not None:
                     del waiting[site]
                     yield Arrival(site, None, missing)
                 elif creation.task is not None:
                     tasks[site] = creation.task
+                    create_s[site] = creation.seconds
                     del waiting[site]
             silent = False
             for site, task_id in list(tasks.items()):
@@ -212,13 +233,15 @@ class Vantage6Federation:
                         silent = True
                     else:
                         del tasks[site]
+                        arrival.create_s = create_s[site]
                         yield arrival
             if not tasks and not waiting:
+                self._took[method] = time.monotonic() - begun
                 return
             # A server that is silent now says nothing of the sites.
             if over and not (silent and time.monotonic() < deadline + _OUTAGE_S):
                 break
-            time.sleep(self._poll_s)
+            time.sleep(self._pause_s(method, time.monotonic() - begun))
         for site, creation in waiting.items():
             yield Arrival(site, None, creation.missing(f" within {deadline_s:g} s"))
         for site, task_id in tasks.items():
@@ -232,29 +255,54 @@ class Vantage6Federation:
         offline = "; its node seems to be offline" if status == "pending" else ""
         return Arrival(site, None, Missing("late", f"{reason} (its run is {status}{offline})"))
 
-    def _try_to_create(self, creation: _Creation) -> Missing | None:
-        """Create a subtask, or take one that asks the same; returns why there will be none, None is 'see later'.
+    def _pause_s(self, method: str, elapsed_s: float) -> float:
+        """Return how long to wait for the next look: in proportion to what the call takes, as far as is known."""
+        share = max(self._took.get(method, 0.0), elapsed_s) / _USUAL_CALL_S
+        return self._poll_s * min(max(share, _MOST_POLLS), _LEAST_POLLS)
 
-        What fails on the way to the server says nothing of the site: it is tried again until the call is over.
-        """
-        creation.task = self._children.take(creation.question)
-        if creation.task is not None:
-            self._newest = max(self._newest, creation.task)
-            return None
+    def _create_at_once(self, creations: Mapping[str, _Creation]) -> dict[str, Missing | None]:
+        """Create the subtasks of several sites, or take those that ask the same; see `_take_creation`."""
+        taken = {site: self._children.take(creation.question) for site, creation in creations.items()}
+        new = [creation for site, creation in creations.items() if taken[site] is None]
+        # The mock runs the sites' code in here, one after the other.
+        if self._real and len(new) > 1:
+            with ThreadPoolExecutor(min(MOST_AT_ONCE, len(new))) as pool:
+                answers = iter(list(pool.map(self._ask, new)))
+        else:
+            answers = iter([self._ask(creation) for creation in new])
+        outcome: dict[str, Missing | None] = {}
+        for site, creation in creations.items():
+            creation.task = taken[site]
+            outcome[site] = None if creation.task is not None else self._take_creation(creation, next(answers))
+            self._newest = max(self._newest, creation.task or 0)
+        return outcome
+
+    def _ask(self, creation: _Creation) -> dict[str, Any] | Missing:
+        """Ask the server for a subtask; returns its answer, or why there will be none."""
+        start = time.monotonic()
         try:
-            task = self._create(creation)
+            return self._create(creation)
         except SystemExit:
             # The mock runs the site's code in here, and the tools call exit().
             return Missing("crashed", runs.reason("crashed"))
         except Exception as error:
             if not self._real:
                 return Missing("crashed", f"{runs.reason('crashed')}: {type(error).__name__}")
-            task = {"msg": f"{_SILENT} ({type(error).__name__})"}
-        if "id" in task:
-            creation.task = int(task["id"])
-            self._newest = max(self._newest, creation.task)
+            return {"msg": f"{_SILENT} ({type(error).__name__})"}
+        finally:
+            creation.seconds += time.monotonic() - start
+
+    def _take_creation(self, creation: _Creation, answer: dict[str, Any] | Missing) -> Missing | None:
+        """Book the server's answer; returns why there will be no subtask, None is 'see later'.
+
+        What fails on the way to the server says nothing of the site: it is tried again until the call is over.
+        """
+        if isinstance(answer, Missing):
+            return answer
+        if "id" in answer:
+            creation.task = int(answer["id"])
             return None
-        said = str(task.get("msg"))
+        said = str(answer.get("msg"))
         creation.failed(said, self._poll_s)
         if any(words in said for words in _PASSING):
             # It may be that only the answer was lost.
