@@ -208,7 +208,7 @@ def RPC_reside(data=None, request=None, *, mock_data=None):  # type: ignore[no-u
     """
     from v6_algorithm.engines.resident.trainer import reside
 
-    return reside(data if request is None else request, mock_data is not None)
+    return reside(data, request, mock_data)
 
 
 # The mock client passes itself, or the data, to functions that carry these marks.

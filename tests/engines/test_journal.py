@@ -22,6 +22,8 @@ EXPERIMENT = {
     "training": {"optimizer": {"kind": "adam", "lr": 0.05}, "batch_size": 16},
     "strategy": {"kind": "fedadam", "compress": [{"kind": "topk", "fraction": 0.5}]},
     "participation": {"poll_s": 0.01},
+    # Subtasks are counted here.
+    "resident": False,
 }
 
 

@@ -21,24 +21,25 @@ LONGEST_IDLE_S = 86_400.0
 _LOOK_S, _PARENT_S, _READ_S, _SEND_S = 0.5, 10.0, 60.0, 600.0
 
 
-def reside(request: Any, mock: bool = False) -> dict[str, Any]:
+def reside(data: Any, request: Any, mock_data: Any = None) -> dict[str, Any]:
     """Serve the couriers of this job until the end, or bring an end to who does; returns a reply that says why.
 
     Parameters
     ----------
-    request
-        A message with ``idle_s``, or with ``end``: true.
-    mock
-        Whether this is vantage6's mock, in whose one process nobody can wait.
+    data, request, mock_data
+        As vantage6 or its mock passes them: a message with ``idle_s``, or with ``end``: true. Who is handed a table
+        does not serve: the couriers could not be.
     """
+    if request is None:
+        data, request = None, data
     if not isinstance(request, Mapping):
         return {"status": "error", "kind": "request", "message": "the request must be a message; task `master`"}
     head = {key: request.get(key) for key in ("schema", "site", "round", "attempt")}
     if request.get("end"):
         return {**head, "status": "ok", "ended": "on request" if courier.end() else "there was none"}
     place = protocol.meeting_place(os.environ)
-    if mock or place is None:
-        return {**head, "status": "ok", "ended": "there is no folder that containers of a job share"}
+    if data is not None or mock_data is not None or place is None:
+        return {**head, "status": "ok", "ended": "containers of this job share no folder, or tables are handed to them"}
     if protocol.switched_off(os.environ):
         return {**head, "status": "ok", "ended": f"{protocol.SWITCH} of this node is off"}
     # Before anything is loaded, so that what is read afterwards is not newer than what is promised here.
