@@ -117,7 +117,16 @@ def test_after_a_run_master_is_still_the_function_and_no_other_name_has_become_c
     """The first import of the submodule `master` would otherwise put the module in the function's place."""
     assert expected["status"] == "completed"
     names = [name for name, value in vars(v6_algorithm).items() if callable(value)]
-    assert sorted(names) == ["RPC_evaluate", "RPC_prepare", "RPC_reside", "RPC_summary", "RPC_train", "describe", "master", "tune"]
+    assert sorted(names) == [
+        "RPC_evaluate",
+        "RPC_prepare",
+        "RPC_reside",
+        "RPC_summary",
+        "RPC_train",
+        "describe",
+        "master",
+        "tune",
+    ]
 
 
 # -- master --------------------------------------------------------------------------------------------------------

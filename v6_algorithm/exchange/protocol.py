@@ -87,6 +87,7 @@ class Replies:
     belated: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     busy_s: float = 0.0
+    begun: float = field(default_factory=time.perf_counter)
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         start = time.perf_counter()
