@@ -1,11 +1,11 @@
-"""What a round costs on a real vantage6 network in Docker: ours, an empty algorithm's, and a plain FedAvg's, interleaved.
+"""What a round costs on a real vantage6 network in Docker: ours, an empty algorithm's, a plain FedAvg's, interleaved.
 
     python benchmarks/network.py                       a small network, blocks of rounds in turn
     python benchmarks/network.py --hidden 3000 3000    about nine million parameters
     python benchmarks/network.py --processes           without Docker: algorithms are processes
 
-The network is the one of tests/network: a server, a hub and three sites on this machine. Prints the seconds of a round as
-`master` sees them (median, quartiles, ratios), then where ours go: each phase, as `timing` of the result has it.
+The network is the one of tests/network: a server, a hub and three sites on this machine. Prints the seconds of a round
+as `master` sees them (median, quartiles, ratios), then where ours go: each phase, as `timing` of the result has it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def write_patients(folder: Path) -> dict[str, Site]:
     """Make three sites' tables of made-up rows."""
     sites = {}
     for name, rows in zip("abc", ROWS, strict=True):
-        generator = random.Random(rows)  # noqa: S311
+        generator = random.Random(rows)
         lines = [",".join([*(f"x{column}" for column in range(FEATURES)), "outcome"])]
         for _ in range(rows):
             values = [generator.gauss(0, 1) for _ in range(FEATURES)]
@@ -136,7 +136,7 @@ def shares(result: dict[str, Any]) -> list[dict[str, float]]:
         site = max(call["arrived_s"], key=call["arrived_s"].get)
         own = {name.removesuffix("_s"): value for name, value in call["phases"][site].items()}
         own["create"] = call["create_s"][site]
-        # The rest until the answer was here: the node's picking up, the container's start and end, the upload, our looking.
+        # The rest until the answer was here: pick-up, the container's start and end, upload, our looking.
         own["vantage6"] = call["arrived_s"][site] - sum(own.values())
         own["decode"], own["aggregate"] = call["decode_s"], call["aggregate_s"]
         own["between"] = call["round_s"] - call["seconds"]
@@ -228,7 +228,7 @@ def report(rounds: Rounds, chosen: argparse.Namespace) -> None:
     names = [*PHASES, "between"]
     print("\nOurs, of a warm round, seconds at the site whose answer came last (median)\n")
     print(table(names, [[f"{statistics.median([own.get(name, 0.0) for own in split]):.3f}" for name in names]]))
-    calls = [call for call in rounds.results[-1]["timing"]["rounds"]]
+    calls = rounds.results[-1]["timing"]["rounds"]
     print("\nThe calls of ours, last block\n")
     print(
         table(

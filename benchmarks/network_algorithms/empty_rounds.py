@@ -2,7 +2,7 @@
 
 import time
 
-from vantage6.algorithm.client import AlgorithmClient  # noqa: F401 - the wrapper has loaded it already
+from vantage6.algorithm.client import AlgorithmClient
 
 POLL_S = 0.1
 

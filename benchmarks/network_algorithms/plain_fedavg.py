@@ -4,6 +4,7 @@ For benchmarks/network.py, which compares a round of it with a round of ours: th
 """
 
 import time
+from itertools import pairwise
 
 import pandas as pd
 import torch
@@ -56,8 +57,6 @@ def network(features: int, hidden: list[int]) -> torch.nn.Sequential:
     """Return a network with two outputs."""
     widths = [features, *hidden]
     layers = [
-        layer
-        for before, after in zip(widths, widths[1:], strict=False)
-        for layer in (torch.nn.Linear(before, after), torch.nn.ReLU())
+        layer for before, after in pairwise(widths) for layer in (torch.nn.Linear(before, after), torch.nn.ReLU())
     ]
     return torch.nn.Sequential(*layers, torch.nn.Linear(widths[-1], 2))

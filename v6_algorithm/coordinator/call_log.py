@@ -85,7 +85,7 @@ class Caller:
 
     def close_books(self) -> None:
         """Book the calls that are over."""
-        ends = [*(replies.begun for _, _, replies in self._calls[1:]), time.perf_counter()]
+        ends = [*(replies.begun for _, _, replies in self._calls), time.perf_counter()][1:]
         for (call, number, replies), end in zip(self._calls, ends, strict=True):
             missing = {site: str(reason) for site, reason in sorted(replies.missing.items())}
             booked = {"round": number, "call": call, "answered": sorted(replies.answered), "missing": missing}

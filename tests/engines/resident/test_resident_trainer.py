@@ -1,4 +1,4 @@
-"""A site's resident trainer and its couriers, as processes that share a folder: same bits with it, without it, after it.
+"""A site's resident trainer and its couriers, as processes that share a folder: the same bits with it and without.
 
 Each process is what a vantage6 container would be: the wrapper, the node's variables, an input and an output file.
 """
