@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.sources import FOLDER, STATE, TableSource, source_from_node
+from v6_algorithm.engines import known_models
 from v6_algorithm.engines.provenance import RULE, asking, check_chain, own_identity
 from v6_algorithm.engines.runs import scores_line
 from v6_algorithm.errors import ExperimentError, PolicyError, SiteError
@@ -167,14 +168,16 @@ def run_site(
             (provenance or check_sender)()
         source = source_from_node(names=_names_of_files(request)) if data is None else _source_of(data)
         source = guarded_source(policy, source)
+        folder = os.environ.get("TEMPORARY_FOLDER") or getattr(data, "attrs", {}).get(STATE)
+        state = Path(folder, "v6_algorithm") if folder else None
+        request = known_models.resolve(request, state)
     except SiteError as error:
         head = {key: request.get(key) for key in ("site", "round", "attempt")}
-        return wire.message(**head, status="error", kind=error.kind, message=str(error))  # type: ignore[arg-type]
-    folder = os.environ.get("TEMPORARY_FOLDER") or getattr(data, "attrs", {}).get(STATE)
+        return wire.message(**head, status="error", kind=error.kind, message=str(error))
     context = SiteContext(
         sources={str(request.get("site")): source},
         policy=policy,
-        state=Path(folder, "v6_algorithm") if folder else None,
+        state=state,
         memory={} if memory is None else memory,
     )
     reply = handle(method, request, context)

@@ -115,7 +115,9 @@ def _with_start(reply: dict[str, Any], age: float | None, whole: float | None = 
 
 
 def _age_of_process() -> float | None:
-    """Return the seconds since this process began; None where the system does not tell."""
+    """Return the seconds since this process began; None where the system does not tell, or it is no container's."""
+    if "INPUT_FILE" not in os.environ:
+        return None
     try:
         with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
             begun = int(file.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")

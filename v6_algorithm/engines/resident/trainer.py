@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from v6_algorithm.engines.resident import courier, protocol
@@ -36,7 +37,9 @@ def reside(data: Any, request: Any, mock_data: Any = None) -> dict[str, Any]:
         return {"status": "error", "kind": "request", "message": "the request must be a message; task `master`"}
     head = {key: request.get(key) for key in ("schema", "site", "round", "attempt")}
     if request.get("end"):
-        return {**head, "status": "ok", "ended": "on request" if courier.end() else "there was none"}
+        ended = "on request" if courier.end() else "there was none"
+        _forget_models()
+        return {**head, "status": "ok", "ended": ended}
     place = protocol.meeting_place(os.environ)
     if data is not None or mock_data is not None or place is None:
         return {**head, "status": "ok", "ended": "containers of this job share no folder, or tables are handed to them"}
@@ -57,8 +60,17 @@ def reside(data: Any, request: Any, mock_data: Any = None) -> dict[str, Any]:
             protocol.leave(place)
     finally:
         os.close(held)
+    _forget_models()
     print(f"resident trainer: {ended}", flush=True)
     return {**head, "status": "ok", "ended": ended}
+
+
+def _forget_models() -> None:
+    """Take away what is kept of this job's models: nobody will name them any more."""
+    from v6_algorithm.engines.known_models import forget
+
+    if volume := os.environ.get("TEMPORARY_FOLDER"):
+        forget(Path(volume, "v6_algorithm"))
 
 
 def _seconds(value: Any) -> float:
