@@ -46,6 +46,7 @@ class LoopbackProxy:
         self.looks = 0
         # Subtasks are asked for side by side; the sites' code runs in this one process.
         self._creating = threading.Lock()
+        self.encrypted = True
         # The task whose container the client is in.
         self.parent = 1000
         # (path, number of the request to it) to what goes wrong, as in `fails`.
@@ -130,6 +131,8 @@ class LoopbackProxy:
             if self.flaky and self.looks % self.flaky == 0:
                 return 500, {"msg": "Request failed, see node logs"}
             return 200, {"status": self.tasks[int(parts[1])]["status"]}
+        if parts[0] == "collaboration":
+            return 200, {"id": int(parts[1]), "encrypted": self.encrypted}
         if path == "task":
             parent, page = (int(query[key][0]) for key in ("parent_id", "page"))
             listed = [task for task in self.tasks.values() if task["parent"] == parent]

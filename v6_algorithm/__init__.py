@@ -211,9 +211,24 @@ def RPC_reside(data=None, request=None, *, mock_data=None):  # type: ignore[no-u
     return reside(data, request, mock_data)
 
 
+def RPC_publish(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]
+    """Return a model that `master` left in this job's folder at its own node, for the sites to fetch.
+
+    Parameters
+    ----------
+    data : optional
+        Not used: vantage6 3 passes the node's own table here. The request may stand in this place.
+    request : dict
+        A message from `master`.
+    """
+    from v6_algorithm.engines.published import publish
+
+    return publish(data if request is None else request)
+
+
 # The mock client passes itself, or the data, to functions that carry these marks.
 for _central in (master, describe, tune):
     _central.wrapped_in_algorithm_client_decorator = True  # type: ignore[union-attr]
-for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate, RPC_reside):
+for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate, RPC_reside, RPC_publish):
     _function.wrapped_in_data_decorator = True  # type: ignore[attr-defined]
 del _central, _function

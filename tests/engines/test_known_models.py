@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopback import LoopbackProxy
 
-from v6_algorithm.engines import entry, known_models
+from v6_algorithm.engines import entry, known_models, published, vantage6_v4
 from v6_algorithm.engines.known_models import LEAST_CHARACTERS, NAME, TEXT, Naming, forget, resolve
 from v6_algorithm.errors import SiteError
 from v6_algorithm.exchange import wire
@@ -87,10 +87,16 @@ def trained(tables, monkeypatch, tmp_path):
     monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
     organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
 
-    def run(name: str, **changes):
+    def run(name: str, *, encrypted: bool = True, **changes):
         monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path / name))
-        with LoopbackProxy(organizations) as proxy:
-            return entry.run_master(proxy.client(), None, EXPERIMENT | changes)
+        # `master` runs at a hub without a table of its own.
+        with LoopbackProxy({1: ("hub", None), **organizations}) as proxy:
+            proxy.encrypted = encrypted
+            monkeypatch.setenv("HOST", "http://127.0.0.1")
+            monkeypatch.setenv("PORT", str(proxy.server.server_address[1]))
+            result = entry.run_master(proxy.client(), None, EXPERIMENT | changes, organizations=list(organizations))
+            run.tasks = [task["name"] for task in proxy.tasks.values()]
+            return result
 
     return run
 
@@ -115,10 +121,10 @@ def test_a_site_that_has_lost_its_folder_is_sent_all_of_it(trained, monkeypatch)
     expected = outcome(trained("whole"))
     resolve, requests = known_models.resolve, []
 
-    def losing(request, folder):
+    def losing(request, folder, fetch):
         requests.append(request)
         forget(folder)
-        return resolve(request, folder)
+        return resolve(request, folder, fetch)
 
     monkeypatch.setattr(known_models, "resolve", losing)
     result = trained("losing")
@@ -126,3 +132,40 @@ def test_a_site_that_has_lost_its_folder_is_sent_all_of_it(trained, monkeypatch)
     assert not any(call["missing"] for call in result["participation"])
     texts = [json.dumps(request) for request in requests]
     assert any(text.count(NAME) > text.count(TEXT) for text in texts)
+
+
+# -- published once ----------------------------------------------------------------------------------------------------
+
+
+def test_a_large_model_is_published_once_for_all_sites(trained, monkeypatch):
+    expected = outcome(trained("in requests"))
+    assert "published model" not in trained.tasks
+    monkeypatch.setattr(vantage6_v4, "LEAST_CHARACTERS", LEAST_CHARACTERS)
+    result = trained("published", encrypted=False)
+    # The models of rounds 1 to 3, each for three sites; the best one is at the sites when it is measured.
+    assert trained.tasks.count("published model") == 3
+    assert outcome(result) == expected
+    trained("encrypted")
+    assert "published model" not in trained.tasks
+
+
+def test_a_hub_that_cannot_publish_costs_nobody_the_run(trained, monkeypatch):
+    expected = outcome(trained("in requests"))
+    monkeypatch.setattr(vantage6_v4, "LEAST_CHARACTERS", LEAST_CHARACTERS)
+    monkeypatch.setattr(published, "publish", lambda request: {"status": "error"})
+    result = trained("published", encrypted=False)
+    assert outcome(result) == expected
+    assert not any(call["missing"] for call in result["participation"])
+
+
+@pytest.mark.parametrize("name", ["../secret", "a" * 64, None])
+def test_only_what_master_left_is_published(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path / "volume"))
+    (tmp_path / "secret").write_text("of another job")
+    assert published.publish({"model": name})["status"] == "error"
+
+
+def test_a_site_does_not_take_another_text_for_the_model(tmp_path):
+    request = {"parameters": {NAME: "0" * 64, known_models.TASK: 7}}
+    with pytest.raises(SiteError, match="does not have a model"):
+        resolve(request, tmp_path, lambda task: "x" * LEAST_CHARACTERS)

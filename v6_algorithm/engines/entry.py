@@ -145,6 +145,7 @@ def run_site(
     provenance: Callable[[], None] | None = None,
     *,
     memory: dict[Any, Any] | None = None,
+    token: str | None = None,
     quiet: bool = False,
     note: str = "",
 ) -> dict[str, Any]:
@@ -152,7 +153,8 @@ def run_site(
 
     `provenance` says who sent it, and raises PolicyError where it was not `master`'s chain; the server is asked if
     absent. Only the node's own rules decide whether that is looked at. `memory` is that of a process which answers
-    several. `quiet` writes no line to the log, to which `note` is added otherwise.
+    several, `token` that of the container whose request it is. `quiet` writes no line to the log, to which `note` is
+    added otherwise.
     """
     if isinstance(data, Mapping) and request is None:
         data, request = None, data
@@ -170,7 +172,7 @@ def run_site(
         source = guarded_source(policy, source)
         folder = os.environ.get("TEMPORARY_FOLDER") or getattr(data, "attrs", {}).get(STATE)
         state = Path(folder, "v6_algorithm") if folder else None
-        request = known_models.resolve(request, state)
+        request = known_models.resolve(request, state, lambda task: _fetch(task, token))
     except SiteError as error:
         head = {key: request.get(key) for key in ("site", "round", "attempt")}
         return wire.message(**head, status="error", kind=error.kind, message=str(error))
@@ -185,6 +187,17 @@ def run_site(
         outcome = "ok" if reply["status"] == "ok" else f"{reply['kind']}: {reply['message']}"
         print(f"{method} round {reply['round']}: {outcome}{f' ({note})' if note else ''}", flush=True)
     return reply
+
+
+def _fetch(task: int, token: str | None) -> str | None:
+    """Fetch a model that was published, with this container's token or another's."""
+    from v6_algorithm.engines.published import fetch
+
+    try:
+        token = token or Path(os.environ["TOKEN_FILE"]).read_text(encoding="utf-8").strip()
+    except (KeyError, OSError):
+        return None
+    return fetch(os.environ, token, task)
 
 
 def check_sender() -> None:

@@ -24,7 +24,7 @@ from v6_algorithm.exchange.wire import Packed
 LEAST_CHARACTERS = 2**15
 # What a site keeps: so many, and together so many characters, but always the newest.
 MOST_MODELS, MOST_CHARACTERS = 32, 2**29
-NAME, TEXT = "$model", "$text"
+NAME, TEXT, TASK = "$model", "$text", "$task"
 # The kind of the error of a site that has not what a request names.
 UNKNOWN = "model"
 _FOLDER = "models"
@@ -50,16 +50,29 @@ class Naming:
         self._at: dict[str, dict[str, int]] = {}
         self._forgetful: set[str] = set()
         self._names: tuple[str, str] = ("", "")
+        # Characters that the site last asked fetches by itself.
+        self.to_fetch = 0
 
-    def named(self, site: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the request with each large packed text named, and left out where the site has it."""
+    def named(
+        self, site: str, request: Mapping[str, Any], published: Mapping[str, int] | None = None
+    ) -> dict[str, Any]:
+        """Return the request with each large packed text named, and left out where the site has it or can fetch it.
+
+        `published` are subtasks whose result is the model of that hash.
+        """
+        self.to_fetch = 0
         if site in self._forgetful:
             return dict(request)
         held = self._at.get(site, {})
 
-        def name(text: str) -> dict[str, str]:
+        def name(text: str) -> dict[str, Any]:
             digest = self._name(text)
-            return {NAME: digest} if digest in held else {NAME: digest, TEXT: text}
+            if digest in held:
+                return {NAME: digest}
+            if published and digest in published:
+                self.to_fetch += len(text)
+                return {NAME: digest, TASK: published[digest]}
+            return {NAME: digest, TEXT: text}
 
         return {key: _walked(value, name) for key, value in request.items()}
 
@@ -79,6 +92,24 @@ class Naming:
             _walked(value, book)
         keep = set(kept(list(held.items())[::-1]))
         self._at[site] = {name: size for name, size in held.items() if name in keep}
+
+    def missing(self, requests: Mapping[str, Mapping[str, Any]], least: int) -> dict[str, str]:
+        """Return, by hash, the texts of so many characters that more than one of the sites asked does not have."""
+        texts: dict[str, str] = {}
+        count: dict[str, int] = {}
+
+        for site, request in requests.items():
+            held = self._at.get(site, {})
+
+            def note(text: str, site: str = site, held: Mapping[str, int] = held) -> str:
+                if len(text) >= least and site not in self._forgetful and (digest := self._name(text)) not in held:
+                    texts[digest] = text
+                    count[digest] = count.get(digest, 0) + 1
+                return text
+
+            for value in request.values():
+                _walked(value, note)
+        return {digest: text for digest, text in texts.items() if count[digest] > 1}
 
     def lost(self, site: str) -> None:
         """Book that a site has lost what it was sent: it is sent everything from now on."""
@@ -109,7 +140,9 @@ def _hash(text: str) -> str:
 # -- at the site -------------------------------------------------------------------------------------------------------
 
 
-def resolve(request: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+def resolve(
+    request: Mapping[str, Any], folder: Path | None, fetch: Callable[[int], str | None] | None = None
+) -> dict[str, Any]:
     """Return a request with the texts of the models that it names, and keep those that came with it.
 
     Parameters
@@ -118,6 +151,8 @@ def resolve(request: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
         As it came over the network.
     folder
         Of the job's state at this site; None: nothing is kept.
+    fetch
+        Returns the model that a subtask has published.
 
     Raises
     ------
@@ -127,31 +162,37 @@ def resolve(request: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     store = None if folder is None else folder / _FOLDER
     touched = False
 
-    def text_of(name: Any, text: Any) -> str:
+    def keep(text: str) -> str:
+        if store is not None:
+            digest = _hash(text)
+            # A disk that is full costs the next request its short form, and nothing else.
+            write_whole(store, digest, lambda path: _write(path, text))
+            _mark_newest(store, digest)
+        return text
+
+    def text_of(name: Any, text: Any, task: Any) -> str:
         nonlocal touched
         touched = True
         if isinstance(text, str):
-            digest = _hash(text)
-            if store is not None:
-                # A disk that is full costs the next request its short form, and nothing else.
-                write_whole(store, digest, lambda path: _write(path, text))
-                _mark_newest(store, digest)
-            return text
-        if store is None or not isinstance(name, str) or not re.fullmatch("[0-9a-f]{64}", name):
+            return keep(text)
+        if not isinstance(name, str) or not re.fullmatch("[0-9a-f]{64}", name):
             raise _unknown()
-        try:
-            text = (store / name).read_text(encoding="ascii")
-        except (OSError, ValueError):
-            raise _unknown() from None
-        if _hash(text) != name:
-            raise _unknown()
-        _mark_newest(store, name)
-        return text
+        if store is not None:
+            with suppress(OSError, ValueError):
+                text = (store / name).read_text(encoding="ascii")
+                if _hash(text) == name:
+                    _mark_newest(store, name)
+                    return str(text)
+        if fetch is not None and type(task) is int:
+            text = fetch(task)
+            if text is not None and _hash(text) == name:
+                return keep(text)
+        raise _unknown()
 
     def whole(value: Any) -> Any:
         if isinstance(value, dict):
-            if NAME in value and set(value) <= {NAME, TEXT}:
-                return text_of(value[NAME], value.get(TEXT))
+            if NAME in value and set(value) <= {NAME, TEXT, TASK}:
+                return text_of(value[NAME], value.get(TEXT), value.get(TASK))
             return {key: whole(item) for key, item in value.items()}
         return [whole(item) for item in value] if isinstance(value, list) else value
 

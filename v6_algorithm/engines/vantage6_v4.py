@@ -19,6 +19,7 @@ from typing import Any
 from v6_algorithm.engines import known_models, runs, subtasks
 from v6_algorithm.engines.children import Children, describe, fingerprint
 from v6_algorithm.engines.provenance import own_identity
+from v6_algorithm.engines.published import LEAST_CHARACTERS, Publisher
 from v6_algorithm.engines.resident.asking import MOST_AT_ONCE, residents
 from v6_algorithm.engines.subtasks import Creation, Unread
 from v6_algorithm.errors import ExperimentError, FederationError, PolicyError, UnreachableError
@@ -74,6 +75,7 @@ class Vantage6Federation:
         self._took: dict[str, float] = {}
         # What the sites have of models; None while nobody would take them away when the run is over.
         self._naming: known_models.Naming | None = None
+        self._publisher = Publisher(client)
 
     @contextmanager
     def residents(self, wanted: bool, deadline_s: float) -> Iterator[None]:
@@ -170,9 +172,10 @@ class Vantage6Federation:
         ids = {site.name: site.id for site in self._sites}
         tasks: dict[str, int] = {}
         waiting: dict[str, Creation] = {}
+        publish_s = self._publish(requests)
         for site, request in requests.items():
             waiting[site] = self._creation(method, site, ids[site], request)
-            sent[site] = waiting[site].characters
+            sent[site] = waiting[site].characters + (self._naming.to_fetch if self._naming else 0)
         unread = Unread()
         create_s: dict[str, float] = {}
         while True:
@@ -186,7 +189,7 @@ class Vantage6Federation:
                     yield Arrival(site, None, missing)
                 elif creation.task is not None:
                     tasks[site] = creation.task
-                    create_s[site] = creation.seconds
+                    create_s[site] = publish_s + creation.seconds
                     del waiting[site]
             silent = False
             for site, task_id in list(tasks.items()):
@@ -231,11 +234,19 @@ class Vantage6Federation:
         text = wire.to_text(request)
         question = fingerprint(method, request, text)
         if self._naming is not None:
-            request = self._naming.named(site, request)
+            request = self._naming.named(site, request, self._publisher.tasks)
             text = wire.to_text(request)
         # Parsed again so that the mock, which does not serialise inputs, gets what a node would.
         content = request if self._real else json.loads(text)
         return Creation(method, content, organization, question, len(text))
+
+    def _publish(self, requests: Mapping[str, dict[str, Any]]) -> float:
+        """Publish the large models that several sites do not have yet; returns the seconds that it took."""
+        start = time.monotonic()
+        if self._naming is not None:
+            for name, text in self._naming.missing(requests, LEAST_CHARACTERS).items():
+                self._publisher.publish(name, text)
+        return time.monotonic() - start
 
     def _lacks_model(self, arrival: Arrival) -> bool:
         """Say whether a site has lost a model that it was named: then it is asked again, with all of it."""

@@ -203,6 +203,7 @@ class Trainer:
                     None,
                     provenance=self._provenance(token),
                     memory=self._remember(request),
+                    token=token if isinstance(token, str) else None,
                     quiet=True,
                 )
             }
