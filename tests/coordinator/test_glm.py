@@ -155,6 +155,7 @@ def test_files_and_text_of_the_coefficients(tmp_path):
         ({"model": {"kind": "logistic"}, "strategy": "newton"}, "strategy newton is for model glm"),
         ({"model": {"kind": "glm"}, "training": {"batch_size": 8}}, "takes all rows once a round"),
         ({"model": {"kind": "glm"}, "strategy": {"kind": "newton", "clip": 1.0}}, "clip does not go with"),
+        ({"model": {"kind": "glm"}, "participation": {"fraction": 0.5}}, "participation.fraction does not go with"),
     ],
 )
 def test_what_does_not_go_with_a_glm_is_refused(keys, message):
@@ -174,3 +175,25 @@ def test_a_strict_node_refuses_as_many_coefficients_as_a_third_of_its_rows(monke
 
     with pytest.raises((ExperimentError, FederationError), match="asks for 26 coefficients"):
         v6.run({"data": {"target": "y"}, "model": {"kind": "glm"}}, frames, engine="mock")
+
+
+def test_a_site_that_is_missing_in_the_last_round_is_told_with_the_rows():
+    from spying import Spy
+
+    from v6_algorithm.coordinator.master import run
+    from v6_algorithm.data.sources import TableSource
+    from v6_algorithm.engines.simulate import local_federation
+
+    frames = hospitals(CASES["binomial"][1])
+    experiment = v6.Experiment(data={"target": "y"}, model={"kind": "glm"}, participation={"minimum": 2})
+
+    def tamper(method, site, number, reply):
+        return {**reply, "folds": "wrong"} if method == "RPC_train" and site == "h2" and number > 2 else reply
+
+    sources = {name: TableSource(frame=frame) for name, frame in frames.items()}
+    result = run(Spy(local_federation(experiment, sources), tamper), experiment)
+    assert result["fit"]["rows"] == 105
+    assert any("coefficients are of 105 of 185 training rows" in note for note in result["notes"])
+    expected = pooled({name: frames[name] for name in ("h0", "h1")}, sm.families.Binomial())
+    estimates = [line["estimate"] for line in result["coefficients"]]
+    assert estimates == pytest.approx(expected.params.to_list(), rel=1e-6)

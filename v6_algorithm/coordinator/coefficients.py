@@ -65,6 +65,12 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
         else:
             lines.append({"term": term, "left_out": "reference" if term in references else "aliased"})
     notes = _notes(lines, terms, scaled, fold, experiment)
+    known = sum(plan.rows[site][fold.number]["train"] for site in plan.trainers(fold.number))
+    if rows != known:
+        notes.append(
+            f"glm: the coefficients are of {rows} of {known} training rows, for not every site "
+            "answered in the last round; see participation"
+        )
     fit = _fit(model, totals, rows, rank, dispersion)
     return {"coefficients": lines, "fit": fit | {"rounds": fold.rounds_done, "converged": fold.finished}}, notes
 

@@ -92,5 +92,7 @@ def check_glm(experiment: AllSections) -> None:
         raise refuse("model glm is fitted in float64: training.dtype float64")
     if training.loss is not None and (training.loss.kind == "focal" or training.loss.class_weights):
         raise refuse("training.loss focal and class_weights do not go with model glm, which maximises the likelihood")
+    if experiment.participation.fraction < 1:
+        raise refuse("participation.fraction does not go with model glm, whose sums are over all sites' rows")
     if experiment.start.weights:
         raise refuse("start.weights does not go with model glm, whose first round finds its own start")

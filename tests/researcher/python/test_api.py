@@ -265,3 +265,17 @@ def test_predict_from_the_command_line(result, tmp_path):
     written = pd.read_csv(out)
     assert list(written.columns) == ["patient", "p(0)", "p(1)", "prediction"]
     assert np.allclose(written["p(1)"], result.predict(FRAMES["a"])["p(1)"], atol=1e-5)
+
+
+def test_predictions_say_what_was_filled_and_what_no_site_had():
+    frames = {name: frame.assign(ward=["x", "y"] * (len(frame) // 2)) for name, frame in FRAMES.items()}
+    result = v6.run(v6.Experiment(target="y", categorical=["ward"], **SMALL), frames)
+    new = frames["a"].head(6).copy()
+    new["ward"] = ["x", "SECRET", "y", "SECRET", "x", "y"]
+    new.loc[new.index[0], result.model.setups[""].features[0]] = np.nan
+    with pytest.warns(UserWarning, match="2 rows have a value that no site had"):
+        predicted = result.predict(new)
+    assert (
+        predicted.attrs["notes"][1] == "1 rows have empty cells among the inputs, which the values of the training fill"
+    )
+    assert "SECRET" not in str(predicted.attrs)

@@ -44,6 +44,9 @@ class Newton(FedAvg):
         self.kept["begun"] = {"flag": torch.ones(1)}
         objective = float(totals[_DEVIANCE] + (penalty * present * present).sum())
         before = self.kept.get("newton")
+        if before is not None and int(before["rows"]) != rows:
+            # Other sites answered: what the deviance was over those of the last round says nothing of this step.
+            before = None
         if before is not None and objective > float(before["objective"]) + 1e-12 * (1 + abs(objective)):
             following = (present + before["coefficients"]) / 2
             self.converged = bool(torch.allclose(following, present, rtol=1e-14, atol=1e-14))
@@ -59,6 +62,7 @@ class Newton(FedAvg):
                 self.kept["newton"] = {
                     "coefficients": present,
                     "objective": torch.tensor(objective, dtype=torch.float64),
+                    "rows": torch.tensor(rows),
                 }
         sums = {name: combined[name].double() * rows for name in _NAMES[2:]}
         return combined | sums | {"model.weight": following[1:], "model.bias": following[0]}

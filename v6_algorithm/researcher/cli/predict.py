@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.terminal import explained, say
@@ -42,12 +43,15 @@ def predict(
             model = ReturnedModel.load(result)
             source = source_of("URI", Source(uri=data), Path.cwd(), model.experiment)
             found = predict_rows(model, source, site)
+            notes = found.attrs["notes"]
             if keep:
                 table = source.read()
                 for name in keep:
                     if name not in table.columns:
                         raise ExperimentError(f"--keep {name}: the table has no such column")
                 found = table[list(keep)].join(found)
+        for note in notes:
+            terminal.err.print(f"note: {escape(note)}", soft_wrap=True)
         text = found.to_csv(index=False)
         if out is None:
             typer.echo(text, nl=False)

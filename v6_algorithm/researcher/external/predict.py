@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.data.targets import TargetColumn
+from v6_algorithm.data.targets import TargetColumn, canonical
 from v6_algorithm.errors import DataError, ExperimentError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import parse_condition
@@ -43,6 +43,7 @@ def predict(model: ReturnedModel, source: TableSource, site: str | None = None) 
         probabilities ``p(LABEL)`` for each class, and ``prediction``, the likeliest. Regression: ``prediction``.
         Survival: ``log_risk``, and ``survival(t)`` for each of the experiment's horizons. Several targets: each
         column's name in front, as in ``age: prediction``. A row whose image cannot be read has empty cells.
+        ``attrs["notes"]`` says how many rows have such cells, empty inputs, or values that no site had.
 
     Raises
     ------
@@ -61,7 +62,32 @@ def predict(model: ReturnedModel, source: TableSource, site: str | None = None) 
         values, index, problem = _outputs(model, model.setups[name], model.tensors[name], source)
         frames.append(values)
     mean = np.mean(frames, axis=0)
-    return _named(mean, problem, model.setups[names[0]]).set_index(index)
+    result = _named(mean, problem, model.setups[names[0]]).set_index(index)
+    result.attrs["notes"] = _notes(source, model, model.setups[names[0]], mean)
+    return result
+
+
+def _notes(source: TableSource, model: ReturnedModel, setup: Setup, values: np.ndarray) -> list[str]:
+    """Say what the model took for something else than it is: values no site had, empty cells, unreadable images."""
+    from v6_algorithm.data.missing_values import without_codes
+
+    data, notes = model.experiment.data, []
+    frame = without_codes(source.read(), data.missing_values)
+    for name, known in setup.categories.items():
+        unknown = sum(label not in known for label in canonical(frame[name].dropna()))
+        if unknown:
+            notes.append(
+                f"column '{name}': {unknown} rows have a value that no site had in training; to the model it is "
+                "none of them"
+            )
+    numbers = [name for name in setup.features if name in frame.columns] if data.image is None else []
+    empty = int(frame[numbers].isna().any(axis=1).sum()) if numbers and data.sequence is None else 0
+    if empty:
+        notes.append(f"{empty} rows have empty cells among the inputs, which the values of the training fill")
+    unreadable = int(np.isnan(values).any(axis=1).sum())
+    if unreadable:
+        notes.append(f"{unreadable} rows have no prediction: their image is missing or cannot be read")
+    return notes
 
 
 def _class_of(model: ReturnedModel) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,12 +135,15 @@ class Result:
         Returns
         -------
         pandas.DataFrame
-            See `researcher.external.predict.predict`.
+            See `researcher.external.predict.predict`; what the model took for something else is a warning too.
         """
         from v6_algorithm.researcher.external.predict import predict
 
         model = self.model
-        return predict(model, source_of_rows(rows, model.experiment, "rows"), site)
+        predicted = predict(model, source_of_rows(rows, model.experiment, "rows"), site)
+        for note in predicted.attrs["notes"]:
+            warnings.warn(note, stacklevel=2)
+        return predicted
 
     def evaluate(self, rows: Any) -> Result:
         """Measure the model on rows whose outcome is known; nothing of them leaves this process."""
