@@ -84,6 +84,7 @@ def test_a_damaged_file_is_as_good_as_none_and_the_end_takes_all_away(tmp_path):
 def trained(tables, monkeypatch, tmp_path):
     """Return a function that trains over a network on loopback whose nodes have a folder each run."""
     monkeypatch.setenv("V6_ALGORITHM_POLICY", "trusted")
+    (tmp_path / "token").write_text("a token that this proxy does not look at")
     monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
     organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
 

@@ -5,6 +5,7 @@ Each process is what a vantage6 container would be: the wrapper, the node's vari
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -304,3 +305,17 @@ def test_a_trainer_that_answers_nonsense_is_as_good_as_none(tmp_path, monkeypatc
             assert reply is None
             assert "no resident trainer" in why
     os.close(held)
+
+
+def test_a_trainer_that_cannot_reach_the_server_leaves_the_work_to_the_courier(node, monkeypatch):
+    """A container that outlived its node may be cut off where a new one is not; it must not answer with a refusal."""
+    monkeypatch.setattr("v6_algorithm.engines.provenance._ATTEMPTS", 1)
+    environment = {"TEMPORARY_FOLDER": str(node.folder / "volume"), "HOST": "http://127.0.0.1", "PORT": "9"}
+    monkeypatch.setattr(os, "environ", environment)
+    sub = json.dumps({"task_id": 7, "image": "v6"})
+    token = "." + base64.urlsafe_b64encode(json.dumps({"sub": sub}).encode()).decode().rstrip("=") + "."
+    seen = protocol.surroundings(environment)
+    with socket.socket() as nobody:
+        message = {"protocol": protocol.PROTOCOL, "surroundings": seen, "method": "prepare", "token": token}
+        said = trainer.Trainer(nobody, seen, environment)._answer({**message, "request": columns_request()})
+    assert said == {"refused": "it cannot ask the server who sent the request"}

@@ -22,7 +22,8 @@ _LENGTH_BYTES = 8
 _PIECE = 2**20
 _FOLDER, _SOCKET, _LOCK = "v6_algorithm-resident", "socket", "lock"
 # Variables that differ between two containers of one job at one node, and say nothing of data, rules or code.
-_OF_ONE_RUN = {"INPUT_FILE", "OUTPUT_FILE", "TOKEN_FILE", "HOST", "PORT", "API_PATH", "HOSTNAME", "PWD", "OLDPWD"}
+# The proxy's address is not among them: a trainer that cannot reach the node's new one cannot ask who sent a request.
+_OF_ONE_RUN = {"INPUT_FILE", "OUTPUT_FILE", "TOKEN_FILE", "HOSTNAME", "PWD", "OLDPWD"}
 # What a socket's address may be long, with its closing zero: 108 on Linux.
 _LONGEST_ADDRESS = 100
 

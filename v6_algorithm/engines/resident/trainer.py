@@ -47,7 +47,10 @@ def reside(data: Any, request: Any, mock_data: Any = None) -> dict[str, Any]:
         return {**head, "status": "ok", "ended": f"{protocol.SWITCH} of this node is off"}
     # Before anything is loaded, so that what is read afterwards is not newer than what is promised here.
     environment, seen = dict(os.environ), protocol.surroundings(os.environ)
-    held = protocol.lock(place)
+    try:
+        held = protocol.lock(place)
+    except OSError as error:
+        return {**head, "status": "ok", "ended": f"no socket in the job's folder: {type(error).__name__}"}
     if held is None:
         return {**head, "status": "ok", "ended": "another one serves this job"}
     try:
@@ -58,6 +61,8 @@ def reside(data: Any, request: Any, mock_data: Any = None) -> dict[str, Any]:
                 ended = Trainer(listener, seen, environment).serve(_seconds(request.get("idle_s")))
         finally:
             protocol.leave(place)
+    except OSError as error:
+        ended = f"no socket in the job's folder: {type(error).__name__}"
     finally:
         os.close(held)
     _forget_models()
@@ -76,6 +81,10 @@ def _forget_models() -> None:
 def _seconds(value: Any) -> float:
     usable = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
     return min(float(value), LONGEST_IDLE_S) if usable else 3600.0
+
+
+class _ServerAwayError(Exception):
+    """The trainer cannot ask who sent a request."""
 
 
 class Trainer:
@@ -207,6 +216,8 @@ class Trainer:
                     quiet=True,
                 )
             }
+        except _ServerAwayError:
+            return {"refused": "it cannot ask the server who sent the request"}
         except Exception as error:  # the courier meets it itself, with its own traceback
             return {"refused": type(error).__name__}
 
@@ -221,20 +232,36 @@ class Trainer:
         """Return what asks the server, with the courier's token, who sent its request."""
 
         def check() -> None:
+            from urllib.error import HTTPError
+
             from v6_algorithm.engines.provenance import asking, check_chain, own_identity
+            from v6_algorithm.errors import PolicyError
 
             identity = own_identity(str(token))
+            silent: list[str] = []
             ask, own = asking(self._environment, str(token)), f"task/{identity['task']}"
 
             def remembered(path: str, parameters: Mapping[str, Any]) -> Any:
                 key = f"{path} {sorted(parameters.items())}"
-                if path == own or key not in self._facts:
+                if path != own and key in self._facts:
+                    return self._facts[key]
+                try:
                     answer = ask(path, parameters)
-                    if path == own:
-                        return answer
+                except HTTPError:
+                    raise
+                except OSError:
+                    silent.append(path)
+                    raise
+                if path != own:
                     self._facts[key] = answer
-                return self._facts[key]
+                return answer
 
-            check_chain(remembered, identity["task"], identity["image"])
+            try:
+                check_chain(remembered, identity["task"], identity["image"])
+            except PolicyError:
+                # This container's way to the server may be cut while the courier's is not.
+                if silent:
+                    raise _ServerAwayError from None
+                raise
 
         return check
