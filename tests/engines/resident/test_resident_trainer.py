@@ -310,8 +310,8 @@ def test_a_trainer_that_answers_nonsense_is_as_good_as_none(tmp_path, monkeypatc
 def test_a_trainer_that_cannot_reach_the_server_leaves_the_work_to_the_courier(node, monkeypatch):
     """A container that outlived its node may be cut off where a new one is not; it must not answer with a refusal."""
     monkeypatch.setattr("v6_algorithm.engines.provenance._ATTEMPTS", 1)
+    monkeypatch.setenv("V6_ALGORITHM_POLICY", "standard")
     environment = {"TEMPORARY_FOLDER": str(node.folder / "volume"), "HOST": "http://127.0.0.1", "PORT": "9"}
-    monkeypatch.setattr(os, "environ", environment)
     sub = json.dumps({"task_id": 7, "image": "v6"})
     token = "." + base64.urlsafe_b64encode(json.dumps({"sub": sub}).encode()).decode().rstrip("=") + "."
     seen = protocol.surroundings(environment)
