@@ -33,7 +33,8 @@ def training_container(network: Network, task: int, site: str, round: int) -> st
 @pytest.fixture(scope="module")
 def disturbed(docker_network) -> Run:
     """A run in which b's container is killed in round 2, c's node stops in round 3, and a's loses power in round 4."""
-    experiment = patients_experiment(rounds=5, participation={"minimum": 2, "deadline_s": 600})
+    # Without resident trainers a round's container lives long enough to be met; with: test_resident_containers.py.
+    experiment = patients_experiment(rounds=5, participation={"minimum": 2, "deadline_s": 600}, resident=False)
     task = docker_network.create("master", experiment=experiment)
     docker("kill", training_container(docker_network, task, "b", round=2))
 
