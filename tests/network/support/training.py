@@ -45,7 +45,7 @@ def train_here(tables: dict[str, Path], experiment: dict[str, Any]) -> dict[str,
 
 
 def asked(network: Network, task: int) -> list[tuple[int, str, int, str]]:
-    """Return subtask, method, round and site of what `master` has asked; resident trainers' subtasks are no questions."""
+    """Return subtask, method, round and site of each question of `master`; a resident trainer is none."""
     named = [(child["id"], read_subtask_name(child["name"])) for child in network.subtasks(task)]
     return [(number, *name) for number, name in named if name]
 
