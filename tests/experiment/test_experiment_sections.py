@@ -82,6 +82,7 @@ CONTRACT = {
         "compress": {"stages": [], "start": 2},
     },
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
+    "resident": True,
     "participation": {
         "fraction": 1.0,
         "minimum": 2,

@@ -178,7 +178,8 @@ def _model_names(models: Mapping[str, Any], experiment: Experiment, plan: Plan) 
         return dict.fromkeys(by_fold, "")
     held = f"{len(models)} models ({', '.join(sorted(models)[:_SHOWN])}{', …' if len(models) > _SHOWN else ''})"
     raise ExperimentError(
-        f"start.weights: the file holds {held}, this run trains {len(by_fold)}: {', '.join(list(by_fold.values())[:_SHOWN])}"
+        f"start.weights: the file holds {held}, this run trains {len(by_fold)}: "
+        f"{', '.join(list(by_fold.values())[:_SHOWN])}"
         if several or site
         else f"start.weights: the file holds {held}, this run trains one"
     )

@@ -271,8 +271,10 @@ class _Learner:
             self._learn(networks, first, self.frozen | set(shared), None, alone=True)
             held = self.frozen | self.private
         sums = self._learn(networks, item.get("epochs"), held, objective)
+        with work.timed("encode_s"):
+            parameters = sender.pack(_of(leaves, objective.outgoing(state_of(networks))))
         reply: dict[str, Any] = {
-            "parameters": sender.pack(_of(leaves, objective.outgoing(state_of(networks)))),
+            "parameters": parameters,
             "rows": len(self.part),
             "loss": {"sum": sums.loss, "rows": sums.rows},
             "steps": sums.steps,

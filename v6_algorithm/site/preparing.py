@@ -103,6 +103,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.preparation import needs_range
     from v6_algorithm.data.preparation.setup import pack_arrays
     from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.problems.trial import try_outputs
     from v6_algorithm.learning.training.device import Device
     from v6_algorithm.learning.training.objectives import head_of
     from v6_algorithm.learning.training.state import build_networks, state_of
@@ -115,6 +116,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     problem.check_rows(table)
     work.guard.check_model(problem)
     networks = build_networks(problem)
+    try_outputs(problem, networks)
     if work.experiment.strategy.needs_features:
         head_of(problem, networks)
     shared, _ = shared_and_own(work, networks)
