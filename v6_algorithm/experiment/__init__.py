@@ -130,6 +130,7 @@ class Experiment(Section):
     strategy: Annotated[Strategy, short_form("kind", "fedavg")] = FedAvg()
     stopping: Stopping = Stopping()
     participation: Participation = Participation()
+    resident: bool = Field(True, description="sites keep torch, rows and model in memory between rounds, on vantage6")
     privacy: Privacy = Privacy()
     evaluation: Evaluation = Field(default_factory=Evaluation)
     central: Annotated[Source, short_form("uri")] | None = None
@@ -185,7 +186,9 @@ class Experiment(Section):
 
     def for_sites(self) -> dict[str, Any]:
         """Return what a site needs to know: all but where the other sites' data and the researcher's files are."""
-        return self.model_dump(mode="json", exclude={"sites", "central", "tune"}) | {"start": self.start.for_sites()}
+        return self.model_dump(mode="json", exclude={"sites", "central", "tune", "resident"}) | {
+            "start": self.start.for_sites()
+        }
 
     def for_task(self) -> dict[str, Any]:
         """Return what a task carries: what was given, so that an image of another version can fill in its defaults."""
@@ -276,5 +279,5 @@ _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
     "dcgan", "stylegan2", "senet", "always", "by_round", "ratio", "kfold", "leave_one_site_out", "given", "partitioned",
     "named", "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
-    "module", "glm", "cox",
+    "module", "glm", "cox", "built_in", "plug_in",
 }  # fmt: skip

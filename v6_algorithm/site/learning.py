@@ -276,8 +276,10 @@ class _Learner:
         sums = self._learn(networks, item.get("epochs"), held, objective)
         if message.get("sums"):
             extras["sums"] = _sums_of(networks)
+        with work.timed("encode_s"):
+            parameters = sender.pack(_of(leaves, objective.outgoing(state_of(networks))))
         reply: dict[str, Any] = {
-            "parameters": sender.pack(_of(leaves, objective.outgoing(state_of(networks)))),
+            "parameters": parameters,
             "rows": len(self.part),
             "loss": {"sum": sums.loss, "rows": sums.rows},
             "steps": sums.steps,

@@ -124,6 +124,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.preparation import needs_range
     from v6_algorithm.data.preparation.setup import pack_arrays
     from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.problems.trial import try_outputs
     from v6_algorithm.learning.training.device import Device
     from v6_algorithm.learning.training.objectives import head_of
     from v6_algorithm.learning.training.state import build_networks, state_of
@@ -136,6 +137,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     problem.check_rows(table)
     work.guard.check_model(problem)
     networks = build_networks(problem)
+    try_outputs(problem, networks)
     if work.experiment.strategy.needs_features:
         head_of(problem, networks)
     shared, _ = shared_and_own(work, networks)
@@ -185,18 +187,20 @@ def _target_moments(work: Work, table: TableData) -> tuple[str | None, list[str]
 
 
 def _quantiles(work: Work) -> dict[str, Any]:
-    from v6_algorithm.data.preparation import Histograms
     from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
+    from v6_algorithm.data.preparation.statistics import cells_of
+    from v6_algorithm.data.quantiles import check_windows
 
     setup = work.setup()
     table = work.table(setup)
     if setup.combat is not None:
         _check_values(work, setup, table)
+    counts, windows = _counts(table), None
+    if work.request.get("windows") is not None:
+        windows = check_windows(unpack_arrays(work.request["windows"])["windows"], counts.size)
     values = table.training_values(setup, work.experiment.data)
-    span = unpack_arrays(work.request["range"])
-    hidden = _hidden(work, _counts(table))
-    histograms = Histograms.of(values, span["low"], span["high"]).without(hidden)
-    return {"histograms": pack_arrays({"counts": work.guard.joined(histograms.counts)})}
+    cells = cells_of(values, _hidden(work, counts), work.policy.minimum_cell, windows)
+    return {"cells": pack_arrays(cells.arrays())}
 
 
 def _harmonisation(work: Work) -> dict[str, Any]:

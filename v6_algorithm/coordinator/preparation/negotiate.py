@@ -221,7 +221,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     of_targets = merge_moments(targets) if targets else None
     _require_values(hidden, setup.features, merged)
     _require_values(hidden, scaled, of_targets)
-    setup = prepare_federation(
+    setup, loose = prepare_federation(
         partial(gather, ask, quorum=quorum, unfit=experiment.participation.unfit),
         experiment.data,
         setup,
@@ -243,7 +243,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes += time_notes
     notes += tell_values(moments) if setup.image_shape is not None else []
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
-    notes += tell_shares(rows, share)
+    notes += [*tell_shares(rows, share), *loose]
     made = Plan(
         list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies, share
     )

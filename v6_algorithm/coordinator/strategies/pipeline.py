@@ -25,7 +25,7 @@ from v6_algorithm.coordinator.strategies.trajectory import RoundAverage
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.compression import create_compressor
-from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment import Experiment, NoOptions, Section
 
 # What a request tells a site's training, under the key "strategy"; `training.objectives` reads it.
 Message = dict[str, Any]
@@ -99,6 +99,9 @@ class FedAvg:
     McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017.
     """
 
+    # Of a plug-in: its own keys beside `kind`, and the common keys that do not go with it, each with the reason.
+    Options: ClassVar[type[Section]] = NoOptions
+    refuses: ClassVar[Mapping[str, str]] = {}
     # Whether it has to know the model that was sent.
     needs_sent: ClassVar[bool] = False
     # Whether no further round would move the model; only strategies that can tell set it.
