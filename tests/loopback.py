@@ -44,6 +44,9 @@ class LoopbackProxy:
         self.tasks: dict[int, dict[str, Any]] = {}
         self.calls: dict[int, int] = {}
         self.looks = 0
+        # Subtasks are asked for side by side; the sites' code runs in this one process.
+        self._creating = threading.Lock()
+        self.encrypted = True
         # The task whose container the client is in.
         self.parent = 1000
         # (path, number of the request to it) to what goes wrong, as in `fails`.
@@ -128,6 +131,8 @@ class LoopbackProxy:
             if self.flaky and self.looks % self.flaky == 0:
                 return 500, {"msg": "Request failed, see node logs"}
             return 200, {"status": self.tasks[int(parts[1])]["status"]}
+        if parts[0] == "collaboration":
+            return 200, {"id": int(parts[1]), "encrypted": self.encrypted}
         if path == "task":
             parent, page = (int(query[key][0]) for key in ("parent_id", "page"))
             listed = [task for task in self.tasks.values() if task["parent"] == parent]
@@ -141,6 +146,10 @@ class LoopbackProxy:
         return 200, {"blob_store_enabled": False}
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
+        with self._creating:
+            return self._create(body)
+
+    def _create(self, body: dict[str, Any]) -> dict[str, Any]:
         (organization,) = body["organizations"]
         key = organization["id"]
         self.calls[key] = self.calls.get(key, 0) + 1

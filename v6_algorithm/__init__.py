@@ -146,9 +146,9 @@ def RPC_summary(data=None, request=None, *, mock_data=None):  # type: ignore[no-
     request : dict
         A message from `describe`.
     """
-    from v6_algorithm.engines.entry import run_site
+    from v6_algorithm.engines.resident.courier import answer
 
-    return run_site("summary", data, request, mock_data)
+    return answer("summary", data, request, mock_data)
 
 
 def RPC_prepare(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]
@@ -161,9 +161,9 @@ def RPC_prepare(data=None, request=None, *, mock_data=None):  # type: ignore[no-
     request : dict
         A message from `master`.
     """
-    from v6_algorithm.engines.entry import run_site
+    from v6_algorithm.engines.resident.courier import answer
 
-    return run_site("prepare", data, request, mock_data)
+    return answer("prepare", data, request, mock_data)
 
 
 def RPC_train(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]
@@ -176,9 +176,9 @@ def RPC_train(data=None, request=None, *, mock_data=None):  # type: ignore[no-un
     request : dict
         A message from `master`.
     """
-    from v6_algorithm.engines.entry import run_site
+    from v6_algorithm.engines.resident.courier import answer
 
-    return run_site("train", data, request, mock_data)
+    return answer("train", data, request, mock_data)
 
 
 def RPC_evaluate(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]
@@ -191,14 +191,44 @@ def RPC_evaluate(data=None, request=None, *, mock_data=None):  # type: ignore[no
     request : dict
         A message from `master`.
     """
-    from v6_algorithm.engines.entry import run_site
+    from v6_algorithm.engines.resident.courier import answer
 
-    return run_site("evaluate", data, request, mock_data)
+    return answer("evaluate", data, request, mock_data)
+
+
+def RPC_reside(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]
+    """Serve the other RPC_ functions of this job from one process that lasts, or end the one that does.
+
+    Parameters
+    ----------
+    data : optional
+        Not used: vantage6 3 passes the node's own table here. The request may stand in this place.
+    request : dict
+        A message from `master`.
+    """
+    from v6_algorithm.engines.resident.trainer import reside
+
+    return reside(data, request, mock_data)
+
+
+def RPC_publish(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]
+    """Return a model that `master` left in this job's folder at its own node, for the sites to fetch.
+
+    Parameters
+    ----------
+    data : optional
+        Not used: vantage6 3 passes the node's own table here. The request may stand in this place.
+    request : dict
+        A message from `master`.
+    """
+    from v6_algorithm.engines.published import publish
+
+    return publish(data if request is None else request)
 
 
 # The mock client passes itself, or the data, to functions that carry these marks.
 for _central in (master, describe, tune):
     _central.wrapped_in_algorithm_client_decorator = True  # type: ignore[union-attr]
-for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate):
+for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate, RPC_reside, RPC_publish):
     _function.wrapped_in_data_decorator = True  # type: ignore[attr-defined]
 del _central, _function

@@ -22,7 +22,7 @@ from v6_algorithm.experiment.arguments import PATHS, with_arguments
 from v6_algorithm.experiment.reading import read_file
 from v6_algorithm.researcher.python.result import Result, compare, load
 
-__all__ = ["Experiment", "Result", "compare", "evaluate", "load", "predict", "run", "submit"]
+__all__ = ["Experiment", "Result", "compare", "evaluate", "load", "package", "predict", "run", "submit"]
 
 
 class Experiment(_sections.Experiment):
@@ -212,6 +212,48 @@ def submit(
     return Result(task.result())
 
 
+def package(
+    what: Any,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    problem: str = "classification",
+    loss: Callable[..., Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the plug-in package of a network or problem of your own, and the Dockerfile of its image.
+
+    Nothing of a notebook travels to hospitals; they run images that they allow. The package holds the source of what is
+    given and of what that uses in the notebook or file; what is installed is imported.
+
+    Parameters
+    ----------
+    what
+        A torch module's class or a function that makes one, as `run` takes for `model`; or a `Problem`'s class.
+    path
+        The folder to write: new, empty, or that of an earlier call.
+    name
+        What experiments call it; made of the class's name when absent.
+    problem
+        With `loss` or `metrics`: what it is otherwise.
+    loss, metrics
+        As for `run`; functions with a name.
+
+    Returns
+    -------
+    Path
+        The folder. `pip install` it to use the name at your desk; its README and Dockerfile say how it goes on.
+
+    Raises
+    ------
+    ExperimentError
+        Naming what has no source, or what it uses that cannot be written.
+    """
+    from v6_algorithm.researcher.python.package import write_package
+
+    return write_package(what, path, name=name, problem=problem, loss=loss, metrics=metrics).path
+
+
 def _content(experiment: Any) -> tuple[dict[str, Any], Path]:
     """Return the keys of an experiment that were given, and the folder that its sites' paths are relative to."""
     if isinstance(experiment, _sections.Experiment):
@@ -244,6 +286,6 @@ def _refuse_own(experiment: _sections.Experiment) -> None:
     registered = experiment.problem.kind == "own" or getattr(experiment.model, "name", "") == "own"
     if registered and not plugins.installed(plugins.MODELS, "own"):
         raise ExperimentError(
-            "a network, loss or metric of this notebook cannot travel to hospitals: no code does. Install it in an "
-            "image made FROM ours, as docs/extend.md shows, and name it in the experiment"
+            "a network, loss or metric of this notebook cannot travel to hospitals: no code does. v6.package writes "
+            "its package and the Dockerfile of an image made FROM ours (docs/extend.md); name it in the experiment"
         )

@@ -99,7 +99,7 @@ def node(tmp_path, monkeypatch):
 # -- what can be called --------------------------------------------------------------------------------------------
 
 
-def test_the_package_exposes_seven_functions_and_imports_no_libraries():
+def test_the_package_exposes_nine_functions_and_imports_no_libraries():
     """vantage6.md section 1: the wrapper calls whatever name of the package the task gives, underscores included."""
     code = """
 import json, sys, v6_algorithm
@@ -107,17 +107,25 @@ names = [name for name, value in vars(v6_algorithm).items() if callable(value)]
 print(json.dumps([sorted(names), [name for name in ("torch", "pandas", "numpy", "vantage6") if name in sys.modules]]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert json.loads(done.stdout) == [
-        ["RPC_evaluate", "RPC_prepare", "RPC_summary", "RPC_train", "describe", "master", "tune"],
-        [],
-    ]
+    names = [f"RPC_{name}" for name in ("evaluate", "prepare", "publish", "reside", "summary", "train")]
+    assert json.loads(done.stdout) == [[*names, "describe", "master", "tune"], []]
 
 
 def test_after_a_run_master_is_still_the_function_and_no_other_name_has_become_callable(expected):
     """The first import of the submodule `master` would otherwise put the module in the function's place."""
     assert expected["status"] == "completed"
     names = [name for name, value in vars(v6_algorithm).items() if callable(value)]
-    assert sorted(names) == ["RPC_evaluate", "RPC_prepare", "RPC_summary", "RPC_train", "describe", "master", "tune"]
+    assert sorted(names) == [
+        "RPC_evaluate",
+        "RPC_prepare",
+        "RPC_publish",
+        "RPC_reside",
+        "RPC_summary",
+        "RPC_train",
+        "describe",
+        "master",
+        "tune",
+    ]
 
 
 # -- master --------------------------------------------------------------------------------------------------------

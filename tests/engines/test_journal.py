@@ -10,7 +10,7 @@ import itertools
 import pytest
 from loopback import LoopbackProxy
 
-from v6_algorithm.engines import entry, vantage6_v4
+from v6_algorithm.engines import entry, subtasks
 from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
@@ -22,6 +22,8 @@ EXPERIMENT = {
     "training": {"optimizer": {"kind": "adam", "lr": 0.05}, "batch_size": 16},
     "strategy": {"kind": "fedadam", "compress": [{"kind": "topk", "fraction": 0.5}]},
     "participation": {"poll_s": 0.01},
+    # Subtasks are counted here.
+    "resident": False,
 }
 
 
@@ -176,7 +178,7 @@ def ask_berlin(proxy, deadline_s):
 
 
 def test_a_server_that_is_away_is_not_taken_for_the_site(network, monkeypatch):
-    monkeypatch.setattr(vantage6_v4, "_OUTAGE_S", 0.2)
+    monkeypatch.setattr(subtasks, "OUTAGE_S", 0.2)
     with network() as proxy:
         proxy.trouble = lambda path, number: "page" if path == "create" else None
         missing = ask_berlin(proxy, 0.2).missing["berlin"]

@@ -48,7 +48,10 @@ EXACT = {
     "dropout and BatchNorm": {"model": {"kind": "mlp", "hidden": [8], "norm": "batch", "dropout": 0.2}},
     "folds": {"split": {"kind": "kfold", "folds": 3}},
     "leave one out": {"split": "leave_one_site_out"},
-    "private layers": {"strategy": {"kind": "fedavg", "private": "norm"}, "model": {"kind": "mlp", "hidden": [8], "norm": "batch"}},
+    "private layers": {
+        "strategy": {"kind": "fedavg", "private": "norm"},
+        "model": {"kind": "mlp", "hidden": [8], "norm": "batch"},
+    },
     "compressed": {"strategy": {"kind": "fedavg", "compress": "int8"}},
     "scaffold": {"strategy": "scaffold", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}},
     "moon": {"strategy": "moon"},
@@ -73,20 +76,25 @@ FAST = {
     "sgd, momentum": {
         "training": {"optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True}, "batch_size": 8}
     },
-    "adamw, steps": {
-        "training": {"optimizer": {"kind": "adamw", "lr": 0.02}, "batch_size": 8, "local_steps": 3}
-    },
+    "adamw, steps": {"training": {"optimizer": {"kind": "adamw", "lr": 0.02}, "batch_size": 8, "local_steps": 3}},
     "three epochs": {"training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 16, "local_epochs": 3}},
     "whole batches": {"training": {"optimizer": {"kind": "rmsprop", "lr": 0.01}, "batch_size": None}},
     "layer norm": {"model": {"kind": "mlp", "hidden": [8, 4], "norm": "layer", "activation": "gelu"}},
-    "logistic, class weights": {"model": "logistic", "training": {"loss": {"kind": "focal", "class_weights": "balanced"}, "batch_size": 8}},
+    "logistic, class weights": {
+        "model": "logistic",
+        "training": {"loss": {"kind": "focal", "class_weights": "balanced"}, "batch_size": 8},
+    },
     "fedprox": {"strategy": {"kind": "fedprox", "mu": 0.5}},
     "scaffold": {"strategy": "scaffold", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}},
     "folds": {"split": {"kind": "kfold", "folds": 3}},
     "leave one out": {"split": "leave_one_site_out"},
     "frozen": {"training": {"freeze": ["model.0.*"], "batch_size": 8}},
     "decay": {
-        "training": {"optimizer": {"kind": "sgd", "lr": 0.1}, "scheduler": {"kind": "steplr", "step_size": 1}, "batch_size": 8}
+        "training": {
+            "optimizer": {"kind": "sgd", "lr": 0.1},
+            "scheduler": {"kind": "steplr", "step_size": 1},
+            "batch_size": 8,
+        }
     },
     "sampled": {"participation": {"fraction": 0.7, "minimum": 2}},
     "float64": {"training": {"dtype": "float64", "batch_size": 8}},

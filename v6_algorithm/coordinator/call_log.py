@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -86,7 +87,8 @@ class Caller:
 
     def close_books(self) -> None:
         """Book the calls that are over."""
-        for call, number, replies in self._calls:
+        ends = [*(replies.begun for _, _, replies in self._calls), time.perf_counter()][1:]
+        for (call, number, replies), end in zip(self._calls, ends, strict=True):
             missing = {site: str(reason) for site, reason in sorted(replies.missing.items())}
             booked = {"round": number, "call": call, "answered": sorted(replies.answered), "missing": missing}
             self.participation.append(booked | ({"belated": replies.belated} if replies.belated else {}))
@@ -95,7 +97,13 @@ class Caller:
                     "round": number,
                     "call": call,
                     "seconds": round(replies.seconds, 4),
+                    # Until the next call: with what `master` made of the answers, and its checkpoint.
+                    "round_s": round(end - replies.begun, 4),
                     "waiting_s": round(replies.seconds - replies.busy_s, 4),
+                    "create_s": replies.create_s,
+                    "arrived_s": replies.arrived_s,
+                    "decode_s": round(replies.decode_s, 4),
+                    "aggregate_s": round(replies.busy_s, 4),
                     "site_s": replies.site_s,
                     "phases": replies.phases,
                     "bytes_sent": replies.bytes_sent,

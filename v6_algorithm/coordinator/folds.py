@@ -22,6 +22,7 @@ _BOOKS = (
     "personal",
     "waited",
     "uneven",
+    "fitted",
 )
 
 # Validated rows whose metrics wait at most; their states are kept until then.
@@ -61,6 +62,8 @@ class FoldProgress:
         self.waited: list[int] = []
         # Rounds validated by other sites than the best round before them.
         self.uneven: list[int] = []
+        # What a strategy that solves for the model knows of the fit.
+        self.fitted: dict[str, Any] = {}
         self.model: str | None = None
         self._at_sites: dict[str, dict[int, dict[str, float]]] = {}
         # Site, round and state of which nobody has asked the metrics yet.

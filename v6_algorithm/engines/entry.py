@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.sources import FOLDER, STATE, TableSource, source_from_node
+from v6_algorithm.engines import known_models
 from v6_algorithm.engines.provenance import RULE, asking, check_chain, own_identity
 from v6_algorithm.engines.runs import scores_line
 from v6_algorithm.errors import ExperimentError, PolicyError, SiteError
@@ -46,7 +47,7 @@ def run_master(
     journal = Journal(journal_folder(federation.task), federation, checked, lambda text: print(text, flush=True))
     if (done := journal.begin(_tasks(resume))) is not None:
         return done
-    with ends_on_sigterm():
+    with ends_on_sigterm(), federation.residents(checked.resident, checked.participation.deadline_s):
         result = run(federation, checked, on_event=_say, weights=weights, checkpoints=journal.checkpoints)
     if result["status"] == "stopped" and federation.task is not None:
         result["notes"].append(f"to go on from where it stopped: v6-algorithm resume {federation.task} --server …")
@@ -70,7 +71,8 @@ def run_tune(
     from v6_algorithm.coordinator.tuning import tune
 
     federation, checked = _central(client, data, experiment, organizations, names, mock_client, {})
-    return tune(lambda trial: federation, checked, on_event=_say, weights=weights)
+    with federation.residents(checked.resident, checked.participation.deadline_s):
+        return tune(lambda trial: federation, checked, on_event=_say, weights=weights)
 
 
 def run_describe(
@@ -141,11 +143,18 @@ def run_site(
     request: Any,
     mock_data: Sequence[Any] | None,
     provenance: Callable[[], None] | None = None,
+    *,
+    memory: dict[Any, Any] | None = None,
+    token: str | None = None,
+    quiet: bool = False,
+    note: str = "",
 ) -> dict[str, Any]:
     """Answer one request with this node's data.
 
     `provenance` says who sent it, and raises PolicyError where it was not `master`'s chain; the server is asked if
-    absent. Only the node's own rules decide whether that is looked at.
+    absent. Only the node's own rules decide whether that is looked at. `memory` is that of a process which answers
+    several, `token` that of the container whose request it is. `quiet` writes no line to the log, to which `note` is
+    added otherwise.
     """
     if isinstance(data, Mapping) and request is None:
         data, request = None, data
@@ -158,26 +167,40 @@ def run_site(
         here = mock_data is not None
         policy = Policy.from_environment(default="trusted" if here else "standard")
         if policy.request_chain and not here:
-            (provenance or _check_sender)()
+            (provenance or check_sender)()
         source = source_from_node(names=_names_of_files(request)) if data is None else _source_of(data)
         source = guarded_source(policy, source)
+        folder = os.environ.get("TEMPORARY_FOLDER") or getattr(data, "attrs", {}).get(STATE)
+        state = Path(folder, "v6_algorithm") if folder else None
+        request = known_models.resolve(request, state, lambda task: _fetch(task, token))
     except SiteError as error:
         head = {key: request.get(key) for key in ("site", "round", "attempt")}
-        return wire.message(**head, status="error", kind=error.kind, message=str(error))  # type: ignore[arg-type]
-    folder = os.environ.get("TEMPORARY_FOLDER") or getattr(data, "attrs", {}).get(STATE)
+        return wire.message(**head, status="error", kind=error.kind, message=str(error))
     context = SiteContext(
         sources={str(request.get("site")): source},
         policy=policy,
-        state=Path(folder, "v6_algorithm") if folder else None,
+        state=state,
+        memory={} if memory is None else memory,
     )
     reply = handle(method, request, context)
-    if mock_data is None:
+    if mock_data is None and not quiet:
         outcome = "ok" if reply["status"] == "ok" else f"{reply['kind']}: {reply['message']}"
-        print(f"{method} round {reply['round']}: {outcome}", flush=True)
+        print(f"{method} round {reply['round']}: {outcome}{f' ({note})' if note else ''}", flush=True)
     return reply
 
 
-def _check_sender() -> None:
+def _fetch(task: int, token: str | None) -> str | None:
+    """Fetch a model that was published, with this container's token or another's."""
+    from v6_algorithm.engines.published import fetch
+
+    try:
+        token = token or Path(os.environ["TOKEN_FILE"]).read_text(encoding="utf-8").strip()
+    except (KeyError, OSError):
+        return None
+    return fetch(os.environ, token, task)
+
+
+def check_sender() -> None:
     """Ask the server, with this container's own token, who sent the request."""
     try:
         token = Path(os.environ["TOKEN_FILE"]).read_text(encoding="utf-8").strip()

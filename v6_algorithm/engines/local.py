@@ -40,9 +40,7 @@ class LocalFederation:
     def __init__(self, contexts: Mapping[str, SiteContext], way: Way = "wire") -> None:
         # What all sites of a process may share: what the experiment says, and nothing of anybody's data.
         shared: dict[Any, Any] = {}
-        self._contexts = {
-            name: replace(context, lasting=True, shared=shared) for name, context in contexts.items()
-        }
+        self._contexts = {name: replace(context, lasting=True, shared=shared) for name, context in contexts.items()}
         self._way, self._shared = way, shared
         # Rounds in which sites were trained together, and why they were not.
         self._together: dict[str, int] = {}

@@ -11,69 +11,31 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from v6_algorithm.engines import runs
+from v6_algorithm.engines import known_models, runs, subtasks
 from v6_algorithm.engines.children import Children, describe, fingerprint
 from v6_algorithm.engines.provenance import own_identity
+from v6_algorithm.engines.published import LEAST_CHARACTERS, Publisher
+from v6_algorithm.engines.resident.asking import MOST_AT_ONCE, residents
+from v6_algorithm.engines.subtasks import Creation, Unread
 from v6_algorithm.errors import ExperimentError, FederationError, PolicyError, UnreachableError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 
-# Looks at a finished run before its result is given up for there being none, and seconds before it is for trouble.
-_READS, _OUTAGE_S = 3, 120.0
 # Tries to create a subtask that the server refuses, and what it says where that is not its last word.
 _TRIES = 3
 _SILENT = "the server does not answer"
 _PASSING = (_SILENT, "Request failed", "Connection error", "no answer from the server", "Internal Server Error")
-_LONGEST_PAUSE_S = 15.0
-
-
-@dataclass
-class _Creation:
-    """A subtask that is to be created."""
-
-    method: str
-    request: dict[str, Any]
-    organization: int
-    question: str
-    task: int | None = None
-    attempts: int = 0
-    due: float = 0.0
-    trouble: str = "it was not tried"
-
-    def failed(self, trouble: str, pause_s: float) -> None:
-        """Try again after a pause, twice as long each time."""
-        self.attempts += 1
-        self.trouble = trouble
-        self.due = time.monotonic() + min(pause_s * 2 ** (self.attempts - 1), _LONGEST_PAUSE_S)
-
-    def missing(self, when: str = "") -> Missing:
-        """Say that there is none."""
-        return Missing("unreachable", f"no subtask was created{when}: {self.trouble}")
-
-
-class _Unread:
-    """Runs that are completed and whose results cannot be read: how often, and since when."""
-
-    def __init__(self) -> None:
-        self._since: dict[str, tuple[int, float]] = {}
-
-    def give_up(self, site: str, trouble: str) -> Arrival | None:
-        """Return what is made of it; None is 'look again'."""
-        looks, since = self._since.get(site, (0, time.monotonic()))
-        self._since[site] = looks + 1, since
-        if trouble == "it has none":
-            done = looks + 1 >= _READS
-            return (
-                Arrival(site, None, Missing("wrong", "its run completed without a readable result")) if done else None
-            )
-        if time.monotonic() - since < _OUTAGE_S:
-            return None
-        return Arrival(site, None, Missing("unreachable", f"its result cannot be fetched ({trouble})"))
+# Characters of a reply that may be an error.
+_LONGEST_ERROR = 2000
+# Subtasks are created side by side as long as their inputs together are not larger: each is copied several times.
+_CHARACTERS_AT_ONCE = 2**27
+# Calls of this many seconds are looked at every `poll_s`, others in proportion, within these factors of it.
+_USUAL_CALL_S, _LEAST_POLLS, _MOST_POLLS = 10.0, 20.0, 0.2
 
 
 class Vantage6Federation:
@@ -88,7 +50,8 @@ class Vantage6Federation:
     names
         Organisation id to the site's name in the results; None: the organisations' own names.
     poll_s
-        Seconds between two looks at the subtasks.
+        Seconds between two looks at the subtasks of a call that takes ten seconds; shorter calls are looked at more
+        often, down to a fifth of it, longer ones less, up to twenty times of it.
     """
 
     def __init__(
@@ -105,9 +68,33 @@ class Vantage6Federation:
         self._sites = self._find(organizations, names or {})
         # Site to the last subtask for which it was late, and what that asked.
         self._owed: dict[str, tuple[int, str, dict[str, Any]]] = {}
-        self._unread = _Unread()
+        self._unread = Unread()
         self._children = Children(client)
         self._newest = 0
+        # Method to the seconds that its last call took.
+        self._took: dict[str, float] = {}
+        # What the sites have of models; None while nobody would take them away when the run is over.
+        self._naming: known_models.Naming | None = None
+        self._publisher = Publisher(client)
+
+    @contextmanager
+    def residents(self, wanted: bool, deadline_s: float) -> Iterator[None]:
+        """Have a resident trainer at each site inside the block, where they are wanted; see `asking.residents`.
+
+        Models go by name there: the word that ends a trainer also ends what the site keeps of them.
+        """
+        with residents(
+            self._client,
+            self._sites,
+            wanted=wanted,
+            deadline_s=deadline_s,
+            say=lambda text: print(text, flush=True),
+        ):
+            self._naming = known_models.Naming() if wanted and self._real else None
+            try:
+                yield
+            finally:
+                self._naming = None
 
     def sites(self) -> Sequence[Site]:
         """Return the sites by name."""
@@ -180,27 +167,29 @@ class Vantage6Federation:
     def _answer(
         self, method: str, requests: Mapping[str, dict[str, Any]], deadline_s: float, sent: dict[str, int]
     ) -> Iterator[Arrival]:
-        deadline = time.monotonic() + deadline_s
+        begun = time.monotonic()
+        deadline = begun + deadline_s
         ids = {site.name: site.id for site in self._sites}
         tasks: dict[str, int] = {}
-        waiting: dict[str, _Creation] = {}
+        waiting: dict[str, Creation] = {}
+        publish_s = self._publish(requests)
         for site, request in requests.items():
-            text = wire.to_text(request)
-            sent[site] = len(text)
-            # Parsed again so that the mock, which does not serialise inputs, gets what a node would.
-            waiting[site] = _Creation(method, json.loads(text), ids[site], fingerprint(method, request, text))
-        unread = _Unread()
+            waiting[site] = self._creation(method, site, ids[site], request)
+            sent[site] = waiting[site].characters + (self._naming.to_fetch if self._naming else 0)
+        unread = Unread()
+        create_s: dict[str, float] = {}
         while True:
             # Looked at before the sites are: what is there at the deadline is taken.
             over = time.monotonic() > deadline
-            for site, creation in list(waiting.items()):
-                if creation.due > time.monotonic():
-                    continue
-                if (missing := self._try_to_create(creation)) is not None:
+            due = {site: creation for site, creation in waiting.items() if creation.due <= time.monotonic()}
+            for site, missing in self._create_at_once(due).items():
+                creation = waiting[site]
+                if missing is not None:
                     del waiting[site]
                     yield Arrival(site, None, missing)
                 elif creation.task is not None:
                     tasks[site] = creation.task
+                    create_s[site] = publish_s + creation.seconds
                     del waiting[site]
             silent = False
             for site, task_id in list(tasks.items()):
@@ -210,15 +199,23 @@ class Vantage6Federation:
                 elif status not in runs.ALIVE:
                     if (arrival := self._collect(site, task_id, status, unread)) is None:
                         silent = True
-                    else:
+                    elif self._lacks_model(arrival):
                         del tasks[site]
+                        waiting[site] = self._creation(method, site, ids[site], requests[site])
+                        sent[site] += waiting[site].characters
+                    else:
+                        if self._naming is not None and arrival.text is not None:
+                            self._naming.answered(site, requests[site])
+                        del tasks[site]
+                        arrival.create_s = create_s[site]
                         yield arrival
             if not tasks and not waiting:
+                self._took[method] = time.monotonic() - begun
                 return
             # A server that is silent now says nothing of the sites.
-            if over and not (silent and time.monotonic() < deadline + _OUTAGE_S):
+            if over and not (silent and time.monotonic() < deadline + subtasks.OUTAGE_S):
                 break
-            time.sleep(self._poll_s)
+            time.sleep(self._pause_s(method, time.monotonic() - begun))
         for site, creation in waiting.items():
             yield Arrival(site, None, creation.missing(f" within {deadline_s:g} s"))
         for site, task_id in tasks.items():
@@ -232,29 +229,85 @@ class Vantage6Federation:
         offline = "; its node seems to be offline" if status == "pending" else ""
         return Arrival(site, None, Missing("late", f"{reason} (its run is {status}{offline})"))
 
-    def _try_to_create(self, creation: _Creation) -> Missing | None:
-        """Create a subtask, or take one that asks the same; returns why there will be none, None is 'see later'.
+    def _creation(self, method: str, site: str, organization: int, request: dict[str, Any]) -> Creation:
+        """Return what is to be created for a site, with the models left out that it has."""
+        text = wire.to_text(request)
+        question = fingerprint(method, request, text)
+        if self._naming is not None:
+            request = self._naming.named(site, request, self._publisher.tasks)
+            text = wire.to_text(request)
+        # Parsed again so that the mock, which does not serialise inputs, gets what a node would.
+        content = request if self._real else json.loads(text)
+        return Creation(method, content, organization, question, len(text))
 
-        What fails on the way to the server says nothing of the site: it is tried again until the call is over.
-        """
-        creation.task = self._children.take(creation.question)
-        if creation.task is not None:
-            self._newest = max(self._newest, creation.task)
-            return None
+    def _publish(self, requests: Mapping[str, dict[str, Any]]) -> float:
+        """Publish the large models that several sites do not have yet; returns the seconds that it took."""
+        start = time.monotonic()
+        if self._naming is not None:
+            for name, text in self._naming.missing(requests, LEAST_CHARACTERS).items():
+                self._publisher.publish(name, text)
+        return time.monotonic() - start
+
+    def _lacks_model(self, arrival: Arrival) -> bool:
+        """Say whether a site has lost a model that it was named: then it is asked again, with all of it."""
+        text = arrival.text
+        if self._naming is None or text is None or len(text) > _LONGEST_ERROR or known_models.UNKNOWN not in text:
+            return False
+        reply = json.loads(text)
+        lacks = isinstance(reply, dict) and reply.get("kind") == known_models.UNKNOWN
+        if lacks:
+            self._naming.lost(arrival.site)
+        return lacks
+
+    def _pause_s(self, method: str, elapsed_s: float) -> float:
+        """Return how long to wait for the next look: in proportion to what the call takes, as far as is known."""
+        share = max(self._took.get(method, 0.0), elapsed_s) / _USUAL_CALL_S
+        return self._poll_s * min(max(share, _MOST_POLLS), _LEAST_POLLS)
+
+    def _create_at_once(self, creations: Mapping[str, Creation]) -> dict[str, Missing | None]:
+        """Create the subtasks of several sites, or take those that ask the same; see `_take_creation`."""
+        taken = {site: self._children.take(creation.question) for site, creation in creations.items()}
+        new = [creation for site, creation in creations.items() if taken[site] is None]
+        # The mock runs the sites' code in here, one after the other.
+        at_once = _CHARACTERS_AT_ONCE // max((creation.characters for creation in new), default=1)
+        if self._real and min(at_once, len(new)) > 1:
+            with ThreadPoolExecutor(min(MOST_AT_ONCE, at_once, len(new))) as pool:
+                answers = iter(list(pool.map(self._ask, new)))
+        else:
+            answers = iter([self._ask(creation) for creation in new])
+        outcome: dict[str, Missing | None] = {}
+        for site, creation in creations.items():
+            creation.task = taken[site]
+            outcome[site] = None if creation.task is not None else self._take_creation(creation, next(answers))
+            self._newest = max(self._newest, creation.task or 0)
+        return outcome
+
+    def _ask(self, creation: Creation) -> dict[str, Any] | Missing:
+        """Ask the server for a subtask; returns its answer, or why there will be none."""
+        start = time.monotonic()
         try:
-            task = self._create(creation)
+            return self._create(creation)
         except SystemExit:
             # The mock runs the site's code in here, and the tools call exit().
             return Missing("crashed", runs.reason("crashed"))
         except Exception as error:
             if not self._real:
                 return Missing("crashed", f"{runs.reason('crashed')}: {type(error).__name__}")
-            task = {"msg": f"{_SILENT} ({type(error).__name__})"}
-        if "id" in task:
-            creation.task = int(task["id"])
-            self._newest = max(self._newest, creation.task)
+            return {"msg": f"{_SILENT} ({type(error).__name__})"}
+        finally:
+            creation.seconds += time.monotonic() - start
+
+    def _take_creation(self, creation: Creation, answer: dict[str, Any] | Missing) -> Missing | None:
+        """Book the server's answer; returns why there will be no subtask, None is 'see later'.
+
+        What fails on the way to the server says nothing of the site: it is tried again until the call is over.
+        """
+        if isinstance(answer, Missing):
+            return answer
+        if "id" in answer:
+            creation.task = int(answer["id"])
             return None
-        said = str(task.get("msg"))
+        said = str(answer.get("msg"))
         creation.failed(said, self._poll_s)
         if any(words in said for words in _PASSING):
             # It may be that only the answer was lost.
@@ -263,7 +316,7 @@ class Vantage6Federation:
             return None
         return None if creation.attempts < _TRIES else creation.missing()
 
-    def _create(self, creation: _Creation) -> dict[str, Any]:
+    def _create(self, creation: Creation) -> dict[str, Any]:
         request = creation.request
         task = self._client.task.create(
             input_={"method": creation.method, "kwargs": {"request": request}},
@@ -289,7 +342,7 @@ class Vantage6Federation:
             return None
         return answer.get("status") if isinstance(answer, dict) else None
 
-    def _collect(self, site: str, task_id: int, status: str, unread: _Unread) -> Arrival | None:
+    def _collect(self, site: str, task_id: int, status: str, unread: Unread) -> Arrival | None:
         """Fetch what a run that has ended gave; None where it cannot be had now, as when the server restarts."""
         if status != "completed":
             kind = "refused" if status == "not allowed" else "crashed"

@@ -43,9 +43,9 @@ class Missing:
         return f"{self.kind}: {self.reason}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Arrival:
-    """What an engine got from one site: the text of its reply, or why there is none.
+    """What an engine got from one site: the text of its reply, or why there is none, and what asking took.
 
     `reply` is the reply itself, where engine and site are one process and no text was made.
     """
@@ -53,6 +53,7 @@ class Arrival:
     site: str
     text: str | None
     missing: Missing | None = None
+    create_s: float | None = None
     reply: dict[str, Any] | None = None
 
 
@@ -82,10 +83,15 @@ class Replies:
     bytes_received: dict[str, int] = field(default_factory=dict)
     site_s: dict[str, float] = field(default_factory=dict)
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
+    # Site to seconds that asking it took, and from the call's beginning until its answer was here.
+    create_s: dict[str, float] = field(default_factory=dict)
+    arrived_s: dict[str, float] = field(default_factory=dict)
+    decode_s: float = 0.0
     # Site to what was made of its answer to an earlier round.
     belated: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     busy_s: float = 0.0
+    begun: float = field(default_factory=time.perf_counter)
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         start = time.perf_counter()
@@ -95,9 +101,14 @@ class Replies:
             if arrival.missing is not None:
                 self.missing[arrival.site] = arrival.missing
             early[arrival.site] = arrival.text if arrival.reply is None else arrival.reply
+            self.arrived_s[arrival.site] = round(time.perf_counter() - start, 4)
+            if arrival.create_s is not None:
+                self.create_s[arrival.site] = round(arrival.create_s, 4)
             while turn and turn[0] in early:
                 site = turn.pop(0)
+                begun = time.perf_counter()
                 reply = self._read(site, early.pop(site))
+                self.decode_s += time.perf_counter() - begun
                 if reply is not None:
                     given = time.perf_counter()
                     yield site, reply

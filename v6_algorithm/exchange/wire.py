@@ -119,9 +119,7 @@ class Held:
         return pack(self.tensors)
 
 
-def pack(
-    tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None, *, keep: bool = False
-) -> Packed:
+def pack(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None, *, keep: bool = False) -> Packed:
     """Encode tensors as base64 safetensors.
 
     Parameters

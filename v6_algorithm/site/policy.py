@@ -58,6 +58,7 @@ class Policy:
     maximum_parameters: int = 10**9
     maximum_pixels: int = 2**30
     maximum_seconds: int | None = None
+    resident: bool = True
     ledger_folder: str | None = None
     folds_secret: str | None = None
     node_secret: str | None = None

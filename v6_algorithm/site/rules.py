@@ -160,6 +160,8 @@ RULES: tuple[Rule, ...] = (
           "pixels or voxels of an image as it is read, channels included", range=(1, 10**12)),
     _rule("maximum_seconds", "MAXIMUM_SECONDS_PER_REQUEST", "whole", (None, 86_400, 86_400), None,
           "seconds that one request may take"),
+    _rule("resident", "RESIDENT", "switch", (True, True, True), None,
+          "a process may stay from round to round of a job, with its rows in memory; off: each request loads anew"),
     _rule("ledger_folder", "LEDGER_FOLDER", "path", (None, None, None), None,
           "folder in which the ledger lasts from job to job; without it, it lasts as long as the job"),
     _rule("folds_secret", "FOLDS_SECRET", "secret", (None, None, None), None,

@@ -23,7 +23,6 @@ from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from v6_algorithm.data.table import TableData
@@ -320,7 +319,9 @@ class _Group:
             network.eval()
         predictions, losses = [], []
         with torch.inference_mode():
-            for chunk, true in zip(*(rows.split(rows_at_once_of(problem, inputs)) for rows in (inputs, target)), strict=True):
+            for chunk, true in zip(
+                *(rows.split(rows_at_once_of(problem, inputs)) for rows in (inputs, target)), strict=True
+            ):
                 output = problem.forward(run.networks, chunk)
                 predictions.append(problem.prediction_of(output, fold).cpu())
                 losses.append(problem.row_loss(output, true, fold).double().cpu())

@@ -100,7 +100,9 @@ class SiteStates:
         place, keys, is_class = counted.place[rows], counted.keys[rows], counted.is_class[rows]
         pairs = counted.classes[rows] * classes + counted.predicted[rows]
         # Floats hold these sums exactly: they are whole, and far below 2^53.
-        calibration = [np.bincount(place, values, CALIBRATION_BINS) for values in (counted.units[rows], counted.hit[rows])]
+        calibration = [
+            np.bincount(place, values, CALIBRATION_BINS) for values in (counted.units[rows], counted.hit[rows])
+        ]
         return {
             "confusion": np.bincount(pairs, minlength=classes**2).reshape(classes, classes).tolist(),
             "positives": sparse.from_keys(keys[is_class], scored, bins),

@@ -113,7 +113,11 @@ class ClassificationMetrics:
         np.add.at(self._confusion, (counted.classes, counted.predicted), 1)
         self._positives.add(counted.keys[counted.is_class])
         self._negatives.add(counted.keys[~counted.is_class])
-        np.add.at(self._calibration.T, counted.place, np.stack([np.ones_like(counted.units), counted.units, counted.hit], axis=1))
+        np.add.at(
+            self._calibration.T,
+            counted.place,
+            np.stack([np.ones_like(counted.units), counted.units, counted.hit], axis=1),
+        )
         self._brier += float(counted.squares.sum())
         self._loss += float(counted.losses.sum())
         self._n += len(counted.losses)

@@ -119,7 +119,9 @@ def check(histograms: Any, classes: int, bins: int, name: str) -> Flat:
         places, rows = histogram["bins"], histogram["rows"]
         if not isinstance(places, list) or not isinstance(rows, list) or len(places) != len(rows):
             raise ValueError(f"{name} of the metric state must hold as many rows as bins")
-        if not set(map(type, chain(places, rows))) <= {int} or (rows and not 1 <= min(rows) <= max(rows) <= LARGEST_COUNT):
+        if not set(map(type, chain(places, rows))) <= {int} or (
+            rows and not 1 <= min(rows) <= max(rows) <= LARGEST_COUNT
+        ):
             raise ValueError(f"{name} of the metric state must hold integers only, rows from 1 to 2**53")
         if places and (places[0] < 0 or places[-1] >= bins):
             raise ValueError(f"{name} of the metric state must name bins from 0 to {bins - 1}")

@@ -4,7 +4,8 @@
 networks is no special case anywhere else.
 
 This module is the surface that plug-ins build on, and stays as it is between versions of one major number: `Problem`,
-`Networks`, `Section`, `TargetColumn`, `MeanMetrics` and `build_model`. How a plug-in is made is in docs/extend.md.
+`Networks`, `Section`, `NoOptions`, `TargetColumn`, `MeanMetrics` and
+`build_model`. How a plug-in is made is in docs/extend.md.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from v6_algorithm.data.table import TableData
     from v6_algorithm.learning.training.learner import Learner, TrainingContext
 
-__all__ = ["Accumulator", "MeanMetrics", "Networks", "Problem", "Section", "TargetColumn", "build_model"]
+__all__ = ["Accumulator", "MeanMetrics", "Networks", "NoOptions", "Problem", "Section", "TargetColumn", "build_model"]
 
 Networks = dict[str, nn.Module]
 

@@ -124,7 +124,10 @@ def train_together(
     """
     training = problem.experiment.training
     plans = [
-        [batch for (batch,) in steps_of(len(site.inputs), training, site.context.generator("batches"), 1, epochs, round)]
+        [
+            batch
+            for (batch,) in steps_of(len(site.inputs), training, site.context.generator("batches"), 1, epochs, round)
+        ]
         for site in sites
     ]
     # Those with the same number of steps beside each other: a stack is as long as its longest.

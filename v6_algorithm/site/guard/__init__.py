@@ -211,7 +211,9 @@ class Guard:
                 f"this node requires differential privacy ({BY_FIELD['maximum_epsilon'].variable}), "
                 "which this version of the algorithm does not have"
             )
-        check_training(self.policy, self._experiment, int(self._request["round"]) if round is None else round, rows, item)
+        check_training(
+            self.policy, self._experiment, int(self._request["round"]) if round is None else round, rows, item
+        )
 
     def check_information(self, columns: int, rows: int) -> None:
         """Refuse sums of products of so many columns that they would nearly tell the rows; 0 columns: there are none.
@@ -221,9 +223,21 @@ class Guard:
         share = self.policy.maximum_share_of_sums
         if share is not None and columns > share * rows:
             raise PolicyError(
-                f"model glm asks for {columns} coefficients; this node allows at most {share:.3g} of its number of "
-                f"training rows ({BY_FIELD['maximum_share_of_sums'].variable})"
+                f"model {self._experiment.model.kind} asks for {columns} coefficients; this node allows at most "
+                f"{share:.3g} of its number of training rows ({BY_FIELD['maximum_share_of_sums'].variable})"
             )
+
+    def time_cell(self, columns: int) -> tuple[int, int] | None:
+        """Return the fewest events and rows that one event time may stand for, or None where each may be told.
+
+        Sums by event time are over the rows that leave between two of them: a cell has the rows of a count that may be
+        told, and as many for each column as `check_information` asks of all rows.
+        """
+        policy = self.policy
+        if not policy.coarse_histograms and policy.maximum_share_of_sums is None:
+            return None
+        share = policy.maximum_share_of_sums or 1.0
+        return policy.minimum_cell, max(policy.minimum_cell, -int(-columns // share))
 
     # -- before it goes ------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,248 @@
+"""What a round costs on a real vantage6 network in Docker: ours, an empty algorithm's, a plain FedAvg's, interleaved.
+
+    python benchmarks/network.py                       a small network, blocks of rounds in turn
+    python benchmarks/network.py --hidden 3000 3000    about nine million parameters
+    python benchmarks/network.py --processes           without Docker: algorithms are processes
+
+The network is the one of tests/network: a server, a hub and three sites on this machine. Prints the seconds of a round
+as `master` sees them (median, quartiles, ratios), then where ours go: each phase, as `timing` of the result has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import table
+
+ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "tests" / "network" / "support"))
+os.environ.setdefault("V6_TEST_TAG", "benchmark")
+
+import v6network  # noqa: E402
+from docker_cli import bridge_gateway, docker  # noqa: E402
+from server_python import server_python  # noqa: E402
+from services import run_script  # noqa: E402
+from v6config import Site  # noqa: E402
+from v6network import IMAGE, PROCESS_IMAGES, Network  # noqa: E402
+
+FEATURES, ROWS = 10, (300, 400, 500)
+EMPTY, PLAIN = "empty-rounds:benchmark", "plain-fedavg:benchmark"
+PHASES = (
+    "create",
+    "vantage6",
+    "import",
+    "handover",
+    "data",
+    "evaluate",
+    "train",
+    "encode",
+    "other",
+    "decode",
+    "aggregate",
+)
+
+
+def write_patients(folder: Path) -> dict[str, Site]:
+    """Make three sites' tables of made-up rows."""
+    sites = {}
+    for name, rows in zip("abc", ROWS, strict=True):
+        generator = random.Random(rows)
+        lines = [",".join([*(f"x{column}" for column in range(FEATURES)), "outcome"])]
+        for _ in range(rows):
+            values = [generator.gauss(0, 1) for _ in range(FEATURES)]
+            outcome = int(sum(values[:3]) + generator.gauss(0, 1) > 0)
+            lines.append(",".join([*(f"{value:.4f}" for value in values), str(outcome)]))
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        sites[name] = Site({"default": folder / f"{name}.csv"})
+    return sites
+
+
+def experiment(hidden: list[int], rounds: int, *, resident: bool) -> dict[str, Any]:
+    """Return our experiment of the same network, rows and batches."""
+    return {
+        "name": "round",
+        "data": {"target": "outcome"},
+        "model": {"kind": "mlp", "hidden": hidden},
+        "rounds": rounds,
+        "stopping": {"patience": rounds + 1},
+        "training": {"batch_size": 32},
+        "participation": {"minimum": 3, "deadline_s": 900},
+        "resident": resident,
+    }
+
+
+def build_images() -> None:
+    """Build our image from this checkout, and on top of it the two algorithms that it is compared with."""
+    run_script("build_image.sh", IMAGE, timeout_s=1500, PYTHON=sys.executable)
+    for tag in (EMPTY, PLAIN):
+        name = tag.partition(":")[0].replace("-", "_")
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, f"{name}.py").write_text((HERE / "network_algorithms" / f"{name}.py").read_text())
+            Path(folder, "Dockerfile").write_text(
+                f"FROM {IMAGE}\nCOPY {name}.py /opt/algorithm/\nENV PKG_NAME={name} PYTHONPATH=/opt/algorithm\n"
+            )
+            docker("build", "--tag", tag, folder)
+
+
+class Rounds:
+    """Runs blocks of rounds of each kind on a network, and keeps what they took."""
+
+    def __init__(self, network: Network, hidden: list[int], rounds: int) -> None:
+        self.network, self.hidden, self.rounds = network, hidden, rounds
+        self.seconds: dict[str, list[float]] = {}
+        self.first: dict[str, list[float]] = {}
+        self.whole: dict[str, list[float]] = {}
+        self.results: list[dict[str, Any]] = []
+
+    def block(self, kind: str) -> None:
+        """Run one block; the first round of a run is kept apart, for it starts what others find warm."""
+        start = time.perf_counter()
+        sites = [self.network.organizations[name] for name in "abc"]
+        if kind == "empty":
+            seconds = self.network.run("master", image=EMPTY, sites=sites, rounds=self.rounds, timeout_s=3600)
+        elif kind == "plain FedAvg":
+            arguments = {"sites": sites, "rounds": self.rounds, "hidden": self.hidden, "features": FEATURES}
+            seconds = self.network.run("master", image=PLAIN, timeout_s=3600, **arguments)
+        else:
+            content = experiment(self.hidden, self.rounds, resident=kind == "ours")
+            result = self.network.run("master", experiment=content, organizations=sites, timeout_s=3600)
+            if result["rounds_run"] != self.rounds:
+                raise SystemExit(f"{result['rounds_run']} rounds were run: {result['notes']}")
+            calls = [call for call in result["timing"]["rounds"] if call["call"] == "train"]
+            seconds = [call["round_s"] for call in calls]
+            if kind == "ours":
+                self.results.append(result)
+        self.whole.setdefault(kind, []).append(time.perf_counter() - start)
+        self.first.setdefault(kind, []).append(seconds[0])
+        self.seconds.setdefault(kind, []).extend(seconds[1:])
+        print(f"{kind}: {' '.join(f'{value:.1f}' for value in seconds)}", flush=True)
+
+
+def shares(result: dict[str, Any]) -> list[dict[str, float]]:
+    """Split each warm round of a result into phases, by the site whose answer came last."""
+    rounds = []
+    for call in result["timing"]["rounds"]:
+        if call["call"] != "train" or call["round"] == 1:
+            continue
+        site = max(call["arrived_s"], key=call["arrived_s"].get)
+        own = {name.removesuffix("_s"): value for name, value in call["phases"][site].items()}
+        own["create"] = call["create_s"][site]
+        # The rest until the answer was here: pick-up, the container's start and end, upload, our looking.
+        own["vantage6"] = call["arrived_s"][site] - sum(own.values())
+        own["decode"], own["aggregate"] = call["decode_s"], call["aggregate_s"]
+        own["between"] = call["round_s"] - call["seconds"]
+        rounds.append(own)
+    return rounds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of a block")
+    parser.add_argument("--hidden", type=int, nargs="+", default=[64, 32])
+    parser.add_argument("--kinds", nargs="+", default=["empty", "ours", "ours, not resident", "plain FedAvg"])
+    parser.add_argument("--processes", action="store_true", help="algorithms as processes, without Docker")
+    parser.add_argument("--postgres", action="store_true", help="the server's database is PostgreSQL, not SQLite")
+    chosen = parser.parse_args()
+    v6network.ALLOWED_IMAGES = (IMAGE, EMPTY, PLAIN)
+    if chosen.processes:
+        paths = f"{HERE / 'network_algorithms'}"
+        options: dict[str, Any] = {
+            "images": PROCESS_IMAGES
+            | {
+                tag: {"PKG_NAME": tag.partition(":")[0].replace("-", "_"), "PYTHONPATH": paths}
+                for tag in (EMPTY, PLAIN)
+            }
+        }
+    else:
+        build_images()
+        options = {"images": None, "proxy_host": bridge_gateway()}
+    database = None
+    if chosen.postgres:
+        from services import Postgres
+
+        database = Postgres()
+        options["database_uri"] = database.uri()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "network").mkdir()
+        network = Network(folder / "network", server_python(), write_patients(folder), **options)
+        try:
+            network.start()
+            rounds = Rounds(network, chosen.hidden, chosen.rounds)
+            for _ in range(chosen.blocks):
+                for kind in chosen.kinds:
+                    rounds.block(kind)
+        finally:
+            network.stop()
+            if database is not None:
+                database.stop()
+    report(rounds, chosen)
+
+
+def report(rounds: Rounds, chosen: argparse.Namespace) -> None:
+    """Print the tables."""
+    median = {kind: statistics.median(seconds) for kind, seconds in rounds.seconds.items()}
+    lines = []
+    for kind, seconds in rounds.seconds.items():
+        low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else (seconds[0],) * 3
+        ratios = [
+            f"{median[kind] / median[other]:.2f}" if other in median else "" for other in ("empty", "plain FedAvg")
+        ]
+        first, whole = (statistics.median(values[kind]) for values in (rounds.first, rounds.whole))
+        lines.append(
+            [
+                kind,
+                len(seconds),
+                f"{median[kind]:.2f}",
+                f"{low:.2f} to {high:.2f}",
+                *ratios,
+                f"{first:.1f}",
+                f"{whole:.0f}",
+            ]
+        )
+    print()
+    header = [
+        "algorithm",
+        "warm rounds",
+        "s a round, median",
+        "quartiles",
+        "/ empty",
+        "/ plain",
+        "first round",
+        f"run of {chosen.rounds}",
+    ]
+    print(table(header, lines))
+    if not rounds.results:
+        return
+    split = [phase for result in rounds.results for phase in shares(result)]
+    names = [*PHASES, "between"]
+    print("\nOurs, of a warm round, seconds at the site whose answer came last (median)\n")
+    print(table(names, [[f"{statistics.median([own.get(name, 0.0) for own in split]):.3f}" for name in names]]))
+    calls = rounds.results[-1]["timing"]["rounds"]
+    print("\nThe calls of ours, last block\n")
+    print(
+        table(
+            ["call", "round", "s", "kB sent a site", "kB received a site"],
+            [
+                [
+                    call["call"], call["round"], f"{call['seconds']:.2f}",
+                    *(f"{max(call[key].values(), default=0) / 1e3:.1f}" for key in ("bytes_sent", "bytes_received")),
+                ]
+                for call in calls
+            ],
+        )
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

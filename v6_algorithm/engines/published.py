@@ -1,0 +1,138 @@
+"""Large models published once: as the result of a subtask at `master`'s own node, which the sites fetch by themselves.
+
+vantage6 4.15 moves a subtask's input across the server six times for each site, a result twice. So `master` leaves a
+large model in its job's volume, a container of the same job there returns it (`RPC_publish`), and requests name the
+subtask. In an encrypted collaboration one organisation alone can read a result: models go in the requests there.
+
+The hub's container and the sites' import nothing but the standard library here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import time
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+# Characters from which on the container that it takes is worth it; measured at 20 and 50 million.
+LEAST_CHARACTERS = 2**22
+METHOD = "RPC_publish"
+_FOLDER = "v6_algorithm-published"
+_ALIVE = ("pending", "initializing", "active", "awaiting")
+_WAIT_S, _POLL_S, _FETCH_S, _ATTEMPTS = 300.0, 0.1, 600.0, 3
+
+
+def publish(request: Any) -> dict[str, Any]:
+    """Return a model that `master` left in this job's volume; `RPC_publish` calls it at `master`'s node."""
+    name = request.get("model") if isinstance(request, Mapping) else None
+    volume = os.environ.get("TEMPORARY_FOLDER")
+    if not volume or not isinstance(name, str) or not re.fullmatch("[0-9a-f]{64}", name):
+        return {"status": "error", "kind": "request", "message": "no model is published here under that name"}
+    try:
+        with open(os.path.join(volume, _FOLDER, name), encoding="ascii") as file:
+            return {"status": "ok", "model": file.read()}
+    except (OSError, ValueError):
+        return {"status": "error", "kind": "request", "message": "no model is published here under that name"}
+
+
+def fetch(environment: Mapping[str, str], token: str, task: int) -> str | None:
+    """Fetch a published model through the node's proxy; None where there is none to be had.
+
+    Parameters
+    ----------
+    environment, token
+        Of the container.
+    task
+        The subtask whose result it is.
+    """
+    base = f"{environment.get('HOST', '')}:{environment.get('PORT', '')}{environment.get('API_PATH', '')}"
+    url = f"{base}/result?task_id={int(task)}"
+    if not url.startswith(("http://", "https://")):
+        return None
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
+    for attempt in range(_ATTEMPTS):
+        try:
+            with urllib.request.urlopen(request, timeout=_FETCH_S) as answer:  # noqa: S310
+                (run,) = json.load(answer)["data"]
+            content = json.loads(base64.b64decode(run["result"]))
+            return str(content["model"])
+        except OSError:
+            time.sleep(1 + attempt)
+        except (ValueError, KeyError, TypeError):
+            return None
+    return None
+
+
+class Publisher:
+    """Publishes models for one task; `master`'s engine has one.
+
+    Parameters
+    ----------
+    client
+        vantage6's, of the container.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._volume = os.environ.get("TEMPORARY_FOLDER")
+        self._usable: bool | None = None
+        # Hash of a model to the subtask that published it.
+        self.tasks: dict[str, int] = {}
+
+    def publish(self, name: str, text: str) -> None:
+        """Publish a model under its hash, so that `tasks` has it; what fails is not tried again in this run."""
+        if name in self.tasks or not self._can():
+            return
+        place = os.path.join(self._volume or "", _FOLDER)
+        path = os.path.join(place, name)
+        try:
+            os.makedirs(place, mode=0o700, exist_ok=True)
+            with open(path, "w", encoding="ascii") as file:
+                file.write(text)
+            task = self._ask(name)
+        except Exception:  # a full disk, a server that is away: the model goes in the requests then
+            task = None
+        finally:
+            if os.path.lexists(path):
+                os.unlink(path)
+        if task is None:
+            self._usable = False
+        else:
+            self.tasks[name] = task
+
+    def _can(self) -> bool:
+        if self._usable is None:
+            self._usable = self._volume is not None and self._in_the_clear()
+        return self._usable
+
+    def _in_the_clear(self) -> bool:
+        try:
+            about = self._client.request(f"collaboration/{self._client.collaboration_id}")
+            return isinstance(about, dict) and about.get("encrypted") in (False, 0)
+        except Exception:  # whatever the network does
+            return False
+
+    def _ask(self, name: str) -> int | None:
+        """Let a container at this node return the model; returns the subtask once it has."""
+        created = self._client.task.create(
+            input_={"method": METHOD, "kwargs": {"request": {"model": name}}},
+            organizations=[self._client.organization_id],
+            name="published model",
+            description="",
+        )
+        if not isinstance(created, dict) or "id" not in created:
+            return None
+        end, task = time.monotonic() + _WAIT_S, int(created["id"])
+        while time.monotonic() < end:
+            answer = self._client.request(f"task/{task}/status")
+            status = answer.get("status") if isinstance(answer, dict) else None
+            if status == "completed":
+                return task
+            if status is not None and status not in _ALIVE:
+                return None
+            time.sleep(_POLL_S)
+        return None
