@@ -239,10 +239,10 @@ class _Group:
 
     def _reply(self, site: str, timing: dict[str, float]) -> dict[str, Any]:
         request = self._requests[site]
-        head = {key: request[key] for key in ("site", "round", "attempt")}
+        head: dict[str, Any] = {key: request[key] for key in ("site", "round", "attempt")}
         if (error := self._errors.get(site)) is not None:
             return wire.message(**head, status="error", kind=error.kind, message=str(error))
-        body = {"folds": self._bodies[site], "device": self._run.device.to_json()}
+        body: dict[str, Any] = {"folds": self._bodies[site], "device": self._run.device.to_json()}
         body = self._run.sessions[site].work.guard.screen(self._method, body)
         return wire.message(**head, status="ok", **body, timing=dict(timing))
 

@@ -213,8 +213,8 @@ def test_a_histogram_of_another_form_is_refused(name):
         {"bins": first["bins"]},
         {"bins": first["bins"], "rows": first["rows"][:-1]},
         {"bins": first["bins"][::-1], "rows": first["rows"]},
-        {"bins": first["bins"][:-1] + [512], "rows": first["rows"]},
-        {"bins": first["bins"], "rows": first["rows"][:-1] + [0]},
+        {"bins": [*first["bins"][:-1], 512], "rows": first["rows"]},
+        {"bins": first["bins"], "rows": [*first["rows"][:-1], 0]},
         {"bins": [first["bins"][0]] * len(first["bins"]), "rows": first["rows"]},
         [0] * 512,
         None,
@@ -226,7 +226,8 @@ def test_a_histogram_of_another_form_is_refused(name):
 
 def test_a_histogram_tells_of_no_empty_bin():
     for histogram in good_state("four classes")["positives"]:
-        assert len(histogram["bins"]) == len(histogram["rows"]) and all(histogram["rows"])
+        assert len(histogram["bins"]) == len(histogram["rows"])
+        assert all(histogram["rows"])
         assert histogram["bins"] == sorted(set(histogram["bins"]))
 
 

@@ -1,6 +1,7 @@
 """What can be done with the states of `ClassificationMetrics`: check one, add several up, compute the
 metrics and explain them. Called by `states`, which picks the module by the state's kind."""
 
+import itertools
 from math import fsum
 from typing import Any
 
@@ -75,7 +76,7 @@ def check(state: dict[str, Any]) -> None:
 def _rows_of(flat: sparse.Flat, classes: int, bins: int) -> list[int]:
     """Add up each class's histogram; in Python's integers, for a wrong state may count any number of rows."""
     ends = np.searchsorted(flat[0], np.arange(classes + 1) * bins).tolist()
-    return [sum(flat[1][start:end].tolist()) for start, end in zip(ends, ends[1:], strict=False)]
+    return [sum(flat[1][start:end].tolist()) for start, end in itertools.pairwise(ends)]
 
 
 def _check_specificities(given: Any, n_classes: int) -> None:
@@ -180,11 +181,11 @@ def _intervals(state: dict[str, Any], values: dict[str, Any]) -> dict[str, float
         }
     if state["n_classes"] == 2 and values["auroc"] is not None:
         rows = actual[1], actual[0]
-        pair = [counts[0] for counts in histograms(state)]
+        positives, negatives = histograms(state)
         by_metric |= {
             "auroc": intervals.auroc_interval(values["auroc"], values["auroc_se"], *rows, values["auroc_resolution"]),
             "auprc": intervals.auprc_interval(values["auprc"], *rows, values["auprc_resolution"]),
-            "brier": intervals.brier_interval(values["brier"], *pair, bin_edges(state["bins"])),
+            "brier": intervals.brier_interval(values["brier"], positives[0], negatives[0], bin_edges(state["bins"])),
         }
     return {
         name: end for metric, interval in by_metric.items() for name, end in intervals.ends(metric, interval).items()

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Rows per bin, lowest score first.
+Counts = Sequence[int] | NDArray[Any]
 # A float32 softmax rounds to exactly 1 at a logit near 17; 12 (p = 1 - 6e-6) leaves bins no empty tail.
 LOGIT_RANGE = 12.0
 # Products of two counts are exact as floats, and their sums in int64, up to so many rows.
@@ -55,7 +57,7 @@ def bin_index(probability: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
     return np.searchsorted(bin_edges(bins), probability, side="right")
 
 
-def auroc(positives: Sequence[int], negatives: Sequence[int]) -> float:
+def auroc(positives: Counts, negatives: Counts) -> float:
     """Area under the ROC curve: the share of positive/negative pairs in the right order.
 
     Pairs within one bin count half, as ties do in the Mann-Whitney statistic [1]_.
@@ -80,7 +82,7 @@ def auroc(positives: Sequence[int], negatives: Sequence[int]) -> float:
     return twice_ordered / (2 * int(above.sum()) * int(below.sum()))
 
 
-def auroc_resolution(positives: Sequence[int], negatives: Sequence[int]) -> float:
+def auroc_resolution(positives: Counts, negatives: Counts) -> float:
     """Bound on the difference between the binned and the exact AUROC.
 
     Half the share of pairs that share a bin: such a pair counts one half and would count 0 to 1.
@@ -99,7 +101,7 @@ def auroc_resolution(positives: Sequence[int], negatives: Sequence[int]) -> floa
     return int((above * below).sum()) / (2 * int(above.sum()) * int(below.sum()))
 
 
-def average_precision_resolution(positives: Sequence[int], negatives: Sequence[int]) -> float:
+def average_precision_resolution(positives: Counts, negatives: Counts) -> float:
     """Bound on the difference between the binned and the exact average precision.
 
     Within each bin the positives could all be above the negatives, or all below; the bound is to the further one.
@@ -130,7 +132,7 @@ def average_precision_resolution(positives: Sequence[int], negatives: Sequence[i
     return min(max(best / true_positives - binned, binned - worst / true_positives, 0.0), 1.0)
 
 
-def _counts(positives: Sequence[int], negatives: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _counts(positives: Counts, negatives: Counts) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return two histograms whose products can be summed exactly: of Python's integers where int64 would overflow."""
     above, below = np.asarray(positives), np.asarray(negatives)
     if above.sum() + below.sum() >= _MOST_EXACT:
@@ -138,7 +140,7 @@ def _counts(positives: Sequence[int], negatives: Sequence[int]) -> tuple[NDArray
     return above, below
 
 
-def _filled(positives: Sequence[int], negatives: Sequence[int]) -> list[tuple[int, int]]:
+def _filled(positives: Counts, negatives: Counts) -> list[tuple[int, int]]:
     """Return positives and negatives of each bin that holds a row, highest score first."""
     above, below = np.asarray(positives), np.asarray(negatives)
     places = np.flatnonzero((above > 0) | (below > 0))[::-1]
@@ -153,7 +155,7 @@ def _harmonic(n: int) -> float:
     return log(n) + 0.5772156649015329 + 1 / (2 * n) - 1 / (12 * n**2) + 1 / (120 * n**4)
 
 
-def auroc_error(positives: Sequence[int], negatives: Sequence[int]) -> float | None:
+def auroc_error(positives: Counts, negatives: Counts) -> float | None:
     """Standard error of the AUROC by DeLong's method [1]_, which needs no more than the two histograms.
 
     How far a score is above the negatives (or below the positives) is the same for all rows of a bin, so that the
@@ -224,7 +226,7 @@ def sensitivity_at(
     return true_positives / total, edges[first], positives[first - 1] / total if first else 0.0
 
 
-def average_precision(positives: Sequence[int], negatives: Sequence[int]) -> float:
+def average_precision(positives: Counts, negatives: Counts) -> float:
     """Area under the precision-recall curve as average precision.
 
     Sum over bins, highest score first, of the gain in recall times the precision reached; the

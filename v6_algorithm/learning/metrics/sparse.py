@@ -8,7 +8,7 @@ must see all bins, turn it into a table and back.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,8 @@ class Tally:
         return from_keys(keys, *self._shape)
 
     def _all(self) -> NDArray[np.int64]:
-        counts = np.bincount(np.concatenate(self._waiting), minlength=self._size) if self._waiting else 0
-        return counts if self._counts is None else self._counts + counts
+        counts = np.zeros(self._size, dtype=np.int64) if self._counts is None else self._counts
+        return counts + np.bincount(np.concatenate(self._waiting), minlength=self._size) if self._waiting else counts
 
 
 def from_keys(keys: NDArray[np.int64], classes: int, bins: int) -> list[Histogram]:
@@ -125,6 +125,6 @@ def check(histograms: Any, classes: int, bins: int, name: str) -> Flat:
             raise ValueError(f"{name} of the metric state must hold integers only, rows from 1 to 2**53")
         if places and (places[0] < 0 or places[-1] >= bins):
             raise ValueError(f"{name} of the metric state must name bins from 0 to {bins - 1}")
-        if any(after <= before for before, after in zip(places, places[1:], strict=False)):
+        if any(after <= before for before, after in pairwise(places)):
             raise ValueError(f"{name} of the metric state must name bins in rising order")
     return flat(histograms, bins)

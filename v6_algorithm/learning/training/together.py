@@ -238,11 +238,11 @@ class _Stack:
             shorter[parameter] = self._parameters[name] = cut
         for group in self._optimiser.param_groups:
             group["params"] = [shorter[parameter] for parameter in group["params"]]
-        for parameter, state in list(self._optimiser.state.items()):
+        for longer, cut in shorter.items():
             # What an optimiser knows of each number has the parameter's shape; the rest is of all alike.
-            self._optimiser.state[shorter[parameter]] = {
-                key: value[:staying].clone() if isinstance(value, Tensor) and value.shape == parameter.shape else value
-                for key, value in self._optimiser.state.pop(parameter).items()
+            self._optimiser.state[cut] = {
+                key: value[:staying].clone() if isinstance(value, Tensor) and value.shape == longer.shape else value
+                for key, value in self._optimiser.state.pop(longer, {}).items()
             }
         self._terms.cut(staying)
 
