@@ -41,6 +41,8 @@ _OF_TWO = ("specificity", "npv", "auroc_se")
 _RESOLUTIONS = ("auroc_resolution", "auprc_resolution")
 _WITH_INTERVAL = ("accuracy", "balanced_accuracy")
 _OF_TWO_WITH_INTERVAL = ("precision", "recall", "specificity", "npv", "f1", "auroc", "auprc", "brier")
+# A histogram lists filled bins only, and whoever adds up makes room for all: 128 MB.
+_MOST_BINS = 2**24
 # Where the AUROC's second digit is in doubt, a reader should be told.
 _COARSE = 0.005
 # The AUPRC of a few positives moves by more with any one of them.
@@ -52,6 +54,8 @@ def check(state: dict[str, Any]) -> None:
     require_keys(state, _KEYS)
     require_count(state["n_classes"], "n_classes", least=2)
     require_count(state["bins"], "bins", least=2)
+    if max(state["n_classes"], 1) * state["bins"] > _MOST_BINS:
+        raise ValueError(f"bins of the metric state, of all classes together, must be at most {_MOST_BINS}")
     _check_specificities(state["specificities"], state["n_classes"])
     for name in _COUNTS:
         require_count(state[name], name)
