@@ -25,6 +25,7 @@ from v6_algorithm.experiment.data import (
     Sites,
     Source,
     Split,
+    Tested,
 )
 from v6_algorithm.experiment.evaluation import Evaluation, Subgroup
 from v6_algorithm.experiment.imaging.augmentation import AUGMENTATIONS
@@ -105,6 +106,7 @@ __all__ = [
     "SurvivalOptions",
     "SurvivalTarget",
     "Task",
+    "Tested",
     "Training",
     "VBMNet",
     "parse_condition",
@@ -276,7 +278,7 @@ def explain(error: Any) -> str:
 
 _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
-    "dcgan", "stylegan2", "senet", "always", "by_round", "ratio", "kfold", "leave_one_site_out", "given", "partitioned",
-    "named", "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
+    "dcgan", "stylegan2", "senet", "always", "by_round", "ratio", "kfold", "leave_one_site_out", "given", "test",
+    "partitioned", "named", "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
     "module", "glm", "built_in", "plug_in",
 }  # fmt: skip
