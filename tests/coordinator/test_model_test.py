@@ -107,7 +107,7 @@ def test_a_site_that_does_not_fit_may_be_left_out_by_name(run_folder):
 
 def test_split_test_without_a_model_is_refused():
     with pytest.raises(ExperimentError, match="v6-algorithm run FILE --test RUN"):
-        v6.run({"target": "y", "split": {"kind": "test"}}, FRAMES)
+        v6.run({"target": "y", "split": {"kind": "tested"}}, FRAMES)
 
 
 # -- what the guard demands ----------------------------------------------------------------------------------------

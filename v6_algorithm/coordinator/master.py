@@ -73,7 +73,7 @@ def run(
     CheckpointError
         When there is a checkpoint that cannot be gone on from.
     """
-    if experiment.split.kind == "test":
+    if experiment.split.kind == "tested":
         return run_test(federation, experiment, on_event or (lambda event: None), weights)
     shared = _Run(federation, experiment, on_event or (lambda event: None), parts, checkpoints)
     if not shared.restore():

@@ -1,7 +1,7 @@
 """A finished model tested across hospitals without training: what `run --test` and `submit --test` do.
 
-The experiment of a test has `split: {kind: test, models: [digest, …]}`: every row of every site is tested, and a site's
-guard measures no other model than those. `master.run` comes here for it. Two kinds of call are made: the sites'
+The experiment of a test has `split: {kind: tested, models: [digest, …]}`: every row of every site is tested, and a
+site's guard measures no other model than those. `master.run` comes here for it. Two kinds of call are made: the sites'
 columns, then `RPC_evaluate` for each model; no sums over rows are asked for beyond what measures it.
 """
 
@@ -85,7 +85,7 @@ def experiment_of_test(experiment: Experiment, weights: str, where: str = "--tes
     content |= {"problem": learned["problem"], "model": learned["model"], "rounds": 1, "seed": learned["seed"]}
     content["training"] = {key: learned["training"][key] for key in OF_TRAINING}
     content.setdefault("evaluation", learned["evaluation"])
-    content["split"] = {"kind": "test", "models": [wire.digest(text) for text in model.tensors.values()]}
+    content["split"] = {"kind": "tested", "models": [wire.digest(text) for text in model.tensors.values()]}
     return Experiment.parse(content, where, checked=True)
 
 
@@ -115,7 +115,7 @@ def run_test(
         When a site's table does not fit the model, or too few sites answered.
     """
     if weights is None:
-        raise ExperimentError("split test measures a finished model: v6-algorithm run FILE --test RUN, or submit")
+        raise ExperimentError("split tested measures a finished model: v6-algorithm run FILE --test RUN, or submit")
     model = ReturnedModel.of(weights, "the model")
     digests = [wire.digest(text) for text in model.tensors.values()]
     if digests != experiment.split.models:  # type: ignore[union-attr]

@@ -62,8 +62,8 @@ def make_folds(
     Returns
     -------
     list of Fold
-        One for ``ratio`` and ``test``, `folds` x `repeats` for ``kfold``, one a hospital for ``leave_one_site_out``,
-        one a column (or `folds`) for ``given``. Only in the last two, and of ``test``, may no row train.
+        One for ``ratio`` and ``tested``, `folds` x `repeats` for ``kfold``, one a hospital for ``leave_one_site_out``,
+        one a column (or `folds`) for ``given``. Only in the last two, and of ``tested``, may no row train.
 
     Raises
     ------

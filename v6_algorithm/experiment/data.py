@@ -327,7 +327,7 @@ class Given(Section):
 class Tested(Section):
     """All rows are tested and none trains: a finished model is measured, as `run --test` and `submit --test` ask."""
 
-    kind: Literal["test"]
+    kind: Literal["tested"]
     models: list[Annotated[str, Field(pattern="^[0-9a-f]{32}$")]] = Field(
         default_factory=list, description="digests of the models that sites measure, which no other takes the place of"
     )

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from v6_algorithm.data.quantiles import CALLS
 from v6_algorithm.errors import PolicyError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment, Tested
@@ -94,6 +95,7 @@ class Order:
         step = str(request.get("step"))
         steps = self._job.setdefault("steps", {})
         before = {
+            "event_times": "schema",
             "statistics": "schema",
             "moments": "statistics",
             "quantiles": "statistics",
@@ -104,21 +106,23 @@ class Order:
         if method == "summary" and step != "columns" and "summary columns" not in steps:
             raise PolicyError(f"step {step} comes after step columns, which this task has not asked for")
         body = {
-            key: value for key, value in request.items() if key in ("setup", "range", "features", "asked", "products")
+            key: value for key, value in request.items() if key in ("setup", "windows", "features", "asked", "products")
         }
         bodies = steps.setdefault(f"{method} {step}", [])
         fingerprint = digest(body)
         if fingerprint not in bodies:
             # Once before and once after harmonisation.
             twice = step in ("quantiles", "moments") and self._experiment.data.harmonisation.kind != "none"
-            if len(bodies) >= _BODIES * (2 if twice else 1):
+            # Cells of quantiles are of one tree, wherever they are cut.
+            calls = CALLS if step in ("quantiles", "shape") else 1
+            if len(bodies) >= _BODIES * calls * (2 if twice else 1):
                 raise PolicyError(
                     f"step {step} was answered for this task; with other numbers it is not answered again"
                 )
             bodies.append(fingerprint)
 
     def _prepared(self) -> None:
-        if self._experiment.split.kind == "test":
+        if self._experiment.split.kind == "tested":
             if "prepare schema" not in self._job.get("steps", {}):
                 raise PolicyError("a test comes after the question for columns, which this task has not asked")
             return
@@ -127,8 +131,8 @@ class Order:
 
     def _train(self, method: str, request: Mapping[str, Any]) -> None:
         self._prepared()
-        if self._experiment.split.kind == "test":
-            raise PolicyError("split test measures a finished model; a task that tests one trains none")
+        if self._experiment.split.kind == "tested":
+            raise PolicyError("split tested measures a finished model; a task that tests one trains none")
         run, number = self._run, int(request["round"])
         first = 0 if self._experiment.start.pretrain_epochs else 1
         if not max(first, run["round"]) <= number <= self._experiment.rounds:
