@@ -105,7 +105,13 @@ PROBLEMS = {
         images=True,
     ),
     "gan": Kind(GENERATION_METRICS, (), ("dcgan", "stylegan2"), options=GanOptions, images=True, generative=True),
-    "survival": Kind(SURVIVAL_METRICS, (), target="{duration: column, event: column}", options=SurvivalOptions),
+    "survival": Kind(
+        SURVIVAL_METRICS,
+        (),
+        ("linear", "mlp", "cox"),
+        target="{duration: column, event: column}",
+        options=SurvivalOptions,
+    ),
 }
 MULTITASK = Kind((), ())
 PROBLEMS["multitask"] = MULTITASK

@@ -29,7 +29,8 @@ class Setup:
     cumulative baseline hazard of a Cox model at `times.baseline_times`, (folds, times), once it is trained; `baselines`
     has that of each hospital whose events suffice, -1 in folds in which they do not.
     `image_shape` is channels and lengths of images, and `pixels` are the columns that hold them where no files do.
-    `facts` are what an installed kind of row agreed on, as JSON.
+    `facts` are what an installed kind of row agreed on, as JSON. `event_times` are those of all sites' training rows,
+    increasing, where a model is fitted by risk sets over all sites; no file has them.
     """
 
     features: list[str]
@@ -50,6 +51,7 @@ class Setup:
     image_shape: list[int] | None = None
     pixels: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    event_times: np.ndarray | None = None
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
@@ -108,6 +110,7 @@ class Setup:
             "image_shape": self.image_shape,
             "pixels": self.pixels,
             **({"facts": self.facts} if self.facts else {}),
+            **({} if self.event_times is None else {"event_times": pack_arrays({"times": self.event_times})}),
         }
 
     @classmethod
@@ -135,6 +138,7 @@ class Setup:
                 image_shape=content["image_shape"] and [int(length) for length in content["image_shape"]],
                 pixels=[str(name) for name in content["pixels"]],
                 facts=dict(content.get("facts") or {}),
+                event_times=unpack_arrays(content["event_times"])["times"] if content.get("event_times") else None,
             )
         except (KeyError, TypeError, AttributeError, ValueError):
             raise WireError("the setup in the request is malformed") from None

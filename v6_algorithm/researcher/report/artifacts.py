@@ -67,6 +67,11 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
         written.insert(1, write_file(directory / "history.csv", _history_csv(clean)))
     if coefficients.lines(clean):
         written.append(write_file(directory / "coefficients.csv", _csv(coefficients.HEADER, coefficients.rows(clean))))
+    if tests := coefficients.proportional_rows(clean):
+        text = _csv(coefficients.PROPORTIONAL_HEADER, tests)
+        written.append(write_file(directory / "proportional_hazards.csv", text))
+    if hazard := coefficients.hazard_rows(clean):
+        written.append(write_file(directory / "baseline_hazard.csv", _csv(coefficients.HAZARD_HEADER, hazard)))
     if mapping(clean, "subgroups"):
         written.append(write_file(directory / "subgroups.csv", _csv(groups.HEADER, groups.group_rows(clean))))
     if mapping(clean, "tuning"):
