@@ -85,6 +85,7 @@ def assemble(
             *_explanations(measured),
             *repeats_note(experiment),
             *_small_risk_sets(experiment, plans),
+            *_ranks_across_strata(experiment, plans),
             *(
                 withheld(subgroups, metrics, experiment.evaluation)
                 if any(groups.asked for groups in group_sums)
@@ -264,6 +265,19 @@ def _small_risk_sets(experiment: Experiment, plans: Sequence[Plan]) -> list[str]
     return [
         f"training.batch_size: Cox's risk sets are of the {batch} rows of a batch, not of a site's up to {rows}, which "
         "changes what is estimated; `batch_size: null` takes all rows of a site"
+    ]
+
+
+def _ranks_across_strata(experiment: Experiment, plans: Sequence[Plan]) -> list[str]:
+    """Say of a stratified Cox model that its C-index over all rows compares patients of different hospitals too."""
+    if experiment.problem.kind != "survival" or experiment.problem.options().method != "cox":
+        return []
+    hospitals = {name for plan in plans for fold in plan.counts for name in fold}
+    if len(hospitals) < 2 or getattr(experiment.model, "strata", "site") != "site":
+        return []
+    return [
+        "c_index of all sites ranks patients of different sites too, whose baseline hazards a stratified Cox model "
+        "does not compare; c_index_within is over pairs of one site, which is what the model says"
     ]
 
 
