@@ -117,7 +117,7 @@ def _test_here(
     with results_folder(out_dir or unused_folder(f"{tested.name}-test")) as folder:
         rules = _rules(todo)
         federation: Any = (
-            local_federation(tested, tables, rules) if engine == "local" else mock_federation(tested, tables)
+            mock_federation(tested, tables) if engine == "mock" else local_federation(tested, tables, rules)
         )
         finish(_train(tested, federation, weights), [], folder)
 
