@@ -147,8 +147,8 @@ def grouped(
             table["columns"][column] = _categorical(told)
             if any(label["hidden"] for labels in told.values() for label in labels.values()):
                 notes.append(
-                    f"column '{column}': a site that has few rows of a value in a group tells it of none; they count as "
-                    "'(few)', and the site is in no test of the column"
+                    f"column '{column}': a site that has few rows of a value in a group tells it of none; they count "
+                    "as '(few)', and the site is in no test of the column"
                 )
     return table, _curves(members, answers, notes, by), notes
 
