@@ -36,8 +36,9 @@ class Survival(TableProblem):
     over the rows of a batch: each event against those of the batch that were still observed. Risk sets cannot reach
     over sites, so a federation minimises the likelihood *stratified by site*, in which each site has a baseline hazard
     of its own. Small batches have small risk sets, which is no unbiased estimate: `training.batch_size: null` takes
-    all rows of the site. Survival curves, for the Brier score, come when training is over: with the baseline hazard of
-    all sites' training rows together, from `BaselineSums`.
+    all rows of the site. Where one site holds all hospitals' rows, the hospitals are the strata. Survival curves, for
+    the Brier score, come when training is over: with the baseline hazard of each hospital's training rows where its
+    events suffice, else, or with ``baseline: pooled``, of all together, from `BaselineSums`.
 
     ``discrete_time``: a logit for each interval of time, the hazard of the event in it for those who reach it; the
     loss is the negative log-likelihood [2]_. By the paper's convention a row that is censored in an interval survived
@@ -141,13 +142,24 @@ class Survival(TableProblem):
         risk = torch.log(hazard.mean(dim=1, keepdim=True))
         return torch.cat([risk, survival[:, : len(self._horizons)]], dim=1)
 
+    @property
+    def stratified(self) -> bool:
+        """Whether hospitals are strata: in a Cox model, unless its risk sets are asked for over all sites."""
+        return self.cox and getattr(self.experiment.model, "strata", "site") == "site"
+
     def prediction_of(self, output: Tensor, fold: int) -> Tensor:
         """Return `prediction`, of a Cox model with the fold's survival curves once its baseline hazard is known."""
         prediction = self.prediction(output)
         if not self.cox or self.setup.baseline is None:
             return prediction
-        curves = survival(self.setup.baseline[fold], prediction[:, 0].cpu().numpy())
-        return torch.cat([prediction, torch.from_numpy(curves).to(prediction.device)], dim=1)
+        return _with_curves(prediction, self.setup.baseline[fold])
+
+    def prediction_at(self, output: Tensor, fold: int, hospital: str) -> Tensor:
+        """Return `prediction_of` rows of one hospital, with its baseline hazard where its events suffice for one."""
+        hazard = self.setup.baselines.get(hospital)
+        if not self.cox or self.setup.baseline is None or hazard is None or hazard[fold].min(initial=0.0) < 0:
+            return self.prediction_of(output, fold)
+        return _with_curves(self.prediction(output), hazard[fold])
 
     @property
     def horizons(self) -> list[float]:
@@ -169,6 +181,11 @@ class Survival(TableProblem):
         middles = (ends + torch.cat([torch.zeros(1, dtype=torch.float64), ends])[:-1]) / 2
         time = duration.double().contiguous()
         return torch.where(event, torch.bucketize(time, ends), torch.bucketize(time, middles, right=True))
+
+
+def _with_curves(prediction: Tensor, hazard: np.ndarray) -> Tensor:
+    curves = survival(hazard, prediction[:, 0].cpu().numpy())
+    return torch.cat([prediction, torch.from_numpy(curves).to(prediction.device)], dim=1)
 
 
 def efron_loss(risk: Tensor, duration: Tensor, event: Tensor) -> Tensor:
