@@ -96,7 +96,7 @@ def assemble(
             *_imprecise(experiment, devices),
         ],
         "preparation": plans[0].setup.readable(),
-        "software": _software(),
+        "software": software(),
     }
     if personal:
         result["baselines"] = {"personal": {"metrics": {part: _scopes(states) for part, states in personal.items()}}}
@@ -364,7 +364,8 @@ def _horizons(experiment: Experiment, plan: Plan) -> list[float]:
     return horizons(options, plan.setup.sums["event_times"]) if options.method == "discrete_time" else []
 
 
-def _software() -> dict[str, str]:
+def software() -> dict[str, str]:
+    """Return the versions that a run depends on."""
     versions = {}
     for name in ("v6-algorithm", "torch", "numpy", "vantage6-algorithm-tools"):
         try:

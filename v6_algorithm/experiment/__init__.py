@@ -25,6 +25,7 @@ from v6_algorithm.experiment.data import (
     Sites,
     Source,
     Split,
+    Tested,
 )
 from v6_algorithm.experiment.evaluation import Evaluation, Subgroup
 from v6_algorithm.experiment.imaging.augmentation import AUGMENTATIONS
@@ -106,6 +107,7 @@ __all__ = [
     "SurvivalOptions",
     "SurvivalTarget",
     "Task",
+    "Tested",
     "Training",
     "VBMNet",
     "parse_condition",
@@ -278,6 +280,6 @@ def explain(error: Any) -> str:
 _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
     "dcgan", "stylegan2", "senet", "always", "by_round", "ratio", "kfold", "leave_one_site_out", "given", "partitioned",
-    "named", "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
+    "tested", "named", "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
     "module", "glm", "cox", "built_in", "plug_in",
 }  # fmt: skip

@@ -35,8 +35,10 @@ def summary(work: Work) -> dict[str, Any]:
     smallest = work.policy.minimum_cell
     frame = work.where(without_codes(frame, work.experiment.data.missing_values, smallest=smallest))
     work.policy.check_rows(len(frame))
-    work.guard.account_frame(frame, features)
     step = work.request.get("step")
+    if step == "groups":
+        return _groups(work, frame, features)
+    work.guard.account_frame(frame, features)
     if step == "columns":
         more = work.kind.summarise(work.context.sources[work.site], smallest)
         return table.columns(frame, work.experiment.data, smallest, work.targets) | more
@@ -45,7 +47,26 @@ def summary(work: Work) -> dict[str, Any]:
     if step == "shape":
         asked = unpack_arrays(work.request["asked"])
         return table.shape(frame, features, smallest, asked, products=bool(work.request["products"]))
-    raise WireError(f"step {step!r} is not known; allowed: columns, moments, shape")
+    raise WireError(f"step {step!r} is not known; allowed: columns, moments, shape, groups")
+
+
+def _groups(work: Work, frame: pd.DataFrame, features: list[str]) -> dict[str, Any]:
+    """Describe the table by the groups of `evaluation.by`."""
+    from v6_algorithm.data.summary.groups import by_group, group_names
+    from v6_algorithm.experiment.evaluation import SITE
+
+    by = work.experiment.evaluation.by
+    if by is None:
+        raise WireError("groups are asked for without evaluation.by")
+    if by != SITE:
+        work.policy.check_columns([by])
+    names = group_names(frame, by)
+    work.guard.account_frame(frame, features, names)
+    columns = [name for name in features if name != by]
+    data = work.experiment.data
+    kept = data.model_copy(update={"categorical": [name for name in data.categorical if name != by]})
+    smallest = work.policy.minimum_cell
+    return by_group(frame, names, columns, kept, work.targets, smallest, work.guard.time_cell(0))
 
 
 def prepare(work: Work) -> dict[str, Any]:
