@@ -28,8 +28,9 @@ class Setup:
     and standard deviation, (folds, 2), of each target that is learned in standard deviations. `baseline` has the
     cumulative baseline hazard of a Cox model at `times.baseline_times`, (folds, times), once it is trained; `baselines`
     has that of each hospital whose events suffice, -1 in folds in which they do not.
-    `unknown` has for each fold the places in `category_columns` that no training row has, which count as of no category;
-    it is empty where there are none. `image_shape` is channels and lengths of images, and `pixels` are the columns that hold them where no files do.
+    `unknown` has for each fold the places in `category_columns` that no training row has, which count as of no
+    category; it is empty where there are none. `image_shape` is channels and lengths of images, and `pixels` are the
+    columns that hold them where no files do.
     `facts` are what an installed kind of row agreed on, as JSON. `event_times` are those of all sites' training rows,
     increasing, where a model is fitted by risk sets over all sites; no file has them.
     """
