@@ -43,7 +43,7 @@ EXPERIMENTS = {
         "evaluation": {"subgroups": ["ward", {"column": "c", "bands": [0]}]},
     },
     "three classes": {
-        "data": {"target": "ward", "scaling": "minmax"},
+        "data": {"target": "ward", "scaling": "minmax", "group": "visits"},
         "split": {"kind": "kfold", "folds": 3},
     },
     "a strategy that asks for more": {
