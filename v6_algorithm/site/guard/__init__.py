@@ -147,14 +147,16 @@ class Guard:
 
         check_differences(kept, key, sets, self.policy.minimum_cell, BY_FIELD["refuse_differences"].variable)
 
-    def account_frame(self, frame: pd.DataFrame, features: Sequence[str]) -> None:
-        """Book a description of the table: which rows have a value in each column."""
+    def account_frame(self, frame: pd.DataFrame, features: Sequence[str], groups: np.ndarray | None = None) -> None:
+        """Book a description of the table: which rows have a value in each column, and which are in each group."""
         import numpy as np
 
         if not self.policy.refuse_differences:
             return
         columns = [name for name in features if name in frame.columns]
         sets = {f"column '{name}' as described": np.flatnonzero(frame[name].notna().to_numpy()) for name in columns}
+        for group in [] if groups is None else np.unique(groups.astype(str)).tolist():
+            sets[f"group {digest(group)[:8]} of '{self._experiment.evaluation.by}'"] = np.flatnonzero(groups == group)
         key = digest(self._experiment.for_sites())[:16]
         with self._lasting.open() as content:
             database = content.setdefault("databases", {}).setdefault(self._databases, {})
