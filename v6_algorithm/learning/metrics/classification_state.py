@@ -152,12 +152,14 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
     if state["n_classes"] == 2:
         right = hits[0].item()
         values |= {"specificity": _ratio(right, actual[0].item()), "npv": _ratio(right, predicted[0].item())}
-    pairs = _rankable(state)
+    # Bins without rows change none of these but the sensitivities, whose thresholds are edges of bins.
+    pairs = sparse.pairs(state["positives"], state["negatives"])
     if pairs and state["n_classes"] == 2:
-        of_two = [counts.tolist() for counts in pairs[0]]
+        whole = [counts[0] for counts in histograms(state)]
+        of_two = [counts.tolist() for counts in whole]
         for name, specificity in zip(sensitivities, state["specificities"], strict=True):
             values |= dict(zip(_with_sensitivity(name), sensitivity_at(specificity, *of_two), strict=True))
-        values["auroc_se"] = auroc_error(*pairs[0])
+        values["auroc_se"] = auroc_error(*whole)
     if pairs:
         values |= {
             "auroc": _mean([auroc(*pair) for pair in pairs]),
@@ -254,11 +256,6 @@ def _ratio(part: int, whole: int) -> float | None:
 def _with_sensitivity(name: str) -> tuple[str, str, str]:
     """Name a sensitivity and what goes with it, in the order of `sensitivity_at`."""
     return name, threshold_name(name), f"{name}_resolution"
-
-
-def _rankable(state: dict[str, Any]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Histogram pairs of the classes with both positives and negatives."""
-    return [pair for pair in zip(*histograms(state), strict=True) if pair[0].any() and pair[1].any()]
 
 
 def _mean(values: list[float]) -> float:
