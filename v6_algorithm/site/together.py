@@ -374,7 +374,7 @@ class _Group:
                 self._errors[site] = diverged(run.experiment.training, self._round)
                 continue
             bodies[site] |= {
-                "parameters": wire.Held({name: state[name] for name in leaves}, run.shared),
+                "parameters": wire.Held(state.only(leaves), run.shared),
                 "rows": rows,
                 "loss": {"sum": sums.loss, "rows": sums.rows},
                 "steps": sums.steps,

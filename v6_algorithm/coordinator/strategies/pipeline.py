@@ -332,7 +332,10 @@ class FedAvg:
         held = self._sent_frozen(asked)
         spec = {name: item for name, item in self.spec.items() if name not in held}
         if "compress" not in asked.get("strategy", {}):
-            given = wire.unpack(text, spec) | held
+            given = wire.unpack(text, spec)
+            if not held:
+                return given
+            given = given | held
             return {name: given[name] for name in self.spec}
         # Entries of a compressed tensor have longer names, never more numbers than the tensor.
         content = wire.unpack(text, max_bytes=wire.spec_bytes(self.spec) + 4096 * (len(self.spec) + 8))
