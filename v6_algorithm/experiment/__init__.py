@@ -49,6 +49,7 @@ from v6_algorithm.experiment.learning import (
 from v6_algorithm.experiment.partition import Partition, PartitionedSource
 from v6_algorithm.experiment.plateau import complete_plateau
 from v6_algorithm.experiment.privacy import Privacy
+from v6_algorithm.experiment.privacy.differential_privacy import check_differential_privacy
 from v6_algorithm.experiment.privacy.secure_aggregation import check_secure_aggregation
 from v6_algorithm.experiment.problems import (
     CLASSIFICATION_METRICS,
@@ -152,6 +153,7 @@ class Experiment(Section):
         check_private(self)
         check_glm(self)
         check_secure_aggregation(self)
+        check_differential_privacy(self)
         if (self.split.kind == "given") != (self.data.split_column is not None):
             raise refuse("split.kind given and data.split_column go together: give both or neither")
         if self.split.kind == "given" and self.split.folds and len(self.data.split_columns) > 1:

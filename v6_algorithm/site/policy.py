@@ -49,6 +49,7 @@ class Policy:
     coarse_histograms: bool = False
     secure_aggregation_sites: int | None = None
     maximum_epsilon: float | None = None
+    maximum_delta: float = 0.001
     maximum_rounds: int = 10_000
     maximum_experiments: int = 10_000
     maximum_folds: int = 1_000

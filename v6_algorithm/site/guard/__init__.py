@@ -20,6 +20,7 @@ from v6_algorithm.site.guard.bounds import check_experiment, check_networks, che
 from v6_algorithm.site.guard.leaving import check_keys
 from v6_algorithm.site.guard.ledger import Ledger
 from v6_algorithm.site.guard.order import PINNED, Order, digest
+from v6_algorithm.site.guard.privacy_account import Booked, PrivacyAccount
 from v6_algorithm.site.rules import BY_FIELD
 
 if TYPE_CHECKING:
@@ -54,10 +55,11 @@ class Guard:
         policy = self.policy
         needed = policy.request_order or policy.refuse_differences or policy.maximum_share_of_sums is not None
         needed |= policy.secret_folds and policy.folds_secret is None
+        needed |= policy.maximum_epsilon is not None or experiment.privacy.differential_privacy is not None
         if needed and context.state is None and not context.lasting:
             raise PolicyError(
-                "this node has no place that lasts from request to request, which its rules need: a TEMPORARY_FOLDER, "
-                "as vantage6's nodes have"
+                "this node has no place that lasts from request to request, which its rules or differential privacy need: a "
+                "TEMPORARY_FOLDER, as vantage6's nodes have"
             )
         self._job = Ledger(context.state, context.memory)
         folder = policy.ledger_folder
@@ -198,16 +200,37 @@ class Guard:
             self.check_networks(problem.build_networks())
 
     def check_training(self, rows: int, item: Mapping[str, Any]) -> None:
-        """Refuse a fold's training whose update would tell of few rows, or that takes too long.
-
-        A node that requires differential privacy trains nothing: this version has none to offer.
-        """
-        if self.policy.maximum_epsilon is not None:
-            raise PolicyError(
-                f"this node requires differential privacy ({BY_FIELD['maximum_epsilon'].variable}), "
-                "which this version of the algorithm does not have"
-            )
+        """Refuse a fold's training whose update would tell of few rows, or that takes too long."""
         check_training(self.policy, self._experiment, int(self._request["round"]), rows, item)
+
+    def open_privacy_account(self, table: TableData) -> None:
+        """Plan the noise of a run, before anything is trained; refuse one without, where the owner requires it."""
+        private = self._experiment.privacy.differential_privacy
+        if private is not None:
+            self._privacy_account.open(table)
+        elif (most := self.policy.maximum_epsilon) is not None:
+            raise PolicyError(
+                f"this node requires differential privacy ({BY_FIELD['maximum_epsilon'].variable}); add privacy: "
+                f"{{differential_privacy: {{unit: sample, epsilon: {most:g}, delta: {self.policy.maximum_delta:g}}}}}, "
+                "or less"
+            )
+
+    def book_privacy(self, table: TableData, folds: Sequence[int]) -> Booked | None:
+        """Book what a round's training of these folds costs, before it begins; None: no differential privacy.
+
+        Raises
+        ------
+        PolicyError
+            When the run's epsilon or the node's is used up, or the owner requires what the experiment has not.
+        """
+        if self._experiment.privacy.differential_privacy is None:
+            self.open_privacy_account(table)
+            return None
+        return self._privacy_account.book(table, folds, int(self._request["round"]))
+
+    @property
+    def _privacy_account(self) -> PrivacyAccount:
+        return PrivacyAccount(self.policy, self._experiment, self._job, self._lasting, self._databases)
 
     def check_information(self, columns: int, rows: int) -> None:
         """Refuse sums of products of so many columns that they would nearly tell the rows; 0 columns: there are none.

@@ -29,7 +29,10 @@ LEAVES: dict[str, dict[str, str]] = {
         "copies": "minimum cell", "start": _SETTING, "cells": "minimum cell; share of sums", "policy": _SETTING,
         "timing": _SETTING,
     },
-    "train": {"folds": _MODEL, "subgroups": "minimum cell", "device": _SETTING, "timing": _SETTING},
+    "train": {
+        "folds": _MODEL, "subgroups": "minimum cell", "device": _SETTING, "timing": _SETTING,
+        "epsilon": "training rows, which are told; left out under secure aggregation",
+    },
     "evaluate": {"folds": _METRICS, "subgroups": "minimum cell", "device": _SETTING, "timing": _SETTING},
 }  # fmt: skip
 FOLD: dict[str, str] = {
