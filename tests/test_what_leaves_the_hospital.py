@@ -75,6 +75,10 @@ EXPERIMENTS = {
         "problem": "regression",
         "training": {"loss": "poisson"},
     },
+    "differential privacy": {
+        "data": {"target": "y", "features": ["a", "b"]},
+        "privacy": {"differential_privacy": {"epsilon": 3, "delta": 0.001}},
+    },
     "coefficients": {"data": {"target": "visits", "features": ["a", "b"]}, "problem": "count", "model": "glm"},
     SHORT_OF_MEMORY: {"data": {"target": "y", "features": ["a", "b"]}, "model": {"kind": "mlp", "hidden": [4]}},
     "survival": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "linear"},

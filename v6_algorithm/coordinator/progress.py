@@ -49,8 +49,11 @@ class ProgressEvents:
             metrics |= {f"validation_{name}": measured[name] for name in self._shown if measured.get(name) is not None}
         self._on_event({"event": "reply", "round": number, "site": site, "metrics": metrics, "seconds": seconds})
 
-    def round(self, number: int, replies: Replies) -> None:
-        """Report a round: its training loss, and the newest validation, which is of the round before or of this."""
+    def round(self, number: int, replies: Replies, epsilon: float | None = None) -> None:
+        """Report a round: its training loss, and the newest validation, which is of the round before or of this.
+
+        `epsilon` is what training has cost so far under differential privacy.
+        """
         newest = mean_of([fold.newest() for fold in self._folds])
         validated = max((fold.rounds_scored for fold in self._folds), default=0)
         shown = ["train_loss", *(f"validation_{name}" for name in self._shown)]
@@ -71,6 +74,7 @@ class ProgressEvents:
                 },
                 "metrics": {name: newest[name] for name in shown if newest.get(name) is not None},
                 "missing": {site: str(reason) for site, reason in replies.missing.items()},
+                **({} if epsilon is None else {"epsilon": epsilon}),
             }
         )
 

@@ -178,8 +178,9 @@ class Experiment(Section):
 
     @property
     def in_the_clear(self) -> Experiment:
-        """The experiment without secure aggregation, for tables that are on the researcher's machine."""
-        return self.model_copy(update={"privacy": self.privacy.model_copy(update={"secure_aggregation": None})})
+        """The experiment without masks and noise, for tables that are on the researcher's machine."""
+        clear = {"secure_aggregation": None, "differential_privacy": None}
+        return self.model_copy(update={"privacy": self.privacy.model_copy(update=clear)})
 
     def resolved(self) -> dict[str, Any]:
         """Return the experiment as plain JSON with every default filled in."""

@@ -19,7 +19,7 @@ _WHY_NOT = {
     "fednova": "was not examined for it",
     "qfedavg": "tells each site's loss, to which no noise is added",
     "agnostic": "tells each site's loss, to which no noise is added",
-    "newton": "sends exact sums over rows",
+    "newton": "sends exact sums over rows (model linear or logistic learns by steps)",
 }
 _OTHER = "was not examined for it"
 
@@ -68,7 +68,6 @@ def check_differential_privacy(experiment: AllSections) -> None:
             "problem survival with method cox, in which a row's loss depends on other rows; "
             "method discrete_time has one of each row",
         ),
-        (experiment.model.kind == "glm", "model glm, which sends exact sums over rows; model linear or logistic learns"),
         (
             getattr(experiment.model, "norm", None) == "batch",
             "model.norm batch, in which a row's gradient depends on other rows; allowed: layer, group, none",
