@@ -94,9 +94,7 @@ def test_a_steps_gradient_is_no_longer_than_clip_and_noise_allow(monkeypatch):
     frame = tables()["amsterdam"].assign(a=lambda rows: rows["a"] * 1e6)
     sources = {"amsterdam": TableSource(frame=frame), "berlin": SOURCES["berlin"]}
     step = {"local_steps": 1, "batch_size": None, "optimizer": {"kind": "sgd", "lr": 1.0}}
-    asked = experiment(
-        dp={"clip": 0.01}, rounds=1, training=step, data={"target": "y", "scaling": "none"}, seed=3
-    )
+    asked = experiment(dp={"clip": 0.01}, rounds=1, training=step, data={"target": "y", "scaling": "none"}, seed=3)
     began: list[dict[str, torch.Tensor]] = []
     begin = private_descent.PrivateDescent.__init__
 
@@ -112,9 +110,7 @@ def test_a_steps_gradient_is_no_longer_than_clip_and_noise_allow(monkeypatch):
 
 def test_the_noise_is_as_wide_as_was_booked(monkeypatch):
     widths, booked = [], []
-    monkeypatch.setattr(
-        NoiseSource, "normal", lambda self, like, sd: widths.append(sd) or torch.zeros_like(like)
-    )
+    monkeypatch.setattr(NoiseSource, "normal", lambda self, like, sd: widths.append(sd) or torch.zeros_like(like))
     book = Guard.book_privacy
 
     def watch(self, table, folds):
@@ -241,9 +237,7 @@ def test_patients_are_the_unit_where_they_are_asked_for():
     plan = private_descent.PrivateSteps
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            private_descent, "PrivateSteps", lambda *given: seen.append(plan(*given)) or seen[-1]
-        )
+        patch.setattr(private_descent, "PrivateSteps", lambda *given: seen.append(plan(*given)) or seen[-1])
         data = {"target": "y", "features": ["a", "b", "c"], "group": "patient"}
         result = trained(experiment(data=data, dp={"unit": "patient"}), sources=sources)
     assert result["differential_privacy"]["unit"] == "patient"

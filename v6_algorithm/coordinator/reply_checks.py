@@ -67,7 +67,9 @@ class ReplyCheck:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.devices, self.notes, self._shape = dict(state["devices"]), list(state["notes"]), state["shape"]
-        self.epsilons = {site: {int(round): cost for round, cost in rounds} for site, rounds in state["epsilons"].items()}
+        self.epsilons = {
+            site: {int(round): cost for round, cost in rounds} for site, rounds in state["epsilons"].items()
+        }
 
     def items(
         self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]

@@ -30,7 +30,9 @@ class DifferentialPrivacy(Section):
     unit: Literal["sample", "patient", "site"] = Field(
         "sample", description="whose presence is hidden: one row's, or that of all rows with one value of data.group"
     )
-    epsilon: float = Field(gt=0, le=1000, description="what a site's training may cost at most, over all rounds and folds")
+    epsilon: float = Field(
+        gt=0, le=1000, description="what a site's training may cost at most, over all rounds and folds"
+    )
     delta: float = Field(
         gt=0, lt=1, description="chance of more than that; well below 1 / (rows of a site), which each site checks"
     )

@@ -74,8 +74,6 @@ def noise_for(plan: Sequence[Steps], target: float, delta: float, *, tolerance: 
         When no noise up to a million clipping norms is enough.
     """
 
-
-
     def cost(noise: float, orders: Sequence[float]) -> float:
         return epsilon([replace(item, noise_multiplier=noise) for item in plan], delta, orders)
 

@@ -151,9 +151,7 @@ def train(
     if private is not None:
         if learner is not None:
             raise SiteError("privacy.differential_privacy: this problem takes steps of its own", "request")
-        descent = PrivateDescent(
-            problem, networks, rows.inputs, rows.target, part, context, objective, private
-        )
+        descent = PrivateDescent(problem, networks, rows.inputs, rows.target, part, context, objective, private)
         stepper, drawn = descent, descent.draws()
     elif learner is None:
         stepper = _GradientDescent(problem, networks, rows, part, context, objective, fitting)

@@ -126,9 +126,7 @@ class PrivateDescent:
             fold=context.fold,
             clip=plan.clip,
         )
-        gradients = noised(
-            summed, self._source, sd=plan.noise_multiplier * plan.clip, expected=plan.rate * plan.units
-        )
+        gradients = noised(summed, self._source, sd=plan.noise_multiplier * plan.clip, expected=plan.rate * plan.units)
         self._optimiser.zero_grad(set_to_none=True)
         for name, parameter in self._moved.items():
             parameter.grad = gradients[name]

@@ -161,8 +161,9 @@ class PrivacyAccount:
             unit, units = units_of(table, fold.train, patient=patient)
             batch = min(training.batch_size or rows, rows)
             by_round = tuple(
-                (epochs * math.ceil(rows / batch)) if (epochs := training.epochs_in(round)) else
-                (training.steps_in(round) or 1)
+                (epochs * math.ceil(rows / batch))
+                if (epochs := training.epochs_in(round))
+                else (training.steps_in(round) or 1)
                 for round in range(1, experiment.rounds + 1)
             )
             folds[number] = FoldSteps(unit, units, batch / rows, by_round)
