@@ -80,6 +80,12 @@ EXPERIMENTS = {
         "privacy": {"differential_privacy": {"epsilon": 3, "delta": 0.001}},
     },
     "coefficients": {"data": {"target": "visits", "features": ["a", "b"]}, "problem": "count", "model": "glm"},
+    "hazard ratios": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "cox"},
+    "hazard ratios by site": {
+        "data": {"target": SURVIVAL, "features": ["a", "b"]},
+        "problem": "survival",
+        "model": {"kind": "cox", "strata": "site"},
+    },
     SHORT_OF_MEMORY: {"data": {"target": "y", "features": ["a", "b"]}, "model": {"kind": "mlp", "hidden": [4]}},
     "survival": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "linear"},
     "discrete time": {
@@ -259,6 +265,7 @@ METRICS = "folds[].metrics.<part>.<site>"
 GROUPS = "subgroups.<part>.<site>.<column>.<group>"
 MESSAGES = [
     "RPC_prepare, step schema",
+    "RPC_prepare, step event_times",
     "RPC_prepare, step statistics",
     "RPC_prepare, step quantiles",
     "RPC_prepare, step harmonisation",

@@ -200,7 +200,7 @@ def test_the_nodes_ledger_counts_all_runs_together(tmp_path):
     rules = Policy.of("trusted", maximum_epsilon=1.2, ledger_folder=str(tmp_path))
     asked = experiment(dp={"epsilon": 1}, rounds=1, participation={"minimum": 1})
     assert trained(asked, rules, source)["status"] == "completed"
-    with pytest.raises((ExperimentError, FederationError), match="over this node's epsilon of 1.2"):
+    with pytest.raises((ExperimentError, FederationError), match=r"over this node's epsilon of 1\.2"):
         trained(asked.model_copy(update={"name": "again"}), rules, source)
 
 

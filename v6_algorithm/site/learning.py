@@ -45,6 +45,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     import torch
 
     from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.problems.survival import Survival
     from v6_algorithm.learning.training import loop
     from v6_algorithm.learning.training.device import Device
     from v6_algorithm.learning.training.patterns import frozen_names
@@ -57,6 +58,8 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         table = work.table(setup)
     problem = create_problem(work.experiment, setup)
     problem.folder = work.folder
+    if problem.sums_of_squares and isinstance(problem, Survival):
+        problem.time_cell = work.guard.time_cell(problem.sums_of_squares)
     networks = build_shapes(problem)
     work.guard.check_networks(networks)
     shared, private = shared_and_own(work, networks)
@@ -309,6 +312,8 @@ class _Learner:
             self._learn(networks, first, self.frozen | set(shared), None, alone=True)
             held = self.frozen | self.private
         sums = self._learn(networks, item.get("epochs"), held, objective)
+        if message.get("sums"):
+            extras["sums"] = _sums_of(networks)
         with work.timed("encode_s"):
             parameters = sender.pack(_of(leaves, objective.outgoing(state_of(networks))))
         reply: dict[str, Any] = {
@@ -356,6 +361,17 @@ class _Learner:
                 seed=self.work.guard.seed,
                 private=self._noised(),
             )
+
+
+def _sums_of(networks: Networks) -> str:
+    """Return what the rows of a model that is fitted by sums came to, packed."""
+    from v6_algorithm.data.preparation.setup import pack_arrays
+    from v6_algorithm.learning.models.cox import CoxRegression
+
+    model = networks.get("model")
+    if not isinstance(model, CoxRegression):
+        raise WireError("sums are asked for a model that is trained by gradients")
+    return pack_arrays(model.sums)
 
 
 def _rate(work: Work, item: Mapping[str, Any]) -> float | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.errors import SiteError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import Cox
 from v6_algorithm.site import secure_aggregation
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.secure_aggregation import hide_schema
@@ -50,6 +51,7 @@ def prepare(work: Work) -> dict[str, Any]:
     """Take one step of the preparation, the one that the request names."""
     steps = {
         "schema": _schema,
+        "event_times": _event_times,
         "statistics": _statistics,
         "quantiles": _quantiles,
         "harmonisation": _harmonisation,
@@ -87,6 +89,25 @@ def _schema(work: Work) -> dict[str, Any]:
             raise error if name == work.site else SiteError(f"{name}: {error}", error.kind) from None
         members[name] = schema if work.experiment.privacy.secure_aggregation is None else hide_schema(schema)
     return {"members": members}
+
+
+def _event_times(work: Work) -> dict[str, Any]:
+    """Tell when the events of the training rows are, in cells of several where this node's rules say so."""
+    from v6_algorithm.data.preparation.setup import pack_arrays
+    from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.problems.survival import Survival
+
+    setup = work.setup()
+    table = work.table(setup)
+    problem = create_problem(work.experiment, setup)
+    if not isinstance(problem, Survival) or not isinstance(work.experiment.model, Cox):
+        raise WireError("event times are asked for model cox only")
+    problem.check_rows(table)
+    problem.time_cell = work.guard.time_cell(problem.sums_of_squares)
+    return {
+        "event_times": pack_arrays({"times": problem.event_times(table)}),
+        "cell": list(problem.time_cell or (1, 1)),
+    }
 
 
 def _copies(work: Work, table: TableData) -> dict[str, Any] | None:

@@ -138,8 +138,8 @@ class PrivateDescent:
         state = state_of(self._networks)
         if any(not state[name].equal(value) for name, value in self._others.items()):
             raise SiteError(
-                "privacy.differential_privacy: the network keeps numbers of the rows that it sees, to which no noise is "
-                "added (buffers, such as BatchNorm's)",
+                "privacy.differential_privacy: the network keeps numbers of the rows that it sees, to which no noise "
+                "is added (buffers, such as BatchNorm's)",
                 "request",
             )
 

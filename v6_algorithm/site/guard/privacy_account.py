@@ -116,8 +116,8 @@ class PrivacyAccount:
                 hides = self._experiment.privacy.secure_aggregation is not None
                 much = "over it" if hides else f"to {spent:.4g}"
                 raise PolicyError(
-                    f"the privacy budget of this run is used up here: round {round} would bring its epsilon {much}, and "
-                    f"privacy.differential_privacy.epsilon is {section.epsilon:g}; a repeated round costs again"
+                    f"the privacy budget of this run is used up here: round {round} would bring its epsilon {much}, "
+                    f"and privacy.differential_privacy.epsilon is {section.epsilon:g}; a repeated round costs again"
                 )
         steps = [Steps(folds[number].rate, noise, folds[number].by_round[round - 1]) for number in numbers]
         with self._lasting.open() as content:
@@ -181,8 +181,8 @@ class PrivacyAccount:
         before = [Steps(rate, noise, int(count)) for rate, noise, count in booked]
         if epsilon([*before, *steps], policy.maximum_delta) > policy.maximum_epsilon * (1 + _ROUNDING):
             raise PolicyError(
-                f"{what} would take what is told of this database over this node's epsilon of {policy.maximum_epsilon:g} "
-                f"({BY_FIELD['maximum_epsilon'].variable}), with what was told before"
+                f"{what} would take what is told of this database over this node's epsilon of "
+                f"{policy.maximum_epsilon:g} ({BY_FIELD['maximum_epsilon'].variable}), with what was told before"
             )
 
 
