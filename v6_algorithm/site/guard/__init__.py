@@ -51,7 +51,7 @@ class Guard:
     def __init__(self, context: SiteContext, request: Mapping[str, Any], experiment: Experiment) -> None:
         self.policy = context.policy
         self._request, self._experiment = request, experiment
-        self._databases = digest(sorted(source.uri for source in context.sources.values()))[:16]
+        self._sources = context.sources
         policy = self.policy
         needed = policy.request_order or policy.refuse_differences or policy.maximum_share_of_sums is not None
         needed |= policy.secret_folds and policy.folds_secret is None
@@ -65,6 +65,10 @@ class Guard:
         folder = policy.ledger_folder
         self._lasting = self._job if folder is None else Ledger(Path(folder), {})
         self._accounted = False
+
+    @property
+    def _databases(self) -> str:
+        return digest(sorted(source.uri for source in self._sources.values()))[:16]
 
     # -- before anything is read ---------------------------------------------------------------------------------------
 
@@ -145,14 +149,16 @@ class Guard:
 
         check_differences(kept, key, sets, self.policy.minimum_cell, BY_FIELD["refuse_differences"].variable)
 
-    def account_frame(self, frame: pd.DataFrame, features: Sequence[str]) -> None:
-        """Book a description of the table: which rows have a value in each column."""
+    def account_frame(self, frame: pd.DataFrame, features: Sequence[str], groups: np.ndarray | None = None) -> None:
+        """Book a description of the table: which rows have a value in each column, and which are in each group."""
         import numpy as np
 
         if not self.policy.refuse_differences:
             return
         columns = [name for name in features if name in frame.columns]
         sets = {f"column '{name}' as described": np.flatnonzero(frame[name].notna().to_numpy()) for name in columns}
+        for group in [] if groups is None else np.unique(groups.astype(str)).tolist():
+            sets[f"group {digest(group)[:8]} of '{self._experiment.evaluation.by}'"] = np.flatnonzero(groups == group)
         key = digest(self._experiment.for_sites())[:16]
         with self._lasting.open() as content:
             database = content.setdefault("databases", {}).setdefault(self._databases, {})
@@ -199,21 +205,28 @@ class Guard:
         with torch.device("meta"):
             self.check_networks(problem.build_networks())
 
-    def check_training(self, rows: int, item: Mapping[str, Any]) -> None:
-        """Refuse a fold's training whose update would tell of few rows, or that takes too long."""
-        check_training(self.policy, self._experiment, int(self._request["round"]), rows, item)
+    def check_training(self, rows: int, item: Mapping[str, Any], round: int | None = None) -> None:
+        """Refuse a fold's training whose update would tell of few rows, takes too long, or lacks required noise."""
+        self._check_required_privacy()
+        check_training(
+            self.policy, self._experiment, int(self._request["round"]) if round is None else round, rows, item
+        )
 
-    def open_privacy_account(self, table: TableData) -> None:
-        """Plan the noise of a run, before anything is trained; refuse one without, where the owner requires it."""
-        private = self._experiment.privacy.differential_privacy
-        if private is not None:
-            self._privacy_account.open(table)
-        elif (most := self.policy.maximum_epsilon) is not None:
+    def _check_required_privacy(self) -> None:
+        """Refuse an experiment without differential privacy where the owner requires it."""
+        most = self.policy.maximum_epsilon
+        if most is not None and self._experiment.privacy.differential_privacy is None:
             raise PolicyError(
                 f"this node requires differential privacy ({BY_FIELD['maximum_epsilon'].variable}); add privacy: "
                 f"{{differential_privacy: {{unit: sample, epsilon: {most:g}, delta: {self.policy.maximum_delta:g}}}}}, "
                 "or less"
             )
+
+    def open_privacy_account(self, table: TableData) -> None:
+        """Plan the noise of a run, before anything is trained; refuse one without, where the owner requires it."""
+        self._check_required_privacy()
+        if self._experiment.privacy.differential_privacy is not None:
+            self._privacy_account.open(table)
 
     def book_privacy(self, table: TableData, folds: Sequence[int]) -> Booked | None:
         """Book what a round's training of these folds costs, before it begins; None: no differential privacy.
@@ -224,7 +237,7 @@ class Guard:
             When the run's epsilon or the node's is used up, or the owner requires what the experiment has not.
         """
         if self._experiment.privacy.differential_privacy is None:
-            self.open_privacy_account(table)
+            self._check_required_privacy()
             return None
         return self._privacy_account.book(table, folds, int(self._request["round"]))
 
