@@ -14,6 +14,7 @@ from v6_algorithm.data.preparation import Setup
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import merge_states
 from v6_algorithm.learning.metrics.calibration import CONFIDENCE_UNITS
+from v6_algorithm.learning.metrics.classification_state import histograms
 from v6_algorithm.learning.metrics.histogram import bin_edges
 from v6_algorithm.learning.metrics.recalibration import recalibrate
 
@@ -36,8 +37,8 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
     -------
     dict
         `confusion`, `calibration`, `roc`, `decision` and `risk`, each by target; of problems without classes nothing.
-        In a confusion matrix, `pooled` and by hospital, a row is a true class and a column a predicted one, in the order of
-        `classes`. `calibration` has for each of 15 bins of the predicted probability its `rows`, their mean
+        In a confusion matrix, `pooled` and by hospital, a row is a true class and a column a predicted one, in the
+        order of `classes`. `calibration` has for each of 15 bins of the predicted probability its `rows`, their mean
         probability (`predicted`) and the share that is of the class (`observed`), None where it is empty; of class 1
         of two, of the predicted class of more. `roc`, of two classes, has `threshold`, `sensitivity` and
         `specificity` of points at least 5 rows apart. Of two classes too: `decision`, see `decision_curve`, and `risk`,
@@ -53,9 +54,10 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
             "sites": {name: state["confusion"] for name, state in by_site.items()},
         }
         tables["calibration"][target] = _calibration(*pooled["calibration"])
-        if pooled["n_classes"] == 2 and any(pooled["positives"][0]) and any(pooled["negatives"][0]):
-            tables["roc"][target] = _roc(pooled["positives"][0], pooled["negatives"][0])
-            tables["decision"][target] = decision_curve(pooled["positives"][0], pooled["negatives"][0])
+        positives, negatives = (counts[0].tolist() for counts in histograms(pooled))
+        if pooled["n_classes"] == 2 and any(positives) and any(negatives):
+            tables["roc"][target] = _roc(positives, negatives)
+            tables["decision"][target] = decision_curve(positives, negatives)
             tables["risk"][target] = {
                 "pooled": risk_summary(pooled),
                 "sites": {name: risk_summary(state) for name, state in by_site.items()},
@@ -137,7 +139,8 @@ def risk_summary(state: Mapping[str, Any]) -> dict[str, Any]:
        356:i6460 (the error of the logarithm of O/E).
     """
     rows, confidence, _ = state["calibration"]
-    observed, n = sum(state["positives"][0]), sum(rows)
+    positives, negatives = (counts[0].tolist() for counts in histograms(state))
+    observed, n = sum(positives), sum(rows)
     expected = sum(confidence) / CONFIDENCE_UNITS
     summary: dict[str, Any] = {"observed": observed, "expected": expected, "o_e": None, "o_e_low": None}
     summary["o_e_high"] = None
@@ -146,7 +149,7 @@ def risk_summary(state: Mapping[str, Any]) -> dict[str, Any]:
         ratio = observed / expected
         low, high = ratio * math.exp(-_Z * error), ratio * math.exp(_Z * error)
         summary |= {"o_e": ratio, "o_e_low": low, "o_e_high": high}
-    return summary | (recalibrate(state["positives"][0], state["negatives"][0]) or {})
+    return summary | (recalibrate(positives, negatives) or {})
 
 
 def _roc(positives: list[int], negatives: list[int]) -> dict[str, list[Any]]:
