@@ -75,16 +75,16 @@ class ReplyCheck:
 
     def groups(
         self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]], sums: GroupSums
-    ) -> None:
-        """Add what a site tells of groups of rows; a wrong answer is counted and named, as in `items`."""
-        if not self.items(replies, site, reply, asked):
-            return
+    ) -> bool:
+        """Add what a site tells of groups of rows beside its items; a wrong answer is counted and named, and False."""
         try:
             sums.take(reply["subgroups"], asked, self.plan, self._shape)
+            return True
         except (WireError, ValueError) as error:
             replies.reject(site, str(error))
         except (KeyError, TypeError, AttributeError):
             replies.reject(site, "malformed reply")
+        return False
 
     def _check(self, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = reply["folds"]
