@@ -12,7 +12,7 @@ from v6_algorithm.experiment.base import Section, refuse
 class Stage(Section):
     """One stage of a compression."""
 
-    # Whether a stage leaves numbers out, after which only `int8` may follow.
+    # Whether a stage leaves numbers out, after which only one that writes them shorter may follow.
     reduces: ClassVar[bool] = True
 
     kind: str
@@ -53,15 +53,37 @@ class Int8(Stage):
     feedback: bool = False
 
 
-AnyStage = Annotated[PowerSGD | RankDAD | TopK | Int8, Field(discriminator="kind")]
+class Float16(Stage):
+    """Each number in two bytes: 11 significant bits, sizes from 6e-8 to 65,504."""
+
+    reduces: ClassVar[bool] = False
+
+    kind: Literal["float16"] = "float16"
+    feedback: bool = False
+
+
+class BFloat16(Stage):
+    """Each number in two bytes: 8 significant bits, sizes as of float32."""
+
+    reduces: ClassVar[bool] = False
+
+    kind: Literal["bfloat16"] = "bfloat16"
+    feedback: bool = False
+
+
+AnyStage = Annotated[PowerSGD | RankDAD | TopK | Int8 | Float16 | BFloat16, Field(discriminator="kind")]
+# Those that write numbers shorter, of which one may come last.
+SHORTER = ("int8", "float16", "bfloat16")
 # Their names, which pydantic puts into the places of errors.
-STAGES = ("powersgd", "rankdad", "topk", "int8")
+STAGES = ("powersgd", "rankdad", "topk", *SHORTER)
 
 
 class Compression(Section):
     """What is done to every site's update, and from which round on."""
 
-    stages: list[AnyStage] = Field(default_factory=list, description="powersgd, rankdad or topk, then int8; or one")
+    stages: list[AnyStage] = Field(
+        default_factory=list, description="powersgd, rankdad or topk, then int8, float16 or bfloat16; or one"
+    )
     start: int = Field(2, ge=2, description="round from which on updates are compressed; the first is sent whole")
 
     @model_validator(mode="before")
@@ -79,5 +101,8 @@ class Compression(Section):
     @model_validator(mode="after")
     def _in_order(self) -> Compression:
         if any(stage.reduces for stage in self.stages[1:]) or sum(not stage.reduces for stage in self.stages) > 1:
-            raise refuse(f"stages: {', '.join(STAGES[:-1])} or none of them, and behind it int8 if wanted")
+            raise refuse(
+                f"stages: {', '.join(STAGES[: -len(SHORTER)])} or none of them, and behind it {', '.join(SHORTER[:-1])} "
+                f"or {SHORTER[-1]} if wanted"
+            )
         return self
