@@ -101,8 +101,6 @@ class Compression(Section):
     @model_validator(mode="after")
     def _in_order(self) -> Compression:
         if any(stage.reduces for stage in self.stages[1:]) or sum(not stage.reduces for stage in self.stages) > 1:
-            raise refuse(
-                f"stages: {', '.join(STAGES[: -len(SHORTER)])} or none of them, and behind it {', '.join(SHORTER[:-1])} "
-                f"or {SHORTER[-1]} if wanted"
-            )
+            first, last = ", ".join(STAGES[: -len(SHORTER)]), ", ".join(SHORTER)
+            raise refuse(f"stages: {first} or none of them, and behind it one of {last} if wanted")
         return self
