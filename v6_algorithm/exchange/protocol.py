@@ -96,7 +96,8 @@ class Replies:
         for arrival in self.arrivals:
             if arrival.missing is not None:
                 self.missing[arrival.site] = arrival.missing
-            early[arrival.site] = arrival.text
+            # Who made the arrival may hold it while the reply is used: a large text must not live on there.
+            early[arrival.site], arrival.text = arrival.text, None
             self.arrived_s[arrival.site] = round(time.perf_counter() - start, 4)
             if arrival.create_s is not None:
                 self.create_s[arrival.site] = round(arrival.create_s, 4)
