@@ -3,7 +3,7 @@ behind its baseline hazard, and of the kept model how good it is on groups of ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from v6_algorithm.coordinator.model_evaluation import ModelEvaluation, candidates, personal, with_baseline
@@ -42,7 +42,9 @@ class FinalEvaluation:
             return
         if times := baseline_times(context.experiment, context.plan.setup.sums.get("event_times")):
             evaluations = self._measure(sites, ["validation"] if context.plan.has("validation") else [], times)
-            context.plan = with_baseline(context.plan, evaluations, times)
+            by_site = context.experiment.problem.options().baseline == "site"
+            context.plan, notes = with_baseline(context.plan, evaluations, times, by_site=by_site)
+            context.notes += notes
             context.check.expect_other_metrics()  # of survival curves
         subgroups = context.measures_subgroups
         at_once = subgroups and all(len(fold.candidates) <= 1 for fold in context.folds)
@@ -106,9 +108,7 @@ class FinalEvaluation:
             site: [*(self._group_items(site, pairs) if subgroups else []), *pairs] for site, pairs in measured.items()
         }
         items = {site: [item for _, item in pairs] for site, pairs in asked.items() if pairs}
-        setup = context.plan.setup.to_json()
-        bodies = {site: {"setup": setup, "folds": of_site} for site, of_site in items.items()}
-        replies = context.caller.call("RPC_evaluate", context.last_round, bodies)
+        replies = self._call(items)
         context.stragglers.name_resting(replies, set(context.plan.sites) - set(sites))
         for site, reply in replies:
             answered = context.check.items(replies, site, reply, items[site])
@@ -139,3 +139,13 @@ class FinalEvaluation:
             else:
                 items.append((None, question))
         return items
+
+    def _call(self, items: Mapping[str, list[dict[str, Any]]]) -> Replies:
+        context = self._context
+        setup = context.plan.setup
+        packed = setup.to_json()
+        # A site is a hospital, or holds them all.
+        several = setup.baselines and len(context.plan.sites) > 1
+        setups = {site: setup.for_hospitals([site]).to_json() if several else packed for site in items}
+        bodies = {site: {"setup": setups[site], "folds": of_site} for site, of_site in items.items()}
+        return context.caller.call("RPC_evaluate", context.last_round, bodies)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.errors import SiteError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import Cox
 from v6_algorithm.site import secure_aggregation
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.secure_aggregation import hide_schema
@@ -49,6 +50,7 @@ def prepare(work: Work) -> dict[str, Any]:
     """Take one step of the preparation, the one that the request names."""
     steps = {
         "schema": _schema,
+        "event_times": _event_times,
         "statistics": _statistics,
         "quantiles": _quantiles,
         "harmonisation": _harmonisation,
@@ -86,6 +88,25 @@ def _schema(work: Work) -> dict[str, Any]:
             raise error if name == work.site else SiteError(f"{name}: {error}", error.kind) from None
         members[name] = schema if work.experiment.privacy.secure_aggregation is None else hide_schema(schema)
     return {"members": members}
+
+
+def _event_times(work: Work) -> dict[str, Any]:
+    """Tell when the events of the training rows are, in cells of several where this node's rules say so."""
+    from v6_algorithm.data.preparation.setup import pack_arrays
+    from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.problems.survival import Survival
+
+    setup = work.setup()
+    table = work.table(setup)
+    problem = create_problem(work.experiment, setup)
+    if not isinstance(problem, Survival) or not isinstance(work.experiment.model, Cox):
+        raise WireError("event times are asked for model cox only")
+    problem.check_rows(table)
+    problem.time_cell = work.guard.time_cell(problem.sums_of_squares)
+    return {
+        "event_times": pack_arrays({"times": problem.event_times(table)}),
+        "cell": list(problem.time_cell or (1, 1)),
+    }
 
 
 def _copies(work: Work, table: TableData) -> dict[str, Any] | None:
@@ -166,18 +187,20 @@ def _target_moments(work: Work, table: TableData) -> tuple[str | None, list[str]
 
 
 def _quantiles(work: Work) -> dict[str, Any]:
-    from v6_algorithm.data.preparation import Histograms
     from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
+    from v6_algorithm.data.preparation.statistics import cells_of
+    from v6_algorithm.data.quantiles import check_windows
 
     setup = work.setup()
     table = work.table(setup)
     if setup.combat is not None:
         _check_values(work, setup, table)
+    counts, windows = _counts(table), None
+    if work.request.get("windows") is not None:
+        windows = check_windows(unpack_arrays(work.request["windows"])["windows"], counts.size)
     values = table.training_values(setup, work.experiment.data)
-    span = unpack_arrays(work.request["range"])
-    hidden = _hidden(work, _counts(table))
-    histograms = Histograms.of(values, span["low"], span["high"]).without(hidden)
-    return {"histograms": pack_arrays({"counts": work.guard.joined(histograms.counts)})}
+    cells = cells_of(values, _hidden(work, counts), work.policy.minimum_cell, windows)
+    return {"cells": pack_arrays(cells.arrays())}
 
 
 def _harmonisation(work: Work) -> dict[str, Any]:

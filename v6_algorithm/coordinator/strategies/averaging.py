@@ -75,7 +75,7 @@ class WeightedMean:
         self._total += weight
 
     def combined(self) -> State:
-        """Return the mean in float64, in the memory of the sums, which are over; raises ValueError when there are none."""
+        """Return the mean in float64, in the memory of the sums, which end; raises ValueError when there are none."""
         _require(bool(self._total))
         mean, self._sums = self._sums, {}
         for name, value in mean.items():
