@@ -4,8 +4,8 @@
     python benchmarks/aggregation_memory.py --millions 25 --sites 4
 
 One reply is made and lies in a file; each site's arrives from it as text, as an engine hands it over, is checked, read
-and added. The peak is the largest resident size of the process less that before the first reply. The client of vantage6, which
-holds a result as JSON in base64 while it fetches it, comes on top.
+and added. The peak is the largest resident size of the process less that before the first reply. vantage6's client,
+which holds a result as JSON in base64 while it fetches it, comes on top.
 """
 
 from __future__ import annotations
