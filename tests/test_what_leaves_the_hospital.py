@@ -78,6 +78,10 @@ EXPERIMENTS = {
         "problem": "regression",
         "training": {"loss": "poisson"},
     },
+    "differential privacy": {
+        "data": {"target": "y", "features": ["a", "b"]},
+        "privacy": {"differential_privacy": {"epsilon": 3, "delta": 0.001}},
+    },
     "coefficients": {"data": {"target": "visits", "features": ["a", "b"]}, "problem": "count", "model": "glm"},
     "hazard ratios": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "cox"},
     "hazard ratios by site": {
