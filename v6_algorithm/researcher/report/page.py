@@ -306,6 +306,7 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
         "Rounds at most": str(experiment.get("rounds") or ""),
         "Privacy": ", ".join(privacy) or "none configured",
         "Secure aggregation": _secure_aggregation(mapping(result, "secure_aggregation")),
+        "Differential privacy": _differential_privacy(mapping(result, "differential_privacy")),
         "Seed": str(experiment.get("seed", "")),
     }
     return {name: fact for name, fact in facts.items() if fact}
@@ -339,6 +340,20 @@ def _secure_aggregation(section: dict[str, Any]) -> str:
         else f"no change above {section.get('clip')}"
     )
     return f"{section.get('threshold')} of {len(sites)} sites open a sum; {section.get('sums')} sums; {cut}"
+
+
+def _differential_privacy(section: dict[str, Any]) -> str:
+    """Say what training has cost, by site, and what it was planned to; empty of a run without."""
+    if not section:
+        return ""
+    cost, planned = finite(section.get("epsilon")), finite(section.get("planned_epsilon"))
+    by_site = ", ".join(
+        f"{site} {number(finite(numbers.get('epsilon')))}" for site, numbers in mapping(section, "sites").items()
+    )
+    return (
+        f"epsilon {number(cost)} at most a site, of {number(planned)} planned, at delta {section.get('delta')}; unit "
+        f"{section.get('unit')}, clip {section.get('clip')}" + (f"; {by_site}" if by_site else "")
+    )
 
 
 def _kind(section: object) -> str:

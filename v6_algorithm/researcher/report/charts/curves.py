@@ -95,8 +95,8 @@ def dot_chart(
 
 
 def history_charts(result: dict[str, Any]) -> list[Markup]:
-    """Return up to three SVG charts over the rounds: the losses, the monitored or else the headline metric, and the
-    learning rate where it changes."""
+    """Return up to four SVG charts over the rounds: the losses, the monitored or else the headline metric, the learning
+    rate where it changes, and what training has cost under differential privacy."""
     histories = [history_columns(mapping(fold, "history")) for _, fold in folds(result)]
     histories = histories or [history_columns(mapping(result, "history"))]
     series = list(dict.fromkeys(name for history in histories for name in history if _known(histories, name)))
@@ -108,13 +108,15 @@ def history_charts(result: dict[str, Any]) -> list[Markup]:
         charts.append(_chart(result, histories, shown, label(metric), "metric"))
     if any(len({finite(value) for value in history.get("train_lr", [])} - {None}) > 1 for history in histories):
         charts.append(_chart(result, histories, ["train_lr"], "Learning rate", "rate"))
+    if "epsilon" in series:
+        charts.append(_chart(result, histories, ["epsilon"], "Epsilon spent", "epsilon"))
     return [chart for chart in charts if chart]
 
 
 def history_lines(history: dict[str, list[Any]], columns: Sequence[str]) -> list[Line]:
     """Return a line for each of these columns that has a value, up to as many as there are looks."""
     known = [name for name in columns if _known([history], name)][:LOOKS]
-    return [_line(label(name.split("_", 1)[1]), _series(history, name), look) for look, name in enumerate(known)]
+    return [_line(label(name.split("_", 1)[-1]), _series(history, name), look) for look, name in enumerate(known)]
 
 
 def _known(histories: Sequence[dict[str, list[Any]]], name: str) -> bool:
