@@ -123,7 +123,7 @@ def decision_curve(positives: Sequence[int], negatives: Sequence[int]) -> dict[s
     return curve
 
 
-def risk_summary(state: Mapping[str, Any]) -> dict[str, Any]:
+def risk_summary(state: dict[str, Any]) -> dict[str, Any]:
     """Return how predicted risks compare with what happened, of two classes.
 
     Returns

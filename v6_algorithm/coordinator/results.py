@@ -26,6 +26,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.learning.metrics import compute, explain, merge_states
 from v6_algorithm.learning.metrics.intervals import over_repeats
+from v6_algorithm.learning.problems import problem_class
 
 SCHEMA = 1
 
@@ -102,6 +103,7 @@ def assemble(
             *_imprecise(experiment, devices),
         ],
         "preparation": plans[0].setup.readable(),
+        **_network(experiment),
         "software": software(),
     }
     if personal:
@@ -305,6 +307,18 @@ def _ranks_across_strata(experiment: Experiment, plans: Sequence[Plan]) -> list[
         "c_index of all sites ranks patients of different sites too, whose baseline hazards a stratified Cox model "
         "does not compare; c_index_within is over pairs of one site, which is what the model says"
     ]
+
+
+def _network(experiment: Experiment) -> dict[str, str]:
+    """Say where the network is a problem's own: `model` in the experiment is then not what was trained.
+
+    A plug-in that makes use of `model` builds it with `build_model`.
+    """
+    problem = problem_class(experiment.problem.kind)
+    build = problem.build_networks
+    if build.__module__.startswith("v6_algorithm.") or "build_model" in build.__code__.co_names:
+        return {}
+    return {"network": f"{experiment.problem.kind}'s own"}
 
 
 def _without_private(experiment: Experiment) -> list[str]:
