@@ -179,9 +179,9 @@ def submit(
         raise ServerError("password: is required; set V6_PASSWORD, which does not stay in a notebook")
     session = Server(server)
     session.log_in(username, secret, os.environ.get("V6_MFA_CODE"))
-    found = session.collaboration(collaboration)
-    chosen = [found.find(name) for name in organizations] if organizations else list(found.organizations)
-    at = found.find(hub or session.organization)
+    group = session.collaboration(collaboration)
+    chosen = [group.find(name) for name in organizations] if organizations else list(group.organizations)
+    at = group.find(hub or session.organization)
     if private_key is not None:
         session.encrypt_with(Path(private_key))
     arguments: dict[str, Any] = {"experiment": checked.for_task()}
@@ -191,7 +191,7 @@ def submit(
         arguments["organizations"] = [site.id for site in chosen]
     labels = [database] if isinstance(database, str) else list(database)
     task = session.submit(
-        found,
+        group,
         at,
         image=image,
         databases=[{"label": label} for label in labels],

@@ -86,8 +86,8 @@ class _Description:
 
     def run(self) -> Summary:
         """Make the calls."""
-        told = self._gather({"step": "columns"}, _check_columns)
-        columns = self._columns(told)
+        replies = self._gather({"step": "columns"}, _check_columns)
+        columns = self._columns(replies)
         features = [name for name, column in columns.items() if column["described"]]
         if features:
             self._describe(features, columns)
@@ -96,10 +96,10 @@ class _Description:
         return {
             "schema": SCHEMA,
             "name": self._name,
-            "sites": {site: {"rows": told[site]["rows"]} for site in self._sites},
-            "images": {site: told[site]["image"] for site in self._sites if told[site]["image"] is not None},
+            "sites": {site: {"rows": replies[site]["rows"]} for site in self._sites},
+            "images": {site: replies[site]["image"] for site in self._sites if replies[site]["image"] is not None},
             "columns": columns,
-            "labels": _labels(self._data, {site: told[site]["labels"] for site in self._sites}),
+            "labels": _labels(self._data, {site: replies[site]["labels"] for site in self._sites}),
             "correlations": self._correlations,
             "missing_sites": self._missing,
             "notes": self._notes,
@@ -119,13 +119,13 @@ class _Description:
         self._sites = [site for site in self._sites if site in answers]
         return answers
 
-    def _columns(self, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def _columns(self, replies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """List all columns, say which are numbers, and note what a run would stumble over."""
-        names = dict.fromkeys(name for answer in told.values() for name in answer["columns"])
+        names = dict.fromkeys(name for answer in replies.values() for name in answer["columns"])
         columns: dict[str, Any] = {}
         numeric = []
         for name in names:
-            kinds = {site: told[site]["columns"].get(name, "not there") for site in told}
+            kinds = {site: replies[site]["columns"].get(name, "not there") for site in replies}
             columns[name] = {"kinds": kinds, "described": False}
             differ = set(kinds.values()) - {"empty"}
             if len(differ) > 1:
@@ -133,7 +133,7 @@ class _Description:
                     f"{kind} at {', '.join(site for site in kinds if kinds[site] == kind)}" for kind in sorted(differ)
                 )
                 self._notes.append(f"column '{name}' is not the same everywhere: {places}")
-            labelled = any(name in answer["labels"] for answer in told.values())
+            labelled = any(name in answer["labels"] for answer in replies.values())
             if "numeric" in differ and not labelled and self._wanted(name):
                 numeric.append(name)
         self._notes += [f"data.missing_values: {absent}" for absent in unknown_coded(self._data, names)]
@@ -165,7 +165,7 @@ class _Description:
             return Moments.check(unpack_arrays(reply["moments"]), 1, len(features)), set(map(str, reply["hidden"]))
 
         moments = self._gather({"step": "moments", "features": features}, check_moments)
-        merged = merge_moments(own for own, _ in moments.values())
+        merged = merge_moments(site_moments for site_moments, _ in moments.values())
         mean = merged.mean[0]
         spread = np.sqrt(merged.squares[0] / np.maximum(merged.count[0], 1))
         lattice = Lattice.around(mean, spread)
@@ -179,31 +179,37 @@ class _Description:
         )
         # A site that fell silent in between is left out of all statistics, not of some.
         moments = {site: moments[site] for site in self._sites}
-        merged = merge_moments(own for own, _ in moments.values())
+        merged = merge_moments(site_moments for site_moments, _ in moments.values())
         edges = lattice.edges()
         for number, name in enumerate(features):
             sites: dict[str, Any] = {}
-            for site, (own, hidden) in moments.items():
+            for site, (site_moments, hidden) in moments.items():
                 if columns[name]["kinds"].get(site) == "numeric":
-                    told = {site: (own, shapes[site][0][number])}
-                    sites[site] = {"hidden": True} if name in hidden else _numbers(own, number, told, edges[number])
-            told = {site: (own, shapes[site][0][number]) for site, (own, _) in moments.items()}
+                    by_site = {site: (site_moments, shapes[site][0][number])}
+                    sites[site] = (
+                        {"hidden": True} if name in hidden else _numbers(site_moments, number, by_site, edges[number])
+                    )
+            by_site = {site: (site_moments, shapes[site][0][number]) for site, (site_moments, _) in moments.items()}
             # Missing values are of sites that have the column: elsewhere every row lacks it.
-            rows = sum(float(own.rows[0]) for site, (own, hidden) in moments.items() if _counts(sites.get(site)))
-            pooled = _numbers(merged, number, told, edges[number], rows)
+            rows = sum(
+                float(site_moments.rows[0])
+                for site, (site_moments, hidden) in moments.items()
+                if _counts(sites.get(site))
+            )
+            pooled = _numbers(merged, number, by_site, edges[number], rows)
             columns[name] |= {"pooled": pooled, "sites": sites}
         if correlated:
             self._correlate(features, {site: shapes[site][1] for site in self._sites})
 
     def _correlate(self, features: list[str], products: Mapping[str, Any]) -> None:
-        silent = sorted(site for site, own in products.items() if own is None)
+        silent = sorted(site for site, product in products.items() if product is None)
         if silent:
             self._notes.append(f"correlations are without {', '.join(silent)}: too few rows for so many columns")
-        known = [own for own in products.values() if own is not None]
+        known = [product for product in products.values() if product is not None]
         if not known:
             return
-        sums = np.sum([own["sums"] for own in known], axis=0)
-        whole = np.all([own["pairs"] > 0 for own in known], axis=0)
+        sums = np.sum([product["sums"] for product in known], axis=0)
+        whole = np.all([product["pairs"] > 0 for product in known], axis=0)
         size = np.sqrt(np.outer(np.diag(sums), np.diag(sums)))
         with np.errstate(invalid="ignore", divide="ignore"):
             matrix = np.where(whole & (size > 0), np.clip(sums / size, -1, 1), np.nan)
@@ -218,7 +224,7 @@ def _counts(site: Mapping[str, Any] | None) -> bool:
 
 
 def _numbers(
-    moments: Moments, number: int, told: Mapping[str, tuple[Moments, Any]], edges: Any, rows: float | None = None
+    moments: Moments, number: int, by_site: Mapping[str, tuple[Moments, Any]], edges: Any, rows: float | None = None
 ) -> dict[str, Any]:
     """Turn sums into what is shown of one column; `told` has moments and cumulative counts by site."""
     count, squares = float(moments.count[0, number]), float(moments.squares[0, number])
@@ -231,51 +237,54 @@ def _numbers(
     if squares == 0:
         quantiles = {str(q): {"value": mean, "low": mean, "high": mean} for q in QUANTILES}
     else:
-        means = [own.mean[0, number] for own, _ in told.values()]
-        sds = [np.sqrt(own.squares[0, number] / max(own.count[0, number], 1)) for own, _ in told.values()]
-        cumulative = np.stack([counts for _, counts in told.values()])
+        means = [site_moments.mean[0, number] for site_moments, _ in by_site.values()]
+        sds = [
+            np.sqrt(site_moments.squares[0, number] / max(site_moments.count[0, number], 1))
+            for site_moments, _ in by_site.values()
+        ]
+        cumulative = np.stack([counts for _, counts in by_site.values()])
         quantiles = {str(q): quantile(cumulative, edges, q, np.array(means), np.array(sds)) for q in QUANTILES}
     sd = float(np.sqrt(squares / (count - 1))) if count > 1 else None
     return shown | {"mean": mean, "sd": sd, "quantiles": quantiles}
 
 
-def _labels(data: Data, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _labels(data: Data, by_site: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Add up label counts by column."""
     targets = set(data.target_columns.values())
-    found: dict[str, Any] = {}
-    for name in dict.fromkeys(name for labels in told.values() for name in labels):
-        sites = {site: labels[name] for site, labels in told.items() if name in labels}
-        every = sort_labels({label for own in sites.values() for label in own["counts"]})
-        found[name] = {
+    described: dict[str, Any] = {}
+    for name in dict.fromkeys(name for labels in by_site.values() for name in labels):
+        sites = {site: labels[name] for site, labels in by_site.items() if name in labels}
+        every = sort_labels({label for site_labels in sites.values() for label in site_labels["counts"]})
+        described[name] = {
             "role": "target" if name in targets else "categorical",
             "labels": every,
             "pooled": _row(every, sites.values()),
-            "sites": {site: _row(every, [own]) for site, own in sites.items()},
+            "sites": {site: _row(every, [site_labels]) for site, site_labels in sites.items()},
         }
-    return found
+    return described
 
 
 def _row(labels: Sequence[Any], parts: Any) -> dict[str, Any]:
     """Return counts in the labels' order; None where no part tells a label though some of its rows are hidden."""
     parts = list(parts)
-    hidden = sum(own["hidden"] for own in parts)
+    hidden = sum(part["hidden"] for part in parts)
     counts = []
     for label in labels:
-        told = [own["counts"][label] for own in parts if label in own["counts"]]
-        counts.append(sum(told) if told or not hidden else None)
-    return {"counts": counts, "hidden": hidden, "missing": sum(own["missing"] for own in parts)}
+        shown = [part["counts"][label] for part in parts if label in part["counts"]]
+        counts.append(sum(shown) if shown or not hidden else None)
+    return {"counts": counts, "hidden": hidden, "missing": sum(part["missing"] for part in parts)}
 
 
 def _check_columns(reply: Mapping[str, Any]) -> dict[str, Any]:
     labels = {}
-    for name, own in reply["labels"].items():
-        counts = dict(own["counts"])
-        numbers = [own["hidden"], own["missing"], *counts.values()]
+    for name, column in reply["labels"].items():
+        counts = dict(column["counts"])
+        numbers = [column["hidden"], column["missing"], *counts.values()]
         if not all(isinstance(label, (int, float, str)) for label in counts):
             raise WireError("labels must be numbers or text")
         if not all(type(rows) is int and rows >= 0 for rows in numbers) or sum(numbers) != reply["rows"]:
             raise WireError("the rows of its labels do not add up to its rows")
-        labels[str(name)] = {"counts": counts, "hidden": own["hidden"], "missing": own["missing"]}
+        labels[str(name)] = {"counts": counts, "hidden": column["hidden"], "missing": column["missing"]}
     if type(reply["rows"]) is not int or reply["rows"] < 1:
         raise WireError("row counts must be whole numbers")
     columns = {str(name): str(kind) for name, kind in reply["columns"].items()}
@@ -300,13 +309,13 @@ def _check_image(reply: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _check_shape(reply: Mapping[str, Any], features: int, correlated: bool) -> tuple[Any, Any]:
-    told = check_cumulative(unpack_arrays(reply["cumulative"])["cumulative"], features)
+    cumulative = check_cumulative(unpack_arrays(reply["cumulative"])["cumulative"], features)
     if reply["products"] is None:
-        return told, None
+        return cumulative, None
     products = unpack_arrays(reply["products"])
     shapes = {name: array.shape for name, array in products.items()}
     if not correlated or shapes != dict.fromkeys(("pairs", "sums"), (features, features)):
         raise WireError("its products of columns are of other columns")
     if not np.isfinite(products["sums"]).all():
         raise WireError("its products of columns are not finite")
-    return told, products
+    return cumulative, products

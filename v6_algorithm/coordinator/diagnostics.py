@@ -39,30 +39,30 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
         of two, of the predicted class of more. `roc`, of two classes, has `threshold`, `sensitivity` and
         `specificity` of points at least 5 rows apart.
     """
-    found: dict[str, Any] = {"confusion": {}, "calibration": {}, "roc": {}}
+    tables: dict[str, Any] = {"confusion": {}, "calibration": {}, "roc": {}}
     labels = setup.labels_of(str(experiment.data.target))
-    for target, own in _by_target(states, str(experiment.data.target)).items():
-        pooled = merge_states(own.values())
-        found["confusion"][target] = {
+    for target, by_site in _by_target(states, str(experiment.data.target)).items():
+        pooled = merge_states(by_site.values())
+        tables["confusion"][target] = {
             "classes": labels[target],
             "pooled": pooled["confusion"],
-            "sites": {name: state["confusion"] for name, state in own.items()},
+            "sites": {name: state["confusion"] for name, state in by_site.items()},
         }
-        found["calibration"][target] = _calibration(*pooled["calibration"])
+        tables["calibration"][target] = _calibration(*pooled["calibration"])
         if pooled["n_classes"] == 2 and any(pooled["positives"][0]) and any(pooled["negatives"][0]):
-            found["roc"][target] = _roc(pooled["positives"][0], pooled["negatives"][0])
-    return {name: content for name, content in found.items() if content}
+            tables["roc"][target] = _roc(pooled["positives"][0], pooled["negatives"][0])
+    return {name: content for name, content in tables.items() if content}
 
 
 def _by_target(states: Mapping[str, dict[str, Any]], target: str) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the states of classifications by target and hospital."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    by_target: dict[str, dict[str, dict[str, Any]]] = {}
     for name, state in states.items():
         tasks = state["tasks"] if state["kind"] == "multitask" else {target: state}
-        for task, own in tasks.items():
-            if own["kind"] == "classification":
-                found.setdefault(task, {})[name] = own
-    return found
+        for task, task_state in tasks.items():
+            if task_state["kind"] == "classification":
+                by_target.setdefault(task, {})[name] = task_state
+    return by_target
 
 
 def _calibration(rows: list[int], confidence: list[int], hits: list[int]) -> dict[str, list[Any]]:
@@ -81,14 +81,14 @@ def _roc(positives: list[int], negatives: list[int]) -> dict[str, list[Any]]:
     steps = zip(reversed(edges), accumulate(reversed(positives)), accumulate(reversed(negatives)), strict=True)
     points: list[tuple[float | None, int, int]] = [(None, 0, 0)]
     end = (0.0, sum(positives), sum(negatives))
-    for threshold, found, wrong in steps:
-        if found + wrong - points[-1][1] - points[-1][2] >= _STEP_ROWS:
-            points.append((threshold, found, wrong))
+    for threshold, true_positives, wrong in steps:
+        if true_positives + wrong - points[-1][1] - points[-1][2] >= _STEP_ROWS:
+            points.append((threshold, true_positives, wrong))
     if sum(points[-1][1:]) < sum(end[1:]):
         # The last rows alone would be a step that is too small.
         points = [*points[: -1 if len(points) > 1 else None], end]
     return {
         "threshold": [threshold for threshold, _, _ in points],
-        "sensitivity": [found / end[1] for _, found, _ in points],
+        "sensitivity": [true_positives / end[1] for _, true_positives, _ in points],
         "specificity": [1 - wrong / end[2] for _, _, wrong in points],
     }

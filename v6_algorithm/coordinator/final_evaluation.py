@@ -92,7 +92,7 @@ class FinalEvaluation:
         """Let the sites measure models, in one call."""
         context = self._context
         asked = {
-            site: [(one, item) for one in evaluations if (item := one.question(context.plan, site, times))]
+            site: [(asking, item) for asking in evaluations if (item := asking.question(context.plan, site, times))]
             for site in sites
         }
         context.grids.ask_at_the_end(pair for pairs in asked.values() for pair in pairs)

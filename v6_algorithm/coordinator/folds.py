@@ -125,7 +125,7 @@ class FoldProgress:
 
     def rate_to_tell(self) -> dict[str, float | None]:
         """Return what a request says of the learning rate: nothing where the sites know it from the round."""
-        return {"lr": self.rate(self.rounds_done + 1)} if self._rates.told else {}
+        return {"lr": self.rate(self.rounds_done + 1)} if self._rates.on_plateau else {}
 
     def _private(self, site: str, packed: str | None) -> dict[str, Any]:
         """Say which version of a site's own layers goes with a model, and which others are still needed."""
@@ -152,8 +152,10 @@ class FoldProgress:
             column.extend([None] * (self._trained - 1 - len(column)))
             column.append(value)
         for site, state in states.items():
-            own = {name: value for name, value in compute(state).items() if value is not None}
-            self._note(site, self.rounds_done, {f"validation_{name}": own[name] for name in own if is_score(name)})
+            values = {name: value for name, value in compute(state).items() if value is not None}
+            self._note(
+                site, self.rounds_done, {f"validation_{name}": values[name] for name in values if is_score(name)}
+            )
         if self._score.differs(states):
             self.uneven.append(self.rounds_done)
         self._plateau.take(metrics, states)

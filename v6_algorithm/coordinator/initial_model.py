@@ -147,8 +147,8 @@ def models_in(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Take apart a file of several models, whose tensors are called ``fold-0/model.…``."""
     models: dict[str, dict[str, Any]] = {}
     for name, tensor in tensors.items():
-        model, _, own = name.rpartition("/")
-        models.setdefault(model, {})[own] = tensor
+        model, _, tensor_name = name.rpartition("/")
+        models.setdefault(model, {})[tensor_name] = tensor
     return models
 
 
@@ -170,15 +170,16 @@ def _model_names(models: Mapping[str, Any], experiment: Experiment, plan: Plan) 
     """Say which of the file's models each fold begins from."""
     site = [plan.sites[0]] if experiment.mode == "local" else []
     several = len(plan.counts) > 1
-    own = {fold: "/".join([*site, *([f"fold-{fold}"] if several else [])]) for fold in plan.folds}
+    by_fold = {fold: "/".join([*site, *([f"fold-{fold}"] if several else [])]) for fold in plan.folds}
     # In a file of models that were trained alone, those of the other sites are not this one's.
-    if set(own.values()) == {name for name in models if not site or f"{name}/".startswith(f"{site[0]}/")}:
-        return own
+    if set(by_fold.values()) == {name for name in models if not site or f"{name}/".startswith(f"{site[0]}/")}:
+        return by_fold
     if set(models) == {""}:
-        return dict.fromkeys(own, "")
+        return dict.fromkeys(by_fold, "")
     held = f"{len(models)} models ({', '.join(sorted(models)[:_SHOWN])}{', …' if len(models) > _SHOWN else ''})"
     raise ExperimentError(
-        f"start.weights: the file holds {held}, this run trains {len(own)}: {', '.join(list(own.values())[:_SHOWN])}"
+        f"start.weights: the file holds {held}, this run trains {len(by_fold)}: "
+        f"{', '.join(list(by_fold.values())[:_SHOWN])}"
         if several or site
         else f"start.weights: the file holds {held}, this run trains one"
     )
@@ -209,9 +210,9 @@ def _check_same(about: Mapping[str, Any], experiment: Experiment, setup: Setup) 
 def _first_difference(before: Any, now: Any) -> str:
     if not isinstance(before, Sequence) or not isinstance(now, Sequence):
         return ""
-    for one, other in zip(before, now, strict=False):
-        if one != other:
-            return f": {one!r} there, {other!r} here"
+    for there, here in zip(before, now, strict=False):
+        if there != here:
+            return f": {there!r} there, {here!r} here"
     return f": {len(before)} there, {len(now)} here"
 
 
@@ -223,17 +224,17 @@ def preparations_of(about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_before(about: Mapping[str, Any], names: Mapping[int, str], plan: Plan) -> Setup:
     """Give each fold the fill values and scales, of features and targets, of the model that it begins from."""
-    setup, found = plan.setup, preparations_of(about)
+    setup, preparations = plan.setup, preparations_of(about)
     if setup.preparation is None:
         return setup
     arrays = {name: array.copy() for name, array in setup.preparation.arrays().items()}
     targets = {name: scale.copy() for name, scale in setup.target_scales.items()}
     for fold, model in names.items():
         for name, scale in targets.items():
-            scale[fold] = _target_scale(found[model], name)
+            scale[fold] = _target_scale(preparations[model], name)
         for name, array in arrays.items():
             try:
-                numbers = np.asarray(found[model][name], dtype=np.float64)
+                numbers = np.asarray(preparations[model][name], dtype=np.float64)
             except (KeyError, TypeError, ValueError):
                 numbers = np.empty(0)
             if numbers.shape != array[fold].shape or not np.isfinite(numbers).all():

@@ -30,8 +30,8 @@ class LearningRate:
         training = experiment.training
         self._optimiser = training.optimizer.kind, training.optimizer.options()
         self._scheduler = training.scheduler
-        self.told = self._scheduler is not None and self._scheduler.on_plateau
-        self.monitor = self._scheduler.monitor if self._scheduler is not None and self.told else None
+        self.on_plateau = self._scheduler is not None and self._scheduler.on_plateau
+        self.monitor = self._scheduler.monitor if self._scheduler is not None and self.on_plateau else None
 
     def in_round(self, number: int, scores: Sequence[float | None]) -> float | None:
         """Return the rate of a round, before which the metric was this; None where it is the optimiser's throughout.
@@ -42,13 +42,13 @@ class LearningRate:
         if self._scheduler is None:
             return None
         scheduler = self._scheduler.kind, self._scheduler.options()
-        if not self.told:
+        if not self.on_plateau:
             return float(group_in_round(*self._optimiser, scheduler, number)["lr"])
         return rate_after(*self._optimiser, scheduler, [score for score in scores if score is not None])
 
     def check(self, plan: Plan) -> None:
         """Refuse a rate that follows from validation where the plan has no rows for that; raises ExperimentError."""
-        if self.told and not plan.has("validation"):
+        if self.on_plateau and not plan.has("validation"):
             raise ExperimentError(
                 f"training.scheduler: {PLATEAU} follows a validation metric, and no site has validation rows"
             )

@@ -42,9 +42,10 @@ def pretrain(epochs: int, plan: Plan, folds: Sequence[FoldProgress], caller: Cal
         for fold in waiting:
             asked.setdefault(candidates[fold.number].pop(0), []).append(fold)
         items = {
-            site: [fold.item(site, [], train=True) | {"epochs": epochs} for fold in own] for site, own in asked.items()
+            site: [fold.item(site, [], train=True) | {"epochs": epochs} for fold in site_folds]
+            for site, site_folds in asked.items()
         }
-        bodies = {site: {"setup": setup, "folds": own} for site, own in items.items()}
+        bodies = {site: {"setup": setup, "folds": site_folds} for site, site_folds in items.items()}
         # Its model comes back as it is, hidden in no sum: a node may refuse that.
         replies = caller.call("RPC_train", 0, bodies, together=1)
         for site, reply in replies:

@@ -108,11 +108,11 @@ class ReplyCheck:
 
     def _check_rows(self, site: str, item: dict[str, Any]) -> None:
         """Refuse an update that claims other rows than the site told of in preparation: they are its weight."""
-        told = self.plan.rows[site][item["fold"]]["train"]
-        if site == ALL_SITES and type(item["rows"]) is int and 0 < item["rows"] <= told:
+        planned = self.plan.rows[site][item["fold"]]["train"]
+        if site == ALL_SITES and type(item["rows"]) is int and 0 < item["rows"] <= planned:
             return  # some of all sites may have dropped out of the sum
-        if type(item["rows"]) is not int or item["rows"] != told:
-            raise WireError(f"it claims other training rows than the {told} that it told of in preparation")
+        if type(item["rows"]) is not int or item["rows"] != planned:
+            raise WireError(f"it claims other training rows than the {planned} that it told of in preparation")
 
     def _check_device(self, site: str, device: dict[str, Any]) -> None:
         self.devices[site] = {key: printable(device[key], 100) for key in ("name", "precision")}
@@ -127,10 +127,10 @@ class ReplyCheck:
             "piece by itself)"
         )
 
-    def _check_private(self, site: str, number: int, found: Any, wanted: int) -> None:
-        if type(found) is not int or found not in (wanted, 0):
+    def _check_private(self, site: str, number: int, version: Any, wanted: int) -> None:
+        if type(version) is not int or version not in (wanted, 0):
             raise WireError("its own layers are of another round than asked for")
-        if found != wanted:
+        if version != wanted:
             self.notes.append(
                 f"round {number}: site '{site}' had lost its own layers, of round {wanted}, and took the initial ones"
             )

@@ -57,8 +57,8 @@ def assemble(
         part: _scopes_of_repeats(repeats, part) | (over_folds(folds, part, plans, experiment) if crossed else {})
         for part in measured
     }
-    told = [run.subgroups for run in runs]
-    subgroups = merged_groups(told, experiment.evaluation, repeats_in(experiment))
+    group_sums = [run.subgroups for run in runs]
+    subgroups = merged_groups(group_sums, experiment.evaluation, repeats_in(experiment))
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "name": experiment.name,
@@ -85,7 +85,11 @@ def assemble(
             *_explanations(measured),
             *repeats_note(experiment),
             *_small_risk_sets(experiment, plans),
-            *(withheld(subgroups, metrics, experiment.evaluation) if any(groups.asked for groups in told) else []),
+            *(
+                withheld(subgroups, metrics, experiment.evaluation)
+                if any(groups.asked for groups in group_sums)
+                else []
+            ),
             *_without_private(experiment),
             *(note for run in runs for note in _lost_work(run)),
             *_imprecise(experiment, devices),
@@ -125,8 +129,8 @@ def _phases(calls: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     for call in calls:
         for site, phases in call["phases"].items():
             for phase, seconds in phases.items():
-                own = total.setdefault(site, {})
-                own[phase] = round(own.get(phase, 0.0) + seconds, 4)
+                seconds_by_phase = total.setdefault(site, {})
+                seconds_by_phase[phase] = round(seconds_by_phase.get(phase, 0.0) + seconds, 4)
     return dict(sorted(total.items()))
 
 
@@ -155,11 +159,13 @@ def _scopes_of_repeats(repeats: Sequence[Sequence[FoldProgress]], part: str) -> 
     scopes = [_scopes(states) for folds in repeats if (states := _merged([fold.measured for fold in folds]).get(part))]
     if len(scopes) == 1:
         return scopes[0]
-    sites = dict.fromkeys(site for one in scopes for site in one["sites"])
+    sites = dict.fromkeys(site for scope in scopes for site in scope["sites"])
     return {
-        "pooled": over_repeats([one["pooled"] for one in scopes]),
-        "sites": {site: over_repeats([one["sites"][site] for one in scopes if site in one["sites"]]) for site in sites},
-        "mean_over_sites": mean_of([one["mean_over_sites"] for one in scopes]),
+        "pooled": over_repeats([scope["pooled"] for scope in scopes]),
+        "sites": {
+            site: over_repeats([scope["sites"][site] for scope in scopes if site in scope["sites"]]) for site in sites
+        },
+        "mean_over_sites": mean_of([scope["mean_over_sites"] for scope in scopes]),
     }
 
 
@@ -195,15 +201,15 @@ def _sites(plans: Sequence[Plan], repeats: int, *, tells_synthetic: bool) -> dic
     for plan in plans:
         for fold in plan.counts:
             for name, parts in fold.items():
-                own = counts.setdefault(name, dict.fromkeys(PARTS, 0))
+                part_counts = counts.setdefault(name, dict.fromkeys(PARTS, 0))
                 for part in PARTS:
-                    own[part] += parts[part]
+                    part_counts[part] += parts[part]
         for name in plan.counts[0]:
             counts[name] = {part: n // repeats for part, n in counts[name].items()}
             counts[name]["rows"] = sum(plan.counts[0][name].values())
             if tells_synthetic:
                 counts[name]["synthetic"] = plan.synthetic.get(name, 0)
-    policies = {name: own for plan in plans for name, own in plan.policies.items() if own}
+    policies = {name: part_counts for plan in plans for name, part_counts in plan.policies.items() if part_counts}
     return {
         name: {"n": n} | ({"policy": policies[name]} if name in policies else {}) for name, n in sorted(counts.items())
     }
@@ -345,10 +351,10 @@ def _horizons(experiment: Experiment, plan: Plan) -> list[float]:
 
 
 def _software() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in ("v6-algorithm", "torch", "numpy", "vantage6-algorithm-tools"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

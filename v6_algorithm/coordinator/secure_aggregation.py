@@ -111,7 +111,7 @@ class SummingFederation:
         ]
         for name in ("confusion", "calibration"):
             parts = result.get(name, {}).items()
-            shown |= {name: {part: one | ({"sites": {}} if "sites" in one else {}) for part, one in parts}}
+            shown |= {name: {part: scores | ({"sites": {}} if "sites" in scores else {}) for part, scores in parts}}
         shown["site_history"] = {}
         return shown | {"secure_aggregation": self.to_json()}
 
@@ -226,8 +226,8 @@ class SummingFederation:
         try:
             return self._reply(method, request, arrived, total), inner.seconds + waited
         except (WireError, ValueError, KeyError, TypeError) as error:
-            told = str(error) if isinstance(error, (WireError, ValueError)) else "malformed sums"
-            raise FederationError(f"round {number}: what the sites added up is of no use: {told}") from None
+            reason = str(error) if isinstance(error, (WireError, ValueError)) else "malformed sums"
+            raise FederationError(f"round {number}: what the sites added up is of no use: {reason}") from None
 
     def _open(
         self, call: protocol.Call, arrived: Mapping[str, _Answer], number: int, deadline_s: float
@@ -306,7 +306,7 @@ class SummingFederation:
             deadline_s=self._experiment.participation.deadline_s,
         )
         self._book("RPC_keys", 0, replies)
-        found, unsealed = [], []
+        published, unsealed = [], []
         for site, reply in replies:
             try:
                 participant = Participant.from_json(reply["keys"])
@@ -315,14 +315,14 @@ class SummingFederation:
             except (WireError, KeyError) as error:
                 replies.reject(site, str(error) if isinstance(error, WireError) else "malformed reply")
                 continue
-            found.append(participant)
+            published.append(participant)
             if reply.get("sealed") is not True:
                 unsealed.append(site)
         raise_data_errors(replies)
         least = max(self._section.sites_needed(len(sites)), 2)
-        if len(found) < least:
+        if len(published) < least:
             raise FederationError(
-                f"secure aggregation: {len(found)} of {len(sites)} sites gave keys, {least} are needed"
+                f"secure aggregation: {len(published)} of {len(sites)} sites gave keys, {least} are needed"
                 + _reasons(replies)
             )
         self.report.notes += [
@@ -331,11 +331,11 @@ class SummingFederation:
         ]
         if unsealed:
             self.report.notes.append(
-                f"secure aggregation: {len(unsealed)} of {len(found)} sites have no secret of the node's own "
+                f"secure aggregation: {len(unsealed)} of {len(published)} sites have no secret of the node's own "
                 "(V6_ALGORITHM_NODE_SECRET), so their keys of this run are as safe as the job's folder: "
                 f"{', '.join(unsealed)}"
             )
-        participants = tuple(sorted(found, key=lambda participant: participant.site))
+        participants = tuple(sorted(published, key=lambda participant: participant.site))
         try:
             check_participants(participants, self._run, participants[0], None)
         except WireError as error:

@@ -37,17 +37,17 @@ class GroupSums:
     """
 
     def __init__(self, evaluation: Evaluation) -> None:
-        self.told: dict[str, Told] = {}
+        self.reported: dict[str, Told] = {}
         self.asked = False
         self._bands = {subgroup.column: subgroup.band_names for subgroup in evaluation.subgroups}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was told."""
-        return {"told": self.told, "asked": self.asked}
+        return {"reported": self.reported, "asked": self.asked}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
-        self.told, self.asked = dict(state["told"]), state["asked"]
+        self.reported, self.asked = dict(state["reported"]), state["asked"]
 
     def questions(
         self, plan: Plan, folds: Sequence[FoldProgress], site: str, parts: Sequence[str]
@@ -65,7 +65,7 @@ class GroupSums:
                 items.append(fold.item(site, [], model=fold.kept) | {"subgroups": with_rows})
         return items
 
-    def take(self, told: Any, asked: Sequence[Mapping[str, Any]], plan: Plan, shape: Sequence[Any] | None) -> None:
+    def take(self, reply: Any, asked: Sequence[Mapping[str, Any]], plan: Plan, shape: Sequence[Any] | None) -> None:
         """Check a site's answer and add it; all of it or, where something is wrong, nothing.
 
         Raises
@@ -74,19 +74,19 @@ class GroupSums:
             When it is not an answer to what was asked.
         """
         parts = {part for item in asked for part in item["subgroups"]}
-        if set(told) != parts or not parts <= set(PARTS):
+        if set(reply) != parts or not parts <= set(PARTS):
             raise WireError("it measured groups of other parts than it was asked for")
-        found: list[tuple[str, str, str, dict[str, Any]]] = []
-        for part, members in told.items():
+        states: list[tuple[str, str, str, dict[str, Any]]] = []
+        for part, members in reply.items():
             for name, columns in members.items():
                 rows = sum(fold[name][part] for fold in plan.counts if name in fold)
                 if not any(name in fold for fold in plan.counts) or set(columns) != set(self._bands):
                     raise WireError("it measured groups of other hospitals or columns than it was asked for")
                 for column, groups in columns.items():
                     self._check(column, groups, rows, shape)
-                    found += [(part, column, group, state) for group, state in groups.items()]
-        for part, column, group, state in found:
-            self.told.setdefault(part, {}).setdefault(column, {}).setdefault(group, []).append(state)
+                    states += [(part, column, group, state) for group, state in groups.items()]
+        for part, column, group, state in states:
+            self.reported.setdefault(part, {}).setdefault(column, {}).setdefault(group, []).append(state)
 
     def _check(self, column: str, groups: Mapping[str, Any], rows: int, shape: Sequence[Any] | None) -> None:
         bands = self._bands[column]
@@ -94,7 +94,7 @@ class GroupSums:
         if (
             len(groups) > MOST_GROUPS + 1
             or not set(groups) <= allowed
-            or any(len(one) > LONGEST_GROUP_NAME for one in groups)
+            or any(len(name) > LONGEST_GROUP_NAME for name in groups)
         ):
             raise WireError(f"its groups of column '{column}' are not those that the experiment makes")
         for state in groups.values():
@@ -114,7 +114,7 @@ def merged_groups(
     """
     together: dict[str, Told] = {}
     for run in runs:
-        for part, columns in run.told.items():
+        for part, columns in run.reported.items():
             for column, groups in columns.items():
                 for group, states in groups.items():
                     together.setdefault(part, {}).setdefault(column, {}).setdefault(group, []).extend(states)
@@ -127,7 +127,7 @@ def merged_groups(
             }
             for column, groups in columns.items()
         }
-        for part, columns in sorted(together.items(), key=lambda one: PARTS.index(one[0]))
+        for part, columns in sorted(together.items(), key=lambda entry: PARTS.index(entry[0]))
     }
 
 
@@ -150,12 +150,12 @@ def gaps(
     metrics
         The result's metrics, by part and scope.
     """
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    by_part: dict[str, dict[str, dict[str, float]]] = {}
     for part, scopes in metrics.items():
         columns = {**groups.get(part, {}), SITE: scopes["sites"]}
-        apart = {column: gap(own) for column, own in columns.items()}
-        found[part] = {column: own for column, own in apart.items() if own}
-    return found
+        apart = {column: gap(by_group) for column, by_group in columns.items()}
+        by_part[part] = {column: by_group for column, by_group in apart.items() if by_group}
+    return by_part
 
 
 def gap(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -171,9 +171,11 @@ def gap(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
                 values.setdefault(metric, []).append(value)
     return {
         name: number
-        for metric, own in values.items()
-        if len(own) > 1
-        for name, number in ({metric: max(own) - min(own)} | _around_gap(groups, metric, min(own), max(own))).items()
+        for metric, numbers in values.items()
+        if len(numbers) > 1
+        for name, number in (
+            {metric: max(numbers) - min(numbers)} | _around_gap(groups, metric, min(numbers), max(numbers))
+        ).items()
     }
 
 
@@ -201,7 +203,7 @@ def withheld(
     for part, scopes in metrics.items():
         for column in evaluation.columns:
             rows = scopes["pooled"]["n"]
-            silent = rows - sum(own["n"] for own in groups.get(part, {}).get(column, {}).values())
+            silent = rows - sum(group["n"] for group in groups.get(part, {}).get(column, {}).values())
             if silent > 0:
                 notes.append(
                     f"evaluation.subgroups: {column}: of {silent} of {rows} {part} rows the group is not told, for "

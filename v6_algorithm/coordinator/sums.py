@@ -36,14 +36,14 @@ def preparation_reply(
     """
     from v6_algorithm.data.preparation.additive import lists_to_arrays, moments_from_sums
 
-    starts = {site: str(told["start"]) for site, told in clear.items()}
+    starts = {site: str(answer["start"]) for site, answer in clear.items()}
     if len(set(starts.values())) > 1:
         told_by = ", ".join(f"{site} {start[:8]}" for site, start in sorted(starts.items()))
         raise ExperimentError(
             f"the sites do not start from the same weights, so they do not run the same software or have other files: "
             f"{told_by}"
         )
-    hidden = {site: [str(column) for column in told["hidden"]] for site, told in clear.items()}
+    hidden = {site: [str(column) for column in answer["hidden"]] for site, answer in clear.items()}
     nowhere = set.intersection(*map(set, hidden.values()))
     for site, columns in sorted(hidden.items()):
         if some := [column for column in columns if column not in nowhere]:
@@ -93,7 +93,7 @@ def training_reply(
     from v6_algorithm.learning.metrics.additive import from_sums
 
     starts = _starts(clear)
-    samples = next((told["samples"] for told in clear.values() if "samples" in told), [None] * len(asked))
+    samples = next((answer["samples"] for answer in clear.values() if "samples" in answer), [None] * len(asked))
     folds, used, trained = [], 0, 0
     for fold, wanted, picture in zip(sums, asked, samples, strict=True):
         metrics = {part: {name: rounded(from_sums(state))} for part, state in fold["metrics"].items()}
@@ -118,13 +118,15 @@ def evaluation_reply(
     folds: list[dict[str, Any]], clear: Mapping[str, Mapping[str, Any]], notes: list[str]
 ) -> dict[str, Any]:
     """Return the reply of all sites together, with what they compute on; `notes` gets who was short of memory."""
-    devices = {site: told["device"] for site, told in clear.items()}
-    device = {key: ", ".join(sorted({str(one[key])[:60] for one in devices.values()})) for key in ("name", "precision")}
-    for site, one in devices.items():
-        if type(one.get("pieces")) is int:
+    devices = {site: answer["device"] for site, answer in clear.items()}
+    device = {
+        key: ", ".join(sorted({str(used[key])[:60] for used in devices.values()})) for key in ("name", "precision")
+    }
+    for site, used in devices.items():
+        if type(used.get("pieces")) is int:
             notes.append(
-                f"site '{site}': a batch did not fit the memory of {str(one['name'])[:60]}; it was trained in "
-                f"pieces of {one['pieces']} rows"
+                f"site '{site}': a batch did not fit the memory of {str(used['name'])[:60]}; it was trained in "
+                f"pieces of {used['pieces']} rows"
             )
     return {"folds": folds, "device": device}
 
@@ -167,7 +169,7 @@ def _mean_state(
 
 def _starts(clear: Mapping[str, Mapping[str, Any]]) -> list[str | None]:
     """Return the models that training began with, which only the sites know before the first round."""
-    told = {site: answer["starts"] for site, answer in clear.items() if "starts" in answer}
-    if len({wire.digest("".join(map(str, starts))) for starts in told.values()}) > 1:
+    starts_by_site = {site: answer["starts"] for site, answer in clear.items() if "starts" in answer}
+    if len({wire.digest("".join(map(str, starts))) for starts in starts_by_site.values()}) > 1:
         raise WireError("the sites trained other models than each other")
-    return next(iter(told.values()), [])
+    return next(iter(starts_by_site.values()), [])

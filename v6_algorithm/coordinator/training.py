@@ -114,7 +114,7 @@ class Rounds:
             "RPC_train",
             number,
             {site: {"setup": setup, "folds": items} for site, items in asked.items()},
-            together=min((mixed(len(sites)) for one in rounds if (sites := one.trainers(turn))), default=0),
+            together=min((mixed(len(sites)) for round_ in rounds if (sites := round_.trainers(turn))), default=0),
         )
         if turn == 0:
             context.stragglers.name_resting(replies, set(context.plan.sites) - set(awake))

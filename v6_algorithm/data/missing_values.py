@@ -42,8 +42,10 @@ def without_codes(frame: pd.DataFrame, codes: MissingValues, *, smallest: int = 
         block = frame.iloc[:, start : start + _BLOCK_COLUMNS]
         columns, changed = [column for _, column in block.items()], False
         for number, column in enumerate(columns):
-            own = codes.get(str(column.name), []) if isinstance(codes, dict) else codes
-            coded = [cells for cells in _holding(column, own) if cells.sum() >= smallest] if own else []
+            column_codes = codes.get(str(column.name), []) if isinstance(codes, dict) else codes
+            coded = (
+                [cells for cells in _holding(column, column_codes) if cells.sum() >= smallest] if column_codes else []
+            )
             if any(cells.any() for cells in coded):
                 columns[number], changed = column.mask(np.logical_or.reduce(coded)), True
         blocks.append(pd.concat(columns, axis=1) if changed else block)
@@ -63,8 +65,8 @@ def _holding(column: pd.Series, codes: Sequence[Code]) -> Iterator[Array]:
         yield from (numbers == kind(label) for label in labels if not isinstance(label, str))
     elif not holds_arrays(column) and not pd.api.types.is_datetime64_any_dtype(column):
         known = column.notna().to_numpy()
-        own = canonical(column[known])
+        spelled = canonical(column[known])
         for label in labels:
             cells = np.zeros(len(column), dtype=bool)
-            cells[known] = [cell == label for cell in own]
+            cells[known] = [cell == label for cell in spelled]
             yield cells

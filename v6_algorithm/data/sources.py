@@ -286,17 +286,17 @@ def source_in(folder: Path, names: tuple[str, str] | None = None) -> TableSource
         When there is no table and no template of names, or more than one table.
     """
     try:
-        found = [path for path in folder.iterdir() if path.suffix.lower() in _IN_FOLDERS and path.name[0] not in ".~"]
+        paths = [path for path in folder.iterdir() if path.suffix.lower() in _IN_FOLDERS and path.name[0] not in ".~"]
     except OSError as error:
         raise DataError(f"the folder {folder.name} cannot be read: {error.strerror}") from None
-    if not found and names is not None:
+    if not paths and names is not None:
         return TableSource(str(folder), names=names)
-    if len(found) != 1:
+    if len(paths) != 1:
         raise DataError(
-            f"the folder {folder.name} has {len(found)} tables (csv, parquet, excel); it must have one"
-            + ("" if found else ", or data.image.files say how its images are named")
+            f"the folder {folder.name} has {len(paths)} tables (csv, parquet, excel); it must have one"
+            + ("" if paths else ", or data.image.files say how its images are named")
         )
-    return TableSource(str(found[0]))
+    return TableSource(str(paths[0]))
 
 
 def source_from_node(environment: Mapping[str, str] = os.environ, names: tuple[str, str] | None = None) -> TableSource:

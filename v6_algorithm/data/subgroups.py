@@ -49,21 +49,23 @@ def encode_groups(frame: pd.DataFrame, subgroups: Sequence[Subgroup], *, measure
     codes, names = np.empty((len(frame), len(subgroups)), dtype=np.int64), []
     for number, subgroup in enumerate(subgroups):
         absent = subgroup.column not in frame.columns and not measured
-        own = [NOT_KNOWN] * len(frame) if absent else _groups_of(frame, subgroup)
-        found = sorted(set(own))
-        codes[:, number] = np.searchsorted(np.array(found, dtype=object), np.array(own, dtype=object))
-        names.append(found)
+        values = [NOT_KNOWN] * len(frame) if absent else _groups_of(frame, subgroup)
+        distinct = sorted(set(values))
+        codes[:, number] = np.searchsorted(np.array(distinct, dtype=object), np.array(values, dtype=object))
+        names.append(distinct)
     return codes, names
 
 
 def join_groups(parts: Sequence[Groups]) -> Groups:
     """Put the rows of several members together."""
-    names = [sorted(set().union(*columns)) for columns in zip(*(own for _, own in parts), strict=True)]
+    names = [
+        sorted(set().union(*columns)) for columns in zip(*(member_names for _, member_names in parts), strict=True)
+    ]
     codes = [
         np.stack(
             [
-                np.array([every.index(name) for name in own] or [0], dtype=np.int64)[coded[:, number]]
-                for number, (own, every) in enumerate(zip(labels, names, strict=True))
+                np.array([every.index(name) for name in member_names] or [0], dtype=np.int64)[coded[:, number]]
+                for number, (member_names, every) in enumerate(zip(labels, names, strict=True))
             ],
             axis=1,
         )
@@ -101,7 +103,7 @@ def _groups_of(frame: pd.DataFrame, subgroup: Subgroup) -> list[str]:
         raise DataError(f"{what} has over {MOST_GROUPS} values; {advice}" if kind == "numeric" else _too_many(what))
     names = np.full(len(column), NOT_KNOWN, dtype=object)
     names[known] = [str(label)[:LONGEST_GROUP_NAME] for label in labels]
-    return [str(own) for own in names]
+    return [str(group) for group in names]
 
 
 def _too_many(what: str) -> str:

@@ -34,8 +34,8 @@ def synthetic_rows(frame: pd.DataFrame, data: Data) -> Array:
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     if not np.isin(numbers[column.notna().to_numpy()], (0, 1)).all():
         raise DataError(f"column '{data.synthetic}' (data.synthetic) holds other values than 0 and 1 (synthetic)")
-    found: Array = numbers == 1
-    return found
+    synthetic: Array = numbers == 1
+    return synthetic
 
 
 def cut_rows(
@@ -97,8 +97,8 @@ def with_synthetic(
     joined = []
     for number, fold in enumerate(folds):
         train, validation, test = real[fold.train], real[fold.validation], real[fold.test]
-        own = made[:0] if number in tests_only else made
+        added = made[:0] if number in tests_only else made
         if groups is not None:
-            own = own[~np.isin(groups[own], groups[np.concatenate([validation, test])])]
-        joined.append(Fold(np.sort(np.concatenate([train, own])), validation, test))
+            added = added[~np.isin(groups[added], groups[np.concatenate([validation, test])])]
+        joined.append(Fold(np.sort(np.concatenate([train, added])), validation, test))
     return joined

@@ -119,8 +119,8 @@ class TableData:
         """Return filled values and covariates of each hospital's training rows."""
         train = self.folds[fold].train
         filled, design = self._filled(setup, fold), self._design(setup, data, fold)
-        own = [train[self.member[train] == member] for member in range(len(self.members))]
-        return [(filled[rows], design[rows]) for rows in own]
+        hospital_rows = [train[self.member[train] == member] for member in range(len(self.members))]
+        return [(filled[rows], design[rows]) for rows in hospital_rows]
 
     def harmonised(self, setup: Setup, data: Data, fold: int) -> Array:
         """Return (rows, features) of one fold, filled and without their hospital's location and scale."""
@@ -128,11 +128,11 @@ class TableData:
             return self.values
         filled, design, train = self._filled(setup, fold), self._design(setup, data, fold), self.folds[fold].train
         for member in range(len(self.members)):
-            own = np.flatnonzero(self.member == member)
-            basis = np.flatnonzero(np.isin(own, train))
+            hospital_rows = np.flatnonzero(self.member == member)
+            basis = np.flatnonzero(np.isin(hospital_rows, train))
             # A hospital that trains nothing in this fold is known by all its rows, whose targets are not looked at.
-            basis = basis if len(basis) else np.arange(len(own))
-            filled[own] = setup.combat.adjust(filled[own], design[own], fold, basis)
+            basis = basis if len(basis) else np.arange(len(hospital_rows))
+            filled[hospital_rows] = setup.combat.adjust(filled[hospital_rows], design[hospital_rows], fold, basis)
         return filled
 
     def _filled(self, setup: Setup, fold: int) -> Array:

@@ -71,13 +71,13 @@ def describe_targets(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> di
         column = frame[target.column]
         _check(column, target)
         if target.kind == "class":
-            found = set(labels_of(column[_known(column, target)], target))
-            if len(found) > _MOST_CLASSES:
+            distinct = set(labels_of(column[_known(column, target)], target))
+            if len(distinct) > _MOST_CLASSES:
                 raise DataError(
                     f"{target.name} has over {_MOST_CLASSES} distinct values; "
                     "use problem regression, or data.positive to make it 0/1"
                 )
-            labels[target.column] = sorted(found, key=str)
+            labels[target.column] = sorted(distinct, key=str)
     return labels
 
 
@@ -225,8 +225,8 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
             raise DataError(f"{target.name} {_NEEDS[target.kind]}")
     if not _known(column, target).any():
         raise DataError(f"{target.name} is empty")
-    found = numbers[np.isfinite(numbers)]
-    if target.kind == "count" and ((found < 0) | (found != np.floor(found))).any():
+    finite = numbers[np.isfinite(numbers)]
+    if target.kind == "count" and ((finite < 0) | (finite != np.floor(finite))).any():
         raise DataError(f"{target.name} holds numbers that are not counts; loss poisson needs whole numbers from 0")
     if target.kind in ("duration", "event") and column.isna().any():
         raise DataError(f"{target.name} has empty cells; survival needs every row's time and event: leave the row out")

@@ -108,9 +108,9 @@ class Children:
         listed: list[dict[str, Any]] = []
         page = 1
         while True:
-            found = self._ask({"parent_id": parent, "page": page, "per_page": _PAGE})
-            listed += found
-            if len(found) < _PAGE:
+            page_items = self._ask({"parent_id": parent, "page": page, "per_page": _PAGE})
+            listed += page_items
+            if len(page_items) < _PAGE:
                 return listed
             page += 1
 

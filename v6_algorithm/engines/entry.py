@@ -260,10 +260,10 @@ def _say(event: Mapping[str, Any]) -> None:
         trained = {name: value for name, value in event["metrics"].items() if name == "train_loss"}
         validated = {name: value for name, value in event["metrics"].items() if name != "train_loss"}
         # The last round is told twice: when it is trained, and when its model is validated as well.
-        told = [_metrics(trained)] if trained and of != event["round"] else []
-        told += [f"model of round {of}: {_metrics(validated)}"] if validated else []
-        told += [f"missing {site} ({reason})" for site, reason in event["missing"].items()]
-        print(f"round {event['round']}/{event['rounds']}: {'; '.join(told)}", flush=True)
+        pieces = [_metrics(trained)] if trained and of != event["round"] else []
+        pieces += [f"model of round {of}: {_metrics(validated)}"] if validated else []
+        pieces += [f"missing {site} ({reason})" for site, reason in event["missing"].items()]
+        print(f"round {event['round']}/{event['rounds']}: {'; '.join(pieces)}", flush=True)
     elif event["event"] == "tested":
         print("tested", flush=True)
     elif event["event"] in ("trial", "chosen", "note"):

@@ -50,7 +50,7 @@ class Journal:
         earlier_tasks
             Tasks that did the first part of this run, whose answers are taken instead of asking the sites again.
         """
-        found = 0
+        replayed = 0
         if self._folder is not None and self.checkpoints is not None:
             with suppress(OSError, ValueError):
                 result: dict[str, Any] = json.loads((self._folder / _RESULT).read_text(encoding="utf-8"))
@@ -58,13 +58,13 @@ class Journal:
                 return result
             # Of a first start nobody has to ask the server what there is.
             if (self._folder / _BEGUN).exists():
-                found += self._find(self._restore(self.checkpoints))
+                replayed += self._find(self._restore(self.checkpoints))
             with suppress(OSError):
                 write_whole(self._folder / _BEGUN, b"")
         for task in earlier_tasks:
-            found += self._find(0, task)
-        if found:
-            self._say(f"{found} answers of sites, given before or on their way, are taken over")
+            replayed += self._find(0, task)
+        if replayed:
+            self._say(f"{replayed} answers of sites, given before or on their way, are taken over")
         return None
 
     def finish(self, result: dict[str, Any]) -> None:

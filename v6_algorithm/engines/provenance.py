@@ -79,23 +79,23 @@ def check_chain(ask: Ask, task_id: int, image: str) -> None:
         When the task has no parent, the parent is another image's or job's, or itself a child, or has not one run, or
         was posted by another organisation than the one at which the parent runs; and when the server does not answer.
     """
-    own = _get(ask, f"task/{task_id}", {})
-    parent_id = _id(own.get("parent"))
+    task = _get(ask, f"task/{task_id}", {})
+    parent_id = _id(task.get("parent"))
     if parent_id is None:
         raise _refused("the request was posted by a user or another program; task `master`, `tune` or `describe`")
     parent = _get(ask, f"task/{parent_id}", {})
     if _id(parent.get("parent")) is not None:
         raise _refused("the task that sent the request was itself sent by a task")
-    if parent.get("image") != own.get("image") or own.get("image") != image:
+    if parent.get("image") != task.get("image") or task.get("image") != image:
         raise _refused("the task that sent the request runs another image")
-    if own.get("job_id") is None or parent.get("job_id") != own.get("job_id"):
+    if task.get("job_id") is None or parent.get("job_id") != task.get("job_id"):
         raise _refused("the task that sent the request is of another job")
     answer = _get(ask, "run", {"task_id": parent_id})
     runs = answer.get("data")
     if not isinstance(runs, list) or len(runs) != 1 or not isinstance(runs[0], dict):
         raise _refused("the task that sent the request does not run at one organisation alone")
     organization = _id(runs[0].get("organization"))
-    if organization is None or _id(own.get("init_org")) != organization:
+    if organization is None or _id(task.get("init_org")) != organization:
         raise _refused("the request was posted by another organisation than the one at which its task runs")
 
 

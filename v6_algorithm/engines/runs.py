@@ -71,7 +71,7 @@ def scores_line(event: Mapping[str, Any]) -> str:
         "validated_round": event["validated_round"],
         "names": names,
         "pooled": [_rounded(scores["pooled"].get(name)) for name in names],
-        "sites": {site: [_rounded(own.get(name)) for name in names] for site, own in scores["sites"].items()},
+        "sites": {site: [_rounded(values.get(name)) for name in names] for site, values in scores["sites"].items()},
     }
     return _SCORES + json.dumps(content, separators=(",", ":"))[1:]
 

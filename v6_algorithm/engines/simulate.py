@@ -90,10 +90,12 @@ def source_of(where: str, source: Source, folder: Path, experiment: Experiment |
             raise ExperimentError(f"{where}: {uri} is a folder; with images it must be a table")
         if path.is_dir():
             try:
-                found = source_in(path, experiment.data.image.names if experiment and experiment.data.image else None)
+                source_there = source_in(
+                    path, experiment.data.image.names if experiment and experiment.data.image else None
+                )
             except DataError as error:
                 raise ExperimentError(f"{where}: {error}") from None
-            return replace(found, type=source.type, sheet_name=source.sheet_name, form=form)
+            return replace(source_there, type=source.type, sheet_name=source.sheet_name, form=form)
         uri = str(path)
     return TableSource(uri, source.type, source.query, source.sheet_name, base=base, form=form)
 

@@ -124,7 +124,7 @@ class Vantage6Federation:
 
     def belated(self) -> Sequence[Belated]:
         """Collect the results of late subtasks that have ended; see `Federation.belated`."""
-        found = []
+        late = []
         for site, (task_id, method, request) in list(self._owed.items()):
             end = self._end(task_id)
             if end is None:
@@ -134,8 +134,8 @@ class Vantage6Federation:
             if arrival is None:
                 self._owed[site] = task_id, method, request
             elif arrival.text is not None:
-                found.append(Belated(site, method, request, arrival.text))
-        return found
+                late.append(Belated(site, method, request, arrival.text))
+        return late
 
     # -- what outlives the container ------------------------------------------------------------------------------
 

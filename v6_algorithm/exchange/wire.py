@@ -107,12 +107,12 @@ def pack(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = 
     import safetensors.torch
 
     # safetensors wants dense memory that no two entries share.
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    if len({tensor.untyped_storage().data_ptr() for tensor in own.values() if tensor.numel()}) < sum(
-        1 for tensor in own.values() if tensor.numel()
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    if len({tensor.untyped_storage().data_ptr() for tensor in contiguous.values() if tensor.numel()}) < sum(
+        1 for tensor in contiguous.values() if tensor.numel()
     ):
-        own = {name: tensor.clone() for name, tensor in own.items()}
-    return Packed(pybase64.b64encode_as_string(safetensors.torch.save(own, metadata)))
+        contiguous = {name: tensor.clone() for name, tensor in contiguous.items()}
+    return Packed(pybase64.b64encode_as_string(safetensors.torch.save(contiguous, metadata)))
 
 
 def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tensor]:
@@ -223,9 +223,9 @@ def fit(
         }
         if not cast:
             raise WireError("none of its tensors fits the model by name and shape")
-    own = {name: item for name, item in spec.items() if name in cast} if partial else spec
-    check(cast, own)
-    return {name: cast[name] for name in own}, [name for name in spec if name not in own]
+    expected = {name: item for name, item in spec.items() if name in cast} if partial else spec
+    check(cast, expected)
+    return {name: cast[name] for name in expected}, [name for name in spec if name not in expected]
 
 
 def check(tensors: Mapping[str, torch.Tensor], spec: StateSpec) -> None:

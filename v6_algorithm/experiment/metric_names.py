@@ -48,8 +48,12 @@ def is_sensitivity(name: str) -> bool:
 
 def is_score(name: str) -> bool:
     """Say whether a computed value tells how good a model is; others go with one: rows, resolutions, intervals."""
-    own = name.rpartition(".")[2]
-    return own != "n" and not own.endswith(("_resolution", "_se", "_low", "_high")) and not own.startswith(_THRESHOLD)
+    base_name = name.rpartition(".")[2]
+    return (
+        base_name != "n"
+        and not base_name.endswith(("_resolution", "_se", "_low", "_high"))
+        and not base_name.startswith(_THRESHOLD)
+    )
 
 
 def _percent(share: float) -> str:
@@ -59,10 +63,10 @@ def _percent(share: float) -> str:
 
 def higher_is_better(name: str, problem: str) -> bool:
     """Say which way a metric is better: one of ours, of one task of several (`sex.auroc`), or of a plug-in."""
-    own = name.rpartition(".")[2]
-    if own in METRIC_NAMES:
-        return METRIC_NAMES[own]
-    if is_sensitivity(own):
+    base_name = name.rpartition(".")[2]
+    if base_name in METRIC_NAMES:
+        return METRIC_NAMES[base_name]
+    if is_sensitivity(base_name):
         return True
     metrics = plugins.problem(problem).Metrics
     return metrics is not None and metrics.higher_is_better.get(name, False)

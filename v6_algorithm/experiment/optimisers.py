@@ -140,9 +140,9 @@ def _uncompiled(cls: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]
     """
     import torch
 
-    own = {name: inspect.unwrap(getattr(cls, name)) for name in ("add_param_group", "zero_grad")}
+    methods = {name: inspect.unwrap(getattr(cls, name)) for name in ("add_param_group", "zero_grad")}
     step = torch.no_grad()(inspect.unwrap(cls.step))
-    return type(cls.__name__, (cls,), {"__module__": cls.__module__, **own, "step": step})
+    return type(cls.__name__, (cls,), {"__module__": cls.__module__, **methods, "step": step})
 
 
 def _classes(module: Any, base: type, without: set[str]) -> dict[str, Any]:

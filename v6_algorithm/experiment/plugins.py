@@ -76,10 +76,10 @@ def _load(group: str, name: str) -> Any:
     if (group, name) in _REGISTERED:
         return _REGISTERED[group, name]
     what = group.rpartition(".")[2].removesuffix("s")
-    found = list(entry_points(group=group, name=name))
-    if len(found) != 1:
-        raise LookupError(f"{len(found)} installed packages have a {what} '{name}'; one is needed")
-    return found[0].load()
+    candidates = list(entry_points(group=group, name=name))
+    if len(candidates) != 1:
+        raise LookupError(f"{len(candidates)} installed packages have a {what} '{name}'; one is needed")
+    return candidates[0].load()
 
 
 def metric_names(name: str) -> tuple[str, ...]:

@@ -159,8 +159,8 @@ def _task_metrics(data: Data, sensitivities: list[str]) -> tuple[str, ...]:
     """Return what multitask measures: the loss, and of each task what its kind of problem does."""
     names = ["loss"]
     for task, section in (data.targets or {}).items():
-        own = _with_sensitivities(PROBLEMS[section.kind].metrics, sensitivities)
-        names += [f"{task}.{metric}" for metric in own if metric != "loss"]
+        task_metrics = _with_sensitivities(PROBLEMS[section.kind].metrics, sensitivities)
+        names += [f"{task}.{metric}" for metric in task_metrics if metric != "loss"]
     return tuple(names)
 
 
@@ -206,8 +206,8 @@ def check_together(experiment: AllSections) -> None:
         return
     if experiment.training.augmentation and not known.images:
         raise refuse(f"training.augmentation is for images and volumes; the inputs of problem {kind} are neither")
-    own = () if known.generative else ("module",)
-    if experiment.model.kind not in (*known.models, *own):
+    extra_models = () if known.generative else ("module",)
+    if experiment.model.kind not in (*known.models, *extra_models):
         raise refuse(
             f"model.kind {experiment.model.kind} is not for {kind}, which takes {' or '.join(sorted(known.models))}"
         )

@@ -102,47 +102,47 @@ def draft(
         if name is not None and name not in common:
             lacking = [site for site, table in tables.items() if name not in table.columns]
             raise ExperimentError(f"{option} {name}: is not in the table of {', '.join(lacking)}")
-    found = Draft(dict(paths), chosen, "survival" if duration else "", duration)
-    found.rows = min(len(table) for table in tables.values())
+    drafted = Draft(dict(paths), chosen, "survival" if duration else "", duration)
+    drafted.rows = min(len(table) for table in tables.values())
     if target is None:
-        found.reasons["target"] = "guessed from its name"
-    if not found.problem:
-        _kind_of_target(found, [table[chosen] for table in tables.values()])
+        drafted.reasons["target"] = "guessed from its name"
+    if not drafted.problem:
+        _kind_of_target(drafted, [table[chosen] for table in tables.values()])
     for name in anywhere:
         if name not in (chosen, duration):
-            _role(found, str(name), [table[name] for table in tables.values() if name in table.columns], len(tables))
-    if not found.features and not found.categorical:
+            _role(drafted, str(name), [table[name] for table in tables.values() if name in table.columns], len(tables))
+    if not drafted.features and not drafted.categorical:
         raise ExperimentError("no column is left to learn from: none is numeric, or text of few values, at all sites")
-    return found
+    return drafted
 
 
-def _kind_of_target(found: Draft, columns: list[Any]) -> None:
+def _kind_of_target(draft: Draft, columns: list[Any]) -> None:
     import pandas as pd
 
     whole = pd.concat(columns).dropna()
     levels = whole.nunique()
     if levels < 2:
-        raise ExperimentError(f"--target {found.target}: has one value in all tables; nothing can be learned")
+        raise ExperimentError(f"--target {draft.target}: has one value in all tables; nothing can be learned")
     numeric = pd.api.types.is_numeric_dtype(whole)
     if numeric and levels > _MOST_CLASSES:
-        found.problem = "regression"
-        found.reasons["problem"] = f"the target is a number with {levels} values"
+        draft.problem = "regression"
+        draft.reasons["problem"] = f"the target is a number with {levels} values"
         return
     if levels > _MOST_LEVELS:
-        raise ExperimentError(f"--target {found.target}: text with {levels} values is no class; name another column")
-    found.problem = "classification"
-    found.reasons["problem"] = f"the target has {levels} values" + ("" if levels == 2 else "; see `positive`")
+        raise ExperimentError(f"--target {draft.target}: text with {levels} values is no class; name another column")
+    draft.problem = "classification"
+    draft.reasons["problem"] = f"the target has {levels} values" + ("" if levels == 2 else "; see `positive`")
     if numeric and levels > 2 and whole.min() == 0:
-        found.reasons["positive"] = "to learn 0 against the rest"
+        draft.reasons["positive"] = "to learn 0 against the rest"
 
 
-def _role(found: Draft, name: str, columns: list[Any], sites: int) -> None:
+def _role(draft: Draft, name: str, columns: list[Any], sites: int) -> None:
     """Decide what a column is used for."""
     import pandas as pd
 
     if len(columns) < sites:
-        found.exclude.append(name)
-        found.reasons[name] = f"{sites - len(columns)} of {sites} sites lack it"
+        draft.exclude.append(name)
+        draft.reasons[name] = f"{sites - len(columns)} of {sites} sites lack it"
         return
     whole = pd.concat(columns)
     known = whole.dropna()
@@ -150,21 +150,21 @@ def _role(found: Draft, name: str, columns: list[Any], sites: int) -> None:
     unique = len(known) > 0 and known.nunique() == len(known)
     whole_numbers = numeric and len(known) > 0 and bool((known % 1 == 0).all())
     if _GROUPS.fullmatch(name) and not unique:
-        found.group = name
-        found.reasons["group"] = "all rows of one value stay in one part"
+        draft.group = name
+        draft.reasons["group"] = "all rows of one value stay in one part"
     elif looks_like_identifier(name) or _GROUPS.fullmatch(name) or (unique and (whole_numbers or not numeric)):
-        found.exclude.append(name)
-        found.reasons[name] = "looks like an identifier" + (": no value occurs twice" if unique else "")
+        draft.exclude.append(name)
+        draft.reasons[name] = "looks like an identifier" + (": no value occurs twice" if unique else "")
     elif numeric:
-        found.features.append(name)
+        draft.features.append(name)
     elif known.nunique() <= _MOST_LEVELS:
-        found.categorical.append(name)
+        draft.categorical.append(name)
     else:
-        found.exclude.append(name)
-        found.reasons[name] = f"text with {known.nunique()} values"
+        draft.exclude.append(name)
+        draft.reasons[name] = f"text with {known.nunique()} values"
 
 
-def experiment_yaml(found: Draft, name: str) -> str:
+def experiment_yaml(draft: Draft, name: str) -> str:
     """Write the experiment file."""
     text = [
         "# Written by `v6-algorithm init`; every key is explained in docs/experiments.md.",
@@ -173,35 +173,35 @@ def experiment_yaml(found: Draft, name: str) -> str:
         f"name: {_scalar(name)}",
         "seed: 0",
         "sites:                             # only `run` reads this; on vantage6 the collaboration decides",
-        *(f"  {_scalar(site)}: {{uri: {_scalar(path)}}}" for site, path in found.sites.items()),
+        *(f"  {_scalar(site)}: {{uri: {_scalar(path)}}}" for site, path in draft.sites.items()),
         "data:",
     ]
-    if found.duration:
-        text.append(f"  target: {{duration: {_scalar(found.duration)}, event: {_scalar(found.target)}}}")
+    if draft.duration:
+        text.append(f"  target: {{duration: {_scalar(draft.duration)}, event: {_scalar(draft.target)}}}")
     else:
-        text.append(_line(f"  target: {_scalar(found.target)}", found.reasons.get("target")))
-    if "positive" in found.reasons:
-        text.append(f'  # positive: "> 0"                 # {found.reasons["positive"]}')
-    if found.categorical:
-        text.append(_line(f"  categorical: {_list(found.categorical)}", "text: a 0/1 input for each value"))
-    if found.group:
-        text.append(_line(f"  group: {_scalar(found.group)}", found.reasons["group"]))
-    if found.exclude:
+        text.append(_line(f"  target: {_scalar(draft.target)}", draft.reasons.get("target")))
+    if "positive" in draft.reasons:
+        text.append(f'  # positive: "> 0"                 # {draft.reasons["positive"]}')
+    if draft.categorical:
+        text.append(_line(f"  categorical: {_list(draft.categorical)}", "text: a 0/1 input for each value"))
+    if draft.group:
+        text.append(_line(f"  group: {_scalar(draft.group)}", draft.reasons["group"]))
+    if draft.exclude:
         text.append("  exclude:")
-        text += [_line(f"    - {_scalar(column)}", found.reasons.get(column)) for column in found.exclude]
-    text.append(f"  # used as numbers: {', '.join(found.features) or 'none'}")
+        text += [_line(f"    - {_scalar(column)}", draft.reasons.get(column)) for column in draft.exclude]
+    text.append(f"  # used as numbers: {', '.join(draft.features) or 'none'}")
     text.append("  missing: mean                    # or median, constant, drop, error")
-    text.append(_line(f"problem: {{kind: {found.problem}}}", found.reasons.get("problem")))
-    simple = "logistic" if found.problem == "classification" else "linear"
-    hidden = "[16]" if found.rows < 500 else "[64, 32]"
+    text.append(_line(f"problem: {{kind: {draft.problem}}}", draft.reasons.get("problem")))
+    simple = "logistic" if draft.problem == "classification" else "linear"
+    hidden = "[16]" if draft.rows < 500 else "[64, 32]"
     text.append(f"model: {{kind: mlp, hidden: {hidden}}}       # or {{kind: {simple}}}")
     text.append("split: {kind: ratio, train: 0.6, validation: 0.2, test: 0.2}     # or {kind: kfold, folds: 5}")
     text.append("rounds: 40")
-    batch = 32 if found.problem != "survival" else None
+    batch = 32 if draft.problem != "survival" else None
     training = "optimizer: {kind: adam, lr: 0.01}"
     text.append(f"training: {{local_epochs: 1, batch_size: {batch or 'null'}, {training}}}")
     text.append("stopping: {monitor: loss, patience: 8}     # rounds without a better validation loss")
-    text.append(f"participation: {{minimum: {min(2, len(found.sites))}}}")
+    text.append(f"participation: {{minimum: {min(2, len(draft.sites))}}}")
     return "\n".join(text) + "\n"
 
 

@@ -114,9 +114,9 @@ def read_generator(path: Path) -> TrainedGenerator:
         problem = problem_class(about["problem"])(experiment, setup)
         networks = build_networks(problem)
         _fill(networks, models[""])
-        told = experiment.problem.told_classes
-        classes = [str(label) for label in setup.classes or []] if told else []
-        shares = [float(share) for share in about["shares"]] if told else []
+        conditional = experiment.problem.told_classes
+        classes = [str(label) for label in setup.classes or []] if conditional else []
+        shares = [float(share) for share in about["shares"]] if conditional else []
     except WireError as error:
         raise ExperimentError(f"RESULT: {path}: {error}") from None
     except (KeyError, TypeError, ValueError, LookupError):
@@ -126,10 +126,10 @@ def read_generator(path: Path) -> TrainedGenerator:
 
 def _experiment(about: Mapping[str, Any]) -> Experiment:
     """Return what a model's header tells of its experiment."""
-    told = about["experiment"]
+    training_experiment = about["experiment"]
     return Experiment.parse(
         {name: about[name] for name in ("name", "seed", "data", "model", "split")}
-        | {"problem": told["problem"], "training": {"dtype": told["training"]["dtype"]}},
+        | {"problem": training_experiment["problem"], "training": {"dtype": training_experiment["training"]["dtype"]}},
         where="its header",
         checked=True,
     )

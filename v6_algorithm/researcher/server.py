@@ -137,14 +137,14 @@ class Server:
         """
         listed = self._list("collaboration")
         known = ", ".join(f"{item['name']} (id {item['id']})" for item in listed) or "none"
-        found = [item for item in listed if wanted in (None, str(item["id"]), item["name"])]
-        if not found:
+        matching = [item for item in listed if wanted in (None, str(item["id"]), item["name"])]
+        if not matching:
             named = f"collaboration '{wanted}' is not there" if wanted else "no collaboration is there"
             raise ServerError(f"{named}, or you may not see it; you see: {known}")
-        if len(found) > 1:
+        if len(matching) > 1:
             what = f"several are named '{wanted}'; give the id" if wanted else "give --collaboration"
             raise ServerError(f"{what}; you see: {known}")
-        item = found[0]
+        item = matching[0]
         online = {
             node["organization"]["id"]: node.get("status") == "online"
             for node in self._list("node", may_fail=True, collaboration_id=item["id"])
@@ -154,7 +154,10 @@ class Server:
             for entry in self._list("organization", collaboration_id=item["id"])
         ]
         return Collaboration(
-            item["id"], str(item["name"]), bool(item["encrypted"]), sorted(organizations, key=lambda one: one.name)
+            item["id"],
+            str(item["name"]),
+            bool(item["encrypted"]),
+            sorted(organizations, key=lambda organization: organization.name),
         )
 
     def encrypt_with(self, private_key: Path) -> str | None:
@@ -263,17 +266,17 @@ class Server:
 
     def _list(self, endpoint: str, *, may_fail: bool = False, **filters: Any) -> list[dict[str, Any]]:
         """Return all entries of a list, page by page."""
-        found: list[dict[str, Any]] = []
+        items: list[dict[str, Any]] = []
         page = 1
         while True:
             answer = self.ask(endpoint, params={**filters, "page": page, "per_page": _PAGE})
             if "data" not in answer:
                 if may_fail:
-                    return found
+                    return items
                 raise ServerError(f"the server does not list {endpoint}s: {answer.get('msg')}")
-            found += answer["data"]
+            items += answer["data"]
             if len(answer["data"]) < _PAGE:
-                return found
+                return items
             page += 1
 
 

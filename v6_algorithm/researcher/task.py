@@ -71,7 +71,7 @@ class Task:
         lines = runs.progress_lines(run.get("log"))
         # While the run lasts its log grows; at its end the whole log is written once more.
         new, self._seen = lines[self._seen :], max(self._seen, len(lines))
-        told = [line for line in new if not runs.tells_scores(line)]
+        shown = [line for line in new if not runs.tells_scores(line)]
         rounds = [event for line in new if (event := runs.read_scores_line(line))]
         parameters = {"parent_id": self.id, "sort": "-id", "per_page": _NEWEST}
         children = self._ask("task", params=parameters).get("data", [])
@@ -79,7 +79,7 @@ class Task:
         calls = [(name, status) for name, status in named if name is not None]
         call = calls[0][0][:2] if calls else None
         sites = {name[2]: status for name, status in calls if name[:2] == call}
-        return Look(str(run["status"]), told, call, dict(sorted(sites.items())), rounds)
+        return Look(str(run["status"]), shown, call, dict(sorted(sites.items())), rounds)
 
     def result(self) -> dict[str, Any]:
         """Fetch what `master` returned.
@@ -97,8 +97,8 @@ class Task:
             raise FederationError(f"task {self.id} has not ended; it is {status}")
         if status != "completed":
             raise self._failure(run, status, log)
-        found = self._client.result.from_task(self.id)
-        texts = [item.get("result") for item in found.get("data", [])] if isinstance(found, dict) else []
+        answer = self._client.result.from_task(self.id)
+        texts = [item.get("result") for item in answer.get("data", [])] if isinstance(answer, dict) else []
         if not texts or texts[0] is None:
             raise FederationError(f"task {self.id} has no result{runs.last_line(log)}")
         try:
@@ -121,10 +121,10 @@ class Task:
 
     def _failure(self, run: Mapping[str, Any], status: str, log: str | None) -> Exception:
         """Make the error of a failed run: what `master` itself said where it did, else what vantage6 says."""
-        told = _OWN_ERROR.search("\n".join(runs.log_lines(log)))
-        if told:
-            kind = ExperimentError if told[1] == "ExperimentError" else FederationError
-            return kind(told[2])
+        match = _OWN_ERROR.search("\n".join(runs.log_lines(log)))
+        if match:
+            kind = ExperimentError if match[1] == "ExperimentError" else FederationError
+            return kind(match[2])
         organization = self._ask(f"organization/{(run.get('organization') or {}).get('id')}").get("name")
         where = f" at {organization}" if organization else ""
         return FederationError(

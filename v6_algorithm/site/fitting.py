@@ -40,5 +40,5 @@ class FittingMemory:
         import torch
 
         if fitting.rows is not None:
-            found = {"rows": fitting.rows, "asked": fitting.asked}
-            self._memory.keep(self._round, {name: torch.tensor(value) for name, value in found.items()})
+            progress = {"rows": fitting.rows, "asked": fitting.asked}
+            self._memory.keep(self._round, {name: torch.tensor(value) for name, value in progress.items()})

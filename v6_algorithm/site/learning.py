@@ -56,7 +56,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     problem.folder = work.folder
     networks = build_shapes(problem)
     work.guard.check_networks(networks)
-    shared, own = shared_and_own(work, networks)
+    shared, private = shared_and_own(work, networks)
     groups = GroupStates(work, table) if any(item.get("subgroups") for item in work.request["folds"]) else None
     frozen = frozen_names(networks, work.experiment.training.freeze, work.round)
     memory = FittingMemory(work, device)
@@ -68,8 +68,8 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         if not 0 <= number < len(table.folds):
             raise WireError(f"fold {number} is asked for, the split has {len(table.folds)}")
         # What each site has by itself: layers of its own as a round left them, where there are any and they are there.
-        version = int(item["private"]["round"]) if own else 0
-        layers = own.load(number, version) if own else None
+        version = int(item["private"]["round"]) if private else 0
+        layers = private.load(number, version) if private else None
         networks = _received(problem, networks, item, shared, layers or {})
         with work.timed("data_s"):
             rows = work.rows(table, setup, number, device)
@@ -77,13 +77,13 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
             network.to(device.kind)
         parts = {part: torch.from_numpy(table.folds[number][part]) for part in PARTS}
         reply: dict[str, Any] = {"fold": number, "metrics": {}}
-        if own:
+        if private:
             reply["private"] = version if layers else 0
         batch_rows = min(work.experiment.training.batch_size or len(parts["train"]), len(parts["train"]))
         trains = train and item.get("train", True)
         learner = _Learner(
             work, problem, rows, parts["train"], number, device,
-            private=own.names if own else frozenset(), frozen=frozen,
+            private=private.names if private else frozenset(), frozen=frozen,
             lr=_rate(work, item) if trains or item.get("personal") else None, fitting=fitting,
         )  # fmt: skip
         with threads_for(networks, batch_rows):
@@ -115,12 +115,17 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                 work.guard.check_training(len(parts["train"]), item)
                 work.guard.check_information(problem.sums_of_squares, len(parts["train"]))
                 reply |= learner.train(networks, item, shared)
-                if own:
-                    own.keep(number, work.round, state_of(networks), [int(one) for one in item["private"]["keep"]])
+                if private:
+                    private.keep(
+                        number,
+                        work.round,
+                        state_of(networks),
+                        [int(kept_round) for kept_round in item["private"]["keep"]],
+                    )
         folds.append(reply)
-    told = {} if groups is None else {"subgroups": groups.to_json()}
+    group_reply = {} if groups is None else {"subgroups": groups.to_json()}
     memory.keep(fitting)
-    return {"folds": folds, **told, "device": device.to_json() | fitting.to_json()}
+    return {"folds": folds, **group_reply, "device": device.to_json() | fitting.to_json()}
 
 
 def _measure(
@@ -228,17 +233,17 @@ class _Learner:
         from v6_algorithm.learning.training.objectives import create_objective
         from v6_algorithm.learning.training.state import spec_of
 
-        own = self.work.experiment.personal
-        if own is None:
+        personal = self.work.experiment.personal
+        if personal is None:
             raise WireError("a personal model is asked for, the experiment wants none")
-        objective = create_objective({} if own.mu is None else {"mu": own.mu}, spec_of(networks))
-        self._learn(networks, own.epochs, self.frozen, objective)
+        objective = create_objective({} if personal.mu is None else {"mu": personal.mu}, spec_of(networks))
+        self._learn(networks, personal.epochs, self.frozen, objective)
 
     @staticmethod
     def leaves(item: Mapping[str, Any], shared: wire.StateSpec) -> wire.StateSpec:
         """Return the tensors that are sent: who sent the whole model knows what is frozen in it."""
         sent = item["parameters"] is not None and not item.get("partial")
-        return {name: one for name, one in shared.items() if one.kind != "frozen"} if sent else shared
+        return {name: spec for name, spec in shared.items() if spec.kind != "frozen"} if sent else shared
 
     def train(self, networks: Networks, item: Mapping[str, Any], shared: wire.StateSpec) -> dict[str, Any]:
         """Train the networks, and return what the reply tells of it: shared tensors only."""
@@ -254,12 +259,12 @@ class _Learner:
             sender = Sender(work, self.fold, message, leaves, state_of(networks))
         else:
             sender = UpdateSender(work, message, leaves, state_of(networks))
-        told: dict[str, Any] = {}
+        extras: dict[str, Any] = {}
         if message.get("start"):
-            told["start"] = wire.pack(_of(shared, state_of(networks)))
+            extras["start"] = wire.pack(_of(shared, state_of(networks)))
         if message.get("start_loss"):
             with work.timed("evaluate_s"):
-                told["start_loss"] = loop.mean_loss(self.problem, networks, self.rows, self.part, fold=self.fold)
+                extras["start_loss"] = loop.mean_loss(self.problem, networks, self.rows, self.part, fold=self.fold)
         held = self.frozen
         section = work.experiment.private
         if section is not None and (first := section.epochs):
@@ -274,7 +279,7 @@ class _Learner:
             "loss": {"sum": sums.loss, "rows": sums.rows},
             "steps": sums.steps,
         }
-        return reply | ({"strategy": told} if told else {})
+        return reply | ({"strategy": extras} if extras else {})
 
     def _learn(
         self,

@@ -60,9 +60,9 @@ class RoundMemory:
         else:
             import safetensors.torch
 
-            own = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
             place = self._path(self._folder, round)
-            write_whole(self._folder, place.name, lambda path: safetensors.torch.save_file(own, path))
+            write_whole(self._folder, place.name, lambda path: safetensors.torch.save_file(contiguous, path))
         for number in rounds:
             if number != round and number not in others:
                 self._in_process.pop(number, None)
@@ -72,8 +72,8 @@ class RoundMemory:
     def _rounds(self) -> list[int]:
         if self._folder is None:
             return sorted(self._in_process)
-        found = self._folder.glob(f"{self._name}-*.safetensors")
-        return sorted(int(number) for path in found if (number := path.stem.rpartition("-")[2]).isdigit())
+        paths = self._folder.glob(f"{self._name}-*.safetensors")
+        return sorted(int(number) for path in paths if (number := path.stem.rpartition("-")[2]).isdigit())
 
     def _path(self, folder: Path, round: int) -> Path:
         return folder / f"{self._name}-{round}.safetensors"

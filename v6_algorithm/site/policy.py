@@ -117,15 +117,15 @@ class Policy:
 
     def in_force(self) -> dict[str, Any]:
         """Return the rules as replies carry them: of a list its length, of a path or secret if there is one."""
-        told: dict[str, Any] = {"preset": self.preset}
+        in_force: dict[str, Any] = {"preset": self.preset}
         for rule in RULES:
             value = getattr(self, rule.field)
             if rule.kind in ("words", "lines"):
                 value = None if value is None else len(value)
             elif rule.kind in ("path", "secret", "pattern"):
                 value = value is not None
-            told[rule.field] = round(value, 6) if isinstance(value, float) else value
-        return told
+            in_force[rule.field] = round(value, 6) if isinstance(value, float) else value
+        return in_force
 
     def check_sites(self, sites: int) -> None:
         """Refuse a round with too few sites."""
@@ -164,7 +164,7 @@ class Policy:
         """Say whether sums over these rows would tell about single ones; over none they tell nothing."""
         return 0 < rows < self.minimum_part_rows
 
-    def told(self, count: int) -> int | None:
+    def disclosed(self, count: int) -> int | None:
         """Return a count, or None where it is of fewer than a cell has, and not of nothing."""
         return count if count == 0 or count >= self.minimum_cell else None
 

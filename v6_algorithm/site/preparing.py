@@ -79,7 +79,7 @@ def _schema(work: Work) -> dict[str, Any]:
             work.guard.check_labels(frame, schema, labels_by_row(frame, work.targets))
             if work.left_out:
                 schema["left_out"] = work.left_out
-            schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.told)
+            schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.disclosed)
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
             # In a centralised run the site is not the hospital whose table is wrong.
@@ -96,7 +96,7 @@ def _copies(work: Work, table: TableData) -> dict[str, Any] | None:
         return None
     rows = sum(len(stack.copies) for stack in table.images.stacks)
     apart = count_apart(table.folds, table.images.identities, table.member) if rows else 0
-    return {"rows": work.policy.told(rows), "apart": work.policy.told(apart)}
+    return {"rows": work.policy.disclosed(rows), "apart": work.policy.disclosed(apart)}
 
 
 def _statistics(work: Work) -> dict[str, Any]:
@@ -141,7 +141,10 @@ def _statistics(work: Work) -> dict[str, Any]:
 
 def _joined(work: Work, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return a problem's sums, of which the histogram of event times has cells of few rows."""
-    return {name: work.guard.joined(own) if name == "event_times" else own for name, own in sums.items()}
+    return {
+        name: work.guard.joined(column_sums) if name == "event_times" else column_sums
+        for name, column_sums in sums.items()
+    }
 
 
 def _target_moments(work: Work, table: TableData) -> tuple[str | None, list[str]]:

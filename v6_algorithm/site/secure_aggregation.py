@@ -302,8 +302,8 @@ def _call(work: Work, asked: str) -> tuple[protocol.Call, AggregationState]:
     participants = tuple(map(Participant.from_json, listed))
     work.policy.check_sites(len(participants))
     state = AggregationState(work.context, run, work.site)
-    own = state.keys().public(run, _shared_secret(work))
-    check_participants(participants, run, own, _shared_secret(work))
+    this_site = state.keys().public(run, _shared_secret(work))
+    check_participants(participants, run, this_site, _shared_secret(work))
     # One list a run: what is the same for all sites is bound to it by their keys, and this site goes on with no other.
     state.answer_once("the list of participants", digest([participant.to_json() for participant in participants]))
     threshold = section.sites_needed(len(participants))

@@ -58,9 +58,11 @@ class Sender:
             return wire.pack(state)
         from v6_algorithm.exchange.compression import create_compressor
 
-        work, own = self._work, {name: tensor.detach().cpu() for name, tensor in state.items()}
+        work, tensors = self._work, {name: tensor.detach().cpu() for name, tensor in state.items()}
         parameters = [name for name, item in self._spec.items() if item.kind == "parameter"]
-        update = {name: own[name] - self._received[name] if self._received else own[name] for name in parameters}
+        update = {
+            name: tensors[name] - self._received[name] if self._received else tensors[name] for name in parameters
+        }
         memory = RoundMemory(work.context, f"compression-{self._run}-{self._fold}")
         payload, kept = create_compressor(work.experiment.strategy.compress, self._spec).encode(
             update,
@@ -70,4 +72,4 @@ class Sender:
             ),
         )
         memory.keep(work.round, kept)
-        return wire.pack({name: own[name] for name in own if name not in update} | payload)
+        return wire.pack({name: tensors[name] for name in tensors if name not in update} | payload)

@@ -61,10 +61,10 @@ class GroupStates:
         self._told = {part: self._tell(part, folds) for part, folds in asked.items()}
         self._states: dict[str, dict[str, dict[str, dict[str, list[Any]]]]] = {
             part: {
-                name: {column: {group: [] for group in told.get((name, column), [])} for column in self._columns}
+                name: {column: {group: [] for group in shown.get((name, column), [])} for column in self._columns}
                 for name in table.members
             }
-            for part, told in self._told.items()
+            for part, shown in self._told.items()
         }
 
     def measure(
@@ -83,8 +83,8 @@ class GroupStates:
                 place = self._columns.index(column)
                 for group in groups:
                     code = table.group_names[place].index(group)
-                    own = torch.from_numpy(of_member[table.groups[of_member, place] == code])
-                    state = loop.evaluate(problem, networks, rows, own, table.members, fold=fold, device=device)
+                    group_rows = torch.from_numpy(of_member[table.groups[of_member, place] == code])
+                    state = loop.evaluate(problem, networks, rows, group_rows, table.members, fold=fold, device=device)
                     self._states[part][name][column][group].append(state[name])
 
     def to_json(self) -> States:
@@ -102,13 +102,13 @@ class GroupStates:
 
     def _tell(self, part: str, folds: list[int]) -> dict[tuple[str, str], list[str]]:
         """Return the groups of each member and column that are told, as their rows in all folds together allow."""
-        table, told = self._table, {}
+        table, shown = self._table, {}
         rows = np.unique(np.concatenate([table.folds[fold][part] for fold in folds])) if folds else np.empty(0, int)
         for number, name in enumerate(table.members):
-            own = rows[table.member[rows] == number]
+            member_rows = rows[table.member[rows] == number]
             for place, column in enumerate(self._columns):
-                found, counts = np.unique(table.groups[own, place], return_counts=True)
-                names: list[Label] = [table.group_names[place][code] for code in found]
+                codes, counts = np.unique(table.groups[member_rows, place], return_counts=True)
+                names: list[Label] = [table.group_names[place][code] for code in codes]
                 enough, _ = tell_labels(dict(zip(names, counts.tolist(), strict=True)), self._smallest)
-                told[name, column] = [str(group) for group in enough]
-        return told
+                shown[name, column] = [str(group) for group in enough]
+        return shown

@@ -148,7 +148,7 @@ def test_few_copies_are_not_counted_out(tmp_path):
     from v6_algorithm.coordinator.preparation.image_notes import tell_copies
     from v6_algorithm.site.policy import Policy
 
-    told = [Policy().told(count) for count in (0, 1, 4, 5)]
+    told = [Policy().disclosed(count) for count in (0, 1, 4, 5)]
     assert told == [0, None, None, 5]
     (note,) = tell_copies({"one": {"rows": None, "apart": 0}, "two": {"rows": 0, "apart": 0}})
     assert note.startswith("site 'one': some images are exact copies")

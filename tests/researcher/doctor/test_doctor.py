@@ -15,7 +15,7 @@ from hospitals import command
 
 from v6_algorithm.researcher import doctor
 from v6_algorithm.researcher.doctor import environment, hardware, software, trial
-from v6_algorithm.researcher.doctor.finding import Finding, found, ok, size
+from v6_algorithm.researcher.doctor.finding import Finding, named, ok, size
 
 SECRET = "SECRET-4711"
 
@@ -35,7 +35,7 @@ def image(monkeypatch):
 
 
 def findings(check: Any) -> list[Finding]:
-    return list(found("check", check()))
+    return list(named("check", check()))
 
 
 def only(check: Any) -> Finding:

@@ -61,12 +61,12 @@ def prepare_federation(
         return setup
     # Scales are of harmonised columns, in which nothing is missing: fill values stay those of before.
     shape = first.fill.shape
-    own = gather(
+    moments_by_site = gather(
         sites,
         {"step": "moments", "setup": setup.to_json()},
         lambda reply: Moments.check(unpack_arrays(reply["moments"]), *shape),
     )
-    moments = merge_moments(own.values())
+    moments = merge_moments(moments_by_site.values())
     histograms = _histograms(gather, setup, moments, sites) if needs_histograms(data) else None
     second = prepare(data, moments, histograms)
     return replace(setup, preparation=Preparation(first.fill, second.shift, second.scale))
@@ -81,12 +81,12 @@ def _combat(gather: Gather, data: Data, setup: Setup, sites: Sequence[str]) -> C
         )
     folds, features = setup.preparation.fill.shape if setup.preparation else (0, 0)
     covariates = len(setup.design_columns(data.harmonisation.covariates))
-    own = gather(
+    sums_by_site = gather(
         sites,
         {"step": "harmonisation", "setup": setup.to_json()},
         lambda reply: Sums.check(unpack_arrays(reply["sums"]), folds, features, covariates),
     )
-    sums = merge_sums(own.values())
+    sums = merge_sums(sums_by_site.values())
     if (sums.hospitals < 2).any():
         raise ExperimentError("data.harmonisation: combat needs training rows at 2 sites at least, in every fold")
     return Combat.fit(sums, untouched=untouched)
@@ -94,9 +94,9 @@ def _combat(gather: Gather, data: Data, setup: Setup, sites: Sequence[str]) -> C
 
 def _histograms(gather: Gather, setup: Setup, moments: Moments, sites: Sequence[str]) -> Histograms:
     span = pack_arrays({"low": moments.low, "high": moments.high})
-    own = gather(
+    by_site = gather(
         sites,
         {"step": "quantiles", "setup": setup.to_json(), "range": span},
         lambda reply: Histograms.check(unpack_arrays(reply["histograms"]), *moments.mean.shape),
     )
-    return merge_histograms(own.values())
+    return merge_histograms(by_site.values())

@@ -19,18 +19,18 @@ def tell_values(moments: Mapping[str, Moments]) -> list[str]:
     Of each site it is the root mean square of the first fold's training images, over all channels.
     """
     sizes = {}
-    for site, own in moments.items():
-        count = np.maximum(own.count[0], 1)
-        size = float(np.sqrt(np.mean(own.mean[0] ** 2 + own.squares[0] / count)))
+    for site, site_moments in moments.items():
+        count = np.maximum(site_moments.count[0], 1)
+        size = float(np.sqrt(np.mean(site_moments.mean[0] ** 2 + site_moments.squares[0] / count)))
         if size > 0:
             sizes[site] = size
     if len(sizes) < 2 or max(sizes.values()) < _MOST_APART * min(sizes.values()):
         return []
     ranked = sorted(sizes, key=lambda site: sizes[site])
-    told = ", ".join(f"{site} {sizes[site]:.3g}" for site in ranked)
+    listing = ", ".join(f"{site} {sizes[site]:.3g}" for site in ranked)
     return [
         f"the sites' images differ {sizes[ranked[-1]] / sizes[ranked[0]]:.0f}-fold in the size of their values (root "
-        f"mean square: {told}); PNG and JPEG files are 0 to 1, arrays as stored; the model sees them so, until "
+        f"mean square: {listing}); PNG and JPEG files are 0 to 1, arrays as stored; the model sees them so, until "
         "they are stored alike"
     ]
 
@@ -38,15 +38,15 @@ def tell_values(moments: Mapping[str, Moments]) -> list[str]:
 def tell_copies(copies: Mapping[str, Mapping[str, int | None]]) -> list[str]:
     """Say of each site how many images are copies of others; where a given split parts them, that it does."""
     notes = []
-    for site, own in copies.items():
-        if own["apart"] != 0:
+    for site, seen in copies.items():
+        if seen["apart"] != 0:
             notes.append(
-                f"site '{site}': {some(own['apart'])} images have an exact copy in another part of the given split, so "
-                "that what is tested was trained on"
+                f"site '{site}': {some(seen['apart'])} images have an exact copy in another part of the given split, "
+                "so that what is tested was trained on"
             )
-        elif own["rows"] != 0:
+        elif seen["rows"] != 0:
             notes.append(
-                f"site '{site}': {some(own['rows'])} images are exact copies of others; copies stay in one part, and "
-                "with them all images of their groups"
+                f"site '{site}': {some(seen['rows'])} images are exact copies of others; copies stay in one part, "
+                "and with them all images of their groups"
             )
     return notes

@@ -78,13 +78,13 @@ class Joining:
         setup = _as_agreed(plan.setup)
         joined = plan
         schemas = self._ask(back, round, {"step": "schema"}, lambda reply: self._check_schema(reply, plan.setup))
-        found = self._ask(
+        replies = self._ask(
             list(schemas),
             round,
             {"step": "statistics", "setup": setup.to_json()},
             lambda reply: _check_statistics(reply, plan),
         )
-        for site, counts in found.items():
+        for site, counts in replies.items():
             joined = _with_site(joined, site, counts, *schemas[site])
             del self._tries[site]
             self._tell(
@@ -132,7 +132,7 @@ class Joining:
         labels = [(name, mine.categories[name], values) for name, values in setup.categories.items()]
         labels += [("the target", mine.classes or [], setup.classes or [])]
         labels += [(name, mine.task_classes.get(name, []), values) for name, values in setup.task_classes.items()]
-        if other := [name for name, found, agreed in labels if set(found) - set(agreed)]:
+        if other := [name for name, labels_there, agreed in labels if set(labels_there) - set(agreed)]:
             raise ExperimentError(f"{listed(other)} has values that no site had when the run was prepared")
         if mine.image_shape != setup.image_shape:
             raise ExperimentError(f"its images are {mine.image_shape}, those of the others {setup.image_shape}")

@@ -103,7 +103,7 @@ class Plan:
         plain = {item.name: getattr(self, item.name) for item in fields(self)}
         return plain | {
             "setup": self.setup.to_json(),
-            "spec": [[name, one.to_json()] for name, one in self.spec.items()],
+            "spec": [[name, tensor_spec.to_json()] for name, tensor_spec in self.spec.items()],
         }
 
     @classmethod
@@ -183,7 +183,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     for site, reply in replies:
         try:
             counts = check_counts(reply["counts"])
-            own = Moments.check(unpack_arrays(reply["moments"]), len(counts), len(setup.features))
+            site_moments = Moments.check(unpack_arrays(reply["moments"]), len(counts), len(setup.features))
             spec = spec or wire.spec_from_json(reply["spec"])
             starts[site] = str(reply["start"])
             labels = check_class_counts(reply["class_counts"], len(counts), agreement)
@@ -197,7 +197,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         except (KeyError, TypeError, AttributeError, ValueError, WireError) as error:
             replies.reject(site, str(error) if isinstance(error, WireError) else "its statistics are malformed")
             continue
-        moments[site], sums[site] = own, own_sums
+        moments[site], sums[site] = site_moments, own_sums
         targets += own_targets
         hidden[site] = own_hidden
         if labels is not None:
@@ -210,8 +210,8 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     if len(set(starts.values())) > 1:
         of = experiment.start.weights
         reason = f"for their files '{of}' (start.weights) differ" if experiment.start.site else _OTHER_SOFTWARE
-        told = ", ".join(f"{site} {start[:8]}" for site, start in starts.items())
-        raise ExperimentError(f"the sites do not start from the same weights, {reason}: {told}")
+        listing = ", ".join(f"{site} {start[:8]}" for site, start in starts.items())
+        raise ExperimentError(f"the sites do not start from the same weights, {reason}: {listing}")
     share = experiment.participation.maximum_share if experiment.mode == "federated" else 1.0
     merged, harmonised = merge_moments(scaled_moments(moments, rows, share)), experiment.mode != "local"
     of_targets = merge_moments(targets) if targets else None
@@ -229,7 +229,10 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         setup,
         class_weights=_class_weights(experiment, agreement, class_counts),
         target_scales={} if of_targets is None else scale_targets(scaled, of_targets),
-        sums={name: np.sum([own[name] for own in sums.values()], axis=0) for name in next(iter(sums.values()))},
+        sums={
+            name: np.sum([site_moments[name] for site_moments in sums.values()], axis=0)
+            for name in next(iter(sums.values()))
+        },
     )
     class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
     notes = [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]

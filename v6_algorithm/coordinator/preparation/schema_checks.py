@@ -132,10 +132,10 @@ def check_targets(packed: Any, folds: int, targets: int) -> list[Moments]:
 
 def check_sums(packed: Any, others: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
     """Read the sums a problem asked for; they must be finite, and have the names and shapes of the other sites'."""
-    own = unpack_arrays(packed) if packed else {}
-    shapes = {name: array.shape for name, array in own.items()}
-    if not all((np.abs(array) <= LARGEST_NUMBER).all() for array in own.values()):
+    arrays = unpack_arrays(packed) if packed else {}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if not all((np.abs(array) <= LARGEST_NUMBER).all() for array in arrays.values()):
         raise WireError("the problem's sums are not finite")
     if others is not None and shapes != {name: array.shape for name, array in others.items()}:
         raise WireError("the problem's sums have other names or shapes than those of the other sites")
-    return own
+    return arrays

@@ -40,19 +40,19 @@ def scaled_moments(
     """Return the sites' moments as of the rows that they count as having, fold by fold."""
     if share >= 1 or len(moments) < 2:
         return list(moments.values())
-    factors = {site: np.ones(len(own.rows)) for site, own in moments.items()}
+    factors = {site: np.ones(len(site_moments.rows)) for site, site_moments in moments.items()}
     for fold in range(len(next(iter(factors.values())))):
         claimed = {site: rows[site][fold]["train"] for site in moments if rows[site][fold]["train"]}
         for site, count in capped_rows(claimed, share).items():
             factors[site][fold] = count / claimed[site]
     return [
         replace(
-            own,
-            rows=own.rows * factors[site],
-            count=own.count * factors[site][:, None],
-            squares=own.squares * factors[site][:, None],
+            site_moments,
+            rows=site_moments.rows * factors[site],
+            count=site_moments.count * factors[site][:, None],
+            squares=site_moments.squares * factors[site][:, None],
         )
-        for site, own in moments.items()
+        for site, site_moments in moments.items()
     ]
 
 

@@ -125,8 +125,8 @@ class Gathered:
         origin = self._flat(self._origin(), names).double() if self._origin else 0.0
         rows = [self._flat(state, names) for state in self._states]
         moved = rows if self._origin is None else [row.double() - origin for row in rows]
-        found = self._rule(moved, torch.tensor(self._weights, dtype=torch.float64)) + origin
-        pieces = found.split([self._states[0][name].numel() for name in names])
+        centre = self._rule(moved, torch.tensor(self._weights, dtype=torch.float64)) + origin
+        pieces = centre.split([self._states[0][name].numel() for name in names])
         combined = {name: piece.view(self._spec[name].shape) for name, piece in zip(names, pieces, strict=True)}
         for name, item in self._spec.items():
             if item.kind != "parameter":

@@ -46,8 +46,8 @@ class FedProx(FedAvg):
                 mu += self.STEP if loss > float(before["loss"]) else 0
             if falls == self.PATIENCE:
                 mu, falls = max(mu - self.STEP, 0.0), 0
-            found = {"mu": mu, "falls": falls, "loss": loss}
-            self.kept["mu"] = {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()}
+            values = {"mu": mu, "falls": falls, "loss": loss}
+            self.kept["mu"] = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
         return super().step(combined)
 
 
@@ -92,10 +92,10 @@ class Moon(Remembering):
 
     def message(self, site: str) -> Message:
         """Send μ, τ and the site's own last model."""
-        own = self.kept.get(f"term/{site}")
-        if own is None or not self.section.mu:
+        previous = self.kept.get(f"term/{site}")
+        if previous is None or not self.section.mu:
             return {}
-        return {"contrast": {"mu": self.section.mu, "tau": self.section.tau, "own": wire.pack(own)}}
+        return {"contrast": {"mu": self.section.mu, "tau": self.section.tau, "own": wire.pack(previous)}}
 
     def term(self, reply: Reply) -> State:
         """Return the model that the site trained, which `clip` leaves as it is."""
@@ -119,8 +119,8 @@ class Corrected(Remembering):
 
     def of_site(self, site: str) -> State:
         """Return a site's term; zeros before its first reply."""
-        found = self.kept.get(f"term/{site}")
-        return found or {name: torch.zeros(self.spec[name].shape, dtype=torch.float64) for name in self.parameters}
+        term = self.kept.get(f"term/{site}")
+        return term or {name: torch.zeros(self.spec[name].shape, dtype=torch.float64) for name in self.parameters}
 
     def mean_term(self) -> State:
         """Return the mean of the terms of all sites, by their share, those included that have none yet."""
@@ -155,8 +155,8 @@ class Scaffold(Corrected):
         """Return c − cᵢ."""
         if not self.kept:
             return {}
-        own, mean = self.of_site(site), self.mean_term()
-        return {name: mean[name] - own[name] for name in self.parameters}
+        term, mean = self.of_site(site), self.mean_term()
+        return {name: mean[name] - term[name] for name in self.parameters}
 
     def term(self, reply: Reply) -> State:
         """Return the new variate."""
@@ -185,8 +185,8 @@ class FedDyn(Corrected):
 
     def correction(self, site: str) -> State:
         """Return −hᵢ."""
-        found = self.kept.get(f"term/{site}", {})
-        return {name: -tensor for name, tensor in found.items()}
+        term = self.kept.get(f"term/{site}", {})
+        return {name: -tensor for name, tensor in term.items()}
 
     def term(self, reply: Reply) -> State:
         """Return the new hᵢ."""

@@ -79,15 +79,15 @@ def independent(information: Tensor, tolerance: float = _ALIASED) -> Tensor:
     kept: list[int] = []
     factor = torch.zeros(size, size, dtype=torch.float64)
     for column in order:
-        own = information[column, column]
-        if not own > 0:
+        diagonal = information[column, column]
+        if not diagonal > 0:
             continue
         row = torch.zeros(len(kept), dtype=torch.float64)
         if kept:
             lower = factor[: len(kept), : len(kept)]
             row = torch.linalg.solve_triangular(lower, information[kept, column][:, None], upper=False)[:, 0]
-        rest = own - row @ row
-        if rest > tolerance * own:
+        rest = diagonal - row @ row
+        if rest > tolerance * diagonal:
             factor[len(kept), : len(kept)] = row
             factor[len(kept), len(kept)] = torch.sqrt(rest)
             kept.append(column)

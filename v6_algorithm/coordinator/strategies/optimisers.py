@@ -27,8 +27,8 @@ class Adaptive(FedAvg):
 
     def make_server(self) -> ServerStep:
         """Return the paper's optimiser."""
-        own = self.section
-        return AdaptiveServer(own.kind, own.lr, own.beta1, own.beta2, own.tau)
+        section = self.section
+        return AdaptiveServer(section.kind, section.lr, section.beta1, section.beta2, section.tau)
 
 
 class FedSGD(FedAvg):

@@ -214,8 +214,8 @@ def tune(
     tuning = tuning or Tuning(experiment)
     tell = on_event or (lambda event: None)
     chosen = tuning.search(federation, tell, weights)
-    told = f"chosen: setting {chosen.number}, {describe(chosen.setting)}; now as `run` would run it"
-    tell({"event": "chosen", "text": told})
+    text = f"chosen: setting {chosen.number}, {describe(chosen.setting)}; now as `run` would run it"
+    tell({"event": "chosen", "text": text})
     result = run(federation(chosen.experiment), chosen.experiment, tell, weights=weights)
     result["tuning"] = tuning.to_json(chosen)
     result["notes"] += tuning.notes()

@@ -78,9 +78,9 @@ def with_copies_together(groups: Array | None, images: Array) -> Array | None:
         return code
 
     for row in copied.tolist():
-        own = root(int(codes[row]))
-        other = root(first.setdefault(int(images[row]), own))
-        above[max(own, other)] = min(own, other)
+        code_root = root(int(codes[row]))
+        other = root(first.setdefault(int(images[row]), code_root))
+        above[max(code_root, other)] = min(code_root, other)
     return np.array([root(code) for code in codes.tolist()], dtype=np.int64)
 
 
@@ -93,8 +93,8 @@ def count_apart(folds: Iterable[Fold], images: Array, member: Array) -> int:
         keys = {
             part: list(zip(member[rows].tolist(), images[rows].tolist(), strict=True)) for part, rows in parts.items()
         }
-        for part, own in keys.items():
-            for key in own:
+        for part, part_keys in keys.items():
+            for key in part_keys:
                 where.setdefault(key, set()).add(part)
-        most = max(most, sum(len(where[key]) > 1 for own in keys.values() for key in own))
+        most = max(most, sum(len(where[key]) > 1 for part_keys in keys.values() for key in part_keys))
     return most

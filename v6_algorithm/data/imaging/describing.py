@@ -52,10 +52,10 @@ def describe_images(files: Sequence[Path | None], image: Image, smallest: int) -
             continue
         sizes["x".join(map(str, picture.values.shape))] += 1
         ends.append((float(picture.values.min()) * picture.unit, float(picture.values.max()) * picture.unit))
-    told, hidden = tell_labels({size: sizes[size] for size in sorted(sizes)}, smallest)
+    shown, hidden = tell_labels({size: sizes[size] for size in sorted(sizes)}, smallest)
     low, high = np.mean(ends, axis=0).tolist() if len(ends) >= max(smallest, 1) else (None, None)
     return {
-        "sizes": [[size, rows] for size, rows in told.items()],
+        "sizes": [[size, rows] for size, rows in shown.items()],
         "hidden": hidden,
         "causes": dict(causes),
         "low": low,

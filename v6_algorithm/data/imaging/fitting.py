@@ -19,8 +19,8 @@ def fitted(picture: Picture, image: Image) -> tuple[Array, float]:
     if image.spacing is not None:
         if picture.spacing is None:
             raise UnreadableImageError("spacing")
-        scales = [wanted / own for own, wanted in zip(picture.spacing, image.spacing, strict=True)]
-        lengths = [max(1, round(own / scale)) for own, scale in zip(values.shape[1:], scales, strict=True)]
+        scales = [wanted / current for current, wanted in zip(picture.spacing, image.spacing, strict=True)]
+        lengths = [max(1, round(current / scale)) for current, scale in zip(values.shape[1:], scales, strict=True)]
         values = resized(values, lengths, scales)
     if image.size is None or list(values.shape[1:]) == image.size:
         return levelled(values, picture.unit, image)
@@ -30,8 +30,10 @@ def fitted(picture: Picture, image: Image) -> tuple[Array, float]:
         lowest = levels.min() if image.range is None and levels.dtype != np.uint8 else 0
         return cropped(levels, image.size, lowest), unit
     if image.fit == "cover":
-        factor = max(wanted / own for wanted, own in zip(image.size, values.shape[1:], strict=True))
-        lengths = [max(round(own * factor), wanted) for wanted, own in zip(image.size, values.shape[1:], strict=True)]
+        factor = max(wanted / current for wanted, current in zip(image.size, values.shape[1:], strict=True))
+        lengths = [
+            max(round(current * factor), wanted) for wanted, current in zip(image.size, values.shape[1:], strict=True)
+        ]
         return levelled(cropped(resized(values, lengths), image.size, 0), picture.unit, image)
     return levelled(resized(values, image.size), picture.unit, image)
 
@@ -53,23 +55,23 @@ def resized(values: Array, lengths: Sequence[int], scales: Sequence[float] | Non
         return values
     result = values
     for axis, length in enumerate(lengths, 1):
-        own = result.shape[axis]
-        scale = own / length if scales is None else scales[axis - 1]
-        if length != own or scale != 1:
-            result = _resampled(result, axis, *resampling(own, length, scale))
+        current = result.shape[axis]
+        scale = current / length if scales is None else scales[axis - 1]
+        if length != current or scale != 1:
+            result = _resampled(result, axis, *resampling(current, length, scale))
     if result is values or values.dtype != np.uint8:
         return result
     return np.clip(np.rint(result), 0, 255).astype(np.uint8)
 
 
-def resampling(own: int, length: int, scale: float) -> tuple[Array, Array]:
+def resampling(current: int, length: int, scale: float) -> tuple[Array, Array]:
     """Return which entries of an axis make each entry of the result, (length, taps), and their weights, of sum 1.
 
     An entry of the result covers `scale` entries. Where that is more than one, weights are the shares of it that they
     cover (area averaging), so that each counts as much as any other; else they interpolate between the two nearest
     middles. What lies beyond the ends is as at the ends.
     """
-    centres = (own - length * scale) / 2 + (np.arange(length) + 0.5) * scale
+    centres = (current - length * scale) / 2 + (np.arange(length) + 0.5) * scale
     if scale > 1:
         starts, ends = (centres - scale / 2)[:, None], (centres + scale / 2)[:, None]
         # Rounding must not begin a cell one entry early, with a weight of 1e-16.
@@ -79,13 +81,13 @@ def resampling(own: int, length: int, scale: float) -> tuple[Array, Array]:
         places = (centres - 0.5)[:, None]
         taps = np.floor(places).astype(np.int64) + np.arange(2)
         weights = 1 - np.abs(places - taps)
-    return np.clip(taps, 0, own - 1), (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.clip(taps, 0, current - 1), (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _resampled(values: Array, axis: int, taps: Array, weights: Array) -> Array:
     """Add up the weighted entries of one axis, a tap at a time."""
     shape = [-1 if place == axis else 1 for place in range(values.ndim)]
-    lengths = [len(taps) if place == axis else own for place, own in enumerate(values.shape)]
+    lengths = [len(taps) if place == axis else current for place, current in enumerate(values.shape)]
     total = np.zeros(lengths, dtype=np.float32)
     for tap, weight in zip(taps.T, weights.T, strict=True):
         if weight.any():
@@ -98,9 +100,9 @@ def cropped(values: Array, lengths: Sequence[int], padding: float) -> Array:
     """Cut (channels, lengths …) around its middle, and fill up with `padding` where it is too short."""
     result = np.full((len(values), *lengths), padding, dtype=values.dtype)
     source, target = [slice(None)], [slice(None)]
-    for own, wanted in zip(values.shape[1:], lengths, strict=True):
-        both = min(own, wanted)
-        source.append(slice((own - both) // 2, (own - both) // 2 + both))
+    for current, wanted in zip(values.shape[1:], lengths, strict=True):
+        both = min(current, wanted)
+        source.append(slice((current - both) // 2, (current - both) // 2 + both))
         target.append(slice((wanted - both) // 2, (wanted - both) // 2 + both))
     result[tuple(target)] = values[tuple(source)]
     return result

@@ -67,8 +67,8 @@ def _fitting(folder: Path, template: str) -> Iterator[tuple[str, dict[str, str]]
 
 def images_in(folder: Path, levels: int) -> Iterator[str]:
     """Yield the images that are so many names below a folder, sorted, as paths with / between their names."""
-    with os.scandir(folder) as found:
-        entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    with os.scandir(folder) as listing:
+        entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in entries:
         if levels > 1 and entry.is_dir(follow_symlinks=False):
             yield from (f"{entry.name}/{path}" for path in images_in(Path(entry.path), levels - 1))

@@ -235,16 +235,18 @@ def _listed(rows: list[int]) -> str:
 
 def load_stack(kept: Path, files: Callable[[], list[Path | None]], image: Image) -> Stack | None:
     """Map the images that are kept in a file, or go on to stream them from `files`; None where nothing is kept."""
-    found = load(kept)
-    if found is None:
+    cached = load(kept)
+    if cached is None:
         return None
-    array, about = found
+    array, about = cached
     try:
         if array is not None:
             return _stack(array, about)
-        streamed, own = about["streamed"], files()
+        streamed, paths = about["streamed"], files()
         shape, dtype = tuple(int(length) for length in streamed["shape"]), np.dtype(streamed["dtype"])
-        return _stack(_stream(own, image, shape, dtype, about["unreadable"]), about) if len(own) == shape[0] else None
+        return (
+            _stack(_stream(paths, image, shape, dtype, about["unreadable"]), about) if len(paths) == shape[0] else None
+        )
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -287,16 +289,16 @@ class TableImages:
         """Number the images of each member so that copies have one number: (rows,)."""
         numbers = np.empty(len(self.position), dtype=np.int64)
         for number, stack in enumerate(self.stacks):
-            own = self.member == number
-            numbers[own] = identities(stack.copies, self.position[own])
+            of_stack = self.member == number
+            numbers[of_stack] = identities(stack.copies, self.position[of_stack])
         return numbers
 
     def read(self, rows: Array) -> Array:
         """Return (rows, channels, lengths …) float32 images by row number."""
         images = np.empty((len(rows), *self.shape), dtype=np.float32)
         for number, stack in enumerate(self.stacks):
-            own = np.flatnonzero(self.member[rows] == number)
-            images[own] = stack.array[self.position[rows[own]]] * np.float32(stack.unit)
+            of_stack = np.flatnonzero(self.member[rows] == number)
+            images[of_stack] = stack.array[self.position[rows[of_stack]]] * np.float32(stack.unit)
         return images
 
     def blocks(self, numbers: int) -> Iterator[tuple[Array, Array]]:

@@ -29,8 +29,8 @@ def image_moments(images: TableImages, folds: Sequence[Array], *, with_range: bo
         squares[block] = ((pixels - mean[block][:, :, None]) ** 2).mean(axis=2)
         if with_range:
             low[block], high[block] = pixels.min(axis=2), pixels.max(axis=2)
-    parts = [_of_rows(mean[own], squares[own], low[own], high[own]) for own in folds]
-    counts = np.array([float(len(own)) for own in folds])
+    parts = [_of_rows(mean[fold_rows], squares[fold_rows], low[fold_rows], high[fold_rows]) for fold_rows in folds]
+    counts = np.array([float(len(fold_rows)) for fold_rows in folds])
     return Moments(
         counts, np.repeat(counts[:, None], channels, axis=1), *(np.stack(part) for part in zip(*parts, strict=True))
     )

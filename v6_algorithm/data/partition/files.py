@@ -62,10 +62,10 @@ def _write_parquet(uri: str, parts: Parts, files: Mapping[str, str], folder: Pat
     # Without pandas: a table of 18,000 columns would be in memory twice.
     table = pq.read_table(uri)
     for rows, name in zip(parts.rows, parts.names, strict=True):
-        own = table.take(pa.array(rows))
+        site_table = table.take(pa.array(rows))
         if parts.part is not None:
-            own = own.append_column(PART_COLUMN, pa.array([PARTS[number] for number in parts.part[rows]]))
-        pq.write_table(own, folder / files[name])
+            site_table = site_table.append_column(PART_COLUMN, pa.array([PARTS[number] for number in parts.part[rows]]))
+        pq.write_table(site_table, folder / files[name])
 
 
 def experiment_text(files: Mapping[str, str], again: str, data: Mapping[str, Any]) -> str:
@@ -92,8 +92,10 @@ def node_text(template: str, site: str, uri: Path, kind: str, columns: Iterable[
         f"databases:\n  - label: default # what an experiment reads when the task names no other label\n"
         f"    type: {kind}\n    uri: {_scalar(str(uri))}\n    mount_mode: ro\n"
     )
-    text, found = re.subn(r"(?m)^databases:.*\n(?:[ -].*\n|\n(?=[ \n-]))*", lambda match: databases, template, count=1)
-    if not found:
+    text, replaced = re.subn(
+        r"(?m)^databases:.*\n(?:[ -].*\n|\n(?=[ \n-]))*", lambda match: databases, template, count=1
+    )
+    if not replaced:
         raise ExperimentError("the node template has no `databases:` to fill in")
     names = list(columns)
     rule = "^(" + "|".join(map(re.escape, names)) + ")$" if len(names) <= _MOST_COLUMNS else ".*"

@@ -60,14 +60,16 @@ def balanced(
     drawn: list[list[Array]] = [[] for _ in range(sites)]
     dealt = 0
     for label in classes:
-        own = generator.permutation(np.flatnonzero(labels == label))[:quota]
+        class_rows = generator.permutation(np.flatnonzero(labels == label))[:quota]
         # Dealing goes on at the next site from class to class, or the first would get all the odd rows.
         turn = (dealt + np.arange(quota)) % sites
         wanted = np.bincount(turn, minlength=sites)
         dealt += quota
-        if len(own) < np.count_nonzero(wanted):
-            raise ExperimentError(f"a class has {len(own)} rows, fewer than the {sites} sites that are to share it")
-        for site, mine in enumerate(own[turn[: len(own)] == site] for site in range(sites)):
+        if len(class_rows) < np.count_nonzero(wanted):
+            raise ExperimentError(
+                f"a class has {len(class_rows)} rows, fewer than the {sites} sites that are to share it"
+            )
+        for site, mine in enumerate(class_rows[turn[: len(class_rows)] == site] for site in range(sites)):
             more = wanted[site] - len(mine)
             drawn[site] += [mine, generator.choice(mine, more)] if more else [mine]
     return [np.sort(np.concatenate(parts)) for parts in drawn]
@@ -96,8 +98,8 @@ def per_class(
     ends = np.cumsum(percentages) / np.sum(percentages)
     owner = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
-        own = generator.permutation(np.flatnonzero(labels == label))
-        owner[own] = np.searchsorted(np.round(ends * len(own)), np.arange(len(own)), side="right")
+        class_rows = generator.permutation(np.flatnonzero(labels == label))
+        owner[class_rows] = np.searchsorted(np.round(ends * len(class_rows)), np.arange(len(class_rows)), side="right")
     return parts_of(keep_groups_whole(owner, sites, labels, groups, generator), sites)
 
 
@@ -115,8 +117,8 @@ def dirichlet(
         rows = generator.permutation(np.flatnonzero(labels == label))
         shares = np.cumsum(generator.dirichlet(np.full(sites, alpha)))
         ends = np.round(shares[:-1] * len(rows)).astype(int)
-        for site, own in enumerate(np.split(rows, ends)):
-            owner[own] = site
+        for site, site_rows in enumerate(np.split(rows, ends)):
+            owner[site_rows] = site
     owner = fill_up(owner, sites, minimum, generator)
     return parts_of(keep_groups_whole(owner, sites, labels, groups, generator), sites)
 
@@ -147,8 +149,8 @@ def inner_dirichlet(
         stock = stock - demand.sum(axis=0)
     owner = np.empty(len(labels), dtype=np.int64)
     for number in range(len(classes)):
-        own = generator.permutation(np.flatnonzero(code == number))
-        owner[own] = np.repeat(np.arange(len(counts)), held[:, number])
+        class_rows = generator.permutation(np.flatnonzero(code == number))
+        owner[class_rows] = np.repeat(np.arange(len(counts)), held[:, number])
     return parts_of(keep_groups_whole(owner, len(counts), labels, groups, generator), len(counts))
 
 
@@ -175,12 +177,12 @@ def pathological(
         holders[site, order[:classes_per_site]] = True
     owner = np.empty(len(of_unit), dtype=np.int64)
     for number, label in enumerate(classes):
-        own = generator.permutation(np.flatnonzero(of_unit == label))
+        class_rows = generator.permutation(np.flatnonzero(of_unit == label))
         mine = generator.permutation(np.flatnonzero(holders[:, number]))
         if lengths[number] < len(mine):
             what = "rows" if groups is None else "groups"
             raise ExperimentError(f"a class has {lengths[number]} {what} for {len(mine)} sites; take fewer sites")
-        owner[own] = mine[np.arange(len(own)) % len(mine)]
+        owner[class_rows] = mine[np.arange(len(class_rows)) % len(mine)]
     return parts_of(owner[unit], sites)
 
 
@@ -215,9 +217,9 @@ def given_counts(
         )
     owner = np.full(len(labels), LEFT_OUT)
     for label, wanted in counts.items():
-        own = generator.permutation(np.flatnonzero(labels == label))
-        if sum(wanted) > len(own):
-            raise ExperimentError(f"counts asks for {sum(wanted)} rows of a label that has {len(own)}")
-        for site, rows in enumerate(split_evenly(own[: sum(wanted)], np.asarray(wanted))):
+        class_rows = generator.permutation(np.flatnonzero(labels == label))
+        if sum(wanted) > len(class_rows):
+            raise ExperimentError(f"counts asks for {sum(wanted)} rows of a label that has {len(class_rows)}")
+        for site, rows in enumerate(split_evenly(class_rows[: sum(wanted)], np.asarray(wanted))):
             owner[rows] = site
     return parts_of(owner, len(next(iter(counts.values()))))

@@ -18,8 +18,8 @@ def at_random(
     order = generator.permutation(rows)
     rest = split_evenly(order[len(counts) :], counts - 1)
     owner = np.empty(rows, dtype=np.int64)
-    for site, own in enumerate(rest):
-        owner[own] = owner[order[site]] = site
+    for site, row in enumerate(rest):
+        owner[row] = owner[order[site]] = site
     return parts_of(
         keep_groups_whole(owner, len(counts), np.zeros(rows, dtype=np.int64), groups, generator), len(counts)
     )

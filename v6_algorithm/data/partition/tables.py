@@ -55,10 +55,10 @@ class Parts:
 
     def frame_of(self, frame: pd.DataFrame, site: int) -> pd.DataFrame:
         """Return one site's rows of the table that was cut, with the plan's parts in a column `part`."""
-        own = frame.iloc[self.rows[site]].reset_index(drop=True)
+        site_frame = frame.iloc[self.rows[site]].reset_index(drop=True)
         if self.part is not None:
-            own[PART_COLUMN] = [PARTS[number] for number in self.part[self.rows[site]]]
-        return own
+            site_frame[PART_COLUMN] = [PARTS[number] for number in self.part[self.rows[site]]]
+        return site_frame
 
     def summary(self, total: int) -> dict[str, Any]:
         """Return who got what as plain JSON: rows, groups and labels of each site, and how many rows nobody got."""
@@ -68,8 +68,8 @@ class Parts:
             if self.group is not None:
                 entry["groups"] = len(np.unique(self.group[rows]))
             if self.label is not None:
-                own = self.label[rows]
-                entry["labels"] = np.bincount(own[own >= 0], minlength=len(self.labels)).tolist()
+                site_labels = self.label[rows]
+                entry["labels"] = np.bincount(site_labels[site_labels >= 0], minlength=len(self.labels)).tolist()
             sites.append(entry)
         return {
             "rows": total,
@@ -144,8 +144,8 @@ def cut_table(
             raise ExperimentError(f"kind {partition.kind} deals out labels: name their column as `by`, or the target")
         # A row without a label cannot be learned from, and is no class of its own.
         known = np.flatnonzero(label >= 0)
-        found = _dealt(partition, label[known], words, None if groups is None else groups[known], group, generator)
-        rows = [known[part] for part in found]
+        dealt = _dealt(partition, label[known], words, None if groups is None else groups[known], group, generator)
+        rows = [known[part] for part in dealt]
     else:
         rows = _sized(cast("kinds.OfSizes", partition), frame, groups, generator)
     return Parts(site_names(len(rows)), rows, label, words, groups)

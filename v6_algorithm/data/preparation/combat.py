@@ -73,8 +73,8 @@ def _add_up(hospitals: Iterable[tuple[Array, Array]]) -> tuple[Array, ...]:
         # Deviations, not raw squares: a volume of a million and a spread of a thousand would cancel.
         dy, dx = y - y.sum(axis=0) / rows, x - x.sum(axis=0) / rows
         counts = np.array(float(len(y) > 0)), np.array(float(len(y)))
-        own = (*counts, x.sum(axis=0), y.sum(axis=0), dx.T @ dx, dx.T @ dy, (dy**2).sum(axis=0))
-        total = tuple(a + b for a, b in zip(total, own, strict=True)) if total else own
+        site_sums = (*counts, x.sum(axis=0), y.sum(axis=0), dx.T @ dx, dx.T @ dy, (dy**2).sum(axis=0))
+        total = tuple(a + b for a, b in zip(total, site_sums, strict=True)) if total else site_sums
     return total
 
 

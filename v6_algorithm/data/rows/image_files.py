@@ -40,7 +40,9 @@ class ImageFiles(Images):
         """Tell sizes and values of the files as they are, and why some cannot be read."""
         return {"image": describe_images(self._files(source), self.image, smallest)}
 
-    def describe_files(self, source: TableSource, shelf: Shelf, told: Callable[[int], int | None]) -> dict[str, Any]:
+    def describe_files(
+        self, source: TableSource, shelf: Shelf, disclosed: Callable[[int], int | None]
+    ) -> dict[str, Any]:
         """Tell the size of the images, how many cannot be read and why, and the places of the first, from 1.
 
         And whether they fit on no disk here, and how many names a template did not fit.
@@ -54,7 +56,7 @@ class ImageFiles(Images):
                 "causes": dict(stack.causes),
                 "rows": [row + 1 for row in stack.unreadable[:SHOWN_ROWS].tolist()],
                 "streamed": stack.streamed,
-                "unfitting": told(unfitting),
+                "unfitting": disclosed(unfitting),
             }
         }
 

@@ -106,7 +106,9 @@ class RowKind:
         """Tell a researcher more of the rows than columns say, in cells of at least `smallest` rows."""
         return {}
 
-    def describe_files(self, source: TableSource, shelf: Shelf, told: Callable[[int], int | None]) -> dict[str, Any]:
+    def describe_files(
+        self, source: TableSource, shelf: Shelf, disclosed: Callable[[int], int | None]
+    ) -> dict[str, Any]:
         """Describe the files that a table names; `told` returns a count, or None where it is too small to tell."""
         return {}
 

@@ -97,13 +97,13 @@ class Series(RowKind):
 
     def misfits(self, schema: Mapping[str, Any], setup: Setup) -> list[str]:
         """Compare channels and lengths with the model's."""
-        found, problems, times = schema["sequence"], [], setup.sequence_length or 0
-        if found["channels"] != len(setup.features):
+        series, problems, times = schema["sequence"], [], setup.sequence_length or 0
+        if series["channels"] != len(setup.features):
             problems.append(
-                f"its time series have {found['channels']} channels, the model's have {len(setup.features)}"
+                f"its time series have {series['channels']} channels, the model's have {len(setup.features)}"
             )
-        if self.sequence.length == "shortest" and found["shortest"] < times:
-            problems.append(f"its shortest time series has {found['shortest']} times, the model needs {times}")
-        if self.sequence.length == "longest" and found["longest"] > times:
-            problems.append(f"its longest time series has {found['longest']} times, the model takes {times} at most")
+        if self.sequence.length == "shortest" and series["shortest"] < times:
+            problems.append(f"its shortest time series has {series['shortest']} times, the model needs {times}")
+        if self.sequence.length == "longest" and series["longest"] > times:
+            problems.append(f"its longest time series has {series['longest']} times, the model takes {times} at most")
         return problems

@@ -50,8 +50,8 @@ def tell_labels(counts: Mapping[Label, int], smallest: int) -> tuple[dict[Label,
         if not hidden or (len(hidden) > 1 and sum(counts[label] for label in hidden) >= smallest):
             break
         hidden.add(label)
-    told = {label: rows for label, rows in counts.items() if label not in hidden}
-    return told, sum(counts[label] for label in hidden)
+    shown = {label: rows for label, rows in counts.items() if label not in hidden}
+    return shown, sum(counts[label] for label in hidden)
 
 
 def tell_cumulative(counts: Array, smallest: int) -> Array:
@@ -72,17 +72,17 @@ def tell_cumulative(counts: Array, smallest: int) -> Array:
     """
     below = np.concatenate([[0], np.cumsum(counts)]).tolist()
     last = len(counts)
-    told = [0, last]
+    edges_shown = [0, last]
     for step in (last >> level for level in range(1, last.bit_length())):
         for edge in range(step, last, 2 * step):
-            place = bisect.bisect(told, edge)
-            before, after = told[place - 1], told[place]
+            place = bisect.bisect(edges_shown, edge)
+            before, after = edges_shown[place - 1], edges_shown[place]
             left, right = below[edge] - below[before], below[after] - below[edge]
             # Between other cells an empty one tells nothing about a row; at an end, where the outermost row begins.
             if (left >= smallest or (left == 0 and before > 0)) and (
                 right >= smallest or (right == 0 and after < last)
             ):
-                told.insert(place, edge)
+                edges_shown.insert(place, edge)
     cumulative = np.full(last + 1, -1, dtype=np.int64)
-    cumulative[told] = [below[edge] for edge in told]
+    cumulative[edges_shown] = [below[edge] for edge in edges_shown]
     return cumulative

@@ -62,22 +62,22 @@ class Lattice:
         return tell_cumulative(counts, smallest)
 
 
-def check_cumulative(told: Array, features: int) -> Array:
+def check_cumulative(counts: Array, features: int) -> Array:
     """Read a site's cumulative counts; raises WireError unless they are ones of these features."""
-    if told.shape != (features, LEAVES + 1) or told.dtype != np.int64:
+    if counts.shape != (features, LEAVES + 1) or counts.dtype != np.int64:
         raise WireError(f"cumulative counts must be {features} x {LEAVES + 1} whole numbers")
-    filled = np.maximum.accumulate(told, axis=1)
+    filled = np.maximum.accumulate(counts, axis=1)
     if (
-        (told < -1).any()
-        or (told[:, 0] != 0).any()
-        or (told[:, -1] < 0).any()
-        or ((told != filled) & (told >= 0)).any()
+        (counts < -1).any()
+        or (counts[:, 0] != 0).any()
+        or (counts[:, -1] < 0).any()
+        or ((counts != filled) & (counts >= 0)).any()
     ):
         raise WireError("cumulative counts must start at 0 and not fall")
-    return told
+    return counts
 
 
-def quantile(told: Array, edges: Array, q: float, mean: Array, sd: Array) -> dict[str, float | None]:
+def quantile(counts: Array, edges: Array, q: float, mean: Array, sd: Array) -> dict[str, float | None]:
     """Find one quantile of one feature over all sites.
 
     Parameters
@@ -98,10 +98,13 @@ def quantile(told: Array, edges: Array, q: float, mean: Array, sd: Array) -> dic
         beyond the lattice.
     """
     # What is certainly below an edge is what was told at the last edge before it; what may be, at the next one after.
-    surely = np.maximum.accumulate(told, axis=1)
-    perhaps = np.where(told < 0, np.iinfo(np.int64).max, told)
+    surely = np.maximum.accumulate(counts, axis=1)
+    perhaps = np.where(counts < 0, np.iinfo(np.int64).max, counts)
     perhaps = np.minimum.accumulate(perhaps[:, ::-1], axis=1)[:, ::-1]
-    spread = [_spread(edges[row >= 0], row[row >= 0], edges, *own) for row, *own in zip(told, mean, sd, strict=True)]
+    spread = [
+        _spread(edges[row >= 0], row[row >= 0], edges, *mean_and_sd)
+        for row, *mean_and_sd in zip(counts, mean, sd, strict=True)
+    ]
     likely = np.sum([np.interp(edges, *points) for points in spread], axis=0)
     least, most = surely.sum(axis=0), perhaps.sum(axis=0)
     position = q * max(int(least[-1]) - 1, 0)

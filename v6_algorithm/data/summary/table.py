@@ -41,9 +41,9 @@ def columns(frame: pd.DataFrame, data: Data, smallest: int, targets: Sequence[Ta
         if name in frame.columns:
             known = frame[name].dropna()
             counts = Counter(labels_of(known, labelled[name]) if name in labelled else canonical(known))
-            told, hidden = tell_labels({label: counts[label] for label in sorted(counts, key=str)}, smallest)
+            shown, hidden = tell_labels({label: counts[label] for label in sorted(counts, key=str)}, smallest)
             labels[name] = {
-                "counts": [[label, rows] for label, rows in told.items()],
+                "counts": [[label, rows] for label, rows in shown.items()],
                 "hidden": hidden,
                 "missing": len(frame) - len(known),
             }

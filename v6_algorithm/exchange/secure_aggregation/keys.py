@@ -124,7 +124,7 @@ def tag_of(shared_secret: bytes | None, run: str, site: str, channel: str, mask:
 
 
 def check_participants(
-    participants: Sequence[Participant], run: str, own: Participant, shared_secret: bytes | None
+    participants: Sequence[Participant], run: str, this_site: Participant, shared_secret: bytes | None
 ) -> None:
     """Refuse a list of participants that hides a site or is not of this run.
 
@@ -147,9 +147,9 @@ def check_participants(
                     f"the keys of site '{participant.site}' do not bear the seal of the secret that the nodes share "
                     "(V6_ALGORITHM_AGGREGATION_SECRET)"
                 )
-    if own not in participants:
-        wrong = "other keys than its own" if own.site in names else "no entry"
-        raise WireError(f"the participants' list has {wrong} for site '{own.site}'")
+    if this_site not in participants:
+        wrong = "other keys than its own" if this_site.site in names else "no entry"
+        raise WireError(f"the participants' list has {wrong} for site '{this_site.site}'")
 
 
 def digest(content: Mapping[str, Any] | Sequence[Any]) -> str:
@@ -163,9 +163,9 @@ def hkdf(secret: bytes, *purpose: str) -> bytes:
     return HKDF(hashes.SHA256(), 32, None, _listed("v6-algorithm secure aggregation 1", *purpose)).derive(secret)
 
 
-def _agree(own: X25519PrivateKey, peer: str, *purpose: str) -> bytes:
+def _agree(private_key: X25519PrivateKey, peer: str, *purpose: str) -> bytes:
     try:
-        shared = own.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(peer)))
+        shared = private_key.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(peer)))
     except ValueError:  # a point of small order
         raise WireError("a public key in the participants' list is not a usable one") from None
     return hkdf(shared, *purpose)

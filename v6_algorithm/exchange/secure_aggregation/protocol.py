@@ -91,10 +91,10 @@ class Masked:
 
 def mask_vector(vector: Vector, call: Call, keys: SiteKeys) -> Masked:
     """Hide a site's numbers in a call; `vector` is changed in place."""
-    own, shape = secrets.token_bytes(32), vector.shape
+    self_seed, shape = secrets.token_bytes(32), vector.shape
     peers = call.others(keys.site)
-    seeds = [own, *(keys.pair_seed(call.by_name[peer], call.context) for peer in peers)]
-    vector.add(mask(own, shape))
+    seeds = [self_seed, *(keys.pair_seed(call.by_name[peer], call.context) for peer in peers)]
+    vector.add(mask(self_seed, shape))
     for peer, seed in zip(peers, seeds[1:], strict=True):
         _apply(vector, mask(seed, shape), adds=keys.site < peer)
     shares = [split(seed, call.points.values(), call.threshold) for seed in seeds]
@@ -135,18 +135,18 @@ def open_letters(
     if set(letters) != set(arrived):
         raise WireError("there must be one letter of each site whose numbers are in the sum")
     gone = set(call.by_name) - set(arrived)
-    told: dict[str, dict[str, str]] = {}
+    shares: dict[str, dict[str, str]] = {}
     for site in sorted(arrived):
         content = keys.unseal(call.by_name[site], letters[site], call.context)
         order = [site, *call.others(site)]
         if len(content) != SHARE_BYTES * len(order):
             raise WireError(f"the sealed shares of site '{site}' are {len(content)} bytes, not one for each seed")
-        told[site] = {
+        shares[site] = {
             name: content[SHARE_BYTES * place : SHARE_BYTES * (place + 1)].hex()
             for place, name in enumerate(order)
             if name == site or name in gone
         }
-    return told
+    return shares
 
 
 def unmask(
@@ -178,9 +178,9 @@ def unmask(
 def _seed(call: Call, site: str, name: str, seal: str, answers: Mapping[str, Mapping[str, Mapping[str, str]]]) -> bytes:
     """Put a seed together from shares; where some are wrong, from others that fit its seal."""
     shares: dict[int, int] = {}
-    for answering, told in sorted(answers.items()):
+    for answering, answer in sorted(answers.items()):
         try:
-            shares[call.points[answering]] = int(told[site][name], 16)
+            shares[call.points[answering]] = int(answer[site][name], 16)
         except (KeyError, TypeError, ValueError):
             continue
     tries: Sequence[tuple[int, ...]] = []

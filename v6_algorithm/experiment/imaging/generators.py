@@ -100,8 +100,8 @@ def with_defaults_of_gan(experiment: dict[str, Any]) -> dict[str, Any]:
         "stopping": {"monitor": "fid", "patience": None},
     }
     filled = {
-        name: {**own, **(experiment.get(name) or {})}
-        for name, own in defaults.items()
+        name: {**kind_defaults, **(experiment.get(name) or {})}
+        for name, kind_defaults in defaults.items()
         if isinstance(experiment.get(name) or {}, dict)
     }
     return experiment | filled | {"model": model}

@@ -31,18 +31,18 @@ class Level:
 
     def read(self, name: str) -> dict[str, str] | None:
         """Return the fields of a name, or None where it does not fit."""
-        found: dict[str, str] = {}
-        rest = _take(self.before, name, found, open_end=self.after is not None)
+        fields: dict[str, str] = {}
+        rest = _take(self.before, name, fields, open_end=self.after is not None)
         if rest is None:
             return None
         if self.after is None:
-            return None if rest else found
+            return None if rest else fields
         # From the end, what comes last comes first.
         mirrored = tuple(piece[::-1] if isinstance(piece, str) else piece for piece in self.after[::-1])
         backwards: dict[str, str] = {}
         if _take(mirrored, rest[::-1], backwards, open_end=True) is None:
             return None
-        return found | {field: text[::-1] for field, text in backwards.items()}
+        return fields | {field: text[::-1] for field, text in backwards.items()}
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class Template:
         names = path.split("/")
         if len(names) != len(self.levels):
             return None
-        found: dict[str, str] = {}
+        fields: dict[str, str] = {}
         for level, name in zip(self.levels, names, strict=True):
-            own = level.read(name)
-            if own is None:
+            level_fields = level.read(name)
+            if level_fields is None:
                 return None
-            found |= own
-        return found
+            fields |= level_fields
+        return fields
 
 
 def _level(text: str) -> Level:
@@ -111,7 +111,7 @@ def _level(text: str) -> Level:
     return Level(tuple(pieces[:star]), tuple(pieces[star:]))
 
 
-def _take(pieces: tuple[Field | str, ...], text: str, found: dict[str, str], *, open_end: bool) -> str | None:
+def _take(pieces: tuple[Field | str, ...], text: str, fields: dict[str, str], *, open_end: bool) -> str | None:
     """Take the pieces off the front of a text; return what is left, or None where they do not fit."""
     for place, piece in enumerate(pieces):
         if isinstance(piece, str):
@@ -126,7 +126,7 @@ def _take(pieces: tuple[Field | str, ...], text: str, found: dict[str, str], *, 
         # What separates it from its neighbours is not in it: a name that can be read in two ways does not fit.
         if not value or (isinstance(before, str) and piece.width is None and before in value):
             return None
-        found[piece.name], text = value, text[len(value) :]
+        fields[piece.name], text = value, text[len(value) :]
     return text
 
 

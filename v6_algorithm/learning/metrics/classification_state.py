@@ -106,7 +106,7 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
     values: dict[str, float | int | None] = {"n": n, **dict.fromkeys(_METRICS), **dict.fromkeys(_RESOLUTIONS)}
     sensitivities = sensitivity_names(state["specificities"])
     if state["n_classes"] == 2:
-        values |= dict.fromkeys([*_OF_TWO, *(one for name in sensitivities for one in _with_sensitivity(name))])
+        values |= dict.fromkeys([*_OF_TWO, *(metric for name in sensitivities for metric in _with_sensitivity(name))])
     for name in (*_WITH_INTERVAL, *(_OF_TWO_WITH_INTERVAL if state["n_classes"] == 2 else ())):
         values |= intervals.ends(name, None)
     if n == 0:
@@ -146,12 +146,12 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
 def _intervals(state: dict[str, Any], values: dict[str, Any]) -> dict[str, float | None]:
     """Return the ends of the 95 % confidence intervals of a checked state with rows; see `intervals`."""
     hits, actual, predicted = (counts.tolist() for counts in _margins(state))
-    found: dict[str, intervals.Interval | None] = {
+    by_metric: dict[str, intervals.Interval | None] = {
         "accuracy": intervals.wilson(sum(hits), state["n"]),
         "balanced_accuracy": intervals.mean_of_shares(hits, actual) if all(actual) else None,
     }
     if state["n_classes"] == 2:
-        found |= {
+        by_metric |= {
             "precision": intervals.wilson(hits[1], predicted[1]),
             "recall": intervals.wilson(hits[1], actual[1]),
             "specificity": intervals.wilson(hits[0], actual[0]),
@@ -161,12 +161,14 @@ def _intervals(state: dict[str, Any], values: dict[str, Any]) -> dict[str, float
     if state["n_classes"] == 2 and values["auroc"] is not None:
         rows = actual[1], actual[0]
         pair = np.array(state["positives"][0]), np.array(state["negatives"][0])
-        found |= {
+        by_metric |= {
             "auroc": intervals.auroc_interval(values["auroc"], values["auroc_se"], *rows, values["auroc_resolution"]),
             "auprc": intervals.auprc_interval(values["auprc"], *rows, values["auprc_resolution"]),
             "brier": intervals.brier_interval(values["brier"], *pair, bin_edges(state["bins"])),
         }
-    return {name: end for metric, interval in found.items() for name, end in intervals.ends(metric, interval).items()}
+    return {
+        name: end for metric, interval in by_metric.items() for name, end in intervals.ends(metric, interval).items()
+    }
 
 
 def explain(state: dict[str, Any]) -> list[str]:

@@ -74,13 +74,13 @@ class GenerationMetrics:
             `n` real and as many synthetic rows; of each kind the sum of the features, the upper triangle of the sum of
             their products, and the sum of the squares of their squared norms. `withheld` rows are too few to be told.
         """
-        told = self._real.n >= self._least
-        real, made = (self._real, self._made) if told else (_Sums(self._dimensions), _Sums(self._dimensions))
+        enough = self._real.n >= self._least
+        real, made = (self._real, self._made) if enough else (_Sums(self._dimensions), _Sums(self._dimensions))
         return {
             "kind": "generation",
             "dimensions": self._dimensions,
             "n": real.n,
-            "withheld": 0 if told else self._real.n,
+            "withheld": 0 if enough else self._real.n,
             "non_finite": self._non_finite,
             "real": real.packed(),
             "made": made.packed(),

@@ -183,14 +183,14 @@ def kernel_distance(real: _Moments, made: _Moments) -> float:
     """Return the unbiased estimate of the squared maximum mean discrepancy, which may be below 0."""
     dimensions = len(real.total)
 
-    def over_pairs(one: _Moments, other: _Moments) -> float:
+    def over_pairs(first: _Moments, other: _Moments) -> float:
         """Sum the kernel over all pairs of a row of one and a row of the other."""
-        square, linear = (one.products * other.products).sum(), one.total @ other.total
-        return float(square / dimensions**2 + 2 * linear / dimensions + one.n * other.n)
+        square, linear = (first.products * other.products).sum(), first.total @ other.total
+        return float(square / dimensions**2 + 2 * linear / dimensions + first.n * other.n)
 
-    def within(one: _Moments) -> float:
+    def within(moments: _Moments) -> float:
         """Average the kernel over all pairs of two rows."""
-        themselves = one.quartic / dimensions**2 + 2 * float(np.trace(one.products)) / dimensions + one.n
-        return (over_pairs(one, one) - themselves) / (one.n * (one.n - 1))
+        themselves = moments.quartic / dimensions**2 + 2 * float(np.trace(moments.products)) / dimensions + moments.n
+        return (over_pairs(moments, moments) - themselves) / (moments.n * (moments.n - 1))
 
     return within(real) + within(made) - 2 * over_pairs(real, made) / (real.n * made.n)

@@ -114,17 +114,17 @@ def average_precision_resolution(positives: Sequence[int], negatives: Sequence[i
         In [0, 1].
     """
     best = worst = 0.0
-    found = taken = 0
+    true_positives = taken = 0
     for positive, negative in zip(reversed(positives), reversed(negatives), strict=True):
         if positive:
-            best += positive - (taken - found) * (_harmonic(taken + positive) - _harmonic(taken))
+            best += positive - (taken - true_positives) * (_harmonic(taken + positive) - _harmonic(taken))
             before = taken + negative
-            worst += positive - (before - found) * (_harmonic(before + positive) - _harmonic(before))
-        found += positive
+            worst += positive - (before - true_positives) * (_harmonic(before + positive) - _harmonic(before))
+        true_positives += positive
         taken += positive + negative
     binned = average_precision(positives, negatives)
     # What is left of rounding is no bound.
-    return min(max(best / found - binned, binned - worst / found, 0.0), 1.0)
+    return min(max(best / true_positives - binned, binned - worst / true_positives, 0.0), 1.0)
 
 
 def _harmonic(n: int) -> float:
@@ -197,12 +197,12 @@ def sensitivity_at(
     bins, total = len(positives), sum(positives)
     # A share that is a whole number of rows but for rounding is meant as that.
     allowed = int((1 - specificity) * sum(negatives) * (1 + 1e-12) + 1e-9)
-    first, found, wrong = bins, 0, 0
+    first, true_positives, wrong = bins, 0, 0
     while first and wrong + negatives[first - 1] <= allowed:
         first -= 1
-        found, wrong = found + positives[first], wrong + negatives[first]
+        true_positives, wrong = true_positives + positives[first], wrong + negatives[first]
     edges = [0.0, *bin_edges(bins).tolist(), None]
-    return found / total, edges[first], positives[first - 1] / total if first else 0.0
+    return true_positives / total, edges[first], positives[first - 1] / total if first else 0.0
 
 
 def average_precision(positives: Sequence[int], negatives: Sequence[int]) -> float:
@@ -222,10 +222,10 @@ def average_precision(positives: Sequence[int], negatives: Sequence[int]) -> flo
         In [0, 1].
     """
     area = 0.0
-    found = taken = 0
+    true_positives = taken = 0
     for positive, negative in zip(reversed(positives), reversed(negatives), strict=True):
-        found += positive
+        true_positives += positive
         taken += positive + negative
         if positive:
-            area += positive * found / taken
-    return area / found
+            area += positive * true_positives / taken
+    return area / true_positives

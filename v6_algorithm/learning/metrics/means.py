@@ -59,10 +59,10 @@ class MeanMetrics:
     def update(self, prediction: ArrayLike, target: ArrayLike, loss: ArrayLike) -> None:
         """Add a batch of rows; rows with a number that is not finite are counted and left out."""
         losses = np.asarray(loss, dtype=np.float64)
-        found = self.rows(np.asarray(prediction), np.asarray(target))
-        if set(found) != set(self._sums) or any(np.shape(values) != losses.shape for values in found.values()):
+        by_row = self.rows(np.asarray(prediction), np.asarray(target))
+        if set(by_row) != set(self._sums) or any(np.shape(values) != losses.shape for values in by_row.values()):
             raise ValueError(f"rows must give {losses.shape} numbers for each of {', '.join(self._sums)}")
-        columns = {name: np.asarray(values, dtype=np.float64) for name, values in found.items()}
+        columns = {name: np.asarray(values, dtype=np.float64) for name, values in by_row.items()}
         usable = np.logical_and.reduce([np.abs(column) <= LARGEST_ROW_VALUE for column in (losses, *columns.values())])
         self._non_finite += int((~usable).sum())
         self._n += int(usable.sum())

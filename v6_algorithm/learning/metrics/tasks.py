@@ -63,13 +63,15 @@ class TaskMetrics:
         self._n += int(usable.sum())
         self._loss += float(losses[usable].sum())
         parts = np.split(np.asarray(prediction, dtype=np.float64)[usable], np.cumsum(self._widths)[:-1], axis=1)
-        for (metrics, part), own in zip(zip(self._tasks.values(), parts, strict=True), targets[usable].T, strict=True):
-            known = ~np.isnan(own)
+        for (metrics, part), labels in zip(
+            zip(self._tasks.values(), parts, strict=True), targets[usable].T, strict=True
+        ):
+            known = ~np.isnan(labels)
             nothing = np.zeros(int(known.sum()))
             if isinstance(metrics, ClassificationMetrics):
-                metrics.update(part[known], own[known].astype(np.int64), nothing)
+                metrics.update(part[known], labels[known].astype(np.int64), nothing)
             else:
-                metrics.update(part[known, 0], own[known], nothing)
+                metrics.update(part[known, 0], labels[known], nothing)
 
     def state(self) -> dict[str, Any]:
         """Return what the rows add up to, as plain JSON: the state of each task by its name."""
@@ -124,8 +126,8 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
         "loss": state["loss"] / state["n"] if state["n"] else None,
     }
     for name, task in state["tasks"].items():
-        own = _KINDS[task["kind"]].compute(task)
-        values |= {f"{name}.{metric}": value for metric, value in own.items() if metric not in _NOT_OF_TASKS}
+        task_values = _KINDS[task["kind"]].compute(task)
+        values |= {f"{name}.{metric}": value for metric, value in task_values.items() if metric not in _NOT_OF_TASKS}
     return values
 
 
@@ -146,6 +148,6 @@ def _shape(tasks: Mapping[str, Any]) -> list[list[Any]]:
     shape = []
     for name, task in tasks.items():
         shared = [task[key] for key in _KINDS[task["kind"]].SHAPE]
-        flat = [one for value in shared for one in (value if isinstance(value, list) else [value])]
+        flat = [number for value in shared for number in (value if isinstance(value, list) else [value])]
         shape.append([name, task["kind"], *flat])
     return shape

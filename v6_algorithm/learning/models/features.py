@@ -123,15 +123,15 @@ def _pooled(images: Tensor, weights: list[tuple[Tensor, Tensor]]) -> Tensor:
     images = images.float()
     if images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
-    found = [_colours(images)]
+    features = [_colours(images)]
     # A GPU would multiply in fewer digits by default.
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         for level, (filters, combinations) in enumerate(weights):
             scaled = F.avg_pool2d(images, 2**level) if level else images
             edges = F.conv2d(scaled, filters.to(images.device)).abs()
             shapes = F.relu(F.conv2d(F.avg_pool2d(edges, 2), combinations.to(images.device), padding=1))
-            found += [(_fields(edges) + _FAINT).log(), (_fields(shapes) + _FAINT).log()]
-    return torch.cat(found, dim=1).double().cpu()
+            features += [(_fields(edges) + _FAINT).log(), (_fields(shapes) + _FAINT).log()]
+    return torch.cat(features, dim=1).double().cpu()
 
 
 def _fields(maps: Tensor) -> Tensor:

@@ -39,7 +39,10 @@ class RecurrentNetwork(nn.Module):
         width = model.hidden * (2 if model.bidirectional else 1)
         first, rest = model.head[:1], model.head[1:]
         self.head = nn.Sequential(
-            *(nn.Sequential(nn.Linear(width, own), *norm_layers(model.norm, own), nn.ReLU()) for own in first),
+            *(
+                nn.Sequential(nn.Linear(width, width_out), *norm_layers(model.norm, width_out), nn.ReLU())
+                for width_out in first
+            ),
             build_model(MLP(hidden=rest, norm="none"), first[0] if first else width, outputs),
         )
 

@@ -58,36 +58,36 @@ class MultiTask(TableProblem):
     def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
         """Return the weighted sum of the tasks' losses of each row, (rows,)."""
         total = output.new_zeros(len(output))
-        for (name, task), own, wanted in zip(
+        for (name, task), task_output, wanted in zip(
             self._tasks.items(), output.split(self._widths, dim=1), target.unbind(dim=1), strict=True
         ):
             known = ~torch.isnan(wanted)
             wanted = torch.where(known, wanted, torch.zeros_like(wanted))
             classes = self._classes[name]
             if classes is None:
-                loss = number_loss(str(task.loss), own[:, 0], wanted, scale=self.target_scale(name, fold))
+                loss = number_loss(str(task.loss), task_output[:, 0], wanted, scale=self.target_scale(name, fold))
             else:
-                loss = class_loss(own, wanted.long(), classes)
+                loss = class_loss(task_output, wanted.long(), classes)
             total = total + task.weight * torch.where(known, loss, torch.zeros_like(loss))
         return total
 
     def prediction(self, output: Tensor) -> Tensor:
         """Return the tasks' predictions beside each other, in float64: probabilities of all classes, or a number."""
         parts = []
-        for (name, task), own in zip(self._tasks.items(), output.split(self._widths, dim=1), strict=True):
+        for (name, task), task_output in zip(self._tasks.items(), output.split(self._widths, dim=1), strict=True):
             classes = self._classes[name]
             if classes is None:
-                parts.append(expected_number(str(task.loss), own))
+                parts.append(expected_number(str(task.loss), task_output))
             else:
-                parts.append(class_probabilities(own, classes))
+                parts.append(class_probabilities(task_output, classes))
         return torch.cat(parts, dim=1)
 
     def prediction_of(self, output: Tensor, fold: int) -> Tensor:
         """Return the tasks' predictions, numbers in units of their targets."""
         parts, widths = [], [1 if classes is None else classes for classes in self._classes.values()]
-        for name, own in zip(self._tasks, self.prediction(output).split(widths, dim=1), strict=True):
+        for name, task_prediction in zip(self._tasks, self.prediction(output).split(widths, dim=1), strict=True):
             mean, sd = self.target_scale(name, fold)
-            parts.append(own * sd + mean)
+            parts.append(task_prediction * sd + mean)
         return torch.cat(parts, dim=1)
 
     def default_metrics(self) -> TaskMetrics:

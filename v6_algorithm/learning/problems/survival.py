@@ -185,5 +185,5 @@ def hazard_loss(logits: Tensor, interval: Tensor, event: Tensor) -> Tensor:
     """
     before = torch.arange(logits.shape[1]) < interval[:, None]
     survived = torch.where(before, functional.softplus(logits), torch.zeros_like(logits)).sum(dim=1)
-    own = functional.softplus(-logits.gather(1, interval[:, None])[:, 0])
-    return survived + torch.where(event, own, torch.zeros_like(own))
+    event_loss = functional.softplus(-logits.gather(1, interval[:, None])[:, 0])
+    return survived + torch.where(event, event_loss, torch.zeros_like(event_loss))

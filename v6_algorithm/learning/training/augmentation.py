@@ -29,14 +29,14 @@ class Mix:
     partner: Tensor
     share: Tensor
 
-    def loss(self, own: Tensor, partners: Tensor) -> Tensor:
+    def loss(self, losses: Tensor, partners: Tensor) -> Tensor:
         """Return the (n,) loss of the mixture, from those of its output against both targets.
 
         Cross-entropy is linear in the target, so this is its loss against the mixed probabilities, and no loss has
         to know of mixtures.
         """
-        share = self.share.to(own)
-        return share * own + (1 - share) * partners
+        share = self.share.to(losses)
+        return share * losses + (1 - share) * partners
 
 
 def augment(images: Tensor, kinds: Sequence[Section], generator: torch.Generator) -> tuple[Tensor, Mix | None]:

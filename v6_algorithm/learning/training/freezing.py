@@ -25,8 +25,8 @@ def in_training(networks: Mapping[str, nn.Module], frozen: Collection[str]) -> I
     for key, network in networks.items():
         network.train()
         for path, module in network.named_modules():
-            own = f"{key}.{path}" if path else key
-            if any(f"{own}.{name}" in frozen for name, _ in module.named_buffers(recurse=False)):
+            module_path = f"{key}.{path}" if path else key
+            if any(f"{module_path}.{name}" in frozen for name, _ in module.named_buffers(recurse=False)):
                 module.training = False
     for parameter in held:
         parameter.requires_grad_(False)

@@ -323,13 +323,15 @@ def evaluate(
     def add(chunk: Tensor) -> None:
         output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
         prediction, target, member = problem.prediction_of(output, fold).cpu(), rows.target[chunk], rows.member[chunk]
-        found = []
+        results = []
         for number, name in enumerate(members):
-            own = member == number
-            loss = problem.row_loss(output[own], target[own], fold).double().cpu()
-            found.append((name, prediction[own.cpu()].numpy(), target[own].cpu().numpy(), loss.numpy()))
+            member_rows = member == number
+            loss = problem.row_loss(output[member_rows], target[member_rows], fold).double().cpu()
+            results.append(
+                (name, prediction[member_rows.cpu()].numpy(), target[member_rows].cpu().numpy(), loss.numpy())
+            )
         # All are computed before any is counted: where memory runs out, this is done again with fewer rows.
-        for name, predicted, true, lost in found:
+        for name, predicted, true, lost in results:
             accumulators[name].update(predicted, true, lost)
 
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):

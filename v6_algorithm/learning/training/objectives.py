@@ -68,8 +68,8 @@ class Corrected(LocalObjective):
             if name not in self._shared:
                 continue
             correction = self._correction.get(name)
-            own = correction.to(parameter.device) if correction is not None else None
-            self._terms.append((parameter, parameter.detach().clone(), own))
+            term = correction.to(parameter.device) if correction is not None else None
+            self._terms.append((parameter, parameter.detach().clone(), term))
 
     @torch.no_grad()
     def step(self, optimiser: torch.optim.Optimizer) -> None:
@@ -99,18 +99,18 @@ class Contrastive(LocalObjective):
         ``network.tensor`` of the site's own last model, all of them.
     """
 
-    def __init__(self, mu: float, tau: float, own: Mapping[str, Tensor]) -> None:
+    def __init__(self, mu: float, tau: float, previous: Mapping[str, Tensor]) -> None:
         self._mu, self._tau = mu, tau
-        self._own = own
+        self._own = previous
         self._references: list[Networks] = []
 
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
         """Copy the networks twice: as they were received, and with the tensors of the site's own last model."""
-        received, own = copy.deepcopy(dict(networks)), copy.deepcopy(dict(networks))
+        received, previous = copy.deepcopy(dict(networks)), copy.deepcopy(dict(networks))
         devices = {name: tensor.device for name, tensor in state_of(networks).items()}
-        load_state(own, {name: tensor.to(devices[name]) for name, tensor in self._own.items()})
-        self._references = [received, own]
-        for network in (*received.values(), *own.values()):
+        load_state(previous, {name: tensor.to(devices[name]) for name, tensor in self._own.items()})
+        self._references = [received, previous]
+        for network in (*received.values(), *previous.values()):
             network.eval()
 
     def forward(
@@ -119,8 +119,8 @@ class Contrastive(LocalObjective):
         """Return the output for a batch, and μ times the mean of its rows' contrastive losses."""
         output, features = with_features(problem, networks, inputs)
         with torch.no_grad():
-            received, own = (with_features(problem, reference, inputs)[1] for reference in self._references)
-        return output, self._mu * contrastive_loss(features, received, own, self._tau).mean()
+            received, previous = (with_features(problem, reference, inputs)[1] for reference in self._references)
+        return output, self._mu * contrastive_loss(features, received, previous, self._tau).mean()
 
 
 class OneGradient(LocalObjective):
@@ -152,12 +152,12 @@ class OneGradient(LocalObjective):
         return {**state, **gradients}
 
 
-def contrastive_loss(features: Tensor, received: Tensor, own: Tensor, tau: float) -> Tensor:
+def contrastive_loss(features: Tensor, received: Tensor, previous: Tensor, tau: float) -> Tensor:
     """Return MOON's loss of each row, (rows,), from features of three models, (rows, width) each.
 
     It is −log(eᵍ / (eᵍ + eᵒ)) with the cosines of the features to those `received` and to the `own`, over `tau`.
     """
-    towards, away = (functional.cosine_similarity(features, other, dim=1) for other in (received, own))
+    towards, away = (functional.cosine_similarity(features, other, dim=1) for other in (received, previous))
     return -functional.logsigmoid((towards - away) / tau)
 
 

@@ -50,11 +50,11 @@ def _some(networks: Mapping[str, nn.Module], section: Layers | None, key: str, m
     """Return what a section's patterns mean: some of the tensors, and not all of the parameters."""
     if section is None:
         return frozenset()
-    found = [
+    matched = [
         frozenset().union(*(_fitting(networks, pattern, key) for pattern in patterns))
         for patterns in (section.include, section.exclude)
     ]
-    names = found[0] - found[1]
+    names = matched[0] - matched[1]
     if not names or not parameters_beside(networks, names):
         what = "no tensor of the model" if not names else "all of the model's parameters"
         raise ExperimentError(f"{key}: names {what}; {must}")

@@ -42,7 +42,7 @@ def overlay(networks: Networks, tensors: Mapping[str, Tensor], *, partial: bool)
     load_state(networks, state_of(networks) | fitting)
 
 
-def _here(image: str | None, site: str | None, own: Path | None) -> dict[str, Tensor]:
+def _here(image: str | None, site: str | None, default: Path | None) -> dict[str, Tensor]:
     """Read weights in the image, or in the folder that the node's owner names or that the site's files are in."""
     import safetensors
     import safetensors.torch
@@ -50,7 +50,7 @@ def _here(image: str | None, site: str | None, own: Path | None) -> dict[str, Te
     name = image or site or ""
     place = "the image's weights" if image else "the weights at this site"
     chosen = os.environ.get(WEIGHTS)
-    folder = Path(chosen) if chosen else Path(_WEIGHTS_FOLDER) if image else own
+    folder = Path(chosen) if chosen else Path(_WEIGHTS_FOLDER) if image else default
     missing = "the image at this site has no weights" if image else "this site has no weights"
     if folder is None:
         raise SiteError(f"{missing} '{name}' (start.weights), for its data are in no folder", "request")
@@ -98,8 +98,10 @@ def parameters_of(networks: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.P
 def load_state(networks: Mapping[str, nn.Module], state: Mapping[str, Tensor]) -> None:
     """Make the networks use these tensors; names and shapes were checked against `spec_of` before."""
     for name, network in networks.items():
-        own = {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
-        network.load_state_dict(own, strict=True, assign=True)
+        network_state = {
+            key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")
+        }
+        network.load_state_dict(network_state, strict=True, assign=True)
 
 
 def spec_of(networks: Mapping[str, nn.Module]) -> wire.StateSpec:

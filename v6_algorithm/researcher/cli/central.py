@@ -52,7 +52,7 @@ def measure_central(result: dict[str, Any], table: CentralTable | None, source: 
     from v6_algorithm.researcher.external import ReturnedModel
 
     result["experiment"]["central"] = source.model_dump(mode="json")
-    baselines = {name: own.pop("parameters", None) for name, own in result.get("baselines", {}).items()}
+    baselines = {name: baseline.pop("parameters", None) for name, baseline in result.get("baselines", {}).items()}
     unfinished = []
     try:
         with terminal.err.status("measuring on central …"):

@@ -30,11 +30,11 @@ def doctor(
     """
     with explained():
         from v6_algorithm.researcher.doctor import examine, summary
-        from v6_algorithm.researcher.doctor.finding import found
+        from v6_algorithm.researcher.doctor.finding import named
         from v6_algorithm.researcher.doctor.rules import rules
 
         findings = []
-        for finding in found("rule", rules(table=table)) if policy else examine():
+        for finding in named("rule", rules(table=table)) if policy else examine():
             findings.append(finding)
             if not as_json:
                 style, advice = _STYLES[finding.status], finding.advice and f"\n{'':24}{finding.advice}"

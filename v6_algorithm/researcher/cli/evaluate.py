@@ -54,7 +54,7 @@ def evaluate(
             table = open_table(source, Path.cwd(), "--data", model.experiment)
         with terminal.err.status("measuring …"):
             measured = table.measure(model)
-        found: dict[str, Any] = {
+        report: dict[str, Any] = {
             "schema": 1,
             "name": model.experiment.name,
             "status": "evaluated",
@@ -63,15 +63,15 @@ def evaluate(
             "metrics": {},
             "notes": [],
         }
-        measured.add_to(found)
-        terminal.out.print(central_table(found))
-        for line in gap_lines(found, CENTRAL):
+        measured.add_to(report)
+        terminal.out.print(central_table(report))
+        for line in gap_lines(report, CENTRAL):
             say(line)
-        for note in found["notes"]:
+        for note in report["notes"]:
             say(f"note: {note}")
         if out_dir is not None:
             with results_folder(out_dir) as folder:
-                paths = write_results(found, folder)
+                paths = write_results(report, folder)
             say(f"wrote {', '.join(path.relative_to(out_dir).as_posix() for path in paths)} to {out_dir}")
 
 

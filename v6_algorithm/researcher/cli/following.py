@@ -54,8 +54,8 @@ def follow(
                 for line in look.lines:
                     # The bar shows it too, but does not stay.
                     say(line)
-                    if told := _ROUND.match(line):
-                        bar.update(shown, completed=int(told[1]), total=int(told[2]))
+                    if match := _ROUND.match(line):
+                        bar.update(shown, completed=int(match[1]), total=int(match[2]))
                 for event in look.rounds if look.status != "completed" else ():
                     on_round(event)
                 if look.ended:

@@ -41,10 +41,10 @@ def init(
                 tables[site] = TableSource(str(file)).read()
             except DataError as error:
                 raise ExperimentError(f"{file}: {error}") from None
-        found = draft(tables, {site: str(file) for site, file in site_names(files).items()}, target, duration)
-        path.write_text(experiment_yaml(found, name), encoding="utf-8")
-        say(f"wrote {path}: {found.problem} of {found.target} at {len(tables)} site{'s' * (len(tables) > 1)}, from")
-        say(f"  {len(found.features)} numeric and {len(found.categorical)} categorical columns")
-        for column in found.exclude:
-            say(f"  not used: {column} ({found.reasons.get(column, '')})")
+        drafted = draft(tables, {site: str(file) for site, file in site_names(files).items()}, target, duration)
+        path.write_text(experiment_yaml(drafted, name), encoding="utf-8")
+        say(f"wrote {path}: {drafted.problem} of {drafted.target} at {len(tables)} site{'s' * (len(tables) > 1)}, from")
+        say(f"  {len(drafted.features)} numeric and {len(drafted.categorical)} categorical columns")
+        for column in drafted.exclude:
+            say(f"  not used: {column} ({drafted.reasons.get(column, '')})")
         say(f"next: v6-algorithm run {path}")

@@ -42,17 +42,17 @@ def predict(
         with terminal.err.status("predicting …"):
             model = ReturnedModel.load(result)
             source = source_of("URI", Source(uri=data), Path.cwd(), model.experiment)
-            found = predict_rows(model, source, site)
-            notes = found.attrs["notes"]
+            predictions = predict_rows(model, source, site)
+            notes = predictions.attrs["notes"]
             if keep:
                 table = source.read()
                 for name in keep:
                     if name not in table.columns:
                         raise ExperimentError(f"--keep {name}: the table has no such column")
-                found = table[list(keep)].join(found)
+                predictions = table[list(keep)].join(predictions)
         for note in notes:
             terminal.err.print(f"note: {escape(note)}", soft_wrap=True)
-        text = found.to_csv(index=False)
+        text = predictions.to_csv(index=False)
         if out is None:
             typer.echo(text, nl=False)
             return
@@ -60,4 +60,4 @@ def predict(
             write_file(out, text)
         except OSError as error:
             raise ExperimentError(f"--out {out}: cannot be written: {error.strerror}") from None
-        say(f"wrote {len(found)} predictions to {out}")
+        say(f"wrote {len(predictions)} predictions to {out}")

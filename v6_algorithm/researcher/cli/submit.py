@@ -96,12 +96,12 @@ def submit(
         central = open_central(experiment, file.parent)
         databases = _databases(database or ["default"], query, sheet)
         session = log_in(server, username)
-        found = session.collaboration(collaboration)
-        sites = [found.find(name) for name in organization] if organization else list(found.organizations)
-        at = _hub(session, found, hub)
+        chosen = session.collaboration(collaboration)
+        sites = [chosen.find(name) for name in organization] if organization else list(chosen.organizations)
+        at = _hub(session, chosen, hub)
         _check(experiment, sites, at, may_wait=detach or dry_run)
-        encrypt(session, found, private_key)
-        _describe(session, found, sites, at, image, databases)
+        encrypt(session, chosen, private_key)
+        _describe(session, chosen, sites, at, image, databases)
         if dry_run:
             say("dry run: nothing was sent")
             return
@@ -115,7 +115,7 @@ def submit(
             open_tracking(track or [], folder, experiment.for_sites()) as tracking,
         ):
             task = session.submit(
-                found,
+                chosen,
                 at,
                 image=image,
                 databases=databases,
@@ -154,14 +154,14 @@ def watch(
         session = log_in(server, username)
         if private_key is not None:
             _tell(session.encrypt_with(private_key))
-        found = session.task(task)
+        submitted = session.task(task)
         with (
             results_folder(out_dir or unused_folder(f"task-{task}")) as folder,
             # Its settings come with its result.
-            open_tracking(track or [], folder, {"name": found.name}) as tracking,
+            open_tracking(track or [], folder, {"name": submitted.name}) as tracking,
         ):
-            _follow(found, tracking, server, username)
-            _end(found.result(), tracking, folder, table, source)
+            _follow(submitted, tracking, server, username)
+            _end(submitted.result(), tracking, folder, table, source)
 
 
 def cancel(
@@ -200,9 +200,9 @@ def log_in(address: str, username: str) -> Server:
 
 
 def _secret(variable: str, prompt: str) -> str:
-    found = os.environ.get(variable)
-    if found:
-        return found
+    value = os.environ.get(variable)
+    if value:
+        return value
     if not sys.stdin.isatty():
         raise ServerError(f"{prompt.lower()}: there is no terminal to ask at; set {variable}")
     return str(typer.prompt(prompt, hide_input=True, err=True))
@@ -230,11 +230,17 @@ def _hub(session: Server, collaboration: Collaboration, wanted: str | None) -> O
     """Choose whose node runs `master`: the researcher's own, unless told otherwise."""
     if wanted is not None:
         return collaboration.find(wanted)
-    own = [one for one in collaboration.organizations if one.name == session.organization and one.online is not None]
-    if not own:
-        nodes = ", ".join(one.name for one in collaboration.organizations if one.online is not None)
+    organizations = [
+        organization
+        for organization in collaboration.organizations
+        if organization.name == session.organization and organization.online is not None
+    ]
+    if not organizations:
+        nodes = ", ".join(
+            organization.name for organization in collaboration.organizations if organization.online is not None
+        )
         raise ServerError(f"{session.organization} has no node in '{collaboration.name}'; give --hub, one of: {nodes}")
-    return own[0]
+    return organizations[0]
 
 
 def _check(experiment: Experiment, sites: list[Organization], hub: Organization, *, may_wait: bool) -> None:

@@ -104,7 +104,7 @@ def _federations(experiment: Experiment, file: Path) -> Callable[[Experiment], F
     def give(trial: Experiment) -> Federation:
         if newest[0] != trial.data:
             newest[:] = trial.data, local_federation(trial, tables)
-        found: Federation = newest[1]
-        return found
+        federation: Federation = newest[1]
+        return federation
 
     return give

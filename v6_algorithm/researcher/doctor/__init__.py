@@ -11,7 +11,7 @@ from typing import Any
 
 from v6_algorithm.errors import V6AlgorithmError
 from v6_algorithm.researcher.doctor import environment, hardware, software, trial
-from v6_algorithm.researcher.doctor.finding import Finding, found, problem
+from v6_algorithm.researcher.doctor.finding import Finding, named, problem
 
 __all__ = ["SCHEMA", "Finding", "examine", "summary"]
 
@@ -40,7 +40,7 @@ def examine() -> Iterator[Finding]:
     """Yield what the checks found, as they find it; a check that fails in a way nobody thought of is a problem."""
     for name, check in _CHECKS.items():
         try:
-            yield from found(name, check())
+            yield from named(name, check())
         except V6AlgorithmError as error:
             yield problem(str(error), "report it", name=name)
         except Exception as error:

@@ -96,7 +96,7 @@ class Hospital:
         data = {"target": self.target, "features": self.features, "scaling": "none"}
         return Experiment.parse({"data": data, "model": "logistic", "rounds": 20} | changes)
 
-    def found(self, guesses: np.ndarray) -> int:
+    def recovered(self, guesses: np.ndarray) -> int:
         """Count the rows that are among some guesses, (guesses, features), to a thousandth of each column's spread."""
         values = self.values
         if not len(guesses):
@@ -120,7 +120,7 @@ def known_folds(hospital: Hospital) -> int:
     known = np.zeros((len(folds), rows))
     for number, fold in enumerate(folds):
         known[number, fold.train] = 1
-    return hospital.found(np.linalg.lstsq(known, moments["mean"] * moments["count"], rcond=None)[0])
+    return hospital.recovered(np.linalg.lstsq(known, moments["mean"] * moments["count"], rcond=None)[0])
 
 
 def batch_of_one(hospital: Hospital) -> int:
@@ -141,7 +141,7 @@ def batch_of_one(hospital: Hospital) -> int:
         weight, bias = _moved(hospital, experiment, setup, item["parameters"])
         if bias.all():
             guesses.append((weight / bias[:, None])[0])
-    return hospital.found(np.array(guesses))
+    return hospital.recovered(np.array(guesses))
 
 
 def crafted_first_layer(hospital: Hospital) -> int:
@@ -200,7 +200,7 @@ def crafted_evaluation(hospital: Hospital) -> int:
     state[weight.replace("weight", "bias")][0] = -slope * values.mean()
     item = {"fold": 0, "parameters": wire.pack(state), "evaluate": ["validation", "test"], "train": False}
     reply = hospital.ask("evaluate", experiment, 1, setup=setup.to_json(), folds=[item])
-    found = claimed = 0
+    recovered = claimed = 0
     truth = hospital.frame[hospital.target].to_numpy()
     left = {label: sorted(values[truth == label].tolist()) for label in (0, 1)}
     for part in ("validation", "test"):
@@ -212,9 +212,9 @@ def crafted_evaluation(hospital: Hospital) -> int:
                 # Whoever is within half a bin of what was told; a bin of several rows names none of them.
                 near = [value for value in left[label] if abs(value - guess) <= width / (2 * slope) * 1.01]
                 claimed += rows
-                found += rows if len(near) == rows else 0
+                recovered += rows if len(near) == rows else 0
     # Guesses of which most are wrong tell nothing of any.
-    return found if found > claimed / 2 else 0
+    return recovered if recovered > claimed / 2 else 0
 
 
 def rare_labels(hospital: Hospital) -> int:
@@ -237,7 +237,7 @@ def missing_codes(hospital: Hospital) -> int:
     """Two statistics that differ by one code for a missing value: how many rows have that value, exactly."""
     from v6_algorithm.data.preparation.setup import unpack_arrays
 
-    name, found = hospital.features[0], 0
+    name, recovered = hospital.features[0], 0
     setup = replace(hospital.setup(1), preparation=None)
     split = {"kind": "ratio", "train": 1.0, "validation": 0, "test": 0}
     data = {"target": hospital.target, "features": hospital.features, "scaling": "none"}
@@ -245,8 +245,8 @@ def missing_codes(hospital: Hospital) -> int:
     for codes in ([-12345.0], [float(hospital.frame[name].iloc[0])]):
         experiment = Experiment.parse({"data": data | {"missing_values": {name: codes}}, "split": split})
         counts.append(unpack_arrays(hospital.prepare(experiment, setup)["moments"])["count"][0, 0])
-    found += int(counts[0] - counts[1])
-    return found
+    recovered += int(counts[0] - counts[1])
+    return recovered
 
 
 def moving_condition(hospital: Hospital) -> int:
@@ -272,7 +272,7 @@ def moving_ranges(hospital: Hospital) -> int:
     hospital.prepare(experiment, setup)
     column, spread = hospital.values[:, 0], hospital.values[:, 0].std()
     low = np.zeros((1, len(hospital.features)))
-    width, found = 0.5 * spread, 0
+    width, isolated = 0.5 * spread, 0
     for start in np.arange(column.mean() - 3 * spread, column.mean() + 3 * spread, width):
         span = pack_arrays({"low": low + start, "high": low + start + width})
         reply = hospital.ask("prepare", experiment, step="quantiles", setup=setup.to_json(), range=span)
@@ -280,8 +280,8 @@ def moving_ranges(hospital: Hospital) -> int:
         # The outer bins hold whatever is beyond.
         places = [place for place in range(1, len(counts) - 1) if counts[place] == 1]
         edges = [(start + place * width / len(counts), start + (place + 1) * width / len(counts)) for place in places]
-        found += sum(1 for before, after in edges if ((column >= before) & (column < after)).sum() == 1)
-    return found
+        isolated += sum(1 for before, after in edges if ((column >= before) & (column < after)).sum() == 1)
+    return isolated
 
 
 def sql_alias(hospital: Hospital) -> int:

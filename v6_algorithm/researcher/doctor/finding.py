@@ -63,7 +63,7 @@ def in_image() -> bool:
     return "PKG_NAME" in os.environ
 
 
-def found(name: str, findings: Finding | Iterable[Finding]) -> Iterator[Finding]:
+def named(name: str, findings: Finding | Iterable[Finding]) -> Iterator[Finding]:
     """Yield a check's findings with its name."""
     for finding in [findings] if isinstance(findings, Finding) else findings:
         yield replace(finding, name=finding.name or name)

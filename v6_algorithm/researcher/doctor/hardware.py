@@ -34,7 +34,7 @@ def gpu() -> Finding:
                 driver=driver,
             )
         return ok("none visible, and this torch is the CPU build", devices=[])
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         available = torch.cuda.is_available()
     if not available:
@@ -44,7 +44,7 @@ def gpu() -> Finding:
                 "at a node: algorithm_device_requests: {gpu: true}; by hand: docker run --gpus all …",
                 devices=[],
             )
-        why = f": {str(told[0].message).splitlines()[0]}" if told else ""
+        why = f": {str(caught[0].message).splitlines()[0]}" if caught else ""
         return problem(
             f"driver {driver} is there, but CUDA {built_for} cannot use it{why}",
             "update NVIDIA's driver, or build the image with torch for an older CUDA (--torch-index)",
@@ -119,12 +119,12 @@ def shared_memory() -> Finding:
 def _driver() -> str | None:
     """Return the version of NVIDIA's kernel driver, ``unknown`` when only its devices are visible, None without."""
     try:
-        (found,) = re.findall(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", _DRIVER.read_text())
+        (version,) = re.findall(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", _DRIVER.read_text())
     except (OSError, ValueError):
         # Under WSL the driver is Windows' own.
         visible = any(Path("/dev").glob("nvidia[0-9]*")) or shutil.which("nvidia-smi")
         return "unknown" if visible else None
-    return str(found)
+    return str(version)
 
 
 def _quota_cores() -> float | None:

@@ -37,8 +37,8 @@ def rules(environment: Mapping[str, str] = os.environ, table: Path | None = None
     for name in ATTACKS:
         rows, refusal = attempt(name, policy, frame)
         if rows:
-            told = f"{name}: {rows} of {len(frame)} rows came out"
-            yield replace(note(told, f"{PRESET}: standard holds it off", attack=name, rows=rows), name="attack")
+            finding = f"{name}: {rows} of {len(frame)} rows came out"
+            yield replace(note(finding, f"{PRESET}: standard holds it off", attack=name, rows=rows), name="attack")
         else:
-            told = f"{name}: nothing came out; {refusal or 'what was answered tells no row'}"
-            yield replace(ok(told, attack=name, rows=0), name="attack")
+            finding = f"{name}: nothing came out; {refusal or 'what was answered tells no row'}"
+            yield replace(ok(finding, attack=name, rows=0), name="attack")

@@ -143,7 +143,7 @@ class CentralTable:
             _scopes(by_model, by_site=model.by_site),
             by_model,
             subgroups,
-            {column: gap(own) for column, own in subgroups.items()},
+            {column: gap(by_group) for column, by_group in subgroups.items()},
             {} if others else diagnostics({CENTRAL: next(iter(states.values()))}, model.experiment, first),
             notes,
         )
@@ -168,9 +168,9 @@ def _check_fits(schema: Mapping[str, Any], experiment: Experiment, setup: Setup)
     problems = kind.misfits(schema, setup)
     labels = {column: schema["task_labels"].get(column, []) for column in setup.task_classes}
     labels |= {} if setup.classes is None else {str(experiment.data.target): schema["labels"]}
-    for column, found in labels.items():
+    for column, there in labels.items():
         known = setup.labels_of(column)[column]
-        if unknown := len(set(found) - set(known)):
+        if unknown := len(set(there) - set(known)):
             problems.append(
                 f"column '{column}' has {unknown} class{'es' if unknown > 1 else ''} that the model does not know; it "
                 f"knows: {', '.join(map(str, known))}"
@@ -199,13 +199,13 @@ def _scopes(by_model: Mapping[str, dict[str, Any]], *, by_site: bool) -> dict[st
         sites.setdefault(site if by_site else CENTRAL, []).append(metrics)
         folds.setdefault(fold, []).append(metrics)
     rows = {"n": next(iter(by_model.values()))["n"]}
-    found: dict[str, Any] = {
+    scopes: dict[str, Any] = {
         "pooled": rows | mean_of(whole.values()),
-        "sites": {name: rows | mean_of(own) for name, own in sorted(sites.items())},
+        "sites": {name: rows | mean_of(parts) for name, parts in sorted(sites.items())},
     }
     if by_site:
-        found["mean_over_sites"] = mean_of([scores(own) for own in found["sites"].values()])
-    return found | (mean_and_spread([mean_of(own) for own in folds.values()]) if len(folds) > 1 else {})
+        scopes["mean_over_sites"] = mean_of([scores(parts) for parts in scopes["sites"].values()])
+    return scopes | (mean_and_spread([mean_of(parts) for parts in folds.values()]) if len(folds) > 1 else {})
 
 
 def _groups_of(
@@ -213,11 +213,11 @@ def _groups_of(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return metrics by column and group: which groups there are is the table's, and so the same for all models."""
     models = list(by_model.values())
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    by_column: dict[str, dict[str, dict[str, Any]]] = {}
     for subgroup in experiment.evaluation.subgroups:
-        found[subgroup.column] = {}
+        by_column[subgroup.column] = {}
         for group in in_order(models[0][subgroup.column], subgroup.band_names):
             measured = [compute(model[subgroup.column][group]) for model in models]
             mean = measured[0] if len(measured) == 1 else mean_of([scores(metrics) for metrics in measured])
-            found[subgroup.column][group] = {"n": measured[0]["n"]} | mean
-    return found
+            by_column[subgroup.column][group] = {"n": measured[0]["n"]} | mean
+    return by_column

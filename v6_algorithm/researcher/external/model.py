@@ -88,17 +88,19 @@ class ReturnedModel:
                 "cannot be measured elsewhere"
             )
         try:
-            told = about.get("experiment", {})
+            submitted = about.get("experiment", {})
             experiment = Experiment.parse(
                 {
                     "name": about["name"],
                     "seed": about["seed"],
                     "data": about["data"] | WITHOUT,
-                    "problem": told.get("problem", {"kind": about["problem"]}),
+                    "problem": submitted.get("problem", {"kind": about["problem"]}),
                     "model": about["model"],
                     "split": "leave_one_site_out",
-                    "training": {key: value for key, value in told.get("training", {}).items() if key in _OF_TRAINING},
-                    "evaluation": told.get("evaluation", {}),
+                    "training": {
+                        key: value for key, value in submitted.get("training", {}).items() if key in _OF_TRAINING
+                    },
+                    "evaluation": submitted.get("evaluation", {}),
                 },
                 where,
                 checked=True,
@@ -114,7 +116,7 @@ class ReturnedModel:
             raise ExperimentError(
                 f"{where}: its header does not say all that is needed to use it; was it made by another version?"
             ) from None
-        return cls(experiment, setups, packed, told.get("mode") == "local")
+        return cls(experiment, setups, packed, submitted.get("mode") == "local")
 
     def with_evaluation(self, evaluation: Evaluation) -> ReturnedModel:
         """Return it with other groups or specificities to be told."""

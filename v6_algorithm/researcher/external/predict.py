@@ -139,16 +139,16 @@ def _outputs(
                 chunks.append(problem.prediction_of(problem.forward(networks, inputs), 0).double().cpu())
     except (DataError, SiteError, WireError) as error:
         raise ExperimentError(f"the table: {error}") from None
-    found = torch.cat(chunks).reshape(len(part), -1).numpy()
+    outputs = torch.cat(chunks).reshape(len(part), -1).numpy()
     if len(part) == len(frame):
-        return found, frame.index, problem
+        return outputs, frame.index, problem
     if table.images is None:
         raise ExperimentError(
             f"{len(frame) - len(part)} rows have empty cells, and the model was trained with data.missing "
             f"{experiment.data.missing.kind}: leave them out, or fill them"
         )
-    whole = np.full((len(frame), found.shape[1]), np.nan)
-    whole[table.position] = found
+    whole = np.full((len(frame), outputs.shape[1]), np.nan)
+    whole[table.position] = outputs
     return whole, frame.index, problem
 
 

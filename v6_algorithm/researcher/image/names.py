@@ -44,13 +44,13 @@ def split_tag(image: str) -> tuple[str, str]:
     ExperimentError
         When Docker would not accept it.
     """
-    found = _REFERENCE.fullmatch(image)
-    if found is None:
+    match = _REFERENCE.fullmatch(image)
+    if match is None:
         raise ExperimentError(
             f"--tag {image}: is not an image name; allowed: [HOST[:PORT]/]name[:tag], the name in small letters, such "
             f"as {NAME}:1.0"
         )
-    return found["repository"], found["tag"] or "latest"
+    return match["repository"], match["tag"] or "latest"
 
 
 def name_at(registry: str, image: str) -> tuple[str, str]:

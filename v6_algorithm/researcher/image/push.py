@@ -20,13 +20,13 @@ def built(client: Any) -> list[str]:
     """
     names = [default_tag(own_version(), variant) for variant in VARIANTS]
     here = {tag for image in client.images.list() for tag in image.tags}
-    found = [name for name in names if name in here]
-    if not found:
+    images = [name for name in names if name in here]
+    if not images:
         raise ImageError(
             f"this Docker engine has neither {' nor '.join(names)}; `v6-algorithm image build` makes them, or name "
             "another with --tag"
         )
-    return found
+    return images
 
 
 def push(client: Any, image: str, registry: str, on_line: Callable[[str], None]) -> str:

@@ -59,13 +59,13 @@ def _directions(metrics: Mapping[str, Any] | None) -> dict[str, tuple[Callable[.
         raise ExperimentError(
             f"metrics: a {type(metrics).__name__} is not taken; allowed: a mapping of names to functions"
         )
-    found = {}
+    directions = {}
     for name, value in metrics.items():
         function, higher = value if isinstance(value, tuple) and len(value) == 2 else (value, True)
         if not callable(function):
             raise ExperimentError(f"metrics: '{name}' is a {type(function).__name__}; allowed: a function")
-        found[str(name)] = (function, bool(higher))
-    return found
+        directions[str(name)] = (function, bool(higher))
+    return directions
 
 
 def _problem(kind: str, loss: Any, metrics: dict[str, tuple[Callable[..., Any], bool]] | None) -> type[Any]:

@@ -200,6 +200,6 @@ def _models(result: dict[str, Any]) -> dict[int, bytes]:
         return {}  # the run's own model file is complained about when it is written
     models: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
-        fold, _, own = name.rpartition("/")
-        models.setdefault(int(fold.removeprefix("fold-") or 0), {})[own] = tensor
-    return {number: safetensors.torch.save(own) for number, own in models.items()}
+        fold, _, tensor_name = name.rpartition("/")
+        models.setdefault(int(fold.removeprefix("fold-") or 0), {})[tensor_name] = tensor
+    return {number: safetensors.torch.save(tensor_name) for number, tensor_name in models.items()}

@@ -37,8 +37,8 @@ def gap_lines(result: Mapping[str, Any], part: str) -> list[str]:
         if len(known) > 1:
             (low, worst), (high, best) = known[0], known[-1]
             ends = [_with_interval(name, value, groups[name], metric) for value, name in ((low, worst), (high, best))]
-            told = f"{reading.label(metric)} from {ends[0]} to {ends[1]}, gap {number(high - low)}"
-            lines.append(f"{column} ({part}): {told}")
+            sentence = f"{reading.label(metric)} from {ends[0]} to {ends[1]}, gap {number(high - low)}"
+            lines.append(f"{column} ({part}): {sentence}")
     return lines
 
 
@@ -95,7 +95,7 @@ def _columns(result: Mapping[str, Any], only: str | None = None) -> Iterator[tup
     for part, columns in mapping(result, "subgroups").items():
         for column, groups in mapping(columns).items():
             if mapping(groups) and only in (None, part) and part in reading.RESULT_PARTS:
-                yield part, str(column), {str(group): mapping(own) for group, own in groups.items()}
+                yield part, str(column), {str(group): mapping(by_group) for group, by_group in groups.items()}
 
 
 def _headline(groups: Mapping[str, dict[str, Any]]) -> str | None:

@@ -298,13 +298,17 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
     return {name: fact for name, fact in facts.items() if fact}
 
 
-def _secure_aggregation(told: dict[str, Any]) -> str:
+def _secure_aggregation(section: dict[str, Any]) -> str:
     """Say who opened the sums and what clipping changed; empty of a run in the clear."""
-    if not told:
+    if not section:
         return ""
-    sites, clipped = mapping(told, "sites"), finite(told.get("clipped_share")) or 0.0
-    cut = f"{clipped:.2%} of changes cut to {told.get('clip')}" if clipped else f"no change above {told.get('clip')}"
-    return f"{told.get('threshold')} of {len(sites)} sites open a sum; {told.get('sums')} sums; {cut}"
+    sites, clipped = mapping(section, "sites"), finite(section.get("clipped_share")) or 0.0
+    cut = (
+        f"{clipped:.2%} of changes cut to {section.get('clip')}"
+        if clipped
+        else f"no change above {section.get('clip')}"
+    )
+    return f"{section.get('threshold')} of {len(sites)} sites open a sum; {section.get('sums')} sums; {cut}"
 
 
 def _kind(section: object) -> str:

@@ -226,7 +226,7 @@ def _place(name: str, places: list[str]) -> int:
 
 def central_rows(result: dict[str, Any]) -> list[tuple[str, MetricRow]]:
     """Return what was measured on the researcher's own table, with a name for each run's, or site's, model."""
-    found = []
+    listed = []
     rows = [row for row in metric_rows(result) if row.part == CENTRAL and row.scope != "fold"]
     runs = list(dict.fromkeys(row.run for row in rows))
     for row in rows:
@@ -238,8 +238,8 @@ def central_rows(result: dict[str, Any]) -> list[tuple[str, MetricRow]]:
                 other.run == row.run and other.scope in ("mean_over_folds", "mean_over_sites") for other in rows
             )
             name = "mean over models" if several else "" if len(runs) > 1 else CENTRAL
-        found.append((": ".join(filter(None, [row.run, name])) if len(runs) > 1 else name, row))
-    return [(name, row) for name, row in found if row.scope not in ("mean_over_sites", "mean_over_folds")]
+        listed.append((": ".join(filter(None, [row.run, name])) if len(runs) > 1 else name, row))
+    return [(name, row) for name, row in listed if row.scope not in ("mean_over_sites", "mean_over_folds")]
 
 
 def central_name(result: dict[str, Any]) -> str:
@@ -267,8 +267,8 @@ def monitored(result: dict[str, Any]) -> str:
 
 def label(metric: str) -> str:
     """Return how a metric is written for a reader."""
-    task, _, own = metric.rpartition(".")
-    known = described(own)
+    task, _, base_name = metric.rpartition(".")
+    known = described(base_name)
     if known is None:
         return metric.replace("_", " ").strip().capitalize()
     return f"{task}: {known.label}" if task else known.label
@@ -389,5 +389,5 @@ def shareable(result: dict[str, Any]) -> dict[str, Any]:
     return clean
 
 
-def _mask(found: re.Match[str]) -> str:
-    return f"{found['address']}***@" if found["address"] else f"{found['key']}***"
+def _mask(match: re.Match[str]) -> str:
+    return f"{match['address']}***@" if match["address"] else f"{match['key']}***"

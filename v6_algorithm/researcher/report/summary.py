@@ -48,8 +48,8 @@ def write_summary(summary: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
-    for site, own in summary["sites"].items():
-        yield "", "site", site, "rows", own["rows"]
+    for site, site_summary in summary["sites"].items():
+        yield "", "site", site, "rows", site_summary["rows"]
     for site, image in summary.get("images", {}).items():
         for what, counts in (("size", image["sizes"]), ("unreadable", image["causes"])):
             for label, rows in counts.items():
@@ -98,7 +98,7 @@ def _labels(name: str, labels: Mapping[str, Any], sites: Mapping[str, Any]) -> T
     columns = ["n", *(str(label) for label in labels["labels"]), *([HIDDEN] if hides else []), "missing"]
     table = _table(f"{name} ({labels['role']})", "site", columns)
     for site, row in rows.items():
-        n = sum(own["rows"] for own in sites.values()) if site == "pooled" else sites[site]["rows"]
+        n = sum(site_summary["rows"] for site_summary in sites.values()) if site == "pooled" else sites[site]["rows"]
         known = max(n - row["missing"], 1)
         cells = [HIDDEN if rows is None else f"{rows:,} ({rows / known:.0%})" for rows in row["counts"]]
         hidden = [f"{row['hidden']:,}" if row["hidden"] else ""] if hides else []
@@ -124,13 +124,20 @@ def _images(images: Mapping[str, Any]) -> Table:
 def _pooled(columns: Mapping[str, Any]) -> Table:
     from rich.text import Text
 
-    quantiles = next((list(one["pooled"]["quantiles"]) for one in columns.values() if one["pooled"]["quantiles"]), [])
+    quantiles = next(
+        (
+            list(summary_of["pooled"]["quantiles"])
+            for summary_of in columns.values()
+            if summary_of["pooled"]["quantiles"]
+        ),
+        [],
+    )
     named = ["median" if q == "0.5" else f"{float(q):.0%}" for q in quantiles]
     table = _table("all sites", "column", ["n", "missing", "mean", "sd", *named])
     for name, column in columns.items():
         pooled = column["pooled"]
-        found = pooled["quantiles"] or {}
-        cells = [number(found[q]["value"]) if q in found else "" for q in quantiles]
+        quantile_values = pooled["quantiles"] or {}
+        cells = [number(quantile_values[q]["value"]) if q in quantile_values else "" for q in quantiles]
         missing = f"{pooled['missing']:,}" if pooled["missing"] else ""
         table.add_row(Text(name), f"{pooled['n']:,}", missing, number(pooled["mean"]), number(pooled["sd"]), *cells)
     return table

@@ -149,8 +149,8 @@ class Guard:
 
         if not self.policy.refuse_differences:
             return
-        own = [name for name in features if name in frame.columns]
-        sets = {f"column '{name}' as described": np.flatnonzero(frame[name].notna().to_numpy()) for name in own}
+        columns = [name for name in features if name in frame.columns]
+        sets = {f"column '{name}' as described": np.flatnonzero(frame[name].notna().to_numpy()) for name in columns}
         key = digest(self._experiment.for_sites())[:16]
         with self._lasting.open() as content:
             database = content.setdefault("databases", {}).setdefault(self._databases, {})
@@ -285,11 +285,11 @@ def _sets_of(table: TableData, setup: Setup, experiment: Experiment) -> dict[str
 
     sets: dict[str, np.ndarray] = {}
     for number, member in enumerate(table.members):
-        own = np.flatnonzero(table.member == number)
-        place = table.origin[own] if len(table.origin) else own
+        member_rows = np.flatnonzero(table.member == number)
+        place = table.origin[member_rows] if len(table.origin) else member_rows
         where = f"{member}: " if len(table.members) > 1 else ""
         sets[f"{where}the rows"] = place
-        target = table.target[own]
+        target = table.target[member_rows]
         name = "', '".join(experiment.data.target_columns.values())
         if np.issubdtype(target.dtype, np.integer):
             labels = setup.classes or []
@@ -297,7 +297,7 @@ def _sets_of(table: TableData, setup: Setup, experiment: Experiment) -> dict[str
                 label = code if code >= len(labels) else labels[code]
                 sets[f"{where}label {digest(str(label))[:8]} of column '{name}'"] = place[target == code]
         if table.values.ndim == 2:
-            empty = np.isnan(table.values[own])
+            empty = np.isnan(table.values[member_rows])
             for column in np.flatnonzero(empty.any(axis=0)).tolist():
                 sets[f"{where}column '{setup.features[column]}'"] = place[~empty[:, column]]
             for column in np.flatnonzero(~empty.any(axis=0)).tolist():
@@ -305,6 +305,6 @@ def _sets_of(table: TableData, setup: Setup, experiment: Experiment) -> dict[str
         for column, names in enumerate(table.group_names):
             for code in range(len(names)):
                 sets[f"{where}a group of {experiment.evaluation.columns[column]} #{code}"] = place[
-                    table.groups[own, column] == code
+                    table.groups[member_rows, column] == code
                 ]
     return sets

@@ -46,10 +46,10 @@ def join_bins(counts: Array, smallest: int) -> Array:
         last = groups.pop()
         groups[-1] += last
     for group in groups:
-        own = counts[:, group]
+        group_counts = counts[:, group]
         # The mean of the rows' bins, which is a sum over a cell's rows; the middle row's bin would be that row's.
-        middle = round(float(own.sum(axis=0) @ np.array(group) / own.sum()))
-        joined[:, middle] = own.sum(axis=1)
+        middle = round(float(group_counts.sum(axis=0) @ np.array(group) / group_counts.sum()))
+        joined[:, middle] = group_counts.sum(axis=1)
     return joined
 
 

@@ -55,15 +55,15 @@ class Order:
 
     def admit(self, method: str, request: Mapping[str, Any]) -> None:
         """Check one request against those before, and note it; raises PolicyError saying what is out of order."""
-        own = digest({"method": method, **{key: value for key, value in request.items() if key != "attempt"}})
+        fingerprint = digest({"method": method, **{key: value for key, value in request.items() if key != "attempt"}})
         answered = self._job.setdefault("answered", {})
-        if own in answered:
+        if fingerprint in answered:
             return
         self._check_pinned()
         {"summary": self._step, "prepare": self._step, "train": self._train, "evaluate": self._evaluate}[method](
             method, request
         )
-        answered[own] = 1
+        answered[fingerprint] = 1
 
     def _check_pinned(self) -> None:
         sections = {name: digest(section) for name, section in self._experiment.for_sites().items() if name in PINNED}
@@ -106,15 +106,15 @@ class Order:
             key: value for key, value in request.items() if key in ("setup", "range", "features", "asked", "products")
         }
         bodies = steps.setdefault(f"{method} {step}", [])
-        own = digest(body)
-        if own not in bodies:
+        fingerprint = digest(body)
+        if fingerprint not in bodies:
             # Once before and once after harmonisation.
             twice = step in ("quantiles", "moments") and self._experiment.data.harmonisation.kind != "none"
             if len(bodies) >= _BODIES * (2 if twice else 1):
                 raise PolicyError(
                     f"step {step} was answered for this task; with other numbers it is not answered again"
                 )
-            bodies.append(own)
+            bodies.append(fingerprint)
 
     def _prepared(self) -> None:
         if "prepare statistics" not in self._job.get("steps", {}):

@@ -44,9 +44,9 @@ def check_differences(kept: dict[str, Any], key: str, sets: Mapping[str, Array],
     bits, named = kept.setdefault("bits", {}), kept.setdefault("named", {})
     for name, rows in sets.items():
         packed = _pack(rows)
-        own = hashlib.sha256(packed).hexdigest()[:32]
+        row_hash = hashlib.sha256(packed).hexdigest()[:32]
         others: dict[str, str] = named.setdefault(name, {})
-        if own in others:
+        if row_hash in others:
             continue
         for other, of in others.items():
             if of != key and 0 < _difference(packed, base64.b64decode(bits[other])) < smallest:
@@ -54,11 +54,11 @@ def check_differences(kept: dict[str, Any], key: str, sets: Mapping[str, Array],
                     f"what is asked of {name} differs from an earlier answer of this node by few rows; that difference "
                     f"would tell of them ({variable})"
                 )
-        if own not in bits:
+        if row_hash not in bits:
             if len(bits) >= _MOST_SETS:
                 raise PolicyError("this node's ledger is full: it has answered about too many sets of rows")
-            bits[own] = base64.b64encode(packed).decode()
-        others[own] = key
+            bits[row_hash] = base64.b64encode(packed).decode()
+        others[row_hash] = key
 
 
 def _pack(rows: Array) -> bytes:
@@ -68,9 +68,9 @@ def _pack(rows: Array) -> bytes:
     return zlib.compress(np.packbits(field).tobytes())
 
 
-def _difference(one: bytes, other: bytes) -> int:
+def _difference(left: bytes, right: bytes) -> int:
     """Count the rows that are in one of two sets only."""
-    fields = [np.unpackbits(np.frombuffer(zlib.decompress(packed), dtype=np.uint8)) for packed in (one, other)]
+    fields = [np.unpackbits(np.frombuffer(zlib.decompress(packed), dtype=np.uint8)) for packed in (left, right)]
     length = max(map(len, fields))
     first, second = (np.pad(field, (0, length - len(field))) for field in fields)
     return int((first != second).sum())

@@ -139,20 +139,20 @@ def _ranked(updates: Updates, malicious: int, distances: Tensor | None = None) -
     # The first of a row's sorted distances is that of the site to itself.
     scores = distances.sort(dim=1).values[:, 1 : nearest + 1].sum(dim=1).tolist()
 
-    def compare(one: int, other: int) -> int:
-        if scores[one] != scores[other]:
-            return -1 if scores[one] < scores[other] else 1
-        return _dictionary_order(updates[one], updates[other])
+    def compare(first: int, second: int) -> int:
+        if scores[first] != scores[second]:
+            return -1 if scores[first] < scores[second] else 1
+        return _dictionary_order(updates[first], updates[second])
 
     return sorted(range(len(updates)), key=cmp_to_key(compare))
 
 
-def _dictionary_order(one: Tensor, other: Tensor) -> int:
-    differs = (one != other).nonzero()
+def _dictionary_order(left: Tensor, right: Tensor) -> int:
+    differs = (left != right).nonzero()
     if not len(differs):
         return 0
     first = int(differs[0])
-    return -1 if one[first] < other[first] else 1
+    return -1 if left[first] < right[first] else 1
 
 
 def _mean(updates: Updates, numbers: Sequence[int]) -> Tensor:

@@ -48,6 +48,6 @@ def create_rule(section: Combine, kept: dict[str, State]) -> Rule:
 
 def _about_the_last(section: Combine, kept: dict[str, State], rows: Sequence[Tensor], weights: Tensor | None) -> Tensor:
     centre = kept.get(_GROUP, {}).get("centre")
-    found = centred_clipping(rows, section.radius, centre, weights, section.malicious, iterations=section.iterations)
-    kept[_GROUP] = {"centre": found}
-    return found
+    clipped = centred_clipping(rows, section.radius, centre, weights, section.malicious, iterations=section.iterations)
+    kept[_GROUP] = {"centre": clipped}
+    return clipped

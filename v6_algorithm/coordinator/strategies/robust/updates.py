@@ -35,12 +35,12 @@ def by_slices(updates: Updates, rule: Callable[[Tensor], Tensor]) -> Tensor:
     return result
 
 
-def squared_distance(one: Tensor, other: Tensor) -> float:
+def squared_distance(first: Tensor, second: Tensor) -> float:
     """Return the squared Euclidean distance of two vectors, in float64 and the same whichever comes first.
 
     From differences: by the squared norms and the inner product, nearby vectors come out at a negative distance.
     """
-    slices = zip(one.split(SLICE), other.split(SLICE), strict=True)
+    slices = zip(first.split(SLICE), second.split(SLICE), strict=True)
     return sum(float((left.double() - right.double()).square().sum()) for left, right in slices)
 
 

@@ -54,10 +54,12 @@ def over_repeats(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def on_scale(metric: str, interval: Interval) -> Interval:
     """Return an interval cut to the metric's scale: nothing is below 0 but R2, no share is above 1."""
     low, high = interval
-    own = metric.rpartition(".")[2]
-    if own == "r2":
+    base_name = metric.rpartition(".")[2]
+    if base_name == "r2":
         return low, min(high, 1.0)
-    return (max(low, 0.0), min(high, 1.0)) if own in _SHARES or own.startswith("sensitivity_at_") else interval
+    return (
+        (max(low, 0.0), min(high, 1.0)) if base_name in _SHARES or base_name.startswith("sensitivity_at_") else interval
+    )
 
 
 def corrected_over_folds(values: Sequence[float], tested: float, trained: float) -> tuple[float, float] | None:

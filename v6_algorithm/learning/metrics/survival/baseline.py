@@ -70,8 +70,11 @@ class BaselineSums:
 
     def state(self) -> dict[str, Any]:
         """Return `events` and `risk` by interval, as plain JSON; 0 where too few rows reach it."""
-        told = self._reached >= self._least
-        return {"events": np.where(told, self._events, 0).tolist(), "risk": np.where(told, self._risk, 0.0).tolist()}
+        enough = self._reached >= self._least
+        return {
+            "events": np.where(enough, self._events, 0).tolist(),
+            "risk": np.where(enough, self._risk, 0.0).tolist(),
+        }
 
 
 def check_baseline(state: Any, times: int) -> None:

@@ -81,10 +81,10 @@ def exact_pairs(
     first = np.flatnonzero(event)
     counts = np.zeros(4, dtype=np.int64)
     for start in range(0, len(first), _BLOCK):
-        own = first[start : start + _BLOCK, None]
-        after = (time > time[own]) | ((time == time[own]) & ~event)
-        twice = 2 * (after & (score < score[own])).sum() + (after & (score == score[own])).sum()
-        together = after & (bins == bins[own])
+        block = first[start : start + _BLOCK, None]
+        after = (time > time[block]) | ((time == time[block]) & ~event)
+        twice = 2 * (after & (score < score[block])).sum() + (after & (score == score[block])).sum()
+        together = after & (bins == bins[block])
         counts += (twice, after.sum(), (together & event).sum(), (together & ~event).sum())
     return Exact(*(int(count) for count in counts))
 

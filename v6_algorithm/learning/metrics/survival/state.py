@@ -77,7 +77,7 @@ def _check_pairs(state: dict[str, Any]) -> None:
     if exact.twice_concordant > 2 * exact.comparable:
         raise ValueError("exact of the metric state contradicts itself")
     # Between sites are the pairs of the cells that are not within.
-    if any(own > both for own, both in zip(binned, _pairs(state), strict=True)):
+    if any(within > both for within, both in zip(binned, _pairs(state), strict=True)):
         raise ValueError("binned of the metric state must be among the pairs of its cells")
     if (
         exact.comparable - exact.events - exact.mixed != binned.comparable
@@ -206,11 +206,11 @@ def _cells(state: dict[str, Any]) -> NDArray[np.int64]:
 
 def _all_pairs(state: dict[str, Any]) -> tuple[float, float, float]:
     """Concordant and comparable pairs, within the sites and between them, and half of those the bins leave open."""
-    exact, own = Exact(*state["exact"]), Binned(*state["binned"])
-    between = Binned(*(both - within for both, within in zip(_pairs(state), own, strict=True)))
+    exact, binned = Exact(*state["exact"]), Binned(*state["binned"])
+    between = Binned(*(both - within for both, within in zip(_pairs(state), binned, strict=True)))
     # As often comparable as the sites' own; without any, as often as times that are drawn from a bin at random.
-    events = between.events * (exact.events / own.events if own.events else 1.0)
-    often = exact.mixed / own.mixed if own.mixed else 0.5
+    events = between.events * (exact.events / binned.events if binned.events else 1.0)
+    often = exact.mixed / binned.mixed if binned.mixed else 0.5
     # Of two events in one bin either may be the first.
     twice = exact.twice_concordant + between.twice_concordant + events + often * between.twice_mixed
     comparable = exact.comparable + between.comparable + events + often * between.mixed

@@ -34,16 +34,16 @@ def build_pair(
         From (rows, latent) and (rows, classes), ones and zeros, to (rows, channels, height, width) images from -1 to 1;
         and from such images and classes to (rows,), above 0 where they look real.
     """
-    told = classes if classifies else 0
+    judged_classes = classes if classifies else 0
     if isinstance(model, DCGAN):
         from v6_algorithm.learning.models.generators.dcgan import DCDiscriminator, DCGenerator
 
         of_images = DCDiscriminator(model, shape, classes)
-        return DCGenerator(model, shape, classes, latent), Discriminator(of_images, told)
+        return DCGenerator(model, shape, classes, latent), Discriminator(of_images, judged_classes)
     from v6_algorithm.learning.models.generators.stylegan2 import StyleDiscriminator, StyleGenerator
 
     in_blocks = StyleDiscriminator(model, shape, classes)
-    return StyleGenerator(model, shape, classes, latent), Discriminator(in_blocks, told)
+    return StyleGenerator(model, shape, classes, latent), Discriminator(in_blocks, judged_classes)
 
 
 def widest(model: Any, size: int) -> int:

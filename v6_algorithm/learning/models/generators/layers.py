@@ -34,10 +34,10 @@ class Discriminator(nn.Module):
     images: Tensor
     steps: Tensor
 
-    def __init__(self, body: nn.Module, told: int) -> None:
+    def __init__(self, body: nn.Module, classes: int) -> None:
         super().__init__()
         self.body = body
-        self.classifier = nn.Linear(body.width, 2 * told) if told else None  # type: ignore[arg-type]
+        self.classifier = nn.Linear(body.width, 2 * classes) if classes else None  # type: ignore[arg-type]
         self.register_buffer("augment_p", torch.zeros(()))
         self.register_buffer("images", torch.zeros(()))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))

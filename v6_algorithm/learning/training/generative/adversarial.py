@@ -124,11 +124,11 @@ class Adversaries:
 
     def _teach_generator(self, made: Tensor, classes: Tensor) -> Tensor:
         """Take the generator's step; return its loss, summed and detached."""
-        output, told = self._judge(self._seen(made), classes)
+        output, class_logits = self._judge(self._seen(made), classes)
         losses = functional.softplus(-output)
         total = losses.mean()
-        if told is not None:
-            total = total - self._options.classify * advantage(told, classes).mean()
+        if class_logits is not None:
+            total = total - self._options.classify * advantage(class_logits, classes).mean()
         self._steps_generator.zero_grad(set_to_none=True)
         # Not the discriminator, which would gather what it is not to learn.
         total.backward(inputs=self._of_generator)
@@ -137,8 +137,8 @@ class Adversaries:
 
     def _judge(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor | None]:
         with self._device.forward():
-            output, told = self._discriminator.judge(images, classes)
-        return self._device.full(output), self._device.full(told)
+            output, class_logits = self._discriminator.judge(images, classes)
+        return self._device.full(output), self._device.full(class_logits)
 
     def _seen(self, images: Tensor) -> Tensor:
         """Return images as the discriminator sees them."""
@@ -178,13 +178,13 @@ def classification_loss(real: Tensor, made: Tensor, classes: Tensor) -> Tensor:
     return (of_real + functional.cross_entropy(made, torch.cat([nothing, classes], dim=1))) / 2
 
 
-def advantage(told: Tensor, classes: Tensor) -> Tensor:
+def advantage(class_logits: Tensor, classes: Tensor) -> Tensor:
     """Return how much more synthetic images look like real ones of their class than like made ones of it, (rows,).
 
     It is the logarithm of the two probabilities' ratio. Without the second term images would be of their class beyond
     what real ones are, and all alike.
     """
-    real, made = told.chunk(2, dim=1)
+    real, made = class_logits.chunk(2, dim=1)
     return ((real - made) * classes).sum(dim=1)
 
 

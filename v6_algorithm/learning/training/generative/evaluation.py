@@ -66,7 +66,7 @@ def evaluate(
     with making(problem, networks, "samples", site, round, fold, device=device):
         if len(part):
             in_chunks(part, rows_at_once(problem, rows, part), add, whole=False)
-    return {name: own.state() for name, own in metrics.items()}
+    return {name: metric.state() for name, metric in metrics.items()}
 
 
 def sample_grid(
