@@ -4,6 +4,8 @@ The functions below are the only names that the network may call: vantage6's wra
 the names of this module, so nothing else may be one of them. Importing the package imports neither torch nor pandas.
 """
 
+from enum import StrEnum as _StrEnum
+
 
 def master(  # type: ignore[no-untyped-def]
     client=None,
@@ -226,9 +228,56 @@ def RPC_publish(data=None, request=None, *, mock_data=None):  # type: ignore[no-
     return publish(data if request is None else request)
 
 
-# The mock client passes itself, or the data, to functions that carry these marks.
+def extract(  # type: ignore[no-untyped-def]
+    query=None,
+    sheet_name=None,
+    files=None,
+    column=None,
+    separator=None,
+    decimal=None,
+    thousands=None,
+    encoding=None,
+    *,
+    mock_uri=None,
+    mock_type=None,
+):
+    """Read this node's database into a session's dataframe; vantage6 5 only, where training does not see databases.
+
+    Parameters
+    ----------
+    query : str, optional
+        Of a SQL database; only one that the node's owner has listed runs.
+    sheet_name : str, optional
+        Of an Excel file; its first sheet when absent.
+    files, column : str, optional
+        `data.image.files` and `data.image.column` of the experiment: a folder without a table, whose files' names are
+        one.
+    separator, decimal, thousands, encoding : str, optional
+        How the table is written, as in the experiment's `data`.
+    """
+    arguments = dict(locals())
+    from v6_algorithm.engines.extraction import run_extract
+
+    return run_extract(**arguments)
+
+
+class _Step(_StrEnum):
+    """What a function is to vantage6 5, which reads the value of a member."""
+
+    EXTRACT = "data_extraction"
+    CENTRAL = "central_compute"
+    SITE = "federated_compute"
+
+
+# The mock clients pass themselves, or the data, to functions that carry these marks; vantage6 5 runs none without.
 for _central in (master, describe, tune):
     _central.wrapped_in_algorithm_client_decorator = True  # type: ignore[union-attr]
+    _central.vantage6_algorithm_client_decorated = True  # type: ignore[union-attr]
+    _central.vantage6_decorator_step_type = _Step.CENTRAL  # type: ignore[union-attr]
+for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate):
+    _function.vantage6_dataframe_decorated = True  # type: ignore[attr-defined]
+    _function.vantage6_decorator_step_type = _Step.SITE  # type: ignore[attr-defined]
 for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate, RPC_reside, RPC_publish):
     _function.wrapped_in_data_decorator = True  # type: ignore[attr-defined]
+extract.vantage6_decorator_step_type = _Step.EXTRACT  # type: ignore[attr-defined]
 del _central, _function
