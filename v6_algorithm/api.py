@@ -22,7 +22,7 @@ from v6_algorithm.experiment.arguments import PATHS, with_arguments
 from v6_algorithm.experiment.reading import read_file
 from v6_algorithm.researcher.python.result import Result, compare, load
 
-__all__ = ["Experiment", "Result", "compare", "evaluate", "load", "predict", "run", "submit"]
+__all__ = ["Experiment", "Result", "compare", "evaluate", "load", "package", "predict", "run", "submit"]
 
 
 class Experiment(_sections.Experiment):
@@ -54,6 +54,7 @@ def run(
     metrics: Mapping[str, Any] | None = None,
     engine: str = "local",
     weights: str | None = None,
+    test: Result | str | Path | None = None,
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> Result:
     """Train on this machine, each site with its own rows.
@@ -78,6 +79,8 @@ def run(
         ``local``, or ``mock`` for vantage6's mock client.
     weights
         The content of the file that `start.weights` names, base64 safetensors.
+    test
+        Train nothing: a result, or the folder of a run, whose model is tested on all rows of all sites.
     on_event
         Called with a small dictionary after preparation, each reply, each round and the test.
 
@@ -103,6 +106,8 @@ def run(
     for key, value in keys_of_arrays(sites or {}).items():
         content[key] = value | content.get(key, {}) if key == "data" else content.get(key, value)
     checked = _sections.Experiment.parse(own_parts(content, model, loss, metrics))
+    if test is not None:
+        checked, weights = _as_test(checked, test)
     tables = tables_of(checked, folder) if sites is None else tables_of_sites(sites, checked)
     make = local_federation if engine == "local" else mock_federation
     return Result(run_master(make(checked, tables), checked, on_event, weights=weights))
@@ -131,6 +136,7 @@ def submit(
     database: str | Sequence[str] = "default",
     private_key: str | Path | None = None,
     weights: str | None = None,
+    test: Result | str | Path | None = None,
     poll_s: float = 5.0,
 ) -> Result:
     """Train on a vantage6 network, and wait for the result.
@@ -150,7 +156,7 @@ def submit(
         The label that the nodes read, or two: a table and the folder of its images.
     private_key
         File, where the collaboration is encrypted.
-    weights
+    weights, test
         As for `run`.
     poll_s
         Seconds between two looks at the task.
@@ -174,6 +180,8 @@ def submit(
     checked.check_rows_stay()
     if checked.model.kind == "module" or checked.problem.kind == "own":
         _refuse_own(checked)
+    if test is not None:
+        checked, weights = _as_test(checked, test)
     secret = password or os.environ.get("V6_PASSWORD")
     if not secret:
         raise ServerError("password: is required; set V6_PASSWORD, which does not stay in a notebook")
@@ -204,6 +212,48 @@ def submit(
     return Result(task.result())
 
 
+def package(
+    what: Any,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    problem: str = "classification",
+    loss: Callable[..., Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the plug-in package of a network or problem of your own, and the Dockerfile of its image.
+
+    Nothing of a notebook travels to hospitals; they run images that they allow. The package holds the source of what is
+    given and of what that uses in the notebook or file; what is installed is imported.
+
+    Parameters
+    ----------
+    what
+        A torch module's class or a function that makes one, as `run` takes for `model`; or a `Problem`'s class.
+    path
+        The folder to write: new, empty, or that of an earlier call.
+    name
+        What experiments call it; made of the class's name when absent.
+    problem
+        With `loss` or `metrics`: what it is otherwise.
+    loss, metrics
+        As for `run`; functions with a name.
+
+    Returns
+    -------
+    Path
+        The folder. `pip install` it to use the name at your desk; its README and Dockerfile say how it goes on.
+
+    Raises
+    ------
+    ExperimentError
+        Naming what has no source, or what it uses that cannot be written.
+    """
+    from v6_algorithm.researcher.python.package import write_package
+
+    return write_package(what, path, name=name, problem=problem, loss=loss, metrics=metrics).path
+
+
 def _content(experiment: Any) -> tuple[dict[str, Any], Path]:
     """Return the keys of an experiment that were given, and the folder that its sites' paths are relative to."""
     if isinstance(experiment, _sections.Experiment):
@@ -226,6 +276,20 @@ def _keys(given: Mapping[str, Any]) -> dict[str, Any]:
     return dict(with_arguments(rest, plain)) if plain else rest
 
 
+def _as_test(experiment: _sections.Experiment, test: Result | str | Path) -> tuple[_sections.Experiment, str]:
+    """Return the experiment that tests a result's model, and the model."""
+    from v6_algorithm.coordinator.initial_model import read_model
+    from v6_algorithm.coordinator.model_test import experiment_of_test
+
+    if isinstance(test, Result):
+        model = test.content.get("parameters")
+        if not isinstance(model, str):
+            raise ExperimentError("test: the result holds no model")
+    else:
+        model = read_model(Path(test), str(test), "test")
+    return experiment_of_test(experiment, model, "test"), model
+
+
 def _result(result: Result | str | Path) -> Result:
     return result if isinstance(result, Result) else load(result)
 
@@ -236,6 +300,6 @@ def _refuse_own(experiment: _sections.Experiment) -> None:
     registered = experiment.problem.kind == "own" or getattr(experiment.model, "name", "") == "own"
     if registered and not plugins.installed(plugins.MODELS, "own"):
         raise ExperimentError(
-            "a network, loss or metric of this notebook cannot travel to hospitals: no code does. Install it in an "
-            "image made FROM ours, as docs/extend.md shows, and name it in the experiment"
+            "a network, loss or metric of this notebook cannot travel to hospitals: no code does. v6.package writes "
+            "its package and the Dockerfile of an image made FROM ours (docs/extend.md); name it in the experiment"
         )

@@ -87,6 +87,37 @@ def test_what_a_plug_in_does_not_know_is_refused_before_any_site_is_asked(change
     assert message in refusal(**changes)
 
 
+@pytest.mark.parametrize(
+    ("outputs", "metric", "message"),
+    [
+        (3, None, "row_loss does not take an output of shape \\(rows, 3\\)"),
+        (1, lambda prediction, target: prediction[:, 5], "metrics do not take the prediction of an output of shape"),
+    ],
+)
+def test_an_output_that_loss_or_metrics_do_not_take_is_told_before_training(monkeypatch, outputs, metric, message):
+    from hospitals import make_table
+    from torch import nn
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    import v6_algorithm.api as v6
+    from v6_algorithm.learning.problems.derived import derived_problem
+
+    def loss(output, target):
+        return binary_cross_entropy_with_logits(output.squeeze(1), target.to(output.dtype), reduction="none")
+
+    class Wide(derived_problem("classification", loss, {"far": (metric, True)} if metric else None)):
+        def build_networks(self):
+            return {"model": nn.Linear(len(self.setup.inputs), outputs)}
+
+    monkeypatch.setitem(plugins._REGISTERED, (plugins.GROUP, "wide"), Wide)
+    plugins._load.cache_clear()
+    events = []
+    with pytest.raises(ExperimentError, match=message):
+        v6.run({"target": "y", "problem": "wide", "rounds": 1, "stopping": {"monitor": "loss"}},
+               {"a": make_table(40, 1), "b": make_table(40, 2)}, on_event=events.append)  # fmt: skip
+    assert not [event for event in events if event.get("event") == "round"]
+
+
 def test_a_plug_in_that_is_not_installed_is_refused_by_name():
     plugins._load.cache_clear()
     assert "problem.kind: unknown problem" in refusal()

@@ -6,12 +6,12 @@ Networks of processes: what Docker adds to it is in containers/test_container_fa
 from __future__ import annotations
 
 import pytest
-from training import patients_experiment, train
+from training import asked, patients_experiment, train
 from v6config import Site
 from v6network import SELF_TEST_IMAGE, Network, Run
 from v6process import wait_for
 
-from v6_algorithm.engines.runs import read_subtask_name, subtask_name
+from v6_algorithm.engines.runs import subtask_name
 
 DATA_SITES = ["a", "b", "c"]
 LEAST_DEADLINE_S = 20.0
@@ -32,10 +32,9 @@ def short(three_sites) -> dict:
 def trainings(network: Network, task: int) -> dict[int, dict[str, str]]:
     """Status of each site's run, by round, as far as the master has come."""
     rounds: dict[int, dict[str, str]] = {}
-    for child in network.subtasks(task):
-        method, number, _ = read_subtask_name(child["name"])
+    for child, method, number, _ in asked(network, task):
         if method == "train":
-            rounds.setdefault(number, {}).update(network.statuses(child["id"]))
+            rounds.setdefault(number, {}).update(network.statuses(child))
     return rounds
 
 

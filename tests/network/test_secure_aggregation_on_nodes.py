@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from training import TOLERANCE, files, largest_difference, patients_experiment, train, train_here
+from training import TOLERANCE, asked, files, largest_difference, patients_experiment, train, train_here
 from v6process import wait_for
-
-from v6_algorithm.engines.runs import read_subtask_name
 
 DATA_SITES = ["a", "b", "c"]
 SECURE = {"secure_aggregation": {"threshold": 2}}
@@ -40,8 +38,7 @@ def test_a_node_that_is_killed_in_mid_round_is_left_out_of_the_sum_and_named(thr
     )
 
     def training(number: int) -> bool:
-        names = [read_subtask_name(child["name"]) for child in three_sites.subtasks(task)]
-        return any(method == "train" and round_of == number for method, round_of, _ in names)
+        return any(method == "train" and round_of == number for _, method, round_of, _ in asked(three_sites, task))
 
     wait_for(lambda: training(2), "round 2", timeout_s=600)
     three_sites.stop_node("b", gracefully=False)

@@ -41,7 +41,7 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
     """
     tables: dict[str, Any] = {"confusion": {}, "calibration": {}, "roc": {}}
     labels = setup.labels_of(str(experiment.data.target))
-    for target, by_site in _by_target(states, str(experiment.data.target)).items():
+    for target, by_site in by_target(states, str(experiment.data.target)).items():
         pooled = merge_states(by_site.values())
         tables["confusion"][target] = {
             "classes": labels[target],
@@ -54,7 +54,7 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
     return {name: content for name, content in tables.items() if content}
 
 
-def _by_target(states: Mapping[str, dict[str, Any]], target: str) -> dict[str, dict[str, dict[str, Any]]]:
+def by_target(states: Mapping[str, dict[str, Any]], target: str) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the states of classifications by target and hospital."""
     by_target: dict[str, dict[str, dict[str, Any]]] = {}
     for name, state in states.items():

@@ -22,6 +22,7 @@ _BOOKS = (
     "personal",
     "waited",
     "uneven",
+    "fitted",
 )
 
 
@@ -58,6 +59,8 @@ class FoldProgress:
         self.waited: list[int] = []
         # Rounds validated by other sites than the best round before them.
         self.uneven: list[int] = []
+        # What a strategy that solves for the model knows of the fit.
+        self.fitted: dict[str, Any] = {}
         self.model: str | None = None
         # Site to round to what was measured there.
         self.at_sites: dict[str, dict[int, dict[str, float]]] = {}

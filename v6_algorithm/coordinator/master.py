@@ -15,6 +15,7 @@ from v6_algorithm.coordinator.call_log import Caller, Event
 from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.final_evaluation import FinalEvaluation
 from v6_algorithm.coordinator.initial_model import InitialModel, initial_model_from
+from v6_algorithm.coordinator.model_test import run_test
 from v6_algorithm.coordinator.preparation.negotiate import agree_on_columns, plan, share_sums
 from v6_algorithm.coordinator.results import assemble
 from v6_algorithm.coordinator.run_context import RunContext
@@ -72,6 +73,8 @@ def run(
     CheckpointError
         When there is a checkpoint that cannot be gone on from.
     """
+    if experiment.split.kind == "tested":
+        return run_test(federation, experiment, on_event or (lambda event: None), weights)
     shared = _Run(federation, experiment, on_event or (lambda event: None), parts, checkpoints)
     if not shared.restore():
         shared.prepare(weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from v6_algorithm.experiment.optimisers import did_you_mean
@@ -58,6 +58,17 @@ class AllSections(Protocol):
     @property
     def private(self) -> Any:
         """The layers that stay at the sites, if any do."""
+
+
+def plug_in_options(form: type[Section], given: dict[str, Any] | None) -> Any:
+    """Validate the keys that are a plug-in's own, and fill in its defaults; refuses in its words."""
+    try:
+        return form.model_validate(dict(given or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].replace("Input should be", "must be")
+        raise refuse(f"{path}: {message}" if path else message) from None
 
 
 def _takes_bool(annotation: Any) -> bool:

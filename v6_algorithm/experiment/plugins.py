@@ -1,5 +1,6 @@
 """What others ship, found by entry points of what is installed: problems (``v6_algorithm.problems``), networks
-(``v6_algorithm.models``) and kinds of row (``v6_algorithm.rows``).
+(``v6_algorithm.models``), kinds of row (``v6_algorithm.rows``), strategies (``v6_algorithm.strategies``) and stages of
+compression (``v6_algorithm.compressors``).
 
 A plug-in is part of the image, as this package is: an experiment only names it, and no code comes from a payload.
 `experiment` asks for options and metrics, `problems` for the class, `metrics` for what becomes of its sums. The Python
@@ -14,6 +15,8 @@ from typing import Any
 GROUP = "v6_algorithm.problems"
 MODELS = "v6_algorithm.models"
 ROWS = "v6_algorithm.rows"
+STRATEGIES = "v6_algorithm.strategies"
+COMPRESSORS = "v6_algorithm.compressors"
 
 # Of this process only: (group, name) to what the Python API was given.
 _REGISTERED: dict[tuple[str, str], Any] = {}
@@ -69,13 +72,25 @@ def row_kind(name: str) -> type[Any]:
     return loaded
 
 
+def strategy(name: str) -> type[Any]:
+    """Load the class of an installed strategy; raises LookupError as `problem` does."""
+    loaded: type[Any] = _load(STRATEGIES, name)
+    return loaded
+
+
+def compressor(name: str) -> type[Any]:
+    """Load the class of an installed stage of compression; raises LookupError as `problem` does."""
+    loaded: type[Any] = _load(COMPRESSORS, name)
+    return loaded
+
+
 @functools.cache
 def _load(group: str, name: str) -> Any:
     from importlib.metadata import entry_points
 
     if (group, name) in _REGISTERED:
         return _REGISTERED[group, name]
-    what = group.rpartition(".")[2].removesuffix("s")
+    what = group.rpartition(".")[2].removesuffix("s").replace("strategie", "strategy")
     candidates = list(entry_points(group=group, name=name))
     if len(candidates) != 1:
         raise LookupError(f"{len(candidates)} installed packages have a {what} '{name}'; one is needed")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from v6_algorithm.experiment import plugins
-from v6_algorithm.experiment.base import Section, refuse
+from v6_algorithm.experiment.base import Section, plug_in_options, refuse
 from v6_algorithm.experiment.imaging.generators import GENERATION_METRICS, GanOptions, check_gan
 from v6_algorithm.experiment.optimisers import did_you_mean
 
@@ -40,6 +40,9 @@ class SurvivalOptions(Section):
     method: Literal["cox", "discrete_time"] = "cox"
     intervals: int | list[Annotated[float, Field(gt=0)]] = Field(
         10, description="discrete_time: their number, cut at quantiles of the federation's event times, or their ends"
+    )
+    baseline: Literal["site", "pooled"] = Field(
+        "site", description="cox: survival by each site's baseline hazard where its events suffice, or by that of all"
     )
 
     @field_validator("intervals")
@@ -102,7 +105,13 @@ PROBLEMS = {
         images=True,
     ),
     "gan": Kind(GENERATION_METRICS, (), ("dcgan", "stylegan2"), options=GanOptions, images=True, generative=True),
-    "survival": Kind(SURVIVAL_METRICS, (), target="{duration: column, event: column}", options=SurvivalOptions),
+    "survival": Kind(
+        SURVIVAL_METRICS,
+        (),
+        ("linear", "mlp", "cox"),
+        target="{duration: column, event: column}",
+        options=SurvivalOptions,
+    ),
 }
 MULTITASK = Kind((), ())
 PROBLEMS["multitask"] = MULTITASK
@@ -146,13 +155,7 @@ class Problem(Section):
         given = dict(self.model_extra or {})
         if form is NoOptions and given:
             raise refuse(f"unknown key '{min(given)}'; problem {self.kind} takes only kind")
-        try:
-            return form.model_validate(given)
-        except ValidationError as error:
-            first = error.errors()[0]
-            path = ".".join(str(part) for part in first["loc"])
-            message = first["msg"].replace("Input should be", "must be")
-            raise refuse(f"{path}: {message}" if path else message) from None
+        return plug_in_options(form, given)
 
 
 def _task_metrics(data: Data, sensitivities: list[str]) -> tuple[str, ...]:

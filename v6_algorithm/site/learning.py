@@ -42,6 +42,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     import torch
 
     from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.problems.survival import Survival
     from v6_algorithm.learning.training import loop
     from v6_algorithm.learning.training.device import Device
     from v6_algorithm.learning.training.patterns import frozen_names
@@ -54,6 +55,8 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         table = work.table(setup)
     problem = create_problem(work.experiment, setup)
     problem.folder = work.folder
+    if problem.sums_of_squares and isinstance(problem, Survival):
+        problem.time_cell = work.guard.time_cell(problem.sums_of_squares)
     networks = build_shapes(problem)
     work.guard.check_networks(networks)
     shared, private = shared_and_own(work, networks)
@@ -271,6 +274,8 @@ class _Learner:
             self._learn(networks, first, self.frozen | set(shared), None, alone=True)
             held = self.frozen | self.private
         sums = self._learn(networks, item.get("epochs"), held, objective)
+        if message.get("sums"):
+            extras["sums"] = _sums_of(networks)
         with work.timed("encode_s"):
             parameters = sender.pack(_of(leaves, objective.outgoing(state_of(networks))))
         reply: dict[str, Any] = {
@@ -311,6 +316,17 @@ class _Learner:
                 purpose="private layers" if alone else "training",
                 seed=self.work.guard.seed,
             )
+
+
+def _sums_of(networks: Networks) -> str:
+    """Return what the rows of a model that is fitted by sums came to, packed."""
+    from v6_algorithm.data.preparation.setup import pack_arrays
+    from v6_algorithm.learning.models.cox import CoxRegression
+
+    model = networks.get("model")
+    if not isinstance(model, CoxRegression):
+        raise WireError("sums are asked for a model that is trained by gradients")
+    return pack_arrays(model.sums)
 
 
 def _rate(work: Work, item: Mapping[str, Any]) -> float | None:

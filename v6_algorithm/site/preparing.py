@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.errors import SiteError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import Cox
 from v6_algorithm.site import secure_aggregation
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.secure_aggregation import hide_schema
@@ -49,6 +50,7 @@ def prepare(work: Work) -> dict[str, Any]:
     """Take one step of the preparation, the one that the request names."""
     steps = {
         "schema": _schema,
+        "event_times": _event_times,
         "statistics": _statistics,
         "quantiles": _quantiles,
         "harmonisation": _harmonisation,
@@ -88,6 +90,25 @@ def _schema(work: Work) -> dict[str, Any]:
     return {"members": members}
 
 
+def _event_times(work: Work) -> dict[str, Any]:
+    """Tell when the events of the training rows are, in cells of several where this node's rules say so."""
+    from v6_algorithm.data.preparation.setup import pack_arrays
+    from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.problems.survival import Survival
+
+    setup = work.setup()
+    table = work.table(setup)
+    problem = create_problem(work.experiment, setup)
+    if not isinstance(problem, Survival) or not isinstance(work.experiment.model, Cox):
+        raise WireError("event times are asked for model cox only")
+    problem.check_rows(table)
+    problem.time_cell = work.guard.time_cell(problem.sums_of_squares)
+    return {
+        "event_times": pack_arrays({"times": problem.event_times(table)}),
+        "cell": list(problem.time_cell or (1, 1)),
+    }
+
+
 def _copies(work: Work, table: TableData) -> dict[str, Any] | None:
     """Tell how many images are exact copies of others here, and how many of them a given split has in several parts."""
     from v6_algorithm.data.imaging.copies import count_apart
@@ -103,6 +124,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.preparation import needs_range
     from v6_algorithm.data.preparation.setup import pack_arrays
     from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.problems.trial import try_outputs
     from v6_algorithm.learning.training.device import Device
     from v6_algorithm.learning.training.objectives import head_of
     from v6_algorithm.learning.training.state import build_networks, state_of
@@ -115,6 +137,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     problem.check_rows(table)
     work.guard.check_model(problem)
     networks = build_networks(problem)
+    try_outputs(problem, networks)
     if work.experiment.strategy.needs_features:
         head_of(problem, networks)
     shared, _ = shared_and_own(work, networks)
@@ -164,18 +187,20 @@ def _target_moments(work: Work, table: TableData) -> tuple[str | None, list[str]
 
 
 def _quantiles(work: Work) -> dict[str, Any]:
-    from v6_algorithm.data.preparation import Histograms
     from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
+    from v6_algorithm.data.preparation.statistics import cells_of
+    from v6_algorithm.data.quantiles import check_windows
 
     setup = work.setup()
     table = work.table(setup)
     if setup.combat is not None:
         _check_values(work, setup, table)
+    counts, windows = _counts(table), None
+    if work.request.get("windows") is not None:
+        windows = check_windows(unpack_arrays(work.request["windows"])["windows"], counts.size)
     values = table.training_values(setup, work.experiment.data)
-    span = unpack_arrays(work.request["range"])
-    hidden = _hidden(work, _counts(table))
-    histograms = Histograms.of(values, span["low"], span["high"]).without(hidden)
-    return {"histograms": pack_arrays({"counts": work.guard.joined(histograms.counts)})}
+    cells = cells_of(values, _hidden(work, counts), work.policy.minimum_cell, windows)
+    return {"cells": pack_arrays(cells.arrays())}
 
 
 def _harmonisation(work: Work) -> dict[str, Any]:

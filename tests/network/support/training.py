@@ -11,6 +11,7 @@ from v6network import Network
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.runs import read_subtask_name
 from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
@@ -41,6 +42,12 @@ def train_here(tables: dict[str, Path], experiment: dict[str, Any]) -> dict[str,
     """Run the same experiment over the same files with the local engine."""
     checked = Experiment.parse(experiment)
     return run(local_federation(checked, {name: TableSource(str(path)) for name, path in tables.items()}), checked)
+
+
+def asked(network: Network, task: int) -> list[tuple[int, str, int, str]]:
+    """Return subtask, method, round and site of each question of `master`; a resident trainer is none."""
+    named = [(child["id"], read_subtask_name(child["name"])) for child in network.subtasks(task)]
+    return [(number, *name) for number, name in named if name]
 
 
 def files(network: Network, names: Iterable[str], label: str = "default") -> dict[str, Path]:

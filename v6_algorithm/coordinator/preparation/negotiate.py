@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.coordinator.preparation.event_times import agree_on_times
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.questions import Ask, gather, raise_data_errors
@@ -36,7 +37,7 @@ from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
-from v6_algorithm.experiment import PARTS, Experiment
+from v6_algorithm.experiment import PARTS, Cox, Experiment
 
 _OTHER_SOFTWARE = "so they do not run the same software"
 
@@ -168,6 +169,9 @@ def agree_on_columns(
 def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence[str], quorum: int) -> Plan:
     """Ask for sums over the training rows and make the plan for these sites; raises as `agree_on_columns` does."""
     setup = Setup.of(agreement)
+    time_notes: list[str] = []
+    if isinstance(experiment.model, Cox) and experiment.model.strata == "none":
+        setup, sites, time_notes = agree_on_times(ask, experiment, setup, sites, quorum)
     replies = ask(sites, {"step": "statistics", "setup": setup.to_json()})
     moments: dict[str, Moments] = {}
     scaled = experiment.data.scaled_targets
@@ -217,7 +221,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     of_targets = merge_moments(targets) if targets else None
     _require_values(hidden, setup.features, merged)
     _require_values(hidden, scaled, of_targets)
-    setup = prepare_federation(
+    setup, loose = prepare_federation(
         partial(gather, ask, quorum=quorum, unfit=experiment.participation.unfit),
         experiment.data,
         setup,
@@ -236,9 +240,10 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     )
     class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
     notes = [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
+    notes += time_notes
     notes += tell_values(moments) if setup.image_shape is not None else []
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
-    notes += tell_shares(rows, share)
+    notes += [*tell_shares(rows, share), *loose]
     made = Plan(
         list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies, share
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from v6_algorithm.experiment import plugins
 from v6_algorithm.experiment.strategy.kinds import ONE_GRADIENT
 
 if TYPE_CHECKING:
@@ -55,4 +56,7 @@ def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, 
     section = experiment.strategy
     if experiment.mode != "federated" and section.kind not in (*ONE_GRADIENT, "newton"):
         section = sections.FedAvg()
-    return classes[section.kind](experiment, section, spec, rows)
+    if experiment.model.kind == "cox":
+        classes["newton"] = newton.CoxNewton
+    made = classes[section.kind] if section.kind in classes else plugins.strategy(section.kind)
+    return made(experiment, section, spec, rows)

@@ -13,7 +13,8 @@ from v6_algorithm.exchange.compression.lowrank import PowerSGD, RankDAD
 from v6_algorithm.exchange.compression.quantise import Int8
 from v6_algorithm.exchange.compression.sparse import TopK
 from v6_algorithm.exchange.compression.stage import Draw, Stage, State
-from v6_algorithm.experiment.strategy.compression import Compression
+from v6_algorithm.experiment import plugins
+from v6_algorithm.experiment.strategy.compression import Compression, PlugInStage
 
 _RESIDUAL = "residual/"
 
@@ -100,5 +101,8 @@ def create_compressor(section: Compression, spec: wire.StateSpec) -> Compressor:
         "int8": lambda stage: Int8(),
     }
     parameters = {name: item for name, item in spec.items() if item.kind == "parameter"}
-    stages = [makers[stage.kind](stage) for stage in section.stages]
+    stages: list[Stage] = [
+        plugins.compressor(stage.kind)(stage.options()) if isinstance(stage, PlugInStage) else makers[stage.kind](stage)
+        for stage in section.stages
+    ]
     return Compressor(stages, parameters, feedback=any(stage.feedback for stage in section.stages))

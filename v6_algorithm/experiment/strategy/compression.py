@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from v6_algorithm.experiment.base import Section, refuse
+from v6_algorithm.experiment import plugins
+from v6_algorithm.experiment.base import Section, plug_in_options, refuse
+from v6_algorithm.experiment.optimisers import did_you_mean
 
 
 class Stage(Section):
@@ -53,9 +55,42 @@ class Int8(Stage):
     feedback: bool = False
 
 
-AnyStage = Annotated[PowerSGD | RankDAD | TopK | Int8, Field(discriminator="kind")]
+class PlugInStage(Stage):
+    """An installed stage, by the name of its entry point; its other keys are its own (docs/extend.md)."""
+
+    model_config = ConfigDict(extra="allow", validate_default=True)
+
+    @model_validator(mode="after")
+    def _known(self) -> PlugInStage:
+        known = [*STAGES, *plugins.names(plugins.COMPRESSORS)]
+        if self.kind not in known:
+            raise refuse(
+                f"unknown compression '{self.kind}'{did_you_mean(self.kind, known)}; allowed: {', '.join(known)}"
+            )
+        self.__pydantic_extra__ = self.options().model_dump(mode="json")
+        return self
+
+    def options(self) -> Any:
+        """Return the stage's own keys as its `Options`, validated and with defaults."""
+        return plug_in_options(plugins.compressor(self.kind).Options, self.model_extra)
+
+
 # Their names, which pydantic puts into the places of errors.
 STAGES = ("powersgd", "rankdad", "topk", "int8")
+
+
+def _origin(value: Any) -> str:
+    """Say whether a stage is ours; a name that nobody knows is, where nothing is installed."""
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    ours = not isinstance(kind, str) or kind in STAGES or not plugins.names(plugins.COMPRESSORS)
+    return "built_in" if ours else "plug_in"
+
+
+AnyStage = Annotated[
+    Annotated[Annotated[PowerSGD | RankDAD | TopK | Int8, Field(discriminator="kind")], Tag("built_in")]
+    | Annotated[PlugInStage, Tag("plug_in")],
+    Discriminator(_origin),
+]
 
 
 class Compression(Section):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_type_hints
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from v6_algorithm.experiment.base import Section, refuse, short_form
+from v6_algorithm.experiment import plugins
+from v6_algorithm.experiment.base import Section, plug_in_options, refuse, short_form
 from v6_algorithm.experiment.imaging.networks import CNN, MnistCNN, MonaiNetwork, VBMNet
 from v6_algorithm.experiment.learning import Optimizer
+from v6_algorithm.experiment.optimisers import did_you_mean
 from v6_algorithm.experiment.strategy.combine import Combine
 from v6_algorithm.experiment.strategy.compression import Compression
 from v6_algorithm.experiment.strategy.private import Private
@@ -206,7 +208,7 @@ class AgnosticFL(BaseStrategy):
 
 
 class Newton(BaseStrategy):
-    """Fisher scoring for model glm: the step that a fit of all sites' rows in one place would take."""
+    """Newton's method for models glm and cox: the step that a fit of all sites' rows in one place would take."""
 
     refuses: ClassVar = {
         "weighting": _A_SUM,
@@ -222,7 +224,6 @@ class Newton(BaseStrategy):
 
 Averaging = Newton | FedAvg | FedAvgM | FedOpt | Adaptive | FedSGD | Cyclic
 Heterogeneous = FedProx | Moon | Scaffold | FedNova | FedDyn | QFedAvg | AgnosticFL
-Strategy = Annotated[Union[Averaging, Heterogeneous], Field(discriminator="kind")]  # noqa: UP007
 # Their names, which pydantic puts into the places of errors.
 STRATEGIES = tuple(
     kind
@@ -230,6 +231,40 @@ STRATEGIES = tuple(
     for kind in get_args(get_type_hints(section)["kind"])
 )
 ONE_GRADIENT = ("fedsgd", "dsgd")
+
+
+class PlugInStrategy(BaseStrategy):
+    """An installed strategy, by the name of its entry point; its other keys are its own (docs/extend.md)."""
+
+    model_config = ConfigDict(extra="allow", validate_default=True)
+
+    @model_validator(mode="after")
+    def _known(self) -> PlugInStrategy:
+        known = [*STRATEGIES, *plugins.names(plugins.STRATEGIES)]
+        if self.kind not in known:
+            raise refuse(f"unknown strategy '{self.kind}'{did_you_mean(self.kind, known)}; allowed: {', '.join(known)}")
+        self.__pydantic_extra__ = self.options().model_dump(mode="json")
+        for key, reason in plugins.strategy(self.kind).refuses.items():
+            if getattr(self, key) != BaseStrategy.model_fields[key].default:
+                raise refuse(f"{key} does not go with strategy {self.kind}: {reason}")
+        return self
+
+    def options(self) -> Any:
+        """Return the strategy's own keys as its `Options`, validated and with defaults."""
+        return plug_in_options(plugins.strategy(self.kind).Options, self.model_extra)
+
+
+def _origin(value: Any) -> str:
+    """Say whether a strategy is ours; a name that nobody knows is, where nothing is installed."""
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    ours = not isinstance(kind, str) or kind in STRATEGIES or not plugins.names(plugins.STRATEGIES)
+    return "built_in" if ours else "plug_in"
+
+
+BuiltIn = Annotated[Union[Averaging, Heterogeneous], Field(discriminator="kind")]  # noqa: UP007
+Strategy = Annotated[
+    Annotated[BuiltIn, Tag("built_in")] | Annotated[PlugInStrategy, Tag("plug_in")], Discriminator(_origin)
+]
 
 
 def with_one_step(content: Any) -> Any:

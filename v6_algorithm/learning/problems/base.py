@@ -4,7 +4,8 @@
 networks is no special case anywhere else.
 
 This module is the surface that plug-ins build on, and stays as it is between versions of one major number: `Problem`,
-`Networks`, `Section`, `TargetColumn`, `MeanMetrics` and `build_model`. How a plug-in is made is in docs/extend.md.
+`Networks`, `Section`, `NoOptions`, `TargetColumn`, `MeanMetrics` and
+`build_model`. How a plug-in is made is in docs/extend.md.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from v6_algorithm.data.table import TableData
     from v6_algorithm.learning.training.learner import Learner, TrainingContext
 
-__all__ = ["Accumulator", "MeanMetrics", "Networks", "Problem", "Section", "TargetColumn", "build_model"]
+__all__ = ["Accumulator", "MeanMetrics", "Networks", "NoOptions", "Problem", "Section", "TargetColumn", "build_model"]
 
 Networks = dict[str, nn.Module]
 
@@ -112,6 +113,15 @@ class Problem(ABC):
     def prediction_of(self, output: Tensor, fold: int) -> Tensor:
         """Turn the output of a fold's model into what the metrics expect: `prediction`, unless a fold has its own."""
         return self.prediction(output)
+
+    @property
+    def stratified(self) -> bool:
+        """Whether hospitals are strata: each has its risk sets and, once it is known, its baseline hazard."""
+        return False
+
+    def prediction_at(self, output: Tensor, fold: int, hospital: str) -> Tensor:
+        """Turn the output for rows of one hospital into what the metrics expect; called where `stratified`."""
+        return self.prediction_of(output, fold)
 
     def accumulator(self) -> Accumulator:
         """Return empty metrics: `Metrics` where a plug-in has its own."""

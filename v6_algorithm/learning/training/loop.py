@@ -220,7 +220,7 @@ class _GradientDescent:
             with device.forward():
                 output, term = self._objective.forward(problem, self._networks, inputs)
             output = device.full(output)
-            loss = problem.row_loss(output, self._rows.target[batch], fold)
+            loss = _batch_loss(problem, output, self._rows, batch, fold)
             if mix is not None:
                 loss = mix.loss(loss, problem.row_loss(output, self._rows.target[batch[mix.partner]], fold))
             mean = loss.mean() if term is None else loss.mean() + term
@@ -289,7 +289,7 @@ def mean_loss(problem: Problem, networks: Mapping[str, nn.Module], rows: Rows, p
 
     def add(chunk: Tensor) -> None:
         output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
-        losses.append(problem.row_loss(output, rows.target[chunk], fold).double().sum().item())
+        losses.append(_batch_loss(problem, output, rows, chunk, fold).double().sum().item())
 
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
         in_chunks(part, rows_at_once(problem, rows, part), add, whole=problem.joint)
@@ -327,17 +327,29 @@ def evaluate(
         for number, name in enumerate(members):
             member_rows = member == number
             loss = problem.row_loss(output[member_rows], target[member_rows], fold).double().cpu()
-            results.append(
-                (name, prediction[member_rows.cpu()].numpy(), target[member_rows].cpu().numpy(), loss.numpy())
-            )
+            predicted = prediction[member_rows.cpu()]
+            if problem.stratified:
+                predicted = problem.prediction_at(output[member_rows], fold, name).cpu()
+            results.append((name, predicted.numpy(), target[member_rows].cpu().numpy(), loss.numpy()))
         # All are computed before any is counted: where memory runs out, this is done again with fewer rows.
-        for name, predicted, true, lost in results:
-            accumulators[name].update(predicted, true, lost)
+        for name, values, true, lost in results:
+            accumulators[name].update(values, true, lost)
 
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
         if len(part):
             in_chunks(part, rows_at_once(problem, rows, part), add, whole=problem.joint)
     return {name: accumulator.state() for name, accumulator in accumulators.items()}
+
+
+def _batch_loss(problem: Problem, output: Tensor, rows: Rows, batch: Tensor, fold: int) -> Tensor:
+    """Return each row's loss; where hospitals are strata and one site holds several, of each hospital's rows alone."""
+    target, member = rows.target[batch], rows.member[batch]
+    hospitals = member.unique() if problem.stratified else member[:1]
+    if len(hospitals) < 2:
+        return problem.row_loss(output, target, fold)
+    places = [torch.nonzero(member == hospital)[:, 0] for hospital in hospitals]
+    losses = [problem.row_loss(output[place], target[place], fold) for place in places]
+    return torch.zeros_like(output[:, 0], dtype=losses[0].dtype).index_copy(0, torch.cat(places), torch.cat(losses))
 
 
 def rows_at_once(problem: Problem, rows: Rows, part: Tensor) -> int:

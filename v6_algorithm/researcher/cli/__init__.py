@@ -14,6 +14,7 @@ from v6_algorithm.researcher.cli import (
     generate,
     image,
     init,
+    package,
     partition,
     predict,
     report,
@@ -55,6 +56,7 @@ app.command()(describe.describe)
 app.command()(partition.partition)
 app.command()(splits.split_columns)
 app.command()(generate.generate)
+app.command()(package.package)
 app.command()(submit.submit)
 app.command()(submit.watch)
 app.command()(submit.cancel)

@@ -27,6 +27,7 @@ from v6_algorithm.researcher.cli.unfinished import (
 if TYPE_CHECKING:
     from v6_algorithm.coordinator.checkpoint import Checkpoints
     from v6_algorithm.data.sources import TableSource
+    from v6_algorithm.exchange.wire import Packed
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.site.policy import Policy
 
@@ -43,6 +44,12 @@ Out = Annotated[
 Track = Annotated[
     list[str] | None,
     typer.Option("--track", metavar="tensorboard|wandb", help="Also show the run there, round by round."),
+]
+TestRun = Annotated[
+    Path | None,
+    typer.Option(
+        "--test", metavar="RUN", help="Train nothing: test the model of an earlier run on all rows of all sites."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
@@ -62,6 +69,7 @@ def run(
             metavar="trusted|standard|strict", help="Let the sites hold a node's rules, to see what they refuse."
         ),
     ] = None,
+    test: TestRun = None,
     quiet: Quiet = False,
 ) -> None:
     """Run an experiment on this machine, each site with its own data, and write what came out."""
@@ -72,11 +80,49 @@ def run(
         if policy is not None and engine != "local":
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
         experiment = load_experiment(file, set_)
+        if test is not None:
+            _test_here(experiment, file, test, out_dir, engine=engine, policy=policy, asked=[baselines, bool(track)])
+            return
         todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [], policy)
         tables = _tables(todo, file)
         with results_folder(out_dir or unused_folder(experiment.name)) as folder:
             todo.begin(folder)
             _go_on(todo, tables, folder)
+
+
+def _test_here(
+    experiment: Experiment,
+    file: Path,
+    run_: Path,
+    out_dir: Path | None,
+    *,
+    engine: str,
+    policy: str | None,
+    asked: list[bool],
+) -> None:
+    """Test an earlier run's model at the experiment's sites."""
+    from v6_algorithm.engines.simulate import local_federation, mock_federation, tables_of
+
+    if any(asked):
+        raise ExperimentError("--test: trains nothing, so --baselines and --track do not go with it")
+    tested, weights = as_test(experiment, run_)
+    tables = tables_of(tested, file.parent, experiment_file=file)
+    todo = UnfinishedRun(tested, file.parent, engine, False, [], policy)
+    with results_folder(out_dir or unused_folder(f"{tested.name}-test")) as folder:
+        rules = _rules(todo)
+        federation: Any = (
+            local_federation(tested, tables, rules) if engine == "local" else mock_federation(tested, tables)
+        )
+        finish(_train(tested, federation, weights), [], folder)
+
+
+def as_test(experiment: Experiment, run_: Path) -> tuple[Experiment, Packed | None]:
+    """Read an earlier run's model; return the experiment that tests it, and the model."""
+    from v6_algorithm.coordinator.initial_model import read_model
+    from v6_algorithm.coordinator.model_test import experiment_of_test
+
+    weights = read_model(run_, str(run_), "--test")
+    return experiment_of_test(experiment, weights, f"--test {run_}"), weights
 
 
 def resume_run(folder: Path) -> None:

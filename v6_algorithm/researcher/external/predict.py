@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.coordinator.returned_model import CENTRAL, ReturnedModel
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.targets import TargetColumn, canonical
 from v6_algorithm.errors import DataError, ExperimentError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import parse_condition
-from v6_algorithm.researcher.external.model import CENTRAL, ReturnedModel
 
 if TYPE_CHECKING:
     import pandas as pd

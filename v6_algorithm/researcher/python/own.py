@@ -43,16 +43,19 @@ def own_parts(content: dict[str, Any], model: Any, loss: Any, metrics: Any) -> d
         return content
     if loss is not None and not callable(loss):
         raise ExperimentError(f"loss: a {type(loss).__name__} is not taken; allowed: a function of (output, target)")
+    from v6_algorithm.learning.problems.derived import derived_problem
+
     given = content.get("problem", "classification")
     kind = given if isinstance(given, str) else given.get("kind", "classification")
-    plugins.register(plugins.GROUP, NAME, _problem(kind, loss, _directions(metrics)))
+    plugins.register(plugins.GROUP, NAME, derived_problem(kind, loss, directions_of(metrics)))
     content["problem"] = {"kind": NAME}
     if metrics is not None:
         content.setdefault("stopping", {"monitor": "loss"})
     return content
 
 
-def _directions(metrics: Mapping[str, Any] | None) -> dict[str, tuple[Callable[..., Any], bool]] | None:
+def directions_of(metrics: Mapping[str, Any] | None) -> dict[str, tuple[Callable[..., Any], bool]] | None:
+    """Return each metric's function with whether higher is better; raises ExperimentError for anything else."""
     if metrics is None:
         return None
     if not isinstance(metrics, Mapping):
@@ -66,32 +69,3 @@ def _directions(metrics: Mapping[str, Any] | None) -> dict[str, tuple[Callable[.
             raise ExperimentError(f"metrics: '{name}' is a {type(function).__name__}; allowed: a function")
         directions[str(name)] = (function, bool(higher))
     return directions
-
-
-def _problem(kind: str, loss: Any, metrics: dict[str, tuple[Callable[..., Any], bool]] | None) -> type[Any]:
-    """Return a problem that is one of ours but for its loss and metrics."""
-    from v6_algorithm.experiment import NoOptions
-    from v6_algorithm.learning.metrics import MeanMetrics
-    from v6_algorithm.learning.problems import problem_class
-
-    base = problem_class(kind)
-    body: dict[str, Any] = {"Options": NoOptions}
-    if loss is not None:
-
-        def row_loss(self: Any, output: Any, target: Any, fold: int) -> Any:
-            value = loss(output, target)
-            if getattr(value, "shape", None) is None or tuple(value.shape) != (len(output),):
-                shape = tuple(getattr(value, "shape", ()))
-                raise ExperimentError(f"loss: gives {shape}, one loss a row is needed: ({len(output)},)")
-            return value
-
-        body["row_loss"] = row_loss
-    if metrics is not None:
-        functions = {name: function for name, (function, _) in metrics.items()}
-
-        def rows(self: Any, prediction: Any, target: Any) -> dict[str, Any]:
-            return {name: function(prediction, target) for name, function in functions.items()}
-
-        directions = {name: higher for name, (_, higher) in metrics.items()}
-        body["Metrics"] = type("OwnMetrics", (MeanMetrics,), {"higher_is_better": directions, "rows": rows})
-    return type("OwnProblem", (base,), body)

@@ -76,6 +76,8 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
                     yield name, scope, site, statistic, numbers[statistic]
             for q, quantile in (numbers.get("quantiles") or {}).items():
                 yield name, scope, site, f"quantile {q}", quantile["value"]
+                yield name, scope, site, f"quantile {q} low", quantile["low"]
+                yield name, scope, site, f"quantile {q} high", quantile["high"]
 
 
 def _table(title: str, first: str, columns: list[str]) -> Table:
@@ -141,6 +143,20 @@ def _pooled(columns: Mapping[str, Any]) -> Table:
         missing = f"{pooled['missing']:,}" if pooled["missing"] else ""
         table.add_row(Text(name), f"{pooled['n']:,}", missing, number(pooled["mean"]), number(pooled["sd"]), *cells)
     return table
+
+
+def _bounded(quantile: Mapping[str, Any]) -> str:
+    """Write a quantile with the bounds between which it lies, where these are not the same number."""
+    value, low, high = (quantile[name] for name in ("value", "low", "high"))
+    shown = number(value)
+    if low is None and high is None:
+        return f"{shown} (no bounds)"
+    if low is None:
+        return f"{shown} (below {number(high)})"
+    if high is None:
+        return f"{shown} (from {number(low)})"
+    ends = number(low), number(high)
+    return shown if ends == (shown, shown) else f"{shown} ({ends[0]} to {ends[1]})"
 
 
 def _by_site(columns: Mapping[str, Any], sites: list[str]) -> Table:

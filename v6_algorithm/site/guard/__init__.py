@@ -217,9 +217,21 @@ class Guard:
         share = self.policy.maximum_share_of_sums
         if share is not None and columns > share * rows:
             raise PolicyError(
-                f"model glm asks for {columns} coefficients; this node allows at most {share:.3g} of its number of "
-                f"training rows ({BY_FIELD['maximum_share_of_sums'].variable})"
+                f"model {self._experiment.model.kind} asks for {columns} coefficients; this node allows at most "
+                f"{share:.3g} of its number of training rows ({BY_FIELD['maximum_share_of_sums'].variable})"
             )
+
+    def time_cell(self, columns: int) -> tuple[int, int] | None:
+        """Return the fewest events and rows that one event time may stand for, or None where each may be told.
+
+        Sums by event time are over the rows that leave between two of them: a cell has the rows of a count that may be
+        told, and as many for each column as `check_information` asks of all rows.
+        """
+        policy = self.policy
+        if not policy.coarse_histograms and policy.maximum_share_of_sums is None:
+            return None
+        share = policy.maximum_share_of_sums or 1.0
+        return policy.minimum_cell, max(policy.minimum_cell, -int(-columns // share))
 
     # -- before it goes ------------------------------------------------------------------------------------------------
 
