@@ -4,7 +4,7 @@ The functions below are the only names that the network may call: vantage6's wra
 the names of this module, so nothing else may be one of them. Importing the package imports neither torch nor pandas.
 """
 
-from enum import StrEnum as _StrEnum
+from v6_algorithm.engines import marks
 
 
 def master(  # type: ignore[no-untyped-def]
@@ -261,23 +261,8 @@ def extract(  # type: ignore[no-untyped-def]
     return run_extract(**arguments)
 
 
-class _Step(_StrEnum):
-    """What a function is to vantage6 5, which reads the value of a member."""
-
-    EXTRACT = "data_extraction"
-    CENTRAL = "central_compute"
-    SITE = "federated_compute"
-
-
-# The mock clients pass themselves, or the data, to functions that carry these marks; vantage6 5 runs none without.
-for _central in (master, describe, tune):
-    _central.wrapped_in_algorithm_client_decorator = True  # type: ignore[union-attr]
-    _central.vantage6_algorithm_client_decorated = True  # type: ignore[union-attr]
-    _central.vantage6_decorator_step_type = _Step.CENTRAL  # type: ignore[union-attr]
-for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate):
-    _function.vantage6_dataframe_decorated = True  # type: ignore[attr-defined]
-    _function.vantage6_decorator_step_type = _Step.SITE  # type: ignore[attr-defined]
-for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate, RPC_reside, RPC_publish):
-    _function.wrapped_in_data_decorator = True  # type: ignore[attr-defined]
-extract.vantage6_decorator_step_type = _Step.EXTRACT  # type: ignore[attr-defined]
-del _central, _function
+# vantage6 5 runs no function without such marks, and the mock clients pass themselves, or the data, by them.
+marks.mark_central(master, describe, tune)
+marks.mark_federated(RPC_summary, RPC_prepare, RPC_train, RPC_evaluate)
+marks.mark_of_version_4(RPC_reside, RPC_publish)
+marks.mark_extraction(extract)

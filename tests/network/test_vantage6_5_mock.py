@@ -125,7 +125,8 @@ def test_describe_tells_what_it_tells_here(algorithm_python_5, hospitals, tmp_pa
 def test_the_package_says_what_each_function_is_without_torch_or_pandas(algorithm_python_5):
     names = ("master", "tune", "describe", "extract", "RPC_train", "RPC_evaluate")
     code = (
-        "import sys, v6_algorithm as p; from vantage6.common.algorithm_function import get_vantage6_decorator_type as t;"
+        "import sys, v6_algorithm as p;"
+        "from vantage6.common.algorithm_function import get_vantage6_decorator_type as t;"
         f"print(*(t(getattr(p, n)).value for n in {names}));"
         "print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
     )

@@ -1,7 +1,7 @@
 """The engine on vantage6 5.x: HQ's `AlgorithmClient`, or the one of vantage6's own `MockNetwork`.
 
-`entry` chooses it where `session` says so. A subtask is created with a method and its arguments, and a site's container has no
-token: nothing at a site may last longer than its run, and nobody there can ask HQ. `session` has the site's side.
+`entry` chooses it where `session` says so; `session` also has the site's side. A subtask is created with a method and
+its arguments. A site's container has no token: nothing there may last longer than its run, and nobody there can ask HQ.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""HQ of vantage6 5 with one node a site, on loopback; `hq_network` runs it with a Python that has vantage6 5's packages.
+"""HQ of vantage6 5 with one node a site, on loopback; `hq_network` runs it with a Python of vantage6 5.
 
 Lines of JSON come in and go out: first the sites, then one line for each thing to do, answered by one line.
 """
@@ -88,7 +88,7 @@ class Stack:
         self._begin("hq", HERE / "run_hq.py", config, self.hq)
         until(lambda: requests.get(f"http://127.0.0.1:{self.hq}/hq/health", timeout=5).ok)
         root = self._client("admin", "admin-secret")
-        address = {key: "" for key in ("address1", "address2", "zipcode", "country")}
+        address = dict.fromkeys(("address1", "address2", "zipcode", "country"), "")
         self.organizations = {
             name: root.organization.create(name=name, domain=f"{name}.example", **address)["id"] for name in self.sites
         }
