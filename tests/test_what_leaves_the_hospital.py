@@ -43,7 +43,7 @@ EXPERIMENTS = {
         "evaluation": {"subgroups": ["ward", {"column": "c", "bands": [0]}]},
     },
     "three classes": {
-        "data": {"target": "ward", "scaling": "minmax"},
+        "data": {"target": "ward", "scaling": "minmax", "group": "visits"},
         "split": {"kind": "kfold", "folds": 3},
     },
     "a strategy that asks for more": {
@@ -242,6 +242,8 @@ def recorded(sources) -> dict[str, list[dict[str, Any]]]:
         assert run(local_federation(MASKED, sources()), MASKED)["status"] == "completed"
         described = Experiment.parse(EXPERIMENTS["classification"])
         assert not describe(local_federation(described, sources()), described)["missing_sites"]
+        by_ward = Experiment.parse(EXPERIMENTS["survival"] | {"evaluation": {"by": "ward"}})
+        assert describe(local_federation(by_ward, sources()), by_ward)["curves"]
         of_images = Experiment.parse(EXPERIMENTS["images"])
         assert not describe(local_federation(of_images, sources()), of_images)["missing_sites"]
     # Of these, the messages that the others have not.
@@ -276,6 +278,7 @@ MESSAGES = [
     "RPC_summary, step columns",
     "RPC_summary, step moments",
     "RPC_summary, step shape",
+    "RPC_summary, step groups",
 ]
 
 
@@ -436,7 +439,7 @@ def test_numbers_on_the_page_are_the_codes():
         f"calls categorical, at most {description._MOST_CATEGORIES} |",
         f"names of columns (at most {description._SHOWN},",
         f"for each fold: {_CELLS} at first, and {_CELLS} more for each quantile",
-        f"in each of {ClassificationMetrics(2).bins} bins of the predicted probability",
+        f"of {ClassificationMetrics(2).bins} bins of the predicted probability",
         f"(in 1/{CONFIDENCE_UNITS}) and hits in each of {CALIBRATION_BINS} bins",
     ):
         assert text in PAGE, text

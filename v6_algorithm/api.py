@@ -20,9 +20,22 @@ from v6_algorithm import experiment as _sections
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment.arguments import PATHS, with_arguments
 from v6_algorithm.experiment.reading import read_file
+from v6_algorithm.researcher.python.description import Description
 from v6_algorithm.researcher.python.result import Result, compare, load
 
-__all__ = ["Experiment", "Result", "compare", "evaluate", "load", "package", "predict", "run", "submit"]
+__all__ = [
+    "Description",
+    "Experiment",
+    "Result",
+    "compare",
+    "describe",
+    "evaluate",
+    "load",
+    "package",
+    "predict",
+    "run",
+    "submit",
+]
 
 
 class Experiment(_sections.Experiment):
@@ -53,6 +66,7 @@ def run(
     loss: Callable[..., Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     engine: str = "local",
+    exact: bool = False,
     weights: str | None = None,
     test: Result | str | Path | None = None,
     on_event: Callable[[dict[str, Any]], None] | None = None,
@@ -77,6 +91,9 @@ def run(
         whether higher is better.
     engine
         ``local``, or ``mock`` for vantage6's mock client.
+    exact
+        With engine ``local``, train the sites one after another: the bits of a network, but slower where there are many
+        small sites.
     weights
         The content of the file that `start.weights` names, base64 safetensors.
     test
@@ -109,8 +126,49 @@ def run(
     if test is not None:
         checked, weights = _as_test(checked, test)
     tables = tables_of(checked, folder) if sites is None else tables_of_sites(sites, checked)
-    make = local_federation if engine == "local" else mock_federation
-    return Result(run_master(make(checked, tables), checked, on_event, weights=weights))
+    federation: Any = (
+        mock_federation(checked, tables)
+        if engine == "mock"
+        else local_federation(checked, tables, way="exact" if exact else "fast")
+    )
+    return Result(run_master(federation, checked, on_event, weights=weights))
+
+
+def describe(
+    experiment: _sections.Experiment | Mapping[str, Any] | str | Path,
+    sites: Mapping[str, Any] | None = None,
+    *,
+    by: str | None = None,
+) -> Description:
+    """Describe the sites' tables; nothing is trained.
+
+    Parameters
+    ----------
+    experiment, sites
+        As for `run`; of the experiment its `data` and `problem` count.
+    by
+        A column, or ``site``: groups to compare in `table_one` and, with a survival target, `curves`.
+
+    Returns
+    -------
+    Description
+
+    Raises
+    ------
+    FederationError
+        When no site answers.
+    """
+    from v6_algorithm.coordinator.describe import describe as describe_sites
+    from v6_algorithm.engines.simulate import local_federation, tables_of
+    from v6_algorithm.researcher.python.description import Description
+    from v6_algorithm.researcher.python.sites import tables_of_sites
+
+    content, folder = _content(experiment)
+    if by is not None:
+        content["evaluation"] = {**(content.get("evaluation") or {}), "by": by}
+    checked = _sections.Experiment.parse(content).model_copy(update={"mode": "federated"})
+    tables = tables_of(checked, folder) if sites is None else tables_of_sites(sites, checked)
+    return Description(describe_sites(local_federation(checked, tables), checked))
 
 
 def predict(result: Result | str | Path, rows: Any, site: str | None = None) -> Any:

@@ -52,7 +52,7 @@ def here(sites, experiment, names, folder):
 
 
 def test_master_over_hq_and_nodes_gives_the_bits_of_a_local_run(network, frame, sites, figures, tmp_path):
-    experiment = patients_experiment()
+    experiment = patients_experiment(participation={"minimum": 3, "deadline_s": 600})
     over = master(network, frame, experiment)
     assert over["runs"] == {"a": "completed"}, over["log"][-3000:]
     (result,) = over["results"]
@@ -86,7 +86,7 @@ def test_extraction_by_another_step_is_refused(network, frame):
 
 def test_a_node_that_goes_away_is_late_and_the_rest_finish(network, frame, sites, tmp_path):
     network.do("stop_node", site="c")
-    experiment = patients_experiment(participation={"minimum": 2, "deadline_s": 30})
+    experiment = patients_experiment(participation={"minimum": 2, "deadline_s": 90})
     over = master(network, frame, experiment)
     (result,) = over["results"]
     assert result["status"] == "completed"

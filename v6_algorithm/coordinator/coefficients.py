@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.coordinator.distributions import chi_square_p
 from v6_algorithm.coordinator.folds import FoldProgress
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.strategies.newton import independent
@@ -166,14 +167,6 @@ def _lines(
         else {"term": term, "left_out": "reference" if term in references else "aliased"}
         for term, estimate, error, there in zip(terms, estimates.tolist(), errors.tolist(), free.tolist(), strict=True)
     ]
-
-
-def chi_square_p(statistic: float, freedom: int) -> float:
-    """Return the chance of a chi-square of so many degrees of freedom to be larger."""
-    import torch
-
-    half = torch.tensor([freedom / 2, max(statistic, 0.0) / 2], dtype=torch.float64)
-    return float(torch.special.gammaincc(half[0], half[1]))
 
 
 def _units(plan: Plan, fold: int, size: int) -> np.ndarray:

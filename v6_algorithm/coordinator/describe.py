@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.coordinator.table_one import check_groups, grouped
 from v6_algorithm.data.imaging.picture import CAUSES
 from v6_algorithm.data.preparation import Moments, merge_moments
 from v6_algorithm.data.preparation.columns import sort_labels, unknown_coded
@@ -52,7 +53,8 @@ def describe(federation: Federation, experiment: Experiment) -> Summary:
         `columns` (each with its kind at every site; numeric ones with `pooled` and `sites`
         statistics: n, missing, mean, sd with n - 1, quantiles), `labels` (of targets, events and categorical columns,
         pooled and by site; rows of labels that are too few to be told are in `hidden`), `correlations` (of columns
-        filled with their means), `missing_sites` and `notes`. A statistic that no site may tell is None.
+        filled with their means), with `evaluation.by` `table_one` and `curves` (see `table_one.grouped`),
+        `missing_sites` and `notes`. A statistic that no site may tell is None.
 
     Raises
     ------
@@ -81,6 +83,7 @@ class _Description:
         self._ask = ask
         self._data = experiment.data
         self._name = experiment.name
+        self._by = experiment.evaluation.by
         self._sites = list(sites)
         self._missing: dict[str, str] = {}
         self._notes: list[str] = []
@@ -93,6 +96,7 @@ class _Description:
         features = [name for name, column in columns.items() if column["described"]]
         if features:
             self._describe(features, columns)
+        by_group = self._by_group(features)
         for column in columns.values():
             del column["described"]
         return {
@@ -103,9 +107,20 @@ class _Description:
             "columns": columns,
             "labels": _labels(self._data, {site: replies[site]["labels"] for site in self._sites}),
             "correlations": self._correlations,
+            **by_group,
             "missing_sites": self._missing,
             "notes": self._notes,
         }
+
+    def _by_group(self, features: list[str]) -> dict[str, Any]:
+        """Ask for sums by group, where the experiment wants them."""
+        if self._by is None:
+            return {}
+        columns = [name for name in features if name != self._by]
+        answers = self._gather({"step": "groups", "features": columns}, partial(check_groups, features=columns))
+        table, curves, notes = grouped(answers, columns, self._by)
+        self._notes += notes
+        return {"table_one": table, "curves": curves}
 
     def _gather(self, step: dict[str, Any], check: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         """Send a step to the sites that are still there, and keep those whose answers are right."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
-from v6_algorithm.experiment import PARTS
+from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.site.fitting import FittingMemory
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.secure_aggregation import UpdateSender, untrained
@@ -87,7 +87,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         learner = _Learner(
             work, problem, rows, parts["train"], number, device,
             private=private.names if private else frozenset(), frozen=frozen,
-            lr=_rate(work, item) if trains or item.get("personal") else None, fitting=fitting,
+            lr=rate_of(work.experiment, item) if trains or item.get("personal") else None, fitting=fitting,
         )  # fmt: skip
         with threads_for(networks, batch_rows):
             if item.get("personal"):
@@ -184,6 +184,9 @@ def _received(
 
     given = item["parameters"]
     tensors = {} if given is None else wire.unpack(given, None if item.get("partial") else shared)
+    if isinstance(given, wire.Packed) and given.tensors is not None:
+        # Of others in this process too, and the networks train in place.
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     if set(tensors) | set(layers) == set(spec_of(networks)):
         load_state(networks, {**tensors, **layers})
         return networks
@@ -329,9 +332,9 @@ def _sums_of(networks: Networks) -> str:
     return pack_arrays(model.sums)
 
 
-def _rate(work: Work, item: Mapping[str, Any]) -> float | None:
+def rate_of(experiment: Experiment, item: Mapping[str, Any]) -> float | None:
     """Read the learning rate of the round; None where the site knows it by itself."""
-    scheduler = work.experiment.training.scheduler
+    scheduler = experiment.training.scheduler
     if scheduler is None or not scheduler.on_plateau:
         return None
     lr = item.get("lr")

@@ -47,6 +47,7 @@ class Policy:
     minimum_batch: int = 1
     minimum_update_rows: int = 1
     coarse_histograms: bool = False
+    patient_hashes: bool = True
     secure_aggregation_sites: int | None = None
     maximum_epsilon: float | None = None
     maximum_rounds: int = 10_000

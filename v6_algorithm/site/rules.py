@@ -141,6 +141,9 @@ RULES: tuple[Rule, ...] = (
           "fewest rows that an update comes from, where there are so many: batch size times steps"),
     _rule("coarse_histograms", "COARSE_HISTOGRAMS", "switch", (False, True, True), "on",
           "bins of the metrics' histograms are joined until each holds a cell's rows"),
+    _rule("patient_hashes", "PATIENT_HASHES", "switch", (True, False, False), None,
+          "tells keyed hashes of data.group, so that a patient at two sites is noticed; with AGGREGATION_SECRET as the "
+          "key, nobody but the nodes can try numbers against them"),
     _rule("secure_aggregation_sites", "SECURE_AGGREGATION_FROM_SITES", "whole", (None, None, None), "less",
           "from so many sites on, updates leave only under secure aggregation", range=(2, _ANY)),
     _rule("maximum_epsilon", "MAXIMUM_EPSILON", "number", (None, None, None), "less",

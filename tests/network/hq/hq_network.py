@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from server_python import MissingError, cache_folder
+from v6_algorithm.researcher.network.server_python import MissingError, cache_folder
 
 VERSION = "5.0.3"
 ROOT = Path(__file__).parents[3]
@@ -29,7 +29,9 @@ PINNED = [
 ]  # fmt: skip
 OURS = ["torch", "numpy", "pandas", "pyarrow", "openpyxl", "pillow", "pydantic", "safetensors", "pybase64", "jinja2"]
 TOOLS = [f"vantage6-algorithm-tools=={VERSION}", f"vantage6-common=={VERSION}"]
-CLI = ["typer", "rich", "scikit-learn"]
+# The command line's client, and what it needs.
+CLIENT = [f"vantage6-client=={VERSION}"]
+CLI = ["typer", "rich", "scikit-learn", "python-keycloak", "httpx"]
 
 
 def hq_python() -> str:
@@ -53,7 +55,7 @@ def algorithm_python() -> str:
         [
             [*pip, "torch"],
             [*pip, *OURS, *PINNED],
-            ["-m", "pip", "install", "--no-deps", "--ignore-requires-python", *TOOLS],
+            ["-m", "pip", "install", "--no-deps", "--ignore-requires-python", *TOOLS, *CLIENT],
             [*pip, *CLI],
         ],
         "import torch, vantage6.algorithm.mock.network",

@@ -91,6 +91,14 @@ def shape(
 
 def _values(frame: pd.DataFrame, features: Sequence[str], smallest: int) -> tuple[Array, Array]:
     """Return (rows, features) float64 with NaN where missing, all of a column of few values; and which those are."""
+    values = numeric_values(frame, features)
+    hidden = np.array([tells_few(column[~np.isnan(column)], smallest) for column in values.T], dtype=bool)
+    values[:, hidden] = np.nan
+    return values, hidden
+
+
+def numeric_values(frame: pd.DataFrame, features: Sequence[str]) -> Array:
+    """Return (rows, features) float64, NaN where missing, not finite, or where a column is not numeric."""
     import pandas as pd
 
     values = np.full((len(frame), len(features)), np.nan)
@@ -98,12 +106,10 @@ def _values(frame: pd.DataFrame, features: Sequence[str], smallest: int) -> tupl
         if name in frame.columns and column_kind(frame[name]) == "numeric":
             values[:, number] = pd.to_numeric(frame[name]).to_numpy(dtype=np.float64, na_value=np.nan)
     values[~np.isfinite(values)] = np.nan
-    hidden = np.array([_tells_few(column[~np.isnan(column)], smallest) for column in values.T], dtype=bool)
-    values[:, hidden] = np.nan
-    return values, hidden
+    return values
 
 
-def _tells_few(known: Array, smallest: int) -> bool:
+def tells_few(known: Array, smallest: int) -> bool:
     """Say whether mean and standard deviation of these values would tell about fewer than `smallest` rows.
 
     They do when there are fewer values, and when fewer differ from the commonest one; and of up to three distinct

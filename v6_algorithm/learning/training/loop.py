@@ -66,7 +66,7 @@ def batches(rows: int, size: int | None, generator: torch.Generator, *, at_least
     yield from pieces_of(torch.randperm(rows, generator=generator), size, at_least)
 
 
-def _steps(
+def steps_of(
     rows: int, training: Training, generator: torch.Generator, at_least: int, epochs: int | None, round: int
 ) -> Iterator[list[Tensor]]:
     """Yield the batches of one optimiser step after another: `accumulate` of them, fewer at the end of an epoch."""
@@ -150,7 +150,7 @@ def train(
     with device.fork_rng(), deterministic(training.deterministic), in_training(networks, frozen):
         # Dropout and its like draw from the global generator.
         torch.manual_seed(context.derive("training"))
-        for batch in _steps(len(part), training, generator, fewest_rows(networks), epochs, round):
+        for batch in steps_of(len(part), training, generator, fewest_rows(networks), epochs, round):
             total += stepper.step(batch)
             seen += sum(map(len, batch))
             steps += 1
@@ -158,12 +158,17 @@ def train(
     parameters = trained(networks, frozen)
     finite = math.isfinite(total.item()) and all(wire.all_finite(value.detach()) for value in parameters)
     if not finite:
-        raise SiteError(
-            f"training diverged in round {round}: the loss or the model is not finite; lower training.optimizer.lr "
-            f"(given: {training.optimizer.options().get('lr', 'torch default')})",
-            "diverged",
-        )
+        raise diverged(training, round)
     return TrainingSums(total.item(), seen, steps)
+
+
+def diverged(training: Training, round: int) -> SiteError:
+    """Return what is raised where a round's training left the finite numbers."""
+    return SiteError(
+        f"training diverged in round {round}: the loss or the model is not finite; lower training.optimizer.lr "
+        f"(given: {training.optimizer.options().get('lr', 'torch default')})",
+        "diverged",
+    )
 
 
 class _Steps(Protocol):
@@ -354,7 +359,10 @@ def _batch_loss(problem: Problem, output: Tensor, rows: Rows, batch: Tensor, fol
 
 def rows_at_once(problem: Problem, rows: Rows, part: Tensor) -> int:
     """Return how many rows an evaluation works on together; a loss over risk sets needs a hospital's in one piece."""
-    if problem.joint:
-        return max(len(part), 1)
-    numbers = max(rows.inputs[part[:1]].numel() * problem.expansion, 1)
+    return max(len(part), 1) if problem.joint else rows_at_once_of(problem, rows.inputs[part[:1]])
+
+
+def rows_at_once_of(problem: Problem, inputs: Tensor) -> int:
+    """Return how many rows like the first of `inputs` an evaluation works on together."""
+    numbers = max(inputs[:1].numel() * problem.expansion, 1)
     return max(min(problem.experiment.training.evaluation_batch_size, _EVALUATION_NUMBERS // numbers), 1)

@@ -19,6 +19,7 @@ LEAVES: dict[str, dict[str, str]] = {
         "rows": "minimum rows", "columns": "allowed columns", "labels": "minimum cell", "image": "minimum cell",
         "moments": "minimum cell",
         "hidden": "allowed columns", "cells": "minimum cell", "products": "minimum cell", "policy": _SETTING,
+        "groups": "minimum cell", "withheld": "minimum cell", "cell": _SETTING,
         "timing": _SETTING,
     },
     "prepare": {
@@ -26,7 +27,8 @@ LEAVES: dict[str, dict[str, str]] = {
         "sums": "minimum cell; share of sums", "moments": "rows with a value; share of sums; secret folds",
         "targets": "rows with a value; share of sums; secret folds", "hidden": "allowed columns", "spec": _SETTING,
         "keys": _SETTING, "sealed": _SETTING, "shares": "secure aggregation: one set of sites a sum, of the threshold",
-        "event_times": "minimum cell; share of sums", "cell": _SETTING, "copies": "minimum cell", "start": _SETTING,
+        "event_times": "minimum cell; share of sums", "cell": _SETTING, "copies": "minimum cell",
+        "trained_on": "rows per label", "start": _SETTING,
         "cells": "minimum cell; share of sums", "policy": _SETTING,
         "timing": _SETTING,
     },
