@@ -429,3 +429,11 @@ def test_a_wrong_value_in_a_form_ends_the_log_with_one_line_that_names_it(tmp_pa
     assert (done.returncode, output) == (1, "")
     told = [line for line in (done.stdout + done.stderr).splitlines() if "rounds: must be" in line]
     assert told[-1].endswith("experiment: rounds: must be greater than or equal to 1 (given: 0)")
+
+
+def test_what_a_round_leaves_in_the_servers_database_is_told_of_large_models_alone(capsys):
+    prepared = {"event": "prepared", "sites": ["a", "b", "c"], "rounds": 2}
+    entry._say({**prepared, "model_bytes": 40_000})
+    assert "database" not in capsys.readouterr().out
+    entry._say({**prepared, "model_bytes": 37_500_000})
+    assert "each round leaves up to 400 MB in the server's database: a model of 37.5 MB" in capsys.readouterr().out

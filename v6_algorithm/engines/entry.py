@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
 
 
+# Bytes in a server's database that a round may leave without a word.
+_LEAST_SPACE = 5e6
+
+
 def run_master(
     client: Any,
     data: Any,
@@ -268,6 +272,8 @@ def _say(event: Mapping[str, Any]) -> None:
     """Write to the task's log, the only progress that vantage6 shows while a task runs: a line, for a round two."""
     if event["event"] == "prepared":
         print(f"prepared: {len(event['sites'])} sites take part: {', '.join(event['sites'])}", flush=True)
+        if (line := _space_line(event["model_bytes"], len(event["sites"]))) is not None:
+            print(line, flush=True)
         if done := event.get("done"):
             print(f"goes on after round {done}/{event['rounds']}", flush=True)
     elif event["event"] == "reply":
@@ -288,6 +294,21 @@ def _say(event: Mapping[str, Any]) -> None:
         print("tested", flush=True)
     elif event["event"] in ("trial", "chosen", "note"):
         print(event["text"], flush=True)
+
+
+def _space_line(model_bytes: int, sites: int) -> str | None:
+    """Say what a round leaves in the server's database, which keeps all inputs and results; None of little.
+
+    A model is base64 in JSON, which vantage6 writes in base64 again: 16/9 of its bytes, to each site and from it.
+    """
+    space = 2 * sites * model_bytes * 16 / 9
+    if space < _LEAST_SPACE:
+        return None
+    return (
+        f"each round leaves up to {space / 1e6:,.0f} MB in the server's database: "
+        f"a model of {model_bytes / 1e6:,.1f} MB, to and from {sites} sites; "
+        "runs_data_cleanup_days in the server's configuration clears it"
+    )
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:

@@ -50,6 +50,7 @@ class Policy:
     patient_hashes: bool = True
     secure_aggregation_sites: int | None = None
     maximum_epsilon: float | None = None
+    maximum_delta: float = 0.001
     maximum_rounds: int = 10_000
     maximum_experiments: int = 10_000
     maximum_folds: int = 1_000
