@@ -13,6 +13,7 @@ from v6_algorithm.data.preparation import Setup
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import merge_states
 from v6_algorithm.learning.metrics.calibration import CONFIDENCE_UNITS
+from v6_algorithm.learning.metrics.classification_state import histograms
 from v6_algorithm.learning.metrics.histogram import bin_edges
 
 # Fewest rows between two points of a ROC curve: one of single steps would be the list of all scores.
@@ -49,8 +50,9 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
             "sites": {name: state["confusion"] for name, state in by_site.items()},
         }
         tables["calibration"][target] = _calibration(*pooled["calibration"])
-        if pooled["n_classes"] == 2 and any(pooled["positives"][0]) and any(pooled["negatives"][0]):
-            tables["roc"][target] = _roc(pooled["positives"][0], pooled["negatives"][0])
+        positives, negatives = (counts[0].tolist() for counts in histograms(pooled))
+        if pooled["n_classes"] == 2 and any(positives) and any(negatives):
+            tables["roc"][target] = _roc(positives, negatives)
     return {name: content for name, content in tables.items() if content}
 
 

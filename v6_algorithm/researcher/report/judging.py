@@ -15,6 +15,8 @@ from v6_algorithm.researcher.report.templating import Row, Table, heads
 # A matrix of more classes than these is not read but scrolled; it is in result.json.
 _MOST_CLASSES = 20
 _LARGEST_DISC = 11.0
+# Of a point in the calibration chart.
+_LEAST_ROWS = 5
 
 
 def sections(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -65,6 +67,7 @@ def _calibration(bins: Mapping[str, Any], ident: str) -> Markup | None:
         for over, share, weight in zip(predicted, observed, rows, strict=True)
         if over is not None and share is not None
     ]
+    points = _joined(points)
     if not points:
         return None
     xs, ys, weights = zip(*points, strict=True)
@@ -86,6 +89,28 @@ def _calibration(bins: Mapping[str, Any], ident: str) -> Markup | None:
         title="Calibration",
         description="; ".join(f"{weight:.0f} rows: predicted {x:.2f}, observed {y:.2f}" for x, y, weight in points),
     )
+
+
+def _joined(points: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+    """Return (predicted, observed, rows) with neighbours joined until each stands for a few rows.
+
+    The share of one row is 0 or 1, and says nothing of a model's calibration.
+    """
+    groups: list[list[tuple[float, float, float]]] = []
+    for point in points:
+        if groups and sum(rows for *_, rows in groups[-1]) < _LEAST_ROWS:
+            groups[-1].append(point)
+        else:
+            groups.append([point])
+    if len(groups) > 1 and sum(rows for *_, rows in groups[-1]) < _LEAST_ROWS:
+        last = groups.pop()
+        groups[-1] += last
+    joined = []
+    for group in groups:
+        rows = sum(weight for *_, weight in group)
+        predicted, observed = (sum(point[place] * point[2] for point in group) / rows for place in (0, 1))
+        joined.append((predicted, observed, rows))
+    return joined
 
 
 def _matrices(confusion: Mapping[str, Any]) -> tuple[Table | None, list[Table]]:
