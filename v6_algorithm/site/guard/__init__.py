@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from v6_algorithm.data.preparation import Moments, Setup
     from v6_algorithm.data.table import TableData
+    from v6_algorithm.site.guard.watch import UpdateWatch
 
 
 class Guard:
@@ -220,6 +221,14 @@ class Guard:
                 f"model glm asks for {columns} coefficients; this node allows at most {share:.3g} of its number of "
                 f"training rows ({BY_FIELD['maximum_share_of_sums'].variable})"
             )
+
+    def watch(self, problem: Any, networks: Mapping[str, nn.Module], rows: Any, part: Any) -> UpdateWatch | None:
+        """Begin to watch a fold's training for an update that gives single rows away, where the rule asks for it."""
+        if not self.policy.refuse_isolated_rows:
+            return None
+        from v6_algorithm.site.guard.watch import UpdateWatch
+
+        return UpdateWatch(problem, dict(networks), rows, part)
 
     # -- before it goes ------------------------------------------------------------------------------------------------
 
