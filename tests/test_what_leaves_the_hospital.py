@@ -43,7 +43,7 @@ EXPERIMENTS = {
         "evaluation": {"subgroups": ["ward", {"column": "c", "bands": [0]}]},
     },
     "three classes": {
-        "data": {"target": "ward", "scaling": "minmax"},
+        "data": {"target": "ward", "scaling": "minmax", "group": "visits"},
         "split": {"kind": "kfold", "folds": 3},
     },
     "a strategy that asks for more": {
@@ -63,6 +63,9 @@ EXPERIMENTS = {
             "largest": "topk",
             "largest in bytes": [{"kind": "topk", "fraction": 0.2}, "int8"],
             "bytes": "int8",
+            "two bytes": "float16",
+            "low rank in two bytes": [{"kind": "powersgd", "rank": 2}, "bfloat16"],
+            "largest in two bytes": [{"kind": "topk", "fraction": 0.2}, "bfloat16"],
         }.items()
     },
     "regression": {
@@ -75,7 +78,17 @@ EXPERIMENTS = {
         "problem": "regression",
         "training": {"loss": "poisson"},
     },
+    "differential privacy": {
+        "data": {"target": "y", "features": ["a", "b"]},
+        "privacy": {"differential_privacy": {"epsilon": 3, "delta": 0.001}},
+    },
     "coefficients": {"data": {"target": "visits", "features": ["a", "b"]}, "problem": "count", "model": "glm"},
+    "hazard ratios": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "cox"},
+    "hazard ratios by site": {
+        "data": {"target": SURVIVAL, "features": ["a", "b"]},
+        "problem": "survival",
+        "model": {"kind": "cox", "strata": "site"},
+    },
     SHORT_OF_MEMORY: {"data": {"target": "y", "features": ["a", "b"]}, "model": {"kind": "mlp", "hidden": [4]}},
     "survival": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "linear"},
     "discrete time": {
@@ -236,6 +249,8 @@ def recorded(sources) -> dict[str, list[dict[str, Any]]]:
         assert run(local_federation(MASKED, sources()), MASKED)["status"] == "completed"
         described = Experiment.parse(EXPERIMENTS["classification"])
         assert not describe(local_federation(described, sources()), described)["missing_sites"]
+        by_ward = Experiment.parse(EXPERIMENTS["survival"] | {"evaluation": {"by": "ward"}})
+        assert describe(local_federation(by_ward, sources()), by_ward)["curves"]
         of_images = Experiment.parse(EXPERIMENTS["images"])
         assert not describe(local_federation(of_images, sources()), of_images)["missing_sites"]
     # Of these, the messages that the others have not.
@@ -255,6 +270,7 @@ METRICS = "folds[].metrics.<part>.<site>"
 GROUPS = "subgroups.<part>.<site>.<column>.<group>"
 MESSAGES = [
     "RPC_prepare, step schema",
+    "RPC_prepare, step event_times",
     "RPC_prepare, step statistics",
     "RPC_prepare, step quantiles",
     "RPC_prepare, step harmonisation",
@@ -269,6 +285,7 @@ MESSAGES = [
     "RPC_summary, step columns",
     "RPC_summary, step moments",
     "RPC_summary, step shape",
+    "RPC_summary, step groups",
 ]
 
 
@@ -314,7 +331,7 @@ def test_smallest_and_largest_values_leave_only_where_they_are_used(recorded):
     ]
     used, unused = {"low": True, "high": True}, {"low": False, "high": False}
     # Two sites each: median and robust, minmax, and then mean and standard for all the others.
-    assert with_range == [used] * 4 + [unused] * 2 * (len(EXPERIMENTS) - 2)
+    assert with_range == [unused] * 2 + [used] * 2 + [unused] * 2 * (len(EXPERIMENTS) - 2)
 
 
 @pytest.fixture
@@ -420,7 +437,7 @@ def test_the_page_of_the_policy_lists_every_rule_with_its_range_and_presets():
 
 def test_numbers_on_the_page_are_the_codes():
     from v6_algorithm.data import description, targets
-    from v6_algorithm.data.preparation.statistics import BINS
+    from v6_algorithm.data.quantiles import _CELLS
     from v6_algorithm.learning.metrics import ClassificationMetrics
     from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS
 
@@ -428,16 +445,14 @@ def test_numbers_on_the_page_are_the_codes():
         f"the distinct values of the target, as text or number, at most {targets._MOST_CLASSES};",
         f"calls categorical, at most {description._MOST_CATEGORIES} |",
         f"names of columns (at most {description._SHOWN},",
-        f"training rows in each of {BINS} equal bins",
-        f"in each of {ClassificationMetrics(2).bins} bins of the predicted probability",
+        f"for each fold: {_CELLS} at first, and {_CELLS} more for each quantile",
+        f"of {ClassificationMetrics(2).bins} bins of the predicted probability",
         f"(in 1/{CONFIDENCE_UNITS}) and hits in each of {CALIBRATION_BINS} bins",
     ):
         assert text in PAGE, text
 
 
 def test_numbers_of_a_description_on_the_page_are_the_codes():
-    from v6_algorithm.data.summary.quantiles import LEAVES
     from v6_algorithm.data.summary.table import ROWS_PER_COLUMN
 
-    assert f"rows below each of {LEAVES + 1} edges" in PAGE
     assert f"only with {ROWS_PER_COLUMN} rows a column or more" in PAGE

@@ -20,9 +20,22 @@ from v6_algorithm import experiment as _sections
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment.arguments import PATHS, with_arguments
 from v6_algorithm.experiment.reading import read_file
+from v6_algorithm.researcher.python.description import Description
 from v6_algorithm.researcher.python.result import Result, compare, load
 
-__all__ = ["Experiment", "Result", "compare", "evaluate", "load", "package", "predict", "run", "submit"]
+__all__ = [
+    "Description",
+    "Experiment",
+    "Result",
+    "compare",
+    "describe",
+    "evaluate",
+    "load",
+    "package",
+    "predict",
+    "run",
+    "submit",
+]
 
 
 class Experiment(_sections.Experiment):
@@ -53,7 +66,9 @@ def run(
     loss: Callable[..., Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     engine: str = "local",
+    exact: bool = False,
     weights: str | None = None,
+    test: Result | str | Path | None = None,
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> Result:
     """Train on this machine, each site with its own rows.
@@ -76,8 +91,13 @@ def run(
         whether higher is better.
     engine
         ``local``, or ``mock`` for vantage6's mock client.
+    exact
+        With engine ``local``, train the sites one after another: the bits of a network, but slower where there are many
+        small sites.
     weights
         The content of the file that `start.weights` names, base64 safetensors.
+    test
+        Train nothing: a result, or the folder of a run, whose model is tested on all rows of all sites.
     on_event
         Called with a small dictionary after preparation, each reply, each round and the test.
 
@@ -103,9 +123,52 @@ def run(
     for key, value in keys_of_arrays(sites or {}).items():
         content[key] = value | content.get(key, {}) if key == "data" else content.get(key, value)
     checked = _sections.Experiment.parse(own_parts(content, model, loss, metrics))
+    if test is not None:
+        checked, weights = _as_test(checked, test)
     tables = tables_of(checked, folder) if sites is None else tables_of_sites(sites, checked)
-    make = local_federation if engine == "local" else mock_federation
-    return Result(run_master(make(checked, tables), checked, on_event, weights=weights))
+    federation: Any = (
+        mock_federation(checked, tables)
+        if engine == "mock"
+        else local_federation(checked, tables, way="exact" if exact else "fast")
+    )
+    return Result(run_master(federation, checked, on_event, weights=weights))
+
+
+def describe(
+    experiment: _sections.Experiment | Mapping[str, Any] | str | Path,
+    sites: Mapping[str, Any] | None = None,
+    *,
+    by: str | None = None,
+) -> Description:
+    """Describe the sites' tables; nothing is trained.
+
+    Parameters
+    ----------
+    experiment, sites
+        As for `run`; of the experiment its `data` and `problem` count.
+    by
+        A column, or ``site``: groups to compare in `table_one` and, with a survival target, `curves`.
+
+    Returns
+    -------
+    Description
+
+    Raises
+    ------
+    FederationError
+        When no site answers.
+    """
+    from v6_algorithm.coordinator.describe import describe as describe_sites
+    from v6_algorithm.engines.simulate import local_federation, tables_of
+    from v6_algorithm.researcher.python.description import Description
+    from v6_algorithm.researcher.python.sites import tables_of_sites
+
+    content, folder = _content(experiment)
+    if by is not None:
+        content["evaluation"] = {**(content.get("evaluation") or {}), "by": by}
+    checked = _sections.Experiment.parse(content).model_copy(update={"mode": "federated"})
+    tables = tables_of(checked, folder) if sites is None else tables_of_sites(sites, checked)
+    return Description(describe_sites(local_federation(checked, tables), checked))
 
 
 def predict(result: Result | str | Path, rows: Any, site: str | None = None) -> Any:
@@ -131,6 +194,7 @@ def submit(
     database: str | Sequence[str] = "default",
     private_key: str | Path | None = None,
     weights: str | None = None,
+    test: Result | str | Path | None = None,
     poll_s: float = 5.0,
 ) -> Result:
     """Train on a vantage6 network, and wait for the result.
@@ -150,7 +214,7 @@ def submit(
         The label that the nodes read, or two: a table and the folder of its images.
     private_key
         File, where the collaboration is encrypted.
-    weights
+    weights, test
         As for `run`.
     poll_s
         Seconds between two looks at the task.
@@ -174,6 +238,8 @@ def submit(
     checked.check_rows_stay()
     if checked.model.kind == "module" or checked.problem.kind == "own":
         _refuse_own(checked)
+    if test is not None:
+        checked, weights = _as_test(checked, test)
     secret = password or os.environ.get("V6_PASSWORD")
     if not secret:
         raise ServerError("password: is required; set V6_PASSWORD, which does not stay in a notebook")
@@ -266,6 +332,20 @@ def _keys(given: Mapping[str, Any]) -> dict[str, Any]:
     plain = {name: value for name, value in given.items() if name in PATHS and not isinstance(value, Mapping)}
     rest = {name: value for name, value in given.items() if name not in plain}
     return dict(with_arguments(rest, plain)) if plain else rest
+
+
+def _as_test(experiment: _sections.Experiment, test: Result | str | Path) -> tuple[_sections.Experiment, str]:
+    """Return the experiment that tests a result's model, and the model."""
+    from v6_algorithm.coordinator.initial_model import read_model
+    from v6_algorithm.coordinator.model_test import experiment_of_test
+
+    if isinstance(test, Result):
+        model = test.content.get("parameters")
+        if not isinstance(model, str):
+            raise ExperimentError("test: the result holds no model")
+    else:
+        model = read_model(Path(test), str(test), "test")
+    return experiment_of_test(experiment, model, "test"), model
 
 
 def _result(result: Result | str | Path) -> Result:

@@ -280,12 +280,32 @@ def test_a_request_by_hand_does_not_get_the_mean_of_a_rare_target():
     assert unpack_arrays(reply["moments"])["count"].tolist() == [[0.0]]
 
 
-def test_a_request_by_hand_cannot_choose_its_own_histogram():
-    asked = pack_arrays(
-        {name: np.array([value]) for name, value in (("low", 61.1), ("width", 1.0), ("mean", 0), ("sd", 1))}
+@pytest.mark.parametrize("at", [20.0, 50.0, 61.1, 75.0])
+def test_a_request_by_hand_chooses_where_to_cut_and_not_how(at):
+    asked = {"mean": np.zeros(1), "sd": np.ones(1), "windows": np.array([[[at, at + 0.01]]])}
+    reply = handle(
+        "summary", request(step="shape", features=["age"], asked=pack_arrays(asked), products=False), context()
     )
-    reply = handle("summary", request(step="shape", features=["age"], asked=asked, products=False), context())
-    assert (reply["kind"], reply["message"]) == ("request", "a lattice must start at a multiple of its width")
+    cells = unpack_arrays(reply["cells"])
+    assert (cells["rows"] >= 5).all()
+    assert cells["rows"].sum() == FRAMES["berlin"]["age"].notna().sum()
+
+
+def test_a_median_is_not_moved_by_an_outlier_and_shown_with_its_bounds():
+    """A grid over the range of the values had a median of 17.6 for 0.0245."""
+    values = {
+        "a": np.random.default_rng(0).exponential(0.035, 90),
+        "b": np.random.default_rng(1).exponential(0.035, 60),
+    }
+    values["a"][0] = 1e6
+    contexts = {
+        name: SiteContext({name: TableSource(frame=pd.DataFrame({"crp": own, "y": 1}))}) for name, own in values.items()
+    }
+    column = describe(LocalFederation(contexts), experiment())["columns"]["crp"]
+    true = np.median(np.concatenate(list(values.values())))
+    median = column["pooled"]["quantiles"]["0.5"]
+    assert median["low"] <= true <= median["high"]
+    assert median["value"] == pytest.approx(true, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +313,7 @@ def test_a_request_by_hand_cannot_choose_its_own_histogram():
     [
         lambda reply: reply.update(rows=-1),
         lambda reply: reply.update(labels={"y": {"counts": [[0, 3]], "hidden": 0, "missing": 0}}),
-        lambda reply: reply.update(cumulative=pack_arrays({"cumulative": np.zeros((2, 2))})),
+        lambda reply: reply.update(cells=pack_arrays({"number": np.zeros((2, 2))})),
         lambda reply: reply.update(moments="no"),
         lambda reply: reply.pop("columns", reply.pop("hidden", reply.pop("products", None))),
     ],

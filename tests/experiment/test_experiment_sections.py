@@ -362,7 +362,7 @@ def test_an_experiment_that_is_no_mapping_is_refused(content):
         (data(target=SURVIVAL), "data.target is {duration: column, event: column}; problem classification takes a col"),
         (data(target={"duration": "t", "event": "t"}) | {"problem": "survival"}, "both column 't'"),
         (data(target=SURVIVAL, features=["died"]) | {"problem": "survival"}, "'died' is the target.event"),
-        (data(target=SURVIVAL) | {"problem": "survival", "model": "logistic"}, "takes linear or mlp"),
+        (data(target=SURVIVAL) | {"problem": "survival", "model": "logistic"}, "takes cox or linear or mlp"),
         (data(target=SURVIVAL) | {"problem": "survival", "training": {"loss": "mse"}}, "none: the problem"),
         (data(target=SURVIVAL) | {"problem": {"kind": "survival", "intervals": 1}}, "from 2 to 50"),
         (data(target=SURVIVAL) | {"problem": {"kind": "survival", "intervals": [9, 3]}}, "increasing"),

@@ -23,10 +23,11 @@ sys.path.insert(0, str(HERE / "support"))
 
 from docker_cli import BASE_IMAGE, bridge_gateway, docker, image_size  # noqa: E402
 from figures import CONTAINERS, ENCRYPTED, PROCESSES, STARTUP, Figures  # noqa: E402
-from server_python import MissingError, server_python  # noqa: E402
 from services import Postgres, Registry, run_script  # noqa: E402
 from v6config import Site  # noqa: E402
 from v6network import IMAGE, SELF_TEST_IMAGE, Network  # noqa: E402
+
+from v6_algorithm.researcher.network.server_python import MissingError, server_python  # noqa: E402
 
 BUILD_TIMEOUT_S = 1500
 FIGURES = pytest.StashKey[Figures]()

@@ -330,9 +330,8 @@ def test_a_coarse_survival_state_passes_the_checks_and_holds_no_cell_of_few(rows
     edges = [1.0, 3.0, 8.0, 9.0]
     metrics = SurvivalMetrics(edges, edges if curves else [])
     survival = np.sort(generator.random((rows, 4)), axis=1)[:, ::-1]
-    prediction = (
-        np.column_stack([generator.normal(0, 3, rows), survival]) if curves else generator.normal(size=(rows, 1))
-    )
+    scores = generator.normal(0, 3, (rows, 1))
+    prediction = np.column_stack([scores, survival]) if curves else scores
     target = np.column_stack([generator.exponential(5, rows), generator.integers(0, 2, rows)])
     metrics.update(prediction, target, generator.random(rows))
     state = metrics.state()

@@ -7,7 +7,6 @@ import pytest
 
 from v6_algorithm.data.preparation import Preparation, Setup
 from v6_algorithm.data.preparation.combat import Combat
-from v6_algorithm.data.preparation.setup import pack_arrays
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import PolicyError
 from v6_algorithm.exchange import wire
@@ -185,13 +184,12 @@ def asked_of_a_rare_column(tables, make_experiment, values, step, setup=None, **
     """The reply of a site in whose table so many rows have a value in column `rare`."""
     frame = tables["cairo"].frame.assign(rare=np.nan)
     frame.loc[frame.index[:values], "rare"] = 4711.0
-    setup, one = setup or Setup(["a", "rare"], {}, [0, 1]), np.zeros((1, 2))
+    setup = setup or Setup(["a", "rare"], {}, [0, 1])
     request = wire.message(
         site="cairo", round=0, attempt=1, step=step, sites=3, setup=setup.to_json(),
         experiment=make_experiment(
             split={"kind": "ratio", "train": 1.0, "validation": 0, "test": 0}, data={"target": "y", **data}
         ).for_sites(),
-        range=pack_arrays({"low": one, "high": one + 5000}),
     )  # fmt: skip
     return handle("prepare", request, SiteContext({"cairo": TableSource(frame=frame)}))
 
@@ -204,13 +202,12 @@ def test_a_column_with_hardly_any_value_counts_as_empty(tables, make_experiment,
     moments = wire.unpack(reply["moments"])
     assert reply["hidden"] == (["rare"] if values in (1, 2) else [])
     assert all(bool(moments[name][0, 1]) == told for name in ("count", "mean"))
-    assert bool(moments["high"][0, 1]) == (told and scaling != "standard")
+    assert bool(moments["high"][0, 1]) == (told and scaling == "minmax")
     assert moments["squares"][0, 1] == 0
-    histograms = wire.unpack(
-        asked_of_a_rare_column(tables, make_experiment, values, "quantiles", scaling=scaling)["histograms"]
-    )
-    assert histograms["counts"][0, 1].sum() == (values if told else 0)
-    assert histograms["counts"][0, 0].sum() == 30
+    cells = wire.unpack(asked_of_a_rare_column(tables, make_experiment, values, "quantiles", scaling=scaling)["cells"])
+    usual = int(cells["number"][0])
+    assert cells["rows"][:usual].sum() == 30
+    assert cells["rows"][usual:].sum() == (values if told else 0)
 
 
 def test_a_column_with_hardly_any_value_in_one_fold_counts_as_empty_in_all(tables, make_experiment):

@@ -1,4 +1,4 @@
-"""What a fitted GLM tells: coefficients in units of the columns, their errors, tests and intervals, and the fit.
+"""What a fitted GLM or Cox model tells: coefficients in units of the columns, their errors, tests, intervals, the fit.
 
 `results` puts it into the Result. All of it comes from sums that the rounds have already brought.
 """
@@ -10,18 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.coordinator.distributions import chi_square_p
 from v6_algorithm.coordinator.folds import FoldProgress
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.strategies.newton import independent
 from v6_algorithm.exchange import wire
-from v6_algorithm.experiment import Experiment, Glm
+from v6_algorithm.experiment import Cox, Experiment, Glm
 from v6_algorithm.learning.models.glm import TOTALS
 
 _Z = 1.959963984540054
 # The links whose coefficients are logarithms of a ratio, and how that is called.
 _RATIOS = {("binomial", "logit"): "odds_ratio", ("poisson", "log"): "rate_ratio", ("gamma", "log"): "mean_ratio"}
-# Of a scaled input; a larger one says that no finite one fits best.
+# Of a scaled input, and of its standard error; a larger one says that no finite one fits best.
 _UNBOUNDED = 12.0
+_UNSURE = 30.0
 
 
 def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
@@ -36,6 +38,8 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
         dispersion, AIC, BIC, McFadden's pseudo-R² (of gaussian R²), the rounds and whether they converged.
     """
     model = experiment.model
+    if isinstance(model, Cox) and fold.fitted:
+        return _cox(model, fold, plan, experiment)
     if not isinstance(model, Glm) or fold.kept is None or plan.setup.preparation is None:
         return {}, []
     state = {name: tensor.double().numpy() for name, tensor in wire.unpack(wire.Packed(fold.kept)).items()}
@@ -57,22 +61,112 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
     )
     raw = _units(plan, fold.number, len(scaled))
     estimates, errors = raw @ scaled, np.sqrt(np.clip(np.diag(raw @ covariance @ raw.T), 0, None))
-    references = {f"{name}={values[0]}" for name, values in plan.setup.categories.items() if values}
-    lines = []
-    for term, estimate, error, there in zip(terms, estimates.tolist(), errors.tolist(), free.tolist(), strict=True):
-        if there:
-            lines.append(_line(term, estimate, error, _RATIOS.get((str(model.family), str(model.link)))))
-        else:
-            lines.append({"term": term, "left_out": "reference" if term in references else "aliased"})
-    notes = _notes(lines, terms, scaled, fold, experiment)
-    known = sum(plan.rows[site][fold.number]["train"] for site in plan.trainers(fold.number))
-    if rows != known:
-        notes.append(
-            f"glm: the coefficients are of {rows} of {known} training rows, for not every site "
-            "answered in the last round; see participation"
-        )
+    lines = _lines(plan, terms, estimates, errors, free, _RATIOS.get((str(model.family), str(model.link))))
+    notes = _notes(lines, terms, scaled, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan)
     fit = _fit(model, totals, rows, rank, dispersion)
     return {"coefficients": lines, "fit": fit | {"rounds": fold.rounds_done, "converged": fold.finished}}, notes
+
+
+def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
+    """Return log hazard ratios and hazard ratios, the fit, the test of proportional hazards and the baseline hazard."""
+    import torch
+
+    fitted, terms = fold.fitted, list(plan.setup.inputs)
+    weight = next(iter(wire.unpack(wire.Packed(fold.kept or "")).values())).double().numpy()
+    information = np.array(fitted["information"]).reshape(len(weight), len(weight))
+    penalty = np.diag([model.ridge] * len(weight))
+    free = independent(torch.from_numpy(information + penalty), intercept=False).numpy()
+    covariance = np.zeros_like(information)
+    inverse = np.linalg.inv((information + penalty)[np.ix_(free, free)])
+    covariance[np.ix_(free, free)] = inverse @ information[np.ix_(free, free)] @ inverse if model.ridge else inverse
+    # A hazard ratio has no intercept: the units are those of the scales alone.
+    raw = _units(plan, fold.number, len(weight) + 1)[1:, 1:]
+    estimates, errors = raw @ weight, np.sqrt(np.clip(np.diag(raw @ covariance @ raw.T), 0, None))
+    lines = _lines(plan, terms, estimates, errors, free, "hazard_ratio")
+    rows, events, rank = int(fitted["training_rows"]), round(fitted["events"]), int(free.sum())
+    chi2 = 2 * (fitted["value"] - fitted["null"])
+    fit: dict[str, Any] = {
+        "family": "cox",
+        "ties": model.ties,
+        "strata": model.strata,
+        "rows": rows,
+        "events": events,
+        "rank": rank,
+        "log_likelihood": fitted["value"],
+        "null_log_likelihood": fitted["null"],
+        "likelihood_ratio": chi2,
+        "likelihood_ratio_p": chi_square_p(chi2, rank) if rank and not model.ridge else None,
+        "aic": 2 * rank - 2 * fitted["value"],
+        "rounds": fold.rounds_done,
+        "converged": fold.finished,
+    }
+    notes = _notes(lines, terms, weight, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan)
+    if events < 10 * rank:
+        notes.append(
+            f"cox: {events} events for {rank} coefficients; with fewer than 10 for each, estimates and intervals are "
+            "unsure; take fewer columns, or model.ridge"
+        )
+    told: dict[str, Any] = {"coefficients": lines, "fit": fit}
+    told["proportional_hazards"] = _proportional(fitted, terms, covariance, free)
+    if (broken := [test["term"] for test in told["proportional_hazards"] if test["p"] < 0.05]) and not model.ridge:
+        notes.append(
+            f"cox: {', '.join(broken)}: the hazard ratio changes with time (p below 0.05 in the test of proportional "
+            "hazards), so one number is an average over the time watched"
+        )
+    if plan.setup.event_times is not None and "hazard" in fitted:
+        told["baseline_hazard"] = _baseline(fitted, plan)
+    return told, notes
+
+
+def _proportional(
+    fitted: dict[str, Any], terms: list[str], covariance: np.ndarray, free: np.ndarray
+) -> list[dict[str, Any]]:
+    """Test each coefficient for a trend of its scaled Schoenfeld residuals over time; after Grambsch and Therneau.
+
+    Time enters as 1 - Kaplan-Meier, or, where each site is a stratum, as its logarithm.
+    """
+    events, (total, squares) = fitted["events"], fitted["transformed"]
+    spread = squares - total**2 / events
+    # The residuals of all events add up to the score, which is 0 but for rounding.
+    trend = np.array(fitted["residuals"]) - total / events * np.array(fitted["score"])
+    scaled = events * covariance @ trend
+    tests = []
+    for place, term in enumerate(terms):
+        if free[place] and spread > 0 and covariance[place, place] > 0:
+            statistic = float(scaled[place] ** 2 / (events * covariance[place, place] * spread))
+            tests.append({"term": term, "chi2": statistic, "p": chi_square_p(statistic, 1)})
+    return tests
+
+
+def _baseline(fitted: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """Return the baseline hazard by event time, of a row whose columns are at the mean of the training rows."""
+    assert plan.setup.event_times is not None  # noqa: S101
+    hazard = np.array(fitted["hazard"])
+    shown = np.array(fitted["deaths"]) > 0
+    return {
+        "time": plan.setup.event_times[shown].tolist(),
+        "at_risk": [round(rows) for rows in np.array(fitted["rows"])[shown].tolist()],
+        "events": [round(rows) for rows in np.array(fitted["deaths"])[shown].tolist()],
+        "cumulative_hazard": hazard[shown].tolist(),
+        "survival": np.exp(-hazard[shown]).tolist(),
+    }
+
+
+def _lines(
+    plan: Plan,
+    terms: list[str],
+    estimates: np.ndarray,
+    errors: np.ndarray,
+    free: np.ndarray,
+    ratio: str | None,
+) -> list[dict[str, Any]]:
+    references = {f"{name}={values[0]}" for name, values in plan.setup.categories.items() if values}
+    return [
+        _line(term, estimate, error, ratio)
+        if there
+        else {"term": term, "left_out": "reference" if term in references else "aliased"}
+        for term, estimate, error, there in zip(terms, estimates.tolist(), errors.tolist(), free.tolist(), strict=True)
+    ]
 
 
 def _units(plan: Plan, fold: int, size: int) -> np.ndarray:
@@ -164,30 +258,47 @@ def _notes(
     lines: list[dict[str, Any]],
     terms: list[str],
     scaled: np.ndarray,
+    scaled_errors: np.ndarray,
     fold: FoldProgress,
     experiment: Experiment,
+    rows: int,
+    plan: Plan,
 ) -> list[str]:
     model, notes = experiment.model, []
-    assert isinstance(model, Glm)  # noqa: S101
+    assert isinstance(model, (Glm, Cox))  # noqa: S101
+    name = model.kind
     aliased = [line["term"] for line in lines if line.get("left_out") == "aliased"]
     if aliased:
-        notes.append(f"glm: {', '.join(aliased)}: left out, since the other columns tell it exactly, or no row has it")
-    unbounded = [term for term, value in zip(terms, scaled, strict=True) if abs(value) > _UNBOUNDED]
-    if model.family == "binomial" and unbounded and not model.ridge:
         notes.append(
-            f"glm: {', '.join(unbounded)}: grows without end (separation: these columns tell the classes apart), so "
+            f"{name}: {', '.join(aliased)}: left out, since the other columns tell it exactly, or no row has it"
+        )
+    unbounded = [
+        term
+        for term, value, error in zip(terms, scaled, scaled_errors, strict=True)
+        if abs(value) > _UNBOUNDED or error > _UNSURE
+    ]
+    if (isinstance(model, Cox) or model.family == "binomial") and unbounded and not model.ridge:
+        why = "no row with it has an event, or all have" if name == "cox" else "these columns tell the classes apart"
+        notes.append(
+            f"{name}: {', '.join(unbounded)}: grows without end (separation: {why}), so "
             "the estimate and its error mean nothing; take model.ridge, or leave the column out"
         )
     if not fold.finished:
-        notes.append(f"glm: not converged after {fold.rounds_done} rounds; the coefficients are of the last step")
+        notes.append(f"{name}: not converged after {fold.rounds_done} rounds; the coefficients are of the last step")
     if model.ridge:
-        notes.append("glm: with model.ridge estimates are drawn to 0, and intervals do not count that")
+        notes.append(f"{name}: with model.ridge estimates are drawn to 0, and intervals do not count that")
     if (filled := experiment.data.missing.kind) in ("mean", "median", "constant"):
         notes.append(
-            f"glm: cells that are empty were filled (data.missing {filled}) and count as observed in errors and "
+            f"{name}: cells that are empty were filled (data.missing {filled}) and count as observed in errors and "
             "intervals; data.missing drop leaves such rows out"
         )
     parts = getattr(experiment.split, "train", None)
     if parts == 1:
-        notes.append("glm: all rows were fitted; for metrics on rows that were not, give split")
+        notes.append(f"{name}: all rows were fitted; for metrics on rows that were not, give split")
+    known = sum(plan.rows[site][fold.number]["train"] for site in plan.trainers(fold.number))
+    if rows != known:
+        notes.append(
+            f"{name}: the coefficients are of {rows} of {known} training rows, for not every site "
+            "answered in the last round; see participation"
+        )
     return notes

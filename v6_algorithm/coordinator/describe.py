@@ -1,8 +1,8 @@
 """Asks every site what its table holds and puts the answers together: `v6-algorithm describe`, and the network's
 `describe`.
 
-Three calls: columns and labels, then means, then what needs the means. Unlike before training, a site whose columns
-do not fit is no error: that is what a researcher wants to see.
+Calls for columns and labels, then for means, then for what needs the means, up to twice more where quantiles lie.
+Unlike before training, a site whose columns do not fit is no error: that is what a researcher wants to see.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from v6_algorithm.coordinator.table_one import check_groups, grouped
 from v6_algorithm.data.imaging.picture import CAUSES
 from v6_algorithm.data.preparation import Moments, merge_moments
 from v6_algorithm.data.preparation.columns import sort_labels, unknown_coded
 from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
+from v6_algorithm.data.quantiles import CALLS, CellColumn, Cells, next_windows, quantiles
 from v6_algorithm.data.rows.numbers import looks_like_identifier
-from v6_algorithm.data.summary.quantiles import Lattice, check_cumulative, quantile
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Federation, Replies
@@ -27,7 +30,7 @@ from v6_algorithm.experiment import Data, Experiment
 
 SCHEMA = 1
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# A lattice is 2 kB a column and site; a researcher reads fewer than this.
+# Cells are up to 6 kB a column and site; a researcher reads fewer than this.
 MOST_COLUMNS = 1000
 MOST_CORRELATED = 100
 Summary = dict[str, Any]
@@ -50,7 +53,8 @@ def describe(federation: Federation, experiment: Experiment) -> Summary:
         `columns` (each with its kind at every site; numeric ones with `pooled` and `sites`
         statistics: n, missing, mean, sd with n - 1, quantiles), `labels` (of targets, events and categorical columns,
         pooled and by site; rows of labels that are too few to be told are in `hidden`), `correlations` (of columns
-        filled with their means), `missing_sites` and `notes`. A statistic that no site may tell is None.
+        filled with their means), with `evaluation.by` `table_one` and `curves` (see `table_one.grouped`),
+        `missing_sites` and `notes`. A statistic that no site may tell is None.
 
     Raises
     ------
@@ -79,6 +83,7 @@ class _Description:
         self._ask = ask
         self._data = experiment.data
         self._name = experiment.name
+        self._by = experiment.evaluation.by
         self._sites = list(sites)
         self._missing: dict[str, str] = {}
         self._notes: list[str] = []
@@ -91,6 +96,7 @@ class _Description:
         features = [name for name, column in columns.items() if column["described"]]
         if features:
             self._describe(features, columns)
+        by_group = self._by_group(features)
         for column in columns.values():
             del column["described"]
         return {
@@ -101,9 +107,20 @@ class _Description:
             "columns": columns,
             "labels": _labels(self._data, {site: replies[site]["labels"] for site in self._sites}),
             "correlations": self._correlations,
+            **by_group,
             "missing_sites": self._missing,
             "notes": self._notes,
         }
+
+    def _by_group(self, features: list[str]) -> dict[str, Any]:
+        """Ask for sums by group, where the experiment wants them."""
+        if self._by is None:
+            return {}
+        columns = [name for name in features if name != self._by]
+        answers = self._gather({"step": "groups", "features": columns}, partial(check_groups, features=columns))
+        table, curves, notes = grouped(answers, columns, self._by)
+        self._notes += notes
+        return {"table_one": table, "curves": curves}
 
     def _gather(self, step: dict[str, Any], check: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         """Send a step to the sites that are still there, and keep those whose answers are right."""
@@ -168,38 +185,41 @@ class _Description:
         merged = merge_moments(site_moments for site_moments, _ in moments.values())
         mean = merged.mean[0]
         spread = np.sqrt(merged.squares[0] / np.maximum(merged.count[0], 1))
-        lattice = Lattice.around(mean, spread)
         correlated = len(features) <= MOST_CORRELATED
         if not correlated:
             self._notes.append(f"correlations are told for at most {MOST_CORRELATED} columns")
-        asked = pack_arrays({"low": lattice.low, "width": lattice.width, "mean": mean, "sd": spread})
-        shapes = self._gather(
-            {"step": "shape", "features": features, "asked": asked, "products": correlated},
-            lambda reply: _check_shape(reply, len(features), correlated),
-        )
+        asked = {"mean": mean, "sd": spread}
+        products: dict[str, Any] = {}
+        for call in range(CALLS):
+            # Products come once; later calls are about the cells in which the quantiles lie.
+            first = correlated and not call
+            step = {"step": "shape", "features": features, "asked": pack_arrays(asked), "products": first}
+            shapes = self._gather(step, partial(_check_shape, features=len(features), correlated=first))
+            products = products if call else {site: sums for site, (_, sums) in shapes.items()}
+            cells = {site: answer.columns() for site, (answer, _) in shapes.items()}
+            windows, wanted = next_windows(list(cells.values()), QUANTILES)
+            if not wanted:
+                break
+            asked |= {"windows": windows}
         # A site that fell silent in between is left out of all statistics, not of some.
         moments = {site: moments[site] for site in self._sites}
         merged = merge_moments(site_moments for site_moments, _ in moments.values())
-        edges = lattice.edges()
         for number, name in enumerate(features):
             sites: dict[str, Any] = {}
             for site, (site_moments, hidden) in moments.items():
                 if columns[name]["kinds"].get(site) == "numeric":
-                    by_site = {site: (site_moments, shapes[site][0][number])}
-                    sites[site] = (
-                        {"hidden": True} if name in hidden else _numbers(site_moments, number, by_site, edges[number])
-                    )
-            by_site = {site: (site_moments, shapes[site][0][number]) for site, (site_moments, _) in moments.items()}
+                    site_cells = [cells[site][number]]
+                    sites[site] = {"hidden": True} if name in hidden else _numbers(site_moments, number, site_cells)
             # Missing values are of sites that have the column: elsewhere every row lacks it.
             rows = sum(
                 float(site_moments.rows[0])
                 for site, (site_moments, hidden) in moments.items()
                 if _counts(sites.get(site))
             )
-            pooled = _numbers(merged, number, by_site, edges[number], rows)
+            pooled = _numbers(merged, number, [cells[site][number] for site in moments], rows)
             columns[name] |= {"pooled": pooled, "sites": sites}
         if correlated:
-            self._correlate(features, {site: shapes[site][1] for site in self._sites})
+            self._correlate(features, {site: products[site] for site in self._sites})
 
     def _correlate(self, features: list[str], products: Mapping[str, Any]) -> None:
         silent = sorted(site for site, product in products.items() if product is None)
@@ -223,29 +243,21 @@ def _counts(site: Mapping[str, Any] | None) -> bool:
     return site is not None and "hidden" not in site
 
 
-def _numbers(
-    moments: Moments, number: int, by_site: Mapping[str, tuple[Moments, Any]], edges: Any, rows: float | None = None
-) -> dict[str, Any]:
-    """Turn sums into what is shown of one column; `told` has moments and cumulative counts by site."""
+def _numbers(moments: Moments, number: int, cells: Sequence[CellColumn], rows: float | None = None) -> dict[str, Any]:
+    """Turn sums into what is shown of one column; `cells` has those of each site."""
     count, squares = float(moments.count[0, number]), float(moments.squares[0, number])
     mean = float(moments.mean[0, number])
     rows = float(moments.rows[0]) if rows is None else rows
     shown: dict[str, Any] = {"n": int(count), "missing": int(rows - count)}
     if not count:
         return shown | {"mean": None, "sd": None, "quantiles": None}
-    quantiles: dict[str, dict[str, float | None]]
+    bounded: dict[str, dict[str, float | None]]
     if squares == 0:
-        quantiles = {str(q): {"value": mean, "low": mean, "high": mean} for q in QUANTILES}
+        bounded = {str(q): {"value": mean, "low": mean, "high": mean} for q in QUANTILES}
     else:
-        means = [site_moments.mean[0, number] for site_moments, _ in by_site.values()]
-        sds = [
-            np.sqrt(site_moments.squares[0, number] / max(site_moments.count[0, number], 1))
-            for site_moments, _ in by_site.values()
-        ]
-        cumulative = np.stack([counts for _, counts in by_site.values()])
-        quantiles = {str(q): quantile(cumulative, edges, q, np.array(means), np.array(sds)) for q in QUANTILES}
+        bounded = {str(q): asdict(quantile) for q, quantile in zip(QUANTILES, quantiles(cells, QUANTILES), strict=True)}
     sd = float(np.sqrt(squares / (count - 1))) if count > 1 else None
-    return shown | {"mean": mean, "sd": sd, "quantiles": quantiles}
+    return shown | {"mean": mean, "sd": sd, "quantiles": bounded}
 
 
 def _labels(data: Data, by_site: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -308,14 +320,14 @@ def _check_image(reply: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"sizes": sizes, "hidden": image["hidden"], "causes": causes, "low": ends[0], "high": ends[1]}
 
 
-def _check_shape(reply: Mapping[str, Any], features: int, correlated: bool) -> tuple[Any, Any]:
-    cumulative = check_cumulative(unpack_arrays(reply["cumulative"])["cumulative"], features)
+def _check_shape(reply: Mapping[str, Any], features: int, correlated: bool) -> tuple[Cells, Any]:
+    cells = Cells.check(unpack_arrays(reply["cells"]), features)
     if reply["products"] is None:
-        return cumulative, None
+        return cells, None
     products = unpack_arrays(reply["products"])
     shapes = {name: array.shape for name, array in products.items()}
     if not correlated or shapes != dict.fromkeys(("pairs", "sums"), (features, features)):
         raise WireError("its products of columns are of other columns")
     if not np.isfinite(products["sums"]).all():
         raise WireError("its products of columns are not finite")
-    return cumulative, products
+    return cells, products

@@ -13,6 +13,7 @@ from v6_algorithm.data.preparation import Setup
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import merge_states
 from v6_algorithm.learning.metrics.calibration import CONFIDENCE_UNITS
+from v6_algorithm.learning.metrics.classification_state import histograms
 from v6_algorithm.learning.metrics.histogram import bin_edges
 
 # Fewest rows between two points of a ROC curve: one of single steps would be the list of all scores.
@@ -41,7 +42,7 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
     """
     tables: dict[str, Any] = {"confusion": {}, "calibration": {}, "roc": {}}
     labels = setup.labels_of(str(experiment.data.target))
-    for target, by_site in _by_target(states, str(experiment.data.target)).items():
+    for target, by_site in by_target(states, str(experiment.data.target)).items():
         pooled = merge_states(by_site.values())
         tables["confusion"][target] = {
             "classes": labels[target],
@@ -49,12 +50,13 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
             "sites": {name: state["confusion"] for name, state in by_site.items()},
         }
         tables["calibration"][target] = _calibration(*pooled["calibration"])
-        if pooled["n_classes"] == 2 and any(pooled["positives"][0]) and any(pooled["negatives"][0]):
-            tables["roc"][target] = _roc(pooled["positives"][0], pooled["negatives"][0])
+        positives, negatives = (counts[0].tolist() for counts in histograms(pooled))
+        if pooled["n_classes"] == 2 and any(positives) and any(negatives):
+            tables["roc"][target] = _roc(positives, negatives)
     return {name: content for name, content in tables.items() if content}
 
 
-def _by_target(states: Mapping[str, dict[str, Any]], target: str) -> dict[str, dict[str, dict[str, Any]]]:
+def by_target(states: Mapping[str, dict[str, Any]], target: str) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the states of classifications by target and hospital."""
     by_target: dict[str, dict[str, dict[str, Any]]] = {}
     for name, state in states.items():

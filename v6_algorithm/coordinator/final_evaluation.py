@@ -40,7 +40,9 @@ class FinalEvaluation:
             return
         if times := baseline_times(context.experiment, context.plan.setup.sums.get("event_times")):
             evaluations = self._measure(sites, ["validation"] if context.plan.has("validation") else [], times)
-            context.plan = with_baseline(context.plan, evaluations, times)
+            by_site = context.experiment.problem.options().baseline == "site"
+            context.plan, notes = with_baseline(context.plan, evaluations, times, by_site=by_site)
+            context.notes += notes
             context.check.expect_other_metrics()  # of survival curves
         for evaluation in self._measure(sites, context.parts):
             if evaluation.model == evaluation.fold.kept:
@@ -107,6 +109,10 @@ class FinalEvaluation:
 
     def _call(self, items: Mapping[str, list[dict[str, Any]]]) -> Replies:
         context = self._context
-        setup = context.plan.setup.to_json()
-        bodies = {site: {"setup": setup, "folds": of_site} for site, of_site in items.items()}
+        setup = context.plan.setup
+        packed = setup.to_json()
+        # A site is a hospital, or holds them all.
+        several = setup.baselines and len(context.plan.sites) > 1
+        setups = {site: setup.for_hospitals([site]).to_json() if several else packed for site in items}
+        bodies = {site: {"setup": setups[site], "folds": of_site} for site, of_site in items.items()}
         return context.caller.call("RPC_evaluate", context.last_round, bodies)

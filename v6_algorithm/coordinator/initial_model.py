@@ -21,7 +21,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 
 # Keys of the experiment's `data` without which the same columns are other inputs or another target.
-_SAME_DATA = ("target", "positive", "scaling", "target_scaling", "missing", "missing_values", "image")
+SAME_DATA = ("target", "positive", "scaling", "target_scaling", "missing", "missing_values", "image")
 _SHOWN = 5
 
 
@@ -194,7 +194,7 @@ def _check_same(about: Mapping[str, Any], experiment: Experiment, setup: Setup) 
     data = experiment.data.model_dump(mode="json")
     # Of a key that a file from before it does not have, its default is what that run did.
     defaults = {"target_scaling": "none"}
-    pairs += [(f"data.{key}", about["data"].get(key, defaults.get(key)), data[key]) for key in _SAME_DATA]
+    pairs += [(f"data.{key}", about["data"].get(key, defaults.get(key)), data[key]) for key in SAME_DATA]
     for key, before, now in pairs:
         if before != now:
             raise ExperimentError(f"start.weights: the earlier run had {key} {before!r}, this one has {now!r}")

@@ -15,6 +15,7 @@ from v6_algorithm.coordinator.call_log import Caller, Event
 from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.final_evaluation import FinalEvaluation
 from v6_algorithm.coordinator.initial_model import InitialModel, initial_model_from
+from v6_algorithm.coordinator.model_test import run_test
 from v6_algorithm.coordinator.preparation.negotiate import agree_on_columns, plan, share_sums
 from v6_algorithm.coordinator.results import assemble
 from v6_algorithm.coordinator.run_context import RunContext
@@ -72,6 +73,8 @@ def run(
     CheckpointError
         When there is a checkpoint that cannot be gone on from.
     """
+    if experiment.split.kind == "tested":
+        return run_test(federation, experiment, on_event or (lambda event: None), weights)
     shared = _Run(federation, experiment, on_event or (lambda event: None), parts, checkpoints)
     if not shared.restore():
         shared.prepare(weights)
@@ -126,6 +129,8 @@ class _Run:
         self.contexts: list[RunContext] = []
         self._experiment, self._parts, self._checkpoints = experiment, parts, checkpoints
         self._names = [site.name for site in federation.sites()]
+        # What an engine tells of itself, where it has something to tell.
+        self._how: Callable[[], dict[str, Any]] = getattr(federation, "how", dict)
         self._caller = Caller(federation, experiment, on_event)
         self._notes: list[str] = []
         self._summing: SummingFederation | None = None
@@ -175,8 +180,8 @@ class _Run:
         return True
 
     def save(self) -> None:
-        """Write the checkpoint, where one is wanted."""
-        if self._checkpoints is None:
+        """Write the checkpoint, where one is wanted and due."""
+        if self._checkpoints is None or not self._checkpoints.due():
             return
         before = self._checkpoints.trouble
         self._checkpoints.save(
@@ -203,11 +208,12 @@ class _Run:
         self._caller.close_books()
         contexts = [context for context in self.contexts if context.trained]
         seconds = time.perf_counter() - self._started
-        if (summing := self._summing) is None:
-            return assemble(self._experiment, contexts, self._caller, notes=self._notes, seconds=seconds)
-        notes = [*self._notes, *summing.closing_notes()]
+        summing = self._summing
+        notes = [*self._notes, *(summing.closing_notes() if summing else [])]
         result = assemble(self._experiment, contexts, self._caller, notes=notes, seconds=seconds)
-        return summing.in_result(result)
+        if how := self._how():
+            result["engine"] = how
+        return summing.in_result(result) if summing else result
 
 
 def check(federation: Federation, experiment: Experiment) -> Agreement:

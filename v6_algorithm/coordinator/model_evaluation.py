@@ -10,7 +10,12 @@ import numpy as np
 
 from v6_algorithm.coordinator.folds import FoldProgress, States
 from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.learning.metrics.survival import cumulative
+
+# Fewest events of a hospital's training rows for a baseline hazard of its own: its standard error at the end is then
+# about a quarter of it.
+LEAST_EVENTS = 20
 
 
 @dataclass
@@ -24,7 +29,7 @@ class ModelEvaluation:
     fold: FoldProgress
     model: str
     states: dict[str, States]
-    sums: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[str, dict[str, Any]] = field(default_factory=dict)
     personal: bool = False
     round: int | None = None
 
@@ -43,7 +48,7 @@ class ModelEvaluation:
         """Add a site's checked answer."""
         for part, members in item["metrics"].items():
             self.states[part] |= members
-        self.sums += item.get("baseline", {}).values()
+        self.sums |= item.get("baseline", {})
         if "samples" in item and self.round is not None:
             self.fold.samples[self.round] = item["samples"]
 
@@ -69,10 +74,32 @@ def personal(folds: Sequence[FoldProgress], parts: Sequence[str]) -> list[ModelE
     ]
 
 
-def with_baseline(plan: Plan, evaluations: Sequence[ModelEvaluation], times: Sequence[float]) -> Plan:
-    """Return the plan with the baseline hazards of the kept models in its setup."""
+def with_baseline(
+    plan: Plan, evaluations: Sequence[ModelEvaluation], times: Sequence[float], *, by_site: bool
+) -> tuple[Plan, list[str]]:
+    """Return the plan with the baseline hazards of the kept models in its setup, and notes on whose they are.
+
+    `by_site`: beside that of all hospitals together, each has one of its own where its events suffice.
+    """
     hazard = np.zeros((len(plan.counts), len(times)))
+    baselines: dict[str, np.ndarray] = {}
+    pooled: set[str] = set()
     for evaluation in evaluations:
-        if evaluation.model == evaluation.fold.kept:
-            hazard[evaluation.fold.number] = cumulative(evaluation.sums, times)
-    return replace(plan, setup=replace(plan.setup, baseline=hazard))
+        if evaluation.model != evaluation.fold.kept:
+            continue
+        number = evaluation.fold.number
+        hazard[number] = cumulative(evaluation.sums.values(), times)
+        # One hospital's is that of all.
+        for name, sums in evaluation.sums.items() if by_site and len(evaluation.sums) > 1 else ():
+            if sum(sums["events"]) < LEAST_EVENTS:
+                pooled.add(name)
+                continue
+            rows = baselines.setdefault(name, np.full(hazard.shape, -1.0))
+            rows[number] = cumulative([sums], times)
+    notes = []
+    if pooled:
+        notes.append(
+            f"survival curves of {listed(sorted(pooled))} come from the baseline hazard of all sites: fewer than "
+            f"{LEAST_EVENTS} events among the training rows there, in a fold or in all"
+        )
+    return replace(plan, setup=replace(plan.setup, baseline=hazard, baselines=baselines)), notes

@@ -12,7 +12,7 @@ from v6_algorithm.coordinator.subgroups import GroupSums
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange.protocol import Replies
 from v6_algorithm.exchange.text import printable
-from v6_algorithm.learning.metrics import shape_of
+from v6_algorithm.learning.metrics import checked_state, shape_of
 from v6_algorithm.learning.metrics.survival import check_baseline
 
 # From site, its item of the reply and the item of the request, to what a strategy makes of it; raises WireError.
@@ -95,7 +95,9 @@ class ReplyCheck:
                 raise WireError("it measured other parts than it was asked for")
             for states in item["metrics"].values():
                 for name, state in states.items():
-                    self._check_metrics(name, state, item["fold"])
+                    # From here on it is known to be sound, and is not looked through again.
+                    states[name] = checked_state(state)
+                    self._check_metrics(name, states[name], item["fold"])
             if "private" in wanted:
                 self._check_private(site, reply["round"], item["private"], wanted["private"]["round"])
             self._check_samples(site, reply["round"], item, wanted)

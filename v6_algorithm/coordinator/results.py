@@ -85,6 +85,7 @@ def assemble(
             *_explanations(measured),
             *repeats_note(experiment),
             *_small_risk_sets(experiment, plans),
+            *_ranks_across_strata(experiment, plans),
             *(
                 withheld(subgroups, metrics, experiment.evaluation)
                 if any(groups.asked for groups in group_sums)
@@ -95,7 +96,7 @@ def assemble(
             *_imprecise(experiment, devices),
         ],
         "preparation": plans[0].setup.readable(),
-        "software": _software(),
+        "software": software(),
     }
     if personal:
         result["baselines"] = {"personal": {"metrics": {part: _scopes(states) for part, states in personal.items()}}}
@@ -267,6 +268,19 @@ def _small_risk_sets(experiment: Experiment, plans: Sequence[Plan]) -> list[str]
     ]
 
 
+def _ranks_across_strata(experiment: Experiment, plans: Sequence[Plan]) -> list[str]:
+    """Say of a stratified Cox model that its C-index over all rows compares patients of different hospitals too."""
+    if experiment.problem.kind != "survival" or experiment.problem.options().method != "cox":
+        return []
+    hospitals = {name for plan in plans for fold in plan.counts for name in fold}
+    if len(hospitals) < 2 or getattr(experiment.model, "strata", "site") != "site":
+        return []
+    return [
+        "c_index of all sites ranks patients of different sites too, whose baseline hazards a stratified Cox model "
+        "does not compare; c_index_within is over pairs of one site, which is what the model says"
+    ]
+
+
 def _without_private(experiment: Experiment) -> list[str]:
     if experiment.private is None:
         return []
@@ -350,7 +364,8 @@ def _horizons(experiment: Experiment, plan: Plan) -> list[float]:
     return horizons(options, plan.setup.sums["event_times"]) if options.method == "discrete_time" else []
 
 
-def _software() -> dict[str, str]:
+def software() -> dict[str, str]:
+    """Return the versions that a run depends on."""
     versions = {}
     for name in ("v6-algorithm", "torch", "numpy", "vantage6-algorithm-tools"):
         try:

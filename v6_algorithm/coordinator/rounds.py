@@ -120,4 +120,4 @@ class FoldRound:
             self._made = self.strategy.aggregate()
         except ValueError as error:
             raise FederationError(f"round {self._number}: {error}") from None
-        self._model = wire.pack(self._made)
+        self._model = wire.pack(self._made, keep=True)

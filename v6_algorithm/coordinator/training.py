@@ -88,6 +88,7 @@ class Rounds:
                 continue
             fold_round.finish()
             fold.finished = fold.finished or fold_round.strategy.converged
+            fold.fitted = dict(fold_round.strategy.fitted)
         context.progress.round(number, replies)
 
     def _turn(self, number: int, turn: int, rounds: list[FoldRound], awake: list[str]) -> Replies:

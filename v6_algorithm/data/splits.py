@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio
+from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio, Tested
 
 Array = np.ndarray
 _PART_NAMES = {
@@ -30,7 +30,7 @@ class Fold:
 
 
 def make_folds(
-    split: Ratio | KFold | LeaveOneSiteOut | Given,
+    split: Ratio | KFold | LeaveOneSiteOut | Given | Tested,
     rows: int,
     generator: np.random.Generator,
     *,
@@ -62,14 +62,16 @@ def make_folds(
     Returns
     -------
     list of Fold
-        One for ``ratio``, `folds` x `repeats` for ``kfold``, one a hospital for ``leave_one_site_out``, one a column
-        (or `folds`) for ``given``. Only in the last two may the training part of a fold be empty.
+        One for ``ratio`` and ``tested``, `folds` x `repeats` for ``kfold``, one a hospital for ``leave_one_site_out``,
+        one a column (or `folds`) for ``given``. Only in the last two, and of ``tested``, may no row train.
 
     Raises
     ------
     DataError
         When there are too few rows or groups, a part name is unknown, or no row is left to train on.
     """
+    if isinstance(split, Tested):
+        return [_fold(np.full(rows, PARTS.index("test")))]
     if isinstance(split, Given):
         folds = [fold for column in given for fold in _given(split, column)]
     else:
@@ -101,7 +103,7 @@ def make_folds(
 
 
 def empty_folds(
-    split: Ratio | KFold | LeaveOneSiteOut | Given, *, columns: int = 0, hospitals: Sequence[str] = ()
+    split: Ratio | KFold | LeaveOneSiteOut | Given | Tested, *, columns: int = 0, hospitals: Sequence[str] = ()
 ) -> list[Fold]:
     """Return as many folds as `make_folds` does, of no rows: of a site that has synthetic ones only."""
     if isinstance(split, KFold):

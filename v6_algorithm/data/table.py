@@ -186,6 +186,8 @@ class TableData:
         inputs = np.empty((len(values), features + self.one_hot.shape[1]), dtype=self.one_hot.dtype)
         preparation.apply(values, fold, out=inputs[:, :features])
         inputs[:, features:] = self.one_hot
+        if setup.unknown and (untrained := setup.unknown[fold]):
+            inputs[:, [features + place for place in untrained]] = 0
         return inputs
 
     def counts(self, *, real: bool = False) -> list[dict[str, dict[str, int]]]:

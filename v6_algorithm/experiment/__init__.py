@@ -25,13 +25,14 @@ from v6_algorithm.experiment.data import (
     Sites,
     Source,
     Split,
+    Tested,
 )
 from v6_algorithm.experiment.evaluation import Evaluation, Subgroup
 from v6_algorithm.experiment.imaging.augmentation import AUGMENTATIONS
 from v6_algorithm.experiment.imaging.generators import DCGAN, GanOptions, StyleGAN2
 from v6_algorithm.experiment.imaging.images import Image
 from v6_algorithm.experiment.imaging.networks import CNN, MnistCNN, MonaiNetwork, VBMNet, with_defaults_of_problem
-from v6_algorithm.experiment.inference import Glm, check_glm, with_defaults_of_glm
+from v6_algorithm.experiment.inference import Cox, Glm, check_inference, with_defaults_of_inference
 from v6_algorithm.experiment.learning import (
     MLP,
     LinearModel,
@@ -77,6 +78,7 @@ __all__ = [
     "PROBLEM_METRICS",
     "REGRESSION_METRICS",
     "SURVIVAL_METRICS",
+    "Cox",
     "Data",
     "Evaluation",
     "Experiment",
@@ -105,6 +107,7 @@ __all__ = [
     "SurvivalOptions",
     "SurvivalTarget",
     "Task",
+    "Tested",
     "Training",
     "VBMNet",
     "parse_condition",
@@ -142,7 +145,7 @@ class Experiment(Section):
     def _defaults_of_others(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return with_whole_risk_sets(with_defaults_of_problem(with_one_step(with_defaults_of_glm(value))))
+        return with_whole_risk_sets(with_defaults_of_problem(with_one_step(with_defaults_of_inference(value))))
 
     @model_validator(mode="after")
     def _together(self) -> Experiment:
@@ -150,7 +153,7 @@ class Experiment(Section):
         complete_plateau(self)
         check_strategy(self)
         check_private(self)
-        check_glm(self)
+        check_inference(self)
         check_secure_aggregation(self)
         if (self.split.kind == "given") != (self.data.split_column is not None):
             raise refuse("split.kind given and data.split_column go together: give both or neither")
@@ -277,6 +280,6 @@ def explain(error: Any) -> str:
 _UNION_TAGS = {
     "linear", "logistic", "mlp", "gru", "lstm", "cnn", "mnist_cnn", "vbmnet", "resnet", "densenet", "efficientnet",
     "dcgan", "stylegan2", "senet", "always", "by_round", "ratio", "kfold", "leave_one_site_out", "given", "partitioned",
-    "named", "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
-    "module", "glm", "built_in", "plug_in",
+    "tested", "named", "word", "weights", "several", "column", "survival", "values", "range", *STRATEGIES, *STAGES,
+    "module", "glm", "cox", "built_in", "plug_in",
 }  # fmt: skip

@@ -324,4 +324,13 @@ class Given(Section):
     folds: int | None = Field(None, ge=3, le=100, description="the column holds 0 to folds - 1, used as by kfold")
 
 
-Split = Annotated[Union[Ratio, KFold, LeaveOneSiteOut, Given], Field(discriminator="kind")]  # noqa: UP007
+class Tested(Section):
+    """All rows are tested and none trains: a finished model is measured, as `run --test` and `submit --test` ask."""
+
+    kind: Literal["tested"]
+    models: list[Annotated[str, Field(pattern="^[0-9a-f]{32}$")]] = Field(
+        default_factory=list, description="digests of the models that sites measure, which no other takes the place of"
+    )
+
+
+Split = Annotated[Union[Ratio, KFold, LeaveOneSiteOut, Given, Tested], Field(discriminator="kind")]  # noqa: UP007

@@ -64,6 +64,10 @@ class Evaluation(Section):
         description="of two classes: at which the sensitivity is told, as sensitivity_at_90",
     )
 
+    by: str | None = Field(
+        None, min_length=1, description="of describe: groups of Table 1 and survival curves, a column or site"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _lists(cls, value: Any) -> Any:

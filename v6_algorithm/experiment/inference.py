@@ -1,4 +1,4 @@
-"""The section `model: {kind: glm}`: a generalised linear model, fitted exactly, for coefficients that a paper reports.
+"""The sections `model: {kind: glm}` and `{kind: cox}`: models fitted exactly, for coefficients that a paper reports.
 
 What such a model needs elsewhere in an experiment is filled in here, where it was not given, and what does not go with
 it is refused.
@@ -38,22 +38,35 @@ class Glm(Section):
     ridge: float = Field(0.0, ge=0, description="L2 penalty on the coefficients of scaled inputs, not the intercept")
 
 
-def with_defaults_of_glm(content: Any) -> Any:
-    """Fill in what a GLM needs where it was not given: all rows train, full batches in float64, Newton's steps."""
+class Cox(Section):
+    """Cox's proportional hazards, the partial likelihood of all sites' rows together; strategy `newton`."""
+
+    kind: Literal["cox"]
+    ties: Literal["efron", "breslow"] = Field("efron", description="how events at one time are counted")
+    strata: Literal["none", "site"] = Field(
+        "none", description="site: each site has a baseline hazard of its own, and tells no event times"
+    )
+    ridge: float = Field(0.0, ge=0, description="L2 penalty on the log hazard ratios of scaled inputs")
+
+
+def with_defaults_of_inference(content: Any) -> Any:
+    """Fill in what such a model needs where it was not given: all rows train, full batches in float64, Newton."""
     model = content.get("model")
-    if (model.get("kind") if isinstance(model, dict) else model) != "glm":
+    name = model.get("kind") if isinstance(model, dict) else model
+    if name not in ("glm", "cox"):
         return content
-    given = content.get("problem", "classification")
+    given = content.get("problem", "survival" if name == "cox" else "classification")
     kind = given.get("kind") if isinstance(given, dict) else given
-    model = dict(model) if isinstance(model, dict) else {"kind": "glm"}
-    family = model["family"] = model.get("family") or _OF_PROBLEM.get(str(kind), "gaussian")
-    model["link"] = model.get("link") or FAMILIES.get(family, ("", ("identity",)))[1][0]
+    model = dict(model) if isinstance(model, dict) else {"kind": name}
+    if name == "glm":
+        family = model["family"] = model.get("family") or _OF_PROBLEM.get(str(kind), "gaussian")
+        model["link"] = model.get("link") or FAMILIES.get(family, ("", ("identity",)))[1][0]
     defaults: dict[str, dict[str, Any]] = {
         "training": {"batch_size": None, "local_epochs": 1, "dtype": "float64"},
         "stopping": {"patience": None},
         "output": {"model": "last"},
     }
-    filled = content | {"model": model}
+    filled = content | {"model": model, "problem": given}
     for key, values in defaults.items():
         section = content.get(key) or {}
         filled[key] = values | section if isinstance(section, dict) else section
@@ -63,36 +76,40 @@ def with_defaults_of_glm(content: Any) -> Any:
     return filled
 
 
-def check_glm(experiment: AllSections) -> None:
-    """Refuse what does not go with a GLM, or with its strategy."""
+def check_inference(experiment: AllSections) -> None:
+    """Refuse what does not go with a model that is fitted exactly, or with its strategy."""
     model, strategy = experiment.model, experiment.strategy
-    if not isinstance(model, Glm):
+    if not isinstance(model, (Glm, Cox)):
         if strategy.kind == "newton":
             raise refuse(
-                f"strategy newton is for model glm; model.kind {model.kind} has no information matrix to solve"
+                f"strategy newton is for model glm or cox; model.kind {model.kind} has no information matrix to solve"
             )
         return
+    name = f"model {model.kind}"
     if strategy.kind != "newton":
-        raise refuse(f"model glm is fitted by strategy newton, not by {strategy.kind}")
-    problem, links = FAMILIES[model.family or "gaussian"]
-    if experiment.problem.kind != problem:
-        raise refuse(f"model glm of family {model.family} is for problem {problem}, not {experiment.problem.kind}")
-    if model.link not in links:
-        raise refuse(f"model.link {model.link} is not for family {model.family}; allowed: {', '.join(links)}")
-    data, training = experiment.data, experiment.training
+        raise refuse(f"{name} is fitted by strategy newton, not by {strategy.kind}")
+    if isinstance(model, Glm):
+        problem, links = FAMILIES[model.family or "gaussian"]
+        if experiment.problem.kind != problem:
+            raise refuse(f"model glm of family {model.family} is for problem {problem}, not {experiment.problem.kind}")
+        if model.link not in links:
+            raise refuse(f"model.link {model.link} is not for family {model.family}; allowed: {', '.join(links)}")
+    elif experiment.problem.options().method != "cox":
+        raise refuse("model cox is for problem.method cox; discrete_time has no partial likelihood")
+    data, training, participation = experiment.data, experiment.training, experiment.participation
     if data.scaling.scope == "site" and data.scaling.kind != "none":
-        raise refuse(
-            "data.scaling.scope site does not go with model glm, whose coefficients are in units of the columns"
-        )
+        raise refuse(f"data.scaling.scope site does not go with {name}, whose coefficients are in units of the columns")
     if data.target_scaling != "none":
-        raise refuse("data.target_scaling does not go with model glm, whose coefficients are in units of the columns")
+        raise refuse(f"data.target_scaling does not go with {name}, whose coefficients are in units of the columns")
     if training.batch_size is not None or training.local_steps or training.local_epochs != 1:
-        raise refuse("model glm takes all rows once a round: training.batch_size null, local_epochs 1")
+        raise refuse(f"{name} takes all rows once a round: training.batch_size null, local_epochs 1")
     if training.dtype != "float64":
-        raise refuse("model glm is fitted in float64: training.dtype float64")
+        raise refuse(f"{name} is fitted in float64: training.dtype float64")
     if training.loss is not None and (training.loss.kind == "focal" or training.loss.class_weights):
-        raise refuse("training.loss focal and class_weights do not go with model glm, which maximises the likelihood")
-    if experiment.participation.fraction < 1:
-        raise refuse("participation.fraction does not go with model glm, whose sums are over all sites' rows")
+        raise refuse(f"training.loss focal and class_weights do not go with {name}, which maximises the likelihood")
+    if participation.fraction < 1:
+        raise refuse(f"participation.fraction does not go with {name}, whose sums are over all sites' rows")
+    if isinstance(model, Cox) and participation.late == "stale":
+        raise refuse("participation.late stale does not go with model cox, whose risk sets are of one round's sites")
     if experiment.start.weights:
-        raise refuse("start.weights does not go with model glm, whose first round finds its own start")
+        raise refuse(f"start.weights does not go with {name}, whose first round finds its own start")

@@ -14,7 +14,7 @@ from v6_algorithm.experiment.by_round import ByRound, in_round
 from v6_algorithm.experiment.imaging.augmentation import Augmentation
 from v6_algorithm.experiment.imaging.generators import DCGAN, StyleGAN2
 from v6_algorithm.experiment.imaging.networks import CNN, MnistCNN, MonaiNetwork, VBMNet
-from v6_algorithm.experiment.inference import Glm
+from v6_algorithm.experiment.inference import Cox, Glm
 from v6_algorithm.experiment.layers import Freeze
 from v6_algorithm.experiment.optimisers import PLATEAU, check_optimiser, check_scheduler, did_you_mean
 
@@ -67,7 +67,7 @@ class OwnModel(Section):
 
 
 OfImages = CNN | MnistCNN | VBMNet | MonaiNetwork | DCGAN | StyleGAN2
-Model = Annotated[LinearModel | MLP | Recurrent | OwnModel | Glm | OfImages, Field(discriminator="kind")]
+Model = Annotated[LinearModel | MLP | Recurrent | OwnModel | Glm | Cox | OfImages, Field(discriminator="kind")]
 
 
 class Options(Section):

@@ -41,6 +41,9 @@ class SurvivalOptions(Section):
     intervals: int | list[Annotated[float, Field(gt=0)]] = Field(
         10, description="discrete_time: their number, cut at quantiles of the federation's event times, or their ends"
     )
+    baseline: Literal["site", "pooled"] = Field(
+        "site", description="cox: survival by each site's baseline hazard where its events suffice, or by that of all"
+    )
 
     @field_validator("intervals")
     @classmethod
@@ -102,7 +105,13 @@ PROBLEMS = {
         images=True,
     ),
     "gan": Kind(GENERATION_METRICS, (), ("dcgan", "stylegan2"), options=GanOptions, images=True, generative=True),
-    "survival": Kind(SURVIVAL_METRICS, (), target="{duration: column, event: column}", options=SurvivalOptions),
+    "survival": Kind(
+        SURVIVAL_METRICS,
+        (),
+        ("linear", "mlp", "cox"),
+        target="{duration: column, event: column}",
+        options=SurvivalOptions,
+    ),
 }
 MULTITASK = Kind((), ())
 PROBLEMS["multitask"] = MULTITASK

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm.data.cache import cache_key
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
-from v6_algorithm.experiment import PARTS
+from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.site.fitting import FittingMemory
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.secure_aggregation import UpdateSender, untrained
@@ -44,6 +44,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     import torch
 
     from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.problems.survival import Survival
     from v6_algorithm.learning.training import loop
     from v6_algorithm.learning.training.device import Device
     from v6_algorithm.learning.training.patterns import frozen_names
@@ -56,6 +57,8 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         table = work.table(setup)
     problem = create_problem(work.experiment, setup)
     problem.folder = work.folder
+    if problem.sums_of_squares and isinstance(problem, Survival):
+        problem.time_cell = work.guard.time_cell(problem.sums_of_squares)
     networks = build_shapes(problem)
     work.guard.check_networks(networks)
     shared, private = shared_and_own(work, networks)
@@ -86,7 +89,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         learner = _Learner(
             work, problem, rows, parts["train"], number, device,
             private=private.names if private else frozenset(), frozen=frozen,
-            lr=_rate(work, item) if trains or item.get("personal") else None, fitting=fitting,
+            lr=rate_of(work.experiment, item) if trains or item.get("personal") else None, fitting=fitting,
         )  # fmt: skip
         with threads_for(networks, batch_rows):
             if item.get("personal"):
@@ -183,6 +186,9 @@ def _received(
 
     given = item["parameters"]
     tensors = {} if given is None else wire.unpack(given, None if item.get("partial") else shared)
+    if isinstance(given, wire.Packed) and given.tensors is not None:
+        # Of others in this process too, and the networks train in place.
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     if set(tensors) | set(layers) == set(spec_of(networks)):
         load_state(networks, {**tensors, **layers})
         return networks
@@ -277,6 +283,8 @@ class _Learner:
         outgoing = _of(leaves, objective.outgoing(state_of(networks)))
         if watch is not None:
             self._check_sent(watch, outgoing, message)
+        if message.get("sums"):
+            extras["sums"] = _sums_of(networks)
         with work.timed("encode_s"):
             parameters = sender.pack(outgoing)
         reply: dict[str, Any] = {
@@ -330,9 +338,20 @@ class _Learner:
             )
 
 
-def _rate(work: Work, item: Mapping[str, Any]) -> float | None:
+def _sums_of(networks: Networks) -> str:
+    """Return what the rows of a model that is fitted by sums came to, packed."""
+    from v6_algorithm.data.preparation.setup import pack_arrays
+    from v6_algorithm.learning.models.cox import CoxRegression
+
+    model = networks.get("model")
+    if not isinstance(model, CoxRegression):
+        raise WireError("sums are asked for a model that is trained by gradients")
+    return pack_arrays(model.sums)
+
+
+def rate_of(experiment: Experiment, item: Mapping[str, Any]) -> float | None:
     """Read the learning rate of the round; None where the site knows it by itself."""
-    scheduler = work.experiment.training.scheduler
+    scheduler = experiment.training.scheduler
     if scheduler is None or not scheduler.on_plateau:
         return None
     lr = item.get("lr")

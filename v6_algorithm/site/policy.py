@@ -48,6 +48,7 @@ class Policy:
     minimum_update_rows: int = 1
     refuse_isolated_rows: bool = False
     coarse_histograms: bool = False
+    patient_hashes: bool = True
     secure_aggregation_sites: int | None = None
     maximum_epsilon: float | None = None
     maximum_rounds: int = 10_000

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.errors import SiteError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import Cox
 from v6_algorithm.site import secure_aggregation
+from v6_algorithm.site.guard.order import digest
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.secure_aggregation import hide_schema
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     from v6_algorithm.data.table import TableData
 
@@ -32,8 +35,10 @@ def summary(work: Work) -> dict[str, Any]:
     smallest = work.policy.minimum_cell
     frame = work.where(without_codes(frame, work.experiment.data.missing_values, smallest=smallest))
     work.policy.check_rows(len(frame))
-    work.guard.account_frame(frame, features)
     step = work.request.get("step")
+    if step == "groups":
+        return _groups(work, frame, features)
+    work.guard.account_frame(frame, features)
     if step == "columns":
         more = work.kind.summarise(work.context.sources[work.site], smallest)
         return table.columns(frame, work.experiment.data, smallest, work.targets) | more
@@ -42,13 +47,33 @@ def summary(work: Work) -> dict[str, Any]:
     if step == "shape":
         asked = unpack_arrays(work.request["asked"])
         return table.shape(frame, features, smallest, asked, products=bool(work.request["products"]))
-    raise WireError(f"step {step!r} is not known; allowed: columns, moments, shape")
+    raise WireError(f"step {step!r} is not known; allowed: columns, moments, shape, groups")
+
+
+def _groups(work: Work, frame: pd.DataFrame, features: list[str]) -> dict[str, Any]:
+    """Describe the table by the groups of `evaluation.by`."""
+    from v6_algorithm.data.summary.groups import by_group, group_names
+    from v6_algorithm.experiment.evaluation import SITE
+
+    by = work.experiment.evaluation.by
+    if by is None:
+        raise WireError("groups are asked for without evaluation.by")
+    if by != SITE:
+        work.policy.check_columns([by])
+    names = group_names(frame, by)
+    work.guard.account_frame(frame, features, names)
+    columns = [name for name in features if name != by]
+    data = work.experiment.data
+    kept = data.model_copy(update={"categorical": [name for name in data.categorical if name != by]})
+    smallest = work.policy.minimum_cell
+    return by_group(frame, names, columns, kept, work.targets, smallest, work.guard.time_cell(0))
 
 
 def prepare(work: Work) -> dict[str, Any]:
     """Take one step of the preparation, the one that the request names."""
     steps = {
         "schema": _schema,
+        "event_times": _event_times,
         "statistics": _statistics,
         "quantiles": _quantiles,
         "harmonisation": _harmonisation,
@@ -79,6 +104,8 @@ def _schema(work: Work) -> dict[str, Any]:
             work.guard.check_labels(frame, schema, labels_by_row(frame, work.targets))
             if work.left_out:
                 schema["left_out"] = work.left_out
+            if (hashes := _group_hashes(work, frame)) is not None:
+                schema["groups"] = hashes
             schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.disclosed)
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
@@ -86,6 +113,43 @@ def _schema(work: Work) -> dict[str, Any]:
             raise error if name == work.site else SiteError(f"{name}: {error}", error.kind) from None
         members[name] = schema if work.experiment.privacy.secure_aggregation is None else hide_schema(schema)
     return {"members": members}
+
+
+def _event_times(work: Work) -> dict[str, Any]:
+    """Tell when the events of the training rows are, in cells of several where this node's rules say so."""
+    from v6_algorithm.data.preparation.setup import pack_arrays
+    from v6_algorithm.learning.problems import create_problem
+    from v6_algorithm.learning.problems.survival import Survival
+
+    setup = work.setup()
+    table = work.table(setup)
+    problem = create_problem(work.experiment, setup)
+    if not isinstance(problem, Survival) or not isinstance(work.experiment.model, Cox):
+        raise WireError("event times are asked for model cox only")
+    problem.check_rows(table)
+    problem.time_cell = work.guard.time_cell(problem.sums_of_squares)
+    return {
+        "event_times": pack_arrays({"times": problem.event_times(table)}),
+        "cell": list(problem.time_cell or (1, 1)),
+    }
+
+
+def _group_hashes(work: Work, frame: pd.DataFrame) -> dict[str, Any] | None:
+    """Return hashes of the groups, by which the coordinator sees that a patient stands at two sites."""
+    from v6_algorithm.data.patients import hash_groups
+
+    group, policy = work.experiment.data.group, work.policy
+    hides = work.experiment.privacy.secure_aggregation is not None
+    if group is None or group not in frame.columns or not policy.patient_hashes or hides:
+        return None
+    keyed = policy.aggregation_secret is not None
+    key = policy.aggregation_secret or digest(work.experiment.for_sites())
+    return {"keyed": keyed, "hashes": hash_groups(frame[group], key.encode())}
+
+
+def _trained_on(table: TableData) -> list[list[int]]:
+    """Say of each category whether any training row has it, 1 or 0, for each fold."""
+    return [table.one_hot[fold.train].any(axis=0).astype(int).tolist() for fold in table.folds]
 
 
 def _copies(work: Work, table: TableData) -> dict[str, Any] | None:
@@ -137,6 +201,7 @@ def _statistics(work: Work) -> dict[str, Any]:
         "hidden": [*(name for name, few in zip(setup.features, hidden, strict=True) if few), *few_targets],
         "spec": {name: spec.to_json() for name, spec in shared.items()},
         "copies": _copies(work, table),
+        "trained_on": _trained_on(table),
         "start": wire.digest(wire.pack(state_of(networks))),
     }
 
@@ -166,18 +231,20 @@ def _target_moments(work: Work, table: TableData) -> tuple[str | None, list[str]
 
 
 def _quantiles(work: Work) -> dict[str, Any]:
-    from v6_algorithm.data.preparation import Histograms
     from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
+    from v6_algorithm.data.preparation.statistics import cells_of
+    from v6_algorithm.data.quantiles import check_windows
 
     setup = work.setup()
     table = work.table(setup)
     if setup.combat is not None:
         _check_values(work, setup, table)
+    counts, windows = _counts(table), None
+    if work.request.get("windows") is not None:
+        windows = check_windows(unpack_arrays(work.request["windows"])["windows"], counts.size)
     values = table.training_values(setup, work.experiment.data)
-    span = unpack_arrays(work.request["range"])
-    hidden = _hidden(work, _counts(table))
-    histograms = Histograms.of(values, span["low"], span["high"]).without(hidden)
-    return {"histograms": pack_arrays({"counts": work.guard.joined(histograms.counts)})}
+    cells = cells_of(values, _hidden(work, counts), work.policy.minimum_cell, windows)
+    return {"cells": pack_arrays(cells.arrays())}
 
 
 def _harmonisation(work: Work) -> dict[str, Any]:

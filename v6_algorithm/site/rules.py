@@ -143,6 +143,9 @@ RULES: tuple[Rule, ...] = (
           "the node tries to read single rows out of each update before it goes, and keeps one that gives any away"),
     _rule("coarse_histograms", "COARSE_HISTOGRAMS", "switch", (False, True, True), "on",
           "bins of the metrics' histograms are joined until each holds a cell's rows"),
+    _rule("patient_hashes", "PATIENT_HASHES", "switch", (True, False, False), None,
+          "tells keyed hashes of data.group, so that a patient at two sites is noticed; with AGGREGATION_SECRET as the "
+          "key, nobody but the nodes can try numbers against them"),
     _rule("secure_aggregation_sites", "SECURE_AGGREGATION_FROM_SITES", "whole", (None, None, None), "less",
           "from so many sites on, updates leave only under secure aggregation", range=(2, _ANY)),
     _rule("maximum_epsilon", "MAXIMUM_EPSILON", "number", (None, None, None), "less",

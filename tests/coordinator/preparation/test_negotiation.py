@@ -146,11 +146,12 @@ def test_a_site_that_starts_from_other_weights_ends_the_run():
         Sites(frames(), spoil_site_b("statistics", start="deadbeef")).plan()
 
 
-def test_malformed_histograms_are_dropped_by_name():
+def test_malformed_cells_are_dropped_by_name():
     def spoil(site, step, reply):
         if (site, step) != ("b", "quantiles"):
             return reply
-        return reply | {"histograms": pack_arrays({"counts": -unpack_arrays(reply["histograms"])["counts"] - 1})}
+        cells = unpack_arrays(reply["cells"])
+        return reply | {"cells": pack_arrays(cells | {"rows": -cells["rows"]})}
 
     sites = Sites(frames(), spoil, data={"target": "num", "scaling": "robust"})
     sites.plan()

@@ -244,7 +244,7 @@ def scored(result, frames, part):
 
 def test_the_brier_score_of_a_federation_is_that_of_its_model_on_the_pooled_rows(run_locally):
     frames = with_parts(sites())
-    result = cox_run(run_locally, frames)
+    result = cox_run(run_locally, frames, problem={"kind": "survival", "baseline": "pooled"})
     baseline = header(result)[1]["baseline"]
     assert result["preparation"]["baseline"] == baseline
     time, event, score = scored(result, frames, "train")

@@ -11,22 +11,29 @@ from v6_algorithm.coordinator.preparation.questions import Gather
 from v6_algorithm.data.preparation.combat import Combat, Sums, merge_sums
 from v6_algorithm.data.preparation.setup import Setup, pack_arrays, unpack_arrays
 from v6_algorithm.data.preparation.statistics import (
-    Histograms,
     Moments,
     Preparation,
-    merge_histograms,
+    loose_quantiles,
     merge_moments,
-    needs_histograms,
+    needs_quantiles,
     prepare,
+    quantile_windows,
 )
+from v6_algorithm.data.quantiles import CALLS, Cells
+from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Data
+
+# A quantile that may be off by more than this part of the spread is named.
+_LOOSE = 0.1
 
 
 def prepare_federation(
     gather: Gather, data: Data, setup: Setup, moments: Moments, sites: Sequence[str], *, harmonised: bool
-) -> Setup:
+) -> tuple[Setup, list[str]]:
     """Return the setup with its preparation, and with what the sites share of ComBat where the experiment asks for it.
+
+    Beside it, sentences for the researcher.
 
     Parameters
     ----------
@@ -50,15 +57,15 @@ def prepare_federation(
     FederationError
         When too few sites answer.
     """
-    histograms = _histograms(gather, setup, moments, sites) if needs_histograms(data) else None
-    first = prepare(data, moments, histograms)
+    cells = _cells(gather, data, setup, moments, sites)
+    first, notes = prepare(data, moments, cells), _tell_loose(data, setup, moments, cells)
     if data.harmonisation.kind == "none" or not harmonised:
-        return replace(setup, preparation=first)
+        return replace(setup, preparation=first), notes
     filled = Preparation(first.fill, np.zeros_like(first.fill), np.ones_like(first.fill))
     setup = replace(setup, preparation=filled)
     setup = replace(setup, combat=_combat(gather, data, setup, sites))
     if data.scaling.kind == "none":
-        return setup
+        return setup, notes
     # Scales are of harmonised columns, in which nothing is missing: fill values stay those of before.
     shape = first.fill.shape
     moments_by_site = gather(
@@ -67,9 +74,9 @@ def prepare_federation(
         lambda reply: Moments.check(unpack_arrays(reply["moments"]), *shape),
     )
     moments = merge_moments(moments_by_site.values())
-    histograms = _histograms(gather, setup, moments, sites) if needs_histograms(data) else None
-    second = prepare(data, moments, histograms)
-    return replace(setup, preparation=Preparation(first.fill, second.shift, second.scale))
+    cells = _cells(gather, data, setup, moments, sites)
+    second, notes = prepare(data, moments, cells), _tell_loose(data, setup, moments, cells)
+    return replace(setup, preparation=Preparation(first.fill, second.shift, second.scale)), notes
 
 
 def _combat(gather: Gather, data: Data, setup: Setup, sites: Sequence[str]) -> Combat:
@@ -92,11 +99,36 @@ def _combat(gather: Gather, data: Data, setup: Setup, sites: Sequence[str]) -> C
     return Combat.fit(sums, untouched=untouched)
 
 
-def _histograms(gather: Gather, setup: Setup, moments: Moments, sites: Sequence[str]) -> Histograms:
-    span = pack_arrays({"low": moments.low, "high": moments.high})
-    by_site = gather(
-        sites,
-        {"step": "quantiles", "setup": setup.to_json(), "range": span},
-        lambda reply: Histograms.check(unpack_arrays(reply["histograms"]), *moments.mean.shape),
-    )
-    return merge_histograms(by_site.values())
+def _cells(gather: Gather, data: Data, setup: Setup, moments: Moments, sites: Sequence[str]) -> list[Cells]:
+    """Ask the sites for cells of their training values, and again where quantiles lie, until these are close enough."""
+    if not needs_quantiles(data):
+        return []
+    cells: dict[str, Cells] = {}
+    windows: np.ndarray | None = None
+    for _ in range(CALLS):
+        step = {"windows": None if windows is None else pack_arrays({"windows": windows})}
+        # A site that is lost on the way keeps what it told before.
+        cells |= gather(
+            sites,
+            {"step": "quantiles", "setup": setup.to_json(), **step},
+            lambda reply: Cells.check(unpack_arrays(reply["cells"]), moments.mean.size),
+        )
+        windows, wanted = quantile_windows(data, moments, list(cells.values()))
+        if not wanted:
+            break
+    return list(cells.values())
+
+
+def _tell_loose(data: Data, setup: Setup, moments: Moments, cells: Sequence[Cells]) -> list[str]:
+    """Name the columns whose quantiles the nodes' smallest cells leave in doubt."""
+    if not cells:
+        return []
+    loose = loose_quantiles(data, moments, cells)
+    named = [name for name, share in zip(setup.features, loose.tolist(), strict=True) if share > _LOOSE]
+    if not named:
+        return []
+    what = "median and quartiles" if data.scaling.kind == "robust" else "the median"
+    return [
+        f"{what} of {listed(named)}: known to more than {_LOOSE:.0%} of their spread only, for no node tells of "
+        "fewer rows than its smallest cell; more rows, or scaling: standard and missing: mean, are exact"
+    ]

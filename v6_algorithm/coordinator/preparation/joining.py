@@ -20,7 +20,7 @@ from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Missing
-from v6_algorithm.experiment import PARTS, Experiment
+from v6_algorithm.experiment import PARTS, Cox, Experiment
 
 # Why a site was missing, where it may be there another time; who refused, or whose data do not fit, has said its word.
 _AWAY = ("late", "unreachable", "crashed")
@@ -44,11 +44,13 @@ class Joining:
         self._experiment, self._caller = experiment, caller
         self._tries: dict[str, int] = {}
         self._until: dict[str, int] = {}
-        # Where folds or harmonisation are of certain hospitals, or sums under masks of certain sites, nobody joins.
+        # Where folds, harmonisation or event times are of certain hospitals, or sums under masks of certain sites,
+        # nobody joins.
         closed = (
             experiment.split.kind == "leave_one_site_out"
             or experiment.data.harmonisation.kind != "none"
             or experiment.privacy.secure_aggregation is not None
+            or (isinstance(experiment.model, Cox) and experiment.model.strata == "none")
         )
         if not experiment.participation.join or experiment.mode != "federated" or closed:
             return
@@ -153,7 +155,9 @@ class Joining:
 
 def _as_agreed(setup: Setup) -> Setup:
     """Return the setup as it was before there were statistics."""
-    return replace(setup, class_weights=None, preparation=None, combat=None, sums={}, target_scales={}, baseline=None)
+    return replace(
+        setup, class_weights=None, preparation=None, combat=None, sums={}, target_scales={}, baseline=None, unknown=[]
+    )
 
 
 def _check_statistics(reply: Mapping[str, Any], plan: Plan) -> list[dict[str, dict[str, int]]]:

@@ -56,5 +56,7 @@ def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, 
     section = experiment.strategy
     if experiment.mode != "federated" and section.kind not in (*ONE_GRADIENT, "newton"):
         section = sections.FedAvg()
+    if experiment.model.kind == "cox":
+        classes["newton"] = newton.CoxNewton
     made = classes[section.kind] if section.kind in classes else plugins.strategy(section.kind)
     return made(experiment, section, spec, rows)

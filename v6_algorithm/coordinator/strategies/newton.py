@@ -1,18 +1,26 @@
-"""Fisher scoring over sites: the next coefficients of a GLM from all sites' score and information.
+"""Newton's method over sites: the next coefficients of a GLM or Cox model from sums over all sites' rows.
 
-The sites' tensors are means over their rows (`learning.models.glm`), so their mean weighted by rows is that of all rows
-together, and the step is the one that a fit of the pooled rows would take.
+Of a GLM the sites' tensors are means over their rows (`learning.models.glm`), so their mean weighted by rows is that of
+all rows together; of a Cox model the sums come beside the model (`learning.models.cox`). The step is the one that a
+fit of the pooled rows would take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from v6_algorithm.coordinator.strategies.averaging import State
-from v6_algorithm.coordinator.strategies.pipeline import FedAvg
+from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Message, Reply
+from v6_algorithm.data.preparation.setup import unpack_arrays
+from v6_algorithm.errors import WireError
+from v6_algorithm.exchange.wire import LARGEST_NUMBER
+from v6_algorithm.experiment import Cox
+from v6_algorithm.learning.models.cox import Likelihood, RiskSums, likelihood
 from v6_algorithm.learning.models.glm import TOTALS
 
 _DEVIANCE = TOTALS.index("deviance")
@@ -42,7 +50,27 @@ class Newton(FedAvg):
         # In the first round the sums are of a weighted least squares fit of the targets, which starts from nothing.
         first = "begun" not in self.kept
         self.kept["begun"] = {"flag": torch.ones(1)}
-        objective = float(totals[_DEVIANCE] + (penalty * present * present).sum())
+        free = independent(information + torch.diag(penalty))
+        following = self._following(
+            present, score, information, float(totals[_DEVIANCE]), penalty, free, rows, first=first
+        )
+        sums = {name: combined[name].double() * rows for name in _NAMES[2:]}
+        return combined | sums | {"model.weight": following[1:], "model.bias": following[0]}
+
+    def _following(
+        self,
+        present: Tensor,
+        score: Tensor,
+        information: Tensor,
+        deviance: float,
+        penalty: Tensor,
+        free: Tensor,
+        rows: int,
+        *,
+        first: bool = False,
+    ) -> Tensor:
+        """Return the coefficients that follow; all of these are means over `rows` rows, `free` those to estimate."""
+        objective = deviance + float((penalty * present * present).sum())
         before = self.kept.get("newton")
         if before is not None and int(before["rows"]) != rows:
             # Other sites answered: what the deviance was over those of the last round says nothing of this step.
@@ -50,32 +78,128 @@ class Newton(FedAvg):
         if before is not None and objective > float(before["objective"]) + 1e-12 * (1 + abs(objective)):
             following = (present + before["coefficients"]) / 2
             self.converged = bool(torch.allclose(following, present, rtol=1e-14, atol=1e-14))
+            return following
+        gradient = score - penalty * present
+        change = torch.zeros_like(present)
+        change[free] = torch.linalg.solve((information + torch.diag(penalty))[free][:, free], gradient[free])
+        following = change if first else present + change
+        following[~free] = 0
+        self.converged = not first and float(gradient[free] @ change[free]) < _DONE * (1 + abs(objective))
+        if not first:
+            self.kept["newton"] = {
+                "coefficients": present,
+                "objective": torch.tensor(objective, dtype=torch.float64),
+                "rows": torch.tensor(rows),
+            }
+        return following
+
+
+class CoxNewton(Newton):
+    """Solves for a Cox model's coefficients from sums by event time, or from each site's score and information.
+
+    Attributes
+    ----------
+    fitted
+        At the coefficients that were sent in the round: `value` and `null` (log partial likelihoods, the latter at
+        0), `score`, `information`, `events`, and for the test of proportional hazards `transformed` (sums over the
+        events of a function of time, and of its square) and `residuals` (of its products with the Schoenfeld
+        residuals); with one baseline for all sites also `rows`, `hazard` and `deaths` by event time.
+    """
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._sums: dict[str, Any] = {}
+
+    def message(self, site: str) -> Message:
+        """Ask for the sums."""
+        return {"sums": True}
+
+    def read_sums(self, packed: Any) -> dict[str, Any]:
+        """Check a site's sums: names, shapes, finite numbers."""
+        sums = unpack_arrays(packed)
+        width = int(self.spec["model.weight"].shape[0])
+        model = self.experiment.model
+        if isinstance(model, Cox) and model.strata == "site":
+            shapes: dict[str, tuple[int, ...]] = {
+                "value": (1,), "score": (width,), "information": (width, width), "events": (1,), "transformed": (2,),
+                "residuals": (width,),
+            }  # fmt: skip
         else:
-            gradient = score - penalty * present
-            free = independent(information + torch.diag(penalty))
-            change = torch.zeros_like(present)
-            change[free] = torch.linalg.solve((information + torch.diag(penalty))[free][:, free], gradient[free])
-            following = change if first else present + change
-            following[~free] = 0
-            self.converged = not first and float(gradient[free] @ change[free]) < _DONE * (1 + abs(objective))
-            if not first:
-                self.kept["newton"] = {
-                    "coefficients": present,
-                    "objective": torch.tensor(objective, dtype=torch.float64),
-                    "rows": torch.tensor(rows),
-                }
-        sums = {name: combined[name].double() * rows for name in _NAMES[2:]}
-        return combined | sums | {"model.weight": following[1:], "model.bias": following[0]}
+            times, products = len(sums["rows"]), 1 + width + width * (width + 1) // 2
+            shapes = {
+                "rows": (times,), "at_risk": (times, products), "tied": (times, products), "events": (times,),
+                "columns": (times, width),
+            }  # fmt: skip
+        if {name: array.shape for name, array in sums.items()} != shapes:
+            raise WireError("its sums of a Cox model have other names or shapes than were asked for")
+        if not all((np.abs(array) <= LARGEST_NUMBER).all() for array in sums.values()):
+            raise WireError("its sums of a Cox model are not finite")
+        if self._sums and {name: array.shape for name, array in self._sums.items()} != shapes:
+            raise WireError("its sums of a Cox model are at other event times than the other sites'")
+        return sums
+
+    def add(self, reply: Reply) -> None:
+        """Add a site's sums to those of the others."""
+        super().add(reply)
+        if reply.rows and reply.sums is not None:
+            self._sums = {name: self._sums.get(name, 0) + array for name, array in reply.sums.items()}
+
+    def step(self, combined: State) -> State:
+        """Return the model with the next coefficients."""
+        model = self.experiment.model
+        rows = sum(reply.rows for reply in self.seen)
+        present = combined["model.weight"].double()
+        if isinstance(model, Cox) and model.strata == "site":
+            sums = self._sums
+            value, score, information = float(sums["value"][0]), sums["score"], sums["information"]
+            self.fitted = {"events": float(sums["events"][0])} | {
+                name: sums[name].tolist() for name in ("transformed", "residuals")
+            }
+        else:
+            risk = RiskSums(**{item.name: self._sums[item.name] for item in fields(RiskSums)})
+            of_rows = likelihood(risk, present.numpy(), model.ties)  # type: ignore[union-attr]
+            value, score, information = of_rows.value, of_rows.score, of_rows.information
+            self.fitted = _by_time(of_rows, risk)
+        if "null" not in self.kept:
+            self.kept["null"] = {"value": torch.tensor(value, dtype=torch.float64)}
+        self.fitted |= {
+            "value": value,
+            "null": float(self.kept["null"]["value"]),
+            "score": score.tolist(),
+            "information": information.tolist(),
+            "training_rows": rows,
+        }
+        penalty = torch.full_like(present, model.ridge / rows)  # type: ignore[union-attr]
+        matrix = torch.from_numpy(information / rows)
+        free = independent(matrix + torch.diag(penalty), intercept=False)
+        following = self._following(
+            present, torch.from_numpy(score / rows), matrix, -2 * value / rows, penalty, free, rows
+        )
+        return combined | {"model.weight": following}
 
 
-def independent(information: Tensor, tolerance: float = _ALIASED) -> Tensor:
+def _by_time(fitted: Likelihood, sums: RiskSums) -> dict[str, Any]:
+    """Return what is told of each event time, and the sums of 1 - Kaplan-Meier for the test of proportional hazards."""
+    survival = np.cumprod(1 - sums.events / np.maximum(sums.rows, 1))
+    transformed = 1 - survival
+    return {
+        "events": float(sums.events.sum()),
+        "transformed": [float(sums.events @ transformed), float(sums.events @ transformed**2)],
+        "residuals": (transformed @ fitted.residuals).tolist(),
+        "rows": sums.rows.tolist(),
+        "deaths": sums.events.tolist(),
+        "hazard": np.cumsum(fitted.hazard).tolist(),
+    }
+
+
+def independent(information: Tensor, tolerance: float = _ALIASED, *, intercept: bool = True) -> Tensor:
     """Say which columns of a design are no combination of the others: (columns,) bool, from its information matrix.
 
-    The intercept comes first and then the columns from the last to the first: of a category's 0/1 columns, which
-    add up to the intercept, the first one is the one that is left out, and so the reference.
+    The intercept, where there is one, comes first and then the columns from the last to the first: of a category's 0/1
+    columns, which add up to the intercept, the first one is the one that is left out, and so the reference.
     """
     size = len(information)
-    order = [0, *range(size - 1, 0, -1)]
+    order = [0, *range(size - 1, 0, -1)] if intercept else [*range(size - 1, -1, -1)]
     kept: list[int] = []
     factor = torch.zeros(size, size, dtype=torch.float64)
     for column in order:
@@ -94,8 +218,3 @@ def independent(information: Tensor, tolerance: float = _ALIASED) -> Tensor:
     free = torch.zeros(size, dtype=torch.bool)
     free[kept] = True
     return free
-
-
-def names_of(terms: Sequence[str], mask: Tensor) -> list[str]:
-    """Return the terms that a mask, (columns,), marks."""
-    return [term for term, marked in zip(terms, mask.tolist(), strict=True) if marked]

@@ -12,6 +12,7 @@ import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -48,6 +49,8 @@ class Reply:
         The model that it started from, where it was asked for.
     start_loss
         Mean loss of that model over its training rows, where it was asked for.
+    sums
+        What its rows come to by name, (…) float64 arrays, where it was asked for.
     """
 
     site: str
@@ -57,6 +60,7 @@ class Reply:
     loss: float
     start: State | None = None
     start_loss: float | None = None
+    sums: dict[str, Any] | None = None
 
 
 class FedAvg:
@@ -102,6 +106,8 @@ class FedAvg:
     needs_sent: ClassVar[bool] = False
     # Whether no further round would move the model; only strategies that can tell set it.
     converged: bool = False
+    # What is known of the fit beside the model, as plain JSON; of strategies that solve for it.
+    fitted: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, experiment: Experiment, section: Any, spec: wire.StateSpec, rows: Mapping[str, float]) -> None:
         self.experiment = experiment
@@ -281,6 +287,10 @@ class FedAvg:
         """Return the parameters that a reply with a compressed update stands for; here what was sent, moved by it."""
         return cast({name: self.known[name].double() + delta for name, delta in update.items()}, self.spec)
 
+    def read_sums(self, packed: Any) -> dict[str, Any]:
+        """Check the sums that a site's rows come to, where they were asked for; raises WireError."""
+        raise WireError("it tells sums that nobody asked for")
+
     # -- for those who override them -------------------------------------------------------------------------------
 
     @property
@@ -345,7 +355,7 @@ class FedAvg:
         return self._held[1]
 
     def _with_extras(self, reply: Reply, given: Any, asked: Mapping[str, Any]) -> Reply:
-        wanted = {key for key in ("start", "start_loss") if asked.get("strategy", {}).get(key)}
+        wanted = {key for key in ("start", "start_loss", "sums") if asked.get("strategy", {}).get(key)}
         if not isinstance(given, dict) or set(given) != wanted:
             raise WireError("it tells other things for the strategy than it was asked for")
         if "start" in given:
@@ -358,6 +368,8 @@ class FedAvg:
             if isinstance(loss, bool) or not isinstance(loss, (int, float)) or not math.isfinite(loss):
                 raise WireError("its loss before training is not a finite number")
             reply = replace(reply, start_loss=float(loss))
+        if "sums" in given:
+            reply = replace(reply, sums=self.read_sums(given["sums"]))
         return reply
 
 

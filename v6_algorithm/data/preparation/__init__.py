@@ -8,26 +8,22 @@ from v6_algorithm.data.preparation.agreement import Agreement
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.preparation.statistics import (
-    Histograms,
     Moments,
     Preparation,
-    merge_histograms,
     merge_moments,
-    needs_histograms,
+    needs_quantiles,
     needs_range,
     prepare,
 )
 
 __all__ = [
     "Agreement",
-    "Histograms",
     "Moments",
     "Preparation",
     "Setup",
     "agree",
-    "merge_histograms",
     "merge_moments",
-    "needs_histograms",
+    "needs_quantiles",
     "needs_range",
     "prepare",
 ]

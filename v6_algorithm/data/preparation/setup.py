@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,13 @@ class Setup:
     `preparation` it is there once statistics exist; a model's file has what was made of it. `covariates` are columns
     that harmonisation needs and the model does not; `combat` is what the sites share of it. `target_scales` has mean
     and standard deviation, (folds, 2), of each target that is learned in standard deviations. `baseline` has the
-    cumulative baseline hazard of a Cox model at `times.baseline_times`, (folds, times), once it is trained.
-    `image_shape` is channels and lengths of images, and `pixels` are the columns that hold them where no files do.
-    `facts` are what an installed kind of row agreed on, as JSON.
+    cumulative baseline hazard of a Cox model at `times.baseline_times`, (folds, times), once it is trained; `baselines`
+    has that of each hospital whose events suffice, -1 in folds in which they do not.
+    `unknown` has for each fold the places in `category_columns` that no training row has, which count as of no
+    category; it is empty where there are none. `image_shape` is channels and lengths of images, and `pixels` are the
+    columns that hold them where no files do.
+    `facts` are what an installed kind of row agreed on, as JSON. `event_times` are those of all sites' training rows,
+    increasing, where a model is fitted by risk sets over all sites; no file has them.
     """
 
     features: list[str]
@@ -45,9 +49,12 @@ class Setup:
     combat: Combat | None = None
     target_scales: dict[str, np.ndarray] = field(default_factory=dict)
     baseline: np.ndarray | None = None
+    baselines: dict[str, np.ndarray] = field(default_factory=dict)
+    unknown: list[list[int]] = field(default_factory=list)
     image_shape: list[int] | None = None
     pixels: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    event_times: np.ndarray | None = None
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
@@ -73,7 +80,12 @@ class Setup:
     @property
     def inputs(self) -> list[str]:
         """Names of the model's inputs: numeric features, then one-hot columns as ``column=value``."""
-        return [*self.features, *(f"{name}={value}" for name, values in self.categories.items() for value in values)]
+        return [*self.features, *self.category_columns]
+
+    @property
+    def category_columns(self) -> list[str]:
+        """Names of the one-hot inputs."""
+        return [f"{name}={value}" for name, values in self.categories.items() for value in values]
 
     def design_columns(self, covariates: Sequence[str]) -> list[str]:
         """Name the columns of ComBat's design: a number is one, a category one for each value but the first."""
@@ -102,9 +114,12 @@ class Setup:
             "combat": None if self.combat is None else pack_arrays(self.combat.arrays()),
             "target_scales": pack_arrays(self.target_scales) if self.target_scales else None,
             "baseline": None if self.baseline is None else pack_arrays({"hazard": self.baseline}),
+            "baselines": pack_arrays(self.baselines) if self.baselines else None,
+            **({"unknown": self.unknown} if self.unknown else {}),
             "image_shape": self.image_shape,
             "pixels": self.pixels,
             **({"facts": self.facts} if self.facts else {}),
+            **({} if self.event_times is None else {"event_times": pack_arrays({"times": self.event_times})}),
         }
 
     @classmethod
@@ -128,9 +143,12 @@ class Setup:
                 combat=None if combat is None else Combat(**unpack_arrays(combat)),
                 target_scales=unpack_arrays(content["target_scales"]) if content["target_scales"] else {},
                 baseline=unpack_arrays(content["baseline"])["hazard"] if content["baseline"] else None,
+                baselines=unpack_arrays(content["baselines"]) if content.get("baselines") else {},
+                unknown=[[int(place) for place in fold] for fold in content.get("unknown") or []],
                 image_shape=content["image_shape"] and [int(length) for length in content["image_shape"]],
                 pixels=[str(name) for name in content["pixels"]],
                 facts=dict(content.get("facts") or {}),
+                event_times=unpack_arrays(content["event_times"])["times"] if content.get("event_times") else None,
             )
         except (KeyError, TypeError, AttributeError, ValueError):
             raise WireError("the setup in the request is malformed") from None
@@ -146,6 +164,7 @@ class Setup:
             "classes": self.classes,
             **({"task_classes": self.task_classes} if self.task_classes else {}),
             **({"class_weights": self.class_weights[fold]} if self.class_weights else {}),
+            **({"unknown": self._unknown_of(fold)} if self.unknown else {}),
             **({"sequence_length": self.sequence_length} if self.sequence_length else {}),
             **({"image_shape": self.image_shape} if self.image_shape else {}),
             **({"pixels": self.pixels} if self.pixels else {}),
@@ -159,15 +178,27 @@ class Setup:
             ),
             **({"target_scaling": self._readable_targets(fold)} if self.target_scales else {}),
             **({"edges": metric_edges(self.sums)} if "event_times" in self.sums else {}),
-            **({} if self.baseline is None else {"baseline": self._readable_baseline(self.baseline[fold])}),
+            **({} if self.baseline is None else {"baseline": self._readable_baseline(self.baseline[fold], fold)}),
         }
+
+    def _unknown_of(self, fold: int) -> list[str]:
+        return [self.category_columns[place] for place in self.unknown[fold]]
 
     def _readable_targets(self, fold: int) -> dict[str, Any]:
         scales = {name: scale[fold].tolist() for name, scale in self.target_scales.items()}
         return {name: {"mean": mean, "sd": sd} for name, (mean, sd) in scales.items()}
 
-    def _readable_baseline(self, hazard: np.ndarray) -> dict[str, Any]:
-        return {"times": metric_edges(self.sums), "cumulative_hazard": hazard.tolist()}
+    def _readable_baseline(self, hazard: np.ndarray, fold: int) -> dict[str, Any]:
+        sites = {name: hazards[fold].tolist() for name, hazards in self.baselines.items() if hazards[fold].min() >= 0}
+        return {
+            "times": metric_edges(self.sums),
+            "cumulative_hazard": hazard.tolist(),
+            **({"sites": sites} if sites else {}),
+        }
+
+    def for_hospitals(self, names: Collection[str]) -> Setup:
+        """Return the setup with the baseline hazards of these hospitals only: nobody is sent another's."""
+        return replace(self, baselines={name: hazard for name, hazard in self.baselines.items() if name in names})
 
 
 def pack_arrays(arrays: dict[str, np.ndarray]) -> str:

@@ -1,25 +1,24 @@
 """Fill values and scales of numeric features, from sums over the training rows of each site.
 
-Arrays have one row for each fold and one column for each feature. Sites send `Moments`, and `Histograms` when a
-median is asked for; merged, they give what the pooled training rows would give: moments up to rounding, quantiles
-up to one bin width.
+Arrays have one row for each fold and one column for each feature. Sites send `Moments`, and `Cells` when a median is
+asked for; merged, they give what the pooled training rows would give: moments up to rounding, quantiles as close as the
+smallest cells of the nodes let them be, see `data.quantiles`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 
+from v6_algorithm.data.quantiles import CellColumn, Cells, next_windows, one_value, quantiles
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange.wire import LARGEST_NUMBER
 from v6_algorithm.experiment import Data
 
 Array = np.ndarray
-# Bins over the federation's range of a feature: a quantile is right within range / 256. Many more bins than a
-# hospital has rows would be a list of its values.
-BINS = 256
+QUARTILES = (0.25, 0.5, 0.75)
 # Cells that are in memory as float64 at once, 32 MB each time: a table of 18,000 columns is worked on in blocks.
 _BLOCK_CELLS = 2**22
 
@@ -101,36 +100,6 @@ def _measure(values: Array, *, with_range: bool) -> tuple[Array, ...]:
 
 
 @dataclass(frozen=True)
-class Histograms(Arrays):
-    """Counts (folds, features, bins) of training values over the federation's range of each feature."""
-
-    counts: Array
-
-    @classmethod
-    def of(cls, folds: Iterable[Array], low: Array, high: Array) -> Histograms:
-        """Count training values; `low` and `high` are (folds, features)."""
-        counts = np.zeros((*low.shape, BINS))
-        for fold, values in enumerate(folds):
-            for feature in range(low.shape[1]):
-                column = values[:, feature].astype(np.float64)
-                bins = _bin(column[~np.isnan(column)], low[fold, feature], high[fold, feature])
-                counts[fold, feature] = np.bincount(bins, minlength=BINS)
-        return cls(counts)
-
-    def without(self, hidden: Array) -> Histograms:
-        """Return the histograms as if the features that are `hidden`, (features,) bool, had no values."""
-        return Histograms(np.where(hidden[:, None], 0.0, self.counts))
-
-    @classmethod
-    def check(cls, arrays: Mapping[str, Array], folds: int, features: int) -> Histograms:
-        """Read what a site sent; raises WireError unless shapes fit and all counts are counts."""
-        check_arrays(arrays, {"counts": (folds, features, BINS)})
-        if (arrays["counts"] < 0).any():
-            raise WireError("a histogram has negative counts")
-        return cls(**arrays)
-
-
-@dataclass(frozen=True)
 class Preparation(Arrays):
     """What turns raw features into inputs: ``(filled - shift) / scale``, each (folds, features) float64."""
 
@@ -184,36 +153,56 @@ def _merge_two(a: Moments, b: Moments) -> Moments:
     )
 
 
-def merge_histograms(parts: Iterable[Histograms]) -> Histograms:
-    """Add up sites."""
-    return Histograms(np.sum([part.counts for part in parts], axis=0))
-
-
 def needs_range(data: Data) -> bool:
     """Say whether the sites' smallest and largest values are used at all."""
-    federated = data.scaling.scope == "federation"
-    return needs_histograms(data) or (federated and data.scaling.kind == "minmax")
+    return data.scaling.scope == "federation" and data.scaling.kind == "minmax"
 
 
-def needs_histograms(data: Data) -> bool:
+def needs_quantiles(data: Data) -> bool:
     """Say whether a median or a quantile is asked for."""
-    federated = data.scaling.scope == "federation"
-    return data.missing.kind == "median" or (federated and data.scaling.kind == "robust")
+    return data.missing.kind == "median" or _is_robust(data)
 
 
-def prepare(data: Data, moments: Moments, histograms: Histograms | None) -> Preparation:
-    """Turn merged sums into fill values and scales.
+def _is_robust(data: Data) -> bool:
+    return data.scaling.scope == "federation" and data.scaling.kind == "robust" and data.fixed_scale is None
+
+
+def cells_of(folds: Iterable[Array], hidden: Array, smallest: int, windows: Array | None) -> Cells:
+    """Cut the training values of each fold and feature into cells; a `hidden` feature, (features,) bool, has none."""
+    columns = (
+        np.empty(0) if few else _known(values[:, number]) for values in folds for number, few in enumerate(hidden)
+    )
+    return Cells.of(columns, smallest, windows)
+
+
+def _known(column: Array) -> Array:
+    known = column.astype(np.float64)
+    return known[~np.isnan(known)]
+
+
+def quantile_windows(data: Data, moments: Moments, cells: Sequence[Cells]) -> tuple[Array, bool]:
+    """Return where the sites should cut further, (folds x features, places, 2), and whether that could help."""
+    windows, wanted = [], False
+    columns = [site.columns() for site in cells]
+    if data.missing.kind == "median":
+        places, more = next_windows(columns, (0.5,))
+        windows.append(places)
+        wanted |= more
+    if _is_robust(data):
+        places, more = next_windows([*columns, _filled_in(moments, _fill(data, moments, cells))], QUARTILES)
+        windows.append(places)
+        wanted |= more
+    return np.concatenate(windows, axis=1), wanted
+
+
+def prepare(data: Data, moments: Moments, cells: Sequence[Cells] = ()) -> Preparation:
+    """Turn merged sums, and the cells of each site, into fill values and scales.
 
     Scaling is of the filled column, as an imputer followed by a scaler gives it: mean and population standard
     deviation (``standard``), range (``minmax``), median and interquartile range (``robust``). A constant column is
     shifted, not scaled.
     """
-    if data.missing.kind == "constant":
-        fill = np.full_like(moments.mean, data.missing.value)
-    elif data.missing.kind == "median":
-        fill = _quantile(_of(histograms), moments.low, moments.high, 0.5)
-    else:
-        fill = moments.mean
+    fill = _fill(data, moments, cells)
     shift, scale = np.zeros_like(fill), np.ones_like(fill)
     if data.fixed_scale is not None:
         return Preparation(fill, *(np.tile(numbers, (len(fill), 1)) for numbers in data.fixed_scale))
@@ -225,17 +214,53 @@ def prepare(data: Data, moments: Moments, histograms: Histograms | None) -> Prep
         elif data.scaling.kind == "minmax":
             shift, scale = filled.low, filled.high - filled.low
         else:
-            # A fill value beyond the seen range counts as at its edge; where nothing was seen, it is the range.
-            low, high = (np.where(moments.count > 0, edge, fill) for edge in (moments.low, moments.high))
-            counts = _of(histograms).copy()
-            fold, feature = np.indices(fill.shape)
-            counts[fold, feature, _bin(fill, low, high)] += empty
-            first, shift, third = (_quantile(counts, low, high, q) for q in (0.25, 0.5, 0.75))
-            # Quartiles within one bin cannot be told apart, as when most rows are 0 and a few are large: dividing by
-            # their distance would give inputs in the hundreds, the standard deviation gives inputs of order one.
-            told_apart = third - first > (high - low) / BINS
-            scale = np.where(told_apart, third - first, filled.deviation)
+            columns = [*(site.columns() for site in cells), _filled_in(moments, fill)]
+            first, shift, third = _quantiles(columns, QUARTILES, fill)
+            # Where half of the rows have one value, as when most are 0, the deviation gives inputs of order one.
+            scale = np.where(third > first, third - first, filled.deviation)
     return Preparation(fill, shift, unit_where_constant(scale, shift))
+
+
+def loose_quantiles(data: Data, moments: Moments, cells: Sequence[Cells]) -> Array:
+    """Say by how much the quartiles, or the median, may be off at most, as a share of the spread: (features,) float64.
+
+    The spread is the interquartile range, or the standard deviation where that is 0 or not asked for; of all folds it
+    is the worst. Infinite where a bound is not known, 0 where nothing was seen.
+    """
+    columns = [site.columns() for site in cells]
+    if robust := _is_robust(data):
+        columns.append(_filled_in(moments, _fill(data, moments, cells)))
+    share = np.zeros(moments.mean.size)
+    for place, (sites, deviation) in enumerate(zip(zip(*columns, strict=True), moments.deviation.ravel(), strict=True)):
+        if not any(len(rows) for rows, *_ in sites):
+            continue
+        estimates = quantiles(sites, QUARTILES if robust else (0.5,))
+        spread = (estimates[-1].value - estimates[0].value) or float(deviation) or 1.0
+        share[place] = max(estimate.doubt for estimate in estimates) / spread
+    return share.reshape(moments.mean.shape).max(axis=0, initial=0.0)
+
+
+def _fill(data: Data, moments: Moments, cells: Sequence[Cells]) -> Array:
+    if data.missing.kind == "constant":
+        return np.full_like(moments.mean, data.missing.value)
+    if data.missing.kind == "median":
+        return _quantiles([site.columns() for site in cells], (0.5,), moments.mean)[0]
+    return moments.mean
+
+
+def _filled_in(moments: Moments, fill: Array) -> list[CellColumn]:
+    """Return the empty cells of all sites, once they are filled, as one more site's."""
+    empty = moments.rows[:, None] - moments.count
+    return [one_value(int(rows), float(value)) for rows, value in zip(empty.ravel(), fill.ravel(), strict=True)]
+
+
+def _quantiles(columns: Sequence[Sequence[CellColumn]], shares: Sequence[float], otherwise: Array) -> list[Array]:
+    """Return an array, (folds, features), for each share; `otherwise` where no site has a row."""
+    values = np.empty((len(shares), otherwise.size))
+    for place, sites in enumerate(zip(*columns, strict=True)):
+        seen = any(len(rows) for rows, *_ in sites)
+        values[:, place] = [q.value for q in quantiles(sites, shares)] if seen else otherwise.ravel()[place]
+    return list(values.reshape(len(shares), *otherwise.shape))
 
 
 def scale_targets(columns: list[str], moments: Moments) -> dict[str, Array]:
@@ -269,33 +294,3 @@ def _own_scale(kind: str, values: Array, fill: Array) -> tuple[Array, Array]:
 def unit_where_constant(scale: Array, centre: Array) -> Array:
     """Replace spreads that are nothing but rounding of a constant by 1."""
     return np.where(scale > 1e-12 * np.maximum(np.abs(centre), 1e-300), scale, 1.0)
-
-
-def _of(histograms: Histograms | None) -> Array:
-    if histograms is None:
-        raise ValueError("a median needs histograms")
-    return histograms.counts
-
-
-def _bin(values: Array, low: Array, high: Array) -> Array:
-    """Return the bin of each value, 0 to `BINS` - 1, over its range; where that is one number, 0."""
-    width = np.where(high > low, high - low, 1.0)
-    return np.clip((values - low) / width * BINS, 0, BINS - 1).astype(np.int64)
-
-
-def _quantile(counts: Array, low: Array, high: Array, q: float) -> Array:
-    """Interpolate between the two rows nearest to rank q (rows - 1), as numpy does, each known to one bin width."""
-    position = q * np.maximum(counts.sum(axis=-1) - 1, 0)
-    before, after = np.floor(position), np.ceil(position)
-    value = _row_at(counts, low, high, before)
-    return value + (position - before) * (_row_at(counts, low, high, after) - value)
-
-
-def _row_at(counts: Array, low: Array, high: Array, rank: Array) -> Array:
-    """Return the value of the row with this rank, from 0, taking the rows of a bin as evenly spread over it."""
-    cumulative = counts.cumsum(axis=-1)
-    bins = np.minimum((cumulative <= rank[..., None]).sum(axis=-1), BINS - 1)[..., None]
-    inside = np.take_along_axis(counts, bins, -1)
-    below = np.take_along_axis(cumulative, bins, -1) - inside
-    share = np.where(inside > 0, (rank[..., None] - below + 0.5) / np.maximum(inside, 1), 0.0)
-    return low + (bins + share)[..., 0] * (high - low) / BINS

@@ -67,3 +67,36 @@ def horizons(options: SurvivalOptions, counts: Array) -> list[float]:
 def interval_count(options: SurvivalOptions) -> int:
     """Return how many hazards a discrete-time model gives; known before any time is."""
     return len(options.intervals) + 1 if isinstance(options.intervals, list) else options.intervals
+
+
+def coarse_times(time: Array, event: Array, events: int, rows: int) -> Array:
+    """Return times of which each stands for several rows, for a site that may not tell when single ones leave.
+
+    Rows in order of time are cut into cells of at least `events` events and `rows` rows; all of a cell leave at one
+    time, the mean of the cell's event times. Rows of the same time stay together.
+
+    Parameters
+    ----------
+    time, event
+        (rows,) times observed, and whether the event was seen (bool).
+    events, rows
+        Fewest of a cell; with fewer events than that in all, everything is one cell.
+    """
+    distinct, place = np.unique(time, return_inverse=True)
+    leaving = np.bincount(place, minlength=len(distinct))
+    dying = np.bincount(place, event, minlength=len(distinct))
+    cell = np.zeros(len(distinct), dtype=np.int64)
+    number, have_events, have_rows = 0, 0.0, 0
+    events_left, rows_left = float(dying.sum()), int(leaving.sum())
+    for index in range(len(distinct)):
+        full = have_events >= events and have_rows >= rows
+        if full and events_left >= events and rows_left >= rows:
+            number, have_events, have_rows = number + 1, 0.0, 0
+        cell[index] = number
+        have_events, have_rows = have_events + dying[index], have_rows + int(leaving[index])
+        events_left, rows_left = events_left - dying[index], rows_left - int(leaving[index])
+    of_cell = np.bincount(cell, dying)
+    means = np.bincount(cell, dying * distinct) / np.maximum(of_cell, 1)
+    # Without any event nothing depends on when rows leave.
+    coarse: Array = np.where(of_cell > 0, means, distinct[0])[cell][place]
+    return coarse

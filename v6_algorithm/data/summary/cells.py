@@ -4,9 +4,8 @@ Used by the site. Hiding small cells alone is not enough, because totals are tol
 from what is told and its total (complementary disclosure). Two rules see to that:
 
 - labels: what is not told is one lump of at least two labels and enough rows, its labels unnamed;
-- histograms: neighbouring leaves are one cell until it holds enough rows. The first and the last cell are never
-  empty, which would tell a smallest or largest value. The leaves are those of one fixed lattice (multiples of powers
-  of two), or a request could shift them by a little, again and again, until a count changes, and so find a value.
+- values: cells of neighbouring rows, see `data.quantiles`, cut where the values say and never where a request does,
+  which could shift an edge by a little, again and again, until a count changes, and so find a value.
 
 How many values a column has is told as it is, also when few are missing: it is what a mean was divided by, and can be
 computed from one. Statistics are over all rows of the table, whatever the target, so that asking twice with another
@@ -17,12 +16,8 @@ and the log of tasks for that.
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping
 
-import numpy as np
-
-Array = np.ndarray
 Label = int | float | str
 
 
@@ -52,37 +47,3 @@ def tell_labels(counts: Mapping[Label, int], smallest: int) -> tuple[dict[Label,
         hidden.add(label)
     shown = {label: rows for label, rows in counts.items() if label not in hidden}
     return shown, sum(counts[label] for label in hidden)
-
-
-def tell_cumulative(counts: Array, smallest: int) -> Array:
-    """Turn a histogram into the cumulative counts that may be told: as many as possible, coarse edges first.
-
-    Parameters
-    ----------
-    counts
-        (leaves,) int64 rows in each leaf of the lattice; a power of two of them.
-    smallest
-        Fewest rows of a cell that may be told.
-
-    Returns
-    -------
-    Array
-        (leaves + 1,) int64 rows below each edge of the leaves, -1 where that is not told. The first (0) and the
-        last (all rows) always are.
-    """
-    below = np.concatenate([[0], np.cumsum(counts)]).tolist()
-    last = len(counts)
-    edges_shown = [0, last]
-    for step in (last >> level for level in range(1, last.bit_length())):
-        for edge in range(step, last, 2 * step):
-            place = bisect.bisect(edges_shown, edge)
-            before, after = edges_shown[place - 1], edges_shown[place]
-            left, right = below[edge] - below[before], below[after] - below[edge]
-            # Between other cells an empty one tells nothing about a row; at an end, where the outermost row begins.
-            if (left >= smallest or (left == 0 and before > 0)) and (
-                right >= smallest or (right == 0 and after < last)
-            ):
-                edges_shown.insert(place, edge)
-    cumulative = np.full(last + 1, -1, dtype=np.int64)
-    cumulative[edges_shown] = [below[edge] for edge in edges_shown]
-    return cumulative

@@ -1,4 +1,4 @@
-"""What a site tells about its whole table in answer to `RPC_summary`: counts, sums, histograms, never a small cell.
+"""What a site tells about its whole table in answer to `RPC_summary`: counts, sums, cells of values, never a small one.
 
 Each step is a call of its own, for what it asks for follows from the answers to the one before; `summary.federated`
 makes the calls. All rows count, with or without a target: see `summary.cells` for why.
@@ -15,8 +15,8 @@ import numpy as np
 from v6_algorithm.data.description import column_kind, column_kinds
 from v6_algorithm.data.preparation import Moments
 from v6_algorithm.data.preparation.setup import pack_arrays
+from v6_algorithm.data.quantiles import Cells, check_windows
 from v6_algorithm.data.summary.cells import tell_labels
-from v6_algorithm.data.summary.quantiles import Lattice
 from v6_algorithm.data.targets import TargetColumn, canonical, labels_of
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Data
@@ -66,18 +66,18 @@ def moments(frame: pd.DataFrame, features: Sequence[str], smallest: int) -> dict
 def shape(
     frame: pd.DataFrame, features: Sequence[str], smallest: int, asked: Mapping[str, Array], *, products: bool
 ) -> dict[str, Any]:
-    """Tell cumulative counts over a lattice, and, where the rows are enough, products of standardised columns.
+    """Tell cells of the columns' values, and, where the rows are enough, products of standardised columns.
 
-    `asked` has `low` and `width` of the lattice, `mean` and `sd`, (features,) each. The products are
-    ``sum(z_i z_j)`` over rows, with ``z = (x - mean) / sd`` and 0 where a value is missing, so that sites add up to
-    the correlations of the federation's columns filled with their means. A pair seen together in few rows is told
-    as such (`pairs` 0) and left out.
+    `asked` has `mean` and `sd`, (features,) each, and, when it is asked again, `windows`: where to cut further, see
+    `data.quantiles`. The products are ``sum(z_i z_j)`` over rows, with ``z = (x - mean) / sd`` and 0 where a value is
+    missing, so that sites add up to the correlations of the federation's columns filled with their means. A pair seen
+    together in few rows is told as such (`pairs` 0) and left out.
     """
     values, _ = _values(frame, features, smallest)
-    lattice = Lattice.check(asked["low"], asked["width"], len(features))
     seen = ~np.isnan(values)
-    cumulative = [lattice.cumulative(values[seen[:, i], i], i, smallest) for i in range(len(features))]
-    reply: dict[str, Any] = {"cumulative": pack_arrays({"cumulative": np.stack(cumulative)}), "products": None}
+    windows = check_windows(asked["windows"], len(features)) if "windows" in asked else None
+    cells = Cells.of((values[seen[:, i], i] for i in range(len(features))), smallest, windows)
+    reply: dict[str, Any] = {"cells": pack_arrays(cells.arrays()), "products": None}
     if products and len(values) >= ROWS_PER_COLUMN * len(features):
         scale = np.where(asked["sd"] > 0, asked["sd"], 1.0)
         standard = np.where(seen, (values - asked["mean"]) / scale, 0.0)
@@ -91,6 +91,14 @@ def shape(
 
 def _values(frame: pd.DataFrame, features: Sequence[str], smallest: int) -> tuple[Array, Array]:
     """Return (rows, features) float64 with NaN where missing, all of a column of few values; and which those are."""
+    values = numeric_values(frame, features)
+    hidden = np.array([tells_few(column[~np.isnan(column)], smallest) for column in values.T], dtype=bool)
+    values[:, hidden] = np.nan
+    return values, hidden
+
+
+def numeric_values(frame: pd.DataFrame, features: Sequence[str]) -> Array:
+    """Return (rows, features) float64, NaN where missing, not finite, or where a column is not numeric."""
     import pandas as pd
 
     values = np.full((len(frame), len(features)), np.nan)
@@ -98,12 +106,10 @@ def _values(frame: pd.DataFrame, features: Sequence[str], smallest: int) -> tupl
         if name in frame.columns and column_kind(frame[name]) == "numeric":
             values[:, number] = pd.to_numeric(frame[name]).to_numpy(dtype=np.float64, na_value=np.nan)
     values[~np.isfinite(values)] = np.nan
-    hidden = np.array([_tells_few(column[~np.isnan(column)], smallest) for column in values.T], dtype=bool)
-    values[:, hidden] = np.nan
-    return values, hidden
+    return values
 
 
-def _tells_few(known: Array, smallest: int) -> bool:
+def tells_few(known: Array, smallest: int) -> bool:
     """Say whether mean and standard deviation of these values would tell about fewer than `smallest` rows.
 
     They do when there are fewer values, and when fewer differ from the commonest one; and of up to three distinct

@@ -95,11 +95,14 @@ def check_secure_aggregation(experiment: AllSections) -> None:
         (bool(experiment.evaluation.subgroups), "evaluation.subgroups: each site says for itself which groups are few"),
         (data.harmonisation.kind != "none", f"data.harmonisation {data.harmonisation.kind}, made of each site's means"),
         (data.synthetic is not None, "data.synthetic: synthetic rows are counted by site"),
-        (data.missing.kind == "median", "data.missing median: a range is no sum; allowed: error, drop, mean, constant"),
+        (
+            data.missing.kind == "median",
+            "data.missing median: cells of one site's rows are no sum; allowed: error, drop, mean, constant",
+        ),
         (
             data.scaling.scope == "federation" and data.scaling.kind in ("minmax", "robust"),
-            f"data.scaling {data.scaling.kind} over the federation: a range is no sum; allowed: standard, none, or "
-            "scope: site",
+            f"data.scaling {data.scaling.kind} over the federation: a range, or cells of rows, are no sum; "
+            "allowed: standard, none, or scope: site",
         ),
     ):
         if wrong:

@@ -208,7 +208,7 @@ class AgnosticFL(BaseStrategy):
 
 
 class Newton(BaseStrategy):
-    """Fisher scoring for model glm: the step that a fit of all sites' rows in one place would take."""
+    """Newton's method for models glm and cox: the step that a fit of all sites' rows in one place would take."""
 
     refuses: ClassVar = {
         "weighting": _A_SUM,

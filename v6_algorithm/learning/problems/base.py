@@ -114,6 +114,15 @@ class Problem(ABC):
         """Turn the output of a fold's model into what the metrics expect: `prediction`, unless a fold has its own."""
         return self.prediction(output)
 
+    @property
+    def stratified(self) -> bool:
+        """Whether hospitals are strata: each has its risk sets and, once it is known, its baseline hazard."""
+        return False
+
+    def prediction_at(self, output: Tensor, fold: int, hospital: str) -> Tensor:
+        """Turn the output for rows of one hospital into what the metrics expect; called where `stratified`."""
+        return self.prediction_of(output, fold)
+
     def accumulator(self) -> Accumulator:
         """Return empty metrics: `Metrics` where a plug-in has its own."""
         return self.default_metrics() if self.Metrics is None else self.Metrics(self.experiment.problem.kind)

@@ -11,13 +11,19 @@ from torch.nn import functional
 
 from v6_algorithm.data.preparation import Setup, times
 from v6_algorithm.data.targets import TargetColumn
-from v6_algorithm.experiment import Experiment, SurvivalOptions
+from v6_algorithm.errors import WireError
+from v6_algorithm.experiment import Cox, Experiment, SurvivalOptions
 from v6_algorithm.learning.metrics import SurvivalMetrics
 from v6_algorithm.learning.metrics.survival import BaselineSums, survival
+from v6_algorithm.learning.models.cox import CoxRegression, CoxSums
+from v6_algorithm.learning.problems.base import Networks
 from v6_algorithm.learning.problems.tabular import TableProblem
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from v6_algorithm.data.table import TableData
+    from v6_algorithm.learning.training.learner import Learner, TrainingContext
 
 # A hazard rounded to 1 would end all survival, and its logarithm everything else.
 _LEAST_SURVIVAL = 1e-12
@@ -30,8 +36,9 @@ class Survival(TableProblem):
     over the rows of a batch: each event against those of the batch that were still observed. Risk sets cannot reach
     over sites, so a federation minimises the likelihood *stratified by site*, in which each site has a baseline hazard
     of its own. Small batches have small risk sets, which is no unbiased estimate: `training.batch_size: null` takes
-    all rows of the site. Survival curves, for the Brier score, come when training is over: with the baseline hazard of
-    all sites' training rows together, from `BaselineSums`.
+    all rows of the site. Where one site holds all hospitals' rows, the hospitals are the strata. Survival curves, for
+    the Brier score, come when training is over: with the baseline hazard of each hospital's training rows where its
+    events suffice, else, or with ``baseline: pooled``, of all together, from `BaselineSums`.
 
     ``discrete_time``: a logit for each interval of time, the hazard of the event in it for those who reach it; the
     loss is the negative log-likelihood [2]_. By the paper's convention a row that is censored in an interval survived
@@ -54,6 +61,8 @@ class Survival(TableProblem):
         # The loss of a row depends on the rows beside it.
         self.joint = self.cox
         self._edges = times.metric_edges(setup.sums)
+        # Fewest events and rows that an event time may stand for here; the site's guard says so.
+        self.time_cell: tuple[int, int] | None = None
         if self.cox:
             self._horizons = [] if setup.baseline is None else self._edges
         elif "horizons" in setup.sums:
@@ -75,6 +84,38 @@ class Survival(TableProblem):
     def outputs(self) -> int:
         """One log-risk, or a logit an interval."""
         return 1 if self.cox else times.interval_count(self.options)
+
+    def build(self, shape: list[int]) -> nn.Module:
+        """Return the experiment's network for rows of a shape."""
+        return CoxRegression(shape[0]) if isinstance(self.experiment.model, Cox) else super().build(shape)
+
+    @property
+    def sums_of_squares(self) -> int:
+        """Columns of a Cox model that is fitted exactly."""
+        return len(self.setup.inputs) if isinstance(self.experiment.model, Cox) else 0
+
+    def learner(self, networks: Networks, context: TrainingContext) -> Learner | None:
+        """Return what adds up the sums of a Cox model that is fitted exactly; others are trained by gradients."""
+        model, section = networks.get("model"), self.experiment.model
+        if not isinstance(model, CoxRegression) or not isinstance(section, Cox):
+            return None
+        grid = None if section.strata == "site" else self.setup.event_times
+        if grid is None and section.strata == "none":
+            raise WireError("model cox needs the event times of all sites, which the request has not")
+
+        def row_loss(output: Tensor, target: Tensor) -> Tensor:
+            return self.row_loss(output, target, context.fold)
+
+        return CoxSums(model, grid, self.time_cell, section.ties, row_loss)
+
+    def event_times(self, data: TableData) -> np.ndarray:
+        """Return the (times,) increasing event times of this site's training rows, coarse where its rules say so."""
+        of_folds = [np.empty(0)]
+        for fold in data.folds:
+            time, event = data.target[fold.train].astype(np.float64).T
+            time = time if self.time_cell is None else times.coarse_times(time, event == 1, *self.time_cell)
+            of_folds.append(time[event == 1])
+        return np.unique(np.concatenate(of_folds))
 
     def sums(self, data: TableData) -> dict[str, np.ndarray]:
         """Return the histogram of this site's event times."""
@@ -101,13 +142,24 @@ class Survival(TableProblem):
         risk = torch.log(hazard.mean(dim=1, keepdim=True))
         return torch.cat([risk, survival[:, : len(self._horizons)]], dim=1)
 
+    @property
+    def stratified(self) -> bool:
+        """Whether hospitals are strata: in a Cox model, unless its risk sets are asked for over all sites."""
+        return self.cox and getattr(self.experiment.model, "strata", "site") == "site"
+
     def prediction_of(self, output: Tensor, fold: int) -> Tensor:
         """Return `prediction`, of a Cox model with the fold's survival curves once its baseline hazard is known."""
         prediction = self.prediction(output)
         if not self.cox or self.setup.baseline is None:
             return prediction
-        curves = survival(self.setup.baseline[fold], prediction[:, 0].cpu().numpy())
-        return torch.cat([prediction, torch.from_numpy(curves).to(prediction.device)], dim=1)
+        return _with_curves(prediction, self.setup.baseline[fold])
+
+    def prediction_at(self, output: Tensor, fold: int, hospital: str) -> Tensor:
+        """Return `prediction_of` rows of one hospital, with its baseline hazard where its events suffice for one."""
+        hazard = self.setup.baselines.get(hospital)
+        if not self.cox or self.setup.baseline is None or hazard is None or hazard[fold].min(initial=0.0) < 0:
+            return self.prediction_of(output, fold)
+        return _with_curves(self.prediction(output), hazard[fold])
 
     @property
     def horizons(self) -> list[float]:
@@ -129,6 +181,11 @@ class Survival(TableProblem):
         middles = (ends + torch.cat([torch.zeros(1, dtype=torch.float64), ends])[:-1]) / 2
         time = duration.double().contiguous()
         return torch.where(event, torch.bucketize(time, ends), torch.bucketize(time, middles, right=True))
+
+
+def _with_curves(prediction: Tensor, hazard: np.ndarray) -> Tensor:
+    curves = survival(hazard, prediction[:, 0].cpu().numpy())
+    return torch.cat([prediction, torch.from_numpy(curves).to(prediction.device)], dim=1)
 
 
 def efron_loss(risk: Tensor, duration: Tensor, event: Tensor) -> Tensor:

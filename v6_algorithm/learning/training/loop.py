@@ -66,7 +66,7 @@ def batches(rows: int, size: int | None, generator: torch.Generator, *, at_least
     yield from pieces_of(torch.randperm(rows, generator=generator), size, at_least)
 
 
-def _steps(
+def steps_of(
     rows: int, training: Training, generator: torch.Generator, at_least: int, epochs: int | None, round: int
 ) -> Iterator[list[Tensor]]:
     """Yield the batches of one optimiser step after another: `accumulate` of them, fewer at the end of an epoch."""
@@ -150,7 +150,7 @@ def train(
     with device.fork_rng(), deterministic(training.deterministic), in_training(networks, frozen):
         # Dropout and its like draw from the global generator.
         torch.manual_seed(context.derive("training"))
-        for batch in _steps(len(part), training, generator, fewest_rows(networks), epochs, round):
+        for batch in steps_of(len(part), training, generator, fewest_rows(networks), epochs, round):
             total += stepper.step(batch)
             seen += sum(map(len, batch))
             steps += 1
@@ -158,12 +158,17 @@ def train(
     parameters = trained(networks, frozen)
     finite = math.isfinite(total.item()) and all(wire.all_finite(value.detach()) for value in parameters)
     if not finite:
-        raise SiteError(
-            f"training diverged in round {round}: the loss or the model is not finite; lower training.optimizer.lr "
-            f"(given: {training.optimizer.options().get('lr', 'torch default')})",
-            "diverged",
-        )
+        raise diverged(training, round)
     return TrainingSums(total.item(), seen, steps)
+
+
+def diverged(training: Training, round: int) -> SiteError:
+    """Return what is raised where a round's training left the finite numbers."""
+    return SiteError(
+        f"training diverged in round {round}: the loss or the model is not finite; lower training.optimizer.lr "
+        f"(given: {training.optimizer.options().get('lr', 'torch default')})",
+        "diverged",
+    )
 
 
 class _Steps(Protocol):
@@ -220,7 +225,7 @@ class _GradientDescent:
             with device.forward():
                 output, term = self._objective.forward(problem, self._networks, inputs)
             output = device.full(output)
-            loss = problem.row_loss(output, self._rows.target[batch], fold)
+            loss = _batch_loss(problem, output, self._rows, batch, fold)
             if mix is not None:
                 loss = mix.loss(loss, problem.row_loss(output, self._rows.target[batch[mix.partner]], fold))
             mean = loss.mean() if term is None else loss.mean() + term
@@ -289,7 +294,7 @@ def mean_loss(problem: Problem, networks: Mapping[str, nn.Module], rows: Rows, p
 
     def add(chunk: Tensor) -> None:
         output = problem.forward(networks, measured(rows.inputs[chunk], augmentation))
-        losses.append(problem.row_loss(output, rows.target[chunk], fold).double().sum().item())
+        losses.append(_batch_loss(problem, output, rows, chunk, fold).double().sum().item())
 
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
         in_chunks(part, rows_at_once(problem, rows, part), add, whole=problem.joint)
@@ -327,12 +332,13 @@ def evaluate(
         for number, name in enumerate(members):
             member_rows = member == number
             loss = problem.row_loss(output[member_rows], target[member_rows], fold).double().cpu()
-            results.append(
-                (name, prediction[member_rows.cpu()].numpy(), target[member_rows].cpu().numpy(), loss.numpy())
-            )
+            predicted = prediction[member_rows.cpu()]
+            if problem.stratified:
+                predicted = problem.prediction_at(output[member_rows], fold, name).cpu()
+            results.append((name, predicted.numpy(), target[member_rows].cpu().numpy(), loss.numpy()))
         # All are computed before any is counted: where memory runs out, this is done again with fewer rows.
-        for name, predicted, true, lost in results:
-            accumulators[name].update(predicted, true, lost)
+        for name, values, true, lost in results:
+            accumulators[name].update(values, true, lost)
 
     with torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
         if len(part):
@@ -340,9 +346,23 @@ def evaluate(
     return {name: accumulator.state() for name, accumulator in accumulators.items()}
 
 
+def _batch_loss(problem: Problem, output: Tensor, rows: Rows, batch: Tensor, fold: int) -> Tensor:
+    """Return each row's loss; where hospitals are strata and one site holds several, of each hospital's rows alone."""
+    target, member = rows.target[batch], rows.member[batch]
+    hospitals = member.unique() if problem.stratified else member[:1]
+    if len(hospitals) < 2:
+        return problem.row_loss(output, target, fold)
+    places = [torch.nonzero(member == hospital)[:, 0] for hospital in hospitals]
+    losses = [problem.row_loss(output[place], target[place], fold) for place in places]
+    return torch.zeros_like(output[:, 0], dtype=losses[0].dtype).index_copy(0, torch.cat(places), torch.cat(losses))
+
+
 def rows_at_once(problem: Problem, rows: Rows, part: Tensor) -> int:
     """Return how many rows an evaluation works on together; a loss over risk sets needs a hospital's in one piece."""
-    if problem.joint:
-        return max(len(part), 1)
-    numbers = max(rows.inputs[part[:1]].numel() * problem.expansion, 1)
+    return max(len(part), 1) if problem.joint else rows_at_once_of(problem, rows.inputs[part[:1]])
+
+
+def rows_at_once_of(problem: Problem, inputs: Tensor) -> int:
+    """Return how many rows like the first of `inputs` an evaluation works on together."""
+    numbers = max(inputs[:1].numel() * problem.expansion, 1)
     return max(min(problem.experiment.training.evaluation_batch_size, _EVALUATION_NUMBERS // numbers), 1)

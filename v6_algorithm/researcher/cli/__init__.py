@@ -14,6 +14,7 @@ from v6_algorithm.researcher.cli import (
     generate,
     image,
     init,
+    network,
     package,
     partition,
     predict,
@@ -63,6 +64,7 @@ app.command()(submit.cancel)
 app.command()(approve.approve)
 app.command()(doctor.doctor)
 app.add_typer(image.app, name="image")
+app.add_typer(network.app, name="network")
 
 
 def main() -> None:

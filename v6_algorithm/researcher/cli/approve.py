@@ -6,24 +6,27 @@ from typing import Annotated
 
 import typer
 
-from v6_algorithm.researcher.cli.run import File, Set, load_experiment
+from v6_algorithm.researcher.cli.run import File, Set, TestRun, as_test, load_experiment
 from v6_algorithm.researcher.cli.terminal import explained, say
 
 
 def approve(
     file: File,
     set_: Set = None,
+    test: TestRun = None,
     show: Annotated[bool, typer.Option("--show", help="Print what is approved, as JSON, before its hash.")] = False,
 ) -> None:
     """Print the hash that approves an experiment, for a node's V6_ALGORITHM_APPROVED_EXPERIMENTS.
 
     It covers all that a site is told: data, model, split, training, strategy, privacy, seed. It leaves out the run's
-    name, what is written of it, and how long anybody waits.
+    name, what is written of it, and how long anybody waits. With --test it is that of testing this very model.
     """
     with explained():
         from v6_algorithm.experiment.approval import approved_content, fingerprint
 
         experiment = load_experiment(file, set_)
+        if test is not None:
+            experiment, _ = as_test(experiment, test)
         if show:
             import json
 

@@ -19,15 +19,23 @@ def describe(
     out_dir: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Also write summary.json and summary.csv there.")
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN|site", help="Also compare groups: Table 1, and survival curves (evaluation.by)."),
+    ] = None,
 ) -> None:
-    """Describe the tables of an experiment's sites: counts, means, quantiles, labels, correlations."""
+    """Describe the tables of an experiment's sites: counts, means, quantiles, labels, correlations; Table 1 by group.
+
+    With --by and a survival target also Kaplan-Meier curves and log-rank tests.
+    """
     with explained():
         from v6_algorithm.coordinator.describe import describe as describe_sites
         from v6_algorithm.engines.simulate import local_federation, tables_of
         from v6_algorithm.researcher.report.summary import summary_tables, write_summary
 
         # A centralised run pools the tables; a description is of each.
-        experiment = load_experiment(file, set_).model_copy(update={"mode": "federated"})
+        overrides = [*(set_ or []), *([f"evaluation.by={by}"] if by else [])]
+        experiment = load_experiment(file, overrides).model_copy(update={"mode": "federated"})
         tables = tables_of(experiment, file.parent, experiment_file=file)
         summary = describe_sites(local_federation(experiment, tables), experiment)
         for table in summary_tables(summary):

@@ -46,7 +46,13 @@ def unused_folder(name: str) -> Path:
 
 def finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None:
     """Show the closing table, write the files, and end with exit code 3 when something was left undone."""
-    from v6_algorithm.researcher.report import closing_table, coefficients_table, dinunet, gap_lines
+    from v6_algorithm.researcher.report import (
+        closing_table,
+        coefficients_table,
+        dinunet,
+        gap_lines,
+        recalibration_lines,
+    )
 
     result["notes"] += dinunet.notes(result)
     if result["metrics"]:
@@ -59,9 +65,16 @@ def finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None:
     paths = write_results(result, folder)
     for note in result["notes"]:
         say(f"note: {note}")
+    for line in recalibration_lines(result):
+        say(line)
     rounds, seconds = result["rounds_run"], result["timing"]["total_s"]
+    done = (
+        "tested, nothing was trained,"
+        if result["status"] == "tested"
+        else f"{rounds} round{'' if rounds == 1 else 's'}"
+    )
     say(
-        f"{rounds} round{'' if rounds == 1 else 's'} in {seconds:.1f} s; "
+        f"{done} in {seconds:.1f} s; "
         f"wrote {', '.join(path.relative_to(folder).as_posix() for path in paths)} to {folder}"
     )
     if result["status"] == "stopped":

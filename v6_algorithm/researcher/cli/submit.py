@@ -18,7 +18,7 @@ from v6_algorithm.errors import ExperimentError, FederationError, SecondFactorEr
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central, open_table
 from v6_algorithm.researcher.cli.output import finish, results_folder, unused_folder
-from v6_algorithm.researcher.cli.run import File, Out, Quiet, Set, Track, load_experiment
+from v6_algorithm.researcher.cli.run import File, Out, Quiet, Set, TestRun, Track, as_test, load_experiment
 from v6_algorithm.researcher.cli.terminal import explained, say
 
 if TYPE_CHECKING:
@@ -45,11 +45,14 @@ PrivateKey = Annotated[
 
 def submit(
     file: File,
-    server: Address,
-    username: Username,
+    server: Address = "",
+    username: Username = "",
     image: Annotated[
         str, typer.Option(metavar="NAME", envvar="V6_IMAGE", help="REGISTRY/v6-algorithm:TAG, or …@sha256:DIGEST.")
-    ],
+    ] = "",
+    local: Annotated[
+        bool, typer.Option("--local", help="To the network that `network start` has started on this machine.")
+    ] = False,
     collaboration: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name or id; needed where you see more than one.")
     ] = None,
@@ -75,6 +78,7 @@ def submit(
     tune: Annotated[bool, typer.Option("--tune", help="First search for settings, as the file's `tune` says.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Send it, and do not wait for it.")] = False,
     track: Track = None,
+    test: TestRun = None,
     quiet: Quiet = False,
 ) -> None:
     """Send an experiment to a vantage6 network, show how it goes, and write what came out."""
@@ -83,6 +87,7 @@ def submit(
         from v6_algorithm.coordinator.initial_model import read_weights
         from v6_algorithm.researcher.tracking import open_tracking
 
+        server, username, image = _where(server, username, image, local=local)
         if detach and track:
             raise ExperimentError("--track: shows what came out, which --detach does not wait for; give it to `watch`")
         _check_trackers(track)
@@ -92,7 +97,12 @@ def submit(
             from v6_algorithm.coordinator.tuning import Tuning
 
             Tuning(experiment)  # so that what cannot be tuned is told before anything is sent
-        weights = read_weights(experiment, file.parent)
+        if test is not None:
+            if tune or track:
+                raise ExperimentError("--test: trains nothing, so --tune and --track do not go with it")
+            experiment, weights = as_test(experiment, test)
+        else:
+            weights = read_weights(experiment, file.parent)
         central = open_central(experiment, file.parent)
         databases = _databases(database or ["default"], query, sheet)
         session = log_in(server, username)
@@ -173,6 +183,21 @@ def cancel(
     with explained():
         log_in(server, username).cancel(task)
         say(f"task {task}: the nodes were told to stop it")
+
+
+def _where(server: str, username: str, image: str, *, local: bool) -> tuple[str, str, str]:
+    """Return address, name and image: those given, or with `local` those of the network on this machine."""
+    if local:
+        from v6_algorithm.researcher import network
+
+        folder = Path(os.environ.get("V6_LOCAL_NETWORK") or network.default_folder())
+        there = network.find(folder.resolve())
+        os.environ["V6_PASSWORD"] = there.password
+        return there.url, network.USERNAME, network.IMAGE
+    given = {"--server": server, "--username": username, "--image": image}
+    if missing := [name for name, value in given.items() if not value]:
+        raise ExperimentError(f"{', '.join(missing)}: missing; or --local, after `v6-algorithm network start FILE`")
+    return server, username, image
 
 
 # -- log-in --------------------------------------------------------------------------------------------------------

@@ -128,9 +128,9 @@ def crafted_evaluation(hospital: Hospital) -> int:
     left = {label: sorted(values[truth == label].tolist()) for label in (0, 1)}
     for part in ("validation", "test"):
         metrics = reply["folds"][0]["metrics"][part][SITE]
+        width = 2 * LOGIT_RANGE / metrics["bins"]
         for label, counts in ((1, metrics["positives"][0]), (0, metrics["negatives"][0])):
-            width = 2 * LOGIT_RANGE / len(counts)
-            for place, rows in enumerate(counts):
+            for place, rows in zip(counts["bins"], counts["rows"], strict=True):
                 guess = (-LOGIT_RANGE + (place + 0.5) * width) / slope + values.mean()
                 # Whoever is within half a bin of what was told; a bin of several rows names none of them.
                 near = [value for value in left[label] if abs(value - guess) <= width / (2 * slope) * 1.01]
@@ -184,8 +184,8 @@ def moving_condition(hospital: Hospital) -> int:
     return int(counts[0] - counts[1])
 
 
-def moving_ranges(hospital: Hospital) -> int:
-    """Histograms over ranges of the asker's: narrower and narrower, until a bin is a value."""
+def moving_windows(hospital: Hospital) -> int:
+    """Cells of quantiles where the asker wants them cut, again and again, until what all tell together is one row."""
     from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
 
     data = {"target": hospital.target, "features": hospital.features, "scaling": "robust"}
@@ -194,17 +194,16 @@ def moving_ranges(hospital: Hospital) -> int:
     setup = replace(hospital.setup(1), preparation=None)
     hospital.prepare(experiment, setup)
     column, spread = hospital.values[:, 0], hospital.values[:, 0].std()
-    low = np.zeros((1, len(hospital.features)))
-    width, isolated = 0.5 * spread, 0
+    width, edges = 0.1 * spread, {float("-inf"): 0}
     for start in np.arange(column.mean() - 3 * spread, column.mean() + 3 * spread, width):
-        span = pack_arrays({"low": low + start, "high": low + start + width})
-        reply = hospital.ask("prepare", experiment, step="quantiles", setup=setup.to_json(), range=span)
-        counts = unpack_arrays(reply["histograms"])["counts"][0, 0]
-        # The outer bins hold whatever is beyond.
-        places = [place for place in range(1, len(counts) - 1) if counts[place] == 1]
-        edges = [(start + place * width / len(counts), start + (place + 1) * width / len(counts)) for place in places]
-        isolated += sum(1 for before, after in edges if ((column >= before) & (column < after)).sum() == 1)
-    return isolated
+        windows = np.tile(np.array([[[start, start + width]]]), (len(hospital.features), 1, 1))
+        packed = pack_arrays({"windows": windows})
+        reply = hospital.ask("prepare", experiment, step="quantiles", setup=setup.to_json(), windows=packed)
+        cells = unpack_arrays(reply["cells"])
+        own = slice(0, int(cells["number"][0]))
+        edges |= dict(zip(cells["low"][own][1:].tolist(), np.cumsum(cells["rows"][own]).tolist(), strict=False))
+    edges[float("inf")] = len(column)
+    return int((np.diff([edges[edge] for edge in sorted(edges)]) == 1).sum())
 
 
 def sql_alias(hospital: Hospital) -> int:
@@ -250,7 +249,7 @@ ATTACKS: Mapping[str, Callable[[Hospital], int]] = {
     "categories of a text column": rare_categories,
     "codes for a missing value": missing_codes,
     "a condition that moves": moving_condition,
-    "ranges of histograms that move": moving_ranges,
+    "windows of quantiles that move": moving_windows,
     "an SQL query that renames a column": sql_alias,
     "a crafted first layer in a later round": run_attacks.crafted_layer_later,
     "one step of a wide layer": run_attacks.wide_layer,

@@ -192,7 +192,7 @@ def _step(hospital: Hospital, experiment: Experiment, setup: Any, state: Any, fi
     from v6_algorithm.exchange import wire
 
     packed = None if state is None else wire.pack(state)
-    item = {"fold": 0, "parameters": packed, "evaluate": [], "train": True}
+    item: dict[str, Any] = {"fold": 0, "parameters": packed, "evaluate": [], "train": True}
     reply = hospital.ask("train", experiment, number, setup=setup.to_json(), folds=[item])
     before = initial(experiment, setup) if state is None else state
     after = wire.unpack(reply["folds"][0]["parameters"])

@@ -13,16 +13,15 @@ from typing import Any
 
 from v6_algorithm.coordinator.averages import mean_and_spread, mean_of, scores
 from v6_algorithm.coordinator.diagnostics import diagnostics
+from v6_algorithm.coordinator.returned_model import CENTRAL, WITHOUT, ReturnedModel, misfits
 from v6_algorithm.coordinator.subgroups import gap, in_order
 from v6_algorithm.data.preparation import Setup
-from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulate import own_policy, source_of
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment, LeaveOneSiteOut, Source
 from v6_algorithm.learning.metrics import compute, explain
-from v6_algorithm.researcher.external.model import CENTRAL, WITHOUT, ReturnedModel
 from v6_algorithm.site import SiteContext, handle
 from v6_algorithm.site.policy import Policy
 
@@ -164,26 +163,9 @@ class CentralTable:
 
 def _check_fits(schema: Mapping[str, Any], experiment: Experiment, setup: Setup) -> list[str]:
     """Refuse a table that the model cannot be measured on; return what is to be said of one that it can."""
-    kind = row_kind(experiment.data)
-    problems = kind.misfits(schema, setup)
-    labels = {column: schema["task_labels"].get(column, []) for column in setup.task_classes}
-    labels |= {} if setup.classes is None else {str(experiment.data.target): schema["labels"]}
-    for column, there in labels.items():
-        known = setup.labels_of(column)[column]
-        if unknown := len(set(there) - set(known)):
-            problems.append(
-                f"column '{column}' has {unknown} class{'es' if unknown > 1 else ''} that the model does not know; it "
-                f"knows: {', '.join(map(str, known))}"
-            )
+    problems, notes = misfits(schema, experiment, setup, CENTRAL)
     if problems:
-        raise ExperimentError("\n".join(f"{CENTRAL}: {problem}" for problem in problems))
-    notes = []
-    for name, values in setup.categories.items():
-        if set(schema["categories"][name]) - set(values):
-            notes.append(f"{CENTRAL}: column '{name}' has values that no site had; to the model they are none of them")
-    notes += [f"{CENTRAL}: {remark}" for remark in kind.remarks(schema)]
-    if schema["rows_without_target"]:
-        notes.append(f"{CENTRAL}: {schema['rows_without_target']} rows have no target, and are left out")
+        raise ExperimentError("\n".join(problems))
     return notes
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.coordinator.returned_model import CENTRAL, ReturnedModel
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.targets import TargetColumn, canonical
 from v6_algorithm.errors import DataError, ExperimentError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import parse_condition
-from v6_algorithm.researcher.external.model import CENTRAL, ReturnedModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,9 @@ def _notes(source: TableSource, model: ReturnedModel, setup: Setup, values: np.n
 
     data, notes = model.experiment.data, []
     frame = without_codes(source.read(), data.missing_values)
-    for name, known in setup.categories.items():
+    untrained = {setup.category_columns[place] for place in setup.unknown[0]} if setup.unknown else set()
+    for name, labels in setup.categories.items():
+        known = {label for label in labels if f"{name}={label}" not in untrained}
         unknown = sum(label not in known for label in canonical(frame[name].dropna()))
         if unknown:
             notes.append(

@@ -4,6 +4,15 @@ from v6_algorithm.researcher.report.artifacts import write_artifacts
 from v6_algorithm.researcher.report.coefficients import terminal_table as coefficients_table
 from v6_algorithm.researcher.report.groups import gap_lines
 from v6_algorithm.researcher.report.page import render
+from v6_algorithm.researcher.report.recalibration import recalibration_lines
 from v6_algorithm.researcher.report.table import central_table, closing_table
 
-__all__ = ["central_table", "closing_table", "coefficients_table", "gap_lines", "render", "write_artifacts"]
+__all__ = [
+    "central_table",
+    "closing_table",
+    "coefficients_table",
+    "gap_lines",
+    "recalibration_lines",
+    "render",
+    "write_artifacts",
+]

@@ -21,6 +21,7 @@ from v6_algorithm.researcher.report import coefficients, dinunet, groups, sample
 from v6_algorithm.researcher.report.page import render
 from v6_algorithm.researcher.report.reading import (
     EVALUATED,
+    TESTED,
     finite,
     folds,
     history_columns,
@@ -63,10 +64,15 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
         write_file(directory / "metrics.json", json.dumps(_headlines(clean), indent=1, allow_nan=False) + "\n"),
         write_file(directory / "report.html", render(clean)),
     ]
-    if clean.get("status") != EVALUATED:
+    if clean.get("status") not in (EVALUATED, TESTED):
         written.insert(1, write_file(directory / "history.csv", _history_csv(clean)))
     if coefficients.lines(clean):
         written.append(write_file(directory / "coefficients.csv", _csv(coefficients.HEADER, coefficients.rows(clean))))
+    if tests := coefficients.proportional_rows(clean):
+        text = _csv(coefficients.PROPORTIONAL_HEADER, tests)
+        written.append(write_file(directory / "proportional_hazards.csv", text))
+    if hazard := coefficients.hazard_rows(clean):
+        written.append(write_file(directory / "baseline_hazard.csv", _csv(coefficients.HAZARD_HEADER, hazard)))
     if mapping(clean, "subgroups"):
         written.append(write_file(directory / "subgroups.csv", _csv(groups.HEADER, groups.group_rows(clean))))
     if mapping(clean, "tuning"):

@@ -1,4 +1,4 @@
-"""The coefficients of a GLM, as a table in the terminal, in the page and as coefficients.csv."""
+"""The coefficients of a GLM or Cox model, as a table in the terminal, in the page and as coefficients.csv."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ RATIOS = {
     "odds_ratio": "Odds ratio",
     "rate_ratio": "Rate ratio",
     "mean_ratio": "Mean ratio",
+    "hazard_ratio": "Hazard ratio",
 }
+HAZARD_HEADER = ("time", "at_risk", "events", "cumulative_hazard", "survival")
+PROPORTIONAL_HEADER = ("term", "chi2", "p")
 HEADER = ("term", "estimate", "standard_error", "z", "p", "low", "high", "ratio", "ratio_low", "ratio_high", "left_out")
 
 
@@ -87,8 +90,28 @@ def fit_text(result: dict[str, Any]) -> str:
     }
     parts = [f"{name} {value:.6g}" for key, name in names.items() if (value := finite(fit.get(key))) is not None]
     converged = "converged" if fit.get("converged") else "not converged"
-    head = f"{fit.get('family')}, link {fit.get('link')}, {fit.get('rows')} rows, {converged} after {fit.get('rounds')}"
+    if fit.get("family") == "cox":
+        by = ", a baseline hazard for each site" if fit.get("strata") == "site" else ""
+        head = f"Cox, ties after {str(fit.get('ties')).title()}{by}, {fit.get('rows')} rows, {fit.get('events')} events"
+        if (chi2 := finite(fit.get("likelihood_ratio"))) is not None:
+            p = p_text(finite(fit.get("likelihood_ratio_p")))
+            parts.append(f"likelihood ratio {chi2:.4g} with {fit.get('rank')} degrees of freedom, p {p}")
+    else:
+        head = f"{fit.get('family')}, link {fit.get('link')}, {fit.get('rows')} rows"
+    head = f"{head}, {converged} after {fit.get('rounds')}"
     return f"{head} rounds: {', '.join(parts)}"
+
+
+def hazard_rows(result: dict[str, Any]) -> list[list[Any]]:
+    """Return rows of time, at_risk, events, cumulative_hazard and survival of a Cox model's baseline hazard."""
+    baseline = mapping(result, "baseline_hazard")
+    return [list(row) for row in zip(*(sequence(baseline, key) for key in HAZARD_HEADER), strict=False)]
+
+
+def proportional_rows(result: dict[str, Any]) -> list[list[Any]]:
+    """Return rows of term, chi-square and p of a Cox model's test of proportional hazards."""
+    tests = [test for test in sequence(result, "proportional_hazards") if isinstance(test, dict)]
+    return [[str(test.get("term")), finite(test.get("chi2")), finite(test.get("p"))] for test in tests]
 
 
 def page_table(result: dict[str, Any]) -> dict[str, Any] | None:
@@ -100,7 +123,9 @@ def page_table(result: dict[str, Any]) -> dict[str, Any] | None:
         return None
     heads, texts = cells(result)
     table: Table = Table(heads_of(*heads), [[Row(text) for text in texts]], wide=True)
-    return {"table": table, "fit": fit_text(result)}
+    tests = [Row([term, _number(chi2), p_text(p)]) for term, chi2, p in proportional_rows(result)]
+    proportional: Table | None = Table(heads_of("Term", "Chi-square", "p"), [tests]) if tests else None
+    return {"table": table, "fit": fit_text(result), "proportional": proportional}
 
 
 def terminal_table(result: dict[str, Any]) -> Terminal | None:

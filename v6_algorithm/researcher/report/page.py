@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from v6_algorithm.researcher.report import coefficients, groups, judging, reading, samples
+from v6_algorithm.researcher.report import coefficients, groups, judging, reading, recalibration, samples
 from v6_algorithm.researcher.report.charts.curves import comparison_chart, history_charts, participation_chart
 from v6_algorithm.researcher.report.reading import MetricRow, finite, mapping, number, sequence
 from v6_algorithm.researcher.report.templating import (
@@ -54,7 +54,8 @@ def render(result: dict[str, Any]) -> str:
         central=_central(result),
         groups=groups.sections(result),
         judging=judging.sections(result),
-        curves=None if evaluated else history_charts(result),
+        recalibration=recalibration.page_table(result),
+        curves=None if evaluated or result.get("status") == reading.TESTED else history_charts(result),
         samples=samples.section(result),
         folds=_folds(result),
         coefficients=coefficients.page_table(result),
@@ -76,7 +77,9 @@ def _lead(result: dict[str, Any]) -> str:
     if target := _target(experiment):
         text += f" of {target}"
     text += f" over {_many(sites, 'site')}" + (f" ({rows:,} rows)" if rows else "")
-    if folds := reading.folds(result):
+    if result.get("status") == reading.TESTED:
+        text += ": a finished model, tested on all rows"
+    elif folds := reading.folds(result):
         text += f": {_many(len(folds), 'fold')}"
     elif (rounds := finite(result.get("rounds_run"))) is not None:
         text += f": {_many(int(rounds), 'round')}"
@@ -126,7 +129,8 @@ def _tiles(result: dict[str, Any]) -> list[dict[str, str]]:
         beside = [f"{tested:,} for {part}" if tested else "", f"{made:,} synthetic" if made else ""]
         tiles.append(("Rows", f"{rows:,}", ", ".join(filter(None, beside))))
     best, folds = finite(result.get("best_round")), reading.folds(result)
-    if (rounds := finite(result.get("rounds_run"))) is not None:
+    rounds = finite(result.get("rounds_run"))
+    if rounds is not None and result.get("status") != reading.TESTED:
         extra = f"in {_many(len(folds), 'fold')}" if folds else f"best: round {best:g}" if best is not None else ""
         tiles.append(("Rounds", f"{rounds:g}", extra))
     if (duration := finite(mapping(result, "timing").get("total_s"))) is not None:

@@ -19,6 +19,8 @@ PARTS = ("test", "validation")
 CENTRAL = "central"
 # The status of what `evaluate` leaves: nothing was trained.
 EVALUATED = "evaluated"
+# The status of what `run --test` and `submit --test` leave: a model was measured at all sites.
+TESTED = "tested"
 RESULT_PARTS = (*PARTS, CENTRAL)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from v6_algorithm.researcher.report import table_one
 from v6_algorithm.researcher.report.artifacts import write_file
 from v6_algorithm.researcher.report.reading import number
 
@@ -33,18 +34,41 @@ def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
         tables += [_pooled(numeric), _by_site(numeric, list(summary["sites"]))]
     if summary["correlations"]:
         tables += _correlations(summary["correlations"])
+    if summary.get("table_one"):
+        tables.append(table_one.terminal_table(summary["table_one"]))
+    if summary.get("curves"):
+        tables.append(table_one.curves_table(summary["curves"]))
     return tables
 
 
 def write_summary(summary: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write summary.json and summary.csv; the csv has one line a number: column, scope, site, statistic, value."""
+    """Write summary.json and summary.csv, which has one line a number: column, scope, site, statistic, value; by group
+    also table1.csv, .tex and .html, and kaplan_meier.csv and .svg."""
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
     writer.writerows(_lines(summary))
     content = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    return [write_file(folder / "summary.json", content), write_file(folder / "summary.csv", text.getvalue())]
+    written = [write_file(folder / "summary.json", content), write_file(folder / "summary.csv", text.getvalue())]
+    return written + (_write_groups(summary, folder) if summary.get("table_one") else [])
+
+
+def _write_groups(summary: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write Table 1 as CSV, HTML and LaTeX, and the survival curves as CSV and SVG."""
+    from v6_algorithm.researcher.report.charts.marks import standalone
+    from v6_algorithm.researcher.report.templating import chart_css
+
+    written = [
+        write_file(folder / "table1.csv", table_one.csv_text(summary["table_one"])),
+        write_file(folder / "table1.tex", table_one.latex_text(summary["table_one"])),
+        write_file(folder / "table1.html", table_one.page(summary)),
+    ]
+    if curves := summary.get("curves"):
+        rows = table_one.lines_of_csv(table_one.CURVES_HEADER, table_one.curve_rows(curves))
+        written.append(write_file(folder / "kaplan_meier.csv", rows))
+        written.append(write_file(folder / "kaplan_meier.svg", standalone(table_one.curves_chart(curves), chart_css())))
+    return written
 
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
@@ -76,6 +100,8 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
                     yield name, scope, site, statistic, numbers[statistic]
             for q, quantile in (numbers.get("quantiles") or {}).items():
                 yield name, scope, site, f"quantile {q}", quantile["value"]
+                yield name, scope, site, f"quantile {q} low", quantile["low"]
+                yield name, scope, site, f"quantile {q} high", quantile["high"]
 
 
 def _table(title: str, first: str, columns: list[str]) -> Table:
@@ -141,6 +167,20 @@ def _pooled(columns: Mapping[str, Any]) -> Table:
         missing = f"{pooled['missing']:,}" if pooled["missing"] else ""
         table.add_row(Text(name), f"{pooled['n']:,}", missing, number(pooled["mean"]), number(pooled["sd"]), *cells)
     return table
+
+
+def _bounded(quantile: Mapping[str, Any]) -> str:
+    """Write a quantile with the bounds between which it lies, where these are not the same number."""
+    value, low, high = (quantile[name] for name in ("value", "low", "high"))
+    shown = number(value)
+    if low is None and high is None:
+        return f"{shown} (no bounds)"
+    if low is None:
+        return f"{shown} (below {number(high)})"
+    if high is None:
+        return f"{shown} (from {number(low)})"
+    ends = number(low), number(high)
+    return shown if ends == (shown, shown) else f"{shown} ({ends[0]} to {ends[1]})"
 
 
 def _by_site(columns: Mapping[str, Any], sites: list[str]) -> Table:

@@ -46,7 +46,7 @@ class Tracking:
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Take in an event of `master.run`, or what a task's log tells of one."""
-        if event["event"] != "round":
+        if event["event"] != "round" or not self._trackers:
             return
         for scope, scores in {POOLED: event["scores"]["pooled"], **event["scores"]["sites"]}.items():
             for name, value in scores.items():
@@ -58,6 +58,8 @@ class Tracking:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Take in the result: what no event told, which may be a whole run, and what was tested in the end."""
+        if not self._trackers:
+            return
         # A log's numbers are rounded, those of a result are not.
         self._best = {}
         for scope, history in {POOLED: result["history"], **result.get("site_history", {})}.items():

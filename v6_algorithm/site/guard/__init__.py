@@ -51,7 +51,7 @@ class Guard:
     def __init__(self, context: SiteContext, request: Mapping[str, Any], experiment: Experiment) -> None:
         self.policy = context.policy
         self._request, self._experiment = request, experiment
-        self._databases = digest(sorted(source.uri for source in context.sources.values()))[:16]
+        self._sources = context.sources
         policy = self.policy
         needed = policy.request_order or policy.refuse_differences or policy.maximum_share_of_sums is not None
         needed |= policy.secret_folds and policy.folds_secret is None
@@ -64,6 +64,10 @@ class Guard:
         folder = policy.ledger_folder
         self._lasting = self._job if folder is None else Ledger(Path(folder), {})
         self._accounted = False
+
+    @property
+    def _databases(self) -> str:
+        return digest(sorted(source.uri for source in self._sources.values()))[:16]
 
     # -- before anything is read ---------------------------------------------------------------------------------------
 
@@ -144,14 +148,16 @@ class Guard:
 
         check_differences(kept, key, sets, self.policy.minimum_cell, BY_FIELD["refuse_differences"].variable)
 
-    def account_frame(self, frame: pd.DataFrame, features: Sequence[str]) -> None:
-        """Book a description of the table: which rows have a value in each column."""
+    def account_frame(self, frame: pd.DataFrame, features: Sequence[str], groups: np.ndarray | None = None) -> None:
+        """Book a description of the table: which rows have a value in each column, and which are in each group."""
         import numpy as np
 
         if not self.policy.refuse_differences:
             return
         columns = [name for name in features if name in frame.columns]
         sets = {f"column '{name}' as described": np.flatnonzero(frame[name].notna().to_numpy()) for name in columns}
+        for group in [] if groups is None else np.unique(groups.astype(str)).tolist():
+            sets[f"group {digest(group)[:8]} of '{self._experiment.evaluation.by}'"] = np.flatnonzero(groups == group)
         key = digest(self._experiment.for_sites())[:16]
         with self._lasting.open() as content:
             database = content.setdefault("databases", {}).setdefault(self._databases, {})
@@ -198,7 +204,7 @@ class Guard:
         with torch.device("meta"):
             self.check_networks(problem.build_networks())
 
-    def check_training(self, rows: int, item: Mapping[str, Any]) -> None:
+    def check_training(self, rows: int, item: Mapping[str, Any], round: int | None = None) -> None:
         """Refuse a fold's training whose update would tell of few rows, or that takes too long.
 
         A node that requires differential privacy trains nothing: this version has none to offer.
@@ -208,7 +214,9 @@ class Guard:
                 f"this node requires differential privacy ({BY_FIELD['maximum_epsilon'].variable}), "
                 "which this version of the algorithm does not have"
             )
-        check_training(self.policy, self._experiment, int(self._request["round"]), rows, item)
+        check_training(
+            self.policy, self._experiment, int(self._request["round"]) if round is None else round, rows, item
+        )
 
     def check_information(self, columns: int, rows: int) -> None:
         """Refuse sums of products of so many columns that they would nearly tell the rows; 0 columns: there are none.
@@ -218,8 +226,8 @@ class Guard:
         share = self.policy.maximum_share_of_sums
         if share is not None and columns > share * rows:
             raise PolicyError(
-                f"model glm asks for {columns} coefficients; this node allows at most {share:.3g} of its number of "
-                f"training rows ({BY_FIELD['maximum_share_of_sums'].variable})"
+                f"model {self._experiment.model.kind} asks for {columns} coefficients; this node allows at most "
+                f"{share:.3g} of its number of training rows ({BY_FIELD['maximum_share_of_sums'].variable})"
             )
 
     def watch(self, problem: Any, networks: Mapping[str, nn.Module], rows: Any, part: Any) -> UpdateWatch | None:
@@ -229,6 +237,18 @@ class Guard:
         from v6_algorithm.site.guard.watch import UpdateWatch
 
         return UpdateWatch(problem, dict(networks), rows, part)
+
+    def time_cell(self, columns: int) -> tuple[int, int] | None:
+        """Return the fewest events and rows that one event time may stand for, or None where each may be told.
+
+        Sums by event time are over the rows that leave between two of them: a cell has the rows of a count that may be
+        told, and as many for each column as `check_information` asks of all rows.
+        """
+        policy = self.policy
+        if not policy.coarse_histograms and policy.maximum_share_of_sums is None:
+            return None
+        share = policy.maximum_share_of_sums or 1.0
+        return policy.minimum_cell, max(policy.minimum_cell, -int(-columns // share))
 
     # -- before it goes ------------------------------------------------------------------------------------------------
 

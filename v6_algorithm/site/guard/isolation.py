@@ -29,7 +29,9 @@ _LOOKED_UP = 6
 _DECOYS = 4
 
 
-def isolated_rows(rows: Array, units: Array, outgoing: Array | None = None, earlier: Array | None = None) -> int:
+def isolated_rows(
+    rows: Array, units: Array, outgoing: Array | None = None, earlier: Array | None = None, *, pairs: bool = True
+) -> int:
     """Count the rows that the update of a layer gives away.
 
     Parameters
@@ -42,6 +44,8 @@ def isolated_rows(rows: Array, units: Array, outgoing: Array | None = None, earl
         (units,) weights by which the next layer adds the units up, where there is one output.
     earlier
         (earlier units, inputs + 1) the same as `units` of earlier rounds.
+    pairs
+        Whether to look at differences of two units.
 
     Returns
     -------
@@ -54,7 +58,9 @@ def isolated_rows(rows: Array, units: Array, outgoing: Array | None = None, earl
     if not len(varying) or len(rows) < 2:
         return 0
     units = units.astype(np.float64)
-    candidates = _candidates(units, outgoing, None if earlier is None else earlier.astype(np.float64))
+    candidates = units
+    if pairs:
+        candidates = _candidates(units, outgoing, None if earlier is None else earlier.astype(np.float64))
     scale = np.abs(units[:, -1]).max(initial=0)
     usable = np.isfinite(candidates).all(axis=1) & (np.abs(candidates[:, -1]) > 1e-9 * scale)
     if not scale or not usable.any():
@@ -96,30 +102,30 @@ def _beyond_chance(rows: Array, guesses: Array) -> int:
         matched = 0
         for _ in range(_DECOYS):
             shifts = generator.uniform(3, 6, rows.shape) * generator.choice([-1, 1], rows.shape) * near * factor
-            matched += len(_matched(rows + shifts, guesses, near * factor))
+            matched += int(_matches(rows + shifts, guesses, near * factor).sum())
         chance = matched / _DECOYS / factor ** min(columns, 30)
         if chance <= _BY_CHANCE or near <= _NEAREST:
             break
         near = max(near / 3, _NEAREST)
-    count = len(_matched(rows, guesses, near))
-    return count if count > (3 * chance + 5 * np.sqrt(chance) if chance > _BY_CHANCE else 0) else 0
+    count = int((_matches(rows, guesses, near) > 0).sum())
+    return count if count > (3 * chance + 5 * np.sqrt(chance) + 3 if chance > _BY_CHANCE else 0) else 0
 
 
-def _matched(rows: Array, guesses: Array, near: float) -> Array:
-    """Return the numbers of the rows that a guess comes near to in every column."""
+def _matches(rows: Array, guesses: Array, near: float) -> Array:
+    """Count the guesses that come near to each row in every column: (rows,)."""
     order = np.argsort([-len(np.unique(column)) for column in rows.T], kind="stable")[:_LOOKED_UP]
     # Cells as wide as the distance: what is near lies in the same one or in one beside it.
     first = order[0]
     sorted_guesses = guesses[np.argsort(guesses[:, first], kind="stable")]
     low = np.searchsorted(sorted_guesses[:, first], rows[:, first] - near)
     high = np.searchsorted(sorted_guesses[:, first], rows[:, first] + near)
-    matched = []
+    matches = np.zeros(len(rows), dtype=np.int64)
     for number, (start, end) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
         block = sorted_guesses[start:end]
         for column in order[1:]:
             if not len(block):
                 break
             block = block[np.abs(block[:, column] - rows[number, column]) <= near]
-        if len(block) and (np.abs(block - rows[number]) <= near).all(axis=1).any():
-            matched.append(number)
-    return np.array(matched, dtype=np.int64)
+        if len(block):
+            matches[number] = (np.abs(block - rows[number]) <= near).all(axis=1).sum()
+    return matches

@@ -18,7 +18,8 @@ LEAVES: dict[str, dict[str, str]] = {
     "summary": {
         "rows": "minimum rows", "columns": "allowed columns", "labels": "minimum cell", "image": "minimum cell",
         "moments": "minimum cell",
-        "hidden": "allowed columns", "cumulative": "minimum cell", "products": "minimum cell", "policy": _SETTING,
+        "hidden": "allowed columns", "cells": "minimum cell", "products": "minimum cell", "policy": _SETTING,
+        "groups": "minimum cell", "withheld": "minimum cell", "cell": _SETTING,
         "timing": _SETTING,
     },
     "prepare": {
@@ -26,7 +27,9 @@ LEAVES: dict[str, dict[str, str]] = {
         "sums": "minimum cell; share of sums", "moments": "rows with a value; share of sums; secret folds",
         "targets": "rows with a value; share of sums; secret folds", "hidden": "allowed columns", "spec": _SETTING,
         "keys": _SETTING, "sealed": _SETTING, "shares": "secure aggregation: one set of sites a sum, of the threshold",
-        "copies": "minimum cell", "start": _SETTING, "histograms": "minimum cell; share of sums", "policy": _SETTING,
+        "event_times": "minimum cell; share of sums", "cell": _SETTING, "copies": "minimum cell",
+        "trained_on": "rows per label", "start": _SETTING,
+        "cells": "minimum cell; share of sums", "policy": _SETTING,
         "timing": _SETTING,
     },
     "train": {"folds": _MODEL, "subgroups": "minimum cell", "device": _SETTING, "timing": _SETTING},

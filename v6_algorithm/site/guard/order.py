@@ -12,8 +12,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from v6_algorithm.data.quantiles import CALLS
 from v6_algorithm.errors import PolicyError
-from v6_algorithm.experiment import Experiment
+from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import Experiment, Tested
 
 # What says which rows are summed over how; two experiments of a job differ in the rest only.
 PINNED = ("data", "problem", "split", "evaluation", "seed")
@@ -93,6 +95,7 @@ class Order:
         step = str(request.get("step"))
         steps = self._job.setdefault("steps", {})
         before = {
+            "event_times": "schema",
             "statistics": "schema",
             "moments": "statistics",
             "quantiles": "statistics",
@@ -103,25 +106,33 @@ class Order:
         if method == "summary" and step != "columns" and "summary columns" not in steps:
             raise PolicyError(f"step {step} comes after step columns, which this task has not asked for")
         body = {
-            key: value for key, value in request.items() if key in ("setup", "range", "features", "asked", "products")
+            key: value for key, value in request.items() if key in ("setup", "windows", "features", "asked", "products")
         }
         bodies = steps.setdefault(f"{method} {step}", [])
         fingerprint = digest(body)
         if fingerprint not in bodies:
             # Once before and once after harmonisation.
             twice = step in ("quantiles", "moments") and self._experiment.data.harmonisation.kind != "none"
-            if len(bodies) >= _BODIES * (2 if twice else 1):
+            # Cells of quantiles are of one tree, wherever they are cut.
+            calls = CALLS if step in ("quantiles", "shape") else 1
+            if len(bodies) >= _BODIES * calls * (2 if twice else 1):
                 raise PolicyError(
                     f"step {step} was answered for this task; with other numbers it is not answered again"
                 )
             bodies.append(fingerprint)
 
     def _prepared(self) -> None:
+        if self._experiment.split.kind == "tested":
+            if "prepare schema" not in self._job.get("steps", {}):
+                raise PolicyError("a test comes after the question for columns, which this task has not asked")
+            return
         if "prepare statistics" not in self._job.get("steps", {}):
             raise PolicyError("training and evaluation come after the preparation, which this task has not asked for")
 
     def _train(self, method: str, request: Mapping[str, Any]) -> None:
         self._prepared()
+        if self._experiment.split.kind == "tested":
+            raise PolicyError("split tested measures a finished model; a task that tests one trains none")
         run, number = self._run, int(request["round"])
         first = 0 if self._experiment.start.pretrain_epochs else 1
         if not max(first, run["round"]) <= number <= self._experiment.rounds:
@@ -177,6 +188,8 @@ class Order:
         run["evaluations"] += 1
         if run["evaluations"] > _EVALUATIONS:
             raise PolicyError(f"this experiment was evaluated {_EVALUATIONS} times; a training run needs no more")
+        if isinstance(split := self._experiment.split, Tested):
+            self._check_tested(split, request)
         asked = set()
         for item in request["folds"]:
             fold, model = str(int(item["fold"])), digest(str(item.get("parameters")))[:16]
@@ -191,3 +204,17 @@ class Order:
             if len(unseen) >= _UNSEEN_MODELS:
                 raise PolicyError(f"fold {fold}: only models seen in training, the newest and an average are measured")
             unseen.append(model)
+
+    @staticmethod
+    def _check_tested(split: Tested, request: Mapping[str, Any]) -> None:
+        """Refuse any model but those that the experiment names; these are the unseen ones that a job may have."""
+        if len(split.models) > _UNSEEN_MODELS:
+            raise PolicyError(
+                f"{len(split.models)} models are to be tested on the same rows; this node measures {_UNSEEN_MODELS} "
+                "that it did not see in training (V6_ALGORITHM_REQUEST_ORDER)"
+            )
+        for item in request["folds"]:
+            if wire.digest(str(item.get("parameters"))) not in split.models:
+                raise PolicyError("a test measures the models that its experiment names (split.models), and no other")
+            if set(item.get("evaluate", [])) - {"test"} or any(item.get(key) for key in ("baseline", "personal")):
+                raise PolicyError("a test measures the rows of the test part, and trains nothing")

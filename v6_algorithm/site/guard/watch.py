@@ -8,7 +8,7 @@ many rows they are in truth over.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -31,6 +31,8 @@ _NUMBERS = 2**24
 _FEW_UNITS, _EARLIER = 8, 2000
 # Of a GLM's rows, those that carry its sums must be this share, and as many as a cell has.
 _CARRYING = 0.1
+# Differences of log-risks beyond which a row weighs nothing.
+_FARTHEST = 700.0
 _RULE = BY_FIELD["refuse_isolated_rows"].variable
 
 
@@ -46,11 +48,16 @@ class UpdateWatch:
     """
 
     def __init__(self, problem: Problem, networks: Networks, rows: Rows, part: Tensor) -> None:
-        self._glm = bool(problem.sums_of_squares)
+        self._cox = next((net for net in networks.values() if type(net).__name__ == "CoxRegression"), None)
+        self._glm = bool(problem.sums_of_squares) and self._cox is None
         self._layers: dict[str, tuple[Array, Array, Array | None]] = {}
+        if self._glm or self._cox is not None:
+            self._inputs = rows.inputs[part].cpu().double().numpy()
+        if self._cox is not None:
+            risk = self._cox(rows.inputs[part].double()).detach().cpu().double().numpy()[:, 0]
+            self._weights = np.exp(np.maximum(risk - risk.max(initial=-np.inf), -_FARTHEST))
         if self._glm:
             (self._name, model), *_ = networks.items()
-            self._inputs = rows.inputs[part].cpu().double().numpy()
             self._weights = _weights_of(model, rows.inputs[part])
             return
         for name, network in networks.items():
@@ -81,6 +88,9 @@ class UpdateWatch:
         PolicyError
             Saying the layer, never which rows.
         """
+        if self._cox is not None:
+            self._check_carrying(smallest, "cox")
+            self._check_risk_sets(cast("Mapping[str, Array]", self._cox.sums))
         if self._glm:
             self._check_sums(sent, smallest, context, round, key)
         for name, (rows, before, after) in self._layers.items():
@@ -99,17 +109,33 @@ class UpdateWatch:
             if memory is not None:
                 memory.keep(earlier, units)
 
-    def _check_sums(
-        self, sent: Mapping[str, Tensor], smallest: int, context: SiteContext, round: int, key: str
-    ) -> None:
+    def _check_risk_sets(self, sums: Mapping[str, Array]) -> None:
+        """Refuse sums by event time of which one row is nearly all, in the rows that leave between two times."""
+        if "at_risk" not in sums:
+            return
+        columns = self._inputs.shape[1]
+        at_risk = np.concatenate([sums["at_risk"], np.zeros((1, sums["at_risk"].shape[1]))])
+        units = np.concatenate([at_risk, -np.diff(at_risk, axis=0), sums["tied"]])
+        units = np.concatenate([units[:, 1 : 1 + columns], units[:, :1]], axis=1)
+        # Each by itself: of many sums all pairs would cost more than they tell.
+        if isolated_rows(self._inputs, units, pairs=False):
+            raise PolicyError(f"the sums of model cox would give single rows away, with these coefficients ({_RULE})")
+
+    def _check_carrying(self, smallest: int, model: str) -> None:
+        """Refuse sums whose weights make them sums over a few of the rows."""
         least = max(smallest, _CARRYING * len(self._weights))
         square = float((self._weights**2).sum())
         # Kish's effective sample size.
         if square and float(self._weights.sum()) ** 2 / square < min(least, len(self._weights)):
             raise PolicyError(
-                f"the sums of model glm would be over a few of the rows here, with these coefficients ({_RULE}); a fit "
-                "that separates the classes does that: take fewer columns, or model.ridge"
+                f"the sums of model {model} would be over a few of the rows here, with these coefficients ({_RULE}); "
+                "a fit that separates the classes does that: take fewer columns, or model.ridge"
             )
+
+    def _check_sums(
+        self, sent: Mapping[str, Tensor], smallest: int, context: SiteContext, round: int, key: str
+    ) -> None:
+        self._check_carrying(smallest, "glm")
         sums = np.stack([_array(sent[f"{self._name}.score"]), _array(sent[f"{self._name}.information"])[0]])
         units = np.roll(sums, -1, axis=1)
         memory = _Sent(context, round, f"{key}-glm")

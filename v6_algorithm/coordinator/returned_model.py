@@ -17,6 +17,7 @@ import numpy as np
 from v6_algorithm.coordinator.initial_model import about_model, models_in, preparations_of, read_model
 from v6_algorithm.data.preparation import Preparation, Setup
 from v6_algorithm.data.preparation.combat import Combat
+from v6_algorithm.data.rows import row_kind
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Evaluation, Experiment
@@ -24,7 +25,7 @@ from v6_algorithm.experiment import Evaluation, Experiment
 # What the researcher's own table is called where a hospital has its name.
 CENTRAL = "central"
 # Of the training only what says how a row's input, loss or precision is.
-_OF_TRAINING = ("loss", "augmentation", "dtype", "evaluation_batch_size", "deterministic")
+OF_TRAINING = ("loss", "augmentation", "dtype", "evaluation_batch_size", "deterministic")
 # Roles that columns have in training, which a table that is only measured need not have.
 WITHOUT: dict[str, Any] = {
     "group": None, "synthetic": None, "split_column": None, "load_limit": None, "where": None,
@@ -98,7 +99,7 @@ class ReturnedModel:
                     "model": about["model"],
                     "split": "leave_one_site_out",
                     "training": {
-                        key: value for key, value in submitted.get("training", {}).items() if key in _OF_TRAINING
+                        key: value for key, value in submitted.get("training", {}).items() if key in OF_TRAINING
                     },
                     "evaluation": submitted.get("evaluation", {}),
                 },
@@ -123,6 +124,40 @@ class ReturnedModel:
         return replace(self, experiment=self.experiment.model_copy(update={"evaluation": evaluation}))
 
 
+def misfits(schema: Mapping[str, Any], experiment: Experiment, setup: Setup, where: str) -> tuple[list[str], list[str]]:
+    """Say why a table cannot be measured with a model, and what is to be known where it can.
+
+    Parameters
+    ----------
+    schema
+        What its site tells of its columns.
+    experiment, setup
+        The model's.
+    where
+        What to call the table.
+    """
+    kind = row_kind(experiment.data)
+    problems = kind.misfits(schema, setup)
+    labels = {column: schema["task_labels"].get(column, []) for column in setup.task_classes}
+    labels |= {} if setup.classes is None else {str(experiment.data.target): schema["labels"]}
+    for column, there in labels.items():
+        known = setup.labels_of(column)[column]
+        if unknown := len(set(there) - set(known)):
+            problems.append(
+                f"column '{column}' has {unknown} class{'es' if unknown > 1 else ''} that the model does not know; it "
+                f"knows: {', '.join(map(str, known))}"
+            )
+    notes = [
+        f"{where}: column '{name}' has values that no site had; to the model they are none of them"
+        for name, values in setup.categories.items()
+        if set(schema["categories"].get(name, [])) - set(values)
+    ]
+    notes += [f"{where}: {remark}" for remark in kind.remarks(schema)]
+    if schema["rows_without_target"]:
+        notes.append(f"{where}: {schema['rows_without_target']} rows have no target, and are left out")
+    return [f"{where}: {problem}" for problem in problems], notes
+
+
 def _setup(experiment: Experiment, prepared: Mapping[str, Any], horizons: list[float]) -> Setup:
     """Return what the sites had agreed on, from the form of it that the file has."""
     arrays = {name: np.array([prepared[name]], dtype=np.float64) for name in ("fill", "shift", "scale")}
@@ -135,10 +170,13 @@ def _setup(experiment: Experiment, prepared: Mapping[str, Any], horizons: list[f
             "edges": np.array(prepared["edges"], dtype=np.float64),
             "horizons": np.array(horizons, dtype=np.float64),
         }
+    columns = [f"{name}={value}" for name, values in categories.items() for value in values]
+    unknown = [columns.index(name) for name in prepared.get("unknown", []) if name in columns]
     return Setup(
         features,
         categories,
         prepared["classes"],
+        unknown=[unknown] if unknown else [],
         class_weights=prepared.get("class_weights") and [prepared["class_weights"]],
         preparation=Preparation(**arrays),
         hospitals=[CENTRAL],

@@ -1,0 +1,160 @@
+"""Cox regression: a federation's fit is that of all rows in one place, and what is coarsened or cannot be is named."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines import CoxPHFitter
+from lifelines.statistics import proportional_hazard_test
+
+import v6_algorithm.api as v6
+from v6_algorithm.data.preparation.times import coarse_times
+from v6_algorithm.errors import ExperimentError
+
+TARGET = {"duration": "days", "event": "died"}
+
+
+def hospitals(seed=0, rows=(60, 45, 80), *, ties=True):
+    """Make three hospitals with other means; days are whole, so that many events tie."""
+    generator = np.random.default_rng(seed)
+    frames = {}
+    for number, count in enumerate(rows):
+        x = generator.normal(size=(count, 2)) * [10, 1] + [60 + number, number]
+        time = generator.exponential(np.exp(-0.03 * (x[:, 0] - 60) - 0.5 * x[:, 1])) * 30
+        last = generator.uniform(5, 60, count)
+        days = np.minimum(time, last) + 0.1
+        frames[f"h{number}"] = pd.DataFrame(x, columns=["age", "dose"]).assign(
+            days=np.ceil(days) if ties else days, died=(time <= last).astype(int)
+        )
+    return frames
+
+
+def fit(frames, model=None, **keys):
+    data = {"target": TARGET, "missing": "error"} | keys.pop("data", {})
+    return v6.run({"data": data, "problem": "survival", "model": {"kind": "cox"} | (model or {}), **keys}, frames)
+
+
+def pooled(frames, strata=False):
+    frame = pd.concat([frame.assign(site=name) for name, frame in frames.items()])
+    frame = frame if strata else frame.drop(columns="site")
+    options = {"precision": 1e-12}
+    return frame, CoxPHFitter().fit(frame, "days", "died", strata=["site"] if strata else None, fit_options=options)
+
+
+@pytest.mark.parametrize(("strata", "transform"), [("none", "km"), ("site", "log")])
+def test_a_federated_cox_model_is_that_of_the_pooled_rows(strata, transform):
+    frames = hospitals()
+    result = fit(frames, {"strata": strata})
+    frame, expected = pooled(frames, strata == "site")
+    table, about = result.coefficients, result.content["fit"]
+    assert table["estimate"].to_numpy() == pytest.approx(expected.params_.to_numpy(), rel=1e-5)
+    assert table["standard_error"].to_numpy() == pytest.approx(expected.standard_errors_.to_numpy(), rel=1e-5)
+    assert table["hazard_ratio"].to_numpy() == pytest.approx(expected.hazard_ratios_.to_numpy(), rel=1e-5)
+    assert table["hazard_ratio_low"].to_numpy() == pytest.approx(np.exp(expected.confidence_intervals_.iloc[:, 0]))
+    assert about["log_likelihood"] == pytest.approx(expected.log_likelihood_)
+    assert about["likelihood_ratio"] == pytest.approx(expected.log_likelihood_ratio_test().test_statistic)
+    assert about["likelihood_ratio_p"] == pytest.approx(expected.log_likelihood_ratio_test().p_value, rel=1e-6)
+    test = proportional_hazard_test(expected, frame, time_transform=transform)
+    # lifelines gives events of one time the residual of each; the sums over them are the same.
+    assert [line["chi2"] for line in result.content["proportional_hazards"]] == pytest.approx(
+        list(test.test_statistic), rel=1e-5
+    )
+
+
+def test_breslow_is_efron_without_ties_and_differs_with_them():
+    without = hospitals(ties=False)
+    efron, breslow = (fit(without, {"ties": ties}).coefficients["estimate"] for ties in ("efron", "breslow"))
+    assert efron.to_numpy() == pytest.approx(breslow.to_numpy(), rel=1e-9)
+    tied = hospitals()
+    efron, breslow = (fit(tied, {"ties": ties}).coefficients["estimate"] for ties in ("efron", "breslow"))
+    assert abs(efron["dose"] - breslow["dose"]) > 1e-3
+
+
+def test_the_baseline_hazard_is_that_of_the_pooled_rows():
+    frames = hospitals(ties=False)
+    result = fit(frames)
+    _, expected = pooled(frames)
+    baseline = result.content["baseline_hazard"]
+    reference = expected.baseline_cumulative_hazard_.iloc[:, 0].loc[baseline["time"]]
+    # Both are of a patient at the mean of all rows.
+    assert baseline["cumulative_hazard"] == pytest.approx(reference.to_list(), rel=1e-5)
+
+
+def test_categories_have_a_reference_and_metrics_are_measured():
+    frames = {name: frame.assign(arm=np.resize(["a", "b", "c"], len(frame))) for name, frame in hospitals().items()}
+    result = fit(frames, data={"categorical": ["arm"]}, split={"train": 0.7, "validation": 0.0, "test": 0.3})
+    assert result.coefficients["left_out"].dropna().to_dict() == {"arm=a": "reference"}
+    assert 0.5 < result.content["metrics"]["test"]["pooled"]["c_index"] < 1
+
+
+def test_a_node_of_policy_standard_tells_times_of_several_events_and_the_run_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("V6_ALGORITHM_POLICY", "standard")
+    monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path))
+    frames = hospitals(rows=(200, 150, 180))
+    data = {"target": TARGET, "missing": "error"}
+    keys = {"data": data, "problem": "survival", "model": {"kind": "cox"}}
+    result = v6.run(keys, frames, engine="mock")
+    _, expected = pooled(frames)
+    away = (result.coefficients["estimate"] - expected.params_) / expected.standard_errors_
+    assert 0 < np.abs(away).max() < 0.5
+    assert sum("joins event times" in note for note in result.notes) == 3
+    by_site = v6.run(keys | {"model": {"kind": "cox", "strata": "site"}}, frames, engine="mock")
+    _, stratified = pooled(frames, strata=True)
+    assert by_site.coefficients["estimate"].to_numpy() == pytest.approx(stratified.params_.to_numpy(), rel=1e-5)
+    assert not any("joins event times" in note for note in by_site.notes)
+
+
+def test_coarse_times_stand_for_enough_events_and_rows():
+    generator = np.random.default_rng(0)
+    time, event = generator.exponential(10, 300), generator.random(300) < 0.4
+    coarse = coarse_times(time, event, 5, 20)
+    for value in np.unique(coarse):
+        assert event[coarse == value].sum() >= 5
+        assert (coarse == value).sum() >= 20
+    # Who left first, leaves first or at the same time.
+    assert (np.diff(coarse[np.argsort(time)]) >= 0).all()
+    assert len(np.unique(coarse_times(time, event, 1000, 1))) == 1
+
+
+def test_separation_is_named_and_ridge_keeps_it_finite():
+    frames = {name: frame.assign(safe=(frame["died"] == 0).astype(float)) for name, frame in hospitals().items()}
+    assert any("safe: grows without end" in note for note in fit(frames).notes)
+    result = fit(frames, {"ridge": 1.0})
+    assert result.content["fit"]["converged"]
+    json.dumps(result.content["coefficients"], allow_nan=False)
+
+
+def test_files_text_and_the_model_hold_no_sums_by_time(tmp_path):
+    result = fit(hospitals())
+    folder = result.save(tmp_path / "run")
+    assert pd.read_csv(folder / "coefficients.csv")["ratio"].notna().all()
+    assert list(pd.read_csv(folder / "proportional_hazards.csv")["term"]) == ["age", "dose"]
+    assert {"time", "survival"} <= set(pd.read_csv(folder / "baseline_hazard.csv"))
+    assert "Proportional hazards" in (folder / "report.html").read_text()
+    assert "Efron" in result.summary()
+    assert (folder / "model.safetensors").stat().st_size < 20_000
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"problem": {"kind": "survival", "method": "discrete_time"}}, "is for problem.method cox"),
+        ({"strategy": "fedavg"}, "is fitted by strategy newton"),
+        ({"participation": {"late": "stale"}}, "late stale does not go with"),
+        ({"training": {"batch_size": 8}}, "takes all rows once a round"),
+        ({"data": {"target": "y"}}, "takes {duration"),
+        ({"model": {"kind": "cox", "strata": "ward"}}, "strata"),
+    ],
+)
+def test_what_does_not_go_with_a_cox_model_is_refused(keys, message):
+    with pytest.raises(ExperimentError, match=message):
+        v6.Experiment(**({"data": {"target": TARGET}, "model": {"kind": "cox"}} | keys))
+
+
+def test_without_an_event_the_run_ends_before_it_trains():
+    frames = {name: frame.assign(died=0) for name, frame in hospitals().items()}
+    with pytest.raises(ExperimentError, match="no training row of any site has an event"):
+        fit(frames)

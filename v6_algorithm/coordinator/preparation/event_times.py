@@ -1,0 +1,63 @@
+"""The event times of all sites, at which a Cox model's risk sets are added up; `negotiate` asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm.coordinator.preparation.questions import Ask, gather
+from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
+from v6_algorithm.errors import ExperimentError, WireError
+from v6_algorithm.experiment import Experiment
+
+# Numbers (256 MB) that a site would send in each round.
+_MOST_NUMBERS = 2**25
+
+
+def agree_on_times(
+    ask: Ask, experiment: Experiment, setup: Setup, sites: Sequence[str], quorum: int
+) -> tuple[Setup, list[str], list[str]]:
+    """Ask when events are; return the setup with all times, the sites that answered, and sentences on coarse times.
+
+    Raises
+    ------
+    ExperimentError
+        When no site has an event, or there are so many times that their sums would be too large to send.
+    """
+    body = {"step": "event_times", "setup": setup.to_json()}
+    answers = gather(ask, sites, body, _check, quorum, experiment.participation.unfit)
+    times = np.unique(np.concatenate([times for times, _ in answers.values()]))
+    if not len(times):
+        raise ExperimentError("model cox: no training row of any site has an event")
+    width = len(setup.inputs)
+    numbers = len(times) * (1 + width + width * (width + 1) // 2) * 2
+    if numbers > _MOST_NUMBERS:
+        raise ExperimentError(
+            f"model cox: sums at {len(times)} event times for {width} columns are {numbers} numbers a round, more than "
+            f"{_MOST_NUMBERS}; round the duration column, take fewer columns, or model.strata site, which needs none"
+        )
+    notes = [
+        f"site '{site}': its node joins event times: each of its {len(cells)} stands for at least {cell[0]} events and "
+        f"{cell[1]} rows, so estimates are near those of exact times, not equal; model.strata site is exact without"
+        for site, (cells, cell) in answers.items()
+        if cell != [1, 1]
+    ]
+    if exact := [site for site, (_, cell) in answers.items() if cell == [1, 1]]:
+        notes.append(
+            f"model cox: {', '.join(exact)} told the times of single events and sums over who was left then, which "
+            "describe single patients to whoever runs master; a node's policy standard joins times, model.strata site "
+            "needs none"
+        )
+    return replace(setup, event_times=times), list(answers), notes
+
+
+def _check(reply: Mapping[str, Any]) -> tuple[np.ndarray, list[int]]:
+    times, cell = unpack_arrays(reply["event_times"])["times"], reply["cell"]
+    if times.ndim != 1 or not np.isfinite(times).all() or (times <= 0).any() or (np.diff(times) <= 0).any():
+        raise WireError("its event times are not increasing finite times above 0")
+    if not (isinstance(cell, list) and len(cell) == 2 and all(type(least) is int and least >= 1 for least in cell)):
+        raise WireError("its fewest events and rows of a cell must be whole numbers from 1")
+    return times, cell

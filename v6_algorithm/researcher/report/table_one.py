@@ -1,0 +1,241 @@
+"""Table 1 and survival curves of a description by group: text for the terminal, the page, CSV, LaTeX and SVG."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from v6_algorithm.researcher.report.coefficients import p_text
+from v6_algorithm.researcher.report.reading import number
+
+if TYPE_CHECKING:
+    from rich.table import Table as Terminal
+
+CURVES_HEADER = (
+    "group", "time", "at_risk", "events", "censored", "survival", "standard_error", "low", "high",
+)  # fmt: skip
+# What stands where nothing can be computed, or nothing is told.
+NONE = "–"
+_RISK_COLUMNS = 6
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "<": r"\textless{}",
+}  # fmt: skip
+
+
+def cells(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return heads and rows of text: variable, each group, the largest standardised difference, the test's p."""
+    groups = list(table["groups"])
+    of = "" if table["by"] == "site" else f"{table['by']} "
+    heads = ["", *(f"{of}{name} (n = {table['groups'][name]:,})" for name in groups), "SMD", "p"]
+    rows = []
+    for name, column in table["columns"].items():
+        last = [_two(column["difference"]), _p(column["test"])]
+        told = column["groups"]
+        if column["kind"] == "numeric":
+            rows.append([f"{name}, mean (SD)", *(_mean(told[group]) for group in groups), *last])
+            missing = [told[group]["missing"] for group in groups]
+        else:
+            rows.append([f"{name}, n (%)", *[""] * len(groups), *last])
+            for place, label in enumerate(column["labels"]):
+                shares = [_share(told[group], told[group]["counts"][place]) for group in groups]
+                rows.append([f"  {label}", *shares, "", ""])
+            if any(told[group]["hidden"] for group in groups):
+                rows.append(["  (few)", *(_share(told[group], told[group]["hidden"]) for group in groups), "", ""])
+            missing = [told[group]["missing"] for group in groups]
+        if any(missing):
+            rows.append(["  missing", *(NONE if count is None else f"{count:,}" for count in missing), "", ""])
+    return heads, rows
+
+
+def _mean(told: Mapping[str, Any]) -> str:
+    if told["mean"] is None:
+        return NONE
+    return f"{number(told['mean'])} ({NONE if told['sd'] is None else number(told['sd'])})"
+
+
+def _share(told: Mapping[str, Any], count: int) -> str:
+    known = sum(told["counts"]) + told["hidden"]
+    return f"{count:,} ({count / known:.1%})" if known else NONE
+
+
+def _two(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"
+
+
+def _p(test: Mapping[str, Any] | None) -> str:
+    return NONE if test is None else p_text(test["p"])
+
+
+def terminal_table(table: Mapping[str, Any]) -> Terminal:
+    """Return Table 1 for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    heads, rows = cells(table)
+    shown = Table(title=Text(f"Table 1, by {table['by']}"), caption=Text(CAPTION))
+    for place, head in enumerate(heads):
+        shown.add_column(Text(head), justify="left" if place == 0 else "right")
+    for row in rows:
+        shown.add_row(*(Text(text) for text in row))
+    return shown
+
+
+CAPTION = (
+    "SMD: largest standardised difference of two groups; p: Welch's t, F of more than two groups, chi-square of counts"
+)
+
+
+def csv_text(table: Mapping[str, Any]) -> str:
+    """Return Table 1 as CSV."""
+    heads, rows = cells(table)
+    return lines_of_csv(["variable", *heads[1:]], rows)
+
+
+def lines_of_csv(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    """Return CSV with a header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def latex_text(table: Mapping[str, Any]) -> str:
+    """Return Table 1 as a LaTeX tabular, for the package booktabs."""
+    heads, rows = cells(table)
+    lines = [
+        r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
+        r"\toprule",
+        " & ".join(_latex(head) for head in heads) + r" \\",
+        r"\midrule",
+    ]
+    for row in rows:
+        first = (r"\quad " if row[0].startswith("  ") else "") + _latex(row[0].strip())
+        lines.append(" & ".join([first, *(_latex(text) for text in row[1:])]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex(text: str) -> str:
+    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+
+
+def curve_rows(curves: Mapping[str, Any]) -> list[list[Any]]:
+    """Return a row for each group and time, under `CURVES_HEADER`."""
+    keys = ("time", "at_risk", "died", "censored", "survival", "standard_error", "low", "high")
+    return [
+        [name, *values]
+        for name, curve in curves["groups"].items()
+        for values in zip(*(curve[key] for key in keys), strict=True)
+    ]
+
+
+def curves_chart(curves: Mapping[str, Any], ident: str = "survival") -> Markup:
+    """Return the curves as steps, up to as many groups as there are looks."""
+    from v6_algorithm.researcher.report.charts.marks import LOOKS, Axis, Line, chart, numbers
+
+    lines, last = [], 0.0
+    for look, (name, curve) in enumerate(list(curves["groups"].items())[:LOOKS]):
+        xs, ys = [0.0], [1.0]
+        for time, survival in zip(curve["time"], curve["survival"], strict=True):
+            xs += [time, time]
+            ys += [ys[-1], survival]
+        last = max(last, xs[-1])
+        lines.append(Line(name, xs, ys, look=look, markers=False))
+    across = numbers([0.0, last], "Time")
+    upward = Axis(0, 1, [(tick / 5, f"{tick / 5:.1f}") for tick in range(6)], "Survival")
+    return chart(
+        lines,
+        across,
+        upward,
+        ident=ident,
+        title=f"Survival by {curves['by']}",
+        description="Kaplan-Meier curves: the share without the event by time, a line a group.",
+    )
+
+
+def risk_cells(curves: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return heads and rows of the numbers at risk, at evenly spaced times."""
+    from v6_algorithm.researcher.report.charts.marks import ticks
+
+    last = max(curve["time"][-1] for curve in curves["groups"].values())
+    times = [time for time in ticks(0.0, last, _RISK_COLUMNS) if time <= last]
+    rows = []
+    for name, curve in curves["groups"].items():
+        counts = []
+        for time in times:
+            later = [rows for at, rows in zip(curve["time"], curve["at_risk"], strict=True) if at >= time]
+            counts.append(f"{later[0] if later else 0:,}")
+        rows.append([name, *counts])
+    return ["At risk", *(f"{time:g}" for time in times)], rows
+
+
+def curve_cells(curves: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return heads and rows: of each group rows, events, the median and the restricted mean with their intervals."""
+    rows = []
+    for name, curve in curves["groups"].items():
+        median = "not reached" if curve["median"] is None else number(curve["median"])
+        ends = [NONE if curve[key] is None else number(curve[key]) for key in ("median_low", "median_high")]
+        mean, half = curve["restricted_mean"], 1.96 * (curve["restricted_mean_se"] or 0.0)
+        rows.append(
+            [
+                name,
+                f"{curve['rows']:,}",
+                f"{curve['events']:,}",
+                f"{median} ({ends[0]} to {ends[1]})",
+                f"{number(mean)} ({number(mean - half)} to {number(mean + half)})",
+            ]
+        )
+    horizon = next(iter(curves["groups"].values()))["horizon"]
+    return ["", "n", "Events", "Median (95 % CI)", f"Mean up to {horizon:g} (95 % CI)"], rows
+
+
+def tests_text(curves: Mapping[str, Any]) -> str:
+    """Say in a sentence what the log-rank tests came to."""
+    texts = [
+        f"{name}: chi-square {test['chi2']:.4g} with {test['freedom']} df, p {p_text(test['p'])}"
+        for key, name in (("log_rank", "log-rank"), ("log_rank_by_site", "log-rank, stratified by site"))
+        if (test := curves.get(key))
+    ]
+    return "; ".join(texts)
+
+
+def curves_table(curves: Mapping[str, Any]) -> Terminal:
+    """Return the medians and restricted means for the terminal, with the tests below."""
+    from rich.table import Table
+    from rich.text import Text
+
+    heads, rows = curve_cells(curves)
+    shown = Table(title=Text(f"survival by {curves['by']}"), caption=Text(tests_text(curves)))
+    for place, head in enumerate(heads):
+        shown.add_column(Text(head), justify="left" if place == 0 else "right")
+    for row in rows:
+        shown.add_row(*(Text(text) for text in row))
+    return shown
+
+
+def page(summary: Mapping[str, Any]) -> str:
+    """Return a page with Table 1, the curves, the numbers at risk and the notes."""
+    from v6_algorithm.researcher.report.templating import Row, Table, fill, heads
+
+    def table(texts: tuple[list[str], list[list[str]]], *, wide: bool = False) -> Table:
+        return Table(heads(*texts[0]), [[Row(row) for row in texts[1]]], wide=wide)
+
+    one, curves = summary["table_one"], summary.get("curves")
+    return fill(
+        "table_one.html",
+        title=summary["name"],
+        kind="Table 1",
+        by=one["by"],
+        table_one=table(cells(one), wide=True),
+        caption=CAPTION,
+        chart=curves_chart(curves) if curves else None,
+        risk=table(risk_cells(curves), wide=True) if curves else None,
+        medians=table(curve_cells(curves), wide=True) if curves else None,
+        tests=tests_text(curves) if curves else "",
+        notes=list(summary["notes"]),
+    )
