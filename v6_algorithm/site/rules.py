@@ -149,8 +149,11 @@ RULES: tuple[Rule, ...] = (
     _rule("secure_aggregation_sites", "SECURE_AGGREGATION_FROM_SITES", "whole", (None, None, None), "less",
           "from so many sites on, updates leave only under secure aggregation", range=(2, _ANY)),
     _rule("maximum_epsilon", "MAXIMUM_EPSILON", "number", (None, None, None), "less",
-          "differential privacy is required, with at most this epsilon; this version has none, so a node that sets it "
-          "trains nothing", range=(0.001, 1000)),
+          "differential privacy is required; all trainings on a database together have at most this epsilon",
+          range=(0.001, 1000)),
+    _rule("maximum_delta", "MAXIMUM_DELTA", "number", (0.001, 0.00001, 0.00001), "less",
+          "delta at which that epsilon is counted, and the largest that an experiment may ask for",
+          range=(1e-12, 0.1)),
     _rule("maximum_rounds", "MAXIMUM_ROUNDS", "whole", (10_000, 1_000, 1_000), None, "rounds of an experiment"),
     _rule("maximum_experiments", "MAXIMUM_EXPERIMENTS_PER_JOB", "whole", (10_000, 200, 1), None,
           "experiments in one task: settings that `tune` tries"),

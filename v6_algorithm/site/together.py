@@ -83,6 +83,8 @@ class _Run:
         experiment = self.experiment
         if experiment.privacy.secure_aggregation is not None:
             return "secure aggregation: each site's answer is masked by itself"
+        if experiment.privacy.differential_privacy is not None:
+            return "differential privacy: each site draws batches and noise of its own, and books them"
         if self.private is not None:
             return _WHY["private"]
         if experiment.start.at_sites:
