@@ -63,6 +63,9 @@ EXPERIMENTS = {
             "largest": "topk",
             "largest in bytes": [{"kind": "topk", "fraction": 0.2}, "int8"],
             "bytes": "int8",
+            "two bytes": "float16",
+            "low rank in two bytes": [{"kind": "powersgd", "rank": 2}, "bfloat16"],
+            "largest in two bytes": [{"kind": "topk", "fraction": 0.2}, "bfloat16"],
         }.items()
     },
     "regression": {
@@ -74,6 +77,10 @@ EXPERIMENTS = {
         "data": {"target": "visits", "features": ["a", "b"]},
         "problem": "regression",
         "training": {"loss": "poisson"},
+    },
+    "differential privacy": {
+        "data": {"target": "y", "features": ["a", "b"]},
+        "privacy": {"differential_privacy": {"epsilon": 3, "delta": 0.001}},
     },
     "coefficients": {"data": {"target": "visits", "features": ["a", "b"]}, "problem": "count", "model": "glm"},
     "hazard ratios": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "cox"},

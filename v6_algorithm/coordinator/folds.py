@@ -199,14 +199,22 @@ class FoldProgress:
         return self._at_sites
 
     def advance(
-        self, round: int, model: str, train_loss: float, average: str | None = None, lr: float | None = None
+        self,
+        round: int,
+        model: str,
+        train_loss: float,
+        average: str | None = None,
+        lr: float | None = None,
+        epsilon: float | None = None,
     ) -> None:
-        """Take in the model that a round made, the average over the rounds where that is to be kept, and the rate."""
+        """Take in the model that a round made, the average over the rounds where that is kept, rate and epsilon."""
         self.model, self.rounds_done, self._average = model, round, average
         self.history["round"].append(round)
         self.history["train_loss"].append(train_loss)
         if lr is not None:
             self.history.setdefault("train_lr", []).append(lr)
+        if epsilon is not None:
+            self.history.setdefault("epsilon", []).append(epsilon)
 
     def newest(self) -> dict[str, float | None]:
         """Return the newest known value of every column of the history."""

@@ -77,8 +77,11 @@ class ProgressEvents:
         event = {"event": "reply", "round": number, "site": site, "metrics": WhenRead(metrics), "seconds": seconds}
         self._on_event(event)
 
-    def round(self, number: int, replies: Replies) -> None:
-        """Report a round: its training loss, and the newest validation, which is of the round before or of this."""
+    def round(self, number: int, replies: Replies, epsilon: float | None = None) -> None:
+        """Report a round: its training loss, and the newest validation, which is of the round before or of this.
+
+        `epsilon` is what training has cost so far under differential privacy.
+        """
         newest = mean_of([fold.newest() for fold in self._folds])
         validated = max((fold.rounds_scored for fold in self._folds), default=0)
         shown = ["train_loss", *(f"validation_{name}" for name in self._shown)]
@@ -92,6 +95,7 @@ class ProgressEvents:
                 "scores": WhenRead(lambda: self._of_round(number, validated)),
                 "metrics": {name: newest[name] for name in shown if newest.get(name) is not None},
                 "missing": {site: str(reason) for site, reason in replies.missing.items()},
+                **({} if epsilon is None else {"epsilon": epsilon}),
             }
         )
 

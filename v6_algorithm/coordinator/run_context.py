@@ -77,7 +77,11 @@ class RunContext:
         LearningRate(experiment).check(plan)
         self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
         self.strategies = {fold: create_strategy(experiment, plan.spec, plan.weights(fold)) for fold in plan.folds}
-        self.check = ReplyCheck(plan, {fold: strategy.read for fold, strategy in self.strategies.items()})
+        self.check = ReplyCheck(
+            plan,
+            {fold: strategy.read for fold, strategy in self.strategies.items()},
+            experiment.privacy.differential_privacy,
+        )
         self.stragglers = Stragglers(caller.overdue)
         self.grids = SampleGrids(experiment, self.folds[0])
         self.progress = ProgressEvents(experiment, self.folds, caller.on_event)

@@ -178,8 +178,9 @@ def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -
     # The mock's sites read their policy from the environment themselves; one that cannot be read is told here.
     own_policy()
     names = dict(enumerate(sorted(tables)))
-    # Secure aggregation needs what a node has and the mock has not: a place that lasts from call to call.
-    lasting = None if experiment.privacy.secure_aggregation is None else TemporaryDirectory(prefix="v6-algorithm-")
+    # These need what a node has and the mock has not: a place that lasts from call to call.
+    remembers = experiment.privacy.secure_aggregation or experiment.privacy.differential_privacy
+    lasting = None if remembers is None else TemporaryDirectory(prefix="v6-algorithm-")
     datasets = []
     for name in names.values():
         try:

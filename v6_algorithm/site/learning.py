@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from v6_algorithm.data.cache import cache_key
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from v6_algorithm.learning.training.fitting import Fitting
     from v6_algorithm.learning.training.loop import Rows, TrainingSums
     from v6_algorithm.learning.training.objectives import LocalObjective
+    from v6_algorithm.learning.training.private_descent import PrivateSteps
+    from v6_algorithm.site.guard.privacy_account import Booked
+    from v6_algorithm.site.guard.watch import UpdateWatch
 
 
 def train(work: Work) -> dict[str, Any]:
@@ -64,6 +69,9 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     frozen = frozen_names(networks, work.experiment.training.freeze, work.round)
     memory = FittingMemory(work, device)
     fitting = memory.load()
+    booked = None
+    if train and (numbers := _trained_here(work, table)):
+        booked = work.guard.book_privacy(table, numbers)
     folds = []
     hides = work.experiment.privacy.secure_aggregation is not None
     for item in work.request["folds"]:
@@ -88,6 +96,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
             work, problem, rows, parts["train"], number, device,
             private=private.names if private else frozenset(), frozen=frozen,
             lr=rate_of(work.experiment, item) if trains or item.get("personal") else None, fitting=fitting,
+            steps=_private_steps(work, booked, number) if trains else None,
         )  # fmt: skip
         with threads_for(networks, batch_rows):
             if item.get("personal"):
@@ -128,7 +137,35 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         folds.append(reply)
     group_reply = {} if groups is None else {"subgroups": groups.to_json()}
     memory.keep(fitting)
-    return {"folds": folds, **group_reply, "device": device.to_json() | fitting.to_json()}
+    # Rounded up, for it is a bound.
+    cost = {} if booked is None else {"epsilon": ceil(booked.epsilon * 1e4) / 1e4}
+    return {"folds": folds, **group_reply, **cost, "device": device.to_json() | fitting.to_json()}
+
+
+def _trained_here(work: Work, table: TableData) -> list[int]:
+    """Number the folds of a request that are to be trained and have training rows here."""
+    numbers = [int(item["fold"]) for item in work.request["folds"] if item.get("train", True)]
+    return [number for number in numbers if 0 <= number < len(table.folds) and len(table.folds[number].train)]
+
+
+def _private_steps(work: Work, booked: Booked | None, fold: int) -> PrivateSteps | None:
+    """Return the noised steps of a fold as they were booked; None: differential privacy is not asked for."""
+    import torch
+
+    from v6_algorithm.learning.training.private_descent import PrivateSteps
+
+    section = work.experiment.privacy.differential_privacy
+    if section is None or booked is None or fold not in booked.folds:
+        return None
+    plan = booked.folds[fold]
+    return PrivateSteps(
+        torch.from_numpy(plan.unit),
+        plan.units,
+        plan.rate,
+        booked.noise_multiplier,
+        section.clip,
+        plan.by_round[work.round - 1],
+    )
 
 
 def _measure(
@@ -215,6 +252,8 @@ class _Learner:
         The learning rate of the round, where it follows from validation.
     fitting
         How many rows the device takes at once.
+    steps
+        Noised steps in place of the experiment's, under differential privacy.
     """
 
     work: Work
@@ -227,6 +266,7 @@ class _Learner:
     frozen: frozenset[str]
     lr: float | None
     fitting: Fitting
+    steps: PrivateSteps | None
 
     def personalise(self, networks: Networks) -> None:
         """Train the networks on, for this site alone: freely, or with Ditto's pull towards what was received.
@@ -276,11 +316,15 @@ class _Learner:
         if section is not None and (first := section.epochs):
             self._learn(networks, first, self.frozen | set(shared), None, alone=True)
             held = self.frozen | self.private
+        watch = work.guard.watch(self.problem, networks, self.rows, self.part)
         sums = self._learn(networks, item.get("epochs"), held, objective)
+        outgoing = _of(leaves, objective.outgoing(state_of(networks)))
+        if watch is not None:
+            self._check_sent(watch, outgoing, message)
         if message.get("sums"):
             extras["sums"] = _sums_of(networks)
         with work.timed("encode_s"):
-            parameters = sender.pack(_of(leaves, objective.outgoing(state_of(networks))))
+            parameters = sender.pack(outgoing)
         reply: dict[str, Any] = {
             "parameters": parameters,
             "rows": len(self.part),
@@ -288,6 +332,23 @@ class _Learner:
             "steps": sums.steps,
         }
         return reply | ({"strategy": extras} if extras else {})
+
+    def _check_sent(self, watch: UpdateWatch, outgoing: Mapping[str, Tensor], message: Mapping[str, Any]) -> None:
+        work = self.work
+        watch.check(
+            outgoing,
+            gradient=bool(message.get("gradient")),
+            smallest=work.policy.minimum_cell,
+            context=work.context,
+            round=work.round,
+            key=f"{cache_key(work.experiment.for_sites(), work.site)}-{self.fold}",
+        )
+
+    def _noised(self) -> PrivateSteps | None:
+        """Return the booked steps; an experiment under differential privacy is trained with them or not at all."""
+        if self.steps is None and self.work.experiment.privacy.differential_privacy is not None:
+            raise WireError("this training was not booked for differential privacy")
+        return self.steps
 
     def _learn(
         self,
@@ -318,6 +379,7 @@ class _Learner:
                 fitting=self.fitting,
                 purpose="private layers" if alone else "training",
                 seed=self.work.guard.seed,
+                private=self._noised(),
             )
 
 

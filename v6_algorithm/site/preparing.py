@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from v6_algorithm.data.table import TableData
+    from v6_algorithm.learning.problems.base import Networks, Problem
 
 
 def summary(work: Work) -> dict[str, Any]:
@@ -179,8 +180,11 @@ def _statistics(work: Work) -> dict[str, Any]:
     problem.folder = work.folder
     problem.check_rows(table)
     work.guard.check_model(problem)
+    work.guard.open_privacy_account(table)
     networks = build_networks(problem)
     try_outputs(problem, networks)
+    if work.experiment.privacy.differential_privacy is not None:
+        _try_private_gradients(problem, networks, table)
     if work.experiment.strategy.needs_features:
         head_of(problem, networks)
     shared, _ = shared_and_own(work, networks)
@@ -204,6 +208,20 @@ def _statistics(work: Work) -> dict[str, Any]:
         "trained_on": _trained_on(table),
         "start": wire.digest(wire.pack(state_of(networks))),
     }
+
+
+def _try_private_gradients(problem: Problem, networks: Networks, table: TableData) -> None:
+    import torch
+
+    from v6_algorithm.learning.problems.trial import shape_of_row
+    from v6_algorithm.learning.training.private_descent import try_private_gradients
+
+    if getattr(problem.experiment.data, "rows", None) is not None or len(table.target) < 2:
+        return
+    dtype = getattr(torch, problem.experiment.training.dtype)
+    # Of the targets only the form matters: nothing is told of what comes out.
+    inputs, target = torch.zeros(2, *shape_of_row(problem), dtype=dtype), torch.from_numpy(table.target[:2].copy())
+    try_private_gradients(problem, networks, inputs, target)
 
 
 def _joined(work: Work, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

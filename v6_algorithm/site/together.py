@@ -83,6 +83,8 @@ class _Run:
         experiment = self.experiment
         if experiment.privacy.secure_aggregation is not None:
             return "secure aggregation: each site's answer is masked by itself"
+        if experiment.privacy.differential_privacy is not None:
+            return "differential privacy: each site draws batches and noise of its own, and books them"
         if self.private is not None:
             return _WHY["private"]
         if experiment.start.at_sites:
@@ -136,6 +138,8 @@ def _reason_of_site(context: SiteContext) -> str | None:
     policy = context.policy
     if policy.request_order or policy.refuse_differences or policy.maximum_share_of_sums is not None:
         return "the node's rules keep a book of every request"
+    if policy.refuse_isolated_rows:
+        return "the node's rules try to read rows out of each update"
     if policy.maximum_seconds is not None:
         return "the node's rules stop a request that takes long"
     if len(context.sources) > 1:

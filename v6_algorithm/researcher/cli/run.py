@@ -261,6 +261,8 @@ def _add_baselines(
     from v6_algorithm.engines.simulate import local_federation
 
     tables = {name: tables[name] for name in result.get("secure_aggregation", result)["sites"]}
+    if experiment.privacy.differential_privacy is not None:
+        result["notes"].append("baselines: trained without differential privacy, on this machine")
     baselines, unfinished = result.setdefault("baselines", {}), []
     for mode in ("centralised", "local"):
         if mode == experiment.mode:

@@ -65,7 +65,8 @@ class Tracking:
         for scope, history in {POOLED: result["history"], **result.get("site_history", {})}.items():
             for name, column in history.items():
                 if name != "round":
-                    part, metric = name.split("_", 1)
+                    # What training has cost under differential privacy is of no part by its name.
+                    part, metric = ("train", name) if name == "epsilon" else name.split("_", 1)
                     for round, value in zip(history["round"], column, strict=True):
                         self._log(scope, part, metric, value, round)
         scopes = result["metrics"].get("test", {})

@@ -32,7 +32,10 @@ LEAVES: dict[str, dict[str, str]] = {
         "cells": "minimum cell; share of sums", "policy": _SETTING,
         "timing": _SETTING,
     },
-    "train": {"folds": _MODEL, "subgroups": "minimum cell", "device": _SETTING, "timing": _SETTING},
+    "train": {
+        "folds": _MODEL, "subgroups": "minimum cell", "device": _SETTING, "timing": _SETTING,
+        "epsilon": "training rows, which are told; left out under secure aggregation",
+    },
     "evaluate": {"folds": _METRICS, "subgroups": "minimum cell", "device": _SETTING, "timing": _SETTING},
 }  # fmt: skip
 FOLD: dict[str, str] = {
