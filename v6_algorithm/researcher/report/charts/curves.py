@@ -25,6 +25,7 @@ from v6_algorithm.researcher.report.charts.marks import (
 from v6_algorithm.researcher.report.reading import (
     METRICS,
     MetricRow,
+    best_round,
     finite,
     folds,
     history_columns,
@@ -147,7 +148,7 @@ def _chart(
         else:
             lines += [_line("", run, look, faint=True) for run in runs]
             lines.append(_line(f"{human}, mean of folds", _mean(runs), look))
-    best = finite(result.get("best_round")) if len(histories) == 1 else None
+    best = best_round(result) if len(histories) == 1 else None
     longest = max((len(history["round"]) for history in histories), default=0)
     many = f" One thin line per fold ({len(histories)} folds)." if len(histories) > 1 else ""
     marked = f" Round {best:g} is the best." if best is not None else ""
