@@ -106,6 +106,14 @@ def run_script(name: str, request: dict[str, Any], folder: Path) -> Any:
     return json.loads(files[1].read_text())
 
 
+def command_line(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """Run `v6-algorithm` with the algorithm's Python, which has vantage6 5's client."""
+    command = [algorithm_python(), "-m", "v6_algorithm", *arguments]
+    return subprocess.run(
+        command, env=_environment() | environment, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
+    )
+
+
 def _environment() -> dict[str, str]:
     return os.environ | {"PKG_NAME": "v6_algorithm", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
