@@ -20,7 +20,7 @@ from v6_algorithm.researcher.network.server_python import MissingError, cache_fo
 VERSION = "5.0.3"
 ROOT = Path(__file__).parents[3]
 INSTALL_S = 1500
-HQ_PACKAGES = [f"vantage6-{part}=={VERSION}" for part in ("hq", "node", "backend-common")]
+HQ_PACKAGES = [f"vantage6-{part}=={VERSION}" for part in ("hq", "node", "backend-common", "algorithm-store")]
 # What the tools of 5.0.3 pin, without their siblings.
 PINNED = [
     "psycopg2-binary==2.9.10", "pyfiglet==1.0.4", "pyjwt==2.13.0", "sparqlwrapper>=2", "sqlalchemy>=1.4.46",
