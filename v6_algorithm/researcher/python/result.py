@@ -158,6 +158,26 @@ class Result:
             warnings.warn(note, stacklevel=2)
         return predicted
 
+    def export(self, folder: str | Path, formats: Sequence[str] = ("onnx", "torch")) -> Path:
+        """Write the model for those without this package: ONNX, `torch.export` and model.json; return the folder.
+
+        Parameters
+        ----------
+        folder
+            Where to write.
+        formats
+            ``onnx`` (needs the extra `onnx`), ``torch``, or both.
+
+        Raises
+        ------
+        ExperimentError
+            When the model cannot be exported, or its export differs from it by more than 1e-5.
+        """
+        from v6_algorithm.researcher.export import export
+
+        export(self.model, Path(folder), formats)
+        return Path(folder)
+
     def evaluate(self, rows: Any) -> Result:
         """Measure the model on rows whose outcome is known; nothing of them leaves this process."""
         from v6_algorithm.researcher.external import CENTRAL, CentralTable
