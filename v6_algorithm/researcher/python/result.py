@@ -75,15 +75,17 @@ class Result:
 
     @property
     def participation(self) -> pd.DataFrame:
-        """A line for each round and site: whether it answered, and if not, why."""
+        """A line for each round and site: whether it answered, and if not, why; under differential privacy epsilon."""
         import pandas as pd
 
+        costs = ["epsilon"] if self.content.get("differential_privacy") else []
         lines = [
             {"round": call.get("round"), "site": site, "answered": reason is None, "reason": reason}
+            | {name: call.get(name, {}).get(site) for name in costs}
             for call in self.content.get("participation", [])
             for site, reason in [*((name, None) for name in call["answered"]), *call["missing"].items()]
         ]
-        return pd.DataFrame(lines, columns=["round", "site", "answered", "reason"])
+        return pd.DataFrame(lines, columns=["round", "site", "answered", "reason", *costs])
 
     @property
     def coefficients(self) -> pd.DataFrame:
