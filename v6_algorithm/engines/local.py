@@ -2,8 +2,8 @@
 
 How requests and replies pass is one of `WAYS`. As ``wire`` each goes through JSON text, as on a node. As ``exact``
 those of the preparation and of round 1 do, and from then on the objects themselves are handed over: what passed once as
-text passes on a node, and the arithmetic is the same bit for bit, which tests hold. As ``fast`` sites that share network
-and batches are also trained together, in one batched computation; see `site.together`.
+text passes on a node, and the arithmetic is the same bit for bit, which tests hold. As ``fast`` sites that share
+network and batches are also trained together, in one batched computation; see `site.together`.
 """
 
 from __future__ import annotations

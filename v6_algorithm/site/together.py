@@ -170,8 +170,11 @@ def _can_go(items: Sequence[Mapping[str, Any]]) -> bool:
         given = item["parameters"]
         if set(item) - _ITEM or set(item.get("strategy", {})) - _STRATEGY:
             return False
-        if not isinstance(given, wire.Packed) or given.tensors is None:
+        if not isinstance(given, wire.Packed):
             return False
+        if given.tensors is None:
+            # Of a checkpoint, from which a run goes on as if nothing had been.
+            given.tensors = wire.unpack(given)
     return True
 
 
