@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -176,9 +177,11 @@ def main() -> None:
         folder = Path(name)
         (folder / "network").mkdir()
         network = Network(folder / "network", server_python(), write_patients(folder), **options)
+        rounds = Rounds(network, chosen.hidden, chosen.rounds)
+        # Ended by a time limit it reports what there is, and leaves no node behind.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         try:
             network.start()
-            rounds = Rounds(network, chosen.hidden, chosen.rounds)
             for _ in range(chosen.blocks):
                 for kind in chosen.kinds:
                     rounds.block(kind)
@@ -186,7 +189,7 @@ def main() -> None:
             network.stop()
             if database is not None:
                 database.stop()
-    report(rounds, chosen)
+            report(rounds, chosen)
 
 
 def report(rounds: Rounds, chosen: argparse.Namespace) -> None:
