@@ -30,10 +30,11 @@ os.environ.setdefault("V6_TEST_TAG", "benchmark")
 
 import v6network  # noqa: E402
 from docker_cli import bridge_gateway, docker  # noqa: E402
-from server_python import server_python  # noqa: E402
 from services import run_script  # noqa: E402
 from v6config import Site  # noqa: E402
 from v6network import IMAGE, PROCESS_IMAGES, Network  # noqa: E402
+
+from v6_algorithm.researcher.network.server_python import server_python  # noqa: E402
 
 FEATURES, ROWS = 10, (300, 400, 500)
 EMPTY, PLAIN = "empty-rounds:benchmark", "plain-fedavg:benchmark"
