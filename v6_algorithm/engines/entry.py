@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.sources import FOLDER, STATE, TableSource, source_from_node
-from v6_algorithm.engines import known_models
+from v6_algorithm.engines import known_models, session
 from v6_algorithm.engines.provenance import RULE, asking, check_chain, own_identity
 from v6_algorithm.engines.runs import scores_line
 from v6_algorithm.errors import ExperimentError, PolicyError, SiteError
@@ -105,21 +105,31 @@ def _central(
     arguments: Mapping[str, Any],
 ) -> tuple[Vantage6Federation, Experiment]:
     """Read what a central function was given, however vantage6 passes it."""
-    from v6_algorithm.engines.vantage6_v4 import Vantage6Federation, container_client
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.experiment.arguments import with_arguments
 
     client, experiment = _by_position(client, data, experiment)
     checked = Experiment.parse(with_arguments(experiment, arguments))
     checked.check_rows_stay()
-    federation = Vantage6Federation(
-        client or mock_client or container_client(),
+    federation = _federation(
+        client or mock_client,
         # A form sends an empty list for a choice that was not made.
         organizations=organizations or None,
         names=_names(names or {}),
         poll_s=checked.participation.poll_s,
     )
     return federation, checked
+
+
+def _federation(client: Any, **options: Any) -> Vantage6Federation:
+    """Choose the engine of the version whose container this is; without a client, make that of the container."""
+    if session.is_session():
+        from v6_algorithm.engines import vantage6_v5
+
+        return vantage6_v5.SessionFederation(client or vantage6_v5.container_client(), **options)
+    from v6_algorithm.engines.vantage6_v4 import Vantage6Federation, container_client
+
+    return Vantage6Federation(client or container_client(), **options)
 
 
 def _by_position(client: Any, data: Any, experiment: Any) -> tuple[Any, Any]:
@@ -166,16 +176,26 @@ def run_site(
         data = mock_data[0]
     if not isinstance(request, Mapping):
         raise ExperimentError("request: is required; task `master`, which writes the requests to the sites")
+    # At the researcher's desk, where the mock runs, her own tables are hers.
+    here = mock_data is not None
+    in_session = session.is_session()
     try:
-        # At the researcher's desk, where the mock runs, her own tables are hers.
-        here = mock_data is not None
-        policy = Policy.from_environment(default="trusted" if here else "standard")
+        unavailable = session.UNAVAILABLE if in_session else ()
+        policy = Policy.from_environment(default="trusted" if here else "standard", unavailable=unavailable)
         if policy.request_chain and not here:
             (provenance or check_sender)()
-        source = source_from_node(names=_names_of_files(request)) if data is None else _source_of(data)
+        if in_session:
+            request, place = session.split_job(request)
+        if data is not None:
+            source = _source_of(data)
+        else:
+            source = session.source_of_session() if in_session else source_from_node(names=_names_of_files(request))
         source = guarded_source(policy, source)
         folder = os.environ.get("TEMPORARY_FOLDER") or getattr(data, "attrs", {}).get(STATE)
         state = Path(folder, "v6_algorithm") if folder else None
+        if in_session and not here:
+            # MockNetwork's folder is one for all sites, and another for each task.
+            state = place
         request = known_models.resolve(request, state, lambda task: _fetch(task, token))
     except SiteError as error:
         head = {key: request.get(key) for key in ("site", "round", "attempt")}

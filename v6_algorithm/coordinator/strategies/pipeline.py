@@ -338,7 +338,8 @@ class FedAvg:
             given = wire.unpack(item.pop("parameters"), spec) | held
             return {name: given[name] for name in self.spec}
         # Entries of a compressed tensor have longer names, never more numbers than the tensor.
-        content = wire.unpack(item.pop("parameters"), max_bytes=wire.spec_bytes(self.spec) + 4096 * (len(self.spec) + 8))
+        most = wire.spec_bytes(self.spec) + 4096 * (len(self.spec) + 8)
+        content = wire.unpack(item.pop("parameters"), max_bytes=most)
         others = {name: item for name, item in spec.items() if item.kind != "parameter"}
         whole = {name: content.pop(name) for name in others if name in content}
         wire.check(whole, others)
