@@ -68,7 +68,7 @@ class ReplyCheck:
         """Go on from what `state_dict` returned."""
         self.devices, self.notes, self._shape = dict(state["devices"]), list(state["notes"]), state["shape"]
         self.epsilons = {
-            site: {int(round): cost for round, cost in rounds} for site, rounds in state["epsilons"].items()
+            site: {int(round): cost for round, cost in rounds} for site, rounds in state.get("epsilons", {}).items()
         }
 
     def items(
