@@ -98,7 +98,12 @@ def test_the_page_for_researchers_names_what_is_in_the_file():
 
 def test_the_functions_are_the_names_that_the_network_may_call():
     assert set(FUNCTIONS) == {name for name, value in vars(v6_algorithm).items() if callable(value)}
-    assert {name for name, function in FUNCTIONS.items() if function["standalone"]} == {"master", "describe", "tune"}
+    assert {name for name, function in FUNCTIONS.items() if function["standalone"]} == {
+        "master",
+        "describe",
+        "tune",
+        "check",
+    }
     for function in FUNCTIONS.values():
         assert function["type"] == ("central" if function["standalone"] else "federated")
         assert [database["name"] for database in function["databases"]] == ["table"]

@@ -136,6 +136,25 @@ def tune(client=None, data=None, experiment=None, *, organizations=None, names=N
     return run_tune(**arguments)
 
 
+def check(client=None, data=None, experiment=None, *, organizations=None, names=None, mock_client=None):  # type: ignore[no-untyped-def]
+    """Ask the collaboration's organisations what would go wrong with an experiment; nothing is trained.
+
+    Parameters
+    ----------
+    client, data, experiment, organizations, names
+        As for `master`.
+
+    Returns
+    -------
+    dict
+        See `v6_algorithm.coordinator.preflight.preflight`.
+    """
+    arguments = dict(locals())
+    from v6_algorithm.engines.entry import run_check
+
+    return run_check(**arguments)
+
+
 def RPC_summary(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]
     """Tell counts and sums of this node's table, cells of few rows left out.
 
@@ -227,8 +246,8 @@ def RPC_publish(data=None, request=None, *, mock_data=None):  # type: ignore[no-
 
 
 # The mock client passes itself, or the data, to functions that carry these marks.
-for _central in (master, describe, tune):
-    _central.wrapped_in_algorithm_client_decorator = True  # type: ignore[union-attr]
+for _central in (master, describe, tune, check):
+    _central.wrapped_in_algorithm_client_decorator = True  # type: ignore[attr-defined]
 for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate, RPC_reside, RPC_publish):
     _function.wrapped_in_data_decorator = True  # type: ignore[attr-defined]
 del _central, _function

@@ -28,7 +28,7 @@ LEAVES: dict[str, dict[str, str]] = {
         "targets": "rows with a value; share of sums; secret folds", "hidden": "allowed columns", "spec": _SETTING,
         "keys": _SETTING, "sealed": _SETTING, "shares": "secure aggregation: one set of sites a sum, of the threshold",
         "event_times": "minimum cell; share of sums", "cell": _SETTING, "copies": "minimum cell", "start": _SETTING,
-        "cells": "minimum cell; share of sums", "policy": _SETTING,
+        "cells": "minimum cell; share of sums", "policy": _SETTING, "software": _SETTING, "machine": _SETTING,
         "timing": _SETTING,
     },
     "train": {"folds": _MODEL, "subgroups": "minimum cell", "device": _SETTING, "timing": _SETTING},
