@@ -44,7 +44,7 @@ EXPERIMENTS = {
         "evaluation": {"subgroups": ["ward", {"column": "c", "bands": [0]}]},
     },
     "three classes": {
-        "data": {"target": "ward", "scaling": "minmax"},
+        "data": {"target": "ward", "scaling": "minmax", "group": "visits"},
         "split": {"kind": "kfold", "folds": 3},
     },
     "a strategy that asks for more": {
@@ -64,6 +64,9 @@ EXPERIMENTS = {
             "largest": "topk",
             "largest in bytes": [{"kind": "topk", "fraction": 0.2}, "int8"],
             "bytes": "int8",
+            "two bytes": "float16",
+            "low rank in two bytes": [{"kind": "powersgd", "rank": 2}, "bfloat16"],
+            "largest in two bytes": [{"kind": "topk", "fraction": 0.2}, "bfloat16"],
         }.items()
     },
     "regression": {
@@ -75,6 +78,10 @@ EXPERIMENTS = {
         "data": {"target": "visits", "features": ["a", "b"]},
         "problem": "regression",
         "training": {"loss": "poisson"},
+    },
+    "differential privacy": {
+        "data": {"target": "y", "features": ["a", "b"]},
+        "privacy": {"differential_privacy": {"epsilon": 3, "delta": 0.001}},
     },
     "coefficients": {"data": {"target": "visits", "features": ["a", "b"]}, "problem": "count", "model": "glm"},
     "hazard ratios": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "cox"},
@@ -443,7 +450,7 @@ def test_numbers_on_the_page_are_the_codes():
         f"calls categorical, at most {description._MOST_CATEGORIES} |",
         f"names of columns (at most {description._SHOWN},",
         f"for each fold: {_CELLS} at first, and {_CELLS} more for each quantile",
-        f"in each of {ClassificationMetrics(2).bins} bins of the predicted probability",
+        f"of {ClassificationMetrics(2).bins} bins of the predicted probability",
         f"(in 1/{CONFIDENCE_UNITS}) and hits in each of {CALIBRATION_BINS} bins",
     ):
         assert text in PAGE, text

@@ -66,6 +66,7 @@ def run(
     loss: Callable[..., Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     engine: str = "local",
+    exact: bool = False,
     weights: str | None = None,
     test: Result | str | Path | None = None,
     on_event: Callable[[dict[str, Any]], None] | None = None,
@@ -90,6 +91,9 @@ def run(
         whether higher is better.
     engine
         ``local``, or ``mock`` for vantage6's mock client.
+    exact
+        With engine ``local``, train the sites one after another: the bits of a network, but slower where there are many
+        small sites.
     weights
         The content of the file that `start.weights` names, base64 safetensors.
     test
@@ -122,8 +126,12 @@ def run(
     if test is not None:
         checked, weights = _as_test(checked, test)
     tables = tables_of(checked, folder) if sites is None else tables_of_sites(sites, checked)
-    make = local_federation if engine == "local" else mock_federation
-    return Result(run_master(make(checked, tables), checked, on_event, weights=weights))
+    federation: Any = (
+        mock_federation(checked, tables)
+        if engine == "mock"
+        else local_federation(checked, tables, way="exact" if exact else "fast")
+    )
+    return Result(run_master(federation, checked, on_event, weights=weights))
 
 
 def describe(

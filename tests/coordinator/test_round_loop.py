@@ -200,7 +200,8 @@ def test_a_site_that_fails_again_and_again_is_left_out_and_asked_anew(spied, mak
     assert asked == [1, 2, 3, 4, 6, 9, 10, 11, 12]
     missing = {e["round"]: e["missing"].get("berlin") for e in result["participation"] if e["call"] == "train"}
     assert missing[5] == (
-        "quarantined: it failed 3 times in a row, last in round 4 (crashed: lost on the way); it is asked again in round 6"
+        "quarantined: it failed 3 times in a row, last in round 4 (crashed: lost on the way); "
+        "it is asked again in round 6"
     )
     assert [missing[number] for number in (9, 12)] == [None, None]
 
@@ -219,7 +220,7 @@ def test_nobody_is_left_out_where_the_quorum_needs_them_or_quarantine_is_off(spi
 def test_a_second_answer_is_dropped_and_named(spied, make_experiment):
     """Whoever answers twice, or unasked, counts once, and stands in the table."""
     experiment = make_experiment(rounds=2)
-    once, result = spied(experiment, lambda method, site, number, reply: reply)
+    _, result = spied(experiment, lambda method, site, number, reply: reply)
     call = Spy.call
 
     def twice(self, method, requests, *, deadline_s):

@@ -305,7 +305,7 @@ def test_a_request_of_another_form_is_refused_by_the_name_of_its_part(change, na
         check_request({"site": "a", "round": 0, "attempt": 1, "sites": 3, **change})
 
 
-def test_a_node_that_requires_differential_privacy_trains_nothing():
+def test_a_node_that_requires_differential_privacy_trains_nothing_without():
     from hospitals import tables
 
     from v6_algorithm.coordinator.master import run

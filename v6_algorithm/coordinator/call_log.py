@@ -32,6 +32,8 @@ class Caller:
     def __init__(self, federation: Federation, experiment: Experiment, on_event: Callable[[Event], None]) -> None:
         self._federation = federation
         self._experiment = experiment
+        # The same at every call.
+        self._for_sites = experiment.for_sites()
         self.on_event = on_event
         self.participation: list[dict[str, Any]] = []
         self.timing: list[dict[str, Any]] = []
@@ -51,7 +53,7 @@ class Caller:
         `together` is the smallest number of sites that any sum of this call is over; all that are asked if absent.
         """
         self.close_books()
-        common = {"experiment": self._experiment.for_sites(), "sites": len(bodies) if together is None else together}
+        common = {"experiment": self._for_sites, "sites": len(bodies) if together is None else together}
         requests = {
             site: wire.message(site=site, round=number, attempt=1, **common, **body) for site, body in bodies.items()
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm.errors import CheckpointError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.learning.metrics import CheckedState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +38,10 @@ class Checkpoints:
         The file.
     federation
         Returns what the federation wants to find again: JSON, and packed models.
+    share
+        About how much of the time may go into writing: a state that comes too soon after the one before is left out,
+        and a run that dies does its rounds since then again. None: every state is written, which sites that keep
+        something for a round or two need.
 
     Attributes
     ----------
@@ -43,13 +49,25 @@ class Checkpoints:
         Why the newest state could not be written; None where it could.
     """
 
-    def __init__(self, path: Path, federation: Callable[[], Mapping[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        federation: Callable[[], Mapping[str, Any]] | None = None,
+        *,
+        share: float | None = None,
+    ) -> None:
         self.path = path
+        self._share, self._not_before = share, 0.0
         self.trouble: str | None = None
         self._federation = federation or (lambda: {})
 
+    def due(self) -> bool:
+        """Say whether it is time to write again."""
+        return self._share is None or time.perf_counter() >= self._not_before
+
     def save(self, experiment: Experiment, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint; a disk that refuses costs no run, `trouble` says so."""
+        start = time.perf_counter()
         content = {
             "format": FORMAT,
             "experiment": experiment.resolved(),
@@ -61,6 +79,9 @@ class Checkpoints:
             self.trouble = None
         except OSError as error:
             self.trouble = f"the checkpoint could not be written: {error.strerror}"
+        if self._share is not None:
+            end = time.perf_counter()
+            self._not_before = end + (end - start) / self._share
 
     def load(self, experiment: Experiment | None = None) -> dict[str, Any] | None:
         """Read the checkpoint: ``experiment``, ``federation`` and ``state``; None where there is none.
@@ -112,6 +133,8 @@ def to_bytes(content: Mapping[str, Any]) -> bytes:
             if name not in tensors:
                 tensors[name] = torch.frombuffer(bytearray(pybase64.b64decode(value)), dtype=torch.uint8)
             return {_PACKED: name}
+        if isinstance(value, CheckedState):
+            return dict(value.whole())
         if isinstance(value, Mapping):
             if wrong := [key for key in value if not isinstance(key, str)]:
                 raise TypeError(f"keys of a state must be text, not {wrong[0]!r}")

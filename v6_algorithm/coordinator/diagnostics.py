@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -13,10 +14,13 @@ from v6_algorithm.data.preparation import Setup
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import merge_states
 from v6_algorithm.learning.metrics.calibration import CONFIDENCE_UNITS
+from v6_algorithm.learning.metrics.classification_state import histograms
 from v6_algorithm.learning.metrics.histogram import bin_edges
+from v6_algorithm.learning.metrics.recalibration import recalibrate
 
 # Fewest rows between two points of a ROC curve: one of single steps would be the list of all scores.
 _STEP_ROWS = 5
+_Z = 1.959963984540054
 
 
 def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, setup: Setup) -> dict[str, Any]:
@@ -32,14 +36,15 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
     Returns
     -------
     dict
-        `confusion`, `calibration` and `roc`, each by target; of problems without classes nothing. In a confusion
-        matrix, `pooled` and by hospital, a row is a true class and a column a predicted one, in the order of
-        `classes`. `calibration` has for each of 15 bins of the predicted probability its `rows`, their mean
+        `confusion`, `calibration`, `roc`, `decision` and `risk`, each by target; of problems without classes nothing.
+        In a confusion matrix, `pooled` and by hospital, a row is a true class and a column a predicted one, in the
+        order of `classes`. `calibration` has for each of 15 bins of the predicted probability its `rows`, their mean
         probability (`predicted`) and the share that is of the class (`observed`), None where it is empty; of class 1
         of two, of the predicted class of more. `roc`, of two classes, has `threshold`, `sensitivity` and
-        `specificity` of points at least 5 rows apart.
+        `specificity` of points at least 5 rows apart. Of two classes too: `decision`, see `decision_curve`, and `risk`,
+        pooled and by hospital, see `risk_summary`.
     """
-    tables: dict[str, Any] = {"confusion": {}, "calibration": {}, "roc": {}}
+    tables: dict[str, Any] = {"confusion": {}, "calibration": {}, "roc": {}, "decision": {}, "risk": {}}
     labels = setup.labels_of(str(experiment.data.target))
     for target, by_site in by_target(states, str(experiment.data.target)).items():
         pooled = merge_states(by_site.values())
@@ -49,8 +54,14 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
             "sites": {name: state["confusion"] for name, state in by_site.items()},
         }
         tables["calibration"][target] = _calibration(*pooled["calibration"])
-        if pooled["n_classes"] == 2 and any(pooled["positives"][0]) and any(pooled["negatives"][0]):
-            tables["roc"][target] = _roc(pooled["positives"][0], pooled["negatives"][0])
+        positives, negatives = (counts[0].tolist() for counts in histograms(pooled))
+        if pooled["n_classes"] == 2 and any(positives) and any(negatives):
+            tables["roc"][target] = _roc(positives, negatives)
+            tables["decision"][target] = decision_curve(positives, negatives)
+            tables["risk"][target] = {
+                "pooled": risk_summary(pooled),
+                "sites": {name: risk_summary(state) for name, state in by_site.items()},
+            }
     return {name: content for name, content in tables.items() if content}
 
 
@@ -73,6 +84,72 @@ def _calibration(rows: list[int], confidence: list[int], hits: list[int]) -> dic
         ],
         "observed": [hit / count if count else None for hit, count in zip(hits, rows, strict=True)],
     }
+
+
+def decision_curve(positives: Sequence[int], negatives: Sequence[int]) -> dict[str, list[float]]:
+    """Return the net benefit of treating those whose risk is at a threshold or above.
+
+    With true and false positives TP and FP of n rows it is ``TP / n - FP / n * t / (1 - t)`` at threshold t [1]_.
+    Thresholds are the bins' edges nearest to 0.01, 0.02, … 0.99, so that counts are exact.
+
+    Parameters
+    ----------
+    positives, negatives
+        Rows of class 1 and 0 by bin of the predicted probability.
+
+    Returns
+    -------
+    dict
+        `threshold`, and the net benefit of the `model` and of treating `all`; treating none has 0.
+
+    References
+    ----------
+    .. [1] Vickers and Elkin (2006), Decision curve analysis, Medical Decision Making 26(6), 565-574.
+    """
+    edges = bin_edges(len(positives))
+    places = sorted({int(abs(edges - step / 100).argmin()) for step in range(1, 100)})
+    cases, others = sum(positives), sum(negatives)
+    rows = cases + others
+    true, wrong = list(accumulate(reversed(positives))), list(accumulate(reversed(negatives)))
+    curve: dict[str, list[float]] = {"threshold": [], "model": [], "all": []}
+    for place in places:
+        threshold = float(edges[place])
+        odds = threshold / (1 - threshold)
+        # Bins above the edge, from the last one down.
+        above = len(positives) - 2 - place
+        curve["threshold"].append(threshold)
+        curve["model"].append((true[above] - wrong[above] * odds) / rows)
+        curve["all"].append((cases - others * odds) / rows)
+    return curve
+
+
+def risk_summary(state: dict[str, Any]) -> dict[str, Any]:
+    """Return how predicted risks compare with what happened, of two classes.
+
+    Returns
+    -------
+    dict
+        `observed` and `expected` rows of class 1, their ratio `o_e` with its 95 % interval (`o_e_low`, `o_e_high`, None
+        where nothing was observed) [1]_, and what `recalibrate` returns: `intercept`, `slope`, `in_the_large`, each
+        with its standard error, where the classes allow a fit.
+
+    References
+    ----------
+    .. [1] Debray et al. (2017), A guide to systematic review and meta-analysis of prediction model performance, BMJ
+       356:i6460 (the error of the logarithm of O/E).
+    """
+    rows, confidence, _ = state["calibration"]
+    positives, negatives = (counts[0].tolist() for counts in histograms(state))
+    observed, n = sum(positives), sum(rows)
+    expected = sum(confidence) / CONFIDENCE_UNITS
+    summary: dict[str, Any] = {"observed": observed, "expected": expected, "o_e": None, "o_e_low": None}
+    summary["o_e_high"] = None
+    if observed and expected:
+        error = math.sqrt((1 - observed / n) / observed)
+        ratio = observed / expected
+        low, high = ratio * math.exp(-_Z * error), ratio * math.exp(_Z * error)
+        summary |= {"o_e": ratio, "o_e_low": low, "o_e_high": high}
+    return summary | (recalibrate(positives, negatives) or {})
 
 
 def _roc(positives: list[int], negatives: list[int]) -> dict[str, list[Any]]:

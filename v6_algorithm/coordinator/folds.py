@@ -25,6 +25,9 @@ _BOOKS = (
     "fitted",
 )
 
+# Validated rows whose metrics wait at most; their states are kept until then.
+_MOST_ROWS_KEPT = 200_000
+
 
 class FoldProgress:
     """The progress of one fold; a run without cross-validation has one.
@@ -62,8 +65,10 @@ class FoldProgress:
         # What a strategy that solves for the model knows of the fit.
         self.fitted: dict[str, Any] = {}
         self.model: str | None = None
-        # Site to round to what was measured there.
-        self.at_sites: dict[str, dict[int, dict[str, float]]] = {}
+        self._at_sites: dict[str, dict[int, dict[str, float]]] = {}
+        # Site, round and state of which nobody has asked the metrics yet.
+        self._uncomputed: list[tuple[str, int, dict[str, Any]]] = []
+        self._uncomputed_rows = 0
         self._stopping = experiment.stopping
         self._rates = LearningRate(experiment)
         self._score = ComparableScore(experiment.stopping.monitor, experiment.problem.kind)
@@ -138,7 +143,7 @@ class FoldProgress:
 
     def _last_trained(self, site: str, number: int) -> int:
         """Return the last round up to this one in which a site helped to make the model; 0 where there was none."""
-        rounds = [round for round, values in self.at_sites.get(site, {}).items() if "train_loss" in values]
+        rounds = [round for round, values in self._at_sites.get(site, {}).items() if "train_loss" in values]
         return max((round for round in rounds if round <= number and round not in self.waited), default=0)
 
     def score(self, states: States) -> None:
@@ -154,11 +159,10 @@ class FoldProgress:
             column = self.history.setdefault(f"validation_{name}", [])
             column.extend([None] * (self._trained - 1 - len(column)))
             column.append(value)
-        for site, state in states.items():
-            values = {name: value for name, value in compute(state).items() if value is not None}
-            self._note(
-                site, self.rounds_done, {f"validation_{name}": values[name] for name in values if is_score(name)}
-            )
+        self._uncomputed += [(site, self.rounds_done, state) for site, state in states.items()]
+        self._uncomputed_rows += sum(state["n"] for state in states.values())
+        if self._uncomputed_rows > _MOST_ROWS_KEPT:
+            self._compute()
         if self._score.differs(states):
             self.uneven.append(self.rounds_done)
         self._plateau.take(metrics, states)
@@ -181,17 +185,38 @@ class FoldProgress:
         self._note(site, round, {"train_loss": loss})
 
     def _note(self, site: str, round: int, values: dict[str, float]) -> None:
-        self.at_sites.setdefault(site, {}).setdefault(round, {}).update(values)
+        self._at_sites.setdefault(site, {}).setdefault(round, {}).update(values)
+
+    def _compute(self) -> None:
+        """Compute what was measured at the sites and not looked at so far."""
+        for site, round, state in self._uncomputed:
+            values = {name: value for name, value in compute(state).items() if value is not None}
+            self._note(site, round, {f"validation_{name}": values[name] for name in values if is_score(name)})
+        self._uncomputed, self._uncomputed_rows = [], 0
+
+    @property
+    def at_sites(self) -> dict[str, dict[int, dict[str, float]]]:
+        """Site to round to what was measured there; computed when somebody looks."""
+        self._compute()
+        return self._at_sites
 
     def advance(
-        self, round: int, model: str, train_loss: float, average: str | None = None, lr: float | None = None
+        self,
+        round: int,
+        model: str,
+        train_loss: float,
+        average: str | None = None,
+        lr: float | None = None,
+        epsilon: float | None = None,
     ) -> None:
-        """Take in the model that a round made, the average over the rounds where that is to be kept, and the rate."""
+        """Take in the model that a round made, the average over the rounds where that is kept, rate and epsilon."""
         self.model, self.rounds_done, self._average = model, round, average
         self.history["round"].append(round)
         self.history["train_loss"].append(train_loss)
         if lr is not None:
             self.history.setdefault("train_lr", []).append(lr)
+        if epsilon is not None:
+            self.history.setdefault("epsilon", []).append(epsilon)
 
     def newest(self) -> dict[str, float | None]:
         """Return the newest known value of every column of the history."""
@@ -233,7 +258,8 @@ class FoldProgress:
             setattr(self, name, state[name])
         self.start, self.starts_partly = state["start"], state["starts_partly"]
         self.samples = {int(round): picture for round, picture in state["samples"]}
-        self.at_sites = {
+        self._uncomputed, self._uncomputed_rows = [], 0
+        self._at_sites = {
             site: {int(round): values for round, values in rounds} for site, rounds in state["at_sites"].items()
         }
         self.model, self._average, self._best = state["model"], state["average"], state["best"]

@@ -24,6 +24,7 @@ from v6_algorithm.coordinator.training import Rounds
 from v6_algorithm.data.preparation import Agreement
 from v6_algorithm.errors import ExperimentError, FederationError, Terminated
 from v6_algorithm.exchange.protocol import Federation
+from v6_algorithm.exchange.wire import spec_bytes
 from v6_algorithm.experiment import Experiment
 
 INTERRUPTED = "interrupted from the keyboard"
@@ -91,6 +92,7 @@ def _train_and_evaluate(context: RunContext, save: Callable[[], None]) -> None:
             "event": "prepared",
             "sites": context.caller.taking_part or context.plan.sites,
             "rounds": context.experiment.rounds,
+            "model_bytes": spec_bytes(context.plan.spec) * len(context.folds),
             "done": context.rounds_over,
         }
     )
@@ -129,6 +131,8 @@ class _Run:
         self.contexts: list[RunContext] = []
         self._experiment, self._parts, self._checkpoints = experiment, parts, checkpoints
         self._names = [site.name for site in federation.sites()]
+        # What an engine tells of itself, where it has something to tell.
+        self._how: Callable[[], dict[str, Any]] = getattr(federation, "how", dict)
         self._caller = Caller(federation, experiment, on_event)
         self._notes: list[str] = []
         self._summing: SummingFederation | None = None
@@ -178,8 +182,8 @@ class _Run:
         return True
 
     def save(self) -> None:
-        """Write the checkpoint, where one is wanted."""
-        if self._checkpoints is None:
+        """Write the checkpoint, where one is wanted and due."""
+        if self._checkpoints is None or not self._checkpoints.due():
             return
         before = self._checkpoints.trouble
         self._checkpoints.save(
@@ -206,11 +210,12 @@ class _Run:
         self._caller.close_books()
         contexts = [context for context in self.contexts if context.trained]
         seconds = time.perf_counter() - self._started
-        if (summing := self._summing) is None:
-            return assemble(self._experiment, contexts, self._caller, notes=self._notes, seconds=seconds)
-        notes = [*self._notes, *summing.closing_notes()]
+        summing = self._summing
+        notes = [*self._notes, *(summing.closing_notes() if summing else [])]
         result = assemble(self._experiment, contexts, self._caller, notes=notes, seconds=seconds)
-        return summing.in_result(result)
+        if how := self._how():
+            result["engine"] = how
+        return summing.in_result(result) if summing else result
 
 
 def check(federation: Federation, experiment: Experiment) -> Agreement:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from v6_algorithm.coordinator.averages import mean_of, round_scores
@@ -14,6 +15,26 @@ from v6_algorithm.learning.metrics import compute, merge_states
 
 # Shown after every round where a problem has them, beside the loss and the monitored metric.
 HEADLINES = ("auroc", "c_index", "accuracy", "r2", "fid")
+
+
+class WhenRead(Mapping[str, Any]):
+    """A mapping that is made when somebody looks into it: most runs have nobody who listens so closely."""
+
+    def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        return self._make()
+
+    def __getitem__(self, key: str) -> Any:
+        return self._content[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._content)
+
+    def __len__(self) -> int:
+        return len(self._content)
 
 
 class ProgressEvents:
@@ -41,16 +62,26 @@ class ProgressEvents:
         """Report one site's reply to a round: its training loss, and how good the model it received is there."""
         states = [state for item in items for state in item["metrics"].get("validation", {}).values()]
         losses = [item["loss"] for item in items if "loss" in item]
-        metrics = (
-            {"train_loss": sum(loss["sum"] for loss in losses) / sum(loss["rows"] for loss in losses)} if losses else {}
-        )
-        if states:
-            measured = compute(merge_states(states))
-            metrics |= {f"validation_{name}": measured[name] for name in self._shown if measured.get(name) is not None}
-        self._on_event({"event": "reply", "round": number, "site": site, "metrics": metrics, "seconds": seconds})
 
-    def round(self, number: int, replies: Replies) -> None:
-        """Report a round: its training loss, and the newest validation, which is of the round before or of this."""
+        def metrics() -> dict[str, Any]:
+            trained = (
+                {"train_loss": sum(loss["sum"] for loss in losses) / sum(loss["rows"] for loss in losses)}
+                if losses
+                else {}
+            )
+            measured = compute(merge_states(states)) if states else {}
+            return trained | {
+                f"validation_{name}": measured[name] for name in self._shown if measured.get(name) is not None
+            }
+
+        event = {"event": "reply", "round": number, "site": site, "metrics": WhenRead(metrics), "seconds": seconds}
+        self._on_event(event)
+
+    def round(self, number: int, replies: Replies, epsilon: float | None = None) -> None:
+        """Report a round: its training loss, and the newest validation, which is of the round before or of this.
+
+        `epsilon` is what training has cost so far under differential privacy.
+        """
         newest = mean_of([fold.newest() for fold in self._folds])
         validated = max((fold.rounds_scored for fold in self._folds), default=0)
         shown = ["train_loss", *(f"validation_{name}" for name in self._shown)]
@@ -61,18 +92,22 @@ class ProgressEvents:
                 "rounds": self._experiment.rounds,
                 "validated_round": validated,
                 # For trackers what the history will have: of training in this round, the others in the validated one.
-                "scores": {
-                    # Where each site trains alone, the mean over all is not known before the last has trained.
-                    "pooled": {} if self._experiment.mode == "local" else self._scores(number, validated),
-                    "sites": {
-                        site: self._scores(number, validated, site)
-                        for site in sorted({site for fold in self._folds for site in fold.at_sites})
-                    },
-                },
+                "scores": WhenRead(lambda: self._of_round(number, validated)),
                 "metrics": {name: newest[name] for name in shown if newest.get(name) is not None},
                 "missing": {site: str(reason) for site, reason in replies.missing.items()},
+                **({} if epsilon is None else {"epsilon": epsilon}),
             }
         )
+
+    def _of_round(self, number: int, validated: int) -> dict[str, Any]:
+        return {
+            # Where each site trains alone, the mean over all is not known before the last has trained.
+            "pooled": {} if self._experiment.mode == "local" else self._scores(number, validated),
+            "sites": {
+                site: self._scores(number, validated, site)
+                for site in sorted({site for fold in self._folds for site in fold.at_sites})
+            },
+        }
 
     def _scores(self, trained: int, validated: int, site: str | None = None) -> dict[str, float]:
         return round_scores(self._folds, trained, "train", site) | round_scores(

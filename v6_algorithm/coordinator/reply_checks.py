@@ -12,7 +12,8 @@ from v6_algorithm.coordinator.subgroups import GroupSums
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange.protocol import Replies
 from v6_algorithm.exchange.text import printable
-from v6_algorithm.learning.metrics import shape_of
+from v6_algorithm.experiment.privacy import DifferentialPrivacy
+from v6_algorithm.learning.metrics import checked_state, shape_of
 from v6_algorithm.learning.metrics.survival import check_baseline
 
 # From site, its item of the reply and the item of the request, to what a strategy makes of it; raises WireError.
@@ -28,6 +29,8 @@ class ReplyCheck:
         What the sites agreed on.
     read
         Reads what a site that was to train gave: its strategy's `read`, by fold.
+    private
+        What the experiment says of differential privacy.
 
     Attributes
     ----------
@@ -35,13 +38,17 @@ class ReplyCheck:
         What the sites agreed on; it grows when one joins.
     devices
         What each site last said it computes on.
+    epsilons
+        Site to round to what its training has cost so far, under differential privacy.
     notes
         Sentences for the researcher, on sites that lost layers of their own, whose memory was too small, or that sent
         a picture that is none.
     """
 
-    def __init__(self, plan: Plan, read: dict[int, Read]) -> None:
+    def __init__(self, plan: Plan, read: dict[int, Read], private: DifferentialPrivacy | None = None) -> None:
         self.devices: dict[str, dict[str, str]] = {}
+        self.epsilons: dict[str, dict[int, float]] = {}
+        self._private = private
         self.notes: list[str] = []
         self.plan = plan
         self._read = read
@@ -54,11 +61,15 @@ class ReplyCheck:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the sites said of themselves, and what metrics must be like."""
-        return {"devices": self.devices, "notes": self.notes, "shape": self._shape}
+        epsilons = {site: sorted(rounds.items()) for site, rounds in self.epsilons.items()}
+        return {"devices": self.devices, "notes": self.notes, "shape": self._shape, "epsilons": epsilons}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.devices, self.notes, self._shape = dict(state["devices"]), list(state["notes"]), state["shape"]
+        self.epsilons = {
+            site: {int(round): cost for round, cost in rounds} for site, rounds in state["epsilons"].items()
+        }
 
     def items(
         self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]
@@ -75,16 +86,16 @@ class ReplyCheck:
 
     def groups(
         self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]], sums: GroupSums
-    ) -> None:
-        """Add what a site tells of groups of rows; a wrong answer is counted and named, as in `items`."""
-        if not self.items(replies, site, reply, asked):
-            return
+    ) -> bool:
+        """Add what a site tells of groups of rows beside its items; a wrong answer is counted and named, and False."""
         try:
             sums.take(reply["subgroups"], asked, self.plan, self._shape)
+            return True
         except (WireError, ValueError) as error:
             replies.reject(site, str(error))
         except (KeyError, TypeError, AttributeError):
             replies.reject(site, "malformed reply")
+        return False
 
     def _check(self, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = reply["folds"]
@@ -95,7 +106,9 @@ class ReplyCheck:
                 raise WireError("it measured other parts than it was asked for")
             for states in item["metrics"].values():
                 for name, state in states.items():
-                    self._check_metrics(name, state, item["fold"])
+                    # From here on it is known to be sound, and is not looked through again.
+                    states[name] = checked_state(state)
+                    self._check_metrics(name, states[name], item["fold"])
             if "private" in wanted:
                 self._check_private(site, reply["round"], item["private"], wanted["private"]["round"])
             self._check_samples(site, reply["round"], item, wanted)
@@ -103,8 +116,24 @@ class ReplyCheck:
             if wanted["train"]:
                 self._check_rows(site, item)
                 item["reply"] = self._read[item["fold"]](site, item, wanted)
+                item.pop("parameters", None)  # as large again as the tensors that were read from it
+        self._check_epsilon(site, reply, trained=any(wanted["train"] for wanted in asked))
         self._check_device(site, reply["device"])
         return items
+
+    def _check_epsilon(self, site: str, reply: Mapping[str, Any], *, trained: bool) -> None:
+        """Book what a site's training has cost; where sites are added up, the run's epsilon bounds each."""
+        if self._private is None or not trained:
+            if "epsilon" in reply:
+                raise WireError("it tells of differential privacy, which was not asked for")
+            return
+        cost, most = reply.get("epsilon"), self._private.epsilon
+        if site == ALL_SITES:
+            cost = most
+        # A site rounds up to four places.
+        if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0 <= cost <= most + 1e-3:
+            raise WireError(f"its epsilon must be a number from 0 to privacy.differential_privacy.epsilon, {most:g}")
+        self.epsilons.setdefault(site, {})[int(reply["round"])] = min(float(cost), most)
 
     def _check_rows(self, site: str, item: dict[str, Any]) -> None:
         """Refuse an update that claims other rows than the site told of in preparation: they are its weight."""

@@ -12,7 +12,11 @@ from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.coefficients import inference
 from v6_algorithm.coordinator.diagnostics import diagnostics
 from v6_algorithm.coordinator.folds import FoldProgress, States
+from v6_algorithm.coordinator.meta_analysis import of_coefficients, of_metrics
 from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.privacy_report import notes as notes_of_privacy
+from v6_algorithm.coordinator.privacy_report import section as privacy_section
+from v6_algorithm.coordinator.privacy_report import with_epsilon
 from v6_algorithm.coordinator.repeats import over_folds, repeats_in, repeats_note, repeats_of
 from v6_algorithm.coordinator.run_context import RunContext
 from v6_algorithm.coordinator.sample_grid import gallery
@@ -22,6 +26,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.learning.metrics import compute, explain, merge_states
 from v6_algorithm.learning.metrics.intervals import over_repeats
+from v6_algorithm.learning.problems import problem_class
 
 SCHEMA = 1
 
@@ -59,6 +64,7 @@ def assemble(
     }
     group_sums = [run.subgroups for run in runs]
     subgroups = merged_groups(group_sums, experiment.evaluation, repeats_in(experiment))
+    private = privacy_section(experiment, runs)
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "name": experiment.name,
@@ -76,11 +82,12 @@ def assemble(
         "subgroups": subgroups,
         "gap": gaps(subgroups, metrics),
         "folds": [_fold(fold, run.plan, experiment) for run in runs for fold in run.folds] if crossed else [],
-        "participation": caller.participation,
+        "participation": with_epsilon(caller.participation, runs) if private else caller.participation,
         "timing": {"total_s": round(seconds, 3), "sites": _phases(caller.timing), "rounds": caller.timing},
         "devices": devices,
         "notes": [
             *notes,
+            *notes_of_privacy(experiment, private),
             *dict.fromkeys(note for run in runs for note in run.all_notes),
             *_explanations(measured),
             *repeats_note(experiment),
@@ -96,6 +103,7 @@ def assemble(
             *_imprecise(experiment, devices),
         ],
         "preparation": plans[0].setup.readable(),
+        **_network(experiment),
         "software": software(),
     }
     if personal:
@@ -106,8 +114,28 @@ def assemble(
         told_of_fit, notes_of_fit = inference(folds[0], plans[0], experiment)
         result |= told_of_fit
         result["notes"] += notes_of_fit
-    result["parameters"] = _parameters(runs, experiment)
+    if experiment.mode == "local" and all(len(run.folds) == 1 for run in runs):
+        _add_sites_fits(result, runs, experiment)
+    if sample := of_metrics(metrics):
+        result["meta_analysis"] = sample | result.get("meta_analysis", {})
+    if private is not None:
+        result["differential_privacy"] = private
+    result["parameters"] = _parameters(runs, experiment, private)
     return result
+
+
+def _add_sites_fits(result: dict[str, Any], runs: Sequence[RunContext], experiment: Experiment) -> None:
+    """Put the coefficients of each site alone into the result, and their mean over sites as a sample."""
+    by_site: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        site_fit, site_notes = inference(run.folds[0], run.plan, experiment)
+        if site_fit:
+            by_site[run.plan.sites[0]] = site_fit["coefficients"]
+            result["notes"] += [f"site '{run.plan.sites[0]}': {note}" for note in site_notes]
+    if by_site:
+        result["site_coefficients"] = by_site
+    if sample := of_coefficients(by_site):
+        result["meta_analysis"] = {"coefficients": sample}
 
 
 def _site_history(folds: Sequence[FoldProgress]) -> dict[str, dict[str, list[Any]]]:
@@ -175,7 +203,7 @@ def _diagnostics(measured: dict[str, States], experiment: Experiment, plan: Plan
     by_part = {part: diagnostics(states, experiment, plan.setup) for part, states in measured.items()}
     return {
         name: {part: shown[name] for part, shown in by_part.items() if name in shown}
-        for name in ("confusion", "calibration", "roc")
+        for name in ("confusion", "calibration", "roc", "decision", "risk")
     }
 
 
@@ -281,6 +309,18 @@ def _ranks_across_strata(experiment: Experiment, plans: Sequence[Plan]) -> list[
     ]
 
 
+def _network(experiment: Experiment) -> dict[str, str]:
+    """Say where the network is a problem's own: `model` in the experiment is then not what was trained.
+
+    A plug-in that makes use of `model` builds it with `build_model`.
+    """
+    problem = problem_class(experiment.problem.kind)
+    build = problem.build_networks
+    if build.__module__.startswith("v6_algorithm.") or "build_model" in build.__code__.co_names:
+        return {}
+    return {"network": f"{experiment.problem.kind}'s own"}
+
+
 def _without_private(experiment: Experiment) -> list[str]:
     if experiment.private is None:
         return []
@@ -298,6 +338,10 @@ def _mean_history(folds: Sequence[FoldProgress]) -> dict[str, list[Any]]:
     """Average the histories, round by round, over the folds (or local models) that trained in it."""
     rounds = sorted({number for fold in folds for number in fold.history["round"]})
     means = {number: mean_of([fold.at(number) for fold in folds]) for number in rounds}
+    for number, row in means.items():
+        # Of a cost the mean over sites would hide the dearest.
+        if costs := [cost for fold in folds if (cost := fold.at(number).get("epsilon")) is not None]:
+            row["epsilon"] = max(costs)
     names = dict.fromkeys(name for row in means.values() for name in row)
     return {"round": list(means)} | {name: [row.get(name) for row in means.values()] for name in names}
 
@@ -311,8 +355,10 @@ def _explanations(measured: dict[str, States]) -> list[str]:
     return notes
 
 
-def _parameters(runs: Sequence[RunContext], experiment: Experiment) -> str | None:
-    """Pack the kept model with what is needed to use it.
+def _parameters(
+    runs: Sequence[RunContext], experiment: Experiment, private: dict[str, Any] | None = None
+) -> str | None:
+    """Pack the kept model with what is needed to use it, and what is told of its differential privacy.
 
     Several models go into one file: their tensors are named ``fold-0/model.…``, in mode local with the site's name
     in front, and so are the entries of `preparation` in the file's header.
@@ -344,6 +390,8 @@ def _parameters(runs: Sequence[RunContext], experiment: Experiment) -> str | Non
     }
     if experiment.private is not None:
         about["private"] = experiment.private.model_dump(mode="json")
+    if private is not None:
+        about["differential_privacy"] = {key: value for key, value in private.items() if key != "sites"}
     if experiment.problem.generative:
         # How often images of each class are made where nobody says; see `generating`.
         about["shares"] = _shares(runs[0].plan)

@@ -170,10 +170,13 @@ def _setup(experiment: Experiment, prepared: Mapping[str, Any], horizons: list[f
             "edges": np.array(prepared["edges"], dtype=np.float64),
             "horizons": np.array(horizons, dtype=np.float64),
         }
+    columns = [f"{name}={value}" for name, values in categories.items() for value in values]
+    unknown = [columns.index(name) for name in prepared.get("unknown", []) if name in columns]
     return Setup(
         features,
         categories,
         prepared["classes"],
+        unknown=[unknown] if unknown else [],
         class_weights=prepared.get("class_weights") and [prepared["class_weights"]],
         preparation=Preparation(**arrays),
         hospitals=[CENTRAL],

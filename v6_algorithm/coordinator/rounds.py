@@ -98,13 +98,16 @@ class FoldRound:
         if asked["parameters"] is not None and not asked.get("partial"):
             self.strategy.add_belated(reply, wire.unpack(asked["parameters"], self._spec), age)
 
-    def finish(self) -> None:
-        """Give the fold the model that the round made, and the average over the rounds where it is to be kept."""
+    def finish(self, epsilon: float | None = None) -> None:
+        """Give the fold the model that the round made, and the average over the rounds where it is to be kept.
+
+        `epsilon` is what training has cost under differential privacy.
+        """
         self._close()
         total, rows = self._loss
         average = self.strategy.average.add(self._made, self._number) if self.strategy.average else None
         packed = wire.pack(average) if average else None
-        self.fold.advance(self._number, cast("wire.Packed", self._model), total / rows, packed, self.lr)
+        self.fold.advance(self._number, cast("wire.Packed", self._model), total / rows, packed, self.lr, epsilon)
 
     def _sent(self) -> dict[str, Any] | None:
         """Return the model that is sent, where the strategy has to know it and anybody here does."""
@@ -120,4 +123,4 @@ class FoldRound:
             self._made = self.strategy.aggregate()
         except ValueError as error:
             raise FederationError(f"round {self._number}: {error}") from None
-        self._model = wire.pack(self._made)
+        self._model = wire.pack(self._made, keep=True)

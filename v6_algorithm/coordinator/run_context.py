@@ -48,7 +48,8 @@ class RunContext:
     folds, strategies
         The progress of each fold, and what makes its next model, by the fold's number.
     check, stragglers, quarantine, grids, progress
-        The checks on replies, who was late, who failed again and again, who is asked for sample grids, and what a run tells as it goes.
+        The checks on replies, who was late, who failed again and again, who is asked for sample grids, and
+        what a run tells as it goes.
     subgroups
         What was told of groups of rows.
     joining
@@ -78,7 +79,11 @@ class RunContext:
         LearningRate(experiment).check(plan)
         self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
         self.strategies = {fold: create_strategy(experiment, plan.spec, plan.weights(fold)) for fold in plan.folds}
-        self.check = ReplyCheck(plan, {fold: strategy.read for fold, strategy in self.strategies.items()})
+        self.check = ReplyCheck(
+            plan,
+            {fold: strategy.read for fold, strategy in self.strategies.items()},
+            experiment.privacy.differential_privacy,
+        )
         self.stragglers = Stragglers(caller.overdue)
         self.quarantine = Quarantine(experiment.participation.quarantine)
         self.grids = SampleGrids(experiment, self.folds[0])

@@ -59,6 +59,7 @@ def preparation_reply(
         "moments": moments_from_sums(sums["moments"]),
         "targets": moments_from_sums(sums["targets"]),
         "copies": sums["copies"],
+        "trained_on": sums["trained_on"],
         "hidden": sorted(nowhere),
         "spec": first["spec"],
         "start": first["start"],

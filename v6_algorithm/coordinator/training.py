@@ -14,6 +14,7 @@ from typing import Any
 from v6_algorithm import seeding
 from v6_algorithm.coordinator.folds import FoldProgress
 from v6_algorithm.coordinator.pretraining import pretrain
+from v6_algorithm.coordinator.privacy_report import spent
 from v6_algorithm.coordinator.rounds import FoldRound
 from v6_algorithm.coordinator.run_context import RunContext
 from v6_algorithm.errors import FederationError
@@ -86,10 +87,10 @@ class Rounds:
                 # As when a small federation loses a site while another one is left out: the fold goes on next round.
                 fold.waited.append(number)
                 continue
-            fold_round.finish()
+            fold_round.finish(spent(context.check.epsilons))
             fold.finished = fold.finished or fold_round.strategy.converged
             fold.fitted = dict(fold_round.strategy.fitted)
-        context.progress.round(number, replies)
+        context.progress.round(number, replies, spent(context.check.epsilons))
 
     def _turn(self, number: int, turn: int, rounds: list[FoldRound], awake: list[str]) -> Replies:
         """Ask the sites of one turn; with the first, those that only validate are asked as well."""

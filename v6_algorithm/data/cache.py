@@ -42,6 +42,7 @@ _ARRAYS = (
     "groups",
     "synthetic",
     "origin",
+    "patient",
 )
 
 

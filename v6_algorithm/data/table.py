@@ -66,6 +66,8 @@ class TableData:
         The images, whose channels are the features; `values` is empty then.
     origin
         (rows,) place of each row in its hospital's table, whether or not there are images.
+    patient
+        (rows,) number of each row's group in `data.group`; empty where there is no such column.
     """
 
     values: Array
@@ -82,6 +84,7 @@ class TableData:
     synthetic: Array = field(default_factory=lambda: np.empty(0, dtype=bool))
     images: TableImages | None = None
     origin: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    patient: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def training_moments(self, *, with_range: bool) -> Moments:
         """Measure the features of the training rows of each fold, or the channels of their images."""
@@ -186,6 +189,8 @@ class TableData:
         inputs = np.empty((len(values), features + self.one_hot.shape[1]), dtype=self.one_hot.dtype)
         preparation.apply(values, fold, out=inputs[:, :features])
         inputs[:, features:] = self.one_hot
+        if setup.unknown and (untrained := setup.unknown[fold]):
+            inputs[:, [features + place for place in untrained]] = 0
         return inputs
 
     def counts(self, *, real: bool = False) -> list[dict[str, dict[str, int]]]:
@@ -248,6 +253,7 @@ def load_table(
         group_names=group_names,
         synthetic=np.concatenate([part.synthetic for part in parts]),
         origin=np.concatenate([part.origin for part in parts]),
+        patient=_joined_patients(parts),
         member=np.repeat(np.arange(len(parts)), [len(part.target) for part in parts]),
         members=list(frames),
         folds=[
@@ -326,7 +332,21 @@ def _encode(
         folds=folds,
         synthetic=synthetic,
         origin=_places(frame),
+        patient=np.empty(0, dtype=np.int64) if patients is None else patients.astype(np.int64),
     )
+
+
+def _joined_patients(parts: Sequence[TableData]) -> Array:
+    """Number the patients of several hospitals, of whom none is the same person; empty where no table has them."""
+    if not any(len(part.patient) for part in parts):
+        return np.empty(0, dtype=np.int64)
+    numbers, start = [], 0
+    for part in parts:
+        of_part = part.patient if len(part.patient) else np.arange(len(part.target))
+        numbers.append(of_part + start)
+        start += int(of_part.max(initial=-1)) + 1
+    joined: Array = np.concatenate(numbers)
+    return joined
 
 
 def _empty(values: Array, lengths: Array) -> Array:

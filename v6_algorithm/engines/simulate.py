@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from v6_algorithm import seeding
 from v6_algorithm.data.sources import FOLDER, STATE, TableSource, source_in
-from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.engines.local import LocalFederation, Way
 from v6_algorithm.errors import DataError, ExperimentError, PolicyError
 from v6_algorithm.experiment import Experiment, PartitionedSource, Source
 from v6_algorithm.experiment.table_form import TableForm
@@ -139,8 +139,11 @@ def local_federation(
     tables: Mapping[str, TableSource],
     policy: Policy | None = None,
     rounds_folder: Path | None = None,
+    way: Way = "wire",
 ) -> LocalFederation:
     """Simulate the sites in this process; in mode centralised one site holds all tables.
+
+    `way` is how requests and replies pass, and whether sites may be trained together; see `local`.
 
     Without a policy, that of this machine holds: ``trusted`` where its environment names none. What sites keep from
     round to round is in a folder each below `rounds_folder`, or lost with the process.
@@ -156,9 +159,10 @@ def local_federation(
         return SiteContext(sources, rules, rounds_folder=folder)
 
     if experiment.mode == "centralised":
-        return LocalFederation({POOLED: context(dict(sorted(tables.items())), 0)})
+        return LocalFederation({POOLED: context(dict(sorted(tables.items())), 0)}, way)
     # Numbered by name: a site may be called anything, and the file may name them in another order.
-    return LocalFederation({name: context({name: tables[name]}, number) for number, name in enumerate(sorted(tables))})
+    contexts = {name: context({name: tables[name]}, number) for number, name in enumerate(sorted(tables))}
+    return LocalFederation(contexts, way)
 
 
 def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> Vantage6Federation:
@@ -174,8 +178,9 @@ def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -
     # The mock's sites read their policy from the environment themselves; one that cannot be read is told here.
     own_policy()
     names = dict(enumerate(sorted(tables)))
-    # Secure aggregation needs what a node has and the mock has not: a place that lasts from call to call.
-    lasting = None if experiment.privacy.secure_aggregation is None else TemporaryDirectory(prefix="v6-algorithm-")
+    # These need what a node has and the mock has not: a place that lasts from call to call.
+    remembers = experiment.privacy.secure_aggregation or experiment.privacy.differential_privacy
+    lasting = None if remembers is None else TemporaryDirectory(prefix="v6-algorithm-")
     datasets = []
     for name in names.values():
         try:

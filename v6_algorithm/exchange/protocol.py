@@ -45,12 +45,16 @@ class Missing:
 
 @dataclass
 class Arrival:
-    """What an engine got from one site: the text of its reply, or why there is none, and what asking took."""
+    """What an engine got from one site: the text of its reply, or why there is none, and what asking took.
+
+    `reply` is the reply itself, where engine and site are one process and no text was made.
+    """
 
     site: str
     text: str | None
     missing: Missing | None = None
     create_s: float | None = None
+    reply: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Replies:
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         start = time.perf_counter()
         turn = list(self.requests)
-        early: dict[str, str | None] = {}
+        early: dict[str, str | dict[str, Any] | None] = {}
         for arrival in self.arrivals:
             if arrival.site not in self.requests or arrival.site in self.arrived_s:
                 why = "a second answer" if arrival.site in self.requests else "an answer that nobody asked for"
@@ -102,7 +106,9 @@ class Replies:
                 continue
             if arrival.missing is not None:
                 self.missing[arrival.site] = arrival.missing
-            early[arrival.site] = arrival.text
+            # Who made the arrival may hold it while the reply is used: what is large must not live on there.
+            early[arrival.site] = arrival.text if arrival.reply is None else arrival.reply
+            arrival.text = arrival.reply = None
             self.arrived_s[arrival.site] = round(time.perf_counter() - start, 4)
             if arrival.create_s is not None:
                 self.create_s[arrival.site] = round(arrival.create_s, 4)
@@ -127,15 +133,18 @@ class Replies:
         answered = [site for site in requests if site not in missing and any(site in call.answered for call in calls)]
         return cls(requests, iter(()), {}, missing, answered)
 
-    def _read(self, site: str, text: str | None) -> dict[str, Any] | None:
-        if text is None:
+    def _read(self, site: str, given: str | dict[str, Any] | None) -> dict[str, Any] | None:
+        if given is None:
             return None
-        self.bytes_received[site] = len(text)
-        try:
-            reply = wire.read_reply(text, self.requests[site])
-        except WireError as error:
-            self.reject(site, str(error))
-            return None
+        if isinstance(given, dict):
+            reply = given
+        else:
+            self.bytes_received[site] = len(given)
+            try:
+                reply = wire.read_reply(given, self.requests[site])
+            except WireError as error:
+                self.reject(site, str(error))
+                return None
         if reply["status"] == "error":
             # A site's words reach terminals and logs.
             self.missing[site] = Missing(printable(reply.get("kind"), 40), printable(reply.get("message")))

@@ -88,12 +88,38 @@ def spec_bytes(spec: StateSpec) -> int:
 
 
 class Packed(str):
-    """Base64 text made by `pack`: known to need no escaping in JSON, which spares a scan of every character."""
+    """Base64 text made by `pack`: known to need no escaping in JSON, which spares a scan of every character.
 
-    __slots__ = ()
+    Attributes
+    ----------
+    tensors
+        What it was made of, where the maker keeps that for readers in the same process; None elsewhere. They are
+        shared: nobody changes them.
+    """
+
+    tensors: Mapping[str, torch.Tensor] | None = None
+    # What they were found to be by whoever read them first.
+    checked: StateSpec | None = None
 
 
-def pack(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> Packed:
+class Held:
+    """Tensors that are handed on within one process as they are; they become text only where a message does.
+
+    `unpack` takes them as it takes text. They are shared: nobody changes them. `checked` is what their maker knows them
+    to be, finite numbers among it; else whoever reads them looks.
+    """
+
+    __slots__ = ("checked", "tensors")
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], checked: StateSpec | None = None) -> None:
+        self.tensors, self.checked = tensors, checked
+
+    def text(self) -> Packed:
+        """Return them as `pack` does."""
+        return pack(self.tensors)
+
+
+def pack(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None, *, keep: bool = False) -> Packed:
     """Encode tensors as base64 safetensors.
 
     Parameters
@@ -102,6 +128,8 @@ def pack(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = 
         Name to tensor; float16, bfloat16, float32, float64, int64, int32, int8, uint8 or bool, any shape.
     metadata
         Text to keep in the file's header.
+    keep
+        Whether the text also carries the tensors, for readers in this process; they must not change any more.
     """
     import pybase64
     import safetensors.torch
@@ -112,7 +140,10 @@ def pack(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = 
         1 for tensor in contiguous.values() if tensor.numel()
     ):
         contiguous = {name: tensor.clone() for name, tensor in contiguous.items()}
-    return Packed(pybase64.b64encode_as_string(safetensors.torch.save(contiguous, metadata)))
+    packed = Packed(pybase64.b64encode_as_string(safetensors.torch.save(contiguous, metadata)))
+    if keep:
+        packed.tensors = contiguous
+    return packed
 
 
 def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tensor]:
@@ -132,6 +163,13 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
     WireError
         Naming the tensor and what was expected; never a value.
     """
+    kept = text.tensors if isinstance(text, (Packed, Held)) else None
+    if kept is not None:
+        if spec is not None and text.checked != spec:
+            check(kept, spec)
+            if isinstance(text, Packed):
+                text.checked = spec
+        return {name: kept[name] for name in spec or sorted(kept)}
     import pybase64
     import safetensors
     import safetensors.torch
@@ -275,8 +313,8 @@ def to_text(content: Mapping[str, Any]) -> str:
     mark, packed = secrets.token_hex(16), []
 
     def without_packed(value: Any) -> Any:
-        if isinstance(value, Packed):
-            packed.append(value)
+        if isinstance(value, (Packed, Held)):
+            packed.append(value if isinstance(value, Packed) else value.text())
             return mark
         if isinstance(value, Mapping):
             return {key: without_packed(item) for key, item in value.items()}

@@ -50,6 +50,7 @@ from v6_algorithm.experiment.learning import (
 from v6_algorithm.experiment.partition import Partition, PartitionedSource
 from v6_algorithm.experiment.plateau import complete_plateau
 from v6_algorithm.experiment.privacy import Privacy
+from v6_algorithm.experiment.privacy.differential_privacy import check_differential_privacy
 from v6_algorithm.experiment.privacy.secure_aggregation import check_secure_aggregation
 from v6_algorithm.experiment.problems import (
     CLASSIFICATION_METRICS,
@@ -155,6 +156,7 @@ class Experiment(Section):
         check_private(self)
         check_inference(self)
         check_secure_aggregation(self)
+        check_differential_privacy(self)
         if (self.split.kind == "given") != (self.data.split_column is not None):
             raise refuse("split.kind given and data.split_column go together: give both or neither")
         if self.split.kind == "given" and self.split.folds and len(self.data.split_columns) > 1:
@@ -179,8 +181,9 @@ class Experiment(Section):
 
     @property
     def in_the_clear(self) -> Experiment:
-        """The experiment without secure aggregation, for tables that are on the researcher's machine."""
-        return self.model_copy(update={"privacy": self.privacy.model_copy(update={"secure_aggregation": None})})
+        """The experiment without masks and noise, for tables that are on the researcher's machine."""
+        clear = {"secure_aggregation": None, "differential_privacy": None}
+        return self.model_copy(update={"privacy": self.privacy.model_copy(update=clear)})
 
     def resolved(self) -> dict[str, Any]:
         """Return the experiment as plain JSON with every default filled in."""

@@ -30,6 +30,11 @@ class SiteContext:
         What a process that serves several rounds may keep between them.
     lasting
         Whether it does serve them all, so that `memory` lasts as long as the run.
+    shared
+        What the sites of one process may keep together: what follows from the experiment and the agreement alone,
+        nothing of a site's data.
+    by_reference
+        Whether the asker is this process too, and takes tensors as they are.
     """
 
     sources: Mapping[str, TableSource]
@@ -38,3 +43,5 @@ class SiteContext:
     rounds_folder: Path | None = None
     memory: dict[Any, Any] = field(default_factory=dict)
     lasting: bool = False
+    shared: dict[Any, Any] = field(default_factory=dict)
+    by_reference: bool = False

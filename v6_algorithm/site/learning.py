@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
-from v6_algorithm.experiment import PARTS
+from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.site.fitting import FittingMemory
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.secure_aggregation import UpdateSender, untrained
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from v6_algorithm.learning.training.fitting import Fitting
     from v6_algorithm.learning.training.loop import Rows, TrainingSums
     from v6_algorithm.learning.training.objectives import LocalObjective
+    from v6_algorithm.learning.training.private_descent import PrivateSteps
+    from v6_algorithm.site.guard.privacy_account import Booked
 
 
 def train(work: Work) -> dict[str, Any]:
@@ -64,6 +67,9 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     frozen = frozen_names(networks, work.experiment.training.freeze, work.round)
     memory = FittingMemory(work, device)
     fitting = memory.load()
+    booked = None
+    if train and (numbers := _trained_here(work, table)):
+        booked = work.guard.book_privacy(table, numbers)
     folds = []
     hides = work.experiment.privacy.secure_aggregation is not None
     for item in work.request["folds"]:
@@ -87,7 +93,8 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         learner = _Learner(
             work, problem, rows, parts["train"], number, device,
             private=private.names if private else frozenset(), frozen=frozen,
-            lr=_rate(work, item) if trains or item.get("personal") else None, fitting=fitting,
+            lr=rate_of(work.experiment, item) if trains or item.get("personal") else None, fitting=fitting,
+            steps=_private_steps(work, booked, number) if trains else None,
         )  # fmt: skip
         with threads_for(networks, batch_rows):
             if item.get("personal"):
@@ -128,7 +135,35 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         folds.append(reply)
     group_reply = {} if groups is None else {"subgroups": groups.to_json()}
     memory.keep(fitting)
-    return {"folds": folds, **group_reply, "device": device.to_json() | fitting.to_json()}
+    # Rounded up, for it is a bound.
+    cost = {} if booked is None else {"epsilon": ceil(booked.epsilon * 1e4) / 1e4}
+    return {"folds": folds, **group_reply, **cost, "device": device.to_json() | fitting.to_json()}
+
+
+def _trained_here(work: Work, table: TableData) -> list[int]:
+    """Number the folds of a request that are to be trained and have training rows here."""
+    numbers = [int(item["fold"]) for item in work.request["folds"] if item.get("train", True)]
+    return [number for number in numbers if 0 <= number < len(table.folds) and len(table.folds[number].train)]
+
+
+def _private_steps(work: Work, booked: Booked | None, fold: int) -> PrivateSteps | None:
+    """Return the noised steps of a fold as they were booked; None: differential privacy is not asked for."""
+    import torch
+
+    from v6_algorithm.learning.training.private_descent import PrivateSteps
+
+    section = work.experiment.privacy.differential_privacy
+    if section is None or booked is None or fold not in booked.folds:
+        return None
+    plan = booked.folds[fold]
+    return PrivateSteps(
+        torch.from_numpy(plan.unit),
+        plan.units,
+        plan.rate,
+        booked.noise_multiplier,
+        section.clip,
+        plan.by_round[work.round - 1],
+    )
 
 
 def _measure(
@@ -184,6 +219,9 @@ def _received(
 
     given = item["parameters"]
     tensors = {} if given is None else wire.unpack(given, None if item.get("partial") else shared)
+    if isinstance(given, wire.Packed) and given.tensors is not None:
+        # Of others in this process too, and the networks train in place.
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     if set(tensors) | set(layers) == set(spec_of(networks)):
         load_state(networks, {**tensors, **layers})
         return networks
@@ -212,6 +250,8 @@ class _Learner:
         The learning rate of the round, where it follows from validation.
     fitting
         How many rows the device takes at once.
+    steps
+        Noised steps in place of the experiment's, under differential privacy.
     """
 
     work: Work
@@ -224,6 +264,7 @@ class _Learner:
     frozen: frozenset[str]
     lr: float | None
     fitting: Fitting
+    steps: PrivateSteps | None
 
     def personalise(self, networks: Networks) -> None:
         """Train the networks on, for this site alone: freely, or with Ditto's pull towards what was received.
@@ -286,6 +327,12 @@ class _Learner:
         }
         return reply | ({"strategy": extras} if extras else {})
 
+    def _noised(self) -> PrivateSteps | None:
+        """Return the booked steps; an experiment under differential privacy is trained with them or not at all."""
+        if self.steps is None and self.work.experiment.privacy.differential_privacy is not None:
+            raise WireError("this training was not booked for differential privacy")
+        return self.steps
+
     def _learn(
         self,
         networks: Networks,
@@ -315,6 +362,7 @@ class _Learner:
                 fitting=self.fitting,
                 purpose="private layers" if alone else "training",
                 seed=self.work.guard.seed,
+                private=self._noised(),
             )
 
 
@@ -329,9 +377,9 @@ def _sums_of(networks: Networks) -> str:
     return pack_arrays(model.sums)
 
 
-def _rate(work: Work, item: Mapping[str, Any]) -> float | None:
+def rate_of(experiment: Experiment, item: Mapping[str, Any]) -> float | None:
     """Read the learning rate of the round; None where the site knows it by itself."""
-    scheduler = work.experiment.training.scheduler
+    scheduler = experiment.training.scheduler
     if scheduler is None or not scheduler.on_plateau:
         return None
     lr = item.get("lr")

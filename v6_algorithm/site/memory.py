@@ -6,15 +6,37 @@ Losing them must not corrupt a run: whoever keeps something here begins anew whe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.cache import write_whole
 from v6_algorithm.site.context import SiteContext
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def remembered(
+    memory: dict[Any, Any],
+    name: str,
+    content: Any,
+    make: Callable[[], Any],
+    *,
+    same: Callable[[Any], bool] | None = None,
+) -> Any:
+    """Return what was made of some content before, where it is the same content; else make it, and keep both.
+
+    A request says again what the one before said: the experiment, and what the sites agreed on. `make` must follow
+    from the content alone, and nobody changes what it made. `same` says of the content of before whether it is this
+    one; by default what is equal is.
+    """
+    known = memory.get(("remembered", name))
+    if known is not None and (known[0] is content or (same(known[0]) if same else known[0] == content)):
+        return known[1]
+    made = make()
+    memory["remembered", name] = content, made
+    return made
 
 
 class RoundMemory:

@@ -9,6 +9,7 @@ from v6_algorithm.errors import SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Cox
 from v6_algorithm.site import secure_aggregation
+from v6_algorithm.site.guard.order import digest
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.secure_aggregation import hide_schema
 from v6_algorithm.site.work import Work
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from v6_algorithm.data.table import TableData
+    from v6_algorithm.learning.problems.base import Networks, Problem
 
 
 def summary(work: Work) -> dict[str, Any]:
@@ -110,6 +112,8 @@ def _schema(work: Work) -> dict[str, Any]:
             work.guard.check_labels(frame, schema, labels_by_row(frame, work.targets))
             if work.left_out:
                 schema["left_out"] = work.left_out
+            if (hashes := _group_hashes(work, frame)) is not None:
+                schema["groups"] = hashes
             schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.disclosed)
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
@@ -136,6 +140,24 @@ def _event_times(work: Work) -> dict[str, Any]:
         "event_times": pack_arrays({"times": problem.event_times(table)}),
         "cell": list(problem.time_cell or (1, 1)),
     }
+
+
+def _group_hashes(work: Work, frame: pd.DataFrame) -> dict[str, Any] | None:
+    """Return hashes of the groups, by which the coordinator sees that a patient stands at two sites."""
+    from v6_algorithm.data.patients import hash_groups
+
+    group, policy = work.experiment.data.group, work.policy
+    hides = work.experiment.privacy.secure_aggregation is not None
+    if group is None or group not in frame.columns or not policy.patient_hashes or hides:
+        return None
+    keyed = policy.aggregation_secret is not None
+    key = policy.aggregation_secret or digest(work.experiment.for_sites())
+    return {"keyed": keyed, "hashes": hash_groups(frame[group], key.encode())}
+
+
+def _trained_on(table: TableData) -> list[list[int]]:
+    """Say of each category whether any training row has it, 1 or 0, for each fold."""
+    return [table.one_hot[fold.train].any(axis=0).astype(int).tolist() for fold in table.folds]
 
 
 def _copies(work: Work, table: TableData) -> dict[str, Any] | None:
@@ -165,8 +187,11 @@ def _statistics(work: Work) -> dict[str, Any]:
     problem.folder = work.folder
     problem.check_rows(table)
     work.guard.check_model(problem)
+    work.guard.open_privacy_account(table)
     networks = build_networks(problem)
     try_outputs(problem, networks)
+    if work.experiment.privacy.differential_privacy is not None:
+        _try_private_gradients(problem, networks, table)
     if work.experiment.strategy.needs_features:
         head_of(problem, networks)
     shared, _ = shared_and_own(work, networks)
@@ -187,8 +212,23 @@ def _statistics(work: Work) -> dict[str, Any]:
         "hidden": [*(name for name, few in zip(setup.features, hidden, strict=True) if few), *few_targets],
         "spec": {name: spec.to_json() for name, spec in shared.items()},
         "copies": _copies(work, table),
+        "trained_on": _trained_on(table),
         "start": wire.digest(wire.pack(state_of(networks))),
     }
+
+
+def _try_private_gradients(problem: Problem, networks: Networks, table: TableData) -> None:
+    import torch
+
+    from v6_algorithm.learning.problems.trial import shape_of_row
+    from v6_algorithm.learning.training.private_descent import try_private_gradients
+
+    if getattr(problem.experiment.data, "rows", None) is not None or len(table.target) < 2:
+        return
+    dtype = getattr(torch, problem.experiment.training.dtype)
+    # Of the targets only the form matters: nothing is told of what comes out.
+    inputs, target = torch.zeros(2, *shape_of_row(problem), dtype=dtype), torch.from_numpy(table.target[:2].copy())
+    try_private_gradients(problem, networks, inputs, target)
 
 
 def _joined(work: Work, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

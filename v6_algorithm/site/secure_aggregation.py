@@ -221,6 +221,7 @@ def _statistics(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], l
         "targets": moments_to_sums(body["targets"]),
         # A count that is too small to be told adds nothing.
         "copies": copies and {key: count or 0 for key, count in copies.items()},
+        "trained_on": body["trained_on"],
     }
     return {key: body[key] for key in ("spec", "hidden", "start")}, numbers, []
 

@@ -52,10 +52,10 @@ class Sender:
         # Gradients are updates already.
         self._received = {} if message.get("gradient") else {name: received[name].cpu().clone() for name in spec}
 
-    def pack(self, state: Mapping[str, Tensor]) -> wire.Packed:
+    def pack(self, state: Mapping[str, Tensor]) -> wire.Packed | wire.Held:
         """Return what is sent for the trained state."""
         if self._run is None:
-            return wire.pack(state)
+            return self._work.pack(state)
         from v6_algorithm.exchange.compression import create_compressor
 
         work, tensors = self._work, {name: tensor.detach().cpu() for name, tensor in state.items()}

@@ -15,14 +15,17 @@ from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import Shelf
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError
+from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.where import columns_of
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard import Guard
 from v6_algorithm.site.guard.requests import check_request
+from v6_algorithm.site.memory import remembered
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from v6_algorithm.data.table import TableData
     from v6_algorithm.data.targets import TargetColumn
@@ -41,7 +44,10 @@ class Work:
     def __init__(self, request: Mapping[str, Any], context: SiteContext) -> None:
         check_request(request)
         self.request, self.context = request, context
-        self.experiment = Experiment.parse(request.get("experiment"), where="request", checked=True)
+        given = request.get("experiment")
+        self.experiment: Experiment = remembered(
+            context.shared, "experiment", given, lambda: Experiment.parse(given, where="request", checked=True)
+        )
         self.site, self.round = str(request["site"]), int(request["round"])
         self.policy = context.policy
         self.guard = Guard(context, request, self.experiment)
@@ -91,6 +97,10 @@ class Work:
         finally:
             self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
 
+    def pack(self, state: Mapping[str, Tensor]) -> wire.Packed | wire.Held:
+        """Return tensors as the asker takes them: as text, or as they are where it is this process."""
+        return wire.Held(state) if self.context.by_reference else wire.pack(state)
+
     @property
     def folder(self) -> Path | None:
         """The folder in which the files are that the site's table names, of its first hospital; None: it has none."""
@@ -98,7 +108,8 @@ class Work:
 
     def setup(self) -> Setup:
         """Read what the sites agreed on, which the node's policy must allow."""
-        setup = Setup.from_json(self.request["setup"])
+        given = self.request["setup"]
+        setup: Setup = remembered(self.context.shared, "setup", given, lambda: Setup.from_json(given))
         self.policy.check_columns([*self._inputs(setup), *setup.covariates])
         return setup
 
@@ -115,21 +126,27 @@ class Work:
         drawn = self.guard.drawn
         sources = self.sources
         prints = {name: self._fingerprint(source) for name, source in sources.items()}
-        key = cache_key(
-            prints,
-            drawn.model_dump(mode="json", include=_OF_TABLE),
-            [
-                setup.features,
-                setup.categories,
-                setup.classes,
-                setup.hospitals,
-                setup.task_classes,
-                setup.sequence_length,
-                setup.covariates,
-                setup.image_shape,
-                setup.pixels,
-                *([setup.facts] if setup.facts else []),
-            ],
+        key = remembered(
+            self.context.memory,
+            "table key",
+            (prints, drawn, setup),
+            lambda: cache_key(
+                prints,
+                drawn.model_dump(mode="json", include=_OF_TABLE),
+                [
+                    setup.features,
+                    setup.categories,
+                    setup.classes,
+                    setup.hospitals,
+                    setup.task_classes,
+                    setup.sequence_length,
+                    setup.covariates,
+                    setup.image_shape,
+                    setup.pixels,
+                    *([setup.facts] if setup.facts else []),
+                ],
+            ),
+            same=lambda before: before[0] == prints and before[1] is drawn and before[2] is setup,
         )
         folder = self.context.state if None not in prints.values() else None
         table: TableData | None = self.context.memory.get(key)

@@ -186,7 +186,7 @@ def test_a_field_that_is_no_count_is_refused(kind, value):
             merge_states([good_state(kind) | {name: value}])
 
 
-@pytest.mark.parametrize("name", ["confusion", "positives", "negatives", "calibration"])
+@pytest.mark.parametrize("name", ["confusion", "calibration"])
 @pytest.mark.parametrize("value", BAD_COUNTS, ids=repr)
 def test_a_table_entry_that_is_no_count_is_refused(name, value):
     state = good_state("four classes")
@@ -195,7 +195,43 @@ def test_a_table_entry_that_is_no_count_is_refused(name, value):
         merge_states([state])
 
 
-@pytest.mark.parametrize("name", ["confusion", "positives", "negatives", "calibration"])
+@pytest.mark.parametrize("name", ["positives", "negatives"])
+@pytest.mark.parametrize("what", ["bins", "rows"])
+@pytest.mark.parametrize("value", BAD_COUNTS, ids=repr)
+def test_a_histogram_entry_that_is_no_count_is_refused(name, what, value):
+    state = good_state("four classes")
+    state[name][1][what][0] = value
+    with pytest.raises(ValueError, match=f"{name} of the metric state must"):
+        merge_states([state])
+
+
+@pytest.mark.parametrize("name", ["positives", "negatives"])
+def test_a_histogram_of_another_form_is_refused(name):
+    histograms = good_state("four classes")[name]
+    first, *others = histograms
+    of_first = [
+        {"bins": first["bins"]},
+        {"bins": first["bins"], "rows": first["rows"][:-1]},
+        {"bins": first["bins"][::-1], "rows": first["rows"]},
+        {"bins": [*first["bins"][:-1], 512], "rows": first["rows"]},
+        {"bins": first["bins"], "rows": [*first["rows"][:-1], 0]},
+        {"bins": [first["bins"][0]] * len(first["bins"]), "rows": first["rows"]},
+        [0] * 512,
+        None,
+    ]
+    for value in (None, {}, others, *([wrong, *others] for wrong in of_first)):
+        with pytest.raises(ValueError, match=f"{name} of the metric state must"):
+            merge_states([good_state("four classes") | {name: value}])
+
+
+def test_a_histogram_tells_of_no_empty_bin():
+    for histogram in good_state("four classes")["positives"]:
+        assert len(histogram["bins"]) == len(histogram["rows"])
+        assert all(histogram["rows"])
+        assert histogram["bins"] == sorted(set(histogram["bins"]))
+
+
+@pytest.mark.parametrize("name", ["confusion", "calibration"])
 def test_a_table_of_the_wrong_size_is_refused(name):
     table = good_state("four classes")[name]
     for value in (None, {}, table[:-1], [row[:-1] for row in table], [None] * len(table)):
@@ -207,7 +243,7 @@ def test_tables_that_disagree_with_n_are_refused():
     state = good_state("two classes")
     with pytest.raises(ValueError, match="add up to n"):
         merge_states([state | {"n": state["n"] + 1}])
-    state["positives"][0][0] += 1
+    state["positives"][0]["rows"][0] += 1
     with pytest.raises(ValueError, match="count the same rows"):
         merge_states([state])
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from v6_algorithm.learning.metrics import ClassificationMetrics, compute, higher_is_better, is_score, merge_states
+from v6_algorithm.learning.metrics.classification_state import histograms
 from v6_algorithm.learning.metrics.histogram import sensitivity_at
 
 SPECIFICITIES = (0.5, 0.9, 0.95, 0.975)
@@ -46,7 +47,8 @@ def test_it_is_within_its_resolution_of_scikit_learns_roc_curve(seed, specificit
 def test_the_threshold_has_the_sensitivity_and_at_least_the_specificity_on_these_rows(specificity):
     score, target = scored(7)
     state = state_of(score, target)
-    sensitivity, threshold, _ = sensitivity_at(specificity, state["positives"][0], state["negatives"][0])
+    positives, negatives = (counts[0].tolist() for counts in histograms(state))
+    sensitivity, threshold, _ = sensitivity_at(specificity, positives, negatives)
     predicted = score >= threshold
     assert predicted[target == 1].mean() == sensitivity
     assert (~predicted[target == 0]).mean() >= specificity

@@ -12,6 +12,7 @@ from v6_algorithm.learning.training.private_gradients import NoiseSource, clippe
 
 PROBLEM = SimpleNamespace(
     joint=False,
+    expansion=1,
     forward=lambda networks, inputs: networks["model"](inputs),
     row_loss=lambda output, target, fold: nn.functional.cross_entropy(output, target, reduction="none"),
 )

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from server_python import MissingError
 from v6process import free_ports
+
+from v6_algorithm.researcher.network.server_python import MissingError
 
 SCRIPTS = Path(__file__).parents[1]
 IMPOSSIBLE = 3  # exit code of the scripts for "not on this machine"

@@ -29,6 +29,7 @@ from vantage6.common.task_status import TaskStatus
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
+PROGRAMS = ROOT / "v6_algorithm" / "researcher" / "network" / "programs"
 HUB = "hub"
 RESEARCHER = "researcher"
 # Two checkouts that test at the same time on one machine need two tags.
@@ -313,13 +314,13 @@ class Network:
         content = entities(self.name, keys=self._keys, public_keys=public_keys, encrypted=self.encrypted, user=user)
         write_yaml(folder / "server.yaml", settings)
         write_yaml(folder / "entities.yaml", content)
-        command = [self._python, HERE / "v6server.py", folder / "server.yaml", folder / "entities.yaml"]
+        command = [self._python, PROGRAMS / "serve.py", folder / "server.yaml", folder / "entities.yaml"]
         return Process(command, folder / "output.log", {**self._environment(), **self._server_environment})
 
     def _new_node(self, name: str, proxy_port: int) -> Process:
         folder = self.folder / name
         folder.mkdir()
-        command = [self._python, HERE / "v6node.py", folder / f"{self.name}-{name}.yaml"]
+        command = [self._python, PROGRAMS / "run_node.py", folder / f"{self.name}-{name}.yaml"]
         if self.in_processes:
             engine = {"folder": str(folder), "python": sys.executable, "images": self._images}
             (folder / "images.json").write_text(json.dumps(engine))

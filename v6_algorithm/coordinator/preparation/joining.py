@@ -155,7 +155,9 @@ class Joining:
 
 def _as_agreed(setup: Setup) -> Setup:
     """Return the setup as it was before there were statistics."""
-    return replace(setup, class_weights=None, preparation=None, combat=None, sums={}, target_scales={}, baseline=None)
+    return replace(
+        setup, class_weights=None, preparation=None, combat=None, sums={}, target_scales={}, baseline=None, unknown=[]
+    )
 
 
 def _check_statistics(reply: Mapping[str, Any], plan: Plan) -> list[dict[str, dict[str, int]]]:

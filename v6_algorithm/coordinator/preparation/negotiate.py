@@ -15,6 +15,7 @@ import numpy as np
 from v6_algorithm.coordinator.preparation.event_times import agree_on_times
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
+from v6_algorithm.coordinator.preparation.patients import tell_shared_patients
 from v6_algorithm.coordinator.preparation.questions import Ask, gather, raise_data_errors
 from v6_algorithm.coordinator.preparation.schema_checks import (
     Counts,
@@ -27,6 +28,7 @@ from v6_algorithm.coordinator.preparation.schema_checks import (
     check_schema,
     check_sums,
     check_targets,
+    check_trained_on,
 )
 from v6_algorithm.coordinator.preparation.shares import capped_rows, scaled_moments, tell_shares
 from v6_algorithm.data.preparation.agreement import Agreement
@@ -162,7 +164,7 @@ def agree_on_columns(
     # Who has only synthetic images is no hospital that a model could be tested at.
     real = sorted(site for site, schema in schemas.items() if schema["rows"] > synthetic[site])
     hospitals = real if experiment.split.kind == "leave_one_site_out" else []
-    notes = [*agreement.notes, *notes]
+    notes = [*agreement.notes, *notes, *tell_shared_patients(experiment, schemas)]
     return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies)
 
 
@@ -183,6 +185,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     starts: dict[str, str] = {}
     sums: dict[str, dict[str, np.ndarray]] = {}
     copies: dict[str, dict[str, int | None]] = {}
+    trained_on: list[list[list[int]]] = []
     spec: wire.StateSpec = {}
     for site, reply in replies:
         try:
@@ -195,6 +198,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
             own_targets = check_targets(reply["targets"], len(counts), len(scaled))
             own_sums = check_sums(reply["sums"], next(iter(sums.values()), None))
             copies[site] = check_copies(reply["copies"])
+            trained_on.append(check_trained_on(reply["trained_on"], len(counts), len(setup.category_columns)))
             by_fold = by_fold or [{} for _ in counts]
             if len(by_fold) != len(counts):
                 raise WireError("it has another number of folds than the other sites")
@@ -229,8 +233,10 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         list(moments),
         harmonised=harmonised,
     )
+    unknown = _only_tested(trained_on)
     setup = replace(
         setup,
+        unknown=unknown,
         class_weights=_class_weights(experiment, agreement, class_counts),
         target_scales={} if of_targets is None else scale_targets(scaled, of_targets),
         sums={
@@ -243,7 +249,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes += time_notes
     notes += tell_values(moments) if setup.image_shape is not None else []
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
-    notes += [*tell_shares(rows, share), *loose]
+    notes += [*tell_shares(rows, share), *loose, *_tell_unknown(setup)]
     made = Plan(
         list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies, share
     )
@@ -290,6 +296,23 @@ def _tell_unsplit(experiment: Experiment, by_fold: Counts, synthetic: Mapping[st
                 "groups whole, and the site has too few of them"
             )
     return notes
+
+
+def _only_tested(trained_on: Sequence[Sequence[Sequence[int]]]) -> list[list[int]]:
+    """Return for each fold the places of categories that no site's training rows have; [] where there are none."""
+    totals = np.sum([np.array(site, dtype=np.int64) for site in trained_on], axis=0)
+    places = [np.flatnonzero(fold == 0).tolist() for fold in totals]
+    return places if any(places) else []
+
+
+def _tell_unknown(setup: Setup) -> list[str]:
+    columns = setup.category_columns
+    places = sorted({place for fold in setup.unknown for place in fold})
+    if not places:
+        return []
+    where = "in no training row" if len(setup.unknown) == 1 else "in no training row of a fold"
+    names = listed([columns[place] for place in places])
+    return [f"{names}: {where}, and counts as unknown, of no category, where it is tested"]
 
 
 def _tell_hidden(hidden: Mapping[str, Sequence[str]]) -> list[str]:

@@ -65,6 +65,9 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError("what it says of columns must be of the known hints")
     if not is_rows(schema.get("left_out", 0)):
         raise WireError("rows that data.where leaves out must be a count")
+    groups = schema.get("groups")
+    if groups is not None and not (isinstance(groups["keyed"], bool) and all(map(is_label, groups["hashes"]))):
+        raise WireError("hashes of groups must be texts")
     kind.check(schema)
     return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
 
@@ -114,6 +117,14 @@ def check_hidden(names: Any, columns: Sequence[str]) -> list[str]:
 def is_count(number: Any) -> bool:
     """Say whether this is a number of rows, or None, which are too few to be told."""
     return number is None or (isinstance(number, int) and 0 <= number < 10**9)
+
+
+def check_trained_on(seen: Any, folds: int, columns: int) -> list[list[int]]:
+    """Read which categories the training rows of each fold have."""
+    checked = [list(fold) for fold in seen]
+    if len(checked) != folds or any(len(fold) != columns or not all(map(is_rows, fold)) for fold in checked):
+        raise WireError("what it says of the categories of its training rows is malformed")
+    return checked
 
 
 def check_copies(copies: Any) -> dict[str, int | None]:

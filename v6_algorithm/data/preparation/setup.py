@@ -28,7 +28,9 @@ class Setup:
     and standard deviation, (folds, 2), of each target that is learned in standard deviations. `baseline` has the
     cumulative baseline hazard of a Cox model at `times.baseline_times`, (folds, times), once it is trained; `baselines`
     has that of each hospital whose events suffice, -1 in folds in which they do not.
-    `image_shape` is channels and lengths of images, and `pixels` are the columns that hold them where no files do.
+    `unknown` has for each fold the places in `category_columns` that no training row has, which count as of no
+    category; it is empty where there are none. `image_shape` is channels and lengths of images, and `pixels` are the
+    columns that hold them where no files do.
     `facts` are what an installed kind of row agreed on, as JSON. `event_times` are those of all sites' training rows,
     increasing, where a model is fitted by risk sets over all sites; no file has them.
     """
@@ -48,6 +50,7 @@ class Setup:
     target_scales: dict[str, np.ndarray] = field(default_factory=dict)
     baseline: np.ndarray | None = None
     baselines: dict[str, np.ndarray] = field(default_factory=dict)
+    unknown: list[list[int]] = field(default_factory=list)
     image_shape: list[int] | None = None
     pixels: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +80,12 @@ class Setup:
     @property
     def inputs(self) -> list[str]:
         """Names of the model's inputs: numeric features, then one-hot columns as ``column=value``."""
-        return [*self.features, *(f"{name}={value}" for name, values in self.categories.items() for value in values)]
+        return [*self.features, *self.category_columns]
+
+    @property
+    def category_columns(self) -> list[str]:
+        """Names of the one-hot inputs."""
+        return [f"{name}={value}" for name, values in self.categories.items() for value in values]
 
     def design_columns(self, covariates: Sequence[str]) -> list[str]:
         """Name the columns of ComBat's design: a number is one, a category one for each value but the first."""
@@ -107,6 +115,7 @@ class Setup:
             "target_scales": pack_arrays(self.target_scales) if self.target_scales else None,
             "baseline": None if self.baseline is None else pack_arrays({"hazard": self.baseline}),
             "baselines": pack_arrays(self.baselines) if self.baselines else None,
+            **({"unknown": self.unknown} if self.unknown else {}),
             "image_shape": self.image_shape,
             "pixels": self.pixels,
             **({"facts": self.facts} if self.facts else {}),
@@ -135,6 +144,7 @@ class Setup:
                 target_scales=unpack_arrays(content["target_scales"]) if content["target_scales"] else {},
                 baseline=unpack_arrays(content["baseline"])["hazard"] if content["baseline"] else None,
                 baselines=unpack_arrays(content["baselines"]) if content.get("baselines") else {},
+                unknown=[[int(place) for place in fold] for fold in content.get("unknown") or []],
                 image_shape=content["image_shape"] and [int(length) for length in content["image_shape"]],
                 pixels=[str(name) for name in content["pixels"]],
                 facts=dict(content.get("facts") or {}),
@@ -154,6 +164,7 @@ class Setup:
             "classes": self.classes,
             **({"task_classes": self.task_classes} if self.task_classes else {}),
             **({"class_weights": self.class_weights[fold]} if self.class_weights else {}),
+            **({"unknown": self._unknown_of(fold)} if self.unknown else {}),
             **({"sequence_length": self.sequence_length} if self.sequence_length else {}),
             **({"image_shape": self.image_shape} if self.image_shape else {}),
             **({"pixels": self.pixels} if self.pixels else {}),
@@ -169,6 +180,9 @@ class Setup:
             **({"edges": metric_edges(self.sums)} if "event_times" in self.sums else {}),
             **({} if self.baseline is None else {"baseline": self._readable_baseline(self.baseline[fold], fold)}),
         }
+
+    def _unknown_of(self, fold: int) -> list[str]:
+        return [self.category_columns[place] for place in self.unknown[fold]]
 
     def _readable_targets(self, fold: int) -> dict[str, Any]:
         scales = {name: scale[fold].tolist() for name, scale in self.target_scales.items()}

@@ -7,12 +7,21 @@ from v6_algorithm.learning.metrics.classification import ClassificationMetrics
 from v6_algorithm.learning.metrics.generation import GenerationMetrics
 from v6_algorithm.learning.metrics.means import MeanMetrics
 from v6_algorithm.learning.metrics.regression import RegressionMetrics
-from v6_algorithm.learning.metrics.states import check_state, compute, explain, merge_states, shape_of
+from v6_algorithm.learning.metrics.states import (
+    CheckedState,
+    check_state,
+    checked_state,
+    compute,
+    explain,
+    merge_states,
+    shape_of,
+)
 from v6_algorithm.learning.metrics.survival import SurvivalMetrics
 from v6_algorithm.learning.metrics.tasks import TaskMetrics
 
 __all__ = [
     "METRIC_NAMES",
+    "CheckedState",
     "ClassificationMetrics",
     "GenerationMetrics",
     "MeanMetrics",
@@ -20,6 +29,7 @@ __all__ = [
     "SurvivalMetrics",
     "TaskMetrics",
     "check_state",
+    "checked_state",
     "compute",
     "explain",
     "higher_is_better",

@@ -1,9 +1,9 @@
 """Metric states whose every number may be added up, and back: what secure aggregation sends of a state.
 
 Most states are sums already. A regression's mean and sum of squared deviations are not: they become the sums of the
-targets and of their squares, exact fractions, so that nothing cancels on the way back. Survival's cells, of which a
-state lists those that have rows, become a table of all there are, for which ones have rows tells about single rows; a
-generator's sums are numbers in place of packed text.
+targets and of their squares, exact fractions, so that nothing cancels on the way back. Histograms and
+survival's cells, of which a state lists those that have rows, become tables of all there are, for which ones have rows
+tells about single rows; a generator's sums are numbers in place of packed text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.learning.metrics import generation_state
+from v6_algorithm.learning.metrics import classification_state, generation_state, sparse
 from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS
 
 _PACKED = ("real", "made")
@@ -22,8 +22,11 @@ _PACKED = ("real", "made")
 def to_sums(state: dict[str, Any]) -> dict[str, Any]:
     """Return a state in the form that adds up; raises ValueError for a kind that has none."""
     kind = state["kind"]
-    if kind in ("classification", "plugin"):
+    if kind == "plugin":
         return state
+    if kind == "classification":
+        positives, negatives = classification_state.histograms(state)
+        return state | {"positives": positives.tolist(), "negatives": negatives.tolist()}
     if kind == "regression":
         return _regression_to_sums(state)
     if kind == "multitask":
@@ -41,6 +44,8 @@ def to_sums(state: dict[str, Any]) -> dict[str, Any]:
 def from_sums(sums: dict[str, Any]) -> dict[str, Any]:
     """Return the state that sums of the form of `to_sums` are of; its reals are exact fractions, in and out."""
     kind = sums["kind"]
+    if kind == "classification":
+        return sums | {name: sparse.from_lists(sums[name]) for name in ("positives", "negatives")}
     if kind == "regression":
         return _regression_from_sums(sums)
     if kind == "multitask":

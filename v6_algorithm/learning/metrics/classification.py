@@ -2,6 +2,7 @@
 bins and two sums. Problems fill it; what can be done with the resulting states is in `classification_state`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,41 @@ from numpy.typing import ArrayLike, NDArray
 from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, calibration_bin
 from v6_algorithm.learning.metrics.checks import LARGEST_ROW_VALUE
 from v6_algorithm.learning.metrics.histogram import bin_index
+from v6_algorithm.learning.metrics.sparse import Tally
 
 # Half-precision probabilities of many classes still sum to 1 within this; logits do not.
 SUM_TOLERANCE = 0.01
 # Where screening tests are usually compared.
 SPECIFICITIES = (0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class CountedRows:
+    """What each row adds to a state; all but `usable` of the rows that are usable.
+
+    Attributes
+    ----------
+    usable
+        (given rows,) bool: whose probabilities and loss are finite.
+    classes, predicted, losses
+        (rows,) class, predicted class and loss.
+    keys, is_class, squares
+        (rows, scored classes): the bin of the score, as `sparse` numbers it, whether the row is of the class, and the
+        squared error of its probability.
+    place, units, hit
+        (rows,) bin of calibration, confidence in its units, and whether it hit.
+    """
+
+    usable: NDArray[np.bool_]
+    classes: NDArray[np.int64]
+    losses: NDArray[np.float64]
+    predicted: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    is_class: NDArray[np.bool_]
+    place: NDArray[np.int64]
+    units: NDArray[np.int64]
+    hit: NDArray[np.bool_]
+    squares: NDArray[np.float64]
 
 
 class ClassificationMetrics:
@@ -55,8 +86,7 @@ class ClassificationMetrics:
         self._loss = 0.0
         self._brier = 0.0
         self._confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
-        self._positives = np.zeros((len(self._scored), bins), dtype=np.int64)
-        self._negatives = np.zeros((len(self._scored), bins), dtype=np.int64)
+        self._positives, self._negatives = Tally(len(self._scored), bins), Tally(len(self._scored), bins)
         self._calibration = np.zeros((3, CALIBRATION_BINS), dtype=np.int64)
 
     def update(self, probability: ArrayLike, target: ArrayLike, loss: ArrayLike) -> None:
@@ -78,34 +108,46 @@ class ClassificationMetrics:
         ValueError
             If shapes differ, targets are no classes, or rows are not probabilities.
         """
+        counted = self.counted(probability, target, loss)
+        self._non_finite += int((~counted.usable).sum())
+        np.add.at(self._confusion, (counted.classes, counted.predicted), 1)
+        self._positives.add(counted.keys[counted.is_class])
+        self._negatives.add(counted.keys[~counted.is_class])
+        np.add.at(
+            self._calibration.T,
+            counted.place,
+            np.stack([np.ones_like(counted.units), counted.units, counted.hit], axis=1),
+        )
+        self._brier += float(counted.squares.sum())
+        self._loss += float(counted.losses.sum())
+        self._n += len(counted.losses)
+
+    def counted(self, probability: ArrayLike, target: ArrayLike, loss: ArrayLike) -> CountedRows:
+        """Return what each row adds, before it is added up; raises as `update` does."""
         rows = np.asarray(probability, dtype=np.float64)
         classes = np.asarray(target)
         losses = np.asarray(loss, dtype=np.float64)
         self._refuse_wrong_input(rows, classes, losses)
         usable = np.isfinite(rows).all(axis=1) & (np.abs(losses) <= LARGEST_ROW_VALUE)
-        self._non_finite += int((~usable).sum())
-        rows, classes, losses = rows[usable], classes[usable].astype(np.int64), losses[usable]
+        if not usable.all():
+            rows, classes, losses = rows[usable], classes[usable], losses[usable]
+        classes = classes.astype(np.int64)
         if (np.abs(rows.sum(axis=1) - 1) > SUM_TOLERANCE).any() or (rows < -SUM_TOLERANCE).any():
             raise ValueError("rows of probability must sum to 1 with no entry below 0: apply softmax to logits first")
 
         # argmax would give class 0 on the tie at 0.5.
         predicted = (rows[:, 1] >= 0.5).astype(np.int64) if self.n_classes == 2 else rows.argmax(axis=1)
-        np.add.at(self._confusion, (classes, predicted), 1)
-        for place, scored in enumerate(self._scored):
-            score_bins = bin_index(rows[:, scored], self.bins)
-            is_positive = classes == scored
-            self._positives[place] += np.bincount(score_bins[is_positive], minlength=self.bins)
-            self._negatives[place] += np.bincount(score_bins[~is_positive], minlength=self.bins)
+        keys = bin_index(rows[:, self._scored], self.bins) + np.arange(len(self._scored)) * self.bins
+        is_class = classes[:, None] == np.array(self._scored)
         # Two classes: p1 against the outcome; more: the predicted class's probability against being right.
         confidence = np.clip(rows[:, 1] if self.n_classes == 2 else rows.max(axis=1), 0, 1)
         hit = classes == (1 if self.n_classes == 2 else predicted)
         units = np.rint(confidence * CONFIDENCE_UNITS).astype(np.int64)
-        np.add.at(self._calibration.T, calibration_bin(confidence), np.stack([np.ones_like(units), units, hit], axis=1))
         # Two classes: (p1 - y)^2 alone; the other class would only double it.
-        is_class = classes[:, None] == np.array(self._scored)
-        self._brier += float(((rows[:, self._scored] - is_class) ** 2).sum())
-        self._loss += float(losses.sum())
-        self._n += len(rows)
+        squares = (rows[:, self._scored] - is_class) ** 2
+        return CountedRows(
+            usable, classes, losses, predicted, keys, is_class, calibration_bin(confidence), units, hit, squares
+        )
 
     def state(self) -> dict[str, Any]:
         """Return what the rows add up to, as plain JSON.
@@ -114,7 +156,8 @@ class ClassificationMetrics:
         -------
         dict
             `confusion` has a row per target class and a column per predicted class. `positives` and
-            `negatives` have one histogram per scored class: class 1 of two, else every class.
+            `negatives` have one histogram per scored class (class 1 of two, else every class): the `bins` that
+            hold rows, and how many `rows` each of them holds.
             `calibration` has three rows over 15 bins of confidence: rows, summed confidence in
             1/1024, and hits; see `calibration`. `specificities` is as given, empty for more classes.
         """
@@ -128,8 +171,8 @@ class ClassificationMetrics:
             "loss": self._loss,
             "brier": self._brier,
             "confusion": self._confusion.tolist(),
-            "positives": self._positives.tolist(),
-            "negatives": self._negatives.tolist(),
+            "positives": self._positives.histograms(),
+            "negatives": self._negatives.histograms(),
             "calibration": self._calibration.tolist(),
         }
 

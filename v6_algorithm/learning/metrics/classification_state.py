@@ -1,6 +1,7 @@
 """What can be done with the states of `ClassificationMetrics`: check one, add several up, compute the
 metrics and explain them. Called by `states`, which picks the module by the state's kind."""
 
+import itertools
 from math import fsum
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v6_algorithm.experiment.metric_names import sensitivity_names, threshold_name
-from v6_algorithm.learning.metrics import intervals
+from v6_algorithm.learning.metrics import intervals, sparse
 from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, expected_calibration_error
 from v6_algorithm.learning.metrics.checks import (
     require_count,
@@ -31,14 +32,17 @@ from v6_algorithm.learning.metrics.histogram import (
 SHAPE: tuple[str, ...] = ("n_classes", "bins", "specificities")
 _COUNTS = ("n", "non_finite")
 _SUMS = ("loss", "brier")
-_TABLES = ("confusion", "positives", "negatives", "calibration")
-_KEYS = frozenset(("kind", *SHAPE, *_COUNTS, *_SUMS, *_TABLES))
+_TABLES = ("confusion", "calibration")
+_HISTOGRAMS = ("positives", "negatives")
+_KEYS = frozenset(("kind", *SHAPE, *_COUNTS, *_SUMS, *_TABLES, *_HISTOGRAMS))
 
 _METRICS = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc", "auprc", "brier", "ece")
 _OF_TWO = ("specificity", "npv", "auroc_se")
 _RESOLUTIONS = ("auroc_resolution", "auprc_resolution")
 _WITH_INTERVAL = ("accuracy", "balanced_accuracy")
 _OF_TWO_WITH_INTERVAL = ("precision", "recall", "specificity", "npv", "f1", "auroc", "auprc", "brier")
+# A histogram lists filled bins only, and whoever adds up makes room for all: 128 MB.
+_MOST_BINS = 2**24
 # Where the AUROC's second digit is in doubt, a reader should be told.
 _COARSE = 0.005
 # The AUPRC of a few positives moves by more with any one of them.
@@ -50,6 +54,8 @@ def check(state: dict[str, Any]) -> None:
     require_keys(state, _KEYS)
     require_count(state["n_classes"], "n_classes", least=2)
     require_count(state["bins"], "bins", least=2)
+    if max(state["n_classes"], 1) * state["bins"] > _MOST_BINS:
+        raise ValueError(f"bins of the metric state, of all classes together, must be at most {_MOST_BINS}")
     _check_specificities(state["specificities"], state["n_classes"])
     for name in _COUNTS:
         require_count(state[name], name)
@@ -57,17 +63,24 @@ def check(state: dict[str, Any]) -> None:
     require_number(state["brier"], "brier", least=0.0)
     n_classes, scored = state["n_classes"], scored_classes(state["n_classes"])
     require_counts(state["confusion"], n_classes, n_classes, "confusion")
-    for name in ("positives", "negatives"):
-        require_counts(state[name], len(scored), state["bins"], name)
+    positives, negatives = (
+        _rows_of(sparse.check(state[name], len(scored), state["bins"], name), len(scored), state["bins"])
+        for name in _HISTOGRAMS
+    )
     require_counts(state["calibration"], 3, CALIBRATION_BINS, "calibration")
     require_nothing_without_rows(state, _SUMS)
     if sum(map(sum, state["confusion"])) != state["n"]:
         raise ValueError("confusion of the metric state must add up to n")
-    for place, scored_class in enumerate(scored):
-        positives, negatives = sum(state["positives"][place]), sum(state["negatives"][place])
-        if positives != sum(state["confusion"][scored_class]) or positives + negatives != state["n"]:
+    for scored_class, of_class, of_others in zip(scored, positives, negatives, strict=True):
+        if of_class != sum(state["confusion"][scored_class]) or of_class + of_others != state["n"]:
             raise ValueError("histograms of the metric state must count the same rows as its confusion")
     _check_calibration(state)
+
+
+def _rows_of(flat: sparse.Flat, classes: int, bins: int) -> list[int]:
+    """Add up each class's histogram; in Python's integers, for a wrong state may count any number of rows."""
+    ends = np.searchsorted(flat[0], np.arange(classes + 1) * bins).tolist()
+    return [sum(flat[1][start:end].tolist()) for start, end in itertools.pairwise(ends)]
 
 
 def _check_specificities(given: Any, n_classes: int) -> None:
@@ -97,7 +110,18 @@ def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
     merged = {"kind": "classification"} | {name: states[0][name] for name in SHAPE}
     merged |= {name: sum(state[name] for state in states) for name in _COUNTS}
     merged |= {name: fsum(state[name] for state in states) for name in _SUMS}
-    return merged | {name: _add_tables([state[name] for state in states]) for name in _TABLES}
+    merged |= {name: _add_tables([state[name] for state in states]) for name in _TABLES}
+    classes, bins = len(scored_classes(merged["n_classes"])), merged["bins"]
+    for name in _HISTOGRAMS:
+        counts = sparse.add_up((sparse.flat(state[name], bins) for state in states), classes, bins, merged["n"])
+        merged[name] = sparse.from_table(counts)
+    return merged
+
+
+def histograms(state: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the positives and the negatives of a checked state with all their bins, (scored classes, bins) each."""
+    positives, negatives = (sparse.table(state[name], state["bins"]) for name in _HISTOGRAMS)
+    return positives, negatives
 
 
 def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
@@ -128,17 +152,18 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
     if state["n_classes"] == 2:
         right = hits[0].item()
         values |= {"specificity": _ratio(right, actual[0].item()), "npv": _ratio(right, predicted[0].item())}
-    histograms = _rankable(state)
-    for name, specificity in zip(sensitivities, state["specificities"], strict=True) if histograms else ():
-        values |= dict(zip(_with_sensitivity(name), sensitivity_at(specificity, *histograms[0]), strict=True))
-    if histograms and state["n_classes"] == 2:
-        values["auroc_se"] = auroc_error(*histograms[0])
-    if histograms:
+    pairs = _rankable(state)
+    if pairs and state["n_classes"] == 2:
+        of_two = [counts.tolist() for counts in pairs[0]]
+        for name, specificity in zip(sensitivities, state["specificities"], strict=True):
+            values |= dict(zip(_with_sensitivity(name), sensitivity_at(specificity, *of_two), strict=True))
+        values["auroc_se"] = auroc_error(*pairs[0])
+    if pairs:
         values |= {
-            "auroc": _mean([auroc(*pair) for pair in histograms]),
-            "auprc": _mean([average_precision(*pair) for pair in histograms]),
-            "auroc_resolution": _mean([auroc_resolution(*pair) for pair in histograms]),
-            "auprc_resolution": _mean([average_precision_resolution(*pair) for pair in histograms]),
+            "auroc": _mean([auroc(*pair) for pair in pairs]),
+            "auprc": _mean([average_precision(*pair) for pair in pairs]),
+            "auroc_resolution": _mean([auroc_resolution(*pair) for pair in pairs]),
+            "auprc_resolution": _mean([average_precision_resolution(*pair) for pair in pairs]),
         }
     return values | _intervals(state, values)
 
@@ -160,11 +185,11 @@ def _intervals(state: dict[str, Any], values: dict[str, Any]) -> dict[str, float
         }
     if state["n_classes"] == 2 and values["auroc"] is not None:
         rows = actual[1], actual[0]
-        pair = np.array(state["positives"][0]), np.array(state["negatives"][0])
+        positives, negatives = histograms(state)
         by_metric |= {
             "auroc": intervals.auroc_interval(values["auroc"], values["auroc_se"], *rows, values["auroc_resolution"]),
             "auprc": intervals.auprc_interval(values["auprc"], *rows, values["auprc_resolution"]),
-            "brier": intervals.brier_interval(values["brier"], *pair, bin_edges(state["bins"])),
+            "brier": intervals.brier_interval(values["brier"], positives[0], negatives[0], bin_edges(state["bins"])),
         }
     return {
         name: end for metric, interval in by_metric.items() for name, end in intervals.ends(metric, interval).items()
@@ -180,7 +205,8 @@ def explain(state: dict[str, Any]) -> list[str]:
         return [*notes, "no rows"]
     _, actual, predicted = _margins(state)
     absent = int((actual == 0).sum())
-    if not _rankable(state):
+    values = compute(state)
+    if values["auroc"] is None:
         notes.append("auroc and auprc: only one class present")
     elif absent:
         notes.append(
@@ -196,10 +222,10 @@ def explain(state: dict[str, Any]) -> list[str]:
         never = int(((predicted == 0) & (actual > 0)).sum())
         if never:
             notes.append(f"precision: {never} of {state['n_classes']} classes were never predicted and count as 0")
-    resolution = compute(state)["auroc_resolution"]
+    resolution = values["auroc_resolution"]
     if resolution is not None and resolution > _COARSE:
         notes.append(f"auroc: binned, within {resolution:.3f} of the exact value")
-    resolution = compute(state)["auprc_resolution"]
+    resolution = values["auprc_resolution"]
     if resolution is not None and resolution > _COARSE_PRECISION:
         notes.append(f"auprc: binned, within {resolution:.3f} of the exact value")
     return notes
@@ -230,10 +256,9 @@ def _with_sensitivity(name: str) -> tuple[str, str, str]:
     return name, threshold_name(name), f"{name}_resolution"
 
 
-def _rankable(state: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
+def _rankable(state: dict[str, Any]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Histogram pairs of the classes with both positives and negatives."""
-    pairs = zip(state["positives"], state["negatives"], strict=True)
-    return [(positives, negatives) for positives, negatives in pairs if any(positives) and any(negatives)]
+    return [pair for pair in zip(*histograms(state), strict=True) if pair[0].any() and pair[1].any()]
 
 
 def _mean(values: list[float]) -> float:

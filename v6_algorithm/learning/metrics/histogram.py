@@ -3,13 +3,20 @@ Histograms add up over sites, ranks do not; what the bins cost in exactness is b
 Used by the classification metrics."""
 
 from collections.abc import Sequence
+from functools import cache
 from math import fsum, log
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+# Rows per bin, lowest score first.
+Counts = Sequence[int] | NDArray[Any]
 # A float32 softmax rounds to exactly 1 at a logit near 17; 12 (p = 1 - 6e-6) leaves bins no empty tail.
 LOGIT_RANGE = 12.0
+# Products of two counts are exact as floats, and their sums in int64, up to so many rows.
+_MOST_EXACT = 2**26
+_HARMONIC = [fsum(1 / k for k in range(1, n + 1)) for n in range(64)]
 
 
 def bin_edges(bins: int) -> NDArray[np.float64]:
@@ -50,7 +57,7 @@ def bin_index(probability: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
     return np.searchsorted(bin_edges(bins), probability, side="right")
 
 
-def auroc(positives: Sequence[int], negatives: Sequence[int]) -> float:
+def auroc(positives: Counts, negatives: Counts) -> float:
     """Area under the ROC curve: the share of positive/negative pairs in the right order.
 
     Pairs within one bin count half, as ties do in the Mann-Whitney statistic [1]_.
@@ -70,14 +77,12 @@ def auroc(positives: Sequence[int], negatives: Sequence[int]) -> float:
     .. [1] Hanley and McNeil (1982), The meaning and use of the area under a receiver operating
        characteristic (ROC) curve, Radiology 143(1), 29-36.
     """
-    twice_ordered = below = 0
-    for positive, negative in zip(positives, negatives, strict=True):
-        twice_ordered += positive * (2 * below + negative)
-        below += negative
-    return twice_ordered / (2 * sum(positives) * below)
+    above, below = _counts(positives, negatives)
+    twice_ordered = int((above * (2 * np.cumsum(below) - below)).sum())
+    return twice_ordered / (2 * int(above.sum()) * int(below.sum()))
 
 
-def auroc_resolution(positives: Sequence[int], negatives: Sequence[int]) -> float:
+def auroc_resolution(positives: Counts, negatives: Counts) -> float:
     """Bound on the difference between the binned and the exact AUROC.
 
     Half the share of pairs that share a bin: such a pair counts one half and would count 0 to 1.
@@ -92,11 +97,11 @@ def auroc_resolution(positives: Sequence[int], negatives: Sequence[int]) -> floa
     float
         In [0, 0.5].
     """
-    tied = sum(positive * negative for positive, negative in zip(positives, negatives, strict=True))
-    return tied / (2 * sum(positives) * sum(negatives))
+    above, below = _counts(positives, negatives)
+    return int((above * below).sum()) / (2 * int(above.sum()) * int(below.sum()))
 
 
-def average_precision_resolution(positives: Sequence[int], negatives: Sequence[int]) -> float:
+def average_precision_resolution(positives: Counts, negatives: Counts) -> float:
     """Bound on the difference between the binned and the exact average precision.
 
     Within each bin the positives could all be above the negatives, or all below; the bound is to the further one.
@@ -115,7 +120,7 @@ def average_precision_resolution(positives: Sequence[int], negatives: Sequence[i
     """
     best = worst = 0.0
     true_positives = taken = 0
-    for positive, negative in zip(reversed(positives), reversed(negatives), strict=True):
+    for positive, negative in _filled(positives, negatives):
         if positive:
             best += positive - (taken - true_positives) * (_harmonic(taken + positive) - _harmonic(taken))
             before = taken + negative
@@ -127,14 +132,30 @@ def average_precision_resolution(positives: Sequence[int], negatives: Sequence[i
     return min(max(best / true_positives - binned, binned - worst / true_positives, 0.0), 1.0)
 
 
+def _counts(positives: Counts, negatives: Counts) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return two histograms whose products can be summed exactly: of Python's integers where int64 would overflow."""
+    above, below = np.asarray(positives), np.asarray(negatives)
+    if above.sum() + below.sum() >= _MOST_EXACT:
+        return above.astype(object), below.astype(object)
+    return above, below
+
+
+def _filled(positives: Counts, negatives: Counts) -> list[tuple[int, int]]:
+    """Return positives and negatives of each bin that holds a row, highest score first."""
+    above, below = np.asarray(positives), np.asarray(negatives)
+    places = np.flatnonzero((above > 0) | (below > 0))[::-1]
+    return list(zip(above[places].tolist(), below[places].tolist(), strict=True))
+
+
+@cache
 def _harmonic(n: int) -> float:
     """Sum of 1 / k for k from 1 to n; by its series from 64 on, right to 1e-16."""
-    if n < 64:
-        return fsum(1 / k for k in range(1, n + 1))
+    if n < len(_HARMONIC):
+        return _HARMONIC[n]
     return log(n) + 0.5772156649015329 + 1 / (2 * n) - 1 / (12 * n**2) + 1 / (120 * n**4)
 
 
-def auroc_error(positives: Sequence[int], negatives: Sequence[int]) -> float | None:
+def auroc_error(positives: Counts, negatives: Counts) -> float | None:
     """Standard error of the AUROC by DeLong's method [1]_, which needs no more than the two histograms.
 
     How far a score is above the negatives (or below the positives) is the same for all rows of a bin, so that the
@@ -205,7 +226,7 @@ def sensitivity_at(
     return true_positives / total, edges[first], positives[first - 1] / total if first else 0.0
 
 
-def average_precision(positives: Sequence[int], negatives: Sequence[int]) -> float:
+def average_precision(positives: Counts, negatives: Counts) -> float:
     """Area under the precision-recall curve as average precision.
 
     Sum over bins, highest score first, of the gain in recall times the precision reached; the
@@ -221,11 +242,11 @@ def average_precision(positives: Sequence[int], negatives: Sequence[int]) -> flo
     float
         In [0, 1].
     """
-    area = 0.0
-    true_positives = taken = 0
-    for positive, negative in zip(reversed(positives), reversed(negatives), strict=True):
-        true_positives += positive
-        taken += positive + negative
-        if positive:
-            area += positive * true_positives / taken
-    return area / true_positives
+    above, below = (counts[::-1] for counts in _counts(positives, negatives))
+    filled = np.flatnonzero(above)
+    if not len(filled):
+        return 0.0
+    true_positives, taken = np.cumsum(above), np.cumsum(above + below)
+    # A running sum adds in the order of the bins, as one by one would.
+    areas = np.cumsum(above[filled] * true_positives[filled] / taken[filled])
+    return float(areas[-1] / true_positives[-1])

@@ -1,7 +1,9 @@
 """States of any kind of metric: check, merge, compute, explain. This is what the master calls with
 the replies of the sites; each kind's own module does the work."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from v6_algorithm.learning.metrics import classification_state, generation_state, means, regression, tasks
@@ -29,6 +31,40 @@ _KINDS: dict[str, _Kind] = {
 }
 
 
+class CheckedState(dict[str, Any]):
+    """A state that has passed its checks, or was made of such ones: it is not checked again, and computed once.
+
+    It is equal to the plain state, and is not changed any more.
+    """
+
+    __slots__ = ("_values",)
+
+    def whole(self) -> CheckedState:
+        """Return the state with all that is in it written out, as plain JSON."""
+        return self
+
+    @staticmethod
+    def sum_of(states: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        """Return the sum of states where it is known by other means than adding them up; see `by_site`."""
+        return None
+
+    def values_of(self) -> dict[str, float | int | None]:
+        """Return its metrics by name; see `compute`."""
+        try:
+            return dict(self._values)
+        except AttributeError:
+            self._values: dict[str, float | int | None] = _KINDS[self["kind"]].compute(self)
+            return dict(self._values)
+
+
+def checked_state(state: Any) -> CheckedState:
+    """Return a state as one that has passed its checks; raises as `check_state` does."""
+    if isinstance(state, CheckedState):
+        return state
+    _check(state)
+    return CheckedState(state)
+
+
 def check_state(state: Any) -> None:
     """Refuse a state that no collector can have produced.
 
@@ -45,7 +81,7 @@ def check_state(state: Any) -> None:
     ValueError
         Naming the field and what was expected of it; never its value.
     """
-    _checked(state)
+    checked_state(state)
 
 
 def shape_of(state: dict[str, Any]) -> list[Any]:
@@ -56,8 +92,8 @@ def shape_of(state: dict[str, Any]) -> list[Any]:
     ValueError
         If the state is wrong (see `check_state`).
     """
-    kind = _checked(state)
-    return [state["kind"], *(state[name] for name in kind.SHAPE)]
+    known = checked_state(state)
+    return [known["kind"], *(known[name] for name in _KINDS[known["kind"]].SHAPE)]
 
 
 def merge_states(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -80,15 +116,15 @@ def merge_states(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
     ValueError
         If there is none, one is wrong (see `check_state`), or they differ in kind or shape.
     """
-    given = list(states)
+    given = [checked_state(state) for state in states]
     if not given:
         raise ValueError("there are no metric states to merge")
-    kinds = [_checked(state) for state in given]
-    for name in ("kind", *kinds[0].SHAPE):
+    kind = _KINDS[given[0]["kind"]]
+    for name in ("kind", *kind.SHAPE):
         for state in given[1:]:
             if state[name] != given[0][name]:
                 raise ValueError(f"metric states differ in {name}: {given[0][name]} and {state[name]}")
-    return kinds[0].merge(given)
+    return CheckedState(given[0].sum_of(given) or kind.merge([*given]))
 
 
 def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
@@ -116,7 +152,7 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
     ValueError
         If the state is wrong (see `check_state`).
     """
-    return _checked(state).compute(state)
+    return checked_state(state).values_of()
 
 
 def explain(state: dict[str, Any]) -> list[str]:
@@ -137,15 +173,14 @@ def explain(state: dict[str, Any]) -> list[str]:
     ValueError
         If the state is wrong (see `check_state`).
     """
-    return _checked(state).explain(state)
+    known = checked_state(state)
+    return _KINDS[known["kind"]].explain(known)
 
 
-def _checked(state: Any) -> _Kind:
-    """The kind that handles the state, once the state has passed its checks."""
+def _check(state: Any) -> None:
     if not isinstance(state, dict):
         raise ValueError(f"a metric state must be a dict, got {type(state).__name__}")
     name = state.get("kind")
     if not isinstance(name, str) or name not in _KINDS:
         raise ValueError(f"kind of the metric state must be one of {', '.join(_KINDS)}")
     _KINDS[name].check(state)
-    return _KINDS[name]

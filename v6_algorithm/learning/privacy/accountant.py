@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 # Orders at which the divergence is bounded; any choice is sound, a finer one is tighter. None is below 2: the series
 # of such an order falls like k^-(order + 2), hundreds of thousands of terms, and they matter for a large epsilon only.
@@ -17,7 +18,8 @@ ORDERS = (*(2 + tenth / 10 for tenth in range(90)), *map(float, range(12, 64)), 
 _SMALLEST = -30.0
 # Beyond this, math.erfc underflows and its asymptotic series is exact to double precision.
 _FAR = 25.0
-_LARGEST_NOISE = 1e6
+_LEAST_NOISE, _LARGEST_NOISE = 1e-2, 1e6
+_FEW = 6
 
 
 @dataclass(frozen=True)
@@ -72,22 +74,33 @@ def noise_for(plan: Sequence[Steps], target: float, delta: float, *, tolerance: 
         When no noise up to a million clipping norms is enough.
     """
 
-    def cost(noise: float) -> float:
-        return epsilon([replace(item, noise_multiplier=noise) for item in plan], delta)
+    def cost(noise: float, orders: Sequence[float]) -> float:
+        return epsilon([replace(item, noise_multiplier=noise) for item in plan], delta, orders)
 
-    low, high = 1e-2, 1.0
-    while cost(high) > target:
+    def least(low: float, high: float, orders: Sequence[float], tolerance: float) -> float:
+        while high - low > tolerance * low:
+            middle = (low + high) / 2
+            low, high = (low, middle) if cost(middle, orders) <= target else (middle, high)
+        return high
+
+    # Few orders first, then those around the best of them: any choice is a bound, and all at once take seconds.
+    low, high = _LEAST_NOISE, 1.0
+    while cost(high, ORDERS[::_FEW]) > target:
         low, high = high, high * 2
         if high > _LARGEST_NOISE:
             raise ValueError(f"no noise keeps epsilon at {target:g} with delta {delta:g}")
-    if cost(low) <= target:
+    if cost(low, ORDERS[::_FEW]) <= target:
         return low
-    while high - low > tolerance * low:
-        middle = (low + high) / 2
-        low, high = (low, middle) if cost(middle) <= target else (middle, high)
-    return high
+    high = least(low, high, ORDERS[::_FEW], 10 * tolerance)
+    best = min(range(0, len(ORDERS), _FEW), key=lambda place: cost(high, ORDERS[place : place + 1]))
+    near = ORDERS[max(0, best - _FEW) : best + _FEW + 1]
+    low = high
+    while low > _LEAST_NOISE and cost(low, near) <= target:
+        low *= 0.99
+    return least(low, high, near, tolerance)
 
 
+@lru_cache(maxsize=50_000)
 def step_cost(rate: float, noise_multiplier: float, order: float) -> float:
     """Return the Rényi divergence, at an order above 1, of one step of the subsampled Gaussian mechanism.
 

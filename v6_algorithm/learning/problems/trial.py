@@ -32,18 +32,13 @@ def try_outputs(problem: Problem, networks: Mapping[str, nn.Module]) -> None:
     ExperimentError
         Saying which step did not go, and the shape that it was given.
     """
-    experiment, setup = problem.experiment, problem.setup
+    experiment = problem.experiment
     targets = problem.targets(experiment)
     kind = experiment.problem.kind
     rows_of_own = getattr(experiment.data, "rows", None) is not None
     if kind in PROBLEMS or problem.generative or problem.joint or len(targets) != 1 or rows_of_own:
         return
-    if setup.image_shape is not None:
-        shape = list(setup.image_shape)
-    elif experiment.data.sequence is not None:
-        shape = [setup.sequence_length or 1, len(setup.features)]
-    else:
-        shape = [len(setup.inputs)]
+    shape = shape_of_row(problem)
     first = next((parameter for network in networks.values() for parameter in network.parameters()), None)
     zeros = torch.zeros(_ROWS, *shape, dtype=getattr(torch, experiment.training.dtype))
     target = torch.zeros(_ROWS, dtype=torch.int64 if targets[0].kind == "class" else zeros.dtype)
@@ -71,6 +66,16 @@ def try_outputs(problem: Problem, networks: Mapping[str, nn.Module]) -> None:
     finally:
         for network, training in modes.items():
             network.train(training)
+
+
+def shape_of_row(problem: Problem) -> list[int]:
+    """Return the shape of one row's inputs."""
+    setup = problem.setup
+    if setup.image_shape is not None:
+        return list(setup.image_shape)
+    if problem.experiment.data.sequence is not None:
+        return [setup.sequence_length or 1, len(setup.features)]
+    return [len(setup.inputs)]
 
 
 def _written(shape: tuple[int, ...]) -> str:

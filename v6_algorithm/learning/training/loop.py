@@ -21,6 +21,7 @@ from v6_algorithm.learning.training.fitting import Fitting, in_chunks, pieces_of
 from v6_algorithm.learning.training.freezing import in_training, trained
 from v6_algorithm.learning.training.learner import Learner, TrainingContext, optimiser_of
 from v6_algorithm.learning.training.objectives import LocalObjective
+from v6_algorithm.learning.training.private_descent import PrivateDescent, PrivateSteps
 
 # Numbers (0.1 GB) in one forward pass of an evaluation; bounds the memory, changes no result beyond rounding.
 _EVALUATION_NUMBERS = 2**25
@@ -66,7 +67,7 @@ def batches(rows: int, size: int | None, generator: torch.Generator, *, at_least
     yield from pieces_of(torch.randperm(rows, generator=generator), size, at_least)
 
 
-def _steps(
+def steps_of(
     rows: int, training: Training, generator: torch.Generator, at_least: int, epochs: int | None, round: int
 ) -> Iterator[list[Tensor]]:
     """Yield the batches of one optimiser step after another: `accumulate` of them, fewer at the end of an epoch."""
@@ -97,6 +98,7 @@ def train(
     fitting: Fitting | None = None,
     purpose: str = "training",
     seed: int | None = None,
+    private: PrivateSteps | None = None,
 ) -> TrainingSums:
     """Train `networks` in place on the rows numbered in `part`, for one round.
 
@@ -130,6 +132,9 @@ def train(
         What for, where a round trains more than once: batches and the rest are drawn for it.
     seed
         What they are drawn with, where it is not the experiment's: a node may mix in a secret of its own.
+    private
+        Noised steps under differential privacy, in place of the experiment's batches; these follow no seed. The loss
+        that is told is then the mean over the rows drawn, as of all training rows.
 
     Raises
     ------
@@ -141,8 +146,15 @@ def train(
     context = TrainingContext(seed, site, round, fold, device, purpose, frozenset(frozen), lr)
     objective, fitting = objective or LocalObjective(), fitting or Fitting()
     learner = problem.learner(dict(networks), context)
-    if learner is None:
-        stepper: _Steps = _GradientDescent(problem, networks, rows, part, context, objective, fitting)
+    drawn: Iterator[list[Tensor]] | None = None
+    stepper: _Steps
+    if private is not None:
+        if learner is not None:
+            raise SiteError("privacy.differential_privacy: this problem takes steps of its own", "request")
+        descent = PrivateDescent(problem, networks, rows.inputs, rows.target, part, context, objective, private)
+        stepper, drawn = descent, descent.draws()
+    elif learner is None:
+        stepper = _GradientDescent(problem, networks, rows, part, context, objective, fitting)
     else:
         stepper = _LearnerSteps(learner, problem, rows, part, context, objective, fitting)
     generator = context.generator("batches")
@@ -150,7 +162,7 @@ def train(
     with device.fork_rng(), deterministic(training.deterministic), in_training(networks, frozen):
         # Dropout and its like draw from the global generator.
         torch.manual_seed(context.derive("training"))
-        for batch in _steps(len(part), training, generator, fewest_rows(networks), epochs, round):
+        for batch in drawn or steps_of(len(part), training, generator, fewest_rows(networks), epochs, round):
             total += stepper.step(batch)
             seen += sum(map(len, batch))
             steps += 1
@@ -158,12 +170,21 @@ def train(
     parameters = trained(networks, frozen)
     finite = math.isfinite(total.item()) and all(wire.all_finite(value.detach()) for value in parameters)
     if not finite:
-        raise SiteError(
-            f"training diverged in round {round}: the loss or the model is not finite; lower training.optimizer.lr "
-            f"(given: {training.optimizer.options().get('lr', 'torch default')})",
-            "diverged",
-        )
+        raise diverged(training, round)
+    if private is not None:
+        # How many rows were drawn is not told, and where none was there is a loss all the same.
+        mean = total.item() / seen if seen else mean_loss(problem, networks, rows, part, fold=fold)
+        return TrainingSums(mean * len(part), len(part), steps)
     return TrainingSums(total.item(), seen, steps)
+
+
+def diverged(training: Training, round: int) -> SiteError:
+    """Return what is raised where a round's training left the finite numbers."""
+    return SiteError(
+        f"training diverged in round {round}: the loss or the model is not finite; lower training.optimizer.lr "
+        f"(given: {training.optimizer.options().get('lr', 'torch default')})",
+        "diverged",
+    )
 
 
 class _Steps(Protocol):
@@ -254,7 +275,7 @@ class _LearnerSteps:
                 "request",
             )
         self._learner, self._rows, self._part, self._device = learner, rows, part, context.device
-        self._fitting = fitting
+        self._fitting, self._stratified = fitting, problem.stratified
         self._augmentation, self._changes = training.augmentation, context.generator("augmentation")
 
     def step(self, batches: list[Tensor]) -> Tensor:
@@ -264,10 +285,17 @@ class _LearnerSteps:
     def _learn(self, pieces: list[Tensor]) -> Tensor:
         (drawn,) = pieces
         batch = self._part[drawn].to(self._device.kind)
-        inputs = self._rows.inputs[batch]
+        inputs, target, member = self._rows.inputs[batch], self._rows.target[batch], self._rows.member[batch]
         if self._augmentation:
             inputs, _ = augment(inputs, self._augmentation, self._changes)
-        return self._learner.step(inputs, self._rows.target[batch])
+        hospitals = member.unique() if self._stratified else member[:1]
+        if len(hospitals) < 2:
+            return self._learner.step(inputs, target)
+        # One site holds several hospitals, which are strata.
+        return sum(
+            (self._learner.step(inputs[member == hospital], target[member == hospital]) for hospital in hospitals),
+            start=torch.zeros((), dtype=torch.float64, device=self._device.kind),
+        )
 
     def finish(self) -> None:
         """Let it leave in the networks what is to be kept."""
@@ -354,7 +382,10 @@ def _batch_loss(problem: Problem, output: Tensor, rows: Rows, batch: Tensor, fol
 
 def rows_at_once(problem: Problem, rows: Rows, part: Tensor) -> int:
     """Return how many rows an evaluation works on together; a loss over risk sets needs a hospital's in one piece."""
-    if problem.joint:
-        return max(len(part), 1)
-    numbers = max(rows.inputs[part[:1]].numel() * problem.expansion, 1)
+    return max(len(part), 1) if problem.joint else rows_at_once_of(problem, rows.inputs[part[:1]])
+
+
+def rows_at_once_of(problem: Problem, inputs: Tensor) -> int:
+    """Return how many rows like the first of `inputs` an evaluation works on together."""
+    numbers = max(inputs[:1].numel() * problem.expansion, 1)
     return max(min(problem.experiment.training.evaluation_batch_size, _EVALUATION_NUMBERS // numbers), 1)

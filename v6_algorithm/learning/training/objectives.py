@@ -57,9 +57,9 @@ class Corrected(LocalObjective):
     """
 
     def __init__(self, mu: float, correction: Mapping[str, Tensor], shared: Collection[str]) -> None:
-        self._mu = mu
+        self.mu = mu
         self._shared = shared
-        self._correction = correction
+        self.correction = correction
         self._terms: list[tuple[nn.Parameter, Tensor, Tensor | None]] = []
 
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
@@ -67,7 +67,7 @@ class Corrected(LocalObjective):
         for name, parameter in parameters_of(networks):
             if name not in self._shared:
                 continue
-            correction = self._correction.get(name)
+            correction = self.correction.get(name)
             term = correction.to(parameter.device) if correction is not None else None
             self._terms.append((parameter, parameter.detach().clone(), term))
 
@@ -77,8 +77,8 @@ class Corrected(LocalObjective):
         for parameter, received, correction in self._terms:
             if parameter.grad is None:
                 continue
-            if self._mu:
-                parameter.grad.add_(parameter - received, alpha=self._mu)
+            if self.mu:
+                parameter.grad.add_(parameter - received, alpha=self.mu)
             if correction is not None:
                 parameter.grad.add_(correction)
         optimiser.step()

@@ -18,7 +18,7 @@ from v6_algorithm.errors import SiteError
 from v6_algorithm.learning.models.normalisation import has_batch_norm
 from v6_algorithm.learning.problems.base import Problem
 
-# Numbers in the per-row gradients that are held at once: 0.1 GB in float32.
+# Numbers in the per-row gradients, or in what the networks make of the rows, that are held at once: 0.1 GB in float32.
 _NUMBERS_AT_ONCE = 2**25
 
 
@@ -110,7 +110,8 @@ def clipped_sum(
     per_row = vmap(grad_and_value(one), in_dims=(None, 0, 0), randomness="different")
     summed = {name: torch.zeros_like(value) for name, value in moving.items()}
     losses = torch.empty(len(target), dtype=torch.float64, device=target.device)
-    at_once = max(1, _NUMBERS_AT_ONCE // max(1, sum(value.numel() for value in moving.values())))
+    of_row = max(1, sum(value.numel() for value in moving.values()), inputs[:1].numel() * problem.expansion)
+    at_once = max(1, _NUMBERS_AT_ONCE // of_row)
     for rows in _whole_units(unit, at_once):
         gradients, values = per_row(moving, inputs[rows], target[rows])
         losses[rows] = values.double()

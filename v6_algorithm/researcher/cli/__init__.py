@@ -12,9 +12,11 @@ from v6_algorithm.researcher.cli import (
     describe,
     doctor,
     evaluate,
+    export,
     generate,
     image,
     init,
+    network,
     package,
     partition,
     predict,
@@ -53,6 +55,7 @@ app.command()(check.check)
 app.command()(tune.tune)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(export.export)
 app.command()(report.report)
 app.command()(describe.describe)
 app.command()(partition.partition)
@@ -65,6 +68,7 @@ app.command()(submit.cancel)
 app.command()(approve.approve)
 app.command()(doctor.doctor)
 app.add_typer(image.app, name="image")
+app.add_typer(network.app, name="network")
 
 
 def main() -> None:

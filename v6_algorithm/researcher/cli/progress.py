@@ -50,6 +50,8 @@ def progress(mode: str) -> Iterator[Callable[[dict[str, Any]], None]]:
                 say(f"note: {event['text']}")
             elif event["event"] == "round":
                 shown = _metrics_line(event["metrics"])
+                if "epsilon" in event:
+                    shown += f"  epsilon {event['epsilon']:.3g}"
                 bar.update(task, completed=event["round"], shown=shown)
                 for site, reason in event["missing"].items():
                     say(f"round {event['round']}: missing {site}: {reason}")

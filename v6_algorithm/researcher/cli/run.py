@@ -27,6 +27,7 @@ from v6_algorithm.researcher.cli.unfinished import (
 if TYPE_CHECKING:
     from v6_algorithm.coordinator.checkpoint import Checkpoints
     from v6_algorithm.data.sources import TableSource
+    from v6_algorithm.engines.local import Way
     from v6_algorithm.exchange.wire import Packed
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.site.policy import Policy
@@ -58,7 +59,12 @@ def run(
     file: File,
     set_: Set = None,
     out_dir: Out = None,
-    engine: Annotated[str, typer.Option(help="local, or mock for vantage6's mock client.")] = "local",
+    engine: Annotated[
+        str, typer.Option(help="local, wire (local, every message as text), or mock for vantage6's mock client.")
+    ] = "local",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Train the sites one after another: the bits of a network, but slower.")
+    ] = False,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also train centralised, and each site alone.")
     ] = False,
@@ -75,15 +81,15 @@ def run(
     """Run an experiment on this machine, each site with its own data, and write what came out."""
     terminal.out.quiet = quiet
     with explained():
-        if engine not in ("local", "mock"):
-            raise ExperimentError(f"--engine {engine}: is not known; allowed: local, mock")
-        if policy is not None and engine != "local":
+        if engine not in ("local", "wire", "mock"):
+            raise ExperimentError(f"--engine {engine}: is not known; allowed: local, wire, mock")
+        if policy is not None and engine == "mock":
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
         experiment = load_experiment(file, set_)
         if test is not None:
             _test_here(experiment, file, test, out_dir, engine=engine, policy=policy, asked=[baselines, bool(track)])
             return
-        todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [], policy)
+        todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [], policy, exact)
         tables = _tables(todo, file)
         with results_folder(out_dir or unused_folder(experiment.name)) as folder:
             todo.begin(folder)
@@ -111,7 +117,7 @@ def _test_here(
     with results_folder(out_dir or unused_folder(f"{tested.name}-test")) as folder:
         rules = _rules(todo)
         federation: Any = (
-            local_federation(tested, tables, rules) if engine == "local" else mock_federation(tested, tables)
+            mock_federation(tested, tables) if engine == "mock" else local_federation(tested, tables, rules)
         )
         finish(_train(tested, federation, weights), [], folder)
 
@@ -166,17 +172,18 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
         central = open_central(experiment, todo.files)
         rules = _rules(todo)
         federation: Any = (
-            local_federation(experiment, tables, rules, sites_folder(folder))
-            if todo.engine == "local"
-            else mock_federation(experiment, tables)
+            mock_federation(experiment, tables)
+            if todo.engine == "mock"
+            else local_federation(experiment, tables, rules, sites_folder(folder), todo.way)
         )
         with ends_on_sigterm(), open_tracking(todo.track, folder, experiment.for_sites()) as tracking:
             with profiled(experiment.output.profile, folder):
-                result = _train(experiment, federation, weights, tracking.on_event, checkpoints=checkpoints_in(folder))
+                kept = checkpoints_in(folder, experiment)
+                result = _train(experiment, federation, weights, tracking.on_event, checkpoints=kept)
             tracking.finish(result)
             # After Ctrl-C, or without a model to compare with, nobody waits for baselines.
             goes_on = todo.baselines and result["status"] == "completed"
-            unfinished = _add_baselines(result, experiment, tables, weights, rules) if goes_on else []
+            unfinished = _add_baselines(result, experiment, tables, weights, rules, todo.way) if goes_on else []
             unfinished += measure_central(result, central, experiment.central)
             try:
                 finish(result, unfinished, folder)
@@ -248,11 +255,14 @@ def _add_baselines(
     tables: Mapping[str, TableSource],
     weights: str | None,
     rules: Policy,
+    way: Way,
 ) -> list[str]:
     """Run the other modes on the sites that took part; one that fails is told, and costs nothing of what is done."""
     from v6_algorithm.engines.simulate import local_federation
 
     tables = {name: tables[name] for name in result.get("secure_aggregation", result)["sites"]}
+    if experiment.privacy.differential_privacy is not None:
+        result["notes"].append("baselines: trained without differential privacy, on this machine")
     baselines, unfinished = result.setdefault("baselines", {}), []
     for mode in ("centralised", "local"):
         if mode == experiment.mode:
@@ -262,7 +272,7 @@ def _add_baselines(
             continue
         other = experiment.in_the_clear.model_copy(update={"mode": mode})
         try:
-            baseline = _train(other, local_federation(other, tables, rules), weights)
+            baseline = _train(other, local_federation(other, tables, rules, way=way), weights)
         except V6AlgorithmError as error:
             unfinished.append(f"baseline {mode}: {error}")
         except KeyboardInterrupt:

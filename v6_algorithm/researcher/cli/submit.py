@@ -45,11 +45,14 @@ PrivateKey = Annotated[
 
 def submit(
     file: File,
-    server: Address,
-    username: Username,
+    server: Address = "",
+    username: Username = "",
     image: Annotated[
         str, typer.Option(metavar="NAME", envvar="V6_IMAGE", help="REGISTRY/v6-algorithm:TAG, or …@sha256:DIGEST.")
-    ],
+    ] = "",
+    local: Annotated[
+        bool, typer.Option("--local", help="To the network that `network start` has started on this machine.")
+    ] = False,
     collaboration: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name or id; needed where you see more than one.")
     ] = None,
@@ -84,6 +87,7 @@ def submit(
         from v6_algorithm.coordinator.initial_model import read_weights
         from v6_algorithm.researcher.tracking import open_tracking
 
+        server, username, image = _where(server, username, image, local=local)
         if detach and track:
             raise ExperimentError("--track: shows what came out, which --detach does not wait for; give it to `watch`")
         _check_trackers(track)
@@ -179,6 +183,21 @@ def cancel(
     with explained():
         log_in(server, username).cancel(task)
         say(f"task {task}: the nodes were told to stop it")
+
+
+def _where(server: str, username: str, image: str, *, local: bool) -> tuple[str, str, str]:
+    """Return address, name and image: those given, or with `local` those of the network on this machine."""
+    if local:
+        from v6_algorithm.researcher import network
+
+        folder = Path(os.environ.get("V6_LOCAL_NETWORK") or network.default_folder())
+        there = network.find(folder.resolve())
+        os.environ["V6_PASSWORD"] = there.password
+        return there.url, network.USERNAME, network.IMAGE
+    given = {"--server": server, "--username": username, "--image": image}
+    if missing := [name for name, value in given.items() if not value]:
+        raise ExperimentError(f"{', '.join(missing)}: missing; or --local, after `v6-algorithm network start FILE`")
+    return server, username, image
 
 
 # -- log-in --------------------------------------------------------------------------------------------------------

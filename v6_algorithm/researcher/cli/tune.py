@@ -103,7 +103,7 @@ def _federations(experiment: Experiment, file: Path) -> Callable[[Experiment], F
 
     def give(trial: Experiment) -> Federation:
         if newest[0] != trial.data:
-            newest[:] = trial.data, local_federation(trial, tables)
+            newest[:] = trial.data, local_federation(trial, tables, way="fast")
         federation: Federation = newest[1]
         return federation
 

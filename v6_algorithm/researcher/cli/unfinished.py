@@ -12,10 +12,13 @@ from v6_algorithm.errors import CheckpointError, ExperimentError
 
 if TYPE_CHECKING:
     from v6_algorithm.coordinator.checkpoint import Checkpoints
+    from v6_algorithm.engines.local import Way
     from v6_algorithm.experiment import Experiment
 
 _OPTIONS = "checkpoint-run.json"
 _SITES = "checkpoint-sites"
+# Of the time of a run on this machine, for checkpoints.
+_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class UnfinishedRun:
         With the sites' tables, relative to `files`.
     files
         The folder of the experiment file.
-    engine, baselines, track, policy
+    engine, baselines, track, policy, exact
         As `run` was told.
     """
 
@@ -38,6 +41,12 @@ class UnfinishedRun:
     baselines: bool
     track: list[str]
     policy: str | None = None
+    exact: bool = False
+
+    @property
+    def way(self) -> Way:
+        """How messages pass on this machine, and whether sites are trained together."""
+        return "wire" if self.engine == "wire" else "exact" if self.exact else "fast"
 
     def begin(self, folder: Path) -> None:
         """Write down what to do in the folder of the results.
@@ -59,6 +68,7 @@ class UnfinishedRun:
             "baselines": self.baselines,
             "track": self.track,
             "policy": self.policy,
+            "exact": self.exact,
         }
         (folder / _OPTIONS).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -80,16 +90,19 @@ class UnfinishedRun:
                 bool(content["baselines"]),
                 [str(name) for name in content["track"]],
                 content["policy"],
+                bool(content["exact"]),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: cannot be read: {type(error).__name__}") from None
 
 
-def checkpoints_in(folder: Path) -> Checkpoints:
-    """Return the place of a run's checkpoint."""
+def checkpoints_in(folder: Path, experiment: Experiment | None = None) -> Checkpoints:
+    """Return the place of a run's checkpoint; of an experiment that is to be run, written as often as it has to be."""
     from v6_algorithm.coordinator.checkpoint import NAME, Checkpoints
 
-    return Checkpoints(folder / NAME)
+    # Sites keep layers of their own, and what compression left over, for the newest rounds only.
+    forgets = experiment is None or experiment.private is not None or bool(experiment.strategy.compress.stages)
+    return Checkpoints(folder / NAME, share=None if forgets else _SHARE)
 
 
 def sites_folder(folder: Path) -> Path:

@@ -205,9 +205,9 @@ def crafted_evaluation(hospital: Hospital) -> int:
     left = {label: sorted(values[truth == label].tolist()) for label in (0, 1)}
     for part in ("validation", "test"):
         metrics = reply["folds"][0]["metrics"][part][SITE]
+        width = 2 * LOGIT_RANGE / metrics["bins"]
         for label, counts in ((1, metrics["positives"][0]), (0, metrics["negatives"][0])):
-            width = 2 * LOGIT_RANGE / len(counts)
-            for place, rows in enumerate(counts):
+            for place, rows in zip(counts["bins"], counts["rows"], strict=True):
                 guess = (-LOGIT_RANGE + (place + 0.5) * width) / slope + values.mean()
                 # Whoever is within half a bin of what was told; a bin of several rows names none of them.
                 near = [value for value in left[label] if abs(value - guess) <= width / (2 * slope) * 1.01]

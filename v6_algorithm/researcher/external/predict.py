@@ -73,7 +73,9 @@ def _notes(source: TableSource, model: ReturnedModel, setup: Setup, values: np.n
 
     data, notes = model.experiment.data, []
     frame = without_codes(source.read(), data.missing_values)
-    for name, known in setup.categories.items():
+    untrained = {setup.category_columns[place] for place in setup.unknown[0]} if setup.unknown else set()
+    for name, labels in setup.categories.items():
+        known = {label for label in labels if f"{name}={label}" not in untrained}
         unknown = sum(label not in known for label in canonical(frame[name].dropna()))
         if unknown:
             notes.append(
@@ -197,6 +199,12 @@ def _named(values: np.ndarray, problem: Problem, setup: Setup) -> pd.DataFrame:
             start += width
         return pd.concat(parts, axis=1)
     return _classes_or_number(values, setup.classes)
+
+
+def column_names(problem: Problem, setup: Setup, width: int) -> list[str]:
+    """Name the numbers that a model gives of a row, as `predict` does; of classes their probabilities."""
+    frame = _named(np.zeros((1, width)), problem, setup)
+    return [str(name) for name in frame.columns if width == frame.shape[1] or not str(name).endswith("prediction")]
 
 
 def _classes_or_number(values: np.ndarray, labels: Any) -> pd.DataFrame:

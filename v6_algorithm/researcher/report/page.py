@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from v6_algorithm.researcher.report import coefficients, groups, judging, reading, recalibration, samples
+from v6_algorithm.researcher.report import coefficients, groups, judging, meta_analysis, reading, recalibration, samples
 from v6_algorithm.researcher.report.charts.curves import comparison_chart, history_charts, participation_chart
 from v6_algorithm.researcher.report.reading import MetricRow, finite, mapping, number, sequence
 from v6_algorithm.researcher.report.templating import (
@@ -55,6 +55,7 @@ def render(result: dict[str, Any]) -> str:
         groups=groups.sections(result),
         judging=judging.sections(result),
         recalibration=recalibration.page_table(result),
+        sample=meta_analysis.section(result),
         curves=None if evaluated or result.get("status") == reading.TESTED else history_charts(result),
         samples=samples.section(result),
         folds=_folds(result),
@@ -83,10 +84,13 @@ def _lead(result: dict[str, Any]) -> str:
         text += f": {_many(len(folds), 'fold')}"
     elif (rounds := finite(result.get("rounds_run"))) is not None:
         text += f": {_many(int(rounds), 'round')}"
-        if (best := finite(result.get("best_round"))) is not None:
-            text += f", best round {best:g} by validation {_in_text(reading.monitored(result))}"
-            if mapping(experiment, "output").get("model") == "last":
-                text += ", last round kept"
+        monitored = _in_text(reading.monitored(result))
+        if (best := reading.best_round(result)) is not None:
+            text += f", best round {best:g} by validation {monitored}"
+        elif mapping(experiment, "output").get("model") == "last":
+            text += ", last round kept"
+        elif (kept := finite(result.get("best_round"))) is not None:
+            text += f", round {kept:g} kept, for validation {monitored} is not known of any"
     part, metric, pooled, mean = _headline(result)
     if metric:
         values = [f"{number(pooled)} pooled"] if pooled is not None else []
@@ -128,7 +132,7 @@ def _tiles(result: dict[str, Any]) -> list[dict[str, str]]:
         made = reading.total(result, "synthetic")
         beside = [f"{tested:,} for {part}" if tested else "", f"{made:,} synthetic" if made else ""]
         tiles.append(("Rows", f"{rows:,}", ", ".join(filter(None, beside))))
-    best, folds = finite(result.get("best_round")), reading.folds(result)
+    best, folds = reading.best_round(result), reading.folds(result)
     rounds = finite(result.get("rounds_run"))
     if rounds is not None and result.get("status") != reading.TESTED:
         extra = f"in {_many(len(folds), 'fold')}" if folds else f"best: round {best:g}" if best is not None else ""
@@ -279,6 +283,10 @@ def _median(values: Sequence[float]) -> float | None:
     return statistics.median(values) if values else None
 
 
+# Of columns, in one line.
+_MOST_NAMES = 20
+
+
 def _facts(result: dict[str, Any]) -> dict[str, str]:
     experiment, preparation = mapping(result, "experiment"), mapping(result, "preparation")
     privacy = [name.replace("_", " ") for name, value in mapping(experiment, "privacy").items() if value]
@@ -288,18 +296,38 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
         "Problem": _kind(experiment.get("problem")),
         "Target": _target(experiment),
         # Of an image the features are its channels.
-        "Features": "" if shape else str(len(sequence(preparation, "features")) or ""),
+        "Features": "" if shape else _features(preparation),
+        "Columns not used": _not_used(result),
         "Images": f"{' x '.join(shape[1:])}, channels: {shape[0]}" if shape else "",
         "Classes": ", ".join(classes[:12]) + (" …" if classes[12:] else ""),
-        "Model": _kind(experiment.get("model")),
+        "Metrics of one class": reading.positive_class(result, ["auroc"]),
+        "Model": str(result.get("network") or "") or _kind(experiment.get("model")),
         "Strategy": _kind(experiment.get("strategy")),
         "Split": _kind(experiment.get("split")),
         "Rounds at most": str(experiment.get("rounds") or ""),
         "Privacy": ", ".join(privacy) or "none configured",
         "Secure aggregation": _secure_aggregation(mapping(result, "secure_aggregation")),
+        "Differential privacy": _differential_privacy(mapping(result, "differential_privacy")),
         "Seed": str(experiment.get("seed", "")),
     }
     return {name: fact for name, fact in facts.items() if fact}
+
+
+def _features(preparation: dict[str, Any]) -> str:
+    """Count and name the columns that the model sees, the categorical ones with their number of categories."""
+    numeric = [str(name) for name in sequence(preparation, "features")]
+    categories = [f"{name} ({len(labels)} categories)" for name, labels in mapping(preparation, "categories").items()]
+    names = [*numeric, *categories]
+    if not names:
+        return ""
+    more = f", … {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{len(names)}: {', '.join(names[:_MOST_NAMES])}{more}"
+
+
+def _not_used(result: dict[str, Any]) -> str:
+    """Return which columns the sites have and the model does not see, with the reasons, as the notes have them."""
+    notes = (str(note) for note in sequence(result, "notes"))
+    return "; ".join(note.removeprefix("left out").strip(" ,") for note in notes if note.startswith("left out"))
 
 
 def _secure_aggregation(section: dict[str, Any]) -> str:
@@ -313,6 +341,20 @@ def _secure_aggregation(section: dict[str, Any]) -> str:
         else f"no change above {section.get('clip')}"
     )
     return f"{section.get('threshold')} of {len(sites)} sites open a sum; {section.get('sums')} sums; {cut}"
+
+
+def _differential_privacy(section: dict[str, Any]) -> str:
+    """Say what training has cost, by site, and what it was planned to; empty of a run without."""
+    if not section:
+        return ""
+    cost, planned = finite(section.get("epsilon")), finite(section.get("planned_epsilon"))
+    by_site = ", ".join(
+        f"{site} {number(finite(numbers.get('epsilon')))}" for site, numbers in mapping(section, "sites").items()
+    )
+    return (
+        f"epsilon {number(cost)} at most a site, of {number(planned)} planned, at delta {section.get('delta')}; unit "
+        f"{section.get('unit')}, clip {section.get('clip')}" + (f"; {by_site}" if by_site else "")
+    )
 
 
 def _kind(section: object) -> str:

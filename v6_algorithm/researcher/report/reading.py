@@ -267,6 +267,35 @@ def monitored(result: dict[str, Any]) -> str:
     return monitor.removeprefix("validation_")
 
 
+def best_round(result: dict[str, Any]) -> float | None:
+    """Return the round that was best by what was monitored; None where no round could be judged, or the last was kept.
+
+    `best_round` in a result is the round whose model is kept, which is the last where nothing was known of any: a
+    generator's FID, say, of hospitals with too few images.
+    """
+    judged = any(
+        finite(value) is not None for value in sequence(mapping(result, "history"), f"validation_{monitored(result)}")
+    )
+    kept_last = mapping(result, "experiment", "output").get("model") == "last"
+    return finite(result.get("best_round")) if judged and not kept_last else None
+
+
+# Metrics of one class of two.
+_OF_ONE_CLASS = {"precision", "recall", "specificity", "npv", "f1", "auroc", "auprc", "brier"}
+
+
+def positive_class(result: dict[str, Any], metrics: Iterable[str]) -> str:
+    """Return what the metrics of one class are of: "positive: ill", or the condition; empty where none is shown."""
+    classes = sequence(mapping(result, "preparation"), "classes")
+    shown = any(name in _OF_ONE_CLASS or name.startswith("sensitivity") for name in metrics)
+    if len(classes) != 2 or not shown:
+        return ""
+    data = mapping(result, "experiment", "data")
+    if (condition := data.get("positive")) is not None:
+        return f"positive: {data.get('target')} {condition}"
+    return f"positive: {classes[1]}"
+
+
 def label(metric: str) -> str:
     """Return how a metric is written for a reader."""
     task, _, base_name = metric.rpartition(".")

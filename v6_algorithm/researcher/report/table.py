@@ -17,6 +17,7 @@ from v6_algorithm.researcher.report.reading import (
     mapping,
     metric_rows,
     number,
+    positive_class,
     sites_not_in,
     title,
 )
@@ -52,7 +53,8 @@ def closing_table(result: dict[str, Any]) -> Table:
     # Text, not str: a site's name is shown as it is, never read as rich markup.
     lost, taking_part = sites_not_in(result), len(mapping(result, "sites"))
     without = f", {taking_part} of {taking_part + len(lost)} sites, without {', '.join(lost)}" if lost else ""
-    table = Table(title=Text(f"{title(result)}: {part}{without}"))
+    of_class = f"; {named}" if (named := positive_class(result, metrics)) else ""
+    table = Table(title=Text(f"{title(result)}: {part}{without}{of_class}"))
     table.add_column("site")
     table.add_column("n", justify="right")
     for metric in metrics:

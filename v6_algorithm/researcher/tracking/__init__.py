@@ -46,7 +46,7 @@ class Tracking:
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Take in an event of `master.run`, or what a task's log tells of one."""
-        if event["event"] != "round":
+        if event["event"] != "round" or not self._trackers:
             return
         for scope, scores in {POOLED: event["scores"]["pooled"], **event["scores"]["sites"]}.items():
             for name, value in scores.items():
@@ -58,12 +58,15 @@ class Tracking:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Take in the result: what no event told, which may be a whole run, and what was tested in the end."""
+        if not self._trackers:
+            return
         # A log's numbers are rounded, those of a result are not.
         self._best = {}
         for scope, history in {POOLED: result["history"], **result.get("site_history", {})}.items():
             for name, column in history.items():
                 if name != "round":
-                    part, metric = name.split("_", 1)
+                    # What training has cost under differential privacy is of no part by its name.
+                    part, metric = ("train", name) if name == "epsilon" else name.split("_", 1)
                     for round, value in zip(history["round"], column, strict=True):
                         self._log(scope, part, metric, value, round)
         scopes = result["metrics"].get("test", {})

@@ -20,6 +20,7 @@ from v6_algorithm.site.guard.bounds import check_experiment, check_networks, che
 from v6_algorithm.site.guard.leaving import check_keys
 from v6_algorithm.site.guard.ledger import Ledger
 from v6_algorithm.site.guard.order import PINNED, Order, digest
+from v6_algorithm.site.guard.privacy_account import Booked, PrivacyAccount
 from v6_algorithm.site.rules import BY_FIELD
 
 if TYPE_CHECKING:
@@ -50,19 +51,24 @@ class Guard:
     def __init__(self, context: SiteContext, request: Mapping[str, Any], experiment: Experiment) -> None:
         self.policy = context.policy
         self._request, self._experiment = request, experiment
-        self._databases = digest(sorted(source.uri for source in context.sources.values()))[:16]
+        self._sources = context.sources
         policy = self.policy
         needed = policy.request_order or policy.refuse_differences or policy.maximum_share_of_sums is not None
         needed |= policy.secret_folds and policy.folds_secret is None
+        needed |= policy.maximum_epsilon is not None or experiment.privacy.differential_privacy is not None
         if needed and context.state is None and not context.lasting:
             raise PolicyError(
-                "this node has no place that lasts from request to request, which its rules need: a TEMPORARY_FOLDER, "
-                "as vantage6's nodes have"
+                "this node has no place that lasts from request to request, which its rules or differential privacy "
+                "need: a TEMPORARY_FOLDER, as vantage6's nodes have"
             )
         self._job = Ledger(context.state, context.memory)
         folder = policy.ledger_folder
         self._lasting = self._job if folder is None else Ledger(Path(folder), {})
         self._accounted = False
+
+    @property
+    def _databases(self) -> str:
+        return digest(sorted(source.uri for source in self._sources.values()))[:16]
 
     # -- before anything is read ---------------------------------------------------------------------------------------
 
@@ -199,17 +205,45 @@ class Guard:
         with torch.device("meta"):
             self.check_networks(problem.build_networks())
 
-    def check_training(self, rows: int, item: Mapping[str, Any]) -> None:
-        """Refuse a fold's training whose update would tell of few rows, or that takes too long.
+    def check_training(self, rows: int, item: Mapping[str, Any], round: int | None = None) -> None:
+        """Refuse a fold's training whose update would tell of few rows, takes too long, or lacks required noise."""
+        self._check_required_privacy()
+        check_training(
+            self.policy, self._experiment, int(self._request["round"]) if round is None else round, rows, item
+        )
 
-        A node that requires differential privacy trains nothing: this version has none to offer.
-        """
-        if self.policy.maximum_epsilon is not None:
+    def _check_required_privacy(self) -> None:
+        """Refuse an experiment without differential privacy where the owner requires it."""
+        most = self.policy.maximum_epsilon
+        if most is not None and self._experiment.privacy.differential_privacy is None:
             raise PolicyError(
-                f"this node requires differential privacy ({BY_FIELD['maximum_epsilon'].variable}), "
-                "which this version of the algorithm does not have"
+                f"this node requires differential privacy ({BY_FIELD['maximum_epsilon'].variable}); add privacy: "
+                f"{{differential_privacy: {{unit: sample, epsilon: {most:g}, delta: {self.policy.maximum_delta:g}}}}}, "
+                "or less"
             )
-        check_training(self.policy, self._experiment, int(self._request["round"]), rows, item)
+
+    def open_privacy_account(self, table: TableData) -> None:
+        """Plan the noise of a run, before anything is trained; refuse one without, where the owner requires it."""
+        self._check_required_privacy()
+        if self._experiment.privacy.differential_privacy is not None:
+            self._privacy_account.open(table)
+
+    def book_privacy(self, table: TableData, folds: Sequence[int]) -> Booked | None:
+        """Book what a round's training of these folds costs, before it begins; None: no differential privacy.
+
+        Raises
+        ------
+        PolicyError
+            When the run's epsilon or the node's is used up, or the owner requires what the experiment has not.
+        """
+        if self._experiment.privacy.differential_privacy is None:
+            self._check_required_privacy()
+            return None
+        return self._privacy_account.book(table, folds, int(self._request["round"]))
+
+    @property
+    def _privacy_account(self) -> PrivacyAccount:
+        return PrivacyAccount(self.policy, self._experiment, self._job, self._lasting, self._databases)
 
     def check_information(self, columns: int, rows: int) -> None:
         """Refuse sums of products of so many columns that they would nearly tell the rows; 0 columns: there are none.

@@ -31,6 +31,10 @@ def _check(policy: Policy, field: str, number: float, what: str) -> None:
 def check_experiment(policy: Policy, experiment: Experiment) -> None:
     """Refuse an experiment that is too large by what it says itself; names the key."""
     _check(policy, "maximum_rounds", experiment.rounds, "rounds")
+    private = experiment.privacy.differential_privacy
+    if policy.maximum_epsilon is not None and private is not None:
+        _check(policy, "maximum_epsilon", private.epsilon, "privacy.differential_privacy.epsilon")
+        _check(policy, "maximum_delta", private.delta, "privacy.differential_privacy.delta")
     split = experiment.split
     folds = (getattr(split, "folds", None) or 1) * (getattr(split, "repeats", None) or 1)
     _check(policy, "maximum_folds", max(folds, len(experiment.data.split_columns)), "split.folds x split.repeats")

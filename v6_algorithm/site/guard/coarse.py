@@ -61,9 +61,12 @@ def coarse_state(state: Any, smallest: int) -> Any:
         return state
     coarse = {key: coarse_state(value, smallest) for key, value in state.items()}
     if {"positives", "negatives", "calibration"} <= set(state):
-        for place, pair in enumerate(zip(state["positives"], state["negatives"], strict=True)):
-            positives, negatives = join_bins(np.array(pair, dtype=np.int64), smallest).tolist()
-            coarse["positives"][place], coarse["negatives"][place] = positives, negatives
+        from v6_algorithm.learning.metrics import sparse
+        from v6_algorithm.learning.metrics.classification_state import histograms
+
+        # (scored classes, 2, bins)
+        joined = np.stack([join_bins(pair, smallest) for pair in np.stack(histograms(dict(state)), axis=1)])
+        coarse["positives"], coarse["negatives"] = (sparse.from_table(joined[:, kind]) for kind in (0, 1))
         coarse["calibration"] = _coarse_calibration(state["calibration"], smallest)
     return coarse
 

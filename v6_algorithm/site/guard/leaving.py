@@ -27,11 +27,20 @@ LEAVES: dict[str, dict[str, str]] = {
         "sums": "minimum cell; share of sums", "moments": "rows with a value; share of sums; secret folds",
         "targets": "rows with a value; share of sums; secret folds", "hidden": "allowed columns", "spec": _SETTING,
         "keys": _SETTING, "sealed": _SETTING, "shares": "secure aggregation: one set of sites a sum, of the threshold",
+<<<<<<< HEAD
         "event_times": "minimum cell; share of sums", "cell": _SETTING, "copies": "minimum cell", "start": _SETTING,
         "cells": "minimum cell; share of sums", "policy": _SETTING, "software": _SETTING, "machine": _SETTING,
+=======
+        "event_times": "minimum cell; share of sums", "cell": _SETTING, "copies": "minimum cell",
+        "trained_on": "rows per label", "start": _SETTING,
+        "cells": "minimum cell; share of sums", "policy": _SETTING,
+>>>>>>> main
         "timing": _SETTING,
     },
-    "train": {"folds": _MODEL, "subgroups": "minimum cell", "device": _SETTING, "timing": _SETTING},
+    "train": {
+        "folds": _MODEL, "subgroups": "minimum cell", "device": _SETTING, "timing": _SETTING,
+        "epsilon": "training rows, which are told; left out under secure aggregation",
+    },
     "evaluate": {"folds": _METRICS, "subgroups": "minimum cell", "device": _SETTING, "timing": _SETTING},
 }  # fmt: skip
 FOLD: dict[str, str] = {

@@ -25,6 +25,7 @@ from v6_algorithm.researcher.report.charts.marks import (
 from v6_algorithm.researcher.report.reading import (
     METRICS,
     MetricRow,
+    best_round,
     finite,
     folds,
     history_columns,
@@ -94,8 +95,8 @@ def dot_chart(
 
 
 def history_charts(result: dict[str, Any]) -> list[Markup]:
-    """Return up to three SVG charts over the rounds: the losses, the monitored or else the headline metric, and the
-    learning rate where it changes."""
+    """Return up to four SVG charts over the rounds: the losses, the monitored or else the headline metric, the learning
+    rate where it changes, and what training has cost under differential privacy."""
     histories = [history_columns(mapping(fold, "history")) for _, fold in folds(result)]
     histories = histories or [history_columns(mapping(result, "history"))]
     series = list(dict.fromkeys(name for history in histories for name in history if _known(histories, name)))
@@ -107,13 +108,15 @@ def history_charts(result: dict[str, Any]) -> list[Markup]:
         charts.append(_chart(result, histories, shown, label(metric), "metric"))
     if any(len({finite(value) for value in history.get("train_lr", [])} - {None}) > 1 for history in histories):
         charts.append(_chart(result, histories, ["train_lr"], "Learning rate", "rate"))
+    if "epsilon" in series:
+        charts.append(_chart(result, histories, ["epsilon"], "Epsilon spent", "epsilon"))
     return [chart for chart in charts if chart]
 
 
 def history_lines(history: dict[str, list[Any]], columns: Sequence[str]) -> list[Line]:
     """Return a line for each of these columns that has a value, up to as many as there are looks."""
     known = [name for name in columns if _known([history], name)][:LOOKS]
-    return [_line(label(name.split("_", 1)[1]), _series(history, name), look) for look, name in enumerate(known)]
+    return [_line(label(name.split("_", 1)[-1]), _series(history, name), look) for look, name in enumerate(known)]
 
 
 def _known(histories: Sequence[dict[str, list[Any]]], name: str) -> bool:
@@ -145,7 +148,7 @@ def _chart(
         else:
             lines += [_line("", run, look, faint=True) for run in runs]
             lines.append(_line(f"{human}, mean of folds", _mean(runs), look))
-    best = finite(result.get("best_round")) if len(histories) == 1 else None
+    best = best_round(result) if len(histories) == 1 else None
     longest = max((len(history["round"]) for history in histories), default=0)
     many = f" One thin line per fold ({len(histories)} folds)." if len(histories) > 1 else ""
     marked = f" Round {best:g} is the best." if best is not None else ""

@@ -1,4 +1,4 @@
-"""Finds or makes the Python that runs vantage6's server and nodes. Called once per test session.
+"""Finds or makes the Python that runs vantage6's server and nodes, for `v6-algorithm network` and the network tests.
 
 The 4.15 server needs Python 3.10: from 3.11 on its lists answer 500, since it builds names from formatted enums.
 """
@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from v6_algorithm.errors import V6AlgorithmError
+
 VERSION = "4.15.2"
 # vantage6-server needs vantage6-backend-common and does not ask for it.
 # With websocket-client a node that ends is missed at once; without it the server waits for a ping, for up to 90 s.
@@ -24,11 +26,14 @@ INSTALL_TIMEOUT_S = 1500
 PROBE = "import sys, vantage6.server, vantage6.node; assert sys.version_info[:2] == (3, 10)"
 
 
-class MissingError(Exception):
+class MissingError(V6AlgorithmError):
     """What this machine lacks, in one line."""
+
+    exit_code = 2
 
 
 def cache_folder() -> Path:
+    """Return where what is made once is kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "v6-algorithm"
 
 
@@ -70,12 +75,13 @@ def _make(folder: Path, python: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     log = folder.with_name(f"{folder.name}.log")
     with log.open("wb") as file:
-        for command in (
+        commands: list[list[str | Path]] = [
             [interpreter, "-m", "venv", folder],
             # Without wheel and a newer setuptools, Flask-Mail 0.9.1 is built in a way that pip warns about.
             [python, "-m", "pip", "install", "--upgrade", "pip", "wheel"],
             [python, "-m", "pip", "install", "-c", CONSTRAINTS, *PACKAGES],
-        ):
+        ]
+        for command in commands:
             done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, timeout=INSTALL_TIMEOUT_S)
             if done.returncode:
                 raise MissingError(f"vantage6-server {VERSION} could not be installed; see {log}")
@@ -85,7 +91,8 @@ def _make(folder: Path, python: Path) -> None:
 
 def _python_3_10() -> str:
     versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    candidates = [shutil.which("python3.10"), *sorted(versions.glob("3.10.*/bin/python3.10"), reverse=True)]
+    installed = sorted(versions.glob("3.10.*/bin/python3.10"), reverse=True)
+    candidates: list[str | Path | None] = [shutil.which("python3.10"), *installed]
     if sys.version_info[:2] == (3, 10):
         candidates.insert(0, sys.executable)
     for candidate in filter(None, candidates):

@@ -1,4 +1,4 @@
-"""A vantage6 4.15 server on loopback. Run by the server's Python: `v6server.py CONFIG ENTITIES`; ends when it is ended.
+"""A vantage6 4.15 server on loopback. Run by the server's Python: `serve.py CONFIG ENTITIES`; ends when it is ended.
 
 The entities go in first, the way `vserver-local import` puts them in, unless the database has some: so a server that is
 started again goes on with what it knew.

@@ -1,4 +1,4 @@
-"""The real vantage6 4.15 node outside of a container. Run by the server's Python: `v6node.py CONFIG [IMAGES]`.
+"""The real vantage6 4.15 node outside of a container. Run by the server's Python: `run_node.py CONFIG [IMAGES]`.
 
 Without IMAGES, algorithms run in Docker containers. With it, a JSON file (see process_engine.py), they run as
 processes: all else, from the websocket and the policies to the proxy and the encoded variables, is vantage6's own code.

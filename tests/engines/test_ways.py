@@ -1,0 +1,147 @@
+"""The local engine's three ways: as text, handed over, and trained together."""
+
+import numpy as np
+import pytest
+from hospitals import make_table
+
+from v6_algorithm.coordinator.master import run
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.exchange import wire
+
+# Everything but what says how it was made, and how long that took.
+SAME = ("history", "site_history", "metrics", "folds", "sites", "parameters", "best_round", "notes", "participation")
+
+
+def results(experiment, tables, *ways):
+    return [run(local_federation(experiment, tables, way=way), experiment) for way in ways]
+
+
+def near(given, expected, path="result", tolerance=1e-5):
+    if isinstance(expected, dict):
+        assert set(given) == set(expected), path
+        for key in expected:
+            near(given[key], expected[key], f"{path}.{key}", tolerance)
+    elif isinstance(expected, list):
+        assert len(given) == len(expected), path
+        for number, pair in enumerate(zip(given, expected, strict=True)):
+            near(*pair, f"{path}[{number}]", tolerance)
+    elif isinstance(expected, float):
+        assert given == pytest.approx(expected, rel=tolerance, abs=tolerance), path
+    else:
+        assert given == expected, path
+
+
+def check_near(experiment, tables):
+    exact, fast = results(experiment, tables, "exact", "fast")
+    assert fast["engine"]["trained_together"] > 0, fast["engine"]
+    near({key: fast[key] for key in ("history", "site_history", "metrics", "sites")},
+         {key: exact[key] for key in ("history", "site_history", "metrics", "sites")})  # fmt: skip
+    if exact["parameters"] is not None:
+        one, other = (wire.unpack(wire.Packed(result["parameters"])) for result in (exact, fast))
+        for name in one:
+            assert np.allclose(one[name].numpy(), other[name].numpy(), rtol=1e-5, atol=1e-6), name
+    return exact, fast
+
+
+EXACT = {
+    "dropout and BatchNorm": {"model": {"kind": "mlp", "hidden": [8], "norm": "batch", "dropout": 0.2}},
+    "folds": {"split": {"kind": "kfold", "folds": 3}},
+    "leave one out": {"split": "leave_one_site_out"},
+    "private layers": {
+        "strategy": {"kind": "fedavg", "private": "norm"},
+        "model": {"kind": "mlp", "hidden": [8], "norm": "batch"},
+    },
+    "compressed": {"strategy": {"kind": "fedavg", "compress": "int8"}},
+    "scaffold": {"strategy": "scaffold", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}},
+    "moon": {"strategy": "moon"},
+    "server": {"strategy": {"kind": "fedavg", "server": {"kind": "adam", "lr": 0.01}}},
+    "median": {"strategy": {"kind": "fedavg", "combine": "median"}},
+    "averaged, sampled": {"output": {"model": "swa"}, "participation": {"fraction": 0.7, "minimum": 1}},
+    "frozen": {"training": {"freeze": ["model.0.*"], "batch_size": 8}},
+    "personal": {"personal": {"kind": "fine_tune", "epochs": 1}},
+}
+
+
+@pytest.mark.parametrize("changes", EXACT.values(), ids=EXACT)
+def test_objects_that_are_handed_over_give_the_bits_of_text(tables, make_experiment, changes):
+    experiment = make_experiment(**{"rounds": 3, **changes})
+    text, exact = results(experiment, tables, "wire", "exact")
+    assert [text[key] for key in SAME] == [exact[key] for key in SAME]
+    assert (text["engine"]["way"], exact["engine"]["way"]) == ("wire", "exact")
+
+
+FAST = {
+    "adam": {},
+    "sgd, momentum": {
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True}, "batch_size": 8}
+    },
+    "adamw, steps": {"training": {"optimizer": {"kind": "adamw", "lr": 0.02}, "batch_size": 8, "local_steps": 3}},
+    "three epochs": {"training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 16, "local_epochs": 3}},
+    "whole batches": {"training": {"optimizer": {"kind": "rmsprop", "lr": 0.01}, "batch_size": None}},
+    "layer norm": {"model": {"kind": "mlp", "hidden": [8, 4], "norm": "layer", "activation": "gelu"}},
+    "logistic, class weights": {
+        "model": "logistic",
+        "training": {"loss": {"kind": "focal", "class_weights": "balanced"}, "batch_size": 8},
+    },
+    "fedprox": {"strategy": {"kind": "fedprox", "mu": 0.5}},
+    "scaffold": {"strategy": "scaffold", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}},
+    "folds": {"split": {"kind": "kfold", "folds": 3}},
+    "leave one out": {"split": "leave_one_site_out"},
+    "frozen": {"training": {"freeze": ["model.0.*"], "batch_size": 8}},
+    "decay": {
+        "training": {
+            "optimizer": {"kind": "sgd", "lr": 0.1},
+            "scheduler": {"kind": "steplr", "step_size": 1},
+            "batch_size": 8,
+        }
+    },
+    "sampled": {"participation": {"fraction": 0.7, "minimum": 2}},
+    "float64": {"training": {"dtype": "float64", "batch_size": 8}},
+}
+
+
+@pytest.mark.parametrize("changes", FAST.values(), ids=FAST)
+def test_sites_trained_together_are_as_good_as_one_after_the_other(tables, make_experiment, changes):
+    check_near(make_experiment(**{"rounds": 3, **changes}), tables)
+
+
+def test_regression_is_trained_together_too(make_experiment):
+    tables = {
+        name: TableSource(frame=make_table(rows, seed).assign(y=lambda frame: frame.iloc[:, 0] * 2 + 1))
+        for name, rows, seed in (("a", 50, 1), ("b", 31, 2), ("c", 44, 3))
+    }
+    check_near(make_experiment(problem="regression", rounds=3), tables)
+
+
+ALONE = {
+    "dropout": ({"model": {"kind": "mlp", "hidden": [8], "dropout": 0.2}}, "dropout"),
+    "BatchNorm": ({"model": {"kind": "mlp", "hidden": [8], "norm": "batch"}}, "BatchNorm1d"),
+    "private layers": (
+        {"strategy": {"kind": "fedavg", "private": "norm"}, "model": {"kind": "mlp", "hidden": [8], "norm": "layer"}},
+        "strategy.private",
+    ),
+    "compressed": ({"strategy": {"kind": "fedavg", "compress": "int8"}}, "strategy.compress"),
+    "accumulated": ({"training": {"accumulate": 2, "batch_size": 8}}, "training.accumulate"),
+    "moon": ({"strategy": "moon"}, "own last model"),
+}
+
+
+@pytest.mark.parametrize(("changes", "reason"), ALONE.values(), ids=ALONE)
+def test_what_has_no_batched_form_is_trained_alone_and_says_why(tables, make_experiment, changes, reason):
+    experiment = make_experiment(**{"rounds": 3, **changes})
+    exact, fast = results(experiment, tables, "exact", "fast")
+    assert fast["engine"]["trained_together"] == 0
+    assert any(reason in text for text in fast["engine"]["trained_alone"]), fast["engine"]
+    assert fast["history"]["train_loss"] == exact["history"]["train_loss"]
+
+
+def test_a_site_that_diverges_is_named_and_the_others_go_on(tables, make_experiment):
+    training = {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}
+    wild = tables["berlin"].frame.copy()
+    experiment = make_experiment(rounds=3, training=training, data={"target": "y", "scaling": "none"})
+    wild[wild.columns[wild.columns != "y"][0]] *= 1e30
+    exact, fast = results(experiment, tables | {"berlin": TableSource(frame=wild)}, "exact", "fast")
+    missing = [[entry["missing"] for entry in result["participation"]] for result in (exact, fast)]
+    assert missing[0] == missing[1]
+    assert any("diverged" in str(entry) for entry in missing[0])

@@ -1,0 +1,130 @@
+"""Score histograms as a state tells them: of each scored class the bins that hold rows, and how many they hold.
+
+A site's rows fill few of the bins, so this costs what the rows cost, on the wire and in every sum. The collector writes
+the form, `classification_state` checks it, adds it up and computes from it; the guard and secure aggregation, which
+must see all bins, turn it into a table and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from v6_algorithm.learning.metrics.checks import LARGEST_COUNT
+
+# One class's histogram: bins that hold rows, in rising order, and the rows of each.
+Histogram = dict[str, list[int]]
+# Number of the class times the number of bins, plus that of the bin; and rows.
+Flat = tuple[NDArray[np.int64], NDArray[Any]]
+_KEYS = {"bins", "rows"}
+# Sums below this are exact in int64, and so are products with a handful of other counts.
+_SMALL = 2**62
+
+
+class Tally:
+    """Rows counted as they come, by class and bin."""
+
+    def __init__(self, classes: int, bins: int) -> None:
+        self._shape = classes, bins
+        self._size = classes * bins
+        self._waiting: list[NDArray[np.int64]] = []
+        self._counts: NDArray[np.int64] | None = None
+
+    def add(self, keys: NDArray[np.int64]) -> None:
+        """Count rows: (rows,) of class * bins + bin, in any order."""
+        self._waiting.append(keys)
+        if sum(map(len, self._waiting)) > self._size:
+            self._counts = self._all()
+            self._waiting = []
+
+    def histograms(self) -> list[Histogram]:
+        """Return what was counted."""
+        if self._counts is not None:
+            return from_table(self._all().reshape(self._shape))
+        keys = np.concatenate(self._waiting) if self._waiting else np.zeros(0, dtype=np.int64)
+        return from_keys(keys, *self._shape)
+
+    def _all(self) -> NDArray[np.int64]:
+        counts = np.zeros(self._size, dtype=np.int64) if self._counts is None else self._counts
+        return counts + np.bincount(np.concatenate(self._waiting), minlength=self._size) if self._waiting else counts
+
+
+def from_keys(keys: NDArray[np.int64], classes: int, bins: int) -> list[Histogram]:
+    """Count rows: (rows,) of class * bins + bin, in any order."""
+    return from_flat(np.unique(keys, return_counts=True), classes, bins)
+
+
+def from_flat(flat: Flat, classes: int, bins: int) -> list[Histogram]:
+    """Return the form from sorted keys and their rows, none of them 0."""
+    keys, rows = flat
+    ends = np.searchsorted(keys, np.arange(1, classes + 1) * bins).tolist()
+    places, counts = (keys % bins).tolist(), rows.tolist()
+    return [
+        {"bins": places[start:end], "rows": counts[start:end]} for start, end in zip([0, *ends], ends, strict=False)
+    ]
+
+
+def from_table(table: NDArray[Any]) -> list[Histogram]:
+    """Return the form of a table, (classes, bins)."""
+    counts = table.ravel()
+    filled = np.flatnonzero(counts)
+    return from_flat((filled, counts[filled]), *table.shape)
+
+
+def from_lists(table: Sequence[Sequence[int]]) -> list[Histogram]:
+    """Return the form of a table of any whole numbers, whether they are counts or not: `check` looks at them."""
+    return [
+        {"bins": [place for place, count in enumerate(row) if count], "rows": [count for count in row if count]}
+        for row in table
+    ]
+
+
+def flat(histograms: Sequence[Histogram], bins: int) -> Flat:
+    """Return keys and rows of checked histograms."""
+    lengths = [len(histogram["bins"]) for histogram in histograms]
+    total = sum(lengths)
+    places = np.fromiter(chain.from_iterable(one["bins"] for one in histograms), dtype=np.int64, count=total)
+    rows = np.fromiter(chain.from_iterable(one["rows"] for one in histograms), dtype=np.int64, count=total)
+    return places + np.repeat(np.arange(len(histograms)) * bins, lengths), rows
+
+
+def table(histograms: Sequence[Histogram], bins: int) -> NDArray[np.int64]:
+    """Return checked histograms with all their bins, (classes, bins)."""
+    keys, rows = flat(histograms, bins)
+    counts = np.zeros(len(histograms) * bins, dtype=np.int64)
+    counts[keys] = rows
+    return counts.reshape(len(histograms), bins)
+
+
+def add_up(parts: Iterable[Flat], classes: int, bins: int, rows: int) -> NDArray[Any]:
+    """Add up checked histograms of `rows` rows in all; (classes, bins), of Python's integers where they are so many."""
+    given = list(parts)
+    counts = np.zeros(classes * bins, dtype=np.int64 if rows < _SMALL else object)
+    if given:
+        np.add.at(counts, np.concatenate([keys for keys, _ in given]), np.concatenate([count for _, count in given]))
+    return counts.reshape(classes, bins)
+
+
+def check(histograms: Any, classes: int, bins: int, name: str) -> Flat:
+    """Refuse anything but the form of so many classes and bins; return its keys and rows."""
+    if not isinstance(histograms, list) or len(histograms) != classes:
+        raise ValueError(f"{name} of the metric state must be a list of {classes} histograms")
+    for histogram in histograms:
+        if not isinstance(histogram, dict) or set(histogram) != _KEYS:
+            raise ValueError(f"{name} of the metric state must hold histograms of bins and rows")
+        places, rows = histogram["bins"], histogram["rows"]
+        if not isinstance(places, list) or not isinstance(rows, list) or len(places) != len(rows):
+            raise ValueError(f"{name} of the metric state must hold as many rows as bins")
+        if not set(map(type, chain(places, rows))) <= {int} or (
+            rows and not 1 <= min(rows) <= max(rows) <= LARGEST_COUNT
+        ):
+            raise ValueError(f"{name} of the metric state must hold integers only, rows from 1 to 2**53")
+        if places and (places[0] < 0 or places[-1] >= bins):
+            raise ValueError(f"{name} of the metric state must name bins from 0 to {bins - 1}")
+        if any(after <= before for before, after in pairwise(places)):
+            raise ValueError(f"{name} of the metric state must name bins in rising order")
+    return flat(histograms, bins)

@@ -1,0 +1,300 @@
+"""Many sites' local training as one batched computation, for a machine that simulates them all.
+
+Each parameter of the network becomes a stack, one layer a site; a step gathers the sites' batches, multiplies them in
+one batched product, and lets one optimiser of torch move the whole stack, which is what it does to each number by
+itself. Seeds, batches and formulas are those of `loop.train`; only the order of additions inside a product differs, so
+results are equal to float32 rounding (tests: 1e-6 relative after a round), not bit for bit. Sites of uneven sizes are
+padded to the longest batch of a step with rows that weigh nothing, and leave the stack after their last step.
+
+`site.together` asks `reason_against` first, and trains one by one where there is a reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from v6_algorithm.experiment import Training
+from v6_algorithm.learning.problems.base import Problem
+from v6_algorithm.learning.training.learner import TrainingContext, optimiser_of
+from v6_algorithm.learning.training.loop import TrainingSums, steps_of
+from v6_algorithm.learning.training.objectives import Corrected, LocalObjective
+
+# What these optimisers of torch do to a number depends on its own gradients alone, so a stack is moved as its layers.
+_BY_NUMBER = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam")
+_ACTIVATIONS = (nn.ReLU, nn.GELU, nn.Tanh, nn.ELU, nn.SiLU, nn.Identity)
+# Multiplications of a site's batch from which a step takes so long that nothing is won by doing several at once.
+_LARGE = 5_000_000
+# Numbers in a stack of all parameters: few enough to stay in a processor's cache from one step to the next.
+_STACK_NUMBERS = 2_000_000
+
+
+@dataclass(frozen=True)
+class SiteRows:
+    """One site's part in a batched training.
+
+    Attributes
+    ----------
+    inputs, target
+        (n, features) and (n, …): its training rows.
+    context
+        Whose training it is, for the seeds of its batches.
+    objective
+        What the strategy asks of it.
+    """
+
+    inputs: Tensor
+    target: Tensor
+    context: TrainingContext
+    objective: LocalObjective
+
+
+def reason_against(problem: Problem, networks: Mapping[str, nn.Module], training: Training) -> str | None:
+    """Say why these networks are trained site by site; None where they need not be."""
+    if not type(problem).__module__.startswith("v6_algorithm."):
+        return f"problem {problem.experiment.problem.kind} is a plug-in"
+    if problem.joint:
+        return "the loss of a row depends on the rows beside it"
+    if problem.generative or set(networks) != {"model"}:
+        return f"problem {problem.experiment.problem.kind} trains networks in steps of its own"
+    for _, layer in _layers(networks["model"]):
+        if isinstance(layer, nn.Dropout) and layer.p > 0:
+            return "dropout draws its numbers batch by batch"
+        if not isinstance(layer, (nn.Linear, nn.LayerNorm, nn.Dropout, *_ACTIVATIONS)):
+            return f"layer {type(layer).__name__} has no batched form here"
+        if isinstance(layer, nn.LayerNorm) and not (layer.elementwise_affine and len(layer.normalized_shape) == 1):
+            return "a LayerNorm without weights, or of several axes, has no batched form here"
+    if training.augmentation:
+        return "training.augmentation changes images batch by batch"
+    if training.accumulate > 1:
+        return "training.accumulate takes several batches a step"
+    if training.optimizer.kind.lower() not in _BY_NUMBER:
+        return f"optimizer {training.optimizer.kind} does not move each number by itself"
+    if training.precision == "mixed":
+        return "training.precision is mixed"
+    weights = sum(parameter.numel() for parameter in networks["model"].parameters())
+    if weights * (training.batch_size or 1) > _LARGE:
+        return f"a batch of this network ({weights} weights) is work enough for a step by itself"
+    return None
+
+
+def takes(objective: LocalObjective) -> bool:
+    """Say whether what a strategy asks of a training has a batched form: nothing, a pull, a correction."""
+    return type(objective) in (LocalObjective, Corrected)
+
+
+def train_together(
+    problem: Problem,
+    networks: Mapping[str, nn.Module],
+    received: Mapping[str, Tensor],
+    sites: Sequence[SiteRows],
+    *,
+    round: int,
+    fold: int,
+    frozen: Collection[str] = (),
+    epochs: int | None = None,
+) -> list[tuple[dict[str, Tensor], TrainingSums]]:
+    """Train the same network from the same start at each of several sites.
+
+    Parameters
+    ----------
+    problem, networks
+        What is trained, for which `reason_against` knew no reason; the networks stay as they are.
+    received
+        ``model.tensor`` of the start, all of them.
+    sites
+        Each site's training rows.
+    round, fold
+        When and what.
+    frozen
+        Names of tensors that stay as they are.
+    epochs
+        Passes over the rows, instead of what the experiment says.
+
+    Returns
+    -------
+    list of (state, sums)
+        In the order of `sites`; the tensors of one stack share its memory. A site whose training left the finite
+        numbers has a loss that is not finite.
+    """
+    training = problem.experiment.training
+    plans = [
+        [
+            batch
+            for (batch,) in steps_of(len(site.inputs), training, site.context.generator("batches"), 1, epochs, round)
+        ]
+        for site in sites
+    ]
+    # Those with the same number of steps beside each other: a stack is as long as its longest.
+    order = sorted(range(len(sites)), key=lambda index: (-len(plans[index]), -len(plans[index][0])))
+    numbers = max(sum(tensor.numel() for tensor in received.values()), 1)
+    size = max(_STACK_NUMBERS // numbers, 1)
+    results: list[tuple[dict[str, Tensor], TrainingSums] | None] = [None] * len(sites)
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        stack = _Stack(problem, networks["model"], received, [sites[index] for index in chosen], fold, frozen)
+        trained = stack.train([plans[index] for index in chosen])
+        for index, result in zip(chosen, trained, strict=True):
+            results[index] = result
+    return [result for result in results if result is not None]
+
+
+class _Stack:
+    """Some sites whose parameters are trained as stacks, sorted by falling number of steps."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        network: nn.Module,
+        received: Mapping[str, Tensor],
+        sites: Sequence[SiteRows],
+        fold: int,
+        frozen: Collection[str],
+    ) -> None:
+        self._problem, self._layers, self._sites, self._fold = problem, _layers(network), sites, fold
+        self._received = received
+        self._inputs = torch.cat([site.inputs for site in sites])
+        self._target = torch.cat([site.target for site in sites])
+        self._starts = torch.tensor([0, *(len(site.inputs) for site in sites[:-1])]).cumsum(0)[:, None]
+        self._parameters = {
+            name: nn.Parameter(tensor.expand(len(sites), *tensor.shape).clone(), requires_grad=name not in frozen)
+            for name, tensor in received.items()
+        }
+        self._optimiser = optimiser_of(problem.experiment.training, self._trained(), sites[0].context)
+        self._terms = _Terms([site.objective for site in sites], received)
+        # Tensors and whether they are finite, by site, once it has taken its last step.
+        self._finished: list[tuple[dict[str, Tensor], bool]] = [({}, False)] * len(sites)
+
+    def train(self, plans: Sequence[list[Tensor]]) -> list[tuple[dict[str, Tensor], TrainingSums]]:
+        """Take all steps; `plans` are each site's batches, of row numbers, one a step."""
+        losses = torch.zeros(len(plans), dtype=torch.float64, device=self._inputs.device)
+        active = len(plans)
+        for number in range(len(plans[0])):
+            if len(plans[active - 1]) <= number:
+                staying = sum(len(plan) > number for plan in plans[:active])
+                self._leave(staying, active)
+                active = staying
+            losses[:active] += self._step([plan[number] for plan in plans[:active]])
+        self._leave(0, active)
+        return [
+            (state, TrainingSums(total if finite else math.nan, sum(map(len, plan)), len(plan)))
+            for (state, finite), total, plan in zip(self._finished, losses.tolist(), plans, strict=True)
+        ]
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self._parameters.values() if parameter.requires_grad]
+
+    def _step(self, batches: Sequence[Tensor]) -> Tensor:
+        """Take one step of the first sites; return the summed loss of each one's rows, detached."""
+        lengths = [len(batch) for batch in batches]
+        even = min(lengths) == max(lengths)
+        places = torch.stack(list(batches)) if even else nn.utils.rnn.pad_sequence(list(batches), batch_first=True)
+        places += self._starts[: len(batches)]
+        output = self._forward(self._inputs[places])
+        rows = self._problem.row_loss(output.flatten(0, 1), self._target[places].flatten(0, 1), self._fold)
+        rows = rows.view(places.shape)
+        if not even:
+            weighs = torch.arange(places.shape[1]) < torch.tensor(lengths)[:, None]
+            rows = torch.where(weighs.to(rows.device), rows, 0.0)
+        sums = rows.sum(1)
+        self._optimiser.zero_grad(set_to_none=True)
+        (sums / torch.tensor(lengths, dtype=sums.dtype, device=sums.device)).sum().backward()
+        self._terms.add(self._parameters)
+        self._optimiser.step()
+        return sums.detach().double()
+
+    def _forward(self, values: Tensor) -> Tensor:
+        """Return (sites, rows, outputs) for (sites, rows, features)."""
+        for path, layer in self._layers:
+            weight, bias = (self._parameters.get(f"{path}.{name}") for name in ("weight", "bias"))
+            if isinstance(layer, nn.Linear) and weight is not None:
+                by_column = weight.transpose(1, 2)
+                values = values @ by_column if bias is None else torch.baddbmm(bias.unsqueeze(1), values, by_column)
+            elif isinstance(layer, nn.LayerNorm) and weight is not None:
+                values = functional.layer_norm(values, layer.normalized_shape, eps=layer.eps) * weight.unsqueeze(1)
+                values = values if bias is None else values + bias.unsqueeze(1)
+            elif not isinstance(layer, nn.Dropout):
+                values = layer(values)
+        return values
+
+    def _leave(self, staying: int, active: int) -> None:
+        """Let the sites from number `staying` on be done, and the stacks be those of the others."""
+        tensors = {name: parameter.detach() for name, parameter in self._parameters.items()}
+        finite = torch.stack([_finite(tensor[staying:active]) for tensor in tensors.values()]).all(0).tolist()
+        for site in range(staying, active):
+            # Layers of the old stacks, which nobody steps any more.
+            own_tensors = {name: tensor[site] for name, tensor in tensors.items()}
+            self._finished[site] = own_tensors, finite[site - staying]
+        if not staying:
+            return
+        shorter: dict[nn.Parameter, nn.Parameter] = {}
+        for name, parameter in self._parameters.items():
+            cut = nn.Parameter(parameter.detach()[:staying].clone(), requires_grad=parameter.requires_grad)
+            shorter[parameter] = self._parameters[name] = cut
+        for group in self._optimiser.param_groups:
+            group["params"] = [shorter[parameter] for parameter in group["params"]]
+        for longer, cut in shorter.items():
+            # What an optimiser knows of each number has the parameter's shape; the rest is of all alike.
+            self._optimiser.state[cut] = {
+                key: value[:staying].clone() if isinstance(value, Tensor) and value.shape == longer.shape else value
+                for key, value in self._optimiser.state.pop(longer, {}).items()
+            }
+        self._terms.cut(staying)
+
+
+class _Terms:
+    """What strategies add to the gradients: see `objectives.Corrected`."""
+
+    def __init__(self, objectives: Sequence[LocalObjective], received: Mapping[str, Tensor]) -> None:
+        corrected = [objective if isinstance(objective, Corrected) else None for objective in objectives]
+        self._received = received
+        self._mus = [0.0 if objective is None else objective.mu for objective in corrected]
+        names = {name for objective in corrected if objective is not None for name in objective.correction}
+        self._corrections = {
+            name: torch.stack(
+                [
+                    torch.zeros_like(received[name])
+                    if objective is None or name not in objective.correction
+                    else objective.correction[name].to(received[name].device)
+                    for objective in corrected
+                ]
+            )
+            for name in names
+        }
+
+    def add(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Change the gradients that are there."""
+        if not any(self._mus) and not self._corrections:
+            return
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                if parameter.grad is None:
+                    continue
+                if any(self._mus):
+                    mu = torch.tensor(self._mus, dtype=parameter.dtype, device=parameter.device)
+                    parameter.grad.addcmul_(parameter - self._received[name], mu.view(-1, *[1] * (parameter.dim() - 1)))
+                if name in self._corrections:
+                    parameter.grad.add_(self._corrections[name])
+
+    def cut(self, staying: int) -> None:
+        """Keep those of the first sites."""
+        self._mus = self._mus[:staying]
+        self._corrections = {name: stack[:staying] for name, stack in self._corrections.items()}
+
+
+def _finite(stack: Tensor) -> Tensor:
+    """Say of each layer whether all its numbers are finite; a sum that is finite says so faster."""
+    sums = stack.flatten(1).sum(1).isfinite()
+    return sums if sums.all() else stack.flatten(1).isfinite().all(1)
+
+
+def _layers(network: nn.Module, path: str = "model") -> list[tuple[str, nn.Module]]:
+    """Return the layers that a batch goes through one after the other, with the names of `state_of`."""
+    if type(network) is not nn.Sequential:
+        return [(path, network)]
+    return [layer for name, child in network.named_children() for layer in _layers(child, f"{path}.{name}")]

@@ -1,0 +1,383 @@
+"""The answers of many simulated sites to one call, computed together: what `handle` gives, for all sites at once.
+
+Only for the engine that has all sites in its process. Each site's request is admitted and its table read by the rules
+of that site, once a run; then the sites that got the same model are measured in one pass over all their rows and
+trained in one batched computation (`learning.training.together`). A site that cannot go together, and a run in which
+none can, is left to `handle`, with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm.errors import SiteError
+from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import PARTS
+from v6_algorithm.site.context import SiteContext
+from v6_algorithm.site.learning import rate_of
+from v6_algorithm.site.private import shared_and_own
+from v6_algorithm.site.work import Work
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from v6_algorithm.data.table import TableData
+    from v6_algorithm.learning.problems.base import Networks, Problem
+    from v6_algorithm.learning.training.device import Device
+    from v6_algorithm.learning.training.loop import Rows
+
+# What an item of a request may ask of sites that go together.
+_ITEM = {"fold", "parameters", "evaluate", "train", "strategy", "lr", "epochs"}
+_STRATEGY = {"mu", "correction"}
+_WHY = {
+    "private": "strategy.private: each site has layers of its own",
+    "compress": "strategy.compress: each site compresses its update by itself",
+    "contrast": "strategy moon compares with each site's own last model",
+    "gradient": "strategy fedsgd sends gradients, not models",
+    "personal": "personal: each site trains on by itself",
+}
+# Bytes of inputs of one part of all sites that are held a second time, beside each other.
+_MOST_BYTES = 2**30
+
+
+@dataclass
+class _Session:
+    """One site's part of a run: its table and rows, as its rules gave them out.
+
+    Attributes
+    ----------
+    work
+        The request that opened it.
+    """
+
+    work: Work
+    table: TableData
+    parts: list[dict[str, Tensor]]
+    rows: dict[int, Rows] = field(default_factory=dict)
+
+
+class _Run:
+    """What all sites of a run share: the problem and its networks, and the sites' sessions."""
+
+    def __init__(self, work: Work) -> None:
+        from v6_algorithm.learning.problems import create_problem
+        from v6_algorithm.learning.training.device import Device
+        from v6_algorithm.learning.training.state import build_networks
+        from v6_algorithm.learning.training.together import reason_against
+
+        self.experiment, self.setup = work.experiment, work.setup()
+        self.problem: Problem = create_problem(self.experiment, self.setup)
+        self.device: Device = Device.choose(self.experiment.training)
+        self.networks: Networks = build_networks(self.problem)
+        self.shared, self.private = shared_and_own(work, self.networks)
+        self.sessions: dict[str, _Session] = {}
+        # Inputs, targets and lengths of a part at some sites, beside each other.
+        self.joined: dict[Any, tuple[Tensor, Tensor, list[int]]] = {}
+        self.reason = self._reason() or reason_against(self.problem, self.networks, self.experiment.training)
+
+    def _reason(self) -> str | None:
+        experiment = self.experiment
+        if experiment.privacy.secure_aggregation is not None:
+            return "secure aggregation: each site's answer is masked by itself"
+        if experiment.privacy.differential_privacy is not None:
+            return "differential privacy: each site draws batches and noise of its own, and books them"
+        if self.private is not None:
+            return _WHY["private"]
+        if experiment.start.at_sites:
+            return "start.weights: each site has its own"
+        if self.device.kind != "cpu" and experiment.training.deterministic:
+            return "training.deterministic on a GPU"
+        return None
+
+
+def answer_together(
+    method: str, requests: Mapping[str, dict[str, Any]], contexts: Mapping[str, SiteContext], shared: dict[Any, Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Answer those requests of a call that can be answered together.
+
+    Parameters
+    ----------
+    method
+        ``train`` or ``evaluate``.
+    requests, contexts
+        By site; the requests are `master`'s own objects.
+    shared
+        What lasts as long as the engine.
+
+    Returns
+    -------
+    replies, reasons
+        The replies by site, and why other sites are left to be asked by themselves.
+    """
+    groups: dict[Any, list[str]] = {}
+    reasons: dict[str, str] = {}
+    for site, request in requests.items():
+        reason = _reason_of_site(contexts[site]) or _reason_of_items(request["folds"])
+        if reason is not None:
+            reasons[site] = reason
+            continue
+        groups.setdefault((id(request["experiment"]), id(request["setup"])), []).append(site)
+    replies: dict[str, dict[str, Any]] = {}
+    for sites in groups.values():
+        if len(sites) == 1:
+            reasons[sites[0]] = "no other site has the same to do"
+            continue
+        run = _run_of(requests[sites[0]], contexts[sites[0]], shared)
+        if run.reason is not None:
+            reasons |= dict.fromkeys(sites, run.reason)
+            continue
+        replies |= _Group(method, run, {site: requests[site] for site in sites}, contexts, reasons).answer()
+    return replies, reasons
+
+
+def _reason_of_site(context: SiteContext) -> str | None:
+    policy = context.policy
+    if policy.request_order or policy.refuse_differences or policy.maximum_share_of_sums is not None:
+        return "the node's rules keep a book of every request"
+    if policy.maximum_seconds is not None:
+        return "the node's rules stop a request that takes long"
+    if len(context.sources) > 1:
+        return "the site holds several hospitals' tables"
+    return None
+
+
+def _reason_of_items(items: Sequence[Mapping[str, Any]]) -> str | None:
+    for item in items:
+        if set(item) - _ITEM:
+            return _WHY.get(min(set(item) - _ITEM), f"it is asked for {', '.join(sorted(set(item) - _ITEM))}")
+        given = item["parameters"]
+        if not isinstance(given, wire.Packed) or given.tensors is None:
+            return "its model came as text"
+        if asked := sorted(set(item.get("strategy", {})) - _STRATEGY):
+            return _WHY.get(asked[0], f"the strategy asks for {', '.join(asked)}")
+    return None
+
+
+def _run_of(request: dict[str, Any], context: SiteContext, shared: dict[Any, Any]) -> _Run:
+    """Return what is known of a run, which begins anew when the experiment or the setup is another one."""
+    known = shared.get("together")
+    if known is None or known[0] is not request["experiment"] or known[1] != request["setup"]:
+        known = shared["together"] = request["experiment"], request["setup"], _Run(Work(request, context))
+    run: _Run = known[2]
+    return run
+
+
+class _Group:
+    """Sites of one run that were asked in one call, and what is answered for them.
+
+    Parameters
+    ----------
+    method
+        ``train`` or ``evaluate``.
+    run
+        What they share.
+    requests, contexts
+        By site.
+    reasons
+        Gets the sites that turn out not to go together.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        run: _Run,
+        requests: Mapping[str, dict[str, Any]],
+        contexts: Mapping[str, SiteContext],
+        reasons: dict[str, str],
+    ) -> None:
+        self._method, self._run, self._requests = method, run, requests
+        self._round = next(iter(requests.values()))["round"]
+        # By site the items of its reply, at the places of those of its request.
+        self._bodies: dict[str, list[dict[str, Any]]] = {}
+        self._errors: dict[str, SiteError] = {}
+        self._seconds: dict[str, float] = {}
+        for site, request in requests.items():
+            if site not in run.sessions and (reason := self._open(site, request, contexts[site])):
+                reasons[site] = reason
+            else:
+                self._bodies[site] = [{"fold": item["fold"], "metrics": {}} for item in request["folds"]]
+
+    def _open(self, site: str, request: dict[str, Any], context: SiteContext) -> str | None:
+        """Let a site read its table by its rules; returns why it has to go by itself."""
+        import torch
+
+        try:
+            work = Work(request, context)
+            work.guard.admit(self._method)
+            table = work.table(work.setup())
+            work.guard.check_networks(self._run.networks)
+        except Exception:
+            # It is asked by itself, and then says in its reply what is wrong.
+            return "it does not answer"
+        parts = [{part: torch.from_numpy(fold[part]) for part in PARTS} for fold in table.folds]
+        self._run.sessions[site] = _Session(work, table, parts)
+        return None
+
+    def answer(self) -> dict[str, dict[str, Any]]:
+        """Measure and train each model that was sent, and return the replies."""
+        from v6_algorithm.learning.training.device import deterministic
+        from v6_algorithm.learning.training.threads import threads_for
+
+        run, start = self._run, time.perf_counter()
+        models: dict[Any, dict[str, int]] = {}
+        for site in self._bodies:
+            for place, item in enumerate(self._requests[site]["folds"]):
+                models.setdefault((item["fold"], id(item["parameters"]), item.get("epochs")), {})[site] = place
+        with (
+            deterministic(run.experiment.training.deterministic),
+            threads_for(run.networks, run.experiment.training.batch_size or 1),
+        ):
+            for places in models.values():
+                self._model(places)
+        seconds = time.perf_counter() - start
+        alike = max(len(self._bodies), 1)
+        timing = {name: value / alike for name, value in self._seconds.items()}
+        timing["other_s"] = max(seconds - sum(self._seconds.values()), 0.0) / alike
+        return {site: self._reply(site, timing) for site in self._bodies}
+
+    def _reply(self, site: str, timing: dict[str, float]) -> dict[str, Any]:
+        request = self._requests[site]
+        head: dict[str, Any] = {key: request[key] for key in ("site", "round", "attempt")}
+        if (error := self._errors.get(site)) is not None:
+            return wire.message(**head, status="error", kind=error.kind, message=str(error))
+        body: dict[str, Any] = {"folds": self._bodies[site], "device": self._run.device.to_json()}
+        body = self._run.sessions[site].work.guard.screen(self._method, body)
+        return wire.message(**head, status="ok", **body, timing=dict(timing))
+
+    def _model(self, places: Mapping[str, int]) -> None:
+        """Answer for one model of one fold; `places` are those of the sites' items of it."""
+        places = {site: place for site, place in places.items() if site not in self._errors}
+        items = {site: self._requests[site]["folds"][place] for site, place in places.items()}
+        if not items:
+            return
+        first = next(iter(items.values()))
+        fold = first["fold"]
+        received = wire.unpack(first["parameters"], self._run.shared)
+        bodies = {site: self._bodies[site][place] for site, place in places.items()}
+        start = time.perf_counter()
+        for part in PARTS:
+            measured = [site for site, item in items.items() if part in item.get("evaluate", [])]
+            if measured:
+                for site, states in zip(measured, self._measure(received, measured, part, fold), strict=True):
+                    bodies[site]["metrics"][part] = states
+        middle = time.perf_counter()
+        trained = [site for site, item in items.items() if self._method == "train" and item.get("train", True)]
+        if trained:
+            self._train(received, {site: items[site] for site in trained}, fold, bodies)
+        self._book("evaluate_s", middle - start)
+        self._book("train_s", time.perf_counter() - middle)
+
+    def _book(self, name: str, seconds: float) -> None:
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+    def _joined(self, sites: Sequence[str], part: str, fold: int) -> tuple[Tensor, Tensor, list[int]]:
+        """Return inputs and targets of a part at some sites, one site's rows after the other's, and their numbers."""
+        import torch
+
+        run, key = self._run, (tuple(sites), part, fold)
+        if (known := run.joined.get(key)) is not None:
+            return known
+        pieces = [self._rows(site, fold, part) for site in sites]
+        joined = (
+            torch.cat([inputs for inputs, _ in pieces]),
+            torch.cat([target for _, target in pieces]),
+            [len(target) for _, target in pieces],
+        )
+        # Of sites that are drawn anew each round the same do not come again.
+        held = sum(inputs.nbytes for inputs, _, _ in run.joined.values())
+        if run.experiment.participation.fraction == 1 and held + joined[0].nbytes <= _MOST_BYTES:
+            run.joined[key] = joined
+        return joined
+
+    def _rows(self, site: str, fold: int, part: str) -> tuple[Tensor, Tensor]:
+        session, run = self._run.sessions[site], self._run
+        rows = session.rows.get(fold)
+        if rows is None:
+            rows = session.work.rows(session.table, run.setup, fold, run.device)
+            if len(session.table.folds) == 1:
+                session.rows[fold] = rows
+        numbers = session.parts[fold][part].to(run.device.kind)
+        return rows.inputs[numbers], rows.target[numbers]
+
+    def _measure(
+        self, received: Mapping[str, Tensor], sites: Sequence[str], part: str, fold: int
+    ) -> list[dict[str, dict[str, Any]]]:
+        """Return each site's state of the model as received, by its hospital."""
+        import torch
+
+        from v6_algorithm.learning.metrics import CheckedState, ClassificationMetrics
+        from v6_algorithm.learning.metrics.by_site import SiteStates
+        from v6_algorithm.learning.training.loop import rows_at_once_of
+        from v6_algorithm.learning.training.state import load_state
+
+        problem, run = self._run.problem, self._run
+        inputs, target, lengths = self._joined(sites, part, fold)
+        load_state(run.networks, received)
+        for network in run.networks.values():
+            network.eval()
+        predictions, losses = [], []
+        with torch.inference_mode():
+            for chunk, true in zip(
+                *(rows.split(rows_at_once_of(problem, inputs)) for rows in (inputs, target)), strict=True
+            ):
+                output = problem.forward(run.networks, chunk)
+                predictions.append(problem.prediction_of(output, fold).cpu())
+                losses.append(problem.row_loss(output, true, fold).double().cpu())
+        prediction, loss, true = torch.cat(predictions).numpy(), torch.cat(losses).numpy(), target.cpu().numpy()
+        accumulator = problem.accumulator()
+        if type(accumulator) is ClassificationMetrics:
+            states: list[Any] = list(SiteStates.of(accumulator, prediction, true, loss, lengths).states())
+        else:
+            states, end = [], 0
+            for length in lengths:
+                place = slice(end, end + length)
+                end += length
+                accumulator = problem.accumulator()
+                accumulator.update(prediction[place], true[place], loss[place])
+                states.append(CheckedState(accumulator.state()))
+        members = (run.sessions[site].table.members[0] for site in sites)
+        return [{member: state} for member, state in zip(members, states, strict=True)]
+
+    def _train(
+        self,
+        received: Mapping[str, Tensor],
+        items: Mapping[str, Mapping[str, Any]],
+        fold: int,
+        bodies: dict[str, dict[str, Any]],
+    ) -> None:
+        """Train the model as received at each site, and put what comes of it into the replies' items."""
+        from v6_algorithm.learning.training.learner import TrainingContext
+        from v6_algorithm.learning.training.loop import diverged
+        from v6_algorithm.learning.training.objectives import create_objective
+        from v6_algorithm.learning.training.patterns import frozen_names
+        from v6_algorithm.learning.training.together import SiteRows, train_together
+
+        run, sites = self._run, list(items)
+        frozen = frozen_names(run.networks, run.experiment.training.freeze, self._round)
+        inputs, target, lengths = self._joined(sites, "train", fold)
+        parts = []
+        for site, x, y in zip(sites, inputs.split(lengths), target.split(lengths), strict=True):
+            work, item = run.sessions[site].work, items[site]
+            work.guard.check_training(len(y), item, self._round)
+            lr = rate_of(run.experiment, item)
+            context = TrainingContext(work.guard.seed, site, self._round, fold, run.device, "training", frozen, lr)
+            parts.append(SiteRows(x, y, context, create_objective(item.get("strategy", {}), run.shared)))
+        trained = train_together(
+            run.problem, run.networks, received, parts,
+            round=self._round, fold=fold, frozen=frozen, epochs=next(iter(items.values())).get("epochs"),
+        )  # fmt: skip
+        leaves = [name for name, item in run.shared.items() if item.kind != "frozen"]
+        for site, rows, (state, sums) in zip(sites, lengths, trained, strict=True):
+            if not math.isfinite(sums.loss):
+                self._errors[site] = diverged(run.experiment.training, self._round)
+                continue
+            bodies[site] |= {
+                "parameters": wire.Held({name: state[name] for name in leaves}, run.shared),
+                "rows": rows,
+                "loss": {"sum": sums.loss, "rows": sums.rows},
+                "steps": sums.steps,
+            }
