@@ -97,20 +97,11 @@ def test_the_page_for_researchers_names_what_is_in_the_file():
 
 
 def test_the_functions_are_the_names_that_the_network_may_call():
-<<<<<<< HEAD
-    assert set(FUNCTIONS) == {name for name, value in vars(v6_algorithm).items() if callable(value)}
-    assert {name for name, function in FUNCTIONS.items() if function["standalone"]} == {
-        "master",
-        "describe",
-        "tune",
-        "check",
-    }
-=======
     names = {name for name, value in vars(v6_algorithm).items() if callable(value)}
     # `extract` is a step of vantage6 5, whose store has a file of its own.
     assert set(FUNCTIONS) == names - {"extract"}
-    assert {name for name, function in FUNCTIONS.items() if function["standalone"]} == {"master", "describe", "tune"}
->>>>>>> main
+    central = {"master", "describe", "tune", "check"}
+    assert {name for name, function in FUNCTIONS.items() if function["standalone"]} == central
     for function in FUNCTIONS.values():
         assert function["type"] == ("central" if function["standalone"] else "federated")
         assert [database["name"] for database in function["databases"]] == ["table"]

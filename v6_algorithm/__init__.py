@@ -247,14 +247,6 @@ def RPC_publish(data=None, request=None, *, mock_data=None):  # type: ignore[no-
     return publish(data if request is None else request)
 
 
-<<<<<<< HEAD
-# The mock client passes itself, or the data, to functions that carry these marks.
-for _central in (master, describe, tune, check):
-    _central.wrapped_in_algorithm_client_decorator = True  # type: ignore[attr-defined]
-for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate, RPC_reside, RPC_publish):
-    _function.wrapped_in_data_decorator = True  # type: ignore[attr-defined]
-del _central, _function
-=======
 def extract(  # type: ignore[no-untyped-def]
     query=None,
     sheet_name=None,
@@ -289,8 +281,7 @@ def extract(  # type: ignore[no-untyped-def]
 
 
 # vantage6 5 runs no function without such marks, and the mock clients pass themselves, or the data, by them.
-marks.mark_central(master, describe, tune)
+marks.mark_central(master, describe, tune, check)
 marks.mark_federated(RPC_summary, RPC_prepare, RPC_train, RPC_evaluate)
 marks.mark_of_version_4(RPC_reside, RPC_publish)
 marks.mark_extraction(extract)
->>>>>>> main

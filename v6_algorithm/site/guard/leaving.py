@@ -27,14 +27,9 @@ LEAVES: dict[str, dict[str, str]] = {
         "sums": "minimum cell; share of sums", "moments": "rows with a value; share of sums; secret folds",
         "targets": "rows with a value; share of sums; secret folds", "hidden": "allowed columns", "spec": _SETTING,
         "keys": _SETTING, "sealed": _SETTING, "shares": "secure aggregation: one set of sites a sum, of the threshold",
-<<<<<<< HEAD
-        "event_times": "minimum cell; share of sums", "cell": _SETTING, "copies": "minimum cell", "start": _SETTING,
-        "cells": "minimum cell; share of sums", "policy": _SETTING, "software": _SETTING, "machine": _SETTING,
-=======
         "event_times": "minimum cell; share of sums", "cell": _SETTING, "copies": "minimum cell",
         "trained_on": "rows per label", "start": _SETTING,
-        "cells": "minimum cell; share of sums", "policy": _SETTING,
->>>>>>> main
+        "cells": "minimum cell; share of sums", "policy": _SETTING, "software": _SETTING, "machine": _SETTING,
         "timing": _SETTING,
     },
     "train": {
