@@ -8,7 +8,7 @@ import pytest
 from scipy import optimize, stats
 
 import v6_algorithm.api as v6
-from v6_algorithm.coordinator.meta_analysis import of_metrics, random_effects
+from v6_algorithm.coordinator.meta_analysis import of_coefficients, of_metrics, random_effects
 
 Y, SE = [0.10, 0.42, 0.30, 0.75, -0.12], [0.12, 0.15, 0.10, 0.20, 0.17]
 
@@ -93,3 +93,19 @@ def test_coefficients_of_each_site_alone_and_their_mean(tmp_path):
     assert "Sites as a sample" in (folder / "report.html").read_text()
     assert "forest-0" in (folder / "report.html").read_text()
     assert len(pd.read_csv(folder / "meta_analysis.csv")) == 2
+
+
+def test_coefficients_that_separate_or_have_another_reference_are_left_out_and_named():
+    def line(term, **keys):
+        return {"term": term, "estimate": 1.0, "standard_error": 0.5, "low": 0.0, "high": 2.0} | keys
+
+    reference = {"term": "cp=1", "left_out": "reference"}
+    sites = {
+        "a": [line("(intercept)"), line("age"), reference, line("cp=2"), line("cp=3", separated=True)],
+        "b": [line("(intercept)"), line("age"), reference, line("cp=2"), line("cp=3")],
+        # Nobody here has 1, so that 2 is the reference.
+        "c": [line("(intercept)"), line("age"), {"term": "cp=1", "left_out": "aliased"}, line("cp=2"), line("cp=3")],
+    }
+    pooled, notes = of_coefficients(sites, {"cp=1": "cp"})
+    assert {term: values["sites"] for term, values in pooled.items()} == {"(intercept)": 2, "age": 3, "cp=2": 2}
+    assert [note.split("'")[1] for note in notes] == ["a", "c"]

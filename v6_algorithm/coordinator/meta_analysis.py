@@ -138,14 +138,40 @@ def _read(three: Sequence[Any], scale: _Scale) -> tuple[float, float] | None:
     return (value, error) if math.isfinite(value) and 0 < error < math.inf else None
 
 
-def of_coefficients(sites: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Return by term the mean over sites as a sample, from the lines of each site's own fit."""
+def of_coefficients(
+    sites: Mapping[str, Sequence[Mapping[str, Any]]], references: Mapping[str, str]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return by term the mean over sites as a sample, from the lines of each site's own fit; and what is left out.
+
+    A term that grows without end at a site has no estimate there. Where a site has no row of a category's reference,
+    its other values are compared with another one, so that they, and the intercept, are not those of the other sites.
+
+    Parameters
+    ----------
+    sites
+        Site to the lines of its coefficients.
+    references
+        Term of each category's first value, ``column=value``, to the column.
+    """
     terms: dict[str, dict[str, Mapping[str, Any]]] = {}
+    notes = []
     for site, lines in sites.items():
+        there = {str(line["term"]) for line in lines if line.get("left_out") == "reference"}
+        moved = [column for term, column in references.items() if term not in there]
+        left = []
         for line in lines:
-            if line.get("standard_error"):
-                terms.setdefault(str(line["term"]), {})[site] = line
-    return {
+            term = str(line["term"])
+            other = (term == "(intercept)" and moved) or any(term.startswith(f"{column}=") for column in moved)
+            if line.get("separated") or (other and "left_out" not in line):
+                left.append(term)
+            elif line.get("standard_error"):
+                terms.setdefault(term, {})[site] = line
+        if left:
+            notes.append(
+                f"meta-analysis: without {', '.join(left)} of site '{site}', where they grow without end or are "
+                "compared with another reference"
+            )
+    pooled = {
         term: random_effects(
             [line["estimate"] for line in lines.values()], [line["standard_error"] for line in lines.values()]
         )
@@ -159,3 +185,4 @@ def of_coefficients(sites: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
         for term, lines in terms.items()
         if len(lines) > 1
     }
+    return pooled, notes

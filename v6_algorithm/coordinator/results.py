@@ -134,7 +134,11 @@ def _add_sites_fits(result: dict[str, Any], runs: Sequence[RunContext], experime
             result["notes"] += [f"site '{run.plan.sites[0]}': {note}" for note in site_notes]
     if by_site:
         result["site_coefficients"] = by_site
-    if sample := of_coefficients(by_site):
+    categories = runs[0].plan.setup.categories
+    references = {f"{name}={values[0]}": name for name, values in categories.items() if values}
+    sample, sample_notes = of_coefficients(by_site, references)
+    result["notes"] += sample_notes
+    if sample:
         result["meta_analysis"] = {"coefficients": sample}
 
 

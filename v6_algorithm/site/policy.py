@@ -46,6 +46,7 @@ class Policy:
     refuse_differences: bool = False
     minimum_batch: int = 1
     minimum_update_rows: int = 1
+    refuse_isolated_rows: bool = False
     coarse_histograms: bool = False
     patient_hashes: bool = True
     secure_aggregation_sites: int | None = None

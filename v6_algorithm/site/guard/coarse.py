@@ -12,51 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.site.guard.coarse_survival import coarse_survival
+from v6_algorithm.site.guard.join import join_bins
+
+__all__ = ["at_least", "coarse_edges", "coarse_state", "join_bins"]
 Array = np.ndarray
-
-
-def join_bins(counts: Array, smallest: int) -> Array:
-    """Join neighbouring bins until each has enough rows.
-
-    Parameters
-    ----------
-    counts
-        (kinds, bins) rows of each kind, such as positives and negatives, in each bin.
-    smallest
-        Fewest rows of all kinds together in a bin that is told; where there are fewer in all, one bin has them.
-
-    Returns
-    -------
-    Array
-        (kinds, bins), with the same sums over bins.
-    """
-    joined = np.zeros_like(counts)
-    filled = np.flatnonzero(counts.sum(axis=0))
-    if not len(filled):
-        return joined
-    groups: list[list[int]] = [[]]
-    rows = 0
-    for place in filled.tolist():
-        if rows >= smallest:
-            groups.append([])
-            rows = 0
-        groups[-1].append(place)
-        rows += counts[:, place].sum()
-    if rows < smallest and len(groups) > 1:
-        last = groups.pop()
-        groups[-1] += last
-    for group in groups:
-        group_counts = counts[:, group]
-        # The mean of the rows' bins, which is a sum over a cell's rows; the middle row's bin would be that row's.
-        middle = round(float(group_counts.sum(axis=0) @ np.array(group) / group_counts.sum()))
-        joined[:, middle] = group_counts.sum(axis=1)
-    return joined
 
 
 def coarse_state(state: Any, smallest: int) -> Any:
     """Return a metric state, of one target or several, with joined bins and without single rows' confidences."""
     if isinstance(state, list):
-        return [coarse_state(item, smallest) for item in state]
+        # Histograms are lists of numbers, or of lists of them.
+        return [coarse_state(item, smallest) for item in state] if state and isinstance(state[0], Mapping) else state
     if not isinstance(state, Mapping):
         return state
     coarse = {key: coarse_state(value, smallest) for key, value in state.items()}
@@ -68,6 +35,8 @@ def coarse_state(state: Any, smallest: int) -> Any:
         joined = np.stack([join_bins(pair, smallest) for pair in np.stack(histograms(dict(state)), axis=1)])
         coarse["positives"], coarse["negatives"] = (sparse.from_table(joined[:, kind]) for kind in (0, 1))
         coarse["calibration"] = _coarse_calibration(state["calibration"], smallest)
+    if state.get("kind") == "survival":
+        return coarse_survival(state, smallest)
     return coarse
 
 

@@ -13,6 +13,8 @@ from v6_algorithm.learning.metrics.intervals.proportions import Interval, Z
 _LEAST_MEAN_ROWS = 12
 _LEAST_BRIER_EVENTS = 10
 _LEAST_R2_ROWS = 30
+# Of an exponent: exp(700) is still a number.
+_MOST = 700.0
 
 
 def brier_interval(
@@ -75,4 +77,5 @@ def _mean(mean: float, variance: float, rows: float) -> Interval | None:
     if rows < _LEAST_MEAN_ROWS or mean <= 0:
         return None
     half = Z * sqrt(variance / rows) / mean
-    return exp(log(mean) - half), exp(log(mean) + half)
+    # A node that joins bins tells of a variance that its mean knows nothing of, and the quotient overflows.
+    return exp(max(log(mean) - half, -_MOST)), exp(min(log(mean) + half, _MOST))
