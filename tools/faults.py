@@ -1,7 +1,7 @@
-"""Faults put into a federation by a seeded plan: for the soak (`python -m tools.soak`) and the tests, never in a hospital.
+"""Faults put into a federation by a seeded plan: for the soak (`python -m tools.soak`) and the tests, nobody else.
 
-It is no part of the package: nothing that is installed can inject a fault. A plan says for each round and site what goes
-wrong, by the seed alone, so that a run that is killed and goes on meets the same faults.
+It is no part of the package: nothing that is installed can inject a fault. A plan says for each round and site what
+goes wrong, by the seed alone, so that a run that is killed and goes on meets the same faults.
 """
 
 from __future__ import annotations
@@ -171,8 +171,7 @@ class FaultyFederation:
             yield Arrival(site, None, Missing("crashed", "the container was killed"))
             return
         (arrival,) = self._federation.call(method, {site: request}, deadline_s=deadline_s).arrivals
-        text = arrival.text if arrival.reply is None else wire.to_text(arrival.reply)
-        assert text is not None, arrival.missing
+        text = wire.to_text(arrival.reply) if arrival.text is None and arrival.reply else str(arrival.text)
         if kind == "delay":
             after = self._plan.delay(request["round"], self._numbers[site])
             self._owed[site] = request["round"] + after, Belated(site, method, request, text)
@@ -237,18 +236,21 @@ class FullDisk(Checkpoints):
 
 
 class Replay:
-    """The same sites without any fault, of which each round has exactly those that a book names.
+    """The same sites without any fault, of which each call has exactly those that a book names.
 
     Parameters
     ----------
     federation
         The sites.
-    answered
-        Round to the sites that counted.
+    book
+        The participation table of a result.
     """
 
-    def __init__(self, federation: Federation, answered: Mapping[int, Sequence[str]]) -> None:
-        self._federation, self._answered = federation, answered
+    def __init__(self, federation: Federation, book: Sequence[Mapping[str, Any]]) -> None:
+        self._federation = federation
+        self._trained = {entry["round"]: entry["answered"] for entry in book if entry["call"] == "train"}
+        # Who was late in the last round is not waited for at the end.
+        self._evaluated = [entry["answered"] for entry in book if entry["call"] == "evaluate"]
 
     def sites(self) -> Sequence[Site]:
         """Return the sites by name."""
@@ -264,10 +266,11 @@ class Replay:
 
     def call(self, method: str, requests: Mapping[str, dict[str, Any]], *, deadline_s: float) -> Replies:
         """Ask those of the book; the others took no part."""
-        if method != "RPC_train":
+        if method == "RPC_prepare":
             return self._federation.call(method, requests, deadline_s=deadline_s)
         number = next(iter(requests.values()))["round"]
-        there = {site: request for site, request in requests.items() if site in self._answered[number]}
+        named = self._trained[number] if method == "RPC_train" else self._evaluated.pop(0)
+        there = {site: request for site, request in requests.items() if site in named}
         inner = self._federation.call(method, there, deadline_s=deadline_s).arrivals
 
         def arrivals() -> Iterator[Arrival]:

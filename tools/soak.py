@@ -3,11 +3,11 @@
     python -m tools.soak                        # 200 rounds, 8 sites
     python -m tools.soak --rounds 2000 --sites 16 --seed 7
 
-Sites are killed, answers lost, delayed, cut, damaged, doubled and reordered, the coordinator is killed and goes on from its
-checkpoint, the server is away, the disk is full: by a seeded plan (`tools.faults`). At the end the model, the metrics and the
-history must be, bit for bit, those of a run without any fault over the sites that counted in each round, and every answer
-that did not count stands in the participation table with its reason. Prints rounds, faults by kind and answers dropped by
-reason; exit code 1 when anything differs.
+Sites are killed, answers lost, delayed, cut, damaged, doubled and reordered, the coordinator is killed and goes on from
+its checkpoint, the server is away, the disk is full: by a seeded plan (`tools.faults`). At the end the model, the
+metrics and the history must be, bit for bit, those of a run without any fault over the sites that counted in each
+round, and every answer that did not count stands in the participation table with its reason. Prints rounds, faults by kind and
+answers dropped by reason; exit code 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -123,17 +123,14 @@ def soak(rounds: int, sites: int, seed: int, folder: Path, *, rate: float = 0.12
             raise SystemExit(f"the run makes no progress: {result.get('stopped_because')}")
         federation = FaultyFederation(local_federation(asked, tables), plan, fired)
         try:
-            result = run(
-                federation, asked, checkpoints=FullDisk(folder / "checkpoint.safetensors", federation, plan)
-            )
+            result = run(federation, asked, checkpoints=FullDisk(folder / "checkpoint.safetensors", federation, plan))
         except Killed:
             pass
         finally:
             faults += federation.met
     seconds = time.perf_counter() - begun
     book = [entry for entry in result["participation"] if entry["call"] == "train"]
-    answered = {entry["round"]: entry["answered"] for entry in book}
-    whole = run(Replay(local_federation(asked, tables), answered), asked)
+    whole = run(Replay(local_federation(asked, tables), result["participation"]), asked)
     dropped = Counter(kind for entry in book for kind in map(_kind, entry["missing"].values()))
     for entry in book:
         dropped.update(why for reasons in entry.get("dropped", {}).values() for why in reasons)
