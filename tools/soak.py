@@ -6,8 +6,8 @@
 Sites are killed, answers lost, delayed, cut, damaged, doubled and reordered, the coordinator is killed and goes on from
 its checkpoint, the server is away, the disk is full: by a seeded plan (`tools.faults`). At the end the model, the
 metrics and the history must be, bit for bit, those of a run without any fault over the sites that counted in each
-round, and every answer that did not count stands in the participation table with its reason. Prints rounds, faults by kind and
-answers dropped by reason; exit code 1 when anything differs.
+round, and every answer that did not count stands in the participation table with its reason. Prints rounds,
+faults by kind and answers dropped by reason; exit code 1 when anything differs.
 """
 
 from __future__ import annotations
