@@ -73,6 +73,7 @@ def _groups(work: Work, frame: pd.DataFrame, features: list[str]) -> dict[str, A
 def prepare(work: Work) -> dict[str, Any]:
     """Take one step of the preparation, the one that the request names."""
     steps = {
+        "preflight": _preflight,
         "schema": _schema,
         "event_times": _event_times,
         "statistics": _statistics,
@@ -86,6 +87,12 @@ def prepare(work: Work) -> dict[str, Any]:
     if step not in steps:
         raise WireError(f"step {step!r} is not known; allowed: {', '.join(steps)}")
     return steps[step](work)
+
+
+def _preflight(work: Work) -> dict[str, Any]:
+    from v6_algorithm.site.preflight import preflight
+
+    return preflight(work)
 
 
 def _schema(work: Work) -> dict[str, Any]:
