@@ -19,8 +19,8 @@ from pydantic_core import PydanticUndefined
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 _HEAD = """# Reference
 
-Written by `python -m tools.reference` from the code: every key of an experiment file, then every command. What they mean
-together is on the other pages.
+Written by `python -m tools.reference` from the code: every key of an experiment file, then every command. What they
+mean together is on the other pages.
 """
 
 
