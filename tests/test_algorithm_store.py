@@ -21,7 +21,7 @@ import v6_algorithm
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.engines.simulate import local_federation, tables_of
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment import MLP, PROBLEM_METRICS, Experiment, LinearModel
+from v6_algorithm.experiment import MLP, PROBLEM_METRICS, Experiment, Glm, LinearModel
 from v6_algorithm.experiment.arguments import PATHS, with_arguments
 from v6_algorithm.experiment.data import Missing, Scaling
 
@@ -149,10 +149,12 @@ def test_no_field_is_filled_in_beforehand(name):
         ("scaling", get_args(Scaling.model_fields["kind"].annotation)),
         ("missing", get_args(Missing.model_fields["kind"].annotation)),
         # The others learn from more than one column, which takes an `experiment`.
-        ("problem", tuple(kind for kind in PROBLEM_METRICS if kind in ("classification", "regression"))),
+        ("problem", tuple(kind for kind in PROBLEM_METRICS if kind in ("classification", "regression", "count"))),
         (
             "model",
-            tuple(kind for model in (MLP, LinearModel) for kind in get_args(model.model_fields["kind"].annotation)),
+            tuple(
+                kind for model in (MLP, LinearModel, Glm) for kind in get_args(model.model_fields["kind"].annotation)
+            ),
         ),
     ],
 )

@@ -116,7 +116,6 @@ class ReplyCheck:
             if wanted["train"]:
                 self._check_rows(site, item)
                 item["reply"] = self._read[item["fold"]](site, item, wanted)
-                item.pop("parameters", None)  # as large again as the tensors that were read from it
         self._check_epsilon(site, reply, trained=any(wanted["train"] for wanted in asked))
         self._check_device(site, reply["device"])
         return items

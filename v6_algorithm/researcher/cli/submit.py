@@ -142,7 +142,9 @@ def submit(
                 say(f"task {task.id} is on its way; to see how it goes: {_again('watch', task.id, server, username)}")
                 return
             _follow(task, tracking, server, username, experiment.rounds)
-            _end(task.result(), tracking, folder, central, experiment.central)
+            result = task.result()
+            result.setdefault("software", {})["image"] = image
+            _end(result, tracking, folder, central, experiment.central)
 
 
 def watch(
