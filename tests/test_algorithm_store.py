@@ -100,7 +100,8 @@ def test_the_functions_are_the_names_that_the_network_may_call():
     names = {name for name, value in vars(v6_algorithm).items() if callable(value)}
     # `extract` is a step of vantage6 5, whose store has a file of its own.
     assert set(FUNCTIONS) == names - {"extract"}
-    assert {name for name, function in FUNCTIONS.items() if function["standalone"]} == {"master", "describe", "tune"}
+    central = {"master", "describe", "tune", "check"}
+    assert {name for name, function in FUNCTIONS.items() if function["standalone"]} == central
     for function in FUNCTIONS.values():
         assert function["type"] == ("central" if function["standalone"] else "federated")
         assert [database["name"] for database in function["databases"]] == ["table"]

@@ -95,6 +95,21 @@ def run_describe(
     return describe(*_central(client, data, experiment, organizations, names, mock_client, arguments))
 
 
+def run_check(
+    client: Any,
+    data: Any,
+    experiment: Any,
+    *,
+    organizations: Sequence[int | str] | None = None,
+    names: Mapping[str, str] | None = None,
+    mock_client: Any = None,
+) -> dict[str, Any]:
+    """Ask a collaboration what would go wrong with an experiment; see `v6_algorithm.check`."""
+    from v6_algorithm.coordinator.preflight import preflight
+
+    return preflight(*_central(client, data, experiment, organizations, names, mock_client, {}))
+
+
 def _central(
     client: Any,
     data: Any,
