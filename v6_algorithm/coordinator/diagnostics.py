@@ -14,7 +14,7 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import merge_states
 from v6_algorithm.learning.metrics.calibration import CONFIDENCE_UNITS
 from v6_algorithm.learning.metrics.classification_state import histograms
-from v6_algorithm.learning.metrics.histogram import bin_edges
+from v6_algorithm.learning.metrics.histogram import lower_edges
 
 # Fewest rows between two points of a ROC curve: one of single steps would be the list of all scores.
 _STEP_ROWS = 5
@@ -50,9 +50,10 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
             "sites": {name: state["confusion"] for name, state in by_site.items()},
         }
         tables["calibration"][target] = _calibration(*pooled["calibration"])
-        positives, negatives = (counts[0].tolist() for counts in histograms(pooled))
-        if pooled["n_classes"] == 2 and any(positives) and any(negatives):
-            tables["roc"][target] = _roc(positives, negatives)
+        places, positives, negatives = histograms(pooled)[0]
+        if pooled["n_classes"] == 2 and positives.any() and negatives.any():
+            edges = lower_edges(places, pooled["bins"]).tolist()
+            tables["roc"][target] = _roc(positives.tolist(), negatives.tolist(), edges)
     return {name: content for name, content in tables.items() if content}
 
 
@@ -77,9 +78,8 @@ def _calibration(rows: list[int], confidence: list[int], hits: list[int]) -> dic
     }
 
 
-def _roc(positives: list[int], negatives: list[int]) -> dict[str, list[Any]]:
-    """Walk down the thresholds, from one that no row reaches to one that all do."""
-    edges = [0.0, *bin_edges(len(positives)).tolist()]
+def _roc(positives: list[int], negatives: list[int], edges: list[float]) -> dict[str, list[Any]]:
+    """Walk down the thresholds, where bins begin, from one that no row reaches to one that all do."""
     steps = zip(reversed(edges), accumulate(reversed(positives)), accumulate(reversed(negatives)), strict=True)
     points: list[tuple[float | None, int, int]] = [(None, 0, 0)]
     end = (0.0, sum(positives), sum(negatives))

@@ -7,6 +7,8 @@ from typing import Any
 
 from v6_algorithm.coordinator.diagnostics import by_target
 from v6_algorithm.learning.metrics import merge_states
+from v6_algorithm.learning.metrics.classification_state import histograms
+from v6_algorithm.learning.metrics.histogram import logits
 from v6_algorithm.learning.metrics.recalibration import recalibrate
 
 
@@ -28,5 +30,6 @@ def recalibrations(states: Mapping[str, dict[str, Any]], target: str) -> dict[st
     return fits
 
 
-def _fit(state: Mapping[str, Any]) -> dict[str, float] | None:
-    return recalibrate(state["positives"][0], state["negatives"][0])
+def _fit(state: dict[str, Any]) -> dict[str, float] | None:
+    places, positives, negatives = histograms(state)[0]
+    return recalibrate(positives, negatives, logits(places, state["bins"]))

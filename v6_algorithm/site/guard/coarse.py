@@ -30,27 +30,36 @@ def join_bins(counts: Array, smallest: int) -> Array:
     Array
         (kinds, bins), with the same sums over bins.
     """
-    joined = np.zeros_like(counts)
     filled = np.flatnonzero(counts.sum(axis=0))
-    if not len(filled):
-        return joined
+    places, rows = _groups(counts[:, filled], smallest, filled)
+    joined = np.zeros_like(counts)
+    joined[:, places] = rows
+    return joined
+
+
+def _groups(counts: Array, smallest: int, places: Array) -> tuple[Array, Array]:
+    """Join neighbouring bins, of which each holds a row; return where the joined ones stand, and their rows by kind.
+
+    `places` (bins,) says which bins these are.
+    """
     groups: list[list[int]] = [[]]
     rows = 0
-    for place in filled.tolist():
+    for number, in_bin in enumerate(counts.sum(axis=0).tolist()):
         if rows >= smallest:
             groups.append([])
             rows = 0
-        groups[-1].append(place)
-        rows += counts[:, place].sum()
+        groups[-1].append(number)
+        rows += in_bin
     if rows < smallest and len(groups) > 1:
         last = groups.pop()
         groups[-1] += last
-    for group in groups:
+    at, joined = np.zeros(len(groups), dtype=np.int64), np.zeros((len(counts), len(groups)), dtype=np.int64)
+    for number, group in enumerate(groups) if counts.shape[1] else ():
         group_counts = counts[:, group]
         # The mean of the rows' bins, which is a sum over a cell's rows; the middle row's bin would be that row's.
-        middle = round(float(group_counts.sum(axis=0) @ np.array(group) / group_counts.sum()))
-        joined[:, middle] = group_counts.sum(axis=1)
-    return joined
+        at[number] = round(float(group_counts.sum(axis=0) @ places[group] / group_counts.sum()))
+        joined[:, number] = group_counts.sum(axis=1)
+    return (at, joined) if counts.shape[1] else (at[:0], joined[:, :0])
 
 
 def coarse_state(state: Any, smallest: int) -> Any:
@@ -61,14 +70,19 @@ def coarse_state(state: Any, smallest: int) -> Any:
         return state
     coarse = {key: coarse_state(value, smallest) for key, value in state.items()}
     if {"positives", "negatives", "calibration"} <= set(state):
-        from v6_algorithm.learning.metrics import sparse
-        from v6_algorithm.learning.metrics.classification_state import histograms
-
-        # (scored classes, 2, bins)
-        joined = np.stack([join_bins(pair, smallest) for pair in np.stack(histograms(dict(state)), axis=1)])
-        coarse["positives"], coarse["negatives"] = (sparse.from_table(joined[:, kind]) for kind in (0, 1))
+        pairs = [_joined(*pair, smallest) for pair in zip(state["positives"], state["negatives"], strict=True)]
+        coarse["positives"], coarse["negatives"] = map(list, zip(*pairs, strict=True))
         coarse["calibration"] = _coarse_calibration(state["calibration"], smallest)
     return coarse
+
+
+def _joined(positives: Mapping[str, Any], negatives: Mapping[str, Any], smallest: int) -> list[dict[str, list[int]]]:
+    """Join the bins of a sparse pair of histograms."""
+    from v6_algorithm.learning.metrics.sparse import paired
+
+    places, *counts = paired(dict(positives), dict(negatives))
+    at, joined = _groups(np.stack(counts), smallest, places)
+    return [{"bins": at[rows > 0].tolist(), "rows": rows[rows > 0].tolist()} for rows in joined]
 
 
 def _coarse_calibration(calibration: list[list[int]], smallest: int) -> list[list[int]]:

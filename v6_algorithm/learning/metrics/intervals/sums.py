@@ -13,10 +13,12 @@ from v6_algorithm.learning.metrics.intervals.proportions import Interval, Z
 _LEAST_MEAN_ROWS = 12
 _LEAST_BRIER_EVENTS = 10
 _LEAST_R2_ROWS = 30
+# Of a float64.
+_LARGEST_LOG = 700.0
 
 
 def brier_interval(
-    brier: float, positives: NDArray[np.int64], negatives: NDArray[np.int64], edges: NDArray[np.float64]
+    brier: float, positives: NDArray[np.int64], negatives: NDArray[np.int64], middle: NDArray[np.float64]
 ) -> Interval | None:
     """Interval of a Brier score with two classes, on the log scale.
 
@@ -29,13 +31,11 @@ def brier_interval(
         Mean of (p - y)^2.
     positives, negatives : ndarray of int64, shape (bins,)
         Rows by bin of p.
-    edges : ndarray of float64, shape (bins - 1,)
-        Probabilities between the bins.
+    middle : ndarray of float64, shape (bins,)
+        Probability in the middle of each bin.
     """
     if min(positives.sum(), negatives.sum()) < _LEAST_BRIER_EVENTS:
         return None
-    whole = np.concatenate([[0.0], edges, [1.0]])
-    middle = (whole[1:] + whole[:-1]) / 2
     rows = float(positives.sum() + negatives.sum())
     squares, fourths = (float(positives @ (1 - middle) ** power + negatives @ middle**power) / rows for power in (2, 4))
     interval = _mean(brier, max(fourths - squares**2, 0.0), rows)
@@ -75,4 +75,5 @@ def _mean(mean: float, variance: float, rows: float) -> Interval | None:
     if rows < _LEAST_MEAN_ROWS or mean <= 0:
         return None
     half = Z * sqrt(variance / rows) / mean
-    return exp(log(mean) - half), exp(log(mean) + half)
+    # Where rows contradict each other so much that nothing is known, there is no number for the end either.
+    return (exp(log(mean) - half), exp(log(mean) + half)) if log(mean) + half < _LARGEST_LOG else None
