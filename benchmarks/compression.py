@@ -33,6 +33,8 @@ COMPRESSIONS = {
     "powersgd rank 4": {"kind": "powersgd", "rank": 4},
     "rankdad rank 10": {"kind": "rankdad", "rank": 10},
     "int8": "int8",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
     "powersgd rank 4, int8": [{"kind": "powersgd", "rank": 4}, "int8"],
     "powersgd rank 4, no feedback": {"kind": "powersgd", "rank": 4, "feedback": False},
     "topk 1 %": {"kind": "topk", "fraction": 0.01},

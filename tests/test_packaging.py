@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-INSTALLED_EXTRAS = {"vantage6", "files", "demo", "dev", "tracking", "profiling", "plots"}
+INSTALLED_EXTRAS = {"vantage6", "files", "demo", "dev", "tracking", "profiling", "plots", "onnx"}
 # Their packages are large; a dry run of pip looks at them, see below.
 OTHER_EXTRAS = {"dp", "imaging", "wandb"}
 

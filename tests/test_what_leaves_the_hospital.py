@@ -63,6 +63,9 @@ EXPERIMENTS = {
             "largest": "topk",
             "largest in bytes": [{"kind": "topk", "fraction": 0.2}, "int8"],
             "bytes": "int8",
+            "two bytes": "float16",
+            "low rank in two bytes": [{"kind": "powersgd", "rank": 2}, "bfloat16"],
+            "largest in two bytes": [{"kind": "topk", "fraction": 0.2}, "bfloat16"],
         }.items()
     },
     "regression": {

@@ -4,6 +4,8 @@ The functions below are the only names that the network may call: vantage6's wra
 the names of this module, so nothing else may be one of them. Importing the package imports neither torch nor pandas.
 """
 
+from v6_algorithm.engines import marks
+
 
 def master(  # type: ignore[no-untyped-def]
     client=None,
@@ -226,9 +228,41 @@ def RPC_publish(data=None, request=None, *, mock_data=None):  # type: ignore[no-
     return publish(data if request is None else request)
 
 
-# The mock client passes itself, or the data, to functions that carry these marks.
-for _central in (master, describe, tune):
-    _central.wrapped_in_algorithm_client_decorator = True  # type: ignore[union-attr]
-for _function in (RPC_summary, RPC_prepare, RPC_train, RPC_evaluate, RPC_reside, RPC_publish):
-    _function.wrapped_in_data_decorator = True  # type: ignore[attr-defined]
-del _central, _function
+def extract(  # type: ignore[no-untyped-def]
+    query=None,
+    sheet_name=None,
+    files=None,
+    column=None,
+    separator=None,
+    decimal=None,
+    thousands=None,
+    encoding=None,
+    *,
+    mock_uri=None,
+    mock_type=None,
+):
+    """Read this node's database into a session's dataframe; vantage6 5 only, where training does not see databases.
+
+    Parameters
+    ----------
+    query : str, optional
+        Of a SQL database; only one that the node's owner has listed runs.
+    sheet_name : str, optional
+        Of an Excel file; its first sheet when absent.
+    files, column : str, optional
+        `data.image.files` and `data.image.column` of the experiment: a folder without a table, whose files' names are
+        one.
+    separator, decimal, thousands, encoding : str, optional
+        How the table is written, as in the experiment's `data`.
+    """
+    arguments = dict(locals())
+    from v6_algorithm.engines.extraction import run_extract
+
+    return run_extract(**arguments)
+
+
+# vantage6 5 runs no function without such marks, and the mock clients pass themselves, or the data, by them.
+marks.mark_central(master, describe, tune)
+marks.mark_federated(RPC_summary, RPC_prepare, RPC_train, RPC_evaluate)
+marks.mark_of_version_4(RPC_reside, RPC_publish)
+marks.mark_extraction(extract)

@@ -64,6 +64,14 @@ def test_a_federated_cox_model_is_that_of_the_pooled_rows(strata, transform):
     )
 
 
+@pytest.mark.parametrize("strata", ["none", "site"])
+def test_a_centralised_fit_is_the_federated_one(strata):
+    federated, centralised = (
+        fit(hospitals(), {"strata": strata}, mode=mode).coefficients for mode in ("federated", "centralised")
+    )
+    pd.testing.assert_frame_equal(federated, centralised, rtol=1e-9)
+
+
 def test_breslow_is_efron_without_ties_and_differs_with_them():
     without = hospitals(ties=False)
     efron, breslow = (fit(without, {"ties": ties}).coefficients["estimate"] for ties in ("efron", "breslow"))

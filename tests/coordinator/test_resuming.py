@@ -176,7 +176,7 @@ def test_the_books_add_up_over_a_restart(tables, make_experiment, tmp_path):
     assert [(entry["call"], entry["round"]) for entry in again["timing"]["rounds"]] == [
         ("prepare", 0), ("prepare", 0), ("train", 1), ("train", 2), ("train", 3), ("evaluate", 3)
     ]  # fmt: skip
-    assert told[0] == {"event": "prepared", "sites": sorted(tables), "rounds": 3, "done": 2}
+    assert told[0].items() >= {"event": "prepared", "sites": sorted(tables), "rounds": 3, "done": 2}.items()
 
 
 def test_a_checkpoint_of_another_experiment_is_refused(tables, make_experiment, tmp_path):

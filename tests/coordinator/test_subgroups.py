@@ -171,8 +171,9 @@ def told(counts: dict[str, int], **options) -> tuple[dict, dict]:
         experiment,
         {"here": TableSource(frame=planted(counts)), "there": TableSource(frame=planted({"x": 20}))},
     )
-    (all_rows, groups) = (reply for method, site, reply in spy.replies if method == "RPC_evaluate" and site == "here")
-    return groups["subgroups"]["test"]["here"]["ward"], all_rows["folds"][0]["metrics"]["test"]["here"]
+    replies = [reply for method, site, reply in spy.replies if method == "RPC_evaluate" and site == "here"]
+    (groups,) = (reply["subgroups"] for reply in replies if "subgroups" in reply)
+    return groups["test"]["here"]["ward"], replies[0]["folds"][-1]["metrics"]["test"]["here"]
 
 
 def test_a_small_group_and_the_next_smallest_are_withheld():
@@ -433,3 +434,19 @@ def test_groups_survive_the_wire(hospitals):
     assert all(
         compute(state)["n"] for reply in replies for state in reply["subgroups"]["test"][reply["site"]]["sex"].values()
     )
+
+
+@pytest.mark.parametrize(("output", "calls"), [("last", 1), ("best", 2)])
+def test_groups_take_no_call_of_their_own_where_the_kept_model_is_known(hospitals, output, calls):
+    """With personal models there are two calls either way, and the numbers are those of a call for each."""
+    changes = {"output": {"model": output}, "rounds": 4, "training": {"optimizer": {"kind": "adam", "lr": 0.5}}}
+    _, plain = go(experiment_of(**changes), hospitals)
+    spy, result = go(experiment_of("sex", **changes), hospitals)
+    assert [method for method, _ in spy.requests].count("RPC_evaluate") == calls
+    assert (result["best_round"] == 4) == (plain["best_round"] == 4)
+    assert result["metrics"] == plain["metrics"]
+    spy, both = go(experiment_of("sex", personal="fine_tune", **changes), hospitals)
+    assert [method for method, _ in spy.requests].count("RPC_evaluate") == 2
+    assert both["subgroups"] == result["subgroups"]
+    _, alone = go(experiment_of(personal="fine_tune", **changes), hospitals)
+    assert both["baselines"] == alone["baselines"]

@@ -99,7 +99,7 @@ def node(tmp_path, monkeypatch):
 # -- what can be called --------------------------------------------------------------------------------------------
 
 
-def test_the_package_exposes_nine_functions_and_imports_no_libraries():
+def test_the_package_exposes_ten_functions_and_imports_no_libraries():
     """vantage6.md section 1: the wrapper calls whatever name of the package the task gives, underscores included."""
     code = """
 import json, sys, v6_algorithm
@@ -108,7 +108,7 @@ print(json.dumps([sorted(names), [name for name in ("torch", "pandas", "numpy", 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     names = [f"RPC_{name}" for name in ("evaluate", "prepare", "publish", "reside", "summary", "train")]
-    assert json.loads(done.stdout) == [[*names, "describe", "master", "tune"], []]
+    assert json.loads(done.stdout) == [[*names, "describe", "extract", "master", "tune"], []]
 
 
 def test_after_a_run_master_is_still_the_function_and_no_other_name_has_become_callable(expected):
@@ -123,6 +123,7 @@ def test_after_a_run_master_is_still_the_function_and_no_other_name_has_become_c
         "RPC_summary",
         "RPC_train",
         "describe",
+        "extract",
         "master",
         "tune",
     ]
@@ -428,3 +429,11 @@ def test_a_wrong_value_in_a_form_ends_the_log_with_one_line_that_names_it(tmp_pa
     assert (done.returncode, output) == (1, "")
     told = [line for line in (done.stdout + done.stderr).splitlines() if "rounds: must be" in line]
     assert told[-1].endswith("experiment: rounds: must be greater than or equal to 1 (given: 0)")
+
+
+def test_what_a_round_leaves_in_the_servers_database_is_told_of_large_models_alone(capsys):
+    prepared = {"event": "prepared", "sites": ["a", "b", "c"], "rounds": 2}
+    entry._say({**prepared, "model_bytes": 40_000})
+    assert "database" not in capsys.readouterr().out
+    entry._say({**prepared, "model_bytes": 37_500_000})
+    assert "each round leaves up to 400 MB in the server's database: a model of 37.5 MB" in capsys.readouterr().out

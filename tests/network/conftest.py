@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "support"))
+sys.path[:0] = [str(HERE / "support"), str(HERE / "hq")]
 
 from docker_cli import BASE_IMAGE, bridge_gateway, docker, image_size  # noqa: E402
 from figures import CONTAINERS, ENCRYPTED, PROCESSES, STARTUP, Figures  # noqa: E402
+from hq_network import HqNetwork, algorithm_python, hq_python  # noqa: E402
 from services import Postgres, Registry, run_script  # noqa: E402
 from v6config import Site  # noqa: E402
 from v6network import IMAGE, SELF_TEST_IMAGE, Network  # noqa: E402
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test here that needs the server or Docker is marked `network` or `docker`, for `-m` to choose by."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        if "vantage6_python" in fixtures:
+        if {"vantage6_python", "algorithm_python_5", "hq_network"} & set(fixtures):
             item.add_marker(pytest.mark.network)
         if "algorithm_image" in fixtures:
             item.add_marker(pytest.mark.docker)
@@ -61,6 +62,37 @@ def vantage6_python() -> str:
         return server_python()
     except MissingError as what:
         missing(str(what))
+
+
+@pytest.fixture(scope="session")
+def algorithm_python_5() -> str:
+    """Python 3.11 with torch and vantage6 5's algorithm tools."""
+    try:
+        return algorithm_python()
+    except MissingError as what:
+        missing(str(what))
+
+
+@pytest.fixture(scope="module")
+def hq_network(
+    algorithm_python_5: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures
+) -> Iterator[Callable[..., HqNetwork]]:
+    """`hq_network({"a": {"databases": {"default": [path, "csv"]}, "environment": {…}}, …})`; ended with the module."""
+    started: list[HqNetwork] = []
+
+    def make(sites: dict[str, dict]) -> HqNetwork:
+        try:
+            hq_python()
+        except MissingError as what:
+            missing(str(what))
+        start = time.monotonic()
+        started.append(HqNetwork(tmp_path_factory.mktemp("hq"), sites))
+        figures.note(STARTUP, "vantage6 5", f"{time.monotonic() - start:.0f}")
+        return started[-1]
+
+    yield make
+    for network in started:
+        network.stop()
 
 
 @pytest.fixture(scope="session")

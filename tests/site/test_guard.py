@@ -320,3 +320,27 @@ def test_a_node_that_requires_differential_privacy_trains_nothing_without():
     federation = local_federation(experiment, sources, Policy.of("trusted", maximum_epsilon=1.0))
     with pytest.raises(FederationError, match="requires differential privacy"):
         run(federation, experiment)
+
+
+@given(st.integers(1, 80), st.integers(1, 10), st.integers(0, 2**32 - 1), st.booleans())
+def test_a_coarse_survival_state_passes_the_checks_and_holds_no_cell_of_few(rows, smallest, seed, curves):
+    from v6_algorithm.learning.metrics import SurvivalMetrics, compute, merge_states
+
+    generator = np.random.default_rng(seed)
+    edges = [1.0, 3.0, 8.0, 9.0]
+    metrics = SurvivalMetrics(edges, edges if curves else [])
+    survival = np.sort(generator.random((rows, 4)), axis=1)[:, ::-1]
+    scores = generator.normal(0, 3, (rows, 1))
+    prediction = np.column_stack([scores, survival]) if curves else scores
+    target = np.column_stack([generator.exponential(5, rows), generator.integers(0, 2, rows)])
+    metrics.update(prediction, target, generator.random(rows))
+    state = metrics.state()
+    coarse = coarse_state(state, smallest)
+    merged = merge_states([coarse, coarse])
+    assert merged["n"] == 2 * rows
+    compute(merged)
+    counts = [events + censored for _, _, events, censored in coarse["cells"]]
+    assert sum(counts) == rows
+    assert min(counts) >= min(smallest, rows)
+    # Pairs within the site are as many, and as many are in the right order.
+    assert coarse["exact"][:2] == state["exact"][:2]

@@ -34,8 +34,9 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
     tuple of dict and list of str
         ``coefficients``: a mapping for each term with `term`, `estimate`, `standard_error`, `z`, `p`, `low`, `high`
         (95 %, normal) and, where it has a name, the ratio `exp(estimate)` with its interval; a term that is left out
-        has none of these but `term` and `left_out`. ``fit``: rows, rank, log-likelihood, deviance, null deviance,
-        dispersion, AIC, BIC, McFadden's pseudo-R² (of gaussian R²), the rounds and whether they converged.
+        has none of these but `term` and `left_out`; one that grows without end is `separated`. ``fit``: rows, rank,
+        log-likelihood, deviance, null deviance, dispersion, AIC, BIC, McFadden's pseudo-R² (of gaussian R²), the
+        rounds and whether they converged. Of a Cox model also ``proportional_hazards`` and ``baseline_hazard``.
     """
     model = experiment.model
     if isinstance(model, Cox) and fold.fitted:
@@ -278,6 +279,9 @@ def _notes(
         if abs(value) > _UNBOUNDED or error > _UNSURE
     ]
     if (isinstance(model, Cox) or model.family == "binomial") and unbounded and not model.ridge:
+        for line in lines:
+            if line["term"] in unbounded and "left_out" not in line:
+                line["separated"] = True
         why = "no row with it has an event, or all have" if name == "cox" else "these columns tell the classes apart"
         notes.append(
             f"{name}: {', '.join(unbounded)}: grows without end (separation: {why}), so "

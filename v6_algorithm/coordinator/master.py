@@ -24,6 +24,7 @@ from v6_algorithm.coordinator.training import Rounds
 from v6_algorithm.data.preparation import Agreement
 from v6_algorithm.errors import ExperimentError, FederationError, Terminated
 from v6_algorithm.exchange.protocol import Federation
+from v6_algorithm.exchange.wire import spec_bytes
 from v6_algorithm.experiment import Experiment
 
 INTERRUPTED = "interrupted from the keyboard"
@@ -91,6 +92,7 @@ def _train_and_evaluate(context: RunContext, save: Callable[[], None]) -> None:
             "event": "prepared",
             "sites": context.caller.taking_part or context.plan.sites,
             "rounds": context.experiment.rounds,
+            "model_bytes": spec_bytes(context.plan.spec) * len(context.folds),
             "done": context.rounds_over,
         }
     )

@@ -86,16 +86,16 @@ class ReplyCheck:
 
     def groups(
         self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]], sums: GroupSums
-    ) -> None:
-        """Add what a site tells of groups of rows; a wrong answer is counted and named, as in `items`."""
-        if not self.items(replies, site, reply, asked):
-            return
+    ) -> bool:
+        """Add what a site tells of groups of rows beside its items; a wrong answer is counted and named, and False."""
         try:
             sums.take(reply["subgroups"], asked, self.plan, self._shape)
+            return True
         except (WireError, ValueError) as error:
             replies.reject(site, str(error))
         except (KeyError, TypeError, AttributeError):
             replies.reject(site, "malformed reply")
+        return False
 
     def _check(self, site: str, reply: dict[str, Any], asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = reply["folds"]
@@ -116,6 +116,7 @@ class ReplyCheck:
             if wanted["train"]:
                 self._check_rows(site, item)
                 item["reply"] = self._read[item["fold"]](site, item, wanted)
+                item.pop("parameters", None)  # as large again as the tensors that were read from it
         self._check_epsilon(site, reply, trained=any(wanted["train"] for wanted in asked))
         self._check_device(site, reply["device"])
         return items

@@ -12,6 +12,7 @@ from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.coefficients import inference
 from v6_algorithm.coordinator.diagnostics import diagnostics
 from v6_algorithm.coordinator.folds import FoldProgress, States
+from v6_algorithm.coordinator.meta_analysis import of_coefficients, of_metrics
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.privacy_report import notes as notes_of_privacy
 from v6_algorithm.coordinator.privacy_report import section as privacy_section
@@ -113,10 +114,32 @@ def assemble(
         told_of_fit, notes_of_fit = inference(folds[0], plans[0], experiment)
         result |= told_of_fit
         result["notes"] += notes_of_fit
+    if experiment.mode == "local" and all(len(run.folds) == 1 for run in runs):
+        _add_sites_fits(result, runs, experiment)
+    if sample := of_metrics(metrics):
+        result["meta_analysis"] = sample | result.get("meta_analysis", {})
     if private is not None:
         result["differential_privacy"] = private
     result["parameters"] = _parameters(runs, experiment, private)
     return result
+
+
+def _add_sites_fits(result: dict[str, Any], runs: Sequence[RunContext], experiment: Experiment) -> None:
+    """Put the coefficients of each site alone into the result, and their mean over sites as a sample."""
+    by_site: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        site_fit, site_notes = inference(run.folds[0], run.plan, experiment)
+        if site_fit:
+            by_site[run.plan.sites[0]] = site_fit["coefficients"]
+            result["notes"] += [f"site '{run.plan.sites[0]}': {note}" for note in site_notes]
+    if by_site:
+        result["site_coefficients"] = by_site
+    categories = runs[0].plan.setup.categories
+    references = {f"{name}={values[0]}": name for name, values in categories.items() if values}
+    sample, sample_notes = of_coefficients(by_site, references)
+    result["notes"] += sample_notes
+    if sample:
+        result["meta_analysis"] = {"coefficients": sample}
 
 
 def _site_history(folds: Sequence[FoldProgress]) -> dict[str, dict[str, list[Any]]]:
@@ -184,7 +207,7 @@ def _diagnostics(measured: dict[str, States], experiment: Experiment, plan: Plan
     by_part = {part: diagnostics(states, experiment, plan.setup) for part, states in measured.items()}
     return {
         name: {part: shown[name] for part, shown in by_part.items() if name in shown}
-        for name in ("confusion", "calibration", "roc")
+        for name in ("confusion", "calibration", "roc", "decision", "risk")
     }
 
 

@@ -73,7 +73,7 @@ class GroupSums:
         WireError, ValueError, KeyError, TypeError, AttributeError
             When it is not an answer to what was asked.
         """
-        parts = {part for item in asked for part in item["subgroups"]}
+        parts = {part for item in asked for part in item.get("subgroups", [])}
         if set(reply) != parts or not parts <= set(PARTS):
             raise WireError("it measured groups of other parts than it was asked for")
         states: list[tuple[str, str, str, dict[str, Any]]] = []

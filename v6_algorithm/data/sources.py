@@ -121,6 +121,10 @@ class TableSource:
         needed = [wanted is None or wanted(name) for name in frame.columns]
         return uniform(frame if all(needed) else frame.loc[:, needed], self.form)
 
+    def read_as_it_is(self) -> pd.DataFrame:
+        """Read the whole table with its empty words and marks, for a copy that is read again; raises DataError."""
+        return self.frame if self.frame is not None else self._read(None, None)
+
     def _read(self, wanted: Callable[[str], bool] | None, exact: Collection[str] | None) -> pd.DataFrame:
         import pandas as pd
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.sources import FOLDER, STATE, TableSource, source_from_node
-from v6_algorithm.engines import known_models
+from v6_algorithm.engines import known_models, session
 from v6_algorithm.engines.provenance import RULE, asking, check_chain, own_identity
 from v6_algorithm.engines.runs import scores_line
 from v6_algorithm.errors import ExperimentError, PolicyError, SiteError
@@ -24,6 +24,10 @@ from v6_algorithm.site.policy import Policy
 if TYPE_CHECKING:
     from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
     from v6_algorithm.experiment import Experiment
+
+
+# Bytes in a server's database that a round may leave without a word.
+_LEAST_SPACE = 5e6
 
 
 def run_master(
@@ -101,21 +105,31 @@ def _central(
     arguments: Mapping[str, Any],
 ) -> tuple[Vantage6Federation, Experiment]:
     """Read what a central function was given, however vantage6 passes it."""
-    from v6_algorithm.engines.vantage6_v4 import Vantage6Federation, container_client
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.experiment.arguments import with_arguments
 
     client, experiment = _by_position(client, data, experiment)
     checked = Experiment.parse(with_arguments(experiment, arguments))
     checked.check_rows_stay()
-    federation = Vantage6Federation(
-        client or mock_client or container_client(),
+    federation = _federation(
+        client or mock_client,
         # A form sends an empty list for a choice that was not made.
         organizations=organizations or None,
         names=_names(names or {}),
         poll_s=checked.participation.poll_s,
     )
     return federation, checked
+
+
+def _federation(client: Any, **options: Any) -> Vantage6Federation:
+    """Choose the engine of the version whose container this is; without a client, make that of the container."""
+    if session.is_session():
+        from v6_algorithm.engines import vantage6_v5
+
+        return vantage6_v5.SessionFederation(client or vantage6_v5.container_client(), **options)
+    from v6_algorithm.engines.vantage6_v4 import Vantage6Federation, container_client
+
+    return Vantage6Federation(client or container_client(), **options)
 
 
 def _by_position(client: Any, data: Any, experiment: Any) -> tuple[Any, Any]:
@@ -162,16 +176,26 @@ def run_site(
         data = mock_data[0]
     if not isinstance(request, Mapping):
         raise ExperimentError("request: is required; task `master`, which writes the requests to the sites")
+    # At the researcher's desk, where the mock runs, her own tables are hers.
+    here = mock_data is not None
+    in_session = session.is_session()
     try:
-        # At the researcher's desk, where the mock runs, her own tables are hers.
-        here = mock_data is not None
-        policy = Policy.from_environment(default="trusted" if here else "standard")
+        unavailable = session.UNAVAILABLE if in_session else ()
+        policy = Policy.from_environment(default="trusted" if here else "standard", unavailable=unavailable)
         if policy.request_chain and not here:
             (provenance or check_sender)()
-        source = source_from_node(names=_names_of_files(request)) if data is None else _source_of(data)
+        if in_session:
+            request, place = session.split_job(request)
+        if data is not None:
+            source = _source_of(data)
+        else:
+            source = session.source_of_session() if in_session else source_from_node(names=_names_of_files(request))
         source = guarded_source(policy, source)
         folder = os.environ.get("TEMPORARY_FOLDER") or getattr(data, "attrs", {}).get(STATE)
         state = Path(folder, "v6_algorithm") if folder else None
+        if in_session and not here:
+            # MockNetwork's folder is one for all sites, and another for each task.
+            state = place
         request = known_models.resolve(request, state, lambda task: _fetch(task, token))
     except SiteError as error:
         head = {key: request.get(key) for key in ("site", "round", "attempt")}
@@ -248,6 +272,8 @@ def _say(event: Mapping[str, Any]) -> None:
     """Write to the task's log, the only progress that vantage6 shows while a task runs: a line, for a round two."""
     if event["event"] == "prepared":
         print(f"prepared: {len(event['sites'])} sites take part: {', '.join(event['sites'])}", flush=True)
+        if (line := _space_line(event["model_bytes"], len(event["sites"]))) is not None:
+            print(line, flush=True)
         if done := event.get("done"):
             print(f"goes on after round {done}/{event['rounds']}", flush=True)
     elif event["event"] == "reply":
@@ -268,6 +294,21 @@ def _say(event: Mapping[str, Any]) -> None:
         print("tested", flush=True)
     elif event["event"] in ("trial", "chosen", "note"):
         print(event["text"], flush=True)
+
+
+def _space_line(model_bytes: int, sites: int) -> str | None:
+    """Say what a round leaves in the server's database, which keeps all inputs and results; None of little.
+
+    A model is base64 in JSON, which vantage6 writes in base64 again: 16/9 of its bytes, to each site and from it.
+    """
+    space = 2 * sites * model_bytes * 16 / 9
+    if space < _LEAST_SPACE:
+        return None
+    return (
+        f"each round leaves up to {space / 1e6:,.0f} MB in the server's database: "
+        f"a model of {model_bytes / 1e6:,.1f} MB, to and from {sites} sites; "
+        "runs_data_cleanup_days in the server's configuration clears it"
+    )
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from v6_algorithm.coordinator.checkpoint import NAME, Checkpoints, write_whole
+from v6_algorithm.engines import session
 from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
 from v6_algorithm.errors import CheckpointError, UnreachableError
 from v6_algorithm.experiment import Experiment
@@ -93,7 +94,9 @@ class Journal:
 
 
 def journal_folder(task: int | None) -> Path | None:
-    """Return the folder of a task's journal in the volume that a vantage6 node gives each job; None elsewhere."""
+    """Return the folder of a task's journal in the volume that a node gives a job or session; None elsewhere."""
+    if (master := session.journal_place()) is not None:
+        return master / str(task or "task")
     place = os.environ.get("TEMPORARY_FOLDER")
     if not place or "TOKEN_FILE" not in os.environ:
         return None

@@ -100,7 +100,9 @@ class Replies:
         for arrival in self.arrivals:
             if arrival.missing is not None:
                 self.missing[arrival.site] = arrival.missing
+            # Who made the arrival may hold it while the reply is used: what is large must not live on there.
             early[arrival.site] = arrival.text if arrival.reply is None else arrival.reply
+            arrival.text = arrival.reply = None
             self.arrived_s[arrival.site] = round(time.perf_counter() - start, 4)
             if arrival.create_s is not None:
                 self.create_s[arrival.site] = round(arrival.create_s, 4)

@@ -8,6 +8,7 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from v6_algorithm.data.cache import cache_key
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from v6_algorithm.learning.training.objectives import LocalObjective
     from v6_algorithm.learning.training.private_descent import PrivateSteps
     from v6_algorithm.site.guard.privacy_account import Booked
+    from v6_algorithm.site.guard.watch import UpdateWatch
 
 
 def train(work: Work) -> dict[str, Any]:
@@ -314,11 +316,15 @@ class _Learner:
         if section is not None and (first := section.epochs):
             self._learn(networks, first, self.frozen | set(shared), None, alone=True)
             held = self.frozen | self.private
+        watch = work.guard.watch(self.problem, networks, self.rows, self.part)
         sums = self._learn(networks, item.get("epochs"), held, objective)
+        outgoing = _of(leaves, objective.outgoing(state_of(networks)))
+        if watch is not None:
+            self._check_sent(watch, outgoing, message)
         if message.get("sums"):
             extras["sums"] = _sums_of(networks)
         with work.timed("encode_s"):
-            parameters = sender.pack(_of(leaves, objective.outgoing(state_of(networks))))
+            parameters = sender.pack(outgoing)
         reply: dict[str, Any] = {
             "parameters": parameters,
             "rows": len(self.part),
@@ -326,6 +332,17 @@ class _Learner:
             "steps": sums.steps,
         }
         return reply | ({"strategy": extras} if extras else {})
+
+    def _check_sent(self, watch: UpdateWatch, outgoing: Mapping[str, Tensor], message: Mapping[str, Any]) -> None:
+        work = self.work
+        watch.check(
+            outgoing,
+            gradient=bool(message.get("gradient")),
+            smallest=work.policy.minimum_cell,
+            context=work.context,
+            round=work.round,
+            key=f"{cache_key(work.experiment.for_sites(), work.site)}-{self.fold}",
+        )
 
     def _noised(self) -> PrivateSteps | None:
         """Return the booked steps; an experiment under differential privacy is trained with them or not at all."""

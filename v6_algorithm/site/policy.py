@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,7 @@ class Policy:
     refuse_differences: bool = False
     minimum_batch: int = 1
     minimum_update_rows: int = 1
+    refuse_isolated_rows: bool = False
     coarse_histograms: bool = False
     patient_hashes: bool = True
     secure_aggregation_sites: int | None = None
@@ -75,7 +76,13 @@ class Policy:
         return cls(preset=preset, **({rule.field: rule.values[place] for rule in RULES} | rules))
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ, *, default: str = "standard") -> Policy:
+    def from_environment(
+        cls,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        default: str = "standard",
+        unavailable: Collection[str] = (),
+    ) -> Policy:
         """Read the policy; a rule that cannot be read refuses everything rather than nothing.
 
         Parameters
@@ -84,6 +91,8 @@ class Policy:
             The container's.
         default
             The preset where `V6_ALGORITHM_POLICY` names none.
+        unavailable
+            Switches that this infrastructure cannot hold: off in every preset, and refused where the owner sets one.
 
         Raises
         ------
@@ -112,10 +121,12 @@ class Policy:
                     f"{name} of this node is {value}, which protects less than {preset} ({_shown(of_preset)}); "
                     f"tighten it, or set {PRESET}: trusted"
                 )
+            if rule.field in unavailable and value:
+                wrong.append(f"{name} of this node cannot be held under this version of vantage6; leave the line out")
             given[rule.field] = value
         if wrong:
             raise PolicyError("; ".join(wrong))
-        return cls.of(preset, **given)
+        return cls.of(preset, **dict.fromkeys(unavailable, False) | given)
 
     def in_force(self) -> dict[str, Any]:
         """Return the rules as replies carry them: of a list its length, of a path or secret if there is one."""

@@ -139,6 +139,8 @@ RULES: tuple[Rule, ...] = (
           "fewest rows in a training batch, where there are so many"),
     _rule("minimum_update_rows", "MINIMUM_ROWS_PER_UPDATE", "whole", (1, 10, 20), "more",
           "fewest rows that an update comes from, where there are so many: batch size times steps"),
+    _rule("refuse_isolated_rows", "REFUSE_ISOLATED_ROWS", "switch", (False, True, True), "on",
+          "the node tries to read single rows out of each update before it goes, and keeps one that gives any away"),
     _rule("coarse_histograms", "COARSE_HISTOGRAMS", "switch", (False, True, True), "on",
           "bins of the metrics' histograms are joined until each holds a cell's rows"),
     _rule("patient_hashes", "PATIENT_HASHES", "switch", (True, False, False), None,

@@ -138,6 +138,8 @@ def _reason_of_site(context: SiteContext) -> str | None:
     policy = context.policy
     if policy.request_order or policy.refuse_differences or policy.maximum_share_of_sums is not None:
         return "the node's rules keep a book of every request"
+    if policy.refuse_isolated_rows:
+        return "the node's rules try to read rows out of each update"
     if policy.maximum_seconds is not None:
         return "the node's rules stop a request that takes long"
     if len(context.sources) > 1:

@@ -56,6 +56,16 @@ def test_clip_of_an_update_of_zero_divides_by_nothing():
     assert rounds(make({"kind": "fedavg", "clip": 0.5}, SCALAR, TWO), (1, 1)) == [1]
 
 
+def test_a_server_of_sgd_with_nesterov_is_dilocos_outer_step():
+    """v = 0.9 v + g, x = x - 0.7 (g + 0.9 v), with the gradient g = what was sent less the mean that came back."""
+    server = {"kind": "sgd", "lr": 0.7, "momentum": 0.9, "nesterov": True}
+    strategy = make({"kind": "fedavg", "weighting": "uniform", "server": server}, SCALAR, TWO)
+    first = 1 - 0.7 * (1 + 0.9) * (1 - 3)
+    v = 0.9 * (1 - 3) + (first - 2)
+    second = first - 0.7 * ((first - 2) + 0.9 * v)
+    assert rounds(strategy, (2, 4), (1, 3)) == [pytest.approx(first, abs=1e-14), pytest.approx(second, abs=1e-14)]
+
+
 def test_fedavgm_is_momentum_on_the_mean_update():
     strategy = make({"kind": "fedavgm", "lr": 0.5, "momentum": 0.9}, SCALAR, TWO)
     found = rounds(strategy, (2, 4), (5, 5))

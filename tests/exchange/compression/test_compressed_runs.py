@@ -16,6 +16,7 @@ COMPRESSIONS = {
     "rankdad": {"kind": "rankdad", "rank": 3},
     "topk": {"kind": "topk", "fraction": 0.05},
     "int8": "int8",
+    "bfloat16": "bfloat16",
     "powersgd int8": [{"kind": "powersgd", "rank": 2}, "int8"],
 }
 WIDE = {"kind": "mlp", "hidden": [64, 64], "norm": "batch"}
@@ -160,9 +161,12 @@ def test_a_damaged_compressed_reply_is_dropped_and_named(make_experiment, spied)
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [
-        ({"kind": "fedavg", "compress": "zip"}, "unknown value 'zip'; allowed: powersgd, rankdad, topk, int8"),
-        ({"kind": "fedavg", "compress": ["int8", "powersgd"]}, "behind it int8"),
-        ({"kind": "fedavg", "compress": ["topk", "powersgd"]}, "behind it int8"),
+        (
+            {"kind": "fedavg", "compress": "zip"},
+            "unknown value 'zip'; allowed: powersgd, rankdad, topk, int8, float16, bfloat16",
+        ),
+        ({"kind": "fedavg", "compress": ["int8", "powersgd"]}, "behind it one of int8"),
+        ({"kind": "fedavg", "compress": ["topk", "powersgd"]}, "behind it one of int8"),
         ({"kind": "fedavg", "compress": {"kind": "topk", "fraction": 0}}, r"compress\.stages\.0\.fraction"),
         ({"kind": "fedavg", "compress": {"stages": "int8", "start": 1}}, "start"),
         ({"kind": "scaffold", "compress": "int8"}, "compress does not go with strategy scaffold: what scaffold keeps"),

@@ -12,7 +12,7 @@ from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.compression import create_compressor
 from v6_algorithm.exchange.compression.lowrank import PowerSGD, RankDAD
-from v6_algorithm.exchange.compression.quantise import Int8
+from v6_algorithm.exchange.compression.quantise import Half, Int8
 from v6_algorithm.exchange.wire import TensorSpec
 from v6_algorithm.experiment.strategy.compression import Compression
 
@@ -32,6 +32,8 @@ CHAINS = {
     "int8": "int8",
     "powersgd int8": ["powersgd", "int8"],
     "topk int8": [{"kind": "topk", "fraction": 0.1}, "int8"],
+    "float16": "float16",
+    "powersgd bfloat16": ["powersgd", "bfloat16"],
 }
 every = pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
 
@@ -228,6 +230,20 @@ def test_int8_rounds_by_chance_and_not_to_the_nearest():
     assert 2200 < int((payload["w:int8"] == 1).sum()) < 2800
 
 
+@pytest.mark.parametrize(("kind", "error"), [("float16", 2**-11), ("bfloat16", 2**-8)])
+def test_two_bytes_are_off_by_half_a_step_and_never_infinite(kind, error):
+    tensor = torch.cat([torch.randn(500, generator=torch.Generator().manual_seed(0)), torch.tensor([3e38, -3e38, 0.0])])
+    payload = Half(kind).encode({"w": tensor, "n": torch.tensor([7])}, {}, draw())
+    assert payload["w:half"].nbytes == tensor.nbytes / 2
+    found = Half(kind).decode(over_the_wire(payload), {})
+    assert torch.equal(found["n"], torch.tensor([7]))
+    assert torch.isfinite(found["w"]).all()
+    large = tensor.abs() > 6.1e-5
+    limit = torch.finfo(getattr(torch, kind)).max
+    near = tensor.double().clamp(-limit, limit)
+    assert float(((found["w"] - near).abs() / near.abs())[large].max()) <= error
+
+
 def test_error_feedback_lets_compressed_gradient_descent_reach_a_minimum_that_it_misses_without():
     """A quadratic whose gradient has its small numbers in the way of top-k."""
     spec = {"w": TensorSpec((300,), "float64")}
@@ -281,6 +297,10 @@ BROKEN = {
         lambda p: p.update({"model.layer:scale": torch.tensor(float("inf"), dtype=torch.float64)}),
     ),
     "a scale for each number": ("int8", lambda p: p.update({"model.layer:scale": torch.ones(70).double()})),
+    "numbers of another two bytes": (
+        "float16",
+        lambda p: p.update({"model.layer:half": p["model.layer:half"].bfloat16()}),
+    ),
     "no scale": ("int8", lambda p: p.pop("model.layer:scale")),
     "another shape": ("int8", lambda p: p.update({"model.layer:int8": torch.zeros(3, 3, dtype=torch.int8)})),
 }

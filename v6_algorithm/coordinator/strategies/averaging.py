@@ -75,12 +75,12 @@ class WeightedMean:
         self._total += weight
 
     def combined(self) -> State:
-        """Return the mean in float64; raises ValueError when nothing was added."""
+        """Return the mean in float64, in the memory of the sums, which end; raises ValueError when there are none."""
         _require(bool(self._total))
-        mean = {
-            name: value if self._spec[name].kind in ("counter", "frozen") else value / self._total
-            for name, value in self._sums.items()
-        }
+        mean, self._sums = self._sums, {}
+        for name, value in mean.items():
+            if self._spec[name].kind not in ("counter", "frozen"):
+                value.div_(self._total)
         for variance, name in self._mean_of.items():
             between = self._shifts[name] / self._total - (mean[name] - self._first[name]) ** 2
             mean[variance] = mean[variance] + between.clamp(min=0)
@@ -151,8 +151,10 @@ def means_of_variances(spec: StateSpec) -> dict[str, str]:
 
 
 def cast(state: Mapping[str, Tensor], spec: StateSpec) -> State:
-    """Return a state in the dtypes of the model."""
-    return {name: tensor.to(getattr(torch, spec[name].dtype)) for name, tensor in state.items()}
+    """Return a state in the dtypes of the model; of one that nobody else holds, each tensor is given up in its turn."""
+    rest = dict(state)
+    del state
+    return {name: rest.pop(name).to(getattr(torch, spec[name].dtype)) for name in list(rest)}
 
 
 def _require(something: bool) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.compression.lowrank import PowerSGD, RankDAD
-from v6_algorithm.exchange.compression.quantise import Int8
+from v6_algorithm.exchange.compression.quantise import Half, Int8
 from v6_algorithm.exchange.compression.sparse import TopK
 from v6_algorithm.exchange.compression.stage import Draw, Stage, State
 from v6_algorithm.experiment import plugins
@@ -99,6 +99,8 @@ def create_compressor(section: Compression, spec: wire.StateSpec) -> Compressor:
         "rankdad": lambda stage: RankDAD(stage.rank, stage.tolerance, stage.iterations),
         "topk": lambda stage: TopK(stage.fraction),
         "int8": lambda stage: Int8(),
+        "float16": lambda stage: Half("float16"),
+        "bfloat16": lambda stage: Half("bfloat16"),
     }
     parameters = {name: item for name, item in spec.items() if item.kind == "parameter"}
     stages: list[Stage] = [

@@ -1,4 +1,4 @@
-"""Numbers in a byte each, with one scale a tensor."""
+"""Numbers written shorter: in a byte each with one scale a tensor, or in two bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.compression.stage import Draw, State, take
 
-_BYTES, _SCALE = "int8", "scale"
+_BYTES, _SCALE, _HALF = "int8", "scale", "half"
 _LARGEST = 127
 # Tensors of fewer numbers are sent whole: to describe another entry costs as much.
 _WORTH = 64
@@ -54,4 +54,42 @@ class Int8:
             if steps.dtype != torch.int8 or scale.dtype != torch.float64 or scale.dim():
                 raise WireError(f"tensor '{name}' needs int8 numbers and one float64 scale")
             rest[name] = steps.double() * scale
+        return rest
+
+
+class Half:
+    """Numbers in two bytes, rounded to the nearest; those beyond the format's largest become that.
+
+    Relative error up to 2⁻¹¹ (float16, of numbers from 6e-5 in size) or 2⁻⁸ (bfloat16, of all that float32 has).
+
+    Parameters
+    ----------
+    kind
+        ``float16`` or ``bfloat16``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._dtype: torch.dtype = getattr(torch, kind)
+
+    def encode(self, tensors: Mapping[str, Tensor], memory: State, draw: Draw) -> State:
+        """Round the tensors of numbers with a fraction."""
+        largest = torch.finfo(self._dtype).max
+        return {
+            (f"{name}:{_HALF}" if tensor.is_floating_point() else name): (
+                tensor.clamp(-largest, largest).to(self._dtype) if tensor.is_floating_point() else tensor
+            )
+            for name, tensor in tensors.items()
+        }
+
+    def decode(self, payload: Mapping[str, Tensor], spec: wire.StateSpec) -> State:
+        """Write them long again."""
+        rest = dict(payload)
+        for path in payload:
+            name, _, what = path.rpartition(":")
+            if what != _HALF:
+                continue
+            short = take(rest, name, _HALF)
+            if short.dtype != self._dtype:
+                raise WireError(f"tensor '{name}' needs numbers of {str(self._dtype).removeprefix('torch.')}")
+            rest[name] = short.double()
         return rest

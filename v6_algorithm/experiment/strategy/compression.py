@@ -14,7 +14,7 @@ from v6_algorithm.experiment.optimisers import did_you_mean
 class Stage(Section):
     """One stage of a compression."""
 
-    # Whether a stage leaves numbers out, after which only `int8` may follow.
+    # Whether a stage leaves numbers out, after which only one that writes them shorter may follow.
     reduces: ClassVar[bool] = True
 
     kind: str
@@ -55,6 +55,24 @@ class Int8(Stage):
     feedback: bool = False
 
 
+class Float16(Stage):
+    """Each number in two bytes: 11 significant bits, sizes from 6e-8 to 65,504."""
+
+    reduces: ClassVar[bool] = False
+
+    kind: Literal["float16"] = "float16"
+    feedback: bool = False
+
+
+class BFloat16(Stage):
+    """Each number in two bytes: 8 significant bits, sizes as of float32."""
+
+    reduces: ClassVar[bool] = False
+
+    kind: Literal["bfloat16"] = "bfloat16"
+    feedback: bool = False
+
+
 class PlugInStage(Stage):
     """An installed stage, by the name of its entry point; its other keys are its own (docs/extend.md)."""
 
@@ -75,8 +93,10 @@ class PlugInStage(Stage):
         return plug_in_options(plugins.compressor(self.kind).Options, self.model_extra)
 
 
+# Those that write numbers shorter, of which one may come last.
+SHORTER = ("int8", "float16", "bfloat16")
 # Their names, which pydantic puts into the places of errors.
-STAGES = ("powersgd", "rankdad", "topk", "int8")
+STAGES = ("powersgd", "rankdad", "topk", *SHORTER)
 
 
 def _origin(value: Any) -> str:
@@ -87,7 +107,9 @@ def _origin(value: Any) -> str:
 
 
 AnyStage = Annotated[
-    Annotated[Annotated[PowerSGD | RankDAD | TopK | Int8, Field(discriminator="kind")], Tag("built_in")]
+    Annotated[
+        Annotated[PowerSGD | RankDAD | TopK | Int8 | Float16 | BFloat16, Field(discriminator="kind")], Tag("built_in")
+    ]
     | Annotated[PlugInStage, Tag("plug_in")],
     Discriminator(_origin),
 ]
@@ -96,7 +118,9 @@ AnyStage = Annotated[
 class Compression(Section):
     """What is done to every site's update, and from which round on."""
 
-    stages: list[AnyStage] = Field(default_factory=list, description="powersgd, rankdad or topk, then int8; or one")
+    stages: list[AnyStage] = Field(
+        default_factory=list, description="powersgd, rankdad or topk, then int8, float16 or bfloat16; or one"
+    )
     start: int = Field(2, ge=2, description="round from which on updates are compressed; the first is sent whole")
 
     @model_validator(mode="before")
@@ -114,5 +138,6 @@ class Compression(Section):
     @model_validator(mode="after")
     def _in_order(self) -> Compression:
         if any(stage.reduces for stage in self.stages[1:]) or sum(not stage.reduces for stage in self.stages) > 1:
-            raise refuse(f"stages: {', '.join(STAGES[:-1])} or none of them, and behind it int8 if wanted")
+            first, last = ", ".join(STAGES[: -len(SHORTER)]), ", ".join(SHORTER)
+            raise refuse(f"stages: {first} or none of them, and behind it one of {last} if wanted")
         return self

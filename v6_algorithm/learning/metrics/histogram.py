@@ -26,12 +26,17 @@ _MOST_EXACT = 2**26
 _HARMONIC = [fsum(1 / k for k in range(1, n + 1)) for n in range(64)]
 
 
+@cache
 def logit_edges(bins: int) -> NDArray[np.float64]:
     """Logits that divide the bins, (bins - 1,) increasing: equally spaced, or by asinh where there are many."""
+    edges: NDArray[np.float64]
     if bins < _FEWEST_FINE:
-        return np.linspace(-LOGIT_RANGE, LOGIT_RANGE, bins + 1)[1:-1]
-    reach = np.arcsinh(_FINE_RANGE / _FINE_SCALE)
-    return _FINE_SCALE * np.sinh(np.linspace(-reach, reach, bins + 1)[1:-1])
+        edges = np.linspace(-LOGIT_RANGE, LOGIT_RANGE, bins + 1)[1:-1]
+    else:
+        reach = np.arcsinh(_FINE_RANGE / _FINE_SCALE)
+        edges = _FINE_SCALE * np.sinh(np.linspace(-reach, reach, bins + 1)[1:-1])
+    edges.flags.writeable = False
+    return edges
 
 
 @cache
@@ -70,8 +75,10 @@ def middles(places: NDArray[np.int64], bins: int) -> NDArray[np.float64]:
 def logits(places: NDArray[np.int64], bins: int) -> NDArray[np.float64]:
     """Return the logit in the middle of each of some bins; of the outermost, half a bin beyond its edge."""
     edges = logit_edges(bins)
-    whole = np.concatenate([[2 * edges[0] - edges[1]], edges, [2 * edges[-1] - edges[-2]]])
-    return (whole[places] + whole[places + 1]) / 2
+    lower = np.where(places > 0, edges[np.maximum(places - 1, 0)], 2 * edges[0] - edges[1])
+    upper = np.where(places < bins - 1, edges[np.minimum(places, bins - 2)], 2 * edges[-1] - edges[-2])
+    middle: NDArray[np.float64] = (lower + upper) / 2
+    return middle
 
 
 def bin_index(probability: NDArray[np.float64], bins: int) -> NDArray[np.intp]:

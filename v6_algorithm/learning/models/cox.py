@@ -203,10 +203,11 @@ class CoxSums:
         row_loss: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
         self._model, self._times, self._cell, self._ties, self._row_loss = model, times, cell, ties, row_loss
+        self._sums: Sums = {}
 
     @torch.no_grad()
     def step(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """Add up all rows, (rows, columns) and (rows, 2); return their summed loss."""
+        """Add up all rows, or of several strata those of one, (rows, columns) and (rows, 2); return their loss."""
         model = self._model
         weight = model.weight.double().cpu().numpy()
         x, (time, event) = inputs.double().cpu().numpy(), target.double().cpu().numpy().T
@@ -214,17 +215,19 @@ class CoxSums:
         if self._times is None:
             times = np.unique(time[event])
             sums = RiskSums.of(x, time, event, weight, times)
-            model.sums = stratum(likelihood(sums, weight, self._ties), sums, times)
+            added = stratum(likelihood(sums, weight, self._ties), sums, times)
         else:
             if self._cell is not None:
                 time = coarse_times(time, event, *self._cell)
             if not np.isin(time[event], self._times).all():
                 raise ValueError("the event times of the request are not those of this site's rows")
-            model.sums = RiskSums.of(x, time, event, weight, self._times).arrays()
+            added = RiskSums.of(x, time, event, weight, self._times).arrays()
+        self._sums = {name: self._sums.get(name, 0) + array for name, array in added.items()}
         return self._row_loss(model(inputs), target).double().sum()
 
     def finish(self) -> None:
-        """Do nothing: the sums are there."""
+        """Leave the sums beside the network."""
+        self._model.sums = self._sums
 
 
 def stratum(fitted: Likelihood, sums: RiskSums, times: Array) -> Sums:

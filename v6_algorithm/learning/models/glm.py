@@ -116,6 +116,16 @@ def mean_of(family: str, link: str, eta: Tensor) -> Tensor:
     return mean if family == "gaussian" else mean.clamp_min(_LEAST)
 
 
+@torch.no_grad()
+def row_weights(model: GeneralisedLinear, inputs: Tensor) -> Tensor:
+    """Return each row's weight in the information, (rows,), at the model's coefficients; ones in the first round."""
+    if not bool(model.totals[0]):
+        return torch.ones(len(inputs), dtype=torch.float64)
+    eta = model.predictor(inputs.double())
+    slope = _LINKS[model.link][2](eta.clamp(-_MOST, _MOST) if model.link != "identity" else eta)
+    return slope * slope / _variance(model.family, mean_of(model.family, model.link, eta))
+
+
 def _first_means(family: str, y: Tensor) -> Tensor:
     if family == "gaussian":
         return y

@@ -275,7 +275,7 @@ class _LearnerSteps:
                 "request",
             )
         self._learner, self._rows, self._part, self._device = learner, rows, part, context.device
-        self._fitting = fitting
+        self._fitting, self._stratified = fitting, problem.stratified
         self._augmentation, self._changes = training.augmentation, context.generator("augmentation")
 
     def step(self, batches: list[Tensor]) -> Tensor:
@@ -285,10 +285,17 @@ class _LearnerSteps:
     def _learn(self, pieces: list[Tensor]) -> Tensor:
         (drawn,) = pieces
         batch = self._part[drawn].to(self._device.kind)
-        inputs = self._rows.inputs[batch]
+        inputs, target, member = self._rows.inputs[batch], self._rows.target[batch], self._rows.member[batch]
         if self._augmentation:
             inputs, _ = augment(inputs, self._augmentation, self._changes)
-        return self._learner.step(inputs, self._rows.target[batch])
+        hospitals = member.unique() if self._stratified else member[:1]
+        if len(hospitals) < 2:
+            return self._learner.step(inputs, target)
+        # One site holds several hospitals, which are strata.
+        return sum(
+            (self._learner.step(inputs[member == hospital], target[member == hospital]) for hospital in hospitals),
+            start=torch.zeros((), dtype=torch.float64, device=self._device.kind),
+        )
 
     def finish(self) -> None:
         """Let it leave in the networks what is to be kept."""

@@ -11,6 +11,7 @@ from v6_algorithm.researcher.cli import (
     describe,
     doctor,
     evaluate,
+    export,
     generate,
     image,
     init,
@@ -52,6 +53,7 @@ app.command()(run.validate)
 app.command()(tune.tune)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(export.export)
 app.command()(report.report)
 app.command()(describe.describe)
 app.command()(partition.partition)

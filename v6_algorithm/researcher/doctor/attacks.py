@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,91 +19,14 @@ import numpy as np
 from v6_algorithm import seeding
 from v6_algorithm.errors import PolicyError
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.researcher.doctor import run_attacks
+from v6_algorithm.researcher.doctor.hospital import FEATURES, SITE, Hospital, Refused, initial
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from v6_algorithm.data.preparation import Setup
     from v6_algorithm.site.policy import Policy
-
-SITE = "hospital"
-FEATURES = ["age", "dose", "pressure", "marker"]
-_EXACT = 1e-3
-
-
-class Refused(Exception):
-    """The node did not answer; its message says which rule held."""
-
-
-@dataclass
-class Hospital:
-    """A node as an attacker sees it, with the true rows beside it for counting what came out.
-
-    Attributes
-    ----------
-    frame
-        Its table: the columns of `features`, `target` with classes 0 and 1, and `text`, a text a row.
-    policy
-        Its rules. What they approve of, they approve: the question is what the other rules do.
-    folder
-        Where it remembers.
-    """
-
-    frame: pd.DataFrame
-    features: list[str]
-    target: str
-    text: str
-    policy: Policy
-    folder: Path
-
-    @property
-    def values(self) -> np.ndarray:
-        """(rows, features) what an attacker wants."""
-        values: np.ndarray = self.frame[self.features].to_numpy(dtype=np.float64)
-        return values
-
-    def ask(self, method: str, experiment: Experiment, round: int = 0, **body: Any) -> dict[str, Any]:
-        """Send one request by hand; raises Refused when it is not answered."""
-        from v6_algorithm.data.sources import TableSource
-        from v6_algorithm.exchange import wire
-        from v6_algorithm.experiment.approval import fingerprint
-        from v6_algorithm.site import SiteContext, handle
-
-        policy = self.policy
-        if policy.approved_experiments is not None:
-            policy = replace(policy, approved_experiments=(fingerprint(experiment),))
-        context = SiteContext({SITE: TableSource(frame=self.frame)}, policy, state=self.folder)
-        body |= {"experiment": experiment.for_sites(), "sites": 3}
-        reply = handle(method, wire.message(site=SITE, round=round, attempt=1, **body), context)
-        if reply["status"] != "ok":
-            raise Refused(f"{reply['kind']}: {reply['message']}")
-        return reply
-
-    def prepare(self, experiment: Experiment, setup: Setup) -> dict[str, Any]:
-        """Go through the preparation as a training run does, and return its statistics."""
-        self.ask("prepare", experiment, step="schema")
-        return self.ask("prepare", experiment, step="statistics", setup=setup.to_json())
-
-    def setup(self, folds: int) -> Setup:
-        """Return columns and classes, and a preparation that leaves the numbers as they are."""
-        from v6_algorithm.data.preparation import Preparation, Setup
-
-        zero = np.zeros((folds, len(self.features)))
-        return Setup(list(self.features), {}, [0, 1], preparation=Preparation(zero, zero, zero + 1))
-
-    def experiment(self, **changes: Any) -> Experiment:
-        """Return an experiment on the table's numbers as they are."""
-        data = {"target": self.target, "features": self.features, "scaling": "none"}
-        return Experiment.parse({"data": data, "model": "logistic", "rounds": 20} | changes)
-
-    def recovered(self, guesses: np.ndarray) -> int:
-        """Count the rows that are among some guesses, (guesses, features), to a thousandth of each column's spread."""
-        values = self.values
-        if not len(guesses):
-            return 0
-        scale = values.std(axis=0) * _EXACT
-        near = np.abs(values[:, None] - guesses[None]) <= scale
-        return int(near.all(axis=2).any(axis=1).sum())
 
 
 def known_folds(hospital: Hospital) -> int:
@@ -155,7 +78,7 @@ def crafted_first_layer(hospital: Hospital) -> int:
     experiment = hospital.experiment(model={"kind": "mlp", "hidden": [units], "norm": "none"}, training=training)
     setup = hospital.setup(1)
     hospital.prepare(experiment, setup)
-    state = _initial(experiment, setup)
+    state = initial(experiment, setup)
     first, second = (name for name in state if name.endswith("weight"))
     values = hospital.values[:, 0]
     edges = np.linspace(values.mean() - 3 * values.std(), values.mean() + 3 * values.std(), units)
@@ -191,7 +114,7 @@ def crafted_evaluation(hospital: Hospital) -> int:
         # As in a training run; where this is not allowed, neither is what follows.
         first: dict[str, Any] = {"fold": 0, "parameters": None, "evaluate": [], "train": True}
         hospital.ask("train", experiment, 1, setup=setup.to_json(), folds=[first])
-    state = _initial(experiment, setup)
+    state = initial(experiment, setup)
     weight = next(name for name in state if name.endswith("weight"))
     values = hospital.values[:, 0]
     slope = LOGIT_RANGE / (3 * values.std())
@@ -307,21 +230,11 @@ def sql_alias(hospital: Hospital) -> int:
     return len(names & set(hospital.frame[hospital.text].astype(str)))
 
 
-def _initial(experiment: Experiment, setup: Setup) -> dict[str, Any]:
-    """Return the model that every site draws from the seed, as the asker can draw it too."""
-    from v6_algorithm.learning.problems import create_problem
-    from v6_algorithm.learning.training.state import build_networks, state_of
-
-    return {
-        name: tensor.clone() for name, tensor in state_of(build_networks(create_problem(experiment, setup))).items()
-    }
-
-
 def _moved(hospital: Hospital, experiment: Experiment, setup: Setup, packed: str) -> tuple[np.ndarray, np.ndarray]:
     """Return how far training moved the weight, (units, inputs), and the bias, (units,), of a linear model."""
     from v6_algorithm.exchange import wire
 
-    before, after = _initial(experiment, setup), wire.unpack(packed)
+    before, after = initial(experiment, setup), wire.unpack(packed)
     name = next(name for name in before if name.endswith("weight"))
     bias = name.replace("weight", "bias")
     return (before[name] - after[name]).double().numpy(), (before[bias] - after[bias]).double().numpy()
@@ -339,6 +252,12 @@ ATTACKS: Mapping[str, Callable[[Hospital], int]] = {
     "a condition that moves": moving_condition,
     "windows of quantiles that move": moving_windows,
     "an SQL query that renames a column": sql_alias,
+    "a crafted first layer in a later round": run_attacks.crafted_layer_later,
+    "one step of a wide layer": run_attacks.wide_layer,
+    "coefficients that move from round to round": run_attacks.moving_coefficients,
+    "coefficients under which one row counts": run_attacks.glm_coefficients,
+    "cells of a crafted survival model": run_attacks.survival_cells,
+    "two tasks that differ by one patient": run_attacks.two_tasks,
 }
 
 

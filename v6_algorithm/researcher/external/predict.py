@@ -201,6 +201,12 @@ def _named(values: np.ndarray, problem: Problem, setup: Setup) -> pd.DataFrame:
     return _classes_or_number(values, setup.classes)
 
 
+def column_names(problem: Problem, setup: Setup, width: int) -> list[str]:
+    """Name the numbers that a model gives of a row, as `predict` does; of classes their probabilities."""
+    frame = _named(np.zeros((1, width)), problem, setup)
+    return [str(name) for name in frame.columns if width == frame.shape[1] or not str(name).endswith("prediction")]
+
+
 def _classes_or_number(values: np.ndarray, labels: Any) -> pd.DataFrame:
     import pandas as pd
 

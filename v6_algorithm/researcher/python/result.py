@@ -100,6 +100,19 @@ class Result:
             raise ExperimentError("the result has no coefficients; they are of model glm, without folds")
         return pd.DataFrame(self.content["coefficients"]).set_index("term")
 
+    @property
+    def meta_analysis(self) -> pd.DataFrame:
+        """Sites as a sample: a line for each part and metric, and each term where sites were fitted alone.
+
+        Columns: sites, estimate, low, high, prediction_low, prediction_high, tau2, i2, q, q_p, scale; random effects by
+        REML, intervals after Hartung and Knapp. Empty where fewer than two sites have an interval.
+        """
+        import pandas as pd
+
+        from v6_algorithm.researcher.report import meta_analysis as texts
+
+        return pd.DataFrame(texts.rows(self.content), columns=list(texts.HEADER)).set_index(["part", "what"])
+
     def summary(self) -> str:
         """Return the table of coefficients and the fit, as text."""
         from v6_algorithm.researcher.report import coefficients as texts
@@ -144,6 +157,26 @@ class Result:
         for note in predicted.attrs["notes"]:
             warnings.warn(note, stacklevel=2)
         return predicted
+
+    def export(self, folder: str | Path, formats: Sequence[str] = ("onnx", "torch")) -> Path:
+        """Write the model for those without this package: ONNX, `torch.export` and model.json; return the folder.
+
+        Parameters
+        ----------
+        folder
+            Where to write.
+        formats
+            ``onnx`` (needs the extra `onnx`), ``torch``, or both.
+
+        Raises
+        ------
+        ExperimentError
+            When the model cannot be exported, or its export differs from it by more than 1e-5.
+        """
+        from v6_algorithm.researcher.export import export
+
+        export(self.model, Path(folder), formats)
+        return Path(folder)
 
     def evaluate(self, rows: Any) -> Result:
         """Measure the model on rows whose outcome is known; nothing of them leaves this process."""

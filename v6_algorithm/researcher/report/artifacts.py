@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from v6_algorithm.exchange.text import cell
-from v6_algorithm.researcher.report import coefficients, dinunet, groups, samples
+from v6_algorithm.researcher.report import coefficients, dinunet, groups, meta_analysis, samples
 from v6_algorithm.researcher.report.page import render
 from v6_algorithm.researcher.report.reading import (
     EVALUATED,
@@ -73,6 +73,8 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
         written.append(write_file(directory / "proportional_hazards.csv", text))
     if hazard := coefficients.hazard_rows(clean):
         written.append(write_file(directory / "baseline_hazard.csv", _csv(coefficients.HAZARD_HEADER, hazard)))
+    if sample := meta_analysis.rows(clean):
+        written.append(write_file(directory / "meta_analysis.csv", _csv(meta_analysis.HEADER, sample)))
     if mapping(clean, "subgroups"):
         written.append(write_file(directory / "subgroups.csv", _csv(groups.HEADER, groups.group_rows(clean))))
     if mapping(clean, "tuning"):

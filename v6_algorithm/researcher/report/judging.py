@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
 
 from v6_algorithm.researcher.report import reading
-from v6_algorithm.researcher.report.charts.marks import Guide, Line, Points, chart, shares
+from v6_algorithm.researcher.report.charts.marks import Guide, Line, Points, chart, numbers, shares
 from v6_algorithm.researcher.report.reading import finite, mapping, sequence
 from v6_algorithm.researcher.report.templating import Row, Table, heads
 
@@ -33,9 +34,11 @@ def _targets(result: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
         charts = [
             _roc(mapping(result, "roc", part, target), f"{part}-{number}"),
             _calibration(mapping(result, "calibration", part, target), f"{part}-{number}"),
+            _decision(mapping(result, "decision", part, target), f"{part}-{number}"),
         ]
         matrix, by_site = _matrices(mapping(confusion))
-        shown = {"charts": list(filter(None, charts)), "matrix": matrix, "by_site": by_site}
+        risk = _risk(mapping(result, "risk", part, target))
+        shown = {"charts": list(filter(None, charts)), "matrix": matrix, "by_site": by_site, "risk": risk}
         targets.append({"name": str(target), **shown})
     return targets
 
@@ -89,6 +92,54 @@ def _calibration(bins: Mapping[str, Any], ident: str) -> Markup | None:
         title="Calibration",
         description="; ".join(f"{weight:.0f} rows: predicted {x:.2f}, observed {y:.2f}" for x, y, weight in points),
     )
+
+
+def _decision(curve: Mapping[str, Any], ident: str) -> Markup | None:
+    threshold = [finite(value) for value in sequence(curve, "threshold")]
+    model, everybody = ([finite(value) for value in sequence(curve, key)] for key in ("model", "all"))
+    known = [value for value in model if value is not None]
+    if not known or not len(threshold) == len(model) == len(everybody):
+        return None
+    top = max([*known, *(value for value in everybody if value is not None)])
+    # Far below 0 nothing is decided.
+    floor = -max(top, 0.01) / 4
+    xs = [value or 0.0 for value in threshold]
+    named: dict[str, list[float | None]] = {"model": model, "treat all": everybody, "treat none": [0.0] * len(xs)}
+    lines = [
+        Line(name, xs, [value if value is not None and value >= floor else None for value in ys], look, markers=False)
+        for look, (name, ys) in enumerate(named.items())
+    ]
+    return chart(
+        lines,
+        shares("Threshold probability"),
+        replace(numbers([floor, top], "Net benefit"), length=300),
+        ident=f"chart-decision-{ident}",
+        title="Decision curve",
+        description="Net benefit by threshold of the model, of treating all and of treating none.",
+    )
+
+
+def _risk(summaries: Mapping[str, Any]) -> Table | None:
+    """Return observed over expected, and calibration intercept and slope, pooled and by site."""
+    scopes = {"all, pooled": mapping(summaries, "pooled")}
+    scopes |= {str(name): mapping(summaries, "sites", name) for name in mapping(summaries, "sites")}
+    body = []
+    for name, values in scopes.items():
+        if finite(values.get("observed")) is None:
+            continue
+        low, high = (finite(values.get(key)) for key in ("o_e_low", "o_e_high"))
+        ratio = reading.number(finite(values.get("o_e")))
+        interval = "" if low is None or high is None else f" ({reading.number(low)} to {reading.number(high)})"
+        fits = [_with_error(values, key) for key in ("intercept", "slope", "in_the_large")]
+        counts = [reading.number(finite(values.get(key))) for key in ("observed", "expected")]
+        body.append(Row([name, *counts, ratio + interval, *fits], strong=name == "all, pooled"))
+    head = heads("Site", "Observed", "Expected", "O/E (95 % CI)", "Intercept", "Slope", "In the large")
+    return Table(head, [body], wide=True) if body else None
+
+
+def _with_error(values: Mapping[str, Any], key: str) -> str:
+    estimate, error = finite(values.get(key)), finite(values.get(f"{key}_se"))
+    return "–" if estimate is None or error is None else f"{reading.number(estimate)} ± {reading.number(error)}"
 
 
 def _joined(points: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:

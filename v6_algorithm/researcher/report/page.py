@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from v6_algorithm.researcher.report import coefficients, groups, judging, reading, recalibration, samples
+from v6_algorithm.researcher.report import coefficients, groups, judging, meta_analysis, reading, recalibration, samples
 from v6_algorithm.researcher.report.charts.curves import comparison_chart, history_charts, participation_chart
 from v6_algorithm.researcher.report.reading import MetricRow, finite, mapping, number, sequence
 from v6_algorithm.researcher.report.templating import (
@@ -55,6 +55,7 @@ def render(result: dict[str, Any]) -> str:
         groups=groups.sections(result),
         judging=judging.sections(result),
         recalibration=recalibration.page_table(result),
+        sample=meta_analysis.section(result),
         curves=None if evaluated or result.get("status") == reading.TESTED else history_charts(result),
         samples=samples.section(result),
         folds=_folds(result),

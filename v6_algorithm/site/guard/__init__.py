@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from v6_algorithm.data.preparation import Moments, Setup
     from v6_algorithm.data.table import TableData
+    from v6_algorithm.site.guard.watch import UpdateWatch
 
 
 class Guard:
@@ -256,6 +257,14 @@ class Guard:
                 f"model {self._experiment.model.kind} asks for {columns} coefficients; this node allows at most "
                 f"{share:.3g} of its number of training rows ({BY_FIELD['maximum_share_of_sums'].variable})"
             )
+
+    def watch(self, problem: Any, networks: Mapping[str, nn.Module], rows: Any, part: Any) -> UpdateWatch | None:
+        """Begin to watch a fold's training for an update that gives single rows away, where the rule asks for it."""
+        if not self.policy.refuse_isolated_rows:
+            return None
+        from v6_algorithm.site.guard.watch import UpdateWatch
+
+        return UpdateWatch(problem, dict(networks), rows, part)
 
     def time_cell(self, columns: int) -> tuple[int, int] | None:
         """Return the fewest events and rows that one event time may stand for, or None where each may be told.

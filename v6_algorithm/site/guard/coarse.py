@@ -12,60 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.site.guard.coarse_survival import coarse_survival
+from v6_algorithm.site.guard.join import join_bins, joined_groups
+
+__all__ = ["at_least", "coarse_edges", "coarse_state", "join_bins"]
 Array = np.ndarray
-
-
-def join_bins(counts: Array, smallest: int) -> Array:
-    """Join neighbouring bins until each has enough rows.
-
-    Parameters
-    ----------
-    counts
-        (kinds, bins) rows of each kind, such as positives and negatives, in each bin.
-    smallest
-        Fewest rows of all kinds together in a bin that is told; where there are fewer in all, one bin has them.
-
-    Returns
-    -------
-    Array
-        (kinds, bins), with the same sums over bins.
-    """
-    filled = np.flatnonzero(counts.sum(axis=0))
-    places, rows = _groups(counts[:, filled], smallest, filled)
-    joined = np.zeros_like(counts)
-    joined[:, places] = rows
-    return joined
-
-
-def _groups(counts: Array, smallest: int, places: Array) -> tuple[Array, Array]:
-    """Join neighbouring bins, of which each holds a row; return where the joined ones stand, and their rows by kind.
-
-    `places` (bins,) says which bins these are.
-    """
-    groups: list[list[int]] = [[]]
-    rows = 0
-    for number, in_bin in enumerate(counts.sum(axis=0).tolist()):
-        if rows >= smallest:
-            groups.append([])
-            rows = 0
-        groups[-1].append(number)
-        rows += in_bin
-    if rows < smallest and len(groups) > 1:
-        last = groups.pop()
-        groups[-1] += last
-    at, joined = np.zeros(len(groups), dtype=np.int64), np.zeros((len(counts), len(groups)), dtype=np.int64)
-    for number, group in enumerate(groups) if counts.shape[1] else ():
-        group_counts = counts[:, group]
-        # The mean of the rows' bins, which is a sum over a cell's rows; the middle row's bin would be that row's.
-        at[number] = round(float(group_counts.sum(axis=0) @ places[group] / group_counts.sum()))
-        joined[:, number] = group_counts.sum(axis=1)
-    return (at, joined) if counts.shape[1] else (at[:0], joined[:, :0])
 
 
 def coarse_state(state: Any, smallest: int) -> Any:
     """Return a metric state, of one target or several, with joined bins and without single rows' confidences."""
     if isinstance(state, list):
-        return [coarse_state(item, smallest) for item in state]
+        # Histograms are lists of numbers, or of lists of them.
+        return [coarse_state(item, smallest) for item in state] if state and isinstance(state[0], Mapping) else state
     if not isinstance(state, Mapping):
         return state
     coarse = {key: coarse_state(value, smallest) for key, value in state.items()}
@@ -73,6 +31,8 @@ def coarse_state(state: Any, smallest: int) -> Any:
         pairs = [_joined(*pair, smallest) for pair in zip(state["positives"], state["negatives"], strict=True)]
         coarse["positives"], coarse["negatives"] = map(list, zip(*pairs, strict=True))
         coarse["calibration"] = _coarse_calibration(state["calibration"], smallest)
+    if state.get("kind") == "survival":
+        return coarse_survival(state, smallest)
     return coarse
 
 
@@ -80,9 +40,14 @@ def _joined(positives: Mapping[str, Any], negatives: Mapping[str, Any], smallest
     """Join the bins of a sparse pair of histograms."""
     from v6_algorithm.learning.metrics.sparse import paired
 
-    places, *counts = paired(dict(positives), dict(negatives))
-    at, joined = _groups(np.stack(counts), smallest, places)
-    return [{"bins": at[rows > 0].tolist(), "rows": rows[rows > 0].tolist()} for rows in joined]
+    places, *pair = paired(dict(positives), dict(negatives))
+    counts = np.stack(pair)
+    groups = joined_groups(counts, smallest, places)
+    rows = [(place, counts[:, group].sum(axis=1).tolist()) for place, group in groups]
+    return [
+        {"bins": [place for place, both in rows if both[kind]], "rows": [both[kind] for _, both in rows if both[kind]]}
+        for kind in (0, 1)
+    ]
 
 
 def _coarse_calibration(calibration: list[list[int]], smallest: int) -> list[list[int]]:

@@ -193,9 +193,11 @@ class Order:
         asked = set()
         for item in request["folds"]:
             fold, model = str(int(item["fold"])), digest(str(item.get("parameters")))[:16]
-            if (fold, model) in asked:
+            # As it is, and trained on with the site's own rows.
+            way = fold, model, bool(item.get("personal"))
+            if way in asked:
                 raise PolicyError("an evaluation names a fold and its model twice")
-            asked.add((fold, model))
+            asked.add(way)
             if item.get("train"):
                 raise PolicyError("an evaluation trains nothing")
             unseen = run["unseen"].setdefault(fold, [])

@@ -13,8 +13,8 @@ from v6_algorithm.learning.metrics.intervals.proportions import Interval, Z
 _LEAST_MEAN_ROWS = 12
 _LEAST_BRIER_EVENTS = 10
 _LEAST_R2_ROWS = 30
-# Of a float64.
-_LARGEST_LOG = 700.0
+# Of an exponent: exp(700) is still a number.
+_MOST = 700.0
 
 
 def brier_interval(
@@ -75,5 +75,5 @@ def _mean(mean: float, variance: float, rows: float) -> Interval | None:
     if rows < _LEAST_MEAN_ROWS or mean <= 0:
         return None
     half = Z * sqrt(variance / rows) / mean
-    # Where rows contradict each other so much that nothing is known, there is no number for the end either.
-    return (exp(log(mean) - half), exp(log(mean) + half)) if log(mean) + half < _LARGEST_LOG else None
+    # A node that joins bins tells of a variance that its mean knows nothing of, and the quotient overflows.
+    return exp(max(log(mean) - half, -_MOST)), exp(min(log(mean) + half, _MOST))

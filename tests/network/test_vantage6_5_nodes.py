@@ -1,0 +1,115 @@
+"""v6_algorithm on a real HQ of vantage6 5 and three real nodes: what comes back is what a run here gives.
+
+What only a cluster can show stays unseen: network policies, image pulls, GPUs, and jobs that Kubernetes kills.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import patients
+from figures import PROCESSES
+from hq_network import command_line, run_script
+from training import patients_experiment
+
+CENTRAL = "central_compute"
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory):
+    return patients(tmp_path_factory.mktemp("patients"))
+
+
+@pytest.fixture(scope="module")
+def network(hq_network, sites):
+    """Nodes of one consortium: with secret folds a run here would have others."""
+    environment = {"V6_ALGORITHM_POLICY": "trusted"}
+    tables = {name: [str(site.databases["default"]), "csv"] for name, site in sites.items()}
+    return hq_network(
+        {name: {"databases": {"default": table}, "environment": environment} for name, table in tables.items()}
+    )
+
+
+@pytest.fixture(scope="module")
+def frame(network):
+    """The dataframe of all sites; extracted once, as for every later task of a session."""
+    made = network.do("extract", name="patients", label="default")
+    assert set(made["runs"].values()) == {"completed"}, made["log"][-3000:]
+    return made["dataframe"]
+
+
+def master(network, frame, experiment, **more):
+    names = {str(number): name for name, number in network.about["organizations"].items()}
+    arguments = {"experiment": experiment, "names": names}
+    return network.do(
+        "task", method="master", arguments=arguments, dataframe=frame, action=CENTRAL, sites=["a"], **more
+    )
+
+
+def here(sites, experiment, names, folder):
+    tables = {name: [str(sites[name].databases["default"]), "csv"] for name in names}
+    request = {"sites": tables, "arguments": {"experiment": experiment}, "method": "master"}
+    return run_script("here_run.py", request, folder)
+
+
+def test_master_over_hq_and_nodes_gives_the_bits_of_a_local_run(network, frame, sites, figures, tmp_path):
+    experiment = patients_experiment(participation={"minimum": 3, "deadline_s": 600})
+    over = master(network, frame, experiment)
+    assert over["runs"] == {"a": "completed"}, over["log"][-3000:]
+    (result,) = over["results"]
+    ours = here(sites, experiment, ["a", "b", "c"], tmp_path)
+    for key in ("rounds_run", "best_round", "sites", "history", "metrics", "parameters"):
+        assert result[key] == ours[key], key
+    assert not any(call["missing"] for call in result["participation"])
+    figures.note(f"vantage6 5, {PROCESSES}: {result['rounds_run']} rounds (s)", PROCESSES, f"{over['seconds']:.0f}")
+
+
+def test_a_request_that_master_did_not_write_is_refused(network, frame):
+    over = network.do(
+        "task", method="RPC_train", arguments={"request": {}}, dataframe=frame, action="federated_compute", sites=["a"]
+    )
+    assert over["runs"] == {"a": "crashed"}
+    assert "names no job; task `master`" in over["log"]
+
+
+def test_a_column_that_no_site_has_is_named(network, frame):
+    experiment = patients_experiment(data={"target": "outcome", "features": ["age", "height"]})
+    over = master(network, frame, experiment)
+    assert over["runs"] == {"a": "crashed"}
+    assert "height" in over["log"]
+
+
+def test_extraction_by_another_step_is_refused(network, frame):
+    over = network.do("task", method="extract", arguments={}, dataframe=frame, action="federated_compute", sites=["a"])
+    assert over["runs"] == {"a": "crashed"}
+    assert "data extraction" in str(over)
+
+
+def test_submit_extracts_once_trains_and_writes_the_files(network, tmp_path):
+    file = tmp_path / "patients.yaml"
+    file.write_text(json.dumps(patients_experiment(participation={"minimum": 3, "deadline_s": 600})))
+    address = f"http://127.0.0.1:{network.about['hq']}/hq"
+    environment = {
+        "V6_AUTH": f"http://127.0.0.1:{network.about['keycloak']}",
+        "V6_CLIENT_SECRET": network.about["secret"],
+    }
+    command = ["submit", str(file), "--server", address, "--username", "researcher", "--image", "local"]
+    first = command_line([*command, "--out", str(tmp_path / "first")], environment)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "extracted now from database default" in first.stdout
+    assert (tmp_path / "first" / "model.safetensors").is_file()
+    looked = command_line([*command, "--out", str(tmp_path / "second"), "--detach"], environment)
+    assert "as extracted before" in looked.stdout, looked.stdout + looked.stderr
+    assert network.about["secret"] not in first.stdout + first.stderr + looked.stdout + looked.stderr
+
+
+def test_a_node_that_goes_away_is_late_and_the_rest_finish(network, frame, sites, tmp_path):
+    network.do("stop_node", site="c")
+    experiment = patients_experiment(participation={"minimum": 2, "deadline_s": 90})
+    over = master(network, frame, experiment)
+    (result,) = over["results"]
+    assert result["status"] == "completed"
+    assert list(result["participation"][0]["missing"]) == ["c"]
+    ours = here(sites, experiment, ["a", "b"], tmp_path)
+    assert result["parameters"] == ours["parameters"]

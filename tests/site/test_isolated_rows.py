@@ -1,0 +1,68 @@
+"""Whether an update gives rows away: what the node finds in its own update, and what it does not mistake for a row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from v6_algorithm.site.guard.isolation import isolated_rows
+
+
+def rows_of(seed=0, rows=80, columns=5):
+    return np.random.default_rng(seed).normal(size=(rows, columns))
+
+
+def sums(rows, weights):
+    """(units, inputs + 1) as gradients are: each unit's weighted sum of the rows, and of ones."""
+    return weights @ np.column_stack([rows, np.ones(len(rows))])
+
+
+def test_a_unit_that_sees_one_row_gives_it_away():
+    rows = rows_of()
+    weights = np.zeros((3, len(rows)))
+    weights[0], weights[1, 7], weights[2] = 1.0, -0.3, 2.0
+    assert isolated_rows(rows, sums(rows, weights)) == 1
+
+
+def test_two_units_that_differ_in_one_row_give_it_away():
+    rows = rows_of()
+    weights = np.tile(np.random.default_rng(1).normal(size=len(rows)), (40, 1)) * (
+        np.arange(len(rows)) >= np.arange(40)[:, None]
+    )
+    assert isolated_rows(rows, sums(rows, weights)) == 39
+
+
+def test_units_that_differ_in_one_row_but_for_the_next_layers_weights_give_it_away():
+    rows = rows_of()
+    outgoing = np.array([0.5, -2.0])
+    weights = np.ones((2, len(rows))) * outgoing[:, None]
+    weights[1, 3] = 0
+    assert isolated_rows(rows, sums(rows, weights)) == 0
+    assert isolated_rows(rows, sums(rows, weights), outgoing) == 1
+
+
+def test_two_rounds_that_differ_in_one_row_give_it_away():
+    rows = rows_of()
+    weights = np.ones((2, len(rows)))
+    weights[1, 11] = 0
+    before, now = sums(rows, weights)[:, None]
+    assert isolated_rows(rows, now) == 0
+    assert isolated_rows(rows, now, None, before) == 1
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 8, 30])
+def test_sums_over_many_rows_are_not_mistaken_for_one(columns):
+    """However few the columns: of one, some pair of units comes near to some row by chance."""
+    for seed in range(20):
+        rows = rows_of(seed, columns=columns)
+        weights = np.random.default_rng(seed).normal(size=(30, len(rows)))
+        assert isolated_rows(rows, sums(rows, weights)) == 0
+
+
+@pytest.mark.parametrize("rows", [np.zeros((20, 3)), np.ones((1, 3)), np.zeros((0, 3))])
+def test_rows_that_are_all_alike_tell_nothing(rows):
+    assert isolated_rows(rows, np.ones((4, 4))) == 0
+
+
+def test_values_that_are_no_numbers_are_no_guesses():
+    assert isolated_rows(rows_of(), np.full((2, 6), np.nan)) == 0

@@ -1,0 +1,34 @@
+"""`export` writes a run's model for those who do not have this package: ONNX, `torch.export`, and model.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.terminal import explained, say
+
+
+def export(
+    result: Annotated[Path, typer.Argument(help="A run's folder, its result.json or its model.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Where to write.", show_default=False)],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", metavar="onnx|torch", help="As often as needed.", show_default="both"),
+    ] = None,
+) -> None:
+    """Write a run's model as ONNX and torch.export, and check that both give what it gives.
+
+    Example: v6-algorithm export runs/heart heart-model --format onnx
+    """
+    with explained():
+        from v6_algorithm.coordinator.returned_model import ReturnedModel
+        from v6_algorithm.researcher.export import FORMATS
+        from v6_algorithm.researcher.export import export as export_model
+
+        with terminal.err.status("exporting …"):
+            done = export_model(ReturnedModel.load(result), folder, formats or FORMATS)
+        names = ", ".join(path.name for path in done.files)
+        say(f"wrote {names} to {folder}; largest difference from the model: {done.difference:.1e}")
