@@ -16,10 +16,12 @@ from v6_algorithm.coordinator.learning_rate import LearningRate
 from v6_algorithm.coordinator.preparation.joining import Joining
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.progress import ProgressEvents
+from v6_algorithm.coordinator.quarantine import Quarantine
 from v6_algorithm.coordinator.reply_checks import ReplyCheck
 from v6_algorithm.coordinator.sample_grid import SampleGrids
 from v6_algorithm.coordinator.stragglers import Stragglers
 from v6_algorithm.coordinator.strategies import create_strategy
+from v6_algorithm.coordinator.strategies.newton import fix_offset
 from v6_algorithm.coordinator.subgroups import GroupSums
 from v6_algorithm.experiment import Experiment
 
@@ -46,8 +48,9 @@ class RunContext:
         What the sites agreed on; once a Cox model was measured, with its baseline hazard.
     folds, strategies
         The progress of each fold, and what makes its next model, by the fold's number.
-    check, stragglers, grids, progress
-        The checks on replies, who was late, who is asked for sample grids, and what a run tells as it goes.
+    check, stragglers, quarantine, grids, progress
+        The checks on replies, who was late, who failed again and again, who is asked for sample grids, and
+        what a run tells as it goes.
     subgroups
         What was told of groups of rows.
     joining
@@ -77,12 +80,15 @@ class RunContext:
         LearningRate(experiment).check(plan)
         self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
         self.strategies = {fold: create_strategy(experiment, plan.spec, plan.weights(fold)) for fold in plan.folds}
+        for fold, strategy in self.strategies.items():
+            fix_offset(strategy, experiment, plan.setup, fold)
         self.check = ReplyCheck(
             plan,
             {fold: strategy.read for fold, strategy in self.strategies.items()},
             experiment.privacy.differential_privacy,
         )
         self.stragglers = Stragglers(caller.overdue)
+        self.quarantine = Quarantine(experiment.participation.quarantine)
         self.grids = SampleGrids(experiment, self.folds[0])
         self.progress = ProgressEvents(experiment, self.folds, caller.on_event)
         self.subgroups = GroupSums(experiment.evaluation)
@@ -132,6 +138,7 @@ class RunContext:
             ],
             "check": self.check.state_dict(),
             "stragglers": self.stragglers.state_dict(),
+            "quarantine": self.quarantine.state_dict(),
             "subgroups": self.subgroups.state_dict(),
             "joining": self.joining.state_dict(),
         }
@@ -150,6 +157,7 @@ class RunContext:
             strategy.load_state_dict(content["tensors"])
         self.check.load_state_dict(state["check"])
         self.stragglers.load_state_dict(state["stragglers"])
+        self.quarantine.load_state_dict(state.get("quarantine", {}))
         self.subgroups.load_state_dict(state["subgroups"])
         self.joining.load_state_dict(state["joining"])
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 # Bytes in a server's database that a round may leave without a word.
-_LEAST_SPACE = 5e6
+_LEAST_SPACE, _MUCH_SPACE = 5e6, 50e6
 
 
 def run_master(
@@ -93,6 +93,21 @@ def run_describe(
     from v6_algorithm.coordinator.describe import describe
 
     return describe(*_central(client, data, experiment, organizations, names, mock_client, arguments))
+
+
+def run_check(
+    client: Any,
+    data: Any,
+    experiment: Any,
+    *,
+    organizations: Sequence[int | str] | None = None,
+    names: Mapping[str, str] | None = None,
+    mock_client: Any = None,
+) -> dict[str, Any]:
+    """Ask a collaboration what would go wrong with an experiment; see `v6_algorithm.check`."""
+    from v6_algorithm.coordinator.preflight import preflight
+
+    return preflight(*_central(client, data, experiment, organizations, names, mock_client, {}))
 
 
 def _central(
@@ -288,6 +303,7 @@ def _say(event: Mapping[str, Any]) -> None:
         # The last round is told twice: when it is trained, and when its model is validated as well.
         pieces = [_metrics(trained)] if trained and of != event["round"] else []
         pieces += [f"model of round {of}: {_metrics(validated)}"] if validated else []
+        pieces += [f"epsilon {event['epsilon']:.4g}"] if "epsilon" in event else []
         pieces += [f"missing {site} ({reason})" for site, reason in event["missing"].items()]
         print(f"round {event['round']}/{event['rounds']}: {'; '.join(pieces)}", flush=True)
     elif event["event"] == "tested":
@@ -308,6 +324,7 @@ def _space_line(model_bytes: int, sites: int) -> str | None:
         f"each round leaves up to {space / 1e6:,.0f} MB in the server's database: "
         f"a model of {model_bytes / 1e6:,.1f} MB, to and from {sites} sites; "
         "runs_data_cleanup_days in the server's configuration clears it"
+        + ("; with SQLite rounds become slower as it grows (docs/network.md)" if space >= _MUCH_SPACE else "")
     )
 
 

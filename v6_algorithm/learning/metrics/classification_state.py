@@ -126,8 +126,13 @@ def histograms(state: dict[str, Any]) -> list[Pair]:
     return [sparse.paired(*pair) for pair in zip(*(state[name] for name in _HISTOGRAMS), strict=True)]
 
 
-def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
-    """Metrics of a checked state; see `states.compute`."""
+def scores(state: dict[str, Any]) -> dict[str, float | int | None]:
+    """Metrics of a checked state without what goes with them: resolutions, standard errors and intervals."""
+    return compute(state, alone=True)
+
+
+def compute(state: dict[str, Any], *, alone: bool = False) -> dict[str, float | int | None]:
+    """Metrics of a checked state; see `states.compute`. With `alone`, what goes with the scores may be None."""
     n = state["n"]
     values: dict[str, float | int | None] = {"n": n, **dict.fromkeys(_METRICS), **dict.fromkeys(_RESOLUTIONS)}
     sensitivities = sensitivity_names(state["specificities"])
@@ -155,19 +160,25 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
         right = hits[0].item()
         values |= {"specificity": _ratio(right, actual[0].item()), "npv": _ratio(right, predicted[0].item())}
     pairs = _rankable(state)
+    if pairs:
+        values |= {
+            "auroc": _mean([auroc(*pair) for _, *pair in pairs]),
+            "auprc": _mean([average_precision(*pair) for _, *pair in pairs]),
+        }
     if pairs and state["n_classes"] == 2:
         places, above, below = pairs[0]
         edges = lower_edges(places, state["bins"])
         for name, specificity in zip(sensitivities, state["specificities"], strict=True):
             values |= dict(zip(_with_sensitivity(name), sensitivity_at(specificity, above, below, edges), strict=True))
-        values["auroc_se"] = auroc_error(above, below)
+    if alone:
+        return values
     if pairs:
         values |= {
-            "auroc": _mean([auroc(*pair) for _, *pair in pairs]),
-            "auprc": _mean([average_precision(*pair) for _, *pair in pairs]),
             "auroc_resolution": _mean([auroc_resolution(*pair) for _, *pair in pairs]),
             "auprc_resolution": _mean([average_precision_resolution(*pair) for _, *pair in pairs]),
         }
+        if state["n_classes"] == 2:
+            values["auroc_se"] = auroc_error(pairs[0][1], pairs[0][2])
     return values | _intervals(state, values)
 
 

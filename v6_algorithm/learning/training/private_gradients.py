@@ -6,8 +6,8 @@ experiment's seed: whoever knows the noise can take it off.
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -23,26 +23,36 @@ _NUMBERS_AT_ONCE = 2**25
 
 
 class NoiseSource:
-    """Draws batches and noise from the operating system's entropy, 128 bits of it.
+    """Draws batches and noise from the operating system's cryptographic generator, all of their bits.
 
-    numpy's generator, as torch's on the CPU takes 32 bits of a seed: few enough to try them all.
+    A generator such as numpy's or torch's can be run backwards from enough of its numbers, and whoever knows all rows
+    but one knows nearly all of the noise.
 
     Parameters
     ----------
     entropy
-        For tests only.
+        For tests only: the seed of numpy's generator in its place.
     """
 
     def __init__(self, entropy: int | None = None) -> None:
-        self._generator = np.random.default_rng(secrets.randbits(128) if entropy is None else entropy)
+        self._bytes: Callable[[int], bytes] = os.urandom if entropy is None else np.random.default_rng(entropy).bytes
 
     def batch(self, units: int, rate: float) -> Tensor:
         """Return the numbers of the units drawn, each by itself with a probability (Poisson); there may be none."""
-        return torch.from_numpy(np.flatnonzero(self._generator.random(units) < rate))
+        return torch.from_numpy(np.flatnonzero(self._uniform(units) < rate))
 
     def normal(self, like: Tensor, sd: float) -> Tensor:
-        """Return normal noise of a tensor's shape, dtype and device."""
-        return torch.from_numpy(self._generator.normal(0.0, sd, tuple(like.shape))).to(like)
+        """Return normal noise of a tensor's shape, dtype and device, by Box and Muller's transform."""
+        half = (like.numel() + 1) // 2
+        length, angle = np.sqrt(-2 * np.log(self._uniform(half))), 2 * np.pi * self._uniform(half)
+        drawn = np.concatenate([length * np.cos(angle), length * np.sin(angle)])[: like.numel()]
+        return torch.from_numpy(sd * drawn).view(like.shape).to(like)
+
+    def _uniform(self, count: int) -> np.ndarray:
+        """Return (count,) float64 between 0 and 1, of 52 bits and never either."""
+        whole = np.frombuffer(self._bytes(8 * count), dtype=np.uint64) >> np.uint64(12)
+        numbers: np.ndarray = (whole + 0.5) * 2.0**-52
+        return numbers
 
 
 class _Loss(nn.Module):
@@ -108,6 +118,9 @@ def clipped_sum(
         return value
 
     per_row = vmap(grad_and_value(one), in_dims=(None, 0, 0), randomness="different")
+    if any(isinstance(module, nn.RNNBase) for module in loss.modules()):
+        # torch.func has no batching rule for them: row after row, which is as right and slower.
+        per_row = _row_after_row(loss)
     summed = {name: torch.zeros_like(value) for name, value in moving.items()}
     losses = torch.empty(len(target), dtype=torch.float64, device=target.device)
     of_row = max(1, sum(value.numel() for value in moving.values()), inputs[:1].numel() * problem.expansion)
@@ -130,6 +143,25 @@ def clipped_sum(
             finite = torch.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0)
             summed[name] += torch.einsum("u...,u->...", finite, factor.to(value))
     return {name.removeprefix("networks."): value for name, value in summed.items()}, losses
+
+
+def _row_after_row(loss: _Loss) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
+    """Return what gives the gradients and losses of rows as `vmap` does, one by one."""
+    parameters = {name: value for name, value in loss.named_parameters() if value.requires_grad}
+
+    def per_row(_: dict[str, Tensor], inputs: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        gradients: dict[str, list[Tensor]] = {name: [] for name in parameters}
+        values = []
+        for row, wanted in zip(inputs, target, strict=True):
+            value = loss(row, wanted)
+            for name, gradient in zip(
+                parameters, torch.autograd.grad(value, list(parameters.values()), materialize_grads=True), strict=True
+            ):
+                gradients[name].append(gradient)
+            values.append(value.detach())
+        return {name: torch.stack(rows) for name, rows in gradients.items()}, torch.stack(values)
+
+    return per_row
 
 
 def noised(summed: Mapping[str, Tensor], source: NoiseSource, *, sd: float, expected: float) -> dict[str, Tensor]:
