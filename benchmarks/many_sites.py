@@ -10,6 +10,7 @@ same, so what grows with the sites is what is held of them. Seconds a round are 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -49,7 +50,7 @@ def measure(sites: int, rounds: int) -> dict[str, float]:
     calls = [call["round_s"] for call in result["timing"]["rounds"] if call["call"] == "train"]
     widths = [FEATURES, *HIDDEN, 1]
     return {
-        "parameters": sum((before + 1) * after for before, after in zip(widths, widths[1:], strict=False)),
+        "parameters": sum((before + 1) * after for before, after in itertools.pairwise(widths)),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
         "seconds": statistics.median(calls),
     }
