@@ -303,6 +303,7 @@ def _say(event: Mapping[str, Any]) -> None:
         # The last round is told twice: when it is trained, and when its model is validated as well.
         pieces = [_metrics(trained)] if trained and of != event["round"] else []
         pieces += [f"model of round {of}: {_metrics(validated)}"] if validated else []
+        pieces += [f"epsilon {event['epsilon']:.4g}"] if "epsilon" in event else []
         pieces += [f"missing {site} ({reason})" for site, reason in event["missing"].items()]
         print(f"round {event['round']}/{event['rounds']}: {'; '.join(pieces)}", flush=True)
     elif event["event"] == "tested":

@@ -104,7 +104,7 @@ def _schema(work: Work) -> dict[str, Any]:
     members = {}
     for name, source in work.sources.items():
         try:
-            frame = work.read(source, work.policy.allows)
+            frame = work.read(source, work.policy.allows, keep=True)
             schema = describe(frame, work.experiment.data, work.targets)
             measured = not synthetic_rows(frame, work.experiment.data).all()
             # So that what makes no groups is told now.
