@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -29,10 +30,11 @@ os.environ.setdefault("V6_TEST_TAG", "benchmark")
 
 import v6network  # noqa: E402
 from docker_cli import bridge_gateway, docker  # noqa: E402
-from server_python import server_python  # noqa: E402
 from services import run_script  # noqa: E402
 from v6config import Site  # noqa: E402
 from v6network import IMAGE, PROCESS_IMAGES, Network  # noqa: E402
+
+from v6_algorithm.researcher.network.server_python import server_python  # noqa: E402
 
 FEATURES, ROWS = 10, (300, 400, 500)
 EMPTY, PLAIN = "empty-rounds:benchmark", "plain-fedavg:benchmark"
@@ -176,9 +178,11 @@ def main() -> None:
         folder = Path(name)
         (folder / "network").mkdir()
         network = Network(folder / "network", server_python(), write_patients(folder), **options)
+        rounds = Rounds(network, chosen.hidden, chosen.rounds)
+        # Ended by a time limit it reports what there is, and leaves no node behind.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         try:
             network.start()
-            rounds = Rounds(network, chosen.hidden, chosen.rounds)
             for _ in range(chosen.blocks):
                 for kind in chosen.kinds:
                     rounds.block(kind)
@@ -186,7 +190,7 @@ def main() -> None:
             network.stop()
             if database is not None:
                 database.stop()
-    report(rounds, chosen)
+            report(rounds, chosen)
 
 
 def report(rounds: Rounds, chosen: argparse.Namespace) -> None:

@@ -294,3 +294,23 @@ def test_weights_are_not_on_the_way_of_a_chart(result):
     for chart in CHARTS:
         assert len(json.dumps(located(result, chart))) < 20_000
     assert result["parameters"] not in json.dumps([located(result, chart) for chart in CHARTS])
+
+
+# -- vantage6 5 ----------------------------------------------------------------------------------------------------
+
+
+def test_the_file_for_vantage6_5_is_what_its_tool_writes_and_has_each_step():
+    from tools.store_for_vantage6_5 import TARGET, store
+
+    written = json.loads(TARGET.read_text(encoding="utf-8"))
+    assert written == store(), "python -m tools.store_for_vantage6_5"
+    steps = {function["name"]: function["step_type"] for function in written["functions"]}
+    marked = {
+        name: value.vantage6_decorator_step_type
+        for name, value in vars(v6_algorithm).items()
+        if callable(value) and hasattr(value, "vantage6_decorator_step_type")
+    }
+    assert steps == marked
+    (extract,) = (function for function in written["functions"] if function["name"] == "extract")
+    parameters = set(inspect.signature(v6_algorithm.extract).parameters) - {"mock_uri", "mock_type"}
+    assert {argument["name"] for argument in extract["arguments"]} == parameters

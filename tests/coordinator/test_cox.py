@@ -166,3 +166,13 @@ def test_without_an_event_the_run_ends_before_it_trains():
     frames = {name: frame.assign(died=0) for name, frame in hospitals().items()}
     with pytest.raises(ExperimentError, match="no training row of any site has an event"):
         fit(frames)
+
+
+def test_errors_over_sites_of_a_stratified_model_are_the_sandwich_of_the_sites_scores():
+    frames = hospitals()
+    robust = fit(frames, {"strata": "site", "errors": "site"})
+    plain = fit(frames, {"strata": "site"})
+    assert robust.coefficients["estimate"].to_numpy() == pytest.approx(plain.coefficients["estimate"].to_numpy())
+    assert not np.allclose(robust.coefficients["standard_error"], plain.coefficients["standard_error"], rtol=1e-3)
+    with pytest.raises(ExperimentError, match="goes with strata site"):
+        fit(frames, {"errors": "site"})

@@ -181,6 +181,34 @@ def test_a_run_whose_ledger_is_lost_goes_on_from_what_was_planned():
     assert all(2.99 < cost <= 3.0001 for cost in told)
 
 
+def test_a_resumed_run_goes_on_with_the_account(tmp_path):
+    from v6_algorithm.coordinator.checkpoint import Checkpoints
+    from v6_algorithm.engines import local
+
+    asked, path, answer = experiment(), tmp_path / "checkpoint.safetensors", local.handle
+
+    def dies(method, request, context, **options):
+        if method == "train" and request["round"] == 3:
+            raise KeyboardInterrupt
+        return answer(method, request, context, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "handle", dies)
+        stopped = run(local_federation(asked, SOURCES), asked, checkpoints=Checkpoints(path))
+    assert stopped["status"] == "stopped"
+    # The sites' memory is gone with the process.
+    whole = run(local_federation(asked, SOURCES), asked, checkpoints=Checkpoints(path))
+    assert whole["history"]["epsilon"][:2] == stopped["history"]["epsilon"]
+    assert 2.99 < whole["history"]["epsilon"][2] <= 3
+
+
+def test_sites_that_could_be_trained_together_are_not():
+    asked = experiment()
+    result = run(local_federation(asked, SOURCES, way="fast"), asked)
+    assert result["engine"]["trained_together"] == 0
+    assert "differential privacy: each site draws batches" in json.dumps(result.get("engine", {}))
+
+
 def test_a_node_that_requires_it_refuses_a_run_without_and_one_with_more_and_admits_one_with_less():
     strict = Policy.of("trusted", maximum_epsilon=2.0)
     without = Experiment.parse({"data": {"target": "y"}, "model": "logistic", "rounds": 1})

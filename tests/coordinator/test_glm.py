@@ -197,3 +197,60 @@ def test_a_site_that_is_missing_in_the_last_round_is_told_with_the_rows():
     expected = pooled({name: frames[name] for name in ("h0", "h1")}, sm.families.Binomial())
     estimates = [line["estimate"] for line in result["coefficients"]]
     assert estimates == pytest.approx(expected.params.to_list(), rel=1e-6)
+
+
+def test_an_offset_has_a_coefficient_of_one_and_is_no_term():
+    frames = hospitals(CASES["poisson"][1])
+    generator = np.random.default_rng(1)
+    for frame in frames.values():
+        watched = generator.uniform(1, 9, len(frame))
+        frame["log_time"] = np.log(watched)
+        frame["y"] = generator.poisson(watched * np.exp(0.03 * (frame["age"] - 60)))
+    result = fit(frames, "count", {"offset": "log_time"}, data={"features": COLUMNS})
+    frame = pd.concat(frames.values())
+    design, offset = sm.add_constant(frame[COLUMNS]), frame["log_time"]
+    expected = sm.GLM(frame["y"], design, family=sm.families.Poisson(), offset=offset).fit(tol=1e-14)
+    table = result.coefficients
+    assert table.loc["log_time", "left_out"] == "offset"
+    terms = table.drop(index="log_time")
+    assert terms["estimate"].to_numpy() == pytest.approx(expected.params.to_numpy(), rel=1e-6)
+    assert terms["standard_error"].to_numpy() == pytest.approx(expected.bse.to_numpy(), rel=1e-6)
+    assert result.content["fit"]["aic"] == pytest.approx(expected.aic)
+    assert result.predict(frames["h0"])["prediction"].to_numpy() == pytest.approx(
+        expected.predict(sm.add_constant(frames["h0"][COLUMNS]), offset=frames["h0"]["log_time"]).to_numpy(), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("family", ["binomial", "gaussian"])
+def test_errors_over_sites_are_those_of_clusters(family):
+    problem, target, reference = CASES[family]
+    frames = hospitals(target, rows=(40, 30, 50, 35, 45))
+    result = fit(frames, problem, {"errors": "site"})
+    frame = pd.concat([frame.assign(site=number) for number, frame in enumerate(frames.values())], ignore_index=True)
+    design = sm.add_constant(frame[COLUMNS])
+    expected = sm.GLM(frame["y"].astype(float), design, family=reference).fit(
+        tol=1e-14, cov_type="cluster", cov_kwds={"groups": frame["site"]}, use_t=True
+    )
+    assert result.coefficients["standard_error"].to_numpy() == pytest.approx(expected.bse.to_numpy(), rel=1e-5)
+    low = expected.params - 2.7764451051977987 * expected.bse
+    assert result.coefficients["low"].to_numpy() == pytest.approx(low.to_numpy(), rel=1e-4)
+    assert any("robust over 5 sites" in note for note in result.notes)
+
+
+def test_a_category_is_tested_as_a_whole_and_nested_fits_against_each_other():
+    frames = hospitals(CASES["binomial"][1])
+    for number, frame in enumerate(frames.values()):
+        frame["ward"] = np.random.default_rng(number).choice(["a", "b", "c"], len(frame))
+    larger = fit(frames, "classification", {}, data={"features": COLUMNS, "categorical": ["ward"]})
+    smaller = fit(frames, "classification", {}, data={"features": COLUMNS})
+    frame = pd.concat(frames.values())
+    design = sm.add_constant(frame[COLUMNS].assign(b=frame["ward"] == "b", c=frame["ward"] == "c").astype(float))
+    full = sm.GLM(frame["y"], design, family=sm.families.Binomial()).fit(tol=1e-14)
+    few = sm.GLM(frame["y"], design[["const", *COLUMNS]], family=sm.families.Binomial()).fit(tol=1e-14)
+    (test,) = larger.content["wald"]
+    expected = full.wald_test(np.eye(6)[4:], scalar=True)
+    assert (test["chi2"], test["freedom"], test["p"]) == pytest.approx((expected.statistic, 2, expected.pvalue))
+    ratio = smaller.likelihood_ratio(larger)
+    assert (ratio["chi2"], ratio["freedom"]) == pytest.approx((2 * (full.llf - few.llf), 2))
+    with pytest.raises(ExperimentError, match="must have all terms"):
+        larger.likelihood_ratio(smaller)

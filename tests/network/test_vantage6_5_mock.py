@@ -8,8 +8,11 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-from hq_network import ROOT, run_script
+from conftest import missing
+from hq_network import ROOT, hq_python, run_script
 from PIL import Image
+
+from v6_algorithm.researcher.network.server_python import MissingError
 
 SITES = {"amsterdam": 40, "berlin": 50, "cairo": 60}
 QUICK = {"rounds": 2, "training": {"batch_size": 16}, "model": {"kind": "mlp", "hidden": [4]}}
@@ -136,3 +139,16 @@ def test_the_package_says_what_each_function_is_without_torch_or_pandas(algorith
     kinds, heavy = done.stdout.strip().splitlines()
     assert kinds.split() == [*["central_compute"] * 3, "data_extraction", *["federated_compute"] * 2]
     assert heavy == "[]"
+
+
+def test_the_store_of_vantage6_5_takes_the_algorithm(algorithm_python_5):
+    try:
+        python = hq_python()
+    except MissingError as what:
+        missing(str(what))
+    code = (
+        "import json, sys; from vantage6.algorithm.store.resource.schema.input_schema import AlgorithmInputSchema;"
+        "print(AlgorithmInputSchema().validate(json.load(open(sys.argv[1]))))"
+    )
+    done = subprocess.run([python, "-c", code, str(ROOT / "algorithm_store_5.json")], capture_output=True, text=True)
+    assert done.stdout.strip().splitlines()[-1:] == ["{}"], done.stdout + done.stderr

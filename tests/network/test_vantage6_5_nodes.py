@@ -5,10 +5,12 @@ What only a cluster can show stays unseen: network policies, image pulls, GPUs, 
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from conftest import patients
 from figures import PROCESSES
-from hq_network import run_script
+from hq_network import command_line, run_script
 from training import patients_experiment
 
 CENTRAL = "central_compute"
@@ -82,6 +84,24 @@ def test_extraction_by_another_step_is_refused(network, frame):
     over = network.do("task", method="extract", arguments={}, dataframe=frame, action="federated_compute", sites=["a"])
     assert over["runs"] == {"a": "crashed"}
     assert "data extraction" in str(over)
+
+
+def test_submit_extracts_once_trains_and_writes_the_files(network, tmp_path):
+    file = tmp_path / "patients.yaml"
+    file.write_text(json.dumps(patients_experiment(participation={"minimum": 3, "deadline_s": 600})))
+    address = f"http://127.0.0.1:{network.about['hq']}/hq"
+    environment = {
+        "V6_AUTH": f"http://127.0.0.1:{network.about['keycloak']}",
+        "V6_CLIENT_SECRET": network.about["secret"],
+    }
+    command = ["submit", str(file), "--server", address, "--username", "researcher", "--image", "local"]
+    first = command_line([*command, "--out", str(tmp_path / "first")], environment)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "extracted now from database default" in first.stdout
+    assert (tmp_path / "first" / "model.safetensors").is_file()
+    looked = command_line([*command, "--out", str(tmp_path / "second"), "--detach"], environment)
+    assert "as extracted before" in looked.stdout, looked.stdout + looked.stderr
+    assert network.about["secret"] not in first.stdout + first.stderr + looked.stdout + looked.stderr
 
 
 def test_a_node_that_goes_away_is_late_and_the_rest_finish(network, frame, sites, tmp_path):

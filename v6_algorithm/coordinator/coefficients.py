@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.coordinator.distributions import chi_square_p
+from v6_algorithm.coordinator.distributions import chi_square_p, t_p, t_quantile
 from v6_algorithm.coordinator.folds import FoldProgress
 from v6_algorithm.coordinator.preparation.negotiate import Plan
-from v6_algorithm.coordinator.strategies.newton import independent
+from v6_algorithm.coordinator.strategies.newton import independent, independent_but
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Cox, Experiment, Glm
 from v6_algorithm.learning.models.glm import TOTALS
@@ -36,7 +36,8 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
         (95 %, normal) and, where it has a name, the ratio `exp(estimate)` with its interval; a term that is left out
         has none of these but `term` and `left_out`; one that grows without end is `separated`. ``fit``: rows, rank,
         log-likelihood, deviance, null deviance, dispersion, AIC, BIC, McFadden's pseudo-R² (of gaussian R²), the
-        rounds and whether they converged. Of a Cox model also ``proportional_hazards`` and ``baseline_hazard``.
+        rounds and whether they converged. ``covariance`` of the terms; ``wald`` tests of each category. Of a Cox
+        model also ``proportional_hazards`` and ``baseline_hazard``.
     """
     model = experiment.model
     if isinstance(model, Cox) and fold.fitted:
@@ -50,7 +51,11 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
     scaled = np.concatenate([state["model.bias"].reshape(1), state["model.weight"]])
     information = state["model.information"]
     penalty = np.diag([0.0, *[model.ridge] * (len(scaled) - 1)])
-    free = independent(torch.from_numpy(information + penalty)).numpy()
+    offset = None
+    if model.offset is not None:
+        offset = plan.setup.features.index(model.offset) + 1, 1.0
+        penalty[offset[0], offset[0]] = 0
+    free = independent_but(torch.from_numpy(information + penalty), offset).numpy()
     totals = dict(zip(TOTALS, state["model.totals"].tolist(), strict=True))
     rows = round(totals["rows"])
     rank = int(free.sum())
@@ -60,12 +65,17 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
     covariance[np.ix_(free, free)] = dispersion * (
         inverse @ information[np.ix_(free, free)] @ inverse if model.ridge else inverse
     )
+    covariance, freedom, notes_of_errors = _errors_over_sites(model, fold, inverse, free, covariance, rows)
     raw = _units(plan, fold.number, len(scaled))
     estimates, errors = raw @ scaled, np.sqrt(np.clip(np.diag(raw @ covariance @ raw.T), 0, None))
-    lines = _lines(plan, terms, estimates, errors, free, _RATIOS.get((str(model.family), str(model.link))))
+    ratio = _RATIOS.get((str(model.family), str(model.link)))
+    lines = _lines(plan, terms, estimates, errors, free, ratio, freedom)
+    if offset is not None:
+        lines[offset[0]] = {"term": terms[offset[0]], "left_out": "offset"}
     notes = _notes(lines, terms, scaled, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan)
     fit = _fit(model, totals, rows, rank, dispersion)
-    return {"coefficients": lines, "fit": fit | {"rounds": fold.rounds_done, "converged": fold.finished}}, notes
+    told = {"coefficients": lines, "fit": fit | {"rounds": fold.rounds_done, "converged": fold.finished}}
+    return told | _joint(plan, terms, estimates, raw @ covariance @ raw.T, free), notes + notes_of_errors
 
 
 def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
@@ -80,10 +90,13 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
     covariance = np.zeros_like(information)
     inverse = np.linalg.inv((information + penalty)[np.ix_(free, free)])
     covariance[np.ix_(free, free)] = inverse @ information[np.ix_(free, free)] @ inverse if model.ridge else inverse
+    covariance, freedom, notes_of_errors = _errors_over_sites(
+        model, fold, inverse, free, covariance, int(fitted["training_rows"])
+    )
     # A hazard ratio has no intercept: the units are those of the scales alone.
     raw = _units(plan, fold.number, len(weight) + 1)[1:, 1:]
     estimates, errors = raw @ weight, np.sqrt(np.clip(np.diag(raw @ covariance @ raw.T), 0, None))
-    lines = _lines(plan, terms, estimates, errors, free, "hazard_ratio")
+    lines = _lines(plan, terms, estimates, errors, free, "hazard_ratio", freedom)
     rows, events, rank = int(fitted["training_rows"]), round(fitted["events"]), int(free.sum())
     chi2 = 2 * (fitted["value"] - fitted["null"])
     fit: dict[str, Any] = {
@@ -116,7 +129,53 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
         )
     if plan.setup.event_times is not None and "hazard" in fitted:
         told["baseline_hazard"] = _baseline(fitted, plan)
-    return told, notes
+    return told | _joint(plan, terms, estimates, raw @ covariance @ raw.T, free), notes + notes_of_errors
+
+
+def _errors_over_sites(
+    model: Glm | Cox, fold: FoldProgress, inverse: np.ndarray, free: np.ndarray, covariance: np.ndarray, rows: int
+) -> tuple[np.ndarray, int | None, list[str]]:
+    """Return a covariance that holds where a site's rows are alike: the sandwich, with the sites as clusters.
+
+    Its factor for few clusters is G / (G - 1) (n - 1) / (n - k), and intervals are by Student's t of G - 1 degrees of
+    freedom [1]_. As it was given, with None, where errors are the model's.
+
+    References
+    ----------
+    .. [1] Cameron and Miller (2015), A practitioner's guide to cluster-robust inference, Journal of Human
+       Resources 50(2).
+    """
+    scores = np.array(list(fold.fitted.get("site_scores", {}).values()))
+    if model.errors != "site":
+        return covariance, None, []
+    if len(scores) < 2:
+        return covariance, None, [f"{model.kind}: errors over sites need two sites or more; these are the model's"]
+    sites, rank = len(scores), int(free.sum())
+    meat = scores[:, free].T @ scores[:, free]
+    factor = sites / (sites - 1) * (rows - 1) / max(rows - rank, 1)
+    robust = np.zeros_like(covariance)
+    robust[np.ix_(free, free)] = factor * inverse @ meat @ inverse
+    notes = [
+        f"{model.kind}: standard errors are robust over {sites} sites, with Student's t of {sites - 1} degrees of "
+        "freedom; of fewer than some 20 sites they are rough, mostly too small"
+    ]
+    return robust, sites - 1, notes
+
+
+def _joint(
+    plan: Plan, terms: list[str], estimates: np.ndarray, covariance: np.ndarray, free: np.ndarray
+) -> dict[str, Any]:
+    """Return `covariance` of the terms, in units of the columns, and `wald`: of each category its terms together."""
+    tests = []
+    for column, values in plan.setup.categories.items():
+        names = {f"{column}={value}" for value in values}
+        places = [place for place, term in enumerate(terms) if term in names and free[place]]
+        if len(places) > 1:
+            block = covariance[np.ix_(places, places)]
+            freedom = int(np.linalg.matrix_rank(block))
+            chi2 = float(estimates[places] @ np.linalg.pinv(block, hermitian=True) @ estimates[places])
+            tests.append({"column": column, "chi2": chi2, "freedom": freedom, "p": chi_square_p(chi2, freedom)})
+    return {"covariance": covariance.tolist(), "wald": tests}
 
 
 def _proportional(
@@ -160,10 +219,11 @@ def _lines(
     errors: np.ndarray,
     free: np.ndarray,
     ratio: str | None,
+    freedom: int | None,
 ) -> list[dict[str, Any]]:
     references = {f"{name}={values[0]}" for name, values in plan.setup.categories.items() if values}
     return [
-        _line(term, estimate, error, ratio)
+        _line(term, estimate, error, ratio, freedom)
         if there
         else {"term": term, "left_out": "reference" if term in references else "aliased"}
         for term, estimate, error, there in zip(terms, estimates.tolist(), errors.tolist(), free.tolist(), strict=True)
@@ -182,15 +242,17 @@ def _units(plan: Plan, fold: int, size: int) -> np.ndarray:
     return matrix
 
 
-def _line(term: str, estimate: float, error: float, ratio: str | None) -> dict[str, Any]:
+def _line(term: str, estimate: float, error: float, ratio: str | None, freedom: int | None) -> dict[str, Any]:
+    """Return a term's line; intervals and p are normal, or by Student's t of so many degrees of freedom."""
     z = estimate / error if error > 0 else None
-    low, high = estimate - _Z * error, estimate + _Z * error
+    reach = (_Z if freedom is None else t_quantile(0.975, freedom)) * error
+    low, high = estimate - reach, estimate + reach
     line = {
         "term": term,
         "estimate": estimate,
         "standard_error": error,
         "z": z,
-        "p": None if z is None else math.erfc(abs(z) / math.sqrt(2)),
+        "p": None if z is None else math.erfc(abs(z) / math.sqrt(2)) if freedom is None else t_p(z, freedom),
         "low": low,
         "high": high,
     }
@@ -239,6 +301,9 @@ def _fit(model: Glm, totals: dict[str, float], rows: int, rank: int, dispersion:
         "null_deviance": null,
         "dispersion": dispersion,
     }
+    if model.offset is not None:
+        # The null model would need a fit of its own.
+        fit["null_deviance"] = None
     if likelihood is not None and null_likelihood is not None:
         r2 = 1 - deviance / null if model.family == "gaussian" and null > 0 else None
         mcfadden = 1 - likelihood / null_likelihood if null_likelihood else None
@@ -246,7 +311,7 @@ def _fit(model: Glm, totals: dict[str, float], rows: int, rank: int, dispersion:
             "log_likelihood": likelihood,
             "aic": 2 * (rank + extra) - 2 * likelihood,
             "bic": math.log(rows) * (rank + extra) - 2 * likelihood,
-            "pseudo_r2": r2 if model.family == "gaussian" else mcfadden,
+            "pseudo_r2": None if model.offset else r2 if model.family == "gaussian" else mcfadden,
         }
     return fit
 
@@ -275,12 +340,12 @@ def _notes(
         )
     unbounded = [
         term
-        for term, value, error in zip(terms, scaled, scaled_errors, strict=True)
-        if abs(value) > _UNBOUNDED or error > _UNSURE
+        for term, value, error, line in zip(terms, scaled, scaled_errors, lines, strict=True)
+        if "left_out" not in line and (abs(value) > _UNBOUNDED or error > _UNSURE)
     ]
     if (isinstance(model, Cox) or model.family == "binomial") and unbounded and not model.ridge:
         for line in lines:
-            if line["term"] in unbounded and "left_out" not in line:
+            if line["term"] in unbounded:
                 line["separated"] = True
         why = "no row with it has an event, or all have" if name == "cox" else "these columns tell the classes apart"
         notes.append(

@@ -21,7 +21,7 @@ from v6_algorithm.coordinator.preparation.questions import raise_data_errors
 from v6_algorithm.coordinator.preparation.schema_checks import check_names, check_policy, check_schema
 from v6_algorithm.coordinator.recalibration import recalibrations
 from v6_algorithm.coordinator.reply_checks import ReplyCheck
-from v6_algorithm.coordinator.results import SCHEMA, software
+from v6_algorithm.coordinator.results import SCHEMA, software, utc_now
 from v6_algorithm.coordinator.returned_model import OF_TRAINING, WITHOUT, ReturnedModel, misfits
 from v6_algorithm.coordinator.subgroups import GroupSums, gaps, merged_groups
 from v6_algorithm.data.rows import row_kind
@@ -153,7 +153,12 @@ def run_test(
     result["notes"] = [*notes, *(f"site '{name}' was not tested" for name in lost), *result["notes"]]
     result |= {
         "participation": caller.participation,
-        "timing": {"total_s": round(time.perf_counter() - began, 3), "sites": {}, "rounds": caller.timing},
+        "timing": {
+            "total_s": round(time.perf_counter() - began, 3),
+            "finished": utc_now(),
+            "sites": {},
+            "rounds": caller.timing,
+        },
         "devices": check.devices if check else {},
         "software": software(),
     }

@@ -68,7 +68,7 @@ class ReplyCheck:
         """Go on from what `state_dict` returned."""
         self.devices, self.notes, self._shape = dict(state["devices"]), list(state["notes"]), state["shape"]
         self.epsilons = {
-            site: {int(round): cost for round, cost in rounds} for site, rounds in state["epsilons"].items()
+            site: {int(round): cost for round, cost in rounds} for site, rounds in state.get("epsilons", {}).items()
         }
 
     def items(
@@ -116,7 +116,6 @@ class ReplyCheck:
             if wanted["train"]:
                 self._check_rows(site, item)
                 item["reply"] = self._read[item["fold"]](site, item, wanted)
-                item.pop("parameters", None)  # as large again as the tensors that were read from it
         self._check_epsilon(site, reply, trained=any(wanted["train"] for wanted in asked))
         self._check_device(site, reply["device"])
         return items

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -83,7 +85,12 @@ def assemble(
         "gap": gaps(subgroups, metrics),
         "folds": [_fold(fold, run.plan, experiment) for run in runs for fold in run.folds] if crossed else [],
         "participation": with_epsilon(caller.participation, runs) if private else caller.participation,
-        "timing": {"total_s": round(seconds, 3), "sites": _phases(caller.timing), "rounds": caller.timing},
+        "timing": {
+            "total_s": round(seconds, 3),
+            "finished": utc_now(),
+            "sites": _phases(caller.timing),
+            "rounds": caller.timing,
+        },
         "devices": devices,
         "notes": [
             *notes,
@@ -102,6 +109,7 @@ def assemble(
             *(note for run in runs for note in _lost_work(run)),
             *_imprecise(experiment, devices),
         ],
+        "data": _data(plans),
         "preparation": plans[0].setup.readable(),
         **_network(experiment),
         "software": software(),
@@ -246,6 +254,20 @@ def _sites(plans: Sequence[Plan], repeats: int, *, tells_synthetic: bool) -> dic
     return {
         name: {"n": n} | ({"policy": policies[name]} if name in policies else {}) for name, n in sorted(counts.items())
     }
+
+
+def _data(plans: Sequence[Plan]) -> dict[str, Any]:
+    """Tell what training rows are like: means by site, and of the first fold the rows of each class, of all sites."""
+    means = {site: described for plan in plans for site, described in plan.means.items()}
+    classes = plans[0].setup.classes or []
+    counts = [plan.class_rows[0] for plan in plans if plan.class_rows and len(plan.class_rows[0]) == len(classes)]
+    totals = [sum(rows) for rows in zip(*counts, strict=True)]
+    return {"means": means, "classes": {str(label): rows for label, rows in zip(classes, totals, strict=False)}}
+
+
+def utc_now() -> str:
+    """Return the date and time, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _fold(fold: FoldProgress, plan: Plan, experiment: Experiment) -> dict[str, Any]:
@@ -424,4 +446,4 @@ def software() -> dict[str, str]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return versions
+    return versions | {"Python": platform.python_version()}

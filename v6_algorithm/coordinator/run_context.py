@@ -20,6 +20,7 @@ from v6_algorithm.coordinator.reply_checks import ReplyCheck
 from v6_algorithm.coordinator.sample_grid import SampleGrids
 from v6_algorithm.coordinator.stragglers import Stragglers
 from v6_algorithm.coordinator.strategies import create_strategy
+from v6_algorithm.coordinator.strategies.newton import fix_offset
 from v6_algorithm.coordinator.subgroups import GroupSums
 from v6_algorithm.experiment import Experiment
 
@@ -77,6 +78,8 @@ class RunContext:
         LearningRate(experiment).check(plan)
         self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
         self.strategies = {fold: create_strategy(experiment, plan.spec, plan.weights(fold)) for fold in plan.folds}
+        for fold, strategy in self.strategies.items():
+            fix_offset(strategy, experiment, plan.setup, fold)
         self.check = ReplyCheck(
             plan,
             {fold: strategy.read for fold, strategy in self.strategies.items()},

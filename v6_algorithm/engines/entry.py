@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 # Bytes in a server's database that a round may leave without a word.
-_LEAST_SPACE = 5e6
+_LEAST_SPACE, _MUCH_SPACE = 5e6, 50e6
 
 
 def run_master(
@@ -308,6 +308,7 @@ def _space_line(model_bytes: int, sites: int) -> str | None:
         f"each round leaves up to {space / 1e6:,.0f} MB in the server's database: "
         f"a model of {model_bytes / 1e6:,.1f} MB, to and from {sites} sites; "
         "runs_data_cleanup_days in the server's configuration clears it"
+        + ("; with SQLite rounds become slower as it grows (docs/network.md)" if space >= _MUCH_SPACE else "")
     )
 
 

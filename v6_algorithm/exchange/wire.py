@@ -181,7 +181,11 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
     if len(text) * 3 // 4 > max_bytes + 3:
         raise WireError(f"tensors of {len(text) * 3 // 4} bytes are over the cap of {max_bytes} bytes")
     try:
-        tensors = safetensors.torch.load(pybase64.b64decode(text, validate=True))
+        content = pybase64.b64decode(text, validate=True)
+        # A caller who has let the text go does not have both in memory.
+        del text
+        tensors = safetensors.torch.load(content)
+        del content
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
         raise WireError("tensors are not valid base64 safetensors") from None
     for name, tensor in tensors.items():

@@ -36,6 +36,14 @@ class Glm(Section):
         None, description="null: identity, logit, log, and log for gamma"
     )
     ridge: float = Field(0.0, ge=0, description="L2 penalty on the coefficients of scaled inputs, not the intercept")
+    offset: str | None = Field(
+        None,
+        min_length=1,
+        description="a numeric column whose coefficient is 1, such as the log of time watched",
+    )
+    errors: Literal["model", "site"] = Field(
+        "model", description="standard errors by the model's variance, or robust, with the sites as clusters"
+    )
 
 
 class Cox(Section):
@@ -47,6 +55,9 @@ class Cox(Section):
         "none", description="site: each site has a baseline hazard of its own, and tells no event times"
     )
     ridge: float = Field(0.0, ge=0, description="L2 penalty on the log hazard ratios of scaled inputs")
+    errors: Literal["model", "site"] = Field(
+        "model", description="standard errors by the model's variance, or, of strata site, robust over sites"
+    )
 
 
 def with_defaults_of_inference(content: Any) -> Any:
@@ -70,6 +81,10 @@ def with_defaults_of_inference(content: Any) -> Any:
     for key, values in defaults.items():
         section = content.get(key) or {}
         filled[key] = values | section if isinstance(section, dict) else section
+    data = content.get("data")
+    offset = model.get("offset")
+    if offset and isinstance(data, dict) and isinstance(data.get("features"), list) and offset not in data["features"]:
+        filled["data"] = data | {"features": [*data["features"], offset]}
     filled.setdefault("strategy", {"kind": "newton"})
     filled.setdefault("split", {"kind": "ratio", "train": 1.0, "validation": 0.0, "test": 0.0})
     filled.setdefault("rounds", 25)
@@ -94,6 +109,10 @@ def check_inference(experiment: AllSections) -> None:
             raise refuse(f"model glm of family {model.family} is for problem {problem}, not {experiment.problem.kind}")
         if model.link not in links:
             raise refuse(f"model.link {model.link} is not for family {model.family}; allowed: {', '.join(links)}")
+        if model.offset in experiment.data.categorical:
+            raise refuse(f"model.offset '{model.offset}' is a number; take it out of data.categorical")
+    elif model.errors == "site" and model.strata == "none":
+        raise refuse("model.errors site of model cox goes with strata site: one score of each site")
     elif experiment.problem.options().method != "cox":
         raise refuse("model cox is for problem.method cox; discrete_time has no partial likelihood")
     data, training, participation = experiment.data, experiment.training, experiment.participation

@@ -8,11 +8,11 @@ that nothing is printed from here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from v6_algorithm.errors import FederationError, SecondFactorError, ServerError, UnreachableError
 from v6_algorithm.researcher.task import Task
@@ -72,7 +72,7 @@ class Server:
             raise ServerError(f"--server {address}: the port must be a number from 1 to 65535") from None
         self.address = address
         # Over plain http the password can be read on the way, which is no matter within one machine.
-        self.readable_on_the_way = parts.scheme == "http" and parts.hostname not in _LOOPBACK
+        self.readable_on_the_way = self._readable(parts)
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         try:
             from vantage6.client import UserClient
@@ -85,7 +85,11 @@ class Server:
         )
         # The client takes over the root logger and writes to standard output; whoever uses us has it back.
         root.handlers[:], root.level = handlers, level
-        self._client.log = _Listening()
+        self._client.log = Listening()
+
+    @staticmethod
+    def _readable(parts: SplitResult) -> bool:
+        return parts.scheme == "http" and parts.hostname not in _LOOPBACK
 
     def log_in(self, username: str, password: str, code: str | None = None) -> None:
         """Log in.
@@ -280,15 +284,22 @@ class Server:
             page += 1
 
 
-class _Listening(logging.Logger):
+class Listening(logging.Logger):
     """Takes the place of the client's logger: prints nothing, and keeps what the server said of a log-in."""
 
     def __init__(self) -> None:
         super().__init__("v6_algorithm.researcher", logging.ERROR)
         self.heard: list[str] = []
+        # Who else is to be told, as of an address at which to log in.
+        self.listeners: list[Callable[[str], None]] = []
         handler = logging.Handler()
-        handler.emit = lambda record: self.heard.append(record.getMessage())  # type: ignore[method-assign]
+        handler.emit = self._hear  # type: ignore[method-assign]
         self.addHandler(handler)
+
+    def _hear(self, record: logging.LogRecord) -> None:
+        self.heard.append(record.getMessage())
+        for listener in self.listeners:
+            listener(record.getMessage())
 
 
 def _first(said: str) -> str:

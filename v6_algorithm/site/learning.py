@@ -71,6 +71,10 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     fitting = memory.load()
     booked = None
     if train and (numbers := _trained_here(work, table)):
+        for item in work.request["folds"]:
+            if int(item["fold"]) in numbers:
+                # Before anything is booked, which is not given back.
+                work.guard.check_training(len(table.folds[int(item["fold"])].train), item)
         booked = work.guard.book_privacy(table, numbers)
     folds = []
     hides = work.experiment.privacy.secure_aggregation is not None
@@ -124,7 +128,6 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
             elif trains:
                 if not len(parts["train"]):
                     raise WireError(f"fold {number} is to be trained, and has no training rows here")
-                work.guard.check_training(len(parts["train"]), item)
                 work.guard.check_information(problem.sums_of_squares, len(parts["train"]))
                 reply |= learner.train(networks, item, shared)
                 if private:

@@ -149,8 +149,8 @@ RULES: tuple[Rule, ...] = (
     _rule("secure_aggregation_sites", "SECURE_AGGREGATION_FROM_SITES", "whole", (None, None, None), "less",
           "from so many sites on, updates leave only under secure aggregation", range=(2, _ANY)),
     _rule("maximum_epsilon", "MAXIMUM_EPSILON", "number", (None, None, None), "less",
-          "differential privacy is required; all trainings on a database together have at most this epsilon",
-          range=(0.001, 1000)),
+          "differential privacy is required; all trainings on a database together, without a ledger folder those of "
+          "one task, have at most this epsilon", range=(0.001, 1000)),
     _rule("maximum_delta", "MAXIMUM_DELTA", "number", (0.001, 0.00001, 0.00001), "less",
           "delta at which that epsilon is counted, and the largest that an experiment may ask for",
           range=(1e-12, 0.1)),

@@ -206,7 +206,7 @@ def test_a_courier_imports_no_library(node):
     assert "v6_algorithm.engines.resident.courier" in imported
     assert not [name for name in imported if name.split(".")[0] in HEAVY]
     assert {name for name in imported if name.startswith("v6_algorithm.")} == {
-        f"v6_algorithm.engines{rest}" for rest in ("", ".resident", ".resident.courier", ".resident.protocol")
+        f"v6_algorithm.engines{rest}" for rest in ("", ".marks", ".resident", ".resident.courier", ".resident.protocol")
     }
 
 

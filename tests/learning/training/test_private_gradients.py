@@ -116,3 +116,21 @@ def test_gradients_of_rows_are_those_of_opacus():
     theirs = [value.grad_sample.sum(dim=0) for value in wrapped.parameters()]
     for value, wanted in zip(mine.values(), theirs, strict=True):
         torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_rows_of_recurrent_networks_are_taken_one_by_one(kind):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.steps, self.last = kind(2, 3, batch_first=True), nn.Linear(3, 3)
+
+        def forward(self, inputs):
+            return self.last(self.steps(inputs.unflatten(1, (2, 2)))[0].mean(1))
+
+    torch.manual_seed(0)
+    nets, (inputs, target) = {"model": Recurrent()}, batch(6)
+    summed, _ = clipped_sum(PROBLEM, nets, inputs[:, :4], target, torch.arange(6) % 4, fold=0, clip=0.2)
+    expected = one_by_one(nets, inputs[:, :4], target, torch.arange(6) % 4, 0.2)
+    for value, wanted in zip(summed.values(), expected, strict=True):
+        torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5)

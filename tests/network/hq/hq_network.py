@@ -20,7 +20,7 @@ from v6_algorithm.researcher.network.server_python import MissingError, cache_fo
 VERSION = "5.0.3"
 ROOT = Path(__file__).parents[3]
 INSTALL_S = 1500
-HQ_PACKAGES = [f"vantage6-{part}=={VERSION}" for part in ("hq", "node", "backend-common")]
+HQ_PACKAGES = [f"vantage6-{part}=={VERSION}" for part in ("hq", "node", "backend-common", "algorithm-store")]
 # What the tools of 5.0.3 pin, without their siblings.
 PINNED = [
     "psycopg2-binary==2.9.10", "pyfiglet==1.0.4", "pyjwt==2.13.0", "sparqlwrapper>=2", "sqlalchemy>=1.4.46",
@@ -104,6 +104,14 @@ def run_script(name: str, request: dict[str, Any], folder: Path) -> Any:
     if not files[1].exists():
         raise RuntimeError((done.stdout + done.stderr)[-3000:])
     return json.loads(files[1].read_text())
+
+
+def command_line(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """Run `v6-algorithm` with the algorithm's Python, which has vantage6 5's client."""
+    command = [algorithm_python(), "-m", "v6_algorithm", *arguments]
+    return subprocess.run(
+        command, env=_environment() | environment, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
+    )
 
 
 def _environment() -> dict[str, str]:

@@ -98,7 +98,8 @@ class Stack:
             self._start_node(root, name)
         roles = [role["id"] for role in root.role.list(per_page=50)["data"] if role["name"] == "Collaboration Admin"]
         user = root.user.create(username="researcher", organization=ids[0], roles=roles, is_service_account=True)
-        self.client = self._client("researcher", user["client_secret"])
+        self.secret = user["client_secret"]
+        self.client = self._client("researcher", self.secret)
         until(lambda: all(node["status"] == "online" for node in self.client.node.list()["data"]))
         session = self.client.session.create(name="s", collaboration=self.collaboration, scope="collaboration")
         self.session = session["id"]
@@ -207,7 +208,8 @@ def main() -> None:
     stack = Stack(folder, sites)
     try:
         stack.start()
-        out.write(json.dumps({"organizations": stack.organizations, "hq": stack.hq, "keycloak": stack.keycloak}) + "\n")
+        about = {"organizations": stack.organizations, "hq": stack.hq, "keycloak": stack.keycloak}
+        out.write(json.dumps({**about, "secret": stack.secret}) + "\n")
         for line in sys.stdin:
             order = json.loads(line)
             try:

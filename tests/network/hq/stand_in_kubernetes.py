@@ -23,8 +23,8 @@ SECRETS: dict[str, dict] = {}
 LOGS: dict[str, str] = {}
 TABLES = {"pods": PODS, "jobs": JOBS, "secrets": SECRETS}
 WRAPPER = "from vantage6.algorithm.tools.wrap import wrap_algorithm; wrap_algorithm()"
-# What the wrapper of a process needs of this one's environment.
-KEPT = ("PATH", "PKG_NAME", "PYTHONPATH", "OMP_NUM_THREADS", "HOME")
+# What the wrapper of a process needs of this one's environment; other kernels of OpenBLAS round otherwise.
+KEPT = ("PATH", "PKG_NAME", "PYTHONPATH", "OMP_NUM_THREADS", "HOME", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
 def pod(name: str, labels: dict | None, phase: str = "Running", code: int | None = None) -> dict:

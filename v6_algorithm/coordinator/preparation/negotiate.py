@@ -31,6 +31,7 @@ from v6_algorithm.coordinator.preparation.schema_checks import (
     check_trained_on,
 )
 from v6_algorithm.coordinator.preparation.shares import capped_rows, scaled_moments, tell_shares
+from v6_algorithm.coordinator.preparation.site_means import site_means
 from v6_algorithm.data.preparation.agreement import Agreement
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
@@ -70,6 +71,8 @@ class Plan:
         Hospital to the rules that its node says are in force.
     maximum_share
         Of all training rows that one site counts as having.
+    means
+        Site to what its training rows are like; see `site_means`.
     """
 
     sites: list[str]
@@ -82,6 +85,7 @@ class Plan:
     synthetic: dict[str, int] = field(default_factory=dict)
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     maximum_share: float = 1.0
+    means: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def folds(self) -> list[int]:
@@ -251,8 +255,9 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     notes += [*tell_shares(rows, share), *loose, *_tell_unknown(setup)]
     made = Plan(
-        list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies, share
-    )
+        list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies, share,
+        site_means(moments, setup.features),
+    )  # fmt: skip
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):
             raise ExperimentError(

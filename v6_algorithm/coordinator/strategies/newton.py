@@ -16,10 +16,10 @@ from torch import Tensor
 
 from v6_algorithm.coordinator.strategies.averaging import State
 from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Message, Reply
-from v6_algorithm.data.preparation.setup import unpack_arrays
-from v6_algorithm.errors import WireError
+from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
+from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange.wire import LARGEST_NUMBER
-from v6_algorithm.experiment import Cox
+from v6_algorithm.experiment import Cox, Experiment, Glm
 from v6_algorithm.learning.models.cox import Likelihood, RiskSums, likelihood
 from v6_algorithm.learning.models.glm import TOTALS
 
@@ -34,10 +34,30 @@ _NAMES = ("model.weight", "model.bias", "model.score", "model.information", "mod
 class Newton(FedAvg):
     """Solves for a GLM's coefficients, with half steps where the deviance would rise; done when no step is left.
 
+    Attributes
+    ----------
+    offset
+        Place among the coefficients, and value, of the one that is not estimated; None where all are.
+    fitted
+        With errors over sites: `site_scores`, the score that each site's rows add up to at the coefficients sent.
+
     References
     ----------
     McCullagh and Nelder, Generalized Linear Models, 2nd ed., 1989.
     """
+
+    offset: tuple[int, float] | None = None
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._scores: dict[str, list[float]] = {}
+
+    def add(self, reply: Reply) -> None:
+        """Take in a reply, and each site's score by itself where errors are over sites."""
+        super().add(reply)
+        model = self.experiment.model
+        if reply.rows and "model.score" in reply.state and model.errors == "site":  # type: ignore[union-attr]
+            self._scores[reply.site] = (reply.state["model.score"].double() * reply.rows).tolist()
 
     def step(self, combined: State) -> State:
         """Return the model with the next coefficients; its buffers are the sums at those that were sent."""
@@ -50,10 +70,18 @@ class Newton(FedAvg):
         # In the first round the sums are of a weighted least squares fit of the targets, which starts from nothing.
         first = "begun" not in self.kept
         self.kept["begun"] = {"flag": torch.ones(1)}
-        free = independent(information + torch.diag(penalty))
+        if self._scores:
+            self.fitted = {"site_scores": self._scores}
+        if self.offset is not None:
+            penalty[self.offset[0]] = 0
+            if first:
+                score = score - information[:, self.offset[0]] * self.offset[1]
+        free = independent_but(information + torch.diag(penalty), self.offset)
         following = self._following(
             present, score, information, float(totals[_DEVIANCE]), penalty, free, rows, first=first
         )
+        if self.offset is not None:
+            following[self.offset[0]] = self.offset[1]
         sums = {name: combined[name].double() * rows for name in _NAMES[2:]}
         return combined | sums | {"model.weight": following[1:], "model.bias": following[0]}
 
@@ -143,6 +171,8 @@ class CoxNewton(Newton):
         super().add(reply)
         if reply.rows and reply.sums is not None:
             self._sums = {name: self._sums.get(name, 0) + array for name, array in reply.sums.items()}
+            if "score" in reply.sums:
+                self._scores[reply.site] = reply.sums["score"].tolist()
 
     def step(self, combined: State) -> State:
         """Return the model with the next coefficients."""
@@ -152,7 +182,7 @@ class CoxNewton(Newton):
         if isinstance(model, Cox) and model.strata == "site":
             sums = self._sums
             value, score, information = float(sums["value"][0]), sums["score"], sums["information"]
-            self.fitted = {"events": float(sums["events"][0])} | {
+            self.fitted = {"site_scores": self._scores, "events": float(sums["events"][0])} | {
                 name: sums[name].tolist() for name in ("transformed", "residuals")
             }
         else:
@@ -190,6 +220,27 @@ def _by_time(fitted: Likelihood, sums: RiskSums) -> dict[str, Any]:
         "deaths": sums.events.tolist(),
         "hazard": np.cumsum(fitted.hazard).tolist(),
     }
+
+
+def fix_offset(strategy: FedAvg, experiment: Experiment, setup: Setup, fold: int) -> None:
+    """Tell a GLM's strategy which coefficient is 1 in units of its column; raises ExperimentError without one."""
+    model = experiment.model
+    if not isinstance(strategy, Newton) or not isinstance(model, Glm) or model.offset is None:
+        return
+    if model.offset not in setup.features or setup.preparation is None:
+        raise ExperimentError(f"model.offset: '{model.offset}' is no numeric column that all sites have")
+    place = setup.features.index(model.offset)
+    strategy.offset = place + 1, float(setup.preparation.scale[fold][place])
+
+
+def independent_but(information: Tensor, offset: tuple[int, float] | None) -> Tensor:
+    """Return `independent` of a design with an intercept, and False of the coefficient that is not estimated."""
+    if offset is None:
+        return independent(information)
+    others = torch.arange(len(information)) != offset[0]
+    free = torch.zeros(len(information), dtype=torch.bool)
+    free[others] = independent(information[others][:, others])
+    return free
 
 
 def independent(information: Tensor, tolerance: float = _ALIASED, *, intercept: bool = True) -> Tensor:

@@ -171,8 +171,11 @@ class FedAvg:
             common["compress"] = self.run
         return {site: self.message(site) | common for site in sites}
 
-    def read(self, site: str, item: Mapping[str, Any], asked: Mapping[str, Any]) -> Reply:
-        """Check a site's item of a reply against what was asked; raises WireError, and changes nothing."""
+    def read(self, site: str, item: dict[str, Any], asked: Mapping[str, Any]) -> Reply:
+        """Check a site's item of a reply against what was asked; raises WireError, and changes nothing here.
+
+        The item is left without its parameters: their text is larger than the tensors that are read from it.
+        """
         rows, steps, loss = item["rows"], item["steps"], item["loss"]
         if any(type(count) is not int for count in (rows, steps, loss["rows"])) or rows < 0 or loss["rows"] < 1:
             raise WireError("its row counts must be whole numbers")
@@ -180,7 +183,7 @@ class FedAvg:
             raise WireError("its number of steps must be a whole number from 1")
         if not isinstance(loss["sum"], (int, float)) or not math.isfinite(loss["sum"]):
             raise WireError("its training loss is not a finite number")
-        state = self._read_state(item["parameters"], asked)
+        state = self._read_state(item, asked)
         reply = Reply(site, state, rows, steps, loss["sum"] / loss["rows"])
         return self._with_extras(reply, item.get("strategy", {}), asked)
 
@@ -328,14 +331,15 @@ class FedAvg:
         self.seen: list[Reply] = []
         self._combiner = self.make_combiner()
 
-    def _read_state(self, text: Any, asked: Mapping[str, Any]) -> State:
+    def _read_state(self, item: dict[str, Any], asked: Mapping[str, Any]) -> State:
         held = self._sent_frozen(asked)
         spec = {name: item for name, item in self.spec.items() if name not in held}
         if "compress" not in asked.get("strategy", {}):
-            given = wire.unpack(text, spec) | held
+            given = wire.unpack(item.pop("parameters"), spec) | held
             return {name: given[name] for name in self.spec}
         # Entries of a compressed tensor have longer names, never more numbers than the tensor.
-        content = wire.unpack(text, max_bytes=wire.spec_bytes(self.spec) + 4096 * (len(self.spec) + 8))
+        most = wire.spec_bytes(self.spec) + 4096 * (len(self.spec) + 8)
+        content = wire.unpack(item.pop("parameters"), max_bytes=most)
         others = {name: item for name, item in spec.items() if item.kind != "parameter"}
         whole = {name: content.pop(name) for name in others if name in content}
         wire.check(whole, others)

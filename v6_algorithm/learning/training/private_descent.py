@@ -166,7 +166,7 @@ def try_private_gradients(problem: Problem, networks: Mapping[str, nn.Module], i
         clipped_sum(problem, networks, inputs, target, torch.arange(len(target)), fold=0, clip=1.0)
     except (RuntimeError, NotImplementedError) as error:
         # Of the shapes and names of the network; the rows are zeros.
-        said = str(error).strip().splitlines()[0][:200]
+        said = str(error).strip().splitlines()[0].split(". ")[0][:120]
         raise SiteError(
             f"privacy.differential_privacy: torch.func gives no gradient of each row of model "
             f"{problem.experiment.model.kind} ({said})",

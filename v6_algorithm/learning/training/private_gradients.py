@@ -7,7 +7,7 @@ experiment's seed: whoever knows the noise can take it off.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -108,6 +108,9 @@ def clipped_sum(
         return value
 
     per_row = vmap(grad_and_value(one), in_dims=(None, 0, 0), randomness="different")
+    if any(isinstance(module, nn.RNNBase) for module in loss.modules()):
+        # torch.func has no batching rule for them: row after row, which is as right and slower.
+        per_row = _row_after_row(loss)
     summed = {name: torch.zeros_like(value) for name, value in moving.items()}
     losses = torch.empty(len(target), dtype=torch.float64, device=target.device)
     of_row = max(1, sum(value.numel() for value in moving.values()), inputs[:1].numel() * problem.expansion)
@@ -130,6 +133,25 @@ def clipped_sum(
             finite = torch.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0)
             summed[name] += torch.einsum("u...,u->...", finite, factor.to(value))
     return {name.removeprefix("networks."): value for name, value in summed.items()}, losses
+
+
+def _row_after_row(loss: _Loss) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
+    """Return what gives the gradients and losses of rows as `vmap` does, one by one."""
+    parameters = {name: value for name, value in loss.named_parameters() if value.requires_grad}
+
+    def per_row(_: dict[str, Tensor], inputs: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        gradients: dict[str, list[Tensor]] = {name: [] for name in parameters}
+        values = []
+        for row, wanted in zip(inputs, target, strict=True):
+            value = loss(row, wanted)
+            for name, gradient in zip(
+                parameters, torch.autograd.grad(value, list(parameters.values()), materialize_grads=True), strict=True
+            ):
+                gradients[name].append(gradient)
+            values.append(value.detach())
+        return {name: torch.stack(rows) for name, rows in gradients.items()}, torch.stack(values)
+
+    return per_row
 
 
 def noised(summed: Mapping[str, Tensor], source: NoiseSource, *, sd: float, expected: float) -> dict[str, Tensor]:

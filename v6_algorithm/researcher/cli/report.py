@@ -16,6 +16,10 @@ def report(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of one run: where the page goes.", show_default="beside it")
     ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of one run: also a model card (Markdown), intended use left to fill in."),
+    ] = None,
     part: Annotated[str, typer.Option(metavar="PART", help="Of several: test, validation or central.")] = "test",
     json_: Annotated[bool, typer.Option("--json", help="Of several: print the comparison as JSON.")] = False,
 ) -> None:
@@ -38,7 +42,11 @@ def report(
             except OSError as error:
                 raise ExperimentError(f"--out {place}: cannot be written: {error.strerror}") from None
             say(f"wrote {place}")
+            if card is not None:
+                _write_card(results[0], card)
             return
+        if card is not None:
+            raise ExperimentError("--card: is of one run; several are given")
         names = [path.name if path.is_dir() else path.parent.name or path.name for path in results]
         names = [name if names.count(name) == 1 else str(path) for name, path in zip(names, results, strict=True)]
         frame = compare({name: load(path) for name, path in zip(names, results, strict=True)}, part)
@@ -48,6 +56,22 @@ def report(
             typer.echo(frame.to_json(orient="index", indent=1))
             return
         terminal.out.print(_table(frame, part))
+
+
+def _write_card(run: Path, card: Path) -> None:
+    """Write a run's model card; one that is there may have been filled in, and stays."""
+    from v6_algorithm.errors import ExperimentError
+    from v6_algorithm.researcher.python.result import load
+    from v6_algorithm.researcher.report.artifacts import write_file
+    from v6_algorithm.researcher.report.model_card import model_card
+
+    if card.exists():
+        raise ExperimentError(f"--card {card}: is there already, perhaps with what was filled in; name another file")
+    try:
+        write_file(card, model_card(load(run).content))
+    except OSError as error:
+        raise ExperimentError(f"--card {card}: cannot be written: {error.strerror}") from None
+    say(f"wrote {card}; fill in its lines in italics")
 
 
 def _table(frame: object, part: str) -> object:

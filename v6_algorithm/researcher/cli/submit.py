@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 
 Address = Annotated[
     str,
-    typer.Option("--server", metavar="URL", envvar="V6_SERVER", help="Such as https://vantage6.example.org/api."),
+    typer.Option(
+        "--server",
+        metavar="URL",
+        envvar="V6_SERVER",
+        help="Such as https://vantage6.example.org/api; of vantage6 5 HQ's, and V6_AUTH Keycloak's.",
+    ),
 ]
 Username = Annotated[
     str, typer.Option("--username", metavar="NAME", envvar="V6_USERNAME", help="Password: V6_PASSWORD, or a prompt.")
@@ -137,7 +142,9 @@ def submit(
                 say(f"task {task.id} is on its way; to see how it goes: {_again('watch', task.id, server, username)}")
                 return
             _follow(task, tracking, server, username, experiment.rounds)
-            _end(task.result(), tracking, folder, central, experiment.central)
+            result = task.result()
+            result.setdefault("software", {})["image"] = image
+            _end(result, tracking, folder, central, experiment.central)
 
 
 def watch(
@@ -205,8 +212,11 @@ def _where(server: str, username: str, image: str, *, local: bool) -> tuple[str,
 
 def log_in(address: str, username: str) -> Server:
     """Log in with the password of V6_PASSWORD or a prompt, and a second factor where the server wants one."""
+    from v6_algorithm.researcher.hq import keycloak_address
     from v6_algorithm.researcher.server import Server
 
+    if (keycloak := keycloak_address()) is not None:
+        return _log_in_at_hq(address, keycloak, username)
     with terminal.err.status("logging in …"):
         session = Server(address)
     if session.readable_on_the_way:
@@ -221,6 +231,17 @@ def log_in(address: str, username: str) -> Server:
             if attempt == 2 or not sys.stdin.isatty():
                 raise
             code = _secret("", "Two-factor code")
+    return session
+
+
+def _log_in_at_hq(address: str, keycloak: str, username: str) -> Server:
+    """Log in at vantage6 5: with a service account's secret where there is one, else in a browser."""
+    from v6_algorithm.researcher.hq import SECRET, HqServer
+
+    session = HqServer(address, keycloak, say)
+    if session.readable_on_the_way:
+        terminal.complain(f"V6_AUTH {keycloak}: http, so that others on the way can read the secret", kind="warning")
+    session.log_in(username, os.environ.get(SECRET, ""))
     return session
 
 
@@ -360,4 +381,6 @@ def _end(
 
 
 def _again(command: str, task: int, address: str, username: str) -> str:
-    return shlex.join(["v6-algorithm", command, str(task), "--server", address, "--username", username])
+    again = shlex.join(["v6-algorithm", command, str(task), "--server", address, "--username", username])
+    keycloak = os.environ.get("V6_AUTH")
+    return f"V6_AUTH={shlex.quote(keycloak)} {again}" if keycloak else again

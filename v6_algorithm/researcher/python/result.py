@@ -102,15 +102,17 @@ class Result:
     @property
     @_whole
     def participation(self) -> pd.DataFrame:
-        """A line for each round and site: whether it answered, and if not, why."""
+        """A line for each round and site: whether it answered, and if not, why; under differential privacy epsilon."""
         import pandas as pd
 
+        costs = ["epsilon"] if self.content.get("differential_privacy") else []
         lines = [
             {"round": call.get("round"), "site": site, "answered": reason is None, "reason": reason}
+            | {name: call.get(name, {}).get(site) for name in costs}
             for call in self.content.get("participation", [])
             for site, reason in [*((name, None) for name in call["answered"]), *call["missing"].items()]
         ]
-        return pd.DataFrame(lines, columns=["round", "site", "answered", "reason"])
+        return pd.DataFrame(lines, columns=["round", "site", "answered", "reason", *costs])
 
     @property
     def coefficients(self) -> pd.DataFrame:
@@ -126,6 +128,47 @@ class Result:
         if not self.content.get("coefficients"):
             raise ExperimentError("the result has no coefficients; they are of model glm, without folds")
         return pd.DataFrame(self.content["coefficients"]).set_index("term")
+
+    def likelihood_ratio(self, larger: Result) -> dict[str, float]:
+        """Test this fit against a larger one of the same rows, whose terms hold all of this one's.
+
+        Parameters
+        ----------
+        larger
+            The result of the same model with more terms.
+
+        Returns
+        -------
+        dict
+            `chi2`, `freedom` and `p` of the likelihood-ratio test.
+
+        Raises
+        ------
+        ExperimentError
+            When the fits are not nested, of other rows, or have no likelihood.
+        """
+        from v6_algorithm.coordinator.distributions import chi_square_p
+
+        fits = [self.content.get("fit") or {}, larger.content.get("fit") or {}]
+        terms = [
+            {line["term"] for line in of.content.get("coefficients", []) if "left_out" not in line}
+            for of in (self, larger)
+        ]
+        for key in ("family", "link", "ties", "strata", "rows", "events"):
+            if fits[0].get(key) != fits[1].get(key):
+                raise ExperimentError(
+                    f"likelihood_ratio: the fits differ in {key}: {fits[0].get(key)} and {fits[1].get(key)}"
+                )
+        if any(fit.get("log_likelihood") is None for fit in fits):
+            raise ExperimentError("likelihood_ratio: a fit without a likelihood; of model gamma there is none")
+        if not terms[0] < terms[1]:
+            raise ExperimentError(
+                "likelihood_ratio: the larger fit must have all terms of this one and more; not in it: "
+                f"{', '.join(sorted(terms[0] - terms[1])) or 'none, but it has no more'}"
+            )
+        chi2 = 2 * (fits[1]["log_likelihood"] - fits[0]["log_likelihood"])
+        freedom = fits[1]["rank"] - fits[0]["rank"]
+        return {"chi2": chi2, "freedom": freedom, "p": chi_square_p(chi2, freedom)}
 
     @property
     def meta_analysis(self) -> pd.DataFrame:

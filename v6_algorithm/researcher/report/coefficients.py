@@ -125,7 +125,20 @@ def page_table(result: dict[str, Any]) -> dict[str, Any] | None:
     table: Table = Table(heads_of(*heads), [[Row(text) for text in texts]], wide=True)
     tests = [Row([term, _number(chi2), p_text(p)]) for term, chi2, p in proportional_rows(result)]
     proportional: Table | None = Table(heads_of("Term", "Chi-square", "p"), [tests]) if tests else None
-    return {"table": table, "fit": fit_text(result), "proportional": proportional}
+    joint = [
+        Row(
+            [
+                str(test.get("column")),
+                _number(finite(test.get("chi2"))),
+                str(test.get("freedom")),
+                p_text(finite(test.get("p"))),
+            ]
+        )
+        for test in sequence(result, "wald")
+        if isinstance(test, dict)
+    ]
+    wald: Table | None = Table(heads_of("Category", "Chi-square", "df", "p"), [joint]) if joint else None
+    return {"table": table, "fit": fit_text(result), "proportional": proportional, "wald": wald}
 
 
 def terminal_table(result: dict[str, Any]) -> Terminal | None:

@@ -6,11 +6,20 @@ gathered here, a function for each section; how it looks is in ``templates/repor
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from v6_algorithm.researcher.report import coefficients, groups, judging, meta_analysis, reading, recalibration, samples
+from v6_algorithm.researcher.report import (
+    coefficients,
+    data_section,
+    groups,
+    judging,
+    meta_analysis,
+    reading,
+    samples,
+)
 from v6_algorithm.researcher.report.charts.curves import comparison_chart, history_charts, participation_chart
 from v6_algorithm.researcher.report.reading import MetricRow, finite, mapping, number, sequence
 from v6_algorithm.researcher.report.templating import (
@@ -22,6 +31,11 @@ from v6_algorithm.researcher.report.templating import (
     metric_head,
     metric_heads,
 )
+
+# Notes of one kind, as many as sites and metrics, which are folded away.
+_BINNED = re.compile(r": binned, within \S+ of the exact value$")
+# Metrics of the main table, with their intervals as many columns as a page is wide.
+_MAIN = 4
 
 
 def render(result: dict[str, Any]) -> str:
@@ -47,17 +61,19 @@ def render(result: dict[str, Any]) -> str:
         kind="report",
         title=reading.title(result),
         status=str(result.get("status") or "unknown"),
+        missing_sites=_missing_badge(result),
         lead=_lead(result),
         tiles=[] if evaluated else _tiles(result),
-        notes=_notes(result),
+        notes=[note for note in _notes(result) if not _BINNED.search(note)],
+        precision=[note for note in _notes(result) if _BINNED.search(note)],
         results=None if evaluated else _results(result),
         central=_central(result),
         groups=groups.sections(result),
         judging=judging.sections(result),
-        recalibration=recalibration.page_table(result),
         sample=meta_analysis.section(result),
         curves=None if evaluated or result.get("status") == reading.TESTED else history_charts(result),
         samples=samples.section(result),
+        data=data_section.section(result),
         folds=_folds(result),
         coefficients=coefficients.page_table(result),
         participation=_participation(result),
@@ -127,7 +143,7 @@ def _tiles(result: dict[str, Any]) -> list[dict[str, str]]:
         value, extra = (number(pooled), extra) if pooled is not None else (number(mean), "mean over sites")
         tiles.append((f"{part.capitalize()} {reading.label(metric)}", value, extra))
     rows, tested = reading.total(result, "rows"), reading.total(result, part)
-    tiles.append(("Sites", str(reading.site_count(result)), ""))
+    tiles.append(("Sites", _missing_badge(result).removesuffix(" sites") or str(reading.site_count(result)), ""))
     if rows is not None:
         made = reading.total(result, "synthetic")
         beside = [f"{tested:,} for {part}" if tested else "", f"{made:,} synthetic" if made else ""]
@@ -153,7 +169,9 @@ def _notes(result: dict[str, Any]) -> list[str]:
             f"{reason} ({times}×)" if reasons.keys() - {reason} else reason for reason, times in reasons.items()
         )
         notes.append(f"{site} did not take part in {_many(sum(reasons.values()), 'round')}: {lost}")
-    return notes + [str(note) for note in sequence(result, "notes")]
+    # Who is not in the result is named above with the reason.
+    named = tuple(f"site '{site}' took no part: " for site in absent)
+    return notes + [str(note) for note in sequence(result, "notes") if not str(note).startswith(named)]
 
 
 def _results(result: dict[str, Any]) -> dict[str, Any]:
@@ -162,17 +180,18 @@ def _results(result: dict[str, Any]) -> dict[str, Any]:
     metrics = reading.columns(row for row in reading.metric_rows(result) if row.part == part)
     return {
         "part": part,
-        "table": tables[part],
+        "table": _metric_table(result, part, most=_MAIN),
+        "whole": tables[part] if len(metrics) > _MAIN else None,
         "validation": tables["validation"] if part == "test" else None,
         "of_folds": bool(reading.folds(result)),
         "chart": comparison_chart(result, part, metrics[0]) if tables[part] else None,
     }
 
 
-def _metric_table(result: dict[str, Any], part: str) -> Table | None:
+def _metric_table(result: dict[str, Any], part: str, *, most: int | None = None) -> Table | None:
     # What is of folds has a table of its own.
     rows = [row for row in reading.metric_rows(result) if row.part == part and "fold" not in row.scope]
-    metrics = reading.columns(rows)
+    metrics = reading.columns(rows)[:most]
     if not metrics:
         return None
     runs, known = list(dict.fromkeys(row.run for row in rows)), [row.metrics for row in rows]
@@ -309,6 +328,9 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
         "Secure aggregation": _secure_aggregation(mapping(result, "secure_aggregation")),
         "Differential privacy": _differential_privacy(mapping(result, "differential_privacy")),
         "Seed": str(experiment.get("seed", "")),
+        "Node policies": _policies(result),
+        "Image": str(mapping(result, "software").get("image", "")),
+        "Finished": str(mapping(result, "timing").get("finished", "")),
     }
     return {name: fact for name, fact in facts.items() if fact}
 
@@ -328,6 +350,15 @@ def _not_used(result: dict[str, Any]) -> str:
     """Return which columns the sites have and the model does not see, with the reasons, as the notes have them."""
     notes = (str(note) for note in sequence(result, "notes"))
     return "; ".join(note.removeprefix("left out").strip(" ,") for note in notes if note.startswith("left out"))
+
+
+def _policies(result: dict[str, Any]) -> str:
+    """Say which rules the nodes held, by preset."""
+    by_preset: dict[str, list[str]] = {}
+    for name, site in mapping(result, "sites").items():
+        if preset := mapping(site, "policy").get("preset"):
+            by_preset.setdefault(str(preset), []).append(str(name))
+    return "; ".join(f"{preset}: {', '.join(names)}" for preset, names in by_preset.items())
 
 
 def _secure_aggregation(section: dict[str, Any]) -> str:
@@ -372,6 +403,12 @@ def _target(experiment: dict[str, Any]) -> str:
 def _whole(value: object) -> str:
     known = finite(value)
     return "–" if known is None else f"{known:g}"
+
+
+def _missing_badge(result: dict[str, Any]) -> str:
+    """Return "2 of 3 sites" where one that was asked is not in the result; else nothing."""
+    known, absent = len(mapping(result, "sites")), len(reading.sites_not_in(result))
+    return f"{known} of {known + absent} sites" if known and absent else ""
 
 
 def _many(count: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Calibration of a tested model, as intercept and slope: lines for the terminal and a table for the report."""
+"""Calibration of a tested model, as intercept and slope: lines for the terminal; `judging` has them in the report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from v6_algorithm.researcher.report.reading import finite, mapping, number
-from v6_algorithm.researcher.report.templating import Row, Table, heads
 
 _WIDTH = 1.959964  # of a 95 % interval in standard errors
 
@@ -18,15 +17,6 @@ def recalibration_lines(result: Mapping[str, Any]) -> list[str]:
         f"in the large {values[2]} (95 % CI)"
         for several, target, name, values in _fits(result)
     ]
-
-
-def page_table(result: Mapping[str, Any]) -> Table | None:
-    """Return the table of the report; None where a run did not test a model of two classes."""
-    rows = [
-        Row([f"{target}: {name}" if several else name, *values], strong=name == "pooled")
-        for several, target, name, values in _fits(result)
-    ]
-    return Table(heads("Site", "Intercept", "Slope", "In the large"), [rows]) if rows else None
 
 
 def _fits(result: Mapping[str, Any]) -> Iterator[tuple[bool, str, str, list[str]]]:
