@@ -21,7 +21,7 @@ import v6_algorithm
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.engines.simulate import local_federation, tables_of
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.experiment import MLP, PROBLEM_METRICS, Experiment, LinearModel
+from v6_algorithm.experiment import MLP, PROBLEM_METRICS, Experiment, Glm, LinearModel
 from v6_algorithm.experiment.arguments import PATHS, with_arguments
 from v6_algorithm.experiment.data import Missing, Scaling
 
@@ -100,7 +100,8 @@ def test_the_functions_are_the_names_that_the_network_may_call():
     names = {name for name, value in vars(v6_algorithm).items() if callable(value)}
     # `extract` is a step of vantage6 5, whose store has a file of its own.
     assert set(FUNCTIONS) == names - {"extract"}
-    assert {name for name, function in FUNCTIONS.items() if function["standalone"]} == {"master", "describe", "tune"}
+    central = {"master", "describe", "tune", "check"}
+    assert {name for name, function in FUNCTIONS.items() if function["standalone"]} == central
     for function in FUNCTIONS.values():
         assert function["type"] == ("central" if function["standalone"] else "federated")
         assert [database["name"] for database in function["databases"]] == ["table"]
@@ -149,10 +150,12 @@ def test_no_field_is_filled_in_beforehand(name):
         ("scaling", get_args(Scaling.model_fields["kind"].annotation)),
         ("missing", get_args(Missing.model_fields["kind"].annotation)),
         # The others learn from more than one column, which takes an `experiment`.
-        ("problem", tuple(kind for kind in PROBLEM_METRICS if kind in ("classification", "regression"))),
+        ("problem", tuple(kind for kind in PROBLEM_METRICS if kind in ("classification", "regression", "count"))),
         (
             "model",
-            tuple(kind for model in (MLP, LinearModel) for kind in get_args(model.model_fields["kind"].annotation)),
+            tuple(
+                kind for model in (MLP, LinearModel, Glm) for kind in get_args(model.model_fields["kind"].annotation)
+            ),
         ),
     ],
 )

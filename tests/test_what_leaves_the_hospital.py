@@ -16,6 +16,7 @@ from hospitals import SECRET
 import v6_algorithm
 from v6_algorithm.coordinator.describe import describe
 from v6_algorithm.coordinator.master import run
+from v6_algorithm.coordinator.preflight import preflight
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines import local
 from v6_algorithm.engines.simulate import local_federation
@@ -247,6 +248,8 @@ def recorded(sources) -> dict[str, list[dict[str, Any]]]:
         told, replies = replies, {}
         assert run(local_federation(HARMONISED, sources()), HARMONISED)["status"] == "completed"
         assert run(local_federation(MASKED, sources()), MASKED)["status"] == "completed"
+        checked = Experiment.parse(EXPERIMENTS["classification"])
+        assert not preflight(local_federation(checked, sources()), checked)["exit_code"]
         described = Experiment.parse(EXPERIMENTS["classification"])
         assert not describe(local_federation(described, sources()), described)["missing_sites"]
         by_ward = Experiment.parse(EXPERIMENTS["survival"] | {"evaluation": {"by": "ward"}})
@@ -269,6 +272,7 @@ def listed(heading: str) -> set[str]:
 METRICS = "folds[].metrics.<part>.<site>"
 GROUPS = "subgroups.<part>.<site>.<column>.<group>"
 MESSAGES = [
+    "RPC_prepare, step preflight",
     "RPC_prepare, step schema",
     "RPC_prepare, step event_times",
     "RPC_prepare, step statistics",

@@ -138,6 +138,25 @@ def tune(client=None, data=None, experiment=None, *, organizations=None, names=N
     return run_tune(**arguments)
 
 
+def check(client=None, data=None, experiment=None, *, organizations=None, names=None, mock_client=None):  # type: ignore[no-untyped-def]
+    """Ask the collaboration's organisations what would go wrong with an experiment; nothing is trained.
+
+    Parameters
+    ----------
+    client, data, experiment, organizations, names
+        As for `master`.
+
+    Returns
+    -------
+    dict
+        See `v6_algorithm.coordinator.preflight.preflight`.
+    """
+    arguments = dict(locals())
+    from v6_algorithm.engines.entry import run_check
+
+    return run_check(**arguments)
+
+
 def RPC_summary(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]
     """Tell counts and sums of this node's table, cells of few rows left out.
 
@@ -262,7 +281,7 @@ def extract(  # type: ignore[no-untyped-def]
 
 
 # vantage6 5 runs no function without such marks, and the mock clients pass themselves, or the data, by them.
-marks.mark_central(master, describe, tune)
+marks.mark_central(master, describe, tune, check)
 marks.mark_federated(RPC_summary, RPC_prepare, RPC_train, RPC_evaluate)
 marks.mark_of_version_4(RPC_reside, RPC_publish)
 marks.mark_extraction(extract)

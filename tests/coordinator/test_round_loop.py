@@ -1,5 +1,7 @@
 """The round loop: what is validated, kept, stopped and told."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from spying import Spy, lose
@@ -167,7 +169,7 @@ def test_a_late_answer_is_dropped_or_used_as_the_experiment_says(spied, make_exp
         return result, [entry.get("belated") for entry in result["participation"] if entry["call"] == "train"]
 
     dropped, booked = go("drop", ["berlin"])
-    assert booked == [None, None, None]
+    assert booked == [None, None, {"berlin": "round 2 (not used, participation.late: drop)"}]
     used, booked = go("stale", ["berlin"])
     assert booked == [None, {"berlin": "round 2"}, None]
     assert used["parameters"] != dropped["parameters"]
@@ -188,6 +190,52 @@ def test_a_late_answer_that_is_wrong_is_dropped_and_named(spied, make_experiment
     _, result = spied(experiment, tamper, back=["berlin"])
     booked = [entry.get("belated") for entry in result["participation"] if entry["call"] == "train"]
     assert booked[1] == {"berlin": "round 2 (dropped, wrong: its training loss is not a finite number)"}
+
+
+def test_a_site_that_fails_again_and_again_is_left_out_and_asked_anew(spied, make_experiment):
+    """Three crashes in a row: out for a round, then for two; repaired, it takes part to the end."""
+    experiment = make_experiment(rounds=12, stopping={"patience": None})
+    spy, result = spied(experiment, lose("berlin", set(range(2, 7))))
+    asked = [number for number, requests in enumerate(spy.of("RPC_train"), start=1) if "berlin" in requests]
+    assert asked == [1, 2, 3, 4, 6, 9, 10, 11, 12]
+    missing = {e["round"]: e["missing"].get("berlin") for e in result["participation"] if e["call"] == "train"}
+    assert missing[5] == (
+        "quarantined: it failed 3 times in a row, last in round 4 (crashed: lost on the way); "
+        "it is asked again in round 6"
+    )
+    assert [missing[number] for number in (9, 12)] == [None, None]
+
+
+def test_nobody_is_left_out_where_the_quorum_needs_them_or_quarantine_is_off(spied, make_experiment):
+    fails = lose("berlin", {2, 3, 4})
+    experiment = make_experiment(rounds=6, stopping={"patience": None}, participation={"quarantine": None})
+    spy, _ = spied(experiment, fails)
+    assert all("berlin" in requests for requests in spy.of("RPC_train"))
+    wrong = lose("cairo", {2, 3, 4, 5})
+    experiment = make_experiment(rounds=6, stopping={"patience": None}, participation={"minimum": 3})
+    _, result = spied(experiment, wrong)
+    assert result["rounds_run"] == 1
+
+
+def test_a_second_answer_is_dropped_and_named(spied, make_experiment):
+    """Whoever answers twice, or unasked, counts once, and stands in the table."""
+    experiment = make_experiment(rounds=2)
+    _, result = spied(experiment, lambda method, site, number, reply: reply)
+    call = Spy.call
+
+    def twice(self, method, requests, *, deadline_s):
+        replies = call(self, method, requests, deadline_s=deadline_s)
+        inner = replies.arrivals
+        replies.arrivals = (each for arrival in inner for each in (arrival, arrival, replace(arrival, site="oslo")))
+        return replies
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Spy, "call", twice)
+        _, doubled = spied(experiment, lambda method, site, number, reply: reply)
+    assert doubled["parameters"] == result["parameters"]
+    trained = [entry for entry in doubled["participation"] if entry["call"] == "train"]
+    assert trained[0]["dropped"]["berlin"] == ["a second answer"]
+    assert trained[0]["dropped"]["oslo"] == ["an answer that nobody asked for"] * 3
 
 
 def test_the_last_evaluation_waits_for_no_site_that_is_away(spied, make_experiment):

@@ -99,7 +99,7 @@ def node(tmp_path, monkeypatch):
 # -- what can be called --------------------------------------------------------------------------------------------
 
 
-def test_the_package_exposes_ten_functions_and_imports_no_libraries():
+def test_the_package_exposes_eleven_functions_and_imports_no_libraries():
     """vantage6.md section 1: the wrapper calls whatever name of the package the task gives, underscores included."""
     code = """
 import json, sys, v6_algorithm
@@ -108,7 +108,7 @@ print(json.dumps([sorted(names), [name for name in ("torch", "pandas", "numpy", 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     names = [f"RPC_{name}" for name in ("evaluate", "prepare", "publish", "reside", "summary", "train")]
-    assert json.loads(done.stdout) == [[*names, "describe", "extract", "master", "tune"], []]
+    assert json.loads(done.stdout) == [[*names, "check", "describe", "extract", "master", "tune"], []]
 
 
 def test_after_a_run_master_is_still_the_function_and_no_other_name_has_become_callable(expected):
@@ -122,6 +122,7 @@ def test_after_a_run_master_is_still_the_function_and_no_other_name_has_become_c
         "RPC_reside",
         "RPC_summary",
         "RPC_train",
+        "check",
         "describe",
         "extract",
         "master",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hospitals import make_table
 
+from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulate import local_federation
@@ -34,7 +35,7 @@ def near(given, expected, path="result", tolerance=1e-5):
 
 def check_near(experiment, tables):
     exact, fast = results(experiment, tables, "exact", "fast")
-    assert fast["engine"]["trained_together"] > 0, fast["engine"]
+    assert fast["engine"] == {"engine": "local", "way": "fast", "together": True, "because": None}
     near({key: fast[key] for key in ("history", "site_history", "metrics", "sites")},
          {key: exact[key] for key in ("history", "site_history", "metrics", "sites")})  # fmt: skip
     if exact["parameters"] is not None:
@@ -123,7 +124,7 @@ ALONE = {
     ),
     "compressed": ({"strategy": {"kind": "fedavg", "compress": "int8"}}, "strategy.compress"),
     "accumulated": ({"training": {"accumulate": 2, "batch_size": 8}}, "training.accumulate"),
-    "moon": ({"strategy": "moon"}, "own last model"),
+    "moon": ({"strategy": "moon"}, "strategy moon"),
 }
 
 
@@ -131,8 +132,8 @@ ALONE = {
 def test_what_has_no_batched_form_is_trained_alone_and_says_why(tables, make_experiment, changes, reason):
     experiment = make_experiment(**{"rounds": 3, **changes})
     exact, fast = results(experiment, tables, "exact", "fast")
-    assert fast["engine"]["trained_together"] == 0
-    assert any(reason in text for text in fast["engine"]["trained_alone"]), fast["engine"]
+    assert fast["engine"]["together"] is False
+    assert reason in fast["engine"]["because"]
     assert fast["history"]["train_loss"] == exact["history"]["train_loss"]
 
 
@@ -145,3 +146,18 @@ def test_a_site_that_diverges_is_named_and_the_others_go_on(tables, make_experim
     missing = [[entry["missing"] for entry in result["participation"]] for result in (exact, fast)]
     assert missing[0] == missing[1]
     assert any("diverged" in str(entry) for entry in missing[0])
+
+
+@pytest.mark.parametrize("way", ["exact", "fast"])
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(tables, make_experiment, tmp_path, way):
+    experiment, path = make_experiment(rounds=4), tmp_path / "checkpoint.safetensors"
+    whole = run(local_federation(experiment, tables, way=way), experiment)
+
+    def kill(event):
+        if event["event"] == "round" and event["round"] == 3:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        run(local_federation(experiment, tables, way=way), experiment, kill, checkpoints=Checkpoints(path))
+    again = run(local_federation(experiment, tables, way=way), experiment, checkpoints=Checkpoints(path))
+    assert [again[key] for key in (*SAME, "engine")] == [whole[key] for key in (*SAME, "engine")]

@@ -116,6 +116,25 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(researcher):
 
 
 @pytest.mark.slow
+def test_check_asks_every_node_what_would_go_wrong_and_trains_nothing(researcher):
+    done = researcher.type("check", researcher.write(), "--json", "report.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((researcher.folder / "report.json").read_text())
+    assert {site: told["rows"] for site, told in report["sites"].items() if "rows" in told} == {
+        "a": 40,
+        "b": 50,
+        "c": 60,
+    }
+    # The hub has no table, and asks for the others.
+    assert [finding["site"] for finding in report["findings"] if finding["effect"] != "warning"] == ["hub"]
+    wrong = researcher.type(
+        "check", researcher.write(data={"target": "outcom"}), "--organization", "a", "--organization", "b"
+    )
+    assert wrong.returncode == 2
+    assert "outcom" in wrong.stdout
+
+
+@pytest.mark.slow
 def test_a_task_left_alone_is_watched_and_fetched_later_by_its_id(researcher):
     done = researcher.type(
         "submit", researcher.write(rounds=1), "--detach", "--organization", "a", "--organization", "c"

@@ -91,7 +91,8 @@ class Caller:
         for (call, number, replies), end in zip(self._calls, ends, strict=True):
             missing = {site: str(reason) for site, reason in sorted(replies.missing.items())}
             booked = {"round": number, "call": call, "answered": sorted(replies.answered), "missing": missing}
-            self.participation.append(booked | ({"belated": replies.belated} if replies.belated else {}))
+            booked |= {"belated": replies.belated} if replies.belated else {}
+            self.participation.append(booked | ({"dropped": replies.dropped} if replies.dropped else {}))
             self.timing.append(
                 {
                     "round": number,

@@ -57,17 +57,17 @@ class Checkpoints:
         share: float | None = None,
     ) -> None:
         self.path = path
-        self._share, self._not_before = share, 0.0
+        self._share, self._not_before, self._begun = share, 0.0, time.perf_counter()
         self.trouble: str | None = None
         self._federation = federation or (lambda: {})
 
     def due(self) -> bool:
-        """Say whether it is time to write again."""
-        return self._share is None or time.perf_counter() >= self._not_before
+        """Say whether it is time to write again; what the state costs that is then saved is counted from here."""
+        self._begun = time.perf_counter()
+        return self._share is None or self._begun >= self._not_before
 
     def save(self, experiment: Experiment, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint; a disk that refuses costs no run, `trouble` says so."""
-        start = time.perf_counter()
         content = {
             "format": FORMAT,
             "experiment": experiment.resolved(),
@@ -81,7 +81,7 @@ class Checkpoints:
             self.trouble = f"the checkpoint could not be written: {error.strerror}"
         if self._share is not None:
             end = time.perf_counter()
-            self._not_before = end + (end - start) / self._share
+            self._not_before = end + (end - self._begun) / self._share
 
     def load(self, experiment: Experiment | None = None) -> dict[str, Any] | None:
         """Read the checkpoint: ``experiment``, ``federation`` and ``state``; None where there is none.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from v6_algorithm.learning.metrics import compute, higher_is_better, merge_states
+from v6_algorithm.learning.metrics import higher_is_better, merge_states, scores_of
 
 States = dict[str, dict[str, Any]]
 
@@ -66,7 +66,7 @@ class ComparableScore:
         if not common or self.best is None:
             return None
         now, then = (
-            compute(merge_states(given[site] for site in common)).get(self.metric) for given in (states, self._states)
+            scores_of(merge_states(given[site] for site in common)).get(self.metric) for given in (states, self._states)
         )
         return None if now is None or then is None else self.best + (now - then)
 

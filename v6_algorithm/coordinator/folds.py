@@ -8,7 +8,7 @@ from typing import Any
 from v6_algorithm.coordinator.comparable import ComparableScore
 from v6_algorithm.coordinator.learning_rate import LearningRate
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.learning.metrics import compute, is_score, merge_states
+from v6_algorithm.learning.metrics import merge_states, scores_of
 
 States = dict[str, dict[str, Any]]
 # What a fold knows of its rounds as plain JSON, by the attributes' names.
@@ -151,11 +151,9 @@ class FoldProgress:
 
         The history has what the sites of the round say; rounds are compared over the sites that answered in both.
         """
-        metrics = compute(merge_states(states.values())) if states else {}
+        metrics = scores_of(merge_states(states.values())) if states else {}
         self.rounds_scored = self.rounds_done
         for name, value in metrics.items():
-            if not is_score(name):
-                continue
             column = self.history.setdefault(f"validation_{name}", [])
             column.extend([None] * (self._trained - 1 - len(column)))
             column.append(value)
@@ -190,8 +188,8 @@ class FoldProgress:
     def _compute(self) -> None:
         """Compute what was measured at the sites and not looked at so far."""
         for site, round, state in self._uncomputed:
-            values = {name: value for name, value in compute(state).items() if value is not None}
-            self._note(site, round, {f"validation_{name}": values[name] for name in values if is_score(name)})
+            values = {name: value for name, value in scores_of(state).items() if value is not None}
+            self._note(site, round, {f"validation_{name}": value for name, value in values.items()})
         self._uncomputed, self._uncomputed_rows = [], 0
 
     @property

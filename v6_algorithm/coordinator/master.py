@@ -145,7 +145,7 @@ class _Run:
             raise ExperimentError(
                 "start.weights: names a file of the researcher; give its content too, base64 safetensors, as `weights`"
             )
-        quorum = _quorum(experiment, self._names)
+        quorum = quorum_of(experiment, self._names)
         sites, agreement = agree_on_columns(ask, experiment, self._names, quorum)
         if experiment.privacy.secure_aggregation is not None:
             self._summing = self._caller.sum_over(sites, quorum)
@@ -168,7 +168,7 @@ class _Run:
         saved = self._checkpoints.load(self._experiment) if self._checkpoints else None
         if saved is None:
             return False
-        state, quorum = saved["state"], _quorum(self._experiment, self._names)
+        state, quorum = saved["state"], quorum_of(self._experiment, self._names)
         self._notes = list(state["notes"])
         self._started -= state["seconds"]
         self._caller.load_state_dict(state["calls"])
@@ -221,7 +221,7 @@ class _Run:
 def check(federation: Federation, experiment: Experiment) -> Agreement:
     """Ask all sites what is asked before training; raises as `run` does when something does not fit."""
     names = [site.name for site in federation.sites()]
-    ask, quorum = Caller(federation, experiment, lambda event: None).prepare, _quorum(experiment, names)
+    ask, quorum = Caller(federation, experiment, lambda event: None).prepare, quorum_of(experiment, names)
     sites, agreement = agree_on_columns(ask, experiment, names, quorum)
     if experiment.privacy.secure_aggregation is not None:
         return agreement
@@ -230,7 +230,8 @@ def check(federation: Federation, experiment: Experiment) -> Agreement:
     return replace(agreement, notes=[*agreement.notes, *notes])
 
 
-def _quorum(experiment: Experiment, names: Sequence[str]) -> int:
+def quorum_of(experiment: Experiment, names: Sequence[str]) -> int:
+    """Return how many of these sites have to answer; raises ExperimentError when there are not so many."""
     quorum = experiment.participation.minimum if experiment.mode == "federated" else 1
     combine = experiment.strategy.combine
     if experiment.mode == "federated" and combine.sites_needed > quorum:

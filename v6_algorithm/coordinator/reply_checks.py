@@ -106,9 +106,11 @@ class ReplyCheck:
                 raise WireError("it measured other parts than it was asked for")
             for states in item["metrics"].values():
                 for name, state in states.items():
+                    if name not in self.plan.counts[item["fold"]]:
+                        raise WireError(f"it measured a hospital '{name[:40]}' that is not known")
                     # From here on it is known to be sound, and is not looked through again.
                     states[name] = checked_state(state)
-                    self._check_metrics(name, states[name], item["fold"])
+                    self._check_metrics(states[name])
             if "private" in wanted:
                 self._check_private(site, reply["round"], item["private"], wanted["private"]["round"])
             self._check_samples(site, reply["round"], item, wanted)
@@ -172,9 +174,7 @@ class ReplyCheck:
         except ValueError as error:
             self.notes.append(f"round {number}: the samples of site '{site}' are left out: {error}")
 
-    def _check_metrics(self, name: str, state: dict[str, Any], fold: int) -> None:
-        if name not in self.plan.counts[fold]:
-            raise WireError(f"it measured a hospital '{name[:40]}' that is not known")
+    def _check_metrics(self, state: dict[str, Any]) -> None:
         shape = shape_of(state)
         self._shape = self._shape or shape
         if shape != self._shape:

@@ -16,6 +16,7 @@ from v6_algorithm.coordinator.learning_rate import LearningRate
 from v6_algorithm.coordinator.preparation.joining import Joining
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.progress import ProgressEvents
+from v6_algorithm.coordinator.quarantine import Quarantine
 from v6_algorithm.coordinator.reply_checks import ReplyCheck
 from v6_algorithm.coordinator.sample_grid import SampleGrids
 from v6_algorithm.coordinator.stragglers import Stragglers
@@ -47,8 +48,9 @@ class RunContext:
         What the sites agreed on; once a Cox model was measured, with its baseline hazard.
     folds, strategies
         The progress of each fold, and what makes its next model, by the fold's number.
-    check, stragglers, grids, progress
-        The checks on replies, who was late, who is asked for sample grids, and what a run tells as it goes.
+    check, stragglers, quarantine, grids, progress
+        The checks on replies, who was late, who failed again and again, who is asked for sample grids, and
+        what a run tells as it goes.
     subgroups
         What was told of groups of rows.
     joining
@@ -86,6 +88,7 @@ class RunContext:
             experiment.privacy.differential_privacy,
         )
         self.stragglers = Stragglers(caller.overdue)
+        self.quarantine = Quarantine(experiment.participation.quarantine)
         self.grids = SampleGrids(experiment, self.folds[0])
         self.progress = ProgressEvents(experiment, self.folds, caller.on_event)
         self.subgroups = GroupSums(experiment.evaluation)
@@ -135,6 +138,7 @@ class RunContext:
             ],
             "check": self.check.state_dict(),
             "stragglers": self.stragglers.state_dict(),
+            "quarantine": self.quarantine.state_dict(),
             "subgroups": self.subgroups.state_dict(),
             "joining": self.joining.state_dict(),
         }
@@ -153,6 +157,7 @@ class RunContext:
             strategy.load_state_dict(content["tensors"])
         self.check.load_state_dict(state["check"])
         self.stragglers.load_state_dict(state["stragglers"])
+        self.quarantine.load_state_dict(state.get("quarantine", {}))
         self.subgroups.load_state_dict(state["subgroups"])
         self.joining.load_state_dict(state["joining"])
 

@@ -119,7 +119,7 @@ class Rounds:
             together=min((mixed(len(sites)) for round_ in rounds if (sites := round_.trainers(turn))), default=0),
         )
         if turn == 0:
-            context.stragglers.name_resting(replies, set(context.plan.sites) - set(awake))
+            self._name_left_out(number, replies, set(context.plan.sites) - set(awake))
         by_fold = {fold_round.fold.number: fold_round for fold_round in rounds}
         for site, reply in replies:
             items = context.check.items(replies, site, reply, asked[site])
@@ -127,10 +127,20 @@ class Rounds:
                 context.progress.reply(number, site, items, replies.site_s.get(site))
             for item in items:
                 by_fold[item["fold"]].take(item)
-        context.stragglers.book(replies, number)
         if turn == 0 and context.experiment.participation.late == "stale":
             self._take_belated(number, by_fold, replies)
+        elif turn == 0:
+            for site, of in context.stragglers.came_too_late():
+                replies.belated[site] = f"round {of} (not used, participation.late: drop)"
+        context.stragglers.book(replies, number)
+        context.quarantine.book(replies, number)
         return replies
+
+    def _name_left_out(self, number: int, replies: Replies, sites: set[str]) -> None:
+        """Let the replies say of each site that was not asked whether it was late, or failed too often."""
+        held = {site for site in sites if self._context.quarantine.holds(site, number)}
+        self._context.quarantine.name(replies, held)
+        self._context.stragglers.name_resting(replies, sites - held)
 
     def _take_belated(self, number: int, by_fold: dict[int, FoldRound], replies: Replies) -> None:
         """Take in what sites have made of an earlier round's model, when they were late for that round."""
@@ -144,9 +154,13 @@ class Rounds:
             replies.belated[site] = f"round {request['round']}" + (f" (dropped, {dropped})" if dropped else "")
 
     def _awake(self, number: int, active: list[FoldProgress]) -> list[str]:
-        """Return the sites that do not rest; nobody rests where a fold's quorum needs them."""
+        """Return the sites that neither rest nor are in quarantine; nobody is where a fold's quorum needs them."""
         context = self._context
-        awake = [site for site in context.plan.sites if not context.stragglers.rests(site, number)]
+        awake = [
+            site
+            for site in context.plan.sites
+            if not context.stragglers.rests(site, number) and not context.quarantine.holds(site, number)
+        ]
         enough = all(len(self._trainers(fold, awake)) >= context.quorum for fold in active)
         return awake if enough else context.plan.sites
 

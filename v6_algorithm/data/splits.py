@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -164,13 +165,28 @@ def _deal(strata: Array, shares: Array, generator: np.random.Generator) -> Array
     part = np.empty(len(strata), dtype=np.int64)
     # Which of the equally entitled parts comes first is drawn, or the first would always get the larger share.
     entitled = generator.permutation(len(shares))
-    dealt = np.zeros(len(shares))
-    for number, row in enumerate(order, start=1):
-        behind = shares * number - dealt
-        chosen = entitled[np.argmax(behind[entitled])]
-        part[row] = chosen
-        dealt[chosen] += 1
+    part[order] = _turns(len(strata), shares, entitled)
     return part
+
+
+def _turns(rows: int, shares: Array, entitled: Array) -> Array:
+    """Return the part of each row in the order of dealing: the one furthest behind, of several the first entitled."""
+    if np.ptp(shares) == 0:
+        # Whoever has as many as the others is behind by the same, to the last bit: they take turns.
+        return np.resize(entitled, rows)
+    # Python's floats, for a million rows: they are added up as numpy's are.
+    parts = [(part, float(shares[part])) for part in entitled.tolist()]
+    dealt = [0.0] * len(shares)
+    turns = []
+    for number in range(1, rows + 1):
+        furthest = -math.inf
+        for part, share in parts:
+            behind = share * number - dealt[part]
+            if behind > furthest:
+                furthest, chosen = behind, part
+        turns.append(chosen)
+        dealt[chosen] += 1
+    return np.array(turns, dtype=np.int64)
 
 
 def _spread_rare(part: Array, strata: Array, shares: Array, generator: np.random.Generator) -> Array:

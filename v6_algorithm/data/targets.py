@@ -163,7 +163,15 @@ def labels_of(column: pd.Series, target: TargetColumn) -> list[Label]:
 
 def canonical(column: pd.Series) -> list[Label]:
     """Give labels one form at all sites: 1, 1.0, True and '1' are 1; text is stripped. No cell may be empty."""
-    return [_canonical(value) for value in column.tolist()]
+    # A column has few labels and many rows; a bool is no 1 here.
+    forms: dict[tuple[type, Any], Label] = {}
+    labels = []
+    for value in column.tolist():
+        key = (type(value), value)
+        if (label := forms.get(key)) is None:
+            label = forms[key] = _canonical(value)
+        labels.append(label)
+    return labels
 
 
 def _canonical(value: Any) -> Label:

@@ -95,6 +95,21 @@ def run_describe(
     return describe(*_central(client, data, experiment, organizations, names, mock_client, arguments))
 
 
+def run_check(
+    client: Any,
+    data: Any,
+    experiment: Any,
+    *,
+    organizations: Sequence[int | str] | None = None,
+    names: Mapping[str, str] | None = None,
+    mock_client: Any = None,
+) -> dict[str, Any]:
+    """Ask a collaboration what would go wrong with an experiment; see `v6_algorithm.check`."""
+    from v6_algorithm.coordinator.preflight import preflight
+
+    return preflight(*_central(client, data, experiment, organizations, names, mock_client, {}))
+
+
 def _central(
     client: Any,
     data: Any,
@@ -288,6 +303,7 @@ def _say(event: Mapping[str, Any]) -> None:
         # The last round is told twice: when it is trained, and when its model is validated as well.
         pieces = [_metrics(trained)] if trained and of != event["round"] else []
         pieces += [f"model of round {of}: {_metrics(validated)}"] if validated else []
+        pieces += [f"epsilon {event['epsilon']:.4g}"] if "epsilon" in event else []
         pieces += [f"missing {site} ({reason})" for site, reason in event["missing"].items()]
         print(f"round {event['round']}/{event['rounds']}: {'; '.join(pieces)}", flush=True)
     elif event["event"] == "tested":

@@ -1,9 +1,9 @@
 """The engine of `v6-algorithm run`: all sites in this process, one after another, without copies of their data.
 
-How requests and replies pass is one of `WAYS`. As ``wire`` each goes through JSON text, as on a node. As ``exact`` the
-first call of a kind does, and from then on the objects themselves are handed over: what passed once as text passes on a
-node, and the arithmetic is the same bit for bit, which tests hold. As ``fast`` sites that share network and batches are
-also trained together, in one batched computation; see `site.together`.
+How requests and replies pass is one of `WAYS`. As ``wire`` each goes through JSON text, as on a node. As ``exact``
+those of the preparation and of round 1 do, and from then on the objects themselves are handed over: what passed once as
+text passes on a node, and the arithmetic is the same bit for bit, which tests hold. As ``fast`` sites that share
+network and batches are also trained together, in one batched computation; see `site.together`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 from v6_algorithm.learning.metrics import CheckedState
 from v6_algorithm.site import SiteContext, handle
-from v6_algorithm.site.together import answer_together
+from v6_algorithm.site.together import answer_together, why_alone
 
 Way = Literal["wire", "exact", "fast"]
 WAYS: tuple[Way, ...] = ("wire", "exact", "fast")
@@ -42,9 +42,6 @@ class LocalFederation:
         shared: dict[Any, Any] = {}
         self._contexts = {name: replace(context, lasting=True, shared=shared) for name, context in contexts.items()}
         self._way, self._shared = way, shared
-        # Rounds in which sites were trained together, and why they were not.
-        self._together: dict[str, int] = {}
-        self._reasons: dict[str, int] = {}
         # Bytes of the texts that passed, by method and site: of those that are handed over later, nobody makes a text.
         self._sent: dict[tuple[str, str], int] = {}
         self._received: dict[tuple[str, str], int] = {}
@@ -69,19 +66,12 @@ class LocalFederation:
         return ()
 
     def how(self) -> dict[str, Any]:
-        """Tell how the answers were made, for the result."""
-        return {
-            "engine": "local",
-            "way": self._way,
-            "trained_together": self._together.get("train", 0),
-            "trained_alone": dict(sorted(self._reasons.items())),
-        }
-
-    def _book(self, method: str, asked: int, together: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
-        self._together[method] = self._together.get(method, 0) + len(together)
-        if method == "train":
-            for reason in reasons.values():
-                self._reasons[reason] = self._reasons.get(reason, 0) + 1
+        """Tell how the answers were made, for the result: `together` is None where no round was, so that none knows."""
+        told: dict[str, Any] = {"engine": "local", "way": self._way}
+        if self._way != "fast":
+            return told
+        reason = why_alone(self._contexts, self._shared)
+        return told | {"together": None if reason is None else not reason, "because": reason or None}
 
     def _answer(
         self, method: str, requests: Mapping[str, dict[str, Any]], deadline_s: float, replies: Replies
@@ -89,25 +79,27 @@ class LocalFederation:
         end = time.monotonic() + deadline_s
         together: dict[str, dict[str, Any]] = {}
         if self._way == "fast" and method in _REPEATED:
-            open_to_it = {site: one for site, one in requests.items() if not self._as_text(method, site, one)}
-            together, reasons = answer_together(method, open_to_it, self._contexts, self._shared)
-            self._book(method, len(requests), together, reasons)
+            passing = {site: one for site, one in requests.items() if not self._as_text(method, one, requests)}
+            together = answer_together(method, passing, self._contexts, self._shared)
         for site, request in requests.items():
             if time.monotonic() > end:
                 yield Arrival(site, None, Missing("late", f"no answer within {deadline_s:g} s"))
                 continue
             if site in together:
                 yield self._arrived(method, site, together.pop(site), replies)
-            elif self._as_text(method, site, request):
+            elif self._as_text(method, request, requests):
                 yield self._by_text(method, site, request, replies)
             else:
                 yield self._handed_over(method, site, request, replies)
 
-    def _as_text(self, method: str, site: str, request: Mapping[str, Any]) -> bool:
-        """Say whether a call goes as text: each kind's first does, and all whose numbers travel under masks."""
+    def _as_text(self, method: str, request: Mapping[str, Any], requests: Mapping[str, Any]) -> bool:
+        """Say whether a request goes as text: of training all in round 1, of an evaluation the first site's.
+
+        It depends on the request alone, so that a run that was interrupted goes on to the same bits.
+        """
         if self._way == "wire" or method not in _REPEATED or "secure_aggregation" in request:
             return True
-        return (method, site) not in self._sent
+        return request["round"] <= 1 if method == "train" else request is next(iter(requests.values()))
 
     def _by_text(self, method: str, site: str, request: dict[str, Any], replies: Replies) -> Arrival:
         text = wire.to_text(request)
@@ -130,6 +122,8 @@ class LocalFederation:
         return self._arrived(method, site, reply, replies)
 
     def _arrived(self, method: str, site: str, reply: dict[str, Any], replies: Replies) -> Arrival:
-        replies.bytes_sent[site] = self._sent[method, site]
-        replies.bytes_received[site] = self._received[method, site]
+        # Of what was handed over nobody made a text: these are the bytes of the same call that went as one, if any did.
+        if (method, site) in self._sent:
+            replies.bytes_sent[site] = self._sent[method, site]
+            replies.bytes_received[site] = self._received[method, site]
         return Arrival(site, None, reply=reply)

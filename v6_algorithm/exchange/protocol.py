@@ -33,7 +33,7 @@ class Missing:
     `kind` is ``data``, ``refused``, ``absent``, ``diverged``, ``request`` or ``bug`` when the site said so itself,
     ``refused`` also when its node's policy did;
     ``wrong`` for a reply that failed the checks; ``late``, ``crashed`` or ``unreachable`` when the engine got none;
-    ``resting`` when it was not asked because it had been late.
+    ``resting`` when it was not asked because it had been late, ``quarantined`` because it had failed several times.
     """
 
     kind: str
@@ -87,6 +87,8 @@ class Replies:
     create_s: dict[str, float] = field(default_factory=dict)
     arrived_s: dict[str, float] = field(default_factory=dict)
     decode_s: float = 0.0
+    # Site to why answers of it were dropped beside the first: a second one, or of a site that was not asked.
+    dropped: dict[str, list[str]] = field(default_factory=dict)
     # Site to what was made of its answer to an earlier round.
     belated: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -98,6 +100,10 @@ class Replies:
         turn = list(self.requests)
         early: dict[str, str | dict[str, Any] | None] = {}
         for arrival in self.arrivals:
+            if arrival.site not in self.requests or arrival.site in self.arrived_s:
+                why = "a second answer" if arrival.site in self.requests else "an answer that nobody asked for"
+                self.dropped.setdefault(printable(arrival.site, 200), []).append(why)
+                continue
             if arrival.missing is not None:
                 self.missing[arrival.site] = arrival.missing
             # Who made the arrival may hold it while the reply is used: what is large must not live on there.

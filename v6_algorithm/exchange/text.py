@@ -18,6 +18,8 @@ LONGEST = 2000
 def printable(text: object, longest: int = LONGEST) -> str:
     """Return text in one line without characters that a terminal acts on, cut where it is too long."""
     given = str(text)
+    if given.isascii() and given.isprintable() and len(given) <= longest:
+        return given
     shown = "".join(
         " " if letter in "\t\r\n" else _REPLACED if unicodedata.category(letter) in _UNSHOWN else letter
         for letter in given[:longest]

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,29 @@ class Packed(str):
     checked: StateSpec | None = None
 
 
+class Stacked(dict[str, "torch.Tensor"]):
+    """One site's tensors, each a layer of a stack with those of other sites: sums over sites can be made at once.
+
+    Attributes
+    ----------
+    stacks
+        By name the stack, (sites, …), of which these tensors are layer number `layer`.
+    """
+
+    def __init__(self, stacks: Mapping[str, torch.Tensor], layer: int) -> None:
+        super().__init__((name, stack[layer]) for name, stack in stacks.items())
+        self.stacks, self.layer = stacks, layer
+
+    def only(self, names: Collection[str]) -> Stacked:
+        """Return those of some names; the stacks are the same."""
+        if len(names) == len(self):
+            return self
+        chosen = Stacked({}, self.layer)
+        chosen.stacks = self.stacks
+        chosen.update((name, self[name]) for name in names)
+        return chosen
+
+
 class Held:
     """Tensors that are handed on within one process as they are; they become text only where a message does.
 
@@ -169,7 +192,8 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
             check(kept, spec)
             if isinstance(text, Packed):
                 text.checked = spec
-        return {name: kept[name] for name in spec or sorted(kept)}
+        names = list(spec or sorted(kept))
+        return kept.only(names) if isinstance(kept, Stacked) else {name: kept[name] for name in names}
     import pybase64
     import safetensors
     import safetensors.torch

@@ -260,6 +260,9 @@ class Participation(Section):
     unfit: Literal["stop", "leave_out"] = Field(
         "stop", description="whether a site whose data do not fit ends the run before it trains, or is left out, named"
     )
+    quarantine: int | None = Field(
+        3, ge=1, description="failures in a row after which a site is left out for 1, 2, 4, … rounds; null: never"
+    )
     join: bool = Field(True, description="whether a site that was away at the preparation joins when it is back")
     maximum_share: float = Field(
         1.0,

@@ -73,6 +73,7 @@ def _groups(work: Work, frame: pd.DataFrame, features: list[str]) -> dict[str, A
 def prepare(work: Work) -> dict[str, Any]:
     """Take one step of the preparation, the one that the request names."""
     steps = {
+        "preflight": _preflight,
         "schema": _schema,
         "event_times": _event_times,
         "statistics": _statistics,
@@ -88,6 +89,12 @@ def prepare(work: Work) -> dict[str, Any]:
     return steps[step](work)
 
 
+def _preflight(work: Work) -> dict[str, Any]:
+    from v6_algorithm.site.preflight import preflight
+
+    return preflight(work)
+
+
 def _schema(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.description import describe
     from v6_algorithm.data.subgroups import encode_groups
@@ -97,7 +104,7 @@ def _schema(work: Work) -> dict[str, Any]:
     members = {}
     for name, source in work.sources.items():
         try:
-            frame = work.read(source, work.policy.allows)
+            frame = work.read(source, work.policy.allows, keep=True)
             schema = describe(frame, work.experiment.data, work.targets)
             measured = not synthetic_rows(frame, work.experiment.data).all()
             # So that what makes no groups is told now.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 KEYS, UNMASK = "secure_aggregation_keys", "secure_aggregation_unmask"
 # Answers in which no row is counted: names, types and labels of columns, and the protocol's own.
-IN_THE_CLEAR = ("schema", KEYS, UNMASK)
+IN_THE_CLEAR = ("preflight", "schema", KEYS, UNMASK)
 
 
 def answer_keys(work: Work) -> dict[str, Any]:

@@ -33,12 +33,11 @@ if TYPE_CHECKING:
 # What an item of a request may ask of sites that go together.
 _ITEM = {"fold", "parameters", "evaluate", "train", "strategy", "lr", "epochs"}
 _STRATEGY = {"mu", "correction"}
+# Strategies that ask for something else, and what.
 _WHY = {
-    "private": "strategy.private: each site has layers of its own",
-    "compress": "strategy.compress: each site compresses its update by itself",
-    "contrast": "strategy moon compares with each site's own last model",
-    "gradient": "strategy fedsgd sends gradients, not models",
-    "personal": "personal: each site trains on by itself",
+    "moon": "strategy moon compares with each site's last model",
+    "fedsgd": "strategy fedsgd sends gradients, not models",
+    "cyclic": "strategy cyclic trains at one site after the other",
 }
 # Bytes of inputs of one part of all sites that are held a second time, beside each other.
 _MOST_BYTES = 2**30
@@ -86,7 +85,13 @@ class _Run:
         if experiment.privacy.differential_privacy is not None:
             return "differential privacy: each site draws batches and noise of its own, and books them"
         if self.private is not None:
-            return _WHY["private"]
+            return "strategy.private: each site has layers of its own"
+        if experiment.strategy.compress.stages:
+            return "strategy.compress: each site compresses its update by itself"
+        if experiment.strategy.kind in _WHY:
+            return _WHY[experiment.strategy.kind]
+        if experiment.mode != "federated":
+            return f"mode {experiment.mode}: no two sites train the same model"
         if experiment.start.at_sites:
             return "start.weights: each site has its own"
         if self.device.kind != "cpu" and experiment.training.deterministic:
@@ -96,7 +101,7 @@ class _Run:
 
 def answer_together(
     method: str, requests: Mapping[str, dict[str, Any]], contexts: Mapping[str, SiteContext], shared: dict[Any, Any]
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+) -> dict[str, dict[str, Any]]:
     """Answer those requests of a call that can be answered together.
 
     Parameters
@@ -110,28 +115,40 @@ def answer_together(
 
     Returns
     -------
-    replies, reasons
-        The replies by site, and why other sites are left to be asked by themselves.
+    dict
+        The replies by site; who is not in it has to be asked by itself.
     """
+    if not requests:
+        return {}
+    first = next(iter(requests))
+    try:
+        # Whether it can be is asked here, so that the result can say why it was not.
+        _run_of(requests[first], contexts[first], shared)
+    except Exception:
+        # Each site is asked by itself, and then says in its reply what is wrong.
+        return {}
     groups: dict[Any, list[str]] = {}
-    reasons: dict[str, str] = {}
     for site, request in requests.items():
-        reason = _reason_of_site(contexts[site]) or _reason_of_items(request["folds"])
-        if reason is not None:
-            reasons[site] = reason
+        if _reason_of_site(contexts[site]) is not None or not _can_go(request["folds"]):
             continue
         groups.setdefault((id(request["experiment"]), id(request["setup"])), []).append(site)
     replies: dict[str, dict[str, Any]] = {}
     for sites in groups.values():
-        if len(sites) == 1:
-            reasons[sites[0]] = "no other site has the same to do"
-            continue
         run = _run_of(requests[sites[0]], contexts[sites[0]], shared)
-        if run.reason is not None:
-            reasons |= dict.fromkeys(sites, run.reason)
-            continue
-        replies |= _Group(method, run, {site: requests[site] for site in sites}, contexts, reasons).answer()
-    return replies, reasons
+        if run.reason is None and len(sites) > 1:
+            replies |= _Group(method, run, {site: requests[site] for site in sites}, contexts).answer()
+    return replies
+
+
+def why_alone(contexts: Mapping[str, SiteContext], shared: Mapping[Any, Any]) -> str | None:
+    """Say why the sites of a run are not trained together; empty where they are, None where no round has told."""
+    for context in contexts.values():
+        if (reason := _reason_of_site(context)) is not None:
+            return reason
+    if len(contexts) == 1:
+        return "there is one site"
+    known = shared.get("together")
+    return None if known is None else known[2].reason or ""
 
 
 def _reason_of_site(context: SiteContext) -> str | None:
@@ -147,16 +164,18 @@ def _reason_of_site(context: SiteContext) -> str | None:
     return None
 
 
-def _reason_of_items(items: Sequence[Mapping[str, Any]]) -> str | None:
+def _can_go(items: Sequence[Mapping[str, Any]]) -> bool:
+    """Say whether what is asked of a site can be done together with others; `_Run.reason` says why it seldom cannot."""
     for item in items:
-        if set(item) - _ITEM:
-            return _WHY.get(min(set(item) - _ITEM), f"it is asked for {', '.join(sorted(set(item) - _ITEM))}")
         given = item["parameters"]
-        if not isinstance(given, wire.Packed) or given.tensors is None:
-            return "its model came as text"
-        if asked := sorted(set(item.get("strategy", {})) - _STRATEGY):
-            return _WHY.get(asked[0], f"the strategy asks for {', '.join(asked)}")
-    return None
+        if set(item) - _ITEM or set(item.get("strategy", {})) - _STRATEGY:
+            return False
+        if not isinstance(given, wire.Packed):
+            return False
+        if given.tensors is None:
+            # Of a checkpoint, from which a run goes on as if nothing had been.
+            given.tensors = wire.unpack(given)
+    return True
 
 
 def _run_of(request: dict[str, Any], context: SiteContext, shared: dict[Any, Any]) -> _Run:
@@ -179,8 +198,6 @@ class _Group:
         What they share.
     requests, contexts
         By site.
-    reasons
-        Gets the sites that turn out not to go together.
     """
 
     def __init__(
@@ -189,7 +206,6 @@ class _Group:
         run: _Run,
         requests: Mapping[str, dict[str, Any]],
         contexts: Mapping[str, SiteContext],
-        reasons: dict[str, str],
     ) -> None:
         self._method, self._run, self._requests = method, run, requests
         self._round = next(iter(requests.values()))["round"]
@@ -198,13 +214,11 @@ class _Group:
         self._errors: dict[str, SiteError] = {}
         self._seconds: dict[str, float] = {}
         for site, request in requests.items():
-            if site not in run.sessions and (reason := self._open(site, request, contexts[site])):
-                reasons[site] = reason
-            else:
+            if site in run.sessions or self._open(site, request, contexts[site]):
                 self._bodies[site] = [{"fold": item["fold"], "metrics": {}} for item in request["folds"]]
 
-    def _open(self, site: str, request: dict[str, Any], context: SiteContext) -> str | None:
-        """Let a site read its table by its rules; returns why it has to go by itself."""
+    def _open(self, site: str, request: dict[str, Any], context: SiteContext) -> bool:
+        """Let a site read its table by its rules; returns whether it did."""
         import torch
 
         try:
@@ -214,10 +228,10 @@ class _Group:
             work.guard.check_networks(self._run.networks)
         except Exception:
             # It is asked by itself, and then says in its reply what is wrong.
-            return "it does not answer"
+            return False
         parts = [{part: torch.from_numpy(fold[part]) for part in PARTS} for fold in table.folds]
         self._run.sessions[site] = _Session(work, table, parts)
-        return None
+        return True
 
     def answer(self) -> dict[str, dict[str, Any]]:
         """Measure and train each model that was sent, and return the replies."""
@@ -378,7 +392,7 @@ class _Group:
                 self._errors[site] = diverged(run.experiment.training, self._round)
                 continue
             bodies[site] |= {
-                "parameters": wire.Held({name: state[name] for name in leaves}, run.shared),
+                "parameters": wire.Held(state.only(leaves), run.shared),
                 "rows": rows,
                 "loss": {"sum": sums.loss, "rows": sums.rows},
                 "steps": sums.steps,

@@ -165,6 +165,9 @@ class Work:
             if folder is not None:
                 keep(folder, key, table)
         self.context.memory[key] = table
+        for source in sources.values():
+            # Of a table that was found elsewhere nobody reads the source again.
+            self.context.memory.pop(("frame", id(source)), None)
         if table.images is None:
             table.images = self.kind.images(sources, setup, self.shelf, table.member, table.position)
         # Here, and not only at preparation: a table may have lost rows since, and a request may skip preparation.
@@ -186,12 +189,26 @@ class Work:
             self.policy.check_rows(rows - synthetic)
         self.policy.check_part("synthetic", synthetic)
 
-    def read(self, source: TableSource, wanted: Callable[[str], bool]) -> pd.DataFrame:
-        """Read the wanted columns; numbers that are only inputs in the precision that is trained in."""
+    def read(self, source: TableSource, wanted: Callable[[str], bool], *, keep: bool = False) -> pd.DataFrame:
+        """Read the wanted columns; numbers that are only inputs in the precision that is trained in.
+
+        With `keep` the file is not read again by the next who reads it in this process, and wants no other columns.
+        """
         from v6_algorithm.data.missing_values import without_codes
 
-        narrow = self.experiment.training.dtype == "float32"
-        frame = source.read(wanted, exact=self.roles if narrow else None)
+        exact = self.roles if self.experiment.training.dtype == "float32" else None
+        memory, key = self.context.memory, ("frame", id(source))
+        identity = source.fingerprint, exact
+        kept = memory.pop(key, None)
+        if kept is not None and kept[0] == identity:
+            names = [name for name in kept[1].columns if wanted(name)]
+            frame = kept[1].loc[:, names] if len(names) < kept[1].shape[1] else kept[1]
+        else:
+            frame = source.read(wanted, exact=exact)
+        lasts = keep and self.context.lasting and identity[0] is not None
+        # In bytes of numbers, which is what makes a table large.
+        if lasts and frame.memory_usage(deep=False).sum() <= _MEMORY_BYTES:
+            memory[key] = identity, frame
         frame = self.kind.read(without_codes(frame, self.experiment.data.missing_values), source, self.shelf)
         return self.where(frame)
 

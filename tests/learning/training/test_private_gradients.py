@@ -134,3 +134,13 @@ def test_rows_of_recurrent_networks_are_taken_one_by_one(kind):
     expected = one_by_one(nets, inputs[:, :4], target, torch.arange(6) % 4, 0.2)
     for value, wanted in zip(summed.values(), expected, strict=True):
         torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_noise_is_normal_and_batches_have_the_rate():
+    noise = NoiseSource(3).normal(torch.zeros(200_001), 2.0).double() / 2
+    assert noise.shape == (200_001,)
+    moments = [(noise**power).mean().item() for power in (1, 2, 3, 4)]
+    assert moments == pytest.approx([0, 1, 0, 3], abs=0.05)
+    assert (noise.abs() > 3).double().mean().item() == pytest.approx(0.0027, abs=0.0006)
+    assert len(NoiseSource(4).batch(100_000, 0.3)) == pytest.approx(30_000, abs=600)
+    assert len(NoiseSource().batch(10, 1.0)) == 10

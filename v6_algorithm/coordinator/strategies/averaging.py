@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.wire import StateSpec
 
 State = dict[str, Tensor]
@@ -54,10 +55,16 @@ class WeightedMean:
         self._shifts: State = {}
         self._sums: State = {}
         self._total = 0.0
+        # Sites whose tensors are layers of the same stacks, which are added up at once; see `wire.Held`.
+        self._waiting: list[tuple[wire.Stacked, float]] = []
 
     def add(self, state: Mapping[str, Tensor], weight: float) -> None:
         """Add one site's checked state with a weight >= 0; a weight of zero changes nothing."""
         if weight <= 0:
+            return
+        if isinstance(state, wire.Stacked) and not self._mean_of:
+            self._waiting.append((state, weight))
+            self._total += weight
             return
         for name, tensor in state.items():
             counter = self._spec[name].kind in ("counter", "frozen")
@@ -77,6 +84,7 @@ class WeightedMean:
     def combined(self) -> State:
         """Return the mean in float64, in the memory of the sums, which end; raises ValueError when there are none."""
         _require(bool(self._total))
+        self._add_waiting()
         mean, self._sums = self._sums, {}
         for name, value in mean.items():
             if self._spec[name].kind not in ("counter", "frozen"):
@@ -85,6 +93,26 @@ class WeightedMean:
             between = self._shifts[name] / self._total - (mean[name] - self._first[name]) ** 2
             mean[variance] = mean[variance] + between.clamp(min=0)
         return mean
+
+    def _add_waiting(self) -> None:
+        """Add what came as layers of stacks: of each stack the weighted sum of its layers, in float64."""
+        by_stack: dict[int, list[tuple[wire.Stacked, float]]] = {}
+        for state, weight in self._waiting:
+            by_stack.setdefault(id(state.stacks), []).append((state, weight))
+        self._waiting = []
+        for members in by_stack.values():
+            layers = torch.tensor([state.layer for state, _ in members])
+            weights = torch.tensor([weight for _, weight in members], dtype=torch.float64)
+            for name in members[0][0]:
+                stack = members[0][0].stacks[name]
+                chosen = stack if len(layers) == len(stack) and bool((layers.diff() == 1).all()) else stack[layers]
+                if self._spec[name].kind in ("counter", "frozen"):
+                    total = chosen.max(dim=0).values
+                    known = self._sums.get(name)
+                    self._sums[name] = total if known is None else torch.maximum(known, total)
+                    continue
+                total = (weights.to(stack.device) @ chosen.flatten(1).double()).view(stack.shape[1:])
+                self._sums[name] = self._sums[name] + total if name in self._sums else total
 
 
 class Gathered:

@@ -335,7 +335,10 @@ class FedAvg:
         held = self._sent_frozen(asked)
         spec = {name: item for name, item in self.spec.items() if name not in held}
         if "compress" not in asked.get("strategy", {}):
-            given = wire.unpack(item.pop("parameters"), spec) | held
+            given = wire.unpack(item.pop("parameters"), spec)
+            if not held:
+                return given
+            given = given | held
             return {name: given[name] for name in self.spec}
         # Entries of a compressed tensor have longer names, never more numbers than the tensor.
         most = wire.spec_bytes(self.spec) + 4096 * (len(self.spec) + 8)

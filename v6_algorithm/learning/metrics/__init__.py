@@ -14,6 +14,7 @@ from v6_algorithm.learning.metrics.states import (
     compute,
     explain,
     merge_states,
+    scores_of,
     shape_of,
 )
 from v6_algorithm.learning.metrics.survival import SurvivalMetrics
@@ -36,5 +37,6 @@ __all__ = [
     "is_score",
     "is_sensitivity",
     "merge_states",
+    "scores_of",
     "shape_of",
 ]

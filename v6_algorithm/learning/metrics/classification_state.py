@@ -20,10 +20,9 @@ from v6_algorithm.learning.metrics.checks import (
 )
 from v6_algorithm.learning.metrics.classification import scored_classes
 from v6_algorithm.learning.metrics.histogram import (
-    auroc,
+    areas,
     auroc_error,
     auroc_resolution,
-    average_precision,
     average_precision_resolution,
     bin_edges,
     sensitivity_at,
@@ -124,8 +123,13 @@ def histograms(state: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int
     return positives, negatives
 
 
-def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
-    """Metrics of a checked state; see `states.compute`."""
+def scores(state: dict[str, Any]) -> dict[str, float | int | None]:
+    """Metrics of a checked state without what goes with them: resolutions, standard errors and intervals."""
+    return compute(state, alone=True)
+
+
+def compute(state: dict[str, Any], *, alone: bool = False) -> dict[str, float | int | None]:
+    """Metrics of a checked state; see `states.compute`. With `alone`, what goes with the scores may be None."""
     n = state["n"]
     values: dict[str, float | int | None] = {"n": n, **dict.fromkeys(_METRICS), **dict.fromkeys(_RESOLUTIONS)}
     sensitivities = sensitivity_names(state["specificities"])
@@ -152,19 +156,27 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
     if state["n_classes"] == 2:
         right = hits[0].item()
         values |= {"specificity": _ratio(right, actual[0].item()), "npv": _ratio(right, predicted[0].item())}
-    pairs = _rankable(state)
-    if pairs and state["n_classes"] == 2:
-        of_two = [counts.tolist() for counts in pairs[0]]
+    positives, negatives = histograms(state)
+    rankable = positives.any(axis=1) & negatives.any(axis=1)
+    positives, negatives = positives[rankable], negatives[rankable]
+    if len(positives):
+        aurocs, precisions = areas(positives, negatives)
+        values |= {"auroc": _mean(aurocs), "auprc": _mean(precisions)}
+    if len(positives) and state["n_classes"] == 2:
+        of_two = positives[0].tolist(), negatives[0].tolist()
         for name, specificity in zip(sensitivities, state["specificities"], strict=True):
             values |= dict(zip(_with_sensitivity(name), sensitivity_at(specificity, *of_two), strict=True))
-        values["auroc_se"] = auroc_error(*pairs[0])
-    if pairs:
+    if alone:
+        return values
+    if len(positives):
+        # Bins without rows change none of these.
+        pairs = sparse.pairs(state["positives"], state["negatives"])
         values |= {
-            "auroc": _mean([auroc(*pair) for pair in pairs]),
-            "auprc": _mean([average_precision(*pair) for pair in pairs]),
             "auroc_resolution": _mean([auroc_resolution(*pair) for pair in pairs]),
             "auprc_resolution": _mean([average_precision_resolution(*pair) for pair in pairs]),
         }
+        if state["n_classes"] == 2:
+            values["auroc_se"] = auroc_error(positives[0], negatives[0])
     return values | _intervals(state, values)
 
 
@@ -254,11 +266,6 @@ def _ratio(part: int, whole: int) -> float | None:
 def _with_sensitivity(name: str) -> tuple[str, str, str]:
     """Name a sensitivity and what goes with it, in the order of `sensitivity_at`."""
     return name, threshold_name(name), f"{name}_resolution"
-
-
-def _rankable(state: dict[str, Any]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Histogram pairs of the classes with both positives and negatives."""
-    return [pair for pair in zip(*histograms(state), strict=True) if pair[0].any() and pair[1].any()]
 
 
 def _mean(values: list[float]) -> float:

@@ -16,6 +16,8 @@ Counts = Sequence[int] | NDArray[Any]
 LOGIT_RANGE = 12.0
 # Products of two counts are exact as floats, and their sums in int64, up to so many rows.
 _MOST_EXACT = 2**26
+# So few are faster added up one by one than as arrays; the sums are the same.
+_FEW_BINS = 40
 _HARMONIC = [fsum(1 / k for k in range(1, n + 1)) for n in range(64)]
 
 
@@ -77,6 +79,12 @@ def auroc(positives: Counts, negatives: Counts) -> float:
     .. [1] Hanley and McNeil (1982), The meaning and use of the area under a receiver operating
        characteristic (ROC) curve, Radiology 143(1), 29-36.
     """
+    if len(positives) < _FEW_BINS:
+        twice_ordered = lower = 0
+        for positive, negative in zip(positives, negatives, strict=True):
+            twice_ordered += positive * (2 * lower + negative)
+            lower += negative
+        return twice_ordered / (2 * sum(positives) * lower)
     above, below = _counts(positives, negatives)
     twice_ordered = int((above * (2 * np.cumsum(below) - below)).sum())
     return twice_ordered / (2 * int(above.sum()) * int(below.sum()))
@@ -97,6 +105,9 @@ def auroc_resolution(positives: Counts, negatives: Counts) -> float:
     float
         In [0, 0.5].
     """
+    if len(positives) < _FEW_BINS:
+        tied = sum(positive * negative for positive, negative in zip(positives, negatives, strict=True))
+        return tied / (2 * sum(positives) * sum(negatives))
     above, below = _counts(positives, negatives)
     return int((above * below).sum()) / (2 * int(above.sum()) * int(below.sum()))
 
@@ -132,6 +143,28 @@ def average_precision_resolution(positives: Counts, negatives: Counts) -> float:
     return min(max(best / true_positives - binned, binned - worst / true_positives, 0.0), 1.0)
 
 
+def areas(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> tuple[list[float], list[float]]:
+    """Return `auroc` and `average_precision` of several classes at once, to the same bits.
+
+    Parameters
+    ----------
+    positives, negatives : ndarray of int64, shape (classes, bins)
+        Each class with at least one row of both.
+    """
+    above, below = positives.sum(axis=1), negatives.sum(axis=1)
+    if (above + below).max() >= _MOST_EXACT:
+        pairs = list(zip(positives.tolist(), negatives.tolist(), strict=True))
+        return [auroc(*pair) for pair in pairs], [average_precision(*pair) for pair in pairs]
+    twice_ordered = (positives * (2 * np.cumsum(negatives, axis=1) - negatives)).sum(axis=1)
+    highest_first = positives[:, ::-1]
+    true_positives = np.cumsum(highest_first, axis=1)
+    taken = np.cumsum(highest_first + negatives[:, ::-1], axis=1)
+    # A running sum adds in the order of the bins, as one by one would; a bin without positives adds nothing.
+    gains = np.divide(highest_first * true_positives, taken, out=np.zeros(taken.shape), where=highest_first > 0)
+    precisions = np.cumsum(gains, axis=1)[:, -1] / true_positives[:, -1]
+    return (twice_ordered / (2 * above * below)).tolist(), precisions.tolist()
+
+
 def _counts(positives: Counts, negatives: Counts) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return two histograms whose products can be summed exactly: of Python's integers where int64 would overflow."""
     above, below = np.asarray(positives), np.asarray(negatives)
@@ -142,6 +175,8 @@ def _counts(positives: Counts, negatives: Counts) -> tuple[NDArray[Any], NDArray
 
 def _filled(positives: Counts, negatives: Counts) -> list[tuple[int, int]]:
     """Return positives and negatives of each bin that holds a row, highest score first."""
+    if len(positives) < _FEW_BINS:
+        return [pair for pair in zip(reversed(positives), reversed(negatives), strict=True) if any(pair)]
     above, below = np.asarray(positives), np.asarray(negatives)
     places = np.flatnonzero((above > 0) | (below > 0))[::-1]
     return list(zip(above[places].tolist(), below[places].tolist(), strict=True))
@@ -242,6 +277,13 @@ def average_precision(positives: Counts, negatives: Counts) -> float:
     float
         In [0, 1].
     """
+    if len(positives) < _FEW_BINS:
+        area, found, rows = 0.0, 0, 0
+        for positive, negative in zip(reversed(positives), reversed(negatives), strict=True):
+            found, rows = found + positive, rows + positive + negative
+            if positive:
+                area += positive * found / rows
+        return area / found
     above, below = (counts[::-1] for counts in _counts(positives, negatives))
     filled = np.flatnonzero(above)
     if not len(filled):

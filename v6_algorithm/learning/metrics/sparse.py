@@ -100,6 +100,19 @@ def table(histograms: Sequence[Histogram], bins: int) -> NDArray[np.int64]:
     return counts.reshape(len(histograms), bins)
 
 
+def pairs(positives: Sequence[Histogram], negatives: Sequence[Histogram]) -> list[tuple[list[int], list[int]]]:
+    """Return of each class that has both, rows in the bins that hold any, lowest first: positives and negatives."""
+    found = []
+    for above, below in zip(positives, negatives, strict=True):
+        if not above["bins"] or not below["bins"]:
+            continue
+        of_class = dict(zip(above["bins"], above["rows"], strict=True))
+        of_others = dict(zip(below["bins"], below["rows"], strict=True))
+        filled = sorted(of_class.keys() | of_others.keys())
+        found.append(([of_class.get(place, 0) for place in filled], [of_others.get(place, 0) for place in filled]))
+    return found
+
+
 def add_up(parts: Iterable[Flat], classes: int, bins: int, rows: int) -> NDArray[Any]:
     """Add up checked histograms of `rows` rows in all; (classes, bins), of Python's integers where they are so many."""
     given = list(parts)

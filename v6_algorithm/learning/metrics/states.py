@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from v6_algorithm.experiment.metric_names import is_score
 from v6_algorithm.learning.metrics import classification_state, generation_state, means, regression, tasks
 from v6_algorithm.learning.metrics.survival import state as survival_state
 
@@ -153,6 +154,20 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
         If the state is wrong (see `check_state`).
     """
     return checked_state(state).values_of()
+
+
+def scores_of(state: dict[str, Any]) -> dict[str, float | int | None]:
+    """Compute those metrics of a state that say how good a model is; what goes with them costs more than they do.
+
+    Parameters
+    ----------
+    state : dict
+        As for `compute`.
+    """
+    known = checked_state(state)
+    kind = _KINDS[known["kind"]]
+    values = kind.scores(known) if hasattr(kind, "scores") else known.values_of()
+    return {name: value for name, value in values.items() if is_score(name)}
 
 
 def explain(state: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ experiment's seed: whoever knows the noise can take it off.
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -23,26 +23,36 @@ _NUMBERS_AT_ONCE = 2**25
 
 
 class NoiseSource:
-    """Draws batches and noise from the operating system's entropy, 128 bits of it.
+    """Draws batches and noise from the operating system's cryptographic generator, all of their bits.
 
-    numpy's generator, as torch's on the CPU takes 32 bits of a seed: few enough to try them all.
+    A generator such as numpy's or torch's can be run backwards from enough of its numbers, and whoever knows all rows
+    but one knows nearly all of the noise.
 
     Parameters
     ----------
     entropy
-        For tests only.
+        For tests only: the seed of numpy's generator in its place.
     """
 
     def __init__(self, entropy: int | None = None) -> None:
-        self._generator = np.random.default_rng(secrets.randbits(128) if entropy is None else entropy)
+        self._bytes: Callable[[int], bytes] = os.urandom if entropy is None else np.random.default_rng(entropy).bytes
 
     def batch(self, units: int, rate: float) -> Tensor:
         """Return the numbers of the units drawn, each by itself with a probability (Poisson); there may be none."""
-        return torch.from_numpy(np.flatnonzero(self._generator.random(units) < rate))
+        return torch.from_numpy(np.flatnonzero(self._uniform(units) < rate))
 
     def normal(self, like: Tensor, sd: float) -> Tensor:
-        """Return normal noise of a tensor's shape, dtype and device."""
-        return torch.from_numpy(self._generator.normal(0.0, sd, tuple(like.shape))).to(like)
+        """Return normal noise of a tensor's shape, dtype and device, by Box and Muller's transform."""
+        half = (like.numel() + 1) // 2
+        length, angle = np.sqrt(-2 * np.log(self._uniform(half))), 2 * np.pi * self._uniform(half)
+        drawn = np.concatenate([length * np.cos(angle), length * np.sin(angle)])[: like.numel()]
+        return torch.from_numpy(sd * drawn).view(like.shape).to(like)
+
+    def _uniform(self, count: int) -> np.ndarray:
+        """Return (count,) float64 between 0 and 1, of 52 bits and never either."""
+        whole = np.frombuffer(self._bytes(8 * count), dtype=np.uint64) >> np.uint64(12)
+        numbers: np.ndarray = (whole + 0.5) * 2.0**-52
+        return numbers
 
 
 class _Loss(nn.Module):

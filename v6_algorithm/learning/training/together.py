@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Training
 from v6_algorithm.learning.problems.base import Problem
 from v6_algorithm.learning.training.learner import TrainingContext, optimiser_of
@@ -98,7 +99,7 @@ def train_together(
     fold: int,
     frozen: Collection[str] = (),
     epochs: int | None = None,
-) -> list[tuple[dict[str, Tensor], TrainingSums]]:
+) -> list[tuple[wire.Stacked, TrainingSums]]:
     """Train the same network from the same start at each of several sites.
 
     Parameters
@@ -134,7 +135,7 @@ def train_together(
     order = sorted(range(len(sites)), key=lambda index: (-len(plans[index]), -len(plans[index][0])))
     numbers = max(sum(tensor.numel() for tensor in received.values()), 1)
     size = max(_STACK_NUMBERS // numbers, 1)
-    results: list[tuple[dict[str, Tensor], TrainingSums] | None] = [None] * len(sites)
+    results: list[tuple[wire.Stacked, TrainingSums] | None] = [None] * len(sites)
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         stack = _Stack(problem, networks["model"], received, [sites[index] for index in chosen], fold, frozen)
@@ -168,9 +169,9 @@ class _Stack:
         self._optimiser = optimiser_of(problem.experiment.training, self._trained(), sites[0].context)
         self._terms = _Terms([site.objective for site in sites], received)
         # Tensors and whether they are finite, by site, once it has taken its last step.
-        self._finished: list[tuple[dict[str, Tensor], bool]] = [({}, False)] * len(sites)
+        self._finished: list[tuple[wire.Stacked, bool]] = [(wire.Stacked({}, 0), False)] * len(sites)
 
-    def train(self, plans: Sequence[list[Tensor]]) -> list[tuple[dict[str, Tensor], TrainingSums]]:
+    def train(self, plans: Sequence[list[Tensor]]) -> list[tuple[wire.Stacked, TrainingSums]]:
         """Take all steps; `plans` are each site's batches, of row numbers, one a step."""
         losses = torch.zeros(len(plans), dtype=torch.float64, device=self._inputs.device)
         active = len(plans)
@@ -228,8 +229,7 @@ class _Stack:
         finite = torch.stack([_finite(tensor[staying:active]) for tensor in tensors.values()]).all(0).tolist()
         for site in range(staying, active):
             # Layers of the old stacks, which nobody steps any more.
-            own_tensors = {name: tensor[site] for name, tensor in tensors.items()}
-            self._finished[site] = own_tensors, finite[site - staying]
+            self._finished[site] = wire.Stacked(tensors, site), finite[site - staying]
         if not staying:
             return
         shorter: dict[nn.Parameter, nn.Parameter] = {}

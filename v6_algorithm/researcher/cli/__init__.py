@@ -8,6 +8,7 @@ import typer
 
 from v6_algorithm.researcher.cli import (
     approve,
+    check,
     describe,
     doctor,
     evaluate,
@@ -50,6 +51,7 @@ app.command()(init.init)
 app.command()(run.run)
 app.command()(resume.resume)
 app.command()(run.validate)
+app.command()(check.check)
 app.command()(tune.tune)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)

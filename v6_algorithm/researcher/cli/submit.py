@@ -109,11 +109,11 @@ def submit(
         else:
             weights = read_weights(experiment, file.parent)
         central = open_central(experiment, file.parent)
-        databases = _databases(database or ["default"], query, sheet)
+        databases = task_databases(database, query, sheet)
         session = log_in(server, username)
         chosen = session.collaboration(collaboration)
         sites = [chosen.find(name) for name in organization] if organization else list(chosen.organizations)
-        at = _hub(session, chosen, hub)
+        at = choose_hub(session, chosen, hub)
         _check(experiment, sites, at, may_wait=detach or dry_run)
         encrypt(session, chosen, private_key)
         _describe(session, chosen, sites, at, image, databases)
@@ -272,7 +272,7 @@ def _tell(note: str | None) -> None:
 # -- before it is sent ---------------------------------------------------------------------------------------------
 
 
-def _hub(session: Server, collaboration: Collaboration, wanted: str | None) -> Organization:
+def choose_hub(session: Server, collaboration: Collaboration, wanted: str | None) -> Organization:
     """Choose whose node runs `master`: the researcher's own, unless told otherwise."""
     if wanted is not None:
         return collaboration.find(wanted)
@@ -305,8 +305,9 @@ def _check(experiment: Experiment, sites: list[Organization], hub: Organization,
         say(f"note: offline, and waited for up to participation.deadline_s a round: {', '.join(away)}")
 
 
-def _databases(labels: list[str], query: str | None, sheet: str | None) -> list[dict[str, str]]:
+def task_databases(labels: list[str] | None, query: str | None, sheet: str | None) -> list[dict[str, str]]:
     """Return the task's databases; which of two is the table, each node sees, so both bring the table's options."""
+    labels = labels or ["default"]
     if len(labels) > 2 or len(set(labels)) < len(labels):
         raise ExperimentError(f"--database: {', '.join(labels)}; allowed: one label, or those of a table and a folder")
     options = {key: value for key, value in (("query", query), ("sheet_name", sheet)) if value}

@@ -308,7 +308,7 @@ class Guard:
         from v6_algorithm.site.guard.coarse import at_least, coarse_state
 
         check_keys(method, body)
-        if "members" in body or (method == "summary" and "columns" in body):
+        if "members" in body or "machine" in body or (method == "summary" and "columns" in body):
             body["policy"] = self.policy.in_force()
         if not self.policy.coarse_histograms:
             return body

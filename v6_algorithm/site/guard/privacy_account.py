@@ -114,10 +114,11 @@ class PrivacyAccount:
             if spent > section.epsilon * (1 + _ROUNDING):
                 # Of how many rows there are, a sum tells nothing; so no number is named where sums are masked.
                 hides = self._experiment.privacy.secure_aggregation is not None
-                much = "over it" if hides else f"to {spent:.4g}"
+                much = "" if hides else f" (epsilon {spent:.4g} with it)"
                 raise PolicyError(
-                    f"the privacy budget of this run is used up here: round {round} would bring its epsilon {much}, "
-                    f"and privacy.differential_privacy.epsilon is {section.epsilon:g}; a repeated round costs again"
+                    f"the privacy budget of this run is used up here: round {round} would cost more than is left"
+                    f"{much}; privacy.differential_privacy.epsilon is {section.epsilon:g}, and a "
+                    "repeated round costs again"
                 )
         steps = [Steps(folds[number].rate, noise, folds[number].by_round[round - 1]) for number in numbers]
         with self._lasting.open() as content:

@@ -1,0 +1,185 @@
+"""`check` asks the sites, here or on a network, what would go wrong with an experiment, before it is sent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from v6_algorithm.errors import ExperimentError, FederationError
+from v6_algorithm.exchange.text import printable
+from v6_algorithm.researcher.cli import submit, terminal
+from v6_algorithm.researcher.cli.run import File, Set, load_experiment
+from v6_algorithm.researcher.cli.terminal import explained, say
+
+if TYPE_CHECKING:
+    from v6_algorithm.experiment import Experiment
+
+
+def check(
+    file: File,
+    set_: Set = None,
+    server: Annotated[
+        str | None,
+        typer.Option("--server", metavar="URL", envvar="V6_SERVER", help="Ask the nodes there; else the file's sites."),
+    ] = None,
+    username: Annotated[
+        str | None, typer.Option("--username", metavar="NAME", envvar="V6_USERNAME", help="With --server.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="NAME", envvar="V6_IMAGE", help="With --server: the image that would run.")
+    ] = None,
+    collaboration: Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")] = None,
+    organization: Annotated[list[str] | None, typer.Option(metavar="NAME", help="As for `submit`.")] = None,
+    hub: Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")] = None,
+    database: Annotated[list[str] | None, typer.Option(metavar="LABEL", help="As for `submit`.")] = None,
+    query: Annotated[str | None, typer.Option(metavar="SQL", help="For SQL databases.")] = None,
+    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="For Excel files.")] = None,
+    private_key: submit.PrivateKey = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(metavar="trusted|standard|strict", help="Here: let the sites hold a node's rules."),
+    ] = None,
+    json_: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write what was found out there.")
+    ] = None,
+) -> None:
+    """Ask every site what would go wrong, without training: versions, device, disk, columns, rows, classes, rules.
+
+    The questions go through each node's guard and policy, as those of a run do. Exit code 0: nothing stands in the way;
+    2: the experiment or a site's data do not fit; 3: a site would be left out, or too few would take part.
+    """
+    with explained():
+        from v6_algorithm.coordinator.initial_model import read_weights
+
+        experiment = load_experiment(file, set_)
+        read_weights(experiment, file.parent)
+        if server is None:
+            # An image may stand in the environment for other commands.
+            told = {"--collaboration": collaboration, "--organization": organization, "--hub": hub}
+            told |= {"--database": database, "--query": query, "--sheet": sheet}
+            if wrong := [name for name, value in told.items() if value]:
+                raise ExperimentError(f"{', '.join(wrong)}: goes with --server; without it the file's sites are asked")
+            report = _ask_here(experiment, file, policy)
+        else:
+            if not username or not image:
+                raise ExperimentError("--server: give --username and --image too, as for `submit`")
+            if policy is not None:
+                raise ExperimentError("--policy: on a network each node holds its own rules; it goes without --server")
+            experiment.check_rows_stay()
+            report = _ask_network(
+                experiment, server, username, image, collaboration, organization, hub,
+                submit.task_databases(database, query, sheet), private_key,
+            )  # fmt: skip
+        show(report)
+        if json_ is not None:
+            try:
+                json_.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise ExperimentError(f"--json {json_}: cannot be written: {error.strerror}") from None
+        if report["exit_code"]:
+            raise typer.Exit(int(report["exit_code"]))
+
+
+def _ask_here(experiment: Experiment, file: Path, policy: str | None) -> dict[str, Any]:
+    """Ask the sites that the file names, on this machine."""
+    from v6_algorithm.coordinator.preflight import preflight
+    from v6_algorithm.engines.simulate import local_federation, own_policy, tables_of
+
+    tables = tables_of(experiment, file.parent, experiment_file=file)
+    return preflight(local_federation(experiment, tables, own_policy(policy)), experiment)
+
+
+def _ask_network(
+    experiment: Experiment,
+    address: str,
+    username: str,
+    image: str,
+    collaboration: str | None,
+    organizations: list[str] | None,
+    hub: str | None,
+    databases: list[dict[str, str]],
+    private_key: Path | None,
+) -> dict[str, Any]:
+    """Send a task of `check` to the hub's node, and wait for it."""
+    from v6_algorithm.researcher.cli.following import follow
+
+    session = submit.log_in(address, username)
+    chosen = session.collaboration(collaboration)
+    at = submit.choose_hub(session, chosen, hub)
+    sites = [chosen.find(name) for name in organizations] if organizations else list(chosen.organizations)
+    if at.online is False:
+        raise FederationError(
+            f"the node of {at.name}, which is to ask the others, is offline; choose another with --hub"
+        )
+    for site in sites:
+        if site.online is False:
+            say(f"note: the node of {site.name} is offline; the answer waits for it, at most participation.deadline_s")
+    submit.encrypt(session, chosen, private_key)
+    arguments: dict[str, Any] = {"experiment": experiment.for_task()}
+    if organizations:
+        arguments["organizations"] = [site.id for site in sites]
+    task = session.submit(
+        chosen, at, image=image, databases=databases, arguments=arguments, name=f"check {experiment.name}",
+        method="check",
+    )  # fmt: skip
+    follow(task)
+    report = task.result()
+    if report.get("status") != "checked":
+        raise FederationError(f"task {task.id} did not return what `check` returns; is {image} of another version?")
+    return report
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the sites, and below them what would go wrong."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    def cell(value: Any) -> str:
+        return "?" if value is None else escape(printable(value, 200))
+
+    sites = Table(title="sites", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("site", "version", "device", "memory", "disk", "policy", "rows", "columns", "classes"):
+        sites.add_column(name)
+    for site, told in report["sites"].items():
+        machine = told.get("machine", {})
+        values = [
+            site,
+            told.get("software", {}).get("v6-algorithm"),
+            machine.get("device"),
+            _size(machine.get("memory_bytes")),
+            _size(machine.get("disk_bytes")),
+            told.get("policy", {}).get("preset"),
+            told.get("rows"),
+            told.get("columns"),
+            _classes(told.get("classes")),
+        ]
+        sites.add_row(*map(cell, values))
+    if report["sites"]:
+        terminal.out.print(sites)
+    for note in report["notes"]:
+        say(f"note: {note}")
+    if not report["findings"]:
+        say("nothing would go wrong that can be seen before training")
+        return
+    wrong = Table(title="what would go wrong", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("site", "effect", "what"):
+        wrong.add_column(name, overflow="fold")
+    for finding in report["findings"]:
+        wrong.add_row(cell(finding["site"] or "all"), cell(finding["effect"]), escape(printable(finding["what"], 2000)))
+    terminal.out.print(wrong)
+
+
+def _classes(classes: list[str] | None) -> str | None:
+    if classes is None:
+        return None
+    if not classes:
+        return "-"
+    return ", ".join(classes[:6]) + (f", … ({len(classes)})" if len(classes) > 6 else "")
+
+
+def _size(bytes_: int | None) -> str | None:
+    return None if bytes_ is None else f"{bytes_ / 1e9:.1f} GB"
