@@ -14,7 +14,7 @@ from v6_algorithm.experiment import PARTS
 
 _MOST = 10**9
 _LONGEST = 1000
-_WITH = {"summary shape": ("asked", "products"), "prepare quantiles": ("windows",)}
+_WITH = {"summary shape": ("asked", "products")}
 _WITH_SETUP = ("statistics", "quantiles", "harmonisation", "moments", "event_times")
 
 
