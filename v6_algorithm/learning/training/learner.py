@@ -81,7 +81,10 @@ def optimiser_of(
         # A site takes what `master` tried for granted, and a request may come from elsewhere.
         raise ExperimentError(f"training.optimizer: {error}") from None
     if training.scheduler is not None:
-        wind(optimiser, training.scheduler.kind, training.scheduler.options(), context.round)
+        try:
+            wind(optimiser, training.scheduler.kind, training.scheduler.options(), context.round)
+        except (ValueError, TypeError) as error:
+            raise ExperimentError(f"training.scheduler: {error}") from None
     for group in optimiser.param_groups:
         group["lr"] = (group["lr"] if context.lr is None else context.lr) * lr_factor
     return optimiser

@@ -368,9 +368,9 @@ def compare(results: Sequence[Result] | Mapping[str, Result], part: str = "test"
     """
     import pandas as pd
 
-    from v6_algorithm.researcher.report.reading import mapping
+    from v6_algorithm.researcher.report.reading import finite, mapping
 
     named = list(results.items()) if isinstance(results, Mapping) else [(result.name, result) for result in results]
     lines = [mapping(result.content, "metrics", part, "pooled") for _, result in named]
-    numbers = [{key: value for key, value in line.items() if isinstance(value, (int, float))} for line in lines]
+    numbers = [{key: value for key, value in line.items() if finite(value) is not None} for line in lines]
     return pd.DataFrame(numbers, index=pd.Index([name for name, _ in named], name="result"))
