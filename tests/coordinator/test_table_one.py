@@ -126,6 +126,21 @@ def test_the_restricted_means_error_is_that_of_the_bootstrap():
     assert whole["restricted_mean_se"] == pytest.approx(np.std(drawn), rel=0.2)
 
 
+def test_joined_times_leave_curves_and_the_log_rank_test_near_those_of_exact_ones(monkeypatch, tmp_path):
+    frames = hospitals(rows=(140, 180, 120))
+    exact = v6.describe(SURVIVAL, frames, by="arm").content["curves"]
+    monkeypatch.setattr("v6_algorithm.site.guard.Guard.time_cell", lambda self, columns: (5, 5))
+    joined = v6.describe(SURVIVAL, frames, by="arm")
+    assert any("join times" in note for note in joined.notes)
+    curves = joined.content["curves"]
+    assert curves["log_rank"]["chi2"] == pytest.approx(exact["log_rank"]["chi2"], rel=0.2)
+    for arm, curve in curves["groups"].items():
+        assert len(curve["time"]) < 0.8 * len(exact["groups"][arm]["time"])
+        mean, error = (exact["groups"][arm][key] for key in ("restricted_mean", "restricted_mean_se"))
+        at = min(curve["horizon"], exact["groups"][arm]["horizon"])
+        assert abs(curve["restricted_mean"] - mean) < 2 * error + abs(exact["groups"][arm]["horizon"] - at)
+
+
 def test_few_rows_of_a_group_a_value_or_a_column_are_not_told():
     generator = np.random.default_rng(0)
     frame = pd.DataFrame({"arm": ["a"] * 40 + ["b"] * 40 + ["c"] * 3 + ["d"] * 20, "x": generator.normal(size=103)})

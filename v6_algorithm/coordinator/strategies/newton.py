@@ -28,6 +28,8 @@ _DEVIANCE = TOTALS.index("deviance")
 _ALIASED = 1e-9
 # The squared length of the next step, in standard errors, below which a fit is done.
 _DONE = 1e-20
+# Of a Cox model's first step, in log-risks by standard deviation of an input.
+_FIRST_STEP = 0.3
 _NAMES = ("model.weight", "model.bias", "model.score", "model.information", "model.totals")
 
 
@@ -190,7 +192,8 @@ class CoxNewton(Newton):
             of_rows = likelihood(risk, present.numpy(), model.ties)  # type: ignore[union-attr]
             value, score, information = of_rows.value, of_rows.score, of_rows.information
             self.fitted = _by_time(of_rows, risk)
-        if "null" not in self.kept:
+        first = "null" not in self.kept
+        if first:
             self.kept["null"] = {"value": torch.tensor(value, dtype=torch.float64)}
         self.fitted |= {
             "value": value,
@@ -205,6 +208,10 @@ class CoxNewton(Newton):
         following = self._following(
             present, torch.from_numpy(score / rows), matrix, -2 * value / rows, penalty, free, rows
         )
+        if first and not self.converged:
+            # From 0 a whole step goes too far where a column is skewed, and a few rows would carry a site's sums.
+            largest = float((following - present).abs().max())
+            following = present + (following - present) * min(1.0, _FIRST_STEP / max(largest, _FIRST_STEP))
         return combined | {"model.weight": following}
 
 

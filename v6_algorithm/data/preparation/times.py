@@ -72,31 +72,43 @@ def interval_count(options: SurvivalOptions) -> int:
 def coarse_times(time: Array, event: Array, events: int, rows: int) -> Array:
     """Return times of which each stands for several rows, for a site that may not tell when single ones leave.
 
-    Rows in order of time are cut into cells of at least `events` events and `rows` rows; all of a cell leave at one
-    time, the mean of the cell's event times. Rows of the same time stay together.
+    Rows in order of time are cut into cells of at least `events` events and `rows` rows. The events of a cell are at
+    the mean of their times, and its censored rows at the mean of theirs, where either are `rows` rows or more; else all
+    of the cell leave at the mean of its event times. Rows that are watched after the last event are a cell of their
+    own where they are as many. Rows of the same time stay in one cell.
 
     Parameters
     ----------
     time, event
         (rows,) times observed, and whether the event was seen (bool).
     events, rows
-        Fewest of a cell; with fewer events than that in all, everything is one cell.
+        Fewest of a cell; with fewer than that in all, everything is one cell.
     """
     distinct, place = np.unique(time, return_inverse=True)
     leaving = np.bincount(place, minlength=len(distinct))
     dying = np.bincount(place, event, minlength=len(distinct))
+    # Places after the last event, where they are enough for a cell.
+    tail = int(np.flatnonzero(dying)[-1]) + 1 if dying.any() else 0
+    if leaving[tail:].sum() < rows:
+        tail = len(distinct)
     cell = np.zeros(len(distinct), dtype=np.int64)
     number, have_events, have_rows = 0, 0.0, 0
-    events_left, rows_left = float(dying.sum()), int(leaving.sum())
-    for index in range(len(distinct)):
+    events_left, rows_left = float(dying[:tail].sum()), int(leaving[:tail].sum())
+    for index in range(tail):
         full = have_events >= events and have_rows >= rows
         if full and events_left >= events and rows_left >= rows:
             number, have_events, have_rows = number + 1, 0.0, 0
         cell[index] = number
         have_events, have_rows = have_events + dying[index], have_rows + int(leaving[index])
         events_left, rows_left = events_left - dying[index], rows_left - int(leaving[index])
-    of_cell = np.bincount(cell, dying)
-    means = np.bincount(cell, dying * distinct) / np.maximum(of_cell, 1)
-    # Without any event nothing depends on when rows leave.
-    coarse: Array = np.where(of_cell > 0, means, distinct[0])[cell][place]
+    if 0 < tail < len(distinct) and have_rows < rows:
+        # The events are too few rows for a cell without those that were watched longer.
+        tail = len(distinct)
+    cell[tail:] = number + 1
+    of_row = cell[place]
+    died, censored = np.bincount(of_row, event), np.bincount(of_row, ~event)
+    mean_of_events = np.bincount(of_row, event * time) / np.maximum(died, 1)
+    mean_of_others = np.bincount(of_row, ~event * time) / np.maximum(censored, 1)
+    apart = (died == 0) | ((died >= rows) & (censored >= rows))
+    coarse: Array = np.where(event | ~apart[of_row], mean_of_events[of_row], mean_of_others[of_row])
     return coarse
