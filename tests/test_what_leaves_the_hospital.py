@@ -450,7 +450,7 @@ def test_numbers_on_the_page_are_the_codes():
         f"calls categorical, at most {description._MOST_CATEGORIES} |",
         f"names of columns (at most {description._SHOWN},",
         f"for each fold: {_CELLS} at first, and {_CELLS} more for each quantile",
-        f"of {ClassificationMetrics(2).bins} bins of the predicted probability",
+        f"of {ClassificationMetrics(2).bins:,} bins of the predicted probability",
         f"(in 1/{CONFIDENCE_UNITS}) and hits in each of {CALIBRATION_BINS} bins",
     ):
         assert text in PAGE, text

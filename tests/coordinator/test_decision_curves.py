@@ -42,7 +42,7 @@ def test_net_benefit_is_that_of_the_rows():
     metrics = ClassificationMetrics(2)
     metrics.update(np.column_stack([1 - p, p]), y, np.zeros(4000))
     state = metrics.state()
-    curve = decision_curve(*(counts[0].tolist() for counts in histograms(state)))
+    curve = decision_curve(*histograms(state)[0], state["bins"])
     for t, benefit in zip(curve["threshold"], curve["model"], strict=True):
         treated = p >= t
         expected = ((treated & (y == 1)).sum() - (treated & (y == 0)).sum() * t / (1 - t)) / 4000

@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import merge_states
 from v6_algorithm.learning.metrics.calibration import CONFIDENCE_UNITS
 from v6_algorithm.learning.metrics.classification_state import histograms
-from v6_algorithm.learning.metrics.histogram import bin_edges
+from v6_algorithm.learning.metrics.histogram import bin_edges, logits, lower_edges
 from v6_algorithm.learning.metrics.recalibration import recalibrate
 
 # Fewest rows between two points of a ROC curve: one of single steps would be the list of all scores.
@@ -54,10 +57,11 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
             "sites": {name: state["confusion"] for name, state in by_site.items()},
         }
         tables["calibration"][target] = _calibration(*pooled["calibration"])
-        positives, negatives = (counts[0].tolist() for counts in histograms(pooled))
-        if pooled["n_classes"] == 2 and any(positives) and any(negatives):
-            tables["roc"][target] = _roc(positives, negatives)
-            tables["decision"][target] = decision_curve(positives, negatives)
+        places, positives, negatives = histograms(pooled)[0]
+        if pooled["n_classes"] == 2 and positives.any() and negatives.any():
+            edges = lower_edges(places, pooled["bins"]).tolist()
+            tables["roc"][target] = _roc(positives.tolist(), negatives.tolist(), edges)
+            tables["decision"][target] = decision_curve(places, positives, negatives, pooled["bins"])
             tables["risk"][target] = {
                 "pooled": risk_summary(pooled),
                 "sites": {name: risk_summary(state) for name, state in by_site.items()},
@@ -86,7 +90,9 @@ def _calibration(rows: list[int], confidence: list[int], hits: list[int]) -> dic
     }
 
 
-def decision_curve(positives: Sequence[int], negatives: Sequence[int]) -> dict[str, list[float]]:
+def decision_curve(
+    places: NDArray[np.int64], positives: NDArray[Any], negatives: NDArray[Any], bins: int
+) -> dict[str, list[float]]:
     """Return the net benefit of treating those whose risk is at a threshold or above.
 
     With true and false positives TP and FP of n rows it is ``TP / n - FP / n * t / (1 - t)`` at threshold t [1]_.
@@ -94,8 +100,10 @@ def decision_curve(positives: Sequence[int], negatives: Sequence[int]) -> dict[s
 
     Parameters
     ----------
-    positives, negatives
-        Rows of class 1 and 0 by bin of the predicted probability.
+    places, positives, negatives
+        (filled bins,) which bins of the predicted probability hold rows, and the rows of class 1 and 0 in each.
+    bins
+        How many there are.
 
     Returns
     -------
@@ -106,19 +114,19 @@ def decision_curve(positives: Sequence[int], negatives: Sequence[int]) -> dict[s
     ----------
     .. [1] Vickers and Elkin (2006), Decision curve analysis, Medical Decision Making 26(6), 565-574.
     """
-    edges = bin_edges(len(positives))
-    places = sorted({int(abs(edges - step / 100).argmin()) for step in range(1, 100)})
-    cases, others = sum(positives), sum(negatives)
+    edges = bin_edges(bins)
+    steps = sorted({int(abs(edges - step / 100).argmin()) for step in range(1, 100)})
+    cases, others = int(positives.sum()), int(negatives.sum())
     rows = cases + others
-    true, wrong = list(accumulate(reversed(positives))), list(accumulate(reversed(negatives)))
     curve: dict[str, list[float]] = {"threshold": [], "model": [], "all": []}
-    for place in places:
-        threshold = float(edges[place])
+    for step in steps:
+        threshold = float(edges[step])
         odds = threshold / (1 - threshold)
-        # Bins above the edge, from the last one down.
-        above = len(positives) - 2 - place
+        # Bins above the edge.
+        above = np.searchsorted(places, step, side="right")
+        true, wrong = int(positives[above:].sum()), int(negatives[above:].sum())
         curve["threshold"].append(threshold)
-        curve["model"].append((true[above] - wrong[above] * odds) / rows)
+        curve["model"].append((true - wrong * odds) / rows)
         curve["all"].append((cases - others * odds) / rows)
     return curve
 
@@ -139,8 +147,8 @@ def risk_summary(state: dict[str, Any]) -> dict[str, Any]:
        356:i6460 (the error of the logarithm of O/E).
     """
     rows, confidence, _ = state["calibration"]
-    positives, negatives = (counts[0].tolist() for counts in histograms(state))
-    observed, n = sum(positives), sum(rows)
+    places, positives, negatives = histograms(state)[0]
+    observed, n = int(positives.sum()), sum(rows)
     expected = sum(confidence) / CONFIDENCE_UNITS
     summary: dict[str, Any] = {"observed": observed, "expected": expected, "o_e": None, "o_e_low": None}
     summary["o_e_high"] = None
@@ -149,12 +157,11 @@ def risk_summary(state: dict[str, Any]) -> dict[str, Any]:
         ratio = observed / expected
         low, high = ratio * math.exp(-_Z * error), ratio * math.exp(_Z * error)
         summary |= {"o_e": ratio, "o_e_low": low, "o_e_high": high}
-    return summary | (recalibrate(positives, negatives) or {})
+    return summary | (recalibrate(positives, negatives, logits(places, state["bins"])) or {})
 
 
-def _roc(positives: list[int], negatives: list[int]) -> dict[str, list[Any]]:
-    """Walk down the thresholds, from one that no row reaches to one that all do."""
-    edges = [0.0, *bin_edges(len(positives)).tolist()]
+def _roc(positives: list[int], negatives: list[int], edges: list[float]) -> dict[str, list[Any]]:
+    """Walk down the thresholds, where bins begin, from one that no row reaches to one that all do."""
     steps = zip(reversed(edges), accumulate(reversed(positives)), accumulate(reversed(negatives)), strict=True)
     points: list[tuple[float | None, int, int]] = [(None, 0, 0)]
     end = (0.0, sum(positives), sum(negatives))

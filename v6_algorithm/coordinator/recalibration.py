@@ -8,6 +8,7 @@ from typing import Any
 from v6_algorithm.coordinator.diagnostics import by_target
 from v6_algorithm.learning.metrics import merge_states
 from v6_algorithm.learning.metrics.classification_state import histograms
+from v6_algorithm.learning.metrics.histogram import logits
 from v6_algorithm.learning.metrics.recalibration import recalibrate
 
 
@@ -30,5 +31,5 @@ def recalibrations(states: Mapping[str, dict[str, Any]], target: str) -> dict[st
 
 
 def _fit(state: dict[str, Any]) -> dict[str, float] | None:
-    positives, negatives = histograms(state)
-    return recalibrate(positives[0].tolist(), negatives[0].tolist())
+    places, positives, negatives = histograms(state)[0]
+    return recalibrate(positives, negatives, logits(places, state["bins"]))

@@ -207,7 +207,7 @@ def test_absent_and_never_predicted_classes_are_named_in_the_notes():
 
 
 def test_scores_that_share_a_bin_are_noted_as_coarse():
-    state = measured(of_class_1([0.5, 0.501, 0.5, 0.501]), [0, 1, 0, 1])
+    state = measured(of_class_1([0.5, 0.500001, 0.5, 0.500001]), [0, 1, 0, 1])
     assert compute(state)["auroc"] == compute(state)["auroc_resolution"] == 0.5
     notes = explain(state)
     assert notes[0] == "auroc: binned, within 0.500 of the exact value"

@@ -148,7 +148,7 @@ def test_nothing_to_merge_is_refused():
     [
         (ClassificationMetrics(2), RegressionMetrics(), "kind: classification and regression"),
         (ClassificationMetrics(2), ClassificationMetrics(3), "n_classes: 2 and 3"),
-        (ClassificationMetrics(2), ClassificationMetrics(2, bins=64), "bins: 512 and 64"),
+        (ClassificationMetrics(2, bins=512), ClassificationMetrics(2, bins=64), "bins: 512 and 64"),
         (RegressionMetrics(1.0), RegressionMetrics(2.0), "huber_delta: 1.0 and 2.0"),
     ],
 )

@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 
 from v6_algorithm.learning.metrics import ClassificationMetrics, compute, higher_is_better, is_score, merge_states
 from v6_algorithm.learning.metrics.classification_state import histograms
-from v6_algorithm.learning.metrics.histogram import sensitivity_at
+from v6_algorithm.learning.metrics.histogram import lower_edges, sensitivity_at
 
 SPECIFICITIES = (0.5, 0.9, 0.95, 0.975)
 
@@ -47,8 +47,9 @@ def test_it_is_within_its_resolution_of_scikit_learns_roc_curve(seed, specificit
 def test_the_threshold_has_the_sensitivity_and_at_least_the_specificity_on_these_rows(specificity):
     score, target = scored(7)
     state = state_of(score, target)
-    positives, negatives = (counts[0].tolist() for counts in histograms(state))
-    sensitivity, threshold, _ = sensitivity_at(specificity, positives, negatives)
+    places, positives, negatives = histograms(state)[0]
+    edges = lower_edges(places, state["bins"])
+    sensitivity, threshold, _ = sensitivity_at(specificity, positives, negatives, edges)
     predicted = score >= threshold
     assert predicted[target == 1].mean() == sensitivity
     assert (~predicted[target == 0]).mean() >= specificity
@@ -67,11 +68,11 @@ def test_federated_sensitivity_equals_pooled_sensitivity(seed, sites):
 def test_a_whole_number_of_negatives_is_not_lost_to_rounding():
     # 1 - 0.9 is a little less than a tenth: of ten negatives one may still be wrong.
     negatives, positives = [0, 9, 1], [0, 0, 4]
-    assert sensitivity_at(0.9, positives, negatives)[0] == 1.0
+    assert sensitivity_at(0.9, positives, negatives, np.array([0.0, 0.2, 0.4]))[0] == 1.0
 
 
 def test_no_threshold_is_told_where_even_the_highest_scores_are_negative():
-    sensitivity, threshold, resolution = sensitivity_at(0.9, [4, 0, 1], [0, 1, 9])
+    sensitivity, threshold, resolution = sensitivity_at(0.9, [4, 0, 1], [0, 1, 9], np.array([0.0, 0.2, 0.4]))
     assert (sensitivity, threshold) == (0.0, None)
     assert resolution == 0.2
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.learning.metrics import classification_state, generation_state, sparse
+from v6_algorithm.learning.metrics import generation_state, sparse
+from v6_algorithm.learning.metrics.histogram import COARSE_BINS, bin_index, middles
 from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS
 
 _PACKED = ("real", "made")
@@ -25,8 +26,13 @@ def to_sums(state: dict[str, Any]) -> dict[str, Any]:
     if kind == "plugin":
         return state
     if kind == "classification":
-        positives, negatives = classification_state.histograms(state)
-        return state | {"positives": positives.tolist(), "negatives": negatives.tolist()}
+        # All bins are sent, so there are fewer.
+        bins = state["bins"]
+        tables = {
+            name: sparse.table([_coarse(histogram, bins) for histogram in state[name]], COARSE_BINS).tolist()
+            for name in ("positives", "negatives")
+        }
+        return state | {"bins": COARSE_BINS} | tables
     if kind == "regression":
         return _regression_to_sums(state)
     if kind == "multitask":
@@ -39,6 +45,14 @@ def to_sums(state: dict[str, Any]) -> dict[str, Any]:
     if kind == "generation":
         return state | {name: generation_state.unpack_numbers(state, name).tolist() for name in _PACKED}
     raise ValueError(f"metrics of kind {kind} are not sums of numbers, one by one")
+
+
+def _coarse(histogram: sparse.Histogram, bins: int) -> sparse.Histogram:
+    """Return a histogram by the bins that secure aggregation sums: each bin goes where its middle is."""
+    if bins == COARSE_BINS:
+        return histogram
+    middle = middles(np.array(histogram["bins"], dtype=np.int64), bins)
+    return sparse.folded(histogram, bin_index(middle, COARSE_BINS))
 
 
 def from_sums(sums: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, calibration_bin
 from v6_algorithm.learning.metrics.checks import LARGEST_ROW_VALUE
-from v6_algorithm.learning.metrics.histogram import bin_index
+from v6_algorithm.learning.metrics.histogram import FINE_BINS, bin_index
 from v6_algorithm.learning.metrics.sparse import Tally
 
 # Half-precision probabilities of many classes still sum to 1 within this; logits do not.
@@ -51,11 +51,12 @@ class CountedRows:
 class ClassificationMetrics:
     """Collect the classification metrics of one part at one site.
 
-    Ranking metrics come from histograms whose bins are equally spaced in logit(p) over [-12, 12].
-    Logit space, because scores of a rare disease crowd near 0: equal steps in p would put them all
-    into one bin. Not many more bins than the default, because a fine histogram of few rows is the
-    list of the rows' scores; 512 bins are 0.047 wide, which for scores that spread over a few
-    logits bounds the error of the AUROC by some 0.003. The bound is reported as `auroc_resolution`.
+    Ranking metrics come from histograms whose bins are spaced in logit(p), because scores of a rare
+    disease crowd near 0: equal steps in p would put them all into one bin. There are 2^20 bins, of
+    which a state lists the filled ones, so that scores keep their order where they crowd and where
+    they saturate, and the metrics are those of the pooled rows but for rows within 1e-4 of a logit;
+    `auroc_resolution` and `auprc_resolution` bound what that costs. Of few rows such a histogram is
+    the list of their scores: a node that holds them back joins bins (`coarse_histograms`).
 
     Parameters
     ----------
@@ -72,7 +73,7 @@ class ClassificationMetrics:
     so a site must hold it back below its least number of rows: that is the privacy guard's task.
     """
 
-    def __init__(self, n_classes: int, bins: int = 512, specificities: Sequence[float] = SPECIFICITIES) -> None:
+    def __init__(self, n_classes: int, bins: int = FINE_BINS, specificities: Sequence[float] = SPECIFICITIES) -> None:
         if n_classes < 2:
             raise ValueError(f"n_classes must be at least 2, got {n_classes}")
         if bins < 2:

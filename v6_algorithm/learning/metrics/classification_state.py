@@ -20,14 +20,18 @@ from v6_algorithm.learning.metrics.checks import (
 )
 from v6_algorithm.learning.metrics.classification import scored_classes
 from v6_algorithm.learning.metrics.histogram import (
-    areas,
+    auroc,
     auroc_error,
     auroc_resolution,
+    average_precision,
     average_precision_resolution,
-    bin_edges,
+    lower_edges,
+    middles,
     sensitivity_at,
 )
 
+# Bins, in rising order, with the positives and the negatives in each.
+Pair = tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]
 SHAPE: tuple[str, ...] = ("n_classes", "bins", "specificities")
 _COUNTS = ("n", "non_finite")
 _SUMS = ("loss", "brier")
@@ -40,8 +44,8 @@ _OF_TWO = ("specificity", "npv", "auroc_se")
 _RESOLUTIONS = ("auroc_resolution", "auprc_resolution")
 _WITH_INTERVAL = ("accuracy", "balanced_accuracy")
 _OF_TWO_WITH_INTERVAL = ("precision", "recall", "specificity", "npv", "f1", "auroc", "auprc", "brier")
-# A histogram lists filled bins only, and whoever adds up makes room for all: 128 MB.
-_MOST_BINS = 2**24
+# Bins of all classes together are numbered in int64.
+_MOST_BINS = 2**40
 # Where the AUROC's second digit is in doubt, a reader should be told.
 _COARSE = 0.005
 # The AUPRC of a few positives moves by more with any one of them.
@@ -112,15 +116,14 @@ def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
     merged |= {name: _add_tables([state[name] for state in states]) for name in _TABLES}
     classes, bins = len(scored_classes(merged["n_classes"])), merged["bins"]
     for name in _HISTOGRAMS:
-        counts = sparse.add_up((sparse.flat(state[name], bins) for state in states), classes, bins, merged["n"])
-        merged[name] = sparse.from_table(counts)
+        flat = sparse.summed([sparse.flat(state[name], bins) for state in states], merged["n"])
+        merged[name] = sparse.from_flat(flat, classes, bins)
     return merged
 
 
-def histograms(state: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the positives and the negatives of a checked state with all their bins, (scored classes, bins) each."""
-    positives, negatives = (sparse.table(state[name], state["bins"]) for name in _HISTOGRAMS)
-    return positives, negatives
+def histograms(state: dict[str, Any]) -> list[Pair]:
+    """Return for each scored class of a checked state the bins that hold rows, with their positives and negatives."""
+    return [sparse.paired(*pair) for pair in zip(*(state[name] for name in _HISTOGRAMS), strict=True)]
 
 
 def scores(state: dict[str, Any]) -> dict[str, float | int | None]:
@@ -156,27 +159,26 @@ def compute(state: dict[str, Any], *, alone: bool = False) -> dict[str, float | 
     if state["n_classes"] == 2:
         right = hits[0].item()
         values |= {"specificity": _ratio(right, actual[0].item()), "npv": _ratio(right, predicted[0].item())}
-    positives, negatives = histograms(state)
-    rankable = positives.any(axis=1) & negatives.any(axis=1)
-    positives, negatives = positives[rankable], negatives[rankable]
-    if len(positives):
-        aurocs, precisions = areas(positives, negatives)
-        values |= {"auroc": _mean(aurocs), "auprc": _mean(precisions)}
-    if len(positives) and state["n_classes"] == 2:
-        of_two = positives[0].tolist(), negatives[0].tolist()
+    pairs = _rankable(state)
+    if pairs:
+        values |= {
+            "auroc": _mean([auroc(*pair) for _, *pair in pairs]),
+            "auprc": _mean([average_precision(*pair) for _, *pair in pairs]),
+        }
+    if pairs and state["n_classes"] == 2:
+        places, above, below = pairs[0]
+        edges = lower_edges(places, state["bins"])
         for name, specificity in zip(sensitivities, state["specificities"], strict=True):
-            values |= dict(zip(_with_sensitivity(name), sensitivity_at(specificity, *of_two), strict=True))
+            values |= dict(zip(_with_sensitivity(name), sensitivity_at(specificity, above, below, edges), strict=True))
     if alone:
         return values
-    if len(positives):
-        # Bins without rows change none of these.
-        pairs = sparse.pairs(state["positives"], state["negatives"])
+    if pairs:
         values |= {
-            "auroc_resolution": _mean([auroc_resolution(*pair) for pair in pairs]),
-            "auprc_resolution": _mean([average_precision_resolution(*pair) for pair in pairs]),
+            "auroc_resolution": _mean([auroc_resolution(*pair) for _, *pair in pairs]),
+            "auprc_resolution": _mean([average_precision_resolution(*pair) for _, *pair in pairs]),
         }
         if state["n_classes"] == 2:
-            values["auroc_se"] = auroc_error(positives[0], negatives[0])
+            values["auroc_se"] = auroc_error(pairs[0][1], pairs[0][2])
     return values | _intervals(state, values)
 
 
@@ -197,11 +199,12 @@ def _intervals(state: dict[str, Any], values: dict[str, Any]) -> dict[str, float
         }
     if state["n_classes"] == 2 and values["auroc"] is not None:
         rows = actual[1], actual[0]
-        positives, negatives = histograms(state)
+        places, positives, negatives = histograms(state)[0]
+        middle = middles(places, state["bins"])
         by_metric |= {
             "auroc": intervals.auroc_interval(values["auroc"], values["auroc_se"], *rows, values["auroc_resolution"]),
             "auprc": intervals.auprc_interval(values["auprc"], *rows, values["auprc_resolution"]),
-            "brier": intervals.brier_interval(values["brier"], positives[0], negatives[0], bin_edges(state["bins"])),
+            "brier": intervals.brier_interval(values["brier"], positives, negatives, middle),
         }
     return {
         name: end for metric, interval in by_metric.items() for name, end in intervals.ends(metric, interval).items()
@@ -266,6 +269,11 @@ def _ratio(part: int, whole: int) -> float | None:
 def _with_sensitivity(name: str) -> tuple[str, str, str]:
     """Name a sensitivity and what goes with it, in the order of `sensitivity_at`."""
     return name, threshold_name(name), f"{name}_resolution"
+
+
+def _rankable(state: dict[str, Any]) -> list[Pair]:
+    """Histogram pairs of the classes with both positives and negatives."""
+    return [pair for pair in histograms(state) if pair[1].any() and pair[2].any()]
 
 
 def _mean(values: list[float]) -> float:

@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 
 # Rows per bin, lowest score first.
 Counts = Sequence[int] | NDArray[Any]
-# A float32 softmax rounds to exactly 1 at a logit near 17; 12 (p = 1 - 6e-6) leaves bins no empty tail.
+# States list filled bins only, so many bins cost nothing: scores that crowd within a hundredth of a logit, or run to
+# logits of hundreds, keep their order. Of fewer than `_FEWEST_FINE` bins, which are all sent, as under secure
+# aggregation, each is worth more where scores usually are: a float32 softmax rounds to exactly 1 at a logit near 17.
+FINE_BINS = 2**20
+COARSE_BINS = 512
+_FEWEST_FINE = 2**13
 LOGIT_RANGE = 12.0
+# float64 has probabilities down to a logit of -745. Bins are 8e-5 wide near logit 0, and wider in proportion beyond 8.
+_FINE_RANGE, _FINE_SCALE = 700.0, 8.0
 # Products of two counts are exact as floats, and their sums in int64, up to so many rows.
 _MOST_EXACT = 2**26
 # So few are faster added up one by one than as arrays; the sums are the same.
@@ -21,8 +28,22 @@ _FEW_BINS = 40
 _HARMONIC = [fsum(1 / k for k in range(1, n + 1)) for n in range(64)]
 
 
+@cache
+def logit_edges(bins: int) -> NDArray[np.float64]:
+    """Logits that divide the bins, (bins - 1,) increasing: equally spaced, or by asinh where there are many."""
+    edges: NDArray[np.float64]
+    if bins < _FEWEST_FINE:
+        edges = np.linspace(-LOGIT_RANGE, LOGIT_RANGE, bins + 1)[1:-1]
+    else:
+        reach = np.arcsinh(_FINE_RANGE / _FINE_SCALE)
+        edges = _FINE_SCALE * np.sinh(np.linspace(-reach, reach, bins + 1)[1:-1])
+    edges.flags.writeable = False
+    return edges
+
+
+@cache
 def bin_edges(bins: int) -> NDArray[np.float64]:
-    """Probabilities that divide the bins: `bins - 1` values, equally spaced in logit space.
+    """Probabilities that divide the bins: `bins - 1` values, spaced in logit space; see `logit_edges`.
 
     Parameters
     ----------
@@ -32,10 +53,34 @@ def bin_edges(bins: int) -> NDArray[np.float64]:
     Returns
     -------
     ndarray of float64, shape (bins - 1,)
-        Increasing edges in probability space.
+        Increasing edges in probability space; near 1 several may be the same number.
     """
-    logits = np.linspace(-LOGIT_RANGE, LOGIT_RANGE, bins + 1)[1:-1]
-    return 1.0 / (1.0 + np.exp(-logits))
+    edges: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-logit_edges(bins)))
+    edges.flags.writeable = False
+    return edges
+
+
+def lower_edges(places: NDArray[np.int64], bins: int) -> NDArray[np.float64]:
+    """Return the probability at which each of some bins begins."""
+    edges = bin_edges(bins)
+    return np.where(places > 0, edges[np.maximum(places - 1, 0)], 0.0)
+
+
+def middles(places: NDArray[np.int64], bins: int) -> NDArray[np.float64]:
+    """Return the probability in the middle of each of some bins."""
+    edges = bin_edges(bins)
+    upper = np.where(places < bins - 1, edges[np.minimum(places, bins - 2)], 1.0)
+    middle: NDArray[np.float64] = (lower_edges(places, bins) + upper) / 2
+    return middle
+
+
+def logits(places: NDArray[np.int64], bins: int) -> NDArray[np.float64]:
+    """Return the logit in the middle of each of some bins; of the outermost, half a bin beyond its edge."""
+    edges = logit_edges(bins)
+    lower = np.where(places > 0, edges[np.maximum(places - 1, 0)], 2 * edges[0] - edges[1])
+    upper = np.where(places < bins - 1, edges[np.minimum(places, bins - 2)], 2 * edges[-1] - edges[-2])
+    middle: NDArray[np.float64] = (lower + upper) / 2
+    return middle
 
 
 def bin_index(probability: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
@@ -143,28 +188,6 @@ def average_precision_resolution(positives: Counts, negatives: Counts) -> float:
     return min(max(best / true_positives - binned, binned - worst / true_positives, 0.0), 1.0)
 
 
-def areas(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> tuple[list[float], list[float]]:
-    """Return `auroc` and `average_precision` of several classes at once, to the same bits.
-
-    Parameters
-    ----------
-    positives, negatives : ndarray of int64, shape (classes, bins)
-        Each class with at least one row of both.
-    """
-    above, below = positives.sum(axis=1), negatives.sum(axis=1)
-    if (above + below).max() >= _MOST_EXACT:
-        pairs = list(zip(positives.tolist(), negatives.tolist(), strict=True))
-        return [auroc(*pair) for pair in pairs], [average_precision(*pair) for pair in pairs]
-    twice_ordered = (positives * (2 * np.cumsum(negatives, axis=1) - negatives)).sum(axis=1)
-    highest_first = positives[:, ::-1]
-    true_positives = np.cumsum(highest_first, axis=1)
-    taken = np.cumsum(highest_first + negatives[:, ::-1], axis=1)
-    # A running sum adds in the order of the bins, as one by one would; a bin without positives adds nothing.
-    gains = np.divide(highest_first * true_positives, taken, out=np.zeros(taken.shape), where=highest_first > 0)
-    precisions = np.cumsum(gains, axis=1)[:, -1] / true_positives[:, -1]
-    return (twice_ordered / (2 * above * below)).tolist(), precisions.tolist()
-
-
 def _counts(positives: Counts, negatives: Counts) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return two histograms whose products can be summed exactly: of Python's integers where int64 would overflow."""
     above, below = np.asarray(positives), np.asarray(negatives)
@@ -226,7 +249,7 @@ def auroc_error(positives: Counts, negatives: Counts) -> float | None:
 
 
 def sensitivity_at(
-    specificity: float, positives: Sequence[int], negatives: Sequence[int]
+    specificity: float, positives: Counts, negatives: Counts, edges: NDArray[np.float64]
 ) -> tuple[float, float | None, float]:
     """Sensitivity at the lowest threshold that has at least this specificity.
 
@@ -240,6 +263,8 @@ def sensitivity_at(
         In (0, 1).
     positives, negatives : sequence of int, shape (bins,)
         As for `auroc`.
+    edges : ndarray of float64, shape (bins,)
+        Probability at which each of these bins begins.
 
     Returns
     -------
@@ -250,15 +275,17 @@ def sensitivity_at(
     resolution : float
         Bound on how much greater the exact value, the largest sensitivity at this specificity, can be.
     """
-    bins, total = len(positives), sum(positives)
+    above, below = np.asarray(positives), np.asarray(negatives)
+    total = int(above.sum())
     # A share that is a whole number of rows but for rounding is meant as that.
-    allowed = int((1 - specificity) * sum(negatives) * (1 + 1e-12) + 1e-9)
-    first, true_positives, wrong = bins, 0, 0
-    while first and wrong + negatives[first - 1] <= allowed:
-        first -= 1
-        true_positives, wrong = true_positives + positives[first], wrong + negatives[first]
-    edges = [0.0, *bin_edges(bins).tolist(), None]
-    return true_positives / total, edges[first], positives[first - 1] / total if first else 0.0
+    allowed = int((1 - specificity) * int(below.sum()) * (1 + 1e-12) + 1e-9)
+    # From each bin on, the negatives are too many or not.
+    fitting = np.cumsum(below[::-1])[::-1] <= allowed
+    first = len(below) - int(fitting.sum())
+    threshold = float(edges[first]) if first < len(below) else None
+    if first == 0:
+        return int(above.sum()) / total, 0.0, 0.0
+    return int(above[first:].sum()) / total, threshold, int(above[first - 1]) / total
 
 
 def average_precision(positives: Counts, negatives: Counts) -> float:

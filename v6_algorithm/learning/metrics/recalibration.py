@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from v6_algorithm.learning.metrics.histogram import LOGIT_RANGE
-
 _STEPS = 50
 
 
-def recalibrate(positives: Sequence[int], negatives: Sequence[int]) -> dict[str, float] | None:
+def recalibrate(
+    positives: Sequence[int] | np.ndarray, negatives: Sequence[int] | np.ndarray, logits: np.ndarray
+) -> dict[str, float] | None:
     """Fit logit P(y = 1) = intercept + slope * logit p by maximum likelihood over the bins' middles.
 
     Slope 1 and intercept 0 is a calibrated model; with a slope below 1 its risks are too extreme, as by overfitting.
@@ -20,7 +20,9 @@ def recalibrate(positives: Sequence[int], negatives: Sequence[int]) -> dict[str,
     Parameters
     ----------
     positives, negatives : sequence of int, shape (bins,)
-        Rows of each class by score, equally spaced in logits; the outer bins hold what is further out.
+        Rows of each class by score.
+    logits : ndarray of float64, shape (bins,)
+        Logit of the middle of each bin.
 
     Returns
     -------
@@ -35,10 +37,8 @@ def recalibrate(positives: Sequence[int], negatives: Sequence[int]) -> dict[str,
     """
     ones, zeros = np.asarray(positives, dtype=np.float64), np.asarray(negatives, dtype=np.float64)
     rows = ones + zeros
-    width = 2 * LOGIT_RANGE / len(rows)
-    x = -LOGIT_RANGE + width * (np.arange(len(rows)) + 0.5)
     there = rows > 0
-    x, ones, rows = x[there], ones[there], rows[there]
+    x, ones, rows = np.asarray(logits, dtype=np.float64)[there], ones[there], rows[there]
     if len(x) < 2 or not ones.sum() or ones.sum() == rows.sum() or _apart(x, ones, rows):
         return None
     both = _fit(np.column_stack([np.ones_like(x), x]), np.zeros_like(x), ones, rows)

@@ -7,7 +7,7 @@ must see all bins, turn it into a table and back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain, pairwise
 from typing import Any
 
@@ -23,6 +23,8 @@ Flat = tuple[NDArray[np.int64], NDArray[Any]]
 _KEYS = {"bins", "rows"}
 # Sums below this are exact in int64, and so are products with a handful of other counts.
 _SMALL = 2**62
+# Rows that wait to be counted.
+_MOST_WAITING = 2**20
 
 
 class Tally:
@@ -30,27 +32,25 @@ class Tally:
 
     def __init__(self, classes: int, bins: int) -> None:
         self._shape = classes, bins
-        self._size = classes * bins
         self._waiting: list[NDArray[np.int64]] = []
-        self._counts: NDArray[np.int64] | None = None
+        self._counted: Flat = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
 
     def add(self, keys: NDArray[np.int64]) -> None:
         """Count rows: (rows,) of class * bins + bin, in any order."""
         self._waiting.append(keys)
-        if sum(map(len, self._waiting)) > self._size:
-            self._counts = self._all()
+        if sum(map(len, self._waiting)) > _MOST_WAITING:
+            self._counted = self._all()
             self._waiting = []
 
     def histograms(self) -> list[Histogram]:
         """Return what was counted."""
-        if self._counts is not None:
-            return from_table(self._all().reshape(self._shape))
-        keys = np.concatenate(self._waiting) if self._waiting else np.zeros(0, dtype=np.int64)
-        return from_keys(keys, *self._shape)
+        return from_flat(self._all(), *self._shape)
 
-    def _all(self) -> NDArray[np.int64]:
-        counts = np.zeros(self._size, dtype=np.int64) if self._counts is None else self._counts
-        return counts + np.bincount(np.concatenate(self._waiting), minlength=self._size) if self._waiting else counts
+    def _all(self) -> Flat:
+        if not self._waiting:
+            return self._counted
+        fresh = np.unique(np.concatenate(self._waiting), return_counts=True)
+        return fresh if not len(self._counted[0]) else summed([self._counted, fresh])
 
 
 def from_keys(keys: NDArray[np.int64], classes: int, bins: int) -> list[Histogram]:
@@ -100,26 +100,32 @@ def table(histograms: Sequence[Histogram], bins: int) -> NDArray[np.int64]:
     return counts.reshape(len(histograms), bins)
 
 
-def pairs(positives: Sequence[Histogram], negatives: Sequence[Histogram]) -> list[tuple[list[int], list[int]]]:
-    """Return of each class that has both, rows in the bins that hold any, lowest first: positives and negatives."""
-    found = []
-    for above, below in zip(positives, negatives, strict=True):
-        if not above["bins"] or not below["bins"]:
-            continue
-        of_class = dict(zip(above["bins"], above["rows"], strict=True))
-        of_others = dict(zip(below["bins"], below["rows"], strict=True))
-        filled = sorted(of_class.keys() | of_others.keys())
-        found.append(([of_class.get(place, 0) for place in filled], [of_others.get(place, 0) for place in filled]))
-    return found
+def summed(parts: Sequence[Flat], rows: int = 0) -> Flat:
+    """Add up checked histograms, of `rows` rows in all: in Python's integers where these are too many for int64."""
+    keys, place = np.unique(np.concatenate([keys for keys, _ in parts]), return_inverse=True)
+    counts = np.zeros(len(keys), dtype=np.int64 if rows < _SMALL else object)
+    np.add.at(counts, place, np.concatenate([count for _, count in parts]))
+    return keys, counts
 
 
-def add_up(parts: Iterable[Flat], classes: int, bins: int, rows: int) -> NDArray[Any]:
-    """Add up checked histograms of `rows` rows in all; (classes, bins), of Python's integers where they are so many."""
-    given = list(parts)
-    counts = np.zeros(classes * bins, dtype=np.int64 if rows < _SMALL else object)
-    if given:
-        np.add.at(counts, np.concatenate([keys for keys, _ in given]), np.concatenate([count for _, count in given]))
-    return counts.reshape(classes, bins)
+def paired(positives: Histogram, negatives: Histogram) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
+    """Return the bins that hold rows of either, in rising order, with the positives and the negatives in each."""
+    each = [(np.array(one["bins"], dtype=np.int64), np.array(one["rows"])) for one in (positives, negatives)]
+    places = np.union1d(each[0][0], each[1][0])
+    counts = []
+    for bins, rows in each:
+        whole = np.zeros(len(places), dtype=rows.dtype if len(rows) else np.int64)
+        whole[np.searchsorted(places, bins)] = rows
+        counts.append(whole)
+    return places, counts[0], counts[1]
+
+
+def folded(histogram: Histogram, places: NDArray[np.int64]) -> Histogram:
+    """Return a histogram whose bins are moved to these places, (bins,) in the same order; those at one add up."""
+    keys, place = np.unique(places, return_inverse=True)
+    rows = np.zeros(len(keys), dtype=np.int64)
+    np.add.at(rows, place, np.array(histogram["rows"], dtype=np.int64))
+    return {"bins": keys.tolist(), "rows": rows.tolist()}
 
 
 def check(histograms: Any, classes: int, bins: int, name: str) -> Flat:

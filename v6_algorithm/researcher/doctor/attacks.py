@@ -105,7 +105,7 @@ def crafted_evaluation(hospital: Hospital) -> int:
     import torch
 
     from v6_algorithm.exchange import wire
-    from v6_algorithm.learning.metrics.histogram import LOGIT_RANGE
+    from v6_algorithm.learning.metrics.histogram import LOGIT_RANGE, logit_edges
 
     experiment = hospital.experiment(split={"kind": "ratio", "train": 0.2, "validation": 0.4, "test": 0.4})
     setup = hospital.setup(1)
@@ -128,12 +128,13 @@ def crafted_evaluation(hospital: Hospital) -> int:
     left = {label: sorted(values[truth == label].tolist()) for label in (0, 1)}
     for part in ("validation", "test"):
         metrics = reply["folds"][0]["metrics"][part][SITE]
-        width = 2 * LOGIT_RANGE / metrics["bins"]
+        edges = np.concatenate([[-np.inf], logit_edges(metrics["bins"]), [np.inf]])
         for label, counts in ((1, metrics["positives"][0]), (0, metrics["negatives"][0])):
             for place, rows in zip(counts["bins"], counts["rows"], strict=True):
-                guess = (-LOGIT_RANGE + (place + 0.5) * width) / slope + values.mean()
-                # Whoever is within half a bin of what was told; a bin of several rows names none of them.
-                near = [value for value in left[label] if abs(value - guess) <= width / (2 * slope) * 1.01]
+                low, high = (edges[place + side] / slope + values.mean() for side in (0, 1))
+                # Whoever is in the bin that was told, but for rounding; a bin of several rows names none of them.
+                slack = 1e-6 * values.std()
+                near = [value for value in left[label] if low - slack <= value <= high + slack]
                 claimed += rows
                 recovered += rows if len(near) == rows else 0
     # Guesses of which most are wrong tell nothing of any.

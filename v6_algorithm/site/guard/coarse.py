@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.site.guard.coarse_survival import coarse_survival
-from v6_algorithm.site.guard.join import join_bins
+from v6_algorithm.site.guard.join import join_bins, joined_groups
 
 __all__ = ["at_least", "coarse_edges", "coarse_state", "join_bins"]
 Array = np.ndarray
@@ -28,16 +28,26 @@ def coarse_state(state: Any, smallest: int) -> Any:
         return state
     coarse = {key: coarse_state(value, smallest) for key, value in state.items()}
     if {"positives", "negatives", "calibration"} <= set(state):
-        from v6_algorithm.learning.metrics import sparse
-        from v6_algorithm.learning.metrics.classification_state import histograms
-
-        # (scored classes, 2, bins)
-        joined = np.stack([join_bins(pair, smallest) for pair in np.stack(histograms(dict(state)), axis=1)])
-        coarse["positives"], coarse["negatives"] = (sparse.from_table(joined[:, kind]) for kind in (0, 1))
+        pairs = [_joined(*pair, smallest) for pair in zip(state["positives"], state["negatives"], strict=True)]
+        coarse["positives"], coarse["negatives"] = map(list, zip(*pairs, strict=True))
         coarse["calibration"] = _coarse_calibration(state["calibration"], smallest)
     if state.get("kind") == "survival":
         return coarse_survival(state, smallest)
     return coarse
+
+
+def _joined(positives: Mapping[str, Any], negatives: Mapping[str, Any], smallest: int) -> list[dict[str, list[int]]]:
+    """Join the bins of a sparse pair of histograms."""
+    from v6_algorithm.learning.metrics.sparse import paired
+
+    places, *pair = paired(dict(positives), dict(negatives))
+    counts = np.stack(pair)
+    groups = joined_groups(counts, smallest, places)
+    rows = [(place, counts[:, group].sum(axis=1).tolist()) for place, group in groups]
+    return [
+        {"bins": [place for place, both in rows if both[kind]], "rows": [both[kind] for _, both in rows if both[kind]]}
+        for kind in (0, 1)
+    ]
 
 
 def _coarse_calibration(calibration: list[list[int]], smallest: int) -> list[list[int]]:

@@ -28,8 +28,11 @@ def join_bins(counts: Array, smallest: int) -> Array:
     return joined
 
 
-def joined_groups(counts: Array, smallest: int) -> list[tuple[int, list[int]]]:
-    """Return which filled bins of (kinds, bins) are joined: the bin that stands for each group, and the group's."""
+def joined_groups(counts: Array, smallest: int, bins: Array | None = None) -> list[tuple[int, list[int]]]:
+    """Return which filled bins of (kinds, bins) are joined: the bin that stands for each group, and the group's.
+
+    `bins` (bins,) says which bins the columns are, where only some of very many are given.
+    """
     filled = np.flatnonzero(counts.sum(axis=0))
     if not len(filled):
         return []
@@ -46,5 +49,6 @@ def joined_groups(counts: Array, smallest: int) -> list[tuple[int, list[int]]]:
         groups[-1] += last
     # The mean of the rows' bins, which is a sum over a cell's rows; the middle row's bin would be that row's.
     sums = [counts[:, group].sum(axis=0) for group in groups]
-    places = [round(float(rows @ np.array(group) / rows.sum())) for rows, group in zip(sums, groups, strict=True)]
+    number = np.arange(counts.shape[1]) if bins is None else bins
+    places = [round(float(rows @ number[group] / rows.sum())) for rows, group in zip(sums, groups, strict=True)]
     return list(zip(places, groups, strict=True))

@@ -18,7 +18,7 @@ _MOST = 700.0
 
 
 def brier_interval(
-    brier: float, positives: NDArray[np.int64], negatives: NDArray[np.int64], edges: NDArray[np.float64]
+    brier: float, positives: NDArray[np.int64], negatives: NDArray[np.int64], middle: NDArray[np.float64]
 ) -> Interval | None:
     """Interval of a Brier score with two classes, on the log scale.
 
@@ -31,13 +31,11 @@ def brier_interval(
         Mean of (p - y)^2.
     positives, negatives : ndarray of int64, shape (bins,)
         Rows by bin of p.
-    edges : ndarray of float64, shape (bins - 1,)
-        Probabilities between the bins.
+    middle : ndarray of float64, shape (bins,)
+        Probability in the middle of each bin.
     """
     if min(positives.sum(), negatives.sum()) < _LEAST_BRIER_EVENTS:
         return None
-    whole = np.concatenate([[0.0], edges, [1.0]])
-    middle = (whole[1:] + whole[:-1]) / 2
     rows = float(positives.sum() + negatives.sum())
     squares, fourths = (float(positives @ (1 - middle) ** power + negatives @ middle**power) / rows for power in (2, 4))
     interval = _mean(brier, max(fourths - squares**2, 0.0), rows)
