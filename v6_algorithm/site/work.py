@@ -239,9 +239,10 @@ class Work:
         from v6_algorithm.learning.training.loop import Rows
 
         agreed, prepared = self.request["setup"], setup.preparation
-        columns = table.values.shape[-1]
-        if prepared is not None and (not fold < len(prepared.fill) or prepared.fill.shape[-1] not in (1, columns)):
-            raise WireError(f"setup.preparation must be of fold {fold} and {columns} columns; it is of other ones")
+        # Of rows of numbers; what images and series are prepared with is theirs to check.
+        columns = len(setup.features) if table.images is None and not len(table.lengths) else 0
+        if prepared is not None and columns and prepared.fill.shape[-1] not in (1, columns):
+            raise WireError(f"setup.preparation must be of {columns} columns; it is of others")
         key = ("rows", id(table), agreed["preparation"], agreed["combat"], fold, device.kind)
         kept: Rows | None = self.context.memory.get(key)
         if kept is None and self._newest is not None and self._newest[0] == key:

@@ -41,7 +41,7 @@ def check_parts(method: str, request: Mapping[str, Any]) -> None:
     if measures:
         _check(isinstance(request.get("folds"), list), "folds", "a list of mappings")
         _check(all("parameters" in item for item in request["folds"]), "folds.parameters", "there, if only as null")
-    if measures or request.get("step") in _WITH_SETUP:
+    if measures or (method == "prepare" and request.get("step") in _WITH_SETUP):
         setup = request.get("setup")
         _check(isinstance(setup, Mapping) and {"preparation", "combat"} <= set(setup), "setup", "what the sites agreed")
     for key in _WITH.get(f"{method} {request.get('step')}", ()):
