@@ -46,8 +46,8 @@ def summary(work: Work) -> dict[str, Any]:
     if step == "moments":
         return table.moments(frame, features, smallest)
     if step == "shape":
-        asked = unpack_arrays(work.request["asked"])
-        return table.shape(frame, features, smallest, asked, products=bool(work.request["products"]))
+        asked = unpack_arrays(work.request.get("asked"))
+        return table.shape(frame, features, smallest, asked, products=bool(work.request.get("products")))
     raise WireError(f"step {step!r} is not known; allowed: columns, moments, shape, groups")
 
 

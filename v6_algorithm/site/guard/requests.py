@@ -14,7 +14,6 @@ from v6_algorithm.experiment import PARTS
 
 _MOST = 10**9
 _LONGEST = 1000
-_WITH = {"summary shape": ("asked", "products")}
 _WITH_SETUP = ("statistics", "quantiles", "harmonisation", "moments", "event_times")
 
 
@@ -44,8 +43,6 @@ def check_parts(method: str, request: Mapping[str, Any]) -> None:
     if measures or (method == "prepare" and request.get("step") in _WITH_SETUP):
         setup = request.get("setup")
         _check(isinstance(setup, Mapping) and {"preparation", "combat"} <= set(setup), "setup", "what the sites agreed")
-    for key in _WITH.get(f"{method} {request.get('step')}", ()):
-        _check(key in request, key, "there")
 
 
 def _check_setup(setup: Mapping[str, Any]) -> None:
