@@ -231,6 +231,8 @@ class Experiment(Section):
         except ValidationError as error:
             lines = [explain(item) for item in error.errors()]
             raise ExperimentError("\n".join(f"{where}: {line}" for line in lines)) from None
+        except UnicodeEncodeError:
+            raise ExperimentError(f"{where}: holds a character that no text has (half of a surrogate pair)") from None
 
     @classmethod
     def load(cls, path: Path, overrides: list[str] | None = None) -> Experiment:

@@ -52,6 +52,10 @@ class Collaboration:
         raise ServerError(f"organisation '{wanted}' is not in collaboration '{self.name}'; it has: {known}")
 
 
+class _LogInEndedError(ServerError):
+    """The server knows the session no more."""
+
+
 class Server:
     """A session at a vantage6 server.
 
@@ -86,6 +90,8 @@ class Server:
         # The client takes over the root logger and writes to standard output; whoever uses us has it back.
         root.handlers[:], root.level = handlers, level
         self._client.log = Listening()
+        # In memory only, so that a log-in that ended is renewed; None where each takes a new two-factor code.
+        self._credentials: tuple[str, str] | None = None
 
     @staticmethod
     def _readable(parts: SplitResult) -> bool:
@@ -123,6 +129,7 @@ class Server:
             raise SecondFactorError("the server wants two-factor authentication; scan the code, then log in with it")
         if self._client.whoami is None:
             raise ServerError(f"the server logs in '{username}' but does not say of which organisation")
+        self._credentials = None if code else (username, password)
 
     @property
     def organization(self) -> str:
@@ -255,12 +262,24 @@ class Server:
             raise ServerError(f"task {number} was not cancelled: {said}")
 
     def ask(self, endpoint: str, **options: Any) -> dict[str, Any]:
-        """Make one request; raises UnreachableError when there is no answer now."""
+        """Make one request; raises UnreachableError when there is no answer now.
+
+        A log-in that has ended, as after a restart of a server without a `jwt_secret_key`, is renewed once.
+        """
+        try:
+            return self._ask(endpoint, **options)
+        except _LogInEndedError:
+            if self._credentials is None:
+                raise
+        self.log_in(*self._credentials)
+        return self._ask(endpoint, **options)
+
+    def _ask(self, endpoint: str, **options: Any) -> dict[str, Any]:
         try:
             answer = self._client.request(endpoint, attempts_on_timeout=0, **options)
         except Exception as error:  # requests' own, a page that is not JSON, or the client's bare exceptions
             if "Authentication" in str(error):
-                raise ServerError("the session has ended; log in again") from None
+                raise _LogInEndedError("the session has ended; log in again") from None
             raise UnreachableError(f"the server {self.address} does not answer ({type(error).__name__})") from None
         if not isinstance(answer, dict) or answer.get("msg") == "Connection error":
             raise UnreachableError(f"the server {self.address} does not answer")

@@ -17,6 +17,7 @@ from v6_algorithm.errors import ExperimentError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard.bounds import within
+from v6_algorithm.site.guard.requests import check_parts
 from v6_algorithm.site.learning import evaluate, train
 from v6_algorithm.site.preparing import prepare, summary
 from v6_algorithm.site.secure_aggregation import check_hidden, hide
@@ -60,6 +61,7 @@ def _answer(method: str, request: Mapping[str, Any], context: SiteContext, raise
     try:
         with within(context.policy.maximum_seconds):
             work = Work(request, context)
+            check_parts(method, request)
             work.guard.admit(method)
             hidden = check_hidden(work, method)
             body = work.guard.screen(method, _METHODS[method](work))
@@ -73,6 +75,8 @@ def _answer(method: str, request: Mapping[str, Any], context: SiteContext, raise
         kind, text = error.kind, str(error)
     except (ExperimentError, WireError) as error:
         kind, text = "request", str(error)
+    except UnicodeEncodeError:
+        kind, text = "request", "the request holds a character that no text has (half of a surrogate pair)"
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be loaded
             kind, text = "request", _NO_MEMORY

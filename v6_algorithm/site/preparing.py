@@ -266,7 +266,7 @@ def _quantiles(work: Work) -> dict[str, Any]:
         _check_values(work, setup, table)
     counts, windows = _counts(table), None
     if work.request.get("windows") is not None:
-        windows = check_windows(unpack_arrays(work.request["windows"])["windows"], counts.size)
+        windows = check_windows(unpack_arrays(work.request.get("windows"))["windows"], counts.size)
     values = table.training_values(setup, work.experiment.data)
     cells = cells_of(values, _hidden(work, counts), work.policy.minimum_cell, windows)
     return {"cells": pack_arrays(cells.arrays())}

@@ -14,7 +14,7 @@ from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import Shelf
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.errors import DataError
+from v6_algorithm.errors import DataError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.where import columns_of
@@ -156,7 +156,12 @@ class Work:
             wanted = {*self.roles, *self.kind.cells(setup), *setup.categories, *setup.covariates}
             frames = {name: self.read(source, wanted.__contains__) for name, source in sources.items()}
             frames, copies = self.kind.usable(frames, sources, setup, self.shelf)
-            table = load_table(frames, drawn, setup, self.targets, copies)
+            try:
+                table = load_table(frames, drawn, setup, self.targets, copies)
+            except KeyError:
+                raise WireError(
+                    "the setup, or the experiment, names columns that the table here does not have"
+                ) from None
             if folder is not None:
                 keep(folder, key, table)
         self.context.memory[key] = table
@@ -233,7 +238,10 @@ class Work:
 
         from v6_algorithm.learning.training.loop import Rows
 
-        agreed = self.request["setup"]
+        agreed, prepared = self.request["setup"], setup.preparation
+        columns = table.values.shape[-1]
+        if prepared is not None and (not fold < len(prepared.fill) or prepared.fill.shape[-1] not in (1, columns)):
+            raise WireError(f"setup.preparation must be of fold {fold} and {columns} columns; it is of other ones")
         key = ("rows", id(table), agreed["preparation"], agreed["combat"], fold, device.kind)
         kept: Rows | None = self.context.memory.get(key)
         if kept is None and self._newest is not None and self._newest[0] == key:

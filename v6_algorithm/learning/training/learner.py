@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from v6_algorithm import seeding
+from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Training
 from v6_algorithm.experiment.optimisers import build_optimiser, wind
 from v6_algorithm.learning.training.device import Device
@@ -74,9 +75,16 @@ def optimiser_of(
     training: Training, parameters: Iterable[nn.Parameter], context: TrainingContext, *, lr_factor: float = 1.0
 ) -> torch.optim.Optimizer:
     """Build the experiment's optimiser anew, with its learning rate of the round times a factor."""
-    optimiser = build_optimiser(training.optimizer.kind, training.optimizer.options(), parameters)
+    try:
+        optimiser = build_optimiser(training.optimizer.kind, training.optimizer.options(), parameters)
+    except (ValueError, TypeError) as error:
+        # A site takes what `master` tried for granted, and a request may come from elsewhere.
+        raise ExperimentError(f"training.optimizer: {error}") from None
     if training.scheduler is not None:
-        wind(optimiser, training.scheduler.kind, training.scheduler.options(), context.round)
+        try:
+            wind(optimiser, training.scheduler.kind, training.scheduler.options(), context.round)
+        except (ValueError, TypeError) as error:
+            raise ExperimentError(f"training.scheduler: {error}") from None
     for group in optimiser.param_groups:
         group["lr"] = (group["lr"] if context.lr is None else context.lr) * lr_factor
     return optimiser

@@ -3,7 +3,7 @@
 Each parameter of the network becomes a stack, one layer a site; a step gathers the sites' batches, multiplies them in
 one batched product, and lets one optimiser of torch move the whole stack, which is what it does to each number by
 itself. Seeds, batches and formulas are those of `loop.train`; only the order of additions inside a product differs, so
-results are equal to float32 rounding (tests: 1e-6 relative after a round), not bit for bit. Sites of uneven sizes are
+results are equal to float32 rounding (tests: 1e-5 after three rounds), not bit for bit. Sites of uneven sizes are
 padded to the longest batch of a step with rows that weigh nothing, and leave the stack after their last step.
 
 `site.together` asks `reason_against` first, and trains one by one where there is a reason.

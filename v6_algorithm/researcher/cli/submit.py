@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from v6_algorithm.errors import ExperimentError, FederationError, SecondFactorError, ServerError
+from v6_algorithm.errors import ExperimentError, FederationError, SecondFactorError, ServerError, UnreachableError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central, open_table
 from v6_algorithm.researcher.cli.output import finish, results_folder, unused_folder
@@ -178,7 +178,7 @@ def watch(
             open_tracking(track or [], folder, {"name": submitted.name}) as tracking,
         ):
             _follow(submitted, tracking, server, username)
-            _end(submitted.result(), tracking, folder, table, source)
+            _end(_result(submitted, server, username), tracking, folder, table, source)
 
 
 def cancel(
@@ -352,10 +352,19 @@ def _follow(task: Task, tracking: Tracking, address: str, username: str, rounds:
         raise ServerError(f"task {task.id} goes on, but {error}: {again}") from None
 
 
+def _result(task: Task, address: str, username: str) -> dict[str, Any]:
+    """Fetch what `master` returned; of a server that is away just then, tell how to come back."""
+    try:
+        return task.result()
+    except UnreachableError as error:
+        again = _again("watch", task.id, address, username)
+        raise UnreachableError(f"task {task.id} has ended, but {error}; its result waits there: {again}") from None
+
+
 def follow_to_the_end(task: Task, tracking: Tracking, address: str, username: str, rounds: int, folder: Path) -> None:
     """Show a task until it ends, and write what came out."""
     _follow(task, tracking, address, username, rounds)
-    _end(task.result(), tracking, folder)
+    _end(_result(task, address, username), tracking, folder)
 
 
 def _check_trackers(kinds: list[str] | None) -> None:

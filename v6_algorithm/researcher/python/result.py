@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.python.sites import source_of_rows
@@ -15,6 +16,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from v6_algorithm.researcher.external import ReturnedModel
+
+
+_Read = TypeVar("_Read", bound=Callable[..., Any])
+
+
+def _whole(read: _Read) -> _Read:
+    """Name the file where a result that was read from one lacks a part, or has another in its place."""
+
+    @wraps(read)
+    def named(self: Result) -> Any:
+        try:
+            return read(self)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            if self._source is None:  # a fresh one is whole, or it is a bug
+                raise
+            raise ExperimentError(
+                f"{self._source}: is no whole result.json of this version "
+                f"({type(error).__name__} in its {read.__name__})"
+            ) from None
+
+    return cast("_Read", named)
 
 
 class Result:
@@ -31,8 +53,9 @@ class Result:
         The same.
     """
 
-    def __init__(self, content: Mapping[str, Any]) -> None:
+    def __init__(self, content: Mapping[str, Any], source: str | None = None) -> None:
         self.content = dict(content)
+        self._source = source
 
     @property
     def name(self) -> str:
@@ -40,6 +63,7 @@ class Result:
         return str(self.content.get("experiment", {}).get("name", "experiment"))
 
     @property
+    @_whole
     def metrics(self) -> pd.DataFrame:
         """Metrics, a line for each part and scope (``pooled``, ``mean_over_sites``, a site, a fold, a baseline's)."""
         import pandas as pd
@@ -54,6 +78,7 @@ class Result:
         return frame.droplevel("run") if frame.index.get_level_values("run").nunique() == 1 else frame
 
     @property
+    @_whole
     def history(self) -> pd.DataFrame:
         """A line for each round: losses and validation metrics; of several folds with the fold in the index."""
         import pandas as pd
@@ -66,6 +91,7 @@ class Result:
         return pd.DataFrame(history_columns(mapping(self.content, "history"))).set_index("round")
 
     @property
+    @_whole
     def sites(self) -> pd.DataFrame:
         """Rows of each site by part; of several folds those of the first."""
         import pandas as pd
@@ -74,6 +100,7 @@ class Result:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("site")
 
     @property
+    @_whole
     def participation(self) -> pd.DataFrame:
         """A line for each round and site: whether it answered, and if not, why; under differential privacy epsilon."""
         import pandas as pd
@@ -272,6 +299,7 @@ class Result:
             axis.legend(frameon=False)
         return figure
 
+    @_whole
     def report(self) -> str:
         """Return the report page, HTML."""
         from v6_algorithm.researcher.report.page import render
@@ -299,6 +327,7 @@ class Result:
 
         return f'<iframe srcdoc="{escape(self.report())}" width="100%" height="720" style="border:0"></iframe>'
 
+    @_whole
     def __repr__(self) -> str:
         status, rounds = self.content.get("status"), self.content.get("rounds_run")
         head = f"Result of '{self.name}': {status}" + (f" after {rounds} rounds" if rounds else "")
@@ -317,10 +346,13 @@ def load(path: str | Path) -> Result:
     file = Path(path)
     file = file / "result.json" if file.is_dir() else file
     try:
-        return Result(json.loads(file.read_text(encoding="utf-8")))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError
+        return Result(content, str(path))
     except OSError as error:
         raise ExperimentError(f"{path}: no result can be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ExperimentError(f"{path}: is not a result.json") from None
 
 
@@ -336,7 +368,9 @@ def compare(results: Sequence[Result] | Mapping[str, Result], part: str = "test"
     """
     import pandas as pd
 
+    from v6_algorithm.researcher.report.reading import finite, mapping
+
     named = list(results.items()) if isinstance(results, Mapping) else [(result.name, result) for result in results]
-    lines = [result.content.get("metrics", {}).get(part, {}).get("pooled", {}) for _, result in named]
-    numbers = [{key: value for key, value in line.items() if isinstance(value, (int, float))} for line in lines]
+    lines = [mapping(result.content, "metrics", part, "pooled") for _, result in named]
+    numbers = [{key: value for key, value in line.items() if finite(value) is not None} for line in lines]
     return pd.DataFrame(numbers, index=pd.Index([name for name, _ in named], name="result"))

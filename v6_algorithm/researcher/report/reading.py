@@ -105,7 +105,10 @@ def finite(value: object) -> float | None:
     """Return `value` as a float, or None when it is absent, not a number or not finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer that no float holds
+        return None
 
 
 def run_name(result: dict[str, Any]) -> str:

@@ -14,12 +14,14 @@ from v6_algorithm.experiment import PARTS
 
 _MOST = 10**9
 _LONGEST = 1000
+_WITH = {"summary shape": ("asked", "products")}
+_WITH_SETUP = ("statistics", "quantiles", "harmonisation", "moments", "event_times")
 
 
 def check_request(request: Mapping[str, Any]) -> None:
     """Raise WireError, naming the part, for a request of another form than `master` and `describe` write."""
     for key in ("round", "sites", "attempt"):
-        _check(_is_count(request.get(key, 0)), key, f"a whole number from 0 to {_MOST}")
+        _check(_is_count(request.get(key, None if key == "round" else 0)), key, f"a whole number from 0 to {_MOST}")
     _check(_is_text(request.get("site")), "site", "a name")
     _check(request.get("step") is None or _is_text(request.get("step")), "step", "a name")
     if (features := request.get("features")) is not None:
@@ -31,6 +33,19 @@ def check_request(request: Mapping[str, Any]) -> None:
         _check(_are(folds, lambda item: isinstance(item, Mapping)), "folds", "a list of mappings")
         for item in folds:
             _check_item(item)
+
+
+def check_parts(method: str, request: Mapping[str, Any]) -> None:
+    """Raise WireError for a request that leaves out what its method is about."""
+    measures = method in ("train", "evaluate")
+    if measures:
+        _check(isinstance(request.get("folds"), list), "folds", "a list of mappings")
+        _check(all("parameters" in item for item in request["folds"]), "folds.parameters", "there, if only as null")
+    if measures or request.get("step") in _WITH_SETUP:
+        setup = request.get("setup")
+        _check(isinstance(setup, Mapping) and {"preparation", "combat"} <= set(setup), "setup", "what the sites agreed")
+    for key in _WITH.get(f"{method} {request.get('step')}", ()):
+        _check(key in request, key, "there")
 
 
 def _check_setup(setup: Mapping[str, Any]) -> None:

@@ -1,0 +1,54 @@
+"""Attacks on a node, and on what it sends, under each preset: rows that come out, AUC or error; prints two tables.
+
+Run: OMP_NUM_THREADS=1 python benchmarks/attacks.py [SEEDS] [SHADOW_MODELS]. The first table is `doctor --policy`'s
+attacks through the functions of a site, on 96 made-up rows a seed. The second is of attacks that need no request of the
+attacker's own: on the model that a run ends with, and on the updates of its first round (`attacks_on_models`).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from attacks_on_models import MODEL_ATTACKS
+from common import table
+
+from v6_algorithm.researcher.doctor.attacks import ATTACKS, attempt, made_up_rows
+from v6_algorithm.site.policy import Policy
+
+PRESETS = ("trusted", "standard", "strict")
+ROWS = 96
+
+
+def rows_read(seeds: int) -> None:
+    """Print how many rows or cells each attack of `doctor --policy` reads: the most of all seeds."""
+    lines = []
+    for name in ATTACKS:
+        most = [
+            max(attempt(name, Policy.of(preset), made_up_rows(ROWS, seed))[0] for seed in range(seeds))
+            for preset in PRESETS
+        ]
+        lines.append([name, *most])
+        print("|", " | ".join(map(str, lines[-1])), "|", flush=True)
+    print(table([f"rows or cells read, of {ROWS}, most of {seeds} tables", *PRESETS], lines))
+
+
+def main(seeds: int, shadows: int) -> None:
+    """Print both tables."""
+    rows_read(seeds)
+    lines = []
+    for name, attack in MODEL_ATTACKS.items():
+        start = time.perf_counter()
+        lines.append(
+            [
+                name,
+                *(attack(preset, shadows) for preset in ("trusted", "standard")),
+                f"{time.perf_counter() - start:.0f}",
+            ]
+        )
+        print("|", " | ".join(map(str, lines[-1])), "|", flush=True)
+    print(table(["attack on a model or update", "trusted", "standard", "seconds"], lines))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3, int(sys.argv[2]) if len(sys.argv) > 2 else 32)
