@@ -16,6 +16,7 @@ import numpy as np
 from v6_algorithm.learning.metrics import generation_state, sparse
 from v6_algorithm.learning.metrics.histogram import COARSE_BINS, bin_index, middles
 from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS
+from v6_algorithm.learning.metrics.tasks import shape_of_tasks
 
 _PACKED = ("real", "made")
 
@@ -36,7 +37,8 @@ def to_sums(state: dict[str, Any]) -> dict[str, Any]:
     if kind == "regression":
         return _regression_to_sums(state)
     if kind == "multitask":
-        return state | {"tasks": {name: to_sums(task) for name, task in state["tasks"].items()}}
+        tasks = {name: to_sums(task) for name, task in state["tasks"].items()}
+        return state | {"shape": shape_of_tasks(tasks), "tasks": tasks}
     if kind == "survival":
         table = np.zeros((len(state["edges"]) + 1, SCORE_BINS, 2), dtype=np.int64)
         for time, score, events, censored in state["cells"]:

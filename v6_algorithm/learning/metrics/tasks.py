@@ -78,7 +78,7 @@ class TaskMetrics:
         tasks = {name: metrics.state() for name, metrics in self._tasks.items()}
         return {
             "kind": "multitask",
-            "shape": _shape(tasks),
+            "shape": shape_of_tasks(tasks),
             "n": self._n,
             "non_finite": self._non_finite,
             "loss": self._loss,
@@ -100,7 +100,7 @@ def check(state: dict[str, Any]) -> None:
         _KINDS[task["kind"]].check(task)
         if task["n"] + task["non_finite"] > state["n"]:
             raise ValueError("no task of the metric state can have more rows than n")
-    if state["shape"] != _shape(state["tasks"]):
+    if state["shape"] != shape_of_tasks(state["tasks"]):
         raise ValueError("shape of the metric state must be that of its tasks")
 
 
@@ -143,7 +143,7 @@ def explain(state: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _shape(tasks: Mapping[str, Any]) -> list[list[Any]]:
+def shape_of_tasks(tasks: Mapping[str, Any]) -> list[list[Any]]:
     """Return name, kind and what else its states must have in common of each task, one after the other."""
     shape = []
     for name, task in tasks.items():
