@@ -6,6 +6,7 @@ Every hospital's table here has a column of secrets, and `explained` looks for t
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -98,7 +99,9 @@ def test_an_experiment_file_that_cannot_be_read_is_named(tmp_path, name):
 
 def test_an_unknown_engine_is_named_with_the_known_ones(tmp_path):
     explained(
-        run(tmp_path, "--engine", "docker"), WRONG_EXPERIMENT, "--engine docker: is not known; allowed: local, mock"
+        run(tmp_path, "--engine", "docker"),
+        WRONG_EXPERIMENT,
+        "--engine docker: is not known; allowed: local, wire, mock",
     )
 
 
@@ -361,7 +364,7 @@ class Tampered:
             return arrival
         if requests[arrival.site]["round"] in self.rounds:
             return self.change(arrival, self.before)
-        self.before = arrival
+        self.before = replace(arrival)
         return arrival
 
 
@@ -420,7 +423,12 @@ def run_tampered(tmp_path, monkeypatch):
     real = simulate.local_federation
 
     def go(change, *options, name="out", changes=None, **where):
-        monkeypatch.setattr(simulate, "local_federation", lambda *given: Tampered(real(*given), change, **where))
+        # Texts are what is tampered with.
+        monkeypatch.setattr(
+            simulate,
+            "local_federation",
+            lambda *given, way="wire": Tampered(real(*given[:4]), change, **where),
+        )
         result = command("run", write(tmp_path, **(changes or {})), "--out", tmp_path / name, *options)
         monkeypatch.setattr(simulate, "local_federation", real)
         return result, read_result(tmp_path / name)

@@ -205,8 +205,8 @@ def test_a_resumed_run_goes_on_with_the_account(tmp_path):
 def test_sites_that_could_be_trained_together_are_not():
     asked = experiment()
     result = run(local_federation(asked, SOURCES, way="fast"), asked)
-    assert result["engine"]["trained_together"] == 0
-    assert "differential privacy: each site draws batches" in json.dumps(result.get("engine", {}))
+    assert result["engine"]["together"] is False
+    assert "differential privacy: each site draws batches" in result["engine"]["because"]
 
 
 def test_a_node_that_requires_it_refuses_a_run_without_and_one_with_more_and_admits_one_with_less():

@@ -17,7 +17,15 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.researcher.cli import output
 from v6_algorithm.researcher.cli import terminal as streams
 
-FILES = {"result.json", "history.csv", "metrics.csv", "metrics.json", "model.safetensors", "report.html"}
+FILES = {
+    "meta_analysis.csv",
+    "result.json",
+    "history.csv",
+    "metrics.csv",
+    "metrics.json",
+    "model.safetensors",
+    "report.html",
+}
 # What DESIGN's contract names; what is more may be added, never renamed.
 KEYS = {
     "schema", "experiment", "sites", "rounds_run", "best_round", "history", "metrics", "folds", "participation",
@@ -242,7 +250,10 @@ def test_a_terminal_shows_progress_with_metrics_and_the_closing_table(here, term
     assert re.search(r"federated, 3 sites .* 3/3 0:00:\d\d validation loss 0\.\d{3}  auroc", shown)
     for row in ("pooled", "mean over sites", *ROWS, "AUROC"):
         assert row in shown
-    assert "result.json, history.csv, metrics.csv, metrics.json, report.html, model.safetensors to" in shown
+    assert (
+        "result.json, history.csv, metrics.csv, metrics.json, report.html, meta_analysis.csv, model.safetensors to"
+        in shown
+    )
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])

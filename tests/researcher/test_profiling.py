@@ -18,7 +18,7 @@ def result(tables, make_experiment, run_locally):
 def test_the_result_tells_seconds_by_site_and_phase(result):
     assert set(result["timing"]["sites"]) == {"amsterdam", "berlin", "cairo"}
     for phases in result["timing"]["sites"].values():
-        assert set(phases) == {"prepare_s", "data_s", "train_s", "evaluate_s", "other_s"}
+        assert set(phases) == {"prepare_s", "data_s", "train_s", "evaluate_s", "encode_s", "other_s"}
         assert all(seconds >= 0 for seconds in phases.values())
 
 

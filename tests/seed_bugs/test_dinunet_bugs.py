@@ -340,9 +340,8 @@ def test_dinunet_bug_16_each_line_of_a_csv_has_the_columns_of_its_header(tmp_pat
     done = command("run", write(tmp_path), "--out", tmp_path / "out", "--set", "output={dinunet: true}")
     assert done.exit_code == 0, done.output
     files = list((tmp_path / "out").rglob("*.csv"))
-    assert {"history.csv", "metrics.csv", "test_metrics.csv", "global_test_metrics.csv"} == {
-        path.name for path in files
-    }
+    names = {"history.csv", "metrics.csv", "meta_analysis.csv", "test_metrics.csv", "global_test_metrics.csv"}
+    assert {path.name for path in files} == names
     for path in files:
         header, *rows = csv.reader(io.StringIO(path.read_text()))
         assert rows

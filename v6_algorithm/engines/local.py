@@ -67,11 +67,11 @@ class LocalFederation:
 
     def how(self) -> dict[str, Any]:
         """Tell how the answers were made, for the result: `together` is None where no round was, so that none knows."""
-        told: dict[str, Any] = {"engine": "local", "way": self._way}
+        made: dict[str, Any] = {"engine": "local", "way": self._way}
         if self._way != "fast":
-            return told
+            return made
         reason = why_alone(self._contexts, self._shared)
-        return told | {"together": None if reason is None else not reason, "because": reason or None}
+        return made | {"together": None if reason is None else not reason, "because": reason or None}
 
     def _answer(
         self, method: str, requests: Mapping[str, dict[str, Any]], deadline_s: float, replies: Replies
@@ -79,7 +79,7 @@ class LocalFederation:
         end = time.monotonic() + deadline_s
         together: dict[str, dict[str, Any]] = {}
         if self._way == "fast" and method in _REPEATED:
-            passing = {site: one for site, one in requests.items() if not self._as_text(method, one, requests)}
+            passing = {site: body for site, body in requests.items() if not self._as_text(method, body, requests)}
             together = answer_together(method, passing, self._contexts, self._shared)
         for site, request in requests.items():
             if time.monotonic() > end:

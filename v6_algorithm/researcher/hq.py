@@ -148,8 +148,8 @@ class HqServer(Server):
 
     def task(self, number: int) -> Task:
         """Find a task by its id; raises ServerError when there is none."""
-        found = super().task(number)
-        return HqTask(self._client, self.ask, number, found.name)
+        there = super().task(number)
+        return HqTask(self._client, self.ask, number, there.name)
 
     # -- sessions ------------------------------------------------------------------------------------------------
 

@@ -53,10 +53,11 @@ def test_a_wrong_key_is_one_line_that_names_it():
         v6.Experiment(data={"positive": "> 0"})
 
 
-def test_run_gives_the_numbers_of_the_command_line(result):
+def test_an_exact_run_gives_the_numbers_of_the_engine():
     from v6_algorithm.data.sources import TableSource
 
     experiment = v6.Experiment(target="y", **SMALL)
+    result = v6.run(experiment, FRAMES, exact=True)
     plain = run_master(
         local_federation(experiment, {name: TableSource(frame=frame) for name, frame in FRAMES.items()}), experiment
     )

@@ -239,11 +239,11 @@ class Trainer:
 
             identity = own_identity(str(token))
             silent: list[str] = []
-            ask, own = asking(self._environment, str(token)), f"task/{identity['task']}"
+            ask, task_path = asking(self._environment, str(token)), f"task/{identity['task']}"
 
             def remembered(path: str, parameters: Mapping[str, Any]) -> Any:
                 key = f"{path} {sorted(parameters.items())}"
-                if path != own and key in self._facts:
+                if path != task_path and key in self._facts:
                     return self._facts[key]
                 try:
                     answer = ask(path, parameters)
@@ -252,7 +252,7 @@ class Trainer:
                 except OSError:
                     silent.append(path)
                     raise
-                if path != own:
+                if path != task_path:
                     self._facts[key] = answer
                 return answer
 

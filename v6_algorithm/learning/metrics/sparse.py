@@ -87,8 +87,8 @@ def flat(histograms: Sequence[Histogram], bins: int) -> Flat:
     """Return keys and rows of checked histograms."""
     lengths = [len(histogram["bins"]) for histogram in histograms]
     total = sum(lengths)
-    places = np.fromiter(chain.from_iterable(one["bins"] for one in histograms), dtype=np.int64, count=total)
-    rows = np.fromiter(chain.from_iterable(one["rows"] for one in histograms), dtype=np.int64, count=total)
+    places = np.fromiter(chain.from_iterable(each["bins"] for each in histograms), dtype=np.int64, count=total)
+    rows = np.fromiter(chain.from_iterable(each["rows"] for each in histograms), dtype=np.int64, count=total)
     return places + np.repeat(np.arange(len(histograms)) * bins, lengths), rows
 
 
@@ -110,7 +110,10 @@ def summed(parts: Sequence[Flat], rows: int = 0) -> Flat:
 
 def paired(positives: Histogram, negatives: Histogram) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
     """Return the bins that hold rows of either, in rising order, with the positives and the negatives in each."""
-    each = [(np.array(one["bins"], dtype=np.int64), np.array(one["rows"])) for one in (positives, negatives)]
+    each = [
+        (np.array(histogram["bins"], dtype=np.int64), np.array(histogram["rows"]))
+        for histogram in (positives, negatives)
+    ]
     places = np.union1d(each[0][0], each[1][0])
     counts = []
     for bins, rows in each:

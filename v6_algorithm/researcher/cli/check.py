@@ -58,9 +58,9 @@ def check(
         read_weights(experiment, file.parent)
         if server is None:
             # An image may stand in the environment for other commands.
-            told = {"--collaboration": collaboration, "--organization": organization, "--hub": hub}
-            told |= {"--database": database, "--query": query, "--sheet": sheet}
-            if wrong := [name for name, value in told.items() if value]:
+            options = {"--collaboration": collaboration, "--organization": organization, "--hub": hub}
+            options |= {"--database": database, "--query": query, "--sheet": sheet}
+            if wrong := [name for name, value in options.items() if value]:
                 raise ExperimentError(f"{', '.join(wrong)}: goes with --server; without it the file's sites are asked")
             report = _ask_here(experiment, file, policy)
         else:
@@ -144,18 +144,18 @@ def show(report: dict[str, Any]) -> None:
     sites = Table(title="sites", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("site", "version", "device", "memory", "disk", "policy", "rows", "columns", "classes"):
         sites.add_column(name)
-    for site, told in report["sites"].items():
-        machine = told.get("machine", {})
+    for site, site_report in report["sites"].items():
+        machine = site_report.get("machine", {})
         values = [
             site,
-            told.get("software", {}).get("v6-algorithm"),
+            site_report.get("software", {}).get("v6-algorithm"),
             machine.get("device"),
             _size(machine.get("memory_bytes")),
             _size(machine.get("disk_bytes")),
-            told.get("policy", {}).get("preset"),
-            told.get("rows"),
-            told.get("columns"),
-            _classes(told.get("classes")),
+            site_report.get("policy", {}).get("preset"),
+            site_report.get("rows"),
+            site_report.get("columns"),
+            _classes(site_report.get("classes")),
         ]
         sites.add_row(*map(cell, values))
     if report["sites"]:

@@ -201,8 +201,10 @@ def moving_windows(hospital: Hospital) -> int:
         packed = pack_arrays({"windows": windows})
         reply = hospital.ask("prepare", experiment, step="quantiles", setup=setup.to_json(), windows=packed)
         cells = unpack_arrays(reply["cells"])
-        own = slice(0, int(cells["number"][0]))
-        edges |= dict(zip(cells["low"][own][1:].tolist(), np.cumsum(cells["rows"][own]).tolist(), strict=False))
+        of_column = slice(0, int(cells["number"][0]))
+        edges |= dict(
+            zip(cells["low"][of_column][1:].tolist(), np.cumsum(cells["rows"][of_column]).tolist(), strict=False)
+        )
     edges[float("inf")] = len(column)
     return int((np.diff([edges[edge] for edge in sorted(edges)]) == 1).sum())
 

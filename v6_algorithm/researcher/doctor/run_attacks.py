@@ -53,8 +53,8 @@ def wide_layer(hospital: Hospital) -> int:
     sent = _step(hospital, experiment, setup, None, first, 1)
     outgoing = state[second].double().numpy()
     sent = sent / (outgoing[0] if len(outgoing) == 1 else outgoing[0] - outgoing[1])[:, None]
-    one, other = np.triu_indices(len(sent), 1)
-    return _read(hospital, np.concatenate([sent, sent[one] - sent[other]]))
+    left, other = np.triu_indices(len(sent), 1)
+    return _read(hospital, np.concatenate([sent, sent[left] - sent[other]]))
 
 
 def moving_coefficients(hospital: Hospital) -> int:

@@ -316,9 +316,13 @@ def _start_nodes(
     for attempt in range(1, _TRIES + 1):
         for name in waiting:
             command = [python, PROGRAMS / "run_node.py", folder / name / f"{COLLABORATION}-{name}.yaml"]
-            own = {**environment, "PROXY_SERVER_HOST": "127.0.0.1", "PROXY_SERVER_PORT": str(proxies[name])}
+            node_environment = {
+                **environment,
+                "PROXY_SERVER_HOST": "127.0.0.1",
+                "PROXY_SERVER_PORT": str(proxies[name]),
+            }
             log = folder / name / "output.log"
-            network.processes[name] = _spawn([*command, folder / name / "images.json"], log, own)
+            network.processes[name] = _spawn([*command, folder / name / "images.json"], log, node_environment)
         _write(folder / STATE, json.dumps(asdict(network)))
         for name in list(waiting):
             log = folder / name / "output.log"

@@ -64,17 +64,19 @@ def _pooled(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
     names = dict.fromkeys(str(name) for site in sites.values() for name in mapping(site, "columns"))
     for name in names:
         cells = {site: mapping(content, "columns", name) for site, content in sites.items()}
-        told = {
+        by_site = {
             site: (finite(cell.get("n")) or 0.0, finite(cell.get("mean")) or 0.0, finite(cell.get("sd")) or 0.0)
             for site, cell in cells.items()
             if finite(cell.get("mean")) is not None
         }
-        n = sum(count for count, _, _ in told.values())
+        n = sum(count for count, _, _ in by_site.values())
         rows = sum(finite(content.get("rows")) or 0.0 for content in sites.values())
-        mean = sum(count * value for count, value, _ in told.values()) / n if n else None
-        squares = sum(count * (sd**2 + (value - (mean or 0.0)) ** 2) for count, value, sd in told.values())
+        mean = sum(count * value for count, value, _ in by_site.values()) / n if n else None
+        squares = sum(count * (sd**2 + (value - (mean or 0.0)) ** 2) for count, value, sd in by_site.values())
         sd = math.sqrt(squares / n) if n else 0.0
-        shifts = {site: (value - mean) / sd for site, (_, value, _) in told.items()} if mean is not None and sd else {}
+        shifts = (
+            {site: (value - mean) / sd for site, (_, value, _) in by_site.items()} if mean is not None and sd else {}
+        )
         site = max(shifts, key=lambda place: abs(shifts[place]), default=None)
         pooled[name] = {
             "missing": (rows - n) / rows if rows else None,

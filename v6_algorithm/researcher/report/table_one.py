@@ -35,31 +35,33 @@ def cells(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, column in table["columns"].items():
         last = [_two(column["difference"]), _p(column["test"])]
-        told = column["groups"]
+        groups_told = column["groups"]
         if column["kind"] == "numeric":
-            rows.append([f"{name}, mean (SD)", *(_mean(told[group]) for group in groups), *last])
-            missing = [told[group]["missing"] for group in groups]
+            rows.append([f"{name}, mean (SD)", *(_mean(groups_told[group]) for group in groups), *last])
+            missing = [groups_told[group]["missing"] for group in groups]
         else:
             rows.append([f"{name}, n (%)", *[""] * len(groups), *last])
             for place, label in enumerate(column["labels"]):
-                shares = [_share(told[group], told[group]["counts"][place]) for group in groups]
+                shares = [_share(groups_told[group], groups_told[group]["counts"][place]) for group in groups]
                 rows.append([f"  {label}", *shares, "", ""])
-            if any(told[group]["hidden"] for group in groups):
-                rows.append(["  (few)", *(_share(told[group], told[group]["hidden"]) for group in groups), "", ""])
-            missing = [told[group]["missing"] for group in groups]
+            if any(groups_told[group]["hidden"] for group in groups):
+                rows.append(
+                    ["  (few)", *(_share(groups_told[group], groups_told[group]["hidden"]) for group in groups), "", ""]
+                )
+            missing = [groups_told[group]["missing"] for group in groups]
         if any(missing):
             rows.append(["  missing", *(NONE if count is None else f"{count:,}" for count in missing), "", ""])
     return heads, rows
 
 
-def _mean(told: Mapping[str, Any]) -> str:
-    if told["mean"] is None:
+def _mean(cell: Mapping[str, Any]) -> str:
+    if cell["mean"] is None:
         return NONE
-    return f"{number(told['mean'])} ({NONE if told['sd'] is None else number(told['sd'])})"
+    return f"{number(cell['mean'])} ({NONE if cell['sd'] is None else number(cell['sd'])})"
 
 
-def _share(told: Mapping[str, Any], count: int) -> str:
-    known = sum(told["counts"]) + told["hidden"]
+def _share(cell: Mapping[str, Any], count: int) -> str:
+    known = sum(cell["counts"]) + cell["hidden"]
     return f"{count:,} ({count / known:.1%})" if known else NONE
 
 
@@ -225,13 +227,13 @@ def page(summary: Mapping[str, Any]) -> str:
     def table(texts: tuple[list[str], list[list[str]]], *, wide: bool = False) -> Table:
         return Table(heads(*texts[0]), [[Row(row) for row in texts[1]]], wide=wide)
 
-    one, curves = summary["table_one"], summary.get("curves")
+    table_one, curves = summary["table_one"], summary.get("curves")
     return fill(
         "table_one.html",
         title=summary["name"],
         kind="Table 1",
-        by=one["by"],
-        table_one=table(cells(one), wide=True),
+        by=table_one["by"],
+        table_one=table(cells(table_one), wide=True),
         caption=CAPTION,
         chart=curves_chart(curves) if curves else None,
         risk=table(risk_cells(curves), wide=True) if curves else None,

@@ -42,8 +42,8 @@ def coarse_survival(state: Mapping[str, Any], smallest: int) -> dict[str, Any]:
         events += int(by_time[0] @ later[0])
         mixed += int(by_time[0] @ later[1])
         joined[:, place] = join_bins(full[:, group].sum(axis=1), smallest)
-    told = np.argwhere(joined.sum(axis=0))
-    coarse = [[int(time), int(score), *joined[:, time, score].tolist()] for time, score in told]
+    filled = np.argwhere(joined.sum(axis=0))
+    coarse = [[int(time), int(score), *joined[:, time, score].tolist()] for time, score in filled]
     array = np.asarray(coarse, dtype=np.int64).reshape(-1, 4)
     return {
         **state,

@@ -116,13 +116,13 @@ class ProcessEngine:
         raise ImageNotFound(f"no registry has {name}; `require_algorithm_pull: false` lets a local image run")
 
     def _list(self, filters: dict, all: bool = False) -> list[Container]:
-        found = []
+        containers = []
         for container in self._containers.values():
             container.reload()
             labels = {f"{key}={value}" for key, value in container.labels.items()}
             if filters.get("name", container.name) == container.name and labels.issuperset(filters.get("label", [])):
-                found.append(container)
-        return [container for container in found if all or container.status == "running"]
+                containers.append(container)
+        return [container for container in containers if all or container.status == "running"]
 
     def _run(self, image: str, *, environment: dict, volumes: dict, name: str, labels: dict, **_) -> Container:
         hosts = {mount["bind"]: Path(host) for host, mount in volumes.items()}
