@@ -101,7 +101,11 @@ class UpdateWatch:
             units = now if gradient else now - before
             memory = _Sent(context, round, f"{key}-{name}") if len(units) <= _FEW_UNITS else None
             earlier = None if memory is None else memory.earlier(units.shape[1])
-            if isolated_rows(rows, units, after, earlier):
+            # By itself, since of few candidates hardly one comes near to a row by chance.
+            last = None if earlier is None or len(earlier) < len(units) else earlier[-len(units) :]
+            if isolated_rows(rows, units, after, earlier) or (
+                last is not None and isolated_rows(rows, units - last, pairs=False)
+            ):
                 raise PolicyError(
                     f"the update of layer {name} would give single rows away, as if its weights were made for that "
                     f"({_RULE}); smaller batches and more local steps hide rows better than one step over all of them"
