@@ -90,7 +90,9 @@ def test_every_site_answered_every_round(result):
 
 def test_the_server_can_read_neither_requests_nor_results(collaboration, result):
     with sqlite3.connect(collaboration.folder / "server" / "server.sqlite") as database:
-        stored = [text for row in database.execute("SELECT input, result FROM run") for text in row]
+        runs = database.execute("SELECT input, result FROM run").fetchall()
+    # A trainer that is about to end has no result yet.
+    stored = [text for run in runs for text in run if text is not None]
     assert len(stored) > 2 * len(HOSPITALS) * result["rounds_run"]
     # vantage6's form of an encrypted text: the key, the initial vector and the message, each in base64.
     assert all(text.count("$") == 2 for text in stored)
