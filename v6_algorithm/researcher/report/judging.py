@@ -131,7 +131,8 @@ def _risk(summaries: Mapping[str, Any]) -> Table | None:
         ratio = reading.number(finite(values.get("o_e")))
         interval = "" if low is None or high is None else f" ({reading.number(low)} to {reading.number(high)})"
         fits = [_with_error(values, key) for key in ("intercept", "slope", "in_the_large")]
-        counts = [reading.number(finite(values.get(key))) for key in ("observed", "expected")]
+        observed = finite(values.get("observed"))
+        counts = ["–" if observed is None else f"{observed:.0f}", reading.number(finite(values.get("expected")))]
         body.append(Row([name, *counts, ratio + interval, *fits], strong=name == "all, pooled"))
     head = heads("Site", "Observed", "Expected", "O/E (95 % CI)", "Intercept", "Slope", "In the large")
     return Table(head, [body], wide=True) if body else None

@@ -51,7 +51,7 @@ def section(result: dict[str, Any]) -> dict[str, Any] | None:
             Row(
                 [
                     shown,
-                    number(finite(values.get("sites"))),
+                    f"{finite(values.get('sites')) or 0:.0f}",
                     _with(values, "estimate", "low", "high"),
                     _with(values, None, "prediction_low", "prediction_high"),
                     f"{finite(values.get('i2')) or 0:.0%}",
