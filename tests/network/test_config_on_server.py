@@ -41,7 +41,7 @@ def test_the_server_of_the_template_keeps_everything_in_postgresql(make_postgres
         database_uri=postgres.uri(password=""),
         server_environment={"PGPASSWORD": postgres.password},
     )
-    result = train(network, patients_experiment(rounds=1))
+    result = train(network, patients_experiment(rounds=1, resident=False))
     assert (result["status"], sorted(result["sites"])) == ("completed", ["a", "b"])
     # master; columns, statistics and evaluation at every site that is asked, one round of training.
     assert postgres.execute("SELECT status, count(*) FROM run GROUP BY status") == [("completed", 1 + 3 + 2 + 2 + 2)]
