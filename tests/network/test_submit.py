@@ -27,7 +27,8 @@ from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 
 FILES = {
-    "result.json", "history.csv", "metrics.csv", "metrics.json", "meta_analysis.csv", "model.safetensors", "report.html",
+    "result.json", "history.csv", "metrics.csv", "metrics.json", "meta_analysis.csv", "model.safetensors",
+    "report.html",
 }  # fmt: skip
 EXPERIMENT = patients_experiment(name="smoke")
 COMMAND = [sys.executable, "-c", "from v6_algorithm.researcher.cli import main; main()"]
