@@ -113,6 +113,8 @@ def _arrow(frame: Any) -> Any:
             pa.Array.from_pandas(column)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             columns[name] = column.map(lambda cell: cell if cell is None or cell != cell else str(cell))
+    if columns:
+        print(f"{len(columns)} columns hold values of several types, which are stored as text", flush=True)
     return pa.Table.from_pandas(frame.assign(**columns) if columns else frame, preserve_index=False)
 
 

@@ -200,16 +200,27 @@ class HqServer(Server):
 
     def _wait(self, task: int, label: str) -> None:
         """Wait for an extraction; a site that has no such database is told, and takes no part in the task."""
+        names: dict[Any, str] = {}
+
+        def where(run: Mapping[str, Any]) -> str:
+            number = (run.get("organization") or {}).get("id")
+            if number not in names:
+                names[number] = str(self.ask(f"organization/{number}").get("name", number))
+            return names[number]
+
+        shown: list[str] = []
         while True:
             listed = self.ask("run", params={"task_id": task}).get("data") or []
-            if listed and not any(run["status"] in runs.ALIVE for run in listed):
+            waiting = [f"{where(run)} ({run['status']})" for run in listed if run["status"] in runs.ALIVE]
+            if listed and not waiting:
                 break
+            if waiting and waiting != shown:
+                self._say(f"extracting     waiting for {', '.join(waiting)}")
+                shown = waiting
             time.sleep(_POLL_S)
         failed = [run for run in listed if run["status"] != "completed"]
         for run in failed:
-            organization = (run.get("organization") or {}).get("id")
-            where = self.ask(f"organization/{organization}").get("name", organization)
-            self._say(f"note: {where} extracted nothing from '{label}': {runs.reason(run['status'])}")
+            self._say(f"note: {where(run)} extracted nothing from '{label}': {runs.reason(run['status'])}")
         if len(failed) == len(listed):
             log = runs.last_line(plain_log(failed[0].get("log")))
             raise FederationError(f"no site could extract database '{label}'{log}")
