@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import logging
 import os
 import re
 import time
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 
 from v6_algorithm.engines import runs
 from v6_algorithm.errors import FederationError, ServerError
-from v6_algorithm.researcher.server import Collaboration, Listening, Organization, Server
+from v6_algorithm.researcher.server import Collaboration, Organization, Server, quiet
 from v6_algorithm.researcher.task import Task
 
 SECRET = "V6_CLIENT_SECRET"  # noqa: S105 - the variable's name
@@ -58,17 +57,13 @@ class HqServer(Server):
             raise ServerError("this needs vantage6 5's client: pip install 'v6-algorithm[vantage6-5]'") from None
         path = urlsplit(address).path.rstrip("/")
         hq = address.rstrip("/") if path else f"{address.rstrip('/')}/hq"
-        root = logging.getLogger()
-        handlers, level = list(root.handlers), root.level
         try:
-            self._client = UserClient(hq, keycloak, log_level="critical")
+            self._client = quiet(lambda: UserClient(hq, keycloak, log_level="critical"))
         except TypeError:
             raise ServerError(
                 "V6_AUTH: is for vantage6 5, and the client that is installed is of vantage6 4; "
                 "pip install 'v6-algorithm[vantage6-5]' in an environment of its own"
             ) from None
-        root.handlers[:], root.level = handlers, level
-        self._client.log = Listening()
 
     def log_in(self, username: str, password: str, code: str | None = None) -> None:
         """Log in as a service account, whose secret is the password; an empty one asks Keycloak in a browser.

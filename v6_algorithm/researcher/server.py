@@ -82,14 +82,8 @@ class Server:
             from vantage6.client import UserClient
         except ImportError:
             raise ServerError("this needs vantage6's client: pip install 'v6-algorithm[vantage6]'") from None
-        root = logging.getLogger()
-        handlers, level = list(root.handlers), root.level
-        self._client = UserClient(
-            f"{parts.scheme}://{host}", port, parts.path.rstrip("/") or "/api", log_level="critical"
-        )
-        # The client takes over the root logger and writes to standard output; whoever uses us has it back.
-        root.handlers[:], root.level = handlers, level
-        self._client.log = Listening()
+        path = parts.path.rstrip("/") or "/api"
+        self._client = quiet(lambda: UserClient(f"{parts.scheme}://{host}", port, path, log_level="critical"))
         # In memory only, so that a log-in that ended is renewed; None where each takes a new two-factor code.
         self._credentials: tuple[str, str] | None = None
 
@@ -301,6 +295,18 @@ class Server:
             if len(answer["data"]) < _PAGE:
                 return items
             page += 1
+
+
+def quiet(make: Callable[[], Any]) -> Any:
+    """Make vantage6's client, which takes over the root logger; whoever uses us has it back."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        client = make()
+    finally:
+        root.handlers[:], root.level = handlers, level
+    client.log = Listening()
+    return client
 
 
 class Listening(logging.Logger):
