@@ -260,10 +260,13 @@ def test_a_query_that_fails_does_not_quote_the_table(database):
         "WITH some AS (SELECT * FROM visits) SELECT * FROM some, (SELECT a FROM visit)",
     ],
 )
-@pytest.mark.parametrize("prefix", ["", "sqlite+pysqlite:///"])
-def test_a_table_that_is_not_there_is_named_with_those_that_are(database, prefix, query):
+@pytest.mark.parametrize("by", ["file", "address", "sqlalchemy"])
+def test_a_table_that_is_not_there_is_named_with_those_that_are(database, request, query, by):
+    if by == "sqlalchemy":
+        request.getfixturevalue("through_sqlalchemy")
+    uri = str(database) if by == "file" else f"sqlite+pysqlite:///{database}"
     with pytest.raises(DataError, match=r"(?i)has no table 'visit'; it has: visits$"):
-        TableSource(f"{prefix}{database}", query=query).read()
+        TableSource(uri, query=query).read()
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ class TableSource:
         if not self.query:
             raise DataError("a SQL database needs a query: give it with the site's uri, or with the task's database")
         if self.is_sqlite:
-            path = Path(self.uri.removeprefix("sqlite:///")).absolute()
+            path = Path(re.sub(r"^sqlite(\+\w+)?:///", "", self.uri)).absolute()
             if not path.exists():
                 raise DataError(f"there is no file {path.name}")
             # Read-only: a query is the researcher's, the file is the hospital's.
