@@ -43,6 +43,7 @@ HINTS = {
     "percent": ("numbers with a percent sign", "take the sign out there"),
     "limits": ("numbers beside limits such as < 1", "write a number there, or data.missing_values for the limits"),
     "words": ("numbers beside a few words", "name the words in data.missing_values"),
+    "arrays": ("arrays", "name it in data.image or data.sequence"),
     "dates": ("dates or times", "compute a number from them there"),
     "row numbers": ("whole numbers that never repeat, such as row or patient numbers", "name it in data.features"),
     "infinite": ("infinite numbers, or such as float32 cannot hold, which count as empty", ""),
@@ -137,6 +138,8 @@ def hint(column: pd.Series, kind: str) -> str | None:
     import pandas as pd
 
     if kind == "other":
+        if isinstance(column.dropna().iloc[0], (list, tuple, np.ndarray)):
+            return "arrays"
         dates = pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column)
         return "dates" if dates else None
     if kind == "numeric":

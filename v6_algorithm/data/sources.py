@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.data.arrays import has_pair
 from v6_algorithm.data.cells import EMPTY_WORDS, blurred, uniform
+from v6_algorithm.data.files import print_files
 from v6_algorithm.errors import DataError, SiteError
 from v6_algorithm.experiment.table_form import USUAL, TableForm
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 _ENDINGS = {
     ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xls": "excel",
-    ".npz": "npz", ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
+    ".npz": "npz", ".npy": "npz", ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
 }  # fmt: skip
 _READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "sqlalchemy"}
 _IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xls")
@@ -67,9 +69,24 @@ class TableSource:
             return f"{self.uri}:{self.names}"
         try:
             stat = Path(self.uri).stat()
-        except OSError:
+            beside = self._beside() if self.form.measures is not None or self.kind == "npz" else []
+        except (OSError, DataError):
             return None
-        return f"{self.uri}:{self.base or ''}:{self.sheet_name}:{stat.st_size}:{stat.st_mtime_ns}"
+        of_files = f":{print_files(beside)}" if beside else ""
+        return f"{self.uri}:{self.base or ''}:{self.sheet_name}:{stat.st_size}:{stat.st_mtime_ns}{of_files}"
+
+    def _beside(self) -> list[Path]:
+        """Return the files that are read with the table: of measures those that cells name, of arrays all of a pair."""
+        if self.kind == "npz":
+            from v6_algorithm.data.arrays import pair_of
+
+            return [] if self.uri.lower().endswith(".npz") else list(pair_of(Path(self.uri)).values())
+        from v6_algorithm.data.measures import find_measures
+
+        frame = self._read(None, None)
+        frame = frame.set_axis([str(name).strip() for name in frame.columns], axis=1)
+        named = find_measures(frame[self.form.measures], self.folder) if self.form.measures in frame.columns else []
+        return [file for files in named for file in files or ()]
 
     @property
     def kind(self) -> str:
@@ -113,12 +130,19 @@ class TableSource:
         DataError
             When there is no such file, it cannot be read as its type, or it has no rows or columns.
         """
-        frame = self.frame if self.frame is not None else self._read(wanted, exact)
+        measures = self.form.measures
+        # A column's name that is not wanted may be needed all the same, for what its cells name.
+        asked = wanted if measures is None or wanted is None else lambda name: name == measures or wanted(name)
+        frame = self.frame if self.frame is not None else self._read(asked, exact)
         if not len(frame.columns):
             raise DataError("the table is empty: it has no columns")
         if not len(frame):
             raise DataError("the table is empty: it has column names but no rows")
         frame = frame.set_axis([str(name).strip() for name in frame.columns], axis=1)
+        if measures is not None:
+            from v6_algorithm.data.measures import with_measures
+
+            frame = with_measures(frame, measures, self.folder)
         needed = [wanted is None or wanted(name) for name in frame.columns]
         return uniform(frame if all(needed) else frame.loc[:, needed], self.form)
 
@@ -142,9 +166,9 @@ class TableSource:
             if kind == "excel":
                 return self._read_excel(name)
             if kind == "npz":
-                from v6_algorithm.data.sequences import read_npz
+                from v6_algorithm.data.arrays import read_arrays
 
-                return read_npz(self.uri)
+                return read_arrays(self.uri, self.form.whole)
             if kind == "sql":
                 return self._read_sql()
             if self.names is not None:
@@ -317,10 +341,12 @@ def source_in(folder: Path, names: tuple[str, str] | None = None) -> TableSource
         raise DataError(f"the folder {folder.name} cannot be read: {error.strerror}") from None
     if not paths and names is not None:
         return TableSource(str(folder), names=names)
+    if not paths and has_pair(folder):
+        return TableSource(str(folder), "npz")
     if len(paths) != 1:
         raise DataError(
             f"the folder {folder.name} has {len(paths)} tables (csv, parquet, excel); it must have one"
-            + ("" if paths else ", or data.image.files say how its images are named")
+            + ("" if paths else ", or X.npy and y.npy, or data.image.files say how its images are named")
         )
     return TableSource(str(paths[0]))
 

@@ -95,7 +95,8 @@ def source_of(where: str, source: Source, folder: Path, experiment: Experiment |
                 )
             except DataError as error:
                 raise ExperimentError(f"{where}: {error}") from None
-            return replace(source_there, type=source.type, sheet_name=source.sheet_name, form=form)
+            kind = source.type or source_there.type
+            return replace(source_there, type=kind, sheet_name=source.sheet_name, form=form)
         uri = str(path)
     return TableSource(uri, source.type, source.query, source.sheet_name, base=base, form=form)
 

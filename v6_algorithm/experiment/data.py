@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
@@ -139,6 +140,10 @@ class Data(Section):
     features: list[str] | None = Field(None, description="null: every numeric column that is not used otherwise")
     sequence: Annotated[Sequence, short_form("column")] | None = Field(None, description="time series, not features")
     image: Annotated[Image, short_form("column")] | None = Field(None, description="images or volumes, not features")
+    measures: str | None = Field(
+        None,
+        description="a column that names a FreeSurfer table or folder of each subject, whose measures become columns",
+    )
     rows: Annotated[Rows, short_form("kind")] | None = Field(None, description="an installed kind of row, not features")
     exclude: list[str] = Field(default_factory=list)
     categorical: list[str] = Field(default_factory=list)
@@ -191,7 +196,8 @@ class Data(Section):
     @property
     def form(self) -> TableForm:
         """How the sites' tables are written."""
-        return TableForm.of(self)
+        whole = [section.column for section in (self.sequence, self.image) if section is not None and section.column]
+        return replace(TableForm.of(self), whole=tuple(whole), measures=self.measures)
 
     @property
     def fixed_scale(self) -> tuple[list[float], list[float]] | None:

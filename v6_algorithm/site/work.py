@@ -53,7 +53,7 @@ class Work:
         self.guard = Guard(context, request, self.experiment)
         self.policy.check_sites(int(request.get("sites", 0)))
         data = self.experiment.data
-        roles = [*data.target_columns.values(), data.group, data.synthetic, *data.split_columns]
+        roles = [*data.target_columns.values(), data.group, data.synthetic, *data.split_columns, data.measures]
         roles += [*data.categorical, *(data.features or []), *data.harmonisation.covariates]
         roles += self.experiment.evaluation.columns
         self.kind = row_kind(data)

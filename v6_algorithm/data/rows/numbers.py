@@ -62,7 +62,7 @@ class Numbers(RowKind):
         if data.features is not None:
             return [name for name in data.features if name not in data.categorical]
         used = {*data.target_columns.values(), data.group, data.synthetic, *data.split_columns}
-        used |= {*data.exclude, *data.categorical}
+        used |= {*data.exclude, *data.categorical, data.measures}
         everywhere, left_out = [], LeftOut()
         names = dict.fromkeys(name for schema in schemas.values() for name in schema["columns"])
         for name in names:
