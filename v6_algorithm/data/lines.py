@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Marks by which tables are often separated, that a header in one piece may show.
 _SEPARATORS = (";", "\t", "|")
+_COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd.DataFrame:
@@ -39,8 +40,6 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
         Naming a line with more or fewer cells than the header, a name that is in the header twice, or an encoding or
         separator that does not fit.
     """
-    import pandas as pd
-
     separator = form.separator or ","
     frame = _read(
         uri,
@@ -58,8 +57,8 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
             if mark in columns[0]:
                 shown = "\\t" if mark == "\t" else mark
                 raise DataError(f'{name} has one column, in which "{shown}" stands: is it data.separator: "{shown}"?')
-    # Without a cell too many every row has a number as its name; a line that is too short leaves its last cell empty.
-    if not isinstance(frame.index, pd.RangeIndex) or (len(columns) and frame.iloc[:, -1].isna().any()):
+    # The first line of data says how many cells pandas expects; a line that is too short leaves its last cell empty.
+    if not _begins_well(uri, separator, form.encoding) or (len(columns) and frame.iloc[:, -1].isna().any()):
         _check_lines(uri, name, separator, form.encoding)
     if any("." in column for column in columns):
         _check_names(uri, separator, form.encoding)
@@ -79,6 +78,7 @@ def _read(uri: str, name: str, form: TableForm, **options: Any) -> pd.DataFrame:
     import pandas as pd
 
     separator = form.separator or ","
+    _check_bytes(uri, name, form.encoding)
     try:
         frame: pd.DataFrame = pd.read_csv(uri, sep=separator, encoding=form.encoding, **options)
     except UnicodeError:
@@ -138,6 +138,30 @@ def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> N
             return
 
 
+def _begins_well(uri: str, separator: str, encoding: str | None) -> bool:
+    """Say whether the first line of data has as many cells as the header: with more pandas takes the first as names."""
+    with _opened(uri, encoding) as file:
+        try:
+            rows = (row for row in csv.reader(file, delimiter=separator) if row)
+            header = next(rows, [])
+            return len(next(rows, header)) == len(header)
+        except csv.Error:
+            return False
+
+
+def _check_bytes(uri: str, name: str, encoding: str | None) -> None:
+    """Raise DataError for a byte of 0, at which pandas ends a cell: what follows in it would be lost."""
+    if encoding is not None and encoding.lower().replace("_", "-").startswith(("utf-16", "utf16", "utf-32", "utf32")):
+        return
+    how: Any = _COMPRESSED.get(Path(uri).suffix.lower(), open)
+    with how(uri, "rb") as file:
+        while block := file.read(2**20):
+            if b"\0" in block:
+                likely = _likely_encoding(uri)
+                remedy = f"data.encoding: {likely} may be right" if likely == "utf-16" else "is it an Excel file?"
+                raise DataError(f"{name} cannot be read as csv: it holds bytes of 0, as no text does; {remedy}")
+
+
 def _check_names(uri: str, separator: str, encoding: str | None) -> None:
     """Raise DataError for a name that is in the header twice, which pandas renames to ``name.1``."""
     with _opened(uri, encoding) as file:
@@ -149,7 +173,7 @@ def _check_names(uri: str, separator: str, encoding: str | None) -> None:
 
 def _opened(uri: str, encoding: str | None) -> TextIO:
     """Open a text file, compressed or not."""
-    how: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(Path(uri).suffix.lower(), open)
+    how: Any = _COMPRESSED.get(Path(uri).suffix.lower(), open)
     opened: TextIO = how(uri, "rt", encoding=encoding or "utf-8-sig", newline="")
     return opened
 

@@ -41,7 +41,7 @@ def summary(work: Work) -> dict[str, Any]:
         return _groups(work, frame, features)
     work.guard.account_frame(frame, features)
     if step == "columns":
-        more = work.kind.summarise(work.context.sources[work.site], smallest)
+        more = work.kind.summarise(work.sources[work.site], smallest)
         return table.columns(frame, work.experiment.data, smallest, work.targets) | more
     if step == "moments":
         return table.moments(frame, features, smallest)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.description import column_kind, column_kinds
+from v6_algorithm.data.description import column_kind, column_kinds, hints_of
 from v6_algorithm.data.preparation import Moments
 from v6_algorithm.data.preparation.setup import pack_arrays
 from v6_algorithm.data.quantiles import Cells, check_windows
@@ -49,7 +49,8 @@ def columns(frame: pd.DataFrame, data: Data, smallest: int, targets: Sequence[Ta
             }
     return {
         "rows": len(frame),
-        "columns": column_kinds(frame),
+        "columns": (kinds := column_kinds(frame)),
+        "hints": hints_of(frame, kinds),
         "labels": labels,
     }
 
