@@ -110,6 +110,15 @@ def test_a_mark_that_is_none_is_refused_with_its_option(tmp_path, write):
         assert f"{option} {value}: " in done.output
 
 
+def test_01_is_not_1_in_a_column_of_codes(write):
+    uri = write("ward,age,zip\n01,050,0123\n1,60,4711\n,70,\n")
+    frame = read(uri, codes=("ward", "age"))
+    assert frame["ward"].tolist()[:2] == ["01", "1"]
+    assert frame["ward"].isna().tolist() == [False, False, True]
+    assert frame["age"].tolist() == ["050", "60", "70"]
+    assert read(uri)["ward"].tolist()[:2] == [1, 1]
+
+
 def test_a_byte_of_0_which_ends_a_cell_is_refused(write):
     with pytest.raises(DataError, match="holds bytes of 0, as no text does; is it an Excel file"):
         read(write("age,y\n5\0000,1\n"))

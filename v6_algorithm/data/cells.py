@@ -168,7 +168,7 @@ def hint(column: pd.Series, kind: str) -> str | None:
         if rest and all(pattern.fullmatch(cell) for cell in rest):
             return name
     units = {"".join(match.groups("")) if (match := _UNIT.fullmatch(cell)) else "" for cell in rest}
-    if len(rest) == len(cells) and len(units) == 1 and _IS_UNIT.search(*units) and len(set(cells)) > _MEASURED:
+    if len(rest) == len(cells) and len(units) == 1 and _IS_UNIT.search("".join(units)) and len(set(cells)) > _MEASURED:
         return "units"
     return "words" if len(cells) - len(rest) >= _MOSTLY * len(cells) else None
 

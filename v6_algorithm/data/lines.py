@@ -63,7 +63,20 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
     if any("." in column for column in columns):
         _check_names(uri, separator, form.encoding)
     _check_quotes(frame, name, separator)
-    return frame
+    return _with_codes(frame, uri, name, form, empty_words)
+
+
+def _with_codes(frame: pd.DataFrame, uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd.DataFrame:
+    """Return the table with columns of codes as text where one of them begins with a 0, which no number does."""
+    import pandas as pd
+
+    places = [place for place, column in enumerate(frame.columns) if str(column).strip() in form.codes]
+    places = [place for place in places if pd.api.types.is_numeric_dtype(frame.dtypes.iloc[place])]
+    if not places:
+        return frame
+    text = _read(uri, name, form, usecols=places, dtype=str, na_values=empty_words, keep_default_na=False)
+    coded = [column for column in text.columns if text[column].str.fullmatch(r"\s*0\d+\s*").any()]
+    return frame.assign(**{str(column): text[column] for column in coded}) if coded else frame
 
 
 def read_as_text(uri: str, name: str, form: TableForm) -> pd.DataFrame:

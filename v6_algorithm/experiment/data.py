@@ -196,8 +196,9 @@ class Data(Section):
     @property
     def form(self) -> TableForm:
         """How the sites' tables are written."""
+        codes = [name for name in (*self.categorical, self.group, *self.target_columns.values()) if name]
         whole = [section.column for section in (self.sequence, self.image) if section is not None and section.column]
-        return replace(TableForm.of(self), whole=tuple(whole), measures=self.measures)
+        return replace(TableForm.of(self), whole=tuple(whole), measures=self.measures, codes=tuple(codes))
 
     @property
     def fixed_scale(self) -> tuple[list[float], list[float]] | None:

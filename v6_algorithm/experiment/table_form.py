@@ -41,7 +41,7 @@ class TableForm:
     """How a table is written; None: as is usual, which is a comma, a decimal point, no thousands mark and UTF-8.
 
     `kept` are words that are no empty cells, `whole` columns whose cells are arrays, and `measures` is the column that
-    names tables of a subject.
+    names tables of a subject. Of `codes`, which are labels, 01 is not 1.
     """
 
     separator: str | None = None
@@ -51,6 +51,7 @@ class TableForm:
     kept: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
     measures: str | None = None
+    codes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, section: Any) -> TableForm:
@@ -68,6 +69,7 @@ class TableForm:
             self.kept or other.kept,
             self.whole or other.whole,
             self.measures or other.measures,
+            self.codes or other.codes,
         )
 
 
