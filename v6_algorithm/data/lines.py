@@ -171,7 +171,7 @@ def _check_bytes(uri: str, name: str, encoding: str | None) -> None:
         while block := file.read(2**20):
             if b"\0" in block:
                 likely = _likely_encoding(uri)
-                remedy = f"data.encoding: {likely} may be right" if likely == "utf-16" else "is it an Excel file?"
+                remedy = f"data.encoding: {likely} may be right" if likely.startswith("utf") else "is it an Excel file?"
                 raise DataError(f"{name} cannot be read as csv: it holds bytes of 0, as no text does; {remedy}")
 
 
@@ -193,5 +193,13 @@ def _opened(uri: str, encoding: str | None) -> TextIO:
 
 def _likely_encoding(uri: str) -> str:
     with open(uri, "rb") as file:
-        start = file.read(2)
-    return "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
+        start = file.read(64)
+    if start[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return "utf-32"
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    # Latin letters in two bytes each have a 0 in every other, also without a mark that says so.
+    for name, zeros, letters in (("utf-16-le", start[1::2], start[::2]), ("utf-16-be", start[::2], start[1::2])):
+        if len(start) > 1 and not any(zeros) and all(letters):
+            return name
+    return "latin-1"

@@ -30,6 +30,10 @@ _ENDINGS = {
 }  # fmt: skip
 _READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "sqlalchemy"}
 _IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xls")
+_BEGINNINGS = {
+    b"PK\x03\x04": "excel (xlsx) or a zip file", b"\xd0\xcf\x11\xe0": "an old excel file (xls)", b"PAR1": "parquet",
+    b"SQLite format 3": "a database (sql)", b"\x1f\x8b": "a gzip file",
+}  # fmt: skip
 # Where the folder of its files is told of a dataframe that is passed on alone, among its `attrs`.
 # Sheets or tables that a message names.
 _SHOWN = 30
@@ -185,7 +189,8 @@ class TableSource:
         except DataError:
             raise
         except Exception as error:  # a parser's own message may quote the data
-            raise DataError(f"{name} cannot be read as {kind} ({type(error).__name__})") from None
+            why = _begins_as(self.uri, kind) or f" ({type(error).__name__})"
+            raise DataError(f"{name} cannot be read as {kind}{why}") from None
         raise DataError(f"a database of type '{kind}' cannot be read; allowed: csv, parquet, excel, npz, sql")
 
     @property
@@ -252,6 +257,21 @@ class TableSource:
             frame = pd.DataFrame(result.mappings().all(), columns=list(result.keys()))
             read.rollback()
         return frame
+
+
+def _begins_as(uri: str, kind: str) -> str:
+    """Say what a file is, where its first bytes tell that it is not of the kind that it is read as; else nothing."""
+    try:
+        with Path(uri).open("rb") as file:
+            start = file.read(512)
+    except OSError:
+        return ""
+    looks = next((name for mark, name in _BEGINNINGS.items() if start.startswith(mark)), "")
+    if not looks and start and b"\0" not in start:
+        looks = "an HTML page" if start.lstrip().lower().startswith(b"<") else "text, as csv is"
+    if not looks or kind in looks:
+        return ""
+    return f": it begins as {looks}; give its type, or save it as {kind}"
 
 
 def _check_tables(query: str, name: str, there: Collection[str]) -> None:
