@@ -119,6 +119,20 @@ def test_01_is_not_1_in_a_column_of_codes(write):
     assert read(uri)["ward"].tolist()[:2] == [1, 1]
 
 
+@pytest.mark.parametrize("between", [" ", "   ", "\t ", " \t"])
+def test_cells_between_spaces_are_suggested_and_read(write, between):
+    uri = write(
+        "".join(between.join(line) + "\n" for line in (["age", "crp", "y"], ["50", "1.5", "0"], ["61", "2", "1"]))
+    )
+    with pytest.raises(DataError, match=r'is it data\.separator: "( |\\t)"'):
+        read(uri)
+    assert read(uri, separator=" ").to_dict("list") == {"age": [50, 61], "crp": [1.5, 2.0], "y": [0, 1]}
+    with pytest.raises(DataError, match="line 3 has 2 cells, fewer than the 3"):
+        read(write("age crp y\n1 2 3\n4 5\n"), separator=" ")
+    with pytest.raises(DataError, match="line 2 has 4 cells, more than the 3"):
+        read(write("age crp y\n0 1 2 3\n1 4 5 6\n"), separator=" ")
+
+
 def test_a_byte_of_0_which_ends_a_cell_is_refused(write):
     with pytest.raises(DataError, match="holds bytes of 0, as no text does; is it an Excel file"):
         read(write("age,y\n5\0000,1\n"))

@@ -6,6 +6,8 @@ import bz2
 import csv
 import gzip
 import lzma
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -57,6 +59,8 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
             if mark in columns[0]:
                 shown = "\\t" if mark == "\t" else mark
                 raise DataError(f'{name} has one column, in which "{shown}" stands: is it data.separator: "{shown}"?')
+        if _fits_spaces(uri, form.encoding):
+            raise DataError(f'{name} has one column, of as many words as its name: is it data.separator: " "?')
     # The first line of data says how many cells pandas expects; a line that is too short leaves its last cell empty.
     if not _begins_well(uri, separator, form.encoding) or (len(columns) and frame.iloc[:, -1].isna().any()):
         _check_lines(uri, name, separator, form.encoding)
@@ -93,7 +97,9 @@ def _read(uri: str, name: str, form: TableForm, **options: Any) -> pd.DataFrame:
     separator = form.separator or ","
     _check_bytes(uri, name, form.encoding)
     try:
-        frame: pd.DataFrame = pd.read_csv(uri, sep=separator, encoding=form.encoding, **options)
+        frame: pd.DataFrame = pd.read_csv(
+            uri, sep=r"\s+" if separator == " " else separator, encoding=form.encoding, **options
+        )
     except UnicodeError:
         raise _not_in_encoding(uri, name, form.encoding) from None
     except pd.errors.ParserError:
@@ -131,17 +137,16 @@ def _check_quotes(frame: pd.DataFrame, name: str, separator: str) -> None:
 
 def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> None:
     with _opened(uri, encoding) as file:
-        reader = csv.reader(file, delimiter=separator)
         header: list[str] = []
         try:
-            for row in reader:
+            for row in _rows(file, separator):
                 if not row:
                     continue
                 header = header or row
                 if len(row) != len(header):
                     more = "more" if len(row) > len(header) else "fewer"
                     raise DataError(
-                        f"{name} cannot be read as csv: line {reader.line_num} has {len(row)} cells, {more} than the "
+                        f"{name} cannot be read as csv: line {row.number} has {len(row)} cells, {more} than the "
                         f"{len(header)} of the header, so values would stand in the wrong columns; mend the lines, or "
                         "give each column a name"
                     )
@@ -151,12 +156,39 @@ def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> N
             return
 
 
+def _rows(file: TextIO, separator: str) -> Iterator[_Row]:
+    """Split a file into cells; between words any number of spaces and tabs is one."""
+    if separator != " ":
+        reader = csv.reader(file, delimiter=separator)
+        for row in reader:
+            yield _Row(row, reader.line_num)
+        return
+    spaced = csv.reader((line.replace("\t", " ").strip() + "\n" for line in file), delimiter=" ", skipinitialspace=True)
+    for row in spaced:
+        yield _Row(row, spaced.line_num)
+
+
+class _Row(list[str]):
+    """A line's cells, and the number of the line in which they end."""
+
+    def __init__(self, cells: list[str], number: int) -> None:
+        super().__init__(cells)
+        self.number = number
+
+
+def _fits_spaces(uri: str, encoding: str | None) -> bool:
+    """Say whether the first lines are of as many words each, two or more, as in a table whose cells spaces separate."""
+    with _opened(uri, encoding) as file:
+        counts = [len(line.split()) for line in islice(file, 20) if line.strip()]
+    return len(counts) > 1 and min(counts) > 1 and len(set(counts[1:])) == 1 and counts[1] - counts[0] in (0, 1)
+
+
 def _begins_well(uri: str, separator: str, encoding: str | None) -> bool:
     """Say whether the first line of data has as many cells as the header: with more pandas takes the first as names."""
     with _opened(uri, encoding) as file:
         try:
-            rows = (row for row in csv.reader(file, delimiter=separator) if row)
-            header = next(rows, [])
+            rows = (row for row in _rows(file, separator) if row)
+            header: list[str] = next(rows, [])
             return len(next(rows, header)) == len(header)
         except csv.Error:
             return False
@@ -178,7 +210,7 @@ def _check_bytes(uri: str, name: str, encoding: str | None) -> None:
 def _check_names(uri: str, separator: str, encoding: str | None) -> None:
     """Raise DataError for a name that is in the header twice, which pandas renames to ``name.1``."""
     with _opened(uri, encoding) as file:
-        header = [cell.strip() for cell in next(csv.reader(file, delimiter=separator), [])]
+        header = [cell.strip() for cell in next(_rows(file, separator), [])]
     for cell in header:
         if cell and header.count(cell) > 1 and not cell.replace(".", "").isdigit():
             raise DataError(f"column '{cell}' is there twice")

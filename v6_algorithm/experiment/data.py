@@ -168,7 +168,9 @@ class Data(Section):
     )
     not_missing: Words = Field(default_factory=list, description="words that are no empty cells: [None, NA]")
     missing: Annotated[Missing, short_form("kind")] = Missing()
-    separator: Separator = Field(None, description="between the cells of text files; null: a comma")
+    separator: Separator = Field(
+        None, description="between the cells of text files; a space is any number of them; null: a comma"
+    )
     decimal: Decimal = Field(None, description="mark of decimals in text; null: a point")
     thousands: Thousands = Field(None, description="mark of thousands in text; null: none")
     encoding: Encoding = Field(None, description="of text files, such as latin-1 or utf-16; null: UTF-8")
