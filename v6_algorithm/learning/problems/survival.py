@@ -73,12 +73,16 @@ class Survival(TableProblem):
 
     @classmethod
     def targets(cls, experiment: Experiment) -> list[TargetColumn]:
-        """Return duration and event."""
-        columns, positive = experiment.data.target_columns, experiment.data.positive
-        return [
+        """Return duration and event; of rows that are watched from a time on also entry, and the patient's number."""
+        columns, positive, group = experiment.data.target_columns, experiment.data.positive, experiment.data.group
+        watched = [
             TargetColumn(columns["target.duration"], "target.duration", "duration"),
             TargetColumn(columns["target.event"], "target.event", "event", positive),
         ]
+        if "target.entry" in columns:
+            watched.append(TargetColumn(columns["target.entry"], "target.entry", "entry"))
+            watched += [TargetColumn(group, "group", "patient")] if group is not None else []
+        return watched
 
     @property
     def outputs(self) -> int:
