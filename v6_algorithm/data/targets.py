@@ -37,7 +37,8 @@ class TargetColumn:
         The key of the `data` section that names it, for messages: ``target``, ``target.event``, ``targets.sex``.
     kind
         ``class`` (labels), ``number``, ``count`` (whole numbers from 0), ``duration`` (above 0), ``event`` (0 or 1),
-        ``entry`` (from 0, below the duration) or ``patient`` (whose row it is: a number that never leaves). A row without a class, number or count is left out; a survival time without its event would be a guess.
+        ``entry`` (from 0, below the duration) or ``patient`` (whose row it is: a number that never leaves). A row
+        without a class, number or count is left out; a survival time without its event would be a guess.
     positive
         A condition that makes labels, or events, 0/1.
     """

@@ -136,7 +136,7 @@ class Data(Section):
     targets: dict[str, ShortTask] | None = Field(None, description="for multitask: columns and what is learned of each")
     target: Target | None = Field(
         None,
-        description="column; for survival {duration: T, event: E}, and entry: S where rows are watched from a time on",
+        description="column; for survival {duration: T, event: E}, and entry: S of rows that join late",
     )
     positive: Condition | None = Field(None, description="makes the target, or the event, 0/1: '> 0', '== yes', '!= 3'")
     features: list[str] | None = Field(None, description="null: every numeric column that is not used otherwise")

@@ -2,8 +2,8 @@
 
 References
 ----------
-Mann and Whitney (1947), Annals of Mathematical Statistics 18(1); Kruskal and Wallis (1952), JASA 47(260); Lehmann (1975),
-Nonparametrics, section 1.4 (ranks of ties, and scores in their place).
+Mann and Whitney (1947), Annals of Mathematical Statistics 18(1); Kruskal and Wallis (1952), JASA 47(260); Lehmann
+(1975), Nonparametrics, section 1.4 (ties).
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Leaving:
         return self._at_risk_at(self.time)
 
     def _at_risk_at(self, times: Array) -> Array:
-        """Return the rows at risk at any times: those that leave then or later, but for those that join then or later."""
+        """Return the rows at risk at any times: those that leave then or later, less those that join then or later."""
         left = np.concatenate([[0.0], np.cumsum(self.leaving)])
         later = left[-1] - left[np.searchsorted(self.time, times, side="left")]
         if not len(self.entry_time):

@@ -163,7 +163,8 @@ def grouped(
     -------
     tuple
         ``table_one``: `by`, `groups` (name to rows), and `columns`, each with `kind`, by group its numbers, the largest
-        `difference` of two groups in standard deviations, a `test`, and a `rank_test` or `exact_test`. ``curves``: None without times; else
+        `difference` of two groups in standard deviations, a `test`, and a `rank_test` or
+        `exact_test`. ``curves``: None without times; else
         `groups` (name to curve; with `incidence` by cause where there are any), `log_rank` and `log_rank_by_site`
         (stratified), `mean_differences` and `causes`. And sentences for the researcher.
     """
@@ -224,8 +225,8 @@ def grouped(
     if open_order:
         worst = max(open_order, key=lambda column: open_order[column])
         notes.append(
-            f"medians and rank tests of {', '.join(open_order)} are from bins of several rows of each group and site (~ in "
-            f"the table): they leave the order of pairs open; the chance that a row of one group is above one of another "
+            f"medians and rank tests of {', '.join(open_order)} are from bins of several rows of each group and site "
+            "(~ in the table), which leave the order of pairs open: the chance that a row of one group is above another's "
             f"may be off by up to {open_order[worst]:.2f} (of {worst})"
         )
     return table, _curves(members, answers, notes, by, causes), notes
@@ -394,7 +395,7 @@ def _curves(
         empty = np.flatnonzero((rows.at_risk == rows.events) & (rows.time < rows.time[-1]))
         if len(empty):
             notes.append(
-                f"survival of group '{name}': all who were watched at time {rows.time[empty[0]]:g} had the event then, so "
+                f"survival of group '{name}': all who were watched at time {rows.time[empty[0]]:g} had the event then: "
                 "the curve is 0 from there on, though others join later: begin at a time at which more are watched"
             )
     curves["mean_differences"] = mean_differences(curves["groups"])

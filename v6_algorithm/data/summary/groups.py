@@ -197,18 +197,18 @@ def _add_curves(
             time, event, entry, kept = _whole_stays(time, event, entry, rows[:, kinds["patient"]])
         else:
             kept = np.arange(len(time))
-        of_cause = np.column_stack([event, causes[group & known][kept]])
+        of_cause: Array = np.column_stack([event, causes[group & known][kept]])
         seen = of_cause.sum(axis=0)
         if len(time) < smallest or ((seen > 0) & (seen < smallest)).any():
             continue
         if cell is not None:
-            time = coarse_times(time, of_cause.any(axis=1), *cell, of_cause)
+            time = coarse_times(time, np.asarray(of_cause.any(axis=1)), *cell, of_cause)
             entry = None if entry is None else coarse_entries(entry, time, max(cell[1], smallest))
         groups[name]["curve"] = pack_arrays(_counts_by_time(time, of_cause, entry))
 
 
 def _whole_stays(time: Array, event: Array, entry: Array, patient: Array) -> tuple[Array, Array, Array, Array]:
-    """Join a patient's rows that follow each other: (stays,) end, event, entry, and the place of each one's last row."""
+    """Join a patient's rows that follow each other: (stays,) end, event, entry, and the place of each last row."""
     order = np.lexsort((entry, patient))
     time, event, entry, patient = time[order], event[order], entry[order], patient[order]
     follows = (patient[1:] == patient[:-1]) & (time[:-1] == entry[1:]) & ~event[:-1]

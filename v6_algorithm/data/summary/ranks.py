@@ -1,4 +1,4 @@
-"""Bins of a column's values in which a site counts the rows of each group, for medians and rank tests; `groups` calls it.
+"""Bins of a column's values in which a site counts the rows of each group, for medians and rank tests; see `groups`.
 
 The bins are cells of the tree that `data.quantiles` cuts all rows into, which follows from the values and the smallest
 cell alone; neighbours are joined until every group has none or enough rows in each. So the counts of any two answers,

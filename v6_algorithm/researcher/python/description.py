@@ -51,7 +51,7 @@ class Description:
 
     @property
     def cumulative_incidence(self) -> pd.DataFrame:
-        """Aalen-Johansen curves: a row for each group, cause and time; raises ExperimentError where no cause competes."""
+        """Aalen-Johansen curves: a row for each group, cause and time; raises ExperimentError without other causes."""
         import pandas as pd
 
         from v6_algorithm.researcher.report.table_one import INCIDENCE_HEADER, incidence_rows
@@ -59,7 +59,7 @@ class Description:
         curves = self._by_group("curves")
         if not curves["causes"]:
             raise ExperimentError(
-                "the description has no cumulative incidence; data.target.competing names other causes"
+                "the description has no cumulative incidence: data.target.competing names other causes"
             )
         return pd.DataFrame(incidence_rows(curves), columns=list(INCIDENCE_HEADER))
 

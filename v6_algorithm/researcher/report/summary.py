@@ -45,7 +45,7 @@ def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
 
 def write_summary(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write summary.json and summary.csv, which has one line a number: column, scope, site, statistic, value; by group
-    also table1.csv, .tex and .html, kaplan_meier.csv and .svg, and cumulative_incidence.csv and an .svg for each cause."""
+    also table1.csv, .tex and .html, kaplan_meier.csv and .svg, cumulative_incidence.csv and an .svg for each cause."""
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Table 1, survival and incidence curves of a description by group: text for the terminal, the page, CSV, LaTeX and SVG."""
+"""Table 1, survival and incidence curves by group: text for the terminal, the page, CSV, LaTeX and SVG."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def terminal_table(table: Mapping[str, Any]) -> Terminal:
 
 CAPTION = (
     "SMD: largest standardised difference of two groups; p of means: Welch's t, F of more than two groups; of medians: "
-    "Mann-Whitney, Kruskal-Wallis of more than two, from ranks in bins (~ where these are coarse); of counts: chi-square, (exact) Fisher"
+    "Mann-Whitney, Kruskal-Wallis of more than two, from ranks in bins (~ where these are coarse); of counts: "
+    "chi-square, (exact) Fisher"
 )
 
 
