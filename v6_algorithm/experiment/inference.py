@@ -93,7 +93,7 @@ def with_defaults_of_inference(content: Any) -> Any:
 
 
 def _check_entry(experiment: AllSections) -> None:
-    """Refuse rows that are watched from a time on where a model, or a metric, would take them as there from the start."""
+    """Refuse rows that join late where a model, or a metric, would take them as there from the start."""
     if "target.entry" not in experiment.data.target_columns:
         return
     if not isinstance(experiment.model, Cox):
@@ -104,8 +104,8 @@ def _check_entry(experiment: AllSections) -> None:
             )
     elif not isinstance(experiment.split, Ratio) or experiment.split.train < 1:
         raise refuse(
-            "data.target.entry goes with all rows training (leave split out): a C-index of rows that are watched from a "
-            "time on is not there yet"
+            "data.target.entry goes with all rows training (leave split out): a C-index of rows that join "
+            "late is not there yet"
         )
 
 

@@ -226,8 +226,8 @@ def grouped(
         worst = max(open_order, key=lambda column: open_order[column])
         notes.append(
             f"medians and rank tests of {', '.join(open_order)} are from bins of several rows of each group and site "
-            "(~ in the table), which leave the order of pairs open: the chance that a row of one group is above another's "
-            f"may be off by up to {open_order[worst]:.2f} (of {worst})"
+            "(~ in the table), which leave the order of pairs open: the chance that a row of a group is above another "
+            f"group's may be off by up to {open_order[worst]:.2f} (of {worst})"
         )
     return table, _curves(members, answers, notes, by, causes), notes
 
