@@ -36,10 +36,9 @@ class TargetColumn:
     role
         The key of the `data` section that names it, for messages: ``target``, ``target.event``, ``targets.sex``.
     kind
-        ``class`` (labels), ``number``, ``count`` (whole numbers from 0), ``duration`` (from 0) or ``event`` (0 or 1).
-        A row without a class, number or count is left out; a survival time without its event would be a guess.
-    if target.kind == "entry" and not (np.isfinite(numbers) & (numbers >= 0)).all():
-        raise DataError(f"{target.name} holds times below 0, or not finite")
+        ``class`` (labels), ``number``, ``count`` (whole numbers from 0), ``duration`` (from 0), ``event`` (0 or 1),
+        ``entry`` (from 0, below the duration) or ``patient`` (whose row it is: a number that never leaves). A row
+        without a class, number or count is left out; a survival time without its event would be a guess.
     positive
         A condition that makes labels, or events, 0/1.
     """
@@ -277,15 +276,7 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
     finite = numbers[np.isfinite(numbers)]
     if target.kind == "count" and ((finite < 0) | (finite != np.floor(finite))).any():
         raise DataError(f"{target.name} holds numbers that are not counts; loss poisson needs whole numbers from 0")
-<<<<<<< HEAD
     if target.kind in ("duration", "event", "entry") and column.isna().any():
-        raise DataError(f"{target.name} has empty cells; survival needs every row's time and event: leave the row out")
-    if target.kind == "duration" and not (np.isfinite(numbers) & (numbers > 0)).all():
-        raise DataError(f"{target.name} holds times that are not above 0, or not finite")
-    if target.kind == "entry" and not (np.isfinite(numbers) & (numbers >= 0)).all():
-        raise DataError(f"{target.name} holds times below 0, or not finite")
-=======
-    if target.kind in ("duration", "event") and column.isna().any():
         raise DataError(
             f"{target.name} has empty cells; survival needs every row's time and event; "
             + (
@@ -299,7 +290,8 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
             f"{target.name} holds times below 0, or not finite; data.where: {{{target.column}: '>= 0'}} leaves out "
             "those below"
         )
->>>>>>> main
+    if target.kind == "entry" and not (np.isfinite(numbers) & (numbers >= 0)).all():
+        raise DataError(f"{target.name} holds times below 0, or not finite")
     if target.kind == "event" and target.positive is None and not np.isin(numbers, (0, 1)).all():
         raise DataError(
             f"{target.name} holds other values than 0 (not seen until then) and 1 (seen); "
