@@ -18,6 +18,8 @@ from v6_algorithm.coordinator.inference.distributions import chi_square_p
 from v6_algorithm.data.quantiles import EQUAL, CellColumn, places, quantiles
 
 Array = np.ndarray
+# Of bins that leave more of the order open a reader is told.
+_COARSE = 0.01
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def rank_test(sites: Sequence[SiteBins], groups: Sequence[str]) -> dict[str, Any
     dict
         `name`, `statistic`, `freedom`, `p`; of two groups `superiority`, the chance that a row of the second is above
         one of the first, ties counted half; `resolution`, how far binning may have moved it at most (of more groups
-        half the share of all pairs that the bins leave open).
+        half the share of all pairs that the bins leave open), and `coarse` where that is so much that a reader is told.
     """
     known = {name: [cells for site in sites if (cells := site.cells_of(name)) is not None] for name in groups}
     names = [name for name in groups if known[name]]
@@ -107,6 +109,7 @@ def rank_test(sites: Sequence[SiteBins], groups: Sequence[str]) -> dict[str, Any
     else:
         all_rows = binned.sum(axis=0)
         test["resolution"] = float(all_rows @ _unsure(low, high, same, all_rows)) / 2 / total**2
+    test["coarse"] = test["resolution"] > _COARSE
     return test
 
 

@@ -36,8 +36,6 @@ Array = np.ndarray
 Label = int | float | str
 _MOST_GROUPS = 25
 _MOST_TIMES = 10**6
-# Of rank tests whose bins leave more of the order open a reader is told.
-COARSE_RANKS = 0.01
 # Rows of an exact test: beyond, chi-square is the same.
 _MOST_EXACT = 10**6
 
@@ -220,7 +218,7 @@ def grouped(
     open_order = {
         column: told["rank_test"]["resolution"]
         for column, told in table["columns"].items()
-        if told["kind"] == "numeric" and told["rank_test"] and told["rank_test"]["resolution"] > COARSE_RANKS
+        if told["kind"] == "numeric" and told["rank_test"] and told["rank_test"]["coarse"]
     }
     if open_order:
         worst = max(open_order, key=lambda column: open_order[column])

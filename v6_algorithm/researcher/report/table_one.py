@@ -86,9 +86,7 @@ def _p(test: Mapping[str, Any] | None) -> str:
 
 
 def _rank_p(test: Mapping[str, Any] | None) -> str:
-    from v6_algorithm.coordinator.description.table_one import COARSE_RANKS
-
-    about = "~" if test is not None and test["resolution"] > COARSE_RANKS else ""
+    about = "~" if test is not None and test["coarse"] else ""
     return about + _p(test)
 
 
