@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import missing
-from hq_network import ROOT, hq_python, run_script
+from hq_network import ROOT, hq_python, run_script, tools_python
 from PIL import Image
 
 from v6_algorithm.researcher.network.server_python import MissingError
@@ -125,17 +125,24 @@ def test_describe_tells_what_it_tells_here(algorithm_python_5, hospitals, tmp_pa
     assert theirs["columns"] == here(sites, experiment, tmp_path, method="describe")["columns"]
 
 
-def test_the_package_says_what_each_function_is_without_torch_or_pandas(algorithm_python_5):
+@pytest.mark.parametrize("which", ["3.11, with torch", "3.13, without"])
+def test_the_package_says_what_each_function_is_without_torch_or_pandas(algorithm_python_5, which):
+    try:
+        python = algorithm_python_5 if which.startswith("3.11") else tools_python()
+    except MissingError as what:
+        missing(str(what))
     names = ("master", "tune", "describe", "extract", "RPC_train", "RPC_evaluate")
     code = (
         "import sys, v6_algorithm as p;"
         "from vantage6.common.algorithm_function import get_vantage6_decorator_type as t;"
         f"print(*(t(getattr(p, n)).value for n in {names}));"
+        "import v6_algorithm.engines.marks, v6_algorithm.engines.resident.courier;"
         "print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run(
-        [algorithm_python_5, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        [python, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
     kinds, heavy = done.stdout.strip().splitlines()
     assert kinds.split() == [*["central_compute"] * 3, "data_extraction", *["federated_compute"] * 2]
     assert heavy == "[]"
