@@ -11,49 +11,14 @@ import pytest
 from conftest import missing
 from hq_network import ROOT, hq_python, run_script, tools_python
 from PIL import Image
+from problem_kinds import KINDS, QUICK, SAME, SITES, experiment_of, write_hospitals
 
 from v6_algorithm.researcher.network.server_python import MissingError
-
-SITES = {"amsterdam": 40, "berlin": 50, "cairo": 60}
-QUICK = {"rounds": 2, "training": {"batch_size": 16}, "model": {"kind": "mlp", "hidden": [4]}}
-KINDS = {
-    "classification": {"data": {"target": "outcome"}},
-    "several classes": {"data": {"target": "stage", "features": ["age", "dose"]}},
-    "regression": {"data": {"target": "dose"}, "problem": "regression"},
-    "survival": {
-        "data": {"target": {"duration": "days", "event": "died"}, "features": ["age", "dose"]},
-        "problem": "survival",
-    },
-    "multitask": {
-        "data": {"targets": {"outcome": "classification", "dose": "regression"}, "features": ["age"]},
-        "problem": "multitask",
-    },
-    "glm": {"data": {"target": "outcome", "features": ["age", "dose"]}, "model": {"kind": "glm"}, "rounds": 8},
-    "folds and scaffold": {
-        "data": {"target": "outcome"},
-        "split": {"kind": "kfold", "folds": 3},
-        "strategy": "scaffold",
-        "training": {"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": 16},
-    },
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def hospitals(tmp_path_factory):
-    """A CSV file a site, with categories, an empty cell, a comma for a decimal point nowhere."""
-    folder, files = tmp_path_factory.mktemp("hospitals"), {}
-    for number, (name, rows) in enumerate(SITES.items()):
-        generator = np.random.default_rng(number)
-        age, dose = generator.normal(60, 12, rows).round(1), generator.uniform(0, 10, rows).round(2)
-        frame = pd.DataFrame({"age": age, "dose": dose, "sex": generator.choice(["f", "m"], rows)})
-        frame.loc[3, "age"] = np.nan
-        frame["outcome"] = (age / 12 - dose + generator.normal(0, 1, rows) > 0).astype(int)
-        frame["stage"] = generator.choice(["I", "II", "III"], rows)
-        frame["days"] = generator.exponential(300, rows).round(0) + 1
-        frame["died"] = generator.integers(0, 2, rows)
-        files[name] = folder / f"{name}.csv"
-        frame.to_csv(files[name], index=False)
-    return files
+    return write_hospitals(tmp_path_factory.mktemp("hospitals"))
 
 
 def on_mock(sites, arguments, tmp_path, *, method="master", extract=None):
@@ -72,15 +37,13 @@ def here(sites, experiment, tmp_path, *, method="master"):
 
 def same(ours, theirs):
     assert theirs["status"] == ours["status"] == "completed"
-    for key in ("rounds_run", "best_round", "sites", "history", "metrics", "parameters"):
+    for key in SAME:
         assert theirs[key] == ours[key], key
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_problem_gives_the_numbers_of_a_run_here(algorithm_python_5, hospitals, tmp_path, kind):
-    experiment = {**QUICK, **KINDS[kind]}
-    if experiment["model"]["kind"] == "glm":
-        del experiment["training"]
+    experiment = experiment_of(kind)
     sites = {name: [str(path), "csv"] for name, path in hospitals.items()}
     same(here(sites, experiment, tmp_path), on_mock(sites, {"experiment": experiment}, tmp_path))
 

@@ -17,10 +17,10 @@ from v6_algorithm.errors import ExperimentError, ImageError
 from v6_algorithm.researcher.image.engine import image_of
 from v6_algorithm.researcher.image.names import check_vantage6, check_variant, default_tag, split_tag
 
-_NEEDED = ("Dockerfile", "pyproject.toml", "setup.py", "constraints.txt", "v6_algorithm/VERSION")
 # By version of vantage6: where its packages are pinned, and the image to build on; None: the Dockerfile's.
 _PINS = {4: "constraints.txt", 5: "constraints-vantage6-5.txt"}
 _BASES = {4: None, 5: "python:3.13-slim-bookworm"}
+_NEEDED = ("Dockerfile", "pyproject.toml", "setup.py", *_PINS.values(), "v6_algorithm/VERSION")
 _OLDER_PYTHON = "PIP_IGNORE_REQUIRES_PYTHON"
 _LOG_LINES = 12  # of a failed build that are shown
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
