@@ -151,15 +151,9 @@ def test_a_node_that_goes_away_is_late_and_the_rest_finish(network, frame, sites
 
 
 def test_an_extraction_waits_for_no_node_that_is_away(network, experiment_file, tmp_path):
-    changed = [
-        "--set",
-        "data.separator=','",
-        "--set",
-        "participation.minimum=2",
-        "--set",
-        "participation.deadline_s=30",
-    ]
-    said = submit(network, "submit", experiment_file, "--set", "rounds=1", *changed, "--out", tmp_path / "without")
+    changes = ("data.separator=','", "rounds=1", "participation.minimum=2", "participation.deadline_s=600")
+    options = [part for change in changes for part in ("--set", change)]
+    said = submit(network, "submit", experiment_file, *options, "--out", tmp_path / "without")
     assert "c extracted nothing from 'default': its node is offline" in said
     result = json.loads((tmp_path / "without" / "result.json").read_text())
     assert sorted(result["sites"]) == ["a", "b"]
