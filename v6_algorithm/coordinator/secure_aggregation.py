@@ -208,7 +208,7 @@ class SummingFederation:
                 arrived[site] = _Answer.read(reply, call)
             except WireError as error:
                 inner.reject(site, str(error))
-            except (KeyError, TypeError, AttributeError):
+            except (KeyError, TypeError, AttributeError, ValueError):
                 inner.reject(site, "malformed reply")
         _drop_other_forms(arrived, inner)
         self._stragglers.name_resting(inner, set(self.names) - set(awake))

@@ -31,6 +31,8 @@ def summary(work: Work) -> dict[str, Any]:
     features = [str(name) for name in work.request.get("features", [])]
     work.policy.check_columns(features)
     # All of its digits, and not only what training takes of them.
+    if work.site not in work.sources:
+        raise WireError("a description is of one hospital's table, and the request names a site that is not here")
     frame = work.sources[work.site].read(work.policy.allows)
     work.policy.check_rows(len(frame))
     smallest = work.policy.minimum_cell

@@ -240,8 +240,8 @@ class Work:
 
         agreed, prepared = self.request["setup"], setup.preparation
         # Of rows of numbers; what images and series are prepared with is theirs to check.
-        columns = len(setup.features) if table.images is None and not len(table.lengths) else 0
-        if prepared is not None and columns and prepared.fill.shape[-1] not in (1, columns):
+        numbers, columns = table.images is None and not len(table.lengths), len(setup.features)
+        if prepared is not None and numbers and prepared.fill.shape[-1] not in (1, columns):
             raise WireError(f"setup.preparation must be of {columns} columns; it is of others")
         key = ("rows", id(table), agreed["preparation"], agreed["combat"], fold, device.kind)
         kept: Rows | None = self.context.memory.get(key)
