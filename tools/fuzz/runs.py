@@ -19,12 +19,19 @@ CHANGES: tuple[dict[str, Any], ...] = (
      "evaluation": {"subgroups": ["name"]}},
     {"model": "glm"},
     {"problem": {"kind": "survival"}, "model": "cox",
-     "data": {"target": {"duration": "pressure", "event": "ill"}, "exclude": ["name"]}},
+     "data": {"target": {"duration": "months", "event": "ill"}, "exclude": ["name"]}},
     {"strategy": "scaffold", "training": {"optimizer": {"kind": "sgd", "lr": 0.1}}},
     {"strategy": {"kind": "fedavg", "compress": "int8"}, "personal": "fine_tune"},
     {"privacy": {"secure_aggregation": {"threshold": 2}}},
     {"privacy": {"differential_privacy": {"unit": "sample", "epsilon": 3, "delta": 0.001}}},
 )  # fmt: skip
+
+
+def _rows(rows: int, seed: int) -> Any:
+    from v6_algorithm.researcher.doctor.attacks import made_up_rows
+
+    frame = made_up_rows(rows, seed)
+    return frame.assign(months=frame["pressure"].abs() + 1)
 
 
 def request_cases() -> Any:
@@ -36,11 +43,10 @@ def request_cases() -> Any:
     from v6_algorithm.errors import V6AlgorithmError
     from v6_algorithm.exchange import wire
     from v6_algorithm.experiment import Experiment
-    from v6_algorithm.researcher.doctor.attacks import made_up_rows
     from v6_algorithm.site import SiteContext, handle
     from v6_algorithm.site.policy import Policy
 
-    sources = {name: TableSource(frame=made_up_rows(60, seed)) for seed, name in enumerate("abc")}
+    sources = {name: TableSource(frame=_rows(60, seed)) for seed, name in enumerate("abc")}
     asked: list[tuple[str, Right, dict[str, SiteContext]]] = []
 
     class Recorder:
@@ -159,18 +165,19 @@ def result_cases() -> Any:
     from v6_algorithm.engines.simulate import local_federation
     from v6_algorithm.errors import V6AlgorithmError
     from v6_algorithm.experiment import Experiment
-    from v6_algorithm.researcher.doctor.attacks import made_up_rows
-    from v6_algorithm.researcher.python.result import compare, load
+    from v6_algorithm.researcher.python.result import Result, compare, load
 
-    experiment = Experiment.parse({"data": {"target": "ill", "exclude": ["name"]}, "model": "logistic", "rounds": 2})
-    tables = {name: TableSource(frame=made_up_rows(40, seed)) for seed, name in enumerate("ab")}
-    content = json.loads(json.dumps(run(local_federation(experiment, tables), experiment)))
-    right = Right(content)
+    tables = {name: TableSource(frame=_rows(40, seed)) for seed, name in enumerate("ab")}
+    rights = []
+    for changes in ({"model": "logistic"}, {"model": "glm"}, {"split": {"kind": "kfold", "folds": 3}}, *CHANGES[3:5]):
+        base = {"data": {"target": "ill", "exclude": ["name"]}, "model": "logistic", "rounds": 2}
+        experiment = Experiment.parse(base | changes)
+        rights.append(Right(json.loads(json.dumps(run(local_federation(experiment, tables), experiment)))))
     folder = tempfile.TemporaryDirectory()
     file = Path(folder.name) / "result.json"
 
     def case(draw: random.Random, keep: Any = folder) -> None:
-        text = json.dumps(right.spoiled(draw))
+        text = json.dumps(draw.choice(rights).spoiled(draw))
         file.write_text(spoil_text(text, draw) if draw.randrange(5) == 0 else text, errors="surrogatepass")
         try:
             result = load(file)
@@ -181,9 +188,14 @@ def result_cases() -> Any:
             elif what < 6:
                 compare([result, result])
             else:
-                for part in (result.metrics, result.history, result.sites, result.participation):
-                    len(part)
+                for read in ("metrics", "history", "sites", "participation", "meta_analysis", "notes", "coefficients",
+                             "model", "name"):  # fmt: skip
+                    with suppress(V6AlgorithmError):
+                        getattr(result, read)
                 repr(result)
+                if draw.randrange(4) == 0:
+                    result.likelihood_ratio(Result(draw.choice(rights).copy()))
+                    result.summary()
         except V6AlgorithmError:
             pass
 

@@ -63,7 +63,7 @@ from v6_algorithm.experiment.problems import (
     check_together,
     with_whole_risk_sets,
 )
-from v6_algorithm.experiment.reading import read_file
+from v6_algorithm.experiment.reading import check_size, read_file
 from v6_algorithm.experiment.strategy.compression import STAGES
 from v6_algorithm.experiment.strategy.kinds import STRATEGIES, FedAvg, Strategy, check_strategy, with_one_step
 from v6_algorithm.experiment.strategy.private import PrivateSection, check_private
@@ -226,6 +226,7 @@ class Experiment(Section):
         """
         if not isinstance(content, dict):
             raise ExperimentError(f"{where}: must be a mapping of keys to values, such as `data: {{target: outcome}}`")
+        check_size(content, where)
         try:
             try:
                 return cls.model_validate(content, context={"checked": checked})

@@ -63,7 +63,8 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     if problem.sums_of_squares and isinstance(problem, Survival):
         problem.time_cell = work.guard.time_cell(problem.sums_of_squares)
     networks = build_shapes(problem)
-    work.guard.check_networks(networks)
+    work.guard.check_networks(networks, problem.sums_of_squares)
+    work.guard.check_passes([len(fold.train) for fold in table.folds], train=train)
     shared, private = shared_and_own(work, networks)
     groups = GroupStates(work, table) if any(item.get("subgroups") for item in work.request["folds"]) else None
     frozen = frozen_names(networks, work.experiment.training.freeze, work.round)

@@ -155,6 +155,7 @@ class Work:
         if table is None:
             wanted = {*self.roles, *self.kind.cells(setup), *setup.categories, *setup.covariates}
             frames = {name: self.read(source, wanted.__contains__) for name, source in sources.items()}
+            self.guard.check_inputs(setup, sum(map(len, frames.values())))
             frames, copies = self.kind.usable(frames, sources, setup, self.shelf)
             try:
                 table = load_table(frames, drawn, setup, self.targets, copies)
