@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from v6_algorithm.coordinator.returned_model import ReturnedModel
+from v6_algorithm.coordinator.evaluation.returned_model import ReturnedModel
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.researcher.external.predict import column_names
