@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from v6_algorithm.data.preparation import Setup
+    from v6_algorithm.experiment.imaging.images import Image
 
 _LARGEST_SHOWN = 10**300
 # Of a body, for the number of voxels that a spacing makes of it, in millimetres.
@@ -37,42 +38,41 @@ def _check(policy: Policy, field: str, number: float, what: str) -> None:
 def check_experiment(policy: Policy, experiment: Experiment) -> None:
     """Refuse an experiment that is too large by what it says itself; names the key."""
     _check(policy, "maximum_rounds", experiment.rounds, "rounds")
-    private = experiment.privacy.differential_privacy
-    if policy.maximum_epsilon is not None and private is not None:
-        _check(policy, "maximum_epsilon", private.epsilon, "privacy.differential_privacy.epsilon")
-        _check(policy, "maximum_delta", private.delta, "privacy.differential_privacy.delta")
+    noise = experiment.privacy.differential_privacy
+    if policy.maximum_epsilon is not None and noise is not None:
+        _check(policy, "maximum_epsilon", noise.epsilon, "privacy.differential_privacy.epsilon")
+        _check(policy, "maximum_delta", noise.delta, "privacy.differential_privacy.delta")
     split = experiment.split
     folds = (getattr(split, "folds", None) or 1) * (getattr(split, "repeats", None) or 1)
     _check(policy, "maximum_folds", max(folds, len(experiment.data.split_columns)), "split.folds x split.repeats")
-    epochs = {"personal.epochs": experiment.personal, "strategy.private.epochs": experiment.private}
-    epochs |= {"start.pretrain_epochs": experiment.start}
-    for path, section in epochs.items():
-        number = getattr(section, path.rpartition(".")[2], None)
-        _check(policy, "maximum_row_passes", number or 0, path)
+    personal, private = experiment.personal, experiment.private
+    for path, epochs in (
+        ("personal.epochs", personal.epochs if personal is not None else None),
+        ("strategy.private.epochs", private.epochs if private is not None else None),
+        ("start.pretrain_epochs", experiment.start.pretrain_epochs),
+    ):
+        _check(policy, "maximum_row_passes", epochs or 0, path)
     for path, value in _numbers(experiment.model.model_dump(mode="json"), "model"):
         if isinstance(value, list):
             _check(policy, "maximum_layers", len(value), path)
             value = max([item for item in value if isinstance(item, (int, float))], default=0)
         if value > 1:
             _check(policy, "maximum_width", value, path)
-    image = experiment.data.image
-    size = [length for length in (getattr(image, "size", None) or []) if isinstance(length, int)]
-    if size:
-        _check(policy, "maximum_pixels", prod(size) * (image.channels or 1), "data.image.size")
-    if getattr(image, "shape", None):
-        _check(policy, "maximum_pixels", prod(image.shape), "data.image.shape")
-    if getattr(image, "spacing", None):
-        voxels = prod(_FIELD / max(length, 1e-99) for length in image.spacing)
-        _check(policy, "maximum_pixels", voxels, f"data.image.spacing: voxels of a cube of {_FIELD} mm")
+    if experiment.data.image is not None:
+        _check_image(policy, experiment.data.image)
     for number, stage in enumerate(experiment.strategy.compress.stages):
         iterations = getattr(stage, "iterations", None) or 0
         _check(policy, "maximum_rounds", iterations, f"strategy.compress.stages.{number}.iterations")
-    for path, listed in (
-        ("training.augmentation", experiment.training.augmentation),
-        ("strategy.compress.stages", experiment.strategy.compress.stages),
-    ):
-        _check(policy, "maximum_layers", len(listed), f"{path}: entries")
+    _check(policy, "maximum_layers", len(experiment.training.augmentation), "training.augmentation: entries")
     _check(policy, "maximum_width", len(experiment.data.target_columns), "data.targets: entries")
+
+
+def _check_image(policy: Policy, image: Image) -> None:
+    for path, lengths in (("size", [image.channels or 1, *(image.size or [1])]), ("shape", image.shape or [1])):
+        _check(policy, "maximum_pixels", prod(int(length) for length in lengths), f"data.image.{path}")
+    if image.spacing:
+        voxels = prod(_FIELD / max(float(length), 1e-99) for length in image.spacing)
+        _check(policy, "maximum_pixels", voxels, f"data.image.spacing: voxels of a cube of {_FIELD} mm")
 
 
 def _numbers(content: Any, path: str) -> Iterator[tuple[str, Any]]:
