@@ -20,6 +20,7 @@ from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site import policy as site_policy
+from v6_algorithm.site.memory import RoundMemory
 from v6_algorithm.site.policy import Policy
 
 
@@ -138,6 +139,44 @@ def test_regression_in_folds_with_scaled_targets_far_from_zero(frames):
             rounds=2,
         )
     )
+
+
+# Some epochs, so that sites of different size make different numbers of steps, and momentum, of which each counts more.
+KEPT = {
+    "scaffold": {"kind": "scaffold"},
+    "scaffold, uniform": {"kind": "scaffold", "weighting": "uniform"},
+    "feddyn": {"kind": "feddyn", "alpha": 0.3},
+    "feddyn, uniform": {"kind": "feddyn", "alpha": 0.3, "weighting": "uniform"},
+    "moon": {"kind": "moon", "mu": 2.0, "tau": 0.3},
+}
+MOMENTUM = {"optimizer": {"kind": "sgd", "lr": 0.1, "momentum": 0.5}, "batch_size": 16, "local_epochs": 2}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_sites_keep_the_terms_that_the_coordinator_keeps_in_the_clear(frames, name):
+    """The same parameters, with a site that drops out once; and they are not FedAvg's."""
+    changes = {"training": MOMENTUM, "rounds": 4, "model": {"kind": "mlp", "hidden": [4]}}
+    plain, hidden = both(frames, lose("berlin", {2}), strategy=KEPT[name], **changes)
+    assert_alike(plain, hidden)
+    assert [call["answered"] for call in hidden["participation"] if call["round"] == 2 and "berlin" in call["missing"]]
+    simple = run(federation_of(experiment_of(**changes), frames), experiment_of(**changes))
+    models = [wire.unpack(result["parameters"]) for result in (hidden, simple)]
+    far = max(float((models[0][name] - models[1][name]).abs().max()) for name in models[0])
+    assert far > 1e-3
+
+
+def test_a_term_that_is_gone_is_named(frames, monkeypatch):
+    """The others' sum still has it: to begin anew at zero would leave the sum wrong for ever."""
+    experiment = experiment_of(strategy="scaffold", privacy=SECURE, training=MOMENTUM, rounds=3)
+    before = RoundMemory.at
+
+    def emptied(self, round):
+        return {} if self._name.startswith("term-") and round == 1 else before(self, round)
+
+    monkeypatch.setattr(RoundMemory, "at", emptied)
+    result = run(federation_of(experiment, frames), experiment)
+    assert (result["status"], len(result["history"]["loss"])) == ("stopped", 1)
+    assert "no longer has its term of round 1, which the others' sum holds" in result["stopped_because"]
 
 
 SURVIVAL = {"duration": "days", "event": "died"}

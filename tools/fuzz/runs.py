@@ -36,7 +36,7 @@ def _rows(rows: int, seed: int) -> Any:
 
 def request_cases() -> Any:
     """Requests of runs and descriptions, to nodes that trust and nodes that do not, first ones and later ones."""
-    from v6_algorithm.coordinator.describe import describe
+    from v6_algorithm.coordinator.description.describe import describe
     from v6_algorithm.coordinator.master import run
     from v6_algorithm.data.sources import TableSource
     from v6_algorithm.engines.local import LocalFederation

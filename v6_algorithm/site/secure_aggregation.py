@@ -145,10 +145,13 @@ class WeightedUpdate:
         (n,) float64, how far each parameter has moved, or its gradient; not longer than `strategy.clip`.
     others
         Buffers and counters as they are, by name.
+    term
+        (n,) float64, how a term that the site keeps has changed, where the strategy adds that up as well.
     """
 
     moved: np.ndarray
     others: dict[str, list[Any]]
+    term: np.ndarray | None = None
 
 
 class UpdateSender:
@@ -195,7 +198,7 @@ class UpdateSender:
         return WeightedUpdate(moved, others)
 
 
-def untrained(work: Work, spec: wire.StateSpec) -> dict[str, Any]:
+def untrained(work: Work, spec: wire.StateSpec, *, term: bool) -> dict[str, Any]:
     """Return what a site without training rows adds: zeros, in the form of what the others add."""
     sizes = {name: int(np.prod(item.shape)) for name, item in spec.items()}
     parameters = sum(sizes[name] for name, item in spec.items() if item.kind == "parameter")
@@ -204,7 +207,7 @@ def untrained(work: Work, spec: wire.StateSpec) -> dict[str, Any]:
         for name, item in spec.items()
         if item.kind in ("buffer", "counter")
     }
-    update = WeightedUpdate(np.zeros(parameters), others)
+    update = WeightedUpdate(np.zeros(parameters), others, np.zeros(parameters) if term else None)
     return {"parameters": update, "rows": 0, "loss": {"sum": 0.0, "rows": 0}, "steps": 0}
 
 
@@ -249,6 +252,10 @@ def _folds(
             update: WeightedUpdate = item["parameters"]
             share = _share(work, item, wholes.get(str(item["fold"])))
             updates.append(update.moved * float(share))
+            if update.term is not None:
+                # Where its term counts by its share, and its model like any other's, the two are not the same.
+                weight = share_of(work, item["fold"], item["rows"]) if item["rows"] else 0
+                updates.append(update.term * float(weight))
             numbers |= {key: item[key] for key in ("rows", "loss", "steps")}
             numbers["share"] = share
             numbers["others"] = {
@@ -263,11 +270,21 @@ def _folds(
     return clear, {"folds": folds}, updates
 
 
+def share_of(work: Work, fold: int, rows: int) -> Fraction:
+    """Return this site's share of the weight of all sites, by which a term that it keeps counts."""
+    whole = work.request.get("shares", {}).get(str(fold))
+    weight = 1 if work.experiment.strategy.weighting == "uniform" else rows
+    if type(whole) is not int or not 0 < weight <= whole:
+        raise WireError("the shares of all sites together must be a whole number, not below this site's")
+    return Fraction(weight, whole)
+
+
 def _share(work: Work, item: Mapping[str, Any], whole: Any) -> Fraction:
     """Return this site's weight, as a share of what all sites' weights come to at most."""
     if not item["rows"]:
         return Fraction(0)
-    weight = 1 if work.experiment.strategy.weighting == "uniform" else item["rows"]
+    strategy = work.experiment.strategy
+    weight = 1 if strategy.weighting == "uniform" or strategy.kind == "feddyn" else item["rows"]
     if type(whole) is not int or not 0 < weight <= whole:
         raise WireError("the weights of all sites together must be a whole number, not below this site's")
     # The coordinator divides by the sum of what is sent, so that this rounding does not matter.

@@ -10,13 +10,13 @@ from v6_algorithm.experiment.base import AllSections, Section, refuse
 
 # Strategies whose next model is made of the weighted sum of the sites' updates, and of nothing else of a site.
 SUMMABLE = (
-    "fedavg", "fedavgm", "fedopt", "fedadam", "fedyogi", "fedadagrad", "fedsgd", "dsgd", "fedprox",
+    "fedavg", "fedavgm", "fedopt", "fedadam", "fedyogi", "fedadagrad", "fedsgd", "dsgd", "fedprox", "scaffold",
+    "feddyn", "moon",
 )  # fmt: skip
+# Of these a site keeps its own term from round to round, which in the clear the coordinator keeps.
+KEEPS_TERMS = ("scaffold", "feddyn", "moon")
 _WHY_NOT = {
     "cyclic": "hands the model of one site to the next",
-    "moon": "keeps each site's last model where the updates are added up",
-    "scaffold": "keeps a control variate of each site where the updates are added up",
-    "feddyn": "keeps a linear term of each site where the updates are added up",
     "fednova": "divides each site's update by its number of steps",
     "qfedavg": "weighs each site by its loss",
     "agnostic": "weighs each site by its loss",
