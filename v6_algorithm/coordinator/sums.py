@@ -91,6 +91,7 @@ def training_reply(
     spec
         The model's tensors.
     """
+    from v6_algorithm.data.preparation.additive import lists_to_arrays
     from v6_algorithm.learning.metrics.additive import from_sums
 
     starts = _starts(clear)
@@ -110,6 +111,8 @@ def training_reply(
             extras: dict[str, Any] = {"start": start} if question.get("start") else {}
             if question.get("keeps"):
                 extras["share"] = float(fold["share"])
+            if question.get("sums"):
+                extras["sums"] = lists_to_arrays(fold["sums"])
             if question.get("term"):
                 term, used = _summed_term(updates, used, spec)
                 extras["term"] = wire.pack(term)

@@ -234,6 +234,7 @@ def _folds(
     work: Work, section: SecureAggregation, body: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any], list[np.ndarray]]:
     """Split the answer to training or evaluation in the same way, its updates weighted."""
+    from v6_algorithm.data.preparation.additive import arrays_to_lists
     from v6_algorithm.learning.metrics.additive import to_sums
 
     wholes = work.request.get("weights", {})
@@ -262,7 +263,10 @@ def _folds(
             numbers["others"] = {
                 name: [share * Fraction(value) for value in values] for name, values in update.others.items()
             }
-            starts.append((item.get("strategy") or {}).get("start"))
+            extras = item.get("strategy") or {}
+            if "sums" in extras:
+                numbers["sums"] = arrays_to_lists(extras["sums"])
+            starts.append(extras.get("start"))
         folds.append(numbers)
     clear = {"device": body["device"]} | ({"starts": starts} if any(starts) else {})
     # Made of random numbers that come from the seed alone, by the model that the coordinator has.
