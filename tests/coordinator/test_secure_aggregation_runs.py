@@ -14,11 +14,13 @@ from spying import Spy, lose
 from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.engines.simulate import local_federation, mock_federation
 from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.site import SiteContext
 from v6_algorithm.site import policy as site_policy
 from v6_algorithm.site.memory import RoundMemory
 from v6_algorithm.site.policy import Policy
@@ -459,6 +461,39 @@ def test_a_node_that_wants_it_from_three_sites_on_refuses_a_run_in_the_clear(fra
     with pytest.raises(FederationError, match="only under secure aggregation from 3 sites on, and this run has 3"):
         run(local_federation(plain, sources, policy), plain)
     assert run(local_federation(hidden, sources, policy), hidden)["status"] == "completed"
+
+
+def test_one_such_node_ends_a_run_in_the_clear_with_its_refusal_named(frames):
+    """Where all sites are needed the run ends; where fewer do, they go on, and the site is named in the notes."""
+    policies = {"berlin": Policy.of("standard", secure_aggregation_sites=3)}
+    contexts = {
+        name: SiteContext({name: TableSource(frame=frame)}, policies.get(name, Policy.of("standard")), lasting=True)
+        for name, frame in frames.items()
+    }
+    plain = experiment_of(rounds=1, participation={"minimum": 3})
+    with pytest.raises(FederationError, match=r"(?s)berlin.*V6_ALGORITHM_SECURE_AGGREGATION_FROM_SITES"):
+        run(LocalFederation(contexts), plain)
+    result = run(LocalFederation(contexts), experiment_of(rounds=1))
+    assert result["status"] == "completed"
+    assert any("berlin" in note and "SECURE_AGGREGATION_FROM_SITES" in note for note in result["notes"])
+    assert sorted(result["sites"]) == ["amsterdam", "cairo"]
+
+
+def test_a_node_that_forgets_at_the_end_of_a_task_is_noted(frames, tmp_path):
+    """Two tasks that differ by a patient are not noticed without a ledger that lasts: the run says at which sites."""
+    experiment = experiment_of(rounds=1, privacy=SECURE)
+    contexts = {
+        name: SiteContext(
+            {name: TableSource(frame=frame)},
+            Policy.of("standard", ledger_folder=str(tmp_path / name) if name == "cairo" else None),
+            lasting=True,
+        )
+        for name, frame in frames.items()
+    }
+    (note,) = [note for note in run(LocalFederation(contexts), experiment)["notes"] if "LEDGER_FOLDER" in note]
+    assert "amsterdam" in note
+    assert "berlin" in note
+    assert "cairo" not in note
 
 
 def test_it_runs_under_the_standard_policy(frames):
