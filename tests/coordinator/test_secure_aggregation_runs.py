@@ -154,7 +154,9 @@ KEPT = {
 MOMENTUM = {"optimizer": {"kind": "sgd", "lr": 0.1, "momentum": 0.5}, "batch_size": 16, "local_epochs": 2}
 
 
-@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "uniform" in name else ()) for name in KEPT]
+)
 def test_sites_keep_the_terms_that_the_coordinator_keeps_in_the_clear(frames, name):
     """The same parameters, with a site that drops out once; and they are not FedAvg's."""
     changes = {"training": MOMENTUM, "rounds": 4, "model": {"kind": "mlp", "hidden": [4]}}
@@ -182,7 +184,9 @@ def numbers(line):
     return {name: value for name, value in line.items() if isinstance(value, (int, float))}
 
 
-@pytest.mark.parametrize("name", INFERENCE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "poisson" else ()) for name in INFERENCE]
+)
 def test_coefficients_are_those_of_a_fit_in_the_clear(frames, name):
     """Their sums travel with 96 binary places, so nothing of them is lost: estimates, errors, likelihoods."""
     generator = np.random.default_rng(1)
