@@ -444,6 +444,20 @@ def test_a_run_that_was_killed_goes_on_with_new_keys_to_the_same_bits(frames, tm
         assert again[key] == whole[key], key
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["scaffold", "feddyn", "moon"])
+def test_a_killed_run_goes_on_with_the_terms_that_its_sites_kept(frames, tmp_path, kind):
+    """The sites' folders last as long as their job; where they do not, the site says so (see above)."""
+    experiment = experiment_of(privacy=SECURE, strategy=kind, training=MOMENTUM)
+    whole = run(federation_of(experiment, frames), experiment)
+    federation = federation_of(experiment, frames)
+    with pytest.raises(Killed):
+        run(Dying(federation, 9, 1), experiment, checkpoints=Checkpoints(tmp_path / "checkpoint.safetensors"))
+    again = run(federation, experiment, checkpoints=Checkpoints(tmp_path / "checkpoint.safetensors"))
+    for key in ("status", "history", "metrics", "parameters"):
+        assert again[key] == whole[key], key
+
+
 def test_a_threshold_of_half_the_sites_is_refused_with_what_is_allowed(frames):
     experiment = experiment_of(privacy=SECURE)
     four = {**frames, "delft": frames["cairo"]}

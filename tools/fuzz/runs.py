@@ -23,6 +23,9 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"strategy": "scaffold", "training": {"optimizer": {"kind": "sgd", "lr": 0.1}}},
     {"strategy": {"kind": "fedavg", "compress": "int8"}, "personal": "fine_tune"},
     {"privacy": {"secure_aggregation": {"threshold": 2}}},
+    {"privacy": {"secure_aggregation": {"threshold": 2}}, "strategy": "scaffold",
+     "training": {"optimizer": {"kind": "sgd", "lr": 0.1}}},
+    {"privacy": {"secure_aggregation": {"threshold": 2}}, "model": "glm"},
     {"privacy": {"differential_privacy": {"unit": "sample", "epsilon": 3, "delta": 0.001}}},
 )  # fmt: skip
 
