@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 
 import numpy as np
 import pytest
@@ -218,6 +219,20 @@ def test_coefficients_are_those_of_a_fit_in_the_clear(frames, name):
 def test_a_fit_that_needs_single_sites_is_refused_by_name(changes, named):
     with pytest.raises(ExperimentError, match=named):
         Experiment.parse({"data": {"target": "y"}} | changes | {"privacy": SECURE})
+
+
+def test_a_folder_holds_the_term_of_this_round_and_of_the_last_that_counted(frames, tmp_path):
+    experiment = experiment_of(strategy="scaffold", privacy=SECURE, training=MOMENTUM, rounds=4)
+    contexts = {
+        name: SiteContext({name: TableSource(frame=frame)}, state=tmp_path / name) for name, frame in frames.items()
+    }
+    assert run(LocalFederation(contexts), experiment)["status"] == "completed"
+    for name in frames:
+        terms = [path.name for path in (tmp_path / name).glob("term-*")]
+        assert {re.sub(r"[0-9a-f]{32}", "<key>", term) for term in terms} == {
+            "term-<key>-0-3.safetensors",
+            "term-<key>-0-4.safetensors",
+        }
 
 
 def test_a_term_that_is_gone_is_named(frames, monkeypatch):
