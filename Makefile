@@ -7,7 +7,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constr
 TORCH_INDEX ?=
 VARIANT ?= cpu
 
-.PHONY: demo setup test test-slow network python-versions house lint format image push clean
+.PHONY: demo docs setup test test-slow network python-versions house lint format image push clean
 
 demo: setup ## train on real data at three hospitals, and show what came out
 	$(BIN)/v6-algorithm run mock/breast_cancer.yaml --baselines --out runs/demo
@@ -37,6 +37,10 @@ python-versions: ## the unit tests, the demo and the wheel alone on Python 3.13;
 
 house: ## the wings of the package, their lines, and who imports whom
 	$(PYTHON) -m tools.house
+
+docs: setup ## the docs site in build/site; a link or an anchor that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site: build/site/index.html"
 
 lint: setup ## style and types
 	$(BIN)/ruff check .

@@ -135,11 +135,20 @@ def _headline(result: dict[str, Any]) -> tuple[str, str | None, float | None, fl
     return part, metrics[0], values.get("pooled"), values.get("mean_over_sites")
 
 
+def _headline_interval(result: dict[str, Any], part: str, metric: str) -> str:
+    """Return the pooled headline's 95 % interval, empty where the result has none."""
+    run = reading.run_name(result)
+    rows = [row for row in reading.metric_rows(result) if (row.run, row.part, row.scope) == (run, part, "pooled")]
+    text = reading.interval_text(dict(rows[0].metrics), metric) if rows else ""
+    return f"pooled, 95\xa0%\xa0CI {text}" if text else "pooled"
+
+
 def _tiles(result: dict[str, Any]) -> list[dict[str, str]]:
     part, metric, pooled, mean = _headline(result)
     tiles: list[tuple[str, str, str]] = []
     if metric:
-        extra = f"pooled; mean over sites {number(mean)}" if mean is not None else "pooled"
+        extra = _headline_interval(result, part, metric)
+        extra += f"; mean over sites {number(mean)}" if mean is not None else ""
         value, extra = (number(pooled), extra) if pooled is not None else (number(mean), "mean over sites")
         tiles.append((f"{part.capitalize()} {reading.label(metric)}", value, extra))
     rows, tested = reading.total(result, "rows"), reading.total(result, part)
