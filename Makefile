@@ -7,7 +7,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constr
 TORCH_INDEX ?=
 VARIANT ?= cpu
 
-.PHONY: demo docs setup test test-slow network python-versions house lint format image push clean
+.PHONY: axe demo docs setup test test-slow network python-versions house lint format image push clean
 
 demo: setup ## train on real data at three hospitals, and show what came out
 	$(BIN)/v6-algorithm run mock/breast_cancer.yaml --baselines --out runs/demo
@@ -41,6 +41,9 @@ house: ## the wings of the package, their lines, and who imports whom
 docs: setup ## the docs site in build/site; a link or an anchor that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "site: build/site/index.html"
+
+axe: ## what tests/researcher/report/test_accessibility.py needs beside Chromium: axe-core and a driver of the browser, by npm
+	@command -v npm > /dev/null && npm ci --prefix tools/axe --no-audit --no-fund --loglevel error || echo "no npm: reports are not looked at"
 
 lint: setup ## style and types
 	$(BIN)/ruff check .

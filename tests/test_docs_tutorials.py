@@ -1,4 +1,4 @@
-"""The quickstart and the tutorials are followed command by command; what the pages show is what comes out, numbers aside."""
+"""The quickstart and the tutorials, followed command by command: what a page shows is what comes out, numbers aside."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(path, as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "kept without outputs: they would be of another version"
+    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs kept here would be of another version"
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     printed = "".join(str(output) for cell in notebook.cells for output in cell.get("outputs", []))
     assert {"researcher": "outputs", "data_owner": "rows"}[path.stem] in printed

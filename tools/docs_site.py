@@ -1,8 +1,8 @@
 """What MkDocs is told beside `mkdocs.yml`: which files outside docs/ are pages, and where links to sources lead.
 
-README is the first page, CONTRIBUTING, CHANGELOG and SECURITY are pages too. A link out of docs/ to a file or folder of the
-checkout leads to a page that shows it, so a reader of the site alone follows every link. `make docs` calls MkDocs, which calls
-the functions below by name.
+README is the first page, CONTRIBUTING, CHANGELOG and SECURITY are pages too. A link out of docs/ to a file or folder of
+the checkout leads to a page that shows it, so a reader of the site alone follows every link. `make docs` calls MkDocs,
+which calls the functions below by name.
 """
 
 from __future__ import annotations
@@ -78,5 +78,6 @@ def _shown(path: Path, name: str) -> str:
     parts = [f"# {name}\n\nAs it is in the checkout.\n"]
     for file in files:
         if file.is_file() and file.suffix in (*_LANGUAGES, ".md", ".csv", ""):
-            parts.append(f"## {file.name}\n\n````{_LANGUAGES.get(file.suffix, 'text')}\n{file.read_text('utf-8')[:20000]}\n````\n")
+            text, language = file.read_text(encoding="utf-8")[:20_000], _LANGUAGES.get(file.suffix, "text")
+            parts.append(f"## {file.name}\n\n````{language}\n{text}\n````\n")
     return "\n".join(parts)

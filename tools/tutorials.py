@@ -1,11 +1,11 @@
 """Run the quickstart and the tutorials as a reader would, and write what came out into the pages.
 
-``python -m tools.tutorials`` runs docs/quickstart.md and docs/tutorials/*.md, each in a folder of its own, and puts each
-command's real output below it; with names it runs those. `tests/test_docs_tutorials.py` runs the same and compares,
-numbers aside.
+``python -m tools.tutorials`` runs docs/quickstart.md and docs/tutorials/*.md, each in a folder of its own, and puts
+each command's real output below it; with names it runs those. `tests/test_docs_tutorials.py` runs the same and
+compares, numbers aside.
 
-A block with a title is a file that the reader saves. Of a ``console`` block each line after ``$`` is a command, and what follows is
-its output. ``console network`` needs a vantage6 server's Python and runs with ``--network`` only.
+A block with a title is a file that the reader saves. Of a ``console`` block each line after ``$`` is a command, and
+what follows is its output. ``console network`` needs a vantage6 server's Python and runs with ``--network`` only.
 """
 
 from __future__ import annotations
@@ -55,7 +55,14 @@ def follow(page: Path, folder: Path, *, network: bool = False, python: str = sys
     if not (folder / "mock").exists():
         (folder / "mock").symlink_to(ROOT / "mock")
     path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "COLUMNS": "110", "NO_COLOR": "1", "TERM": "dumb", "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "COLUMNS": "110",
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+        "PYTHONWARNINGS": "ignore",
+    }
     steps = []
     for match in _BLOCK.finditer(page.read_text(encoding="utf-8")):
         words = match["words"]

@@ -64,8 +64,10 @@ def section(result: dict[str, Any]) -> dict[str, Any] | None:
             plots.append(plot)
     if not lines:
         return None
-    head = heads("Metric" if chosen != _COEFFICIENTS else "Term", "Sites", "Mean over sites (95 % CI)", "Next site (95 %)", "I²", "τ²")
-    return {"part": chosen, "table": Table(head, [lines], wide=True), "plots": plots[:_FIRST_PLOTS], "more": plots[_FIRST_PLOTS:]}
+    what = "Term" if chosen == _COEFFICIENTS else "Metric"
+    head = heads(what, "Sites", "Mean over sites (95 % CI)", "Next site (95 %)", "I²", "τ²")
+    first, more = plots[:_FIRST_PLOTS], plots[_FIRST_PLOTS:]
+    return {"part": chosen, "table": Table(head, [lines], wide=True), "plots": first, "more": more}
 
 
 def _with(values: dict[str, Any], estimate: str | None, low: str, high: str) -> str:

@@ -338,6 +338,7 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
         "Differential privacy": _differential_privacy(mapping(result, "differential_privacy")),
         "Seed": str(experiment.get("seed", "")),
         "Node policies": _policies(result),
+        "Data fingerprints": _fingerprints(result),
         "Image": str(mapping(result, "software").get("image", "")),
         "Finished": str(mapping(result, "timing").get("finished", "")),
     }
@@ -368,6 +369,14 @@ def _policies(result: dict[str, Any]) -> str:
         if preset := mapping(site, "policy").get("preset"):
             by_preset.setdefault(str(preset), []).append(str(name))
     return "; ".join(f"{preset}: {', '.join(names)}" for preset, names in by_preset.items())
+
+
+def _fingerprints(result: dict[str, Any]) -> str:
+    """Name the keyed fingerprint of each site's table, and the sites that tell none."""
+    told = {str(name): mapping(result, "sites", name).get("fingerprint") for name in mapping(result, "sites")}
+    silent = [name for name, text in told.items() if not text]
+    lines = [f"{name}: {text}" for name, text in told.items() if text]
+    return ", ".join([*lines, *([f"not told by {', '.join(silent)}"] if silent else [])])
 
 
 def _secure_aggregation(section: dict[str, Any]) -> str:
