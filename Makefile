@@ -39,7 +39,7 @@ house: ## the wings of the package, their lines, and who imports whom
 	$(PYTHON) -m tools.house
 
 docs: setup ## the docs site in build/site; a link or an anchor that leads nowhere fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "site: build/site/index.html"
 
 axe: ## what tests/researcher/report/test_accessibility.py needs beside Chromium: axe-core and a driver of the browser, by npm

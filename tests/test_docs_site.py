@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 def build(root: Path, site: Path) -> subprocess.CompletedProcess[str]:
     """Build the site of a checkout."""
     return subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)],
         cwd=root,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,

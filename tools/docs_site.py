@@ -50,6 +50,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return _FENCE.sub(r"\1", text)
 
 
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Make a column's empty head a plain cell, for a screen reader would announce a head that says nothing."""
+    return re.sub(r"<th( [^>]*)?></th>", r"<td\1></td>", html)
+
+
 def _relinked(text: str, source: str, page: str, shown: dict[str, str]) -> str:
     """Lead each link of a file to where its target is in the site; files that become pages of their own are added."""
 
