@@ -4,8 +4,8 @@
     python benchmarks/first_result.py --pages all        and every tutorial after it
     python benchmarks/first_result.py --network          with the one that starts a vantage6 network
 
-The clone is of this checkout's last commit, in a folder of its own with an environment of its own; the commands are those of the
-pages, read from them, so a page that no longer works ends this with exit code 1. `TORCH_INDEX` and `PIP_CACHE_DIR` are as in the shell.
+The clone is of this checkout's last commit, in a folder and an environment of its own; the commands are those of the
+pages, read from them, so a page that no longer works ends this with exit code 1. `TORCH_INDEX` is as in the shell.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A run that stops early is tested at nodes of every policy: its last model is that of the round before the last call."""
+"""A run that stops early is tested at nodes of every policy: its last model is of the round before the last call."""
 
 from __future__ import annotations
 
