@@ -1,8 +1,8 @@
 """Run the quickstart and the tutorials as a reader would, and write what came out into the pages.
 
 ``python -m tools.tutorials`` runs docs/quickstart.md and docs/tutorials/*.md, each in a folder of its own, and puts
-each command's real output below it; with names it runs those. `tests/test_docs_tutorials.py` runs the same and
-compares, numbers aside.
+each command's real output below it; with names it runs those, with ``--keep=FOLDER`` what they made stays there.
+`tests/test_docs_tutorials.py` runs the same and compares, numbers aside.
 
 A block with a title is a file that the reader saves. Of a ``console`` block each line after ``$`` is a command, and
 what follows is its output. ``console network`` needs a vantage6 server's Python and runs with ``--network`` only.
@@ -111,14 +111,17 @@ def rewrite(page: Path, steps: list[Step], *, network: bool = False) -> None:
 def main(arguments: list[str]) -> int:
     """Run pages and rewrite them; 1 if a command failed."""
     network = "--network" in arguments
+    kept = [Path(argument.removeprefix("--keep=")) for argument in arguments if argument.startswith("--keep=")]
     names = [argument for argument in arguments if not argument.startswith("--")]
     failed = 0
     for page in [page for page in PAGES if not names or page.stem in names]:
-        folder = Path(tempfile.mkdtemp(prefix="tutorial-"))
+        folder = kept[0] / page.stem if kept else Path(tempfile.mkdtemp(prefix="tutorial-"))
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             steps = follow(page, folder, network=network)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if not kept:
+                shutil.rmtree(folder, ignore_errors=True)
         for step in steps:
             print(f"{page.stem}: {step.seconds:5.1f} s  rc {step.code}  {step.command}", flush=True)
             if step.code:
