@@ -14,7 +14,7 @@ VARIANT ?= cpu
 
 demo: $(VENV)/.demo ## train on real data at three hospitals, and show what came out
 	@echo "training on scikit-learn's breast cancer table, cut into three hospitals: together, in one place, and each alone ..."
-	$(BIN)/v6-algorithm run mock/breast_cancer.yaml --baselines --out runs/demo
+	$(BIN)/v6-algorithm run mock/breast_cancer.yaml --baselines --out runs/demo --force
 	@echo "report: runs/demo/report.html; next, with tables of your own: docs/quickstart.md"
 
 setup: $(VENV)/.ready

@@ -12,7 +12,7 @@ import typer
 from v6_algorithm.errors import ExperimentError, V6AlgorithmError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central
-from v6_algorithm.researcher.cli.output import finish, results_folder, unused_folder
+from v6_algorithm.researcher.cli.output import finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.profiling import profiled
 from v6_algorithm.researcher.cli.progress import progress
 from v6_algorithm.researcher.cli.terminal import complain, explained, say
@@ -76,6 +76,7 @@ def run(
         ),
     ] = None,
     test: TestRun = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a result that is in --out.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Run an experiment on this machine, each site with its own data, and write what came out."""
@@ -86,6 +87,7 @@ def run(
         if policy is not None and engine == "mock":
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
         experiment = load_experiment(file, set_)
+        refuse_done(out_dir, force)
         if test is not None:
             _test_here(experiment, file, test, out_dir, engine=engine, policy=policy, asked=[baselines, bool(track)])
             return
