@@ -66,14 +66,11 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError("what it says of columns must be of the known hints")
     if not is_rows(schema.get("left_out", 0)):
         raise WireError("rows that data.where leaves out must be a count")
-<<<<<<< HEAD
     fingerprint = schema.get("fingerprint", "")
     if not isinstance(fingerprint, str) or not re.fullmatch("[0-9a-f]{0,64}", fingerprint):
         raise WireError("the fingerprint of its table must be hexadecimal digits")
-=======
     if schema.get("at_zero") is not None and not is_rows(schema["at_zero"]):
         raise WireError("rows with a time of 0 must be a count")
->>>>>>> main
     groups = schema.get("groups")
     if groups is not None and not (isinstance(groups["keyed"], bool) and all(map(is_label, groups["hashes"]))):
         raise WireError("hashes of groups must be texts")
