@@ -88,10 +88,22 @@ def commands(block: str) -> list[tuple[str, str]]:
 def tidy(text: str) -> str:
     """Return output as a page shows it: no trailing blanks, and the middle of a long one left out."""
     lines = [line.rstrip() for line in text.replace("\r", "\n").splitlines()]
-    lines = [line for line in lines if line]
+    lines = _less_progress([line for line in lines if line])
     if len(lines) > _MOST_LINES:
         lines = [*lines[: _MOST_LINES - 10], "…", *lines[-10:]]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _less_progress(lines: list[str]) -> list[str]:
+    """Of the rounds that are told one after another leave the first two and the last."""
+    kept: list[str] = []
+    for number, line in enumerate(lines):
+        told = [": round " in other for other in lines[max(0, number - 2) : number + 2]]
+        if len(told) < 4 or not all(told):
+            kept.append(line)
+        elif kept[-1] != "…":
+            kept.append("…")
+    return kept
 
 
 def rewrite(page: Path, steps: list[Step], *, network: bool = False) -> None:

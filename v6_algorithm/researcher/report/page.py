@@ -34,8 +34,12 @@ from v6_algorithm.researcher.report.templating import (
 
 # Notes of one kind, as many as sites and metrics, which are folded away.
 _BINNED = re.compile(r": binned, within \S+ of the exact value$")
+# A note of one site.
+_OF_SITE = re.compile(r"^((?:[a-z]+, )?)site ('[^']+')(: .+)$")
 # Metrics of the main table, with their intervals as many columns as a page is wide.
 _MAIN = 4
+# Columns of all metrics on a sheet of paper.
+_MOST_SCOPES = 7
 
 
 def render(result: dict[str, Any]) -> str:
@@ -64,7 +68,7 @@ def render(result: dict[str, Any]) -> str:
         missing_sites=_missing_badge(result),
         lead=_lead(result),
         tiles=[] if evaluated else _tiles(result),
-        notes=[note for note in _notes(result) if not _BINNED.search(note)],
+        notes=_grouped(note for note in _notes(result) if not _BINNED.search(note)),
         precision=[note for note in _notes(result) if _BINNED.search(note)],
         results=None if evaluated else _results(result),
         central=_central(result),
@@ -90,7 +94,7 @@ def _lead(result: dict[str, Any]) -> str:
     experiment = mapping(result, "experiment")
     kind = _kind(experiment.get("problem")).replace("_", " ")
     sites, rows = reading.site_count(result), reading.total(result, "rows")
-    text = f"{reading.run_name(result).capitalize()} {kind or 'learning'}"
+    text = f"{reading.run_name(result).capitalize()} {'GAN' if kind == 'gan' else kind or 'learning'}"
     if target := _target(experiment):
         text += f" of {target}"
     text += f" over {_many(sites, 'site')}" + (f" ({rows:,} rows)" if rows else "")
@@ -183,6 +187,19 @@ def _notes(result: dict[str, Any]) -> list[str]:
     return notes + [str(note) for note in sequence(result, "notes") if not str(note).startswith(named)]
 
 
+def _grouped(notes: Iterable[str]) -> list[str]:
+    """Say once what is said of several sites in the same words."""
+    sites: dict[tuple[str, str], list[str]] = {}
+    for note in notes:
+        match = _OF_SITE.match(note)
+        key = (match[1], match[3]) if match else (note, "")
+        sites.setdefault(key, []).append(match[2] if match else "")
+    return [
+        head + (f"site{'s' if len(names) > 1 else ''} {', '.join(names)}{rest}" if rest else "")
+        for (head, rest), names in sites.items()
+    ]
+
+
 def _results(result: dict[str, Any]) -> dict[str, Any]:
     tables = {part: _metric_table(result, part) for part in reading.PARTS}
     part = "test" if tables["test"] else "validation"
@@ -190,8 +207,8 @@ def _results(result: dict[str, Any]) -> dict[str, Any]:
     return {
         "part": part,
         "table": _metric_table(result, part, most=_MAIN),
-        "whole": tables[part] if len(metrics) > _MAIN else None,
-        "validation": tables["validation"] if part == "test" else None,
+        "whole": _whole_table(result, part) if len(metrics) > _MAIN else None,
+        "validation": _whole_table(result, "validation") if part == "test" and tables["validation"] else None,
         "of_folds": bool(reading.folds(result)),
         "chart": comparison_chart(result, part, metrics[0]) if tables[part] else None,
     }
@@ -210,6 +227,29 @@ def _metric_table(result: dict[str, Any], part: str, *, most: int | None = None)
         body += [_metric_row(result, row, metric_cells(metrics, row.metrics, known)) for row in rows if row.run == run]
         bodies.append(body)
     return Table([*heads("Site", "n"), *metric_heads(metrics, known)], bodies, wide=True)
+
+
+def _whole_table(result: dict[str, Any], part: str) -> Table | None:
+    """Return all metrics, a row for each, with a column for each scope; of many sites as columns of metrics."""
+    rows = [row for row in reading.metric_rows(result) if row.part == part and "fold" not in row.scope]
+    scopes = list(dict.fromkeys((row.scope, row.name) for row in rows))
+    if len(scopes) > _MOST_SCOPES:
+        return _metric_table(result, part)
+    metrics, runs = reading.columns(rows), list(dict.fromkeys(row.run for row in rows))
+    bodies = []
+    for run in runs:
+        by_scope = {(row.scope, row.name): row.metrics for row in rows if row.run == run}
+        body = [Row([reading.RUNS.get(run, run)], group=True)] if len(runs) > 1 else []
+        for metric in metrics:
+            cells = []
+            for scope in scopes:
+                values = by_scope.get(scope, {})
+                ends = reading.interval_text(dict(values), metric)
+                cells.append(number(values.get(metric)) + (f" ({ends})" if ends else ""))
+            body.append(Row([metric_head(metric).text, *cells]))
+        bodies.append(body)
+    names = [reading.SUMMARIES[scope].capitalize() if scope in reading.SUMMARIES else name for scope, name in scopes]
+    return Table(heads("Metric", *names), bodies, wide=True)
 
 
 def _metric_row(result: dict[str, Any], row: MetricRow, values: Sequence[str]) -> Row:
