@@ -29,5 +29,5 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     assert not any(cell.get("outputs") for cell in notebook.cells), "outputs kept here would be of another version"
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     printed = "".join(str(output) for cell in notebook.cells for output in cell.get("outputs", []))
-    assert {"researcher": "outputs", "data_owner": "rows"}[path.stem] in printed
+    assert {"researcher": "prediction", "data_owner": "rows"}[path.stem] in printed
     assert "command not found" not in printed

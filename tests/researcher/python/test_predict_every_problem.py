@@ -55,6 +55,7 @@ CASES = {
         },
         ["prediction"],
     ),
+    "count": ({"data": {"target": "visits", **INPUTS}, "problem": "count", **NETWORK}, ["prediction"]),
     "survival": ({"data": {"target": SURVIVAL, **INPUTS}, "problem": "survival", **NETWORK}, ["log_risk"]),
     "survival, discrete time": (
         {

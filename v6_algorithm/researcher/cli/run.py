@@ -88,7 +88,9 @@ def run(
         if policy is not None and engine == "mock":
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
         experiment = load_experiment(file, set_)
-        refuse_done(out_dir, force)
+        # One that is not done has a checkpoint, and is refused below with the way to go on.
+        if out_dir is None or not holds_checkpoint(out_dir):
+            refuse_done(out_dir, force)
         if test is not None:
             _test_here(experiment, file, test, out_dir, engine=engine, policy=policy, asked=[baselines, bool(track)])
             return
