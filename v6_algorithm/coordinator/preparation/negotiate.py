@@ -178,6 +178,7 @@ def agree_on_columns(
                 )
     raise_data_errors(replies, experiment.participation.unfit)
     replies.require(quorum, "preparation")
+    notes += _without_ledger(policies)
     notes += [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     classification = any(schema["labels"] for schema in schemas.values())
     agreement = agree(experiment.data, schemas, classification=classification)
@@ -193,6 +194,21 @@ def agree_on_columns(
 def fingerprints(schemas: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the keyed fingerprint of each hospital's table that tells one."""
     return {name: schema["fingerprint"] for name, schema in schemas.items() if schema.get("fingerprint")}
+
+
+def _without_ledger(policies: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the sites that refuse differences of few rows, and forget at the end of a task what they answered."""
+    forget = [
+        name
+        for name, rules in sorted(policies.items())
+        if rules.get("refuse_differences") is True and rules.get("ledger_folder") is False
+    ]
+    if not forget:
+        return []
+    return [
+        f"{listed(forget)}: this node's rule against differences of few rows holds within one task; another task whose "
+        "rows differ by one patient would tell of that patient (no V6_ALGORITHM_LEDGER_FOLDER)"
+    ]
 
 
 def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence[str], quorum: int) -> Plan:
