@@ -33,7 +33,7 @@ bankssts                                  1550   1043   2500  2.516 0.498     0.
 
 
 def aseg(number):
-    return ASEG.format(brain=1_200_000 + number, left=7000.5 + number, hippocampus=4000.25 - number)
+    return ASEG.format(brain=1_200_000 + 2 * number, left=7000.5 + number, hippocampus=4000.25 - number)
 
 
 def read(path, **form):
@@ -174,7 +174,7 @@ def subjects(tmp_path):
             elif layout == "stats":
                 (folder / f"{name}.stats").write_text(aseg(number))
             else:
-                lines = [("BrainSegVol", 1_200_000 + number), ("Left-Hippocampus", 4000.25 - number)]
+                lines = [("BrainSegVol", 1_200_000 + 2 * number), ("Left-Hippocampus", 4000.25 - number)]
                 top = f"Measure:volume\t{name}\n" if layout == "dinunet" else ""
                 mark = "," if layout == "csv" else "\t"
                 text = top + "".join(f"{measure}{mark}{value}\n" for measure, value in lines)
@@ -190,7 +190,7 @@ def test_tables_of_a_subject_become_columns_beside_the_covariates(tmp_path, subj
     pd.DataFrame({"id": subjects(layout), "age": [50, 60, 70, 80]}).to_csv(tmp_path / "t.csv", index=False)
     frame = read(tmp_path / "t.csv", measures="id")
     assert frame["Left-Hippocampus"].tolist() == [4000.25, 3999.25, 3998.25, 3997.25]
-    assert frame["BrainSegVol"].tolist() == [1_200_000, 1_200_001, 1_200_002, 1_200_003]
+    assert frame["BrainSegVol"].tolist() == [1_200_000, 1_200_002, 1_200_004, 1_200_006]
     assert frame["age"].tolist() == [50, 60, 70, 80]
     if layout == "folders":
         assert frame.loc[0, ["lh_bankssts_area", "rh_bankssts_volume", "lh_bankssts_thickness"]].tolist() == [
