@@ -7,7 +7,7 @@ run gives the same bits on each of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -94,8 +94,20 @@ class Replies:
     seconds: float = 0.0
     busy_s: float = 0.0
     begun: float = field(default_factory=time.perf_counter)
+    # Sends the requests, where an engine can do so before anybody looks for replies.
+    send: Callable[[], None] | None = None
+    # Whether nobody has looked for them yet, and others are still looked for.
+    ahead: bool = False
+    over: bool = False
+
+    def send_ahead(self) -> None:
+        """Send the requests now, while the replies of the call before are still on their way."""
+        self.ahead = True
+        if self.send is not None:
+            self.send()
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        self.ahead = False
         start = time.perf_counter()
         turn = list(self.requests)
         early: dict[str, str | dict[str, Any] | None] = {}
@@ -122,6 +134,7 @@ class Replies:
                     yield site, reply
                     self.busy_s += time.perf_counter() - given
         self.seconds = time.perf_counter() - start
+        self.over = True
 
     @classmethod
     def of(cls, calls: Sequence[Replies]) -> Replies:

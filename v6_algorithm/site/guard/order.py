@@ -181,9 +181,11 @@ class Order:
     def _evaluate(self, method: str, request: Mapping[str, Any]) -> None:
         self._prepared()
         run, number = self._run, int(request["round"])
-        if not max(1, run["round"]) <= number <= self._experiment.rounds:
+        # Of the last round that made a model: later ones may have found that training was over, or had no quorum.
+        if not 1 <= number <= self._experiment.rounds:
             raise PolicyError(
-                f"an evaluation after round {number} is out of order: round {run['round']} was the last asked for"
+                f"an evaluation after round {number} is out of order: this experiment has rounds 1 to "
+                f"{self._experiment.rounds}"
             )
         run["evaluations"] += 1
         if run["evaluations"] > _EVALUATIONS:
