@@ -381,3 +381,13 @@ def test_a_fingerprint_tells_states_apart():
     one, other = wire.pack({"w": torch.zeros(3)}), wire.pack({"w": torch.tensor([0.0, 0.0, 1e-30])})
     assert wire.digest(one) == wire.digest(wire.pack({"w": torch.zeros(3)}))
     assert wire.digest(one) != wire.digest(other)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.text(max_size=4), tensors(), max_size=6), st.none() | st.just({"made": "by \u00fc"}))
+def test_large_models_are_packed_to_the_bytes_of_small_ones(several, metadata):
+    given_tensors = {f"{number}{name}": tensor for number, (name, tensor) in enumerate(several.items())}
+    usual = wire.pack(given_tensors, metadata)
+    large = wire._pack_large(dict(given_tensors), metadata, keep=True, consume=True)
+    assert large == usual
+    assert_same(dict(large.tensors), given_tensors)

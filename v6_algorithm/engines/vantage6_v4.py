@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from v6_algorithm.engines import known_models, runs, subtasks
+from v6_algorithm.engines import known_models, results, runs, subtasks
 from v6_algorithm.engines.children import Children, describe, fingerprint
 from v6_algorithm.engines.provenance import own_identity
 from v6_algorithm.engines.published import LEAST_CHARACTERS, Publisher
@@ -25,6 +25,7 @@ from v6_algorithm.engines.resident.asking import MOST_AT_ONCE, residents
 from v6_algorithm.engines.subtasks import Creation, Unread
 from v6_algorithm.errors import ExperimentError, FederationError, PolicyError, UnreachableError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.in_file import TextFile
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 
 # Tries to create a subtask that the server refuses, and what it says where that is not its last word.
@@ -73,6 +74,9 @@ class Vantage6Federation:
         Seconds between two looks at the subtasks of a call that takes ten seconds; shorter calls are looked at more
         often, down to a fifth of it, longer ones less, up to twenty times of it.
     """
+
+    # Whether results come as vantage6 4.15's proxy sends them.
+    _fetches = True
 
     def __init__(
         self,
@@ -295,7 +299,12 @@ class Vantage6Federation:
     def _lacks_model(self, arrival: Arrival) -> bool:
         """Say whether a site has lost a model that it was named: then it is asked again, with all of it."""
         text = arrival.text
-        if self._naming is None or text is None or len(text) > _LONGEST_ERROR or known_models.UNKNOWN not in text:
+        if (
+            self._naming is None
+            or not isinstance(text, str)
+            or len(text) > _LONGEST_ERROR
+            or known_models.UNKNOWN not in text
+        ):
             return False
         reply = json.loads(text)
         lacks = isinstance(reply, dict) and reply.get("kind") == known_models.UNKNOWN
@@ -393,12 +402,19 @@ class Vantage6Federation:
             return Arrival(site, None, Missing(kind, f"{runs.reason(status)}{self._last_line(task_id)}"))
         trouble = "it has none"
         try:
-            results = self._client.result.from_task(task_id)
-            if isinstance(results, list) and len(results) == 1 and results[0] is not None:
-                return Arrival(site, json.dumps(results[0]))
+            if (text := self._result(task_id)) is not None:
+                return Arrival(site, text)
         except Exception as error:  # the proxy fails in passing; a round's work is not lost to that
             trouble = type(error).__name__
         return unread.give_up(site, trouble)
+
+    def _result(self, task_id: int) -> str | TextFile | None:
+        """Fetch the text of a result; None where there is none that can be read."""
+        if self._real and self._fetches:
+            with suppress(results.UnreadableError):
+                return results.fetch(self._client, task_id)
+        given = self._client.result.from_task(task_id)
+        return json.dumps(given[0]) if isinstance(given, list) and len(given) == 1 and given[0] is not None else None
 
     def _last_line(self, task_id: int) -> str:
         """Return the last line of a failed run's log; the node decides whether there is one."""

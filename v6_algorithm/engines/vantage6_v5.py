@@ -22,6 +22,8 @@ from v6_algorithm.errors import ExperimentError
 class SessionFederation(Vantage6Federation):
     """The organisations of a vantage6 5 collaboration; parameters as for `Vantage6Federation`."""
 
+    _fetches = False
+
     @contextmanager
     def residents(self, wanted: bool, deadline_s: float) -> Iterator[None]:
         """Have none: a site's container cannot ask whether its run goes on, so none may last."""

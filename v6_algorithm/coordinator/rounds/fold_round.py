@@ -181,7 +181,8 @@ class FoldRound:
         if not self._gave_in_turn:
             return
         try:
-            self._made = self.strategy.aggregate()
+            following = self.strategy.aggregate()
         except ValueError as error:
             raise FederationError(f"round {self._number}: {error}") from None
-        self._model = wire.pack(self._made, keep=True)
+        self._model = wire.pack(following, keep=True, consume=True)
+        self._made = dict(self._model.tensors or {})
