@@ -7,11 +7,13 @@ finiteness and size were checked. `site` and `federation` write messages; `maste
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
 import secrets
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,6 +36,8 @@ _SHORT = {
 _BY_SIZE = tuple(_SHORT)
 # Bytes of tensors from which on a second copy of them counts.
 _LARGE = 2**24
+# Bytes that are made text at once; a multiple of three.
+_PIECE = 3 * 2**22
 # How deep in a reply the keys of an item are: reply, folds, item.
 _IN_AN_ITEM = 3
 _MOST_DIGITS, _LARGEST_COUNT = 20, 2**62
@@ -193,9 +197,8 @@ def pack(
 def _pack_large(
     tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None, *, keep: bool, consume: bool
 ) -> Packed:
-    """Encode as `pack` does, to the same bytes, with one copy of the numbers: kept tensors are views of it."""
+    """Encode as `pack` does, to the same bytes, with less in memory at once: kept tensors are views of one copy."""
     import pybase64
-    import torch
 
     about = {name: (_dtype(tensor), list(tensor.shape), tensor.nbytes) for name, tensor in tensors.items()}
     order = sorted(about, key=lambda name: (-_BY_SIZE.index(about[name][0]), name))
@@ -209,21 +212,44 @@ def _pack_large(
     text += b" " * (-len(text) % 8)
     content = bytearray(8 + len(text) + end)
     content[: 8 + len(text)] = len(text).to_bytes(8, "little") + text
-    views: dict[str, torch.Tensor] = {}
+    starts = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in order}
     for name in list(tensors):
-        dtype, shape, size = about[name]
-        kind, start = getattr(torch, dtype), 8 + len(text) + header[name]["data_offsets"][0]
-        if size:
-            flat = torch.frombuffer(content, dtype=kind, offset=start, count=size // kind.itemsize)
-            views[name] = flat.view(shape).copy_(tensors[name].detach())
-        else:
-            views[name] = torch.empty(shape, dtype=kind)
+        _view(content, about[name], starts[name]).copy_(tensors[name].detach())
         if consume and isinstance(tensors, dict):
             del tensors[name]
-    packed = Packed(pybase64.b64encode_as_string(content))
+    _give_back()
+    written = ""
+    for place in range(0, len(content), _PIECE):
+        # Of a text that nobody else holds this lengthens it where it is.
+        written += pybase64.b64encode_as_string(memoryview(content)[place : place + _PIECE])
+    # The text is copied as it gets its type; the numbers are not there meanwhile.
+    del content
+    packed = Packed(written)
+    del written
     if keep:
-        packed.tensors = views
+        content = bytearray(8 + len(text) + end)
+        for place in range(0, len(packed), _PIECE // 3 * 4):
+            piece = pybase64.b64decode(packed[place : place + _PIECE // 3 * 4])
+            content[place // 4 * 3 : place // 4 * 3 + len(piece)] = piece
+        packed.tensors = {name: _view(content, about[name], starts[name]) for name in about}
     return packed
+
+
+def _view(content: bytearray, about: tuple[str, list[int], int], start: int) -> torch.Tensor:
+    """Return the tensor that lies in some bytes; `about` is its type, shape and size."""
+    import torch
+
+    dtype, shape, size = about
+    kind = getattr(torch, dtype)
+    if not size:
+        return torch.empty(shape, dtype=kind)
+    return torch.frombuffer(content, dtype=kind, offset=start, count=size // kind.itemsize).view(shape)
+
+
+def _give_back() -> None:
+    """Give memory that was let go back to the system, where the C library keeps it for later."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tensor]:
