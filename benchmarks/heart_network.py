@@ -81,8 +81,8 @@ def submit(network: Network, folder: Path, content: dict[str, Any]) -> tuple[flo
         raise SystemExit(f"submit ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     files = sorted(path.name for path in (folder / "out").iterdir())
     metrics = pd.read_csv(folder / "out" / "metrics.csv")
-    print(f"{content['name']}: {', '.join(files)}\n{metrics.to_string()}", flush=True)
-    return seconds, f"{len(files)} files"
+    metrics = metrics[(metrics["part"] == "test") & (metrics["scope"] == "pooled")].set_index("metric")["value"]
+    return seconds, f"{len(files)} files, AUROC {metrics['auroc']:.3f}"
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 from v6_algorithm.exchange.in_file import LongString, TextFile, read_json
@@ -18,7 +19,7 @@ _FETCH_S, _PIECE = 600.0, 2**20
 
 
 class UnreadableError(Exception):
-    """The answer is none that can be read here; vantage6's client may know it."""
+    """The result cannot be read here; vantage6's client may be able to."""
 
 
 def fetch(client: Any, task: int) -> str | TextFile | None:
@@ -29,16 +30,14 @@ def fetch(client: Any, task: int) -> str | TextFile | None:
     OSError
         When the proxy or the server is not there, or says that something failed.
     UnreadableError
-        When the result is kept elsewhere (blob storage), or the answer is another than vantage6 4.15's.
+        When the result is kept elsewhere (blob storage), the answer is another than vantage6 4.15's, or a disk is full.
     """
     url = f"{client.generate_path_to('result', False)}?task_id={int(task)}"
     if not url.startswith(("http://", "https://")):
         raise UnreadableError
     request = urllib.request.Request(url, headers=dict(client.headers))  # noqa: S310
-    body = TextFile(_folder())
     with urllib.request.urlopen(request, timeout=_FETCH_S) as answer:  # noqa: S310
-        while piece := answer.read(_PIECE):
-            body.write(piece)
+        body = _in_a_file(iter(lambda: answer.read(_PIECE), b""))
     try:
         runs = [run for run in read_json(body, json.loads)["data"] if run.get("result")]
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -51,12 +50,23 @@ def fetch(client: Any, task: int) -> str | TextFile | None:
     try:
         if not isinstance(result, LongString):
             return base64.b64decode(result).decode()
-        text = TextFile(_folder())
-        for piece in result.decoded():
-            text.write(piece)
-        return text
+        return _in_a_file(result.decoded())
     except (ValueError, TypeError):
         raise UnreadableError from None
+
+
+def _in_a_file(pieces: Iterator[bytes]) -> TextFile:
+    """Write pieces into a file; where the disk takes none vantage6's client may have the memory: UnreadableError."""
+    try:
+        text = TextFile(_folder())
+    except OSError:
+        raise UnreadableError from None
+    for piece in pieces:
+        try:
+            text.write(piece)
+        except OSError:
+            raise UnreadableError from None
+    return text
 
 
 def _folder() -> str | None:
