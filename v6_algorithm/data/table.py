@@ -6,6 +6,7 @@ In a centralised run one `TableData` holds several hospitals (its members), each
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -107,7 +108,11 @@ class TableData:
     def _series(self, values: Array, rows: Array) -> Array:
         """Return some rows of values; of time series each time that is not padding is one."""
         chosen = values[rows]
-        return chosen[~self._padding(rows)] if len(self.lengths) else chosen.reshape(-1, values.shape[-1])
+        return (
+            chosen[~self._padding(rows)]
+            if len(self.lengths)
+            else chosen.reshape(math.prod(chosen.shape[:-1]), chosen.shape[-1])
+        )
 
     def _padding(self, rows: Array) -> Array:
         """Say which times of some rows are padding: (rows, time) bool."""

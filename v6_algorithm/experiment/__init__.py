@@ -63,7 +63,7 @@ from v6_algorithm.experiment.problems import (
     check_together,
     with_whole_risk_sets,
 )
-from v6_algorithm.experiment.reading import read_file
+from v6_algorithm.experiment.reading import check_size, read_file
 from v6_algorithm.experiment.strategy.compression import STAGES
 from v6_algorithm.experiment.strategy.kinds import (
     STRATEGIES,
@@ -246,12 +246,14 @@ class Experiment(Section):
         """
         if not isinstance(content, dict):
             raise ExperimentError(f"{where}: must be a mapping of keys to values, such as `data: {{target: outcome}}`")
+        check_size(content, where)
         try:
-            return cls.model_validate(content, context={"checked": checked})
-        except ValidationError as error:
-            lines = [explain(item) for item in error.errors()]
-            raise ExperimentError("\n".join(f"{where}: {line}" for line in lines)) from None
-        except UnicodeEncodeError:
+            try:
+                return cls.model_validate(content, context={"checked": checked})
+            except ValidationError as error:
+                lines = [explain(item) for item in error.errors()]
+                raise ExperimentError("\n".join(f"{where}: {line}" for line in lines)) from None
+        except UnicodeEncodeError:  # of a value, or of an unknown key, which pydantic quotes
             raise ExperimentError(f"{where}: holds a character that no text has (half of a surrogate pair)") from None
 
     @classmethod

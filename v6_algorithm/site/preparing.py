@@ -28,14 +28,17 @@ def summary(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.preparation.setup import unpack_arrays
     from v6_algorithm.data.summary import table
 
-    features = [str(name) for name in work.request.get("features", [])]
+    features = [str(name) for name in work.request.get("features") or []]
     work.policy.check_columns(features)
     # All of its digits, and not only what training takes of them.
+    if work.site not in work.sources:
+        raise WireError("a description is of one hospital's table, and the request names a site that is not here")
     frame = work.sources[work.site].read(work.policy.allows)
     work.policy.check_rows(len(frame))
     smallest = work.policy.minimum_cell
     frame = work.where(without_codes(frame, work.experiment.data.missing_values, smallest=smallest))
     work.policy.check_rows(len(frame))
+    work.guard.check_features(features, len(frame))
     step = work.request.get("step")
     if step == "groups":
         return _groups(work, frame, features)
@@ -268,7 +271,10 @@ def _quantiles(work: Work) -> dict[str, Any]:
         _check_values(work, setup, table)
     counts, windows = _counts(table), None
     if work.request.get("windows") is not None:
-        windows = check_windows(unpack_arrays(work.request.get("windows"))["windows"], counts.size)
+        arrays = unpack_arrays(work.request.get("windows"))
+        if "windows" not in arrays:
+            raise WireError("windows must be packed under that name")
+        windows = check_windows(arrays["windows"], counts.size)
     values = table.training_values(setup, work.experiment.data)
     cells = cells_of(values, _hidden(work, counts), work.policy.minimum_cell, windows)
     return {"cells": pack_arrays(cells.arrays())}

@@ -155,6 +155,7 @@ class Work:
         if table is None:
             wanted = {*self.roles, *self.kind.cells(setup), *setup.categories, *setup.covariates}
             frames = {name: self.read(source, wanted.__contains__) for name, source in sources.items()}
+            self.guard.check_inputs(setup, sum(map(len, frames.values())))
             frames, copies = self.kind.usable(frames, sources, setup, self.shelf)
             try:
                 table = load_table(frames, drawn, setup, self.targets, copies)
@@ -247,9 +248,11 @@ class Work:
 
         agreed, prepared = self.request["setup"], setup.preparation
         # Of rows of numbers; what images and series are prepared with is theirs to check.
-        columns = len(setup.features) if table.images is None and not len(table.lengths) else 0
-        if prepared is not None and columns and prepared.fill.shape[-1] not in (1, columns):
+        numbers, columns = table.images is None and not len(table.lengths), len(setup.features)
+        if prepared is not None and numbers and prepared.fill.shape[-1] not in (1, columns):
             raise WireError(f"setup.preparation must be of {columns} columns; it is of others")
+        if setup.class_weights is not None and fold >= len(setup.class_weights):
+            raise WireError(f"setup.class_weights has no fold {fold}")
         key = ("rows", id(table), agreed["preparation"], agreed["combat"], fold, device.kind)
         kept: Rows | None = self.context.memory.get(key)
         if kept is None and self._newest is not None and self._newest[0] == key:

@@ -175,6 +175,7 @@ def agree_on_columns(
                 )
     raise_data_errors(replies, experiment.participation.unfit)
     replies.require(quorum, "preparation")
+    notes += _without_ledger(policies)
     notes += [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     classification = any(schema["labels"] for schema in schemas.values())
     agreement = agree(experiment.data, schemas, classification=classification)
@@ -184,6 +185,21 @@ def agree_on_columns(
     hospitals = real if experiment.split.kind == "leave_one_site_out" else []
     notes = [*agreement.notes, *notes, *tell_shared_patients(experiment, schemas)]
     return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies)
+
+
+def _without_ledger(policies: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the sites that refuse differences of few rows, and forget at the end of a task what they answered."""
+    forget = [
+        name
+        for name, rules in sorted(policies.items())
+        if rules.get("refuse_differences") is True and rules.get("ledger_folder") is False
+    ]
+    if not forget:
+        return []
+    return [
+        f"{listed(forget)}: this node's rule against differences of few rows holds within one task; another task whose "
+        "rows differ by one patient would tell of that patient (no V6_ALGORITHM_LEDGER_FOLDER)"
+    ]
 
 
 def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence[str], quorum: int) -> Plan:

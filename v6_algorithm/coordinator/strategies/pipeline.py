@@ -51,6 +51,9 @@ class Reply:
         Mean loss of that model over its training rows, where it was asked for.
     sums
         What its rows come to by name, (…) float64 arrays, where it was asked for.
+    term, share
+        Of all sites under masks: how the terms that they keep changed, weighted by their shares, float64 by name of the
+        parameter; and the share of the sites that are in the sum.
     """
 
     site: str
@@ -61,6 +64,8 @@ class Reply:
     start: State | None = None
     start_loss: float | None = None
     sums: dict[str, Any] | None = None
+    term: State | None = None
+    share: float | None = None
 
 
 class FedAvg:
@@ -374,7 +379,9 @@ class FedAvg:
         return self._held[1]
 
     def _with_extras(self, reply: Reply, given: Any, asked: Mapping[str, Any]) -> Reply:
-        wanted = {key for key in ("start", "start_loss", "sums") if asked.get("strategy", {}).get(key)}
+        question = asked.get("strategy", {})
+        wanted = {key for key in ("start", "start_loss", "sums", "term") if question.get(key)}
+        wanted |= {"share"} if question.get("keeps") else set()
         if not isinstance(given, dict) or set(given) != wanted:
             raise WireError("it tells other things for the strategy than it was asked for")
         if "start" in given:
@@ -389,6 +396,11 @@ class FedAvg:
             reply = replace(reply, start_loss=float(loss))
         if "sums" in given:
             reply = replace(reply, sums=self.read_sums(given["sums"]))
+        if "term" in given:
+            spec = {name: replace(self.spec[name], dtype="float64") for name in self.parameters}
+            reply = replace(reply, term=wire.unpack(given["term"], spec))
+        if "share" in given:
+            reply = replace(reply, share=float(given["share"]))
         return reply
 
 

@@ -18,7 +18,7 @@ from v6_algorithm.data.preparation.setup import pack_arrays
 from v6_algorithm.data.quantiles import Cells, check_windows
 from v6_algorithm.data.summary.cells import tell_labels
 from v6_algorithm.data.targets import TargetColumn, canonical, labels_of
-from v6_algorithm.errors import DataError
+from v6_algorithm.errors import DataError, WireError
 from v6_algorithm.experiment import Data
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def shape(
     cells = Cells.of((values[seen[:, i], i] for i in range(len(features))), smallest, windows)
     reply: dict[str, Any] = {"cells": pack_arrays(cells.arrays()), "products": None}
     if products and len(values) >= ROWS_PER_COLUMN * len(features):
+        if any(name not in asked or asked[name].shape != (len(features),) for name in ("mean", "sd")):
+            raise WireError(f"asked must have mean and sd of the {len(features)} features")
         scale = np.where(asked["sd"] > 0, asked["sd"], 1.0)
         standard = np.where(seen, (values - asked["mean"]) / scale, 0.0)
         together = seen.T.astype(np.int64) @ seen
