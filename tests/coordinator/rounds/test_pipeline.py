@@ -110,6 +110,16 @@ def test_nodes_that_watch_the_order_of_requests_answer_all_of_them(tables, make_
     assert all(not entry["missing"] for entry in result["participation"])
 
 
+@pytest.mark.parametrize("pipeline", [0, 1])
+def test_early_stopping_is_measured_at_nodes_that_watch_the_order_of_requests(tables, make_experiment, pipeline):
+    experiment = make_experiment(rounds=40, stopping={"patience": 1, "min_delta": 0.5}, pipeline=pipeline)
+    policy = Policy.from_environment({"V6_ALGORITHM_POLICY": "trusted", "V6_ALGORITHM_REQUEST_ORDER": "true"})
+    result = run(local_federation(experiment, tables, policy), experiment)
+    assert result["status"] == "completed"
+    assert result["rounds_run"] < 40
+    assert result["metrics"]["test"]["pooled"]["loss"] > 0
+
+
 def test_a_quorum_that_is_lost_ends_the_run_with_what_was_made(tables, make_experiment):
     experiment = make_experiment(rounds=6, **LONG, participation={"minimum": len(tables)})
     result = run(Spy(local_federation(experiment, tables), lose("berlin", {3})), experiment)
