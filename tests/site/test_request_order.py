@@ -159,7 +159,7 @@ def test_evaluations_have_an_end():
 
 
 def test_an_evaluation_of_a_round_that_was_not_is_refused():
-    Job().trained().refused("out of order", "evaluate", round=0, folds=[item(0, 1.0, train=False)])
+    Job().trained(rounds=4).refused("out of order", "evaluate", round=1, folds=[item(0, 1.0, train=False)])
     Job().trained().refused("out of order", "evaluate", round=9, folds=[item(0, 1.0, train=False)])
 
 

@@ -69,7 +69,9 @@ class KeptTerm:
         self._term = self._load()
         self._mean = wire.unpack(message["mean"], self._parameters) if "mean" in message else None
         self._correction: dict[str, Tensor] = {}
-        sites = len(work.request["secure_aggregation"]["participants"])
+        sites = len(work.request.get("secure_aggregation", {}).get("participants", []))
+        if not sites:
+            raise WireError("the request names no participants for secure aggregation")
         self._alpha = float(self._section.alpha / (sites * share)) if isinstance(self._section, FedDyn) else 0.0
 
     @classmethod

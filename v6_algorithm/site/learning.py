@@ -305,7 +305,7 @@ class _Learner:
         from v6_algorithm.learning.training.objectives import create_objective
         from v6_algorithm.learning.training.state import state_of
 
-        work, message = self.work, item.get("strategy", {})
+        work, message = self.work, item.get("strategy") or {}
         leaves = self.leaves(item, shared)
         kept = self._kept_term(message, shared, networks)
         objective = create_objective(message, shared) if kept is None else kept.objective()

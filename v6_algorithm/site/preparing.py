@@ -119,6 +119,8 @@ def _schema(work: Work) -> dict[str, Any]:
                 schema["at_zero"] = work.policy.disclosed(at_zero)
             if (hashes := _group_hashes(work, frame)) is not None:
                 schema["groups"] = hashes
+            if (secret := work.policy.node_secret) and (fingerprint := source.keyed_fingerprint(secret.encode())):
+                schema["fingerprint"] = fingerprint
             schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.disclosed)
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:

@@ -178,7 +178,8 @@ RULES: tuple[Rule, ...] = (
     _rule("folds_secret", "FOLDS_SECRET", "secret", (None, None, None), None,
           "the secret of the splits; without it, the node draws one for each ledger"),
     _rule("node_secret", "NODE_SECRET", "secret", (None, None, None), None,
-          "a secret of this node alone: without it the job's folder does not give its keys of secure aggregation"),
+          "a secret of this node alone: without it the job's folder does not give its keys of secure aggregation; it "
+          "keys the fingerprint of the table's file, which is told where there is one"),
     _rule("aggregation_secret", "AGGREGATION_SECRET", "secret", (None, None, None), None,
           "a secret that the nodes share: keys of secure aggregation must bear its seal"),
 )  # fmt: skip

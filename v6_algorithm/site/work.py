@@ -165,6 +165,8 @@ class Work:
                 ) from None
             if folder is not None:
                 keep(folder, key, table)
+        if setup.class_weights is not None and len(setup.class_weights) < len(table.folds):
+            raise WireError(f"setup.class_weights must be of {len(table.folds)} folds")
         self.context.memory[key] = table
         for source in sources.values():
             # Of a table that was found elsewhere nobody reads the source again.
@@ -251,8 +253,6 @@ class Work:
         numbers, columns = table.images is None and not len(table.lengths), len(setup.features)
         if prepared is not None and numbers and prepared.fill.shape[-1] not in (1, columns):
             raise WireError(f"setup.preparation must be of {columns} columns; it is of others")
-        if setup.class_weights is not None and fold >= len(setup.class_weights):
-            raise WireError(f"setup.class_weights has no fold {fold}")
         key = ("rows", id(table), agreed["preparation"], agreed["combat"], fold, device.kind)
         kept: Rows | None = self.context.memory.get(key)
         if kept is None and self._newest is not None and self._newest[0] == key:

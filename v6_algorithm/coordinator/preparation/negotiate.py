@@ -77,6 +77,8 @@ class Plan:
         Of all training rows that one site counts as having.
     means
         Site to what its training rows are like; see `site_means`.
+    fingerprints
+        Hospital to the keyed fingerprint of its table's file, of nodes that have a secret.
     """
 
     sites: list[str]
@@ -90,6 +92,7 @@ class Plan:
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     maximum_share: float = 1.0
     means: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
     @property
     def folds(self) -> list[int]:
@@ -184,7 +187,13 @@ def agree_on_columns(
     real = sorted(site for site, schema in schemas.items() if schema["rows"] > synthetic[site])
     hospitals = real if experiment.split.kind == "leave_one_site_out" else []
     notes = [*agreement.notes, *notes, *tell_shared_patients(experiment, schemas)]
-    return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies)
+    return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies,
+                               fingerprints=fingerprints(schemas))  # fmt: skip
+
+
+def fingerprints(schemas: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the keyed fingerprint of each hospital's table that tells one."""
+    return {name: schema["fingerprint"] for name, schema in schemas.items() if schema.get("fingerprint")}
 
 
 def _without_ledger(policies: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -286,7 +295,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes += [*tell_shares(rows, share), *loose, *_tell_unknown(setup)]
     made = Plan(
         list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies, share,
-        site_means(moments, setup.features),
+        site_means(moments, setup.features), agreement.fingerprints,
     )  # fmt: skip
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):
