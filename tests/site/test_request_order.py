@@ -159,5 +159,10 @@ def test_evaluations_have_an_end():
 
 
 def test_an_evaluation_of_a_round_that_was_not_is_refused():
-    Job().trained().refused("out of order", "evaluate", round=1, folds=[item(0, 1.0, train=False)])
+    Job().trained(rounds=4).refused("out of order", "evaluate", round=1, folds=[item(0, 1.0, train=False)])
     Job().trained().refused("out of order", "evaluate", round=9, folds=[item(0, 1.0, train=False)])
+
+
+def test_the_model_of_an_earlier_round_is_measured_when_a_later_one_has_found_training_to_be_over():
+    """Early stopping is found in the answers to a round, whose models are not used."""
+    Job().trained(rounds=3).ask("evaluate", round=2, folds=[item(0, 3.0, train=False, evaluate=["test"])])
