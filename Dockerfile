@@ -28,7 +28,7 @@ RUN set -eu; \
     esac; \
     sed "s/^torch==.*/torch==${torch}/" /src/constraints.txt > /tmp/constraints.txt; \
     mkdir /src/v6_algorithm; echo 0 > /src/v6_algorithm/VERSION; touch /src/README.md /src/v6_algorithm/__init__.py; \
-    pip install --use-pep517 ${index:+--extra-index-url "$index"} -c /tmp/constraints.txt "/src[vantage6,files,imaging]"; \
+    pip install --use-pep517 ${index:+--extra-index-url "$index"} -c /tmp/constraints.txt "/src[vantage6,files,imaging,dp]"; \
     pip uninstall --yes v6-algorithm; \
     # What only a C++ compiler or the libraries' own test suites would read, and Arrow's RPC; about 280 MB.
     site="$(python -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))')"; \
