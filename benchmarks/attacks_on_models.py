@@ -234,8 +234,8 @@ def memorisation(preset: str, shadows: int) -> str:
 
     Distance of made images to the nearest training image against the nearest held-out one (Meehan et al., 2020, A
     non-parametric test to detect data-copying: 0.5 means no copying); membership by the distance of an image to the
-    nearest made one (Chen et al., 2020, GAN-Leaks); and by the discriminator's output (Hayes et al., 2019, LOGAN), as it
-    is in the model unless `strategy.private` keeps it at the sites.
+    nearest made one (Chen et al., 2020, GAN-Leaks); and by the discriminator's output (Hayes et al., 2019, LOGAN), as
+    it is in the model unless `strategy.private` keeps it at the sites.
     """
     from sklearn.datasets import load_digits
 
