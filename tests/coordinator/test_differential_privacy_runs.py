@@ -17,6 +17,7 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.privacy.accountant import Steps, epsilon
 from v6_algorithm.learning.training import private_descent
 from v6_algorithm.learning.training.private_gradients import NoiseSource
+from v6_algorithm.researcher.report.model_card import model_card
 from v6_algorithm.site.guard import Guard
 from v6_algorithm.site.policy import Policy
 
@@ -289,7 +290,10 @@ def test_with_unit_site_each_site_tells_epsilon_of_its_updates_in_every_round():
     assert list(told["sites"]) == ["amsterdam", "berlin", "cairo"]
     assert told["noise"] == "each site adds all of its noise by itself"
     assert "Gaussian mechanism, one noised update a round" in told["accountant"]
-    assert any("differential privacy of sites compares federations in which" in note for note in result["notes"])
+    card = model_card(result)
+    for text in ("differential privacy of sites compares federations in which", "counted by RDP of the Gaussian"):
+        assert any(text in note for note in result["notes"])
+        assert text in card
 
 
 def _site_noise(updates: int, target: float) -> float:

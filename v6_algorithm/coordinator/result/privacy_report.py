@@ -89,7 +89,9 @@ def notes(experiment: Experiment, told: Mapping[str, Any] | None) -> list[str]:
     by_site = ", ".join(f"{site} {numbers['epsilon']:.4g}" for site, numbers in told["sites"].items())
     sentences = [
         f"differential privacy (unit {told['unit']}): training cost each site epsilon {cost:.4g} at most, of "
-        f"{told['planned_epsilon']:g} planned, at delta {told['delta']:g}" + (f" ({by_site})" if by_site else ""),
+        f"{told['planned_epsilon']:g} planned, at delta {told['delta']:g}"
+        + (f" ({by_site})" if by_site else "")
+        + f"; counted by {told['accountant']}",
         f"differential privacy, outside the account, for no noise is added to it: {'; '.join(told['outside'])}",
     ]
     if private is not None and private.unit == "site":
