@@ -26,9 +26,16 @@ def test_an_update_is_scaled_to_the_clip_over_all_parameters_and_a_short_one_lef
 
 
 def test_gradients_are_updates_already():
-    gradient = {"a": torch.full((2, 3), 7.0), "b": torch.zeros(2), "seen": torch.tensor(0)}
+    gradient = {"a": torch.full((2, 3), 7.0), "b": torch.zeros(2), "seen": RECEIVED["seen"]}
     clipped = hidden(gradient, clip=2.0, gradient=True)
     assert torch.stack([clipped["a"].norm(), clipped["b"].norm()]).norm().item() == pytest.approx(2.0, rel=1e-5)
+
+
+def test_a_frozen_layer_gets_no_noise_and_its_gradient_may_be_nought():
+    gradient = {"a": torch.ones(2, 3), "b": torch.zeros(2), "seen": RECEIVED["seen"]}
+    sent = UpdateNoise(1.0, 0.5).hide(RECEIVED, gradient, {"a"}, gradient=True)
+    assert not sent["b"].any()
+    assert sent["a"].std() > 0.01
 
 
 def test_noise_is_of_the_size_asked_for_on_every_parameter():

@@ -48,7 +48,7 @@ def epsilon(steps: Iterable[Steps], delta: float) -> float:
     return _epsilon(tuple(sorted((rate, noise, count) for (rate, noise), count in taken.items())), delta)
 
 
-def noise_for(plan: Sequence[Steps], target: float, delta: float, *, tolerance: float = 1e-3) -> float:
+def noise_for(plan: Sequence[Steps], target: float, delta: float, *, tolerance: float = 2e-3) -> float:
     """Return a noise multiplier, the least to a relative tolerance, with which a plan costs at most `target`.
 
     Raises
@@ -61,7 +61,7 @@ def noise_for(plan: Sequence[Steps], target: float, delta: float, *, tolerance: 
         return epsilon([replace(item, noise_multiplier=noise) for item in plan], delta)
 
     high = accountant.noise_for(plan, target, delta)
-    low = high * 0.5
+    low = high * 0.7
     while high - low > tolerance * low:
         middle = (low + high) / 2
         low, high = (low, middle) if cost(middle) <= target else (middle, high)

@@ -50,7 +50,7 @@ class UpdateNoise:
         outgoing
             What would be sent without noise: the trained state, or gradients.
         parameters
-            Names of the tensors that training moves; all others must be as they were.
+            Names of the tensors that training moves; all others must be as they were, or gradients of nought.
         gradient
             Whether `outgoing` holds gradients, which are updates already.
         source
@@ -71,7 +71,7 @@ class UpdateNoise:
         changed = [
             name
             for name, value in outgoing.items()
-            if name not in parameters and (value.any() if gradient else not torch.equal(value, received[name]))
+            if name not in parameters and not torch.equal(value, received[name]) and (value.any() or not gradient)
         ]
         if changed:
             raise SiteError(
