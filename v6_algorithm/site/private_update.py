@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from v6_algorithm.errors import SiteError, WireError
-from v6_algorithm.experiment import Experiment
+from v6_algorithm.site.guard.privacy_account import honest_sites, participants_in
 
 if TYPE_CHECKING:
     from v6_algorithm.learning.training.private_update import UpdateNoise
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 _LARGEST_NORMAL = 8.6
 # What rounding to the fixed-point step may be beside the noise: as L2 norms, over all parameters against one.
 _ROUNDING = 0.01
-
-
-def honest_sites(experiment: Experiment, request: Mapping[str, Any]) -> int:
-    """Return how many sites are taken to add a part of the noise each; 1 where each adds all of it."""
-    section, sums = experiment.privacy.differential_privacy, experiment.privacy.secure_aggregation
-    if section is None or section.unit != "site" or sums is None:
-        return 1
-    return section.honest_of(sums.sites_needed(_participants(request)))
 
 
 def update_noise(work: Work, booked: Booked | None) -> UpdateNoise | None:
@@ -69,7 +61,7 @@ def check_shared_noise(work: Work, noise_multiplier: float | None, parameters: i
     section, sums = work.experiment.privacy.differential_privacy, work.experiment.privacy.secure_aggregation
     if section is None or section.unit != "site" or sums is None or noise_multiplier is None:
         return
-    sites = _participants(work.request)
+    sites = participants_in(work.request)
     sd = noise_multiplier * section.clip / math.sqrt(honest_sites(work.experiment, work.request))
     largest = (section.clip + _LARGEST_NORMAL * sd) / sites
     if largest > sums.clip:
@@ -93,7 +85,7 @@ def check_weights(work: Work) -> None:
     section, sums = work.experiment.privacy.differential_privacy, work.experiment.privacy.secure_aggregation
     if section is None or section.unit != "site" or sums is None:
         return
-    weights, sites = work.request.get("weights"), _participants(work.request)
+    weights, sites = work.request.get("weights"), participants_in(work.request)
     if not isinstance(weights, Mapping) or any(whole != sites for whole in weights.values()):
         raise WireError("under differential privacy of sites the weights of all must be their number")
 
@@ -107,14 +99,6 @@ def check_adds_noise(work: Work, fold: int) -> None:
             "and add no noise to it",
             "request",
         )
-
-
-def _participants(request: Mapping[str, Any]) -> int:
-    given = request.get("secure_aggregation")
-    listed = given.get("participants") if isinstance(given, Mapping) else None
-    if not isinstance(listed, list) or len(listed) < 2:
-        raise WireError("secure_aggregation must have a list of participants")
-    return len(listed)
 
 
 def _rounded_up(value: float) -> float:

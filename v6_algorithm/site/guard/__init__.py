@@ -20,8 +20,7 @@ from v6_algorithm.site.guard.bounds import check_experiment, check_networks, che
 from v6_algorithm.site.guard.leaving import check_keys
 from v6_algorithm.site.guard.ledger import Ledger
 from v6_algorithm.site.guard.order import PINNED, Order, digest
-from v6_algorithm.site.guard.privacy_account import Booked, PrivacyAccount
-from v6_algorithm.site.private_update import honest_sites
+from v6_algorithm.site.guard.privacy_account import Booked, PrivacyAccount, honest_sites
 from v6_algorithm.site.rules import BY_FIELD
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.errors import PolicyError, SiteError
+from v6_algorithm.errors import PolicyError, SiteError, WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.privacy import accountant, prv
 from v6_algorithm.learning.privacy.accountant import Steps
@@ -229,6 +229,23 @@ def units_of(table: TableData, rows: np.ndarray, *, kind: str | None) -> tuple[n
         return np.arange(len(rows)), len(rows)
     names, unit = np.unique(table.patient[rows], return_inverse=True)
     return unit.reshape(-1), len(names)
+
+
+def honest_sites(experiment: Experiment, request: Mapping[str, Any]) -> int:
+    """Return how many sites are taken to add a part of the noise each; 1 where each adds all of it."""
+    section, sums = experiment.privacy.differential_privacy, experiment.privacy.secure_aggregation
+    if section is None or section.unit != "site" or sums is None:
+        return 1
+    return section.honest_of(sums.sites_needed(participants_in(request)))
+
+
+def participants_in(request: Mapping[str, Any]) -> int:
+    """Return how many sites a request under secure aggregation names; raises WireError where it names none."""
+    given = request.get("secure_aggregation")
+    listed = given.get("participants") if isinstance(given, Mapping) else None
+    if not isinstance(listed, list) or len(listed) < 2:
+        raise WireError("secure_aggregation must have a list of participants")
+    return len(listed)
 
 
 def _add(booked: list[list[float]], steps: Steps) -> None:
