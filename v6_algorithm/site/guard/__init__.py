@@ -28,7 +28,7 @@ from v6_algorithm.site.guard.bounds import (
 from v6_algorithm.site.guard.leaving import check_keys
 from v6_algorithm.site.guard.ledger import Ledger
 from v6_algorithm.site.guard.order import PINNED, Order, digest
-from v6_algorithm.site.guard.privacy_account import Booked, PrivacyAccount
+from v6_algorithm.site.guard.privacy_account import Booked, PrivacyAccount, honest_sites
 from v6_algorithm.site.rules import BY_FIELD
 
 if TYPE_CHECKING:
@@ -250,11 +250,18 @@ class Guard:
                 "or less"
             )
 
-    def open_privacy_account(self, table: TableData) -> None:
-        """Plan the noise of a run, before anything is trained; refuse one without, where the owner requires it."""
+    def open_privacy_account(self, table: TableData) -> float | None:
+        """Plan the noise of a run, before anything is trained; refuse one without, where the owner requires it.
+
+        Returns
+        -------
+        float, optional
+            The noise multiplier; None: no differential privacy.
+        """
         self._check_required_privacy()
-        if self._experiment.privacy.differential_privacy is not None:
-            self._privacy_account.open(table)
+        if self._experiment.privacy.differential_privacy is None:
+            return None
+        return self._privacy_account.open(table)
 
     def book_privacy(self, table: TableData, folds: Sequence[int]) -> Booked | None:
         """Book what a round's training of these folds costs, before it begins; None: no differential privacy.
@@ -271,7 +278,14 @@ class Guard:
 
     @property
     def _privacy_account(self) -> PrivacyAccount:
-        return PrivacyAccount(self.policy, self._experiment, self._job, self._lasting, self._databases)
+        return PrivacyAccount(
+            self.policy,
+            self._experiment,
+            self._job,
+            self._lasting,
+            self._databases,
+            honest_sites(self._experiment, self._request),
+        )
 
     def check_information(self, columns: int, rows: int) -> None:
         """Refuse sums of products of so many columns that they would nearly tell the rows; 0 columns: there are none.
