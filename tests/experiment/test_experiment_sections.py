@@ -23,6 +23,7 @@ CONTRACT = {
         "features": None,
         "sequence": None,
         "image": None,
+        "measures": None,
         "rows": None,
         "exclude": [],
         "categorical": [],
