@@ -379,7 +379,7 @@ def _explanations(measured: dict[str, States]) -> list[str]:
     if joined:
         notes.append(
             f"neighbouring score bins are joined at {', '.join(joined)} (by the node's rules, or for there were more "
-            f"than {MOST_LISTED:,}): ranking metrics over sites are those of joined bins, and their resolutions contain that"
+            f"than {MOST_LISTED:,}): ranking metrics over sites are of joined bins, and their resolutions contain that"
         )
     for part, members in measured.items():
         notes += [f"{part}, pooled: {sentence}" for sentence in explain(merge_states(members.values()))]

@@ -71,10 +71,8 @@ def _capped(
     first = places[starts]
     moved = np.add.reduceat((places - np.repeat(first, np.diff(starts, append=len(places)))) * rows, starts)
     middle = first + np.rint(moved / np.add.reduceat(rows, starts)).astype(np.int64)
-    return (
-        *(_listed(middle, np.add.reduceat(counts, starts)) for counts in (above, below)),
-        True,
-    )
+    listed = [_listed(middle, np.add.reduceat(counts, starts)) for counts in (above, below)]
+    return listed[0], listed[1], True
 
 
 def _listed(places: NDArray[np.int64], rows: NDArray[Any]) -> sparse.Histogram:
