@@ -2,6 +2,7 @@
 
 import copy
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -332,7 +333,7 @@ def test_any_reply_is_either_refused_or_gives_finite_metrics(kind, data):
 @pytest.mark.parametrize("rows", [{}, {"other": np.zeros(3)}, {"error": np.zeros(2)}, {"error": 0.0}])
 def test_a_plug_ins_metric_gives_one_number_for_each_row_and_name(rows):
     class Errors(MeanMetrics):
-        higher_is_better = {"error": False}
+        higher_is_better: ClassVar[dict[str, bool]] = {"error": False}
 
         def rows(self, prediction, target):
             return rows
