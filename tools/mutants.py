@@ -55,8 +55,8 @@ CORE = [
 ]
 # The tests that mirror the wings of the core modules.
 TESTS = ["tests/learning", "tests/exchange", "tests/site", "tests/coordinator", "tests/data", "tests/engines"]
-# Expected seconds of the tests tried on a mutant; those of the module's own folder come first.
-MOST_TESTS_S = 40.0
+# Mutants of which the tests are collected together: those of all take seconds to import.
+_AT_ONCE = 25
 _COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -338,8 +338,11 @@ def _remember_caches(caches: list[Any]) -> None:
     functools.lru_cache = remembering  # type: ignore[assignment]
 
 
-def tests_for(mutant: Mutant, record: Record) -> tuple[list[str], float]:
-    """Return the tests to try on a mutant, cheapest file first, its own folder's before others; and their seconds."""
+def tests_for(mutant: Mutant, record: Record, most_s: float) -> tuple[list[str], float]:
+    """Return the tests to try on a mutant, of `most_s` seconds in all, and their seconds.
+
+    Those of its own folder come before others, and among them the cheapest file first.
+    """
     known = "enters" if mutant.key in record.at_import else "reaches"
     wanted = mutant.path if known == "enters" else mutant.key
     by_file: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -357,7 +360,7 @@ def tests_for(mutant: Mutant, record: Record) -> tuple[list[str], float]:
     chosen, seconds = [], 0.0
     for _, tests in files:
         for test in sorted(tests, key=lambda test: float(test["seconds"])):
-            if seconds + test["seconds"] <= MOST_TESTS_S:
+            if not chosen or seconds + test["seconds"] <= most_s:
                 chosen.append(test["test"])
                 seconds += test["seconds"]
     return chosen, seconds
@@ -375,7 +378,7 @@ def say(mutant: Mutant, verdict: str, record: Record, tests: int, number: int) -
 
 
 def try_all(
-    package: Package, mutants: Sequence[Mutant], record: Record, tests: list[str], *, again: bool, ends: float
+    package: Package, mutants: Sequence[Mutant], record: Record, *, again: bool, ends: float, most_s: float
 ) -> None:
     """Switch on each mutant that has no verdict yet, or survived and is to be tried again."""
     waiting = [
@@ -385,13 +388,14 @@ def try_all(
         or (again and record.verdicts[mutant.key]["verdict"] in ("passed", "no test"))
     ]
     at_run = [(place, mutant) for place, mutant in waiting if mutant.key not in record.at_import]
+    chosen_for = {mutant.key: tests_for(mutant, record, most_s) for _, mutant in waiting}
 
-    def loop(session: pytest.Session) -> int:
+    def loop(session: pytest.Session, members: Sequence[tuple[int, Mutant]]) -> int:
         items = {item.nodeid: item for item in session.items}
-        for place, mutant in at_run:
+        for place, mutant in members:
             if time.monotonic() > ends:
                 break
-            chosen, seconds = tests_for(mutant, record)
+            chosen, seconds = chosen_for[mutant.key]
 
             def work(place: int = place, chosen: list[str] = chosen) -> int:
                 package.active = place
@@ -401,11 +405,14 @@ def try_all(
             say(mutant, verdict, record, len(chosen), place + 1)
         return 0
 
-    if at_run:
-        in_fork_loudly(lambda: collected(tests, loop))
+    for start in range(0, len(at_run), _AT_ONCE):
+        members = at_run[start : start + _AT_ONCE]
+        files = sorted({name.split("::")[0] for _, mutant in members for name in chosen_for[mutant.key][0]})
+        if time.monotonic() < ends:
+            in_fork_loudly(lambda members=members, files=files: collected(files, lambda run: loop(run, members)))  # type: ignore[misc]
     for place, mutant in waiting:
         if mutant.key in record.at_import and time.monotonic() < ends:
-            chosen, seconds = tests_for(mutant, record)
+            chosen, seconds = chosen_for[mutant.key]
 
             def fresh(place: int = place, chosen: list[str] = chosen) -> int:
                 package.active = place
@@ -453,6 +460,7 @@ def main() -> int:
     parser.add_argument("--record", type=Path, help="a file to go on from")
     parser.add_argument("--again", action="store_true", help="try those that survived again")
     parser.add_argument("--tests", nargs="*", default=TESTS, help="folders or files of tests")
+    parser.add_argument("--tests-seconds", type=float, default=40, help="of tests that are tried on one mutant")
     parser.add_argument("--least", type=float, default=0.9, help="share that must be killed")
     parser.add_argument("--reach-only", action="store_true", help="only learn which test reaches which mutant")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin with no other mutant after these")
@@ -474,7 +482,7 @@ def main() -> int:
     record = Record(record.path)
     if options.reach_only:
         return 0
-    try_all(package, mutants, record, options.tests, again=options.again, ends=began + options.seconds)
+    try_all(package, mutants, record, again=options.again, ends=began + options.seconds, most_s=options.tests_seconds)
     record = Record(record.path)
     verdicts = [record.verdicts[mutant.key]["verdict"] for mutant in mutants if mutant.key in record.verdicts]
     killed = sum(verdict not in ("passed", "no test") for verdict in verdicts)

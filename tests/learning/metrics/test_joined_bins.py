@@ -12,6 +12,7 @@ from sklearn import metrics as sk
 
 from v6_algorithm.learning.metrics import ClassificationMetrics, compute, explain, merge_states
 from v6_algorithm.learning.metrics.additive import from_sums, to_sums
+from v6_algorithm.learning.metrics.histogram import average_precision_bounds
 from v6_algorithm.learning.metrics.joined import MOST_LISTED, Extents, capped
 from v6_algorithm.site.guard.coarse import coarse_state
 
@@ -156,3 +157,19 @@ def test_secure_aggregation_says_that_joined_bins_may_move_more_than_the_resolut
     summed = from_sums(to_sums(state))
     assert any("1 sites joined score bins before secure aggregation" in text for text in explain(summed))
     assert not any("joined" in text for text in explain(from_sums(to_sums(state_of(*drawn(60, 0))))))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60).filter(any), st.booleans())
+def test_bounds_of_an_average_precision_are_its_value_in_the_best_and_the_worst_order(bins, many):
+    """Reached by rows, not only beyond them: a bound that is too wide hides a good model."""
+    pairs = bins * (2 if many else 1)
+    positives, negatives = (np.array(counts) for counts in zip(*pairs, strict=True))
+    if not positives.sum():
+        return
+    target = {
+        "worst": np.concatenate([[1] * p + [0] * n for p, n in pairs]),
+        "best": np.concatenate([[0] * n + [1] * p for p, n in pairs]),
+    }
+    exact = {name: sk.average_precision_score(rows, np.arange(len(rows))) for name, rows in target.items()}
+    worst, best = average_precision_bounds(positives.tolist(), negatives.tolist())
+    assert (worst, best) == pytest.approx((exact["worst"], exact["best"]), abs=1e-9)
