@@ -24,7 +24,7 @@ from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.splits import Fold, draw_rows
 from v6_algorithm.data.subgroups import encode_groups, join_groups
 from v6_algorithm.data.synthetic import cut_rows, synthetic_rows
-from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows
+from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows, patient_numbers
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment
 
@@ -305,7 +305,7 @@ def _encode(
     groups, group_names = encode_groups(frame, experiment.evaluation.subgroups, measured=not synthetic.all())
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
     # A table of synthetic rows only may be without the columns by which rows are cut; see `describe`.
-    patients = _codes(frame[data.group]) if data.group in frame.columns else None
+    patients = patient_numbers(frame[data.group]) if data.group in frame.columns else None
     # Of a split that is given, copies in several parts are told and not moved.
     if len(copies) and experiment.split.kind != "given":
         patients = with_copies_together(patients, identities(copies, frame.index.to_numpy(dtype=np.int64)))
@@ -389,12 +389,3 @@ def _places(frame: pd.DataFrame) -> Array:
         return np.arange(len(frame), dtype=np.int64)
     places: Array = index.astype(np.int64)
     return places
-
-
-def _codes(column: pd.Series) -> Array:
-    """Number the groups; a row without a group is a group of its own."""
-    codes, _ = column.factorize()
-    alone = codes < 0
-    codes = codes.astype(np.int64)
-    codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
-    return codes

@@ -134,7 +134,10 @@ class Data(Section):
     """Which column is learned from which."""
 
     targets: dict[str, ShortTask] | None = Field(None, description="for multitask: columns and what is learned of each")
-    target: Target | None = Field(None, description="column; for survival {duration: T, event: E}")
+    target: Target | None = Field(
+        None,
+        description="column; for survival {duration: T, event: E}, and entry: S of rows that join late",
+    )
     positive: Condition | None = Field(None, description="makes the target, or the event, 0/1: '> 0', '== yes', '!= 3'")
     features: list[str] | None = Field(None, description="null: every numeric column that is not used otherwise")
     sequence: Annotated[Sequence, short_form("column")] | None = Field(None, description="time series, not features")
@@ -185,7 +188,8 @@ class Data(Section):
         if self.targets is not None:
             return {f"targets.{column}": column for column in self.targets}
         if isinstance(self.target, SurvivalTarget):
-            return {"target.duration": self.target.duration, "target.event": self.target.event}
+            columns = {"target.duration": self.target.duration, "target.event": self.target.event}
+            return columns | ({"target.entry": self.target.entry} if self.target.entry is not None else {})
         return {"target": self.target or ""}
 
     @property
@@ -219,6 +223,11 @@ class Data(Section):
             raise refuse(
                 f"column '{self.synthetic}' says which rows are synthetic and cannot be something else as well"
             )
+        if isinstance(self.target, SurvivalTarget) and self.target.competing:
+            if self.positive is None:
+                raise refuse("target.competing goes with data.positive, which says the event itself, such as '== 1'")
+            if self.positive in self.target.competing:
+                raise refuse(f"'{self.positive}' is both the event (data.positive) and in target.competing")
         if self.group is not None and self.group in self.target_columns.values():
             raise refuse(f"column '{self.group}' is the target and cannot be the group, whose rows stay in one part")
         if self.image is not None:

@@ -26,7 +26,7 @@ from v6_algorithm.data.rows.numbers import looks_like_identifier
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Federation, Replies
-from v6_algorithm.experiment import Data, Experiment
+from v6_algorithm.experiment import Data, Experiment, SurvivalTarget
 
 SCHEMA = 1
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -118,7 +118,7 @@ class _Description:
             return {}
         columns = [name for name in features if name != self._by]
         answers = self._gather({"step": "groups", "features": columns}, partial(check_groups, features=columns))
-        table, curves, notes = grouped(answers, columns, self._by)
+        table, curves, notes = grouped(answers, columns, self._by, _causes(self._data))
         self._notes += notes
         return {"table_one": table, "curves": curves}
 
@@ -237,6 +237,15 @@ class _Description:
             "columns": features,
             "matrix": [[None if np.isnan(value) else float(value) for value in row] for row in matrix],
         }
+
+
+def _causes(data: Data) -> list[str]:
+    """Name the event and the causes that compete with it, by the values that say them; none where none competes."""
+    if not isinstance(data.target, SurvivalTarget) or not data.target.competing:
+        return []
+    return [
+        condition.removeprefix("==").strip().strip("'\"") for condition in (str(data.positive), *data.target.competing)
+    ]
 
 
 def _counts(site: Mapping[str, Any] | None) -> bool:

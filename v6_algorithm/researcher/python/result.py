@@ -205,7 +205,9 @@ class Result:
             raise ExperimentError("the result holds no model")
         return ReturnedModel.of(parameters, self.name)
 
-    def predict(self, rows: Any, site: str | None = None) -> pd.DataFrame:
+    def predict(
+        self, rows: Any, site: str | None = None, *, recalibrate: Result | None = None, at: str | None = None
+    ) -> pd.DataFrame:
         """Predict for new rows, with the training's own preparation; no outcome column is needed.
 
         Parameters
@@ -214,6 +216,9 @@ class Result:
             A DataFrame, a path, or an array as the sites were given.
         site
             Whose model, in mode local.
+        recalibrate, at
+            A result of two classes whose intercept and slope move the risks, such as this one or that of `evaluate`;
+            of all its rows, or of those of the site `at`.
 
         Returns
         -------
@@ -226,6 +231,10 @@ class Result:
         predicted = predict(model, source_of_rows(rows, model.experiment, "rows"), site)
         for note in predicted.attrs["notes"]:
             warnings.warn(note, stacklevel=2)
+        if recalibrate is not None:
+            from v6_algorithm.researcher.external.recalibrated import recalibrated, recalibration_of
+
+            return recalibrated(predicted, recalibration_of(recalibrate.content, at))
         return predicted
 
     def export(self, folder: str | Path, formats: Sequence[str] = ("onnx", "torch")) -> Path:

@@ -19,7 +19,7 @@ LEAVES: dict[str, dict[str, str]] = {
         "rows": "minimum rows", "columns": "allowed columns", "labels": "minimum cell", "image": "minimum cell",
         "moments": "minimum cell",
         "hidden": "allowed columns", "cells": "minimum cell", "products": "minimum cell", "policy": _SETTING,
-        "groups": "minimum cell", "withheld": "minimum cell", "cell": _SETTING,
+        "groups": "minimum cell", "withheld": "minimum cell", "cell": _SETTING, "bins": "minimum cell",
         "timing": _SETTING,
     },
     "prepare": {
