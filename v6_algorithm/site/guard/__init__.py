@@ -346,13 +346,24 @@ class Guard:
 
     def screen(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return an answer as it may leave; every answer passes here last."""
-        from v6_algorithm.site.guard.coarse import at_least, coarse_state
+        from v6_algorithm.learning.metrics.joined import capped
 
         check_keys(method, body)
         if "members" in body or "machine" in body or (method == "summary" and "columns" in body):
             body["policy"] = self.policy.in_force()
-        if not self.policy.coarse_histograms:
-            return body
+        if self.policy.coarse_histograms:
+            self._make_coarse(body)
+        if self._experiment.privacy.secure_aggregation is None:
+            # Secure aggregation sends as many bins of any rows, and is exact only about those that it gets.
+            for item in body.get("folds", []):
+                item["metrics"] = capped(item["metrics"])
+            if "subgroups" in body:
+                body["subgroups"] = capped(body["subgroups"])
+        return body
+
+    def _make_coarse(self, body: dict[str, Any]) -> None:
+        from v6_algorithm.site.guard.coarse import at_least, coarse_state
+
         smallest = self.policy.minimum_cell
         if body.get("class_counts") is not None:
             body["class_counts"] = at_least(body["class_counts"], smallest)
@@ -360,7 +371,6 @@ class Guard:
             item["metrics"] = coarse_state(item["metrics"], smallest)
         if "subgroups" in body:
             body["subgroups"] = coarse_state(body["subgroups"], smallest)
-        return body
 
 
 def independent_sums(experiment: Experiment, table: TableData) -> int:
