@@ -84,6 +84,7 @@ CONTRACT = {
     },
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
     "resident": True,
+    "pipeline": 0,
     "participation": {
         "fraction": 1.0,
         "minimum": 2,
