@@ -13,7 +13,8 @@ import numpy as np
 from v6_algorithm.coordinator.distributions import chi_square_p, t_p, t_quantile
 from v6_algorithm.coordinator.folds import FoldProgress
 from v6_algorithm.coordinator.preparation.negotiate import Plan
-from v6_algorithm.coordinator.strategies.newton import independent, independent_but
+from v6_algorithm.coordinator.strategies.newton import elimination, independent, independent_but
+from v6_algorithm.data.preparation.terms import DesignTerms
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Cox, Experiment, Glm
 from v6_algorithm.learning.models.glm import TOTALS
@@ -55,7 +56,8 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
     if model.offset is not None:
         offset = plan.setup.features.index(model.offset) + 1, 1.0
         penalty[offset[0], offset[0]] = 0
-    free = independent_but(torch.from_numpy(information + penalty), offset).numpy()
+    order = elimination(plan.setup)
+    free = independent_but(torch.from_numpy(information + penalty), offset, order).numpy()
     totals = dict(zip(TOTALS, state["model.totals"].tolist(), strict=True))
     rows = round(totals["rows"])
     rank = int(free.sum())
@@ -66,7 +68,7 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
         inverse @ information[np.ix_(free, free)] @ inverse if model.ridge else inverse
     )
     covariance, freedom, notes_of_errors = _errors_over_sites(model, fold, inverse, free, covariance, rows)
-    raw = _units(plan, fold.number, len(scaled))
+    raw = _without_aliased(_units(plan, fold.number), information, free)
     estimates, errors = raw @ scaled, np.sqrt(np.clip(np.diag(raw @ covariance @ raw.T), 0, None))
     ratio = _RATIOS.get((str(model.family), str(model.link)))
     lines = _lines(plan, terms, estimates, errors, free, ratio, freedom)
@@ -86,7 +88,8 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
     weight = next(iter(wire.unpack(wire.Packed(fold.kept or "")).values())).double().numpy()
     information = np.array(fitted["information"]).reshape(len(weight), len(weight))
     penalty = np.diag([model.ridge] * len(weight))
-    free = independent(torch.from_numpy(information + penalty), intercept=False).numpy()
+    order = elimination(plan.setup, intercept=False)
+    free = independent(torch.from_numpy(information + penalty), intercept=False, order=order).numpy()
     covariance = np.zeros_like(information)
     inverse = np.linalg.inv((information + penalty)[np.ix_(free, free)])
     covariance[np.ix_(free, free)] = inverse @ information[np.ix_(free, free)] @ inverse if model.ridge else inverse
@@ -94,7 +97,8 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
         model, fold, inverse, free, covariance, int(fitted["training_rows"])
     )
     # A hazard ratio has no intercept: the units are those of the scales alone.
-    raw = _units(plan, fold.number, len(weight) + 1)[1:, 1:]
+    raw = _units(plan, fold.number)[1:, 1:]
+    raw = _without_aliased(raw, information, free)
     estimates, errors = raw @ weight, np.sqrt(np.clip(np.diag(raw @ covariance @ raw.T), 0, None))
     lines = _lines(plan, terms, estimates, errors, free, "hazard_ratio", freedom)
     rows, events, rank = int(fitted["training_rows"]), round(fitted["events"]), int(free.sum())
@@ -225,21 +229,36 @@ def _lines(
     return [
         _line(term, estimate, error, ratio, freedom)
         if there
-        else {"term": term, "left_out": "reference" if term in references else "aliased"}
+        else {"term": term, "left_out": "reference" if references & set(term.split(" * ")) else "aliased"}
         for term, estimate, error, there in zip(terms, estimates.tolist(), errors.tolist(), free.tolist(), strict=True)
     ]
 
 
-def _units(plan: Plan, fold: int, size: int) -> np.ndarray:
+def _units(plan: Plan, fold: int) -> np.ndarray:
     """Return the matrix that turns coefficients of scaled inputs into those of the columns as they are."""
-    preparation = plan.setup.preparation
+    setup, preparation = plan.setup, plan.setup.preparation
     assert preparation is not None  # noqa: S101
-    matrix = np.eye(size)
-    scale, shift = preparation.scale[fold], preparation.shift[fold]
-    numbers = np.arange(1, len(scale) + 1)
-    matrix[numbers, numbers] = 1 / scale
-    matrix[0, numbers] = -shift / scale
-    return matrix
+    terms = setup.terms or DesignTerms({}, [])
+    return terms.units(setup.features, setup.categories, preparation.shift[fold], preparation.scale[fold])
+
+
+def _without_aliased(units: np.ndarray, information: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Return the matrix of the units with nothing for columns that are left out.
+
+    Unscaled, a product has a share in the columns that it is made of. Where such a column is left out, for others tell
+    it, those others take that share: what it comes to follows from the information, for the columns as they are.
+    """
+    if not np.abs(units[~free][:, free]).sum():
+        return units
+    back = np.linalg.inv(units)
+    as_they_are = back.T @ information @ back
+    shares = np.zeros_like(units)
+    shares[np.ix_(free, free)] = np.eye(int(free.sum()))
+    shares[np.ix_(free, ~free)] = np.linalg.lstsq(
+        as_they_are[np.ix_(free, free)], as_they_are[np.ix_(free, ~free)], rcond=None
+    )[0]
+    cleaned: np.ndarray = shares @ units
+    return cleaned
 
 
 def _line(term: str, estimate: float, error: float, ratio: str | None, freedom: int | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.preparation.agreement import Label
 from v6_algorithm.data.preparation.combat import Sums
-from v6_algorithm.data.preparation.statistics import Moments, site_scaling
+from v6_algorithm.data.preparation.statistics import Moments, Preparation, site_scaling
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.splits import Fold, draw_rows
 from v6_algorithm.data.subgroups import encode_groups, join_groups
@@ -176,6 +176,8 @@ class TableData:
         preparation = setup.preparation
         if data.scaling.scope == "site" and data.scaling.kind != "none":
             preparation = site_scaling(data.scaling.kind, self._own_values(), preparation)
+        if setup.terms is not None:
+            return self._with_terms(setup, preparation, fold, self.harmonised(setup, data, fold))
         values = self.harmonised(setup, data, fold)
         if len(self.lengths):
             prepared = preparation.apply(values, fold)
@@ -192,6 +194,20 @@ class TableData:
         if setup.unknown and (untrained := setup.unknown[fold]):
             inputs[:, [features + place for place in untrained]] = 0
         return inputs
+
+    def _with_terms(self, setup: Setup, preparation: Preparation, fold: int, values: Array) -> Array:
+        """Return scaled features, categories, and the columns of a regression's curves and products."""
+        assert setup.terms is not None  # noqa: S101
+        if set(setup.terms.splines) - set(setup.terms.knots):
+            raise DataError("the request carries no knots")
+        known = self.one_hot.astype(np.float64)
+        if setup.unknown and (untrained := setup.unknown[fold]):
+            known[:, untrained] = 0
+        scaled = preparation.apply(values.astype(np.float64), fold)
+        inputs = np.concatenate([scaled, known], axis=1)
+        shift, scale = preparation.shift[fold], preparation.scale[fold]
+        made = setup.terms.columns(inputs, setup.features, setup.categories, fold, shift, scale)
+        return np.concatenate([inputs, made], axis=1).astype(self.one_hot.dtype)
 
     def counts(self, *, real: bool = False) -> list[dict[str, dict[str, int]]]:
         """Return rows for each fold, member and part; with `real` without synthetic ones."""

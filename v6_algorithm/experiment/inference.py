@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from v6_algorithm.experiment.base import Section, refuse
+from v6_algorithm.experiment.base import refuse
+from v6_algorithm.experiment.terms import Terms, Weights, check_terms
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment.base import AllSections
@@ -25,7 +26,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
 _OF_PROBLEM = {"classification": "binomial", "regression": "gaussian", "count": "poisson"}
 
 
-class Glm(Section):
+class Glm(Terms):
     """A generalised linear model, fitted by Fisher scoring over all sites' rows; strategy `newton`."""
 
     kind: Literal["glm"]
@@ -41,12 +42,13 @@ class Glm(Section):
         min_length=1,
         description="a numeric column whose coefficient is 1, such as the log of time watched",
     )
+    weights: Weights | None = Field(None, description="a column of the rows' weights; frequency or analytic")
     errors: Literal["model", "site"] = Field(
         "model", description="standard errors by the model's variance, or robust, with the sites as clusters"
     )
 
 
-class Cox(Section):
+class Cox(Terms):
     """Cox's proportional hazards, the partial likelihood of all sites' rows together; strategy `newton`."""
 
     kind: Literal["cox"]
@@ -85,10 +87,20 @@ def with_defaults_of_inference(content: Any) -> Any:
     offset = model.get("offset")
     if offset and isinstance(data, dict) and isinstance(data.get("features"), list) and offset not in data["features"]:
         filled["data"] = data | {"features": [*data["features"], offset]}
+    if name == "glm" and isinstance(data, dict) and (column := _weights_column(model)) is not None:
+        given_exclude = (filled.get("data") or data).get("exclude") or []
+        if isinstance(given_exclude, list) and column not in given_exclude:
+            filled["data"] = (filled.get("data") or data) | {"exclude": [*given_exclude, column]}
     filled.setdefault("strategy", {"kind": "newton"})
     filled.setdefault("split", {"kind": "ratio", "train": 1.0, "validation": 0.0, "test": 0.0})
     filled.setdefault("rounds", 25)
     return filled
+
+
+def _weights_column(model: dict[str, Any]) -> str | None:
+    weights = model.get("weights")
+    column = weights.get("column") if isinstance(weights, dict) else None
+    return column if isinstance(column, str) else None
 
 
 def check_inference(experiment: AllSections) -> None:
@@ -116,6 +128,9 @@ def check_inference(experiment: AllSections) -> None:
     elif experiment.problem.options().method != "cox":
         raise refuse("model cox is for problem.method cox; discrete_time has no partial likelihood")
     data, training, participation = experiment.data, experiment.training, experiment.participation
+    check_terms(model, data)
+    if isinstance(model, Glm) and model.weights is not None and model.weights.column in data.target_columns.values():
+        raise refuse(f"model.weights.column '{model.weights.column}' is the target")
     if data.scaling.scope == "site" and data.scaling.kind != "none":
         raise refuse(f"data.scaling.scope site does not go with {name}, whose coefficients are in units of the columns")
     if data.target_scaling != "none":

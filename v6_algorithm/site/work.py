@@ -243,7 +243,8 @@ class Work:
         columns = len(setup.features) if table.images is None and not len(table.lengths) else 0
         if prepared is not None and columns and prepared.fill.shape[-1] not in (1, columns):
             raise WireError(f"setup.preparation must be of {columns} columns; it is of others")
-        key = ("rows", id(table), agreed["preparation"], agreed["combat"], fold, device.kind)
+        terms = None if setup.terms is None else repr(setup.terms.to_json())
+        key = ("rows", id(table), agreed["preparation"], agreed["combat"], terms, fold, device.kind)
         kept: Rows | None = self.context.memory.get(key)
         if kept is None and self._newest is not None and self._newest[0] == key:
             kept = self._newest[1]

@@ -7,6 +7,7 @@ fit of the pooled rows would take.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -40,6 +41,8 @@ class Newton(FedAvg):
     ----------
     offset
         Place among the coefficients, and value, of the one that is not estimated; None where all are.
+    order
+        Places of the coefficients, those first that are rather kept; see `independent`.
     fitted
         With errors over sites: `site_scores`, the score that each site's rows add up to at the coefficients sent.
 
@@ -49,6 +52,7 @@ class Newton(FedAvg):
     """
 
     offset: tuple[int, float] | None = None
+    order: list[int] | None = None
 
     def _begin(self) -> None:
         super()._begin()
@@ -78,7 +82,7 @@ class Newton(FedAvg):
             penalty[self.offset[0]] = 0
             if first:
                 score = score - information[:, self.offset[0]] * self.offset[1]
-        free = independent_but(information + torch.diag(penalty), self.offset)
+        free = independent_but(information + torch.diag(penalty), self.offset, self.order)
         following = self._following(
             present, score, information, float(totals[_DEVIANCE]), penalty, free, rows, first=first
         )
@@ -204,7 +208,7 @@ class CoxNewton(Newton):
         }
         penalty = torch.full_like(present, model.ridge / rows)  # type: ignore[union-attr]
         matrix = torch.from_numpy(information / rows)
-        free = independent(matrix + torch.diag(penalty), intercept=False)
+        free = independent(matrix + torch.diag(penalty), intercept=False, order=self.order)
         following = self._following(
             present, torch.from_numpy(score / rows), matrix, -2 * value / rows, penalty, free, rows
         )
@@ -230,8 +234,13 @@ def _by_time(fitted: Likelihood, sums: RiskSums) -> dict[str, Any]:
 
 
 def fix_offset(strategy: FedAvg, experiment: Experiment, setup: Setup, fold: int) -> None:
-    """Tell a GLM's strategy which coefficient is 1 in units of its column; raises ExperimentError without one."""
+    """Tell a GLM's strategy which coefficient is 1 in units of its column; raises ExperimentError without one.
+
+    Also, where there are curves or products, which columns are rather kept than others that tell the same.
+    """
     model = experiment.model
+    if isinstance(strategy, Newton):
+        strategy.order = elimination(setup, intercept=not isinstance(strategy, CoxNewton))
     if not isinstance(strategy, Newton) or not isinstance(model, Glm) or model.offset is None:
         return
     if model.offset not in setup.features or setup.preparation is None:
@@ -240,24 +249,43 @@ def fix_offset(strategy: FedAvg, experiment: Experiment, setup: Setup, fold: int
     strategy.offset = place + 1, float(setup.preparation.scale[fold][place])
 
 
-def independent_but(information: Tensor, offset: tuple[int, float] | None) -> Tensor:
+def elimination(setup: Setup, *, intercept: bool = True) -> list[int] | None:
+    """Return the order of a design with curves or products for `independent`; None where it has none."""
+    if setup.terms is None:
+        return None
+    places = setup.terms.elimination(setup.features, setup.categories)
+    return [0, *(place + 1 for place in places)] if intercept else places
+
+
+def independent_but(
+    information: Tensor, offset: tuple[int, float] | None, order: Sequence[int] | None = None
+) -> Tensor:
     """Return `independent` of a design with an intercept, and False of the coefficient that is not estimated."""
     if offset is None:
-        return independent(information)
+        return independent(information, order=order)
     others = torch.arange(len(information)) != offset[0]
     free = torch.zeros(len(information), dtype=torch.bool)
-    free[others] = independent(information[others][:, others])
+    places = None if order is None else [place - (place > offset[0]) for place in order if place != offset[0]]
+    free[others] = independent(information[others][:, others], order=places)
     return free
 
 
-def independent(information: Tensor, tolerance: float = _ALIASED, *, intercept: bool = True) -> Tensor:
+def independent(
+    information: Tensor,
+    tolerance: float = _ALIASED,
+    *,
+    intercept: bool = True,
+    order: Sequence[int] | None = None,
+) -> Tensor:
     """Say which columns of a design are no combination of the others: (columns,) bool, from its information matrix.
 
     The intercept, where there is one, comes first and then the columns from the last to the first: of a category's 0/1
-    columns, which add up to the intercept, the first one is the one that is left out, and so the reference.
+    columns, which add up to the intercept, the first one is the one that is left out, and so the reference. `order` is
+    another one, of all places.
     """
     size = len(information)
-    order = [0, *range(size - 1, 0, -1)] if intercept else [*range(size - 1, -1, -1)]
+    if order is None:
+        order = [0, *range(size - 1, 0, -1)] if intercept else [*range(size - 1, -1, -1)]
     kept: list[int] = []
     factor = torch.zeros(size, size, dtype=torch.float64)
     for column in order:
