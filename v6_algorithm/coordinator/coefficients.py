@@ -12,19 +12,32 @@ import numpy as np
 
 from v6_algorithm.coordinator.distributions import chi_square_p, t_p, t_quantile
 from v6_algorithm.coordinator.folds import FoldProgress
+from v6_algorithm.coordinator.goodness_of_fit import effective_rows, goodness_of_fit, residual_dispersion
 from v6_algorithm.coordinator.preparation.negotiate import Plan
-from v6_algorithm.coordinator.strategies.newton import elimination, independent, independent_but
+from v6_algorithm.coordinator.strategies.newton import (
+    LOWEST_DISPERSION,
+    elimination,
+    independent,
+    independent_but,
+    log_determinant,
+)
 from v6_algorithm.data.preparation.terms import DesignTerms
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Cox, Experiment, Glm
-from v6_algorithm.learning.models.glm import TOTALS
+from v6_algorithm.learning.models.glm import NULL_SUMS, TOTALS
 
 _Z = 1.959963984540054
 # The links whose coefficients are logarithms of a ratio, and how that is called.
-_RATIOS = {("binomial", "logit"): "odds_ratio", ("poisson", "log"): "rate_ratio", ("gamma", "log"): "mean_ratio"}
+_RATIOS = {
+    ("binomial", "logit"): "odds_ratio",
+    ("poisson", "log"): "rate_ratio",
+    ("negative_binomial", "log"): "rate_ratio",
+    ("gamma", "log"): "mean_ratio",
+}
 # Of a scaled input, and of its standard error; a larger one says that no finite one fits best.
 _UNBOUNDED = 12.0
 _UNSURE = 30.0
+_REMEDIES = {"glm": "model.firth, model.ridge", "cox": "model.ridge"}
 
 
 def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
@@ -61,13 +74,14 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
     totals = dict(zip(TOTALS, state["model.totals"].tolist(), strict=True))
     rows = round(totals["rows"])
     rank = int(free.sum())
-    dispersion = _dispersion(model, totals, rows, rank)
+    size = effective_rows(model, totals)
+    dispersion = residual_dispersion(model, totals, size, rank)
     covariance = np.zeros_like(information)
     inverse = np.linalg.inv((information + penalty)[np.ix_(free, free)])
     covariance[np.ix_(free, free)] = dispersion * (
         inverse @ information[np.ix_(free, free)] @ inverse if model.ridge else inverse
     )
-    covariance, freedom, notes_of_errors = _errors_over_sites(model, fold, inverse, free, covariance, rows)
+    covariance, freedom, notes_of_errors = _errors_over_sites(model, fold, inverse, free, covariance, size)
     raw = _without_aliased(_units(plan, fold.number), information, free)
     estimates, errors = raw @ scaled, np.sqrt(np.clip(np.diag(raw @ covariance @ raw.T), 0, None))
     ratio = _RATIOS.get((str(model.family), str(model.link)))
@@ -75,9 +89,28 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
     if offset is not None:
         lines[offset[0]] = {"term": terms[offset[0]], "left_out": "offset"}
     notes = _notes(lines, terms, scaled, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan)
-    fit = _fit(model, totals, rows, rank, dispersion)
+    fit = goodness_of_fit(model, totals, rank, dispersion, _null_of(state))
+    if model.firth:
+        fit["penalised_log_likelihood"] = totals["log_likelihood"] + log_determinant(
+            torch.from_numpy(information), torch.from_numpy(free)
+        ) / 2
+    if "model.dispersion" in state:
+        fit["alpha"] = math.exp(float(state["model.dispersion"]))
+        curvature = float(state["model.curvature"][1])
+        # Of the logarithm, by the delta method.
+        fit["alpha_standard_error"] = fit["alpha"] / math.sqrt(curvature) if curvature > 0 else None
+        if fit["alpha"] <= 2 * LOWEST_DISPERSION:
+            fit["alpha_standard_error"] = None
+            notes.append("glm: the counts vary no more than Poisson's do (alpha at its least); take family poisson")
     told = {"coefficients": lines, "fit": fit | {"rounds": fold.rounds_done, "converged": fold.finished}}
     return told | _joint(plan, terms, estimates, raw @ covariance @ raw.T, free), notes + notes_of_errors
+
+
+def _null_of(state: dict[str, np.ndarray]) -> dict[str, float] | None:
+    """Return the sums of the model with an intercept only, where it was fitted in rounds."""
+    if "model.null_sums" not in state:
+        return None
+    return dict(zip(NULL_SUMS, state["model.null_sums"].tolist(), strict=True))
 
 
 def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
@@ -137,7 +170,7 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
 
 
 def _errors_over_sites(
-    model: Glm | Cox, fold: FoldProgress, inverse: np.ndarray, free: np.ndarray, covariance: np.ndarray, rows: int
+    model: Glm | Cox, fold: FoldProgress, inverse: np.ndarray, free: np.ndarray, covariance: np.ndarray, rows: float
 ) -> tuple[np.ndarray, int | None, list[str]]:
     """Return a covariance that holds where a site's rows are alike: the sandwich, with the sites as clusters.
 
@@ -284,61 +317,6 @@ def _exp(value: float) -> float | None:
     return math.exp(value) if value < 700 else None
 
 
-def _dispersion(model: Glm, totals: dict[str, float], rows: int, rank: int) -> float:
-    """Return 1 for binomial and poisson, else Pearson's estimate (of gaussian the residual variance)."""
-    if model.family in ("binomial", "poisson"):
-        return 1.0
-    return totals["pearson"] / max(rows - rank, 1)
-
-
-def _fit(model: Glm, totals: dict[str, float], rows: int, rank: int, dispersion: float) -> dict[str, Any]:
-    mean, deviance = totals["y"] / rows, totals["deviance"]
-    likelihood: float | None
-    null_likelihood: float | None
-    if model.family == "gaussian":
-        null = totals["y2"] - rows * mean * mean
-        likelihood = -rows / 2 * (math.log(2 * math.pi * max(deviance, 1e-300) / rows) + 1)
-        null_likelihood = -rows / 2 * (math.log(2 * math.pi * max(null, 1e-300) / rows) + 1)
-        extra = 1  # the variance
-    elif model.family == "binomial":
-        null = -2 * rows * (_x_log_x(mean) + _x_log_x(1 - mean))
-        likelihood, null_likelihood, extra = totals["log_likelihood"], -null / 2, 0
-    elif model.family == "poisson":
-        null = 2 * (totals["y_log_y"] - totals["y"] * math.log(max(mean, 1e-300)))
-        likelihood, extra = totals["log_likelihood"], 0
-        null_likelihood = totals["y"] * math.log(max(mean, 1e-300)) - totals["y"] - totals["log_factorial"]
-    else:
-        null = 2 * (rows * math.log(max(mean, 1e-300)) - totals["log_y"])
-        likelihood = null_likelihood = None
-        extra = 1
-    fit: dict[str, Any] = {
-        "family": model.family,
-        "link": model.link,
-        "rows": rows,
-        "rank": rank,
-        "deviance": deviance,
-        "null_deviance": null,
-        "dispersion": dispersion,
-    }
-    if model.offset is not None:
-        # The null model would need a fit of its own.
-        fit["null_deviance"] = None
-    if likelihood is not None and null_likelihood is not None:
-        r2 = 1 - deviance / null if model.family == "gaussian" and null > 0 else None
-        mcfadden = 1 - likelihood / null_likelihood if null_likelihood else None
-        fit |= {
-            "log_likelihood": likelihood,
-            "aic": 2 * (rank + extra) - 2 * likelihood,
-            "bic": math.log(rows) * (rank + extra) - 2 * likelihood,
-            "pseudo_r2": None if model.offset else r2 if model.family == "gaussian" else mcfadden,
-        }
-    return fit
-
-
-def _x_log_x(x: float) -> float:
-    return x * math.log(x) if x > 0 else 0.0
-
-
 def _notes(
     lines: list[dict[str, Any]],
     terms: list[str],
@@ -362,17 +340,25 @@ def _notes(
         for term, value, error, line in zip(terms, scaled, scaled_errors, lines, strict=True)
         if "left_out" not in line and (abs(value) > _UNBOUNDED or error > _UNSURE)
     ]
-    if (isinstance(model, Cox) or model.family == "binomial") and unbounded and not model.ridge:
+    bounded = model.ridge or (isinstance(model, Glm) and model.firth)
+    if (isinstance(model, Cox) or model.family == "binomial") and unbounded and not bounded:
         for line in lines:
             if line["term"] in unbounded:
                 line["separated"] = True
         why = "no row with it has an event, or all have" if name == "cox" else "these columns tell the classes apart"
         notes.append(
             f"{name}: {', '.join(unbounded)}: grows without end (separation: {why}), so "
-            "the estimate and its error mean nothing; take model.ridge, or leave the column out"
+            f"the estimate and its error mean nothing; take {_REMEDIES[name]}, or leave the column out"
         )
     if not fold.finished:
         notes.append(f"{name}: not converged after {fold.rounds_done} rounds; the coefficients are of the last step")
+    if isinstance(model, Glm) and model.firth:
+        notes.append(
+            "glm: estimates are Firth's, and errors and intervals Wald's at them; those of its profile likelihood are "
+            "wider to one side"
+        )
+    if isinstance(model, Glm) and model.weights is not None:
+        notes.append(_about_weights(model.weights.column, model.weights.kind))
     if model.ridge:
         notes.append(f"{name}: with model.ridge estimates are drawn to 0, and intervals do not count that")
     if (filled := experiment.data.missing.kind) in ("mean", "median", "constant"):
@@ -390,3 +376,12 @@ def _notes(
             "answered in the last round; see participation"
         )
     return notes
+
+
+def _about_weights(column: str, kind: str) -> str:
+    if kind == "frequency":
+        return f"glm: each row counts as many times as '{column}' says, in errors too (weights of kind frequency)"
+    return (
+        f"glm: rows weigh by '{column}', as if their variance were 1 / weight (kind analytic); errors are the model's: "
+        "for weights of a survey they are not the design's. Metrics count each row once"
+    )

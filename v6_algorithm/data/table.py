@@ -68,6 +68,8 @@ class TableData:
         (rows,) place of each row in its hospital's table, whether or not there are images.
     patient
         (rows,) number of each row's group in `data.group`; empty where there is no such column.
+    weights
+        (rows,) float64 weights of a regression's rows; empty where it has none.
     """
 
     values: Array
@@ -85,6 +87,7 @@ class TableData:
     images: TableImages | None = None
     origin: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     patient: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    weights: Array = field(default_factory=lambda: np.empty(0))
 
     def training_moments(self, *, with_range: bool) -> Moments:
         """Measure the features of the training rows of each fold, or the channels of their images."""
@@ -270,6 +273,7 @@ def load_table(
         synthetic=np.concatenate([part.synthetic for part in parts]),
         origin=np.concatenate([part.origin for part in parts]),
         patient=_joined_patients(parts),
+        weights=np.concatenate([part.weights for part in parts]),
         member=np.repeat(np.arange(len(parts)), [len(part.target) for part in parts]),
         members=list(frames),
         folds=[
@@ -349,7 +353,33 @@ def _encode(
         synthetic=synthetic,
         origin=_places(frame),
         patient=np.empty(0, dtype=np.int64) if patients is None else patients.astype(np.int64),
+        weights=_weights(frame, experiment),
     )
+
+
+def _weights(frame: pd.DataFrame, experiment: Experiment) -> Array:
+    """Return (rows,) weights of a regression's rows, empty where it has none."""
+    import pandas as pd
+
+    section = getattr(experiment.model, "weights", None)
+    if section is None:
+        return np.empty(0)
+    name = section.column
+    if name not in frame.columns:
+        raise DataError(f"column '{name}' (model.weights) is not there")
+    weights: Array = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    if not np.isfinite(weights).all():
+        raise DataError(f"column '{name}' (model.weights) has cells that are empty or no number; data.where leaves out")
+    if (weights < 0).any():
+        raise DataError(f"column '{name}' (model.weights) has weights below 0")
+    if section.kind == "frequency" and (weights != np.round(weights)).any():
+        raise DataError(
+            f"column '{name}' (model.weights, kind frequency) has weights that are no whole numbers: it says how many "
+            "rows each stands for; kind analytic takes any"
+        )
+    if section.kind == "analytic" and (weights == 0).any():
+        raise DataError(f"column '{name}' (model.weights, kind analytic) has weights of 0; leave such rows out")
+    return weights
 
 
 def _joined_patients(parts: Sequence[TableData]) -> Array:

@@ -21,6 +21,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "gaussian": ("regression", ("identity", "log")),
     "binomial": ("classification", ("logit", "probit", "cloglog")),
     "poisson": ("count", ("log", "identity")),
+    "negative_binomial": ("count", ("log",)),
     "gamma": ("regression", ("log", "inverse", "identity")),
 }
 _OF_PROBLEM = {"classification": "binomial", "regression": "gaussian", "count": "poisson"}
@@ -30,7 +31,7 @@ class Glm(Terms):
     """A generalised linear model, fitted by Fisher scoring over all sites' rows; strategy `newton`."""
 
     kind: Literal["glm"]
-    family: Literal["gaussian", "binomial", "poisson", "gamma"] | None = Field(
+    family: Literal["gaussian", "binomial", "poisson", "negative_binomial", "gamma"] | None = Field(
         None, description="null: binomial for classification, gaussian for regression, poisson for count"
     )
     link: Literal["identity", "log", "logit", "probit", "cloglog", "inverse"] | None = Field(
@@ -41,6 +42,9 @@ class Glm(Terms):
         None,
         min_length=1,
         description="a numeric column whose coefficient is 1, such as the log of time watched",
+    )
+    firth: bool = Field(
+        False, description="of binomial, logit: Firth's penalty, for few events or classes that a column tells apart"
     )
     weights: Weights | None = Field(None, description="a column of the rows' weights; frequency or analytic")
     errors: Literal["model", "site"] = Field(
@@ -121,6 +125,10 @@ def check_inference(experiment: AllSections) -> None:
             raise refuse(f"model glm of family {model.family} is for problem {problem}, not {experiment.problem.kind}")
         if model.link not in links:
             raise refuse(f"model.link {model.link} is not for family {model.family}; allowed: {', '.join(links)}")
+        if model.firth and (model.family, model.link) != ("binomial", "logit"):
+            raise refuse(f"model.firth is for family binomial with link logit, not {model.family} with {model.link}")
+        if model.firth and model.ridge:
+            raise refuse("model.firth and model.ridge are two penalties; give one of them")
         if model.offset in experiment.data.categorical:
             raise refuse(f"model.offset '{model.offset}' is a number; take it out of data.categorical")
     elif model.errors == "site" and model.strata == "none":

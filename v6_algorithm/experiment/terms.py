@@ -91,6 +91,12 @@ class Terms(Section):
         return self
 
 
+def weights_column(experiment: Any) -> str | None:
+    """Return the column of the rows' weights, of a model that has one."""
+    weights: Weights | None = getattr(experiment.model, "weights", None)
+    return None if weights is None else weights.column
+
+
 def check_terms(model: Any, data: Any) -> None:
     """Refuse terms of columns that an experiment does not use as they are asked for."""
     if data.features is None:

@@ -17,6 +17,7 @@ from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment.terms import weights_column
 from v6_algorithm.experiment.where import columns_of
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard import Guard
@@ -56,6 +57,7 @@ class Work:
         roles = [*data.target_columns.values(), data.group, data.synthetic, *data.split_columns]
         roles += [*data.categorical, *(data.features or []), *data.harmonisation.covariates]
         roles += self.experiment.evaluation.columns
+        roles.append(weights_column(self.experiment))
         self.kind = row_kind(data)
         roles += [*self.kind.columns().values(), *columns_of(data.where)]
         self.roles = {name for name in roles if name is not None}
@@ -144,6 +146,7 @@ class Work:
                     setup.image_shape,
                     setup.pixels,
                     *([setup.facts] if setup.facts else []),
+                    *([weights_column(drawn)] if weights_column(drawn) else []),
                 ],
             ),
             same=lambda before: before[0] == prints and before[1] is drawn and before[2] is setup,
@@ -179,6 +182,9 @@ class Work:
                 for parts in fold.values():
                     for part, rows in parts.items():
                         self.policy.check_part(part, rows)
+        if len(table.weights):
+            for fold in table.folds:
+                self.policy.check_weights(table.weights[fold.train])
         self.guard.account(table, setup)
         return table
 
@@ -254,6 +260,7 @@ class Work:
             self._inputs_of(table, setup, fold, device),
             torch.from_numpy(table.target).to(device.kind),
             torch.from_numpy(table.member).to(device.kind),
+            torch.from_numpy(table.weights).to(device.kind) if len(table.weights) else None,
         )
         if rows.inputs.nbytes * len(table.folds) <= _MEMORY_BYTES:
             self.context.memory[key] = rows

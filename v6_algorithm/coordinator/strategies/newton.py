@@ -7,6 +7,7 @@ fit of the pooled rows would take.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -22,13 +23,17 @@ from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange.wire import LARGEST_NUMBER
 from v6_algorithm.experiment import Cox, Experiment, Glm
 from v6_algorithm.learning.models.cox import Likelihood, RiskSums, likelihood
-from v6_algorithm.learning.models.glm import TOTALS
+from v6_algorithm.learning.models.glm import NULL_SUMS, TOTALS, link_of
 
-_DEVIANCE = TOTALS.index("deviance")
+_DEVIANCE, _LOG_LIKELIHOOD = TOTALS.index("deviance"), TOTALS.index("log_likelihood")
 # A column whose variance beside the others is less than this share of its own is a combination of them.
 _ALIASED = 1e-9
 # The squared length of the next step, in standard errors, below which a fit is done.
 _DONE = 1e-20
+# A negative binomial's dispersion, and the least of a first guess; below the lowest it is a Poisson model.
+LOWEST_DISPERSION, _HIGHEST, _GUESS = 1e-6, 1e4, 0.05
+# Of its logarithm in a step.
+_FARTHEST = 2.0
 # Of a Cox model's first step, in log-risks by standard deviation of an input.
 _FIRST_STEP = 0.3
 _NAMES = ("model.weight", "model.bias", "model.score", "model.information", "model.totals")
@@ -53,6 +58,7 @@ class Newton(FedAvg):
 
     offset: tuple[int, float] | None = None
     order: list[int] | None = None
+    _halved = False
 
     def _begin(self) -> None:
         super()._begin()
@@ -83,13 +89,67 @@ class Newton(FedAvg):
             if first:
                 score = score - information[:, self.offset[0]] * self.offset[1]
         free = independent_but(information + torch.diag(penalty), self.offset, self.order)
-        following = self._following(
-            present, score, information, float(totals[_DEVIANCE]), penalty, free, rows, first=first
-        )
+        misfit = float(totals[_DEVIANCE])
+        if "model.dispersion" in combined:
+            misfit = -2 * float(totals[_LOG_LIKELIHOOD])
+        if "model.inverse" in combined:
+            misfit -= log_determinant(information * rows, free) / rows
+        following = self._following(present, score, information, misfit, penalty, free, rows, first=first)
         if self.offset is not None:
             following[self.offset[0]] = self.offset[1]
-        sums = {name: combined[name].double() * rows for name in _NAMES[2:]}
-        return combined | sums | {"model.weight": following[1:], "model.bias": following[0]}
+        changed = {"model.weight": following[1:], "model.bias": following[0]}
+        if "model.dispersion" in combined:
+            changed |= self._dispersion(combined, first=first)
+        if "model.inverse" in combined:
+            changed["model.inverse"] = _inverse(information * rows, free)
+        if "model.null" in combined:
+            changed |= self._null(combined, first=first)
+        sums = {
+            name: combined[name].double() * rows
+            for name in (*_NAMES[2:], "model.curvature", "model.null_sums")
+            if name in combined
+        }
+        return combined | sums | changed
+
+    def _dispersion(self, combined: State, *, first: bool) -> State:
+        """Return the logarithm of a negative binomial's dispersion that follows: a guess by moments, then Newton's."""
+        totals, present = combined["model.totals"].double(), combined["model.dispersion"].double()
+        if first:
+            return {"model.dispersion": torch.log(_by_moments(totals))}
+        kept = self.kept["newton"]
+        if self._halved and "dispersion" in kept:
+            following = (present + kept["dispersion"]) / 2
+            self.converged = self.converged and bool(torch.allclose(following, present, rtol=1e-14, atol=1e-14))
+            return {"model.dispersion": following}
+        kept["dispersion"] = present
+        following, small = _dispersion_step(present, *combined["model.curvature"].double())
+        self.converged = self.converged and small
+        return {"model.dispersion": following}
+
+    def _null(self, combined: State, *, first: bool) -> State:
+        """Return the intercept, and dispersion, that follow of the model with nothing else."""
+        present, totals = combined["model.null"].double(), combined["model.totals"].double()
+        if first:
+            mean = totals[TOTALS.index("y")] / totals[TOTALS.index("weight")]
+            return {"model.null": torch.stack([link_of(str(self._glm.link), mean), torch.log(_by_moments(totals))])}
+        sums = dict(zip(NULL_SUMS, combined["model.null_sums"].double(), strict=True))
+        change = sums["score"] / sums["information"].clamp_min(1e-300)
+        following = present.clone()
+        following[0] += change.clamp(-_FARTHEST, _FARTHEST)
+        small = float(change * change * sums["information"]) < _DONE
+        if "model.dispersion" in combined:
+            following[1], done = _dispersion_step(
+                present[1], sums["dispersion_score"], sums["dispersion_information"]
+            )
+            small = small and done
+        self.converged = self.converged and small
+        return {"model.null": following}
+
+    @property
+    def _glm(self) -> Glm:
+        model = self.experiment.model
+        assert isinstance(model, Glm)  # noqa: S101
+        return model
 
     def _following(
         self,
@@ -105,11 +165,12 @@ class Newton(FedAvg):
     ) -> Tensor:
         """Return the coefficients that follow; all of these are means over `rows` rows, `free` those to estimate."""
         objective = deviance + float((penalty * present * present).sum())
-        before = self.kept.get("newton")
+        before, self._halved = self.kept.get("newton"), False
         if before is not None and int(before["rows"]) != rows:
             # Other sites answered: what the deviance was over those of the last round says nothing of this step.
             before = None
         if before is not None and objective > float(before["objective"]) + 1e-12 * (1 + abs(objective)):
+            self._halved = True
             following = (present + before["coefficients"]) / 2
             self.converged = bool(torch.allclose(following, present, rtol=1e-14, atol=1e-14))
             return following
@@ -217,6 +278,37 @@ class CoxNewton(Newton):
             largest = float((following - present).abs().max())
             following = present + (following - present) * min(1.0, _FIRST_STEP / max(largest, _FIRST_STEP))
         return combined | {"model.weight": following}
+
+
+def _by_moments(totals: Tensor) -> Tensor:
+    """Return a negative binomial's dispersion by mean and variance of the targets."""
+    sums = dict(zip(TOTALS, totals, strict=True))
+    mean = sums["y"] / sums["weight"]
+    variance = sums["y2"] / sums["weight"] - mean * mean
+    return ((variance - mean) / (mean * mean).clamp_min(1e-12)).clamp(_GUESS, _HIGHEST)
+
+
+def _dispersion_step(present: Tensor, score: Tensor, information: Tensor) -> tuple[Tensor, bool]:
+    """Return the logarithm of the dispersion that follows, and whether it hardly moved."""
+    # Where the likelihood is not concave, uphill all the same.
+    change = score / information if information > 0 else torch.sign(score)
+    change = change.clamp(-_FARTHEST, _FARTHEST)
+    following = (present + change).clamp(math.log(LOWEST_DISPERSION), math.log(_HIGHEST))
+    moved = float((following - present).abs())
+    return following, moved * moved * abs(float(information)) < _DONE or moved < 1e-12
+
+
+def log_determinant(information: Tensor, free: Tensor) -> float:
+    """Return the logarithm of the determinant of the information on what is estimated."""
+    return float(torch.linalg.slogdet(information[free][:, free])[1])
+
+
+def _inverse(information: Tensor, free: Tensor) -> Tensor:
+    """Return the inverse of the information on what is estimated, and nothing elsewhere."""
+    inverse = torch.zeros_like(information)
+    places = torch.nonzero(free)[:, 0]
+    inverse[places[:, None], places] = torch.linalg.inv(information[free][:, free])
+    return inverse
 
 
 def _by_time(fitted: Likelihood, sums: RiskSums) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from v6_algorithm.data.targets import TargetColumn
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import CLASSIFICATION_METRICS, REGRESSION_METRICS, Experiment, Glm, Loss, OwnModel
 from v6_algorithm.learning.metrics import ClassificationMetrics, RegressionMetrics, is_sensitivity
-from v6_algorithm.learning.models.glm import GeneralisedLinear, ScoringSums
+from v6_algorithm.learning.models.glm import NEGATIVE_BINOMIAL, GeneralisedLinear, ScoringSums
 from v6_algorithm.learning.models.own import build_own
 from v6_algorithm.learning.models.tabular import build_model
 from v6_algorithm.learning.problems.base import Networks, Problem
@@ -50,7 +50,20 @@ class TableProblem(Problem):
                 raise ExperimentError(
                     f"model glm: the target has {self.classes} classes; binomial needs two, see data.positive"
                 )
-            return GeneralisedLinear(shape[0], str(model.family), str(model.link))
+            offset = None
+            if model.offset is not None:
+                if model.offset not in self.setup.features:
+                    raise ExperimentError(f"model.offset: '{model.offset}' is no numeric column that all sites have")
+                offset = self.setup.features.index(model.offset)
+            return GeneralisedLinear(
+                shape[0],
+                str(model.family),
+                str(model.link),
+                firth=model.firth,
+                # Where no formula gives the model with an intercept only.
+                null=offset is not None or model.family == NEGATIVE_BINOMIAL,
+                offset=offset,
+            )
         network: nn.Module = build_model(model, shape[0], self.outputs)
         return network
 
