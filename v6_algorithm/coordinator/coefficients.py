@@ -91,9 +91,9 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
     notes = _notes(lines, terms, scaled, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan)
     fit = goodness_of_fit(model, totals, rank, dispersion, _null_of(state))
     if model.firth:
-        fit["penalised_log_likelihood"] = totals["log_likelihood"] + log_determinant(
-            torch.from_numpy(information), torch.from_numpy(free)
-        ) / 2
+        fit["penalised_log_likelihood"] = (
+            totals["log_likelihood"] + log_determinant(torch.from_numpy(information), torch.from_numpy(free)) / 2
+        )
     if "model.dispersion" in state:
         fit["alpha"] = math.exp(float(state["model.dispersion"]))
         curvature = float(state["model.curvature"][1])

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse
 
-# Shares of the rows below a knot, by their number (Harrell, Regression Modeling Strategies, 2nd ed., 2015, section 2.4.6).
+# Shares of the rows below a knot, by their number (Harrell, Regression Modeling Strategies, 2015, section 2.4.6).
 KNOT_SHARES = {
     3: (0.1, 0.5, 0.9),
     4: (0.05, 0.35, 0.65, 0.95),

@@ -183,8 +183,8 @@ class Work:
                     for part, rows in parts.items():
                         self.policy.check_part(part, rows)
         if len(table.weights):
-            for fold in table.folds:
-                self.policy.check_weights(table.weights[fold.train])
+            for parts in table.folds:
+                self.policy.check_weights(table.weights[parts.train])
         self.guard.account(table, setup)
         return table
 

@@ -60,9 +60,7 @@ def agree_on_knots(
                     "fewer, give their places, or leave the column a straight line"
                 )
             knots[name] = np.array(places)
-    told = "; ".join(
-        f"{name} at {', '.join(f'{place:g}' for place in knots[name][0])}" for name in setup.terms.splines
-    )
+    told = "; ".join(f"{name} at {', '.join(f'{place:g}' for place in knots[name][0])}" for name in setup.terms.splines)
     where = "" if folds == 1 else " (of the first fold)"
     return replace(setup, terms=setup.terms.with_knots(knots)), [f"knots{where}: {told}"]
 

@@ -233,9 +233,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     _require_values(hidden, setup.features, merged)
     _require_values(hidden, scaled, of_targets)
     of_sites = partial(gather, ask, quorum=quorum, unfit=experiment.participation.unfit)
-    setup, loose = prepare_federation(
-        of_sites, experiment.data, setup, merged, list(moments), harmonised=harmonised
-    )
+    setup, loose = prepare_federation(of_sites, experiment.data, setup, merged, list(moments), harmonised=harmonised)
     setup, of_knots = agree_on_knots(of_sites, experiment, setup, merged, list(moments))
     unknown = _only_tested(trained_on)
     setup = replace(

@@ -138,9 +138,7 @@ class Newton(FedAvg):
         following[0] += change.clamp(-_FARTHEST, _FARTHEST)
         small = float(change * change * sums["information"]) < _DONE
         if "model.dispersion" in combined:
-            following[1], done = _dispersion_step(
-                present[1], sums["dispersion_score"], sums["dispersion_information"]
-            )
+            following[1], done = _dispersion_step(present[1], sums["dispersion_score"], sums["dispersion_information"])
             small = small and done
         self.converged = self.converged and small
         return {"model.null": following}

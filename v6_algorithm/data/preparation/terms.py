@@ -144,7 +144,7 @@ class DesignTerms:
 
     def units(self, features: Sequence[str], categories: Mapping[str, Sequence[Any]], shift: Array, scale: Array,
               ) -> Array:  # fmt: skip
-        """Return the matrix that turns coefficients, the intercept first, into those in units of the columns as they are.
+        """Return the matrix that turns coefficients, the intercept first, into those of the columns as they are.
 
         A product of (a - s) / c is one of a's, less what belongs to the terms of fewer columns.
         """
@@ -155,7 +155,7 @@ class DesignTerms:
         for name in features:
             if self.splines.get(name, ("",))[0] == "natural":
                 # (x - knot)³ over the squared distance of the outer knots is in units of x.
-                moved |= {curve: (0.0, moved[name][1]) for curve in self.curve_columns(name)}
+                moved |= dict.fromkeys(self.curve_columns(name), (0.0, moved[name][1]))
         matrix = np.zeros((len(terms), len(terms)))
         for number, factors in enumerate(terms):
             centred = [name for name in factors if moved.get(name, (0.0, 1.0))[0]]

@@ -182,9 +182,7 @@ class ScoringSums:
         fit = dict(zip(TOTALS, _totals(model.family, y, mean, alpha, rows), strict=True))
         moved = torch.zeros(2, dtype=torch.float64) if alpha is None else _curvature(y, mean, alpha, rows)
         score, information = rows * (y - mean) * slope / variance, rows * slope * slope / variance
-        return torch.stack(
-            [score.sum(), information.sum(), moved[0], moved[1], fit["deviance"], fit["log_likelihood"]]
-        )
+        return torch.stack([score.sum(), information.sum(), moved[0], moved[1], fit["deviance"], fit["log_likelihood"]])
 
     @torch.no_grad()
     def finish(self) -> None:
