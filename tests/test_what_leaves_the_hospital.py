@@ -14,9 +14,9 @@ import pytest
 from hospitals import SECRET
 
 import v6_algorithm
-from v6_algorithm.coordinator.describe import describe
+from v6_algorithm.coordinator.description.describe import describe
+from v6_algorithm.coordinator.description.preflight import preflight
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.coordinator.preflight import preflight
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines import local
 from v6_algorithm.engines.simulate import local_federation

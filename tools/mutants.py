@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CORE = [
     "v6_algorithm/coordinator/strategies",
     "v6_algorithm/exchange/wire.py",
-    "v6_algorithm/coordinator/reply_checks.py",
-    "v6_algorithm/coordinator/comparable.py",
+    "v6_algorithm/coordinator/rounds/reply_checks.py",
+    "v6_algorithm/coordinator/rounds/comparable.py",
     "v6_algorithm/learning/metrics",
     "v6_algorithm/data/preparation",
     "v6_algorithm/data/splits.py",

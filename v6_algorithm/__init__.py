@@ -111,7 +111,7 @@ def describe(  # type: ignore[no-untyped-def]
     Returns
     -------
     dict
-        See `v6_algorithm.coordinator.describe.describe`.
+        See `v6_algorithm.coordinator.description.describe.describe`.
     """
     arguments = dict(locals())
     from v6_algorithm.engines.entry import run_describe
@@ -149,7 +149,7 @@ def check(client=None, data=None, experiment=None, *, organizations=None, names=
     Returns
     -------
     dict
-        See `v6_algorithm.coordinator.preflight.preflight`.
+        See `v6_algorithm.coordinator.description.preflight.preflight`.
     """
     arguments = dict(locals())
     from v6_algorithm.engines.entry import run_check

@@ -158,7 +158,7 @@ def describe(
     FederationError
         When no site answers.
     """
-    from v6_algorithm.coordinator.describe import describe as describe_sites
+    from v6_algorithm.coordinator.description.describe import describe as describe_sites
     from v6_algorithm.engines.simulate import local_federation, tables_of
     from v6_algorithm.researcher.python.description import Description
     from v6_algorithm.researcher.python.sites import tables_of_sites
@@ -336,8 +336,8 @@ def _keys(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_test(experiment: _sections.Experiment, test: Result | str | Path) -> tuple[_sections.Experiment, str]:
     """Return the experiment that tests a result's model, and the model."""
-    from v6_algorithm.coordinator.initial_model import read_model
-    from v6_algorithm.coordinator.model_test import experiment_of_test
+    from v6_algorithm.coordinator.evaluation.model_test import experiment_of_test
+    from v6_algorithm.coordinator.rounds.initial_model import read_model
 
     if isinstance(test, Result):
         model = test.content.get("parameters")

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.checkpoint import Checkpoints
-from v6_algorithm.coordinator.stragglers import Stragglers
+from v6_algorithm.coordinator.rounds.stragglers import Stragglers
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Missing, Replies, Site
 from v6_algorithm.experiment import Experiment

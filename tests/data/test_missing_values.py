@@ -9,7 +9,7 @@ from hospitals import make_table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.coordinator.describe import describe
+from v6_algorithm.coordinator.description.describe import describe
 from v6_algorithm.data.missing_values import without_codes
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.local import LocalFederation

@@ -8,8 +8,8 @@ from hospitals import command, read_result
 from pictures import gan, hospital
 from spying import Spy
 
+from v6_algorithm.coordinator.evaluation.sample_grid import rounds_shown
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.coordinator.sample_grid import rounds_shown
 from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.exchange import png
 from v6_algorithm.experiment import Experiment

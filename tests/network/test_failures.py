@@ -5,6 +5,8 @@ Networks of processes: what Docker adds to it is in containers/test_container_fa
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from training import asked, patients_experiment, train
 from v6config import Site
@@ -99,9 +101,11 @@ def test_a_run_that_loses_its_quorum_stops_and_keeps_what_was_done(three_sites, 
     assert 2 <= run.result["rounds_run"] < 6
     assert run.result["parameters"]
     because = run.result["stopped_because"]
-    assert "1 of 3 sites answered, 2 are needed" in because
-    assert "b: late" in because
-    assert "c: late" in because
+    # The second to leave may have answered a round that the first missed: then the first rests in the next.
+    assert re.search(r"1 of [23] sites answered, 2 are needed", because), because
+    away = [re.search(rf"{name}: (late|resting)", because) for name in "bc"]
+    assert all(away), because
+    assert "late" in {match[1] for match in away if match}
 
 
 REFUSED = "refused: the node's policy does not allow this image or user"

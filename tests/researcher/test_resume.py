@@ -11,7 +11,7 @@ import time
 import pytest
 from hospitals import command, read_result, write
 
-from v6_algorithm.coordinator.training import Rounds
+from v6_algorithm.coordinator.rounds.training import Rounds
 from v6_algorithm.errors import Terminated
 from v6_algorithm.exchange.protocol import Replies
 

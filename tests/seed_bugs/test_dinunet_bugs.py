@@ -36,7 +36,7 @@ from torch import nn
 from vantage6.algorithm.tools.mock_client import MockAlgorithmClient
 
 import v6_algorithm
-from v6_algorithm.coordinator.initial_model import read_weights
+from v6_algorithm.coordinator.rounds.initial_model import read_weights
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire

@@ -13,14 +13,14 @@ from typing import Any
 
 from v6_algorithm.coordinator.call_log import Caller, Event
 from v6_algorithm.coordinator.checkpoint import Checkpoints
-from v6_algorithm.coordinator.final_evaluation import FinalEvaluation
-from v6_algorithm.coordinator.initial_model import InitialModel, initial_model_from
-from v6_algorithm.coordinator.model_test import run_test
+from v6_algorithm.coordinator.evaluation.final_evaluation import FinalEvaluation
+from v6_algorithm.coordinator.evaluation.model_test import run_test
 from v6_algorithm.coordinator.preparation.negotiate import agree_on_columns, plan, share_sums
-from v6_algorithm.coordinator.results import assemble
+from v6_algorithm.coordinator.result.assemble import assemble
+from v6_algorithm.coordinator.rounds.initial_model import InitialModel, initial_model_from
+from v6_algorithm.coordinator.rounds.training import Rounds
 from v6_algorithm.coordinator.run_context import RunContext
 from v6_algorithm.coordinator.secure_aggregation import ALL_SITES, SummingFederation
-from v6_algorithm.coordinator.training import Rounds
 from v6_algorithm.data.preparation import Agreement
 from v6_algorithm.errors import ExperimentError, FederationError, Terminated
 from v6_algorithm.exchange.protocol import Federation

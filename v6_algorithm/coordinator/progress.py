@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from v6_algorithm.coordinator.averages import mean_of, round_scores
 from v6_algorithm.coordinator.call_log import Event
-from v6_algorithm.coordinator.folds import FoldProgress
+from v6_algorithm.coordinator.result.averages import mean_of, round_scores
+from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.exchange.protocol import Replies
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import compute, merge_states

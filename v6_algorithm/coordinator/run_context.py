@@ -10,19 +10,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from v6_algorithm.coordinator.call_log import Caller
-from v6_algorithm.coordinator.folds import FoldProgress
-from v6_algorithm.coordinator.initial_model import InitialModel
-from v6_algorithm.coordinator.learning_rate import LearningRate
+from v6_algorithm.coordinator.evaluation.sample_grid import SampleGrids
+from v6_algorithm.coordinator.evaluation.subgroups import GroupSums
 from v6_algorithm.coordinator.preparation.joining import Joining
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.progress import ProgressEvents
-from v6_algorithm.coordinator.quarantine import Quarantine
-from v6_algorithm.coordinator.reply_checks import ReplyCheck
-from v6_algorithm.coordinator.sample_grid import SampleGrids
-from v6_algorithm.coordinator.stragglers import Stragglers
+from v6_algorithm.coordinator.rounds.folds import FoldProgress
+from v6_algorithm.coordinator.rounds.initial_model import InitialModel
+from v6_algorithm.coordinator.rounds.learning_rate import LearningRate
+from v6_algorithm.coordinator.rounds.quarantine import Quarantine
+from v6_algorithm.coordinator.rounds.reply_checks import ReplyCheck
+from v6_algorithm.coordinator.rounds.stragglers import Stragglers
 from v6_algorithm.coordinator.strategies import create_strategy
 from v6_algorithm.coordinator.strategies.newton import fix_offset
-from v6_algorithm.coordinator.subgroups import GroupSums
 from v6_algorithm.experiment import Experiment
 
 

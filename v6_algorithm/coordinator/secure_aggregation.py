@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from v6_algorithm.coordinator.preparation.questions import raise_data_errors
-from v6_algorithm.coordinator.stragglers import Stragglers
+from v6_algorithm.coordinator.rounds.stragglers import Stragglers
 from v6_algorithm.coordinator.strategies.averaging import means_of_variances
 from v6_algorithm.coordinator.sums import evaluation_reply, preparation_reply, training_reply
 from v6_algorithm.errors import ExperimentError, FederationError, WireError

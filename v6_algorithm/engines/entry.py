@@ -90,7 +90,7 @@ def run_describe(
     **arguments: Any,
 ) -> dict[str, Any]:
     """Describe the tables of a collaboration; see `v6_algorithm.describe`."""
-    from v6_algorithm.coordinator.describe import describe
+    from v6_algorithm.coordinator.description.describe import describe
 
     return describe(*_central(client, data, experiment, organizations, names, mock_client, arguments))
 
@@ -105,7 +105,7 @@ def run_check(
     mock_client: Any = None,
 ) -> dict[str, Any]:
     """Ask a collaboration what would go wrong with an experiment; see `v6_algorithm.check`."""
-    from v6_algorithm.coordinator.preflight import preflight
+    from v6_algorithm.coordinator.description.preflight import preflight
 
     return preflight(*_central(client, data, experiment, organizations, names, mock_client, {}))
 

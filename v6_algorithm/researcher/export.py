@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from v6_algorithm.coordinator.returned_model import ReturnedModel
+from v6_algorithm.coordinator.evaluation.returned_model import ReturnedModel
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.researcher.external.predict import column_names
@@ -62,6 +62,11 @@ class PreparedModel(nn.Module):
 
     def __init__(self, problem: Problem, network: nn.Module, setup: Setup) -> None:
         super().__init__()
+        if setup.terms is not None:
+            raise ExperimentError(
+                "export: a model with curves or products (model.splines, model.interactions) cannot be exported; its "
+                "coefficients are in coefficients.csv, and `v6-algorithm predict` applies it"
+            )
         preparation = _preparation(setup)
         self._problem, self.network = problem, network
         dtype = getattr(torch, problem.experiment.training.dtype)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from v6_algorithm import seeding
-from v6_algorithm.coordinator.initial_model import about_model, models_in, read_model
+from v6_algorithm.coordinator.rounds.initial_model import about_model, models_in, read_model
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import png, wire

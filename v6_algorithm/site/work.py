@@ -183,8 +183,8 @@ class Work:
                     for part, rows in parts.items():
                         self.policy.check_part(part, rows)
         if len(table.weights):
-            for parts in table.folds:
-                self.policy.check_weights(table.weights[parts.train])
+            for split in table.folds:
+                self.policy.check_weights(table.weights[split.train])
         self.guard.account(table, setup)
         return table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v6_algorithm.coordinator.describe import _check_image
+from v6_algorithm.coordinator.description.describe import _check_image
 from v6_algorithm.data.imaging.describing import describe_images
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import Image

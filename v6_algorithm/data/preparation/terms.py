@@ -142,6 +142,11 @@ class DesignTerms:
                 made[:, place] *= base[name]
         return made
 
+    def curve(self, column: str, x: Array, fold: int) -> Array:
+        """Return the columns of a curve at some values, (values, columns), in units of the column as it is."""
+        made: Array = _BASES[self.splines[column][0]](x, self.knots[column][fold])
+        return made
+
     def units(self, features: Sequence[str], categories: Mapping[str, Sequence[Any]], shift: Array, scale: Array,
               ) -> Array:  # fmt: skip
         """Return the matrix that turns coefficients, the intercept first, into those of the columns as they are.

@@ -52,7 +52,7 @@ def check(
     2: the experiment or a site's data do not fit; 3: a site would be left out, or too few would take part.
     """
     with explained():
-        from v6_algorithm.coordinator.initial_model import read_weights
+        from v6_algorithm.coordinator.rounds.initial_model import read_weights
 
         experiment = load_experiment(file, set_)
         read_weights(experiment, file.parent)
@@ -85,7 +85,7 @@ def check(
 
 def _ask_here(experiment: Experiment, file: Path, policy: str | None) -> dict[str, Any]:
     """Ask the sites that the file names, on this machine."""
-    from v6_algorithm.coordinator.preflight import preflight
+    from v6_algorithm.coordinator.description.preflight import preflight
     from v6_algorithm.engines.simulate import local_federation, own_policy, tables_of
 
     tables = tables_of(experiment, file.parent, experiment_file=file)

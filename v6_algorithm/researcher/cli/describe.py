@@ -29,7 +29,7 @@ def describe(
     With --by and a survival target also Kaplan-Meier curves and log-rank tests.
     """
     with explained():
-        from v6_algorithm.coordinator.describe import describe as describe_sites
+        from v6_algorithm.coordinator.description.describe import describe as describe_sites
         from v6_algorithm.engines.simulate import local_federation, tables_of
         from v6_algorithm.researcher.report.summary import summary_tables, write_summary
 

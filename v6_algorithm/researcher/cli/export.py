@@ -24,7 +24,7 @@ def export(
     Example: v6-algorithm export runs/heart heart-model --format onnx
     """
     with explained():
-        from v6_algorithm.coordinator.returned_model import ReturnedModel
+        from v6_algorithm.coordinator.evaluation.returned_model import ReturnedModel
         from v6_algorithm.researcher.export import FORMATS
         from v6_algorithm.researcher.export import export as export_model
 

@@ -124,8 +124,8 @@ def _test_here(
 
 def as_test(experiment: Experiment, run_: Path) -> tuple[Experiment, Packed | None]:
     """Read an earlier run's model; return the experiment that tests it, and the model."""
-    from v6_algorithm.coordinator.initial_model import read_model
-    from v6_algorithm.coordinator.model_test import experiment_of_test
+    from v6_algorithm.coordinator.evaluation.model_test import experiment_of_test
+    from v6_algorithm.coordinator.rounds.initial_model import read_model
 
     weights = read_model(run_, str(run_), "--test")
     return experiment_of_test(experiment, weights, f"--test {run_}"), weights
@@ -159,7 +159,7 @@ def _rules(todo: UnfinishedRun) -> Policy:
 
 def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) -> None:
     """Begin or go on with a run, and write what came out; its checkpoint stays as long as it is not done."""
-    from v6_algorithm.coordinator.initial_model import read_weights
+    from v6_algorithm.coordinator.rounds.initial_model import read_weights
     from v6_algorithm.coordinator.stopping import ends_on_sigterm
     from v6_algorithm.engines.simulate import local_federation, mock_federation
     from v6_algorithm.researcher.tracking import open_tracking
@@ -200,8 +200,8 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
 def validate(file: File, set_: Set = None) -> None:
     """Check an experiment, and the tables of its sites where it names any, without training."""
     with explained():
-        from v6_algorithm.coordinator.initial_model import read_weights
         from v6_algorithm.coordinator.master import check
+        from v6_algorithm.coordinator.rounds.initial_model import read_weights
         from v6_algorithm.engines.simulate import local_federation, tables_of
 
         experiment = load_experiment(file, set_)

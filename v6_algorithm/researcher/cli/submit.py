@@ -89,7 +89,7 @@ def submit(
     """Send an experiment to a vantage6 network, show how it goes, and write what came out."""
     terminal.out.quiet = quiet
     with explained():
-        from v6_algorithm.coordinator.initial_model import read_weights
+        from v6_algorithm.coordinator.rounds.initial_model import read_weights
         from v6_algorithm.researcher.tracking import open_tracking
 
         server, username, image = _where(server, username, image, local=local)

@@ -44,7 +44,7 @@ def tune(
     """Compare settings on validation rows, then run the experiment with the best of them."""
     terminal.out.quiet = quiet
     with explained():
-        from v6_algorithm.coordinator.initial_model import read_weights
+        from v6_algorithm.coordinator.rounds.initial_model import read_weights
         from v6_algorithm.coordinator.tuning import Tuning
         from v6_algorithm.coordinator.tuning import tune as tune_on
         from v6_algorithm.researcher.report.tuning import tuning_table

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from v6_algorithm.coordinator.averages import mean_and_spread, mean_of, scores
-from v6_algorithm.coordinator.diagnostics import diagnostics
-from v6_algorithm.coordinator.returned_model import CENTRAL, WITHOUT, ReturnedModel, misfits
-from v6_algorithm.coordinator.subgroups import gap, in_order
+from v6_algorithm.coordinator.evaluation.returned_model import CENTRAL, WITHOUT, ReturnedModel, misfits
+from v6_algorithm.coordinator.evaluation.subgroups import gap, in_order
+from v6_algorithm.coordinator.result.averages import mean_and_spread, mean_of, scores
+from v6_algorithm.coordinator.result.diagnostics import diagnostics
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulate import own_policy, source_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.coordinator.returned_model import CENTRAL, ReturnedModel
+from v6_algorithm.coordinator.evaluation.returned_model import CENTRAL, ReturnedModel
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.targets import TargetColumn, canonical
 from v6_algorithm.errors import DataError, ExperimentError, SiteError, WireError

@@ -20,7 +20,7 @@ class Description:
     Attributes
     ----------
     content
-        See `v6_algorithm.coordinator.describe.describe`.
+        See `v6_algorithm.coordinator.description.describe.describe`.
     """
 
     content: Mapping[str, Any]

@@ -147,7 +147,7 @@ class Result:
         ExperimentError
             When the fits are not nested, of other rows, or have no likelihood.
         """
-        from v6_algorithm.coordinator.distributions import chi_square_p
+        from v6_algorithm.coordinator.inference.distributions import chi_square_p
 
         fits = [self.content.get("fit") or {}, larger.content.get("fit") or {}]
         terms = [

@@ -137,7 +137,7 @@ def page_table(result: dict[str, Any]) -> dict[str, Any] | None:
         for test in sequence(result, "wald")
         if isinstance(test, dict)
     ]
-    wald: Table | None = Table(heads_of("Category", "Chi-square", "df", "p"), [joint]) if joint else None
+    wald: Table | None = Table(heads_of("Terms", "Chi-square", "df", "p"), [joint]) if joint else None
     return {"table": table, "fit": fit_text(result), "proportional": proportional, "wald": wald}
 
 

@@ -1,0 +1,1 @@
+"""What hospitals hold, asked without training: describe, Table 1, survival curves, and the check before a run."""

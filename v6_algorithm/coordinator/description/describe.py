@@ -1,0 +1,333 @@
+"""Asks every site what its table holds and puts the answers together: `v6-algorithm describe`, and the network's
+`describe`.
+
+Calls for columns and labels, then for means, then for what needs the means, up to twice more where quantiles lie.
+Unlike before training, a site whose columns do not fit is no error: that is what a researcher wants to see.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm.coordinator.description.table_one import check_groups, grouped
+from v6_algorithm.data.imaging.picture import CAUSES
+from v6_algorithm.data.preparation import Moments, merge_moments
+from v6_algorithm.data.preparation.columns import sort_labels, unknown_coded
+from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
+from v6_algorithm.data.quantiles import CALLS, CellColumn, Cells, next_windows, quantiles
+from v6_algorithm.data.rows.numbers import looks_like_identifier
+from v6_algorithm.errors import WireError
+from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.protocol import Federation, Replies
+from v6_algorithm.experiment import Data, Experiment
+
+SCHEMA = 1
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Cells are up to 6 kB a column and site; a researcher reads fewer than this.
+MOST_COLUMNS = 1000
+MOST_CORRELATED = 100
+Summary = dict[str, Any]
+
+
+def describe(federation: Federation, experiment: Experiment) -> Summary:
+    """Describe the tables of a federation.
+
+    Parameters
+    ----------
+    federation
+        The sites and the way to them.
+    experiment
+        Its `data` says which columns; nothing is trained.
+
+    Returns
+    -------
+    dict
+        `sites` (rows of each), `images` (by site: sizes, mean lowest and highest value, why some are unreadable),
+        `columns` (each with its kind at every site; numeric ones with `pooled` and `sites`
+        statistics: n, missing, mean, sd with n - 1, quantiles), `labels` (of targets, events and categorical columns,
+        pooled and by site; rows of labels that are too few to be told are in `hidden`), `correlations` (of columns
+        filled with their means), with `evaluation.by` `table_one` and `curves` (see `table_one.grouped`),
+        `missing_sites` and `notes`. A statistic that no site may tell is None.
+
+    Raises
+    ------
+    FederationError
+        When no site answers.
+    """
+    deadline_s = experiment.participation.deadline_s
+    body = experiment.model_copy(update={"mode": "federated"}).for_sites()
+
+    def ask(sites: Sequence[str], step: dict[str, Any]) -> Replies:
+        requests = {
+            site: wire.message(site=site, round=0, attempt=1, experiment=body, sites=len(sites), **step)
+            for site in sites
+        }
+        return federation.call("RPC_summary", requests, deadline_s=deadline_s)
+
+    return _Description(ask, experiment, [site.name for site in federation.sites()]).run()
+
+
+class _Description:
+    """The calls of one description, and what they have told so far."""
+
+    def __init__(
+        self, ask: Callable[[Sequence[str], dict[str, Any]], Replies], experiment: Experiment, sites: Sequence[str]
+    ) -> None:
+        self._ask = ask
+        self._data = experiment.data
+        self._name = experiment.name
+        self._by = experiment.evaluation.by
+        self._sites = list(sites)
+        self._missing: dict[str, str] = {}
+        self._notes: list[str] = []
+        self._correlations: dict[str, Any] | None = None
+
+    def run(self) -> Summary:
+        """Make the calls."""
+        replies = self._gather({"step": "columns"}, _check_columns)
+        columns = self._columns(replies)
+        features = [name for name, column in columns.items() if column["described"]]
+        if features:
+            self._describe(features, columns)
+        by_group = self._by_group(features)
+        for column in columns.values():
+            del column["described"]
+        return {
+            "schema": SCHEMA,
+            "name": self._name,
+            "sites": {site: {"rows": replies[site]["rows"]} for site in self._sites},
+            "images": {site: replies[site]["image"] for site in self._sites if replies[site]["image"] is not None},
+            "columns": columns,
+            "labels": _labels(self._data, {site: replies[site]["labels"] for site in self._sites}),
+            "correlations": self._correlations,
+            **by_group,
+            "missing_sites": self._missing,
+            "notes": self._notes,
+        }
+
+    def _by_group(self, features: list[str]) -> dict[str, Any]:
+        """Ask for sums by group, where the experiment wants them."""
+        if self._by is None:
+            return {}
+        columns = [name for name in features if name != self._by]
+        answers = self._gather({"step": "groups", "features": columns}, partial(check_groups, features=columns))
+        table, curves, notes = grouped(answers, columns, self._by)
+        self._notes += notes
+        return {"table_one": table, "curves": curves}
+
+    def _gather(self, step: dict[str, Any], check: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """Send a step to the sites that are still there, and keep those whose answers are right."""
+        replies = self._ask(self._sites, step)
+        answers = {}
+        for site, reply in replies:
+            try:
+                answers[site] = check(reply)
+            except (KeyError, TypeError, AttributeError, ValueError, WireError) as error:
+                replies.reject(site, str(error) if isinstance(error, WireError) else "its summary is malformed")
+        self._missing |= {site: str(reason) for site, reason in sorted(replies.missing.items())}
+        replies.require(1, "description")
+        self._sites = [site for site in self._sites if site in answers]
+        return answers
+
+    def _columns(self, replies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """List all columns, say which are numbers, and note what a run would stumble over."""
+        names = dict.fromkeys(name for answer in replies.values() for name in answer["columns"])
+        columns: dict[str, Any] = {}
+        numeric = []
+        for name in names:
+            kinds = {site: replies[site]["columns"].get(name, "not there") for site in replies}
+            columns[name] = {"kinds": kinds, "described": False}
+            differ = set(kinds.values()) - {"empty"}
+            if len(differ) > 1:
+                places = "; ".join(
+                    f"{kind} at {', '.join(site for site in kinds if kinds[site] == kind)}" for kind in sorted(differ)
+                )
+                self._notes.append(f"column '{name}' is not the same everywhere: {places}")
+            labelled = any(name in answer["labels"] for answer in replies.values())
+            if "numeric" in differ and not labelled and self._wanted(name):
+                numeric.append(name)
+        self._notes += [f"data.missing_values: {absent}" for absent in unknown_coded(self._data, names)]
+        if self._data.features is not None:
+            numeric = [name for name in [*self._data.features, *self._data.target_columns.values()] if name in numeric]
+        if len(numeric) > MOST_COLUMNS:
+            self._notes.append(
+                f"described are the first {MOST_COLUMNS} of {len(numeric)} numeric columns; data.features names others"
+            )
+        for name in numeric[:MOST_COLUMNS]:
+            columns[name]["described"] = True
+        return columns
+
+    def _wanted(self, name: str) -> bool:
+        data = self._data
+        if data.features is not None and name in data.features:
+            return True
+        return name not in {
+            *data.exclude,
+            data.group,
+            data.synthetic,
+            *data.split_columns,
+        } and not looks_like_identifier(name)
+
+    def _describe(self, features: list[str], columns: dict[str, Any]) -> None:
+        """Ask for sums of these columns and put their statistics into `columns`."""
+
+        def check_moments(reply: dict[str, Any]) -> Any:
+            return Moments.check(unpack_arrays(reply["moments"]), 1, len(features)), set(map(str, reply["hidden"]))
+
+        moments = self._gather({"step": "moments", "features": features}, check_moments)
+        merged = merge_moments(site_moments for site_moments, _ in moments.values())
+        mean = merged.mean[0]
+        spread = np.sqrt(merged.squares[0] / np.maximum(merged.count[0], 1))
+        correlated = len(features) <= MOST_CORRELATED
+        if not correlated:
+            self._notes.append(f"correlations are told for at most {MOST_CORRELATED} columns")
+        asked = {"mean": mean, "sd": spread}
+        products: dict[str, Any] = {}
+        for call in range(CALLS):
+            # Products come once; later calls are about the cells in which the quantiles lie.
+            first = correlated and not call
+            step = {"step": "shape", "features": features, "asked": pack_arrays(asked), "products": first}
+            shapes = self._gather(step, partial(_check_shape, features=len(features), correlated=first))
+            products = products if call else {site: sums for site, (_, sums) in shapes.items()}
+            cells = {site: answer.columns() for site, (answer, _) in shapes.items()}
+            windows, wanted = next_windows(list(cells.values()), QUANTILES)
+            if not wanted:
+                break
+            asked |= {"windows": windows}
+        # A site that fell silent in between is left out of all statistics, not of some.
+        moments = {site: moments[site] for site in self._sites}
+        merged = merge_moments(site_moments for site_moments, _ in moments.values())
+        for number, name in enumerate(features):
+            sites: dict[str, Any] = {}
+            for site, (site_moments, hidden) in moments.items():
+                if columns[name]["kinds"].get(site) == "numeric":
+                    site_cells = [cells[site][number]]
+                    sites[site] = {"hidden": True} if name in hidden else _numbers(site_moments, number, site_cells)
+            # Missing values are of sites that have the column: elsewhere every row lacks it.
+            rows = sum(
+                float(site_moments.rows[0])
+                for site, (site_moments, hidden) in moments.items()
+                if _counts(sites.get(site))
+            )
+            pooled = _numbers(merged, number, [cells[site][number] for site in moments], rows)
+            columns[name] |= {"pooled": pooled, "sites": sites}
+        if correlated:
+            self._correlate(features, {site: products[site] for site in self._sites})
+
+    def _correlate(self, features: list[str], products: Mapping[str, Any]) -> None:
+        silent = sorted(site for site, product in products.items() if product is None)
+        if silent:
+            self._notes.append(f"correlations are without {', '.join(silent)}: too few rows for so many columns")
+        known = [product for product in products.values() if product is not None]
+        if not known:
+            return
+        sums = np.sum([product["sums"] for product in known], axis=0)
+        whole = np.all([product["pairs"] > 0 for product in known], axis=0)
+        size = np.sqrt(np.outer(np.diag(sums), np.diag(sums)))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            matrix = np.where(whole & (size > 0), np.clip(sums / size, -1, 1), np.nan)
+        self._correlations = {
+            "columns": features,
+            "matrix": [[None if np.isnan(value) else float(value) for value in row] for row in matrix],
+        }
+
+
+def _counts(site: Mapping[str, Any] | None) -> bool:
+    return site is not None and "hidden" not in site
+
+
+def _numbers(moments: Moments, number: int, cells: Sequence[CellColumn], rows: float | None = None) -> dict[str, Any]:
+    """Turn sums into what is shown of one column; `cells` has those of each site."""
+    count, squares = float(moments.count[0, number]), float(moments.squares[0, number])
+    mean = float(moments.mean[0, number])
+    rows = float(moments.rows[0]) if rows is None else rows
+    shown: dict[str, Any] = {"n": int(count), "missing": int(rows - count)}
+    if not count:
+        return shown | {"mean": None, "sd": None, "quantiles": None}
+    bounded: dict[str, dict[str, float | None]]
+    if squares == 0:
+        bounded = {str(q): {"value": mean, "low": mean, "high": mean} for q in QUANTILES}
+    else:
+        bounded = {str(q): asdict(quantile) for q, quantile in zip(QUANTILES, quantiles(cells, QUANTILES), strict=True)}
+    sd = float(np.sqrt(squares / (count - 1))) if count > 1 else None
+    return shown | {"mean": mean, "sd": sd, "quantiles": bounded}
+
+
+def _labels(data: Data, by_site: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Add up label counts by column."""
+    targets = set(data.target_columns.values())
+    described: dict[str, Any] = {}
+    for name in dict.fromkeys(name for labels in by_site.values() for name in labels):
+        sites = {site: labels[name] for site, labels in by_site.items() if name in labels}
+        every = sort_labels({label for site_labels in sites.values() for label in site_labels["counts"]})
+        described[name] = {
+            "role": "target" if name in targets else "categorical",
+            "labels": every,
+            "pooled": _row(every, sites.values()),
+            "sites": {site: _row(every, [site_labels]) for site, site_labels in sites.items()},
+        }
+    return described
+
+
+def _row(labels: Sequence[Any], parts: Any) -> dict[str, Any]:
+    """Return counts in the labels' order; None where no part tells a label though some of its rows are hidden."""
+    parts = list(parts)
+    hidden = sum(part["hidden"] for part in parts)
+    counts = []
+    for label in labels:
+        shown = [part["counts"][label] for part in parts if label in part["counts"]]
+        counts.append(sum(shown) if shown or not hidden else None)
+    return {"counts": counts, "hidden": hidden, "missing": sum(part["missing"] for part in parts)}
+
+
+def _check_columns(reply: Mapping[str, Any]) -> dict[str, Any]:
+    labels = {}
+    for name, column in reply["labels"].items():
+        counts = dict(column["counts"])
+        numbers = [column["hidden"], column["missing"], *counts.values()]
+        if not all(isinstance(label, (int, float, str)) for label in counts):
+            raise WireError("labels must be numbers or text")
+        if not all(type(rows) is int and rows >= 0 for rows in numbers) or sum(numbers) != reply["rows"]:
+            raise WireError("the rows of its labels do not add up to its rows")
+        labels[str(name)] = {"counts": counts, "hidden": column["hidden"], "missing": column["missing"]}
+    if type(reply["rows"]) is not int or reply["rows"] < 1:
+        raise WireError("row counts must be whole numbers")
+    columns = {str(name): str(kind) for name, kind in reply["columns"].items()}
+    return {"rows": reply["rows"], "columns": columns, "labels": labels, "image": _check_image(reply)}
+
+
+def _check_image(reply: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read what a site tells of its image files; None of tables without."""
+    image = reply.get("image")
+    if image is None:
+        return None
+    sizes, causes = dict(image["sizes"]), dict(image["causes"])
+    counts = [*sizes.values(), *causes.values(), image["hidden"]]
+    if not all(type(rows) is int and rows >= 0 for rows in counts) or sum(counts) != reply["rows"]:
+        raise WireError("the counts of its images do not add up to its rows")
+    if not all(re.fullmatch(r"\d{1,9}(x\d{1,9}){2,3}", size) for size in sizes) or not set(causes) <= set(CAUSES):
+        raise WireError("sizes of images must be whole numbers, and causes known ones")
+    ends = [None if image[end] is None else float(image[end]) for end in ("low", "high")]
+    if not all(end is None or math.isfinite(end) for end in ends):
+        raise WireError("values of images must be finite")
+    return {"sizes": sizes, "hidden": image["hidden"], "causes": causes, "low": ends[0], "high": ends[1]}
+
+
+def _check_shape(reply: Mapping[str, Any], features: int, correlated: bool) -> tuple[Cells, Any]:
+    cells = Cells.check(unpack_arrays(reply["cells"]), features)
+    if reply["products"] is None:
+        return cells, None
+    products = unpack_arrays(reply["products"])
+    shapes = {name: array.shape for name, array in products.items()}
+    if not correlated or shapes != dict.fromkeys(("pairs", "sums"), (features, features)):
+        raise WireError("its products of columns are of other columns")
+    if not np.isfinite(products["sums"]).all():
+        raise WireError("its products of columns are not finite")
+    return cells, products

@@ -1,0 +1,200 @@
+"""A model that a run returned, made again from its file alone: what it learns, how inputs are prepared, its tensors.
+
+The file's header says all that a site was told while the model was trained, so that any table can be measured with it
+later, by the code that measures at a site. To the model a new table is what a hospital is that leave-one-site-out
+leaves out: none of its rows trained, and all are tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm.coordinator.rounds.initial_model import about_model, models_in, preparations_of, read_model
+from v6_algorithm.data.preparation import Preparation, Setup
+from v6_algorithm.data.preparation.combat import Combat
+from v6_algorithm.data.rows import row_kind
+from v6_algorithm.errors import ExperimentError, WireError
+from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import Evaluation, Experiment
+
+# What the researcher's own table is called where a hospital has its name.
+CENTRAL = "central"
+# Of the training only what says how a row's input, loss or precision is.
+OF_TRAINING = ("loss", "augmentation", "dtype", "evaluation_batch_size", "deterministic")
+# Roles that columns have in training, which a table that is only measured need not have.
+WITHOUT: dict[str, Any] = {
+    "group": None, "synthetic": None, "split_column": None, "load_limit": None, "where": None,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ReturnedModel:
+    """The models of one file: one, or one for each fold, and in mode local for each site.
+
+    Attributes
+    ----------
+    experiment
+        What a site is told that measures with them.
+    setups, tensors
+        How each of them prepares its inputs, and its packed tensors, by its name: empty text, ``fold-0``, a site's
+        name, or ``site/fold-0``.
+    by_site
+        Whether each site trained alone.
+    """
+
+    experiment: Experiment
+    setups: dict[str, Setup]
+    tensors: dict[str, wire.Packed]
+    by_site: bool
+
+    @classmethod
+    def load(cls, path: Path) -> ReturnedModel:
+        """Read the folder of a run, its result.json or its model file; raises as `of`."""
+        return cls.of(read_model(path, path.name, str(path)), str(path))
+
+    @classmethod
+    def of(cls, parameters: str, where: str) -> ReturnedModel:
+        """Read a model.
+
+        Parameters
+        ----------
+        parameters
+            Base64 safetensors: `parameters` of a result.
+        where
+            What to call it in messages.
+
+        Raises
+        ------
+        ExperimentError
+            When it is none that a run of this package returned, or layers of it are missing.
+        """
+        try:
+            about = about_model(parameters)
+            models = models_in(wire.unpack(wire.Packed(parameters)))
+        except WireError as error:
+            raise ExperimentError(f"{where}: {error}") from None
+        if about is None:
+            raise ExperimentError(
+                f"{where}: does not say how its inputs are prepared; a model can be measured that a run of "
+                "v6-algorithm returned: its folder, result.json or model.safetensors"
+            )
+        if about.get("private"):
+            raise ExperimentError(
+                f"{where}: layers of this model (strategy.private) stayed at the sites, so it is not whole and "
+                "cannot be measured elsewhere"
+            )
+        try:
+            submitted = about.get("experiment", {})
+            experiment = Experiment.parse(
+                {
+                    "name": about["name"],
+                    "seed": about["seed"],
+                    "data": about["data"] | WITHOUT,
+                    "problem": submitted.get("problem", {"kind": about["problem"]}),
+                    "model": about["model"],
+                    "split": "leave_one_site_out",
+                    "training": {
+                        key: value for key, value in submitted.get("training", {}).items() if key in OF_TRAINING
+                    },
+                    "evaluation": submitted.get("evaluation", {}),
+                },
+                where,
+                checked=True,
+            )
+            setups = {
+                name: _setup(experiment, prepared, about.get("horizons", []))
+                for name, prepared in preparations_of(about).items()
+            }
+            packed = {name: wire.pack(models[name]) for name in setups}
+            if not setups or setups.keys() != models.keys():
+                raise KeyError
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise ExperimentError(
+                f"{where}: its header does not say all that is needed to use it; was it made by another version?"
+            ) from None
+        return cls(experiment, setups, packed, submitted.get("mode") == "local")
+
+    def with_evaluation(self, evaluation: Evaluation) -> ReturnedModel:
+        """Return it with other groups or specificities to be told."""
+        return replace(self, experiment=self.experiment.model_copy(update={"evaluation": evaluation}))
+
+
+def misfits(schema: Mapping[str, Any], experiment: Experiment, setup: Setup, where: str) -> tuple[list[str], list[str]]:
+    """Say why a table cannot be measured with a model, and what is to be known where it can.
+
+    Parameters
+    ----------
+    schema
+        What its site tells of its columns.
+    experiment, setup
+        The model's.
+    where
+        What to call the table.
+    """
+    kind = row_kind(experiment.data)
+    problems = kind.misfits(schema, setup)
+    labels = {column: schema["task_labels"].get(column, []) for column in setup.task_classes}
+    labels |= {} if setup.classes is None else {str(experiment.data.target): schema["labels"]}
+    for column, there in labels.items():
+        known = setup.labels_of(column)[column]
+        if unknown := len(set(there) - set(known)):
+            problems.append(
+                f"column '{column}' has {unknown} class{'es' if unknown > 1 else ''} that the model does not know; it "
+                f"knows: {', '.join(map(str, known))}"
+            )
+    notes = [
+        f"{where}: column '{name}' has values that no site had; to the model they are none of them"
+        for name, values in setup.categories.items()
+        if set(schema["categories"].get(name, [])) - set(values)
+    ]
+    notes += [f"{where}: {remark}" for remark in kind.remarks(schema)]
+    if schema["rows_without_target"]:
+        notes.append(f"{where}: {schema['rows_without_target']} rows have no target, and are left out")
+    return [f"{where}: {problem}" for problem in problems], notes
+
+
+def _setup(experiment: Experiment, prepared: Mapping[str, Any], horizons: list[float]) -> Setup:
+    """Return what the sites had agreed on, from the form of it that the file has."""
+    arrays = {name: np.array([prepared[name]], dtype=np.float64) for name in ("fill", "shift", "scale")}
+    features, categories = list(prepared["features"]), dict(prepared["categories"])
+    combat, baseline = prepared.get("combat"), prepared.get("baseline")
+    covariates = experiment.data.harmonisation.covariates
+    sums: dict[str, np.ndarray] = {}
+    if experiment.problem.kind == "survival":
+        sums = {
+            "edges": np.array(prepared["edges"], dtype=np.float64),
+            "horizons": np.array(horizons, dtype=np.float64),
+        }
+    columns = [f"{name}={value}" for name, values in categories.items() for value in values]
+    unknown = [columns.index(name) for name in prepared.get("unknown", []) if name in columns]
+    return Setup(
+        features,
+        categories,
+        prepared["classes"],
+        unknown=[unknown] if unknown else [],
+        class_weights=prepared.get("class_weights") and [prepared["class_weights"]],
+        preparation=Preparation(**arrays),
+        hospitals=[CENTRAL],
+        task_classes=prepared.get("task_classes", {}),
+        sums=sums,
+        sequence_length=prepared.get("sequence_length"),
+        covariates=[name for name in covariates if name not in features and name not in categories],
+        combat=combat
+        and Combat(
+            beta=np.array(combat["beta"], dtype=np.float64).reshape(1, -1, len(features)),
+            alpha=np.array([combat["alpha"]], dtype=np.float64),
+            sigma=np.array([combat["sigma"]], dtype=np.float64),
+        ),
+        target_scales={
+            name: np.array([[scale["mean"], scale["sd"]]], dtype=np.float64)
+            for name, scale in prepared.get("target_scaling", {}).items()
+        },
+        baseline=baseline and np.array([baseline["cumulative_hazard"]], dtype=np.float64),
+        image_shape=prepared.get("image_shape"),
+        pixels=prepared.get("pixels", []),
+    )

@@ -1,0 +1,1 @@
+"""From sums to what papers print: coefficients with errors and tests, meta-analysis, distributions."""

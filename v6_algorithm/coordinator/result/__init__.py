@@ -1,0 +1,1 @@
+"""The Result: the plain JSON of a run, its averages over folds and sites, diagnostics and privacy account."""

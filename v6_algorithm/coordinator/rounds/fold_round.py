@@ -1,0 +1,126 @@
+"""One fold in one round: who trains when, what each is asked, and what the replies come to.
+
+`master` makes one for each active fold and round. Most strategies have one turn, in which all sites train the same
+model; where the model goes from site to site there is a turn for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from v6_algorithm.coordinator.rounds.folds import FoldProgress, States
+from v6_algorithm.errors import FederationError
+from v6_algorithm.exchange import wire
+
+if TYPE_CHECKING:
+    from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Reply
+
+
+class FoldRound:
+    """A fold's part in a round.
+
+    Parameters
+    ----------
+    fold
+        The fold, whose newest model is trained.
+    strategy
+        Its strategy.
+    number
+        The round.
+    sites
+        Those that train in it.
+    spec
+        The model's tensors.
+
+    Attributes
+    ----------
+    lr
+        The learning rate of the round, by `training.scheduler`; None where there is none.
+    gave
+        How many sites gave a model.
+    states
+        Hospital to how good the model was that the round began with.
+    """
+
+    def __init__(
+        self, fold: FoldProgress, strategy: FedAvg, number: int, sites: Sequence[str], spec: wire.StateSpec
+    ) -> None:
+        self.fold = fold
+        self.strategy = strategy
+        self.turns = strategy.turns(number, sites)
+        self.lr = fold.rate(number)
+        self.gave = 0
+        self.states: States = {}
+        self._number = number
+        self._spec = spec
+        self._made: dict[str, Any] = {}
+        # What the turn before made; None in the first, which trains the fold's own.
+        self._model: wire.Packed | None = None
+        self._messages: dict[str, dict[str, Any]] = {}
+        self._loss = [0.0, 0]
+        self._gave_in_turn = 0
+
+    def trainers(self, turn: int) -> list[str]:
+        """Return the sites that train in a turn, counted from 0; none where the fold has no such turn."""
+        return self.turns[turn] if turn < len(self.turns) else []
+
+    def begin(self, turn: int) -> None:
+        """Begin a turn: with the model that the one before made."""
+        if turn:
+            self._close()
+        self._gave_in_turn = 0
+        self._messages = self.strategy.configure(self._number, self.trainers(turn), self._sent(), self.lr)
+
+    def item(self, site: str, evaluate: list[str]) -> dict[str, Any]:
+        """Return this fold's part of a site's request."""
+        item = self.fold.item(site, evaluate, train=site in self._messages, model=self._model)
+        message = self._messages.get(site)
+        return item | ({"strategy": message} if message else {})
+
+    def take(self, item: dict[str, Any]) -> None:
+        """Take in a site's checked answer to this fold's item."""
+        self.states |= item["metrics"].get("validation", {})
+        if "samples" in item:
+            self.fold.samples[self.fold.rounds_done] = item["samples"]
+        reply: Reply | None = item.pop("reply", None)
+        if reply is None:
+            return
+        self.strategy.add(reply)
+        self.fold.trained(reply.site, self._number, reply.loss)
+        self._loss[0] += item["loss"]["sum"]
+        self._loss[1] += item["loss"]["rows"]
+        self.gave += 1
+        self._gave_in_turn += 1
+
+    def take_belated(self, reply: Reply, asked: dict[str, Any], age: int) -> None:
+        """Take in a reply to the model of `age` rounds ago, which the request had; without it there is no update."""
+        if asked["parameters"] is not None and not asked.get("partial"):
+            self.strategy.add_belated(reply, wire.unpack(asked["parameters"], self._spec), age)
+
+    def finish(self, epsilon: float | None = None) -> None:
+        """Give the fold the model that the round made, and the average over the rounds where it is to be kept.
+
+        `epsilon` is what training has cost under differential privacy.
+        """
+        self._close()
+        total, rows = self._loss
+        average = self.strategy.average.add(self._made, self._number) if self.strategy.average else None
+        packed = wire.pack(average) if average else None
+        self.fold.advance(self._number, cast("wire.Packed", self._model), total / rows, packed, self.lr, epsilon)
+
+    def _sent(self) -> dict[str, Any] | None:
+        """Return the model that is sent, where the strategy has to know it and anybody here does."""
+        if not self.strategy.wants_sent:
+            return None
+        known = self._model or self.fold.model or (None if self.fold.starts_partly else self.fold.start)
+        return wire.unpack(known, self._spec) if known is not None else None
+
+    def _close(self) -> None:
+        if not self._gave_in_turn:
+            return
+        try:
+            self._made = self.strategy.aggregate()
+        except ValueError as error:
+            raise FederationError(f"round {self._number}: {error}") from None
+        self._model = wire.pack(self._made, keep=True)

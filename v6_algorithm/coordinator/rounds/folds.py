@@ -1,0 +1,266 @@
+"""One fold on its way through the rounds: its model, its history, its best round, and when it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from v6_algorithm.coordinator.rounds.comparable import ComparableScore
+from v6_algorithm.coordinator.rounds.learning_rate import LearningRate
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.learning.metrics import merge_states, scores_of
+
+States = dict[str, dict[str, Any]]
+# What a fold knows of its rounds as plain JSON, by the attributes' names.
+_BOOKS = (
+    "finished",
+    "rounds_done",
+    "rounds_scored",
+    "best_round",
+    "history",
+    "measured",
+    "personal",
+    "waited",
+    "uneven",
+    "fitted",
+)
+
+# Validated rows whose metrics wait at most; their states are kept until then.
+_MOST_ROWS_KEPT = 200_000
+
+
+class FoldProgress:
+    """The progress of one fold; a run without cross-validation has one.
+
+    A model is packed once and kept as that text: it is what the next request carries, and what a checkpoint holds.
+
+    Parameters
+    ----------
+    number
+        The fold's number, from 0.
+    experiment
+        For what is monitored and kept.
+    start
+        Packed tensors that the first round starts from, all of the model's or some; None: all are the sites' own.
+    """
+
+    def __init__(self, number: int, experiment: Experiment, start: str | None = None) -> None:
+        self.number = number
+        self.start = start
+        self.starts_partly = experiment.start.partial
+        self.finished = False
+        self.rounds_done = 0
+        self.rounds_scored = 0
+        self.best_round: int | None = None
+        self.history: dict[str, list[Any]] = {"round": [], "train_loss": []}
+        self.measured: dict[str, States] = {}
+        # The same of what each site has made of the kept model for itself.
+        self.personal: dict[str, States] = {}
+        # Round to a picture of what its model makes, where it makes any.
+        self.samples: dict[int, str] = {}
+        # Rounds in which too few sites gave a model of this fold.
+        self.waited: list[int] = []
+        # Rounds validated by other sites than the best round before them.
+        self.uneven: list[int] = []
+        # What a strategy that solves for the model knows of the fit.
+        self.fitted: dict[str, Any] = {}
+        self.model: str | None = None
+        self._at_sites: dict[str, dict[int, dict[str, float]]] = {}
+        # Site, round and state of which nobody has asked the metrics yet.
+        self._uncomputed: list[tuple[str, int, dict[str, Any]]] = []
+        self._uncomputed_rows = 0
+        self._stopping = experiment.stopping
+        self._rates = LearningRate(experiment)
+        self._score = ComparableScore(experiment.stopping.monitor, experiment.problem.kind)
+        self._plateau = ComparableScore(self._rates.monitor or experiment.stopping.monitor, experiment.problem.kind)
+        self._has_private = experiment.private is not None
+        self._keep_best = experiment.output.model == "best"
+        self._average: str | None = None
+        self._best: str | None = None
+        # A score must be at least this much better for patience to start again.
+        self._reference: tuple[float, int] | None = None
+
+    @property
+    def _trained(self) -> int:
+        """How many rounds made a model, which is fewer than `rounds_done` where the fold had to wait."""
+        return len(self.history["round"])
+
+    @property
+    def unscored(self) -> bool:
+        """Whether the newest model has not been validated yet."""
+        return not self.finished and self.rounds_done > self.rounds_scored
+
+    @property
+    def kept(self) -> str | None:
+        """The model that is returned and tested: of the best validated round, an average over rounds, or the newest."""
+        if self._average is not None:
+            return self._average
+        return self._best if self._keep_best and self._best is not None else self.model
+
+    @property
+    def kept_round(self) -> int | None:
+        """The round that made the kept model."""
+        return self.best_round if self._keep_best and self.best_round is not None else self.rounds_done or None
+
+    def round_of(self, model: str) -> int | None:
+        """Return the round that made the newest model or the best one; None of an average over rounds."""
+        return {self._best or "": self.best_round, self.model or "": self.rounds_done}.get(model)
+
+    @property
+    def candidates(self) -> list[str]:
+        """The models that may turn out to be kept: the one that is now, and before it a newest not yet scored."""
+        models = [self.model if self.unscored else None, self.kept]
+        return list(dict.fromkeys(model for model in models if model is not None))
+
+    def item(self, site: str, evaluate: list[str], *, train: bool = False, model: str | None = None) -> dict[str, Any]:
+        """Return this fold's part of a site's request, with the newest model or another."""
+        packed = model or self.model
+        content: dict[str, Any] = {
+            "fold": self.number,
+            "parameters": packed or self.start,
+            "evaluate": evaluate,
+            "train": train,
+        }
+        if packed is None and self.start and self.starts_partly:
+            content["partial"] = True
+        if self._has_private:
+            content["private"] = self._private(site, packed)
+        return content | (self.rate_to_tell() if train else {})
+
+    def rate(self, round: int) -> float | None:
+        """Return the learning rate of the round that comes next; None where it never changes."""
+        return self._rates.in_round(round, self._plateau.values)
+
+    def rate_to_tell(self) -> dict[str, float | None]:
+        """Return what a request says of the learning rate: nothing where the sites know it from the round."""
+        return {"lr": self.rate(self.rounds_done + 1)} if self._rates.on_plateau else {}
+
+    def _private(self, site: str, packed: str | None) -> dict[str, Any]:
+        """Say which version of a site's own layers goes with a model, and which others are still needed."""
+        newest, best = (self._last_trained(site, number) for number in (self.rounds_done, self.best_round or 0))
+        of_best = packed is not None and packed == self._best != self.model
+        return {"round": best if of_best else newest, "keep": sorted({newest, best} - {0})}
+
+    def _last_trained(self, site: str, number: int) -> int:
+        """Return the last round up to this one in which a site helped to make the model; 0 where there was none."""
+        rounds = [round for round, values in self._at_sites.get(site, {}).items() if "train_loss" in values]
+        return max((round for round in rounds if round <= number and round not in self.waited), default=0)
+
+    def score(self, states: States) -> None:
+        """Take in the validation of the newest model: history, best model, early stop.
+
+        The history has what the sites of the round say; rounds are compared over the sites that answered in both.
+        """
+        metrics = scores_of(merge_states(states.values())) if states else {}
+        self.rounds_scored = self.rounds_done
+        for name, value in metrics.items():
+            column = self.history.setdefault(f"validation_{name}", [])
+            column.extend([None] * (self._trained - 1 - len(column)))
+            column.append(value)
+        self._uncomputed += [(site, self.rounds_done, state) for site, state in states.items()]
+        self._uncomputed_rows += sum(state["n"] for state in states.values())
+        if self._uncomputed_rows > _MOST_ROWS_KEPT:
+            self._compute()
+        if self._score.differs(states):
+            self.uneven.append(self.rounds_done)
+        self._plateau.take(metrics, states)
+        score, is_best = self._score.take(metrics, states)
+        if score is None:
+            return
+        if is_best:
+            self._best, self.best_round = self.model, self.rounds_done
+        if self._reference is None or self._score.by(score, self._reference[0]) > self._stopping.min_delta:
+            self._reference = (score, self._trained)
+        patience = self._stopping.patience
+        self.finished = patience is not None and self._trained - self._reference[1] >= patience
+
+    def begin(self, model: str) -> None:
+        """Take in the model that a pretraining made, for the first round to start from."""
+        self.start, self.starts_partly = model, False
+
+    def trained(self, site: str, round: int, loss: float) -> None:
+        """Take in a site's mean training loss of a round."""
+        self._note(site, round, {"train_loss": loss})
+
+    def _note(self, site: str, round: int, values: dict[str, float]) -> None:
+        self._at_sites.setdefault(site, {}).setdefault(round, {}).update(values)
+
+    def _compute(self) -> None:
+        """Compute what was measured at the sites and not looked at so far."""
+        for site, round, state in self._uncomputed:
+            values = {name: value for name, value in scores_of(state).items() if value is not None}
+            self._note(site, round, {f"validation_{name}": value for name, value in values.items()})
+        self._uncomputed, self._uncomputed_rows = [], 0
+
+    @property
+    def at_sites(self) -> dict[str, dict[int, dict[str, float]]]:
+        """Site to round to what was measured there; computed when somebody looks."""
+        self._compute()
+        return self._at_sites
+
+    def advance(
+        self,
+        round: int,
+        model: str,
+        train_loss: float,
+        average: str | None = None,
+        lr: float | None = None,
+        epsilon: float | None = None,
+    ) -> None:
+        """Take in the model that a round made, the average over the rounds where that is kept, rate and epsilon."""
+        self.model, self.rounds_done, self._average = model, round, average
+        self.history["round"].append(round)
+        self.history["train_loss"].append(train_loss)
+        if lr is not None:
+            self.history.setdefault("train_lr", []).append(lr)
+        if epsilon is not None:
+            self.history.setdefault("epsilon", []).append(epsilon)
+
+    def newest(self) -> dict[str, float | None]:
+        """Return the newest known value of every column of the history."""
+        return {name: column[-1] for name, column in self.history.items() if name != "round" and column}
+
+    def at(self, round: int) -> dict[str, float | None]:
+        """Return the history's row of a round; empty when the fold was not trained in it."""
+        if round not in self.history["round"]:
+            return {}
+        row = self.history["round"].index(round)
+        return {
+            name: column[row] if row < len(column) else None for name, column in self.history.items() if name != "round"
+        }
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the history as columns of equal length; a round that was not validated has None."""
+        rounds = len(self.history["round"])
+        return {name: column + [None] * (rounds - len(column)) for name, column in self.history.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the rounds have left: JSON, and packed models."""
+        return {
+            **{name: getattr(self, name) for name in _BOOKS},
+            "start": self.start,
+            "starts_partly": self.starts_partly,
+            "samples": sorted(self.samples.items()),
+            "at_sites": {site: sorted(rounds.items()) for site, rounds in self.at_sites.items()},
+            "model": self.model,
+            "average": self._average,
+            "best": self._best,
+            "score": self._score.state_dict(),
+            "plateau": self._plateau.state_dict(),
+            "reference": self._reference,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        for name in _BOOKS:
+            setattr(self, name, state[name])
+        self.start, self.starts_partly = state["start"], state["starts_partly"]
+        self.samples = {int(round): picture for round, picture in state["samples"]}
+        self._uncomputed, self._uncomputed_rows = [], 0
+        self._at_sites = {
+            site: {int(round): values for round, values in rounds} for site, rounds in state["at_sites"].items()
+        }
+        self.model, self._average, self._best = state["model"], state["average"], state["best"]
+        self._score.load_state_dict(state["score"])
+        self._plateau.load_state_dict(state["plateau"])
+        self._reference = None if state["reference"] is None else (state["reference"][0], state["reference"][1])
