@@ -6,12 +6,12 @@ it is refused.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from v6_algorithm.experiment.base import refuse
-from v6_algorithm.experiment.terms import Terms, Weights, check_terms
+from v6_algorithm.experiment.base import refuse, short_form
+from v6_algorithm.experiment.terms import Penalty, Terms, Weights, check_terms
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment.base import AllSections
@@ -45,6 +45,9 @@ class Glm(Terms):
     )
     firth: bool = Field(
         False, description="of binomial, logit: Firth's penalty, for few events or classes that a column tells apart"
+    )
+    penalty: Annotated[Penalty, short_form("kind")] | None = Field(
+        None, description="ridge, lasso or elastic_net, whose coefficients have no intervals"
     )
     weights: Weights | None = Field(None, description="a column of the rows' weights; frequency or analytic")
     errors: Literal["model", "site"] = Field(
@@ -101,6 +104,21 @@ def with_defaults_of_inference(content: Any) -> Any:
     return filled
 
 
+def _check_penalty(model: Glm, data: Any) -> None:
+    for key, given in (("ridge", model.ridge), ("firth", model.firth), ("offset", model.offset)):
+        if given:
+            raise refuse(f"model.penalty does not go with model.{key}")
+    if model.errors == "site":
+        raise refuse("model.errors site does not go with model.penalty, whose coefficients have no standard errors")
+    if model.family == "negative_binomial" or model.link == "inverse":
+        raise refuse(f"model.penalty is for other families and links than {model.family} with {model.link}")
+    if model.penalty is not None and model.penalty.fits and data.group is not None:
+        raise refuse(
+            "model.penalty without strength leaves out rows by themselves, and data.group keeps rows of one value "
+            "together; give model.penalty.strength"
+        )
+
+
 def _weights_column(model: dict[str, Any]) -> str | None:
     weights = model.get("weights")
     column = weights.get("column") if isinstance(weights, dict) else None
@@ -129,6 +147,8 @@ def check_inference(experiment: AllSections) -> None:
             raise refuse(f"model.firth is for family binomial with link logit, not {model.family} with {model.link}")
         if model.firth and model.ridge:
             raise refuse("model.firth and model.ridge are two penalties; give one of them")
+        if model.penalty is not None:
+            _check_penalty(model, experiment.data)
         if model.offset in experiment.data.categorical:
             raise refuse(f"model.offset '{model.offset}' is a number; take it out of data.categorical")
     elif model.errors == "site" and model.strata == "none":

@@ -66,6 +66,39 @@ class Weights(Section):
     )
 
 
+class Penalty(Section):
+    """Shrinks the coefficients of scaled inputs; those of weak inputs become 0, but for kind ridge."""
+
+    kind: Literal["lasso", "elastic_net", "ridge"]
+    mixing: float | None = Field(
+        None, gt=0, lt=1, description="of elastic_net: the share of absolute values; null: 0.5"
+    )
+    strength: float | None = Field(
+        None, gt=0, description="a row's, as glmnet's lambda and scikit-learn's alpha; null: by cross-validation"
+    )
+    folds: int = Field(5, ge=3, le=10, description="parts of each site's rows that are left out in turn")
+    strengths: int = Field(20, ge=5, le=100, description="how many are tried")
+    choose: Literal["minimum", "one_standard_error"] = Field(
+        "minimum", description="least deviance of rows left out, or the strongest within a standard error of it"
+    )
+
+    @model_validator(mode="after")
+    def _mixed(self) -> Penalty:
+        if self.mixing is not None and self.kind != "elastic_net":
+            raise refuse(f"mixing is of kind elastic_net, not {self.kind}")
+        return self
+
+    @property
+    def share(self) -> float:
+        """Of the penalty that is of absolute values."""
+        return {"lasso": 1.0, "ridge": 0.0}.get(self.kind, 0.5 if self.mixing is None else self.mixing)
+
+    @property
+    def fits(self) -> int:
+        """Fits whose sums travel together while the strength is looked for; 0: it is given."""
+        return 0 if self.strength is not None else self.strengths * (self.folds + 1)
+
+
 class Terms(Section):
     """Terms beside the features and categories, which all are in the model by themselves."""
 

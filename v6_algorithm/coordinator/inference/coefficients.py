@@ -12,6 +12,7 @@ import numpy as np
 
 from v6_algorithm.coordinator.inference.distributions import chi_square_p, t_p, t_quantile
 from v6_algorithm.coordinator.inference.goodness_of_fit import effective_rows, goodness_of_fit, residual_dispersion
+from v6_algorithm.coordinator.inference.penalised import penalised
 from v6_algorithm.coordinator.inference.terms import joint_tests, spline_effects, units, without_aliased
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
@@ -63,6 +64,10 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
 
     terms = ["(intercept)", *plan.setup.inputs]
     scaled = np.concatenate([state["model.bias"].reshape(1), state["model.weight"]])
+    ratio = _RATIOS.get((str(model.family), str(model.link)))
+    totals = dict(zip(TOTALS, state["model.totals"].tolist(), strict=True))
+    if model.penalty is not None:
+        return penalised(model, fold, terms, units(plan, fold.number) @ scaled, totals, ratio)
     information = state["model.information"]
     penalty = np.diag([0.0, *[model.ridge] * (len(scaled) - 1)])
     offset = None
@@ -71,7 +76,6 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
         penalty[offset[0], offset[0]] = 0
     order = elimination(plan.setup)
     free = independent_but(torch.from_numpy(information + penalty), offset, order).numpy()
-    totals = dict(zip(TOTALS, state["model.totals"].tolist(), strict=True))
     rows = round(totals["rows"])
     rank = int(free.sum())
     size = effective_rows(model, totals)
@@ -84,7 +88,6 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
     covariance, freedom, notes_of_errors = _errors_over_sites(model, fold, inverse, free, covariance, size)
     raw = without_aliased(units(plan, fold.number), information, free)
     estimates, errors = raw @ scaled, np.sqrt(np.clip(np.diag(raw @ covariance @ raw.T), 0, None))
-    ratio = _RATIOS.get((str(model.family), str(model.link)))
     lines = _lines(plan, terms, estimates, errors, free, ratio, freedom)
     if offset is not None:
         lines[offset[0]] = {"term": terms[offset[0]], "left_out": "offset"}

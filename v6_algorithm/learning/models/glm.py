@@ -40,6 +40,9 @@ TOTALS = (
 # What `null_sums` holds of the model that has an intercept only: score and information of that, and of the logarithm
 # of the dispersion, and how well it fits.
 NULL_SUMS = ("score", "information", "dispersion_score", "dispersion_information", "deviance", "log_likelihood")
+# What `path_fit` holds of each of several fits: the deviance of the rows that it is fitted to and of those that it is
+# not, and their weights.
+PATH_FIT = ("deviance", "weight", "held_deviance", "held_weight")
 NEGATIVE_BINOMIAL = "negative_binomial"
 _LEAST = 1e-12
 _MOST = 30.0  # of a linear predictor, beyond which exponentials are no use
@@ -60,6 +63,9 @@ class GeneralisedLinear(nn.Module):
         Whether the model with an intercept only is fitted beside it, where no formula gives it.
     offset
         Place of the column that is an offset, in the null model too.
+    fits
+        How many more coefficients there are sums for: of a penalty's strengths, each with every part of the rows left
+        out in turn, and last with none; 0 where that is not looked for.
 
     Attributes
     ----------
@@ -75,6 +81,7 @@ class GeneralisedLinear(nn.Module):
     curvature: Tensor
     inverse: Tensor
     null_sums: Tensor
+    path_on: Tensor
 
     def __init__(
         self,
@@ -85,6 +92,7 @@ class GeneralisedLinear(nn.Module):
         firth: bool = False,
         null: bool = False,
         offset: int | None = None,
+        fits: int = 0,
     ) -> None:
         super().__init__()
         self.family, self.link, self.firth, self.offset = family, link, firth, offset
@@ -100,6 +108,12 @@ class GeneralisedLinear(nn.Module):
             self.register_buffer("curvature", torch.zeros(2, dtype=torch.float64))
         if firth:
             self.register_buffer("inverse", torch.zeros(inputs + 1, inputs + 1, dtype=torch.float64))
+        self.path = nn.Parameter(torch.zeros(fits, inputs + 1, dtype=torch.float64)) if fits else None
+        if fits:
+            self.register_buffer("path_on", torch.zeros((), dtype=torch.float64))
+            self.register_buffer("path_score", torch.zeros(fits, inputs + 1, dtype=torch.float64))
+            self.register_buffer("path_information", torch.zeros(fits, inputs + 1, inputs + 1, dtype=torch.float64))
+            self.register_buffer("path_fit", torch.zeros(fits, len(PATH_FIT), dtype=torch.float64))
         if null:
             self.register_buffer("null_sums", torch.zeros(len(NULL_SUMS), dtype=torch.float64))
 
@@ -126,10 +140,15 @@ class GeneralisedLinear(nn.Module):
 class ScoringSums:
     """The learner of a GLM (see `training.learner.Learner`): sums over the rows, and no step."""
 
-    def __init__(self, model: GeneralisedLinear, row_loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._model, self._row_loss = model, row_loss
+    def __init__(
+        self,
+        model: GeneralisedLinear,
+        row_loss: Callable[[Tensor, Tensor], Tensor],
+        parts: Callable[[int], Tensor] | None = None,
+    ) -> None:
+        self._model, self._row_loss, self._parts = model, row_loss, parts
         self._first = not bool(model.totals[0])
-        names = [name for name, _ in model.named_buffers() if name != "inverse"]
+        names = [name for name, _ in model.named_buffers() if name not in ("inverse", "path_on")]
         self._sums = {name: torch.zeros_like(model.get_buffer(name)) for name in names}
 
     @torch.no_grad()
@@ -167,7 +186,36 @@ class ScoringSums:
             sums["curvature"] += _curvature(y, mean, model.alpha, rows)
         if model.null is not None and not self._first:
             sums["null_sums"] += self._null(inputs, y, rows)
+        if model.path is not None and bool(model.path_on):
+            self._add_path(design, y, rows)
         return self._row_loss(model(inputs), target).double().sum()
+
+    def _add_path(self, design: Tensor, y: Tensor, rows: Tensor) -> None:
+        """Add the sums of a penalty's fits, each over the rows that it does not leave out."""
+        model, sums = self._model, self._sums
+        assert model.path is not None  # noqa: S101
+        assert self._parts is not None  # noqa: S101
+        part = self._parts(len(y))
+        folds = int(part.max()) + 1
+        strengths = len(model.path) // (folds + 1)
+        deviance = TOTALS.index("deviance")
+        for number, coefficients in enumerate(model.path):
+            left_out = part == number // strengths
+            eta = design @ coefficients
+            mean, slope = mean_of(model.family, model.link, eta), _slope(model.link, eta)
+            variance = _variance(model.family, mean)
+            weight = torch.where(left_out, torch.zeros_like(rows), rows)
+            sums["path_score"][number] += design.T @ (weight * (y - mean) * slope / variance)
+            sums["path_information"][number] += design.T @ ((weight * slope * slope / variance)[:, None] * design)
+            held = rows - weight
+            sums["path_fit"][number] += torch.stack(
+                [
+                    _totals(model.family, y, mean, None, weight)[deviance],
+                    weight.sum(),
+                    _totals(model.family, y, mean, None, held)[deviance],
+                    held.sum(),
+                ]
+            )
 
     def _null(self, inputs: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         """Return what `NULL_SUMS` names, over some rows."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from v6_algorithm import seeding
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.targets import TargetColumn
 from v6_algorithm.errors import ExperimentError
@@ -63,6 +64,7 @@ class TableProblem(Problem):
                 # Where no formula gives the model with an intercept only.
                 null=offset is not None or model.family == NEGATIVE_BINOMIAL,
                 offset=offset,
+                fits=model.penalty.fits if model.penalty is not None else 0,
             )
         network: nn.Module = build_model(model, shape[0], self.outputs)
         return network
@@ -74,15 +76,29 @@ class TableProblem(Problem):
 
     @property
     def sums_of_squares(self) -> int:
-        """Columns of a GLM, the intercept among them."""
-        return len(self.setup.inputs) + 1 if isinstance(self.experiment.model, Glm) else 0
+        """Columns of a GLM, the intercept among them; of several fits whose weights differ, of all of them."""
+        model = self.experiment.model
+        if not isinstance(model, Glm):
+            return 0
+        fits = 1
+        if model.penalty is not None and model.penalty.fits:
+            # Gaussian rows weigh the same whatever the coefficients are: there the parts alone make a difference.
+            fits = model.penalty.folds + 1 if model.family == "gaussian" else model.penalty.fits
+        return (len(self.setup.inputs) + 1) * fits
 
     def learner(self, networks: Networks, context: TrainingContext) -> Learner | None:
         """Return what adds up a GLM's sums; other networks are trained by gradients."""
         model = networks.get("model")
         if not isinstance(model, GeneralisedLinear):
             return None
-        return ScoringSums(model, lambda output, target: self.row_loss(output, target, context.fold))
+        section = self.experiment.model
+
+        def parts(rows: int) -> Tensor:
+            """Deal rows into the parts that a penalty's fits leave out, alike in every round."""
+            folds = section.penalty.folds if isinstance(section, Glm) and section.penalty is not None else 1
+            return torch.from_numpy(parts_of(context.seed, context.site, context.fold, rows, folds))
+
+        return ScoringSums(model, lambda output, target: self.row_loss(output, target, context.fold), parts)
 
     def head(self, networks: Mapping[str, nn.Module]) -> nn.Module | None:
         """Return the last layer of several; one layer by itself has no features."""
@@ -206,6 +222,12 @@ class Count(Regression):
     @property
     def _loss(self) -> Loss:
         return self.experiment.training.loss or Loss(kind="poisson")
+
+
+def parts_of(seed: int, site: str, fold: int, rows: int, parts: int) -> np.ndarray:
+    """Deal a site's training rows into parts of equal size, (rows,) int64, at random."""
+    dealt = np.arange(rows) % parts
+    return seeding.numpy_generator(seed, "penalty", site, fold).permutation(dealt)
 
 
 def check_monitor(monitor: str, classes: int) -> None:

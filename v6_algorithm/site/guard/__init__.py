@@ -258,6 +258,12 @@ class Guard:
                 f"{share:.3g} of its number of training rows ({BY_FIELD['maximum_share_of_sums'].variable})"
             )
 
+    def check_left_out(self, rows: int) -> None:
+        """Refuse a penalty's cross-validation of which a part has few of the training rows."""
+        penalty = getattr(self._experiment.model, "penalty", None)
+        if penalty is not None and penalty.fits:
+            self.policy.check_part("left-out (model.penalty.folds)", rows // penalty.folds)
+
     def watch(self, problem: Any, networks: Mapping[str, nn.Module], rows: Any, part: Any) -> UpdateWatch | None:
         """Begin to watch a fold's training for an update that gives single rows away, where the rule asks for it."""
         if not self.policy.refuse_isolated_rows:
