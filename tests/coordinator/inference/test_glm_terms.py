@@ -47,7 +47,7 @@ def relative(ours, theirs):
     return np.abs(np.asarray(ours, dtype=float) / np.asarray(theirs, dtype=float) - 1).max()
 
 
-def test_curves_and_products_are_those_of_the_pooled_rows_in_units_of_the_columns(frames):
+def test_curves_and_products_are_those_of_the_pooled_rows_in_units_of_the_columns(frames, tmp_path):
     model = {"interactions": ["age * sex", ["age", "ward"]], "splines": {"dose": 4}}
     result = fit(frames, "ill", "classification", model, categorical=["ward"])
     pooled = pd.concat(frames.values())
@@ -76,6 +76,9 @@ def test_curves_and_products_are_those_of_the_pooled_rows_in_units_of_the_column
     effect = result.content["spline_effects"]["dose"]
     at = effect["x"].index(min(effect["x"], key=lambda x: abs(x - effect["reference"])))
     assert abs(effect["estimate"][at]) < 0.1
+    folder = result.save(tmp_path / "run")
+    assert len(pd.read_csv(folder / "spline_effects.csv")) == 41
+    assert "Curve of dose with its 95 % interval" in (folder / "report.html").read_text()
     predicted = result.predict(frames["h0"])["p(1)"].to_numpy()
     assert relative(predicted, expected.predict(design)[: len(predicted)]) < 1e-6
 

@@ -159,7 +159,7 @@ class Result:
                 raise ExperimentError(
                     f"likelihood_ratio: the fits differ in {key}: {fits[0].get(key)} and {fits[1].get(key)}"
                 )
-        if any(fit.get("log_likelihood") is None for fit in fits):
+        if any(fit.get("log_likelihood") is None or fit.get("family") == "gamma" for fit in fits):
             raise ExperimentError("likelihood_ratio: a fit without a likelihood; of model gamma there is none")
         if not terms[0] < terms[1]:
             raise ExperimentError(

@@ -68,6 +68,8 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
         written.insert(1, write_file(directory / "history.csv", _history_csv(clean)))
     if coefficients.lines(clean):
         written.append(write_file(directory / "coefficients.csv", _csv(coefficients.HEADER, coefficients.rows(clean))))
+    if effects := coefficients.effect_rows(clean):
+        written.append(write_file(directory / "spline_effects.csv", _csv(coefficients.EFFECT_HEADER, effects)))
     if tests := coefficients.proportional_rows(clean):
         text = _csv(coefficients.PROPORTIONAL_HEADER, tests)
         written.append(write_file(directory / "proportional_hazards.csv", text))
