@@ -20,8 +20,8 @@ RATIOS = {
     "hazard_ratio": "Hazard ratio",
 }
 HAZARD_HEADER = ("time", "at_risk", "events", "cumulative_hazard", "survival")
-PROPORTIONAL_EFFECT_HEADER = ("column", "reference", "x", "estimate", "low", "high")
-HEADER = ("term", "chi2", "p")
+EFFECT_HEADER = ("column", "reference", "x", "estimate", "low", "high")
+PROPORTIONAL_HEADER = ("term", "chi2", "p")
 HEADER = ("term", "estimate", "standard_error", "z", "p", "low", "high", "ratio", "ratio_low", "ratio_high", "left_out")
 
 
