@@ -19,6 +19,7 @@ from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.preparation.agreement import Label
 from v6_algorithm.data.preparation.combat import Sums
+from v6_algorithm.data.preparation.imputation import products
 from v6_algorithm.data.preparation.statistics import Moments, Preparation, site_scaling
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.splits import Fold, draw_rows
@@ -141,6 +142,55 @@ class TableData:
             filled[hospital_rows] = setup.combat.adjust(filled[hospital_rows], design[hospital_rows], fold, basis)
         return filled
 
+    def imputed(self, setup: Setup, fold: int) -> Array:
+        """Return (rows, features) float64 in units of the columns, whose empty cells are drawn for one imputation."""
+        if setup.imputation is None or setup.preparation is None:
+            raise DataError("the request carries no imputation")
+        if not 0 <= fold < setup.imputation.imputations:
+            raise DataError("the request has fewer imputations than folds")
+        shift, scale = setup.preparation.shift[fold], setup.preparation.scale[fold]
+        values = self.values.astype(np.float64)
+        scaled, completed = (values - shift) / scale, np.empty_like(values)
+        donors = np.zeros(len(values), dtype=bool)
+        donors[self.folds[fold].train] = True
+        known = self.one_hot.astype(np.float64)
+        for member, name in enumerate(self.members):
+            rows = self.member == member
+            completed[rows] = setup.imputation.complete(
+                scaled[rows], known[rows], self.target[rows].astype(np.float64), setup.features, fold, [name],
+                donors[rows],
+            )  # fmt: skip
+        filled: Array = np.where(np.isnan(values), completed * scale + shift, values)
+        return filled
+
+    def products(self, setup: Setup, counted: Sequence[bool]) -> Array:
+        """Return what the next sweep of an imputation needs of the training rows.
+
+        Parameters
+        ----------
+        setup
+            With the sweeps so far.
+        counted
+            Of each column that is imputed, whether enough rows here have a value.
+
+        Returns
+        -------
+        ndarray
+            (imputations, columns, width, width) sums of products.
+        """
+        made, preparation = setup.imputation, setup.preparation
+        if made is None or preparation is None:
+            raise DataError("the request carries no imputation")
+        places = [setup.features.index(name) for name in made.columns]
+        known = ~np.isnan(self.values[:, places]) & np.array(counted, dtype=bool)
+        others, target = self.one_hot.astype(np.float64), self.target.astype(np.float64)
+        sums = []
+        for number in range(made.imputations):
+            train = self.folds[number].train
+            scaled = (self.imputed(setup, number) - preparation.shift[number]) / preparation.scale[number]
+            sums.append(products(scaled[train], others[train], target[train], known[train]))
+        return np.stack(sums)
+
     def _filled(self, setup: Setup, fold: int) -> Array:
         if setup.preparation is None:
             raise DataError("the request carries no preparation")
@@ -180,8 +230,9 @@ class TableData:
         if data.scaling.scope == "site" and data.scaling.kind != "none":
             preparation = site_scaling(data.scaling.kind, self._own_values(), preparation)
         if setup.terms is not None:
-            return self._with_terms(setup, preparation, fold, self.harmonised(setup, data, fold))
-        values = self.harmonised(setup, data, fold)
+            values = self.harmonised(setup, data, fold) if setup.imputation is None else self.imputed(setup, fold)
+            return self._with_terms(setup, preparation, fold, values)
+        values = self.imputed(setup, fold) if setup.imputation is not None else self.harmonised(setup, data, fold)
         if len(self.lengths):
             prepared = preparation.apply(values, fold)
             # No other input is NaN: the network knows a row's end by it.
@@ -338,6 +389,9 @@ def _encode(
         given=[frame[name].tolist() if name in frame.columns else [] for name in data.split_columns],
         hospitals=setup.hospitals,
     )
+    if data.missing.kind == "impute":
+        # One for each table that is made; their rows are the same.
+        folds = folds * data.missing.imputations
     return TableData(
         values=values,
         one_hot=np.concatenate(one_hot, axis=1) if one_hot else np.empty((len(frame), 0), dtype=dtype),

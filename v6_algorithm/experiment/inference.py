@@ -104,6 +104,23 @@ def with_defaults_of_inference(content: Any) -> Any:
     return filled
 
 
+def _check_imputation(experiment: AllSections) -> None:
+    """Refuse multiple imputation where its results could not be pooled."""
+    model, data, split = experiment.model, experiment.data, experiment.split
+    if not isinstance(model, Glm) or model.penalty is not None:
+        raise refuse("data.missing impute is for model glm without penalty, whose coefficients Rubin's rules pool")
+    if split.kind != "ratio" or split.train < 1:
+        raise refuse("data.missing impute goes with split {kind: ratio, train: 1}: imputations take the folds' place")
+    if experiment.mode == "local":
+        raise refuse("data.missing impute does not go with mode local yet")
+    if data.harmonisation.kind != "none":
+        raise refuse("data.missing impute does not go with data.harmonisation, which needs filled cells")
+    if data.scaling.kind != "standard":
+        raise refuse(f"data.missing impute goes with data.scaling standard, not {data.scaling.kind}")
+    if model.errors == "site":
+        raise refuse("data.missing impute does not go with model.errors site")
+
+
 def _check_penalty(model: Glm, data: Any) -> None:
     for key, given in (("ridge", model.ridge), ("firth", model.firth), ("offset", model.offset)):
         if given:
@@ -128,6 +145,8 @@ def _weights_column(model: dict[str, Any]) -> str | None:
 def check_inference(experiment: AllSections) -> None:
     """Refuse what does not go with a model that is fitted exactly, or with its strategy."""
     model, strategy = experiment.model, experiment.strategy
+    if experiment.data.missing.kind == "impute":
+        _check_imputation(experiment)
     if not isinstance(model, (Glm, Cox)):
         if strategy.kind == "newton":
             raise refuse(

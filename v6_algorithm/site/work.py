@@ -250,7 +250,8 @@ class Work:
         if prepared is not None and columns and prepared.fill.shape[-1] not in (1, columns):
             raise WireError(f"setup.preparation must be of {columns} columns; it is of others")
         terms = None if setup.terms is None else repr(setup.terms.to_json())
-        key = ("rows", id(table), agreed["preparation"], agreed["combat"], terms, fold, device.kind)
+        draws = (agreed.get("imputation") or {}).get("draws")
+        key = ("rows", id(table), agreed["preparation"], agreed["combat"], terms, draws, fold, device.kind)
         kept: Rows | None = self.context.memory.get(key)
         if kept is None and self._newest is not None and self._newest[0] == key:
             kept = self._newest[1]

@@ -29,7 +29,7 @@ from v6_algorithm.learning.models.glm import NULL_SUMS, TOTALS
 
 _Z = 1.959963984540054
 # The links whose coefficients are logarithms of a ratio, and how that is called.
-_RATIOS = {
+RATIOS = {
     ("binomial", "logit"): "odds_ratio",
     ("poisson", "log"): "rate_ratio",
     ("negative_binomial", "log"): "rate_ratio",
@@ -64,7 +64,7 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
 
     terms = ["(intercept)", *plan.setup.inputs]
     scaled = np.concatenate([state["model.bias"].reshape(1), state["model.weight"]])
-    ratio = _RATIOS.get((str(model.family), str(model.link)))
+    ratio = RATIOS.get((str(model.family), str(model.link)))
     totals = dict(zip(TOTALS, state["model.totals"].tolist(), strict=True))
     if model.penalty is not None:
         return penalised(model, fold, terms, units(plan, fold.number) @ scaled, totals, ratio)
@@ -259,14 +259,16 @@ def _lines(
 ) -> list[dict[str, Any]]:
     references = {f"{name}={values[0]}" for name, values in plan.setup.categories.items() if values}
     return [
-        _line(term, estimate, error, ratio, freedom)
+        coefficient_line(term, estimate, error, ratio, freedom)
         if there
         else {"term": term, "left_out": "reference" if references & set(term.split(" * ")) else "aliased"}
         for term, estimate, error, there in zip(terms, estimates.tolist(), errors.tolist(), free.tolist(), strict=True)
     ]
 
 
-def _line(term: str, estimate: float, error: float, ratio: str | None, freedom: int | None) -> dict[str, Any]:
+def coefficient_line(
+    term: str, estimate: float, error: float, ratio: str | None, freedom: float | None
+) -> dict[str, Any]:
     """Return a term's line; intervals and p are normal, or by Student's t of so many degrees of freedom."""
     z = estimate / error if error > 0 else None
     reach = (_Z if freedom is None else t_quantile(0.975, freedom)) * error

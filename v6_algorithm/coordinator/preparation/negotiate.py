@@ -15,6 +15,7 @@ import numpy as np
 from v6_algorithm.coordinator.preparation.event_times import agree_on_times
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
+from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
 from v6_algorithm.coordinator.preparation.knots import agree_on_knots
 from v6_algorithm.coordinator.preparation.patients import tell_shared_patients
 from v6_algorithm.coordinator.preparation.questions import Ask, gather, raise_data_errors
@@ -235,6 +236,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     of_sites = partial(gather, ask, quorum=quorum, unfit=experiment.participation.unfit)
     setup, loose = prepare_federation(of_sites, experiment.data, setup, merged, list(moments), harmonised=harmonised)
     setup, of_knots = agree_on_knots(of_sites, experiment, setup, merged, list(moments))
+    setup, of_imputation = agree_on_imputation(of_sites, experiment, setup, merged, list(moments))
     unknown = _only_tested(trained_on)
     setup = replace(
         setup,
@@ -251,7 +253,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes += time_notes
     notes += tell_values(moments) if setup.image_shape is not None else []
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
-    notes += [*tell_shares(rows, share), *loose, *of_knots, *_tell_unknown(setup)]
+    notes += [*tell_shares(rows, share), *loose, *of_knots, *of_imputation, *_tell_unknown(setup)]
     made = Plan(
         list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies, share,
         site_means(moments, setup.features),

@@ -14,6 +14,7 @@ from v6_algorithm.coordinator.evaluation.sample_grid import gallery
 from v6_algorithm.coordinator.evaluation.subgroups import gaps, merged_groups, withheld
 from v6_algorithm.coordinator.inference.coefficients import inference
 from v6_algorithm.coordinator.inference.meta_analysis import of_coefficients, of_metrics
+from v6_algorithm.coordinator.inference.rubin import pooled_inference
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.result.averages import mean_of, round_scores, scores
 from v6_algorithm.coordinator.result.diagnostics import diagnostics
@@ -120,6 +121,10 @@ def assemble(
         result["samples"] = pictures
     if len(runs) == 1 and len(folds) == 1:
         told_of_fit, notes_of_fit = inference(folds[0], plans[0], experiment)
+        result |= told_of_fit
+        result["notes"] += notes_of_fit
+    elif len(runs) == 1 and experiment.data.missing.kind == "impute":
+        told_of_fit, notes_of_fit = pooled_inference(folds, plans[0], experiment)
         result |= told_of_fit
         result["notes"] += notes_of_fit
     if experiment.mode == "local" and all(len(run.folds) == 1 for run in runs):

@@ -10,6 +10,7 @@ import numpy as np
 
 from v6_algorithm.data.preparation.agreement import Agreement, Label
 from v6_algorithm.data.preparation.combat import Combat
+from v6_algorithm.data.preparation.imputation import Imputation
 from v6_algorithm.data.preparation.statistics import Preparation
 from v6_algorithm.data.preparation.terms import DesignTerms
 from v6_algorithm.data.preparation.times import metric_edges
@@ -34,7 +35,7 @@ class Setup:
     columns that hold them where no files do.
     `facts` are what an installed kind of row agreed on, as JSON. `event_times` are those of all sites' training rows,
     increasing, where a model is fitted by risk sets over all sites; no file has them. `terms` are a regression's curves
-    and products, which are inputs after the columns.
+    and products, which are inputs after the columns. `imputation` fills empty cells, a fold for each of its tables.
     """
 
     features: list[str]
@@ -58,6 +59,7 @@ class Setup:
     facts: dict[str, Any] = field(default_factory=dict)
     event_times: np.ndarray | None = None
     terms: DesignTerms | None = None
+    imputation: Imputation | None = None
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
@@ -125,13 +127,21 @@ class Setup:
             **({"facts": self.facts} if self.facts else {}),
             **({} if self.event_times is None else {"event_times": pack_arrays({"times": self.event_times})}),
             **({} if self.terms is None else {"terms": self.terms.to_json()}),
+            **({} if self.imputation is None else {"imputation": self._packed_imputation()}),
         }
+
+    def _packed_imputation(self) -> dict[str, Any]:
+        made = self.imputation
+        assert made is not None  # noqa: S101
+        return {"columns": made.columns, "seed": made.seed, "draws": pack_arrays(made.arrays())}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Setup:
         """Read the JSON form; raises WireError when it is malformed."""
         try:
             packed, combat, terms = content["preparation"], content["combat"], content.get("terms")
+            made = content.get("imputation")
+            width = 2 + len(content["features"]) + sum(map(len, content["categories"].values()))
             preparation = None if packed is None else Preparation(**unpack_arrays(packed))
             return cls(
                 list(content["features"]),
@@ -154,6 +164,7 @@ class Setup:
                 pixels=[str(name) for name in content["pixels"]],
                 facts=dict(content.get("facts") or {}),
                 event_times=unpack_arrays(content["event_times"])["times"] if content.get("event_times") else None,
+                imputation=made and Imputation.check(made, unpack_arrays(made["draws"]), content["features"], width),
                 terms=DesignTerms.from_json(terms, content["features"], content["categories"]) if terms else None,
             )
         except (KeyError, TypeError, AttributeError, ValueError):

@@ -246,6 +246,11 @@ class Guard:
     def _privacy_account(self) -> PrivacyAccount:
         return PrivacyAccount(self.policy, self._experiment, self._job, self._lasting, self._databases)
 
+    def bears(self, columns: int, rows: int) -> bool:
+        """Say whether sums of products of so many columns over so many rows may be told; see `check_information`."""
+        share = self.policy.maximum_share_of_sums
+        return share is None or columns <= share * rows
+
     def check_information(self, columns: int, rows: int) -> None:
         """Refuse sums of products of so many columns that they would nearly tell the rows; 0 columns: there are none.
 
