@@ -100,7 +100,8 @@ def with_defaults_of_inference(content: Any) -> Any:
             filled["data"] = (filled.get("data") or data) | {"exclude": [*given_exclude, column]}
     filled.setdefault("strategy", {"kind": "newton"})
     filled.setdefault("split", {"kind": "ratio", "train": 1.0, "validation": 0.0, "test": 0.0})
-    filled.setdefault("rounds", 25)
+    # A step with Firth's penalty takes two, and separated classes many steps.
+    filled.setdefault("rounds", 150 if model.get("firth") is True else 25)
     return filled
 
 

@@ -74,7 +74,7 @@ def assemble(
         "status": "stopped" if stopped else "completed",
         "stopped_because": "\n".join(stopped) or None,
         "experiment": experiment.resolved(),
-        "sites": _sites(plans, repeats_in(experiment), tells_synthetic=experiment.data.synthetic is not None),
+        "sites": _sites(plans, _times_counted(experiment), tells_synthetic=experiment.data.synthetic is not None),
         "rounds_run": max(fold.rounds_done for fold in folds),
         "best_round": folds[0].kept_round if len(folds) == 1 else None,
         "history": history,
@@ -239,6 +239,12 @@ def _table(metrics: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def _shown(value: Any) -> Any:
     """Cut a number to four digits, for a reader; `metrics` has all of them."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _times_counted(experiment: Experiment) -> int:
+    """Return in how many of the folds a row is that it counts once in: repeats, or imputations."""
+    missing = experiment.data.missing
+    return missing.imputations if missing.kind == "impute" else repeats_in(experiment)
 
 
 def _sites(plans: Sequence[Plan], repeats: int, *, tells_synthetic: bool) -> dict[str, Any]:

@@ -32,6 +32,8 @@ _ALIASED = 1e-9
 _DONE = 1e-20
 # A negative binomial's dispersion, and the least of a first guess; below the lowest it is a Poisson model.
 LOWEST_DISPERSION, _HIGHEST, _GUESS = 1e-6, 1e4, 0.05
+# Of Firth's fit: the squared length of a step below which it is done, and the longest, as in R's logistf.
+_DONE_FIRTH, _FARTHEST_FIRTH = 1e-18, 5.0
 # Of its logarithm in a step.
 _FARTHEST = 2.0
 # Of a Cox model's first step, in log-risks by standard deviation of an input.
@@ -92,16 +94,16 @@ class Newton(FedAvg):
         misfit = float(totals[_DEVIANCE])
         if "model.dispersion" in combined:
             misfit = -2 * float(totals[_LOG_LIKELIHOOD])
-        if "model.inverse" in combined:
-            misfit -= log_determinant(information * rows, free) / rows
-        following = self._following(present, score, information, misfit, penalty, free, rows, first=first)
+        firth: State = {}
+        if "model.inverse" in combined and not first:
+            following, firth = self._firth(present, score * rows, information * rows, misfit * rows, free)
+        else:
+            following = self._following(present, score, information, misfit, penalty, free, rows, first=first)
         if self.offset is not None:
             following[self.offset[0]] = self.offset[1]
         changed = {"model.weight": following[1:], "model.bias": following[0]}
         if "model.dispersion" in combined:
             changed |= self._dispersion(combined, first=first)
-        if "model.inverse" in combined:
-            changed["model.inverse"] = _inverse(information * rows, free)
         if "model.null" in combined:
             changed |= self._null(combined, first=first)
         sums = {
@@ -109,7 +111,32 @@ class Newton(FedAvg):
             for name in (*_NAMES[2:], "model.curvature", "model.null_sums")
             if name in combined
         }
-        return combined | sums | changed
+        return combined | sums | changed | firth
+
+    def _firth(
+        self, present: Tensor, score: Tensor, information: Tensor, deviance: float, free: Tensor
+    ) -> tuple[Tensor, State]:
+        """Return the coefficients that follow under Firth's penalty, and what sites need for its score at them.
+
+        A step takes two rounds: the information at coefficients, whose inverse the sites need, and then the score.
+        What is given are sums over all rows.
+        """
+        objective = deviance - log_determinant(information, free)
+        kept = self.kept.setdefault("firth", {"measured": torch.tensor(0)})
+        if not int(kept["measured"]):
+            if "before" in kept and objective > float(kept["objective"]) + 1e-12 * (1 + abs(objective)):
+                following = (present + kept["before"]) / 2
+                self.converged = bool(torch.allclose(following, present, rtol=1e-14, atol=1e-14))
+                return following, {}
+            kept |= {"measured": torch.tensor(1), "objective": torch.tensor(objective, dtype=torch.float64)}
+            return present, {"model.inverse": _inverse(information, free)}
+        step = torch.zeros_like(present)
+        step[free] = torch.linalg.solve(information[free][:, free], score[free])
+        self.converged = float(score @ step) < _DONE_FIRTH * (1 + abs(objective))
+        if self.converged:
+            return present, {}
+        kept |= {"measured": torch.tensor(0), "before": present}
+        return present + step * min(1.0, _FARTHEST_FIRTH / max(float(step.abs().max()), 1e-300)), {}
 
     def _dispersion(self, combined: State, *, first: bool) -> State:
         """Return the logarithm of a negative binomial's dispersion that follows: a guess by moments, then Newton's."""

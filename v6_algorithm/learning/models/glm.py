@@ -58,7 +58,7 @@ class GeneralisedLinear(nn.Module):
     family, link
         As `experiment.inference` names them.
     firth
-        Whether the score is Firth's; `inverse` is then that of the information at the coefficients of the round before.
+        Whether the score is Firth's; `inverse` is then that of the information over all sites' rows.
     null
         Whether the model with an intercept only is fitted beside it, where no formula gives it.
     offset
