@@ -120,6 +120,8 @@ def _check_imputation(experiment: AllSections) -> None:
         raise refuse(f"data.missing impute goes with data.scaling standard, not {data.scaling.kind}")
     if model.errors == "site":
         raise refuse("data.missing impute does not go with model.errors site")
+    if experiment.privacy.secure_aggregation is not None:
+        raise refuse("data.missing impute does not go with privacy.secure_aggregation: its sums come from single sites")
 
 
 def _check_penalty(model: Glm, data: Any) -> None:
@@ -177,6 +179,12 @@ def check_inference(experiment: AllSections) -> None:
         raise refuse("model cox is for problem.method cox; discrete_time has no partial likelihood")
     data, training, participation = experiment.data, experiment.training, experiment.participation
     check_terms(model, data)
+    counted = [name for name, spline in model.splines.items() if isinstance(spline.knots, int)]
+    if counted and experiment.privacy.secure_aggregation is not None:
+        raise refuse(
+            f"model.splines: knots of '{counted[0]}' at quantiles do not go with privacy.secure_aggregation, for cells "
+            "of one site's rows are no sum; give their places as a list"
+        )
     if isinstance(model, Glm) and model.weights is not None and model.weights.column in data.target_columns.values():
         raise refuse(f"model.weights.column '{model.weights.column}' is the target")
     if data.scaling.scope == "site" and data.scaling.kind != "none":
