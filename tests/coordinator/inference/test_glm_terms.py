@@ -100,6 +100,7 @@ def test_curves_span_the_splines_of_patsy(kind):
     assert np.linalg.matrix_rank(np.column_stack([ours, theirs])) == np.linalg.matrix_rank(ours) == ours.shape[1]
 
 
+@pytest.mark.slow
 def test_knots_are_quantiles_of_all_sites_rows_or_where_the_experiment_puts_them(frames):
     model = {"splines": {"age": 3, "dose": {"kind": "cubic", "knots": [-2, 0, 1.5, 4]}}}
     result = fit(frames, "cost", "regression", model)
@@ -116,6 +117,7 @@ def test_knots_are_quantiles_of_all_sites_rows_or_where_the_experiment_puts_them
     assert result.content["fit"]["deviance"] == pytest.approx(expected.deviance, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_cox_model_has_curves_and_products_too():
     from lifelines import CoxPHFitter
     from lifelines.datasets import load_rossi
@@ -134,6 +136,7 @@ def test_a_cox_model_has_curves_and_products_too():
     assert relative(table["standard_error"], expected.standard_errors_[names]) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_column_that_others_tell_takes_its_share_out_of_a_product(frames):
     """Unscaled, a product has a share in the columns that it is made of, and one of these may be left out."""
     tables = {name: frame.assign(later=frame["age"] + 5 * frame["sex"]) for name, frame in frames.items()}
@@ -149,6 +152,7 @@ def test_a_column_that_others_tell_takes_its_share_out_of_a_product(frames):
     assert relative(result.coefficients["standard_error"].dropna(), expected.bse) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "problem", "family", "reference"),
     [
@@ -213,6 +217,7 @@ def test_a_negative_binomial_has_its_dispersion_by_maximum_likelihood(frames):
     assert told["deviance"] == pytest.approx(at_alpha.deviance, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_counts_without_more_variance_than_poissons_are_named(frames):
     tables = {name: frame.assign(visits=np.resize([1, 2, 1, 2, 2], len(frame))) for name, frame in frames.items()}
     result = fit(tables, "visits", "count", {"family": "negative_binomial"})
@@ -227,6 +232,7 @@ def firth_score(design, y, estimate):
     return design.T @ (y - mean + leverage * (0.5 - mean)), inverse
 
 
+@pytest.mark.slow
 def test_firths_estimates_solve_his_score_equations_where_classes_are_separated(frames):
     tables = {
         name: frame.assign(sex=np.arange(len(frame)) < 5, ill=np.where(np.arange(len(frame)) < 5, 1, frame["ill"]))
@@ -252,6 +258,7 @@ def test_firths_estimates_solve_his_score_equations_where_classes_are_separated(
     assert result.content["fit"]["rounds"] <= 30
 
 
+@pytest.mark.slow
 def test_an_offsets_null_model_is_fitted_beside(frames):
     generator = np.random.default_rng(1)
     tables = {}
@@ -291,6 +298,7 @@ def test_terms_that_make_no_sense_are_refused(model, message):
         v6.Experiment(data={"target": "y", "features": COLUMNS}, model={"kind": "glm"} | model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "model", "message"),
     [
@@ -307,6 +315,7 @@ def test_columns_that_do_not_do_are_named(frames, change, model, message):
         fit(tables, "ill", "classification", model)
 
 
+@pytest.mark.slow
 def test_weights_that_make_sums_of_a_few_rows_are_refused(frames):
     tables = {name: frame.assign(times=np.where(np.arange(len(frame)) < 1, 1000, 1)) for name, frame in frames.items()}
     with pytest.raises((ExperimentError, FederationError), match="sums ones over fewer rows than this node's minimum"):
@@ -322,6 +331,7 @@ def test_a_request_cannot_ask_for_terms_of_other_columns():
         DesignTerms.from_json(content | {"knots": {"age": [[3, 2, 1, 0]]}}, ["age", "sex"], {})
 
 
+@pytest.mark.slow
 def test_a_fit_with_curves_over_the_mock_client_is_the_local_one(frames):
     model = {"splines": {"age": 3}, "interactions": ["dose * sex"]}
     local, mock = (fit(frames, "ill", "classification", model, engine=engine) for engine in ("local", "mock"))

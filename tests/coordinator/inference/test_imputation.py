@@ -32,6 +32,7 @@ def fit(frames, engine="local", problem="regression", **missing):
     return v6.run({"data": data, "problem": problem, "model": {"kind": "glm"}}, frames, engine=engine)
 
 
+@pytest.mark.slow
 def test_a_fit_of_imputed_rows_is_near_that_of_rows_without_empty_cells():
     import statsmodels.api as sm
 
@@ -52,12 +53,14 @@ def test_a_fit_of_imputed_rows_is_near_that_of_rows_without_empty_cells():
     assert np.isfinite(result.predict(frames["h0"].head(3))["prediction"]).all()
 
 
+@pytest.mark.slow
 def test_the_same_cells_are_drawn_again_on_another_engine():
     frames, _ = tables(rows=150)
     local, mock = fit(frames), fit(frames, engine="mock")
     pd.testing.assert_frame_equal(local.coefficients, mock.coefficients, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_site_without_a_single_value_of_a_column_draws_from_the_others_regression():
     frames, _ = tables(rows=300)
     frames["h1"] = frames["h1"].assign(x2=np.nan)
@@ -65,6 +68,7 @@ def test_a_site_without_a_single_value_of_a_column_draws_from_the_others_regress
     assert abs(table.loc["x2", "estimate"] - 0.5) < 0.3
 
 
+@pytest.mark.slow
 def test_two_classes_are_imputed_with_their_outcome_too():
     frames, _ = tables(rows=300)
     frames = {name: frame.assign(y=(frame["y"] > 1).astype(int)) for name, frame in frames.items()}

@@ -56,6 +56,7 @@ def test_a_gaussian_fit_is_that_of_scikit_learn(penalty, options):
     assert result.content["fit"]["rounds"] <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [{"kind": "ridge", "strength": 0.1}, {"kind": "elastic_net", "strength": 0.05}])
 def test_a_logistic_fit_is_that_of_scikit_learn(penalty):
     result = fit(penalty, "classification", binary())
@@ -67,6 +68,7 @@ def test_a_logistic_fit_is_that_of_scikit_learn(penalty):
     assert away(scaled(result), expected.coef_[0]) < 1e-6
 
 
+@pytest.mark.slow
 def test_cross_validation_on_the_sums_is_that_of_the_pooled_rows_with_the_same_parts():
     result = fit("lasso")
     told = result.content["fit"]["penalty"]
@@ -83,6 +85,7 @@ def test_cross_validation_on_the_sums_is_that_of_the_pooled_rows_with_the_same_p
     assert told["terms"][-1] == 10
 
 
+@pytest.mark.slow
 def test_a_logistic_path_and_the_simplest_model_as_good():
     penalty = {"kind": "lasso", "choose": "one_standard_error", "strengths": 6, "folds": 3}
     result = fit(penalty, "classification", binary())
@@ -106,6 +109,7 @@ def test_a_logistic_path_and_the_simplest_model_as_good():
     assert told["deviance"][place] == pytest.approx(total / len(FRAME), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_no_intervals_are_told_and_the_result_says_why(tmp_path):
     result = fit({"kind": "lasso", "strength": 2.0})
     assert set(result.content["coefficients"][1]) == {"term", "estimate"}
@@ -118,6 +122,7 @@ def test_no_intervals_are_told_and_the_result_says_why(tmp_path):
     assert len(result.predict(FRAME[COLUMNS])) == len(FRAME)
 
 
+@pytest.mark.slow
 def test_every_value_of_a_category_has_a_coefficient_and_weights_count():
     generator = np.random.default_rng(0)
     frames = {
@@ -163,6 +168,7 @@ def test_what_does_not_go_with_a_penalty_is_refused(model, message):
         v6.Experiment(data={"target": "y"}, model={"kind": "glm"} | model)
 
 
+@pytest.mark.slow
 def test_a_standard_node_counts_the_sums_of_all_fits(monkeypatch, tmp_path):
     monkeypatch.setenv("V6_ALGORITHM_POLICY", "standard")
     monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path))
