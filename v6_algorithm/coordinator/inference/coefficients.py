@@ -38,7 +38,7 @@ RATIOS = {
 # Of a scaled input, and of its standard error; a larger one says that no finite one fits best.
 _UNBOUNDED = 12.0
 _UNSURE = 30.0
-_REMEDIES = {"glm": "model.firth, model.ridge", "cox": "model.ridge"}
+_REMEDIES = {"binomial": "model.firth, model.ridge"}
 
 
 def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
@@ -304,6 +304,10 @@ def _notes(
     model, notes = experiment.model, []
     assert isinstance(model, (Glm, Cox))  # noqa: S101
     name = model.kind
+    lost = {terms[place] for place in fold.fitted.get("separated", [])} if isinstance(model, Glm) else set()
+    for line in lines:
+        if line["term"] in lost and line.get("left_out") == "aliased":
+            line["left_out"] = "separated"
     aliased = [line["term"] for line in lines if line.get("left_out") == "aliased"]
     if aliased:
         notes.append(
@@ -312,17 +316,21 @@ def _notes(
     unbounded = [
         term
         for term, value, error, line in zip(terms, scaled, scaled_errors, lines, strict=True)
-        if "left_out" not in line and (abs(value) > _UNBOUNDED or error > _UNSURE)
+        if line.get("left_out") == "separated"
+        or ("left_out" not in line and (abs(value) > _UNBOUNDED or error > _UNSURE))
     ]
     bounded = model.ridge or (isinstance(model, Glm) and model.firth)
-    if (isinstance(model, Cox) or model.family == "binomial") and unbounded and not bounded:
+    if (isinstance(model, Cox) or model.family == "binomial" or lost) and unbounded and not bounded:
         for line in lines:
             if line["term"] in unbounded:
                 line["separated"] = True
         why = "no row with it has an event, or all have" if name == "cox" else "these columns tell the classes apart"
+        if isinstance(model, Glm) and model.family != "binomial":
+            why = "no row with it has a count above 0"
+        remedy = _REMEDIES.get(str(getattr(model, "family", "")), "model.ridge")
         notes.append(
             f"{name}: {', '.join(unbounded)}: grows without end (separation: {why}), so "
-            f"the estimate and its error mean nothing; take {_REMEDIES[name]}, or leave the column out"
+            f"the estimate and its error mean nothing; take {remedy}, or leave the column out"
         )
     if not fold.finished:
         notes.append(f"{name}: not converged after {fold.rounds_done} rounds; the coefficients are of the last step")

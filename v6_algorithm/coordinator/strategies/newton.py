@@ -91,6 +91,12 @@ class Newton(FedAvg):
             if first:
                 score = score - information[:, self.offset[0]] * self.offset[1]
         free = independent_but(information + torch.diag(penalty), self.offset, self.order)
+        if first:
+            self.kept["first"] = {"free": free.long()}
+        elif "first" in self.kept:
+            # What was no combination of the others at first, and is now: rows with it weigh nothing any more.
+            lost = torch.nonzero(self.kept["first"]["free"].bool() & ~free)[:, 0].tolist()
+            self.fitted = {**self.fitted, "separated": lost}
         misfit = float(totals[_DEVIANCE])
         if "model.dispersion" in combined:
             misfit = -2 * float(totals[_LOG_LIKELIHOOD])
