@@ -7,6 +7,7 @@ import sqlite3
 import numpy as np
 import pandas as pd
 import pytest
+from hospitals import command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -66,6 +67,45 @@ def test_no_value_is_ever_read_into_another_column(tmp_path, columns, rows, data
     else:
         frame = read(str(file))
         assert all((frame[name] == f"{name}-value").all() for name in names)
+
+
+def test_a_quote_that_swallows_lines_is_refused_and_a_remark_of_several_lines_is_not(write):
+    swallowed = 'age,note,y\n1,"open,0\n2,a,1\n3,b,0\n4,shut",1\n5,c,0\n'
+    with pytest.raises(DataError, match="a cell of column 'note' holds whole lines of the table"):
+        read(write(swallowed))
+    assert read(write('age,note,y\n1,"first line\nsecond\nthird",0\n2,b,1\n'))["y"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("verb", ["partition", "split-columns"])
+def test_every_command_that_reads_a_csv_refuses_lines_that_do_not_fit(tmp_path, write, verb):
+    table = write("id,age,y\n" + "".join(f"{row},{row + 20},{row % 2}\n" for row in range(20)) + "20,4711,1,3\n")
+    (tmp_path / "SPLIT_0.json").write_text('{"train": [0]}')
+    options = {"partition": ["--sites", 2], "split-columns": [tmp_path / "SPLIT_0.json"]}
+    done = command(verb, table, *options[verb], "--out", tmp_path / "out.csv")
+    assert done.exit_code == 2
+    assert "line 22 has 4 cells, more than the 3 of the header" in done.output.replace("\n", " ")
+    assert "4711" not in done.output
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("verb", ["partition", "split-columns"])
+def test_cells_are_written_as_they_were_read_with_their_separator(tmp_path, write, verb):
+    lines = [f"00{row};{row},50;{'NA' if row % 2 else '?'};Zürich" for row in range(6)]
+    table = write("\n".join(["id;dose;ward;city", *lines]) + "\n", encoding="latin-1")
+    (tmp_path / "SPLIT_0.json").write_text('{"train": ["000", "001"], "test": ["005"]}')
+    options = {"partition": ["--sites", 1], "split-columns": [tmp_path / "SPLIT_0.json", "--key", "id"]}
+    done = command(verb, table, *options[verb], "--separator", ";", "--encoding", "latin-1", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    made = tmp_path / "out" / "site1.csv" if verb == "partition" else tmp_path / "out"
+    assert sorted(line.rsplit(";", 1)[0] if verb == "split-columns" else line
+                  for line in made.read_text().splitlines()[1:]) == lines  # fmt: skip
+
+
+def test_a_mark_that_is_none_is_refused_with_its_option(tmp_path, write):
+    for option, value in (("--separator", ";;"), ("--encoding", "utf-9"), ("--decimal", "x")):
+        done = command("partition", write("a;b\n1;2\n"), "--sites", 1, option, value, "--out", tmp_path / "out")
+        assert done.exit_code == 2
+        assert f"{option} {value}: " in done.output
 
 
 def test_blank_lines_and_empty_last_cells_are_no_fault(write):

@@ -252,6 +252,24 @@ def test_a_query_that_fails_does_not_quote_the_table(database):
 
 
 @pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM visit",
+        "select a from main.visit where a > 1",
+        'SELECT v.a FROM visits v JOIN "Visit" w ON v.a = w.a',
+        "WITH some AS (SELECT * FROM visits) SELECT * FROM some, (SELECT a FROM visit)",
+    ],
+)
+@pytest.mark.parametrize("by", ["file", "address", "sqlalchemy"])
+def test_a_table_that_is_not_there_is_named_with_those_that_are(database, request, query, by):
+    if by == "sqlalchemy":
+        request.getfixturevalue("through_sqlalchemy")
+    uri = str(database) if by == "file" else f"sqlite+pysqlite:///{database}"
+    with pytest.raises(DataError, match=r"(?i)has no table 'visit'; it has: visits$"):
+        TableSource(uri, query=query).read()
+
+
+@pytest.mark.parametrize(
     "uri", ["nodriver://user:secret@host", "nodriver://host/db?password=secret", "postgresql://u:secret@h/x"]
 )
 def test_the_password_in_a_databases_address_is_not_told(uri):

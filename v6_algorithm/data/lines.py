@@ -42,25 +42,16 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
     import pandas as pd
 
     separator = form.separator or ","
-    try:
-        frame = pd.read_csv(
-            uri,
-            sep=separator,
-            decimal=form.decimal or ".",
-            thousands=form.thousands,
-            encoding=form.encoding,
-            na_values=empty_words,
-            keep_default_na=False,
-            low_memory=False,
-        )
-    except UnicodeError:
-        given = f"in {form.encoding} (data.encoding)" if form.encoding else "in UTF-8"
-        raise DataError(
-            f"{name} cannot be read as csv: it is not text {given}; data.encoding: {_likely_encoding(uri)} may be right"
-        ) from None
-    except pd.errors.ParserError:
-        _check_lines(uri, name, separator, form.encoding)
-        raise DataError(f"{name} cannot be read as csv: does a cell open with a quote that nothing closes?") from None
+    frame = _read(
+        uri,
+        name,
+        form,
+        decimal=form.decimal or ".",
+        thousands=form.thousands,
+        na_values=empty_words,
+        keep_default_na=False,
+        low_memory=False,
+    )
     columns = [str(column) for column in frame.columns]
     if len(columns) == 1 and form.separator is None:
         for mark in _SEPARATORS:
@@ -72,7 +63,57 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
         _check_lines(uri, name, separator, form.encoding)
     if any("." in column for column in columns):
         _check_names(uri, separator, form.encoding)
+    _check_quotes(frame, name, separator)
     return frame
+
+
+def read_as_text(uri: str, name: str, form: TableForm) -> pd.DataFrame:
+    """Read a text file without understanding it: what is ``007``, ``1.50`` or ``?`` stays so; raises as `read_csv`."""
+    _check_lines(uri, name, form.separator or ",", form.encoding)
+    frame = _read(uri, name, form, dtype=str, keep_default_na=False, na_filter=False)
+    _check_quotes(frame, name, form.separator or ",")
+    return frame
+
+
+def _read(uri: str, name: str, form: TableForm, **options: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    separator = form.separator or ","
+    try:
+        frame: pd.DataFrame = pd.read_csv(uri, sep=separator, encoding=form.encoding, **options)
+    except UnicodeError:
+        raise _not_in_encoding(uri, name, form.encoding) from None
+    except pd.errors.ParserError:
+        _check_lines(uri, name, separator, form.encoding)
+        raise DataError(f"{name} cannot be read as csv: does a cell open with a quote that nothing closes?") from None
+    return frame
+
+
+def _not_in_encoding(uri: str, name: str, encoding: str | None) -> DataError:
+    given = f"in {encoding} (data.encoding)" if encoding else "in UTF-8"
+    return DataError(
+        f"{name} cannot be read as csv: it is not text {given}; data.encoding: {_likely_encoding(uri)} may be right"
+    )
+
+
+def _check_quotes(frame: pd.DataFrame, name: str, separator: str) -> None:
+    """Raise DataError where a cell holds whole lines of the table: a quote opens in one line, and closes in another."""
+    import pandas as pd
+
+    if frame.shape[1] < 2:
+        return
+    for dtype_place, dtype in enumerate(frame.dtypes):
+        if dtype.kind not in "OUT" and not isinstance(dtype, pd.StringDtype):
+            continue
+        for cell in frame.iloc[:, dtype_place]:
+            # The first and the last piece are the rest of the line where it opens, and the start of that where it ends.
+            if isinstance(cell, str) and "\n" in cell:
+                inner = cell.splitlines()[1:-1]
+                if any(len(next(csv.reader([line], delimiter=separator), [])) == frame.shape[1] for line in inner):
+                    raise DataError(
+                        f"{name} cannot be read as csv: a cell of column '{frame.columns[dtype_place]}' holds whole "
+                        "lines of the table; does a quote open in one line that closes in another?"
+                    )
 
 
 def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> None:
@@ -91,6 +132,8 @@ def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> N
                         f"{len(header)} of the header, so values would stand in the wrong columns; mend the lines, or "
                         "give each column a name"
                     )
+        except UnicodeError:
+            raise _not_in_encoding(uri, name, encoding) from None
         except csv.Error:
             return
 

@@ -7,6 +7,7 @@ The engines make `TableSource`s (from a vantage6 node's environment, an experime
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,7 +191,7 @@ class TableSource:
         if not self.query:
             raise DataError("a SQL database needs a query: give it with the site's uri, or with the task's database")
         if self.is_sqlite:
-            path = Path(self.uri.removeprefix("sqlite:///")).absolute()
+            path = Path(re.sub(r"^sqlite(\+\w+)?:///", "", self.uri)).absolute()
             if not path.exists():
                 raise DataError(f"there is no file {path.name}")
             # Read-only: a query is the researcher's, the file is the hospital's.
@@ -205,6 +206,9 @@ class TableSource:
                         raise DataError(
                             f"the query reads column '{denied[0]}', which this node does not allow"
                         ) from None
+                    connection.set_authorizer(None)
+                    there = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+                    _check_tables(self.query, path.name, [str(name) for (name,) in there])
                     raise
         import sqlalchemy
 
@@ -214,10 +218,28 @@ class TableSource:
         # Rolled back, and read-only where the driver can: SQLAlchemy 1.4 commits a query that deletes. Against one that
         # ends this transaction first, the hospital gives the database a user that may only read.
         with engine.connect().execution_options(postgresql_readonly=True) as connection, connection.begin() as read:
-            result = connection.execute(query)
+            try:
+                result = connection.execute(query)
+            except sqlalchemy.exc.SQLAlchemyError:
+                read.rollback()
+                inspector = sqlalchemy.inspect(engine)
+                _check_tables(self.query, "the database", [*inspector.get_table_names(), *inspector.get_view_names()])
+                raise
             frame = pd.DataFrame(result.mappings().all(), columns=list(result.keys()))
             read.rollback()
         return frame
+
+
+def _check_tables(query: str, name: str, there: Collection[str]) -> None:
+    """Raise DataError naming a table that a query reads, and those that are there, where it is not among them."""
+    known = {table.lower() for table in there}
+    # Names that the query itself makes: WITH name AS (…).
+    known |= {match.lower() for match in re.findall(r"(?i)\b(\w+)\s+as\s*\(", query)}
+    for quoted in re.findall(r"(?i)\b(?:from|join)\s+([^\s(),;]+)", query):
+        table = re.sub(r"[\[\]`\"']", "", quoted).rpartition(".")[2]
+        if table and table.lower() not in known:
+            shown = ", ".join(sorted(there)[:_SHOWN])
+            raise DataError(f"{name} has no table '{table}'; it has: {shown or 'none'}")
 
 
 def _authorizer(readable: Callable[[str], bool], denied: list[str]) -> Callable[..., int]:

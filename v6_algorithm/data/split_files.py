@@ -37,7 +37,7 @@ def add_split_columns(frame: pd.DataFrame, files: Sequence[Path], key: str | Non
     """
     if key is not None and key not in frame.columns:
         raise ExperimentError(f"--key {key}: the table has no such column")
-    names = [str(name) for name in (frame[key] if key is not None else range(len(frame)))]
+    names = [str(name).strip() for name in (frame[key] if key is not None else range(len(frame)))]
     if len(set(names)) < len(names):
         raise ExperimentError(f"--key {key}: holds a value twice, so the files do not say which row they mean")
     row_of = {name: row for row, name in enumerate(names)}

@@ -36,7 +36,7 @@ class TargetColumn:
     role
         The key of the `data` section that names it, for messages: ``target``, ``target.event``, ``targets.sex``.
     kind
-        ``class`` (labels), ``number``, ``count`` (whole numbers from 0), ``duration`` (above 0) or ``event`` (0 or 1).
+        ``class`` (labels), ``number``, ``count`` (whole numbers from 0), ``duration`` (from 0) or ``event`` (0 or 1).
         A row without a class, number or count is left out; a survival time without its event would be a guess.
     positive
         A condition that makes labels, or events, 0/1.
@@ -79,6 +79,15 @@ def describe_targets(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> di
                 )
             labels[target.column] = sorted(distinct, key=str)
     return labels
+
+
+def rows_at_zero(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> Array:
+    """Say which rows have a time of 0 until the event or their end: (rows,) bool, none where no times are learned."""
+    at_zero = np.zeros(len(frame), dtype=bool)
+    for target in targets:
+        if target.kind == "duration" and target.column in frame.columns:
+            at_zero |= _as_numbers(frame[target.column]) == 0
+    return at_zero
 
 
 def labels_by_row(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> dict[str, list[Label]]:
@@ -237,9 +246,19 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
     if target.kind == "count" and ((finite < 0) | (finite != np.floor(finite))).any():
         raise DataError(f"{target.name} holds numbers that are not counts; loss poisson needs whole numbers from 0")
     if target.kind in ("duration", "event") and column.isna().any():
-        raise DataError(f"{target.name} has empty cells; survival needs every row's time and event: leave the row out")
-    if target.kind == "duration" and not (np.isfinite(numbers) & (numbers > 0)).all():
-        raise DataError(f"{target.name} holds times that are not above 0, or not finite")
+        raise DataError(
+            f"{target.name} has empty cells; survival needs every row's time and event; "
+            + (
+                f"data.where: {{{target.column}: '>= 0'}} leaves out rows without"
+                if target.positive is None
+                else "fill them there, or leave the rows out"
+            )
+        )
+    if target.kind == "duration" and not (np.isfinite(numbers) & (numbers >= 0)).all():
+        raise DataError(
+            f"{target.name} holds times below 0, or not finite; data.where: {{{target.column}: '>= 0'}} leaves out "
+            "those below"
+        )
     if target.kind == "event" and target.positive is None and not np.isin(numbers, (0, 1)).all():
         raise DataError(
             f"{target.name} holds other values than 0 (not seen until then) and 1 (seen); "

@@ -45,6 +45,12 @@ class SurvivalOptions(Section):
         "site", description="cox: survival by each site's baseline hazard where its events suffice, or by that of all"
     )
 
+    at_zero: Literal["keep", "leave_out"] = Field(
+        "keep",
+        description="rows with a time of 0: their events come first (discrete_time: in the first interval), or they "
+        "are left out, which a node refuses where they are fewer than its least",
+    )
+
     @field_validator("intervals")
     @classmethod
     def _increasing(cls, value: int | list[float]) -> int | list[float]:

@@ -7,6 +7,7 @@ Losing them must not corrupt a run: whoever keeps something here begins anew whe
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +81,7 @@ class RoundMemory:
         if self._folder is None:
             self._in_process[round] = {name: tensor.clone() for name, tensor in tensors.items()}
         else:
-            import safetensors.torch
-
-            contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-            place = self._path(self._folder, round)
-            write_whole(self._folder, place.name, lambda path: safetensors.torch.save_file(contiguous, path))
+            write_whole(self._folder, self._path(self._folder, round).name, partial(_save, tensors))
         for number in rounds:
             if number != round and number not in others:
                 self._in_process.pop(number, None)
@@ -99,3 +96,14 @@ class RoundMemory:
 
     def _path(self, folder: Path, round: int) -> Path:
         return folder / f"{self._name}-{round}.safetensors"
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors; raises OSError, as which safetensors does not tell of a full disk."""
+    import safetensors
+    import safetensors.torch
+
+    try:
+        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from None

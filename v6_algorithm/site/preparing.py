@@ -100,7 +100,7 @@ def _schema(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.description import describe
     from v6_algorithm.data.subgroups import encode_groups
     from v6_algorithm.data.synthetic import synthetic_rows
-    from v6_algorithm.data.targets import labels_by_row
+    from v6_algorithm.data.targets import labels_by_row, rows_at_zero
 
     members = {}
     for name, source in work.sources.items():
@@ -113,6 +113,8 @@ def _schema(work: Work) -> dict[str, Any]:
             work.guard.check_labels(frame, schema, labels_by_row(frame, work.targets))
             if work.left_out:
                 schema["left_out"] = work.left_out
+            if at_zero := int(rows_at_zero(frame, work.targets).sum()):
+                schema["at_zero"] = work.policy.disclosed(at_zero)
             if (hashes := _group_hashes(work, frame)) is not None:
                 schema["groups"] = hashes
             schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.disclosed)

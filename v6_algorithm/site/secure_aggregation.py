@@ -81,7 +81,8 @@ def check_hidden(work: Work, method: str) -> bool:
 
 def hide_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """Tell of row counts only whether there are any."""
-    return schema | {key: int(bool(schema[key])) for key in ("rows", "rows_without_target")}
+    hidden = schema | {key: int(bool(schema[key])) for key in ("rows", "rows_without_target")}
+    return hidden | ({"at_zero": None} if "at_zero" in schema else {})
 
 
 def hide(work: Work, method: str, body: dict[str, Any]) -> dict[str, Any]:

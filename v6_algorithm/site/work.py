@@ -219,15 +219,22 @@ class Work:
         return self.where(frame)
 
     def where(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows that `data.where` asks for; all but some few rows would tell of these few, and is refused."""
-        if self.experiment.data.where is None:
+        """Return the rows that `data.where` asks for; all but some few rows would tell of these few, and is refused.
+
+        Those with a time of 0 are left out where `problem.at_zero` says so.
+        """
+        drops = getattr(self.experiment.problem.options(), "at_zero", "keep") == "leave_out"
+        if self.experiment.data.where is None and not drops:
             return frame
+        from v6_algorithm.data.targets import rows_at_zero
         from v6_algorithm.data.where import rows_where
 
-        kept = rows_where(frame, self.experiment.data.where)
+        kept = rows_where(frame, self.experiment.data.where or {})
+        if drops:
+            kept &= ~rows_at_zero(frame, self.targets)
         self.left_out = int((~kept).sum())
         if not kept.any():
-            raise DataError("no row meets data.where")
+            raise DataError("no row meets data.where" + (", or has a time above 0" if drops else ""))
         if self.left_out:
             self.policy.check_left_out(self.left_out)
         return frame.loc[kept]

@@ -194,3 +194,19 @@ def test_a_skewed_column_makes_no_first_step_that_a_node_refuses(monkeypatch, tm
     keys = {"data": {"target": TARGET, "missing": "error"}, "problem": "survival"}
     result = v6.run(keys | {"model": {"kind": "cox", "strata": "site"}}, frames, engine="mock")
     assert result.content["fit"]["rows"] == 686
+
+
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+@pytest.mark.parametrize("strata", ["none", "site"])
+def test_times_of_0_are_the_earliest_events_as_statsmodels_has_them(ties, strata):
+    from statsmodels.duration.hazard_regression import PHReg
+
+    frames = hospitals()
+    for frame in frames.values():
+        frame.loc[:3, "days"] = 0.0
+    rows = pd.concat([frame.assign(hospital=name) for name, frame in frames.items()])
+    result = fit(frames, {"ties": ties, "strata": strata})
+    strata_of = rows["hospital"] if strata == "site" else None
+    fitted = PHReg(rows["days"], rows[["age", "dose"]], rows["died"], ties=ties, strata=strata_of).fit()
+    assert result.coefficients["estimate"].to_numpy() == pytest.approx(fitted.params, rel=1e-5)
+    assert np.isfinite([test["p"] for test in result.content["proportional_hazards"]]).all()

@@ -378,8 +378,7 @@ def test_an_event_may_be_told_by_a_condition(run_locally):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("days", 0, "column 'days' (data.target.duration) holds times that are not above 0, or not finite"),
-        ("days", -4711, "column 'days' (data.target.duration) holds times that are not above 0"),
+        ("days", -4711, "column 'days' (data.target.duration) holds times below 0, or not finite; data.where: {days"),
         ("days", np.inf, "not finite"),
         ("days", None, "column 'days' (data.target.duration) has empty cells"),
         ("days", "SECRET-4711", "column 'days' (data.target.duration) holds text; survival needs times as numbers"),
@@ -404,3 +403,26 @@ def test_a_missing_event_column_is_named_with_its_key(run_locally):
     frames["site2"] = frames["site2"].drop(columns="died")
     with pytest.raises(ExperimentError, match=r"site 'site2': column 'died' \(data.target.event\) is not there"):
         run_locally(Experiment.parse(content()), sources(frames))
+
+
+@pytest.mark.parametrize("problem", [{}, {"method": "discrete_time", "intervals": 4}])
+def test_a_time_of_0_stops_no_hospital_and_is_counted(run_locally, problem):
+    frames = sites()
+    frames["site1"].loc[:6, "days"] = 0
+    experiment = Experiment.parse(content(rounds=2, problem={"kind": "survival", **problem}))
+    result = run_locally(experiment, sources(frames))
+    assert any(note.startswith("site 'site1': 7 rows have a time of 0; their events") for note in result["notes"])
+    assert not any("'site2'" in note and "time of 0" in note for note in result["notes"])
+    pooled = result["metrics"]["test"]["pooled"]
+    assert np.isfinite([pooled[name] for name in ("loss", "c_index", "brier")]).all()
+
+
+def test_rows_at_a_time_of_0_are_left_out_on_request(run_locally):
+    frames, without = sites(), sites()
+    frames["site1"].loc[:11, "days"] = 0
+    without["site1"] = without["site1"].loc[12:]
+    asked = {"kind": "survival", "at_zero": "leave_out"}
+    one = run_locally(Experiment.parse(content(rounds=2, problem=asked)), sources(frames))
+    other = run_locally(Experiment.parse(content(rounds=2)), sources(without))
+    assert one["metrics"]["test"] == other["metrics"]["test"]
+    assert any("12 rows do not meet data.where, or have a time of 0, and are left out" in note for note in one["notes"])

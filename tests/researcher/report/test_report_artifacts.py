@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from v6_algorithm.exchange.text import cell
-from v6_algorithm.researcher.report import write_artifacts
+from v6_algorithm.researcher.report import PartlyWrittenError, write_artifacts
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -215,6 +215,37 @@ def test_a_failed_write_keeps_the_earlier_file(
         write_artifacts(plain | {"name": "other"}, tmp_path)
     assert (tmp_path / "result.json").read_bytes() == before
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("room", [0, 300, 3_000, 30_000, 300_000])
+def test_what_fits_on_a_full_disk_is_written_whole_and_the_rest_is_named(
+    plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    whole = {path.name: path.read_bytes() for path in write_artifacts(plain, tmp_path / "whole")}
+    left = [room]
+
+    def limited(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[: left[0]])
+        if len(content) > left[0]:
+            raise OSError(28, "No space left on device")
+        left[0] -= len(content)
+        return len(content)
+
+    monkeypatch.setattr(Path, "write_bytes", limited)
+    if room >= sum(map(len, whole.values())):
+        write_artifacts(plain, tmp_path / "full")
+        return
+    with pytest.raises(PartlyWrittenError, match="No space") as refused:
+        write_artifacts(plain, tmp_path / "full")
+    written = {path.name: path.read_bytes() for path in refused.value.written}
+    failed = {path.name for path in refused.value.failed}
+    assert {path.name for path in (tmp_path / "full").iterdir()} == set(written)
+    assert set(written) | failed == set(whole)
+    if "result.json" in failed and "result.json" in written:
+        assert json.loads(written.pop("result.json"))["parameters"] is None
+    assert written == {name: whole[name] for name in written}
+    assert ("model.safetensors" in written) == (room >= 300)
 
 
 def test_metrics_json_has_the_few_numbers_that_runs_are_compared_by(plain: dict[str, Any], tmp_path: Path) -> None:

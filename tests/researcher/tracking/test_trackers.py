@@ -353,3 +353,17 @@ def test_the_learning_rate_of_a_scheduler_is_tracked_by_round(tracked):
     training = {"optimizer": {"kind": "sgd", "lr": 0.4}, "scheduler": {"kind": "steplr", "step_size": 2, "gamma": 0.5}}
     notebook, _ = tracked(rounds=4, training=training)
     assert values(notebook, POOLED, "train", "lr") == [(1, 0.4), (2, 0.4), (3, 0.2), (4, 0.2)]
+
+
+def test_a_tracker_on_a_full_disk_costs_no_run_and_is_told_once():
+    class Full(Notebook):
+        def flush(self):
+            raise OSError(28, "No space left on device")
+
+    told, notebook = [], Notebook()
+    tracking = Tracking([Full(), notebook], told.append)
+    event = {"event": "round", "round": 1, "validated_round": 0, "scores": {"pooled": {"train_loss": 0.5}, "sites": {}}}
+    tracking.on_event(event)
+    tracking.on_event({**event, "round": 2})
+    assert told == ["--track: no more is written there: No space left on device"]
+    assert [line[3:] for line in notebook.lines] == [(1, 0.5), (2, 0.5)]

@@ -56,8 +56,8 @@ def agree_on_times(
 
 def _check(reply: Mapping[str, Any]) -> tuple[np.ndarray, list[int]]:
     times, cell = unpack_arrays(reply["event_times"])["times"], reply["cell"]
-    if times.ndim != 1 or not np.isfinite(times).all() or (times <= 0).any() or (np.diff(times) <= 0).any():
-        raise WireError("its event times are not increasing finite times above 0")
+    if times.ndim != 1 or not np.isfinite(times).all() or (times < 0).any() or (np.diff(times) <= 0).any():
+        raise WireError("its event times are not increasing finite times from 0 on")
     if not (isinstance(cell, list) and len(cell) == 2 and all(type(least) is int and least >= 1 for least in cell)):
         raise WireError("its fewest events and rows of a cell must be whole numbers from 1")
     return times, cell

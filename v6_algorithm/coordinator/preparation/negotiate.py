@@ -45,6 +45,10 @@ from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Cox, Experiment
 
+_AT_ZERO = {
+    "cox": "their events come before all others",
+    "discrete_time": "their events count in the first interval, those without an event in none",
+}
 _OTHER_SOFTWARE = "so they do not run the same software"
 
 
@@ -142,6 +146,7 @@ def agree_on_columns(
     policies: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
     taking_part: list[str] = []
+    drops = getattr(experiment.problem.options(), "at_zero", "keep") == "leave_out"
     for site, reply in replies:
         try:
             members = {str(name): check_schema(schema, kind) for name, schema in reply["members"].items()}
@@ -156,7 +161,16 @@ def agree_on_columns(
             if schema["rows_without_target"]:
                 notes.append(f"site '{name}': rows without a target are left out")
             if schema.get("left_out"):
-                notes.append(f"site '{name}': {schema['left_out']} rows do not meet data.where, and are left out")
+                notes.append(
+                    f"site '{name}': {schema['left_out']} rows do not meet data.where"
+                    f"{', or have a time of 0,' if drops else ','} and are left out"
+                )
+            if "at_zero" in schema:
+                count = "some" if schema["at_zero"] is None else schema["at_zero"]
+                notes.append(
+                    f"site '{name}': {count} rows have a time of 0; {_AT_ZERO[experiment.problem.options().method]}; "
+                    "problem.at_zero: leave_out takes them out"
+                )
             if schema.get("few"):
                 notes.append(
                     f"site '{name}': categories of fewer rows than its node tells are left out of "

@@ -65,6 +65,8 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError("what it says of columns must be of the known hints")
     if not is_rows(schema.get("left_out", 0)):
         raise WireError("rows that data.where leaves out must be a count")
+    if schema.get("at_zero") is not None and not is_rows(schema["at_zero"]):
+        raise WireError("rows with a time of 0 must be a count")
     groups = schema.get("groups")
     if groups is not None and not (isinstance(groups["keyed"], bool) and all(map(is_label, groups["hashes"]))):
         raise WireError("hashes of groups must be texts")

@@ -10,17 +10,15 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from v6_algorithm.data.lines import read_as_text
 from v6_algorithm.data.partition.tables import PART_COLUMN, Parts
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import PARTS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # More columns than this make no readable rule for a node; its owner writes one.
 _MOST_COLUMNS = 60
@@ -43,16 +41,10 @@ def write_tables(source: TableSource, parts: Parts, files: Mapping[str, str], fo
     if source.kind == "parquet":
         _write_parquet(source.uri, parts, files, folder)
         return
-    frame = _as_text(source.uri) if source.kind == "csv" and source.frame is None else source.read()
+    text = source.kind == "csv" and source.frame is None
+    frame = read_as_text(source.uri, Path(source.uri).name, source.form) if text else source.read()
     for site, name in enumerate(parts.names):
-        parts.frame_of(frame, site).to_csv(folder / files[name], index=False)
-
-
-def _as_text(uri: str) -> pd.DataFrame:
-    """Read a csv without understanding it: what is `007`, `1.50` or `?` stays so."""
-    import pandas as pd
-
-    return pd.read_csv(uri, dtype=str, keep_default_na=False, na_filter=False)
+        parts.frame_of(frame, site).to_csv(folder / files[name], index=False, sep=source.form.separator or ",")
 
 
 def _write_parquet(uri: str, parts: Parts, files: Mapping[str, str], folder: Path) -> None:
@@ -132,7 +124,7 @@ def file_names(sites: Iterable[str], ending: str) -> dict[str, str]:
     return names
 
 
-def column_names(path: Path) -> list[str]:
+def column_names(path: Path, separator: str = ",") -> list[str]:
     """Return the columns of a file that `write_tables` wrote."""
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
@@ -140,7 +132,7 @@ def column_names(path: Path) -> list[str]:
         return list(pq.read_schema(path).names)
     import pandas as pd
 
-    return list(pd.read_csv(path, nrows=0).columns)
+    return list(pd.read_csv(path, nrows=0, sep=separator).columns)
 
 
 def _scalar(value: Any) -> str:

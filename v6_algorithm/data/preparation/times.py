@@ -21,7 +21,8 @@ METRIC_BINS = 16
 
 
 def count_times(times: Array) -> Array:
-    """Count times: (bins,) float64."""
+    """Count times: (bins,) float64. Those of 0 are in no bin, for no time that others are cut at is 0."""
+    times = times[times > 0]
     places = np.ceil(_PER_DOUBLING * np.log2(times)).astype(np.int64)
     return np.bincount(np.clip(places, _FIRST, _LAST) - _FIRST, minlength=_LAST - _FIRST + 1).astype(np.float64)
 

@@ -234,9 +234,11 @@ def stratum(fitted: Likelihood, sums: RiskSums, times: Array) -> Sums:
     """Return what a site that is a stratum by itself tells: sums over all its events.
 
     `transformed` are sums of log(time) and of its square over the events, and `residuals` of its products with the
-    Schoenfeld residuals, for the test of proportional hazards.
+    Schoenfeld residuals, for the test of proportional hazards. Events at a time of 0, which has no logarithm, are there
+    as if at the next event time.
     """
-    log_time = np.log(times)
+    later = times[times > 0]
+    log_time = np.log(np.where(times > 0, times, later[0] if len(later) else 1.0))
     return {
         "value": np.array([fitted.value]),
         "score": fitted.score,

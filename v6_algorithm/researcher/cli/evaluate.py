@@ -11,7 +11,7 @@ from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import open_table
 from v6_algorithm.researcher.cli.output import results_folder, write_results
 from v6_algorithm.researcher.cli.run import Quiet
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.terminal import complain, explained, say
 
 Result = Annotated[
     Path, typer.Argument(metavar="RESULT", help="A run's folder, result.json or model file.", show_default=False)
@@ -71,8 +71,11 @@ def evaluate(
             say(f"note: {note}")
         if out_dir is not None:
             with results_folder(out_dir) as folder:
-                paths = write_results(report, folder)
-            say(f"wrote {', '.join(path.relative_to(out_dir).as_posix() for path in paths)} to {out_dir}")
+                paths, refused = write_results(report, folder)
+            say(f"wrote {', '.join(path.relative_to(out_dir).as_posix() for path in paths) or 'nothing'} to {out_dir}")
+            if refused is not None:
+                complain(refused)
+                raise typer.Exit(3)
 
 
 def _subgroup(text: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,13 @@ def unused_folder(name: str) -> Path:
     return path
 
 
-def finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None:
-    """Show the closing table, write the files, and end with exit code 3 when something was left undone."""
+def finish(
+    result: dict[str, Any], unfinished: list[str], folder: Path, make_room: Callable[[], None] | None = None
+) -> None:
+    """Show the closing table, write the files, and end with exit code 3 when something was left undone.
+
+    Where the disk is full, `make_room` is called, and the files are written again.
+    """
     from v6_algorithm.researcher.report import (
         closing_table,
         coefficients_table,
@@ -62,7 +67,15 @@ def finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None:
     for part in ("test", "central"):
         for line in gap_lines(result, part):
             say(line)
-    paths = write_results(result, folder)
+    paths, refused = write_results(result, folder)
+    if refused is not None and make_room is not None:
+        make_room()
+        paths, refused = write_results(result, folder)
+    if refused is not None and terminal.out.quiet:
+        # Nobody else has the numbers now.
+        terminal.out.quiet = False
+        if result["metrics"]:
+            terminal.out.print(closing_table(result))
     for note in result["notes"]:
         say(f"note: {note}")
     for line in recalibration_lines(result):
@@ -73,26 +86,32 @@ def finish(result: dict[str, Any], unfinished: list[str], folder: Path) -> None:
         if result["status"] == "tested"
         else f"{rounds} round{'' if rounds == 1 else 's'}"
     )
-    say(
-        f"{done} in {seconds:.1f} s; "
-        f"wrote {', '.join(path.relative_to(folder).as_posix() for path in paths)} to {folder}"
-    )
+    names = ", ".join(path.relative_to(folder).as_posix() for path in paths) or "nothing"
+    say(f"{done} in {seconds:.1f} s; wrote {names} to {folder}")
     if result["status"] == "stopped":
         complain(f"stopped early, what was done is kept: {result['stopped_because']}")
     for reason in unfinished:
         complain(f"the rest is kept, but {reason}")
-    if result["status"] == "stopped" or unfinished:
+    if refused is not None:
+        complain(refused)
+    if result["status"] == "stopped" or unfinished or refused is not None:
         raise typer.Exit(3)
 
 
-def write_results(result: dict[str, Any], folder: Path) -> list[Path]:
-    """Write a result's files; a disk that refuses is told in a sentence."""
-    from v6_algorithm.researcher.report import write_artifacts
+def write_results(result: dict[str, Any], folder: Path) -> tuple[list[Path], str | None]:
+    """Write a result's files, or those that fit on a full disk; return them, and what is to be said of the others."""
+    from v6_algorithm.researcher.report import PartlyWrittenError, write_artifacts
 
     try:
-        return write_artifacts(result, folder)
+        return write_artifacts(result, folder), None
+    except PartlyWrittenError as error:
+        names = ", ".join(
+            path.relative_to(folder).as_posix() + (" with the model in it" if path in error.written else "")
+            for path in error.failed
+        )
+        return error.written, f"--out {folder}: {error.strerror}: not written: {names}"
     except OSError as error:
-        raise ExperimentError(f"--out {folder}: cannot be written: {error.strerror}") from None
+        return [], f"--out {folder}: nothing could be written: {error.strerror}"
 
 
 def _slug(name: str) -> str:

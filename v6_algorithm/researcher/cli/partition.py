@@ -18,11 +18,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from v6_algorithm.data.sources import TableSource
+    from v6_algorithm.experiment.table_form import TableForm
 
 _KINDS = (
     "iid, balanced, unbalanced, sizes, size_skew, dirichlet, inner_dirichlet, pathological, shards, per_class, counts, "
     "natural, grouped, continuous or slices"
 )
+Separator = Annotated[
+    str | None, typer.Option(metavar="CHAR", help="Of a csv: what separates cells.", show_default="comma")
+]
+Encoding = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of a csv: such as latin-1 or utf-16.", show_default="utf-8")
+]
 # Beside the package in a checkout; an installed package has no config/ folder.
 _TEMPLATE = Path(__file__).parents[3] / "config" / "node_configuration.yaml"
 
@@ -49,6 +56,11 @@ def partition(
     node_template: Annotated[
         Path | None, typer.Option(help="Node configuration to fill in.", show_default="config/node_configuration.yaml")
     ] = None,
+    separator: Separator = None,
+    decimal: Annotated[
+        str | None, typer.Option(metavar="CHAR", help="Of a csv: the decimal mark.", show_default="point")
+    ] = None,
+    encoding: Encoding = None,
 ) -> None:
     """Cut one table into simulated hospitals."""
     with explained():
@@ -60,7 +72,8 @@ def partition(
         section = parse_partition(
             _section(plan, {key: value for key, value in given.items() if value is not None}, set_)
         )
-        source = _source(file)
+        form = read_form(separator, encoding, decimal)
+        source = _source(file, form)
         data = {"target": target, "positive": positive, "group": group}
         data = {key: value for key, value in data.items() if value is not None}
         needed = tables.columns_of(section, target=target, group=group)
@@ -79,10 +92,35 @@ def partition(
             files.write_tables(source, parts, names, folder)
             if parts.part is not None:
                 data["split_column"] = tables.PART_COLUMN
+            # Tables are written in UTF-8.
+            data |= {
+                key: mark for key, mark in (("separator", form.separator), ("decimal", decimal)) if mark is not None
+            }
             (folder / "experiment.yaml").write_text(files.experiment_text(names, again, data), encoding="utf-8")
             nodes = _write_nodes(node_template, names, source, folder)
             _report(summary, folder)
         say(f"wrote {len(names)} tables, experiment.yaml, partition.html{nodes} to {folder}")
+
+
+def read_form(separator: str | None, encoding: str | None, decimal: str | None = None) -> TableForm:
+    """Read how a csv is written from options, which have the rules of an experiment's keys."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from v6_algorithm.experiment import table_form
+
+    separator = "\t" if separator in ("\\t", "tab") else separator
+    given: list[tuple[str, str | None, Any]] = [
+        ("separator", separator, table_form.Separator),
+        ("encoding", encoding, table_form.Encoding),
+        ("decimal", decimal, table_form.Decimal),
+    ]
+    for name, value, rule in given:
+        try:
+            TypeAdapter(rule).validate_python(value)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ExperimentError(f"--{name} {value}: {message}") from None
+    return table_form.TableForm(separator=separator, encoding=encoding, decimal=decimal)
 
 
 def _section(plan: Path | None, given: dict[str, Any], overrides: list[str] | None) -> dict[str, Any]:
@@ -96,7 +134,7 @@ def _section(plan: Path | None, given: dict[str, Any], overrides: list[str] | No
     return content
 
 
-def _source(file: str) -> TableSource:
+def _source(file: str, form: TableForm) -> TableSource:
     from v6_algorithm.data.builtin import load_builtin
     from v6_algorithm.data.sources import TableSource
 
@@ -108,7 +146,7 @@ def _source(file: str) -> TableSource:
         )
     if not Path(file).is_file():
         raise ExperimentError(f"there is no file {file}")
-    source = TableSource(file)
+    source = TableSource(file, form=form)
     if source.kind == "sql":
         raise ExperimentError(f"{file} is a database; export the table as csv or parquet")
     return source
@@ -138,7 +176,7 @@ def _write_nodes(given: Path | None, names: dict[str, str], source: TableSource,
         say("note: no node configurations: give a file to fill in with --node-template")
         return ""
     template = files.read_template(given or _TEMPLATE)
-    columns = files.column_names(folder / next(iter(names.values())))
+    columns = files.column_names(folder / next(iter(names.values())), source.form.separator or ",")
     (folder / "nodes").mkdir(exist_ok=True)
     for site, name in names.items():
         text = files.node_text(template, site, (folder / name).resolve(), Path(name).suffix[1:], columns)

@@ -11,7 +11,7 @@ from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import submit, terminal
 from v6_algorithm.researcher.cli.output import results_folder, unused_folder
 from v6_algorithm.researcher.cli.run import Out, Quiet, Set, Track, load_experiment, resume_run
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.terminal import complain, explained, say
 
 
 def resume(
@@ -82,7 +82,7 @@ def _resume_task(
         )
     with (
         results_folder(out_dir or unused_folder(experiment.name)) as folder,
-        open_tracking(track or [], folder, experiment.for_sites()) as tracking,
+        open_tracking(track or [], folder, experiment.for_sites(), complain) as tracking,
     ):
         task = session.submit(
             collaboration,

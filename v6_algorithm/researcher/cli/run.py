@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -176,7 +177,7 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
             if todo.engine == "mock"
             else local_federation(experiment, tables, rules, sites_folder(folder), todo.way)
         )
-        with ends_on_sigterm(), open_tracking(todo.track, folder, experiment.for_sites()) as tracking:
+        with ends_on_sigterm(), open_tracking(todo.track, folder, experiment.for_sites(), complain) as tracking:
             with profiled(experiment.output.profile, folder):
                 kept = checkpoints_in(folder, experiment)
                 result = _train(experiment, federation, weights, tracking.on_event, checkpoints=kept)
@@ -185,10 +186,11 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
             goes_on = todo.baselines and result["status"] == "completed"
             unfinished = _add_baselines(result, experiment, tables, weights, rules, todo.way) if goes_on else []
             unfinished += measure_central(result, central, experiment.central)
+            completed = result["status"] == "completed"
             try:
-                finish(result, unfinished, folder)
+                finish(result, unfinished, folder, partial(discard, folder) if completed else None)
             finally:
-                if result["status"] == "completed":
+                if completed:
                     discard(folder)
     finally:
         if holds_checkpoint(folder):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from v6_algorithm.errors import DataError, ExperimentError
+from v6_algorithm.researcher.cli.partition import Encoding, Separator, read_form
 from v6_algorithm.researcher.cli.terminal import explained, say
 
 
@@ -18,19 +19,27 @@ def split_columns(
     key: Annotated[
         str | None, typer.Option(help="Column with the files' entries.", show_default="they are row numbers")
     ] = None,
+    separator: Separator = None,
+    encoding: Encoding = None,
 ) -> None:
     """Turn dinunet's SPLIT_*.json into columns of the table, for `data.split_column`."""
     with explained():
+        from v6_algorithm.data.lines import read_as_text
         from v6_algorithm.data.sources import TableSource
         from v6_algorithm.data.split_files import add_split_columns
 
+        if (kind := TableSource(str(table)).kind) != "csv":
+            raise ExperimentError(f"{table}: is {kind}; split-columns reads and writes csv")
         try:
-            frame = TableSource(str(table), "csv").read()
+            source = TableSource(str(table), "csv", form=read_form(separator, encoding))
+            source.read()
+            # What is written is as it was: 007 is no 7, and an empty word stays that word.
+            frame = read_as_text(str(table), table.name, source.form)
         except DataError as error:
             raise ExperimentError(f"{table}: {error}") from None
-        frame = add_split_columns(frame, files, key)
+        frame = add_split_columns(frame.rename(columns=str.strip), files, key)
         try:
-            frame.to_csv(out_file, index=False)
+            frame.to_csv(out_file, index=False, sep=source.form.separator or ",")
         except OSError as error:
             raise ExperimentError(f"--out {out_file}: cannot be written: {error.strerror}") from None
         say(f"data:\n  split_column: [{', '.join(file.stem for file in files)}]\nsplit: given")

@@ -19,7 +19,7 @@ from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central, open_table
 from v6_algorithm.researcher.cli.output import finish, results_folder, unused_folder
 from v6_algorithm.researcher.cli.run import File, Out, Quiet, Set, TestRun, Track, as_test, load_experiment
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.terminal import complain, explained, say
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment, Source
@@ -127,7 +127,7 @@ def submit(
             arguments["organizations"] = [site.id for site in sites]
         with (
             results_folder(out_dir or unused_folder(experiment.name)) as folder,
-            open_tracking(track or [], folder, experiment.for_sites()) as tracking,
+            open_tracking(track or [], folder, experiment.for_sites(), complain) as tracking,
         ):
             task = session.submit(
                 chosen,
@@ -175,7 +175,7 @@ def watch(
         with (
             results_folder(out_dir or unused_folder(f"task-{task}")) as folder,
             # Its settings come with its result.
-            open_tracking(track or [], folder, {"name": submitted.name}) as tracking,
+            open_tracking(track or [], folder, {"name": submitted.name}, complain) as tracking,
         ):
             _follow(submitted, tracking, server, username)
             _end(_result(submitted, server, username), tracking, folder, table, source)

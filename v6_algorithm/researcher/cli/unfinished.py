@@ -70,7 +70,10 @@ class UnfinishedRun:
             "policy": self.policy,
             "exact": self.exact,
         }
-        (folder / _OPTIONS).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        try:
+            (folder / _OPTIONS).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        except OSError as error:
+            raise ExperimentError(f"--out {folder}: cannot be written: {error.strerror}") from None
 
     @classmethod
     def read(cls, folder: Path) -> UnfinishedRun:

@@ -319,7 +319,9 @@ class Result:
         try:
             write_artifacts(self.content, Path(folder))
         except OSError as error:
-            raise ExperimentError(f"{folder}: cannot be written: {error.strerror}") from None
+            failed = getattr(error, "failed", [])
+            names = f" (not written: {', '.join(path.name for path in failed)})" if failed else ""
+            raise ExperimentError(f"{folder}: cannot be written: {error.strerror}{names}") from None
         return Path(folder)
 
     def _repr_html_(self) -> str:

@@ -1,6 +1,6 @@
 """What a finished (or stopped) run leaves behind: files, a report page and a closing table. Called by the CLI only."""
 
-from v6_algorithm.researcher.report.artifacts import write_artifacts
+from v6_algorithm.researcher.report.artifacts import PartlyWrittenError, write_artifacts
 from v6_algorithm.researcher.report.coefficients import terminal_table as coefficients_table
 from v6_algorithm.researcher.report.groups import gap_lines
 from v6_algorithm.researcher.report.page import render
@@ -8,6 +8,7 @@ from v6_algorithm.researcher.report.recalibration import recalibration_lines
 from v6_algorithm.researcher.report.table import central_table, closing_table
 
 __all__ = [
+    "PartlyWrittenError",
     "central_table",
     "closing_table",
     "coefficients_table",

@@ -12,7 +12,9 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,61 +54,88 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
 
     Raises
     ------
+    PartlyWrittenError
+        When the disk refuses a file, once the others are tried; of result.json, then without the model.
     ValueError
         `result["parameters"]` is not base64. All other files have been written by then.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     clean = shareable(result)
-    written = [
-        write_file(directory / "result.json", json.dumps(clean, indent=1, allow_nan=False, ensure_ascii=False) + "\n"),
-        write_file(directory / "metrics.csv", _metrics_csv(clean)),
-        write_file(directory / "metrics.json", json.dumps(_headlines(clean), indent=1, allow_nan=False) + "\n"),
-        write_file(directory / "report.html", render(clean)),
-    ]
+    written, failed = [], []
+    reason: OSError | None = None
+    for name, told, content in _files(clean):
+        path = directory / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(path, content())
+        except OSError as error:
+            # A smaller file may fit where this one does not.
+            failed.append(path)
+            reason = error
+        else:
+            written += [path] if told else []
+    if reason is None:
+        return written
+    result_file = directory / "result.json"
+    if result_file in failed and clean.get("parameters") is not None:
+        notes = [*clean.get("notes", []), "this file is without the model, for which there was no room"]
+        with suppress(OSError):
+            written.insert(0, write_file(result_file, _json({**clean, "parameters": None, "notes": notes})))
+    raise PartlyWrittenError(reason, written, failed) from None
+
+
+class PartlyWrittenError(OSError):
+    """Some files of a result could not be written.
+
+    Attributes
+    ----------
+    written, failed
+        The files that are there whole, and those that are not; result.json is in both where it is without the model.
+    """
+
+    def __init__(self, reason: OSError, written: list[Path], failed: list[Path]) -> None:
+        super().__init__(reason.errno, reason.strerror or str(reason))
+        self.written, self.failed = written, failed
+
+
+def _files(clean: dict[str, Any]) -> Iterator[tuple[str, bool, Callable[[], str | bytes]]]:
+    """Yield names, whether they are told (of many of a kind the last is), and what makes their content."""
+    yield "result.json", True, lambda: _json(clean)
     if clean.get("status") not in (EVALUATED, TESTED):
-        written.insert(1, write_file(directory / "history.csv", _history_csv(clean)))
-    if coefficients.lines(clean):
-        written.append(write_file(directory / "coefficients.csv", _csv(coefficients.HEADER, coefficients.rows(clean))))
-    if effects := coefficients.effect_rows(clean):
-        written.append(write_file(directory / "spline_effects.csv", _csv(coefficients.EFFECT_HEADER, effects)))
-    if tests := coefficients.proportional_rows(clean):
-        text = _csv(coefficients.PROPORTIONAL_HEADER, tests)
-        written.append(write_file(directory / "proportional_hazards.csv", text))
-    if hazard := coefficients.hazard_rows(clean):
-        written.append(write_file(directory / "baseline_hazard.csv", _csv(coefficients.HAZARD_HEADER, hazard)))
-    if sample := meta_analysis.rows(clean):
-        written.append(write_file(directory / "meta_analysis.csv", _csv(meta_analysis.HEADER, sample)))
-    if mapping(clean, "subgroups"):
-        written.append(write_file(directory / "subgroups.csv", _csv(groups.HEADER, groups.group_rows(clean))))
-    if mapping(clean, "tuning"):
-        written.append(write_file(directory / "tuning.csv", _csv(*tuning_rows(clean))))
+        yield "history.csv", True, lambda: _history_csv(clean)
+    yield "metrics.csv", True, lambda: _metrics_csv(clean)
+    yield "metrics.json", True, lambda: json.dumps(_headlines(clean), indent=1, allow_nan=False) + "\n"
+    yield "report.html", True, lambda: render(clean)
+    tables = {
+        "coefficients.csv": (coefficients.HEADER, coefficients.rows(clean) if coefficients.lines(clean) else None),
+        "spline_effects.csv": (coefficients.EFFECT_HEADER, coefficients.effect_rows(clean)),
+        "proportional_hazards.csv": (coefficients.PROPORTIONAL_HEADER, coefficients.proportional_rows(clean)),
+        "baseline_hazard.csv": (coefficients.HAZARD_HEADER, coefficients.hazard_rows(clean)),
+        "meta_analysis.csv": (meta_analysis.HEADER, meta_analysis.rows(clean)),
+        "subgroups.csv": (groups.HEADER, groups.group_rows(clean) if mapping(clean, "subgroups") else None),
+        "tuning.csv": tuning_rows(clean) if mapping(clean, "tuning") else ((), None),
+    }
+    for name, (header, rows) in tables.items():
+        if rows:
+            yield name, True, partial(_csv, header, rows)
     if dinunet.wanted(clean):
-        written += _write_dinunet(clean, directory)
-    written += _write_samples(clean, directory)
+        yield from _of_many((name, content) for name, content in dinunet.dinunet_files(clean).items())
+    yield from _of_many((f"samples/round-{number}.png", content) for number, content in samples.pictures(clean))
     parameters = clean.get("parameters")
     if isinstance(parameters, str):
-        written.append(write_file(directory / "model.safetensors", base64.b64decode(parameters, validate=True)))
-    return written
+        yield "model.safetensors", True, lambda: base64.b64decode(parameters, validate=True)
 
 
-def _write_samples(result: dict[str, Any], directory: Path) -> list[Path]:
-    """Write pictures of what a generative model makes; of them the last is told."""
-    paths = []
-    for number, content in samples.pictures(result):
-        (directory / "samples").mkdir(exist_ok=True)
-        paths.append(write_file(directory / "samples" / f"round-{number}.png", content))
-    return paths[-1:]
+def _of_many(files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bool, Callable[[], bytes]]]:
+    """Yield files as `_files` does: of dinunet's the zip is told, of pictures the last."""
+    every = list(files)
+    for place, (name, content) in enumerate(every, 1):
+        yield name, place == len(every), partial(bytes, content)
 
 
-def _write_dinunet(result: dict[str, Any], directory: Path) -> list[Path]:
-    """Write dinunet's layout; of its many files the zip is told."""
-    paths = []
-    for name, content in dinunet.dinunet_files(result).items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        paths.append(write_file(path, content))
-    return paths[-1:]
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def write_file(path: Path, content: str | bytes) -> Path:

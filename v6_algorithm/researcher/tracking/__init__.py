@@ -7,6 +7,7 @@ A tracker's package is imported when it is asked for, and never otherwise.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,8 +40,9 @@ class Tracker(Protocol):
 class Tracking:
     """Feeds trackers; every number is written once, at the round whose model or training it is of."""
 
-    def __init__(self, trackers: Sequence[Tracker]) -> None:
+    def __init__(self, trackers: Sequence[Tracker], tell: Callable[[str], None] = warnings.warn) -> None:
         self._trackers = list(trackers)
+        self._tell = tell
         self._written: set[tuple[str, str, str, int]] = set()
         self._best: dict[str, float] = {}
 
@@ -53,8 +55,7 @@ class Tracking:
                 part, metric = name.split("_", 1)
                 # A round trains one model and validates the one of the round before.
                 self._log(scope, part, metric, value, event["round" if part == "train" else "validated_round"])
-        for tracker in self._trackers:
-            tracker.flush()
+        self._each(lambda tracker: tracker.flush())
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Take in the result: what no event told, which may be a whole run, and what was tested in the end."""
@@ -74,13 +75,20 @@ class Tracking:
             for metric, value in scores.items():
                 if is_score(metric):
                     self._log(scope, "test", metric, value, result["best_round"] or result["rounds_run"])
-        for tracker in self._trackers:
-            tracker.about(result["experiment"])
+        self._each(lambda tracker: tracker.about(result["experiment"]))
 
     def close(self) -> None:
         """Close all trackers."""
-        for tracker in self._trackers:
-            tracker.close(self._best)
+        self._each(lambda tracker: tracker.close(self._best))
+
+    def _each(self, call: Callable[[Tracker], None]) -> None:
+        """Call all trackers; one that cannot write gets no more, for a full disk is to cost no run."""
+        for tracker in list(self._trackers):
+            try:
+                call(tracker)
+            except OSError as error:
+                self._trackers.remove(tracker)
+                self._tell(f"--track: no more is written there: {error.strerror or error}")
 
     def _log(self, scope: str, part: str, metric: str, value: float | None, round: int) -> None:
         if value is None or round < 1:
@@ -91,12 +99,13 @@ class Tracking:
         if key in self._written:
             return
         self._written.add(key)
-        for tracker in self._trackers:
-            tracker.log(scope, part, metric, value, round)
+        self._each(lambda tracker: tracker.log(scope, part, metric, value, round))
 
 
 @contextmanager
-def open_tracking(kinds: Sequence[str], folder: Path, experiment: Mapping[str, Any]) -> Iterator[Tracking]:
+def open_tracking(
+    kinds: Sequence[str], folder: Path, experiment: Mapping[str, Any], tell: Callable[[str], None] = warnings.warn
+) -> Iterator[Tracking]:
     """Open trackers and close them in the end, also after a failure.
 
     Parameters
@@ -107,6 +116,8 @@ def open_tracking(kinds: Sequence[str], folder: Path, experiment: Mapping[str, A
         Where they may write; TensorBoard to its subfolder ``tensorboard``.
     experiment
         What is run, as JSON, or its name alone; for W&B its settings, without the places of the sites' data.
+    tell
+        Called with a sentence when a tracker can write no more.
 
     Raises
     ------
@@ -116,7 +127,7 @@ def open_tracking(kinds: Sequence[str], folder: Path, experiment: Mapping[str, A
     opened: list[Tracker] = []
     for kind in dict.fromkeys(kinds):
         opened.append(find(kind)(folder, experiment))
-    tracking = Tracking(opened)
+    tracking = Tracking(opened, tell)
     try:
         yield tracking
     finally:
