@@ -57,8 +57,8 @@ def agree_on_imputation(
     ]
     if setup.categories:
         notes.append(
-            f"data.missing impute: empty cells of {listed(list(setup.categories))} are not imputed; there they are of "
-            "no category"
+            f"data.missing impute: empty cells of {listed(list(setup.categories))} are not imputed; where there are "
+            "any, the row is of no category"
         )
     return replace(setup, imputation=made), notes
 
