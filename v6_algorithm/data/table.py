@@ -7,7 +7,7 @@ In a centralised run one `TableData` holds several hospitals (its members), each
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -162,6 +162,19 @@ class TableData:
             )  # fmt: skip
         filled: Array = np.where(np.isnan(values), completed * scale + shift, values)
         return filled
+
+    def without_few_empty(self, least: int) -> TableData:
+        """Return the table with no row to train on that has an empty cell, where a hospital has fewer than `least`."""
+        few = np.zeros(len(self.values), dtype=bool)
+        empty = np.isnan(self.values).any(axis=1)
+        for member in range(len(self.members)):
+            rows = empty & (self.member == member)
+            if 0 < rows.sum() < least:
+                few |= rows
+        if not few.any():
+            return self
+        kept = [Fold(*(fold[part][~few[fold[part]]] for part in PARTS)) for fold in self.folds]
+        return replace(self, folds=kept)
 
     def products(self, setup: Setup, counted: Sequence[bool]) -> Array:
         """Return what the next sweep of an imputation needs of the training rows.

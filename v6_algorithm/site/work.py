@@ -167,6 +167,9 @@ class Work:
                 ) from None
             if folder is not None:
                 keep(folder, key, table)
+        if self.experiment.data.missing.kind == "impute":
+            columns = 2 + len(setup.features) + len(setup.category_columns)
+            table = table.without_few_empty(self.guard.fewest_imputed(columns))
         self.context.memory[key] = table
         for source in sources.values():
             # Of a table that was found elsewhere nobody reads the source again.

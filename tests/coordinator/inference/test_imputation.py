@@ -69,6 +69,16 @@ def test_a_site_without_a_single_value_of_a_column_draws_from_the_others_regress
 
 
 @pytest.mark.slow
+def test_a_few_rows_with_empty_cells_are_left_out_for_the_tables_differ_in_them_alone():
+    frames, full = tables(rows=300)
+    frames["h0"] = full.iloc[:100].assign(x2=full["x2"].iloc[:100].where(np.arange(100) != 7))
+    result = fit(frames)
+    assert result.content["fit"]["rows"] == 299
+    assert result.content["sites"]["h0"]["n"]["train"] == 99
+    assert any("these are left out" in note for note in result.notes)
+
+
+@pytest.mark.slow
 def test_two_classes_are_imputed_with_their_outcome_too():
     frames, _ = tables(rows=300)
     frames = {name: frame.assign(y=(frame["y"] > 1).astype(int)) for name, frame in frames.items()}

@@ -27,6 +27,7 @@ from v6_algorithm.errors import WireError
 
 Array = np.ndarray
 DONORS = 5
+_MOST_SWEEPS, _MOST_IMPUTATIONS = 50, 100
 # Of the columns' products, which are nearly singular where categories add up to 1; mice has the same.
 RIDGE = 1e-5
 
@@ -85,6 +86,8 @@ class Imputation:
         if not set(columns) <= set(features) or len(set(columns)) < len(columns):
             raise WireError("imputation is of columns that are no features")
         fits = deviations.ndim == 3 and deviations.shape[2] == len(columns)
+        # No more than an experiment may ask for.
+        fits = fits and deviations.shape[0] <= _MOST_SWEEPS and deviations.shape[1] <= _MOST_IMPUTATIONS
         if not fits or coefficients.shape != (*deviations.shape, width):
             raise WireError("the regressions of the imputation are of other shapes")
         if not np.isfinite(coefficients).all() or not (deviations >= 0).all() or not np.isfinite(deviations).all():

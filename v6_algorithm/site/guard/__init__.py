@@ -251,6 +251,15 @@ class Guard:
         share = self.policy.maximum_share_of_sums
         return share is None or columns <= share * rows
 
+    def fewest_imputed(self, columns: int) -> int:
+        """Return how many rows with empty cells a site must have to impute them; of fewer none is trained on.
+
+        Imputed tables differ in these rows alone, so that the difference of two tables' sums is a sum over them.
+        """
+        share = self.policy.maximum_share_of_sums
+        least = max(self.policy.minimum_cell, self.policy.minimum_part_rows)
+        return least if share is None else max(least, -int(-columns // share))
+
     def check_information(self, columns: int, rows: int) -> None:
         """Refuse sums of products of so many columns that they would nearly tell the rows; 0 columns: there are none.
 
