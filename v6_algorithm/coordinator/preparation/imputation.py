@@ -54,7 +54,7 @@ def agree_on_imputation(
         f"data.missing impute: empty cells are drawn {missing.imputations} times by chained equations, in "
         f"{missing.iterations} sweeps; empty are {listed(shares)}. The folds of this result are the imputations, and "
         "coefficients are pooled by Rubin's rules",
-        "data.missing impute: where a site has fewer rows with empty cells than its node's rules want, these are left out, "
+        "data.missing impute: where a site has fewer rows with empty cells than its node wants, these are left out, "
         "for the tables differ in them alone",
     ]
     if setup.categories:
