@@ -2,6 +2,7 @@
 # Builds the algorithm image from this checkout on a machine without a container registry. Called by the tests marked `docker`.
 #
 #   build_image.sh [TAG]        default tag: v6-algorithm:test; PYTHON names one with this package's dependencies
+#   VANTAGE6=5 build_image.sh   for vantage6 5, on the same base: there is no image with Python 3.13 here, and 3.11 does
 #
 # It is `v6-algorithm image build` with a base image that needs no registry. CPU torch comes from TORCH_INDEX when that is
 # set, else from a folder of wheels that pip is configured to look in (PIP_FIND_LINKS or `pip config`), served on loopback
@@ -15,6 +16,9 @@ BASE_IMAGE="${V6_BASE_IMAGE:-v6-python-base:bookworm}"
 PYTHON="${PYTHON:-$ROOT/.venv/bin/python}"
 PORT=38417 # of the loopback index; the same each time, since the address is part of what Docker's cache goes by
 TORCH_VERSION="$(sed -n 's/^torch==//p' "$ROOT/constraints.txt")"
+
+VANTAGE6="${VANTAGE6:-4}"
+[ "$VANTAGE6" = 4 ] || export PIP_IGNORE_REQUIRES_PYTHON=1
 
 "$HERE/docker_engine.sh"
 
@@ -67,6 +71,6 @@ serve_local_torch() {
 [ -n "${TORCH_INDEX:-}" ] || serve_local_torch
 
 PYTHONPATH="$ROOT" "$PYTHON" -c 'from v6_algorithm.researcher.cli import main; main()' image build --source "$ROOT" --tag "$TAG" \
-  --base-image "$BASE_IMAGE" ${TORCH_INDEX:+--torch-index "$TORCH_INDEX"}
+  --vantage6 "$VANTAGE6" --base-image "$BASE_IMAGE" ${TORCH_INDEX:+--torch-index "$TORCH_INDEX"}
 # The image that had the tag before, and nothing else.
 docker image prune --force --filter label=org.opencontainers.image.title=v6_algorithm >/dev/null

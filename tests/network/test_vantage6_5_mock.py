@@ -9,51 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import missing
-from hq_network import ROOT, hq_python, run_script
+from hq_network import ROOT, hq_python, run_script, tools_python
 from PIL import Image
+from problem_kinds import KINDS, QUICK, SAME, SITES, experiment_of, write_hospitals
 
 from v6_algorithm.researcher.network.server_python import MissingError
-
-SITES = {"amsterdam": 40, "berlin": 50, "cairo": 60}
-QUICK = {"rounds": 2, "training": {"batch_size": 16}, "model": {"kind": "mlp", "hidden": [4]}}
-KINDS = {
-    "classification": {"data": {"target": "outcome"}},
-    "several classes": {"data": {"target": "stage", "features": ["age", "dose"]}},
-    "regression": {"data": {"target": "dose"}, "problem": "regression"},
-    "survival": {
-        "data": {"target": {"duration": "days", "event": "died"}, "features": ["age", "dose"]},
-        "problem": "survival",
-    },
-    "multitask": {
-        "data": {"targets": {"outcome": "classification", "dose": "regression"}, "features": ["age"]},
-        "problem": "multitask",
-    },
-    "glm": {"data": {"target": "outcome", "features": ["age", "dose"]}, "model": {"kind": "glm"}, "rounds": 8},
-    "folds and scaffold": {
-        "data": {"target": "outcome"},
-        "split": {"kind": "kfold", "folds": 3},
-        "strategy": "scaffold",
-        "training": {"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": 16},
-    },
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def hospitals(tmp_path_factory):
-    """A CSV file a site, with categories, an empty cell, a comma for a decimal point nowhere."""
-    folder, files = tmp_path_factory.mktemp("hospitals"), {}
-    for number, (name, rows) in enumerate(SITES.items()):
-        generator = np.random.default_rng(number)
-        age, dose = generator.normal(60, 12, rows).round(1), generator.uniform(0, 10, rows).round(2)
-        frame = pd.DataFrame({"age": age, "dose": dose, "sex": generator.choice(["f", "m"], rows)})
-        frame.loc[3, "age"] = np.nan
-        frame["outcome"] = (age / 12 - dose + generator.normal(0, 1, rows) > 0).astype(int)
-        frame["stage"] = generator.choice(["I", "II", "III"], rows)
-        frame["days"] = generator.exponential(300, rows).round(0) + 1
-        frame["died"] = generator.integers(0, 2, rows)
-        files[name] = folder / f"{name}.csv"
-        frame.to_csv(files[name], index=False)
-    return files
+    return write_hospitals(tmp_path_factory.mktemp("hospitals"))
 
 
 def on_mock(sites, arguments, tmp_path, *, method="master", extract=None):
@@ -72,15 +37,13 @@ def here(sites, experiment, tmp_path, *, method="master"):
 
 def same(ours, theirs):
     assert theirs["status"] == ours["status"] == "completed"
-    for key in ("rounds_run", "best_round", "sites", "history", "metrics", "parameters"):
+    for key in SAME:
         assert theirs[key] == ours[key], key
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_problem_gives_the_numbers_of_a_run_here(algorithm_python_5, hospitals, tmp_path, kind):
-    experiment = {**QUICK, **KINDS[kind]}
-    if experiment["model"]["kind"] == "glm":
-        del experiment["training"]
+    experiment = experiment_of(kind)
     sites = {name: [str(path), "csv"] for name, path in hospitals.items()}
     same(here(sites, experiment, tmp_path), on_mock(sites, {"experiment": experiment}, tmp_path))
 
@@ -125,17 +88,24 @@ def test_describe_tells_what_it_tells_here(algorithm_python_5, hospitals, tmp_pa
     assert theirs["columns"] == here(sites, experiment, tmp_path, method="describe")["columns"]
 
 
-def test_the_package_says_what_each_function_is_without_torch_or_pandas(algorithm_python_5):
+@pytest.mark.parametrize("which", ["3.11, with torch", "3.13, without"])
+def test_the_package_says_what_each_function_is_without_torch_or_pandas(algorithm_python_5, which):
+    try:
+        python = algorithm_python_5 if which.startswith("3.11") else tools_python()
+    except MissingError as what:
+        missing(str(what))
     names = ("master", "tune", "describe", "extract", "RPC_train", "RPC_evaluate")
     code = (
         "import sys, v6_algorithm as p;"
         "from vantage6.common.algorithm_function import get_vantage6_decorator_type as t;"
         f"print(*(t(getattr(p, n)).value for n in {names}));"
+        "import v6_algorithm.engines.marks, v6_algorithm.engines.resident.courier;"
         "print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run(
-        [algorithm_python_5, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        [python, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
     kinds, heavy = done.stdout.strip().splitlines()
     assert kinds.split() == [*["central_compute"] * 3, "data_extraction", *["federated_compute"] * 2]
     assert heavy == "[]"

@@ -86,22 +86,57 @@ def test_extraction_by_another_step_is_refused(network, frame):
     assert "data extraction" in str(over)
 
 
-def test_submit_extracts_once_trains_and_writes_the_files(network, tmp_path):
-    file = tmp_path / "patients.yaml"
+@pytest.fixture(scope="module")
+def experiment_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("experiment") / "patients.yaml"
     file.write_text(json.dumps(patients_experiment(participation={"minimum": 3, "deadline_s": 600})))
-    address = f"http://127.0.0.1:{network.about['hq']}/hq"
+    return file
+
+
+def test_submit_extracts_once_trains_and_writes_the_files(network, experiment_file, tmp_path):
+    first = submit(network, "submit", experiment_file, "--out", tmp_path / "first")
+    assert "extracted now from database default" in first
+    assert (tmp_path / "first" / "model.safetensors").is_file()
+    looked = submit(network, "submit", experiment_file, "--out", tmp_path / "second", "--detach")
+    assert "as extracted before" in looked
+
+
+def submit(network, *arguments):
+    """Run a command of `v6-algorithm` at the network's HQ as its researcher."""
     environment = {
         "V6_AUTH": f"http://127.0.0.1:{network.about['keycloak']}",
         "V6_CLIENT_SECRET": network.about["secret"],
+        "V6_SERVER": f"http://127.0.0.1:{network.about['hq']}/hq",
+        "V6_USERNAME": "researcher",
+        "V6_IMAGE": "local",
     }
-    command = ["submit", str(file), "--server", address, "--username", "researcher", "--image", "local"]
-    first = command_line([*command, "--out", str(tmp_path / "first")], environment)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "extracted now from database default" in first.stdout
-    assert (tmp_path / "first" / "model.safetensors").is_file()
-    looked = command_line([*command, "--out", str(tmp_path / "second"), "--detach"], environment)
-    assert "as extracted before" in looked.stdout, looked.stdout + looked.stderr
-    assert network.about["secret"] not in first.stdout + first.stderr + looked.stdout + looked.stderr
+    done = command_line(list(map(str, arguments)), environment)
+    assert network.about["secret"] not in done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_check_asks_every_site_over_hq(network, experiment_file, tmp_path):
+    said = submit(network, "check", experiment_file, "--json", tmp_path / "check.json")
+    report = json.loads((tmp_path / "check.json").read_text())
+    assert [site["rows"] for site in report["sites"].values()] == [40, 50, 60], report
+    assert "nothing would go wrong" in said
+
+
+def test_a_task_whose_master_was_killed_is_gone_on_with(network, experiment_file, sites, tmp_path):
+    submit(network, "submit", experiment_file, "--set", "rounds=4", "--detach")
+    # Preparation is six subtasks, a round three: the second is under way.
+    killed = network.do("kill_job", method="master", children=11)
+    assert list(killed["runs"].values()) != ["completed"]
+    said = submit(network, "resume", killed["task"], "--out", tmp_path / "gone_on")
+    assert "are taken over" in said
+    result = json.loads((tmp_path / "gone_on" / "result.json").read_text())
+    names = {str(number): name for name, number in network.about["organizations"].items()}
+    assert sorted(result["sites"]) == sorted(names.values())
+    experiment = patients_experiment(rounds=4, participation={"minimum": 3, "deadline_s": 600})
+    ours = here(sites, experiment, ["a", "b", "c"], tmp_path)
+    for key in ("rounds_run", "best_round", "history", "metrics", "parameters"):
+        assert result[key] == ours[key], key
 
 
 def test_a_node_that_goes_away_is_late_and_the_rest_finish(network, frame, sites, tmp_path):
@@ -113,3 +148,13 @@ def test_a_node_that_goes_away_is_late_and_the_rest_finish(network, frame, sites
     assert list(result["participation"][0]["missing"]) == ["c"]
     ours = here(sites, experiment, ["a", "b"], tmp_path)
     assert result["parameters"] == ours["parameters"]
+
+
+def test_an_extraction_waits_for_no_node_that_is_away(network, experiment_file, tmp_path):
+    changes = ("data.separator=','", "rounds=1", "participation.minimum=2", "participation.deadline_s=600")
+    options = [part for change in changes for part in ("--set", change)]
+    said = submit(network, "submit", experiment_file, *options, "--out", tmp_path / "without")
+    assert "c extracted nothing from 'default': its node is offline" in said
+    result = json.loads((tmp_path / "without" / "result.json").read_text())
+    assert sorted(result["sites"]) == ["a", "b"]
+    assert "site 'c' took no part" in said

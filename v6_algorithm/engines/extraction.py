@@ -106,6 +106,9 @@ def _arrow(frame: Any) -> Any:
     """Make an Arrow table; a column of several types becomes text, cell by cell, with empty cells empty."""
     import pyarrow as pa
 
+    names = [str(name) for name in frame.columns]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"column '{twice[0]}' is there twice; a session's dataframe has each name once")
     columns = {}
     for place, name in enumerate(frame.columns):
         column = frame.iloc[:, place]

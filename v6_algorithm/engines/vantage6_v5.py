@@ -7,6 +7,7 @@ its arguments. A site's container has no token: nothing there may last longer th
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +18,19 @@ from v6_algorithm.engines.session import JOB
 from v6_algorithm.engines.subtasks import Creation
 from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
 from v6_algorithm.errors import ExperimentError
+from v6_algorithm.exchange.protocol import Missing
+
+# Refusals after which a site is given up where HQ has taken a task for another since the first, or so long before.
+_REFUSALS, _BEFORE_S = 3, 10.0
 
 
 class SessionFederation(Vantage6Federation):
     """The organisations of a vantage6 5 collaboration; parameters as for `Vantage6Federation`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._last_created = float("-inf")
+        self._first_refusal: dict[str, float] = {}
 
     @contextmanager
     def residents(self, wanted: bool, deadline_s: float) -> Iterator[None]:
@@ -37,6 +47,24 @@ class SessionFederation(Vantage6Federation):
             description=describe(creation.question),
         )
         return task if isinstance(task, dict) else {"msg": "no answer from the server"}
+
+    def _take_creation(self, creation: Creation, answer: dict[str, Any] | Missing) -> Missing | None:
+        """Give a site up that HQ refuses a task for while it takes others': the node's proxy does not pass on why.
+
+        Most often it has no dataframe of the session. Otherwise the call would try until its deadline.
+        """
+        missing = super()._take_creation(creation, answer)
+        if creation.task is not None:
+            self._last_created = time.monotonic()
+            return None
+        refused = self._first_refusal.setdefault(creation.question, time.monotonic())
+        if missing is None and creation.attempts >= _REFUSALS and self._last_created > refused - _BEFORE_S:
+            return Missing(
+                "unreachable",
+                f"HQ takes no subtask for it, and does for others ({creation.trouble}); most likely its database was "
+                "not extracted into this session",
+            )
+        return missing
 
     def _status(self, task_id: int) -> str | None:
         status = super()._status(task_id)

@@ -69,7 +69,7 @@ class EarlierTask:
             int(task["collaboration"]["id"]),
             int(run["organization"]["id"]),
             [_database(entry) for entry in task.get("databases") or []],
-            _arguments(number, run.get("input")),
+            _arguments(number, task, run),
         )
 
     def going_on(self, experiment: Experiment | None) -> dict[str, Any]:
@@ -92,7 +92,12 @@ class EarlierTask:
 
 
 def _database(entry: Mapping[str, Any]) -> dict[str, str]:
-    """Return a database as a task names it; the server adds keys of its own, and may keep options as JSON text."""
+    """Return a database as a task names it; the server adds keys of its own, and may keep options as JSON text.
+
+    On vantage6 5 it is a dataframe of a session, which is named by its id.
+    """
+    if entry.get("dataframe_id") is not None:
+        return {"dataframe_id": str(entry["dataframe_id"])}
     options = entry.get("parameters")
     if isinstance(options, str):
         try:
@@ -104,12 +109,18 @@ def _database(entry: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(named[key]) for key in ("label", "query", "sheet_name") if named.get(key)}
 
 
-def _arguments(number: int, text: Any) -> dict[str, Any] | None:
-    """Read a run's input, base64 JSON; None where it is encrypted."""
+def _arguments(number: int, task: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read what `master` was given, base64 JSON; None where it is encrypted.
+
+    vantage6 4 keeps method and arguments in a run's input, 5 the method at the task and the arguments at the run.
+    """
+    of_version_5 = "method" in task
     try:
-        content = json.loads(base64.b64decode(str(text), validate=True))
+        content = json.loads(base64.b64decode(str(run.get("arguments" if of_version_5 else "input")), validate=True))
     except (binascii.Error, ValueError):
         return None
+    if of_version_5:
+        content = {"method": task["method"], "kwargs": content}
     if not isinstance(content, dict) or content.get("method") != "master":
         said = content.get("method") if isinstance(content, dict) else None
         raise ServerError(f"task {number}: was of `{said}`; only `master` can be gone on with")

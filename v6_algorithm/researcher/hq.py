@@ -121,9 +121,14 @@ class HqServer(Server):
         """Send a task on a session's dataframe, which is extracted first where the session has none; see `Server`."""
         if len(databases) != 1:
             raise ServerError("--database: vantage6 5 takes one; of a table and its images, the folder that has both")
-        session = self._session(collaboration)
-        how = self._extraction(databases[0], arguments.get("experiment") or {})
-        frame = self._dataframe(session, databases[0]["label"], image, how)
+        if "dataframe_id" in databases[0]:
+            # An earlier task's.
+            frame = int(databases[0]["dataframe_id"])
+            session = self._session_of(frame)
+        else:
+            session = self._session(collaboration)
+            how = self._extraction(databases[0], arguments.get("experiment") or {})
+            frame = self._dataframe(collaboration, session, databases[0]["label"], image, how)
         answer = self._client.task.create(
             collaboration=collaboration.id,
             session=session,
@@ -158,6 +163,13 @@ class HqServer(Server):
             raise ServerError(f"HQ made no session: {(made or {}).get('msg', 'no answer')}")
         return int(made["id"])
 
+    def _session_of(self, frame: int) -> int:
+        """Return the id of the session that a dataframe is in; raises ServerError when there is none any more."""
+        answer = self.ask(f"session/dataframe/{frame}")
+        if "session" not in answer:
+            raise ServerError(f"dataframe {frame} of the earlier task: {answer.get('msg', 'is not there')}")
+        return int(answer["session"]["id"])
+
     @staticmethod
     def _extraction(database: Mapping[str, str], experiment: Mapping[str, Any]) -> dict[str, str]:
         """Return the arguments of `extract`: the database's own, and how the experiment says a table is written."""
@@ -170,54 +182,74 @@ class HqServer(Server):
         }
         return {key: str(value) for key, value in given.items() if value is not None}
 
-    def _dataframe(self, session: int, label: str, image: str, how: Mapping[str, str]) -> int:
-        """Return the id of the dataframe that was extracted so; extract it where there is none."""
-        # Names are one across all sessions of HQ, and become names of files.
+    def _dataframe(
+        self, collaboration: Collaboration, session: int, label: str, image: str, how: Mapping[str, str]
+    ) -> int:
+        """Return the id of the dataframe that was extracted so; extract it where there is none.
+
+        Names are one across all sessions of HQ and become names of files. HQ extracts nothing again under a name, so
+        an extraction that some site did not finish is begun again under the next.
+        """
         content = json.dumps([session, label, image, dict(how)], sort_keys=True)
-        name = f"{re.sub(r'[^a-z0-9]+', '-', label.lower())}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-        for frame in self.ask(f"session/{session}/dataframe").get("data", []):
-            if frame.get("name") == name and self._is_complete(frame):
+        base = f"{re.sub(r'[^a-z0-9]+', '-', label.lower())}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        known = {str(frame.get("name")): frame for frame in self.ask(f"session/{session}/dataframe").get("data", [])}
+        number = 1
+        while (name := base if number == 1 else f"{base}-{number}") in known:
+            frame = known[name]
+            if self._is_as_good_as_it_gets(collaboration, frame):
                 self._say(f"dataframe      {name}, as extracted before")
                 return int(frame["id"])
+            number += 1
         self._say(f"dataframe      {name}, extracted now from database {label}")
         made = self._client.dataframe.create(
             label=label, name=name, image=image, method="extract", arguments=dict(how), session=session
         )
         if not isinstance(made, dict) or "id" not in made:
-            said = made.get("msg") if isinstance(made, dict) else "no answer"
+            said = str(made.get("msg")) if isinstance(made, dict) else "no answer"
+            for organization in collaboration.organizations:
+                said = re.sub(rf"\borganization {organization.id}\b", f"organization {organization.name}", said)
             raise ServerError(f"HQ did not take the extraction of database '{label}': {said}")
-        self._wait(made["last_session_task"]["id"], label)
+        self._wait(collaboration, made["last_session_task"]["id"], label)
         return int(made["id"])
 
-    def _is_complete(self, frame: Mapping[str, Any]) -> bool:
+    def _is_as_good_as_it_gets(self, collaboration: Collaboration, frame: Mapping[str, Any]) -> bool:
+        """Say whether every site whose node is online has extracted it."""
         task = (frame.get("last_session_task") or {}).get("id")
-        return task is not None and self.ask(f"task/{task}").get("status") == "completed"
+        listed = [] if task is None else self.ask("run", params={"task_id": task}).get("data") or []
+        ready = {(run.get("organization") or {}).get("id") for run in listed if run["status"] == "completed"}
+        return bool(ready) and all(
+            organization.id in ready or organization.online is False for organization in collaboration.organizations
+        )
 
-    def _wait(self, task: int, label: str) -> None:
-        """Wait for an extraction; a site that has no such database is told, and takes no part in the task."""
-        names: dict[Any, str] = {}
+    def _wait(self, collaboration: Collaboration, task: int, label: str) -> None:
+        """Wait for an extraction at all nodes that are online; sites that have extracted nothing are told."""
+        known = {organization.id: organization for organization in collaboration.organizations}
 
         def where(run: Mapping[str, Any]) -> str:
             number = (run.get("organization") or {}).get("id")
-            if number not in names:
-                names[number] = str(self.ask(f"organization/{number}").get("name", number))
-            return names[number]
+            return known[number].name if number in known else f"organisation {number}"
+
+        def is_away(run: Mapping[str, Any]) -> bool:
+            number = (run.get("organization") or {}).get("id")
+            return number in known and known[number].online is False and run["status"] == "pending"
 
         shown: list[str] = []
         while True:
             listed = self.ask("run", params={"task_id": task}).get("data") or []
-            waiting = [f"{where(run)} ({run['status']})" for run in listed if run["status"] in runs.ALIVE]
+            alive = [run for run in listed if run["status"] in runs.ALIVE]
+            waiting = [f"{where(run)} ({run['status']})" for run in alive if not is_away(run)]
             if listed and not waiting:
                 break
             if waiting and waiting != shown:
                 self._say(f"extracting     waiting for {', '.join(waiting)}")
                 shown = waiting
             time.sleep(_POLL_S)
-        failed = [run for run in listed if run["status"] != "completed"]
-        for run in failed:
-            self._say(f"note: {where(run)} extracted nothing from '{label}': {runs.reason(run['status'])}")
-        if len(failed) == len(listed):
-            log = runs.last_line(plain_log(failed[0].get("log")))
+        without = [run for run in listed if run["status"] != "completed"]
+        for run in without:
+            why = "its node is offline" if is_away(run) else runs.reason(run["status"])
+            self._say(f"note: {where(run)} extracted nothing from '{label}': {why}; it takes no part")
+        if len(without) == len(listed):
+            log = runs.last_line(plain_log(without[0].get("log")))
             raise FederationError(f"no site could extract database '{label}'{log}")
 
 

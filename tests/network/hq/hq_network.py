@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from typing import Any
 
 from v6_algorithm.researcher.network.server_python import MissingError, cache_folder
 
-VERSION = "5.0.3"
 ROOT = Path(__file__).parents[3]
+PINS = (ROOT / "constraints-vantage6-5.txt").read_text()
+VERSION = re.findall(r"^vantage6-algorithm-tools==(\S+)$", PINS, re.MULTILINE)[0]
 INSTALL_S = 1500
 HQ_PACKAGES = [f"vantage6-{part}=={VERSION}" for part in ("hq", "node", "backend-common", "algorithm-store")]
 # What the tools of 5.0.3 pin, without their siblings.
@@ -60,6 +62,13 @@ def algorithm_python() -> str:
         ],
         "import torch, vantage6.algorithm.mock.network",
     )
+
+
+def tools_python() -> str:
+    """Path of a Python 3.13 with vantage6 5's tools and client as they ask to be installed, and no torch."""
+    pins = [line for line in PINS.splitlines() if line.startswith("vantage6")]
+    commands = [["-m", "pip", "install", *pins, "cryptography>=44"]]
+    return _cached(f"tools-{VERSION}", _python("3.13"), commands, "import vantage6.algorithm.tools.wrap")
 
 
 def _cached(name: str, interpreter: str, commands: list[list[str]], probe: str) -> str:
@@ -119,13 +128,16 @@ def _environment() -> dict[str, str]:
 
 
 class HqNetwork:
-    """HQ and a node for each site: `extract`, `task` and `stop_node` of `hq_stack.Stack`."""
+    """HQ and a node for each site: `extract`, `task` and `stop_node` of `hq_stack.Stack`.
 
-    def __init__(self, folder: Path, sites: dict[str, dict[str, Any]]) -> None:
+    With an image the nodes' jobs are containers of it, else processes of the algorithm's Python.
+    """
+
+    def __init__(self, folder: Path, sites: dict[str, dict[str, Any]], image: str | None = None) -> None:
         self._log = (folder / "stack.log").open("w")
         self._process = subprocess.Popen(
             [hq_python(), str(Path(__file__).with_name("hq_stack.py")), str(folder)],
-            env=_environment() | {"ALGORITHM_COMMAND": algorithm_python()},
+            env=_environment() | ({"ALGORITHM_IMAGE": image} if image else {"ALGORITHM_COMMAND": algorithm_python()}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -5,6 +5,7 @@ Lines of JSON come in and go out: first the sites, then one line for each thing 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -187,6 +188,28 @@ class Stack:
         """Take a site away."""
         self.processes[site].send_signal(signal.SIGKILL)
         return {}
+
+    def kill_job(self, method: str, children: int) -> dict:
+        """SIGKILL the process of a method once its task has so many subtasks; returns the task's id."""
+        wanted = base64.b32encode(method.encode()).decode().replace("=", "!")
+
+        def newest() -> dict:
+            listed = self.client.task.list(per_page=50)["data"]
+            return max((task for task in listed if task["method"] == method), key=lambda task: task["id"])
+
+        def subtasks() -> list:
+            return self.client.task.list(parent=newest()["id"], per_page=50)["data"]
+
+        until(lambda: len(subtasks()) >= children, TASK_S)
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                environment = (folder / "environ").read_bytes().split(b"\0")
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == self.processes["kubernetes"].pid and f"ALGORITHM_METHOD={wanted}".encode() in environment:
+                os.kill(int(folder.name), signal.SIGKILL)
+        return {"task": newest()["id"], **self._over(newest()["id"])}
 
     def _over(self, task: int) -> dict:
         end = time.monotonic() + TASK_S

@@ -1,7 +1,8 @@
 """The few calls of Kubernetes that nodes of vantage6 5 make: stand_in_kubernetes.py PORT. Every job is a process here.
 
 A stand-in for tests on loopback. Of jobs, pods and secrets it keeps what it is told; ALGORITHM_COMMAND, split at
-spaces, is what runs in place of a job's image, with paths of mounts replaced by the node's own.
+spaces, is what runs in place of a job's image, with paths of mounts replaced by the node's own. Where ALGORITHM_IMAGE
+names one, every job is a container of that image instead, with the mounts and variables that the node asks for.
 """
 
 from __future__ import annotations
@@ -63,10 +64,19 @@ def execute(job: dict) -> None:
         environment |= SECRETS.get(source["secretRef"]["name"], {})
     labels = {**template["metadata"]["labels"], "job-name": name}
     PODS[name] = pod(name, labels)
+    if image := os.environ.get("ALGORITHM_IMAGE"):
+        # On the host's network, since a node's proxy is on its loopback here; values stay out of the arguments.
+        volumes = [part for mount, host in mounts.items() for part in ("--volume", f"{host}:{mount}")]
+        variables = [part for name in environment for part in ("--env", name)]
+        command = ["docker", "run", "--rm", "--network", "host", *volumes, *variables, image]
+        given = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST") if name in os.environ} | environment
+    else:
+        command = [*os.environ["ALGORITHM_COMMAND"].split(), "-c", WRAPPER]
+        given = {name: os.environ[name] for name in KEPT if name in os.environ}
+        given |= {name: at_home(value, mounts) for name, value in environment.items()}
     ended = subprocess.run(
-        [*os.environ["ALGORITHM_COMMAND"].split(), "-c", WRAPPER],
-        env={name: os.environ[name] for name in KEPT if name in os.environ}
-        | {name: at_home(value, mounts) for name, value in environment.items()},
+        command,
+        env=given,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -149,9 +149,10 @@ def test_a_laptop_without_vantage6_is_usable(monkeypatch):
     assert only(software.vantage6).status == "note"
 
 
-def test_tools_of_vantage6_5_are_a_problem_in_the_image(monkeypatch, image):
-    monkeypatch.setattr(software, "_version", lambda name: "5.0.3")
-    assert only(software.vantage6).status == "problem"
+@pytest.mark.parametrize(("version", "status"), [("4.15.2", "ok"), ("5.0.3", "ok"), ("6.0.0", "problem")])
+def test_tools_of_a_vantage6_that_is_not_known_are_a_problem_in_the_image(monkeypatch, image, version, status):
+    monkeypatch.setattr(software, "_version", lambda name: version)
+    assert only(software.vantage6).status == status
 
 
 def test_a_module_that_the_wrapper_could_not_import_is_a_problem(monkeypatch):

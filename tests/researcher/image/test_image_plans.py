@@ -40,7 +40,7 @@ def test_every_argument_is_one_that_the_dockerfile_knows():
     declared = set(re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     given = plan(base_image="base:1", torch_index="https://example.org/torch").arguments
     assert given.keys() <= declared
-    assert declared - given.keys() == {"PIP_CERT", "PKG_NAME"}
+    assert declared - given.keys() == {"PIP_CERT", "PIP_IGNORE_REQUIRES_PYTHON", "PKG_NAME"}
 
 
 def test_options_become_arguments_and_what_is_not_given_stays_the_dockerfiles():
@@ -53,6 +53,18 @@ def test_options_become_arguments_and_what_is_not_given_stays_the_dockerfiles():
     assert not plan().arguments.keys() & {"BASE_IMAGE", "TORCH_INDEX"}
     assert plan().arguments["VARIANT"] == "cpu"
     assert (given.base, plan().base) == ("python:3.12-slim", "python:3.11-slim-bookworm")
+
+
+def test_an_image_for_vantage6_5_has_its_tools_and_the_python_that_they_want(monkeypatch):
+    given = plan(vantage6=5)
+    assert (given.arguments["VANTAGE6"], given.arguments["VANTAGE6_VERSION"][:2]) == ("5", "5.")
+    assert given.base == given.arguments["BASE_IMAGE"] == "python:3.13-slim-bookworm"
+    assert given.tag == f"v6-algorithm:{own_version()}-vantage6-5"
+    assert plan().arguments["VANTAGE6"] == "4"
+    monkeypatch.setenv("PIP_IGNORE_REQUIRES_PYTHON", "1")
+    assert plan(vantage6=5, base_image="base:1").arguments["PIP_IGNORE_REQUIRES_PYTHON"] == "1"
+    with pytest.raises(ExperimentError, match="--vantage6 6: is not known; allowed: 4, 5"):
+        plan(vantage6=6)
 
 
 def test_versions_are_the_checkouts_not_the_running_packages(checkout):

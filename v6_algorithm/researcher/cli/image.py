@@ -16,12 +16,16 @@ Tag = Annotated[
     str | None, typer.Option(metavar="NAME[:TAG]", help="The image's name.", show_default="v6-algorithm:VERSION")
 ]
 Variant = Annotated[str, typer.Option(help="cpu, or cuda for GPUs; the tag of that ends in -cuda.")]
+Vantage6 = Annotated[
+    int, typer.Option("--vantage6", help="4 or 5: whose nodes run it; the tag of 5 ends in -vantage6-5.")
+]
 
 
 @app.command()
 def build(
     tag: Tag = None,
     variant: Variant = "cpu",
+    vantage6: Vantage6 = 4,
     base_image: Annotated[
         str | None, typer.Option(metavar="IMAGE", help="An image with Python and pip.", show_default="the Dockerfile's")
     ] = None,
@@ -41,7 +45,9 @@ def build(
         from v6_algorithm.researcher.image.build import plan
         from v6_algorithm.researcher.image.engine import engine
 
-        wanted = plan(source, variant=variant, tag=tag, base_image=base_image, torch_index=torch_index)
+        wanted = plan(
+            source, variant=variant, vantage6=vantage6, tag=tag, base_image=base_image, torch_index=torch_index
+        )
         with engine() as client, terminal.out.status(f"building {wanted.tag} …"):
             sizes = build_image(client, wanted, _show_steps)
         added = "" if sizes.base is None else f", {size(sizes.image - sizes.base)} more than {wanted.base}"
@@ -49,14 +55,14 @@ def build(
 
 
 @app.command("test")
-def try_out(tag: Tag = None, variant: Variant = "cpu") -> None:
+def try_out(tag: Tag = None, variant: Variant = "cpu", vantage6: Vantage6 = 4) -> None:
     """Try the image as a node would run it: the doctor, and one call through vantage6's wrapper."""
     with explained():
         from v6_algorithm.researcher.image import trial
         from v6_algorithm.researcher.image.engine import engine, image_of
         from v6_algorithm.researcher.image.names import default_tag, own_version, split_tag
 
-        name = tag or default_tag(own_version(), variant)
+        name = tag or default_tag(own_version(), variant, vantage6)
         split_tag(name)
         with engine() as client:
             image_of(client, name)

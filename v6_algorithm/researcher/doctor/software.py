@@ -74,8 +74,8 @@ def vantage6() -> Finding:
             f"vantage6's tools {installed} do not load ({type(error).__name__})",
             "pip install 'v6-algorithm[vantage6]'",
         )
-    if not installed.startswith("4."):
-        return missing(f"vantage6's tools are {installed}", "v6_algorithm needs 4.15 or newer, below 5")
+    if not installed.startswith(("4.", "5.")):
+        return missing(f"vantage6's tools are {installed}", "v6_algorithm needs 4.15 or newer of 4, or 5")
     return ok(f"tools {installed}, client {_version('vantage6-client')}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections import deque
@@ -14,9 +15,13 @@ from urllib.parse import urlsplit
 
 from v6_algorithm.errors import ExperimentError, ImageError
 from v6_algorithm.researcher.image.engine import image_of
-from v6_algorithm.researcher.image.names import check_variant, default_tag, split_tag
+from v6_algorithm.researcher.image.names import check_vantage6, check_variant, default_tag, split_tag
 
-_NEEDED = ("Dockerfile", "pyproject.toml", "setup.py", "constraints.txt", "v6_algorithm/VERSION")
+# By version of vantage6: where its packages are pinned, and the image to build on; None: the Dockerfile's.
+_PINS = {4: "constraints.txt", 5: "constraints-vantage6-5.txt"}
+_BASES = {4: None, 5: "python:3.13-slim-bookworm"}
+_NEEDED = ("Dockerfile", "pyproject.toml", "setup.py", *_PINS.values(), "v6_algorithm/VERSION")
+_OLDER_PYTHON = "PIP_IGNORE_REQUIRES_PYTHON"
 _LOG_LINES = 12  # of a failed build that are shown
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -58,6 +63,7 @@ def plan(
     source: Path | None = None,
     *,
     variant: str = "cpu",
+    vantage6: int = 4,
     tag: str | None = None,
     base_image: str | None = None,
     torch_index: str | None = None,
@@ -70,10 +76,12 @@ def plan(
         A checkout of v6_algorithm; None: the one this package runs from.
     variant
         ``cpu`` or ``cuda``: which build of torch goes in.
+    vantage6
+        4 or 5: for nodes of which vantage6.
     tag
-        The image's name; None: ``v6-algorithm:VERSION``, with ``-cuda`` for that variant.
+        The image's name; None: ``v6-algorithm:VERSION``, with ``-cuda`` for that variant, ``-vantage6-5`` for that.
     base_image
-        An image with Python and pip; None: the Dockerfile's.
+        An image with Python and pip; None: the Dockerfile's, for vantage6 5 one with Python 3.13.
     torch_index
         Where pip looks for torch besides its default index; None: the Dockerfile's choice for the variant.
 
@@ -85,22 +93,27 @@ def plan(
     source = _checkout(source)
     check_variant(variant)
     version = (source / "v6_algorithm" / "VERSION").read_text().strip()
-    tag = tag or default_tag(version, variant)
+    check_vantage6(vantage6)
+    tag = tag or default_tag(version, variant, vantage6)
     split_tag(tag)
     if torch_index is not None and "@" in torch_index:
         raise ExperimentError("--torch-index: takes no user or password: they would stay in the image's history")
     if torch_index is not None and urlsplit(torch_index).scheme not in ("http", "https"):
         raise ExperimentError(f"--torch-index {torch_index}: must be an http:// or https:// address")
+    base_image = base_image or _BASES[vantage6]
     arguments = {
         "VARIANT": variant,
+        "VANTAGE6": str(vantage6),
         "VERSION": version,
-        "VANTAGE6_VERSION": _pinned(source, "vantage6-algorithm-tools"),
+        "VANTAGE6_VERSION": _pinned(source, "vantage6-algorithm-tools", _PINS[vantage6]),
         "TORCH_VERSION": _pinned(source, "torch"),
         "SOURCE": _origin(source),
         "REVISION": _revision(source),
         "CREATED": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         **({"BASE_IMAGE": base_image} if base_image else {}),
         **({"TORCH_INDEX": torch_index} if torch_index else {}),
+        # pip's own, of whoever builds: for a base image with an older Python than vantage6 5's tools ask for.
+        **{name: os.environ[name] for name in (_OLDER_PYTHON,) if os.environ.get(name)},
     }
     local = torch_index is not None and urlsplit(torch_index).hostname in _LOOPBACK
     return Plan(source, tag, base_image or _default_base(source), arguments, local)
@@ -178,8 +191,8 @@ def _checkout(source: Path | None) -> Path:
     raise ExperimentError(f"--source {source}: is not a checkout of v6_algorithm: it has no {', '.join(missing)}")
 
 
-def _pinned(source: Path, package: str) -> str:
-    pins = (source / "constraints.txt").read_text()
+def _pinned(source: Path, package: str, file: str = "constraints.txt") -> str:
+    pins = (source / file).read_text()
     (version,) = re.findall(rf"^{re.escape(package)}==([^;\s]+)$", pins, re.MULTILINE)
     return str(version)
 

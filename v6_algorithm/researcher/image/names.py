@@ -1,4 +1,4 @@
-"""What images are called: the two tags of a version, and names that Docker accepts."""
+"""What images are called: the tags of a version, and names that Docker accepts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from v6_algorithm.errors import ExperimentError
 NAME = "v6-algorithm"
 # One Dockerfile, two tags: 0.1.0 and 0.1.0-cuda.
 VARIANTS = {"cpu": "", "cuda": "-cuda"}
+# And of which vantage6 it is: 0.1.0-vantage6-5.
+VERSIONS = {4: "", 5: "-vantage6-5"}
 
 # As in Docker's reference grammar, https://pkg.go.dev/github.com/distribution/reference
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
@@ -19,9 +21,9 @@ _REFERENCE = re.compile(rf"(?P<repository>(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONE
 _REGISTRY = re.compile(rf"{_HOST}(?:/{_COMPONENT})*", re.ASCII)
 
 
-def default_tag(version: str, variant: str) -> str:
+def default_tag(version: str, variant: str, vantage6: int = 4) -> str:
     """Return the name of a version's image, such as ``v6-algorithm:0.1.0-cuda``."""
-    return f"{NAME}:{version}{VARIANTS[check_variant(variant)]}"
+    return f"{NAME}:{version}{VARIANTS[check_variant(variant)]}{VERSIONS[check_vantage6(vantage6)]}"
 
 
 def own_version() -> str:
@@ -34,6 +36,13 @@ def check_variant(variant: str) -> str:
     if variant not in VARIANTS:
         raise ExperimentError(f"--variant {variant}: is not known; allowed: {', '.join(VARIANTS)}")
     return variant
+
+
+def check_vantage6(version: int) -> int:
+    """Return the version of vantage6; raises ExperimentError when there is no image for it."""
+    if version not in VERSIONS:
+        raise ExperimentError(f"--vantage6 {version}: is not known; allowed: {', '.join(map(str, VERSIONS))}")
+    return version
 
 
 def split_tag(image: str) -> tuple[str, str]:

@@ -7,23 +7,23 @@ from typing import Any
 
 from v6_algorithm.errors import ImageError
 from v6_algorithm.researcher.image.engine import image_of
-from v6_algorithm.researcher.image.names import VARIANTS, default_tag, name_at, own_version
+from v6_algorithm.researcher.image.names import VARIANTS, VERSIONS, default_tag, name_at, own_version
 
 
 def built(client: Any) -> list[str]:
-    """Return those of this version's two images that the engine has.
+    """Return those of this version's images that the engine has.
 
     Raises
     ------
     ImageError
-        When it has neither.
+        When it has none.
     """
-    names = [default_tag(own_version(), variant) for variant in VARIANTS]
+    names = [default_tag(own_version(), variant, vantage6) for vantage6 in VERSIONS for variant in VARIANTS]
     here = {tag for image in client.images.list() for tag in image.tags}
     images = [name for name in names if name in here]
     if not images:
         raise ImageError(
-            f"this Docker engine has neither {' nor '.join(names)}; `v6-algorithm image build` makes them, or name "
+            f"this Docker engine has none of {', '.join(names)}; `v6-algorithm image build` makes them, or name "
             "another with --tag"
         )
     return images

@@ -17,6 +17,7 @@ from typing import Any
 
 from v6_algorithm.errors import ImageError
 from v6_algorithm.exchange import wire
+from v6_algorithm.researcher.image.engine import image_of
 
 _DATA, _TEMPORARY = "/mnt/data", "/mnt/tmp"  # as vantage6-node has them, node/docker/task_manager.py
 _SCRATCH = "/tmp"  # noqa: S108 (of the container)
@@ -53,6 +54,8 @@ def run_doctor(client: Any, image: str) -> dict[str, Any]:
 def run_call(client: Any, image: str) -> dict[str, Any]:
     """Call `RPC_prepare` through the image's own command, with variables and files as vantage6's node gives them.
 
+    On vantage6 5 the table is extracted first, by a container of its own, as there.
+
     Returns
     -------
     dict
@@ -61,11 +64,28 @@ def run_call(client: Any, image: str) -> dict[str, Any]:
     Raises
     ------
     ImageError
-        When the container fails, or its reply is not that.
+        When a container fails, or its reply is not that.
     """
+    labels = image_of(client, image).labels
+    call = _call_5 if str(labels.get("vantage6.version", "4")).startswith("5.") else _call_4
     request = wire.message(
         site="trial", round=0, attempt=1, sites=1, step="schema", experiment={"data": {"target": "outcome"}}
     )
+    output, log = call(client, image, request)
+    try:
+        reply = wire.read_reply(output.decode(), request)
+        rows = reply["members"]["trial"]["rows"] if reply["status"] == "ok" else None
+    except (ValueError, KeyError, TypeError, wire.WireError):
+        raise ImageError(f"{image}: the reply to RPC_prepare cannot be read{log}") from None
+    if reply["status"] != "ok":
+        raise ImageError(f"{image}: RPC_prepare answers {reply['kind']}: {reply['message']}")
+    if rows != _ROWS:
+        raise ImageError(f"{image}: RPC_prepare read {rows} rows of a table of {_ROWS}")
+    return reply
+
+
+def _call_4(client: Any, image: str, request: dict[str, Any]) -> tuple[bytes, str]:
+    """Call it as a node of vantage6 4 does; returns what it wrote, and the end of its log."""
     files = {
         f"{_TASK}/input": json.dumps({"method": "RPC_prepare", "args": [], "kwargs": {"request": request}}).encode(),
         f"{_TASK}/output": b"",
@@ -73,10 +93,6 @@ def run_call(client: Any, image: str) -> dict[str, Any]:
         "default.csv": _table().encode(),
     }
     environment = {
-        # No server is there to say who asks; what is tried is the image, not a node's rules.
-        "V6_ALGORITHM_POLICY": "trusted",
-        "INPUT_FILE": f"{_DATA}/{_TASK}/input",
-        "OUTPUT_FILE": f"{_DATA}/{_TASK}/output",
         "TOKEN_FILE": f"{_DATA}/{_TASK}/token",
         "TEMPORARY_FOLDER": _TEMPORARY,
         "HOST": "http://172.17.0.1",
@@ -87,22 +103,57 @@ def run_call(client: Any, image: str) -> dict[str, Any]:
         "DEFAULT_DATABASE_URI": f"{_DATA}/default.csv",
         "DEFAULT_DATABASE_TYPE": "csv",
     }
-    encoded = {name: _encode(value) for name, value in environment.items()}
+    return _called(client, image, "RPC_prepare", environment, files)
+
+
+def _call_5(client: Any, image: str, request: dict[str, Any]) -> tuple[bytes, str]:
+    """Extract a table and call it, as a node of vantage6 5 does; returns what it wrote, and the end of its log."""
+    of_session = {
+        "SESSION_FOLDER": f"{_DATA}/session",
+        "SESSION_FILE": f"{_DATA}/session/session_state.parquet",
+        "NODE_ID": "1",
+        "ORGANIZATION_ID": "1",
+        "COLLABORATION_ID": "1",
+    }
+    files = {f"{_TASK}/input": b"{}", f"{_TASK}/output": b"", "session/kept": b"", "default.csv": _table().encode()}
+    extraction = {
+        "TASK_ID": "1",
+        "ALGORITHM_METHOD": "extract",
+        "FUNCTION_ACTION": "data_extraction",
+        "DATABASE_URI": f"{_DATA}/default.csv",
+        "DATABASE_TYPE": "csv",
+    }
+    frame, _ = _called(client, image, "extract", of_session | extraction, files)
+    files = {
+        f"{_TASK}/input": json.dumps({"request": {**request, "job": 1}}).encode(),
+        f"{_TASK}/output": b"",
+        "session/trial.parquet": frame,
+    }
+    step = {
+        "TASK_ID": "2",
+        "ALGORITHM_METHOD": "RPC_prepare",
+        "FUNCTION_ACTION": "federated_compute",
+        "USER_REQUESTED_DATAFRAMES": "trial",
+    }
+    return _called(client, image, "RPC_prepare", of_session | step, files)
+
+
+def _called(
+    client: Any, image: str, what: str, environment: dict[str, str], files: dict[str, bytes]
+) -> tuple[bytes, str]:
+    """Run one step in a container of its own; returns what it wrote, and the end of its log."""
+    everywhere = {
+        # No server is there to say who asks; what is tried is the image, not a node's rules.
+        "V6_ALGORITHM_POLICY": "trusted",
+        "INPUT_FILE": f"{_DATA}/{_TASK}/input",
+        "OUTPUT_FILE": f"{_DATA}/{_TASK}/output",
+    }
+    encoded = {name: _encode(value) for name, value in (everywhere | environment).items()}
     with _container(client, image, environment=encoded) as container:
         container.put_archive(_DATA, _archive(files))
         if _run(container):
-            raise ImageError(f"{image}: a call of RPC_prepare failed{_log(container)}")
-        output = _read(container, f"{_DATA}/{_TASK}/output")
-        try:
-            reply = wire.read_reply(output.decode(), request)
-            rows = reply["members"]["trial"]["rows"] if reply["status"] == "ok" else None
-        except (ValueError, KeyError, TypeError, wire.WireError):
-            raise ImageError(f"{image}: the reply to RPC_prepare cannot be read{_log(container)}") from None
-    if reply["status"] != "ok":
-        raise ImageError(f"{image}: RPC_prepare answers {reply['kind']}: {reply['message']}")
-    if rows != _ROWS:
-        raise ImageError(f"{image}: RPC_prepare read {rows} rows of a table of {_ROWS}")
-    return reply
+            raise ImageError(f"{image}: a call of {what} failed{_log(container)}")
+        return _read(container, f"{_DATA}/{_TASK}/output"), _log(container)
 
 
 def _table() -> str:
