@@ -95,7 +95,10 @@ def negative_binomial(name: str, frames: dict[str, pd.DataFrame], columns: list[
     pooled = pd.concat(frames.values())
     result = fitted(frames, columns, count, "count", family="negative_binomial")
     design, told = sm.add_constant(pooled[columns]), result.content["fit"]
-    expected = sm.NegativeBinomial(pooled[count], design).fit(disp=0, method="newton", maxiter=500, tol=1e-14)
+    # Of raw columns Newton's method of statsmodels does not come far without a start.
+    start = sm.NegativeBinomial(pooled[count], design).fit(disp=0, method="bfgs", maxiter=2000).params
+    model = sm.NegativeBinomial(pooled[count], design)
+    expected = model.fit(start, disp=0, method="newton", maxiter=500, tol=1e-14)
     errors = sm.GLM(pooled[count], design, family=sm.families.NegativeBinomial(alpha=told["alpha"])).fit(tol=1e-14)
     line(
         name, "negative binomial", result,

@@ -76,6 +76,18 @@ def test_run_does_not_write_over_a_run_that_is_not_done(tmp_path, monkeypatch):
     assert f"`v6-algorithm resume {tmp_path / 'out'}` goes on from it" in " ".join(result.output.split())
 
 
+def test_run_does_not_write_over_a_run_that_is_done_unless_told(tmp_path):
+    file = write(tmp_path, rounds=1)
+    assert command("run", file, "--out", tmp_path / "out").exit_code == 0
+    before = (tmp_path / "out" / "result.json").read_bytes()
+    again = command("run", file, "--out", tmp_path / "out", "--set", "seed=1")
+    assert again.exit_code == 2
+    assert "has a result already; --force writes over it" in " ".join(again.output.split())
+    assert (tmp_path / "out" / "result.json").read_bytes() == before
+    assert command("run", file, "--out", tmp_path / "out", "--set", "seed=1", "--force").exit_code == 0
+    assert (tmp_path / "out" / "result.json").read_bytes() != before
+
+
 def test_data_that_do_not_fit_leave_no_checkpoint(tmp_path):
     result = command("run", write(tmp_path, data={"target": "nobody"}), "--out", tmp_path / "out")
     assert result.exit_code == 2

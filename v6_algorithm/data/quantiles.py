@@ -27,7 +27,7 @@ CALLS = 3
 # Cells of a column at first, and for each place that is asked about later.
 _CELLS = 32
 # What a cell's state says: it can be cut further, it cannot, all of its rows have one value.
-_OPEN, _DONE, _EQUAL = 0, 1, 2
+_OPEN, _DONE, EQUAL = 0, 1, 2
 # Bounds closer than this part of the distance between the outermost quantiles are close enough.
 _CLOSE = 1e-3
 # In estimates the rows of a cell are so many places, evenly spread around their mean.
@@ -118,13 +118,20 @@ def check_windows(windows: Array, columns: int) -> Array:
     return windows
 
 
-def _cut(values: Array, smallest: int, windows: Array | None) -> list[tuple[int, float, float, int]]:
+def tree_cells(values: Array, smallest: int, cells: int) -> list[tuple[int, float, float, int]]:
+    """Cut sorted values, (rows,), into so many cells at most: (rows, mean, lower edge, state) of each, lowest first."""
+    return _cut(values, smallest, None, cells)
+
+
+def _cut(
+    values: Array, smallest: int, windows: Array | None, cells_of_part: int = _CELLS
+) -> list[tuple[int, float, float, int]]:
     """Cut sorted values; return (rows, mean, lower edge, state) of each cell."""
     if not len(values):
         return []
     keys = _keys(values)
     wanted = None if windows is None else [(_key(float(low)), _key(float(high))) for low, high in windows]
-    most = _CELLS * (1 if wanted is None else 1 + len(wanted))
+    most = cells_of_part * (1 if wanted is None else 1 + len(wanted))
     # The fullest cell is cut first. Ends are keys; those of the first and last cell are beyond all.
     waiting = [(-len(keys), 0, len(keys), -1, 2 * _SIGN)]
     cells: list[tuple[int, int, int, int]] = []
@@ -133,7 +140,7 @@ def _cut(values: Array, smallest: int, windows: Array | None) -> list[tuple[int,
         edge = _edge(keys[start + smallest - 1], keys[stop - smallest]) if stop - start >= 2 * smallest else None
         near = wanted is None or any(low <= last and first < high for first, last in wanted)
         if edge is None or not near or len(waiting) + len(cells) + 1 >= most:
-            state = _EQUAL if keys[start] == keys[stop - 1] else _DONE if edge is None else _OPEN
+            state = EQUAL if keys[start] == keys[stop - 1] else _DONE if edge is None else _OPEN
             cells.append((start, stop, low, state))
             continue
         middle = bisect_left(keys, edge, start, stop)
@@ -194,7 +201,7 @@ def one_value(rows: int, value: float) -> CellColumn:
     """Return a column of which so many rows have one value, as `Cells.columns` would."""
     if not rows:
         return np.empty(0, dtype=np.int64), np.empty(0), np.empty(0), np.empty(0, dtype=np.int64)
-    return np.array([rows]), np.array([value]), np.zeros(1), np.array([_EQUAL])
+    return np.array([rows]), np.array([value]), np.zeros(1), np.array([EQUAL])
 
 
 def quantiles(sites: Sequence[CellColumn], shares: Sequence[float]) -> list[Quantile]:
@@ -209,7 +216,7 @@ def quantiles(sites: Sequence[CellColumn], shares: Sequence[float]) -> list[Quan
     """
     sites = [cells for cells in sites if len(cells[0])]
     edges, least, most, ends = _bounds(sites)
-    places, below = _places(sites)
+    where, below = places(sites)
     total = int(sum(rows.sum() for rows, *_ in sites))
     first, last = min(float(mean[0]) for _, mean, *_ in sites), max(float(mean[-1]) for _, mean, *_ in sites)
     estimates = []
@@ -222,7 +229,7 @@ def quantiles(sites: Sequence[CellColumn], shares: Sequence[float]) -> list[Quan
         high = float(edges[over]) if over < len(edges) else None
         rank = np.floor(position)
         before, after = (
-            places[min(int(np.searchsorted(below, row + 0.5)), len(places) - 1)] for row in (rank, np.ceil(position))
+            where[min(int(np.searchsorted(below, row + 0.5)), len(where) - 1)] for row in (rank, np.ceil(position))
         )
         high = ends.get(high, high) if high is not None else None
         value = float(np.clip(before + (position - rank) * (after - before), first, last))
@@ -242,7 +249,7 @@ def _bounds(sites: Sequence[CellColumn]) -> tuple[Array, Array, Array, dict[floa
     for rows, mean, low, state in sites:
         until = np.cumsum(rows)
         marks = list(zip(low[1:].tolist(), until[:-1].tolist(), strict=True))
-        for place in np.flatnonzero(state == _EQUAL).tolist():
+        for place in np.flatnonzero(state == EQUAL).tolist():
             value = float(mean[place])
             above = float(np.nextafter(value, np.inf))
             ends[above] = value
@@ -258,7 +265,7 @@ def _bounds(sites: Sequence[CellColumn]) -> tuple[Array, Array, Array, dict[floa
     return edges, least, most, ends
 
 
-def _places(sites: Sequence[CellColumn]) -> tuple[Array, Array]:
+def places(sites: Sequence[CellColumn]) -> tuple[Array, Array]:
     """Return where rows are taken to be, in order, and how many are up to each place.
 
     They are spread evenly around a cell's mean as far as its nearer edge. The outermost cells have one edge only:
@@ -273,7 +280,7 @@ def _places(sites: Sequence[CellColumn]) -> tuple[Array, Array]:
         first, last = min(low[1] - mean[0], beside[0]), min(mean[-1] - low[-1], beside[1])
         reach = np.concatenate([[first], inner, [last]])
         centre = np.concatenate([[low[1] - first], mean[1:-1], [low[-1] + last]])
-        same = state == _EQUAL
+        same = state == EQUAL
         reach[same], centre[same] = 0.0, mean[same]
         for count, middle, half in zip(rows.tolist(), centre.tolist(), reach.tolist(), strict=True):
             number = 1 if half == 0 else min(count, _PLACES)
@@ -281,7 +288,7 @@ def _places(sites: Sequence[CellColumn]) -> tuple[Array, Array]:
             weights.append(np.full(number, count / number))
     ends = (min(part[0] for part in values), max(part[-1] for part in values)) if values else (-np.inf, np.inf)
     for rows, mean, _, state in single:
-        values.append(mean if state[0] == _EQUAL else np.clip(mean, *ends))
+        values.append(mean if state[0] == EQUAL else np.clip(mean, *ends))
         weights.append(rows.astype(np.float64))
     every, weight = np.concatenate(values), np.concatenate(weights)
     order = np.argsort(every, kind="stable")

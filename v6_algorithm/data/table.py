@@ -6,6 +6,7 @@ In a centralised run one `TableData` holds several hospitals (its members), each
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.splits import Fold, draw_rows
 from v6_algorithm.data.subgroups import encode_groups, join_groups
 from v6_algorithm.data.synthetic import cut_rows, synthetic_rows
-from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows
+from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows, patient_numbers
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment
 
@@ -111,7 +112,11 @@ class TableData:
     def _series(self, values: Array, rows: Array) -> Array:
         """Return some rows of values; of time series each time that is not padding is one."""
         chosen = values[rows]
-        return chosen[~self._padding(rows)] if len(self.lengths) else chosen.reshape(-1, values.shape[-1])
+        return (
+            chosen[~self._padding(rows)]
+            if len(self.lengths)
+            else chosen.reshape(math.prod(chosen.shape[:-1]), chosen.shape[-1])
+        )
 
     def _padding(self, rows: Array) -> Array:
         """Say which times of some rows are padding: (rows, time) bool."""
@@ -389,7 +394,7 @@ def _encode(
     groups, group_names = encode_groups(frame, experiment.evaluation.subgroups, measured=not synthetic.all())
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
     # A table of synthetic rows only may be without the columns by which rows are cut; see `describe`.
-    patients = _codes(frame[data.group]) if data.group in frame.columns else None
+    patients = patient_numbers(frame[data.group]) if data.group in frame.columns else None
     # Of a split that is given, copies in several parts are told and not moved.
     if len(copies) and experiment.split.kind != "given":
         patients = with_copies_together(patients, identities(copies, frame.index.to_numpy(dtype=np.int64)))
@@ -502,12 +507,3 @@ def _places(frame: pd.DataFrame) -> Array:
         return np.arange(len(frame), dtype=np.int64)
     places: Array = index.astype(np.int64)
     return places
-
-
-def _codes(column: pd.Series) -> Array:
-    """Number the groups; a row without a group is a group of its own."""
-    codes, _ = column.factorize()
-    alone = codes < 0
-    codes = codes.astype(np.int64)
-    codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
-    return codes

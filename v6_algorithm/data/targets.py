@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from v6_algorithm.data.preparation.agreement import Label
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from v6_algorithm.data.preparation.agreement import Label
 
 Array = np.ndarray
 # More labels than this are no classes.
@@ -36,15 +37,16 @@ class TargetColumn:
     role
         The key of the `data` section that names it, for messages: ``target``, ``target.event``, ``targets.sex``.
     kind
-        ``class`` (labels), ``number``, ``count`` (whole numbers from 0), ``duration`` (from 0) or ``event`` (0 or 1).
-        A row without a class, number or count is left out; a survival time without its event would be a guess.
+        ``class`` (labels), ``number``, ``count`` (whole numbers from 0), ``duration`` (from 0), ``event`` (0 or 1),
+        ``entry`` (from 0, below the duration) or ``patient`` (whose row it is: a number that never leaves). A row
+        without a class, number or count is left out; a survival time without its event would be a guess.
     positive
         A condition that makes labels, or events, 0/1.
     """
 
     column: str
     role: str = "target"
-    kind: Literal["class", "number", "count", "duration", "event"] = "number"
+    kind: Literal["class", "number", "count", "duration", "event", "entry", "patient"] = "number"
     positive: str | None = None
 
     @property
@@ -78,6 +80,7 @@ def describe_targets(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> di
                     "use problem regression, or data.positive to make it 0/1"
                 )
             labels[target.column] = sorted(distinct, key=str)
+    _check_entry(frame, targets)
     return labels
 
 
@@ -128,8 +131,12 @@ def encode_targets(
         When a label was not there at preparation, or a column holds what its kind does not allow.
     """
     columns, strata = [], []
+    _check_entry(frame, targets)
     for target in targets:
         column = frame[target.column]
+        if target.kind == "patient":
+            columns.append(patient_numbers(column).astype(dtype))
+            continue
         _check(column, target)
         if target.kind != "class":
             numbers = _numbers(column, target)
@@ -149,6 +156,28 @@ def encode_targets(
     if not strata:
         return rows, None
     return rows, strata[0] if len(strata) == 1 else np.unique(np.stack(strata), axis=1, return_inverse=True)[1]
+
+
+def patient_numbers(column: pd.Series) -> Array:
+    """Number patients: (rows,) int64; a row without one is a patient by itself."""
+    codes, _ = column.factorize()
+    alone = codes < 0
+    numbers: Array = codes.astype(np.int64)
+    numbers[alone] = numbers.max(initial=-1) + 1 + np.arange(alone.sum())
+    return numbers
+
+
+def _check_entry(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> None:
+    """Raise DataError where a row is left before it is entered."""
+    by_kind = {target.kind: target for target in targets}
+    if "entry" not in by_kind or "duration" not in by_kind:
+        return
+    entry, duration = by_kind["entry"], by_kind["duration"]
+    early = _as_numbers(frame[entry.column]) >= _as_numbers(frame[duration.column])
+    if early.any():
+        raise DataError(
+            f"{entry.name} holds times that are not before {duration.name}: a row is watched from entry to duration"
+        )
 
 
 def labels_of(column: pd.Series, target: TargetColumn) -> list[Label]:
@@ -199,7 +228,7 @@ def _canonical(value: Any) -> Label:
 def _known(column: pd.Series, target: TargetColumn) -> Array:
     """Return (rows,) bool; an infinite number is no target."""
     known: Array = column.notna().to_numpy()
-    if target.kind in ("class", "event", "duration"):
+    if target.kind in ("class", "event", "duration", "entry", "patient"):
         return known
     return known & np.isfinite(_as_numbers(column))
 
@@ -223,6 +252,7 @@ _NEEDS = {
     "number": "holds text; regression needs numbers",
     "count": "holds text; loss poisson needs counts",
     "duration": "holds text; survival needs times as numbers",
+    "entry": "holds text; survival needs times as numbers",
     "event": "holds text; survival needs 0 and 1, or data.positive to tell an event, such as '== dead'",
 }
 
@@ -231,6 +261,8 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
     """Raise DataError unless the column holds what its kind allows."""
     import pandas as pd
 
+    if target.kind == "patient":
+        return
     if target.kind == "class":
         if column.isna().all():
             raise DataError(f"{target.name} is empty")
@@ -245,7 +277,7 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
     finite = numbers[np.isfinite(numbers)]
     if target.kind == "count" and ((finite < 0) | (finite != np.floor(finite))).any():
         raise DataError(f"{target.name} holds numbers that are not counts; loss poisson needs whole numbers from 0")
-    if target.kind in ("duration", "event") and column.isna().any():
+    if target.kind in ("duration", "event", "entry") and column.isna().any():
         raise DataError(
             f"{target.name} has empty cells; survival needs every row's time and event; "
             + (
@@ -259,6 +291,8 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
             f"{target.name} holds times below 0, or not finite; data.where: {{{target.column}: '>= 0'}} leaves out "
             "those below"
         )
+    if target.kind == "entry" and not (np.isfinite(numbers) & (numbers >= 0)).all():
+        raise DataError(f"{target.name} holds times below 0, or not finite")
     if target.kind == "event" and target.positive is None and not np.isin(numbers, (0, 1)).all():
         raise DataError(
             f"{target.name} holds other values than 0 (not seen until then) and 1 (seen); "

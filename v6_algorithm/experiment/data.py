@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
@@ -138,11 +139,18 @@ class Data(Section):
     """Which column is learned from which."""
 
     targets: dict[str, ShortTask] | None = Field(None, description="for multitask: columns and what is learned of each")
-    target: Target | None = Field(None, description="column; for survival {duration: T, event: E}")
+    target: Target | None = Field(
+        None,
+        description="column; for survival {duration: T, event: E}, and entry: S of rows that join late",
+    )
     positive: Condition | None = Field(None, description="makes the target, or the event, 0/1: '> 0', '== yes', '!= 3'")
     features: list[str] | None = Field(None, description="null: every numeric column that is not used otherwise")
     sequence: Annotated[Sequence, short_form("column")] | None = Field(None, description="time series, not features")
     image: Annotated[Image, short_form("column")] | None = Field(None, description="images or volumes, not features")
+    measures: str | None = Field(
+        None,
+        description="a column that names a FreeSurfer table or folder of each subject, whose measures become columns",
+    )
     rows: Annotated[Rows, short_form("kind")] | None = Field(None, description="an installed kind of row, not features")
     exclude: list[str] = Field(default_factory=list)
     categorical: list[str] = Field(default_factory=list)
@@ -167,7 +175,9 @@ class Data(Section):
     )
     not_missing: Words = Field(default_factory=list, description="words that are no empty cells: [None, NA]")
     missing: Annotated[Missing, short_form("kind")] = Missing()
-    separator: Separator = Field(None, description="between the cells of text files; null: a comma")
+    separator: Separator = Field(
+        None, description="between the cells of text files; a space is any number of them; null: a comma"
+    )
     decimal: Decimal = Field(None, description="mark of decimals in text; null: a point")
     thousands: Thousands = Field(None, description="mark of thousands in text; null: none")
     encoding: Encoding = Field(None, description="of text files, such as latin-1 or utf-16; null: UTF-8")
@@ -189,13 +199,16 @@ class Data(Section):
         if self.targets is not None:
             return {f"targets.{column}": column for column in self.targets}
         if isinstance(self.target, SurvivalTarget):
-            return {"target.duration": self.target.duration, "target.event": self.target.event}
+            columns = {"target.duration": self.target.duration, "target.event": self.target.event}
+            return columns | ({"target.entry": self.target.entry} if self.target.entry is not None else {})
         return {"target": self.target or ""}
 
     @property
     def form(self) -> TableForm:
         """How the sites' tables are written."""
-        return TableForm.of(self)
+        codes = [name for name in (*self.categorical, self.group, *self.target_columns.values()) if name]
+        whole = [section.column for section in (self.sequence, self.image) if section is not None and section.column]
+        return replace(TableForm.of(self), whole=tuple(whole), measures=self.measures, codes=tuple(codes))
 
     @property
     def fixed_scale(self) -> tuple[list[float], list[float]] | None:
@@ -223,6 +236,11 @@ class Data(Section):
             raise refuse(
                 f"column '{self.synthetic}' says which rows are synthetic and cannot be something else as well"
             )
+        if isinstance(self.target, SurvivalTarget) and self.target.competing:
+            if self.positive is None:
+                raise refuse("target.competing goes with data.positive, which says the event itself, such as '== 1'")
+            if self.positive in self.target.competing:
+                raise refuse(f"'{self.positive}' is both the event (data.positive) and in target.competing")
         if self.group is not None and self.group in self.target_columns.values():
             raise refuse(f"column '{self.group}' is the target and cannot be the group, whose rows stay in one part")
         if self.image is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from v6_algorithm.experiment.base import refuse, short_form
+from v6_algorithm.experiment.data import Ratio
 from v6_algorithm.experiment.terms import Penalty, Terms, Weights, check_terms
 
 if TYPE_CHECKING:
@@ -145,9 +146,27 @@ def _weights_column(model: dict[str, Any]) -> str | None:
     return column if isinstance(column, str) else None
 
 
+def _check_entry(experiment: AllSections) -> None:
+    """Refuse rows that join late where a model, or a metric, would take them as there from the start."""
+    if "target.entry" not in experiment.data.target_columns:
+        return
+    if not isinstance(experiment.model, Cox):
+        # A description by groups takes the file of any model, and trains none.
+        if experiment.evaluation.by is None:
+            raise refuse(
+                f"data.target.entry goes with model cox, and with describe --by; not with model {experiment.model.kind}"
+            )
+    elif not isinstance(experiment.split, Ratio) or experiment.split.train < 1:
+        raise refuse(
+            "data.target.entry goes with all rows training (leave split out): a C-index of rows that join "
+            "late is not there yet"
+        )
+
+
 def check_inference(experiment: AllSections) -> None:
     """Refuse what does not go with a model that is fitted exactly, or with its strategy."""
     model, strategy = experiment.model, experiment.strategy
+    _check_entry(experiment)
     if experiment.data.missing.kind == "impute":
         _check_imputation(experiment)
     if not isinstance(model, (Glm, Cox)):

@@ -4,22 +4,46 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from v6_algorithm.experiment.base import Section, refuse, short_form
 from v6_algorithm.experiment.condition import Condition
 
+# Causes that compete with the event, each with a curve.
+MOST_CAUSES = 5
+
 
 class SurvivalTarget(Section):
-    """For survival: a column of times, and one that says whether the event was seen (1) or not yet (0)."""
+    """For survival: a column of times, and one that says whether the event was seen (1) or not yet (0).
+
+    With `entry` a row is watched from one time to the other: of patients who join late, and of those with a row for
+    each time in which their columns hold (counting-process rows). `competing` are other causes that end the time.
+    """
 
     duration: str
     event: str
+    entry: str | None = Field(
+        None, min_length=1, description="a column of times from which rows are watched; for model cox and describe"
+    )
+    competing: list[Condition] = Field(
+        default_factory=list,
+        max_length=MOST_CAUSES,
+        description="of describe: values of the event column that are other causes: '== 2', or a list",
+    )
+
+    @field_validator("competing", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _different(self) -> SurvivalTarget:
         if self.duration == self.event:
             raise refuse(f"duration and event are both column '{self.event}'")
+        if self.entry in (self.duration, self.event):
+            raise refuse(f"entry and {'duration' if self.entry == self.duration else 'event'} are both '{self.entry}'")
+        if len(set(self.competing)) < len(self.competing):
+            raise refuse("a cause is named twice in competing")
         return self
 
 

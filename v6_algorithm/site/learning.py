@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.site.fitting import FittingMemory
+from v6_algorithm.site.kept_terms import KeptTerm
 from v6_algorithm.site.private import shared_and_own
-from v6_algorithm.site.secure_aggregation import UpdateSender, untrained
+from v6_algorithm.site.secure_aggregation import UpdateSender, WeightedUpdate, share_of, untrained
 from v6_algorithm.site.sending import Sender
 from v6_algorithm.site.subgroups import GroupStates
 from v6_algorithm.site.work import Work
@@ -63,7 +64,8 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     if problem.sums_of_squares and isinstance(problem, Survival):
         problem.time_cell = work.guard.time_cell(problem.sums_of_squares)
     networks = build_shapes(problem)
-    work.guard.check_networks(networks)
+    work.guard.check_networks(networks, problem.sums_of_squares)
+    work.guard.check_passes([len(fold.train) for fold in table.folds], train=train)
     shared, private = shared_and_own(work, networks)
     groups = GroupStates(work, table) if any(item.get("subgroups") for item in work.request["folds"]) else None
     frozen = frozen_names(networks, work.experiment.training.freeze, work.round)
@@ -124,7 +126,8 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                         accumulator=partial(problem.baseline, work.policy.minimum_part_rows),
                     )
             if trains and hides and not len(parts["train"]):
-                reply |= untrained(work, learner.leaves(item, shared))
+                asked_term = bool((item.get("strategy") or {}).get("term"))
+                reply |= untrained(work, learner.leaves(item, shared), term=asked_term)
             elif trains:
                 if not len(parts["train"]):
                     raise WireError(f"fold {number} is to be trained, and has no training rows here")
@@ -297,13 +300,16 @@ class _Learner:
 
     def train(self, networks: Networks, item: Mapping[str, Any], shared: wire.StateSpec) -> dict[str, Any]:
         """Train the networks, and return what the reply tells of it: shared tensors only."""
+        import numpy as np
+
         from v6_algorithm.learning.training import loop
         from v6_algorithm.learning.training.objectives import create_objective
         from v6_algorithm.learning.training.state import state_of
 
-        work, message = self.work, item.get("strategy", {})
+        work, message = self.work, item.get("strategy") or {}
         leaves = self.leaves(item, shared)
-        objective = create_objective(message, shared)
+        kept = self._kept_term(message, shared, networks)
+        objective = create_objective(message, shared) if kept is None else kept.objective()
         sender: Sender | UpdateSender
         if work.experiment.privacy.secure_aggregation is None:
             sender = Sender(work, self.fold, message, leaves, state_of(networks))
@@ -329,6 +335,9 @@ class _Learner:
             extras["sums"] = _sums_of(networks)
         with work.timed("encode_s"):
             parameters = sender.pack(outgoing)
+        change = kept.keep(state_of(networks), sums.steps, self.lr) if kept is not None else {}
+        if change and isinstance(parameters, WeightedUpdate):
+            parameters = replace(parameters, term=np.concatenate([change[name].flatten().numpy() for name in change]))
         reply: dict[str, Any] = {
             "parameters": parameters,
             "rows": len(self.part),
@@ -336,6 +345,15 @@ class _Learner:
             "steps": sums.steps,
         }
         return reply | ({"strategy": extras} if extras else {})
+
+    def _kept_term(self, message: Mapping[str, Any], shared: wire.StateSpec, networks: Networks) -> KeptTerm | None:
+        """Return the term that this site keeps under secure aggregation; None where the coordinator keeps it."""
+        from v6_algorithm.learning.training.state import state_of
+
+        if not message.get("keeps"):
+            return None
+        share = float(share_of(self.work, self.fold, len(self.part)))
+        return KeptTerm.of(self.work, self.fold, message, shared, state_of(networks), share)
 
     def _check_sent(self, watch: UpdateWatch, outgoing: Mapping[str, Tensor], message: Mapping[str, Any]) -> None:
         work = self.work

@@ -63,6 +63,7 @@ class Policy:
     maximum_layers: int = 256
     maximum_parameters: int = 10**9
     maximum_pixels: int = 2**30
+    maximum_cells: int = 10**10
     maximum_seconds: int | None = None
     resident: bool = True
     ledger_folder: str | None = None

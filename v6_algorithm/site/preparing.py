@@ -28,20 +28,23 @@ def summary(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.preparation.setup import unpack_arrays
     from v6_algorithm.data.summary import table
 
-    features = [str(name) for name in work.request.get("features", [])]
+    features = [str(name) for name in work.request.get("features") or []]
     work.policy.check_columns(features)
     # All of its digits, and not only what training takes of them.
+    if work.site not in work.sources:
+        raise WireError("a description is of one hospital's table, and the request names a site that is not here")
     frame = work.sources[work.site].read(work.policy.allows)
     work.policy.check_rows(len(frame))
     smallest = work.policy.minimum_cell
     frame = work.where(without_codes(frame, work.experiment.data.missing_values, smallest=smallest))
     work.policy.check_rows(len(frame))
+    work.guard.check_features(features, len(frame))
     step = work.request.get("step")
     if step == "groups":
         return _groups(work, frame, features)
     work.guard.account_frame(frame, features)
     if step == "columns":
-        more = work.kind.summarise(work.context.sources[work.site], smallest)
+        more = work.kind.summarise(work.sources[work.site], smallest)
         return table.columns(frame, work.experiment.data, smallest, work.targets) | more
     if step == "moments":
         return table.moments(frame, features, smallest)
@@ -117,6 +120,8 @@ def _schema(work: Work) -> dict[str, Any]:
                 schema["at_zero"] = work.policy.disclosed(at_zero)
             if (hashes := _group_hashes(work, frame)) is not None:
                 schema["groups"] = hashes
+            if (secret := work.policy.node_secret) and (fingerprint := source.keyed_fingerprint(secret.encode())):
+                schema["fingerprint"] = fingerprint
             schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.disclosed)
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
@@ -269,7 +274,10 @@ def _quantiles(work: Work) -> dict[str, Any]:
         _check_values(work, setup, table)
     counts, windows = _counts(table), None
     if work.request.get("windows") is not None:
-        windows = check_windows(unpack_arrays(work.request.get("windows"))["windows"], counts.size)
+        arrays = unpack_arrays(work.request.get("windows"))
+        if "windows" not in arrays:
+            raise WireError("windows must be packed under that name")
+        windows = check_windows(arrays["windows"], counts.size)
     values = table.training_values(setup, work.experiment.data)
     cells = cells_of(values, _hidden(work, counts), work.policy.minimum_cell, windows)
     return {"cells": pack_arrays(cells.arrays())}

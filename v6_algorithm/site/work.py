@@ -54,7 +54,7 @@ class Work:
         self.guard = Guard(context, request, self.experiment)
         self.policy.check_sites(int(request.get("sites", 0)))
         data = self.experiment.data
-        roles = [*data.target_columns.values(), data.group, data.synthetic, *data.split_columns]
+        roles = [*data.target_columns.values(), data.group, data.synthetic, *data.split_columns, data.measures]
         roles += [*data.categorical, *(data.features or []), *data.harmonisation.covariates]
         roles += self.experiment.evaluation.columns
         roles.append(weights_column(self.experiment))
@@ -158,6 +158,7 @@ class Work:
         if table is None:
             wanted = {*self.roles, *self.kind.cells(setup), *setup.categories, *setup.covariates}
             frames = {name: self.read(source, wanted.__contains__) for name, source in sources.items()}
+            self.guard.check_inputs(setup, sum(map(len, frames.values())))
             frames, copies = self.kind.usable(frames, sources, setup, self.shelf)
             try:
                 table = load_table(frames, drawn, setup, self.targets, copies)
@@ -170,6 +171,8 @@ class Work:
         if self.experiment.data.missing.kind == "impute":
             columns = 2 + len(setup.features) + len(setup.category_columns)
             table = table.without_few_empty(self.guard.fewest_imputed(columns))
+        if setup.class_weights is not None and len(setup.class_weights) < len(table.folds):
+            raise WireError(f"setup.class_weights must be of {len(table.folds)} folds")
         self.context.memory[key] = table
         for source in sources.values():
             # Of a table that was found elsewhere nobody reads the source again.
@@ -256,8 +259,8 @@ class Work:
 
         agreed, prepared = self.request["setup"], setup.preparation
         # Of rows of numbers; what images and series are prepared with is theirs to check.
-        columns = len(setup.features) if table.images is None and not len(table.lengths) else 0
-        if prepared is not None and columns and prepared.fill.shape[-1] not in (1, columns):
+        numbers, columns = table.images is None and not len(table.lengths), len(setup.features)
+        if prepared is not None and numbers and prepared.fill.shape[-1] not in (1, columns):
             raise WireError(f"setup.preparation must be of {columns} columns; it is of others")
         terms = None if setup.terms is None else repr(setup.terms.to_json())
         draws = (agreed.get("imputation") or {}).get("draws")

@@ -52,3 +52,25 @@ def test_net_benefit_is_that_of_the_rows():
     logit = np.log(p / (1 - p))
     pooled = sm.Logit(y, sm.add_constant(logit)).fit(disp=0)
     assert (summary["intercept"], summary["slope"]) == pytest.approx(tuple(pooled.params), abs=0.01)
+
+
+def test_a_survival_run_has_the_auroc_over_time(tmp_path):
+    generator = np.random.default_rng(0)
+    frames = {}
+    for number in range(2):
+        dose = generator.normal(size=200)
+        happens, leaves = generator.exponential(np.exp(-dose)), generator.exponential(2.0, 200)
+        frames[f"h{number}"] = pd.DataFrame(
+            {"dose": dose, "days": np.minimum(happens, leaves), "died": (happens <= leaves).astype(int)}
+        )
+    section = {
+        "data": {"target": {"duration": "days", "event": "died"}},
+        "model": "cox",
+        "split": {"train": 0.5, "validation": 0.0, "test": 0.5},
+    }
+    result = v6.run(section, frames)
+    curves = result.content["auroc_over_time"]["test"]["days"]
+    assert set(curves["sites"]) == set(frames)
+    assert len(curves["pooled"]) > 10
+    assert all(0.6 < point["auroc"] <= 1 for point in curves["pooled"])
+    assert "AUROC over time" in (result.save(tmp_path / "run") / "report.html").read_text()

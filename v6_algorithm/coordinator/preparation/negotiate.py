@@ -80,6 +80,8 @@ class Plan:
         Of all training rows that one site counts as having.
     means
         Site to what its training rows are like; see `site_means`.
+    fingerprints
+        Hospital to the keyed fingerprint of its table's file, of nodes that have a secret.
     """
 
     sites: list[str]
@@ -93,6 +95,7 @@ class Plan:
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     maximum_share: float = 1.0
     means: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
     @property
     def folds(self) -> list[int]:
@@ -178,6 +181,7 @@ def agree_on_columns(
                 )
     raise_data_errors(replies, experiment.participation.unfit)
     replies.require(quorum, "preparation")
+    notes += _without_ledger(policies)
     notes += [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     classification = any(schema["labels"] for schema in schemas.values())
     agreement = agree(experiment.data, schemas, classification=classification)
@@ -186,7 +190,28 @@ def agree_on_columns(
     real = sorted(site for site, schema in schemas.items() if schema["rows"] > synthetic[site])
     hospitals = real if experiment.split.kind == "leave_one_site_out" else []
     notes = [*agreement.notes, *notes, *tell_shared_patients(experiment, schemas)]
-    return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies)
+    return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies,
+                               fingerprints=fingerprints(schemas))  # fmt: skip
+
+
+def fingerprints(schemas: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the keyed fingerprint of each hospital's table that tells one."""
+    return {name: schema["fingerprint"] for name, schema in schemas.items() if schema.get("fingerprint")}
+
+
+def _without_ledger(policies: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the sites that refuse differences of few rows, and forget at the end of a task what they answered."""
+    forget = [
+        name
+        for name, rules in sorted(policies.items())
+        if rules.get("refuse_differences") is True and rules.get("ledger_folder") is False
+    ]
+    if not forget:
+        return []
+    return [
+        f"{listed(forget)}: this node's rule against differences of few rows holds within one task; another task whose "
+        "rows differ by one patient would tell of that patient (no V6_ALGORITHM_LEDGER_FOLDER)"
+    ]
 
 
 def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence[str], quorum: int) -> Plan:
@@ -270,7 +295,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes += [*tell_shares(rows, share), *loose, *of_knots, *of_imputation, *_tell_unknown(setup)]
     made = Plan(
         list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies, share,
-        site_means(moments, setup.features),
+        site_means(moments, setup.features), agreement.fingerprints,
     )  # fmt: skip
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):

@@ -220,7 +220,7 @@ def _diagnostics(measured: dict[str, States], experiment: Experiment, plan: Plan
     by_part = {part: diagnostics(states, experiment, plan.setup) for part, states in measured.items()}
     return {
         name: {part: shown[name] for part, shown in by_part.items() if name in shown}
-        for name in ("confusion", "calibration", "roc", "decision", "risk")
+        for name in ("confusion", "calibration", "roc", "decision", "risk", "auroc_over_time")
     }
 
 
@@ -262,8 +262,12 @@ def _sites(plans: Sequence[Plan], repeats: int, *, tells_synthetic: bool) -> dic
             if tells_synthetic:
                 counts[name]["synthetic"] = plan.synthetic.get(name, 0)
     policies = {name: part_counts for plan in plans for name, part_counts in plan.policies.items() if part_counts}
+    prints = {name: text for plan in plans for name, text in plan.fingerprints.items()}
     return {
-        name: {"n": n} | ({"policy": policies[name]} if name in policies else {}) for name, n in sorted(counts.items())
+        name: {"n": n}
+        | ({"policy": policies[name]} if name in policies else {})
+        | ({"fingerprint": prints[name]} if name in prints else {})
+        for name, n in sorted(counts.items())
     }
 
 

@@ -20,6 +20,7 @@ from v6_algorithm.learning.metrics.calibration import CONFIDENCE_UNITS
 from v6_algorithm.learning.metrics.classification_state import histograms
 from v6_algorithm.learning.metrics.histogram import bin_edges, logits, lower_edges
 from v6_algorithm.learning.metrics.recalibration import recalibrate
+from v6_algorithm.learning.metrics.survival import auroc_over_time
 
 # Fewest rows between two points of a ROC curve: one of single steps would be the list of all scores.
 _STEP_ROWS = 5
@@ -44,7 +45,8 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
         order of `classes`. `calibration` has for each of 15 bins of the predicted probability its `rows`, their mean
         probability (`predicted`) and the share that is of the class (`observed`), None where it is empty; of class 1
         of two, of the predicted class of more. `roc`, of two classes, has `threshold`, `sensitivity` and
-        `specificity` of points at least 5 rows apart. Of two classes too: `decision`, see `decision_curve`, and `risk`,
+        `specificity` of points at least 5 rows apart. Of survival `auroc_over_time`, `pooled` and by hospital.
+        Of two classes too: `decision`, see `decision_curve`, and `risk`,
         pooled and by hospital, see `risk_summary`.
     """
     tables: dict[str, Any] = {"confusion": {}, "calibration": {}, "roc": {}, "decision": {}, "risk": {}}
@@ -66,7 +68,18 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
                 "pooled": risk_summary(pooled),
                 "sites": {name: risk_summary(state) for name, state in by_site.items()},
             }
+    if curves := _over_time(states):
+        tables["auroc_over_time"] = {experiment.data.target_columns.get("target.duration", "time"): curves}
     return {name: content for name, content in tables.items() if content}
+
+
+def _over_time(states: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return `pooled` and by hospital in `sites` the AUROC over time of survival's states; empty of others."""
+    known = {name: state for name, state in states.items() if state["kind"] == "survival"}
+    pooled = auroc_over_time(merge_states(known.values())) if known else []
+    if not pooled:
+        return {}
+    return {"pooled": pooled, "sites": {name: auroc_over_time(state) for name, state in known.items()}}
 
 
 def by_target(states: Mapping[str, dict[str, Any]], target: str) -> dict[str, dict[str, dict[str, Any]]]:

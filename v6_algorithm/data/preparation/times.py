@@ -70,7 +70,7 @@ def interval_count(options: SurvivalOptions) -> int:
     return len(options.intervals) + 1 if isinstance(options.intervals, list) else options.intervals
 
 
-def coarse_times(time: Array, event: Array, events: int, rows: int) -> Array:
+def coarse_times(time: Array, event: Array, events: int, rows: int, causes: Array | None = None) -> Array:
     """Return times of which each stands for several rows, for a site that may not tell when single ones leave.
 
     Rows in order of time are cut into cells of at least `events` events and `rows` rows. The events of a cell are at
@@ -84,24 +84,30 @@ def coarse_times(time: Array, event: Array, events: int, rows: int) -> Array:
         (rows,) times observed, and whether the event was seen (bool).
     events, rows
         Fewest of a cell; with fewer than that in all, everything is one cell.
+    causes
+        (rows, causes) bool: whether the event was of a cause; a cell then has as many events of each that occurs. None:
+        all events are of one.
     """
     distinct, place = np.unique(time, return_inverse=True)
     leaving = np.bincount(place, minlength=len(distinct))
     dying = np.bincount(place, event, minlength=len(distinct))
+    occurring = [event] if causes is None else [cause for cause in causes.T if cause.any()]
+    # (times, causes) events, of which a cell needs enough of each.
+    needed = np.stack([np.bincount(place, cause, minlength=len(distinct)) for cause in occurring or [event]], axis=1)
     # Places after the last event, where they are enough for a cell.
     tail = int(np.flatnonzero(dying)[-1]) + 1 if dying.any() else 0
     if leaving[tail:].sum() < rows:
         tail = len(distinct)
     cell = np.zeros(len(distinct), dtype=np.int64)
-    number, have_events, have_rows = 0, 0.0, 0
-    events_left, rows_left = float(dying[:tail].sum()), int(leaving[:tail].sum())
+    number, have_events, have_rows = 0, np.zeros(needed.shape[1]), 0
+    events_left, rows_left = needed[:tail].sum(axis=0), int(leaving[:tail].sum())
     for index in range(tail):
-        full = have_events >= events and have_rows >= rows
-        if full and events_left >= events and rows_left >= rows:
-            number, have_events, have_rows = number + 1, 0.0, 0
+        full = (have_events >= events).all() and have_rows >= rows
+        if full and (events_left >= events).all() and rows_left >= rows:
+            number, have_events, have_rows = number + 1, np.zeros(needed.shape[1]), 0
         cell[index] = number
-        have_events, have_rows = have_events + dying[index], have_rows + int(leaving[index])
-        events_left, rows_left = events_left - dying[index], rows_left - int(leaving[index])
+        have_events, have_rows = have_events + needed[index], have_rows + int(leaving[index])
+        events_left, rows_left = events_left - needed[index], rows_left - int(leaving[index])
     if 0 < tail < len(distinct) and have_rows < rows:
         # The events are too few rows for a cell without those that were watched longer.
         tail = len(distinct)
@@ -113,3 +119,80 @@ def coarse_times(time: Array, event: Array, events: int, rows: int) -> Array:
     apart = (died == 0) | ((died >= rows) & (censored >= rows))
     coarse: Array = np.where(event | ~apart[of_row], mean_of_events[of_row], mean_of_others[of_row])
     return coarse
+
+
+def coarse_entries(entry: Array, coarse: Array, rows: int) -> Array:
+    """Return entries at which several rows join, for a site whose rows leave at `coarse` times.
+
+    An entry is moved to the nearest of 0 and those times, but before the row leaves; where fewer than `rows` rows would
+    join at a time they join at the one before. So a difference of numbers at risk is over as many rows as those of the
+    leaving times, and entries tell no times of their own.
+
+    Parameters
+    ----------
+    entry, coarse
+        (rows,) times at which rows join, and leave; see `coarse_times`.
+    rows
+        Fewest that join at a time other than 0.
+    """
+    grid = np.concatenate([[0.0], np.unique(coarse)])
+    above = np.clip(np.searchsorted(grid, entry, side="left"), 1, len(grid) - 1)
+    nearest = np.where(entry - grid[above - 1] <= grid[above] - entry, above - 1, above)
+    place = np.minimum(nearest, np.searchsorted(grid, coarse) - 1)
+    for number in range(len(grid) - 1, 0, -1):
+        joining = place == number
+        if 0 < joining.sum() < rows:
+            place[joining] = number - 1
+    if 0 < (place == 0).sum() < rows and len(place) >= rows:
+        # Those that are there from the start are too few by themselves: those who join next are with them.
+        for number in range(1, len(grid)):
+            place[place == number] = 0
+            if (place == 0).sum() >= rows:
+                break
+    moved: Array = grid[place]
+    return moved
+
+
+def coarse_watching(
+    time: Array, event: Array, entry: Array, patient: Array | None, events: int, rows: int
+) -> tuple[Array, Array]:
+    """Return coarse ends and entries of rows that are watched from one time to another; see `coarse_times`.
+
+    Of a patient with several rows, each beginning when the one before ends, the last row leaves and the first one
+    joins; the times between are moved to the nearest time at which others leave. A row that is then watched for no time
+    has an entry that is not before its end, and is in no risk set.
+
+    Parameters
+    ----------
+    time, event, entry
+        (rows,) ends, whether the event was seen then (bool), and entries.
+    patient
+        (rows,) numbers of the patients; None: each row is one.
+    events, rows
+        Fewest of a cell.
+    """
+    first, last = np.ones(len(time), dtype=bool), np.ones(len(time), dtype=bool)
+    order = np.arange(len(time))
+    if patient is not None:
+        order = np.lexsort((entry, patient))
+        same = (patient[order][1:] == patient[order][:-1]) & (time[order][:-1] == entry[order][1:])
+        same &= ~event[order][:-1]
+        last[order[:-1][same]], first[order[1:][same]] = False, False
+    ends, starts = time.astype(np.float64), entry.astype(np.float64)
+    ends[last] = coarse_times(time[last], event[last], events, rows)
+    # The number of each row's chain: its place among the last rows, in the order of patients and entries.
+    chain = np.empty(len(time), dtype=np.int64)
+    chain[order] = np.concatenate([[0], np.cumsum(last[order])[:-1]])
+    chain_end, chain_entry = np.empty(int(last.sum())), np.empty(int(last.sum()))
+    chain_end[chain[last]], chain_entry[chain[first]] = ends[last], starts[first]
+    joined = coarse_entries(chain_entry, chain_end, rows)
+    grid = np.concatenate([[0.0], np.unique(chain_end)])
+    for rows_of, moved in ((~last, ends), (~first, starts)):
+        if rows_of.any():
+            above = np.clip(np.searchsorted(grid, moved[rows_of], side="left"), 1, len(grid) - 1)
+            near = moved[rows_of] - grid[above - 1] <= grid[above] - moved[rows_of]
+            most = np.searchsorted(grid, chain_end[chain[rows_of]]) - 1
+            place = np.minimum(np.where(near, above - 1, above), most)
+            moved[rows_of] = np.maximum(grid[place], joined[chain[rows_of]])
+    starts[first] = joined[chain[first]]
+    return ends, starts

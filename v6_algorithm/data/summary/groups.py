@@ -10,25 +10,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from v6_algorithm.data.preparation import Moments
 from v6_algorithm.data.preparation.setup import pack_arrays
-from v6_algorithm.data.preparation.times import coarse_times
+from v6_algorithm.data.preparation.times import coarse_entries, coarse_times
 from v6_algorithm.data.subgroups import encode_groups
 from v6_algorithm.data.summary.cells import Label, tell_labels
+from v6_algorithm.data.summary.ranks import group_bins
 from v6_algorithm.data.summary.table import numeric_values, tells_few
 from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, labels_of
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment import Data
+from v6_algorithm.experiment import Data, SurvivalTarget
 from v6_algorithm.experiment.evaluation import SITE, Subgroup
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = np.ndarray
+# The targets that make a curve, in the order in which they are read.
+_OF_TIME = {"duration": 0, "event": 1, "entry": 2, "patient": 3}
 
 
 def group_names(frame: pd.DataFrame, by: str) -> Array:
@@ -52,7 +56,7 @@ def by_group(
     smallest: int,
     cell: tuple[int, int] | None,
 ) -> dict[str, Any]:
-    """Tell rows, moments of numeric columns, label counts and leaving times of each group.
+    """Tell rows, moments and binned values of numeric columns, label counts and leaving times of each group.
 
     Parameters
     ----------
@@ -92,19 +96,36 @@ def by_group(
         }
         for name, rows in sets.items()
     }
+    binned = [group_bins(column, list(sets.values()), tested, smallest) for column in values.T]
+    for place, group in enumerate(groups.values()):
+        group["ranks"] = pack_arrays(
+            {key: _concatenated([getattr(column, key)[place] for column in binned]) for key in ("rows", "mean")}
+        )
     labelled = {target.column: target for target in targets if target.kind in ("class", "event")}
     for column in [*labelled, *data.categorical]:
         if column in frame.columns:
             _add_labels(groups, sets, tested, frame[column], column, labelled.get(column), smallest)
     kinds = {target.kind for target in targets}
     if {"duration", "event"} <= kinds and all(target.column in frame.columns for target in targets):
-        _add_curves(groups, sets, frame, targets, smallest, cell)
+        competing = data.target.competing if isinstance(data.target, SurvivalTarget) else []
+        _add_curves(groups, sets, frame, targets, smallest, cell, competing)
     return {
         "groups": list(groups.values()),
         "withheld": int(rest.sum()),
         "hidden": [name for name, few in zip(features, hidden, strict=True) if few],
         "cell": list(cell or (1, 1)),
+        "bins": pack_arrays(
+            {
+                "number": np.array([len(column.low) for column in binned], dtype=np.int64),
+                "low": _concatenated([column.low for column in binned]),
+                "equal": _concatenated([column.equal for column in binned]).astype(np.int64),
+            }
+        ),
     }
+
+
+def _concatenated(parts: Sequence[Array]) -> Array:
+    return np.concatenate([np.empty(0), *parts])
 
 
 def _add_labels(
@@ -160,23 +181,71 @@ def _add_curves(
     targets: Sequence[TargetColumn],
     smallest: int,
     cell: tuple[int, int] | None,
+    competing: Sequence[str],
 ) -> None:
-    order = sorted((target for target in targets if target.kind in ("duration", "event")), key=lambda item: item.kind)
+    order = sorted((target for target in targets if target.kind in _OF_TIME), key=lambda item: _OF_TIME[item.kind])
     known = np.logical_and.reduce([frame[target.column].notna().to_numpy() for target in order])
-    times = np.full((len(frame), 2), np.nan)
-    times[known] = encode_targets(frame[known], order, {}, "float64")[0]
-    for name, rows in sets.items():
-        time, event = times[rows & known].T
-        event = event == 1
-        if len(time) < smallest or 0 < event.sum() < smallest:
+    columns = np.full((len(frame), len(order)), np.nan)
+    columns[known] = encode_targets(frame[known], order, {}, "float64")[0]
+    kinds = {target.kind: place for place, target in enumerate(order)}
+    causes = _causes(frame, next(target for target in order if target.kind == "event"), competing, known)
+    for name, group in sets.items():
+        rows = columns[group & known]
+        time, event = rows[:, kinds["duration"]], rows[:, kinds["event"]] == 1
+        entry = rows[:, kinds["entry"]] if "entry" in kinds else None
+        if entry is not None and "patient" in kinds:
+            time, event, entry, kept = _whole_stays(time, event, entry, rows[:, kinds["patient"]])
+        else:
+            kept = np.arange(len(time))
+        of_cause: Array = np.column_stack([event, causes[group & known][kept]])
+        seen = of_cause.sum(axis=0)
+        if len(time) < smallest or ((seen > 0) & (seen < smallest)).any():
             continue
         if cell is not None:
-            time = coarse_times(time, event, *cell)
-        distinct, place = np.unique(time, return_inverse=True)
-        groups[name]["curve"] = pack_arrays(
-            {
-                "time": distinct,
-                "events": np.bincount(place, event, len(distinct)).astype(np.float64),
-                "leaving": np.bincount(place, minlength=len(distinct)).astype(np.float64),
-            }
-        )
+            time = coarse_times(time, np.asarray(of_cause.any(axis=1)), *cell, of_cause)
+            entry = None if entry is None else coarse_entries(entry, time, max(cell[1], smallest))
+        groups[name]["curve"] = pack_arrays(_counts_by_time(time, of_cause, entry))
+
+
+def _whole_stays(time: Array, event: Array, entry: Array, patient: Array) -> tuple[Array, Array, Array, Array]:
+    """Join a patient's rows that follow each other: (stays,) end, event, entry, and the place of each last row."""
+    order = np.lexsort((entry, patient))
+    time, event, entry, patient = time[order], event[order], entry[order], patient[order]
+    follows = (patient[1:] == patient[:-1]) & (time[:-1] == entry[1:]) & ~event[:-1]
+    last, first = np.concatenate([~follows, [True]]), np.concatenate([[True], ~follows])
+    return time[last], event[last], entry[first], order[last]
+
+
+def _causes(frame: pd.DataFrame, event: TargetColumn, competing: Sequence[str], known: Array) -> Array:
+    """Return (rows, causes) bool: whether a row's event is of a competing cause, and no other one."""
+    found = np.zeros((len(frame), len(competing)), dtype=bool)
+    column = frame.loc[known, event.column]
+    taken = np.asarray(labels_of(column, event)) == 1 if event.positive is not None else np.zeros(len(column), bool)
+    for number, condition in enumerate(competing):
+        meets = np.asarray(labels_of(column, replace(event, positive=condition))) == 1
+        if (meets & taken).any():
+            raise DataError(
+                f"{event.name}: a value meets '{condition}' (data.target.competing) and another condition as well; "
+                "each value is the event, of one cause, or neither"
+            )
+        taken |= meets
+        found[known, number] = meets
+    return found
+
+
+def _counts_by_time(time: Array, of_cause: Array, entry: Array | None) -> dict[str, Array]:
+    """Count who leaves and who joins by time; see docs/what-leaves-the-hospital.md."""
+    distinct, place = np.unique(time, return_inverse=True)
+    by_cause = [np.bincount(place, cause, len(distinct)).astype(np.float64) for cause in of_cause.T]
+    arrays = {
+        "time": distinct,
+        "events": by_cause[0],
+        "leaving": np.bincount(place, minlength=len(distinct)).astype(np.float64),
+        "competing": np.stack(by_cause[1:], axis=1) if len(by_cause) > 1 else np.zeros((len(distinct), 0)),
+        "entry_time": np.empty(0),
+        "entering": np.empty(0),
+    }
+    if entry is not None:
+        joins, of_row = np.unique(entry, return_inverse=True)
+        arrays |= {"entry_time": joins, "entering": np.bincount(of_row, minlength=len(joins)).astype(np.float64)}
+    return arrays

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from v6_algorithm.data.preparation.times import coarse_times
+from v6_algorithm.data.preparation.times import coarse_times, coarse_watching
+from v6_algorithm.errors import WireError
 
 Array = np.ndarray
 Sums = dict[str, Array]
@@ -78,12 +79,19 @@ class RiskSums:
     columns: Array
 
     @classmethod
-    def of(cls, inputs: Array, time: Array, event: Array, weight: Array, times: Array) -> RiskSums:
-        """Add up rows: (rows, p) inputs, (rows,) times and events (bool), at (times,) increasing event times."""
+    def of(
+        cls, inputs: Array, time: Array, event: Array, weight: Array, times: Array, entry: Array | None = None
+    ) -> RiskSums:
+        """Add up rows: (rows, p) inputs, (rows,) times and events (bool), at (times,) increasing event times.
+
+        With `entry` (rows,) a row is in the risk sets of the times after its entry, up to its own.
+        """
         size, width = len(times), inputs.shape[1]
         risk = np.exp(np.clip(inputs @ weight, -_MOST, _MOST))
         # The last event time that a row reaches: before the first one (-1) it is in no risk set.
         last = np.searchsorted(times, time, side="right") - 1
+        # The last one that it misses: it is taken out of that risk set and of those before.
+        missed = np.full(len(time), -1) if entry is None else np.searchsorted(times, entry, side="right") - 1
         upper = np.triu_indices(width)
         leaving = np.zeros((size, 1 + width + len(upper[0])))
         tied, columns = np.zeros_like(leaving), np.zeros((size, width))
@@ -93,9 +101,12 @@ class RiskSums:
             products = np.hstack([r, r * x, r * x[:, upper[0]] * x[:, upper[1]]])
             reached = place >= 0
             _add(leaving, place[reached], products[reached])
+            late = missed[part] >= 0
+            _add(leaving, missed[part][late], -products[late])
             _add(tied, place[dies], products[dies])
             _add(columns, place[dies], x[dies])
         rows = np.bincount(last[last >= 0], minlength=size).astype(np.float64)
+        rows -= np.bincount(missed[missed >= 0], minlength=size)
         return cls(
             rows[::-1].cumsum()[::-1],
             leaving[::-1].cumsum(axis=0)[::-1],
@@ -207,27 +218,39 @@ class CoxSums:
 
     @torch.no_grad()
     def step(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """Add up all rows, or of several strata those of one, (rows, columns) and (rows, 2); return their loss."""
+        """Add up all rows, or of several strata those of one, (rows, columns) and (rows, 2 to 4); return their loss.
+
+        The targets are times and events, of rows that are watched from a time on also entries and patients' numbers.
+        """
         model = self._model
         weight = model.weight.double().cpu().numpy()
-        x, (time, event) = inputs.double().cpu().numpy(), target.double().cpu().numpy().T
-        event = event == 1
+        x, watched = inputs.double().cpu().numpy(), target.double().cpu().numpy().T
+        time, event = watched[0], watched[1] == 1
+        entry = watched[2] if len(watched) > 2 else None
         if self._times is None:
             times = np.unique(time[event])
-            sums = RiskSums.of(x, time, event, weight, times)
+            sums = RiskSums.of(x, time, event, weight, times, entry)
             added = stratum(likelihood(sums, weight, self._ties), sums, times)
         else:
             if self._cell is not None:
-                time = coarse_times(time, event, *self._cell)
+                time, entry = coarse(watched, self._cell)
             if not np.isin(time[event], self._times).all():
-                raise ValueError("the event times of the request are not those of this site's rows")
-            added = RiskSums.of(x, time, event, weight, self._times).arrays()
+                raise WireError("the event times of the request are not those of this site's rows")
+            added = RiskSums.of(x, time, event, weight, self._times, entry).arrays()
         self._sums = {name: self._sums.get(name, 0) + array for name, array in added.items()}
         return self._row_loss(model(inputs), target).double().sum()
 
     def finish(self) -> None:
         """Leave the sums beside the network."""
         self._model.sums = self._sums
+
+
+def coarse(watched: Array, cell: tuple[int, int]) -> tuple[Array, Array | None]:
+    """Return coarse times and entries of targets, (2 to 4, rows): times, events, entries, patients' numbers."""
+    time, event = watched[0], watched[1] == 1
+    if len(watched) == 2:
+        return coarse_times(time, event, *cell), None
+    return coarse_watching(time, event, watched[2], watched[3] if len(watched) > 3 else None, *cell)
 
 
 def stratum(fitted: Likelihood, sums: RiskSums, times: Array) -> Sums:

@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from v6_algorithm.data.preparation import Setup, times
 from v6_algorithm.data.targets import TargetColumn
-from v6_algorithm.errors import WireError
+from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.experiment import Cox, Experiment, SurvivalOptions
 from v6_algorithm.learning.metrics import SurvivalMetrics
 from v6_algorithm.learning.metrics.survival import BaselineSums, survival
-from v6_algorithm.learning.models.cox import CoxRegression, CoxSums
+from v6_algorithm.learning.models.cox import CoxRegression, CoxSums, coarse
 from v6_algorithm.learning.problems.base import Networks
 from v6_algorithm.learning.problems.tabular import TableProblem
 
@@ -57,6 +57,10 @@ class Survival(TableProblem):
     def __init__(self, experiment: Experiment, setup: Setup) -> None:
         super().__init__(experiment, setup)
         self.options: SurvivalOptions = experiment.problem.options()
+        if "target.entry" in experiment.data.target_columns and not isinstance(experiment.model, Cox):
+            raise ExperimentError(
+                "data.target.entry goes with model cox, and with describe --by; nothing else is trained"
+            )
         self.cox = self.options.method == "cox"
         # The loss of a row depends on the rows beside it.
         self.joint = self.cox
@@ -73,12 +77,16 @@ class Survival(TableProblem):
 
     @classmethod
     def targets(cls, experiment: Experiment) -> list[TargetColumn]:
-        """Return duration and event."""
-        columns, positive = experiment.data.target_columns, experiment.data.positive
-        return [
+        """Return duration and event; of rows that are watched from a time on also entry, and the patient's number."""
+        columns, positive, group = experiment.data.target_columns, experiment.data.positive, experiment.data.group
+        watched = [
             TargetColumn(columns["target.duration"], "target.duration", "duration"),
             TargetColumn(columns["target.event"], "target.event", "event", positive),
         ]
+        if "target.entry" in columns:
+            watched.append(TargetColumn(columns["target.entry"], "target.entry", "entry"))
+            watched += [TargetColumn(group, "group", "patient")] if group is not None else []
+        return watched
 
     @property
     def outputs(self) -> int:
@@ -112,22 +120,23 @@ class Survival(TableProblem):
         """Return the (times,) increasing event times of this site's training rows, coarse where its rules say so."""
         of_folds = [np.empty(0)]
         for fold in data.folds:
-            time, event = data.target[fold.train].astype(np.float64).T
-            time = time if self.time_cell is None else times.coarse_times(time, event == 1, *self.time_cell)
-            of_folds.append(time[event == 1])
+            watched = data.target[fold.train].astype(np.float64).T
+            time = watched[0] if self.time_cell is None else coarse(watched, self.time_cell)[0]
+            of_folds.append(time[watched[1] == 1])
         return np.unique(np.concatenate(of_folds))
 
     def sums(self, data: TableData) -> dict[str, np.ndarray]:
         """Return the histogram of this site's event times."""
         rows = np.unique(np.concatenate([fold.train for fold in data.folds]))
-        duration, event = data.target[rows].T
+        duration, event = data.target[rows].T[:2]
         return {"event_times": times.count_times(duration[event == 1].astype(np.float64))}
 
     def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
         """Return each row's part of the negative log-likelihood, (rows,)."""
         duration, event = target[:, 0], target[:, 1] == 1
         if self.cox:
-            return efron_loss(output[:, 0], duration, event)
+            entry = target[:, 2] if target.shape[1] > 2 else None
+            return efron_loss(output[:, 0], duration, event, entry)
         return hazard_loss(output, self._interval(duration, event), event)
 
     def prediction(self, output: Tensor) -> Tensor:
@@ -188,7 +197,7 @@ def _with_curves(prediction: Tensor, hazard: np.ndarray) -> Tensor:
     return torch.cat([prediction, torch.from_numpy(curves).to(prediction.device)], dim=1)
 
 
-def efron_loss(risk: Tensor, duration: Tensor, event: Tensor) -> Tensor:
+def efron_loss(risk: Tensor, duration: Tensor, event: Tensor, entry: Tensor | None = None) -> Tensor:
     """Return each event's part of the negative log partial likelihood; 0 for censored rows.
 
     With R the rows still observed at a time, D the d rows with an event then, and those numbered l = 0 … d-1, an
@@ -202,6 +211,8 @@ def efron_loss(risk: Tensor, duration: Tensor, event: Tensor) -> Tensor:
         Times observed.
     event : Tensor of bool, shape (rows,)
         Whether the event was seen.
+    entry : Tensor, shape (rows,), optional
+        Times after which rows are at risk; without it all are from the start.
 
     Returns
     -------
@@ -213,6 +224,8 @@ def efron_loss(risk: Tensor, duration: Tensor, event: Tensor) -> Tensor:
     _, group, sizes = torch.unique_consecutive(duration[order], return_inverse=True, return_counts=True)
     # All rows of one time are at risk together: the running sum at the end of their group.
     at_risk = torch.logcumsumexp(sorted_risk, dim=0)[torch.cumsum(sizes, dim=0) - 1][group]
+    if entry is not None:
+        at_risk = _less_those_not_yet_there(at_risk, risk, duration[order], entry)
     # Relative to `at_risk`, the sum over the group's events is at most 1.
     share = torch.where(seen, torch.exp(sorted_risk - at_risk), torch.zeros_like(sorted_risk))
     deaths = torch.zeros(len(sizes), dtype=risk.dtype).index_add(0, group, seen.to(risk.dtype))
@@ -222,6 +235,16 @@ def efron_loss(risk: Tensor, duration: Tensor, event: Tensor) -> Tensor:
     part = torch.where(seen, before.to(risk.dtype) / deaths[group].clamp(min=1), torch.zeros_like(sorted_risk))
     loss = torch.where(seen, at_risk + torch.log1p(-part * tied[group]) - sorted_risk, torch.zeros_like(sorted_risk))
     return torch.empty_like(loss).index_copy(0, order, loss)
+
+
+def _less_those_not_yet_there(at_risk: Tensor, risk: Tensor, time: Tensor, entry: Tensor) -> Tensor:
+    """Take the rows that enter at a time or later out of log sums over risk sets, (rows,) each at its `time`."""
+    late, order = torch.sort(entry, descending=True, stable=True)
+    sums = torch.logcumsumexp(risk[order], dim=0)
+    # How many enter at the time or later: entries are in falling order.
+    later = torch.searchsorted(-late.contiguous(), -time.contiguous(), right=True)
+    absent = torch.where(later > 0, sums[(later - 1).clamp(min=0)], torch.full_like(at_risk, -torch.inf))
+    return at_risk + torch.log1p(-torch.exp(absent - at_risk).clamp(max=1 - 1e-15))
 
 
 def hazard_loss(logits: Tensor, interval: Tensor, event: Tensor) -> Tensor:

@@ -34,6 +34,12 @@ def evaluate(
     out_dir: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Also write metrics and a report there.")
     ] = None,
+    recalibrate: Annotated[
+        bool,
+        typer.Option(
+            "--recalibrate", help="Also show intercept and slope of two classes, for predict --recalibrate DIR."
+        ),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure a model that a run returned on all rows of a table of yours."""
@@ -69,6 +75,11 @@ def evaluate(
             say(line)
         for note in report["notes"]:
             say(f"note: {note}")
+        if recalibrate:
+            from v6_algorithm.researcher.external.recalibrated import recalibration_of
+
+            fit = recalibration_of(report)
+            say(f"recalibration: logit risk = {fit['intercept']:.3f} + {fit['slope']:.3f} × the model's")
         if out_dir is not None:
             with results_folder(out_dir) as folder:
                 paths, refused = write_results(report, folder)

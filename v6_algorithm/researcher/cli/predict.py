@@ -26,6 +26,14 @@ def predict(
     site: Annotated[
         str | None, typer.Option(metavar="NAME", help="Whose model, where each site trained alone.")
     ] = None,
+    recalibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RESULT[::SITE]",
+            help="Move the risks of two classes by intercept and slope of a result (a run with test rows, run --test, "
+            "evaluate --out), of all its rows or of a site's.",
+        ),
+    ] = None,
 ) -> None:
     """Predict for new rows with the preparation that the model was trained with.
 
@@ -37,6 +45,7 @@ def predict(
         from v6_algorithm.experiment import Source
         from v6_algorithm.researcher.external import ReturnedModel
         from v6_algorithm.researcher.external.predict import predict as predict_rows
+        from v6_algorithm.researcher.external.recalibrated import recalibrated, recalibration_of
         from v6_algorithm.researcher.report.artifacts import write_file
 
         with terminal.err.status("predicting …"):
@@ -44,6 +53,13 @@ def predict(
             source = source_of("URI", Source(uri=data), Path.cwd(), model.experiment)
             predictions = predict_rows(model, source, site)
             notes = predictions.attrs["notes"]
+            if recalibrate is not None:
+                file, _, whose = recalibrate.partition("::")
+                fit = recalibration_of(file, whose or None)
+                predictions = recalibrated(predictions, fit)
+                notes.append(
+                    f"risks are recalibrated: intercept {fit['intercept']:.3f}, slope {fit['slope']:.3f} (of logits)"
+                )
             if keep:
                 table = source.read()
                 for name in keep:

@@ -49,6 +49,20 @@ class Description:
 
         return pd.DataFrame(curve_rows(self._by_group("curves")), columns=list(CURVES_HEADER))
 
+    @property
+    def cumulative_incidence(self) -> pd.DataFrame:
+        """Aalen-Johansen curves: a row for each group, cause and time; raises ExperimentError without other causes."""
+        import pandas as pd
+
+        from v6_algorithm.researcher.report.table_one import INCIDENCE_HEADER, incidence_rows
+
+        curves = self._by_group("curves")
+        if not curves["causes"]:
+            raise ExperimentError(
+                "the description has no cumulative incidence: data.target.competing names other causes"
+            )
+        return pd.DataFrame(incidence_rows(curves), columns=list(INCIDENCE_HEADER))
+
     def save(self, folder: str | Path) -> Path:
         """Write summary.json, summary.csv and, by group, Table 1 and the curves; returns the folder."""
         from v6_algorithm.researcher.report.summary import write_summary

@@ -25,9 +25,9 @@ def _whole(read: _Read) -> _Read:
     """Name the file where a result that was read from one lacks a part, or has another in its place."""
 
     @wraps(read)
-    def named(self: Result) -> Any:
+    def named(self: Result, *arguments: Any) -> Any:
         try:
-            return read(self)
+            return read(self, *arguments)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             if self._source is None:  # a fresh one is whole, or it is a bug
                 raise
@@ -60,7 +60,8 @@ class Result:
     @property
     def name(self) -> str:
         """The experiment's name."""
-        return str(self.content.get("experiment", {}).get("name", "experiment"))
+        experiment = self.content.get("experiment")
+        return str(experiment.get("name", "experiment")) if isinstance(experiment, Mapping) else "experiment"
 
     @property
     @_whole
@@ -115,6 +116,7 @@ class Result:
         return pd.DataFrame(lines, columns=["round", "site", "answered", "reason", *costs])
 
     @property
+    @_whole
     def coefficients(self) -> pd.DataFrame:
         """Of a GLM a line for each term: estimate, standard_error, z, p, low, high, and ratios where they have a name.
 
@@ -129,6 +131,7 @@ class Result:
             raise ExperimentError("the result has no coefficients; they are of model glm, without folds")
         return pd.DataFrame(self.content["coefficients"]).set_index("term")
 
+    @_whole
     def likelihood_ratio(self, larger: Result) -> dict[str, float]:
         """Test this fit against a larger one of the same rows, whose terms hold all of this one's.
 
@@ -175,6 +178,7 @@ class Result:
         return {"chi2": chi2, "freedom": freedom, "p": chi_square_p(chi2, freedom)}
 
     @property
+    @_whole
     def meta_analysis(self) -> pd.DataFrame:
         """Sites as a sample: a line for each part and metric, and each term where sites were fitted alone.
 
@@ -187,6 +191,7 @@ class Result:
 
         return pd.DataFrame(texts.rows(self.content), columns=list(texts.HEADER)).set_index(["part", "what"])
 
+    @_whole
     def summary(self) -> str:
         """Return the table of coefficients and the fit, as text."""
         from v6_algorithm.researcher.report import coefficients as texts
@@ -195,11 +200,13 @@ class Result:
         return f"{frame.round(4).to_string()}\n{texts.fit_text(self.content)}"
 
     @property
+    @_whole
     def notes(self) -> list[str]:
         """What the run wants to be known: what was left out, guessed or is missing."""
         return list(self.content.get("notes", []))
 
     @property
+    @_whole
     def model(self) -> ReturnedModel:
         """The trained model with its preparation; raises ExperimentError where there is none."""
         from v6_algorithm.researcher.external import ReturnedModel
@@ -209,7 +216,9 @@ class Result:
             raise ExperimentError("the result holds no model")
         return ReturnedModel.of(parameters, self.name)
 
-    def predict(self, rows: Any, site: str | None = None) -> pd.DataFrame:
+    def predict(
+        self, rows: Any, site: str | None = None, *, recalibrate: Result | None = None, at: str | None = None
+    ) -> pd.DataFrame:
         """Predict for new rows, with the training's own preparation; no outcome column is needed.
 
         Parameters
@@ -218,6 +227,9 @@ class Result:
             A DataFrame, a path, or an array as the sites were given.
         site
             Whose model, in mode local.
+        recalibrate, at
+            A result of two classes whose intercept and slope move the risks, such as this one or that of `evaluate`;
+            of all its rows, or of those of the site `at`.
 
         Returns
         -------
@@ -230,6 +242,10 @@ class Result:
         predicted = predict(model, source_of_rows(rows, model.experiment, "rows"), site)
         for note in predicted.attrs["notes"]:
             warnings.warn(note, stacklevel=2)
+        if recalibrate is not None:
+            from v6_algorithm.researcher.external.recalibrated import recalibrated, recalibration_of
+
+            return recalibrated(predicted, recalibration_of(recalibrate.content, at))
         return predicted
 
     def export(self, folder: str | Path, formats: Sequence[str] = ("onnx", "torch")) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from v6_algorithm.researcher.report import reading
-from v6_algorithm.researcher.report.charts.marks import Guide, Line, Points, chart, numbers, shares
+from v6_algorithm.researcher.report.charts.marks import LOOKS, Guide, Line, Points, chart, numbers, shares
 from v6_algorithm.researcher.report.reading import finite, mapping, sequence
 from v6_algorithm.researcher.report.templating import Row, Table, heads
 
@@ -22,7 +22,11 @@ _LEAST_ROWS = 5
 
 def sections(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what the section shows for the part that the run is judged by, then for the central table beside it."""
-    parts = [part for part in ("test", "validation", "central") if mapping(result, "confusion", part)]
+    parts = [
+        part
+        for part in ("test", "validation", "central")
+        if any(mapping(result, key, part) for key in ("confusion", "auroc_over_time"))
+    ]
     if "test" in parts and "validation" in parts:
         parts.remove("validation")
     return [{"title": reading.part_title(part), "targets": _targets(result, part)} for part in parts]
@@ -40,7 +44,34 @@ def _targets(result: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
         risk = _risk(mapping(result, "risk", part, target))
         shown = {"charts": list(filter(None, charts)), "matrix": matrix, "by_site": by_site, "risk": risk}
         targets.append({"name": str(target), **shown})
+    for target, curves in mapping(result, "auroc_over_time", part).items():
+        drawn = _over_time(mapping(curves), f"{part}-{len(targets)}")
+        shown = {"charts": list(filter(None, [drawn])), "matrix": None, "by_site": None, "risk": None}
+        targets.append({"name": str(target), **shown})
     return targets
+
+
+def _over_time(curves: Mapping[str, Any], ident: str) -> Markup | None:
+    """Return the AUROC over time, pooled and of each site as far as there are looks."""
+    scopes = {"all, pooled": sequence(curves, "pooled")}
+    scopes |= {str(name): sequence(curves, "sites", name) for name in mapping(curves, "sites")}
+    lines, last = [], 0.0
+    for look, (name, points) in enumerate(list(scopes.items())[:LOOKS]):
+        known = [(finite(mapping(point).get("time")), finite(mapping(point).get("auroc"))) for point in points]
+        pairs = [(time, area) for time, area in known if time is not None and area is not None]
+        if pairs:
+            last = max(last, pairs[-1][0])
+            lines.append(Line(name, [time for time, _ in pairs], [area for _, area in pairs], look, markers=False))
+    if not lines:
+        return None
+    return chart(
+        [Guide((0.0, 0.5), (last, 0.5)), *lines],
+        numbers([0.0, last], "Time"),
+        shares("AUROC"),
+        ident=f"chart-auroc-over-time-{ident}",
+        title="AUROC over time",
+        description="How well the risks tell who has had the event by a time from who is still without.",
+    )
 
 
 def _roc(curve: Mapping[str, Any], ident: str) -> Markup | None:

@@ -38,12 +38,14 @@ def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
         tables.append(table_one.terminal_table(summary["table_one"]))
     if summary.get("curves"):
         tables.append(table_one.curves_table(summary["curves"]))
+        if summary["curves"].get("causes"):
+            tables.append(table_one.incidence_table(summary["curves"]))
     return tables
 
 
 def write_summary(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write summary.json and summary.csv, which has one line a number: column, scope, site, statistic, value; by group
-    also table1.csv, .tex and .html, and kaplan_meier.csv and .svg."""
+    also table1.csv, .tex and .html, kaplan_meier.csv and .svg, cumulative_incidence.csv and an .svg for each cause."""
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -68,6 +70,12 @@ def _write_groups(summary: Mapping[str, Any], folder: Path) -> list[Path]:
         rows = table_one.lines_of_csv(table_one.CURVES_HEADER, table_one.curve_rows(curves))
         written.append(write_file(folder / "kaplan_meier.csv", rows))
         written.append(write_file(folder / "kaplan_meier.svg", standalone(table_one.curves_chart(curves), chart_css())))
+        if curves.get("causes"):
+            rows = table_one.lines_of_csv(table_one.INCIDENCE_HEADER, table_one.incidence_rows(curves))
+            written.append(write_file(folder / "cumulative_incidence.csv", rows))
+            for number, drawn in enumerate(table_one.incidence_charts(curves).values(), start=1):
+                name = f"cumulative_incidence_{number}.svg"
+                written.append(write_file(folder / name, standalone(drawn, chart_css())))
     return written
 
 

@@ -16,7 +16,15 @@ from v6_algorithm.errors import PolicyError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.approval import fingerprint
 from v6_algorithm.site.context import SiteContext
-from v6_algorithm.site.guard.bounds import check_experiment, check_networks, check_training
+from v6_algorithm.site.guard.bounds import (
+    check_experiment,
+    check_features,
+    check_folds,
+    check_inputs,
+    check_networks,
+    check_passes,
+    check_training,
+)
 from v6_algorithm.site.guard.leaving import check_keys
 from v6_algorithm.site.guard.ledger import Ledger
 from v6_algorithm.site.guard.order import PINNED, Order, digest
@@ -77,6 +85,7 @@ class Guard:
         """Refuse a request that is too large, not approved, or out of order."""
         policy, experiment = self.policy, self._experiment
         check_experiment(policy, experiment)
+        check_folds(policy, experiment, self._request.get("folds") or [])
         approved = policy.approved_experiments
         if approved is not None and fingerprint(experiment) not in approved:
             raise PolicyError(
@@ -195,16 +204,34 @@ class Guard:
                 few += [column] if len(schema["categories"][column]) < len(names) else []
         schema["few"] = few
 
-    def check_networks(self, networks: Mapping[str, nn.Module]) -> None:
-        """Refuse a model of too many numbers, which may be without memory."""
-        check_networks(self.policy, networks)
+    def check_inputs(self, setup: Setup, rows: int) -> None:
+        """Refuse a table of so many rows that is too large once it is encoded as the setup says."""
+        check_inputs(self.policy, setup, rows)
+
+    def check_features(self, features: Sequence[str], rows: int) -> None:
+        """Refuse a description of so many columns that the numbers of these rows are too many."""
+        check_features(self.policy, features, rows)
+
+    def check_networks(self, networks: Mapping[str, nn.Module], columns: int = 0) -> None:
+        """Refuse a model of too many numbers, which may be without memory, or sums of products of too many columns."""
+        check_networks(self.policy, networks, columns)
+
+    def check_passes(self, rows: Sequence[int], *, train: bool) -> None:
+        """Refuse a request whose trainings of folds, of so many training rows each, are too long together."""
+        items = [
+            item | {"train": train and item.get("train", True)}
+            for item in self._request["folds"]
+            if 0 <= int(item["fold"]) < len(rows)
+        ]
+        folds = [(rows[int(item["fold"])], item) for item in items]
+        check_passes(self.policy, self._experiment, int(self._request["round"]), folds)
 
     def check_model(self, problem: Any) -> None:
         """Refuse a model of too many numbers before it is built."""
         import torch
 
         with torch.device("meta"):
-            self.check_networks(problem.build_networks())
+            self.check_networks(problem.build_networks(), problem.sums_of_squares)
 
     def check_training(self, rows: int, item: Mapping[str, Any], round: int | None = None) -> None:
         """Refuse a fold's training whose update would tell of few rows, takes too long, or lacks required noise."""

@@ -54,16 +54,19 @@ class BaselineSums:
         prediction : array of float, shape (n, 1 or more)
             Log-risk in the first column.
         target : array of float, shape (n, 2)
-            Time, and 1 if the event was seen or 0 if not.
+            Time, and 1 if the event was seen or 0 if not; a third column has the time from which a row was watched.
         loss : array of float, shape (n,)
             Not used.
         """
         score = np.asarray(prediction, dtype=np.float64)[:, 0]
-        time, event = np.asarray(target, dtype=np.float64)[np.isfinite(score)].T
+        targets = np.asarray(target, dtype=np.float64)[np.isfinite(score)].T
+        time, event = targets[:2]
+        entry = targets[2] if len(targets) > 2 else np.zeros(len(time))
         weight = np.exp(np.clip(score[np.isfinite(score)], -_LARGEST_SCORE, _LARGEST_SCORE))
         starts = np.concatenate([[0.0], self._times])[: len(self._times)]
         watched = np.clip(time[:, None] - starts, 0.0, self._times - starts)
-        self._reached += (time[:, None] > starts).sum(axis=0)
+        watched -= np.clip(entry[:, None] - starts, 0.0, self._times - starts)
+        self._reached += ((time[:, None] > starts) & (entry[:, None] < self._times)).sum(axis=0)
         self._risk += weight @ watched
         interval = np.searchsorted(self._times, time[event == 1], side="left")
         self._events += np.bincount(interval, minlength=len(self._times) + 1)[: len(self._times)]
