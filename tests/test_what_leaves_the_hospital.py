@@ -85,6 +85,11 @@ EXPERIMENTS = {
         "privacy": {"differential_privacy": {"epsilon": 3, "delta": 0.001}},
     },
     "coefficients": {"data": {"target": "visits", "features": ["a", "b"]}, "problem": "count", "model": "glm"},
+    "coefficients of imputed rows": {
+        "data": {"target": "visits", "features": ["a", "b"], "missing": {"kind": "impute", "iterations": 1}},
+        "problem": "count",
+        "model": "glm",
+    },
     "hazard ratios": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "cox"},
     "hazard ratios by site": {
         "data": {"target": SURVIVAL, "features": ["a", "b"]},
@@ -282,6 +287,7 @@ MESSAGES = [
     "RPC_prepare, step preflight",
     "RPC_prepare, step schema",
     "RPC_prepare, step event_times",
+    "RPC_prepare, step imputation",
     "RPC_prepare, step statistics",
     "RPC_prepare, step quantiles",
     "RPC_prepare, step harmonisation",

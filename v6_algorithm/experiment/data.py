@@ -106,8 +106,12 @@ class Harmonisation(Section):
 class Missing(Section):
     """What happens to empty cells in numeric columns; statistics come from the training rows of all sites."""
 
-    kind: Literal["error", "drop", "mean", "median", "constant"] = "mean"
+    kind: Literal["error", "drop", "mean", "median", "constant", "impute"] = Field(
+        "mean", description="impute: multiple imputation by chained equations, of model glm"
+    )
     value: float = Field(0.0, description="for kind constant")
+    imputations: int = Field(10, ge=2, le=100, description="for kind impute: tables that are made")
+    iterations: int = Field(5, ge=1, le=50, description="for kind impute: sweeps over the columns, a call each")
 
 
 def _form_of_columns(value: Any) -> str:

@@ -138,6 +138,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                 if not len(parts["train"]):
                     raise WireError(f"fold {number} is to be trained, and has no training rows here")
                 work.guard.check_information(problem.sums_of_squares, len(parts["train"]))
+                work.guard.check_left_out(len(parts["train"]))
                 reply |= learner.train(networks, item, shared)
                 if private:
                     private.keep(

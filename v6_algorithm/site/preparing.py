@@ -83,6 +83,7 @@ def prepare(work: Work) -> dict[str, Any]:
         "statistics": _statistics,
         "quantiles": _quantiles,
         "harmonisation": _harmonisation,
+        "imputation": _imputation,
         "moments": _moments,
         secure_aggregation.KEYS: secure_aggregation.answer_keys,
         secure_aggregation.UNMASK: secure_aggregation.open_sum,
@@ -292,6 +293,27 @@ def _harmonisation(work: Work) -> dict[str, Any]:
     table = work.table(setup)
     _check_values(work, setup, table)
     return {"sums": pack_arrays(table.combat_sums(setup, work.experiment.data).arrays())}
+
+
+def _imputation(work: Work) -> dict[str, Any]:
+    """Add up products of columns over the training rows, for the regressions of an imputation's next sweep."""
+    from v6_algorithm.data.preparation.setup import pack_arrays
+    from v6_algorithm.learning.problems import create_problem
+
+    setup = work.setup()
+    table = work.table(setup)
+    made = setup.imputation
+    if made is None or work.experiment.data.missing.kind != "impute" or len(table.folds) != made.imputations:
+        raise WireError("an imputation is asked for that the experiment does not want")
+    create_problem(work.experiment, setup).check_rows(table)
+    width = 2 + len(setup.features) + len(setup.category_columns)
+    counts = _counts(table)[0][[setup.features.index(name) for name in made.columns]]
+    counted = []
+    for rows in counts.tolist():
+        # Of too few values none is told: this column's regression is then the other sites'.
+        counted.append(rows > 0 and not work.policy.too_few(int(rows)) and work.guard.bears(width, int(rows)))
+    work.guard.check_information(width, len(table.folds[0].train))
+    return {"products": pack_arrays({"products": table.products(setup, counted)})}
 
 
 def _moments(work: Work) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from v6_algorithm.coordinator.evaluation.sample_grid import gallery
 from v6_algorithm.coordinator.evaluation.subgroups import gaps, merged_groups, withheld
 from v6_algorithm.coordinator.inference.coefficients import inference
 from v6_algorithm.coordinator.inference.meta_analysis import of_coefficients, of_metrics
+from v6_algorithm.coordinator.inference.rubin import pooled_inference
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.result.averages import mean_of, round_scores, scores
 from v6_algorithm.coordinator.result.diagnostics import diagnostics
@@ -74,7 +75,7 @@ def assemble(
         "status": "stopped" if stopped else "completed",
         "stopped_because": "\n".join(stopped) or None,
         "experiment": experiment.resolved(),
-        "sites": _sites(plans, repeats_in(experiment), tells_synthetic=experiment.data.synthetic is not None),
+        "sites": _sites(plans, _times_counted(experiment), tells_synthetic=experiment.data.synthetic is not None),
         "rounds_run": max(fold.rounds_done for fold in folds),
         "best_round": folds[0].kept_round if len(folds) == 1 else None,
         "history": history,
@@ -121,6 +122,10 @@ def assemble(
         result["samples"] = pictures
     if len(runs) == 1 and len(folds) == 1:
         told_of_fit, notes_of_fit = inference(folds[0], plans[0], experiment)
+        result |= told_of_fit
+        result["notes"] += notes_of_fit
+    elif len(runs) == 1 and experiment.data.missing.kind == "impute":
+        told_of_fit, notes_of_fit = pooled_inference(folds, plans[0], experiment)
         result |= told_of_fit
         result["notes"] += notes_of_fit
     if experiment.mode == "local" and all(len(run.folds) == 1 for run in runs):
@@ -235,6 +240,12 @@ def _table(metrics: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def _shown(value: Any) -> Any:
     """Cut a number to four digits, for a reader; `metrics` has all of them."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _times_counted(experiment: Experiment) -> int:
+    """Return in how many of the folds a row is that it counts once in: repeats, or imputations."""
+    missing = experiment.data.missing
+    return missing.imputations if missing.kind == "impute" else repeats_in(experiment)
 
 
 def _sites(plans: Sequence[Plan], repeats: int, *, tells_synthetic: bool) -> dict[str, Any]:

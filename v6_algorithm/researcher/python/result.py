@@ -162,8 +162,12 @@ class Result:
                 raise ExperimentError(
                     f"likelihood_ratio: the fits differ in {key}: {fits[0].get(key)} and {fits[1].get(key)}"
                 )
-        if any(fit.get("log_likelihood") is None for fit in fits):
+        if any(fit.get("log_likelihood") is None or fit.get("family") == "gamma" for fit in fits):
             raise ExperimentError("likelihood_ratio: a fit without a likelihood; of model gamma there is none")
+        if any("imputations" in fit or "penalised_log_likelihood" in fit for fit in fits):
+            raise ExperimentError(
+                "likelihood_ratio: not of fits that were pooled over imputations or are Firth's; see their Wald tests"
+            )
         if not terms[0] < terms[1]:
             raise ExperimentError(
                 "likelihood_ratio: the larger fit must have all terms of this one and more; not in it: "

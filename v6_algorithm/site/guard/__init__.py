@@ -287,6 +287,20 @@ class Guard:
             honest_sites(self._experiment, self._request),
         )
 
+    def bears(self, columns: int, rows: int) -> bool:
+        """Say whether sums of products of so many columns over so many rows may be told; see `check_information`."""
+        share = self.policy.maximum_share_of_sums
+        return share is None or columns <= share * rows
+
+    def fewest_imputed(self, columns: int) -> int:
+        """Return how many rows with empty cells a site must have to impute them; of fewer none is trained on.
+
+        Imputed tables differ in these rows alone, so that the difference of two tables' sums is a sum over them.
+        """
+        share = self.policy.maximum_share_of_sums
+        least = max(self.policy.minimum_cell, self.policy.minimum_part_rows)
+        return least if share is None else max(least, -int(-columns // share))
+
     def check_information(self, columns: int, rows: int) -> None:
         """Refuse sums of products of so many columns that they would nearly tell the rows; 0 columns: there are none.
 
@@ -298,6 +312,12 @@ class Guard:
                 f"model {self._experiment.model.kind} asks for {columns} coefficients; this node allows at most "
                 f"{share:.3g} of its number of training rows ({BY_FIELD['maximum_share_of_sums'].variable})"
             )
+
+    def check_left_out(self, rows: int) -> None:
+        """Refuse a penalty's cross-validation of which a part has few of the training rows."""
+        penalty = getattr(self._experiment.model, "penalty", None)
+        if penalty is not None and penalty.fits:
+            self.policy.check_part("left-out (model.penalty.folds)", rows // penalty.folds)
 
     def watch(self, problem: Any, networks: Mapping[str, nn.Module], rows: Any, part: Any) -> UpdateWatch | None:
         """Begin to watch a fold's training for an update that gives single rows away, where the rule asks for it."""

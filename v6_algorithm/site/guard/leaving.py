@@ -29,6 +29,7 @@ LEAVES: dict[str, dict[str, str]] = {
         "targets": "rows with a value; share of sums; secret folds", "hidden": "allowed columns", "spec": _SETTING,
         "keys": _SETTING, "sealed": _SETTING, "shares": "secure aggregation: one set of sites a sum, of the threshold",
         "event_times": "minimum cell; share of sums", "cell": _SETTING, "copies": "minimum cell",
+        "products": "rows with a value; share of sums",
         "trained_on": "rows per label", "start": _SETTING,
         "cells": "minimum cell; share of sums", "policy": _SETTING, "software": _SETTING, "machine": _SETTING,
         "timing": _SETTING,

@@ -100,6 +100,7 @@ class Order:
             "moments": "statistics",
             "quantiles": "statistics",
             "harmonisation": "statistics",
+            "imputation": "statistics",
         }
         if method == "prepare" and step in before and f"prepare {before[step]}" not in steps:
             raise PolicyError(f"step {step} comes after step {before[step]}, which this task has not asked for")
@@ -115,6 +116,10 @@ class Order:
             twice = step in ("quantiles", "moments") and self._experiment.data.harmonisation.kind != "none"
             # Cells of quantiles are of one tree, wherever they are cut.
             calls = CALLS if step in ("quantiles", "shape") else 1
+            # A regression's knots are quantiles of their own.
+            twice |= step == "quantiles" and bool(getattr(self._experiment.model, "splines", None))
+            if step == "imputation":
+                calls = self._experiment.data.missing.iterations
             if len(bodies) >= _BODIES * calls * (2 if twice else 1):
                 raise PolicyError(
                     f"step {step} was answered for this task; with other numbers it is not answered again"
