@@ -1,12 +1,15 @@
 """How often the 95 % intervals hold the truth: simulated studies, by metric, rows and prevalence.
 
-    python benchmarks/coverage.py [--studies 500]
+    python benchmarks/coverage.py [--studies 500] [--only gaps classes federated]
 
 A study has `n` rows of which a share `prevalence` is positive (drawn), with scores that are normal on the logit scale,
 1.5 apart between the classes and calibrated; the truth is the metric over 2,000,000 rows. Regression: R2 of 0.5;
 survival: exponential times with a risk of standard deviation 1, about a third censored, C-index of the risk. In
 brackets stand the studies that have too few rows or events for an interval. `auroc, 10 repeats` is of ten repeats of
 the same rows, with scores that differ a little: `before` by the counts of all repeats added up, `now` over the repeats.
+`gap` is of two groups of half the rows each, of which one's scores are 0.75 apart; `three classes` are equally
+frequent, and predicted right by seven in ten; `three sites` have a third of the rows each, of whose bins a standard
+node joins those of fewer than five rows.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from v6_algorithm.learning.metrics import (
     compute,
     merge_states,
 )
-from v6_algorithm.learning.metrics.intervals import over_repeats
+from v6_algorithm.learning.metrics.intervals import difference, over_repeats
+from v6_algorithm.site.guard.coarse import coarse_state
 
 ROWS = (20, 50, 100, 300, 1000)
 PREVALENCES = (0.5, 0.2, 0.05)
@@ -37,11 +41,11 @@ def classified(score, target):
     return metrics.state()
 
 
-def patients(generator, rows, prevalence):
-    """Draw classes and calibrated scores: log-likelihood ratio of two normal distributions 1.5 apart, and odds."""
+def patients(generator, rows, prevalence, apart=APART):
+    """Draw classes and calibrated scores: log-likelihood ratio of two normal distributions `apart`, and odds."""
     target = (generator.random(rows) < prevalence).astype(np.int64)
-    marker = generator.normal(APART * target, 1)
-    logit = APART * marker - APART**2 / 2 + np.log(prevalence / (1 - prevalence))
+    marker = generator.normal(apart * target, 1)
+    logit = apart * marker - apart**2 / 2 + np.log(prevalence / (1 - prevalence))
     return logit, target
 
 
@@ -78,6 +82,42 @@ def repeated(generator, rows, prevalence):
     return compute(merge_states(states)), over_repeats([compute(state) for state in states])
 
 
+def gap_study(seed, rows, prevalence):
+    """Return how far two groups of different scores are apart, with intervals."""
+    generator = np.random.default_rng(seed)
+    groups = {}
+    for name, apart in (("near", APART / 2), ("far", APART)):
+        logit, target = patients(generator, rows // 2, prevalence, apart)
+        groups[name] = compute(classified(sigmoid(logit), target))
+    # The gap of these two, whichever is the greater in this study: the truth has a sign, and a gap has none.
+    values = {}
+    for metric in GAPS:
+        few, many = groups["near"], groups["far"]
+        if None in (few[f"{metric}_low"], many[f"{metric}_low"]):
+            values |= {f"{metric}_low": None, f"{metric}_high": None}
+            continue
+        ends = [(group[f"{metric}_low"], group[f"{metric}_high"]) for group in (many, few)]
+        low, high = difference(many[metric], ends[0], few[metric], ends[1])
+        values |= {metric: many[metric] - few[metric], f"{metric}_low": low, f"{metric}_high": high}
+    return values
+
+
+def classes_study(seed, rows, _):
+    generator = np.random.default_rng(seed)
+    target = generator.integers(0, 3, rows)
+    predicted = np.where(generator.random(rows) < 0.7, target, (target + generator.integers(1, 3, rows)) % 3)
+    metrics = ClassificationMetrics(3)
+    metrics.update(np.full((rows, 3), 0.2) + 0.4 * np.eye(3)[predicted], target, np.zeros(rows))
+    return compute(metrics.state())
+
+
+def federated_study(seed, rows, prevalence):
+    logit, target = patients(np.random.default_rng(seed), rows, prevalence)
+    return compute(merge_states(
+        coarse_state(classified(sigmoid(logit[site::3]), target[site::3]), 5) for site in range(3)
+    ))  # fmt: skip
+
+
 def study(seed, kind, rows, prevalence):
     generator = np.random.default_rng(seed)
     if kind == "classification":
@@ -89,9 +129,15 @@ def study(seed, kind, rows, prevalence):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=500)
-    studies = parser.parse_args().studies
+    parser.add_argument("--only", nargs="*", choices=[*OTHERS], help="these tables, without the first")
+    options = parser.parse_args()
+    studies = options.studies
     print(f"{studies} studies each\n\n| metric | prevalence | " + " | ".join(f"n = {rows}" for rows in ROWS) + " |")
     print("|---" * (len(ROWS) + 2) + "|")
+    for name in OTHERS if options.only is None else options.only:
+        others(name, studies)
+    if options.only is not None:
+        return
     for kind, metrics, prevalences in (
         ("classification", SHARES, PREVALENCES),
         ("regression", ("mae", "r2"), (None,)),
@@ -115,6 +161,32 @@ def main() -> None:
             column.append(cell([held(pair[place], "auroc", truth) for pair in pairs]))
     print("| auroc, 10 repeats, before | 0.5 | " + " | ".join(before) + " |")
     print("| auroc, 10 repeats, now | 0.5 | " + " | ".join(now) + " |")
+
+
+def others(name, studies):
+    """Print the rows of a table beside the first."""
+    run, label, metrics, prevalences, truth_of = OTHERS[name]
+    for prevalence in prevalences:
+        truth = truth_of(prevalence)
+        columns = [[run(1000 + seed, rows, prevalence) for seed in range(studies)] for rows in ROWS]
+        for metric in metrics:
+            cells = [cell([held(values, metric, truth[metric]) for values in column]) for column in columns]
+            print(f"| {label} {metric} | {prevalence or '–'} | " + " | ".join(cells) + " |", flush=True)
+
+
+GAPS = ("accuracy", "recall", "f1", "auroc", "auprc", "brier")
+LARGE = 2_000_000
+OTHERS = {
+    "gaps": (gap_study, "gap of", GAPS, (0.5, 0.2), lambda prevalence: gap_study(1, 2 * LARGE, prevalence)),
+    "classes": (
+        classes_study, "three classes,", ("accuracy", "balanced_accuracy"), (None,),
+        lambda _: {"accuracy": 0.7, "balanced_accuracy": 0.7},
+    ),
+    "federated": (
+        federated_study, "three sites,", ("auroc", "auprc", "brier"), (0.5, 0.2),
+        lambda prevalence: study(1, "classification", LARGE, prevalence),
+    ),
+}  # fmt: skip
 
 
 def cell(held_in):

@@ -120,7 +120,7 @@ def test_every_file_copied_is_let_through_by_dockerignore():
 def test_dependencies_have_a_layer_before_our_code():
     words = [f"{word} {rest}" for word, rest in instructions() if word in ("COPY", "RUN")]
     everything = words.index("COPY . /src")
-    assert any("[vantage6,files,imaging]" in step for step in words[:everything])
+    assert any("[vantage6,files,imaging,dp]" in step for step in words[:everything])
     assert all("--no-deps" in step for step in words[everything + 1 :])
 
 

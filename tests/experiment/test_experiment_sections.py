@@ -23,6 +23,7 @@ CONTRACT = {
         "features": None,
         "sequence": None,
         "image": None,
+        "measures": None,
         "rows": None,
         "exclude": [],
         "categorical": [],
@@ -83,6 +84,7 @@ CONTRACT = {
     },
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
     "resident": True,
+    "pipeline": 0,
     "participation": {
         "fraction": 1.0,
         "minimum": 2,

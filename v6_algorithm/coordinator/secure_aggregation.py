@@ -379,6 +379,8 @@ class SummingFederation:
 
     def _check_threshold(self, sites: int) -> int:
         threshold = self._section.sites_needed(sites)
+        if (private := self._experiment.privacy.differential_privacy) is not None and private.unit == "site":
+            private.honest_of(threshold)
         if not sites < 2 * threshold <= 2 * sites:
             raise ExperimentError(
                 f"privacy.secure_aggregation.threshold: {self._section.threshold} is {threshold} of {sites} sites; "
@@ -431,7 +433,9 @@ class _Answer:
         if set(letters) != set(call.points) or len(seals) != len(call.points):
             raise WireError("it sealed its shares for other sites than take part")
         masked = protocol.Masked(Vector.from_text(given["numbers"], shape), letters, [str(seal) for seal in seals])
-        known = ("device", "starts", "samples", "spec", "hidden", "start")
+        if type(reply.get("epsilon", 0)) not in (int, float):
+            raise WireError("its epsilon must be a number")
+        known = ("device", "starts", "samples", "spec", "hidden", "start", "epsilon")
         return cls(masked, skeleton, {key: reply[key] for key in known if key in reply})
 
     @property

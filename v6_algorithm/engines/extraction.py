@@ -98,9 +98,10 @@ def _with_log_in(uri: str) -> str:
     user, password = (os.environ.get(f"DB_PARAM_{name}") for name in ("USERNAME", "PASSWORD"))
     if "://" not in uri or user is None:
         return uri
-    import sqlalchemy
+    # SQLAlchemy 1.4, which vantage6 4 pins, has it in this place only.
+    from sqlalchemy.engine import make_url
 
-    address = sqlalchemy.make_url(uri)
+    address = make_url(uri)
     return address.set(username=user, password=password).render_as_string(hide_password=False)
 
 

@@ -15,6 +15,7 @@ from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.site.fitting import FittingMemory
 from v6_algorithm.site.kept_terms import KeptTerm
 from v6_algorithm.site.private import shared_and_own
+from v6_algorithm.site.private_update import check_adds_noise, check_weights, update_noise
 from v6_algorithm.site.secure_aggregation import UpdateSender, WeightedUpdate, share_of, untrained
 from v6_algorithm.site.sending import Sender
 from v6_algorithm.site.subgroups import GroupStates
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from v6_algorithm.learning.training.loop import Rows, TrainingSums
     from v6_algorithm.learning.training.objectives import LocalObjective
     from v6_algorithm.learning.training.private_descent import PrivateSteps
+    from v6_algorithm.learning.training.private_update import UpdateNoise
     from v6_algorithm.site.guard.privacy_account import Booked
     from v6_algorithm.site.guard.watch import UpdateWatch
 
@@ -72,7 +74,9 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     memory = FittingMemory(work, device)
     fitting = memory.load()
     booked = None
-    if train and (numbers := _trained_here(work, table)):
+    numbers = _trained_here(work, table) if train else []
+    if numbers:
+        check_weights(work)
         for item in work.request["folds"]:
             if int(item["fold"]) in numbers:
                 # Before anything is booked, which is not given back.
@@ -103,6 +107,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
             private=private.names if private else frozenset(), frozen=frozen,
             lr=rate_of(work.experiment, item) if trains or item.get("personal") else None, fitting=fitting,
             steps=_private_steps(work, booked, number) if trains else None,
+            noise=update_noise(work, booked) if number in numbers else None,
         )  # fmt: skip
         with threads_for(networks, batch_rows):
             if item.get("personal"):
@@ -126,6 +131,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                         accumulator=partial(problem.baseline, work.policy.minimum_part_rows),
                     )
             if trains and hides and not len(parts["train"]):
+                check_adds_noise(work, number)
                 asked_term = bool((item.get("strategy") or {}).get("term"))
                 reply |= untrained(work, learner.leaves(item, shared), term=asked_term)
             elif trains:
@@ -162,7 +168,7 @@ def _private_steps(work: Work, booked: Booked | None, fold: int) -> PrivateSteps
     from v6_algorithm.learning.training.private_descent import PrivateSteps
 
     section = work.experiment.privacy.differential_privacy
-    if section is None or booked is None or fold not in booked.folds:
+    if section is None or section.unit == "site" or booked is None or fold not in booked.folds:
         return None
     plan = booked.folds[fold]
     return PrivateSteps(
@@ -260,7 +266,9 @@ class _Learner:
     fitting
         How many rows the device takes at once.
     steps
-        Noised steps in place of the experiment's, under differential privacy.
+        Noised steps in place of the experiment's, under differential privacy of rows or patients.
+    noise
+        What hides the update as a whole, under differential privacy of sites.
     """
 
     work: Work
@@ -274,6 +282,7 @@ class _Learner:
     lr: float | None
     fitting: Fitting
     steps: PrivateSteps | None
+    noise: UpdateNoise | None
 
     def personalise(self, networks: Networks) -> None:
         """Train the networks on, for this site alone: freely, or with Ditto's pull towards what was received.
@@ -321,6 +330,8 @@ class _Learner:
         if message.get("start_loss"):
             with work.timed("evaluate_s"):
                 extras["start_loss"] = loop.mean_loss(self.problem, networks, self.rows, self.part, fold=self.fold)
+        received = _of(shared, state_of(networks)) if self.noise is not None else {}
+        received = {name: value.detach().clone() for name, value in received.items()}
         held = self.frozen
         section = work.experiment.private
         if section is not None and (first := section.epochs):
@@ -329,6 +340,9 @@ class _Learner:
         watch = work.guard.watch(self.problem, networks, self.rows, self.part)
         sums = self._learn(networks, item.get("epochs"), held, objective)
         outgoing = _of(leaves, objective.outgoing(state_of(networks)))
+        if self.noise is not None:
+            moved = [name for name, spec in leaves.items() if spec.kind == "parameter" and name not in self.frozen]
+            outgoing = self.noise.hide(received, outgoing, moved, gradient=bool(message.get("gradient")))
         if watch is not None:
             self._check_sent(watch, outgoing, message)
         if message.get("sums"):
@@ -368,6 +382,8 @@ class _Learner:
 
     def _noised(self) -> PrivateSteps | None:
         """Return the booked steps; an experiment under differential privacy is trained with them or not at all."""
+        if self.noise is not None:
+            return None
         if self.steps is None and self.work.experiment.privacy.differential_privacy is not None:
             raise WireError("this training was not booked for differential privacy")
         return self.steps

@@ -11,6 +11,7 @@ from v6_algorithm.experiment import Cox
 from v6_algorithm.site import secure_aggregation
 from v6_algorithm.site.guard.order import digest
 from v6_algorithm.site.private import shared_and_own
+from v6_algorithm.site.private_update import check_shared_noise
 from v6_algorithm.site.secure_aggregation import hide_schema
 from v6_algorithm.site.work import Work
 
@@ -195,10 +196,12 @@ def _statistics(work: Work) -> dict[str, Any]:
     problem.folder = work.folder
     problem.check_rows(table)
     work.guard.check_model(problem)
-    work.guard.open_privacy_account(table)
+    noise = work.guard.open_privacy_account(table)
     networks = build_networks(problem)
     try_outputs(problem, networks)
-    if work.experiment.privacy.differential_privacy is not None:
+    check_shared_noise(work, noise, sum(value.numel() for value in state_of(networks).values()))
+    private = work.experiment.privacy.differential_privacy
+    if private is not None and private.unit != "site":
         _try_private_gradients(problem, networks, table)
     if work.experiment.strategy.needs_features:
         head_of(problem, networks)

@@ -269,6 +269,10 @@ def _folds(
             starts.append(extras.get("start"))
         folds.append(numbers)
     clear = {"device": body["device"]} | ({"starts": starts} if any(starts) else {})
+    private = work.experiment.privacy.differential_privacy
+    if private is not None and private.unit == "site" and "epsilon" in body:
+        # The same for all sites: it follows from the experiment, and no number of rows is in it.
+        clear["epsilon"] = body["epsilon"]
     # Made of random numbers that come from the seed alone, by the model that the coordinator has.
     samples = [item.get("samples") for item in body["folds"]]
     clear |= {"samples": samples} if any(samples) else {}

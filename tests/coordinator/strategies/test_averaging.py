@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from v6_algorithm.coordinator.strategies.averaging import Gathered, WeightedMean, cast
+from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.wire import TensorSpec
 
 SPEC = {
@@ -109,3 +110,15 @@ def test_beside_a_robust_rule_buffers_are_the_median_also_of_an_even_number_of_s
     means = torch.stack([one["model.running_mean"] for one in states]).double()
     assert torch.equal(combined["model.running_mean"], torch.quantile(means, 0.5, dim=0))
     assert int(combined["model.num_batches_tracked"]) == (sites - 1) // 2
+
+
+def test_of_counters_in_stacks_the_largest_of_all_stacks_is_kept():
+    """Sites that were trained together come as layers of a stack; those of another stack must not replace them."""
+    spec = {"w": TensorSpec((1,), "float64"), "steps": TensorSpec((), "int64", "counter")}
+    mean = WeightedMean(spec)
+    for values, counts in (((1.0, 2.0), (5, 9)), ((4.0, 9.0), (7, 3))):
+        stacks = {"w": torch.tensor(values, dtype=torch.float64)[:, None], "steps": torch.tensor(counts)}
+        for layer in range(2):
+            mean.add(wire.Stacked(stacks, layer), 1.0)
+    found = mean.combined()
+    assert (found["w"].tolist(), found["steps"].item()) == ([4.0], 9)

@@ -6,9 +6,11 @@ import pytest
 import torch
 from playing import SCALAR, make, play, reply, scalar
 
+from v6_algorithm.coordinator.strategies import create_strategy
 from v6_algorithm.coordinator.strategies.fairness import project
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import Experiment
 
 TWO = {"a": 10, "b": 30}
 
@@ -261,6 +263,22 @@ def rounds_of_agnostic_in_unit_one():
     return models
 
 
+def test_agnostic_keeps_its_unit_of_the_loss_when_a_site_joins():
+    """Taken anew from losses that had fallen, it made the same difference move the weights ten times as far."""
+    moved = []
+    for joins in (False, True):
+        strategy = make({"kind": "agnostic", "lr": 0.1}, SCALAR, TWO)
+        first = rounds(strategy, (2, 4), loss=[(0.9, 1.1)])
+        if joins:
+            strategy.admit(dict.fromkeys(TWO, 1))
+        before = strategy._weights.tolist()
+        rounds(strategy, (2, 4), loss=[(0.0, 0.1)])
+        moved.append(strategy._weights.tolist()[1] - before[1])
+        assert first == [3]
+    # 0.1 * (0.2 - 0.1) / 1.1, halved by the projection.
+    assert moved == pytest.approx([0.1 * 0.1 / 1.1 / 2] * 2)
+
+
 def test_agnostic_goes_on_where_none_of_a_rounds_sites_has_weight():
     rows = {"a": 10, "b": 30, "c": 20}
     strategy = make({"kind": "agnostic", "lr": 5.0}, SCALAR, rows)
@@ -326,3 +344,21 @@ def test_a_late_update_of_a_site_without_rows_changes_nothing():
 def test_late_answers_are_refused_where_the_maths_needs_this_rounds_model(kind):
     with pytest.raises(ExperimentError, match=f"participation.late stale does not go with strategy {kind}"):
         make(kind, SCALAR, TWO, participation={"late": "stale"})
+
+
+def test_a_newton_step_that_is_halved_is_not_the_end_of_the_fit():
+    """Where the deviance has risen, the step before was too long: halfway back, and on from there."""
+    experiment = Experiment.parse({"data": {"target": "y"}, "model": {"kind": "glm"}})
+    newton = create_strategy(experiment, SCALAR, TWO)
+    one, free = torch.ones(1, dtype=torch.float64), torch.tensor([True])
+
+    def step(at, deviance):
+        present, penalty = at * one, 0 * one
+        return newton._following(present, one, one[:, None], deviance, penalty, free, 40).item()
+
+    assert step(0.0, 1.0) == 1.0
+    assert step(1.0, 5.0) == 0.5
+    assert not newton.converged
+    newton.kept["newton"]["coefficients"] = 0.5 * one
+    assert step(0.5 + 1e-16, 5.0) == 0.5
+    assert newton.converged

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from v6_algorithm.learning.metrics import (
     ClassificationMetrics,
+    MeanMetrics,
     RegressionMetrics,
     check_state,
     compute,
@@ -326,3 +328,20 @@ def test_any_reply_is_either_refused_or_gives_finite_metrics(kind, data):
     except ValueError:
         return
     json.dumps([compute(merged), explain(merged)], allow_nan=False)
+
+
+@pytest.mark.parametrize("rows", [{}, {"other": np.zeros(3)}, {"error": np.zeros(2)}, {"error": 0.0}])
+def test_a_plug_ins_metric_gives_one_number_for_each_row_and_name(rows):
+    class Errors(MeanMetrics):
+        higher_is_better: ClassVar[dict[str, bool]] = {"error": False}
+
+        def rows(self, prediction, target):
+            return rows
+
+    metrics = Errors("plug-in")
+    with pytest.raises(ValueError, match=r"\(3,\) numbers for each of error"):
+        metrics.update(np.zeros(3), np.zeros(3), np.zeros(3))
+    rows.clear()
+    rows["error"] = np.arange(3.0)
+    metrics.update(np.zeros(3), np.zeros(3), np.zeros(3))
+    assert compute(metrics.state())["error"] == 1

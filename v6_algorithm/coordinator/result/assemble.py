@@ -29,6 +29,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.learning.metrics import compute, explain, merge_states
 from v6_algorithm.learning.metrics.intervals import over_repeats
+from v6_algorithm.learning.metrics.joined import MOST_LISTED, joins
 from v6_algorithm.learning.problems import problem_class
 
 SCHEMA = 1
@@ -389,6 +390,12 @@ def _mean_history(folds: Sequence[FoldProgress]) -> dict[str, list[Any]]:
 
 def _explanations(measured: dict[str, States]) -> list[str]:
     notes = []
+    joined = sorted({name for members in measured.values() for name, state in members.items() if joins(state)})
+    if joined:
+        notes.append(
+            f"neighbouring score bins are joined at {', '.join(joined)} (by the node's rules, or for there were more "
+            f"than {MOST_LISTED:,}): ranking metrics over sites are of joined bins, and their resolutions contain that"
+        )
     for part, members in measured.items():
         notes += [f"{part}, pooled: {sentence}" for sentence in explain(merge_states(members.values()))]
         if len(members) > 1:

@@ -83,7 +83,9 @@ class AgnosticFL(FedAvg):
         new = len(self.rows) - len(before)
         left = 1 - new / len(self.rows)
         weights = [before[site] * left if site in before else 1 / len(self.rows) for site in self.rows]
-        self.kept["weights"] = {"weights": torch.tensor(weights, dtype=torch.float64)}
+        # The unit of the loss stays that of the first round.
+        joined = {"weights": torch.tensor(weights, dtype=torch.float64)}
+        self.kept["weights"] = self.kept.get("weights", {}) | joined
 
     def message(self, site: str) -> Message:
         """Ask for the loss before training."""

@@ -90,6 +90,7 @@ class SiteStates:
             "specificities": self._metrics.specificities,
             "n": self.rows[number],
             "non_finite": self._non_finite[number],
+            "joined": 0,
             "loss": self._losses[number],
             "brier": self._squares[number],
         }

@@ -161,6 +161,7 @@ class ClassificationMetrics:
             hold rows, and how many `rows` each of them holds.
             `calibration` has three rows over 15 bins of confidence: rows, summed confidence in
             1/1024, and hits; see `calibration`. `specificities` is as given, empty for more classes.
+            `joined` is 1 once bins were joined; see `joined`.
         """
         return {
             "kind": "classification",
@@ -169,6 +170,7 @@ class ClassificationMetrics:
             "specificities": self.specificities,
             "n": self._n,
             "non_finite": self._non_finite,
+            "joined": 0,
             "loss": self._loss,
             "brier": self._brier,
             "confusion": self._confusion.tolist(),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v6_algorithm.experiment.metric_names import sensitivity_names, threshold_name
-from v6_algorithm.learning.metrics import intervals, sparse
+from v6_algorithm.learning.metrics import intervals, joined, sparse
 from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS, expected_calibration_error
 from v6_algorithm.learning.metrics.checks import (
     require_count,
@@ -20,10 +20,12 @@ from v6_algorithm.learning.metrics.checks import (
 )
 from v6_algorithm.learning.metrics.classification import scored_classes
 from v6_algorithm.learning.metrics.histogram import (
+    COARSE_BINS,
     auroc,
     auroc_error,
     auroc_resolution,
     average_precision,
+    average_precision_bounds,
     average_precision_resolution,
     lower_edges,
     middles,
@@ -33,7 +35,7 @@ from v6_algorithm.learning.metrics.histogram import (
 # Bins, in rising order, with the positives and the negatives in each.
 Pair = tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]
 SHAPE: tuple[str, ...] = ("n_classes", "bins", "specificities")
-_COUNTS = ("n", "non_finite")
+_COUNTS = ("n", "non_finite", "joined")
 _SUMS = ("loss", "brier")
 _TABLES = ("confusion", "calibration")
 _HISTOGRAMS = ("positives", "negatives")
@@ -118,7 +120,14 @@ def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
     for name in _HISTOGRAMS:
         flat = sparse.summed([sparse.flat(state[name], bins) for state in states], merged["n"])
         merged[name] = sparse.from_flat(flat, classes, bins)
+    if merged["joined"]:
+        # Where a site's rows may be is known from that site's joined bins only, not from their sum.
+        merged["parts"] = [part for state in states for part in _parts(state)]
     return merged
+
+
+def _parts(state: dict[str, Any]) -> list[joined.Part]:
+    return state.get("parts") or [(state["positives"], state["negatives"], bool(state["joined"]))]
 
 
 def histograms(state: dict[str, Any]) -> list[Pair]:
@@ -172,14 +181,40 @@ def compute(state: dict[str, Any], *, alone: bool = False) -> dict[str, float | 
             values |= dict(zip(_with_sensitivity(name), sensitivity_at(specificity, above, below, edges), strict=True))
     if alone:
         return values
-    if pairs:
+    if pairs and "parts" in state:
+        values |= _moved(state, values)
+    elif pairs:
         values |= {
             "auroc_resolution": _mean([auroc_resolution(*pair) for _, *pair in pairs]),
             "auprc_resolution": _mean([average_precision_resolution(*pair) for _, *pair in pairs]),
         }
-        if state["n_classes"] == 2:
-            values["auroc_se"] = auroc_error(pairs[0][1], pairs[0][2])
+    if pairs and state["n_classes"] == 2:
+        values["auroc_se"] = auroc_error(pairs[0][1], pairs[0][2])
     return values | _intervals(state, values)
+
+
+def _moved(state: dict[str, Any], values: dict[str, Any]) -> dict[str, float]:
+    """Return the resolutions of the sum of sites of which some join bins: to the furthest that its rows may come to."""
+    aurocs, precisions = [], []
+    for number, (_, above, below) in enumerate(histograms(state)):
+        if not (above.any() and below.any()):
+            continue
+        extents = joined.Extents(state["parts"], number, state["bins"])
+        least, most = extents.auroc()
+        area, precision = auroc(above, below), average_precision(above, below)
+        aurocs.append(max(most - area, area - least, 0.0))
+        highest = average_precision_bounds(*extents.best()[1:])[1]
+        lowest = average_precision_bounds(*extents.worst()[1:])[0]
+        precisions.append(min(max(highest - precision, precision - lowest, 0.0), 1.0))
+    moved = {"auroc_resolution": _mean(aurocs), "auprc_resolution": _mean(precisions)}
+    for name, specificity in zip(sensitivity_names(state["specificities"]), state["specificities"], strict=True):
+        # Of two classes, so of the extents above.
+        best, worst = (
+            sensitivity_at(specificity, above, below, lower_edges(places, state["bins"]))
+            for places, above, below in (extents.best(), extents.worst())
+        )
+        moved[f"{name}_resolution"] = max(best[0] + best[2] - values[name], values[name] - worst[0])
+    return moved
 
 
 def _intervals(state: dict[str, Any], values: dict[str, Any]) -> dict[str, float | None]:
@@ -243,6 +278,11 @@ def explain(state: dict[str, Any]) -> list[str]:
     resolution = values["auprc_resolution"]
     if resolution is not None and resolution > _COARSE_PRECISION:
         notes.append(f"auprc: binned, within {resolution:.3f} of the exact value")
+    if state["joined"] and state["bins"] == COARSE_BINS:
+        notes.append(
+            f"auroc, auprc and thresholds: {state['joined']} sites joined score bins before secure aggregation added "
+            "them up, which may have moved them beyond their resolution"
+        )
     return notes
 
 

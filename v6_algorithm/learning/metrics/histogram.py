@@ -174,6 +174,14 @@ def average_precision_resolution(positives: Counts, negatives: Counts) -> float:
     float
         In [0, 1].
     """
+    worst, best = average_precision_bounds(positives, negatives)
+    binned = average_precision(positives, negatives)
+    # What is left of rounding is no bound.
+    return min(max(best - binned, binned - worst, 0.0), 1.0)
+
+
+def average_precision_bounds(positives: Counts, negatives: Counts) -> tuple[float, float]:
+    """Return the average precision of the worst and of the best order within each bin; see above."""
     best = worst = 0.0
     true_positives = taken = 0
     for positive, negative in _filled(positives, negatives):
@@ -183,9 +191,7 @@ def average_precision_resolution(positives: Counts, negatives: Counts) -> float:
             worst += positive - (before - true_positives) * (_harmonic(before + positive) - _harmonic(before))
         true_positives += positive
         taken += positive + negative
-    binned = average_precision(positives, negatives)
-    # What is left of rounding is no bound.
-    return min(max(best / true_positives - binned, binned - worst / true_positives, 0.0), 1.0)
+    return worst / true_positives, best / true_positives
 
 
 def _counts(positives: Counts, negatives: Counts) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -442,7 +442,13 @@ def _differential_privacy(section: dict[str, Any]) -> str:
     )
     return (
         f"epsilon {number(cost)} at most a site, of {number(planned)} planned, at delta {section.get('delta')}; unit "
-        f"{section.get('unit')}, clip {section.get('clip')}" + (f"; {by_site}" if by_site else "")
+        f"{section.get('unit')}, clip {section.get('clip')}"
+        + (f"; {by_site}" if by_site else "")
+        + "".join(
+            f"; {label} {section[key]}"
+            for key, label in (("accountant", "counted by"), ("noise", "noise:"))
+            if key in section
+        )
     )
 
 

@@ -28,7 +28,7 @@ from v6_algorithm.site.guard.bounds import (
 from v6_algorithm.site.guard.leaving import check_keys
 from v6_algorithm.site.guard.ledger import Ledger
 from v6_algorithm.site.guard.order import PINNED, Order, digest
-from v6_algorithm.site.guard.privacy_account import Booked, PrivacyAccount
+from v6_algorithm.site.guard.privacy_account import Booked, PrivacyAccount, honest_sites
 from v6_algorithm.site.rules import BY_FIELD
 
 if TYPE_CHECKING:
@@ -250,11 +250,18 @@ class Guard:
                 "or less"
             )
 
-    def open_privacy_account(self, table: TableData) -> None:
-        """Plan the noise of a run, before anything is trained; refuse one without, where the owner requires it."""
+    def open_privacy_account(self, table: TableData) -> float | None:
+        """Plan the noise of a run, before anything is trained; refuse one without, where the owner requires it.
+
+        Returns
+        -------
+        float, optional
+            The noise multiplier; None: no differential privacy.
+        """
         self._check_required_privacy()
-        if self._experiment.privacy.differential_privacy is not None:
-            self._privacy_account.open(table)
+        if self._experiment.privacy.differential_privacy is None:
+            return None
+        return self._privacy_account.open(table)
 
     def book_privacy(self, table: TableData, folds: Sequence[int]) -> Booked | None:
         """Book what a round's training of these folds costs, before it begins; None: no differential privacy.
@@ -271,7 +278,14 @@ class Guard:
 
     @property
     def _privacy_account(self) -> PrivacyAccount:
-        return PrivacyAccount(self.policy, self._experiment, self._job, self._lasting, self._databases)
+        return PrivacyAccount(
+            self.policy,
+            self._experiment,
+            self._job,
+            self._lasting,
+            self._databases,
+            honest_sites(self._experiment, self._request),
+        )
 
     def bears(self, columns: int, rows: int) -> bool:
         """Say whether sums of products of so many columns over so many rows may be told; see `check_information`."""
@@ -352,13 +366,24 @@ class Guard:
 
     def screen(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return an answer as it may leave; every answer passes here last."""
-        from v6_algorithm.site.guard.coarse import at_least, coarse_state
+        from v6_algorithm.learning.metrics.joined import capped
 
         check_keys(method, body)
         if "members" in body or "machine" in body or (method == "summary" and "columns" in body):
             body["policy"] = self.policy.in_force()
-        if not self.policy.coarse_histograms:
-            return body
+        if self.policy.coarse_histograms:
+            self._make_coarse(body)
+        if self._experiment.privacy.secure_aggregation is None:
+            # Secure aggregation sends as many bins of any rows, and is exact only about those that it gets.
+            for item in body.get("folds", []):
+                item["metrics"] = capped(item["metrics"])
+            if "subgroups" in body:
+                body["subgroups"] = capped(body["subgroups"])
+        return body
+
+    def _make_coarse(self, body: dict[str, Any]) -> None:
+        from v6_algorithm.site.guard.coarse import at_least, coarse_state
+
         smallest = self.policy.minimum_cell
         if body.get("class_counts") is not None:
             body["class_counts"] = at_least(body["class_counts"], smallest)
@@ -366,7 +391,6 @@ class Guard:
             item["metrics"] = coarse_state(item["metrics"], smallest)
         if "subgroups" in body:
             body["subgroups"] = coarse_state(body["subgroups"], smallest)
-        return body
 
 
 def independent_sums(experiment: Experiment, table: TableData) -> int:

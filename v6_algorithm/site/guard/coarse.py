@@ -30,6 +30,7 @@ def coarse_state(state: Any, smallest: int) -> Any:
     if {"positives", "negatives", "calibration"} <= set(state):
         pairs = [_joined(*pair, smallest) for pair in zip(state["positives"], state["negatives"], strict=True)]
         coarse["positives"], coarse["negatives"] = map(list, zip(*pairs, strict=True))
+        coarse["joined"] = 1
         coarse["calibration"] = _coarse_calibration(state["calibration"], smallest)
     if state.get("kind") == "survival":
         return coarse_survival(state, smallest)

@@ -28,8 +28,9 @@ class SurvivalMetrics:
     is from histograms. Of two rows whose times share a bin it is not known which was first: they are taken to be
     comparable as often as the sites' own pairs of that kind. So the C-index of one site is exact, and of several within
     0.005 for parts of 100 rows a site or more (tests/learning/metrics/test_survival_metrics.py);
-    `c_index_resolution` is half the share of pairs that the bins leave open. `c_index_within` is over the sites' own
-    pairs only: exact, and what to look at where the sites' risks are not to be compared.
+    `c_index_resolution` bounds the difference, with every pair that the bins leave open for it or against it.
+    `c_index_within` is over the sites' own pairs only: exact, and what to look at where the sites' risks are not to be
+    compared.
 
     Parameters
     ----------

@@ -128,13 +128,13 @@ def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
 def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
     """Metrics of a checked state; see `states.compute`."""
     n = state["n"]
-    concordant, comparable, resolution = _all_pairs(state)
+    concordant, comparable = _all_pairs(state)
     values: dict[str, float | int | None] = {
         "n": n,
         "loss": state["loss"] / n if n else None,
         "c_index": concordant / comparable if comparable else None,
         "c_index_within": state["exact"][0] / (2 * state["exact"][1]) if state["exact"][1] else None,
-        "c_index_resolution": resolution / comparable if comparable else None,
+        "c_index_resolution": _resolution(state, concordant / comparable) if comparable else None,
     }
     values |= intervals.ends("c_index", _interval(state, values["c_index"], values["c_index_resolution"]))
     return values | ({"brier": integrated_brier(state)} if state["horizons"] else {})
@@ -204,17 +204,42 @@ def _cells(state: dict[str, Any]) -> NDArray[np.int64]:
     return np.asarray(state["cells"], dtype=np.int64).reshape(-1, 4)
 
 
-def _all_pairs(state: dict[str, Any]) -> tuple[float, float, float]:
-    """Concordant and comparable pairs, within the sites and between them, and half of those the bins leave open."""
-    exact, binned = Exact(*state["exact"]), Binned(*state["binned"])
-    between = Binned(*(both - within for both, within in zip(_pairs(state), binned, strict=True)))
+def _between(state: dict[str, Any]) -> Binned:
+    """Pairs of rows of different sites, by their bins."""
+    return Binned(*(both - within for both, within in zip(_pairs(state), Binned(*state["binned"]), strict=True)))
+
+
+def _all_pairs(state: dict[str, Any]) -> tuple[float, float]:
+    """Concordant and comparable pairs, within the sites and between them."""
+    exact, binned, between = Exact(*state["exact"]), Binned(*state["binned"]), _between(state)
     # As often comparable as the sites' own; without any, as often as times that are drawn from a bin at random.
     events = between.events * (exact.events / binned.events if binned.events else 1.0)
     often = exact.mixed / binned.mixed if binned.mixed else 0.5
     # Of two events in one bin either may be the first.
     twice = exact.twice_concordant + between.twice_concordant + events + often * between.twice_mixed
     comparable = exact.comparable + between.comparable + events + often * between.mixed
-    return twice / 2, comparable, (between.tied + between.events + between.mixed) / 2
+    return twice / 2, comparable
+
+
+def _resolution(state: dict[str, Any], c_index: float) -> float:
+    """Bound on the difference between `c_index` and that of the rows themselves, whatever the bins leave open.
+
+    Of a pair between sites with scores in one bin the order is open, of one with times in one bin also whether it can
+    be compared. The greatest C-index has every open pair that can be concordant, and none that cannot; the least one
+    the reverse.
+    """
+    exact, between = Exact(*state["exact"]), _between(state)
+    events, censored = counts_of_cells(_cells(state), len(state["edges"]))
+    # Of an event and a censored row in one bin of time, those in one bin of score too: no more than in all cells.
+    same = min(int((events * censored).sum()), between.mixed)
+    twice = exact.twice_concordant + between.twice_concordant
+    comparable = exact.comparable + between.comparable + between.events
+    rising = min((between.twice_mixed + same) / 2, between.mixed)
+    falling = min(between.mixed - (between.twice_mixed - same) / 2, between.mixed)
+    most = twice / 2 + between.tied / 2 + between.events + rising, comparable + rising
+    least = twice / 2 - between.tied / 2, comparable + falling
+    greatest, smallest = (part / whole if whole else c_index for part, whole in (most, least))
+    return max(greatest - c_index, c_index - smallest, 0.0)
 
 
 def _add(rows: list[list[int]]) -> list[int]:

@@ -1,0 +1,32 @@
+"""Recalibration's coefficients against a fit of the rows, and where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from v6_algorithm.learning.metrics.recalibration import recalibrate
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("touch", [0, 3])
+def test_classes_that_are_apart_have_no_fit(flip, touch):
+    """Also where they share one score: no slope is the best."""
+    positives = np.array([0, 0, touch, 4, 9])
+    negatives = np.array([5, 7, 2, 0, 0])
+    pair = (negatives, positives) if flip else (positives, negatives)
+    assert recalibrate(*pair, np.array([-2.0, -1.0, 0.0, 1.0, 2.0])) is None
+
+
+def test_a_fit_is_that_of_the_rows():
+    logits = np.linspace(-3, 3, 7)
+    positives, negatives = np.array([1, 2, 4, 7, 9, 9, 12]), np.array([12, 9, 9, 6, 4, 3, 1])
+    found = recalibrate(positives, negatives, logits)
+    x = np.repeat(np.concatenate([logits, logits]), np.concatenate([positives, negatives]))
+    y = np.repeat([1, 0], [positives.sum(), negatives.sum()])
+    fit = LogisticRegression(C=np.inf, tol=1e-10).fit(x[:, None], y)
+    assert (found["intercept"], found["slope"]) == pytest.approx((fit.intercept_[0], fit.coef_[0, 0]), abs=1e-5)
+    # In the large: the mean predicted probability, shifted, is the share of the positives.
+    shifted = 1 / (1 + np.exp(-(x + found["in_the_large"])))
+    assert shifted.mean() == pytest.approx(y.mean(), abs=1e-9)

@@ -1,0 +1,38 @@
+"""How many bodies of one step a job may bring: three, twice as many where columns are harmonised in between."""
+
+from __future__ import annotations
+
+import pytest
+
+from v6_algorithm.data.quantiles import CALLS
+from v6_algorithm.errors import PolicyError
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.site.guard.order import Order
+
+
+def answered(step, harmonisation="none"):
+    """Ask a step with ever other numbers; return how often it is answered."""
+    content = {"data": {"target": "y", "harmonisation": harmonisation}, "model": {"kind": "mlp"}}
+    experiment = Experiment.parse(content)
+    order = Order({}, experiment, most_experiments=3, researcher_weights=False)
+    for before in ("schema", "statistics"):
+        order.admit("prepare", {"step": before})
+    for number in range(100):
+        try:
+            order.admit("prepare", {"step": step, "windows": [number]})
+        except PolicyError:
+            return number
+    return 100
+
+
+@pytest.mark.parametrize(("step", "calls"), [("moments", 1), ("quantiles", CALLS)])
+def test_a_step_is_answered_so_often_and_twice_around_harmonisation(step, calls):
+    once, around = answered(step), answered(step, "combat")
+    assert (once, around) == (3 * calls, 6 * calls)
+
+
+def test_a_step_asked_word_for_word_again_is_answered_again():
+    order = Order({}, Experiment.parse({"data": {"target": "y"}}), most_experiments=3, researcher_weights=False)
+    for _ in range(20):
+        order.admit("prepare", {"step": "schema"})
+        order.admit("prepare", {"step": "statistics", "setup": {"a": 1}})

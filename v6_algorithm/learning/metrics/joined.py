@@ -1,0 +1,156 @@
+"""Score histograms whose neighbouring bins were joined: fewer bins to tell, and how far that may move a metric.
+
+A site joins bins where its owner's rules want cells of several rows (`site.guard.coarse`), and where it would tell
+more bins than `MOST_LISTED` (`capped`, called by the guard too): a reply must not grow with the rows without end. All
+rows of a joined bin then stand in the bin that is their mean. `classification_state` asks here for bounds that contain
+this.
+
+What is known of a site's joined bins: they follow each other, and each stands within its rows' bins. So a row of one is
+above the joined bin before it and below the next; within the site the order of two joined bins is that of their rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from v6_algorithm.learning.metrics import sparse
+
+# Bins that hold rows, of all classes together, in one state: some 100 kB as JSON, and ties of 1/2000 of the pairs.
+MOST_LISTED = 4096
+_FEWEST_LISTED = 64
+# Products of two counts, and their sums, are exact in int64 up to so many rows.
+_MOST_EXACT = 2**26
+# A site's positives and negatives, by class, and whether their bins are joined.
+Part = tuple[Sequence[sparse.Histogram], Sequence[sparse.Histogram], bool]
+# Bins and the rows in them, in any order.
+_Rows = tuple[NDArray[np.int64], NDArray[Any]]
+
+
+def capped(state: Any) -> Any:
+    """Return a metric state, of one target or several, that lists no more bins than it may.
+
+    Bins are joined so that each holds an equal share of the positives and negatives: pairs in one are at most
+    1 / `MOST_LISTED` of all, or twice that, and of a rare class few rows are.
+    """
+    if isinstance(state, list):
+        return [capped(item) for item in state] if state and isinstance(state[0], Mapping) else state
+    if not isinstance(state, Mapping):
+        return state
+    if state.get("kind") != "classification":
+        # Another kind's lists are of a length of their own; several targets, members and groups are in dicts.
+        return {key: capped(value) for key, value in state.items()} if "n" not in state or "tasks" in state else state
+    if state["n"] <= _FEWEST_LISTED:
+        return state
+    classes = 1 if state["n_classes"] == 2 else state["n_classes"]
+    most = max(MOST_LISTED // classes, _FEWEST_LISTED)
+    if state["n"] <= most:
+        return state
+    pairs = [_capped(*pair, most) for pair in zip(state["positives"], state["negatives"], strict=True)]
+    if not any(changed for _, _, changed in pairs):
+        return state
+    positives, negatives, _ = map(list, zip(*pairs, strict=True))
+    return {**state, "positives": positives, "negatives": negatives, "joined": 1}
+
+
+def _capped(
+    positives: sparse.Histogram, negatives: sparse.Histogram, most: int
+) -> tuple[sparse.Histogram, sparse.Histogram, bool]:
+    places, above, below = sparse.paired(positives, negatives)
+    if len(places) <= most:
+        return positives, negatives, False
+    # Each class weighs as much as the other; a bin that alone holds more than a share is one.
+    weight = above / max(above.sum(), 1) + below / max(below.sum(), 1)
+    share = (np.cumsum(weight) - weight / 2) / weight.sum()
+    group = np.minimum((share * most).astype(np.int64), most - 1)
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    rows = above + below
+    first = places[starts]
+    moved = np.add.reduceat((places - np.repeat(first, np.diff(starts, append=len(places)))) * rows, starts)
+    middle = first + np.rint(moved / np.add.reduceat(rows, starts)).astype(np.int64)
+    listed = [_listed(middle, np.add.reduceat(counts, starts)) for counts in (above, below)]
+    return listed[0], listed[1], True
+
+
+def _listed(places: NDArray[np.int64], rows: NDArray[Any]) -> sparse.Histogram:
+    return {"bins": places[rows > 0].tolist(), "rows": rows[rows > 0].tolist()}
+
+
+def joins(state: Mapping[str, Any]) -> bool:
+    """Return whether a metric state, of one target or several, has joined score bins."""
+    return bool(state.get("joined")) or any(map(joins, state.get("tasks", {}).values()))
+
+
+class Extents:
+    """The lowest and the highest bins that the rows of one class and of the others may be in, over several sites.
+
+    Parameters
+    ----------
+    parts
+        What each site told.
+    scored
+        Which of the classes that have histograms.
+    bins
+        Number of bins.
+    """
+
+    def __init__(self, parts: Sequence[Part], scored: int, bins: int) -> None:
+        ends: list[list[_Rows]] = [[], [], [], []]
+        # Pairs within a site that the ends leave open, and whose order is known.
+        self._not_above = self._above = 0
+        for positives, negatives, joined in parts:
+            places, above, below = sparse.paired(positives[scored], negatives[scored])
+            low = high = places
+            if joined and len(places):
+                low = np.concatenate([[0], places[:-1] + 1])
+                high = np.concatenate([places[1:] - 1, [bins - 1]])
+                self._not_above += _pairs((high, above), (low, below), ties=True)
+                self._not_above -= _pairs((places, above), (places, below), ties=True)
+                self._above += _pairs((places, above), (places, below), ties=False)
+                self._above -= _pairs((low, above), (high, below), ties=False)
+            for rows, where, counts in zip(ends, (low, high, low, high), (above, above, below, below), strict=True):
+                rows.append((where, counts))
+        self.positives_low, self.positives_high, self.negatives_low, self.negatives_high = map(_together, ends)
+
+    def auroc(self) -> tuple[float, float]:
+        """Return the least and the greatest AUROC that the rows may have."""
+        pairs = int(self.positives_low[1].sum()) * int(self.negatives_low[1].sum())
+        least = _pairs(self.positives_low, self.negatives_high, ties=False) + self._above
+        most = _pairs(self.positives_high, self.negatives_low, ties=True) - self._not_above
+        return least / pairs, most / pairs
+
+    def best(self) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
+        """Return bins with positives and negatives in each, where each positive is as high as may be."""
+        return _paired(self.positives_high, self.negatives_low)
+
+    def worst(self) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
+        """Return the same where each positive is as low as may be, and each negative as high."""
+        return _paired(self.positives_low, self.negatives_high)
+
+
+def _together(parts: Sequence[_Rows]) -> _Rows:
+    """Add up rows of several sites by bin, in rising order."""
+    return sparse.summed(parts, sum(int(rows.sum()) for _, rows in parts))
+
+
+def _pairs(upper: _Rows, lower: _Rows, *, ties: bool) -> int:
+    """Count pairs of rows of which the first is in a higher bin, or with `ties` in the same."""
+    order = np.argsort(lower[0], kind="stable")
+    counts, others = lower[1][order], upper[1]
+    if int(counts.sum()) + int(others.sum()) >= _MOST_EXACT:
+        counts, others = counts.astype(object), others.astype(object)
+    below = np.concatenate([[0], np.cumsum(counts)])
+    return int((others * below[np.searchsorted(lower[0][order], upper[0], side="right" if ties else "left")]).sum())
+
+
+def _paired(positives: _Rows, negatives: _Rows) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
+    places = np.union1d(positives[0], negatives[0])
+    counts = []
+    for bins, rows in (positives, negatives):
+        whole = np.zeros(len(places), dtype=rows.dtype)
+        whole[np.searchsorted(places, bins)] = rows
+        counts.append(whole)
+    return places, counts[0], counts[1]
