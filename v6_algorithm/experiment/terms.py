@@ -37,7 +37,9 @@ class Spline(Section):
         if isinstance(self.knots, int):
             if self.knots not in KNOT_SHARES:
                 raise refuse(f"knots: {self.knots} is not 3 to 7; or give the places of the knots as a list")
-        elif not 3 <= len(self.knots) <= _MOST_KNOTS or any(a >= b for a, b in zip(self.knots, self.knots[1:], strict=False)):
+        elif not 3 <= len(self.knots) <= _MOST_KNOTS or any(
+            a >= b for a, b in zip(self.knots, self.knots[1:], strict=False)
+        ):
             raise refuse(f"knots: a list of places is 3 to {_MOST_KNOTS} increasing numbers")
         return self
 
