@@ -49,7 +49,7 @@ def rules(preset: str, experiment: Experiment) -> Policy:
 
 
 def train(frame: pd.DataFrame, preset: str, **changes: Any) -> dict[str, torch.Tensor]:
-    """Train on all rows of two sites; return the last model's tensors by name."""
+    """Train on all rows of three sites, the fewest that strict has; return the last model's tensors by name."""
     content = {
         "data": {"target": "y", "scaling": "none"}, "model": {"kind": "mlp", "hidden": [_HIDDEN], "norm": "none"},
         "rounds": 10, "split": {"kind": "ratio", "train": 1.0, "validation": 0, "test": 0},
@@ -57,8 +57,7 @@ def train(frame: pd.DataFrame, preset: str, **changes: Any) -> dict[str, torch.T
         "training": {"optimizer": {"kind": "adam", "lr": 0.01}, "batch_size": 16},
     }  # fmt: skip
     experiment = Experiment.parse(content | changes)
-    half = len(frame) // 2
-    parts = {"a": frame.iloc[:half], "b": frame.iloc[half:]}
+    parts = {name: frame.iloc[place::3] for place, name in enumerate("abc")}
     tables = {name: TableSource(frame=part.reset_index(drop=True)) for name, part in parts.items()}
     federation = local_federation(experiment, tables, rules(preset, experiment))
     return wire.unpack(run(federation, experiment)["parameters"])
@@ -145,7 +144,7 @@ def inversion(preset: str, shadows: int) -> str:
     """
     frame, errors = made_up(48, 3), []
     site = frame.iloc[:24].reset_index(drop=True)
-    other = frame.iloc[24:].reset_index(drop=True)
+    others = {"b": frame.iloc[24:].reset_index(drop=True), "c": made_up(48, 4)}
     changes = {"rounds": 1, "training": {"optimizer": {"kind": "sgd", "lr": 1.0}, "batch_size": None}}
     base = {
         "data": {"target": "y", "scaling": "none"}, "model": {"kind": "mlp", "hidden": [8], "norm": "none"},
@@ -153,9 +152,11 @@ def inversion(preset: str, shadows: int) -> str:
     }  # fmt: skip
     experiment = Experiment.parse(base | changes)
     try:
-        sent = updates_of(experiment, {"a": TableSource(frame=site), "b": TableSource(frame=other)}, preset)
+        sent = updates_of(
+            experiment, {name: TableSource(frame=rows) for name, rows in ({"a": site} | others).items()}, preset
+        )
     except FederationError as error:  # what the node refuses is no update to invert
-        return f"refused: {str(error)[:60]}"
+        return f"refused: {' '.join(str(error).split())}"
     from v6_algorithm.data.preparation import Preparation, Setup
     from v6_algorithm.researcher.doctor.hospital import initial
 
@@ -207,14 +208,15 @@ def properties(preset: str, shadows: int, private: bool = False) -> str:
         "rounds": 1, "split": {"kind": "ratio", "train": 1.0, "validation": 0, "test": 0}, "output": {"model": "last"},
         "training": {"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": 16, "local_epochs": 2}, "privacy": section,
     })  # fmt: skip
-    other, features, answers = TableSource(frame=made_up(100, 99)), [], []
+    others = {"b": TableSource(frame=made_up(100, 98)), "c": TableSource(frame=made_up(100, 99))}
+    features, answers = [], []
     for number in range(4 * shadows):
         pool = made_up(1000, 100 + number)
         positive, negative = pool[pool["x9"] > 0], pool[pool["x9"] <= 0]
         share = 80 if number % 2 else 50
         frame = pd.concat([positive.iloc[:share], negative.iloc[: 100 - share]]).sample(frac=1, random_state=number)
         site = TableSource(frame=frame.reset_index(drop=True))
-        (update,) = updates_of(experiment, {"a": site, "b": other}, preset)
+        (update,) = updates_of(experiment, {"a": site} | others, preset)
         features.append(torch.cat([value.flatten() for value in update.values()]).double().numpy())
         answers.append(number % 2)
     x, y = np.array(features), np.array(answers)
@@ -255,12 +257,12 @@ def memorisation(preset: str, shadows: int) -> str:
         })  # fmt: skip
         sites = {
             name: TableSource(frame=part.reset_index(drop=True), base=Path(folder))
-            for name, part in (("a", frame.iloc[:48]), ("b", frame.iloc[48:96]))
+            for name, part in (("a", frame.iloc[:32]), ("b", frame.iloc[32:64]), ("c", frame.iloc[64:96]))
         }
         try:
             result = run(local_federation(experiment, sites, rules(preset, experiment)), experiment)
         except FederationError as error:
-            return f"refused: {str(error)[:60]}"
+            return f"refused: {' '.join(str(error).split())}"
         write_artifacts(result, Path(folder) / "out")
         made = read_generator(Path(folder) / "out" / "model.safetensors")
         drawn = np.stack(list(made.images(made.labels(None, 512), 3)))[..., 0]
@@ -270,7 +272,7 @@ def memorisation(preset: str, shadows: int) -> str:
     by_distance = auc(-to_members.min(dim=0).values.numpy(), -to_others.min(dim=0).values.numpy())
     inputs = torch.tensor(pixels[:, None] / 255.0, dtype=torch.float32)
     with torch.inference_mode():
-        judged = made.networks["discriminator"].eval()(2 * inputs - 1, torch.tensor(frame["kind"].to_numpy()))
+        judged = made.networks["discriminator"].eval()(2 * inputs - 1, torch.eye(2)[frame["kind"].to_numpy()])
     scores = judged.flatten().double().numpy()
     by_discriminator = auc(scores[:96], scores[96:])
     return (

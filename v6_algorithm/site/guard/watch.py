@@ -62,6 +62,9 @@ class UpdateWatch:
             if rows.weights is not None:
                 self._weights = self._weights * rows.weights[part].cpu().numpy()
             return
+        if problem.generative:
+            # Its networks see images in an order of their learner's; behind convolutions no linear layer sees rows.
+            return
         for name, network in networks.items():
             if (first := _first_linear(network)) is not None:
                 path, layer, after = first
