@@ -95,6 +95,11 @@ def negative_binomial(name: str, frames: dict[str, pd.DataFrame], columns: list[
     pooled = pd.concat(frames.values())
     result = fitted(frames, columns, count, "count", family="negative_binomial")
     design, told = sm.add_constant(pooled[columns]), result.content["fit"]
+    if told["alpha_standard_error"] is None:
+        poisson = sm.GLM(pooled[count], design, family=sm.families.Poisson()).fit(tol=1e-14)
+        distance = abs(told["log_likelihood"] / poisson.llf - 1)
+        line(name, "negative binomial: Poisson, named", result, np.nan, np.nan, distance)
+        return
     # Of raw columns Newton's method of statsmodels does not come far without a start.
     start = sm.NegativeBinomial(pooled[count], design).fit(disp=0, method="bfgs", maxiter=2000).params
     model = sm.NegativeBinomial(pooled[count], design)

@@ -23,16 +23,16 @@ def comparable(folder):
 
 def stop_in_round(monkeypatch, number, error):
     """Let something come in the middle of a round, once."""
-    turn = Rounds._turn
+    answers = Rounds._answers
 
-    def stopped(self, round, *rest):
-        replies = turn(self, round, *rest)
-        if round == number:
-            monkeypatch.setattr(Rounds, "_turn", turn)
+    def stopped(self, asked, turn):
+        replies = answers(self, asked, turn)
+        if asked.number == number:
+            monkeypatch.setattr(Rounds, "_answers", answers)
             raise error
         return replies
 
-    monkeypatch.setattr(Rounds, "_turn", stopped)
+    monkeypatch.setattr(Rounds, "_answers", stopped)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Terminated()], ids=["Ctrl-C", "SIGTERM"])

@@ -18,6 +18,8 @@ KNOT_SHARES = {
 }
 # Columns of one product, and products of a model.
 _MOST_FACTORS, _MOST_PRODUCTS = 3, 200
+# Of one curve; more would follow single rows.
+_MOST_KNOTS = 20
 
 
 class Spline(Section):
@@ -35,8 +37,10 @@ class Spline(Section):
         if isinstance(self.knots, int):
             if self.knots not in KNOT_SHARES:
                 raise refuse(f"knots: {self.knots} is not 3 to 7; or give the places of the knots as a list")
-        elif len(self.knots) < 3 or any(a >= b for a, b in zip(self.knots, self.knots[1:], strict=False)):
-            raise refuse("knots: a list of places is 3 increasing numbers or more")
+        elif not 3 <= len(self.knots) <= _MOST_KNOTS or any(
+            a >= b for a, b in zip(self.knots, self.knots[1:], strict=False)
+        ):
+            raise refuse(f"knots: a list of places is 3 to {_MOST_KNOTS} increasing numbers")
         return self
 
     @property

@@ -282,7 +282,7 @@ def test_an_offsets_null_model_is_fitted_beside(frames):
         ({"interactions": ["age * sex", "sex * age"]}, "is given twice"),
         ({"interactions": ["age * bmi"]}, "'bmi' is neither in data.features nor in data.categorical"),
         ({"splines": {"age": 9}}, "9 is not 3 to 7"),
-        ({"splines": {"age": [3, 2, 4]}}, "3 increasing numbers or more"),
+        ({"splines": {"age": [3, 2, 4]}}, "3 to 20 increasing numbers"),
         ({"splines": {"bmi": 4}}, "'bmi' is no numeric column of data.features"),
         ({"weights": {"column": "w"}}, "kind"),
         ({"weights": {"column": "y", "kind": "frequency"}}, "is the target"),

@@ -42,9 +42,11 @@ def check_experiment(policy: Policy, experiment: Experiment) -> None:
     if policy.maximum_epsilon is not None and noise is not None:
         _check(policy, "maximum_epsilon", noise.epsilon, "privacy.differential_privacy.epsilon")
         _check(policy, "maximum_delta", noise.delta, "privacy.differential_privacy.delta")
-    split = experiment.split
-    folds = (getattr(split, "folds", None) or 1) * (getattr(split, "repeats", None) or 1)
-    _check(policy, "maximum_folds", max(folds, len(experiment.data.split_columns)), "split.folds x split.repeats")
+    folds, missing = _folds(experiment), experiment.data.missing
+    what = "data.missing.imputations" if missing.kind == "impute" else "split.folds x split.repeats"
+    _check(policy, "maximum_folds", max(folds, len(experiment.data.split_columns)), what)
+    if missing.kind == "impute":
+        _check(policy, "maximum_rounds", missing.iterations, "data.missing.iterations")
     personal, private = experiment.personal, experiment.private
     for path, epochs in (
         ("personal.epochs", personal.epochs if personal is not None else None),
@@ -53,6 +55,9 @@ def check_experiment(policy: Policy, experiment: Experiment) -> None:
     ):
         _check(policy, "maximum_row_passes", epochs or 0, path)
     for path, value in _numbers(experiment.model.model_dump(mode="json"), "model"):
+        if path.startswith("model.splines."):
+            # Places of knots are in units of a column, and how many there are is bounded by their section.
+            continue
         if isinstance(value, list):
             _check(policy, "maximum_layers", len(value), path)
             value = max([item for item in value if isinstance(item, (int, float))], default=0)
@@ -87,10 +92,17 @@ def _numbers(content: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, content
 
 
+def _folds(experiment: Experiment) -> int:
+    """Return how many folds an experiment has: those of its split, or the tables that are imputed."""
+    split, missing = experiment.split, experiment.data.missing
+    if missing.kind == "impute":
+        return missing.imputations
+    return (getattr(split, "folds", None) or 1) * (getattr(split, "repeats", None) or 1)
+
+
 def check_folds(policy: Policy, experiment: Experiment, folds: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a request that names more folds than its experiment has, each as often as a run may need."""
-    split = experiment.split
-    number = (getattr(split, "folds", None) or 1) * (getattr(split, "repeats", None) or 1)
+    number = _folds(experiment)
     most = _ITEMS_PER_FOLD * max(number, len(experiment.data.split_columns), 1)
     if len(folds) > most:
         raise PolicyError(
