@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from v6_algorithm.coordinator.description.describe import describe
 from v6_algorithm.data.missing_values import without_codes
+from v6_algorithm.experiment.table_form import TableForm
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.errors import ExperimentError
@@ -145,3 +146,12 @@ def test_a_description_does_not_tell_how_many_cells_hold_a_rare_value():
 
 def test_a_description_notes_codes_of_a_column_that_no_site_has():
     assert "data.missing_values: no site has a column 'aa'" in description(sources(FRAMES), {"aa": 0}, 5)["notes"]
+
+
+def test_a_column_that_was_text_for_its_codes_alone_is_numbers_in_the_tables_own_marks():
+    frame = pd.DataFrame({"crp": ["2,5", "<0,1", "1.000,25"], "name": ["a", "b", "c"]})
+    form = TableForm(decimal=",", thousands=".")
+    cleaned = without_codes(frame, ["<0,1"], form=form)
+    assert cleaned["crp"].tolist()[::2] == [2.5, 1000.25]
+    assert cleaned["crp"].isna().tolist() == [False, True, False]
+    assert cleaned["name"].tolist() == ["a", "b", "c"]

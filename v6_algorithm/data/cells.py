@@ -66,17 +66,24 @@ def uniform(frame: pd.DataFrame, form: TableForm) -> pd.DataFrame:
         if isinstance(dtype, pd.ArrowDtype):
             changed[name] = _without_arrow(frame.iloc[:, place])
         column = changed.get(name, frame.iloc[:, place])
-        if pd.api.types.is_object_dtype(column) or isinstance(column.dtype, (pd.StringDtype, pd.CategoricalDtype)):
-            cleaned = _clean(column, form)
-            if cleaned is not None:
-                changed[name] = cleaned
+        if (without := cleaned(column, form)) is not column:
+            changed[name] = without
     if not changed or not frame.columns.is_unique:
         return frame
     return frame.assign(**{str(name): column for name, column in changed.items()})
 
 
+def cleaned(column: pd.Series, form: TableForm) -> pd.Series:
+    """Return a column with empty words empty and numbers read by the form's marks; itself where nothing changes."""
+    import pandas as pd
+
+    if pd.api.types.is_object_dtype(column) or isinstance(column.dtype, (pd.StringDtype, pd.CategoricalDtype)):
+        without = _clean(column, form)
+        return column if without is None else without
+    return column
+
+
 def _clean(column: pd.Series, form: TableForm) -> pd.Series | None:
-    """Return the column with empty words empty and numbers read by the form's marks; None where nothing changes."""
     import pandas as pd
 
     if isinstance(column.dtype, pd.CategoricalDtype):
@@ -165,6 +172,11 @@ def hint(column: pd.Series, kind: str) -> str | None:
         ("percent", _PERCENT),
         ("limits", _LIMIT),
     ):
+        if rest and all(pattern.fullmatch(cell) for cell in rest):
+            return name
+    # Numbers with marks beside something else: the marks can be declared, what else there is stands in the way.
+    rest = [cell for cell in rest if not _DECIMAL_COMMA.fullmatch(cell) and not _THOUSANDS.fullmatch(cell)]
+    for name, pattern in (("percent", _PERCENT), ("limits", _LIMIT)):
         if rest and all(pattern.fullmatch(cell) for cell in rest):
             return name
     units = {"".join(match.groups("")) if (match := _UNIT.fullmatch(cell)) else "" for cell in rest}

@@ -55,10 +55,7 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
     )
     columns = [str(column) for column in frame.columns]
     if len(columns) == 1 and form.separator is None:
-        for mark in _SEPARATORS:
-            if mark in columns[0]:
-                shown = "\\t" if mark == "\t" else mark
-                raise DataError(f'{name} has one column, in which "{shown}" stands: is it data.separator: "{shown}"?')
+        _check_one_column(columns[0], name)
         if _fits_spaces(uri, form.encoding):
             raise DataError(f'{name} has one column, of as many words as its name: is it data.separator: " "?')
     # The first line of data says how many cells pandas expects; a line that is too short leaves its last cell empty.
@@ -68,6 +65,14 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
         _check_names(uri, separator, form.encoding)
     _check_quotes(frame, name, separator)
     return _with_codes(frame, uri, name, form, empty_words)
+
+
+def _check_one_column(column: str, name: str) -> None:
+    """Raise DataError where another separator stands in the header of a table that seems to have one column."""
+    for mark in _SEPARATORS:
+        if mark in column:
+            shown = "\\t" if mark == "\t" else mark
+            raise DataError(f'{name} has one column, in which "{shown}" stands: is it data.separator: "{shown}"?')
 
 
 def _with_codes(frame: pd.DataFrame, uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd.DataFrame:
@@ -144,6 +149,8 @@ def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> N
                     continue
                 header = header or row
                 if len(row) != len(header):
+                    if len(header) == 1:
+                        _check_one_column(header[0], name)
                     more = "more" if len(row) > len(header) else "fewer"
                     raise DataError(
                         f"{name} cannot be read as csv: line {row.number} has {len(row)} cells, {more} than the "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from v6_algorithm.data.cells import cleaned
 from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.data.targets import canonical
 
@@ -14,13 +15,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from v6_algorithm.experiment.missing_values import Code, MissingValues
+    from v6_algorithm.experiment.table_form import TableForm
 
 Array = np.ndarray
 # Columns that are compared and copied at once.
 _BLOCK_COLUMNS = 512
 
 
-def without_codes(frame: pd.DataFrame, codes: MissingValues, *, smallest: int = 1) -> pd.DataFrame:
+def without_codes(
+    frame: pd.DataFrame, codes: MissingValues, *, smallest: int = 1, form: TableForm | None = None
+) -> pd.DataFrame:
     """Return the table with coded cells empty; the given one is left as it is.
 
     Parameters
@@ -32,6 +36,8 @@ def without_codes(frame: pd.DataFrame, codes: MissingValues, *, smallest: int = 
         text is compared without the spaces around it.
     smallest
         A code that fewer cells of a column hold is left there: a description would tell how many they are.
+    form
+        How the table is written: a column that was text for its codes alone is numbers without them.
     """
     import pandas as pd
 
@@ -47,7 +53,8 @@ def without_codes(frame: pd.DataFrame, codes: MissingValues, *, smallest: int = 
                 [cells for cells in _holding(column, column_codes) if cells.sum() >= smallest] if column_codes else []
             )
             if any(cells.any() for cells in coded):
-                columns[number], changed = column.mask(np.logical_or.reduce(coded)), True
+                without = column.mask(np.logical_or.reduce(coded))
+                columns[number], changed = without if form is None else cleaned(without, form), True
         blocks.append(pd.concat(columns, axis=1) if changed else block)
         any_changed |= changed
     return pd.concat(blocks, axis=1) if any_changed else frame

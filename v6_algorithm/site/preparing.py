@@ -37,7 +37,8 @@ def summary(work: Work) -> dict[str, Any]:
     frame = work.sources[work.site].read(work.policy.allows)
     work.policy.check_rows(len(frame))
     smallest = work.policy.minimum_cell
-    frame = work.where(without_codes(frame, work.experiment.data.missing_values, smallest=smallest))
+    codes, form = work.experiment.data.missing_values, work.sources[work.site].form
+    frame = work.where(without_codes(frame, codes, smallest=smallest, form=form))
     work.policy.check_rows(len(frame))
     work.guard.check_features(features, len(frame))
     step = work.request.get("step")

@@ -221,7 +221,8 @@ class Work:
         # In bytes of numbers, which is what makes a table large.
         if lasts and frame.memory_usage(deep=False).sum() <= _MEMORY_BYTES:
             memory[key] = identity, frame
-        frame = self.kind.read(without_codes(frame, self.experiment.data.missing_values), source, self.shelf)
+        codes = self.experiment.data.missing_values
+        frame = self.kind.read(without_codes(frame, codes, form=source.form), source, self.shelf)
         return self.where(frame)
 
     def where(self, frame: pd.DataFrame) -> pd.DataFrame:

@@ -73,7 +73,7 @@ def _notes(source: TableSource, model: ReturnedModel, setup: Setup, values: np.n
     from v6_algorithm.data.missing_values import without_codes
 
     data, notes = model.experiment.data, []
-    frame = without_codes(source.read(), data.missing_values)
+    frame = without_codes(source.read(), data.missing_values, form=source.form)
     untrained = {setup.category_columns[place] for place in setup.unknown[0]} if setup.unknown else set()
     for name, labels in setup.categories.items():
         known = {label for label in labels if f"{name}={label}" not in untrained}
