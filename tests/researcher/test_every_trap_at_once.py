@@ -90,7 +90,9 @@ def test_each_trap_is_one_clear_line_and_the_mended_tables_give_the_plain_ones_m
     settings = ['data.separator=";"']
     assert "line 18 has 13 cells, more than the 12 of the header" in refused(folder, *settings)
     write("lines")
-    assert "column 'ill': the same label is spelled differently: 'no' at 'amsterdam', 'No' at 'berlin'" in refused(folder, *settings)
+    assert "column 'ill': the same label is spelled differently: 'no' at 'amsterdam', 'No' at 'berlin'" in refused(
+        folder, *settings
+    )
     write("lines", "labels")
 
     said = train(folder, *settings).output
@@ -108,7 +110,9 @@ def test_each_trap_is_one_clear_line_and_the_mended_tables_give_the_plain_ones_m
         "data.categorical=[sex,smoker]",
         "data.exclude=[ward]",
     ]
-    assert "column 'sex': the same label is spelled differently: 'f' at 'amsterdam', 'F' at 'berlin'" in refused(folder, *settings)
+    assert "column 'sex': the same label is spelled differently: 'f' at 'amsterdam', 'F' at 'berlin'" in refused(
+        folder, *settings
+    )
     write("lines", "labels", "categories")
     said = train(folder, *settings)
     assert said.exit_code == 0, said.output
