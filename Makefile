@@ -1,25 +1,34 @@
-# Two commands on a fresh machine: `make demo`, which also sets up, and `make test`.
-# Linux with an NVIDIA-less machine: TORCH_INDEX=https://download.pytorch.org/whl/cpu saves some gigabytes.
+# Two commands on a fresh machine: `make demo`, which installs what a run needs, and `make test`, which installs what tests need.
+# On Linux without a GPU torch comes from its CPU index, which saves some gigabytes; TORCH_INDEX= (empty) takes PyPI's. Whoever
+# has wheels or indexes of their own configured for pip keeps to those.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-TORCH_INDEX ?=
+CPU_INDEX = https://download.pytorch.org/whl/cpu
+NO_GPU = $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi > /dev/null 2>&1 && echo yes)
+TORCH_INDEX ?= $(if $(PIP_FIND_LINKS)$(PIP_INDEX_URL)$(PIP_EXTRA_INDEX_URL),,$(if $(NO_GPU),$(CPU_INDEX)))
 VARIANT ?= cpu
 
-.PHONY: demo setup test test-slow network python-versions house lint format image push clean
+.PHONY: axe demo docs setup test test-slow network python-versions house lint format image push clean
 
-demo: setup ## train on real data at three hospitals, and show what came out
-	$(BIN)/v6-algorithm run mock/breast_cancer.yaml --baselines --out runs/demo
-	@echo "report: runs/demo/report.html"
+demo: $(VENV)/.demo ## train on real data at three hospitals, and show what came out
+	@echo "training on scikit-learn's breast cancer table, cut into three hospitals: together, in one place, and each alone ..."
+	$(BIN)/v6-algorithm run mock/breast_cancer.yaml --baselines --out runs/demo --force
+	@echo "report: runs/demo/report.html; next, with tables of your own: docs/quickstart.md"
 
 setup: $(VENV)/.ready
 
 # torch first: what comes later must find it, not choose a build of its own.
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	@echo "installing, a few minutes on first use ..."
+	@echo "installing this package, torch$(if $(TORCH_INDEX), (CPU),) and scikit-learn into $(VENV), some 300 MB; once ..."
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.demo
+	@echo "installing what tests, style, docs and a local vantage6 need, a few minutes; once ..."
 	$(PIP) -e '.[dev]'
 	@touch $@
 
@@ -37,6 +46,13 @@ python-versions: ## the unit tests, the demo and the wheel alone on Python 3.13;
 
 house: ## the wings of the package, their lines, and who imports whom
 	$(PYTHON) -m tools.house
+
+docs: setup ## the docs site in build/site; a link or an anchor that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "site: build/site/index.html"
+
+axe: ## what tests/researcher/report/test_accessibility.py needs beside Chromium: axe-core and a driver of the browser, by npm
+	@command -v npm > /dev/null && npm ci --prefix tools/axe --no-audit --no-fund --loglevel error || echo "no npm: reports are not looked at"
 
 lint: setup ## style and types
 	$(BIN)/ruff check .

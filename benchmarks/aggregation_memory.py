@@ -3,9 +3,10 @@
     python benchmarks/aggregation_memory.py                         8 sites, 100 million parameters
     python benchmarks/aggregation_memory.py --millions 25 --sites 4
 
-One reply is made and lies in a file; each site's arrives from it as text, as an engine hands it over, is checked, read
-and added. The peak is the largest resident size of the process less that before the first reply. vantage6's client,
-which holds a result as JSON in base64 while it fetches it, comes on top.
+One reply is made and lies in a file; each site's arrives from it as `engines/results` hands over a large one, in a
+file, is checked, read and added; then the next model is made and packed, as the next requests carry it. The peak is the
+largest resident size of the process less that before the first reply, so a model that is held anyway is not in it. With
+`--text` the replies come as text, as before.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from v6_algorithm.coordinator.rounds.reply_checks import ReplyCheck
 from v6_algorithm.coordinator.strategies import create_strategy
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.in_file import TextFile
 from v6_algorithm.exchange.protocol import Arrival, Replies
 from v6_algorithm.experiment import Experiment
 
@@ -48,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--millions", type=float, default=100)
     parser.add_argument("--sites", type=int, default=8)
+    parser.add_argument("--text", action="store_true", help="replies as text in memory")
     chosen = parser.parse_args()
     layers = 20
     spec = {
@@ -74,19 +77,34 @@ def main() -> None:
         # What torch itself takes at its first sum is no part of a model.
         torch.randn(1000).double().sum()
         before, start = resident_bytes(), time.perf_counter()
-        replies = Replies(requests, (Arrival(site, file.read_text(encoding="ascii")) for site in sites), {})
+
+        def arrived() -> str | TextFile:
+            if chosen.text:
+                return file.read_text(encoding="ascii")
+            text = TextFile(folder)
+            with file.open("rb") as content:
+                while piece := content.read(2**20):
+                    text.write(piece)
+            return text
+
+        replies = Replies(requests, (Arrival(site, arrived()) for site in sites), {})
         for site, reply in replies:
             for item in check.items(replies, site, reply, asked):
                 strategy.add(item.pop("reply"))
         if replies.missing:
             raise SystemExit(f"replies were dropped: {replies.missing}")
         summed = resident_bytes()
-        strategy.aggregate()
+        following = strategy.aggregate()
+        averaged = resident_bytes()
+        packed = wire.pack(following, keep=True, consume=True)
+        if not packed:
+            raise SystemExit("nothing was packed")
     model = wire.spec_bytes(spec)
     print(
         f"{chosen.sites} sites, {chosen.millions:g} million parameters ({model / 1e6:.0f} MB): "
         f"{(summed - before) / model:.2f} times the model while replies come in, "
-        f"{(resident_bytes() - before) / model:.2f} with the next model; {time.perf_counter() - start:.0f} s"
+        f"{(averaged - before) / model:.2f} with the next model, "
+        f"{(resident_bytes() - before) / model:.2f} with it packed; {time.perf_counter() - start:.0f} s"
     )
 
 

@@ -6,7 +6,10 @@ attack returns a text for the table. Nothing is asked of a node that a training 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +19,14 @@ import torch
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulate import local_federation, own_policy
-from v6_algorithm.exchange import wire
+from v6_algorithm.errors import FederationError
+from v6_algorithm.exchange import png, wire
+from v6_algorithm.exchange.protocol import Arrival, Replies
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment.approval import fingerprint
+from v6_algorithm.researcher.generate import read_generator
+from v6_algorithm.researcher.report import write_artifacts
+from v6_algorithm.site.policy import Policy
 
 COLUMNS = [f"x{number}" for number in range(10)]
 _HIDDEN = 64
@@ -33,8 +42,14 @@ def made_up(rows: int, seed: int) -> pd.DataFrame:
     return frame.assign(y=np.where(generator.random(rows) < 0.1, 1 - label, label))
 
 
+def rules(preset: str, experiment: Experiment) -> Policy:
+    """Return a preset's rules; under strict the owner has approved the experiment, or nothing would be answered."""
+    policy = own_policy(preset)
+    return policy if preset != "strict" else replace(policy, approved_experiments=(fingerprint(experiment),))
+
+
 def train(frame: pd.DataFrame, preset: str, **changes: Any) -> dict[str, torch.Tensor]:
-    """Train on all rows of two sites; return the last model's tensors by name."""
+    """Train on all rows of three sites, the fewest that strict has; return the last model's tensors by name."""
     content = {
         "data": {"target": "y", "scaling": "none"}, "model": {"kind": "mlp", "hidden": [_HIDDEN], "norm": "none"},
         "rounds": 10, "split": {"kind": "ratio", "train": 1.0, "validation": 0, "test": 0},
@@ -42,10 +57,34 @@ def train(frame: pd.DataFrame, preset: str, **changes: Any) -> dict[str, torch.T
         "training": {"optimizer": {"kind": "adam", "lr": 0.01}, "batch_size": 16},
     }  # fmt: skip
     experiment = Experiment.parse(content | changes)
-    half = len(frame) // 2
-    parts = {"a": frame.iloc[:half], "b": frame.iloc[half:]}
+    parts = {name: frame.iloc[place::3] for place, name in enumerate("abc")}
     tables = {name: TableSource(frame=part.reset_index(drop=True)) for name, part in parts.items()}
-    return wire.unpack(run(local_federation(experiment, tables, own_policy(preset)), experiment)["parameters"])
+    federation = local_federation(experiment, tables, rules(preset, experiment))
+    return wire.unpack(run(federation, experiment)["parameters"])
+
+
+def updates_of(experiment: Experiment, tables: dict[str, TableSource], preset: str) -> list[dict[str, torch.Tensor]]:
+    """Run an experiment; return what site "a" sent after each round, as the coordinator gets it."""
+    sent: list[dict[str, torch.Tensor]] = []
+    federation = local_federation(experiment, tables, rules(preset, experiment))
+    call = federation.call
+
+    def listen(method: str, requests: Any, **options: Any) -> Any:
+        inner = call(method, requests, **options)
+
+        def arrivals() -> Iterator[Arrival]:
+            for name, reply in inner:
+                if method == "RPC_train" and name == "a":
+                    sent.append(wire.unpack(reply["folds"][0]["parameters"]))
+                yield Arrival(name, wire.to_text(reply))
+            for name, missing in inner.missing.items():
+                yield Arrival(name, None, missing)
+
+        return Replies(requests, arrivals(), {})
+
+    federation.call = listen  # type: ignore[method-assign]
+    run(federation, experiment)
+    return sent
 
 
 def margins(state: dict[str, torch.Tensor], frame: pd.DataFrame) -> np.ndarray:
@@ -105,40 +144,19 @@ def inversion(preset: str, shadows: int) -> str:
     """
     frame, errors = made_up(48, 3), []
     site = frame.iloc[:24].reset_index(drop=True)
-    other = frame.iloc[24:].reset_index(drop=True)
+    others = {"b": frame.iloc[24:].reset_index(drop=True), "c": made_up(48, 4)}
     changes = {"rounds": 1, "training": {"optimizer": {"kind": "sgd", "lr": 1.0}, "batch_size": None}}
     base = {
         "data": {"target": "y", "scaling": "none"}, "model": {"kind": "mlp", "hidden": [8], "norm": "none"},
         "split": {"kind": "ratio", "train": 1.0, "validation": 0, "test": 0}, "output": {"model": "last"},
     }  # fmt: skip
     experiment = Experiment.parse(base | changes)
-    sent: list[dict[str, torch.Tensor]] = []
-    from v6_algorithm.coordinator import master
-
-    federation = local_federation(experiment, {"a": TableSource(frame=site), "b": TableSource(frame=other)},
-                                  own_policy(preset))  # fmt: skip
-    call = federation.call
-
-    def listen(method: str, requests: Any, **options: Any) -> Any:
-        from v6_algorithm.exchange.protocol import Arrival, Replies
-
-        inner = call(method, requests, **options)
-
-        def arrivals() -> Any:
-            for name, reply in inner:
-                if method == "RPC_train" and name == "a":
-                    sent.append(wire.unpack(reply["folds"][0]["parameters"]))
-                yield Arrival(name, wire.to_text(reply))
-            for name, missing in inner.missing.items():
-                yield Arrival(name, None, missing)
-
-        return Replies(requests, arrivals(), {})
-
-    federation.call = listen  # type: ignore[method-assign]
     try:
-        master.run(federation, experiment)
-    except Exception as error:  # what the node refuses is no update to invert
-        return f"refused: {str(error)[:60]}"
+        sent = updates_of(
+            experiment, {name: TableSource(frame=rows) for name, rows in ({"a": site} | others).items()}, preset
+        )
+    except FederationError as error:  # what the node refuses is no update to invert
+        return f"refused: {' '.join(str(error).split())}"
     from v6_algorithm.data.preparation import Preparation, Setup
     from v6_algorithm.researcher.doctor.hospital import initial
 
@@ -171,38 +189,103 @@ def inversion(preset: str, shadows: int) -> str:
     return f"median distance to the nearest guess {min(errors):.2f} s.d. (blind {float(blind.median()) / 10**0.5:.2f})"
 
 
-def properties(preset: str, shadows: int) -> str:
-    """Property inference: whether a site's rows are mostly of one kind, from the model, by shadow models.
+def properties(preset: str, shadows: int, private: bool = False) -> str:
+    """Property inference: whether a site's rows are mostly of one kind, from its first update, by shadow models.
 
-    The property (80 or 50 of 100 rows have x9 > 0) has nothing to do with the label. Ganju et al. (2018), simplified:
-    a logistic regression on the summed first-layer weights of each column, units sorted away.
+    The property (80 or 50 of a site's 100 rows have x9 > 0) has nothing to do with the label. The attacker knows the
+    model that the round began with, and has rows of the same kind to train shadow sites on; of each it has the update,
+    and a logistic regression on its principal components. Melis et al. (2019), Exploiting unintended feature leakage in
+    collaborative learning.
     """
+    from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
+    section = {"differential_privacy": {"epsilon": 3, "delta": 1e-3}} if private else {}
+    experiment = Experiment.parse({
+        "data": {"target": "y", "scaling": "none"}, "model": {"kind": "mlp", "hidden": [16], "norm": "none"},
+        "rounds": 1, "split": {"kind": "ratio", "train": 1.0, "validation": 0, "test": 0}, "output": {"model": "last"},
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": 16, "local_epochs": 2}, "privacy": section,
+    })  # fmt: skip
+    others = {"b": TableSource(frame=made_up(100, 98)), "c": TableSource(frame=made_up(100, 99))}
     features, answers = [], []
-    for number in range(2 * shadows):
-        pool = made_up(2000, 100 + number)
+    for number in range(4 * shadows):
+        pool = made_up(1000, 100 + number)
         positive, negative = pool[pool["x9"] > 0], pool[pool["x9"] <= 0]
-        share = 160 if number % 2 else 100
-        frame = pd.concat([positive.iloc[:share], negative.iloc[: 200 - share]]).sample(frac=1, random_state=number)
-        state = train(frame, preset, rounds=5, seed=number)
-        weight = state[min(name for name in state if name.endswith("weight"))].double().numpy()
-        bias = state[min(name for name in state if name.endswith("bias"))].double().numpy()
-        features.append(
-            [*weight.sum(axis=0), *np.abs(weight).sum(axis=0), *(weight * bias[:, None]).sum(axis=0), bias.sum()]
-        )
+        share = 80 if number % 2 else 50
+        frame = pd.concat([positive.iloc[:share], negative.iloc[: 100 - share]]).sample(frac=1, random_state=number)
+        site = TableSource(frame=frame.reset_index(drop=True))
+        (update,) = updates_of(experiment, {"a": site} | others, preset)
+        features.append(torch.cat([value.flatten() for value in update.values()]).double().numpy())
         answers.append(number % 2)
     x, y = np.array(features), np.array(answers)
-    x = (x - x.mean(axis=0)) / x.std(axis=0)
     half = len(y) // 2
-    model = LogisticRegression(C=0.1).fit(x[:half], y[:half])
+    model = make_pipeline(StandardScaler(), PCA(min(12, half // 2)), LogisticRegression(C=0.3)).fit(x[:half], y[:half])
     score = model.decision_function(x[half:])
-    return f"AUC {auc(score[y[half:] == 1], score[y[half:] == 0]):.3f} of {len(y) - half} models"
+    return f"AUC {auc(score[y[half:] == 1], score[y[half:] == 0]):.3f} of {len(y) - half} updates"
+
+
+def private_properties(preset: str, shadows: int) -> str:
+    """Property inference from updates under differential privacy of samples, epsilon 3."""
+    return properties(preset, shadows, private=True)
+
+
+def memorisation(preset: str, shadows: int) -> str:
+    """What a generator of digits knows by heart of its 96 training images, against 96 that it never saw.
+
+    Distance of made images to the nearest training image against the nearest held-out one (Meehan et al., 2020, A
+    non-parametric test to detect data-copying: 0.5 means no copying); membership by the distance of an image to the
+    nearest made one (Chen et al., 2020, GAN-Leaks); and by the discriminator's output (Hayes et al., 2019, LOGAN), as
+    it is in the model unless `strategy.private` keeps it at the sites.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    chosen = np.random.default_rng(7).permutation(len(digits.images))[:192]
+    pixels = np.kron(digits.images[chosen] * (255 / 16), np.ones((2, 2))).round().astype(np.uint8)
+    names = [f"{number}.png" for number in range(len(pixels))]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, image in zip(names, pixels, strict=True):
+            (Path(folder) / name).write_bytes(png.encode(image[..., None]))
+        frame = pd.DataFrame({"file": names, "kind": digits.target[chosen] % 2})
+        experiment = Experiment.parse({
+            "data": {"target": "kind", "image": {"column": "file", "channels": 1}},
+            "problem": {"kind": "gan", "latent": 16, "augment": None}, "model": {"kind": "dcgan", "width": 16},
+            "split": {"kind": "ratio", "train": 1.0, "validation": 0, "test": 0}, "stopping": {"patience": None},
+            "rounds": 10, "training": {"batch_size": 16, "local_epochs": 8}, "output": {"model": "last"},
+        })  # fmt: skip
+        sites = {
+            name: TableSource(frame=part.reset_index(drop=True), base=Path(folder))
+            for name, part in (("a", frame.iloc[:32]), ("b", frame.iloc[32:64]), ("c", frame.iloc[64:96]))
+        }
+        try:
+            result = run(local_federation(experiment, sites, rules(preset, experiment)), experiment)
+        except FederationError as error:
+            return f"refused: {' '.join(str(error).split())}"
+        write_artifacts(result, Path(folder) / "out")
+        made = read_generator(Path(folder) / "out" / "model.safetensors")
+        drawn = np.stack(list(made.images(made.labels(None, 512), 3)))[..., 0]
+    flat = [torch.tensor(group.reshape(len(group), -1) / 255.0) for group in (drawn, pixels[:96], pixels[96:])]
+    to_members, to_others = (torch.cdist(flat[0], group) for group in flat[1:])
+    nearer = float((to_members.min(dim=1).values < to_others.min(dim=1).values).double().mean())
+    by_distance = auc(-to_members.min(dim=0).values.numpy(), -to_others.min(dim=0).values.numpy())
+    inputs = torch.tensor(pixels[:, None] / 255.0, dtype=torch.float32)
+    with torch.inference_mode():
+        judged = made.networks["discriminator"].eval()(2 * inputs - 1, torch.eye(2)[frame["kind"].to_numpy()])
+    scores = judged.flatten().double().numpy()
+    by_discriminator = auc(scores[:96], scores[96:])
+    return (
+        f"{nearer:.3f} of made images nearer to a training image; membership AUC {by_distance:.3f} by distance, "
+        f"{by_discriminator:.3f} by the discriminator"
+    )
 
 
 MODEL_ATTACKS: dict[str, Callable[[str, int], str]] = {
     "gradient inversion, one step over 24 rows": inversion,
     f"membership, {_SHORT} epochs": membership(_SHORT),
     f"membership, {_BY_HEART} epochs": membership(_BY_HEART),
-    "property of a column that the label does not depend on": properties,
+    "property of a column that the label does not depend on, from an update": properties,
+    "the same with differential privacy of samples, epsilon 3": private_properties,
+    "memorisation by a generator of 96 images, 80 epochs": memorisation,
 }

@@ -114,6 +114,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         (folder := Path(name, "network")).mkdir()
         network = Network(folder, server_python(), write_patients(Path(name)), **options)
+        # Ended by a time limit it leaves no node behind.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         try:
             network.start()
             disturbed = Disturbed(network)

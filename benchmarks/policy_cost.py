@@ -1,7 +1,8 @@
-"""What a node's preset costs: the same experiments under trusted and standard, over seeds; prints a table.
+"""What a node's preset costs: the same experiments under trusted, standard and strict, over seeds; prints a table.
 
 Run: OMP_NUM_THREADS=1 python benchmarks/policy_cost.py [SEEDS]. Splits differ between the presets, for standard mixes
-a secret of the node into them: means over seeds are compared, beside the standard error of their difference.
+a secret of the node into them: means over seeds are compared, beside the standard error of their difference. Bytes are
+those from all sites in the rounds of one run. Under strict the owner has approved the experiment.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import sys
 import time
 from pathlib import Path
 
+from attacks_on_models import rules
+
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines.simulate import local_federation, own_policy, tables_of
+from v6_algorithm.engines.simulate import local_federation, tables_of
 from v6_algorithm.experiment import Experiment
 
+PRESETS = ("trusted", "standard", "strict")
 PARTITION = {"kind": "dirichlet", "sites": 3, "alpha": 5.0}
 EXPERIMENTS = {
     "breast cancer, MLP, 10 rounds": {
@@ -43,33 +47,39 @@ EXPERIMENTS = {
 }
 
 
-def measure(content: dict, preset: str, seed: int) -> tuple[dict, float]:
-    """Return pooled test metrics and seconds of one run."""
+def measure(content: dict, preset: str, seed: int) -> tuple[dict, float, int]:
+    """Return pooled test metrics, seconds and bytes from the sites of one run."""
     experiment = Experiment.parse({**content, "name": "cost", "seed": seed})
     tables = tables_of(experiment, Path())
     start = time.perf_counter()
-    result = run(local_federation(experiment, tables, own_policy(preset)), experiment)
-    return result["metrics"]["test"]["pooled"], time.perf_counter() - start
+    federation = local_federation(experiment, tables, rules(preset, experiment), way="wire")
+    result = run(federation, experiment)
+    told = sum(sum(call["bytes_received"].values()) for call in result["timing"]["rounds"])
+    return result["metrics"]["test"]["pooled"], time.perf_counter() - start, told
 
 
 def main(seeds: int) -> None:
-    print("| experiment | metric | trusted | standard | difference ± its standard error | seconds |")
-    print("|---|---|---|---|---|---|")
+    """Print the table."""
+    print(f"| experiment | metric | {' | '.join(PRESETS)} | standard - trusted | seconds | kB |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, content in EXPERIMENTS.items():
-        found = {
-            preset: [measure(content, preset, seed) for seed in range(seeds)] for preset in ("trusted", "standard")
-        }
-        seconds = [statistics.mean(second for _, second in found[preset]) for preset in found]
+        runs: dict[str, list] = {preset: [] for preset in PRESETS}
+        for seed in range(seeds):  # interleaved: the machine is shared
+            for preset in PRESETS:
+                runs[preset].append(measure(content, preset, seed))
+        seconds = [statistics.median(second for _, second, _ in runs[preset]) for preset in PRESETS]
+        told = [statistics.mean(number for _, _, number in runs[preset]) / 1000 for preset in PRESETS]
         for metric in ("auroc", "accuracy", "loss", "r2"):
-            values = {preset: [metrics.get(metric) for metrics, _ in runs] for preset, runs in found.items()}
+            values = {preset: [metrics.get(metric) for metrics, _, _ in runs[preset]] for preset in PRESETS}
             if None in values["trusted"]:
                 continue
             gaps = [b - a for a, b in zip(values["trusted"], values["standard"], strict=True)]
             error = statistics.stdev(gaps) / seeds**0.5
-            means = [statistics.mean(values[preset]) for preset in values]
+            means = [f"{statistics.mean(values[preset]):.4f}" for preset in PRESETS]
             print(
-                f"| {name} | {metric} | {means[0]:.4f} | {means[1]:.4f} | {means[1] - means[0]:+.4f} ± {error:.4f} "
-                f"| {seconds[0]:.2f}, {seconds[1]:.2f} |"
+                f"| {name} | {metric} | {' | '.join(means)} | {statistics.mean(gaps):+.4f} ± {error:.4f} "
+                f"| {', '.join(f'{second:.2f}' for second in seconds)} | {', '.join(f'{size:.0f}' for size in told)} |",
+                flush=True,
             )
 
 

@@ -11,11 +11,12 @@ import yaml
 from v6_algorithm.experiment import Experiment
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = r"^```yaml(?: title=\S+)?\n(.*?)^```"
 EXPERIMENTS = [
-    pytest.param(block, id=f"{page.stem}-{number}")
+    pytest.param(block, id=f"{page.parent.name}-{page.stem}-{number}")
     for page in PAGES
-    for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S))
+    for number, block in enumerate(re.findall(BLOCK, page.read_text(encoding="utf-8"), re.M | re.S))
     if re.search(r"^data:", block, re.M)
 ]
 

@@ -52,6 +52,21 @@ def test_no_files_import_each_other_in_a_circle():
     assert HOUSE.circles() == []
 
 
+@pytest.mark.slow
+def test_every_file_of_the_data_can_be_imported_first():
+    """A package that is imported half-way through its own import: `init` once ended so, in a fresh process only."""
+    modules = [module_of(path, ROOT) for path in files_of("data")] + ["v6_algorithm.researcher.drafting"]
+    code = f"""
+import importlib, sys
+for module in {modules}:
+    for name in [name for name in sys.modules if name.startswith("{PACKAGE}")]:
+        del sys.modules[name]
+    importlib.import_module(module)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
 def test_the_reader_of_a_house_sees_every_fault(tmp_path):
     """An arrow that runs up, coordinator and site meeting, vantage6 where it is not known, and a circle."""
     files = {

@@ -26,6 +26,7 @@ from v6_algorithm.experiment import PARTS, PROBLEM_METRICS, Experiment
 from v6_algorithm.learning.training.fitting import Fitting
 from v6_algorithm.site import policy
 from v6_algorithm.site.fitting import FittingMemory
+from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.rules import RULES
 
 PAGE = (Path(__file__).parents[1] / "docs" / "what-leaves-the-hospital.md").read_text(encoding="utf-8")
@@ -84,6 +85,11 @@ EXPERIMENTS = {
         "privacy": {"differential_privacy": {"epsilon": 3, "delta": 0.001}},
     },
     "coefficients": {"data": {"target": "visits", "features": ["a", "b"]}, "problem": "count", "model": "glm"},
+    "coefficients of imputed rows": {
+        "data": {"target": "visits", "features": ["a", "b"], "missing": {"kind": "impute", "iterations": 1}},
+        "problem": "count",
+        "model": "glm",
+    },
     "hazard ratios": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "cox"},
     "hazard ratios by site": {
         "data": {"target": SURVIVAL, "features": ["a", "b"]},
@@ -226,10 +232,12 @@ MASKED = Experiment.parse(
 
 
 @pytest.fixture(scope="module")
-def recorded(sources) -> dict[str, list[dict[str, Any]]]:
+def recorded(sources, tmp_path_factory) -> dict[str, list[dict[str, Any]]]:
     """Message, as the page calls it, to all replies to it in all experiments."""
     replies: dict[str, list[dict[str, Any]]] = {}
-    answer = local.handle
+    answer, folder = local.handle, tmp_path_factory.mktemp("files")
+    for name, frame in FRAMES.items():
+        frame.drop(columns="series").to_csv(folder / f"{name}.csv", index=False)
 
     def listen(method, request, context, **options):
         reply = answer(method, request, context, **options)
@@ -246,6 +254,9 @@ def recorded(sources) -> dict[str, list[dict[str, Any]]]:
                 if name == SHORT_OF_MEMORY:
                     small.setattr(FittingMemory, "load", lambda self: Fitting(4, 16))
                 assert run(local_federation(experiment, sources()), experiment)["status"] == "completed"
+        keyed = Experiment.parse({"rounds": 1, **EXPERIMENTS["classification"]})
+        files = {name: TableSource(uri=str(folder / f"{name}.csv")) for name in SITES}
+        assert run(local_federation(keyed, files, Policy(node_secret="ab" * 32)), keyed)["status"] == "completed"
         told, replies = replies, {}
         assert run(local_federation(HARMONISED, sources()), HARMONISED)["status"] == "completed"
         assert run(local_federation(MASKED, sources()), MASKED)["status"] == "completed"
@@ -276,6 +287,7 @@ MESSAGES = [
     "RPC_prepare, step preflight",
     "RPC_prepare, step schema",
     "RPC_prepare, step event_times",
+    "RPC_prepare, step imputation",
     "RPC_prepare, step statistics",
     "RPC_prepare, step quantiles",
     "RPC_prepare, step harmonisation",
@@ -336,7 +348,7 @@ def test_smallest_and_largest_values_leave_only_where_they_are_used(recorded):
     ]
     used, unused = {"low": True, "high": True}, {"low": False, "high": False}
     # Two sites each: median and robust, minmax, and then mean and standard for all the others.
-    assert with_range == [unused] * 2 + [used] * 2 + [unused] * 2 * (len(EXPERIMENTS) - 2)
+    assert with_range == [unused] * 2 + [used] * 2 + [unused] * 2 * (len(EXPERIMENTS) - 2) + [unused] * 2
 
 
 @pytest.fixture
@@ -411,7 +423,8 @@ def test_the_folder_holds_the_files_that_the_page_lists_and_no_others(node, requ
     names = {re.sub(r"-[0-9a-f]{32}\.", "-<key>.", path.name) for path in files}
     names = {re.sub(r"^fitting-[0-9a-f]{32}-\d+", "fitting-<key>-<round>", name) for name in names}
     names = {re.sub(r"^private-[0-9a-f]{32}-\d+-\d+", "private-<key>-<fold>-<round>", name) for name in names}
-    assert names == listed("What is kept at the node")
+    # Terms that a site keeps under secure aggregation are in tests/coordinator/test_secure_aggregation_runs.py.
+    assert names | {"term-<key>-<fold>-<round>.safetensors"} == listed("What is kept at the node")
     (table,) = (path for path in files if path.name.startswith("table-"))
     with safe_open(table, framework="numpy") as file:
         arrays = {re.sub(r"fold\.\d+\.\w+", "fold.<number>.<part>", name) for name in file.keys()}  # noqa: SIM118

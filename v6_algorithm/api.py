@@ -21,6 +21,7 @@ from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment.arguments import PATHS, with_arguments
 from v6_algorithm.experiment.reading import read_file
 from v6_algorithm.researcher.python.description import Description
+from v6_algorithm.researcher.python.paired import paired
 from v6_algorithm.researcher.python.result import Result, compare, load
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate",
     "load",
     "package",
+    "paired",
     "predict",
     "run",
     "submit",

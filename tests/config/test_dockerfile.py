@@ -46,7 +46,7 @@ def pinned(package: str) -> str:
 def torch_and_index(**arguments: str) -> list[str]:
     """Run the Dockerfile's own choice by VARIANT in a shell: what torch is pinned to, and the index besides pip's."""
     (text,) = [rest for word, rest in instructions() if word == "RUN" and "case" in rest]
-    (choice,) = re.findall(r"case .*? esac", text)
+    (choice,) = re.findall(r'case "\$\{VARIANT\}" .*? esac', text)
     environment = {"TORCH_VERSION": pinned("torch"), "TORCH_INDEX": "", "PATH": "/usr/bin:/bin", **arguments}
     script = f'set -eu; {choice}; printf "%s\\n" "$torch" "$index"'
     done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
@@ -120,7 +120,7 @@ def test_every_file_copied_is_let_through_by_dockerignore():
 def test_dependencies_have_a_layer_before_our_code():
     words = [f"{word} {rest}" for word, rest in instructions() if word in ("COPY", "RUN")]
     everything = words.index("COPY . /src")
-    assert any("[vantage6,files,imaging]" in step for step in words[:everything])
+    assert any("[${extra},files,imaging]" in step for step in words[:everything])
     assert all("--no-deps" in step for step in words[everything + 1 :])
 
 
@@ -142,6 +142,20 @@ def test_an_index_that_is_given_replaces_the_variants_own(variant):
 def test_a_torch_version_that_names_its_build_is_kept():
     assert torch_and_index(VARIANT="cpu", TORCH_VERSION="2.13.0+cpu")[0] == "2.13.0+cpu"
     assert torch_and_index(VARIANT="cuda", TORCH_VERSION="2.13.0+cu126")[0] == "2.13.0+cu126"
+
+
+@pytest.mark.parametrize(("version", "extra"), [("4", "vantage6"), ("5", "vantage6-5")])
+def test_each_vantage6_has_its_extra(version, extra):
+    (text,) = [rest for word, rest in instructions() if word == "RUN" and "case" in rest]
+    (choice,) = re.findall(r'case "\$\{VANTAGE6\}" .*? esac', text)
+    script = f'set -eu; {re.sub(r" > /tmp/pins.txt", " > /dev/null", choice)}; echo "$extra"'.replace(
+        "/src/", f"{ROOT}/"
+    )
+    given = {"VANTAGE6": version, "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-c", script], env=given, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == extra
+    other = subprocess.run(["sh", "-c", script], env={**given, "VANTAGE6": "6"}, capture_output=True, text=True)
+    assert other.stderr == "VANTAGE6=6: allowed: 4, 5\n"
 
 
 def test_another_variant_ends_the_build():

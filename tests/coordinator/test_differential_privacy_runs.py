@@ -17,6 +17,7 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.privacy.accountant import Steps, epsilon
 from v6_algorithm.learning.training import private_descent
 from v6_algorithm.learning.training.private_gradients import NoiseSource
+from v6_algorithm.researcher.report.model_card import model_card
 from v6_algorithm.site.guard import Guard
 from v6_algorithm.site.policy import Policy
 
@@ -274,6 +275,90 @@ def test_patients_are_the_unit_where_they_are_asked_for():
         assert torch.bincount(steps.unit).max() <= 3
     by_row = trained(experiment(data=data), sources=sources)
     assert any("unit sample hides one row, and data.group 'patient'" in note for note in by_row["notes"])
+
+
+SITES = {"unit": "site", "epsilon": 8, "delta": 1e-2}
+MASKED = {"secure_aggregation": {"threshold": 2}}
+EQUAL = {"kind": "fedavg", "weighting": "uniform"}
+
+
+def test_with_unit_site_each_site_tells_epsilon_of_its_updates_in_every_round():
+    result = trained(experiment(dp=SITES))
+    told = result["differential_privacy"]
+    exact = [epsilon([Steps(1.0, _site_noise(3, 8), done)], 1e-2) for done in (1, 2, 3)]
+    assert result["history"]["epsilon"] == pytest.approx(exact, abs=2e-4)
+    assert list(told["sites"]) == ["amsterdam", "berlin", "cairo"]
+    assert told["noise"] == "each site adds all of its noise by itself"
+    assert "Gaussian mechanism, one noised update a round" in told["accountant"]
+    card = model_card(result)
+    for text in ("differential privacy of sites compares federations in which", "counted by RDP of the Gaussian"):
+        assert any(text in note for note in result["notes"])
+        assert text in card
+
+
+def _site_noise(updates: int, target: float) -> float:
+    from v6_algorithm.learning.privacy.accountant import noise_for
+
+    return noise_for([Steps(1.0, 1, updates)], target, 1e-2)
+
+
+def _widths(monkeypatch, asked: Experiment) -> list[float]:
+    widths: list[float] = []
+    monkeypatch.setattr(NoiseSource, "normal", lambda self, like, sd: widths.append(sd) or torch.zeros_like(like))
+    assert trained(asked)["status"] == "completed"
+    return widths
+
+
+def test_under_masks_each_site_adds_a_part_of_the_noise_and_alone_all_of_it(monkeypatch):
+    whole = _site_noise(3, 8) * 0.5
+    section = SITES | {"clip": 0.5}
+    assert sorted(set(_widths(monkeypatch, experiment(dp=section)))) == [pytest.approx(whole, rel=1e-3)]
+    shared = experiment(dp=section | {"honest_sites": 2}, privacy=MASKED, strategy=EQUAL)
+    assert sorted(set(_widths(monkeypatch, shared))) == [pytest.approx(whole / 2**0.5, rel=1e-3)]
+
+
+def test_under_masks_epsilon_of_sites_is_told_by_round_for_it_follows_from_the_experiment():
+    result = trained(experiment(dp=SITES, privacy=MASKED, strategy=EQUAL))
+    assert result["history"]["epsilon"] == trained(experiment(dp=SITES))["history"]["epsilon"]
+    told = result["differential_privacy"]
+    assert told["sites"] == {}
+    assert "epsilon holds where threshold - 1 of the sites in a sum add theirs and tell nobody" in told["noise"]
+
+
+def test_masked_integers_without_room_for_the_noise_are_refused_before_training():
+    tight = {"secure_aggregation": {"threshold": 2, "clip": 0.1}}
+    with pytest.raises((ExperimentError, FederationError), match=r"clip: 0\.1 would cut the noise.*allowed here: from"):
+        trained(experiment(dp=SITES, privacy=tight, strategy=EQUAL))
+    coarse = {"secure_aggregation": {"threshold": 2, "bits": 8}}
+    with pytest.raises((ExperimentError, FederationError), match="bits: 8 bits up to clip 8 are too coarse"):
+        trained(experiment(dp=SITES, privacy=coarse, strategy=EQUAL))
+
+
+def test_more_honest_sites_than_the_threshold_end_the_run_at_its_beginning():
+    with pytest.raises((ExperimentError, FederationError), match="honest_sites: 3 is more than the 2 sites"):
+        trained(experiment(dp=SITES | {"honest_sites": 3}, privacy=MASKED, strategy=EQUAL))
+
+
+def test_a_nodes_rule_trusts_only_in_the_noise_of_its_own_site():
+    rules = Policy.of("trusted", maximum_epsilon=9.0, maximum_delta=1e-2)
+    assert trained(experiment(dp=SITES), rules)["status"] == "completed"
+    shared = experiment(dp=SITES | {"honest_sites": 2}, privacy=MASKED, strategy=EQUAL)
+    with pytest.raises((ExperimentError, FederationError), match="over this node's epsilon of 9"):
+        trained(shared, rules)
+
+
+@pytest.mark.parametrize("strategy", ["fedsgd", "cyclic", {"kind": "fedavg", "compress": ["topk"]}])
+def test_strategies_of_clipped_updates_go_with_unit_site(strategy):
+    result = trained(experiment(dp=SITES, strategy=strategy, rounds=2))
+    assert result["status"] == "completed"
+    assert len(result["history"]["epsilon"]) == 2
+
+
+def test_the_prv_accountant_is_named_and_spends_no_more_than_is_planned():
+    pytest.importorskip("opacus")
+    told = trained(experiment(dp=SITES | {"accountant": "prv"}, rounds=2))["differential_privacy"]
+    assert told["accountant"].startswith("PRV (Opacus, upper bound) of the Gaussian mechanism")
+    assert 7.9 < told["epsilon"] <= 8
 
 
 @pytest.mark.slow

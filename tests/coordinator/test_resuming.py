@@ -151,6 +151,23 @@ def test_whatever_lasts_from_round_to_round_is_in_the_checkpoint(make_experiment
     killed_everywhere(experiment, tables, tmp_path, [(14, 0), (9, 0)] if what == "each site alone" else [(5, 2)])
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"strategy": {"kind": "fedadam"}},
+        pytest.param(
+            {"split": {"kind": "kfold", "folds": 3}, "participation": {"fraction": 0.7}}, marks=pytest.mark.slow
+        ),
+        pytest.param({"strategy": {"compress": "int8"}, "output": {"model": "ema"}}, marks=pytest.mark.slow),
+        pytest.param({"stopping": {"patience": 1, "min_delta": 0.01}, "rounds": 12}, marks=pytest.mark.slow),
+    ],
+)
+def test_rounds_that_overlap_go_on_with_the_one_that_was_asked_for(make_experiment, tables, tmp_path, more):
+    experiment = make_experiment(**({"rounds": 5, "pipeline": 1, "stopping": {"patience": None}} | more))
+    # Call 5 is round 3; at 6 round 3 is over, and rounds 4 and 5 are asked for.
+    killed_everywhere(experiment, tables, tmp_path, [(4, 1), (5, 0), (5, 2), (6, 1), (7, 2)])
+
+
 def test_late_sites_rest_as_long_after_a_restart(tables, make_experiment, tmp_path):
     experiment = make_experiment(rounds=8, stopping={"patience": None})
 

@@ -43,6 +43,8 @@ def read(uri, **form):
         ("age,y,z\n1,2,3\n3,4\n", "line 3 of t.csv has 2 cells, fewer than the 3"),
         ('age,y\n"a\nb",2\n1\n', "line 4 of t.csv has 1 cells, fewer than the 2"),
         ("y,age\nr1,1,2\nr2,3,4\n", "line 2 of t.csv has 3 cells, more than the 2"),  # R writes names of rows so
+        ("y,age\n1,1,2\n2,3,4\n", "line 2 of t.csv has 3 cells, more than the 2"),  # and pandas reads these as its own
+        ("y,age\n0,1,2\n1,3,4\n", "line 2 of t.csv has 3 cells, more than the 2"),
     ],
 )
 def test_a_line_that_does_not_fit_the_header_is_refused_by_its_number(write, text, line):
@@ -106,6 +108,37 @@ def test_a_mark_that_is_none_is_refused_with_its_option(tmp_path, write):
         done = command("partition", write("a;b\n1;2\n"), "--sites", 1, option, value, "--out", tmp_path / "out")
         assert done.exit_code == 2
         assert f"{option} {value}: " in done.output
+
+
+def test_01_is_not_1_in_a_column_of_codes(write):
+    uri = write("ward,age,zip\n01,050,0123\n1,60,4711\n,70,\n")
+    frame = read(uri, codes=("ward", "age"))
+    assert frame["ward"].tolist()[:2] == ["01", "1"]
+    assert frame["ward"].isna().tolist() == [False, False, True]
+    assert frame["age"].tolist() == ["050", "60", "70"]
+    assert read(uri)["ward"].tolist()[:2] == [1, 1]
+
+
+@pytest.mark.parametrize("between", [" ", "   ", "\t ", " \t"])
+def test_cells_between_spaces_are_suggested_and_read(write, between):
+    uri = write(
+        "".join(between.join(line) + "\n" for line in (["age", "crp", "y"], ["50", "1.5", "0"], ["61", "2", "1"]))
+    )
+    with pytest.raises(DataError, match=r'is it data\.separator: "( |\\t)"'):
+        read(uri)
+    assert read(uri, separator=" ").to_dict("list") == {"age": [50, 61], "crp": [1.5, 2.0], "y": [0, 1]}
+    with pytest.raises(DataError, match="line 3 has 2 cells, fewer than the 3"):
+        read(write("age crp y\n1 2 3\n4 5\n"), separator=" ")
+    with pytest.raises(DataError, match="line 2 has 4 cells, more than the 3"):
+        read(write("age crp y\n0 1 2 3\n1 4 5 6\n"), separator=" ")
+
+
+def test_a_byte_of_0_which_ends_a_cell_is_refused(write):
+    with pytest.raises(DataError, match="holds bytes of 0, as no text does; is it an Excel file"):
+        read(write("age,y\n5\0000,1\n"))
+    with pytest.raises(DataError, match=r"data\.encoding: utf-16 may be right"):
+        read(write("age,y\n50,1\n", encoding="utf-16"))
+    assert read(write("age,y\n50,1\n", encoding="utf-16"), encoding="utf-16")["age"].tolist() == [50]
 
 
 def test_blank_lines_and_empty_last_cells_are_no_fault(write):
@@ -207,6 +240,11 @@ def test_decimal_commas_and_thousands_marks_change_no_number(numbers):
     [
         (["1,5", "2", "3,25"], "decimal comma"),
         (["1,500", "2,000,000"], "thousands"),
+        (["1 234", "12\u00a0000", "1\u202f234 567"], "thousands space"),
+        ([f"{number} mmHg" for number in range(20)], "units"),
+        ([f"€{number}" for number in range(20)], "units"),
+        ([f"T{number % 4}" for number in range(20)], None),
+        ([f"{number} mm" if number % 2 else f"{number} cm" for number in range(20)], None),
         (["45%", "7 %"], "percent"),
         (["<0.1", "0.3", "> 5"], "limits"),
         (["1", "2", "3", "4", "5", "6", "7", "8", "not done"], "words"),
@@ -230,6 +268,11 @@ def test_text_that_is_meant_as_numbers_is_told_by_its_kind(cells, reason):
 )
 def test_numbers_that_count_rows_or_are_too_large_are_told(numbers, reason):
     assert hint(pd.Series(numbers), "numeric") == reason
+
+
+def test_a_space_for_thousands_may_be_one_that_does_not_break():
+    frame = pd.DataFrame({"a": ["1 234", "12\u00a0000", "1\u202f234\u202f567", "8"]})
+    assert TableSource(frame=frame, form=TableForm(thousands=" ")).read()["a"].tolist() == [1234, 12_000, 1_234_567, 8]
 
 
 def test_one_mark_has_one_use():

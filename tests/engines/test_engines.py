@@ -7,9 +7,10 @@ import pytest
 from loopback import LoopbackProxy
 
 from v6_algorithm.coordinator.master import run
+from v6_algorithm.engines import entry
 from v6_algorithm.engines.simulate import mock_federation
 from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
-from v6_algorithm.exchange import wire
+from v6_algorithm.exchange import in_file, wire
 
 SPLITS = [{"kind": "ratio"}, {"kind": "kfold", "folds": 3}, {"kind": "leave_one_site_out"}]
 
@@ -126,3 +127,39 @@ def test_organisations_can_be_named_or_numbered(tables):
     with LoopbackProxy(organizations) as proxy:
         federation = Vantage6Federation(proxy.client(), organizations=[3, "cairo"], names={3: "x-ray"})
         assert [(site.name, site.id) for site in federation.sites()] == [("cairo", 5), ("x-ray", 3)]
+
+
+def test_a_large_result_comes_through_a_file_to_the_same_bits_and_a_full_disk_costs_no_round(
+    tables, make_experiment, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
+    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    experiment = make_experiment(rounds=2, participation={"poll_s": 0.01}, resident=False)
+    results_of, looked, in_files = {}, [], {}
+    tensors = in_file.LongString.tensors
+
+    def counted(self, most):
+        looked.append(most)
+        return tensors(self, most)
+
+    def full(self, piece):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(in_file.LongString, "tensors", counted)
+    for what in ("text", "file", "full disk"):
+        monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path / what))
+        (tmp_path / what).mkdir()
+        with LoopbackProxy(organizations) as proxy, monkeypatch.context() as patched:
+            if what != "text":
+                # All but the shortest strings are long.
+                patched.setattr(in_file, "LONG", 64)
+                patched.setattr(in_file, "_PIECE", 96)
+            if what == "full disk":
+                patched.setattr(in_file.TextFile, "write", full)
+            before = len(looked)
+            results_of[what] = entry.run_master(proxy.client(), None, experiment.for_task())
+            in_files[what] = len(looked) - before
+    # Of two rounds.
+    assert in_files == {"text": 0, "file": 2 * len(tables), "full disk": 0}
+    for key in ("history", "parameters", "metrics", "participation"):
+        assert results_of["file"][key] == results_of["full disk"][key] == results_of["text"][key], key

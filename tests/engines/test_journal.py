@@ -82,6 +82,25 @@ def test_a_container_that_is_run_again_goes_on_wherever_it_was_killed(network, c
     assert "goes on after round 1/3" in capsys.readouterr().out
 
 
+def test_rounds_that_overlap_are_taken_over_by_the_container_that_is_run_again(network):
+    experiment = EXPERIMENT | {
+        "pipeline": 1,
+        "rounds": 4,
+        "strategy": {"kind": "fedadam"},
+        "stopping": {"patience": None},
+    }
+    with network() as proxy:
+        whole, created = container(proxy, experiment=experiment), len(proxy.tasks)
+    # Within the subtasks of round 3, which is asked for while round 2 is under way; of round 4; and in the evaluation.
+    for killed_at in (14, 17, 20):
+        with network() as proxy:
+            with pytest.raises(Killed):
+                container(proxy, killed_at=killed_at, experiment=experiment)
+            again = container(proxy, experiment=experiment)
+            assert comparable(again) == comparable(whole), killed_at
+            assert len(proxy.tasks) == created, "nobody is asked twice"
+
+
 def test_a_container_that_was_done_returns_what_it_had(network):
     """As when the hub's node was killed, `master` ended meanwhile, and its result was never collected."""
     with network() as proxy:

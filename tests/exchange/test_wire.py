@@ -9,7 +9,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from v6_algorithm.errors import WireError
@@ -381,3 +381,15 @@ def test_a_fingerprint_tells_states_apart():
     one, other = wire.pack({"w": torch.zeros(3)}), wire.pack({"w": torch.tensor([0.0, 0.0, 1e-30])})
     assert wire.digest(one) == wire.digest(wire.pack({"w": torch.zeros(3)}))
     assert wire.digest(one) != wire.digest(other)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.text(max_size=4), tensors(), max_size=6), st.none() | st.just({"made": "by \u00fc"}))
+def test_large_models_are_packed_to_the_bytes_of_small_ones(monkeypatch, several, metadata):
+    given_tensors = {f"{number}{name}": tensor for number, (name, tensor) in enumerate(several.items())}
+    usual = wire.pack(given_tensors, metadata)
+    # Pieces so small that there are several.
+    monkeypatch.setattr(wire, "_PIECE", 12)
+    large = wire._pack_large(dict(given_tensors), metadata, keep=True, consume=True)
+    assert large == usual
+    assert_same(dict(large.tensors), given_tensors)

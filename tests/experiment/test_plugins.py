@@ -91,8 +91,12 @@ def test_what_a_plug_in_does_not_know_is_refused_before_any_site_is_asked(change
 @pytest.mark.parametrize(
     ("outputs", "metric", "message"),
     [
-        (3, None, "row_loss does not take an output of shape \\(rows, 3\\)"),
-        (1, lambda prediction, target: prediction[:, 5], "metrics do not take the prediction of an output of shape"),
+        (3, None, r"loss: raises \w+ for an output of shape \(2, 3\)"),
+        (
+            1,
+            lambda prediction, target: prediction[:, 5],
+            r"metric 'far': raises IndexError for a prediction of shape \(2, 2\)",
+        ),
     ],
 )
 def test_an_output_that_loss_or_metrics_do_not_take_is_told_before_training(monkeypatch, outputs, metric, message):

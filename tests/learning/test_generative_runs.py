@@ -10,7 +10,7 @@ from spying import Spy
 
 from v6_algorithm.coordinator.evaluation.sample_grid import rounds_shown
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulate import local_federation, own_policy
 from v6_algorithm.exchange import png
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import compute, merge_states
@@ -189,3 +189,10 @@ def test_the_command_line_shows_fid_and_writes_the_pictures(sites, tmp_path):
     measured = command("evaluate", tmp_path / "out", "--data", tmp_path / "cairo", "--out", tmp_path / "measured")
     assert measured.exit_code == 0, measured.output
     assert read_result(tmp_path / "measured")["metrics"]["central"]["pooled"]["fid"] > 0
+
+
+def test_a_generator_is_learned_under_the_rules_of_standard_too(sites):
+    """Its networks have no `model` of which a node could watch the first layer."""
+    experiment = Experiment.parse(gan(rounds=1))
+    result = run(local_federation(experiment, sites, own_policy("standard")), experiment)
+    assert result["status"] == "completed"

@@ -43,7 +43,7 @@ def here(tmp_path, monkeypatch):
 
 
 def run(here, *options, name="out", files=None, **changes):
-    result = command("run", write(here, files, **changes), "--out", here / name, *options)
+    result = command("run", write(here, files, **changes), "--out", here / name, "--force", *options)
     assert result.exit_code == 0, result.output
     return result, read_result(here / name)
 

@@ -47,7 +47,9 @@ class Network:
         return self.task(7)
 
     def task(self, number: int) -> Task:
-        return Task(self, self.ask, number, "heart")
+        task = Task(self, self.ask, number, "heart")
+        task.image = "registry.example.org/v6@sha256:00"
+        return task
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,7 @@ def test_submit_measures_the_model_that_came_back_and_sends_nothing_of_the_table
 def test_watch_measures_it_later(tmp_path, network):
     done = command("watch", 7, *AT, "--out", tmp_path / "out", "--central", "mine.csv")
     assert done.exit_code == 0, done.output
+    assert read_result(tmp_path / "out")["software"]["image"] == "registry.example.org/v6@sha256:00"
     command("evaluate", tmp_path / "out", "--data", "mine.csv", "--out", tmp_path / "again")
     first, again = (read_result(tmp_path / name)["metrics"]["central"] for name in ("out", "again"))
     assert first == again

@@ -19,7 +19,7 @@ def trained(folder, **changes):
     content = gan(rounds=1) | changes
     content["sites"] = {name: str(folder / name) for name in ("amsterdam", "berlin")}
     (folder / "e.yaml").write_text(yaml.safe_dump(content))
-    done = command("run", folder / "e.yaml", "--out", folder / "run", "--quiet")
+    done = command("run", folder / "e.yaml", "--out", folder / "run", "--quiet", "--force")
     assert done.exit_code == 0, done.output
     return folder / "run"
 

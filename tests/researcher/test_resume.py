@@ -23,16 +23,16 @@ def comparable(folder):
 
 def stop_in_round(monkeypatch, number, error):
     """Let something come in the middle of a round, once."""
-    turn = Rounds._turn
+    answers = Rounds._answers
 
-    def stopped(self, round, *rest):
-        replies = turn(self, round, *rest)
-        if round == number:
-            monkeypatch.setattr(Rounds, "_turn", turn)
+    def stopped(self, asked, turn):
+        replies = answers(self, asked, turn)
+        if asked.number == number:
+            monkeypatch.setattr(Rounds, "_answers", answers)
             raise error
         return replies
 
-    monkeypatch.setattr(Rounds, "_turn", stopped)
+    monkeypatch.setattr(Rounds, "_answers", stopped)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Terminated()], ids=["Ctrl-C", "SIGTERM"])
@@ -74,6 +74,18 @@ def test_run_does_not_write_over_a_run_that_is_not_done(tmp_path, monkeypatch):
     result = command("run", file, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert f"`v6-algorithm resume {tmp_path / 'out'}` goes on from it" in " ".join(result.output.split())
+
+
+def test_run_does_not_write_over_a_run_that_is_done_unless_told(tmp_path):
+    file = write(tmp_path, rounds=1)
+    assert command("run", file, "--out", tmp_path / "out").exit_code == 0
+    before = (tmp_path / "out" / "result.json").read_bytes()
+    again = command("run", file, "--out", tmp_path / "out", "--set", "seed=1")
+    assert again.exit_code == 2
+    assert "has a result already; --force writes over it" in " ".join(again.output.split())
+    assert (tmp_path / "out" / "result.json").read_bytes() == before
+    assert command("run", file, "--out", tmp_path / "out", "--set", "seed=1", "--force").exit_code == 0
+    assert (tmp_path / "out" / "result.json").read_bytes() != before
 
 
 def test_data_that_do_not_fit_leave_no_checkpoint(tmp_path):

@@ -46,19 +46,28 @@ class Caller:
         return self.call("RPC_prepare", 0, dict.fromkeys(sites, body))
 
     def call(
-        self, method: str, number: int, bodies: dict[str, dict[str, Any]], *, together: int | None = None
+        self,
+        method: str,
+        number: int,
+        bodies: dict[str, dict[str, Any]],
+        *,
+        together: int | None = None,
+        ahead: bool = False,
     ) -> Replies:
         """Send one message to each site; the experiment and the round go with it.
 
         `together` is the smallest number of sites that any sum of this call is over; all that are asked if absent.
+        With `ahead` the messages go out at once, while the replies of the call before are still waited for.
         """
-        self.close_books()
+        self.close_books(over=ahead)
         common = {"experiment": self._for_sites, "sites": len(bodies) if together is None else together}
         requests = {
             site: wire.message(site=site, round=number, attempt=1, **common, **body) for site, body in bodies.items()
         }
         replies = self._federation.call(method, requests, deadline_s=self._experiment.participation.deadline_s)
         self._book(method, number, replies)
+        if ahead:
+            replies.send_ahead()
         return replies
 
     def sum_over(self, sites: Sequence[str], minimum: int) -> SummingFederation:
@@ -85,33 +94,43 @@ class Caller:
                 if reply["status"] == "ok":
                     yield late.site, late.request, reply
 
-    def close_books(self) -> None:
-        """Book the calls that are over."""
-        ends = [*(replies.begun for _, _, replies in self._calls), time.perf_counter()][1:]
-        for (call, number, replies), end in zip(self._calls, ends, strict=True):
-            missing = {site: str(reason) for site, reason in sorted(replies.missing.items())}
-            booked = {"round": number, "call": call, "answered": sorted(replies.answered), "missing": missing}
-            booked |= {"belated": replies.belated} if replies.belated else {}
-            self.participation.append(booked | ({"dropped": replies.dropped} if replies.dropped else {}))
-            self.timing.append(
-                {
-                    "round": number,
-                    "call": call,
-                    "seconds": round(replies.seconds, 4),
-                    # Until the next call: with what `master` made of the answers, and its checkpoint.
-                    "round_s": round(end - replies.begun, 4),
-                    "waiting_s": round(replies.seconds - replies.busy_s, 4),
-                    "create_s": replies.create_s,
-                    "arrived_s": replies.arrived_s,
-                    "decode_s": round(replies.decode_s, 4),
-                    "aggregate_s": round(replies.busy_s, 4),
-                    "site_s": replies.site_s,
-                    "phases": replies.phases,
-                    "bytes_sent": replies.bytes_sent,
-                    "bytes_received": replies.bytes_received,
-                }
-            )
-        self._calls.clear()
+    def close_books(self, *, over: bool = False) -> None:
+        """Book the calls that are over, or that nobody will look at any more; with `over` only the former.
+
+        What was sent ahead stays open until its replies are looked for.
+        """
+        begun = [*(replies.begun for _, _, replies in self._calls), time.perf_counter()][1:]
+        open_calls, self._calls = self._calls, []
+        for (call, number, replies), end in zip(open_calls, begun, strict=True):
+            if replies.ahead or (over and not replies.over):
+                self._calls.append((call, number, replies))
+                continue
+            self._close(call, number, replies, end)
+
+    def _close(self, call: str, number: int, replies: Replies, end: float) -> None:
+        """Book one call; `end` is when the next one began."""
+        missing = {site: str(reason) for site, reason in sorted(replies.missing.items())}
+        booked = {"round": number, "call": call, "answered": sorted(replies.answered), "missing": missing}
+        booked |= {"belated": replies.belated} if replies.belated else {}
+        self.participation.append(booked | ({"dropped": replies.dropped} if replies.dropped else {}))
+        self.timing.append(
+            {
+                "round": number,
+                "call": call,
+                "seconds": round(replies.seconds, 4),
+                # Until the next call: with what `master` made of the answers, and its checkpoint.
+                "round_s": round(end - replies.begun, 4),
+                "waiting_s": round(replies.seconds - replies.busy_s, 4),
+                "create_s": replies.create_s,
+                "arrived_s": replies.arrived_s,
+                "decode_s": round(replies.decode_s, 4),
+                "aggregate_s": round(replies.busy_s, 4),
+                "site_s": replies.site_s,
+                "phases": replies.phases,
+                "bytes_sent": replies.bytes_sent,
+                "bytes_received": replies.bytes_received,
+            }
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the books of all calls, which must be over."""

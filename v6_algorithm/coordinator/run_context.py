@@ -57,6 +57,8 @@ class RunContext:
         Who was away when the run was prepared.
     rounds_over
         The last round that is over; a fold may have had to wait in it.
+    asked_ahead
+        The round that was asked for before the last one was over, as `training` wants to find it again; or None.
     pretrained, evaluated
         Whether the pretraining, where there is one, and the final evaluation are over.
     stopped_because
@@ -75,6 +77,8 @@ class RunContext:
         # A search for settings looks at validation rows only, and not closely.
         self.measures_subgroups = bool(experiment.evaluation.subgroups) and "test" in parts
         self.rounds_over = 0
+        # With `pipeline`, the round that was asked for before the one before it was over: see `training`.
+        self.asked_ahead: dict[str, Any] | None = None
         self.pretrained = self.evaluated = False
         self.stopped_because: str | None = None
         LearningRate(experiment).check(plan)
@@ -129,6 +133,7 @@ class RunContext:
             "plan": self.plan.to_json(),
             "notes": self.notes,
             "rounds_over": self.rounds_over,
+            "asked_ahead": self.asked_ahead,
             "pretrained": self.pretrained,
             "evaluated": self.evaluated,
             "stopped_because": self.stopped_because,
@@ -148,6 +153,7 @@ class RunContext:
         self.notes = list(state["notes"])
         self.rounds_over, self.pretrained = state["rounds_over"], state["pretrained"]
         self.evaluated = state["evaluated"]
+        self.asked_ahead = state.get("asked_ahead")
         # What stopped training is tried again; what was measured stays.
         self.stopped_because = state["stopped_because"] if self.evaluated else None
         for fold, content in zip(self.folds, state["folds"], strict=True):

@@ -27,6 +27,7 @@ from v6_algorithm.exchange.secure_aggregation import fixed_point, layout, protoc
 from v6_algorithm.exchange.secure_aggregation.keys import Participant, check_participants, digest
 from v6_algorithm.exchange.secure_aggregation.ring import Shape, Vector
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment.privacy.secure_aggregation import KEEPS_TERMS
 
 ALL_SITES = "all sites"
 # Books a call of the protocol's own: its name, the round, the replies.
@@ -92,6 +93,8 @@ class SummingFederation:
         self._number = 0
         self._stragglers = Stragglers(federation.overdue)
         self._rows: list[int] = []
+        # By fold the last round in whose sum a site was, where sites keep terms from round to round.
+        self._kept: dict[str, dict[str, int]] = {}
         self._spec: wire.StateSpec = {}
         self._check_threshold(len(sites))
         self.participants = self._agree_on_keys(sites)
@@ -157,13 +160,15 @@ class SummingFederation:
     def state_dict(self) -> dict[str, Any]:
         """Return what lasts from round to round: of the run's keys nothing, for sites make new ones."""
         spec = {name: item.to_json() for name, item in self._spec.items()}
-        return {"sites": self.names, "report": asdict(self.report), "rows": self._rows, "spec": spec}
+        content = {"sites": self.names, "report": asdict(self.report), "rows": self._rows, "spec": spec}
+        return content | ({"kept": self._kept} if self._kept else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned, with the keys that the sites have made anew."""
         newer = self.report.notes
         self.report = AggregationReport(**state["report"])
         self.report.notes += newer
+        self._kept = {fold: dict(rounds) for fold, rounds in state.get("kept", {}).items()}
         self._rows, self._spec = list(state["rows"]), wire.spec_from_json(state["spec"])
 
     def to_json(self) -> dict[str, Any]:
@@ -208,7 +213,7 @@ class SummingFederation:
                 arrived[site] = _Answer.read(reply, call)
             except WireError as error:
                 inner.reject(site, str(error))
-            except (KeyError, TypeError, AttributeError):
+            except (KeyError, TypeError, AttributeError, ValueError):
                 inner.reject(site, "malformed reply")
         _drop_other_forms(arrived, inner)
         self._stragglers.name_resting(inner, set(self.names) - set(awake))
@@ -281,6 +286,10 @@ class SummingFederation:
             updates = fixed_point.decode_updates(total.updates, self._section.clip, self._bits)
             folds = training_reply(ALL_SITES, sums["body"]["folds"], updates, request["folds"], clear, self._spec)
             body = evaluation_reply(folds, clear, self.report.notes)
+            for item in request["folds"]:
+                if method == "RPC_train" and item["train"] and item.get("strategy", {}).get("keeps"):
+                    rounds = self._kept.setdefault(str(item["fold"]), {})
+                    rounds |= dict.fromkeys(arrived, request["round"])
         return wire.message(site=ALL_SITES, round=request["round"], attempt=request["attempt"], status="ok", **body)
 
     def _weights(self, method: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,9 +303,21 @@ class SummingFederation:
             else item
             for item in request["folds"]
         ]
-        uniform = self._experiment.strategy.weighting == "uniform"
-        whole = {item["fold"]: len(self.names) if uniform else self._rows[item["fold"]] for item in request["folds"]}
-        return {"folds": folds, "weights": {str(fold): weight for fold, weight in whole.items()}}
+        strategy, numbers = self._experiment.strategy, [item["fold"] for item in request["folds"]]
+        shares = {
+            str(fold): len(self.names) if strategy.weighting == "uniform" else self._rows[fold] for fold in numbers
+        }
+        if strategy.kind not in KEEPS_TERMS:
+            return {"folds": folds, "weights": shares}
+        folds = [
+            item | {"strategy": {**item["strategy"], "kept": self._kept.get(str(item["fold"]), {})}}
+            if item.get("strategy", {}).get("keeps")
+            else item
+            for item in folds
+        ]
+        # FedDyn counts the models alike, and the terms by their share.
+        alike = {str(fold): len(self.names) for fold in numbers}
+        return {"folds": folds, "weights": alike if strategy.kind == "feddyn" else shares, "shares": shares}
 
     def _agree_on_keys(self, sites: Sequence[str]) -> tuple[Participant, ...]:
         body = {"step": "secure_aggregation_keys", "secure_aggregation": {"run": self._run}, "sites": len(sites)}
@@ -358,6 +379,8 @@ class SummingFederation:
 
     def _check_threshold(self, sites: int) -> int:
         threshold = self._section.sites_needed(sites)
+        if (private := self._experiment.privacy.differential_privacy) is not None and private.unit == "site":
+            private.honest_of(threshold)
         if not sites < 2 * threshold <= 2 * sites:
             raise ExperimentError(
                 f"privacy.secure_aggregation.threshold: {self._section.threshold} is {threshold} of {sites} sites; "
@@ -410,7 +433,9 @@ class _Answer:
         if set(letters) != set(call.points) or len(seals) != len(call.points):
             raise WireError("it sealed its shares for other sites than take part")
         masked = protocol.Masked(Vector.from_text(given["numbers"], shape), letters, [str(seal) for seal in seals])
-        known = ("device", "starts", "samples", "spec", "hidden", "start")
+        if type(reply.get("epsilon", 0)) not in (int, float):
+            raise WireError("its epsilon must be a number")
+        known = ("device", "starts", "samples", "spec", "hidden", "start", "epsilon")
         return cls(masked, skeleton, {key: reply[key] for key in known if key in reply})
 
     @property

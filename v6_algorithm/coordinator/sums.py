@@ -91,6 +91,7 @@ def training_reply(
     spec
         The model's tensors.
     """
+    from v6_algorithm.data.preparation.additive import lists_to_arrays
     from v6_algorithm.learning.metrics.additive import from_sums
 
     starts = _starts(clear)
@@ -106,11 +107,20 @@ def training_reply(
         if "share" in fold:
             start = starts[trained] if trained < len(starts) else None
             state, used = _mean_state(fold, updates, used, wanted, start, spec)
+            question = wanted.get("strategy", {})
+            extras: dict[str, Any] = {"start": start} if question.get("start") else {}
+            if question.get("keeps"):
+                extras["share"] = float(fold["share"])
+            if question.get("sums"):
+                extras["sums"] = lists_to_arrays(fold["sums"])
+            if question.get("term"):
+                term, used = _summed_term(updates, used, spec)
+                extras["term"] = wire.pack(term)
             trained += 1
             item |= {"parameters": wire.pack(state), "rows": fold["rows"], "steps": fold["steps"]}
             item["loss"] = rounded(fold["loss"])
-            if wanted.get("strategy", {}).get("start"):
-                item["strategy"] = {"start": start}
+            if extras:
+                item["strategy"] = extras
         folds.append(item)
     return folds
 
@@ -129,7 +139,9 @@ def evaluation_reply(
                 f"site '{site}': a batch did not fit the memory of {str(used['name'])[:60]}; it was trained in "
                 f"pieces of {used['pieces']} rows"
             )
-    return {"folds": folds, "device": device}
+    # Of one experiment it is the same at all sites, but for one that had to repeat a round.
+    costs = [answer["epsilon"] for answer in clear.values() if "epsilon" in answer]
+    return {"folds": folds, "device": device} | ({"epsilon": max(costs)} if costs else {})
 
 
 def _mean_state(
@@ -166,6 +178,19 @@ def _mean_state(
             numbers = [round(value) for value in means] if item.kind == "counter" else [float(value) for value in means]
             state[key] = torch.tensor(numbers, dtype=dtype).reshape(item.shape)
     return state, used
+
+
+def _summed_term(updates: np.ndarray, used: int, spec: wire.StateSpec) -> tuple[dict[str, Any], int]:
+    """Return the sum of what the sites' terms changed by, float64 by parameter, and where the next fold begins."""
+    import torch
+
+    term = {}
+    for key, item in spec.items():
+        if item.kind == "parameter":
+            size = int(np.prod(item.shape))
+            term[key] = torch.from_numpy(updates[used : used + size].copy()).reshape(item.shape)
+            used += size
+    return term, used
 
 
 def _starts(clear: Mapping[str, Mapping[str, Any]]) -> list[str | None]:

@@ -43,6 +43,7 @@ _ARRAYS = (
     "synthetic",
     "origin",
     "patient",
+    "weights",
 )
 
 

@@ -27,7 +27,12 @@ _LIMIT = re.compile(r"[<>≤≥]=?\s*[+-]?\d+([.,]\d+)?")
 _PERCENT = re.compile(r"[+-]?\d+([.,]\d+)?\s*%")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(\.\d{3})*,\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_THOUSANDS_SPACE = re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f\u2009]\d{3})+([.,]\d+)?")
+_UNIT = re.compile(r"([^\d\s.,;:<>+-]+)?\s*[+-]?\d+(?:[.,]\d+)?\s*([^\d\s.,;:<>+-]\D*)?")
+_IS_UNIT = re.compile(r"[^\W_]|[€$£°]")
+# So many different numbers beside one unit are no stages such as T1 and T2.
+_MEASURED = 10
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # A column is meant as numbers when so many of its cells are.
 _MOSTLY = 0.8
 # Whole numbers that never repeat in so many rows count rows or patients.
@@ -40,9 +45,12 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 HINTS = {
     "decimal comma": ("numbers with a decimal comma", 'data.decimal: ","'),
     "thousands": ("numbers with a thousands mark", 'data.thousands: ","'),
+    "thousands space": ("numbers with a space for thousands", 'data.thousands: " "'),
+    "units": ("numbers with a unit", "take the unit out there"),
     "percent": ("numbers with a percent sign", "take the sign out there"),
     "limits": ("numbers beside limits such as < 1", "write a number there, or data.missing_values for the limits"),
     "words": ("numbers beside a few words", "name the words in data.missing_values"),
+    "arrays": ("arrays", "name it in data.image or data.sequence"),
     "dates": ("dates or times", "compute a number from them there"),
     "row numbers": ("whole numbers that never repeat, such as row or patient numbers", "name it in data.features"),
     "infinite": ("infinite numbers, or such as float32 cannot hold, which count as empty", ""),
@@ -95,6 +103,9 @@ def _clean(column: pd.Series, form: TableForm) -> pd.Series | None:
 def _numbers_by_marks(texts: np.ndarray, form: TableForm) -> np.ndarray | None:
     """Read texts as numbers with the form's decimal and thousands marks; None where one is none."""
     decimal, thousands = form.decimal or ".", form.thousands
+    if thousands == " ":
+        # A space that does not break is one, too.
+        texts = np.array([re.sub("[\u00a0\u202f\u2009]", " ", text) for text in texts], dtype=object)
     groups = rf"\d{{1,3}}({re.escape(thousands)}\d{{3}})+|" if thousands else ""
     number = re.compile(rf"[+-]?({groups}\d+)?({re.escape(decimal)}\d*)?([eE][+-]?\d+)?")
     plain = []
@@ -137,6 +148,8 @@ def hint(column: pd.Series, kind: str) -> str | None:
     import pandas as pd
 
     if kind == "other":
+        if isinstance(column.dropna().iloc[0], (list, tuple, np.ndarray)):
+            return "arrays"
         dates = pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column)
         return "dates" if dates else None
     if kind == "numeric":
@@ -147,12 +160,16 @@ def hint(column: pd.Series, kind: str) -> str | None:
     rest = [cell for cell in cells if not _NUMBER.fullmatch(cell)]
     for name, pattern in (
         ("thousands", _THOUSANDS),
+        ("thousands space", _THOUSANDS_SPACE),
         ("decimal comma", _DECIMAL_COMMA),
         ("percent", _PERCENT),
         ("limits", _LIMIT),
     ):
         if rest and all(pattern.fullmatch(cell) for cell in rest):
             return name
+    units = {"".join(match.groups("")) if (match := _UNIT.fullmatch(cell)) else "" for cell in rest}
+    if len(rest) == len(cells) and len(units) == 1 and _IS_UNIT.search("".join(units)) and len(set(cells)) > _MEASURED:
+        return "units"
     return "words" if len(cells) - len(rest) >= _MOSTLY * len(cells) else None
 
 

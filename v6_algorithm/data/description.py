@@ -64,7 +64,7 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
         "rows_without_target": int((~known).sum()),
         "synthetic": int((synthetic_rows(frame, data) & known).sum()),
         "columns": (kinds := column_kinds(frame)),
-        "hints": _hints(frame, kinds),
+        "hints": hints_of(frame, kinds),
         "labels": [] if data.targets is not None else next(iter(labels.values()), []),
         "task_labels": {} if data.targets is None else labels,
         "categories": categories,
@@ -73,7 +73,7 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
     }
 
 
-def _hints(frame: pd.DataFrame, kinds: dict[str, str]) -> dict[str, str]:
+def hints_of(frame: pd.DataFrame, kinds: dict[str, str]) -> dict[str, str]:
     """Say why columns are not used as they stand, where that is clear; see `cells.HINTS`."""
     if frame.shape[1] > _MOST_HINTED:
         return {}

@@ -6,6 +6,8 @@ import bz2
 import csv
 import gzip
 import lzma
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 # Marks by which tables are often separated, that a header in one piece may show.
 _SEPARATORS = (";", "\t", "|")
+_COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd.DataFrame:
@@ -39,8 +42,6 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
         Naming a line with more or fewer cells than the header, a name that is in the header twice, or an encoding or
         separator that does not fit.
     """
-    import pandas as pd
-
     separator = form.separator or ","
     frame = _read(
         uri,
@@ -58,13 +59,28 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
             if mark in columns[0]:
                 shown = "\\t" if mark == "\t" else mark
                 raise DataError(f'{name} has one column, in which "{shown}" stands: is it data.separator: "{shown}"?')
-    # Without a cell too many every row has a number as its name; a line that is too short leaves its last cell empty.
-    if not isinstance(frame.index, pd.RangeIndex) or (len(columns) and frame.iloc[:, -1].isna().any()):
+        if _fits_spaces(uri, form.encoding):
+            raise DataError(f'{name} has one column, of as many words as its name: is it data.separator: " "?')
+    # The first line of data says how many cells pandas expects; a line that is too short leaves its last cell empty.
+    if not _begins_well(uri, separator, form.encoding) or (len(columns) and frame.iloc[:, -1].isna().any()):
         _check_lines(uri, name, separator, form.encoding)
     if any("." in column for column in columns):
         _check_names(uri, separator, form.encoding)
     _check_quotes(frame, name, separator)
-    return frame
+    return _with_codes(frame, uri, name, form, empty_words)
+
+
+def _with_codes(frame: pd.DataFrame, uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd.DataFrame:
+    """Return the table with columns of codes as text where one of them begins with a 0, which no number does."""
+    import pandas as pd
+
+    places = [place for place, column in enumerate(frame.columns) if str(column).strip() in form.codes]
+    places = [place for place in places if pd.api.types.is_numeric_dtype(frame.dtypes.iloc[place])]
+    if not places:
+        return frame
+    text = _read(uri, name, form, usecols=places, dtype=str, na_values=empty_words, keep_default_na=False)
+    coded = [column for column in text.columns if text[column].str.fullmatch(r"\s*0\d+\s*").any()]
+    return frame.assign(**{str(column): text[column] for column in coded}) if coded else frame
 
 
 def read_as_text(uri: str, name: str, form: TableForm) -> pd.DataFrame:
@@ -79,8 +95,11 @@ def _read(uri: str, name: str, form: TableForm, **options: Any) -> pd.DataFrame:
     import pandas as pd
 
     separator = form.separator or ","
+    _check_bytes(uri, name, form.encoding)
     try:
-        frame: pd.DataFrame = pd.read_csv(uri, sep=separator, encoding=form.encoding, **options)
+        frame: pd.DataFrame = pd.read_csv(
+            uri, sep=r"\s+" if separator == " " else separator, encoding=form.encoding, **options
+        )
     except UnicodeError:
         raise _not_in_encoding(uri, name, form.encoding) from None
     except pd.errors.ParserError:
@@ -118,17 +137,16 @@ def _check_quotes(frame: pd.DataFrame, name: str, separator: str) -> None:
 
 def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> None:
     with _opened(uri, encoding) as file:
-        reader = csv.reader(file, delimiter=separator)
         header: list[str] = []
         try:
-            for row in reader:
+            for row in _rows(file, separator):
                 if not row:
                     continue
                 header = header or row
                 if len(row) != len(header):
                     more = "more" if len(row) > len(header) else "fewer"
                     raise DataError(
-                        f"{name} cannot be read as csv: line {reader.line_num} has {len(row)} cells, {more} than the "
+                        f"{name} cannot be read as csv: line {row.number} has {len(row)} cells, {more} than the "
                         f"{len(header)} of the header, so values would stand in the wrong columns; mend the lines, or "
                         "give each column a name"
                     )
@@ -138,10 +156,61 @@ def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> N
             return
 
 
+def _rows(file: TextIO, separator: str) -> Iterator[_Row]:
+    """Split a file into cells; between words any number of spaces and tabs is one."""
+    if separator != " ":
+        reader = csv.reader(file, delimiter=separator)
+        for row in reader:
+            yield _Row(row, reader.line_num)
+        return
+    spaced = csv.reader((line.replace("\t", " ").strip() + "\n" for line in file), delimiter=" ", skipinitialspace=True)
+    for row in spaced:
+        yield _Row(row, spaced.line_num)
+
+
+class _Row(list[str]):
+    """A line's cells, and the number of the line in which they end."""
+
+    def __init__(self, cells: list[str], number: int) -> None:
+        super().__init__(cells)
+        self.number = number
+
+
+def _fits_spaces(uri: str, encoding: str | None) -> bool:
+    """Say whether the first lines are of as many words each, two or more, as in a table whose cells spaces separate."""
+    with _opened(uri, encoding) as file:
+        counts = [len(line.split()) for line in islice(file, 20) if line.strip()]
+    return len(counts) > 1 and min(counts) > 1 and len(set(counts[1:])) == 1 and counts[1] - counts[0] in (0, 1)
+
+
+def _begins_well(uri: str, separator: str, encoding: str | None) -> bool:
+    """Say whether the first line of data has as many cells as the header: with more pandas takes the first as names."""
+    with _opened(uri, encoding) as file:
+        try:
+            rows = (row for row in _rows(file, separator) if row)
+            header: list[str] = next(rows, [])
+            return len(next(rows, header)) == len(header)
+        except csv.Error:
+            return False
+
+
+def _check_bytes(uri: str, name: str, encoding: str | None) -> None:
+    """Raise DataError for a byte of 0, at which pandas ends a cell: what follows in it would be lost."""
+    if encoding is not None and encoding.lower().replace("_", "-").startswith(("utf-16", "utf16", "utf-32", "utf32")):
+        return
+    how: Any = _COMPRESSED.get(Path(uri).suffix.lower(), open)
+    with how(uri, "rb") as file:
+        while block := file.read(2**20):
+            if b"\0" in block:
+                likely = _likely_encoding(uri)
+                remedy = f"data.encoding: {likely} may be right" if likely.startswith("utf") else "is it an Excel file?"
+                raise DataError(f"{name} cannot be read as csv: it holds bytes of 0, as no text does; {remedy}")
+
+
 def _check_names(uri: str, separator: str, encoding: str | None) -> None:
     """Raise DataError for a name that is in the header twice, which pandas renames to ``name.1``."""
     with _opened(uri, encoding) as file:
-        header = [cell.strip() for cell in next(csv.reader(file, delimiter=separator), [])]
+        header = [cell.strip() for cell in next(_rows(file, separator), [])]
     for cell in header:
         if cell and header.count(cell) > 1 and not cell.replace(".", "").isdigit():
             raise DataError(f"column '{cell}' is there twice")
@@ -149,12 +218,20 @@ def _check_names(uri: str, separator: str, encoding: str | None) -> None:
 
 def _opened(uri: str, encoding: str | None) -> TextIO:
     """Open a text file, compressed or not."""
-    how: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(Path(uri).suffix.lower(), open)
+    how: Any = _COMPRESSED.get(Path(uri).suffix.lower(), open)
     opened: TextIO = how(uri, "rt", encoding=encoding or "utf-8-sig", newline="")
     return opened
 
 
 def _likely_encoding(uri: str) -> str:
     with open(uri, "rb") as file:
-        start = file.read(2)
-    return "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
+        start = file.read(64)
+    if start[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return "utf-32"
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    # Latin letters in two bytes each have a 0 in every other, also without a mark that says so.
+    for name, zeros, letters in (("utf-16-le", start[1::2], start[::2]), ("utf-16-be", start[::2], start[1::2])):
+        if len(start) > 1 and not any(zeros) and all(letters):
+            return name
+    return "latin-1"

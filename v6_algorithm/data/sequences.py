@@ -1,5 +1,4 @@
-"""Time series, one for each row: read from an npz file, from cells that are lists or that name files, and stacked into
-one array.
+"""Time series, one for each row: from cells that are lists or arrays or that name files, stacked into one array.
 
 A table holds them in a column whose cells are (time, channels) or (channels, time) numbers, or a list of numbers where
 there is one channel; or the name of an npy file with such an array, or of an npz file with one. `site` and `table` read
@@ -23,29 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = np.ndarray
-
-
-def read_npz(path: str) -> pd.DataFrame:
-    """Read arrays whose first axis are the rows: a flat one is a column, of others a cell is one row's array.
-
-    Raises
-    ------
-    DataError
-        When the arrays have different numbers of rows, or one holds Python objects, which are never unpickled.
-    """
-    import pandas as pd
-
-    with np.load(path, allow_pickle=False) as file:
-        try:
-            arrays = {name: file[name] for name in file.files}
-        except ValueError:
-            raise DataError("an array of the npz file holds Python objects; save numbers or text") from None
-    rows = {len(array) if array.ndim else 0 for array in arrays.values()}
-    if len(rows) > 1 or 0 in rows:
-        raise DataError(
-            "the arrays of the npz file have different numbers of rows, or none; the first axis are the rows"
-        )
-    return pd.DataFrame({name: array if array.ndim == 1 else list(array) for name, array in arrays.items()})
 
 
 def holds_arrays(column: pd.Series) -> bool:

@@ -6,6 +6,7 @@ The engines make `TableSource`s (from a vantage6 node's environment, an experime
 
 from __future__ import annotations
 
+import hmac
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.data.arrays import has_pair
 from v6_algorithm.data.cells import EMPTY_WORDS, blurred, uniform
+from v6_algorithm.data.files import print_files
 from v6_algorithm.errors import DataError, SiteError
 from v6_algorithm.experiment.table_form import USUAL, TableForm
 
@@ -24,10 +27,14 @@ if TYPE_CHECKING:
 
 _ENDINGS = {
     ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xls": "excel",
-    ".npz": "npz", ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
+    ".npz": "npz", ".npy": "npz", ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
 }  # fmt: skip
 _READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "sqlalchemy"}
 _IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xls")
+_BEGINNINGS = {
+    b"PK\x03\x04": "excel (xlsx) or a zip file", b"\xd0\xcf\x11\xe0": "an old excel file (xls)", b"PAR1": "parquet",
+    b"SQLite format 3": "a database (sql)", b"\x1f\x8b": "a gzip file",
+}  # fmt: skip
 # Where the folder of its files is told of a dataframe that is passed on alone, among its `attrs`.
 # Sheets or tables that a message names.
 _SHOWN = 30
@@ -67,9 +74,41 @@ class TableSource:
             return f"{self.uri}:{self.names}"
         try:
             stat = Path(self.uri).stat()
+            beside = self._beside() if self.form.measures is not None or self.kind == "npz" else []
+        except (OSError, DataError):
+            return None
+        of_files = f":{print_files(beside)}" if beside else ""
+        return f"{self.uri}:{self.base or ''}:{self.sheet_name}:{stat.st_size}:{stat.st_mtime_ns}{of_files}"
+
+    def _beside(self) -> list[Path]:
+        """Return the files that are read with the table: of measures those that cells name, of arrays all of a pair."""
+        if self.kind == "npz":
+            from v6_algorithm.data.arrays import pair_of
+
+            return [] if self.uri.lower().endswith(".npz") else list(pair_of(Path(self.uri)).values())
+        from v6_algorithm.data.measures import find_measures
+
+        frame = self._read(None, None)
+        frame = frame.set_axis([str(name).strip() for name in frame.columns], axis=1)
+        named = find_measures(frame[self.form.measures], self.folder) if self.form.measures in frame.columns else []
+        return [file for files in named for file in files or ()]
+
+    def keyed_fingerprint(self, key: bytes) -> str | None:
+        """Return HMAC-SHA256 of the file's bytes, its first 16 hexadecimal digits; None of what is not a file.
+
+        Without the key nobody can try tables against it, however small. It is of the whole file, whatever an experiment
+        asks of it, so that two experiments' rows cannot be compared by it.
+        """
+        if self.frame is not None or self.kind == "sql" or self.names is not None:
+            return None
+        mac = hmac.new(key, b"v6-algorithm table\0", "sha256")
+        try:
+            with open(self.uri, "rb") as file:
+                while block := file.read(1 << 20):
+                    mac.update(block)
         except OSError:
             return None
-        return f"{self.uri}:{self.base or ''}:{self.sheet_name}:{stat.st_size}:{stat.st_mtime_ns}"
+        return mac.hexdigest()[:16]
 
     @property
     def kind(self) -> str:
@@ -113,12 +152,19 @@ class TableSource:
         DataError
             When there is no such file, it cannot be read as its type, or it has no rows or columns.
         """
-        frame = self.frame if self.frame is not None else self._read(wanted, exact)
+        measures = self.form.measures
+        # A column's name that is not wanted may be needed all the same, for what its cells name.
+        asked = wanted if measures is None or wanted is None else lambda name: name == measures or wanted(name)
+        frame = self.frame if self.frame is not None else self._read(asked, exact)
         if not len(frame.columns):
             raise DataError("the table is empty: it has no columns")
         if not len(frame):
             raise DataError("the table is empty: it has column names but no rows")
         frame = frame.set_axis([str(name).strip() for name in frame.columns], axis=1)
+        if measures is not None:
+            from v6_algorithm.data.measures import with_measures
+
+            frame = with_measures(frame, measures, self.folder)
         needed = [wanted is None or wanted(name) for name in frame.columns]
         return uniform(frame if all(needed) else frame.loc[:, needed], self.form)
 
@@ -142,9 +188,9 @@ class TableSource:
             if kind == "excel":
                 return self._read_excel(name)
             if kind == "npz":
-                from v6_algorithm.data.sequences import read_npz
+                from v6_algorithm.data.arrays import read_arrays
 
-                return read_npz(self.uri)
+                return read_arrays(self.uri, self.form.whole)
             if kind == "sql":
                 return self._read_sql()
             if self.names is not None:
@@ -161,7 +207,8 @@ class TableSource:
         except DataError:
             raise
         except Exception as error:  # a parser's own message may quote the data
-            raise DataError(f"{name} cannot be read as {kind} ({type(error).__name__})") from None
+            why = _begins_as(self.uri, kind) or f" ({type(error).__name__})"
+            raise DataError(f"{name} cannot be read as {kind}{why}") from None
         raise DataError(f"a database of type '{kind}' cannot be read; allowed: csv, parquet, excel, npz, sql")
 
     @property
@@ -228,6 +275,21 @@ class TableSource:
             frame = pd.DataFrame(result.mappings().all(), columns=list(result.keys()))
             read.rollback()
         return frame
+
+
+def _begins_as(uri: str, kind: str) -> str:
+    """Say what a file is, where its first bytes tell that it is not of the kind that it is read as; else nothing."""
+    try:
+        with Path(uri).open("rb") as file:
+            start = file.read(512)
+    except OSError:
+        return ""
+    looks = next((name for mark, name in _BEGINNINGS.items() if start.startswith(mark)), "")
+    if not looks and start and b"\0" not in start:
+        looks = "an HTML page" if start.lstrip().lower().startswith(b"<") else "text, as csv is"
+    if not looks or kind in looks:
+        return ""
+    return f": it begins as {looks}; give its type, or save it as {kind}"
 
 
 def _check_tables(query: str, name: str, there: Collection[str]) -> None:
@@ -317,10 +379,12 @@ def source_in(folder: Path, names: tuple[str, str] | None = None) -> TableSource
         raise DataError(f"the folder {folder.name} cannot be read: {error.strerror}") from None
     if not paths and names is not None:
         return TableSource(str(folder), names=names)
+    if not paths and has_pair(folder):
+        return TableSource(str(folder), "npz")
     if len(paths) != 1:
         raise DataError(
             f"the folder {folder.name} has {len(paths)} tables (csv, parquet, excel); it must have one"
-            + ("" if paths else ", or data.image.files say how its images are named")
+            + ("" if paths else ", or X.npy and y.npy, or data.image.files say how its images are named")
         )
     return TableSource(str(paths[0]))
 

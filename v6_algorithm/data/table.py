@@ -6,8 +6,9 @@ In a centralised run one `TableData` holds several hospitals (its members), each
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,8 @@ from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.preparation.agreement import Label
 from v6_algorithm.data.preparation.combat import Sums
-from v6_algorithm.data.preparation.statistics import Moments, site_scaling
+from v6_algorithm.data.preparation.imputation import products
+from v6_algorithm.data.preparation.statistics import Moments, Preparation, site_scaling
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.splits import Fold, draw_rows
 from v6_algorithm.data.subgroups import encode_groups, join_groups
@@ -68,6 +70,8 @@ class TableData:
         (rows,) place of each row in its hospital's table, whether or not there are images.
     patient
         (rows,) number of each row's group in `data.group`; empty where there is no such column.
+    weights
+        (rows,) float64 weights of a regression's rows; empty where it has none.
     """
 
     values: Array
@@ -85,6 +89,7 @@ class TableData:
     images: TableImages | None = None
     origin: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     patient: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    weights: Array = field(default_factory=lambda: np.empty(0))
 
     def training_moments(self, *, with_range: bool) -> Moments:
         """Measure the features of the training rows of each fold, or the channels of their images."""
@@ -107,7 +112,11 @@ class TableData:
     def _series(self, values: Array, rows: Array) -> Array:
         """Return some rows of values; of time series each time that is not padding is one."""
         chosen = values[rows]
-        return chosen[~self._padding(rows)] if len(self.lengths) else chosen.reshape(-1, values.shape[-1])
+        return (
+            chosen[~self._padding(rows)]
+            if len(self.lengths)
+            else chosen.reshape(math.prod(chosen.shape[:-1]), chosen.shape[-1])
+        )
 
     def _padding(self, rows: Array) -> Array:
         """Say which times of some rows are padding: (rows, time) bool."""
@@ -137,6 +146,68 @@ class TableData:
             basis = basis if len(basis) else np.arange(len(hospital_rows))
             filled[hospital_rows] = setup.combat.adjust(filled[hospital_rows], design[hospital_rows], fold, basis)
         return filled
+
+    def imputed(self, setup: Setup, fold: int) -> Array:
+        """Return (rows, features) float64 in units of the columns, whose empty cells are drawn for one imputation."""
+        if setup.imputation is None or setup.preparation is None:
+            raise DataError("the request carries no imputation")
+        if not 0 <= fold < setup.imputation.imputations:
+            raise DataError("the request has fewer imputations than folds")
+        shift, scale = setup.preparation.shift[fold], setup.preparation.scale[fold]
+        values = self.values.astype(np.float64)
+        scaled, completed = (values - shift) / scale, np.empty_like(values)
+        donors = np.zeros(len(values), dtype=bool)
+        donors[self.folds[fold].train] = True
+        known = self.one_hot.astype(np.float64)
+        for member, name in enumerate(self.members):
+            rows = self.member == member
+            completed[rows] = setup.imputation.complete(
+                scaled[rows], known[rows], self.target[rows].astype(np.float64), setup.features, fold, [name],
+                donors[rows],
+            )  # fmt: skip
+        filled: Array = np.where(np.isnan(values), completed * scale + shift, values)
+        return filled
+
+    def without_few_empty(self, least: int) -> TableData:
+        """Return the table with no row to train on that has an empty cell, where a hospital has fewer than `least`."""
+        few = np.zeros(len(self.values), dtype=bool)
+        empty = np.isnan(self.values).any(axis=1)
+        for member in range(len(self.members)):
+            rows = empty & (self.member == member)
+            if 0 < rows.sum() < least:
+                few |= rows
+        if not few.any():
+            return self
+        kept = [Fold(*(fold[part][~few[fold[part]]] for part in PARTS)) for fold in self.folds]
+        return replace(self, folds=kept)
+
+    def products(self, setup: Setup, counted: Sequence[bool]) -> Array:
+        """Return what the next sweep of an imputation needs of the training rows.
+
+        Parameters
+        ----------
+        setup
+            With the sweeps so far.
+        counted
+            Of each column that is imputed, whether enough rows here have a value.
+
+        Returns
+        -------
+        ndarray
+            (imputations, columns, width, width) sums of products.
+        """
+        made, preparation = setup.imputation, setup.preparation
+        if made is None or preparation is None:
+            raise DataError("the request carries no imputation")
+        places = [setup.features.index(name) for name in made.columns]
+        known = ~np.isnan(self.values[:, places]) & np.array(counted, dtype=bool)
+        others, target = self.one_hot.astype(np.float64), self.target.astype(np.float64)
+        sums = []
+        for number in range(made.imputations):
+            train = self.folds[number].train
+            scaled = (self.imputed(setup, number) - preparation.shift[number]) / preparation.scale[number]
+            sums.append(products(scaled[train], others[train], target[train], known[train]))
+        return np.stack(sums)
 
     def _filled(self, setup: Setup, fold: int) -> Array:
         if setup.preparation is None:
@@ -176,7 +247,10 @@ class TableData:
         preparation = setup.preparation
         if data.scaling.scope == "site" and data.scaling.kind != "none":
             preparation = site_scaling(data.scaling.kind, self._own_values(), preparation)
-        values = self.harmonised(setup, data, fold)
+        if setup.terms is not None:
+            values = self.harmonised(setup, data, fold) if setup.imputation is None else self.imputed(setup, fold)
+            return self._with_terms(setup, preparation, fold, values)
+        values = self.imputed(setup, fold) if setup.imputation is not None else self.harmonised(setup, data, fold)
         if len(self.lengths):
             prepared = preparation.apply(values, fold)
             # No other input is NaN: the network knows a row's end by it.
@@ -192,6 +266,20 @@ class TableData:
         if setup.unknown and (untrained := setup.unknown[fold]):
             inputs[:, [features + place for place in untrained]] = 0
         return inputs
+
+    def _with_terms(self, setup: Setup, preparation: Preparation, fold: int, values: Array) -> Array:
+        """Return scaled features, categories, and the columns of a regression's curves and products."""
+        assert setup.terms is not None  # noqa: S101
+        if set(setup.terms.splines) - set(setup.terms.knots):
+            raise DataError("the request carries no knots")
+        known = self.one_hot.astype(np.float64)
+        if setup.unknown and (untrained := setup.unknown[fold]):
+            known[:, untrained] = 0
+        scaled = preparation.apply(values.astype(np.float64), fold)
+        inputs = np.concatenate([scaled, known], axis=1)
+        shift, scale = preparation.shift[fold], preparation.scale[fold]
+        made = setup.terms.columns(inputs, setup.features, setup.categories, fold, shift, scale)
+        return np.concatenate([inputs, made], axis=1).astype(self.one_hot.dtype)
 
     def counts(self, *, real: bool = False) -> list[dict[str, dict[str, int]]]:
         """Return rows for each fold, member and part; with `real` without synthetic ones."""
@@ -254,6 +342,7 @@ def load_table(
         synthetic=np.concatenate([part.synthetic for part in parts]),
         origin=np.concatenate([part.origin for part in parts]),
         patient=_joined_patients(parts),
+        weights=np.concatenate([part.weights for part in parts]),
         member=np.repeat(np.arange(len(parts)), [len(part.target) for part in parts]),
         members=list(frames),
         folds=[
@@ -318,6 +407,9 @@ def _encode(
         given=[frame[name].tolist() if name in frame.columns else [] for name in data.split_columns],
         hospitals=setup.hospitals,
     )
+    if data.missing.kind == "impute":
+        # One for each table that is made; their rows are the same.
+        folds = folds * data.missing.imputations
     return TableData(
         values=values,
         one_hot=np.concatenate(one_hot, axis=1) if one_hot else np.empty((len(frame), 0), dtype=dtype),
@@ -333,7 +425,33 @@ def _encode(
         synthetic=synthetic,
         origin=_places(frame),
         patient=np.empty(0, dtype=np.int64) if patients is None else patients.astype(np.int64),
+        weights=_weights(frame, experiment),
     )
+
+
+def _weights(frame: pd.DataFrame, experiment: Experiment) -> Array:
+    """Return (rows,) weights of a regression's rows, empty where it has none."""
+    import pandas as pd
+
+    section = getattr(experiment.model, "weights", None)
+    if section is None:
+        return np.empty(0)
+    name = section.column
+    if name not in frame.columns:
+        raise DataError(f"column '{name}' (model.weights) is not there")
+    weights: Array = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    if not np.isfinite(weights).all():
+        raise DataError(f"column '{name}' (model.weights) has cells that are empty or no number; data.where leaves out")
+    if (weights < 0).any():
+        raise DataError(f"column '{name}' (model.weights) has weights below 0")
+    if section.kind == "frequency" and (weights != np.round(weights)).any():
+        raise DataError(
+            f"column '{name}' (model.weights, kind frequency) has weights that are no whole numbers: it says how many "
+            "rows each stands for; kind analytic takes any"
+        )
+    if section.kind == "analytic" and (weights == 0).any():
+        raise DataError(f"column '{name}' (model.weights, kind analytic) has weights of 0; leave such rows out")
+    return weights
 
 
 def _joined_patients(parts: Sequence[TableData]) -> Array:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from v6_algorithm.data.preparation.agreement import Label
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from v6_algorithm.data.preparation.agreement import Label
 
 Array = np.ndarray
 # More labels than this are no classes.

@@ -58,6 +58,8 @@ def run_extract(
         raise ExperimentError("extract: is a data extraction step of vantage6 5; under 4 the sites read for `master`")
     policy = Policy.from_environment(default="standard" if mock is None else "trusted", unavailable=session.UNAVAILABLE)
     source = guarded_source(policy, _database(query, sheet_name, files, column, form, mock))
+    if source.kind == "npz" and not source.uri.lower().endswith(".npz"):
+        raise DataError("npy files of a pair are not extracted: put them into one npz file")
     if source.kind == "npz":
         return _copied_file(Path(source.uri), mock is None)
     frame = source.read_as_it_is()

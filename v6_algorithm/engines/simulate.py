@@ -95,9 +95,15 @@ def source_of(where: str, source: Source, folder: Path, experiment: Experiment |
                 )
             except DataError as error:
                 raise ExperimentError(f"{where}: {error}") from None
-            return replace(source_there, type=source.type, sheet_name=source.sheet_name, form=form)
+            kind = source.type or source_there.type
+            return replace(source_there, type=kind, sheet_name=source.sheet_name, form=form)
         uri = str(path)
     return TableSource(uri, source.type, source.query, source.sheet_name, base=base, form=form)
+
+
+def _without_measures(source: TableSource) -> TableSource:
+    """Return a source without `data.measures`, whose files are read where the rows are."""
+    return replace(source, form=replace(source.form, measures=None))
 
 
 def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path) -> dict[str, TableSource]:
@@ -110,7 +116,7 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
     else:
         try:
             whole = source_of("sites.source", Source(uri=sites.source, images=sites.images), folder, experiment)
-            frame, base = whole.read(), whole.folder
+            frame, base = _without_measures(whole).read(), whole.folder
         except DataError as error:
             raise ExperimentError(f"sites.source: {error}") from None
     data = experiment.data
@@ -184,7 +190,7 @@ def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -
     datasets = []
     for name in names.values():
         try:
-            frame = tables[name].read()
+            frame = _without_measures(tables[name]).read()
         except DataError as error:
             raise ExperimentError(f"site '{name}': {error}") from None
         folder = tables[name].folder

@@ -13,10 +13,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from v6_algorithm.engines import known_models, runs, subtasks
+from v6_algorithm.engines import known_models, results, runs, subtasks
 from v6_algorithm.engines.children import Children, describe, fingerprint
 from v6_algorithm.engines.provenance import own_identity
 from v6_algorithm.engines.published import LEAST_CHARACTERS, Publisher
@@ -24,6 +25,7 @@ from v6_algorithm.engines.resident.asking import MOST_AT_ONCE, residents
 from v6_algorithm.engines.subtasks import Creation, Unread
 from v6_algorithm.errors import ExperimentError, FederationError, PolicyError, UnreachableError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.in_file import TextFile
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 
 # Tries to create a subtask that the server refuses, and what it says where that is not its last word.
@@ -36,6 +38,25 @@ _LONGEST_ERROR = 2000
 _CHARACTERS_AT_ONCE = 2**27
 # Calls of this many seconds are looked at every `poll_s`, others in proportion, within these factors of it.
 _USUAL_CALL_S, _LEAST_POLLS, _MOST_POLLS = 10.0, 20.0, 0.2
+
+
+@dataclass
+class _Asked:
+    """A call: the subtasks that are to be created, those that were, and what came of trying.
+
+    `after` is the newest subtask before it, `sent` the characters that each site was sent.
+    """
+
+    method: str
+    requests: Mapping[str, dict[str, Any]]
+    sent: dict[str, int]
+    waiting: dict[str, Creation] = field(default_factory=dict)
+    tasks: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, Missing] = field(default_factory=dict)
+    create_s: dict[str, float] = field(default_factory=dict)
+    publish_s: float = 0.0
+    after: int = 0
+    begun: bool = False
 
 
 class Vantage6Federation:
@@ -53,6 +74,9 @@ class Vantage6Federation:
         Seconds between two looks at the subtasks of a call that takes ten seconds; shorter calls are looked at more
         often, down to a fifth of it, longer ones less, up to twenty times of it.
     """
+
+    # Whether results come as vantage6 4.15's proxy sends them.
+    _fetches = True
 
     def __init__(
         self,
@@ -72,6 +96,8 @@ class Vantage6Federation:
         self._unread = Unread()
         self._children = Children(client)
         self._newest = 0
+        # Calls whose subtasks were created, and whose answers nobody has looked for yet.
+        self._sent_ahead: list[_Asked] = []
         # Method to the seconds that its last call took.
         self._took: dict[str, float] = {}
         # What the sites have of models; None while nobody would take them away when the run is over.
@@ -117,7 +143,8 @@ class Vantage6Federation:
     def call(self, method: str, requests: Mapping[str, dict[str, Any]], *, deadline_s: float) -> Replies:
         """Create one subtask a site, then wait for them; see `Federation.call`."""
         sent: dict[str, int] = {}
-        return Replies(requests, self._answer(method, requests, deadline_s, sent), sent)
+        asked = _Asked(method, requests, sent)
+        return Replies(requests, self._answer(asked, deadline_s), sent, send=lambda: self._send_ahead(asked))
 
     def overdue(self, site: str) -> bool:
         """Look whether the subtask for which a site was late is still open; see `Federation.overdue`."""
@@ -149,8 +176,10 @@ class Vantage6Federation:
             return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a container that is run again has to know: the newest subtask, and those that are owed."""
-        return {"newest": self._newest, "owed": [[site, *owed] for site, owed in self._owed.items()]}
+        """Return what a container that is run again has to know: the newest subtask whose answer was looked for, and
+        those that are owed."""
+        newest = min([self._newest, *(asked.after for asked in self._sent_ahead)])
+        return {"newest": newest, "owed": [[site, *owed] for site, owed in self._owed.items()]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> int:
         """Go on from what `state_dict` returned; returns the newest subtask."""
@@ -165,33 +194,48 @@ class Vantage6Federation:
 
     # -- one call -------------------------------------------------------------------------------------------------
 
-    def _answer(
-        self, method: str, requests: Mapping[str, dict[str, Any]], deadline_s: float, sent: dict[str, int]
-    ) -> Iterator[Arrival]:
+    def _send(self, asked: _Asked) -> None:
+        """Write down what is to be created for a call."""
+        asked.after = self._newest
+        asked.publish_s = self._publish(asked.requests)
+        for site, request in asked.requests.items():
+            asked.waiting[site] = self._creation(asked.method, site, self._organization(site), request)
+            asked.sent[site] = asked.waiting[site].characters + (self._naming.to_fetch if self._naming else 0)
+        asked.begun = True
+
+    def _send_ahead(self, asked: _Asked) -> None:
+        """Create the subtasks of a call whose answers are looked for later; what fails is tried again then."""
+        self._send(asked)
+        self._sent_ahead.append(asked)
+        self._create_due(asked)
+
+    def _create_due(self, asked: _Asked) -> None:
+        """Create those subtasks of a call that are due."""
+        due = {site: creation for site, creation in asked.waiting.items() if creation.due <= time.monotonic()}
+        for site, missing in self._create_at_once(due).items():
+            creation = asked.waiting[site]
+            if missing is not None:
+                asked.refused[site] = missing
+                del asked.waiting[site]
+            elif creation.task is not None:
+                asked.tasks[site] = creation.task
+                asked.create_s[site] = asked.publish_s + creation.seconds
+                del asked.waiting[site]
+
+    def _answer(self, asked: _Asked, deadline_s: float) -> Iterator[Arrival]:
         begun = time.monotonic()
         deadline = begun + deadline_s
-        ids = {site.name: site.id for site in self._sites}
-        tasks: dict[str, int] = {}
-        waiting: dict[str, Creation] = {}
-        publish_s = self._publish(requests)
-        for site, request in requests.items():
-            waiting[site] = self._creation(method, site, ids[site], request)
-            sent[site] = waiting[site].characters + (self._naming.to_fetch if self._naming else 0)
+        if not asked.begun:
+            self._send(asked)
+        self._sent_ahead = [other for other in self._sent_ahead if other is not asked]
+        method, tasks, waiting = asked.method, asked.tasks, asked.waiting
         unread = Unread()
-        create_s: dict[str, float] = {}
         while True:
             # Looked at before the sites are: what is there at the deadline is taken.
             over = time.monotonic() > deadline
-            due = {site: creation for site, creation in waiting.items() if creation.due <= time.monotonic()}
-            for site, missing in self._create_at_once(due).items():
-                creation = waiting[site]
-                if missing is not None:
-                    del waiting[site]
-                    yield Arrival(site, None, missing)
-                elif creation.task is not None:
-                    tasks[site] = creation.task
-                    create_s[site] = publish_s + creation.seconds
-                    del waiting[site]
+            self._create_due(asked)
+            for site in list(asked.refused):
+                yield Arrival(site, None, asked.refused.pop(site))
             silent = False
             for site, task_id in list(tasks.items()):
                 status = self._status(task_id)
@@ -202,13 +246,13 @@ class Vantage6Federation:
                         silent = True
                     elif self._lacks_model(arrival):
                         del tasks[site]
-                        waiting[site] = self._creation(method, site, ids[site], requests[site])
-                        sent[site] += waiting[site].characters
+                        waiting[site] = self._creation(method, site, self._organization(site), asked.requests[site])
+                        asked.sent[site] += waiting[site].characters
                     else:
                         if self._naming is not None and arrival.text is not None:
-                            self._naming.answered(site, requests[site])
+                            self._naming.answered(site, asked.requests[site])
                         del tasks[site]
-                        arrival.create_s = create_s[site]
+                        arrival.create_s = asked.create_s[site]
                         yield arrival
             if not tasks and not waiting:
                 self._took[method] = time.monotonic() - begun
@@ -220,7 +264,7 @@ class Vantage6Federation:
         for site, creation in waiting.items():
             yield Arrival(site, None, creation.missing(f" within {deadline_s:g} s"))
         for site, task_id in tasks.items():
-            yield self._late(site, task_id, f"no answer within {deadline_s:g} s", method, requests[site])
+            yield self._late(site, task_id, f"no answer within {deadline_s:g} s", method, asked.requests[site])
 
     def _late(self, site: str, task_id: int, reason: str, method: str, request: dict[str, Any]) -> Arrival:
         status = self._status(task_id)
@@ -229,6 +273,9 @@ class Vantage6Federation:
             return Arrival(site, None, Missing("unreachable", f"{reason}, and the server does not say how its run is"))
         offline = "; its node seems to be offline" if status == "pending" else ""
         return Arrival(site, None, Missing("late", f"{reason} (its run is {status}{offline})"))
+
+    def _organization(self, site: str) -> int:
+        return next(known.id for known in self._sites if known.name == site)
 
     def _creation(self, method: str, site: str, organization: int, request: dict[str, Any]) -> Creation:
         """Return what is to be created for a site, with the models left out that it has."""
@@ -252,7 +299,12 @@ class Vantage6Federation:
     def _lacks_model(self, arrival: Arrival) -> bool:
         """Say whether a site has lost a model that it was named: then it is asked again, with all of it."""
         text = arrival.text
-        if self._naming is None or text is None or len(text) > _LONGEST_ERROR or known_models.UNKNOWN not in text:
+        if (
+            self._naming is None
+            or not isinstance(text, str)
+            or len(text) > _LONGEST_ERROR
+            or known_models.UNKNOWN not in text
+        ):
             return False
         reply = json.loads(text)
         lacks = isinstance(reply, dict) and reply.get("kind") == known_models.UNKNOWN
@@ -350,12 +402,19 @@ class Vantage6Federation:
             return Arrival(site, None, Missing(kind, f"{runs.reason(status)}{self._last_line(task_id)}"))
         trouble = "it has none"
         try:
-            results = self._client.result.from_task(task_id)
-            if isinstance(results, list) and len(results) == 1 and results[0] is not None:
-                return Arrival(site, json.dumps(results[0]))
+            if (text := self._result(task_id)) is not None:
+                return Arrival(site, text)
         except Exception as error:  # the proxy fails in passing; a round's work is not lost to that
             trouble = type(error).__name__
         return unread.give_up(site, trouble)
+
+    def _result(self, task_id: int) -> str | TextFile | None:
+        """Fetch the text of a result; None where there is none that can be read."""
+        if self._real and self._fetches:
+            with suppress(results.UnreadableError):
+                return results.fetch(self._client, task_id)
+        given = self._client.result.from_task(task_id)
+        return json.dumps(given[0]) if isinstance(given, list) and len(given) == 1 and given[0] is not None else None
 
     def _last_line(self, task_id: int) -> str:
         """Return the last line of a failed run's log; the node decides whether there is one."""

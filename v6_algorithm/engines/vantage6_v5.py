@@ -27,6 +27,8 @@ _REFUSALS, _BEFORE_S = 3, 10.0
 class SessionFederation(Vantage6Federation):
     """The organisations of a vantage6 5 collaboration; parameters as for `Vantage6Federation`."""
 
+    _fetches = False
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._last_created = float("-inf")

@@ -7,12 +7,13 @@ run gives the same bits on each of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from v6_algorithm.errors import FederationError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.in_file import TextFile
 from v6_algorithm.exchange.text import printable
 
 _LONGEST_S = 1e9
@@ -47,11 +48,13 @@ class Missing:
 class Arrival:
     """What an engine got from one site: the text of its reply, or why there is none, and what asking took.
 
+    A large text lies in a file.
+
     `reply` is the reply itself, where engine and site are one process and no text was made.
     """
 
     site: str
-    text: str | None
+    text: str | TextFile | None
     missing: Missing | None = None
     create_s: float | None = None
     reply: dict[str, Any] | None = None
@@ -64,15 +67,15 @@ class Belated:
     site: str
     method: str
     request: dict[str, Any]
-    text: str
+    text: str | TextFile
 
 
 @dataclass
 class Replies:
     """The replies of one call, yielded in the sites' order as soon as each can be.
 
-    Iterate once. A reply that comes before its turn waits as text, so that sums are made in one order on every
-    engine while no more than the early ones are held. What was missing is complete after the iteration.
+    Iterate once. A reply that comes before its turn waits as text, a large one in a file, so that sums are made in one
+    order on every engine while no more than the early ones are held. What was missing is complete after the iteration.
     """
 
     requests: Mapping[str, dict[str, Any]]
@@ -94,11 +97,23 @@ class Replies:
     seconds: float = 0.0
     busy_s: float = 0.0
     begun: float = field(default_factory=time.perf_counter)
+    # Sends the requests, where an engine can do so before anybody looks for replies.
+    send: Callable[[], None] | None = None
+    # Whether nobody has looked for them yet, and others are still looked for.
+    ahead: bool = False
+    over: bool = False
+
+    def send_ahead(self) -> None:
+        """Send the requests now, while the replies of the call before are still on their way."""
+        self.ahead = True
+        if self.send is not None:
+            self.send()
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        self.ahead = False
         start = time.perf_counter()
         turn = list(self.requests)
-        early: dict[str, str | dict[str, Any] | None] = {}
+        early: dict[str, str | TextFile | dict[str, Any] | None] = {}
         for arrival in self.arrivals:
             if arrival.site not in self.requests or arrival.site in self.arrived_s:
                 why = "a second answer" if arrival.site in self.requests else "an answer that nobody asked for"
@@ -122,6 +137,7 @@ class Replies:
                     yield site, reply
                     self.busy_s += time.perf_counter() - given
         self.seconds = time.perf_counter() - start
+        self.over = True
 
     @classmethod
     def of(cls, calls: Sequence[Replies]) -> Replies:
@@ -133,7 +149,7 @@ class Replies:
         answered = [site for site in requests if site not in missing and any(site in call.answered for call in calls)]
         return cls(requests, iter(()), {}, missing, answered)
 
-    def _read(self, site: str, given: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    def _read(self, site: str, given: str | TextFile | dict[str, Any] | None) -> dict[str, Any] | None:
         if given is None:
             return None
         if isinstance(given, dict):

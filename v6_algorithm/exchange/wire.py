@@ -7,15 +7,18 @@ finiteness and size were checked. `site` and `federation` write messages; `maste
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
 import secrets
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from v6_algorithm.errors import WireError
+from v6_algorithm.exchange.in_file import LongString, TextFile, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +28,18 @@ SCHEMA = 1
 MAX_BYTES = 2**31
 # Squares and sums of squares of such numbers over all sites are still finite; no measured quantity is larger.
 LARGEST_NUMBER = 1e100
+# In the order in which safetensors writes them, the last first, with its names.
+_SHORT = {
+    "bool": "BOOL", "uint8": "U8", "int8": "I8", "float16": "F16", "bfloat16": "BF16", "int32": "I32", "float32": "F32",
+    "float64": "F64", "int64": "I64",
+}  # fmt: skip
+_BY_SIZE = tuple(_SHORT)
+# Bytes of tensors from which on a second copy of them counts.
+_LARGE = 2**24
+# Bytes that are made text at once; a multiple of three.
+_PIECE = 3 * 2**22
+# How deep in a reply the keys of an item are: reply, folds, item.
+_IN_AN_ITEM = 3
 _MOST_DIGITS, _LARGEST_COUNT = 20, 2**62
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "int64", "int32", "int8", "uint8", "bool")
 
@@ -142,7 +157,13 @@ class Held:
         return pack(self.tensors)
 
 
-def pack(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None, *, keep: bool = False) -> Packed:
+def pack(
+    tensors: Mapping[str, torch.Tensor],
+    metadata: dict[str, str] | None = None,
+    *,
+    keep: bool = False,
+    consume: bool = False,
+) -> Packed:
     """Encode tensors as base64 safetensors.
 
     Parameters
@@ -153,10 +174,14 @@ def pack(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = 
         Text to keep in the file's header.
     keep
         Whether the text also carries the tensors, for readers in this process; they must not change any more.
+    consume
+        Whether large tensors may be taken out of `tensors`, a dictionary, so that nothing is in memory twice.
     """
     import pybase64
     import safetensors.torch
 
+    if sum(tensor.nbytes for tensor in tensors.values()) >= _LARGE:
+        return _pack_large(tensors, metadata, keep=keep, consume=consume)
     # safetensors wants dense memory that no two entries share.
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     if len({tensor.untyped_storage().data_ptr() for tensor in contiguous.values() if tensor.numel()}) < sum(
@@ -167,6 +192,64 @@ def pack(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = 
     if keep:
         packed.tensors = contiguous
     return packed
+
+
+def _pack_large(
+    tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None, *, keep: bool, consume: bool
+) -> Packed:
+    """Encode as `pack` does, to the same bytes, with less in memory at once: kept tensors are views of one copy."""
+    import pybase64
+
+    about = {name: (_dtype(tensor), list(tensor.shape), tensor.nbytes) for name, tensor in tensors.items()}
+    order = sorted(about, key=lambda name: (-_BY_SIZE.index(about[name][0]), name))
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
+    end = 0
+    for name in order:
+        dtype, shape, size = about[name]
+        header[name] = {"dtype": _SHORT[dtype], "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    content = bytearray(8 + len(text) + end)
+    content[: 8 + len(text)] = len(text).to_bytes(8, "little") + text
+    starts = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in order}
+    for name in list(tensors):
+        _view(content, about[name], starts[name]).copy_(tensors[name].detach())
+        if consume and isinstance(tensors, dict):
+            del tensors[name]
+    _give_back()
+    written = ""
+    for place in range(0, len(content), _PIECE):
+        # Of a text that nobody else holds this lengthens it where it is.
+        written += pybase64.b64encode_as_string(memoryview(content)[place : place + _PIECE])
+    # The text is copied as it gets its type; the numbers are not there meanwhile.
+    del content
+    packed = Packed(written)
+    del written
+    if keep:
+        content = bytearray(8 + len(text) + end)
+        for place in range(0, len(packed), _PIECE // 3 * 4):
+            piece = pybase64.b64decode(packed[place : place + _PIECE // 3 * 4])
+            content[place // 4 * 3 : place // 4 * 3 + len(piece)] = piece
+        packed.tensors = {name: _view(content, about[name], starts[name]) for name in about}
+    return packed
+
+
+def _view(content: bytearray, about: tuple[str, list[int], int], start: int) -> torch.Tensor:
+    """Return the tensor that lies in some bytes; `about` is its type, shape and size."""
+    import torch
+
+    dtype, shape, size = about
+    kind = getattr(torch, dtype)
+    if not size:
+        return torch.empty(shape, dtype=kind)
+    return torch.frombuffer(content, dtype=kind, offset=start, count=size // kind.itemsize).view(shape)
+
+
+def _give_back() -> None:
+    """Give memory that was let go back to the system, where the C library keeps it for later."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYTES) -> dict[str, torch.Tensor]:
@@ -194,6 +277,8 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
                 text.checked = spec
         names = list(spec or sorted(kept))
         return kept.only(names) if isinstance(kept, Stacked) else {name: kept[name] for name in names}
+    if isinstance(text, LongString):
+        return _unpack_in_file(text, spec, max_bytes)
     import pybase64
     import safetensors
     import safetensors.torch
@@ -219,6 +304,16 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
         check(tensors, spec)
     # safetensors returns them in another order each time; whoever sums over tensors must not.
     return {name: tensors[name] for name in spec or sorted(tensors)}
+
+
+def _unpack_in_file(text: LongString, spec: StateSpec | None, max_bytes: int) -> dict[str, torch.Tensor]:
+    """Check what lies in a file tensor by tensor; with a `spec` the tensors stay there until they are looked at."""
+    if spec is None:
+        tensors = text.tensors(max_bytes)
+        return {name: tensors[name] for name in sorted(tensors)}
+    tensors = text.tensors(min(max_bytes, spec_bytes(spec) + 1024 * (len(spec) + 8)))
+    check(tensors, spec)
+    return cast("dict[str, torch.Tensor]", tensors.in_order(list(spec)))
 
 
 def pack_file(content: bytes) -> Packed:
@@ -354,8 +449,10 @@ def to_text(content: Mapping[str, Any]) -> str:
     return "".join(part for pair in zip(pieces, [*packed, ""], strict=True) for part in pair)
 
 
-def read_reply(text: str, request: Mapping[str, Any]) -> dict[str, Any]:
+def read_reply(text: str | TextFile, request: Mapping[str, Any]) -> dict[str, Any]:
     """Parse a reply and check that it answers `request`.
+
+    Of one that lies in a file, packed parameters of models stay there, for `unpack` to read tensor by tensor.
 
     Raises
     ------
@@ -364,7 +461,7 @@ def read_reply(text: str, request: Mapping[str, Any]) -> dict[str, Any]:
         schema version, or of another site, round or attempt (a stale reply).
     """
     try:
-        reply = json.loads(text, parse_float=_finite, parse_constant=_finite, parse_int=_whole)
+        reply = _loads(text) if isinstance(text, str) else _only_parameters(read_json(text, _loads))
     except (ValueError, RecursionError):
         raise WireError(
             "the reply is not JSON, or holds numbers that are not finite, or too large to be added up"
@@ -377,6 +474,19 @@ def read_reply(text: str, request: Mapping[str, Any]) -> dict[str, Any]:
     if reply.get("status") not in ("ok", "error"):
         raise WireError("the reply has no status")
     return reply
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, parse_float=_finite, parse_constant=_finite, parse_int=_whole)
+
+
+def _only_parameters(value: Any, key: str = "", depth: int = 0) -> Any:
+    """Read what lies in a file, but for what is packed under "parameters" in an item of a reply."""
+    if isinstance(value, LongString):
+        return value if key == "parameters" and depth == _IN_AN_ITEM else value.read()
+    if isinstance(value, dict):
+        return {name: _only_parameters(item, name, depth + 1) for name, item in value.items()}
+    return [_only_parameters(item, key, depth + 1) for item in value] if isinstance(value, list) else value
 
 
 def _finite(text: str) -> float:

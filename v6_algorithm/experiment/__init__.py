@@ -63,9 +63,16 @@ from v6_algorithm.experiment.problems import (
     check_together,
     with_whole_risk_sets,
 )
-from v6_algorithm.experiment.reading import read_file
+from v6_algorithm.experiment.reading import check_size, read_file
 from v6_algorithm.experiment.strategy.compression import STAGES
-from v6_algorithm.experiment.strategy.kinds import STRATEGIES, FedAvg, Strategy, check_strategy, with_one_step
+from v6_algorithm.experiment.strategy.kinds import (
+    STRATEGIES,
+    FedAvg,
+    Strategy,
+    check_pipeline,
+    check_strategy,
+    with_one_step,
+)
 from v6_algorithm.experiment.strategy.private import PrivateSection, check_private
 from v6_algorithm.experiment.targets import SurvivalTarget, Task
 from v6_algorithm.experiment.tuning import Tune
@@ -134,6 +141,13 @@ class Experiment(Section):
     stopping: Stopping = Stopping()
     participation: Participation = Participation()
     resident: bool = Field(True, description="sites keep torch, rows and model in memory between rounds, on vantage6")
+    pipeline: int = Field(
+        0,
+        ge=0,
+        le=1,
+        description="rounds whose requests go out before the answers of the round before are in, on the newest model "
+        "that is finished; 1 hides the way over the network, and training goes by models that are one round older",
+    )
     privacy: Privacy = Privacy()
     evaluation: Evaluation = Field(default_factory=Evaluation)
     central: Annotated[Source, short_form("uri")] | None = None
@@ -153,6 +167,7 @@ class Experiment(Section):
         check_together(self)
         complete_plateau(self)
         check_strategy(self)
+        check_pipeline(self)
         check_private(self)
         check_inference(self)
         check_secure_aggregation(self)
@@ -180,6 +195,11 @@ class Experiment(Section):
         return self.strategy.private if self.mode == "federated" else None
 
     @property
+    def pipelined(self) -> bool:
+        """Whether a round's requests go out before the answers of the one before are in; of sites that are apart."""
+        return self.pipeline > 0 and self.mode == "federated"
+
+    @property
     def in_the_clear(self) -> Experiment:
         """The experiment without masks and noise, for tables that are on the researcher's machine."""
         clear = {"secure_aggregation": None, "differential_privacy": None}
@@ -191,7 +211,7 @@ class Experiment(Section):
 
     def for_sites(self) -> dict[str, Any]:
         """Return what a site needs to know: all but where the other sites' data and the researcher's files are."""
-        return self.model_dump(mode="json", exclude={"sites", "central", "tune", "resident"}) | {
+        return self.model_dump(mode="json", exclude={"sites", "central", "tune", "resident", "pipeline"}) | {
             "start": self.start.for_sites()
         }
 
@@ -226,12 +246,14 @@ class Experiment(Section):
         """
         if not isinstance(content, dict):
             raise ExperimentError(f"{where}: must be a mapping of keys to values, such as `data: {{target: outcome}}`")
+        check_size(content, where)
         try:
-            return cls.model_validate(content, context={"checked": checked})
-        except ValidationError as error:
-            lines = [explain(item) for item in error.errors()]
-            raise ExperimentError("\n".join(f"{where}: {line}" for line in lines)) from None
-        except UnicodeEncodeError:
+            try:
+                return cls.model_validate(content, context={"checked": checked})
+            except ValidationError as error:
+                lines = [explain(item) for item in error.errors()]
+                raise ExperimentError("\n".join(f"{where}: {line}" for line in lines)) from None
+        except UnicodeEncodeError:  # of a value, or of an unknown key, which pydantic quotes
             raise ExperimentError(f"{where}: holds a character that no text has (half of a surrogate pair)") from None
 
     @classmethod

@@ -49,6 +49,7 @@ class AllSections(Protocol):
     strategy: Any
     stopping: Any
     participation: Any
+    pipeline: Any
     privacy: Any
     evaluation: Any
     personal: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
@@ -105,8 +106,12 @@ class Harmonisation(Section):
 class Missing(Section):
     """What happens to empty cells in numeric columns; statistics come from the training rows of all sites."""
 
-    kind: Literal["error", "drop", "mean", "median", "constant"] = "mean"
+    kind: Literal["error", "drop", "mean", "median", "constant", "impute"] = Field(
+        "mean", description="impute: multiple imputation by chained equations, of model glm"
+    )
     value: float = Field(0.0, description="for kind constant")
+    imputations: int = Field(10, ge=2, le=100, description="for kind impute: tables that are made")
+    iterations: int = Field(5, ge=1, le=50, description="for kind impute: sweeps over the columns, a call each")
 
 
 def _form_of_columns(value: Any) -> str:
@@ -142,6 +147,10 @@ class Data(Section):
     features: list[str] | None = Field(None, description="null: every numeric column that is not used otherwise")
     sequence: Annotated[Sequence, short_form("column")] | None = Field(None, description="time series, not features")
     image: Annotated[Image, short_form("column")] | None = Field(None, description="images or volumes, not features")
+    measures: str | None = Field(
+        None,
+        description="a column that names a FreeSurfer table or folder of each subject, whose measures become columns",
+    )
     rows: Annotated[Rows, short_form("kind")] | None = Field(None, description="an installed kind of row, not features")
     exclude: list[str] = Field(default_factory=list)
     categorical: list[str] = Field(default_factory=list)
@@ -166,7 +175,9 @@ class Data(Section):
     )
     not_missing: Words = Field(default_factory=list, description="words that are no empty cells: [None, NA]")
     missing: Annotated[Missing, short_form("kind")] = Missing()
-    separator: Separator = Field(None, description="between the cells of text files; null: a comma")
+    separator: Separator = Field(
+        None, description="between the cells of text files; a space is any number of them; null: a comma"
+    )
     decimal: Decimal = Field(None, description="mark of decimals in text; null: a point")
     thousands: Thousands = Field(None, description="mark of thousands in text; null: none")
     encoding: Encoding = Field(None, description="of text files, such as latin-1 or utf-16; null: UTF-8")
@@ -195,7 +206,9 @@ class Data(Section):
     @property
     def form(self) -> TableForm:
         """How the sites' tables are written."""
-        return TableForm.of(self)
+        codes = [name for name in (*self.categorical, self.group, *self.target_columns.values()) if name]
+        whole = [section.column for section in (self.sequence, self.image) if section is not None and section.column]
+        return replace(TableForm.of(self), whole=tuple(whole), measures=self.measures, codes=tuple(codes))
 
     @property
     def fixed_scale(self) -> tuple[list[float], list[float]] | None:

@@ -102,6 +102,19 @@ def group_in_round(
     return group if lr is None else group | {"lr": lr}
 
 
+def local_reach(training: Any, number: int, lr: float | None, steps: int) -> tuple[float, float]:
+    """Return the local learning rate in a round, and how often a constant gradient counts in so many SGD steps.
+
+    That is `steps`; with momentum β each gradient goes on in later steps: Σⱼ (1 − βʲ) / (1 − β) for j = 1, …, steps.
+    `training` is the experiment's section, `lr` the rate where it is known already.
+    """
+    scheduler = (training.scheduler.kind, training.scheduler.options()) if training.scheduler else None
+    group = group_in_round(training.optimizer.kind, training.optimizer.options(), scheduler, number, lr)
+    beta = group["momentum"]
+    reach = sum((1 - beta**count) / (1 - beta) for count in range(1, steps + 1)) if beta else steps
+    return float(group["lr"]), float(reach)
+
+
 def rate_after(
     kind: str, options: dict[str, Any], scheduler: tuple[str, dict[str, Any]], scores: Iterable[float]
 ) -> float:

@@ -13,6 +13,8 @@ from v6_algorithm.errors import ExperimentError
 
 # Of an experiment file: sections in sections, and anchors that a long list of sites may share.
 _DEEPEST, _MOST_ALIASES = 30, 100
+# Of what a file or a task says: a column for each of half a million probes, an SQL query of some pages.
+_MOST_PARTS, _LONGEST_TEXT, _LARGEST_FILE = 2_000_000, 100_000, 20_000_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -53,6 +55,30 @@ def read_file(path: Path, overrides: list[str] | None = None) -> Any:
     return content
 
 
+def check_size(content: Any, where: str) -> None:
+    """Refuse content that is deep, has too many parts, or too long a text; raises ExperimentError, naming the key."""
+    waiting, parts = [(where, 1, content)], 0
+    while waiting:
+        path, depth, value = waiting.pop()
+        parts += 1
+        if depth > _DEEPEST:
+            raise ExperimentError(f"{path[:200]}: is deeper than {_DEEPEST} levels")
+        if parts + len(waiting) > _MOST_PARTS:
+            raise ExperimentError(f"{where}: has more than {_MOST_PARTS} keys and values")
+        if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+            raise ExperimentError(f"{path[:200]}: is a text of {len(value)} characters; allowed: {_LONGEST_TEXT}")
+        if isinstance(value, dict):
+            for key, child in value.items():
+                name = str(key)
+                if len(name) > _LONGEST_TEXT:
+                    raise ExperimentError(
+                        f"{path[:200]}: has a key of {len(name)} characters; allowed: {_LONGEST_TEXT}"
+                    )
+                waiting.append((f"{path}.{name[:100]}", depth + 1, child))
+        elif isinstance(value, (list, tuple)):
+            waiting += [(path, depth + 1, child) for child in value]
+
+
 def apply_overrides(content: Any, overrides: Iterable[str]) -> None:
     """Change a mapping in place by ``key.path=value``; raises ExperimentError for what is not one."""
     for override in overrides:
@@ -69,6 +95,8 @@ def read_value(what: str, text: str) -> Any:
 
 def _parse(text: str) -> Any:
     """Read YAML that is neither deep nor repeats itself: an alias of an alias of … is more than any memory holds."""
+    if len(text) > _LARGEST_FILE:
+        raise yaml.YAMLError(f"it has {len(text)} characters; allowed: {_LARGEST_FILE}")
     depth = aliases = 0
     try:
         for event in yaml.parse(text, Loader=_Loader):

@@ -38,13 +38,20 @@ Words = list[str]
 
 @dataclass(frozen=True)
 class TableForm:
-    """How a table is written; None: as is usual, which is a comma, a decimal point, no thousands mark and UTF-8."""
+    """How a table is written; None: as is usual, which is a comma, a decimal point, no thousands mark and UTF-8.
+
+    `kept` are words that are no empty cells, `whole` columns whose cells are arrays, and `measures` is the column that
+    names tables of a subject. Of `codes`, which are labels, 01 is not 1.
+    """
 
     separator: str | None = None
     decimal: str | None = None
     thousands: str | None = None
     encoding: str | None = None
     kept: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    measures: str | None = None
+    codes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, section: Any) -> TableForm:
@@ -60,6 +67,9 @@ class TableForm:
             self.thousands or other.thousands,
             self.encoding or other.encoding,
             self.kept or other.kept,
+            self.whole or other.whole,
+            self.measures or other.measures,
+            self.codes or other.codes,
         )
 
 

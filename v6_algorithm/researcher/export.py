@@ -62,6 +62,11 @@ class PreparedModel(nn.Module):
 
     def __init__(self, problem: Problem, network: nn.Module, setup: Setup) -> None:
         super().__init__()
+        if setup.terms is not None:
+            raise ExperimentError(
+                "export: a model with curves or products (model.splines, model.interactions) cannot be exported; its "
+                "coefficients are in coefficients.csv, and `v6-algorithm predict` applies it"
+            )
         preparation = _preparation(setup)
         self._problem, self.network = problem, network
         dtype = getattr(torch, problem.experiment.training.dtype)

@@ -149,7 +149,9 @@ class HqServer(Server):
     def task(self, number: int) -> Task:
         """Find a task by its id; raises ServerError when there is none."""
         there = super().task(number)
-        return HqTask(self._client, self.ask, number, there.name)
+        task = HqTask(self._client, self.ask, number, there.name)
+        task.image = there.image
+        return task
 
     # -- sessions ------------------------------------------------------------------------------------------------
 

@@ -246,7 +246,9 @@ class Server:
         answer = self.ask(f"task/{number}")
         if "id" not in answer:
             raise ServerError(f"task {number}: {answer.get('msg', 'is not there')}")
-        return Task(self._client, self.ask, number, str(answer.get("name")))
+        task = Task(self._client, self.ask, number, str(answer.get("name")))
+        task.image = str(answer.get("image") or "")
+        return task
 
     def cancel(self, number: int) -> None:
         """Stop a task and its subtasks; raises ServerError when it has ended, or one may not."""

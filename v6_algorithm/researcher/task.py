@@ -62,6 +62,8 @@ class Task:
 
     def __init__(self, client: Any, ask: Callable[..., dict[str, Any]], id: int, name: str) -> None:
         self.id, self.name = id, name
+        # As the server names it; empty of a task that this process sends, which knows it anyway.
+        self.image = ""
         self._client, self._ask = client, ask
         self._seen = 0
 

@@ -78,7 +78,9 @@ def _answer(method: str, request: Mapping[str, Any], context: SiteContext, raise
     except UnicodeEncodeError:
         kind, text = "request", "the request holds a character that no text has (half of a surrogate pair)"
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be loaded
+        if isinstance(error, MemoryError):
+            kind, text = "request", "the memory of this site does not hold what is asked for; ask for less at once"
+        elif type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be loaded
             kind, text = "request", _NO_MEMORY
         elif raise_bugs:
             raise

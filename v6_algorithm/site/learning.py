@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,10 @@ from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.site.fitting import FittingMemory
+from v6_algorithm.site.kept_terms import KeptTerm
 from v6_algorithm.site.private import shared_and_own
-from v6_algorithm.site.secure_aggregation import UpdateSender, untrained
+from v6_algorithm.site.private_update import check_adds_noise, check_weights, update_noise
+from v6_algorithm.site.secure_aggregation import UpdateSender, WeightedUpdate, share_of, untrained
 from v6_algorithm.site.sending import Sender
 from v6_algorithm.site.subgroups import GroupStates
 from v6_algorithm.site.work import Work
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from v6_algorithm.learning.training.loop import Rows, TrainingSums
     from v6_algorithm.learning.training.objectives import LocalObjective
     from v6_algorithm.learning.training.private_descent import PrivateSteps
+    from v6_algorithm.learning.training.private_update import UpdateNoise
     from v6_algorithm.site.guard.privacy_account import Booked
     from v6_algorithm.site.guard.watch import UpdateWatch
 
@@ -63,14 +66,17 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
     if problem.sums_of_squares and isinstance(problem, Survival):
         problem.time_cell = work.guard.time_cell(problem.sums_of_squares)
     networks = build_shapes(problem)
-    work.guard.check_networks(networks)
+    work.guard.check_networks(networks, problem.sums_of_squares)
+    work.guard.check_passes([len(fold.train) for fold in table.folds], train=train)
     shared, private = shared_and_own(work, networks)
     groups = GroupStates(work, table) if any(item.get("subgroups") for item in work.request["folds"]) else None
     frozen = frozen_names(networks, work.experiment.training.freeze, work.round)
     memory = FittingMemory(work, device)
     fitting = memory.load()
     booked = None
-    if train and (numbers := _trained_here(work, table)):
+    numbers = _trained_here(work, table) if train else []
+    if numbers:
+        check_weights(work)
         for item in work.request["folds"]:
             if int(item["fold"]) in numbers:
                 # Before anything is booked, which is not given back.
@@ -101,6 +107,7 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
             private=private.names if private else frozenset(), frozen=frozen,
             lr=rate_of(work.experiment, item) if trains or item.get("personal") else None, fitting=fitting,
             steps=_private_steps(work, booked, number) if trains else None,
+            noise=update_noise(work, booked) if number in numbers else None,
         )  # fmt: skip
         with threads_for(networks, batch_rows):
             if item.get("personal"):
@@ -124,11 +131,14 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                         accumulator=partial(problem.baseline, work.policy.minimum_part_rows),
                     )
             if trains and hides and not len(parts["train"]):
-                reply |= untrained(work, learner.leaves(item, shared))
+                check_adds_noise(work, number)
+                asked_term = bool((item.get("strategy") or {}).get("term"))
+                reply |= untrained(work, learner.leaves(item, shared), term=asked_term)
             elif trains:
                 if not len(parts["train"]):
                     raise WireError(f"fold {number} is to be trained, and has no training rows here")
                 work.guard.check_information(problem.sums_of_squares, len(parts["train"]))
+                work.guard.check_left_out(len(parts["train"]))
                 reply |= learner.train(networks, item, shared)
                 if private:
                     private.keep(
@@ -158,7 +168,7 @@ def _private_steps(work: Work, booked: Booked | None, fold: int) -> PrivateSteps
     from v6_algorithm.learning.training.private_descent import PrivateSteps
 
     section = work.experiment.privacy.differential_privacy
-    if section is None or booked is None or fold not in booked.folds:
+    if section is None or section.unit == "site" or booked is None or fold not in booked.folds:
         return None
     plan = booked.folds[fold]
     return PrivateSteps(
@@ -256,7 +266,9 @@ class _Learner:
     fitting
         How many rows the device takes at once.
     steps
-        Noised steps in place of the experiment's, under differential privacy.
+        Noised steps in place of the experiment's, under differential privacy of rows or patients.
+    noise
+        What hides the update as a whole, under differential privacy of sites.
     """
 
     work: Work
@@ -270,6 +282,7 @@ class _Learner:
     lr: float | None
     fitting: Fitting
     steps: PrivateSteps | None
+    noise: UpdateNoise | None
 
     def personalise(self, networks: Networks) -> None:
         """Train the networks on, for this site alone: freely, or with Ditto's pull towards what was received.
@@ -296,13 +309,16 @@ class _Learner:
 
     def train(self, networks: Networks, item: Mapping[str, Any], shared: wire.StateSpec) -> dict[str, Any]:
         """Train the networks, and return what the reply tells of it: shared tensors only."""
+        import numpy as np
+
         from v6_algorithm.learning.training import loop
         from v6_algorithm.learning.training.objectives import create_objective
         from v6_algorithm.learning.training.state import state_of
 
-        work, message = self.work, item.get("strategy", {})
+        work, message = self.work, item.get("strategy") or {}
         leaves = self.leaves(item, shared)
-        objective = create_objective(message, shared)
+        kept = self._kept_term(message, shared, networks)
+        objective = create_objective(message, shared) if kept is None else kept.objective()
         sender: Sender | UpdateSender
         if work.experiment.privacy.secure_aggregation is None:
             sender = Sender(work, self.fold, message, leaves, state_of(networks))
@@ -314,6 +330,8 @@ class _Learner:
         if message.get("start_loss"):
             with work.timed("evaluate_s"):
                 extras["start_loss"] = loop.mean_loss(self.problem, networks, self.rows, self.part, fold=self.fold)
+        received = _of(shared, state_of(networks)) if self.noise is not None else {}
+        received = {name: value.detach().clone() for name, value in received.items()}
         held = self.frozen
         section = work.experiment.private
         if section is not None and (first := section.epochs):
@@ -322,12 +340,18 @@ class _Learner:
         watch = work.guard.watch(self.problem, networks, self.rows, self.part)
         sums = self._learn(networks, item.get("epochs"), held, objective)
         outgoing = _of(leaves, objective.outgoing(state_of(networks)))
+        if self.noise is not None:
+            moved = [name for name, spec in leaves.items() if spec.kind == "parameter" and name not in self.frozen]
+            outgoing = self.noise.hide(received, outgoing, moved, gradient=bool(message.get("gradient")))
         if watch is not None:
             self._check_sent(watch, outgoing, message)
         if message.get("sums"):
             extras["sums"] = _sums_of(networks)
         with work.timed("encode_s"):
             parameters = sender.pack(outgoing)
+        change = kept.keep(state_of(networks), sums.steps, self.lr) if kept is not None else {}
+        if change and isinstance(parameters, WeightedUpdate):
+            parameters = replace(parameters, term=np.concatenate([change[name].flatten().numpy() for name in change]))
         reply: dict[str, Any] = {
             "parameters": parameters,
             "rows": len(self.part),
@@ -335,6 +359,15 @@ class _Learner:
             "steps": sums.steps,
         }
         return reply | ({"strategy": extras} if extras else {})
+
+    def _kept_term(self, message: Mapping[str, Any], shared: wire.StateSpec, networks: Networks) -> KeptTerm | None:
+        """Return the term that this site keeps under secure aggregation; None where the coordinator keeps it."""
+        from v6_algorithm.learning.training.state import state_of
+
+        if not message.get("keeps"):
+            return None
+        share = float(share_of(self.work, self.fold, len(self.part)))
+        return KeptTerm.of(self.work, self.fold, message, shared, state_of(networks), share)
 
     def _check_sent(self, watch: UpdateWatch, outgoing: Mapping[str, Tensor], message: Mapping[str, Any]) -> None:
         work = self.work
@@ -349,6 +382,8 @@ class _Learner:
 
     def _noised(self) -> PrivateSteps | None:
         """Return the booked steps; an experiment under differential privacy is trained with them or not at all."""
+        if self.noise is not None:
+            return None
         if self.steps is None and self.work.experiment.privacy.differential_privacy is not None:
             raise WireError("this training was not booked for differential privacy")
         return self.steps

@@ -11,10 +11,13 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.errors import PolicyError
 from v6_algorithm.site.rules import BY_FIELD, BY_VARIABLE, NO_RULES, PREFIX, PRESET, PRESETS, RULES
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MINIMUM_ROWS = BY_FIELD["minimum_rows"].variable
 MINIMUM_PART = BY_FIELD["minimum_part_rows"].variable
@@ -60,6 +63,7 @@ class Policy:
     maximum_layers: int = 256
     maximum_parameters: int = 10**9
     maximum_pixels: int = 2**30
+    maximum_cells: int = 10**10
     maximum_seconds: int | None = None
     resident: bool = True
     ledger_folder: str | None = None
@@ -156,6 +160,24 @@ class Policy:
             raise PolicyError(
                 f"data.where leaves out fewer rows here than this node's minimum of {self.minimum_rows}, and the "
                 "difference to all rows would tell of them"
+            )
+
+    def check_weights(self, weights: np.ndarray) -> None:
+        """Refuse weights of training rows, (rows,), that make sums ones over a few rows, or leave a few out."""
+        if not len(weights):
+            return
+        zero = int((weights == 0).sum())
+        if 0 < zero < self.minimum_part_rows:
+            raise PolicyError(
+                f"model.weights: fewer rows here have weight 0 than this node's minimum of {self.minimum_part_rows} a "
+                "part, and the difference to all rows would tell of them"
+            )
+        square = float((weights**2).sum())
+        # Kish's effective sample size.
+        if not square or float(weights.sum()) ** 2 / square < self.minimum_part_rows:
+            raise PolicyError(
+                "model.weights: the weights here make the sums ones over fewer rows than this node's minimum of "
+                f"{self.minimum_part_rows} a part"
             )
 
     def check_part(self, part: str, rows: int) -> None:

@@ -11,6 +11,7 @@ from v6_algorithm.experiment import Cox
 from v6_algorithm.site import secure_aggregation
 from v6_algorithm.site.guard.order import digest
 from v6_algorithm.site.private import shared_and_own
+from v6_algorithm.site.private_update import check_shared_noise
 from v6_algorithm.site.secure_aggregation import hide_schema
 from v6_algorithm.site.work import Work
 
@@ -28,20 +29,23 @@ def summary(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.preparation.setup import unpack_arrays
     from v6_algorithm.data.summary import table
 
-    features = [str(name) for name in work.request.get("features", [])]
+    features = [str(name) for name in work.request.get("features") or []]
     work.policy.check_columns(features)
     # All of its digits, and not only what training takes of them.
+    if work.site not in work.sources:
+        raise WireError("a description is of one hospital's table, and the request names a site that is not here")
     frame = work.sources[work.site].read(work.policy.allows)
     work.policy.check_rows(len(frame))
     smallest = work.policy.minimum_cell
     frame = work.where(without_codes(frame, work.experiment.data.missing_values, smallest=smallest))
     work.policy.check_rows(len(frame))
+    work.guard.check_features(features, len(frame))
     step = work.request.get("step")
     if step == "groups":
         return _groups(work, frame, features)
     work.guard.account_frame(frame, features)
     if step == "columns":
-        more = work.kind.summarise(work.context.sources[work.site], smallest)
+        more = work.kind.summarise(work.sources[work.site], smallest)
         return table.columns(frame, work.experiment.data, smallest, work.targets) | more
     if step == "moments":
         return table.moments(frame, features, smallest)
@@ -79,6 +83,7 @@ def prepare(work: Work) -> dict[str, Any]:
         "statistics": _statistics,
         "quantiles": _quantiles,
         "harmonisation": _harmonisation,
+        "imputation": _imputation,
         "moments": _moments,
         secure_aggregation.KEYS: secure_aggregation.answer_keys,
         secure_aggregation.UNMASK: secure_aggregation.open_sum,
@@ -116,6 +121,8 @@ def _schema(work: Work) -> dict[str, Any]:
                 schema["at_zero"] = work.policy.disclosed(at_zero)
             if (hashes := _group_hashes(work, frame)) is not None:
                 schema["groups"] = hashes
+            if (secret := work.policy.node_secret) and (fingerprint := source.keyed_fingerprint(secret.encode())):
+                schema["fingerprint"] = fingerprint
             schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.disclosed)
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
@@ -189,10 +196,12 @@ def _statistics(work: Work) -> dict[str, Any]:
     problem.folder = work.folder
     problem.check_rows(table)
     work.guard.check_model(problem)
-    work.guard.open_privacy_account(table)
+    noise = work.guard.open_privacy_account(table)
     networks = build_networks(problem)
     try_outputs(problem, networks)
-    if work.experiment.privacy.differential_privacy is not None:
+    check_shared_noise(work, noise, sum(value.numel() for value in state_of(networks).values()))
+    private = work.experiment.privacy.differential_privacy
+    if private is not None and private.unit != "site":
         _try_private_gradients(problem, networks, table)
     if work.experiment.strategy.needs_features:
         head_of(problem, networks)
@@ -268,7 +277,10 @@ def _quantiles(work: Work) -> dict[str, Any]:
         _check_values(work, setup, table)
     counts, windows = _counts(table), None
     if work.request.get("windows") is not None:
-        windows = check_windows(unpack_arrays(work.request.get("windows"))["windows"], counts.size)
+        arrays = unpack_arrays(work.request.get("windows"))
+        if "windows" not in arrays:
+            raise WireError("windows must be packed under that name")
+        windows = check_windows(arrays["windows"], counts.size)
     values = table.training_values(setup, work.experiment.data)
     cells = cells_of(values, _hidden(work, counts), work.policy.minimum_cell, windows)
     return {"cells": pack_arrays(cells.arrays())}
@@ -281,6 +293,27 @@ def _harmonisation(work: Work) -> dict[str, Any]:
     table = work.table(setup)
     _check_values(work, setup, table)
     return {"sums": pack_arrays(table.combat_sums(setup, work.experiment.data).arrays())}
+
+
+def _imputation(work: Work) -> dict[str, Any]:
+    """Add up products of columns over the training rows, for the regressions of an imputation's next sweep."""
+    from v6_algorithm.data.preparation.setup import pack_arrays
+    from v6_algorithm.learning.problems import create_problem
+
+    setup = work.setup()
+    table = work.table(setup)
+    made = setup.imputation
+    if made is None or work.experiment.data.missing.kind != "impute" or len(table.folds) != made.imputations:
+        raise WireError("an imputation is asked for that the experiment does not want")
+    create_problem(work.experiment, setup).check_rows(table)
+    width = 2 + len(setup.features) + len(setup.category_columns)
+    counts = _counts(table)[0][[setup.features.index(name) for name in made.columns]]
+    counted = []
+    for rows in counts.tolist():
+        # Of too few values none is told: this column's regression is then the other sites'.
+        counted.append(rows > 0 and not work.policy.too_few(int(rows)) and work.guard.bears(width, int(rows)))
+    work.guard.check_information(width, len(table.folds[0].train))
+    return {"products": pack_arrays({"products": table.products(setup, counted)})}
 
 
 def _moments(work: Work) -> dict[str, Any]:

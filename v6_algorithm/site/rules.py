@@ -166,6 +166,9 @@ RULES: tuple[Rule, ...] = (
           "numbers in a model", range=(1, 10**12)),
     _rule("maximum_pixels", "MAXIMUM_IMAGE_PIXELS", "whole", (2**30, 2**28, 2**28), None,
           "pixels or voxels of an image as it is read, channels included", range=(1, 10**12)),
+    _rule("maximum_cells", "MAXIMUM_CELLS", "whole", (10**10, 2 * 10**9, 2 * 10**9), None,
+          "numbers in a table as it is trained on: rows times inputs, each category and each time of a series one",
+          range=(1, 10**15)),
     _rule("maximum_seconds", "MAXIMUM_SECONDS_PER_REQUEST", "whole", (None, 86_400, 86_400), None,
           "seconds that one request may take"),
     _rule("resident", "RESIDENT", "switch", (True, True, True), None,
@@ -175,7 +178,8 @@ RULES: tuple[Rule, ...] = (
     _rule("folds_secret", "FOLDS_SECRET", "secret", (None, None, None), None,
           "the secret of the splits; without it, the node draws one for each ledger"),
     _rule("node_secret", "NODE_SECRET", "secret", (None, None, None), None,
-          "a secret of this node alone: without it the job's folder does not give its keys of secure aggregation"),
+          "a secret of this node alone: without it the job's folder does not give its keys of secure aggregation; it "
+          "keys the fingerprint of the table's file, which is told where there is one"),
     _rule("aggregation_secret", "AGGREGATION_SECRET", "secret", (None, None, None), None,
           "a secret that the nodes share: keys of secure aggregation must bear its seal"),
 )  # fmt: skip

@@ -146,10 +146,13 @@ class WeightedUpdate:
         (n,) float64, how far each parameter has moved, or its gradient; not longer than `strategy.clip`.
     others
         Buffers and counters as they are, by name.
+    term
+        (n,) float64, how a term that the site keeps has changed, where the strategy adds that up as well.
     """
 
     moved: np.ndarray
     others: dict[str, list[Any]]
+    term: np.ndarray | None = None
 
 
 class UpdateSender:
@@ -196,7 +199,7 @@ class UpdateSender:
         return WeightedUpdate(moved, others)
 
 
-def untrained(work: Work, spec: wire.StateSpec) -> dict[str, Any]:
+def untrained(work: Work, spec: wire.StateSpec, *, term: bool) -> dict[str, Any]:
     """Return what a site without training rows adds: zeros, in the form of what the others add."""
     sizes = {name: int(np.prod(item.shape)) for name, item in spec.items()}
     parameters = sum(sizes[name] for name, item in spec.items() if item.kind == "parameter")
@@ -205,7 +208,7 @@ def untrained(work: Work, spec: wire.StateSpec) -> dict[str, Any]:
         for name, item in spec.items()
         if item.kind in ("buffer", "counter")
     }
-    update = WeightedUpdate(np.zeros(parameters), others)
+    update = WeightedUpdate(np.zeros(parameters), others, np.zeros(parameters) if term else None)
     return {"parameters": update, "rows": 0, "loss": {"sum": 0.0, "rows": 0}, "steps": 0}
 
 
@@ -231,6 +234,7 @@ def _folds(
     work: Work, section: SecureAggregation, body: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any], list[np.ndarray]]:
     """Split the answer to training or evaluation in the same way, its updates weighted."""
+    from v6_algorithm.data.preparation.additive import arrays_to_lists
     from v6_algorithm.learning.metrics.additive import to_sums
 
     wholes = work.request.get("weights", {})
@@ -250,25 +254,46 @@ def _folds(
             update: WeightedUpdate = item["parameters"]
             share = _share(work, item, wholes.get(str(item["fold"])))
             updates.append(update.moved * float(share))
+            if update.term is not None:
+                # Where its term counts by its share, and its model like any other's, the two are not the same.
+                weight = share_of(work, item["fold"], item["rows"]) if item["rows"] else 0
+                updates.append(update.term * float(weight))
             numbers |= {key: item[key] for key in ("rows", "loss", "steps")}
             numbers["share"] = share
             numbers["others"] = {
                 name: [share * Fraction(value) for value in values] for name, values in update.others.items()
             }
-            starts.append((item.get("strategy") or {}).get("start"))
+            extras = item.get("strategy") or {}
+            if "sums" in extras:
+                numbers["sums"] = arrays_to_lists(extras["sums"])
+            starts.append(extras.get("start"))
         folds.append(numbers)
     clear = {"device": body["device"]} | ({"starts": starts} if any(starts) else {})
+    private = work.experiment.privacy.differential_privacy
+    if private is not None and private.unit == "site" and "epsilon" in body:
+        # The same for all sites: it follows from the experiment, and no number of rows is in it.
+        clear["epsilon"] = body["epsilon"]
     # Made of random numbers that come from the seed alone, by the model that the coordinator has.
     samples = [item.get("samples") for item in body["folds"]]
     clear |= {"samples": samples} if any(samples) else {}
     return clear, {"folds": folds}, updates
 
 
+def share_of(work: Work, fold: int, rows: int) -> Fraction:
+    """Return this site's share of the weight of all sites, by which a term that it keeps counts."""
+    whole = work.request.get("shares", {}).get(str(fold))
+    weight = 1 if work.experiment.strategy.weighting == "uniform" else rows
+    if type(whole) is not int or not 0 < weight <= whole:
+        raise WireError("the shares of all sites together must be a whole number, not below this site's")
+    return Fraction(weight, whole)
+
+
 def _share(work: Work, item: Mapping[str, Any], whole: Any) -> Fraction:
     """Return this site's weight, as a share of what all sites' weights come to at most."""
     if not item["rows"]:
         return Fraction(0)
-    weight = 1 if work.experiment.strategy.weighting == "uniform" else item["rows"]
+    strategy = work.experiment.strategy
+    weight = 1 if strategy.weighting == "uniform" or strategy.kind == "feddyn" else item["rows"]
     if type(whole) is not int or not 0 < weight <= whole:
         raise WireError("the weights of all sites together must be a whole number, not below this site's")
     # The coordinator divides by the sum of what is sent, so that this rounding does not matter.

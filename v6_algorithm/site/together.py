@@ -226,6 +226,7 @@ class _Group:
             work.guard.admit(self._method)
             table = work.table(work.setup())
             work.guard.check_networks(self._run.networks)
+            work.guard.check_passes([len(fold.train) for fold in table.folds], train=self._method == "train")
         except Exception:
             # It is asked by itself, and then says in its reply what is wrong.
             return False

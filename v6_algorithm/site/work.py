@@ -17,6 +17,7 @@ from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment.terms import weights_column
 from v6_algorithm.experiment.where import columns_of
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard import Guard
@@ -53,9 +54,10 @@ class Work:
         self.guard = Guard(context, request, self.experiment)
         self.policy.check_sites(int(request.get("sites", 0)))
         data = self.experiment.data
-        roles = [*data.target_columns.values(), data.group, data.synthetic, *data.split_columns]
+        roles = [*data.target_columns.values(), data.group, data.synthetic, *data.split_columns, data.measures]
         roles += [*data.categorical, *(data.features or []), *data.harmonisation.covariates]
         roles += self.experiment.evaluation.columns
+        roles.append(weights_column(self.experiment))
         self.kind = row_kind(data)
         roles += [*self.kind.columns().values(), *columns_of(data.where)]
         self.roles = {name for name in roles if name is not None}
@@ -144,6 +146,7 @@ class Work:
                     setup.image_shape,
                     setup.pixels,
                     *([setup.facts] if setup.facts else []),
+                    *([weights_column(drawn)] if weights_column(drawn) else []),
                 ],
             ),
             same=lambda before: before[0] == prints and before[1] is drawn and before[2] is setup,
@@ -155,6 +158,7 @@ class Work:
         if table is None:
             wanted = {*self.roles, *self.kind.cells(setup), *setup.categories, *setup.covariates}
             frames = {name: self.read(source, wanted.__contains__) for name, source in sources.items()}
+            self.guard.check_inputs(setup, sum(map(len, frames.values())))
             frames, copies = self.kind.usable(frames, sources, setup, self.shelf)
             try:
                 table = load_table(frames, drawn, setup, self.targets, copies)
@@ -164,6 +168,11 @@ class Work:
                 ) from None
             if folder is not None:
                 keep(folder, key, table)
+        if self.experiment.data.missing.kind == "impute":
+            columns = 2 + len(setup.features) + len(setup.category_columns)
+            table = table.without_few_empty(self.guard.fewest_imputed(columns))
+        if setup.class_weights is not None and len(setup.class_weights) < len(table.folds):
+            raise WireError(f"setup.class_weights must be of {len(table.folds)} folds")
         self.context.memory[key] = table
         for source in sources.values():
             # Of a table that was found elsewhere nobody reads the source again.
@@ -179,6 +188,9 @@ class Work:
                 for parts in fold.values():
                     for part, rows in parts.items():
                         self.policy.check_part(part, rows)
+        if len(table.weights):
+            for split in table.folds:
+                self.policy.check_weights(table.weights[split.train])
         self.guard.account(table, setup)
         return table
 
@@ -247,10 +259,12 @@ class Work:
 
         agreed, prepared = self.request["setup"], setup.preparation
         # Of rows of numbers; what images and series are prepared with is theirs to check.
-        columns = len(setup.features) if table.images is None and not len(table.lengths) else 0
-        if prepared is not None and columns and prepared.fill.shape[-1] not in (1, columns):
+        numbers, columns = table.images is None and not len(table.lengths), len(setup.features)
+        if prepared is not None and numbers and prepared.fill.shape[-1] not in (1, columns):
             raise WireError(f"setup.preparation must be of {columns} columns; it is of others")
-        key = ("rows", id(table), agreed["preparation"], agreed["combat"], fold, device.kind)
+        terms = None if setup.terms is None else repr(setup.terms.to_json())
+        draws = (agreed.get("imputation") or {}).get("draws")
+        key = ("rows", id(table), agreed["preparation"], agreed["combat"], terms, draws, fold, device.kind)
         kept: Rows | None = self.context.memory.get(key)
         if kept is None and self._newest is not None and self._newest[0] == key:
             kept = self._newest[1]
@@ -260,6 +274,7 @@ class Work:
             self._inputs_of(table, setup, fold, device),
             torch.from_numpy(table.target).to(device.kind),
             torch.from_numpy(table.member).to(device.kind),
+            torch.from_numpy(table.weights).to(device.kind) if len(table.weights) else None,
         )
         if rows.inputs.nbytes * len(table.folds) <= _MEMORY_BYTES:
             self.context.memory[key] = rows

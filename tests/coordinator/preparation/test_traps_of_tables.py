@@ -35,7 +35,7 @@ def run(tmp_path):
             f"sites:\n{where}\ndata: {data or '{target: y}'}\nproblem: classification\n"
             f"rounds: 1\nmodel: logistic\n{more}"
         )
-        done = command(verb, file, *(["--out", tmp_path / "out"] if verb == "run" else []))
+        done = command(verb, file, *(["--out", tmp_path / "out", "--force"] if verb == "run" else []))
         there = (tmp_path / "out" / "result.json").exists()
         return done, read_result(tmp_path / "out") if there else None
 

@@ -229,7 +229,9 @@ def test_the_command_line_goes_on_from_the_folder_of_a_run(tmp_path):
     file = write(tmp_path, rounds=2)
     assert command("run", file, "--out", tmp_path / "first").exit_code == 0
     for start in ("first", "first/model.safetensors", "first/result.json"):
-        done = command("run", file, "--out", tmp_path / "second", "--set", f"start={start}", "--set", "rounds=1")
+        done = command(
+            "run", file, "--out", tmp_path / "second", "--force", "--set", f"start={start}", "--set", "rounds=1"
+        )
         assert done.exit_code == 0, done.output
         first, second = read_result(tmp_path / "first"), read_result(tmp_path / "second")
         assert second["experiment"]["start"]["weights"] == start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import secrets
 from dataclasses import replace
 from fractions import Fraction
@@ -98,6 +99,27 @@ def test_every_set_of_drop_outs_of_five_sites_sums_to_the_bit_or_is_refused():
         assert np.array_equal(total.sums, plain.sums)
         summed += 1
     assert (summed, refused) == (51, 192)
+
+
+def _check_set(sites, call, keys, vectors, arrived):
+    answering = list(arrived)[: call.threshold]
+    total, plain = opened(call, keys, vectors, arrived, answering), total_of([vectors[i] for i in arrived])
+    assert np.array_equal(total.updates, plain.updates), (sites, arrived)
+    assert np.array_equal(total.sums, plain.sums), (sites, arrived)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sites", range(3, 21))
+def test_every_set_of_drop_outs_above_the_threshold_sums_to_the_bit(sites):
+    """All sets of 3 to 9 sites; of more, for every number of drop-outs three sets that are drawn."""
+    keys, threshold, draw = keys_of(sites), sites // 2 + 1, random.Random(sites)
+    vectors = [vector_of(np.full(3, i / sites), [i, i / 3], sites) for i in range(sites)]
+    call = call_of(keys, threshold)
+    for size in range(threshold, sites + 1):
+        whole = itertools.combinations(range(sites), size)
+        sets = whole if sites < 10 else [sorted(draw.sample(range(sites), size)) for _ in range(3)]
+        for arrived in sets:
+            _check_set(sites, call, keys, vectors, arrived)
 
 
 def test_one_masked_update_is_uniform_and_uncorrelated_with_what_it_hides():

@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from v6_algorithm.errors import SiteError
+from v6_algorithm.learning.privacy import prv
 from v6_algorithm.learning.privacy.accountant import ORDERS, Steps, epsilon, noise_for, step_cost
 
 HEART = Steps(4 / 172, 2.0, 1_500)
@@ -66,3 +68,31 @@ def test_the_noise_that_is_found_keeps_the_target_and_hardly_less_would(target, 
     noise = noise_for([Steps(rate, 0, count)], target, 1e-5)
     assert epsilon([Steps(rate, noise, count)], 1e-5) <= target
     assert noise == 0.01 or epsilon([Steps(rate, noise * 0.999, count)], 1e-5) > target
+
+
+def test_opacus_prv_gives_the_frozen_values_between_the_exact_cost_and_the_renyi_bound():
+    pytest.importorskip("opacus")
+    assert prv.epsilon([HEART], 1e-3) == pytest.approx(PRV, abs=5e-3)
+    assert PLD < prv.epsilon([HEART], 1e-3) < epsilon([HEART], 1e-3)
+    # 20 releases of noise 2 are one of noise 2 / sqrt(20): Balle and Wang, ICML 2018, theorem 8, solved for epsilon.
+    exact, plain = 11.4800, [Steps(1.0, 2.0, 20)]
+    assert exact < prv.epsilon(plain, 1e-5) < exact * 1.01 < epsilon(plain, 1e-5)
+    assert prv.epsilon([], 1e-5) == prv.epsilon([Steps(0.1, 1.0, 0)], 1e-5) == 0
+
+
+def test_prv_needs_less_noise_for_the_same_epsilon_and_keeps_it():
+    pytest.importorskip("opacus")
+    noise = prv.noise_for([HEART], 1.0, 1e-3)
+    assert 0.8 < noise / noise_for([HEART], 1.0, 1e-3) < 0.95
+    assert prv.epsilon([Steps(HEART.rate, noise, HEART.count)], 1e-3) <= 1.0
+
+
+def test_prv_falls_back_to_the_renyi_bound_where_the_mesh_would_be_too_large():
+    loud = [Steps(0.9, 0.3, 1_000)]
+    assert prv.epsilon(loud, 1e-5) == epsilon(loud, 1e-5) > 50
+
+
+def test_without_opacus_prv_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(prv, "find_spec", lambda name: None)
+    with pytest.raises(SiteError, match=r"accountant: prv needs Opacus.*allowed without: rdp"):
+        prv.check_available()

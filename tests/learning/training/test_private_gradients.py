@@ -66,13 +66,13 @@ def test_one_unit_more_moves_the_sum_by_no_more_than_the_clip():
     assert 0 < moved <= 0.5 * (1 + 1e-5)
 
 
-def test_a_row_that_is_not_finite_adds_nothing_rather_than_everything():
+def test_a_gradient_that_is_not_finite_is_named_and_no_row_with_it():
     nets, (inputs, target) = networks(), batch(3)
     inputs[0] = float("inf")
-    summed, _ = clipped_sum(PROBLEM, nets, inputs, target, torch.arange(3), fold=0, clip=1.0)
-    rest, _ = clipped_sum(PROBLEM, nets, inputs[1:], target[1:], torch.arange(2), fold=0, clip=1.0)
-    for name, value in summed.items():
-        torch.testing.assert_close(value, rest[name])
+    with pytest.raises(SiteError, match="a gradient is not finite, so it cannot be clipped; lower") as refused:
+        clipped_sum(PROBLEM, nets, inputs, target, torch.arange(3), fold=0, clip=1.0)
+    assert refused.value.kind == "diverged"
+    assert not any(digit.isdigit() for digit in str(refused.value).replace("float32", ""))
 
 
 def test_frozen_parameters_have_no_gradient_and_an_empty_batch_is_noise_alone():

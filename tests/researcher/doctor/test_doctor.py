@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from hospitals import command
 from v6_algorithm.researcher import doctor
 from v6_algorithm.researcher.doctor import environment, hardware, software, trial
 from v6_algorithm.researcher.doctor.finding import Finding, named, ok, size
+from v6_algorithm.researcher.doctor.server import server
 
 SECRET = "SECRET-4711"
 
@@ -384,3 +387,35 @@ def test_the_self_test_leaves_nothing_behind(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert not [finding for finding in [*findings(software.readers), *findings(environment.folders)] if finding.advice]
     assert list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_server_with_sqlite_is_told_that_rounds_grow_slower_and_what_helps(tmp_path, indexed):
+    file, config = tmp_path / "v6.sqlite", tmp_path / "server.yaml"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE run (id INTEGER PRIMARY KEY, task_id INTEGER, input TEXT)")
+        if indexed:
+            connection.execute("CREATE INDEX run_task ON run(task_id)")
+        connection.commit()
+    config.write_text(f"uri: sqlite:///{file}\nruns_data_cleanup_days: 14\n")
+    database, kept = server(config)
+    assert kept.status == "ok"
+    assert database.status == ("ok" if indexed else "note")
+    assert ("grow slower" in database.message) is not indexed
+    assert (
+        "PostgreSQL" in database.advice and "CREATE INDEX run_task ON run(task_id)" in database.advice
+    ) is not indexed
+
+
+def test_doctor_looks_at_a_server_by_its_configuration_and_tells_no_password(tmp_path):
+    config = tmp_path / "server.yaml"
+    config.write_text(f"uri: postgresql://v6:{SECRET}@db/v6\n")
+    done = command("doctor", "--server-config", str(config))
+    assert done.exit_code == 0
+    assert "the database is postgresql" in done.output
+    assert "runs_data_cleanup_days is not set" in done.output
+    assert SECRET not in done.output
+    config.write_text("- a list")
+    done = command("doctor", "--server-config", str(config))
+    assert done.exit_code == 2
+    assert "is no server's configuration" in done.output

@@ -280,3 +280,15 @@ def test_predictions_say_what_was_filled_and_what_no_site_had():
         predicted.attrs["notes"][1] == "1 rows have empty cells among the inputs, which the values of the training fill"
     )
     assert "SECRET" not in str(predicted.attrs)
+
+
+@pytest.mark.parametrize("part", ["loss", "metric 'hit'"])
+def test_a_loss_or_metric_that_does_not_take_what_it_gets_is_told_by_shapes(part):
+    def wrong(given, target):
+        raise IndexError("a value of the table: 4711")
+
+    given = {"loss": wrong} if part == "loss" else {"metrics": {"hit": wrong}}
+    with pytest.raises(ExperimentError) as told:
+        v6.run(v6.Experiment(target="y", rounds=1, hidden=[4]), FRAMES, **given)
+    assert f"{part}: raises IndexError for" in str(told.value)
+    assert "4711" not in str(told.value)

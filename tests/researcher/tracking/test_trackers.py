@@ -301,6 +301,7 @@ def network(monkeypatch, tables, make_experiment, run_locally):
     ended = types.SimpleNamespace(
         id=7,
         name="heart",
+        image="",
         look=lambda: Look("completed", [], None, {}),
         result=lambda: json.loads(json.dumps(result)),
     )

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.coordinator.description.table_one import check_groups, grouped
+from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.imaging.picture import CAUSES
 from v6_algorithm.data.preparation import Moments, merge_moments
 from v6_algorithm.data.preparation.columns import sort_labels, unknown_coded
 from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
 from v6_algorithm.data.quantiles import CALLS, CellColumn, Cells, next_windows, quantiles
-from v6_algorithm.data.rows.numbers import looks_like_identifier
+from v6_algorithm.data.rows.numbers import LeftOut, looks_like_identifier
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Federation, Replies
@@ -140,6 +141,7 @@ class _Description:
         """List all columns, say which are numbers, and note what a run would stumble over."""
         names = dict.fromkeys(name for answer in replies.values() for name in answer["columns"])
         columns: dict[str, Any] = {}
+        left_out = LeftOut()
         numeric = []
         for name in names:
             kinds = {site: replies[site]["columns"].get(name, "not there") for site in replies}
@@ -153,6 +155,14 @@ class _Description:
             labelled = any(name in answer["labels"] for answer in replies.values())
             if "numeric" in differ and not labelled and self._wanted(name):
                 numeric.append(name)
+            elif not labelled and name not in self._set_aside and self._data.features is None:
+                if "numeric" in differ:
+                    left_out.identifiers.append(name)
+                else:
+                    hints = {site: str(answer["hints"].get(name, "")) for site, answer in replies.items()}
+                    there = {site: None if kind == "not there" else kind for site, kind in kinds.items()}
+                    left_out.add(name, there, hints)
+        self._notes += left_out.notes()
         self._notes += [f"data.missing_values: {absent}" for absent in unknown_coded(self._data, names)]
         if self._data.features is not None:
             numeric = [name for name in [*self._data.features, *self._data.target_columns.values()] if name in numeric]
@@ -168,12 +178,13 @@ class _Description:
         data = self._data
         if data.features is not None and name in data.features:
             return True
-        return name not in {
-            *data.exclude,
-            data.group,
-            data.synthetic,
-            *data.split_columns,
-        } and not looks_like_identifier(name)
+        return name not in self._set_aside and not looks_like_identifier(name)
+
+    @property
+    def _set_aside(self) -> set[str | None]:
+        """Columns that are not described because the experiment uses them otherwise, or not at all."""
+        data, whole = self._data, [section.column for section in (self._data.image, self._data.sequence) if section]
+        return {*data.exclude, data.group, data.synthetic, *data.split_columns, data.measures, *whole}
 
     def _describe(self, features: list[str], columns: dict[str, Any]) -> None:
         """Ask for sums of these columns and put their statistics into `columns`."""
@@ -309,7 +320,10 @@ def _check_columns(reply: Mapping[str, Any]) -> dict[str, Any]:
     if type(reply["rows"]) is not int or reply["rows"] < 1:
         raise WireError("row counts must be whole numbers")
     columns = {str(name): str(kind) for name, kind in reply["columns"].items()}
-    return {"rows": reply["rows"], "columns": columns, "labels": labels, "image": _check_image(reply)}
+    hints = {str(name): str(reason) for name, reason in reply["hints"].items()}
+    if not (set(hints) <= set(columns) and set(hints.values()) <= set(HINTS)):
+        raise WireError("what it says of columns must be of the known hints")
+    return {"rows": reply["rows"], "columns": columns, "hints": hints, "labels": labels, "image": _check_image(reply)}
 
 
 def _check_image(reply: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from v6_algorithm.coordinator.preparation.schema_checks import check_policy
 from v6_algorithm.data.preparation import Agreement
 from v6_algorithm.errors import ExperimentError, FederationError, V6AlgorithmError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.in_file import TextFile
 from v6_algorithm.exchange.protocol import Arrival, Federation, Missing, Replies
 from v6_algorithm.exchange.text import printable
 from v6_algorithm.experiment import Experiment
@@ -38,12 +39,13 @@ class _Asked:
     """One call, and the texts that came of it."""
 
     replies: Replies
-    texts: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str | TextFile] = field(default_factory=dict)
 
     def answers(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the replies that were usable, once the call is over."""
         for site in self.replies.answered:
-            yield site, json.loads(self.texts[site])
+            text = self.texts[site]
+            yield site, json.loads(text if isinstance(text, str) else text.read())
 
 
 def preflight(federation: Federation, experiment: Experiment) -> dict[str, Any]:

@@ -22,8 +22,8 @@ LEAST_EVENTS = 20
 class ModelEvaluation:
     """One model of a fold, with the states of each part by hospital, and each hospital's sums of a baseline hazard.
 
-    `round` is the one that made the model, where one did. With `personal` each site first trains it on with its own
-    rows, and measures what comes of that.
+    `round` is the one that made the model, where one did; `scores` says that nobody has validated it yet. With
+    `personal` each site first trains it on with its own rows, and measures what comes of that.
     """
 
     fold: FoldProgress
@@ -32,6 +32,7 @@ class ModelEvaluation:
     sums: dict[str, dict[str, Any]] = field(default_factory=dict)
     personal: bool = False
     round: int | None = None
+    scores: bool = False
 
     def question(self, plan: Plan, site: str, times: Sequence[float]) -> dict[str, Any] | None:
         """Return what a site is asked about this model; None if it has no rows for it, as in leave-one-site-out."""
@@ -53,16 +54,17 @@ class ModelEvaluation:
             self.fold.samples[self.round] = item["samples"]
 
     def score(self) -> None:
-        """Let the fold know how good its last round's model is."""
-        if self.fold.unscored and self.model == self.fold.model:
-            self.fold.score(self.states.get("validation", {}))
+        """Let the fold know how good the model of one of its last rounds is."""
+        if self.scores and self.round is not None:
+            self.fold.score(self.states.get("validation", {}), self.round)
 
 
 def candidates(folds: Sequence[FoldProgress], parts: Sequence[str]) -> list[ModelEvaluation]:
     """Return the models that may be kept: which one it is may hang on the last one's score."""
     return [
-        ModelEvaluation(fold, model, {part: {} for part in parts}, round=fold.round_of(model))
+        ModelEvaluation(fold, model, {part: {} for part in parts}, round=fold.round_of(model), scores=model in unscored)
         for fold in folds
+        for unscored in [[model for _, model in fold.unscored_models]]
         for model in fold.candidates
     ]
 

@@ -16,7 +16,7 @@ from v6_algorithm.coordinator.call_log import Caller, Event
 from v6_algorithm.coordinator.evaluation.recalibration import recalibrations
 from v6_algorithm.coordinator.evaluation.returned_model import OF_TRAINING, WITHOUT, ReturnedModel, misfits
 from v6_algorithm.coordinator.evaluation.subgroups import GroupSums, gaps, merged_groups
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.negotiate import Plan, fingerprints
 from v6_algorithm.coordinator.preparation.questions import raise_data_errors
 from v6_algorithm.coordinator.preparation.schema_checks import check_names, check_policy, check_schema
 from v6_algorithm.coordinator.result.assemble import SCHEMA, software, utc_now
@@ -144,8 +144,11 @@ def run_test(
     on_event({"event": "tested"})
     caller.close_books()
     result = _result(experiment, model, states, groups, policies)
+    prints = fingerprints({name: schema for of_site in schemas.values() for name, schema in of_site.items()})
     result["sites"] = {
-        name: {"n": n | {"rows": n["test"]}} | ({"policy": policies[name]} if policies.get(name) else {})
+        name: {"n": n | {"rows": n["test"]}}
+        | ({"policy": policies[name]} if policies.get(name) else {})
+        | ({"fingerprint": prints[name]} if name in prints else {})
         for name, n in sorted(counts.items())
         if any(name in measured for measured in states.values())
     }

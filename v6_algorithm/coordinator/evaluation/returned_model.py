@@ -17,6 +17,7 @@ import numpy as np
 from v6_algorithm.coordinator.rounds.initial_model import about_model, models_in, preparations_of, read_model
 from v6_algorithm.data.preparation import Preparation, Setup
 from v6_algorithm.data.preparation.combat import Combat
+from v6_algorithm.data.preparation.terms import DesignTerms
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
@@ -94,7 +95,7 @@ class ReturnedModel:
                 {
                     "name": about["name"],
                     "seed": about["seed"],
-                    "data": about["data"] | WITHOUT,
+                    "data": _without_draws(about["data"] | WITHOUT),
                     "problem": submitted.get("problem", {"kind": about["problem"]}),
                     "model": about["model"],
                     "split": "leave_one_site_out",
@@ -197,4 +198,20 @@ def _setup(experiment: Experiment, prepared: Mapping[str, Any], horizons: list[f
         baseline=baseline and np.array([baseline["cumulative_hazard"]], dtype=np.float64),
         image_shape=prepared.get("image_shape"),
         pixels=prepared.get("pixels", []),
+        terms=_terms(prepared, features, categories),
     )
+
+
+def _without_draws(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a section in which rows that a model is used on have empty cells filled with means, not drawn anew."""
+    drawn = isinstance(data.get("missing"), dict) and data["missing"].get("kind") == "impute"
+    return data | ({"missing": {"kind": "mean"}} if drawn else {})
+
+
+def _terms(prepared: Mapping[str, Any], features: list[str], categories: dict[str, list[Any]]) -> DesignTerms | None:
+    """Return a regression's curves and products, whose knots the file has of this fold."""
+    if "terms" not in prepared:
+        return None
+    content = prepared["terms"]
+    knots = {name: [places] for name, places in content["knots"].items()}
+    return DesignTerms.from_json({**content, "knots": knots}, features, categories)

@@ -11,19 +11,34 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.coordinator.inference.distributions import chi_square_p, t_p, t_quantile
+from v6_algorithm.coordinator.inference.goodness_of_fit import effective_rows, goodness_of_fit, residual_dispersion
+from v6_algorithm.coordinator.inference.penalised import penalised
+from v6_algorithm.coordinator.inference.terms import joint_tests, spline_effects, units, without_aliased
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
-from v6_algorithm.coordinator.strategies.newton import independent, independent_but
+from v6_algorithm.coordinator.strategies.newton import (
+    LOWEST_DISPERSION,
+    elimination,
+    independent,
+    independent_but,
+    log_determinant,
+)
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Cox, Experiment, Glm
-from v6_algorithm.learning.models.glm import TOTALS
+from v6_algorithm.learning.models.glm import NULL_SUMS, TOTALS
 
 _Z = 1.959963984540054
 # The links whose coefficients are logarithms of a ratio, and how that is called.
-_RATIOS = {("binomial", "logit"): "odds_ratio", ("poisson", "log"): "rate_ratio", ("gamma", "log"): "mean_ratio"}
+RATIOS = {
+    ("binomial", "logit"): "odds_ratio",
+    ("poisson", "log"): "rate_ratio",
+    ("negative_binomial", "log"): "rate_ratio",
+    ("gamma", "log"): "mean_ratio",
+}
 # Of a scaled input, and of its standard error; a larger one says that no finite one fits best.
 _UNBOUNDED = 12.0
 _UNSURE = 30.0
+_REMEDIES = {"binomial": "model.firth, model.ridge"}
 
 
 def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
@@ -36,8 +51,8 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
         (95 %, normal) and, where it has a name, the ratio `exp(estimate)` with its interval; a term that is left out
         has none of these but `term` and `left_out`; one that grows without end is `separated`. ``fit``: rows, rank,
         log-likelihood, deviance, null deviance, dispersion, AIC, BIC, McFadden's pseudo-R² (of gaussian R²), the
-        rounds and whether they converged. ``covariance`` of the terms; ``wald`` tests of each category. Of a Cox
-        model also ``proportional_hazards`` and ``baseline_hazard``.
+        rounds and whether they converged. ``covariance`` of the terms; ``wald`` tests of each category, curve
+        and product; ``spline_effects`` by column. Of a Cox model also ``proportional_hazards`` and ``baseline_hazard``.
     """
     model = experiment.model
     if isinstance(model, Cox) and fold.fitted:
@@ -49,33 +64,56 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
 
     terms = ["(intercept)", *plan.setup.inputs]
     scaled = np.concatenate([state["model.bias"].reshape(1), state["model.weight"]])
+    ratio = RATIOS.get((str(model.family), str(model.link)))
+    totals = dict(zip(TOTALS, state["model.totals"].tolist(), strict=True))
+    if model.penalty is not None:
+        return penalised(model, fold, terms, units(plan, fold.number) @ scaled, totals, ratio)
     information = state["model.information"]
     penalty = np.diag([0.0, *[model.ridge] * (len(scaled) - 1)])
     offset = None
     if model.offset is not None:
         offset = plan.setup.features.index(model.offset) + 1, 1.0
         penalty[offset[0], offset[0]] = 0
-    free = independent_but(torch.from_numpy(information + penalty), offset).numpy()
-    totals = dict(zip(TOTALS, state["model.totals"].tolist(), strict=True))
+    order = elimination(plan.setup)
+    free = independent_but(torch.from_numpy(information + penalty), offset, order).numpy()
     rows = round(totals["rows"])
     rank = int(free.sum())
-    dispersion = _dispersion(model, totals, rows, rank)
+    size = effective_rows(model, totals)
+    dispersion = residual_dispersion(model, totals, size, rank)
     covariance = np.zeros_like(information)
     inverse = np.linalg.inv((information + penalty)[np.ix_(free, free)])
     covariance[np.ix_(free, free)] = dispersion * (
         inverse @ information[np.ix_(free, free)] @ inverse if model.ridge else inverse
     )
-    covariance, freedom, notes_of_errors = _errors_over_sites(model, fold, inverse, free, covariance, rows)
-    raw = _units(plan, fold.number, len(scaled))
+    covariance, freedom, notes_of_errors = _errors_over_sites(model, fold, inverse, free, covariance, size)
+    raw = without_aliased(units(plan, fold.number), information, free)
     estimates, errors = raw @ scaled, np.sqrt(np.clip(np.diag(raw @ covariance @ raw.T), 0, None))
-    ratio = _RATIOS.get((str(model.family), str(model.link)))
     lines = _lines(plan, terms, estimates, errors, free, ratio, freedom)
     if offset is not None:
         lines[offset[0]] = {"term": terms[offset[0]], "left_out": "offset"}
     notes = _notes(lines, terms, scaled, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan)
-    fit = _fit(model, totals, rows, rank, dispersion)
+    fit = goodness_of_fit(model, totals, rank, dispersion, _null_of(state))
+    if model.firth:
+        fit["penalised_log_likelihood"] = (
+            totals["log_likelihood"] + log_determinant(torch.from_numpy(information), torch.from_numpy(free)) / 2
+        )
+    if "model.dispersion" in state:
+        fit["alpha"] = math.exp(float(state["model.dispersion"]))
+        curvature = float(state["model.curvature"][1])
+        # Of the logarithm, by the delta method.
+        fit["alpha_standard_error"] = fit["alpha"] / math.sqrt(curvature) if curvature > 0 else None
+        if fit["alpha"] <= 2 * LOWEST_DISPERSION:
+            fit["alpha_standard_error"] = None
+            notes.append("glm: the counts vary no more than Poisson's do (alpha at its least); take family poisson")
     told = {"coefficients": lines, "fit": fit | {"rounds": fold.rounds_done, "converged": fold.finished}}
-    return told | _joint(plan, terms, estimates, raw @ covariance @ raw.T, free), notes + notes_of_errors
+    return told | _joint(plan, fold.number, terms, estimates, raw @ covariance @ raw.T, free), notes + notes_of_errors
+
+
+def _null_of(state: dict[str, np.ndarray]) -> dict[str, float] | None:
+    """Return the sums of the model with an intercept only, where it was fitted in rounds."""
+    if "model.null_sums" not in state:
+        return None
+    return dict(zip(NULL_SUMS, state["model.null_sums"].tolist(), strict=True))
 
 
 def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
@@ -86,7 +124,8 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
     weight = next(iter(wire.unpack(wire.Packed(fold.kept or "")).values())).double().numpy()
     information = np.array(fitted["information"]).reshape(len(weight), len(weight))
     penalty = np.diag([model.ridge] * len(weight))
-    free = independent(torch.from_numpy(information + penalty), intercept=False).numpy()
+    order = elimination(plan.setup, intercept=False)
+    free = independent(torch.from_numpy(information + penalty), intercept=False, order=order).numpy()
     covariance = np.zeros_like(information)
     inverse = np.linalg.inv((information + penalty)[np.ix_(free, free)])
     covariance[np.ix_(free, free)] = inverse @ information[np.ix_(free, free)] @ inverse if model.ridge else inverse
@@ -94,7 +133,8 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
         model, fold, inverse, free, covariance, int(fitted["training_rows"])
     )
     # A hazard ratio has no intercept: the units are those of the scales alone.
-    raw = _units(plan, fold.number, len(weight) + 1)[1:, 1:]
+    raw = units(plan, fold.number)[1:, 1:]
+    raw = without_aliased(raw, information, free)
     estimates, errors = raw @ weight, np.sqrt(np.clip(np.diag(raw @ covariance @ raw.T), 0, None))
     lines = _lines(plan, terms, estimates, errors, free, "hazard_ratio", freedom)
     rows, events, rank = int(fitted["training_rows"]), round(fitted["events"]), int(free.sum())
@@ -129,11 +169,11 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
         )
     if plan.setup.event_times is not None and "hazard" in fitted:
         told["baseline_hazard"] = _baseline(fitted, plan)
-    return told | _joint(plan, terms, estimates, raw @ covariance @ raw.T, free), notes + notes_of_errors
+    return told | _joint(plan, fold.number, terms, estimates, raw @ covariance @ raw.T, free), notes + notes_of_errors
 
 
 def _errors_over_sites(
-    model: Glm | Cox, fold: FoldProgress, inverse: np.ndarray, free: np.ndarray, covariance: np.ndarray, rows: int
+    model: Glm | Cox, fold: FoldProgress, inverse: np.ndarray, free: np.ndarray, covariance: np.ndarray, rows: float
 ) -> tuple[np.ndarray, int | None, list[str]]:
     """Return a covariance that holds where a site's rows are alike: the sandwich, with the sites as clusters.
 
@@ -163,19 +203,15 @@ def _errors_over_sites(
 
 
 def _joint(
-    plan: Plan, terms: list[str], estimates: np.ndarray, covariance: np.ndarray, free: np.ndarray
+    plan: Plan, fold: int, terms: list[str], estimates: np.ndarray, covariance: np.ndarray, free: np.ndarray
 ) -> dict[str, Any]:
-    """Return `covariance` of the terms, in units of the columns, and `wald`: of each category its terms together."""
-    tests = []
-    for column, values in plan.setup.categories.items():
-        names = {f"{column}={value}" for value in values}
-        places = [place for place, term in enumerate(terms) if term in names and free[place]]
-        if len(places) > 1:
-            block = covariance[np.ix_(places, places)]
-            freedom = int(np.linalg.matrix_rank(block))
-            chi2 = float(estimates[places] @ np.linalg.pinv(block, hermitian=True) @ estimates[places])
-            tests.append({"column": column, "chi2": chi2, "freedom": freedom, "p": chi_square_p(chi2, freedom)})
-    return {"covariance": covariance.tolist(), "wald": tests}
+    """Return the covariance of the terms in units of the columns, tests of several together, and curves."""
+    told: dict[str, Any] = {
+        "covariance": covariance.tolist(),
+        "wald": joint_tests(plan.setup, terms, estimates, covariance, free),
+    }
+    effects = spline_effects(plan.setup, fold, terms, estimates, covariance)
+    return told | ({"spline_effects": effects} if effects else {})
 
 
 def _proportional(
@@ -223,26 +259,16 @@ def _lines(
 ) -> list[dict[str, Any]]:
     references = {f"{name}={values[0]}" for name, values in plan.setup.categories.items() if values}
     return [
-        _line(term, estimate, error, ratio, freedom)
+        coefficient_line(term, estimate, error, ratio, freedom)
         if there
-        else {"term": term, "left_out": "reference" if term in references else "aliased"}
+        else {"term": term, "left_out": "reference" if references & set(term.split(" * ")) else "aliased"}
         for term, estimate, error, there in zip(terms, estimates.tolist(), errors.tolist(), free.tolist(), strict=True)
     ]
 
 
-def _units(plan: Plan, fold: int, size: int) -> np.ndarray:
-    """Return the matrix that turns coefficients of scaled inputs into those of the columns as they are."""
-    preparation = plan.setup.preparation
-    assert preparation is not None  # noqa: S101
-    matrix = np.eye(size)
-    scale, shift = preparation.scale[fold], preparation.shift[fold]
-    numbers = np.arange(1, len(scale) + 1)
-    matrix[numbers, numbers] = 1 / scale
-    matrix[0, numbers] = -shift / scale
-    return matrix
-
-
-def _line(term: str, estimate: float, error: float, ratio: str | None, freedom: int | None) -> dict[str, Any]:
+def coefficient_line(
+    term: str, estimate: float, error: float, ratio: str | None, freedom: float | None
+) -> dict[str, Any]:
     """Return a term's line; intervals and p are normal, or by Student's t of so many degrees of freedom."""
     z = estimate / error if error > 0 else None
     reach = (_Z if freedom is None else t_quantile(0.975, freedom)) * error
@@ -265,61 +291,6 @@ def _exp(value: float) -> float | None:
     return math.exp(value) if value < 700 else None
 
 
-def _dispersion(model: Glm, totals: dict[str, float], rows: int, rank: int) -> float:
-    """Return 1 for binomial and poisson, else Pearson's estimate (of gaussian the residual variance)."""
-    if model.family in ("binomial", "poisson"):
-        return 1.0
-    return totals["pearson"] / max(rows - rank, 1)
-
-
-def _fit(model: Glm, totals: dict[str, float], rows: int, rank: int, dispersion: float) -> dict[str, Any]:
-    mean, deviance = totals["y"] / rows, totals["deviance"]
-    likelihood: float | None
-    null_likelihood: float | None
-    if model.family == "gaussian":
-        null = totals["y2"] - rows * mean * mean
-        likelihood = -rows / 2 * (math.log(2 * math.pi * max(deviance, 1e-300) / rows) + 1)
-        null_likelihood = -rows / 2 * (math.log(2 * math.pi * max(null, 1e-300) / rows) + 1)
-        extra = 1  # the variance
-    elif model.family == "binomial":
-        null = -2 * rows * (_x_log_x(mean) + _x_log_x(1 - mean))
-        likelihood, null_likelihood, extra = totals["log_likelihood"], -null / 2, 0
-    elif model.family == "poisson":
-        null = 2 * (totals["y_log_y"] - totals["y"] * math.log(max(mean, 1e-300)))
-        likelihood, extra = totals["log_likelihood"], 0
-        null_likelihood = totals["y"] * math.log(max(mean, 1e-300)) - totals["y"] - totals["log_factorial"]
-    else:
-        null = 2 * (rows * math.log(max(mean, 1e-300)) - totals["log_y"])
-        likelihood = null_likelihood = None
-        extra = 1
-    fit: dict[str, Any] = {
-        "family": model.family,
-        "link": model.link,
-        "rows": rows,
-        "rank": rank,
-        "deviance": deviance,
-        "null_deviance": null,
-        "dispersion": dispersion,
-    }
-    if model.offset is not None:
-        # The null model would need a fit of its own.
-        fit["null_deviance"] = None
-    if likelihood is not None and null_likelihood is not None:
-        r2 = 1 - deviance / null if model.family == "gaussian" and null > 0 else None
-        mcfadden = 1 - likelihood / null_likelihood if null_likelihood else None
-        fit |= {
-            "log_likelihood": likelihood,
-            "aic": 2 * (rank + extra) - 2 * likelihood,
-            "bic": math.log(rows) * (rank + extra) - 2 * likelihood,
-            "pseudo_r2": None if model.offset else r2 if model.family == "gaussian" else mcfadden,
-        }
-    return fit
-
-
-def _x_log_x(x: float) -> float:
-    return x * math.log(x) if x > 0 else 0.0
-
-
 def _notes(
     lines: list[dict[str, Any]],
     terms: list[str],
@@ -333,6 +304,10 @@ def _notes(
     model, notes = experiment.model, []
     assert isinstance(model, (Glm, Cox))  # noqa: S101
     name = model.kind
+    lost = {terms[place] for place in fold.fitted.get("separated", [])} if isinstance(model, Glm) else set()
+    for line in lines:
+        if line["term"] in lost and line.get("left_out") == "aliased":
+            line["left_out"] = "separated"
     aliased = [line["term"] for line in lines if line.get("left_out") == "aliased"]
     if aliased:
         notes.append(
@@ -341,19 +316,31 @@ def _notes(
     unbounded = [
         term
         for term, value, error, line in zip(terms, scaled, scaled_errors, lines, strict=True)
-        if "left_out" not in line and (abs(value) > _UNBOUNDED or error > _UNSURE)
+        if line.get("left_out") == "separated"
+        or ("left_out" not in line and (abs(value) > _UNBOUNDED or error > _UNSURE))
     ]
-    if (isinstance(model, Cox) or model.family == "binomial") and unbounded and not model.ridge:
+    bounded = model.ridge or (isinstance(model, Glm) and model.firth)
+    if (isinstance(model, Cox) or model.family == "binomial" or lost) and unbounded and not bounded:
         for line in lines:
             if line["term"] in unbounded:
                 line["separated"] = True
         why = "no row with it has an event, or all have" if name == "cox" else "these columns tell the classes apart"
+        if isinstance(model, Glm) and model.family != "binomial":
+            why = "no row with it has a count above 0"
+        remedy = _REMEDIES.get(str(getattr(model, "family", "")), "model.ridge")
         notes.append(
             f"{name}: {', '.join(unbounded)}: grows without end (separation: {why}), so "
-            "the estimate and its error mean nothing; take model.ridge, or leave the column out"
+            f"the estimate and its error mean nothing; take {remedy}, or leave the column out"
         )
     if not fold.finished:
         notes.append(f"{name}: not converged after {fold.rounds_done} rounds; the coefficients are of the last step")
+    if isinstance(model, Glm) and model.firth:
+        notes.append(
+            "glm: estimates are Firth's, and errors and intervals Wald's at them; those of its profile likelihood are "
+            "wider to one side"
+        )
+    if isinstance(model, Glm) and model.weights is not None:
+        notes.append(_about_weights(model.weights.column, model.weights.kind))
     if model.ridge:
         notes.append(f"{name}: with model.ridge estimates are drawn to 0, and intervals do not count that")
     if (filled := experiment.data.missing.kind) in ("mean", "median", "constant"):
@@ -371,3 +358,12 @@ def _notes(
             "answered in the last round; see participation"
         )
     return notes
+
+
+def _about_weights(column: str, kind: str) -> str:
+    if kind == "frequency":
+        return f"glm: each row counts as many times as '{column}' says, in errors too (weights of kind frequency)"
+    return (
+        f"glm: rows weigh by '{column}', as if their variance were 1 / weight (kind analytic); errors are the model's: "
+        "for weights of a survey they are not the design's. Metrics count each row once"
+    )

@@ -15,6 +15,8 @@ import numpy as np
 from v6_algorithm.coordinator.preparation.event_times import agree_on_times
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
+from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
+from v6_algorithm.coordinator.preparation.knots import agree_on_knots
 from v6_algorithm.coordinator.preparation.patients import tell_shared_patients
 from v6_algorithm.coordinator.preparation.questions import Ask, gather, raise_data_errors
 from v6_algorithm.coordinator.preparation.schema_checks import (
@@ -36,6 +38,7 @@ from v6_algorithm.data.preparation.agreement import Agreement
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.data.preparation.statistics import Moments, merge_moments, scale_targets
+from v6_algorithm.data.preparation.terms import DesignTerms
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError, WireError
@@ -77,6 +80,8 @@ class Plan:
         Of all training rows that one site counts as having.
     means
         Site to what its training rows are like; see `site_means`.
+    fingerprints
+        Hospital to the keyed fingerprint of its table's file, of nodes that have a secret.
     """
 
     sites: list[str]
@@ -90,6 +95,7 @@ class Plan:
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     maximum_share: float = 1.0
     means: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
     @property
     def folds(self) -> list[int]:
@@ -175,6 +181,7 @@ def agree_on_columns(
                 )
     raise_data_errors(replies, experiment.participation.unfit)
     replies.require(quorum, "preparation")
+    notes += _without_ledger(policies)
     notes += [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     classification = any(schema["labels"] for schema in schemas.values())
     agreement = agree(experiment.data, schemas, classification=classification)
@@ -183,12 +190,34 @@ def agree_on_columns(
     real = sorted(site for site, schema in schemas.items() if schema["rows"] > synthetic[site])
     hospitals = real if experiment.split.kind == "leave_one_site_out" else []
     notes = [*agreement.notes, *notes, *tell_shared_patients(experiment, schemas)]
-    return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies)
+    return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies,
+                               fingerprints=fingerprints(schemas))  # fmt: skip
+
+
+def fingerprints(schemas: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the keyed fingerprint of each hospital's table that tells one."""
+    return {name: schema["fingerprint"] for name, schema in schemas.items() if schema.get("fingerprint")}
+
+
+def _without_ledger(policies: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the sites that refuse differences of few rows, and forget at the end of a task what they answered."""
+    forget = [
+        name
+        for name, rules in sorted(policies.items())
+        if rules.get("refuse_differences") is True and rules.get("ledger_folder") is False
+    ]
+    if not forget:
+        return []
+    return [
+        f"{listed(forget)}: this node's rule against differences of few rows holds within one task; another task whose "
+        "rows differ by one patient would tell of that patient (no V6_ALGORITHM_LEDGER_FOLDER)"
+    ]
 
 
 def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence[str], quorum: int) -> Plan:
     """Ask for sums over the training rows and make the plan for these sites; raises as `agree_on_columns` does."""
     setup = Setup.of(agreement)
+    setup = replace(setup, terms=DesignTerms.of(experiment.model, setup.features, setup.categories))
     time_notes: list[str] = []
     if isinstance(experiment.model, Cox) and experiment.model.strata == "none":
         setup, sites, time_notes = agree_on_times(ask, experiment, setup, sites, quorum)
@@ -243,14 +272,10 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     of_targets = merge_moments(targets) if targets else None
     _require_values(hidden, setup.features, merged)
     _require_values(hidden, scaled, of_targets)
-    setup, loose = prepare_federation(
-        partial(gather, ask, quorum=quorum, unfit=experiment.participation.unfit),
-        experiment.data,
-        setup,
-        merged,
-        list(moments),
-        harmonised=harmonised,
-    )
+    of_sites = partial(gather, ask, quorum=quorum, unfit=experiment.participation.unfit)
+    setup, loose = prepare_federation(of_sites, experiment.data, setup, merged, list(moments), harmonised=harmonised)
+    setup, of_knots = agree_on_knots(of_sites, experiment, setup, merged, list(moments))
+    setup, of_imputation = agree_on_imputation(of_sites, experiment, setup, merged, list(moments))
     unknown = _only_tested(trained_on)
     setup = replace(
         setup,
@@ -267,10 +292,10 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes += time_notes
     notes += tell_values(moments) if setup.image_shape is not None else []
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
-    notes += [*tell_shares(rows, share), *loose, *_tell_unknown(setup)]
+    notes += [*tell_shares(rows, share), *loose, *of_knots, *of_imputation, *_tell_unknown(setup)]
     made = Plan(
         list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies, share,
-        site_means(moments, setup.features),
+        site_means(moments, setup.features), agreement.fingerprints,
     )  # fmt: skip
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -65,6 +66,9 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError("what it says of columns must be of the known hints")
     if not is_rows(schema.get("left_out", 0)):
         raise WireError("rows that data.where leaves out must be a count")
+    fingerprint = schema.get("fingerprint", "")
+    if not isinstance(fingerprint, str) or not re.fullmatch("[0-9a-f]{0,64}", fingerprint):
+        raise WireError("the fingerprint of its table must be hexadecimal digits")
     if schema.get("at_zero") is not None and not is_rows(schema["at_zero"]):
         raise WireError("rows with a time of 0 must be a count")
     groups = schema.get("groups")

@@ -14,6 +14,7 @@ from v6_algorithm.coordinator.evaluation.sample_grid import gallery
 from v6_algorithm.coordinator.evaluation.subgroups import gaps, merged_groups, withheld
 from v6_algorithm.coordinator.inference.coefficients import inference
 from v6_algorithm.coordinator.inference.meta_analysis import of_coefficients, of_metrics
+from v6_algorithm.coordinator.inference.rubin import pooled_inference
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.result.averages import mean_of, round_scores, scores
 from v6_algorithm.coordinator.result.diagnostics import diagnostics
@@ -74,7 +75,7 @@ def assemble(
         "status": "stopped" if stopped else "completed",
         "stopped_because": "\n".join(stopped) or None,
         "experiment": experiment.resolved(),
-        "sites": _sites(plans, repeats_in(experiment), tells_synthetic=experiment.data.synthetic is not None),
+        "sites": _sites(plans, _times_counted(experiment), tells_synthetic=experiment.data.synthetic is not None),
         "rounds_run": max(fold.rounds_done for fold in folds),
         "best_round": folds[0].kept_round if len(folds) == 1 else None,
         "history": history,
@@ -121,6 +122,10 @@ def assemble(
         result["samples"] = pictures
     if len(runs) == 1 and len(folds) == 1:
         told_of_fit, notes_of_fit = inference(folds[0], plans[0], experiment)
+        result |= told_of_fit
+        result["notes"] += notes_of_fit
+    elif len(runs) == 1 and experiment.data.missing.kind == "impute":
+        told_of_fit, notes_of_fit = pooled_inference(folds, plans[0], experiment)
         result |= told_of_fit
         result["notes"] += notes_of_fit
     if experiment.mode == "local" and all(len(run.folds) == 1 for run in runs):
@@ -237,6 +242,12 @@ def _shown(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
+def _times_counted(experiment: Experiment) -> int:
+    """Return in how many of the folds a row is that it counts once in: repeats, or imputations."""
+    missing = experiment.data.missing
+    return missing.imputations if missing.kind == "impute" else repeats_in(experiment)
+
+
 def _sites(plans: Sequence[Plan], repeats: int, *, tells_synthetic: bool) -> dict[str, Any]:
     """Count rows by hospital and part, and tell its node's rules; rows of a repeat's folds add up."""
     counts: dict[str, dict[str, int]] = {}
@@ -252,8 +263,12 @@ def _sites(plans: Sequence[Plan], repeats: int, *, tells_synthetic: bool) -> dic
             if tells_synthetic:
                 counts[name]["synthetic"] = plan.synthetic.get(name, 0)
     policies = {name: part_counts for plan in plans for name, part_counts in plan.policies.items() if part_counts}
+    prints = {name: text for plan in plans for name, text in plan.fingerprints.items()}
     return {
-        name: {"n": n} | ({"policy": policies[name]} if name in policies else {}) for name, n in sorted(counts.items())
+        name: {"n": n}
+        | ({"policy": policies[name]} if name in policies else {})
+        | ({"fingerprint": prints[name]} if name in prints else {})
+        for name, n in sorted(counts.items())
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.coordinator.secure_aggregation import ALL_SITES
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment.privacy import DifferentialPrivacy
 
 if TYPE_CHECKING:
     from v6_algorithm.coordinator.run_context import RunContext
@@ -35,6 +36,7 @@ def section(experiment: Experiment, runs: Sequence[RunContext]) -> dict[str, Any
     epsilons = _by_site(runs)
     return {
         "unit": private.unit,
+        "neighbours": _NEIGHBOURS[private.unit],
         "delta": private.delta,
         "clip": private.clip,
         "planned_epsilon": private.epsilon,
@@ -45,9 +47,35 @@ def section(experiment: Experiment, runs: Sequence[RunContext]) -> dict[str, Any
             for site, rounds in sorted(epsilons.items())
             if rounds and site != ALL_SITES
         },
-        "accountant": "RDP of the subsampled Gaussian mechanism, Poisson sampling, add or remove one unit",
+        "accountant": _accountant(private),
+        "noise": _noise(experiment),
         "outside": list(OUTSIDE),
     }
+
+
+_NEIGHBOURS = {
+    "sample": "training parts with one row more or less",
+    "patient": "training parts with one patient's rows more or less",
+    "site": "federations in which a site's updates are there, or nothing in their place",
+}
+
+
+def _accountant(private: DifferentialPrivacy) -> str:
+    way = "one noised update a round" if private.unit == "site" else "Poisson sampling"
+    name = "PRV (Opacus, upper bound)" if private.accountant == "prv" else "RDP"
+    return f"{name} of the {'' if private.unit == 'site' else 'subsampled '}Gaussian mechanism, {way}"
+
+
+def _noise(experiment: Experiment) -> str:
+    """Say who adds the noise, and on whom that rests."""
+    private, sums = experiment.privacy.differential_privacy, experiment.privacy.secure_aggregation
+    if private is None or private.unit != "site" or sums is None:
+        return "each site adds all of its noise by itself"
+    honest = "threshold - 1" if private.honest_sites is None else str(private.honest_sites)
+    return (
+        f"shared: each site adds a part before it masks its update, and epsilon holds where {honest} of the sites in a "
+        "sum add theirs and tell nobody"
+    )
 
 
 def notes(experiment: Experiment, told: Mapping[str, Any] | None) -> list[str]:
@@ -61,9 +89,13 @@ def notes(experiment: Experiment, told: Mapping[str, Any] | None) -> list[str]:
     by_site = ", ".join(f"{site} {numbers['epsilon']:.4g}" for site, numbers in told["sites"].items())
     sentences = [
         f"differential privacy (unit {told['unit']}): training cost each site epsilon {cost:.4g} at most, of "
-        f"{told['planned_epsilon']:g} planned, at delta {told['delta']:g}" + (f" ({by_site})" if by_site else ""),
+        f"{told['planned_epsilon']:g} planned, at delta {told['delta']:g}"
+        + (f" ({by_site})" if by_site else "")
+        + f"; counted by {told['accountant']}",
         f"differential privacy, outside the account, for no noise is added to it: {'; '.join(told['outside'])}",
     ]
+    if private is not None and private.unit == "site":
+        sentences.append(f"differential privacy of sites compares {told['neighbours']}; noise: {told['noise']}")
     if private is not None and private.unit == "sample" and experiment.data.group is not None:
         sentences.append(
             f"differential privacy: unit sample hides one row, and data.group '{experiment.data.group}' says that a "

@@ -6,7 +6,7 @@ model; where the model goes from site to site there is a turn for each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from v6_algorithm.coordinator.rounds.folds import FoldProgress, States
@@ -32,11 +32,18 @@ class FoldRound:
         Those that train in it.
     spec
         The model's tensors.
+    ahead
+        Whether it is asked for before the round before is over, on the model that is the newest then. When that one is
+        over, `receive` has to come before the answers.
 
     Attributes
     ----------
     lr
         The learning rate of the round, by `training.scheduler`; None where there is none.
+    sent_round
+        The round that made the model which the sites are sent; 0: the one that training begins with.
+    validates
+        Whether the sites are asked how good that model is; whoever asks them sets it.
     gave
         How many sites gave a model.
     states
@@ -44,13 +51,26 @@ class FoldRound:
     """
 
     def __init__(
-        self, fold: FoldProgress, strategy: FedAvg, number: int, sites: Sequence[str], spec: wire.StateSpec
+        self,
+        fold: FoldProgress,
+        strategy: FedAvg,
+        number: int,
+        sites: Sequence[str],
+        spec: wire.StateSpec,
+        *,
+        ahead: bool = False,
     ) -> None:
         self.fold = fold
         self.strategy = strategy
         self.turns = strategy.turns(number, sites)
         self.lr = fold.rate(number)
+        self.sent_round = fold.rounds_done
+        self.validates = False
         self.gave = 0
+        self._ahead = ahead
+        # The model that was sent, once another is the newest.
+        self._sent_before: dict[str, Any] | None = None
+        self._sent_text = fold.model
         self.states: States = {}
         self._number = number
         self._spec = spec
@@ -70,7 +90,37 @@ class FoldRound:
         if turn:
             self._close()
         self._gave_in_turn = 0
+        if self._ahead:
+            self._messages = self.strategy.messages(self._number, self.trainers(turn), known=True)
+            return
         self._messages = self.strategy.configure(self._number, self.trainers(turn), self._sent(), self.lr)
+
+    def receive(self) -> None:
+        """Begin to take in answers to what was asked ahead: their updates count from the model that is the newest now.
+
+        As in Zhu et al., Delayed Gradient Averaging: Tolerate the Communication Latency for Federated Learning,
+        NeurIPS 2021, with sites that hold no model of their own: x ← x + mean of (y - x_sent).
+        """
+        self.strategy.configure(self._number, self.trainers(0), self._sent(), self.lr)
+        if self.fold.rounds_done != self.sent_round and self._sent_text is not None:
+            self._sent_before = wire.unpack(self._sent_text, self._spec)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was asked ahead of its time, without the requests."""
+        return {
+            "fold": self.fold.number,
+            "sites": self.trainers(0),
+            "lr": self.lr,
+            "sent_round": self.sent_round,
+            "sent": self._sent_text,
+            "validates": self.validates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.lr, self.sent_round, self.validates = state["lr"], state["sent_round"], state["validates"]
+        self._sent_text = state["sent"]
+        self.begin(0)
 
     def item(self, site: str, evaluate: list[str]) -> dict[str, Any]:
         """Return this fold's part of a site's request."""
@@ -82,10 +132,13 @@ class FoldRound:
         """Take in a site's checked answer to this fold's item."""
         self.states |= item["metrics"].get("validation", {})
         if "samples" in item:
-            self.fold.samples[self.fold.rounds_done] = item["samples"]
+            self.fold.samples[self.sent_round] = item["samples"]
         reply: Reply | None = item.pop("reply", None)
         if reply is None:
             return
+        # A compressed update was added to the newest model when it was read.
+        if self._sent_before is not None and "compress" not in self._messages.get(reply.site, {}):
+            reply = self.strategy.rebased(reply, self._sent_before)
         self.strategy.add(reply)
         self.fold.trained(reply.site, self._number, reply.loss)
         self._loss[0] += item["loss"]["sum"]
@@ -107,7 +160,15 @@ class FoldRound:
         total, rows = self._loss
         average = self.strategy.average.add(self._made, self._number) if self.strategy.average else None
         packed = wire.pack(average) if average else None
-        self.fold.advance(self._number, cast("wire.Packed", self._model), total / rows, packed, self.lr, epsilon)
+        self.fold.advance(
+            self._number,
+            cast("wire.Packed", self._model),
+            total / rows,
+            packed,
+            self.lr,
+            epsilon,
+            self.sent_round if self.strategy.experiment.pipelined else None,
+        )
 
     def _sent(self) -> dict[str, Any] | None:
         """Return the model that is sent, where the strategy has to know it and anybody here does."""
@@ -120,7 +181,8 @@ class FoldRound:
         if not self._gave_in_turn:
             return
         try:
-            self._made = self.strategy.aggregate()
+            following = self.strategy.aggregate()
         except ValueError as error:
             raise FederationError(f"round {self._number}: {error}") from None
-        self._model = wire.pack(self._made, keep=True)
+        self._model = wire.pack(following, keep=True, consume=True)
+        self._made = dict(self._model.tensors or {})

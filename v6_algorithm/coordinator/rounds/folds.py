@@ -65,6 +65,10 @@ class FoldProgress:
         # What a strategy that solves for the model knows of the fit.
         self.fitted: dict[str, Any] = {}
         self.model: str | None = None
+        # Whether a model may be validated only when the next one is there (pipeline).
+        self.scored_later = False
+        # Models that nobody has validated yet with the rounds that made them, the newest last: two at most.
+        self._unscored: list[tuple[int, str]] = []
         self._at_sites: dict[str, dict[int, dict[str, float]]] = {}
         # Site, round and state of which nobody has asked the metrics yet.
         self._uncomputed: list[tuple[str, int, dict[str, Any]]] = []
@@ -79,11 +83,6 @@ class FoldProgress:
         self._best: str | None = None
         # A score must be at least this much better for patience to start again.
         self._reference: tuple[float, int] | None = None
-
-    @property
-    def _trained(self) -> int:
-        """How many rounds made a model, which is fewer than `rounds_done` where the fold had to wait."""
-        return len(self.history["round"])
 
     @property
     def unscored(self) -> bool:
@@ -104,13 +103,19 @@ class FoldProgress:
 
     def round_of(self, model: str) -> int | None:
         """Return the round that made the newest model or the best one; None of an average over rounds."""
-        return {self._best or "": self.best_round, self.model or "": self.rounds_done}.get(model)
+        unscored = {model: round for round, model in self._unscored}
+        return (unscored | {self._best or "": self.best_round, self.model or "": self.rounds_done}).get(model)
 
     @property
     def candidates(self) -> list[str]:
-        """The models that may turn out to be kept: the one that is now, and before it a newest not yet scored."""
-        models = [self.model if self.unscored else None, self.kept]
+        """The models that may turn out to be kept: the one that is now, and before it those not yet scored."""
+        models = [*(model for _, model in self.unscored_models), self.kept]
         return list(dict.fromkeys(model for model in models if model is not None))
+
+    @property
+    def unscored_models(self) -> list[tuple[int, str]]:
+        """The newest models that were not validated yet, with their rounds, in their order."""
+        return [] if self.finished else self._unscored
 
     def item(self, site: str, evaluate: list[str], *, train: bool = False, model: str | None = None) -> dict[str, Any]:
         """Return this fold's part of a site's request, with the newest model or another."""
@@ -146,33 +151,38 @@ class FoldProgress:
         rounds = [round for round, values in self._at_sites.get(site, {}).items() if "train_loss" in values]
         return max((round for round in rounds if round <= number and round not in self.waited), default=0)
 
-    def score(self, states: States) -> None:
-        """Take in the validation of the newest model: history, best model, early stop.
+    def score(self, states: States, round: int | None = None) -> None:
+        """Take in the validation of the newest model, or of the one that `round` made: history, best model, early stop.
 
         The history has what the sites of the round say; rounds are compared over the sites that answered in both.
         """
+        round = self.rounds_done if round is None else round
+        model = dict(self._unscored)[round]
         metrics = scores_of(merge_states(states.values())) if states else {}
-        self.rounds_scored = self.rounds_done
+        self.rounds_scored = round
+        self._unscored = [(later, other) for later, other in self._unscored if later > round]
+        # How many rounds had made a model by then.
+        trained = self.history["round"].index(round) + 1
         for name, value in metrics.items():
             column = self.history.setdefault(f"validation_{name}", [])
-            column.extend([None] * (self._trained - 1 - len(column)))
+            column.extend([None] * (trained - 1 - len(column)))
             column.append(value)
-        self._uncomputed += [(site, self.rounds_done, state) for site, state in states.items()]
+        self._uncomputed += [(site, round, state) for site, state in states.items()]
         self._uncomputed_rows += sum(state["n"] for state in states.values())
         if self._uncomputed_rows > _MOST_ROWS_KEPT:
             self._compute()
         if self._score.differs(states):
-            self.uneven.append(self.rounds_done)
+            self.uneven.append(round)
         self._plateau.take(metrics, states)
         score, is_best = self._score.take(metrics, states)
         if score is None:
             return
         if is_best:
-            self._best, self.best_round = self.model, self.rounds_done
+            self._best, self.best_round = model, round
         if self._reference is None or self._score.by(score, self._reference[0]) > self._stopping.min_delta:
-            self._reference = (score, self._trained)
+            self._reference = (score, trained)
         patience = self._stopping.patience
-        self.finished = patience is not None and self._trained - self._reference[1] >= patience
+        self.finished = patience is not None and trained - self._reference[1] >= patience
 
     def begin(self, model: str) -> None:
         """Take in the model that a pretraining made, for the first round to start from."""
@@ -206,15 +216,22 @@ class FoldProgress:
         average: str | None = None,
         lr: float | None = None,
         epsilon: float | None = None,
+        trained_from: int | None = None,
     ) -> None:
-        """Take in the model that a round made, the average over the rounds where that is kept, rate and epsilon."""
+        """Take in the model that a round made, the average over the rounds where that is kept, rate and epsilon.
+
+        `trained_from` is the round whose model the sites trained, where that may be another than the one before.
+        """
         self.model, self.rounds_done, self._average = model, round, average
+        self._unscored = [*(self._unscored[-1:] if self.scored_later else []), (round, model)]
         self.history["round"].append(round)
         self.history["train_loss"].append(train_loss)
         if lr is not None:
             self.history.setdefault("train_lr", []).append(lr)
         if epsilon is not None:
             self.history.setdefault("epsilon", []).append(epsilon)
+        if trained_from is not None:
+            self.history.setdefault("trained_from", []).append(trained_from)
 
     def newest(self) -> dict[str, float | None]:
         """Return the newest known value of every column of the history."""
@@ -243,6 +260,7 @@ class FoldProgress:
             "samples": sorted(self.samples.items()),
             "at_sites": {site: sorted(rounds.items()) for site, rounds in self.at_sites.items()},
             "model": self.model,
+            "unscored": self._unscored,
             "average": self._average,
             "best": self._best,
             "score": self._score.state_dict(),
@@ -261,6 +279,11 @@ class FoldProgress:
             site: {int(round): values for round, values in rounds} for site, rounds in state["at_sites"].items()
         }
         self.model, self._average, self._best = state["model"], state["average"], state["best"]
+        # Checkpoints of earlier versions lack them: it was the newest alone.
+        newest = (
+            [] if self.model is None or self.rounds_scored == self.rounds_done else [(self.rounds_done, self.model)]
+        )
+        self._unscored = [(int(round), model) for round, model in state.get("unscored", newest)]
         self._score.load_state_dict(state["score"])
         self._plateau.load_state_dict(state["plateau"])
         self._reference = None if state["reference"] is None else (state["reference"][0], state["reference"][1])

@@ -123,13 +123,13 @@ class ReplyCheck:
         return items
 
     def _check_epsilon(self, site: str, reply: Mapping[str, Any], *, trained: bool) -> None:
-        """Book what a site's training has cost; where sites are added up, the run's epsilon bounds each."""
+        """Book what a site's training has cost; where rows are hidden in a sum, the plan bounds each site's."""
         if self._private is None or not trained:
             if "epsilon" in reply:
                 raise WireError("it tells of differential privacy, which was not asked for")
             return
         cost, most = reply.get("epsilon"), self._private.epsilon
-        if site == ALL_SITES:
+        if site == ALL_SITES and self._private.unit != "site":
             cost = most
         # A site rounds up to four places.
         if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0 <= cost <= most + 1e-3:

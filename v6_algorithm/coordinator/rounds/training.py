@@ -3,12 +3,17 @@
 One call a round: the sites validate the model they receive, which is the one the round before has just produced,
 and then train it on. So a round costs one trip over the network, and the history still tells for every round how
 good the model was that this very round made.
+
+With `pipeline: 1` the next round's requests go out before a round's answers are in, on the newest model that is
+finished, so that the way over the network and the training of one round go on during another's. From round 3 on the
+sites train the model of the round before the last, and what they make of it moves the newest one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from v6_algorithm import seeding
@@ -19,6 +24,22 @@ from v6_algorithm.coordinator.rounds.pretraining import pretrain
 from v6_algorithm.coordinator.run_context import RunContext
 from v6_algorithm.errors import FederationError
 from v6_algorithm.exchange.protocol import Replies
+
+
+@dataclass
+class _Asked:
+    """What the sites were asked in one turn of a round: who was to be asked, each one's items, and the call."""
+
+    number: int
+    rounds: list[FoldRound]
+    awake: list[str]
+    items: dict[str, list[dict[str, Any]]]
+    replies: Replies
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it takes to ask again in the same words."""
+        folds = [fold_round.state_dict() for fold_round in self.rounds]
+        return {"number": self.number, "awake": self.awake, "items": self.items, "folds": folds}
 
 
 class Rounds:
@@ -33,6 +54,12 @@ class Rounds:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._validates = context.plan.has("validation")
+        self._pipelined = context.experiment.pipelined
+        # The round whose answers are looked at, and the next one where it was asked for already.
+        self._current: list[FoldRound] = []
+        self._ahead: _Asked | None = None
+        for fold in context.folds:
+            fold.scored_later = self._pipelined and self._validates
 
     def run(self, save: Callable[[], None]) -> None:
         """Train until all folds have stopped or the rounds are over; `save` is called after each round.
@@ -49,38 +76,47 @@ class Rounds:
             )
             context.pretrained = True
             save()
+        if context.asked_ahead is not None:
+            self._ask_again(context.asked_ahead)
         while context.rounds_over < context.experiment.rounds and context.active:
-            context.let_in(context.rounds_over + 1)
+            # Who is let in trains in the next round that is asked for.
+            context.let_in(context.rounds_over + (1 if self._ahead is None else 2))
             self._round(context.rounds_over + 1)
             context.rounds_over += 1
+            context.asked_ahead = None if self._ahead is None else self._ahead.state_dict()
             save()
+        if self._ahead is not None:
+            context.notes.append(
+                f"round {self._ahead.number}: was asked for before training was found to be over; its answers are not "
+                "used (pipeline)"
+            )
         if not context.trained:
             raise FederationError(f"no round had {context.quorum} sites that trained the same fold")
 
     def _round(self, number: int) -> None:
-        context, active = self._context, self._context.active
-        awake = self._awake(number, active)
-        rounds = [
-            FoldRound(
-                fold,
-                context.strategies[fold.number],
-                number,
-                self._sample(number, self._trainers(fold, awake)),
-                context.plan.spec,
-            )
-            for fold in active
-        ]
+        context = self._context
         calls: list[Replies] = []
-        for turn in range(max(len(fold_round.turns) for fold_round in rounds)):
-            # Who is lost in one turn would only cost the others another deadline in the next.
-            lost = {site for call in calls for site in call.missing}
-            calls.append(self._turn(number, turn, rounds, [site for site in awake if site not in lost]))
+        if self._ahead is not None:
+            asked, self._ahead = self._ahead, None
+            self._current = rounds = asked.rounds
+            self._ask_ahead(number + 1)
+            for fold_round in rounds:
+                fold_round.receive()
+            calls.append(self._answers(asked, 0))
+        else:
+            awake = self._awake(number, context.active)
+            self._current = rounds = self._fold_rounds(number, awake)
+            for turn in range(max(len(fold_round.turns) for fold_round in rounds)):
+                # Who is lost in one turn would only cost the others another deadline in the next.
+                lost = {site for call in calls for site in call.missing}
+                asked = self._ask(number, turn, rounds, [site for site in awake if site not in lost])
+                calls.append(self._answers(asked, turn))
         replies = Replies.of(calls)
         replies.require(min(context.quorum, len(replies.requests)), f"round {number}")
         for fold_round in rounds:
             fold = fold_round.fold
-            if fold.unscored and self._validates:
-                fold.score(fold_round.states)
+            if fold_round.validates and self._validates and not fold.finished:
+                fold.score(fold_round.states, fold_round.sent_round)
             if fold.finished:
                 continue
             if fold_round.gave < context.quorum:
@@ -92,37 +128,91 @@ class Rounds:
             fold.fitted = dict(fold_round.strategy.fitted)
         context.progress.round(number, replies, spent(context.check.epsilons))
 
-    def _turn(self, number: int, turn: int, rounds: list[FoldRound], awake: list[str]) -> Replies:
+    def _fold_rounds(self, number: int, awake: Sequence[str], *, ahead: bool = False) -> list[FoldRound]:
+        context = self._context
+        return [
+            FoldRound(
+                fold,
+                context.strategies[fold.number],
+                number,
+                self._sample(number, self._trainers(fold, awake)),
+                context.plan.spec,
+                ahead=ahead,
+            )
+            for fold in context.active
+        ]
+
+    def _ask(self, number: int, turn: int, rounds: list[FoldRound], awake: list[str], *, ahead: bool = False) -> _Asked:
         """Ask the sites of one turn; with the first, those that only validate are asked as well."""
         context = self._context
+        waiting = {(one.fold.number, one.sent_round) for one in self._current if ahead and one.validates}
         for fold_round in rounds:
             fold_round.begin(turn)
-        asked: dict[str, list[dict[str, Any]]] = {}
+            fold = fold_round.fold
+            fold_round.validates |= turn == 0 and fold.unscored and (fold.number, fold.rounds_done) not in waiting
+        items: dict[str, list[dict[str, Any]]] = {}
         for site in awake:
             for fold_round in rounds:
-                validates = turn == 0 and fold_round.fold.unscored
+                validates = turn == 0 and fold_round.validates
                 item = fold_round.item(
                     site, self._with_rows(site, fold_round.fold, ["validation"] if validates else [])
                 )
                 if item["train"] or item["evaluate"]:
-                    asked.setdefault(site, []).append(item)
-        if not asked:
-            return Replies({}, iter(()), {})
-        if turn == 0:
-            context.grids.ask(item for items in asked.values() for item in items)
-        mixed = context.experiment.strategy.combine.sites_in_result
-        setup = context.plan.setup.to_json()
-        replies = context.caller.call(
+                    items.setdefault(site, []).append(item)
+        if items and turn == 0:
+            context.grids.ask(item for of_site in items.values() for item in of_site)
+        asked = _Asked(number, rounds, awake, items, Replies({}, iter(()), {}))
+        if items:
+            self._call(asked, turn, ahead=ahead)
+        return asked
+
+    def _call(self, asked: _Asked, turn: int, *, ahead: bool) -> None:
+        mixed = self._context.experiment.strategy.combine.sites_in_result
+        setup = self._context.plan.setup.to_json()
+        asked.replies = self._context.caller.call(
             "RPC_train",
-            number,
-            {site: {"setup": setup, "folds": items} for site, items in asked.items()},
-            together=min((mixed(len(sites)) for round_ in rounds if (sites := round_.trainers(turn))), default=0),
+            asked.number,
+            {site: {"setup": setup, "folds": items} for site, items in asked.items.items()},
+            together=min((mixed(len(sites)) for one in asked.rounds if (sites := one.trainers(turn))), default=0),
+            ahead=ahead,
         )
+
+    def _ask_ahead(self, number: int) -> None:
+        """Ask for the round after the one whose answers are looked at, on the newest model; after the last is none."""
+        active = self._context.active
+        if number > self._context.experiment.rounds or not active:
+            return
+        awake = self._awake(number, active)
+        self._ahead = self._ask(number, 0, self._fold_rounds(number, awake, ahead=True), awake, ahead=True)
+
+    def _ask_again(self, state: Mapping[str, Any]) -> None:
+        """Ask once more for the round that was asked for ahead when a checkpoint was written, in the same words."""
+        context = self._context
+        folds = {fold.number: fold for fold in context.folds}
+        rounds = []
+        for content in state["folds"]:
+            fold, sites = folds[content["fold"]], list(content["sites"])
+            strategy = context.strategies[fold.number]
+            rounds.append(FoldRound(fold, strategy, state["number"], sites, context.plan.spec, ahead=True))
+            rounds[-1].load_state_dict(content)
+        self._ahead = _Asked(
+            state["number"], rounds, list(state["awake"]), dict(state["items"]), Replies({}, iter(()), {})
+        )
+        self._call(self._ahead, 0, ahead=True)
+
+    def _answers(self, asked: _Asked, turn: int) -> Replies:
+        """Take in what the sites answer in one turn."""
+        context, number, replies = self._context, asked.number, asked.replies
+        if not asked.items:
+            return replies
         if turn == 0:
-            self._name_left_out(number, replies, set(context.plan.sites) - set(awake))
-        by_fold = {fold_round.fold.number: fold_round for fold_round in rounds}
+            self._name_left_out(number, replies, set(context.plan.sites) - set(asked.awake))
+        by_fold = {fold_round.fold.number: fold_round for fold_round in asked.rounds}
         for site, reply in replies:
-            items = context.check.items(replies, site, reply, asked[site])
+            if self._pipelined and number > 1 and self._ahead is None:
+                # The first two that overlap are not asked for at once, for a node might begin with the second.
+                self._ask_ahead(number + 1)
+            items = context.check.items(replies, site, reply, asked.items[site])
             if items:
                 context.progress.reply(number, site, items, replies.site_s.get(site))
             for item in items:

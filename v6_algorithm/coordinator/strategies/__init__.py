@@ -32,7 +32,7 @@ def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, 
     rows
         Site to training rows in this fold.
     """
-    from v6_algorithm.coordinator.strategies import fairness, heterogeneity, newton, optimisers, pipeline
+    from v6_algorithm.coordinator.strategies import fairness, heterogeneity, newton, optimisers, penalised, pipeline
     from v6_algorithm.experiment.strategy import kinds as sections
 
     classes: dict[str, type[FedAvg]] = {
@@ -58,5 +58,7 @@ def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, 
         section = sections.FedAvg()
     if experiment.model.kind == "cox":
         classes["newton"] = newton.CoxNewton
+    elif getattr(experiment.model, "penalty", None) is not None:
+        classes["newton"] = penalised.PenalisedNewton
     made = classes[section.kind] if section.kind in classes else plugins.strategy(section.kind)
     return made(experiment, section, spec, rows)

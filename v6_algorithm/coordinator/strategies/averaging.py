@@ -69,7 +69,7 @@ class WeightedMean:
         for name, tensor in state.items():
             counter = self._spec[name].kind in ("counter", "frozen")
             if name not in self._sums:
-                self._sums[name] = tensor.clone() if counter else tensor.double() * weight
+                self._sums[name] = tensor.clone() if counter else tensor.to(torch.float64, copy=True).mul_(weight)
             elif counter:
                 torch.maximum(self._sums[name], tensor, out=self._sums[name])
             else:

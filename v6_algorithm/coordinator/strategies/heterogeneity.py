@@ -14,7 +14,7 @@ import torch
 from v6_algorithm.coordinator.strategies.averaging import State, cast
 from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Message, Reply
 from v6_algorithm.exchange import wire
-from v6_algorithm.experiment.optimisers import group_in_round
+from v6_algorithm.experiment.optimisers import local_reach
 
 
 class FedProx(FedAvg):
@@ -61,10 +61,15 @@ class Remembering(FedAvg):
         """Return a site's new term from its reply."""
         raise NotImplementedError
 
+    @property
+    def hidden(self) -> bool:
+        """Whether the sites keep their terms: under secure aggregation there is no reply of one to make a term of."""
+        return self.experiment.privacy.secure_aggregation is not None
+
     def add(self, reply: Reply) -> None:
         """Take in a reply, and the term that it tells."""
         super().add(reply)
-        if reply.rows:
+        if reply.rows and not self.hidden:
             self._terms[f"term/{reply.site}"] = self.term(reply)
 
     def step(self, combined: State) -> State:
@@ -91,7 +96,9 @@ class Moon(Remembering):
     """
 
     def message(self, site: str) -> Message:
-        """Send μ, τ and the site's own last model."""
+        """Send μ, τ and the site's own last model; under secure aggregation it has all of them."""
+        if self.hidden:
+            return {"keeps": True}
         previous = self.kept.get(f"term/{site}")
         if previous is None or not self.section.mu:
             return {}
@@ -124,6 +131,9 @@ class Corrected(Remembering):
 
     def mean_term(self) -> State:
         """Return the mean of the terms of all sites, by their share, those included that have none yet."""
+        if self.hidden:
+            zeros = {n: torch.zeros(self.spec[n].shape, dtype=torch.float64) for n in self.parameters}
+            return self.kept.get("mean", zeros)
         terms = {site: self.kept[f"term/{site}"] for site in self.rows if f"term/{site}" in self.kept}
         zero = torch.zeros((), dtype=torch.float64)
         return {n: sum((self.share(site) * term[n] for site, term in terms.items()), zero) for n in self.parameters}
@@ -151,6 +161,20 @@ class Scaffold(Corrected):
     Karimireddy et al., SCAFFOLD: Stochastic Controlled Averaging for Federated Learning, ICML 2020.
     """
 
+    def message(self, site: str) -> Message:
+        """Send c − cᵢ; under secure aggregation c, for the site has cᵢ, and ask how that changes."""
+        if not self.hidden:
+            return super().message(site)
+        mean = {"mean": wire.pack(cast(self.mean_term(), self.spec))} if self.kept else {}
+        return {"keeps": True, "term": True} | mean
+
+    def add(self, reply: Reply) -> None:
+        """Take in a reply; of all sites under masks with the sum of how their variates changed, by their share."""
+        super().add(reply)
+        if reply.rows and reply.term is not None:
+            mean = self.mean_term()
+            self._terms["mean"] = {name: mean[name] + change for name, change in reply.term.items()}
+
     def correction(self, site: str) -> State:
         """Return c − cᵢ."""
         if not self.kept:
@@ -160,7 +184,7 @@ class Scaffold(Corrected):
 
     def term(self, reply: Reply) -> State:
         """Return the new variate."""
-        lr, reach = local_reach(self, reply.steps)
+        lr, reach = local_reach(self.experiment.training, self.round, self.lr, reply.steps)
         # What was sent is c − cᵢ, and the update is yᵢ − x.
         return {
             n: -self.was_sent(reply.site, n) - delta / (lr * reach) for n, delta in self.update(reply.state).items()
@@ -180,7 +204,9 @@ class FedDyn(Corrected):
     """
 
     def message(self, site: str) -> Message:
-        """Send the strength of the pull and the linear term."""
+        """Send the strength of the pull and the linear term; under secure aggregation the site has both."""
+        if self.hidden:
+            return {"keeps": True}
         return super().message(site) | {"mu": self._alpha(site)}
 
     def correction(self, site: str) -> State:
@@ -192,6 +218,13 @@ class FedDyn(Corrected):
         """Return the new hᵢ."""
         alpha, update = self._alpha(reply.site), self.update(reply.state)
         return {name: -self.was_sent(reply.site, name) - alpha * delta for name, delta in update.items()}
+
+    def add(self, reply: Reply) -> None:
+        """Take in a reply; of those under masks Σ pᵢ hᵢ grows by −α/m Σ (yᵢ − x) over the sites in the sum."""
+        super().add(reply)
+        if reply.rows and reply.share is not None:
+            mean, scale = self.mean_term(), self.section.alpha * reply.share
+            self._terms["mean"] = {n: mean[n] - scale * delta for n, delta in self.update(reply.state).items()}
 
     def weigh(self, reply: Reply) -> float:
         """Count each site the same: the shares are in hᵢ."""
@@ -222,26 +255,13 @@ class FedNova(FedAvg):
 
     def transform(self, reply: Reply) -> State:
         """Return the model with its update divided by aᵢ."""
-        return self.moved(reply.state, lambda length: 1 / local_reach(self, reply.steps)[1])
+        return self.moved(
+            reply.state, lambda length: 1 / local_reach(self.experiment.training, self.round, self.lr, reply.steps)[1]
+        )
 
     def step(self, combined: State) -> State:
         """Scale the mean update, and step as FedAvg does."""
         weights = [self.weigh(reply) for reply in self.seen]
-        reaches = [local_reach(self, reply.steps)[1] for reply in self.seen]
+        reaches = [local_reach(self.experiment.training, self.round, self.lr, reply.steps)[1] for reply in self.seen]
         tau = sum(weight * reach for weight, reach in zip(weights, reaches, strict=True)) / sum(weights)
         return super().step(self.moved(combined, lambda length: tau))
-
-
-def local_reach(strategy: FedAvg, steps: int) -> tuple[float, float]:
-    """Return the local learning rate in this round, and how often a constant gradient counts in so many SGD steps.
-
-    That is `steps`; with momentum β each gradient goes on in later steps: Σⱼ (1 − βʲ) / (1 − β) for j = 1, …, steps.
-    """
-    training = strategy.experiment.training
-    scheduler = (training.scheduler.kind, training.scheduler.options()) if training.scheduler else None
-    group = group_in_round(
-        training.optimizer.kind, training.optimizer.options(), scheduler, strategy.round, strategy.lr
-    )
-    beta = group["momentum"]
-    reach = sum((1 - beta**count) / (1 - beta) for count in range(1, steps + 1)) if beta else steps
-    return float(group["lr"]), float(reach)

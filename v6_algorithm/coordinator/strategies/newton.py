@@ -7,6 +7,8 @@ fit of the pooled rows would take.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -21,13 +23,19 @@ from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange.wire import LARGEST_NUMBER
 from v6_algorithm.experiment import Cox, Experiment, Glm
 from v6_algorithm.learning.models.cox import Likelihood, RiskSums, likelihood
-from v6_algorithm.learning.models.glm import TOTALS
+from v6_algorithm.learning.models.glm import NULL_SUMS, TOTALS, link_of
 
-_DEVIANCE = TOTALS.index("deviance")
+_DEVIANCE, _LOG_LIKELIHOOD = TOTALS.index("deviance"), TOTALS.index("log_likelihood")
 # A column whose variance beside the others is less than this share of its own is a combination of them.
 _ALIASED = 1e-9
 # The squared length of the next step, in standard errors, below which a fit is done.
 _DONE = 1e-20
+# A negative binomial's dispersion, and the least of a first guess; below the lowest it is a Poisson model.
+LOWEST_DISPERSION, _HIGHEST, _GUESS = 1e-6, 1e4, 0.05
+# Of Firth's fit: the squared length of a step below which it is done, and the longest, as in R's logistf.
+_DONE_FIRTH, _FARTHEST_FIRTH = 1e-18, 5.0
+# Of its logarithm in a step.
+_FARTHEST = 2.0
 # Of a Cox model's first step, in log-risks by standard deviation of an input.
 _FIRST_STEP = 0.3
 _NAMES = ("model.weight", "model.bias", "model.score", "model.information", "model.totals")
@@ -40,6 +48,8 @@ class Newton(FedAvg):
     ----------
     offset
         Place among the coefficients, and value, of the one that is not estimated; None where all are.
+    order
+        Places of the coefficients, those first that are rather kept; see `independent`.
     fitted
         With errors over sites: `site_scores`, the score that each site's rows add up to at the coefficients sent.
 
@@ -49,6 +59,8 @@ class Newton(FedAvg):
     """
 
     offset: tuple[int, float] | None = None
+    order: list[int] | None = None
+    _halved = False
 
     def _begin(self) -> None:
         super()._begin()
@@ -78,14 +90,97 @@ class Newton(FedAvg):
             penalty[self.offset[0]] = 0
             if first:
                 score = score - information[:, self.offset[0]] * self.offset[1]
-        free = independent_but(information + torch.diag(penalty), self.offset)
-        following = self._following(
-            present, score, information, float(totals[_DEVIANCE]), penalty, free, rows, first=first
-        )
+        free = independent_but(information + torch.diag(penalty), self.offset, self.order)
+        if first:
+            self.kept["first"] = {"free": free.long()}
+        elif "first" in self.kept:
+            # What was no combination of the others at first, and is now: rows with it weigh nothing any more.
+            lost = torch.nonzero(self.kept["first"]["free"].bool() & ~free)[:, 0].tolist()
+            self.fitted = {**self.fitted, "separated": lost}
+        misfit = float(totals[_DEVIANCE])
+        if "model.dispersion" in combined:
+            misfit = -2 * float(totals[_LOG_LIKELIHOOD])
+        firth: State = {}
+        if "model.inverse" in combined and not first:
+            following, firth = self._firth(present, score * rows, information * rows, misfit * rows, free)
+        else:
+            following = self._following(present, score, information, misfit, penalty, free, rows, first=first)
         if self.offset is not None:
             following[self.offset[0]] = self.offset[1]
-        sums = {name: combined[name].double() * rows for name in _NAMES[2:]}
-        return combined | sums | {"model.weight": following[1:], "model.bias": following[0]}
+        changed = {"model.weight": following[1:], "model.bias": following[0]}
+        if "model.dispersion" in combined:
+            changed |= self._dispersion(combined, first=first)
+        if "model.null" in combined:
+            changed |= self._null(combined, first=first)
+        sums = {
+            name: combined[name].double() * rows
+            for name in (*_NAMES[2:], "model.curvature", "model.null_sums")
+            if name in combined
+        }
+        return combined | sums | changed | firth
+
+    def _firth(
+        self, present: Tensor, score: Tensor, information: Tensor, deviance: float, free: Tensor
+    ) -> tuple[Tensor, State]:
+        """Return the coefficients that follow under Firth's penalty, and what sites need for its score at them.
+
+        A step takes two rounds: the information at coefficients, whose inverse the sites need, and then the score.
+        What is given are sums over all rows.
+        """
+        objective = deviance - log_determinant(information, free)
+        kept = self.kept.setdefault("firth", {"measured": torch.tensor(0)})
+        if not int(kept["measured"]):
+            if "before" in kept and objective > float(kept["objective"]) + 1e-12 * (1 + abs(objective)):
+                following = (present + kept["before"]) / 2
+                self.converged = bool(torch.allclose(following, present, rtol=1e-14, atol=1e-14))
+                return following, {}
+            kept |= {"measured": torch.tensor(1), "objective": torch.tensor(objective, dtype=torch.float64)}
+            return present, {"model.inverse": _inverse(information, free)}
+        step = torch.zeros_like(present)
+        step[free] = torch.linalg.solve(information[free][:, free], score[free])
+        self.converged = float(score @ step) < _DONE_FIRTH * (1 + abs(objective))
+        if self.converged:
+            return present, {}
+        kept |= {"measured": torch.tensor(0), "before": present}
+        return present + step * min(1.0, _FARTHEST_FIRTH / max(float(step.abs().max()), 1e-300)), {}
+
+    def _dispersion(self, combined: State, *, first: bool) -> State:
+        """Return the logarithm of a negative binomial's dispersion that follows: a guess by moments, then Newton's."""
+        totals, present = combined["model.totals"].double(), combined["model.dispersion"].double()
+        if first:
+            return {"model.dispersion": torch.log(_by_moments(totals))}
+        kept = self.kept["newton"]
+        if self._halved and "dispersion" in kept:
+            following = (present + kept["dispersion"]) / 2
+            self.converged = self.converged and bool(torch.allclose(following, present, rtol=1e-14, atol=1e-14))
+            return {"model.dispersion": following}
+        kept["dispersion"] = present
+        following, small = _dispersion_step(present, *combined["model.curvature"].double())
+        self.converged = self.converged and small
+        return {"model.dispersion": following}
+
+    def _null(self, combined: State, *, first: bool) -> State:
+        """Return the intercept, and dispersion, that follow of the model with nothing else."""
+        present, totals = combined["model.null"].double(), combined["model.totals"].double()
+        if first:
+            mean = totals[TOTALS.index("y")] / totals[TOTALS.index("weight")]
+            return {"model.null": torch.stack([link_of(str(self._glm.link), mean), torch.log(_by_moments(totals))])}
+        sums = dict(zip(NULL_SUMS, combined["model.null_sums"].double(), strict=True))
+        change = sums["score"] / sums["information"].clamp_min(1e-300)
+        following = present.clone()
+        following[0] += change.clamp(-_FARTHEST, _FARTHEST)
+        small = float(change * change * sums["information"]) < _DONE
+        if "model.dispersion" in combined:
+            following[1], done = _dispersion_step(present[1], sums["dispersion_score"], sums["dispersion_information"])
+            small = small and done
+        self.converged = self.converged and small
+        return {"model.null": following}
+
+    @property
+    def _glm(self) -> Glm:
+        model = self.experiment.model
+        assert isinstance(model, Glm)  # noqa: S101
+        return model
 
     def _following(
         self,
@@ -101,11 +196,12 @@ class Newton(FedAvg):
     ) -> Tensor:
         """Return the coefficients that follow; all of these are means over `rows` rows, `free` those to estimate."""
         objective = deviance + float((penalty * present * present).sum())
-        before = self.kept.get("newton")
+        before, self._halved = self.kept.get("newton"), False
         if before is not None and int(before["rows"]) != rows:
             # Other sites answered: what the deviance was over those of the last round says nothing of this step.
             before = None
         if before is not None and objective > float(before["objective"]) + 1e-12 * (1 + abs(objective)):
+            self._halved = True
             following = (present + before["coefficients"]) / 2
             self.converged = bool(torch.allclose(following, present, rtol=1e-14, atol=1e-14))
             return following
@@ -204,7 +300,7 @@ class CoxNewton(Newton):
         }
         penalty = torch.full_like(present, model.ridge / rows)  # type: ignore[union-attr]
         matrix = torch.from_numpy(information / rows)
-        free = independent(matrix + torch.diag(penalty), intercept=False)
+        free = independent(matrix + torch.diag(penalty), intercept=False, order=self.order)
         following = self._following(
             present, torch.from_numpy(score / rows), matrix, -2 * value / rows, penalty, free, rows
         )
@@ -213,6 +309,37 @@ class CoxNewton(Newton):
             largest = float((following - present).abs().max())
             following = present + (following - present) * min(1.0, _FIRST_STEP / max(largest, _FIRST_STEP))
         return combined | {"model.weight": following}
+
+
+def _by_moments(totals: Tensor) -> Tensor:
+    """Return a negative binomial's dispersion by mean and variance of the targets."""
+    sums = dict(zip(TOTALS, totals, strict=True))
+    mean = sums["y"] / sums["weight"]
+    variance = sums["y2"] / sums["weight"] - mean * mean
+    return ((variance - mean) / (mean * mean).clamp_min(1e-12)).clamp(_GUESS, _HIGHEST)
+
+
+def _dispersion_step(present: Tensor, score: Tensor, information: Tensor) -> tuple[Tensor, bool]:
+    """Return the logarithm of the dispersion that follows, and whether it hardly moved."""
+    # Where the likelihood is not concave, uphill all the same.
+    change = score / information if information > 0 else torch.sign(score)
+    change = change.clamp(-_FARTHEST, _FARTHEST)
+    following = (present + change).clamp(math.log(LOWEST_DISPERSION), math.log(_HIGHEST))
+    moved = float((following - present).abs())
+    return following, moved * moved * abs(float(information)) < _DONE or moved < 1e-12
+
+
+def log_determinant(information: Tensor, free: Tensor) -> float:
+    """Return the logarithm of the determinant of the information on what is estimated."""
+    return float(torch.linalg.slogdet(information[free][:, free])[1])
+
+
+def _inverse(information: Tensor, free: Tensor) -> Tensor:
+    """Return the inverse of the information on what is estimated, and nothing elsewhere."""
+    inverse = torch.zeros_like(information)
+    places = torch.nonzero(free)[:, 0]
+    inverse[places[:, None], places] = torch.linalg.inv(information[free][:, free])
+    return inverse
 
 
 def _by_time(fitted: Likelihood, sums: RiskSums) -> dict[str, Any]:
@@ -230,8 +357,13 @@ def _by_time(fitted: Likelihood, sums: RiskSums) -> dict[str, Any]:
 
 
 def fix_offset(strategy: FedAvg, experiment: Experiment, setup: Setup, fold: int) -> None:
-    """Tell a GLM's strategy which coefficient is 1 in units of its column; raises ExperimentError without one."""
+    """Tell a GLM's strategy which coefficient is 1 in units of its column; raises ExperimentError without one.
+
+    Also, where there are curves or products, which columns are rather kept than others that tell the same.
+    """
     model = experiment.model
+    if isinstance(strategy, Newton):
+        strategy.order = elimination(setup, intercept=not isinstance(strategy, CoxNewton))
     if not isinstance(strategy, Newton) or not isinstance(model, Glm) or model.offset is None:
         return
     if model.offset not in setup.features or setup.preparation is None:
@@ -240,24 +372,43 @@ def fix_offset(strategy: FedAvg, experiment: Experiment, setup: Setup, fold: int
     strategy.offset = place + 1, float(setup.preparation.scale[fold][place])
 
 
-def independent_but(information: Tensor, offset: tuple[int, float] | None) -> Tensor:
+def elimination(setup: Setup, *, intercept: bool = True) -> list[int] | None:
+    """Return the order of a design with curves or products for `independent`; None where it has none."""
+    if setup.terms is None:
+        return None
+    places = setup.terms.elimination(setup.features, setup.categories)
+    return [0, *(place + 1 for place in places)] if intercept else places
+
+
+def independent_but(
+    information: Tensor, offset: tuple[int, float] | None, order: Sequence[int] | None = None
+) -> Tensor:
     """Return `independent` of a design with an intercept, and False of the coefficient that is not estimated."""
     if offset is None:
-        return independent(information)
+        return independent(information, order=order)
     others = torch.arange(len(information)) != offset[0]
     free = torch.zeros(len(information), dtype=torch.bool)
-    free[others] = independent(information[others][:, others])
+    places = None if order is None else [place - (place > offset[0]) for place in order if place != offset[0]]
+    free[others] = independent(information[others][:, others], order=places)
     return free
 
 
-def independent(information: Tensor, tolerance: float = _ALIASED, *, intercept: bool = True) -> Tensor:
+def independent(
+    information: Tensor,
+    tolerance: float = _ALIASED,
+    *,
+    intercept: bool = True,
+    order: Sequence[int] | None = None,
+) -> Tensor:
     """Say which columns of a design are no combination of the others: (columns,) bool, from its information matrix.
 
     The intercept, where there is one, comes first and then the columns from the last to the first: of a category's 0/1
-    columns, which add up to the intercept, the first one is the one that is left out, and so the reference.
+    columns, which add up to the intercept, the first one is the one that is left out, and so the reference. `order` is
+    another one, of all places.
     """
     size = len(information)
-    order = [0, *range(size - 1, 0, -1)] if intercept else [*range(size - 1, -1, -1)]
+    if order is None:
+        order = [0, *range(size - 1, 0, -1)] if intercept else [*range(size - 1, -1, -1)]
     kept: list[int] = []
     factor = torch.zeros(size, size, dtype=torch.float64)
     for column in order:

@@ -51,6 +51,9 @@ class Reply:
         Mean loss of that model over its training rows, where it was asked for.
     sums
         What its rows come to by name, (…) float64 arrays, where it was asked for.
+    term, share
+        Of all sites under masks: how the terms that they keep changed, weighted by their shares, float64 by name of the
+        parameter; and the share of the sites that are in the sum.
     """
 
     site: str
@@ -61,6 +64,8 @@ class Reply:
     start: State | None = None
     start_loss: float | None = None
     sums: dict[str, Any] | None = None
+    term: State | None = None
+    share: float | None = None
 
 
 class FedAvg:
@@ -132,7 +137,8 @@ class FedAvg:
     @property
     def wants_sent(self) -> bool:
         """Whether `configure` is to be given the model that the sites train."""
-        return self._steps_from_sent or bool(self.section.compress.stages) or self._thaws
+        delayed = self.experiment.pipelined
+        return self._steps_from_sent or bool(self.section.compress.stages) or self._thaws or delayed
 
     @property
     def _steps_from_sent(self) -> bool:
@@ -165,9 +171,16 @@ class FedAvg:
         """
         self.round, self.sent, self.lr = number, sent, lr
         self._begin()
-        common: Message = {"start": True} if self._steps_from_sent and sent is None else {}
+        return self.messages(number, sites, known=sent is not None)
+
+    def messages(self, number: int, sites: Sequence[str], *, known: bool) -> dict[str, Message]:
+        """Return what each site's request tells its training in a round; `known` is whether the model that is sent is.
+
+        By itself it asks for a round ahead of its time: `configure` comes when the answers do.
+        """
+        common: Message = {"start": True} if self._steps_from_sent and not known else {}
         # A model that only the sites know is sent whole: nobody here could add an update to it.
-        if self.section.compress.stages and number >= self.section.compress.start and sent is not None:
+        if self.section.compress.stages and number >= self.section.compress.start and known:
             common["compress"] = self.run
         return {site: self.message(site) | common for site in sites}
 
@@ -205,10 +218,14 @@ class FedAvg:
         """
         if not reply.rows or self.sent is None:
             return
-        known = self.sent
-        moved = {n: known[n].double() + reply.state[n].double() - sent[n].double() for n in self.parameters}
-        fresh = replace(reply, state=reply.state | moved)
+        fresh = self.rebased(reply, sent)
         self._combiner.add(self.transform(fresh), self.weigh(fresh) / math.sqrt(1 + age))
+
+    def rebased(self, reply: Reply, sent: State) -> Reply:
+        """Return a reply to an earlier model as one to the present model, moved by the same update."""
+        known = self.known
+        moved = {n: known[n].double() + reply.state[n].double() - sent[n].double() for n in self.parameters}
+        return replace(reply, state=reply.state | moved)
 
     def aggregate(self) -> State:
         """Return the next model; raises ValueError when there is none, or when it is not finite."""
@@ -362,7 +379,9 @@ class FedAvg:
         return self._held[1]
 
     def _with_extras(self, reply: Reply, given: Any, asked: Mapping[str, Any]) -> Reply:
-        wanted = {key for key in ("start", "start_loss", "sums") if asked.get("strategy", {}).get(key)}
+        question = asked.get("strategy", {})
+        wanted = {key for key in ("start", "start_loss", "sums", "term") if question.get(key)}
+        wanted |= {"share"} if question.get("keeps") else set()
         if not isinstance(given, dict) or set(given) != wanted:
             raise WireError("it tells other things for the strategy than it was asked for")
         if "start" in given:
@@ -377,6 +396,11 @@ class FedAvg:
             reply = replace(reply, start_loss=float(loss))
         if "sums" in given:
             reply = replace(reply, sums=self.read_sums(given["sums"]))
+        if "term" in given:
+            spec = {name: replace(self.spec[name], dtype="float64") for name in self.parameters}
+            reply = replace(reply, term=wire.unpack(given["term"], spec))
+        if "share" in given:
+            reply = replace(reply, share=float(given["share"]))
         return reply
 
 

@@ -17,14 +17,16 @@ from v6_algorithm.data.imaging.picture import UnreadableImageError
 from v6_algorithm.data.summary.cells import tell_labels
 from v6_algorithm.experiment.imaging.images import Image
 
+Array = np.ndarray
 
-def describe_images(files: Sequence[Path | None], image: Image, smallest: int) -> dict[str, Any]:
+
+def describe_images(files: Sequence[Path | Array | None], image: Image, smallest: int) -> dict[str, Any]:
     """Read all images and count them.
 
     Parameters
     ----------
     files
-        One a row, None where a cell is empty.
+        One a row, or an array, None where a cell is empty.
     image
         How they are read.
     smallest

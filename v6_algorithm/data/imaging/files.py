@@ -30,7 +30,7 @@ def may_be_image(name: str) -> bool:
 
 
 def read_image(
-    file: Path,
+    file: Path | Array,
     dimensions: int,
     channels: int | None,
     *,
@@ -42,7 +42,7 @@ def read_image(
     Parameters
     ----------
     file
-        Its ending says what kind it is; without one it is DICOM.
+        Its ending says what kind it is; without one it is DICOM. Or an array, as if of an npy file.
     dimensions
         2 of images, 3 of volumes.
     channels
@@ -59,7 +59,7 @@ def read_image(
     DataError
         When the library that reads such files is not installed.
     """
-    if not file.is_file():
+    if not isinstance(file, np.ndarray) and not file.is_file():
         raise UnreadableImageError("missing")
     try:
         picture = _read(file, dimensions, channels, channel_axis)
@@ -84,7 +84,9 @@ def read_image(
     return Picture(values, picture.unit, picture.spacing)
 
 
-def _read(file: Path, dimensions: int, channels: int | None, channel_axis: str | None) -> Picture:
+def _read(file: Path | Array, dimensions: int, channels: int | None, channel_axis: str | None) -> Picture:
+    if isinstance(file, np.ndarray):
+        return Picture(_arranged(file, dimensions, channels, channel_axis))
     name = file.name.lower()
     if name.endswith(".npy"):
         return Picture(_arranged(np.load(file, allow_pickle=False), dimensions, channels, channel_axis))

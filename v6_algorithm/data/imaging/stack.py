@@ -21,6 +21,7 @@ from v6_algorithm.data.imaging.fitting import fitted, levelled
 from v6_algorithm.data.imaging.naming import AMBIGUOUS, NamedImages
 from v6_algorithm.data.imaging.picture import UnreadableImageError, described_causes
 from v6_algorithm.data.imaging.room import Room, Stream, load
+from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.imaging.images import Image
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = np.ndarray
+# A row's image: a file, an array, or none.
+File = Path | Array | None
 # Rows without an image that are named.
 SHOWN_ROWS = 30
 # Counts up when files are read in another way, so that images that were kept before are read again.
@@ -76,8 +79,8 @@ class Stack:
         return list(self.array.shape[1:])
 
 
-def find_images(column: pd.Series, folder: Path | None) -> list[Path | None]:
-    """Return the file that each cell names, there or not; None where a cell is empty.
+def find_images(column: pd.Series, folder: Path | None) -> list[File]:
+    """Return the file that each cell names, there or not, or the array that it is; None where a cell is empty.
 
     A cell may leave the ending out where one file goes with it, and may name a folder with one image in it.
 
@@ -87,10 +90,12 @@ def find_images(column: pd.Series, folder: Path | None) -> list[Path | None]:
         When the table is in no folder, or a cell names no image file, or one that is not within the folder, or several
         files go with it.
     """
+    if holds_arrays(column):
+        return [cell if isinstance(cell, np.ndarray) else None for cell in column.tolist()]
     if not names_files(column):
         raise DataError(f"column '{column.name}' (data.image) does not hold names of files")
     named = NamedImages(folder_of(column, folder, "image"))
-    files = [named.find(cell) if isinstance(cell, str) else None for cell in column.tolist()]
+    files: list[File] = [named.find(cell) if isinstance(cell, str) else None for cell in column.tolist()]
     if any(file is None and isinstance(cell, str) for file, cell in zip(files, column.tolist(), strict=True)):
         raise DataError(
             f"column '{column.name}' (data.image) has cells that do not name a file in the table's folder, or "
@@ -104,7 +109,7 @@ def find_images(column: pd.Series, folder: Path | None) -> list[Path | None]:
     return files
 
 
-def read_stack(files: list[Path | None], image: Image, kept: Path | None) -> Stack:
+def read_stack(files: list[File], image: Image, kept: Path | None) -> Stack:
     """Read all images, one at a time, into an array that is mapped to the file `kept`, or to a temporary one.
 
     Where they fit on no disk, they are read all the same, for what cannot be and what are copies, and streamed. All are
@@ -122,7 +127,7 @@ def read_stack(files: list[Path | None], image: Image, kept: Path | None) -> Sta
     return stack
 
 
-def _read_stack(files: list[Path | None], image: Image, kept: Path | None, dtype: np.dtype) -> Stack | None:
+def _read_stack(files: list[File], image: Image, kept: Path | None, dtype: np.dtype) -> Stack | None:
     """Read all images as `dtype`; None when that is uint8 and they are not, or not all of one unit."""
     room: Room | None = None
     unit, unreadable, copies = 1.0, [], CopyFinder()
@@ -164,7 +169,7 @@ def _read_stack(files: list[Path | None], image: Image, kept: Path | None, dtype
             room.tidy()
 
 
-def _decode(file: Path | None, image: Image) -> tuple[Array, float]:
+def _decode(file: File, image: Image) -> tuple[Array, float]:
     """Read an image and bring it to the size and range that are asked for; return what 1 of it is worth, too."""
     if file is None:
         raise UnreadableImageError("empty")
@@ -178,7 +183,7 @@ def _stored(values: Array, unit: float, dtype: np.dtype) -> Array:
 
 
 def _stream(
-    files: list[Path | None], image: Image, shape: tuple[int, ...], dtype: np.dtype, unreadable: Collection[int]
+    files: list[File], image: Image, shape: tuple[int, ...], dtype: np.dtype, unreadable: Collection[int]
 ) -> Stream:
     def decode(row: int) -> Array:
         try:
@@ -233,7 +238,7 @@ def _listed(rows: list[int]) -> str:
     return f"row {', '.join(str(row + 1) for row in rows[:SHOWN_ROWS])}{more}"
 
 
-def load_stack(kept: Path, files: Callable[[], list[Path | None]], image: Image) -> Stack | None:
+def load_stack(kept: Path, files: Callable[[], list[File]], image: Image) -> Stack | None:
     """Map the images that are kept in a file, or go on to stream them from `files`; None where nothing is kept."""
     cached = load(kept)
     if cached is None:

@@ -40,6 +40,8 @@ class Agreement:
         Site to its rows that are made, and only train.
     policies
         Site to the rules that its node says are in force.
+    fingerprints
+        Site to the keyed fingerprint of its table's file, of nodes that have a secret.
     facts
         What an installed kind of row agreed on; see `data.rows.kind`.
     """
@@ -57,4 +59,5 @@ class Agreement:
     pixels: list[str] = field(default_factory=list)
     synthetic: dict[str, int] = field(default_factory=dict)
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)

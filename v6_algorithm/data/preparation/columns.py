@@ -8,8 +8,6 @@ from typing import Any
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.preparation.agreement import Agreement, Label
 from v6_algorithm.data.preparation.spelling import spelled_differently
-from v6_algorithm.data.rows import row_kind
-from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Data
 
@@ -34,6 +32,10 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     ExperimentError
         Naming site and column, when a needed column is missing or of the wrong kind somewhere.
     """
+    # Not at the start: whoever imports `data.rows` first comes by this file.
+    from v6_algorithm.data.rows import row_kind
+    from v6_algorithm.data.rows.kind import listed
+
     notes: list[str] = []
     problems: list[str] = []
     kind = row_kind(data)
@@ -144,6 +146,8 @@ def sort_labels(labels: set[Label]) -> list[Label]:
 
 def _uneven(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> list[str]:
     """Tell which used columns are empty at a site, or hold numbers there that count as empty."""
+    from v6_algorithm.data.rows.kind import listed
+
     notes = []
     for site, schema in schemas.items():
         empty = [name for name in used if schema["columns"].get(name) == "empty"]

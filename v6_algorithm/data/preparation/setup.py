@@ -10,7 +10,9 @@ import numpy as np
 
 from v6_algorithm.data.preparation.agreement import Agreement, Label
 from v6_algorithm.data.preparation.combat import Combat
+from v6_algorithm.data.preparation.imputation import Imputation
 from v6_algorithm.data.preparation.statistics import Preparation
+from v6_algorithm.data.preparation.terms import DesignTerms
 from v6_algorithm.data.preparation.times import metric_edges
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
@@ -32,7 +34,8 @@ class Setup:
     category; it is empty where there are none. `image_shape` is channels and lengths of images, and `pixels` are the
     columns that hold them where no files do.
     `facts` are what an installed kind of row agreed on, as JSON. `event_times` are those of all sites' training rows,
-    increasing, where a model is fitted by risk sets over all sites; no file has them.
+    increasing, where a model is fitted by risk sets over all sites; no file has them. `terms` are a regression's curves
+    and products, which are inputs after the columns. `imputation` fills empty cells, a fold for each of its tables.
     """
 
     features: list[str]
@@ -55,6 +58,8 @@ class Setup:
     pixels: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     event_times: np.ndarray | None = None
+    terms: DesignTerms | None = None
+    imputation: Imputation | None = None
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
@@ -79,8 +84,9 @@ class Setup:
 
     @property
     def inputs(self) -> list[str]:
-        """Names of the model's inputs: numeric features, then one-hot columns as ``column=value``."""
-        return [*self.features, *self.category_columns]
+        """Names of the model's inputs: numeric features, one-hot columns as ``column=value``, curves and products."""
+        made = [] if self.terms is None else self.terms.names(self.features, self.categories)
+        return [*self.features, *self.category_columns, *made]
 
     @property
     def category_columns(self) -> list[str]:
@@ -120,13 +126,22 @@ class Setup:
             "pixels": self.pixels,
             **({"facts": self.facts} if self.facts else {}),
             **({} if self.event_times is None else {"event_times": pack_arrays({"times": self.event_times})}),
+            **({} if self.terms is None else {"terms": self.terms.to_json()}),
+            **({} if self.imputation is None else {"imputation": self._packed_imputation()}),
         }
+
+    def _packed_imputation(self) -> dict[str, Any]:
+        made = self.imputation
+        assert made is not None  # noqa: S101
+        return {"columns": made.columns, "seed": made.seed, "draws": pack_arrays(made.arrays())}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Setup:
         """Read the JSON form; raises WireError when it is malformed."""
         try:
-            packed, combat = content["preparation"], content["combat"]
+            packed, combat, terms = content["preparation"], content["combat"], content.get("terms")
+            made = content.get("imputation")
+            width = 2 + len(content["features"]) + sum(map(len, content["categories"].values()))
             preparation = None if packed is None else Preparation(**unpack_arrays(packed))
             return cls(
                 list(content["features"]),
@@ -149,6 +164,8 @@ class Setup:
                 pixels=[str(name) for name in content["pixels"]],
                 facts=dict(content.get("facts") or {}),
                 event_times=unpack_arrays(content["event_times"])["times"] if content.get("event_times") else None,
+                imputation=made and Imputation.check(made, unpack_arrays(made["draws"]), content["features"], width),
+                terms=DesignTerms.from_json(terms, content["features"], content["categories"]) if terms else None,
             )
         except (KeyError, TypeError, AttributeError, ValueError):
             raise WireError("the setup in the request is malformed") from None
@@ -169,6 +186,7 @@ class Setup:
             **({"image_shape": self.image_shape} if self.image_shape else {}),
             **({"pixels": self.pixels} if self.pixels else {}),
             **({"facts": self.facts} if self.facts else {}),
+            **({} if self.terms is None else {"terms": self._readable_terms(fold)}),
             "inputs": len(self.inputs),
             **numbers,
             **(
@@ -180,6 +198,11 @@ class Setup:
             **({"edges": metric_edges(self.sums)} if "event_times" in self.sums else {}),
             **({} if self.baseline is None else {"baseline": self._readable_baseline(self.baseline[fold], fold)}),
         }
+
+    def _readable_terms(self, fold: int) -> dict[str, Any]:
+        assert self.terms is not None  # noqa: S101
+        content = self.terms.to_json()
+        return content | {"knots": {name: places[fold] for name, places in content["knots"].items()}}
 
     def _unknown_of(self, fold: int) -> list[str]:
         return [self.category_columns[place] for place in self.unknown[fold]]

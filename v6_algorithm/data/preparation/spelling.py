@@ -54,16 +54,18 @@ def spelled_differently(what: str, by_site: Mapping[str, Sequence[Label]], *, al
 
 
 def _folded(label: Label) -> Label:
-    """Return a label without what spelling changes: case, spaces, Unicode form."""
+    """Return a label without what spelling changes: case, spaces, Unicode form, dashes, what is not seen at all."""
     if not isinstance(label, str):
         return label
-    return "".join(unicodedata.normalize("NFKC", label).casefold().split())
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
+    letters = ("-" if unicodedata.category(letter) == "Pd" or letter == "\u2212" else letter for letter in folded)
+    return "".join(letter for letter in letters if not letter.isspace() and unicodedata.category(letter) != "Cf")
 
 
 def _is_yes_and_no(labels: set[Label]) -> bool:
-    """Say whether these are two whole numbers that follow each other, as codes of no and yes do."""
+    """Say whether these are codes of no and yes: two whole numbers that follow each other, or -1 and 1."""
     numbers = sorted(label for label in labels if isinstance(label, int))
-    return len(labels) == len(numbers) == 2 and numbers[1] - numbers[0] == 1
+    return len(labels) == len(numbers) == 2 and (numbers[1] - numbers[0] == 1 or numbers == [-1, 1])
 
 
 def _some(sites: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm.data.imaging.describing import describe_images
 from v6_algorithm.data.imaging.naming import count_unfitting
 from v6_algorithm.data.imaging.picture import CAUSES, described_causes
-from v6_algorithm.data.imaging.stack import SHOWN_ROWS, Stack, find_images, load_stack, read_stack
+from v6_algorithm.data.imaging.stack import SHOWN_ROWS, File, Stack, find_images, load_stack, read_stack
 from v6_algorithm.data.missing_values import without_codes
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.rows.kind import Agreed, Schemas, Shelf, channel_names, named_files_fingerprint, some
@@ -118,8 +118,8 @@ class ImageFiles(Images):
         why = described_causes(schema["image"]["causes"])
         return [f"{count} images cannot be read, and are left out ({why})"] if count else []
 
-    def _files(self, source: TableSource) -> list[Path | None]:
-        """Find the files that a table names, one a row."""
+    def _files(self, source: TableSource) -> list[File]:
+        """Find the files that a table names, or its arrays, one a row."""
         name = self.column
         frame = without_codes(source.read(lambda column: column == name, exact=()), self.data.missing_values)
         return find_images(frame[name], source.folder)

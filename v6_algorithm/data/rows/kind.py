@@ -187,7 +187,7 @@ def named_files_fingerprint(
     source: TableSource,
     column: str,
     missing_values: MissingValues,
-    find: Callable[[pd.Series, Path | None], list[Path | None]],
+    find: Callable[[pd.Series, Path | None], list[Any]],
     quick: Collection[str],
 ) -> str | None:
     """Identify a table and the files that one of its columns names.

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 _BLOCK_COLUMNS = 512
 # Names that say "this is who, not what": numeric, but nothing to learn from. `data.features` overrules this.
 _IDENTIFIER = re.compile(
-    r"(index|unnamed: [\d.]+|x|(.*[_ .-])?(id|mrn|bsn|ssn)|(.*[_ .-])?(pid|patid|uid|guid|uuid)|subject|patient|name|"
-    r"(subject|patient|record|sample|encounter|visit|case|row|person|study|hospital|medical[ _.-]?record)"
-    r"[ _.-]?(id|nr|no|num|number|key)|rownames?|row[ _.-]?names?)",
+    r"(index|unnamed: [\d.]+|x|(.*[_ .-])?(id|mrn|bsn|ssn)|(.*[_ .-])?(pid|patid|uid|guid|uuid)|subject|patient|"
+    r"participant|pseudonym|name|sample|specimen|accession|barcode|upn|empi|ppn|row|nr|"
+    r"id[_ .-]?(patient|subject|case|record|visit)|"
+    r"(subject|patient|participant|pat|record|sample|specimen|encounter|visit|case|row|person|study|hosp|hospital|nhs|"
+    r"accession|barcode|medical[ _.-]?record|patienten|fall|zaak|volg|lfd)[ _.-]?(id|nr|no|num|number|nummer|key)|"
+    r"(?-i:.*[a-z]UID)|rownames?|row[ _.-]?names?)",
     re.I,
 )
 
@@ -62,7 +65,7 @@ class Numbers(RowKind):
         if data.features is not None:
             return [name for name in data.features if name not in data.categorical]
         used = {*data.target_columns.values(), data.group, data.synthetic, *data.split_columns}
-        used |= {*data.exclude, *data.categorical}
+        used |= {*data.exclude, *data.categorical, data.measures}
         everywhere, left_out = [], LeftOut()
         names = dict.fromkeys(name for schema in schemas.values() for name in schema["columns"])
         for name in names:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.description import column_kind, column_kinds
+from v6_algorithm.data.description import column_kind, column_kinds, hints_of
 from v6_algorithm.data.preparation import Moments
 from v6_algorithm.data.preparation.setup import pack_arrays
 from v6_algorithm.data.quantiles import Cells, check_windows
 from v6_algorithm.data.summary.cells import tell_labels
 from v6_algorithm.data.targets import TargetColumn, canonical, labels_of
-from v6_algorithm.errors import DataError
+from v6_algorithm.errors import DataError, WireError
 from v6_algorithm.experiment import Data
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def columns(frame: pd.DataFrame, data: Data, smallest: int, targets: Sequence[Ta
             }
     return {
         "rows": len(frame),
-        "columns": column_kinds(frame),
+        "columns": (kinds := column_kinds(frame)),
+        "hints": hints_of(frame, kinds),
         "labels": labels,
     }
 
@@ -79,6 +80,8 @@ def shape(
     cells = Cells.of((values[seen[:, i], i] for i in range(len(features))), smallest, windows)
     reply: dict[str, Any] = {"cells": pack_arrays(cells.arrays()), "products": None}
     if products and len(values) >= ROWS_PER_COLUMN * len(features):
+        if any(name not in asked or asked[name].shape != (len(features),) for name in ("mean", "sd")):
+            raise WireError(f"asked must have mean and sd of the {len(features)} features")
         scale = np.where(asked["sd"] > 0, asked["sd"], 1.0)
         standard = np.where(seen, (values - asked["mean"]) / scale, 0.0)
         together = seen.T.astype(np.int64) @ seen

@@ -10,17 +10,16 @@ from v6_algorithm.experiment.base import AllSections, Section, refuse
 
 # Strategies whose next model is made of the weighted sum of the sites' updates, and of nothing else of a site.
 SUMMABLE = (
-    "fedavg", "fedavgm", "fedopt", "fedadam", "fedyogi", "fedadagrad", "fedsgd", "dsgd", "fedprox",
+    "fedavg", "fedavgm", "fedopt", "fedadam", "fedyogi", "fedadagrad", "fedsgd", "dsgd", "fedprox", "scaffold",
+    "feddyn", "moon",
 )  # fmt: skip
+# Of these a site keeps its own term from round to round, which in the clear the coordinator keeps.
+KEEPS_TERMS = ("scaffold", "feddyn", "moon")
 _WHY_NOT = {
     "cyclic": "hands the model of one site to the next",
-    "moon": "keeps each site's last model where the updates are added up",
-    "scaffold": "keeps a control variate of each site where the updates are added up",
-    "feddyn": "keeps a linear term of each site where the updates are added up",
     "fednova": "divides each site's update by its number of steps",
     "qfedavg": "weighs each site by its loss",
     "agnostic": "weighs each site by its loss",
-    "newton": "sends sums that are not put under masks in this version",
 }
 _OTHER = "sends more than an update to be averaged"
 
@@ -59,17 +58,35 @@ def check_secure_aggregation(experiment: AllSections) -> None:
     """Refuse, by name, what needs the numbers of a single site; a sum does not have them."""
     if experiment.privacy.secure_aggregation is None:
         return
-    strategy, data = experiment.strategy, experiment.data
+    strategy, data, model = experiment.strategy, experiment.data, experiment.model
+    newton = strategy.kind == "newton"
     for wrong, what in (
         (experiment.mode != "federated", f"mode {experiment.mode}: there is no sum over sites to hide one in"),
         (
-            strategy.kind not in SUMMABLE,
+            strategy.kind not in SUMMABLE and not newton,
             f"strategy {strategy.kind}, which {_WHY_NOT.get(strategy.kind, _OTHER)}; it goes with "
             f"{', '.join(SUMMABLE)}",
         ),
         (
             strategy.combine.kind != "mean",
             f"strategy.combine {strategy.combine.kind}, which must see the update of every site; only mean is a sum",
+        ),
+        (
+            newton and getattr(model, "errors", "model") == "site",
+            "model.errors site, made of each site's score; allowed: model",
+        ),
+        (
+            newton and model.kind == "cox" and getattr(model, "strata", "site") == "none",
+            "model cox with strata none, whose sums are at the times of single sites' events, told before there are "
+            "any; allowed: strata: site",
+        ),
+        *(
+            (newton and bool(getattr(model, key, None)), f"model.{key}: not held equal to its fit in the clear yet")
+            for key in ("penalty", "firth", "weights")
+        ),
+        (
+            newton and getattr(model, "family", None) == "negative_binomial",
+            "model.family negative_binomial: not held equal to its fit in the clear yet",
         ),
         (bool(strategy.compress.stages), "strategy.compress: masked numbers do not get smaller"),
         (

@@ -314,3 +314,30 @@ def check_strategy(experiment: AllSections) -> None:
         raise refuse("strategy qfedavg takes powers of the losses, and training.loss poisson can be negative")
     if isinstance(strategy, QFedAvg) and strategy.lipschitz is None and not isinstance(options.get("lr"), (int, float)):
         raise refuse("strategy qfedavg needs `lipschitz`, or training.optimizer.lr to take it from")
+
+
+def check_pipeline(experiment: AllSections) -> None:
+    """Refuse rounds that overlap where something of a round has to be known before the next one is asked for."""
+    if not experiment.pipeline:
+        return
+    strategy, privacy = experiment.strategy, experiment.privacy
+    if strategy.kind not in _TAKES_STALE:
+        raise refuse(
+            f"pipeline does not go with strategy {strategy.kind}, which reckons with the model that sites were sent in "
+            f"this round; it goes with {', '.join(_TAKES_STALE)}"
+        )
+    if strategy.private is not None:
+        raise refuse(
+            "pipeline does not go with strategy.private: a site's layers of the round before are not there yet"
+        )
+    if any(stage.feedback or getattr(stage, "warm", False) for stage in strategy.compress.stages):
+        raise refuse(
+            "pipeline does not go with a compression that remembers what the round before left out (feedback, warm); "
+            "it goes with float16, bfloat16, int8, and with others where `feedback` and `warm` are false"
+        )
+    if privacy.secure_aggregation is not None:
+        raise refuse("pipeline does not go with privacy.secure_aggregation, whose sums are opened one after the other")
+    if privacy.differential_privacy is not None:
+        raise refuse(
+            "pipeline does not go with privacy.differential_privacy: sites book the cost of one round at a time"
+        )

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from v6_algorithm.data.preparation.times import coarse_times, coarse_watching
+from v6_algorithm.errors import WireError
 
 Array = np.ndarray
 Sums = dict[str, Array]
@@ -234,7 +235,7 @@ class CoxSums:
             if self._cell is not None:
                 time, entry = coarse(watched, self._cell)
             if not np.isin(time[event], self._times).all():
-                raise ValueError("the event times of the request are not those of this site's rows")
+                raise WireError("the event times of the request are not those of this site's rows")
             added = RiskSums.of(x, time, event, weight, self._times, entry).arrays()
         self._sums = {name: self._sums.get(name, 0) + array for name, array in added.items()}
         return self._row_loss(model(inputs), target).double().sum()

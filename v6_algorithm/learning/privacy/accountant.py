@@ -1,7 +1,8 @@
 """What noised steps cost in privacy, by Rényi differential privacy; and the noise that a wanted cost needs.
 
-A site's ledger keeps `Steps` and asks `epsilon` what they come to. Neighbours differ by one unit (row or patient) more
-or less, and each step draws each unit by itself with probability `rate` (Poisson): other batches have no such bound.
+A site's ledger keeps `Steps` and asks `epsilon` what they come to. Neighbours differ by one unit (row, patient or site)
+more or less, and each step draws each unit by itself with probability `rate` (Poisson): other batches have no such
+bound. `prv` counts the same steps with Opacus.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def epsilon(steps: Iterable[Steps], delta: float, orders: Sequence[float] = ORDE
 def noise_for(plan: Sequence[Steps], target: float, delta: float, *, tolerance: float = 1e-4) -> float:
     """Return the least noise multiplier, to a relative tolerance and rounded up, with which a plan costs `target`.
 
-    The plan's own noise multipliers are not looked at: all of its steps get the same.
+    The plan's noise multipliers are not looked at: all of its steps get the same.
 
     Raises
     ------

@@ -37,7 +37,7 @@ def derived_problem(
     if loss is not None:
 
         def row_loss(self: Any, output: Any, target: Any, fold: int) -> Any:
-            value = loss(output, target)
+            value = _called("loss", loss, output, target)
             if getattr(value, "shape", None) is None or tuple(value.shape) != (len(output),):
                 shape = tuple(getattr(value, "shape", ()))
                 raise ExperimentError(f"loss: gives {shape}, one loss a row is needed: ({len(output)},)")
@@ -48,8 +48,26 @@ def derived_problem(
         functions = {name: function for name, (function, _) in metrics.items()}
 
         def rows(self: Any, prediction: Any, target: Any) -> dict[str, Any]:
-            return {name: function(prediction, target) for name, function in functions.items()}
+            return {
+                name: _called(f"metric '{name}'", function, prediction, target) for name, function in functions.items()
+            }
 
         directions = {name: higher for name, (_, higher) in metrics.items()}
         body["Metrics"] = type("OwnMetrics", (MeanMetrics,), {"higher_is_better": directions, "rows": rows})
     return type("OwnProblem", (base,), body)
+
+
+def _called(what: str, function: Callable[..., Any], given: Any, target: Any) -> Any:
+    """Call a loss or metric; what it does not take is told by shapes, for its own message may hold values."""
+    import torch
+
+    try:
+        return function(given, target)
+    except torch.OutOfMemoryError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ExperimentError(
+            f"{what}: raises {type(error).__name__} for {'an output' if what == 'loss' else 'a prediction'} of shape "
+            f"{tuple(given.shape)} ({given.dtype}) and a target of {tuple(target.shape)} ({target.dtype}); "
+            "of two classes a network made with outputs=1 gives a logit, (rows, 1), and predictions are (rows, 2)"
+        ) from error

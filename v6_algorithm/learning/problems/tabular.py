@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from v6_algorithm import seeding
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.targets import TargetColumn
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import CLASSIFICATION_METRICS, REGRESSION_METRICS, Experiment, Glm, Loss, OwnModel
 from v6_algorithm.learning.metrics import ClassificationMetrics, RegressionMetrics, is_sensitivity
-from v6_algorithm.learning.models.glm import GeneralisedLinear, ScoringSums
+from v6_algorithm.learning.models.glm import NEGATIVE_BINOMIAL, GeneralisedLinear, ScoringSums
 from v6_algorithm.learning.models.own import build_own
 from v6_algorithm.learning.models.tabular import build_model
 from v6_algorithm.learning.problems.base import Networks, Problem
@@ -50,7 +51,21 @@ class TableProblem(Problem):
                 raise ExperimentError(
                     f"model glm: the target has {self.classes} classes; binomial needs two, see data.positive"
                 )
-            return GeneralisedLinear(shape[0], str(model.family), str(model.link))
+            offset = None
+            if model.offset is not None:
+                if model.offset not in self.setup.features:
+                    raise ExperimentError(f"model.offset: '{model.offset}' is no numeric column that all sites have")
+                offset = self.setup.features.index(model.offset)
+            return GeneralisedLinear(
+                shape[0],
+                str(model.family),
+                str(model.link),
+                firth=model.firth,
+                # Where no formula gives the model with an intercept only.
+                null=offset is not None or model.family == NEGATIVE_BINOMIAL,
+                offset=offset,
+                fits=model.penalty.fits if model.penalty is not None else 0,
+            )
         network: nn.Module = build_model(model, shape[0], self.outputs)
         return network
 
@@ -61,15 +76,29 @@ class TableProblem(Problem):
 
     @property
     def sums_of_squares(self) -> int:
-        """Columns of a GLM, the intercept among them."""
-        return len(self.setup.inputs) + 1 if isinstance(self.experiment.model, Glm) else 0
+        """Columns of a GLM, the intercept among them; of several fits whose weights differ, of all of them."""
+        model = self.experiment.model
+        if not isinstance(model, Glm):
+            return 0
+        fits = 1
+        if model.penalty is not None and model.penalty.fits:
+            # Gaussian rows weigh the same whatever the coefficients are: there the parts alone make a difference.
+            fits = model.penalty.folds + 1 if model.family == "gaussian" else model.penalty.fits
+        return (len(self.setup.inputs) + 1) * fits
 
     def learner(self, networks: Networks, context: TrainingContext) -> Learner | None:
         """Return what adds up a GLM's sums; other networks are trained by gradients."""
         model = networks.get("model")
         if not isinstance(model, GeneralisedLinear):
             return None
-        return ScoringSums(model, lambda output, target: self.row_loss(output, target, context.fold))
+        section = self.experiment.model
+
+        def parts(rows: int) -> Tensor:
+            """Deal rows into the parts that a penalty's fits leave out, alike in every round."""
+            folds = section.penalty.folds if isinstance(section, Glm) and section.penalty is not None else 1
+            return torch.from_numpy(parts_of(context.seed, context.site, context.fold, rows, folds))
+
+        return ScoringSums(model, lambda output, target: self.row_loss(output, target, context.fold), parts)
 
     def head(self, networks: Mapping[str, nn.Module]) -> nn.Module | None:
         """Return the last layer of several; one layer by itself has no features."""
@@ -193,6 +222,12 @@ class Count(Regression):
     @property
     def _loss(self) -> Loss:
         return self.experiment.training.loss or Loss(kind="poisson")
+
+
+def parts_of(seed: int, site: str, fold: int, rows: int, parts: int) -> np.ndarray:
+    """Deal a site's training rows into parts of equal size, (rows,) int64, at random."""
+    dealt = np.arange(rows) % parts
+    return seeding.numpy_generator(seed, "penalty", site, fold).permutation(dealt)
 
 
 def check_monitor(monitor: str, classes: int) -> None:

@@ -40,11 +40,12 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """Prepared rows: inputs (rows, …), target (rows,), and which member hospital each is from (rows,)."""
+    """Prepared rows: inputs (rows, …), target (rows,), which member hospital each is from, and weights, if any."""
 
     inputs: Inputs
     target: Tensor
     member: Tensor
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,9 @@ class _LearnerSteps:
         inputs, target, member = self._rows.inputs[batch], self._rows.target[batch], self._rows.member[batch]
         if self._augmentation:
             inputs, _ = augment(inputs, self._augmentation, self._changes)
+        if self._rows.weights is not None:
+            # Only a regression's rows have weights, and its learner takes them.
+            return self._learner.step(inputs, target, self._rows.weights[batch])  # type: ignore[call-arg]
         hospitals = member.unique() if self._stratified else member[:1]
         if len(hospitals) < 2:
             return self._learner.step(inputs, target)

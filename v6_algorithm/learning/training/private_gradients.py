@@ -97,7 +97,8 @@ def clipped_sum(
     Raises
     ------
     SiteError
-        Of kind ``request`` for BatchNorm, in which a row's gradient depends on the others, and for losses over rows.
+        Of kind ``request`` for BatchNorm, in which a row's gradient depends on the others, and for losses over rows;
+        of kind ``diverged`` where a unit's gradient is not finite.
 
     References
     ----------
@@ -137,11 +138,16 @@ def clipped_sum(
             for name, value in gradients.items()
         }
         norm = torch.stack([value.flatten(1).double().norm(dim=1) for value in means.values()]).norm(dim=0)
-        # A gradient that is not finite must not pass as one of norm NaN.
-        factor = torch.where(torch.isfinite(norm), (clip / norm.clamp_min(1e-12)).clamp_max(1.0), 0.0)
+        if not torch.isfinite(norm).all():
+            # No norm to be clipped; left out, it would be missed by nobody. Which unit it is, is not told.
+            raise SiteError(
+                f"privacy.differential_privacy: a gradient is not finite, so it cannot be clipped; lower "
+                f"training.optimizer.lr, or look for values that are too large for {next(iter(means.values())).dtype}",
+                "diverged",
+            )
+        factor = (clip / norm.clamp_min(1e-12)).clamp_max(1.0)
         for name, value in means.items():
-            finite = torch.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0)
-            summed[name] += torch.einsum("u...,u->...", finite, factor.to(value))
+            summed[name] += torch.einsum("u...,u->...", value, factor.to(value))
     return {name.removeprefix("networks."): value for name, value in summed.items()}, losses
 
 

@@ -47,26 +47,30 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-app.command()(init.init)
-app.command()(run.run)
-app.command()(resume.resume)
-app.command()(run.validate)
-app.command()(check.check)
-app.command()(tune.tune)
-app.command()(evaluate.evaluate)
-app.command()(predict.predict)
-app.command()(export.export)
-app.command()(report.report)
-app.command()(describe.describe)
-app.command()(partition.partition)
-app.command()(splits.split_columns)
-app.command()(generate.generate)
-app.command()(package.package)
-app.command()(submit.submit)
-app.command()(submit.watch)
-app.command()(submit.cancel)
-app.command()(approve.approve)
-app.command()(doctor.doctor)
+# Each command, in the order of the help, and an example where its own text has none.
+for _command, _example in (
+    (init.init, None),
+    (run.run, "run heart.yaml --set rounds=40 --baselines --out runs/heart"),
+    (resume.resume, "resume runs/heart"),
+    (run.validate, "validate heart.yaml"),
+    (check.check, "check heart.yaml --json checks.json"),
+    (tune.tune, "tune heart.yaml --set training.batch_size=16 --out runs/tuned"),
+    (evaluate.evaluate, "evaluate runs/heart --data later.csv --out runs/later"),
+    (predict.predict, None),
+    (export.export, None),
+    (report.report, None),
+    (describe.describe, "describe heart.yaml --by sex --out runs/description"),
+    (partition.partition, "partition patients.csv --by hospital --out hospitals"),
+    (splits.split_columns, "split-columns patients.csv SPLIT_0.json SPLIT_1.json --key subject --out given.csv"),
+    (generate.generate, "generate runs/gan --class melanoma --n 64 --out synthetic"),
+    (package.package, None),
+    (submit.submit, "submit heart.yaml --server https://vantage6.example.org/api --username ada --image IMAGE"),
+    (submit.watch, "watch 12 --server https://vantage6.example.org/api --username ada"),
+    (submit.cancel, "cancel 12 --server https://vantage6.example.org/api --username ada"),
+    (approve.approve, "approve heart.yaml --show"),
+    (doctor.doctor, "doctor --policy --table hospital.csv"),
+):
+    app.command(epilog=f"Example: v6-algorithm {_example}" if _example else None)(_command)
 app.add_typer(image.app, name="image")
 app.add_typer(network.app, name="network")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.terminal import explained
 
@@ -22,6 +23,12 @@ def doctor(
     table: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --policy: try attacks on this table, not on made-up rows.")
     ] = None,
+    server_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Look at a vantage6 server's configuration instead: is it fit for long runs?"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON, for scripts.")] = False,
 ) -> None:
     """Check this machine, or this container: versions, GPU, memory, folders, file readers, a small experiment.
@@ -32,9 +39,15 @@ def doctor(
         from v6_algorithm.researcher.doctor import examine, summary
         from v6_algorithm.researcher.doctor.finding import named
         from v6_algorithm.researcher.doctor.rules import rules
+        from v6_algorithm.researcher.doctor.server import server
 
+        if policy and server_config is not None:
+            raise ExperimentError("--policy and --server-config look at two machines; give one of them")
+        looked_at = named("rule", rules(table=table)) if policy else examine()
+        if server_config is not None:
+            looked_at = named("server", server(server_config))
         findings = []
-        for finding in named("rule", rules(table=table)) if policy else examine():
+        for finding in looked_at:
             findings.append(finding)
             if not as_json:
                 style, advice = _STYLES[finding.status], finding.advice and f"\n{'':24}{finding.advice}"

@@ -34,6 +34,12 @@ def results_folder(path: Path) -> Iterator[Path]:
                 folder.rmdir()  # the first has files unless the run failed
 
 
+def refuse_done(path: Path | None, force: bool) -> None:
+    """Keep a run from writing over one that is done; raises ExperimentError where there is one and nobody said so."""
+    if path is not None and not force and (path / "result.json").exists():
+        raise ExperimentError(f"--out {path}: has a result already; --force writes over it, or name another folder")
+
+
 def unused_folder(name: str) -> Path:
     """Return a new folder name: runs that start within one second must not overwrite each other."""
     path = first = Path("runs") / f"{_slug(name)}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -22,6 +22,9 @@ def report(
     ] = None,
     part: Annotated[str, typer.Option(metavar="PART", help="Of several: test, validation or central.")] = "test",
     json_: Annotated[bool, typer.Option("--json", help="Of several: print the comparison as JSON.")] = False,
+    paired: Annotated[
+        bool, typer.Option("--paired", help="Of two runs over the same folds: differences with intervals and p.")
+    ] = False,
 ) -> None:
     """Make the report of a run anew, or compare runs by their pooled metrics.
 
@@ -47,6 +50,9 @@ def report(
             return
         if card is not None:
             raise ExperimentError("--card: is of one run; several are given")
+        if paired:
+            _show_paired(results, part, as_json=json_)
+            return
         names = [path.name if path.is_dir() else path.parent.name or path.name for path in results]
         names = [name if names.count(name) == 1 else str(path) for name, path in zip(names, results, strict=True)]
         frame = compare({name: load(path) for name, path in zip(names, results, strict=True)}, part)
@@ -56,6 +62,34 @@ def report(
             typer.echo(frame.to_json(orient="index", indent=1))
             return
         terminal.out.print(_table(frame, part))
+
+
+def _show_paired(results: list[Path], part: str, *, as_json: bool) -> None:
+    """Print the differences of two runs over the same folds."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from v6_algorithm.errors import ExperimentError
+    from v6_algorithm.researcher.python.paired import paired
+    from v6_algorithm.researcher.python.result import load
+    from v6_algorithm.researcher.report import reading
+    from v6_algorithm.researcher.report.coefficients import p_text
+
+    if len(results) != 2:
+        raise ExperimentError(f"--paired: is of two runs; {len(results)} are given")
+    frame = paired(load(results[0]), load(results[1]), part)
+    if as_json:
+        typer.echo(frame.to_json(orient="index", indent=1))
+        return
+    table = Table(title=f"{part}, {frame['folds'].max():.0f} folds: second less first")
+    for number, head in enumerate(("metric", "first", "second", "difference", "95 % CI", "p")):
+        table.add_column(head, justify="right" if number else "left")
+    for metric, line in frame.iterrows():
+        table.add_row(
+            Text(reading.label(str(metric))), f"{line['first']:.4f}", f"{line['second']:.4f}",
+            f"{line['difference']:+.4f}", f"{line['low']:+.4f} to {line['high']:+.4f}", p_text(line["p"]),
+        )  # fmt: skip
+    terminal.out.print(table)
 
 
 def _write_card(run: Path, card: Path) -> None:

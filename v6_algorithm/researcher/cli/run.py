@@ -13,7 +13,7 @@ import typer
 from v6_algorithm.errors import ExperimentError, V6AlgorithmError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central
-from v6_algorithm.researcher.cli.output import finish, results_folder, unused_folder
+from v6_algorithm.researcher.cli.output import finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.profiling import profiled
 from v6_algorithm.researcher.cli.progress import progress
 from v6_algorithm.researcher.cli.terminal import complain, explained, say
@@ -77,6 +77,7 @@ def run(
         ),
     ] = None,
     test: TestRun = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a result that is in --out.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Run an experiment on this machine, each site with its own data, and write what came out."""
@@ -87,6 +88,9 @@ def run(
         if policy is not None and engine == "mock":
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
         experiment = load_experiment(file, set_)
+        # One that is not done has a checkpoint, and is refused below with the way to go on.
+        if out_dir is None or not holds_checkpoint(out_dir):
+            refuse_done(out_dir, force)
         if test is not None:
             _test_here(experiment, file, test, out_dir, engine=engine, policy=policy, asked=[baselines, bool(track)])
             return

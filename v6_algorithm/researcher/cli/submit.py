@@ -178,7 +178,10 @@ def watch(
             open_tracking(track or [], folder, {"name": submitted.name}, complain) as tracking,
         ):
             _follow(submitted, tracking, server, username)
-            _end(_result(submitted, server, username), tracking, folder, table, source)
+            result = _result(submitted, server, username)
+            if submitted.image:
+                result.setdefault("software", {})["image"] = submitted.image
+            _end(result, tracking, folder, table, source)
 
 
 def cancel(

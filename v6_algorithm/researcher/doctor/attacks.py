@@ -242,6 +242,8 @@ def _moved(hospital: Hospital, experiment: Experiment, setup: Setup, packed: str
     return (before[name] - after[name]).double().numpy(), (before[bias] - after[bias]).double().numpy()
 
 
+# Held off by a ledger that lasts, and by nothing else.
+TWO_TASKS = "two tasks that differ by one patient"
 # Name for a reader to the attack; each is tried on a node that has answered nothing yet.
 ATTACKS: Mapping[str, Callable[[Hospital], int]] = {
     "sums over folds that the asker knows": known_folds,
@@ -259,7 +261,7 @@ ATTACKS: Mapping[str, Callable[[Hospital], int]] = {
     "coefficients that move from round to round": run_attacks.moving_coefficients,
     "coefficients under which one row counts": run_attacks.glm_coefficients,
     "cells of a crafted survival model": run_attacks.survival_cells,
-    "two tasks that differ by one patient": run_attacks.two_tasks,
+    TWO_TASKS: run_attacks.two_tasks,
 }
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from v6_algorithm.errors import PolicyError
-from v6_algorithm.researcher.doctor.attacks import ATTACKS, attempt, made_up_rows, rows_of
+from v6_algorithm.researcher.doctor.attacks import ATTACKS, TWO_TASKS, attempt, made_up_rows, rows_of
 from v6_algorithm.researcher.doctor.finding import Finding, note, ok, problem
 from v6_algorithm.site.policy import Policy
-from v6_algorithm.site.rules import PRESET, RULES
+from v6_algorithm.site.rules import BY_FIELD, PRESET, RULES
 
 
 def rules(environment: Mapping[str, str] = os.environ, table: Path | None = None) -> Iterator[Finding]:
@@ -33,12 +33,23 @@ def rules(environment: Mapping[str, str] = os.environ, table: Path | None = None
         shown = "no limit" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
         source = " (set here)" if rule.variable in environment else ""
         yield ok(f"{rule.variable} = {shown}{source}: {rule.means}", rule=rule.field, value=value)
+    if policy.refuse_differences and policy.ledger_folder is None:
+        yield replace(
+            note(
+                f"{BY_FIELD['refuse_differences'].variable} holds within one task only: two tasks that differ by one "
+                "patient tell that patient, and this node would not notice",
+                f"mount a folder into the node's containers, and name it in {BY_FIELD['ledger_folder'].variable}",
+            ),
+            name="ledger",
+        )
     frame = made_up_rows() if table is None else rows_of(table)
     for name in ATTACKS:
         rows, refusal = attempt(name, policy, frame)
         if rows:
             finding = f"{name}: {rows} of {len(frame)} rows came out"
-            yield replace(note(finding, f"{PRESET}: standard holds it off", attack=name, rows=rows), name="attack")
+            last = name == TWO_TASKS and policy.refuse_differences
+            fix = f"{BY_FIELD['ledger_folder'].variable}: a folder that lasts" if last else f"{PRESET}: standard"
+            yield replace(note(finding, f"{fix} holds it off", attack=name, rows=rows), name="attack")
         else:
             finding = f"{name}: nothing came out; {refusal or 'what was answered tells no row'}"
             yield replace(ok(finding, attack=name, rows=0), name="attack")

@@ -16,6 +16,7 @@ from v6_algorithm.data.targets import TargetColumn, canonical
 from v6_algorithm.errors import DataError, ExperimentError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import parse_condition
+from v6_algorithm.experiment.terms import weights_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,7 +169,8 @@ def _needed(model: ReturnedModel, setup: Setup) -> list[str]:
 def _any_target(model: ReturnedModel, setup: Setup) -> dict[str, Any]:
     """Return a valid value for each column that is learned: predictions do not depend on it, and no row is left out."""
     targets = _class_of(model).targets(model.experiment)
-    return {target.column: _any_value(target, setup) for target in targets}
+    weights = weights_column(model.experiment)
+    return {target.column: _any_value(target, setup) for target in targets} | ({weights: 1} if weights else {})
 
 
 def _any_value(target: TargetColumn, setup: Setup) -> Any:

@@ -25,9 +25,9 @@ def _whole(read: _Read) -> _Read:
     """Name the file where a result that was read from one lacks a part, or has another in its place."""
 
     @wraps(read)
-    def named(self: Result) -> Any:
+    def named(self: Result, *arguments: Any) -> Any:
         try:
-            return read(self)
+            return read(self, *arguments)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             if self._source is None:  # a fresh one is whole, or it is a bug
                 raise
@@ -60,7 +60,8 @@ class Result:
     @property
     def name(self) -> str:
         """The experiment's name."""
-        return str(self.content.get("experiment", {}).get("name", "experiment"))
+        experiment = self.content.get("experiment")
+        return str(experiment.get("name", "experiment")) if isinstance(experiment, Mapping) else "experiment"
 
     @property
     @_whole
@@ -115,6 +116,7 @@ class Result:
         return pd.DataFrame(lines, columns=["round", "site", "answered", "reason", *costs])
 
     @property
+    @_whole
     def coefficients(self) -> pd.DataFrame:
         """Of a GLM a line for each term: estimate, standard_error, z, p, low, high, and ratios where they have a name.
 
@@ -129,6 +131,7 @@ class Result:
             raise ExperimentError("the result has no coefficients; they are of model glm, without folds")
         return pd.DataFrame(self.content["coefficients"]).set_index("term")
 
+    @_whole
     def likelihood_ratio(self, larger: Result) -> dict[str, float]:
         """Test this fit against a larger one of the same rows, whose terms hold all of this one's.
 
@@ -159,8 +162,12 @@ class Result:
                 raise ExperimentError(
                     f"likelihood_ratio: the fits differ in {key}: {fits[0].get(key)} and {fits[1].get(key)}"
                 )
-        if any(fit.get("log_likelihood") is None for fit in fits):
+        if any(fit.get("log_likelihood") is None or fit.get("family") == "gamma" for fit in fits):
             raise ExperimentError("likelihood_ratio: a fit without a likelihood; of model gamma there is none")
+        if any("imputations" in fit or "penalised_log_likelihood" in fit for fit in fits):
+            raise ExperimentError(
+                "likelihood_ratio: not of fits that were pooled over imputations or are Firth's; see their Wald tests"
+            )
         if not terms[0] < terms[1]:
             raise ExperimentError(
                 "likelihood_ratio: the larger fit must have all terms of this one and more; not in it: "
@@ -171,6 +178,7 @@ class Result:
         return {"chi2": chi2, "freedom": freedom, "p": chi_square_p(chi2, freedom)}
 
     @property
+    @_whole
     def meta_analysis(self) -> pd.DataFrame:
         """Sites as a sample: a line for each part and metric, and each term where sites were fitted alone.
 
@@ -183,6 +191,7 @@ class Result:
 
         return pd.DataFrame(texts.rows(self.content), columns=list(texts.HEADER)).set_index(["part", "what"])
 
+    @_whole
     def summary(self) -> str:
         """Return the table of coefficients and the fit, as text."""
         from v6_algorithm.researcher.report import coefficients as texts
@@ -191,11 +200,13 @@ class Result:
         return f"{frame.round(4).to_string()}\n{texts.fit_text(self.content)}"
 
     @property
+    @_whole
     def notes(self) -> list[str]:
         """What the run wants to be known: what was left out, guessed or is missing."""
         return list(self.content.get("notes", []))
 
     @property
+    @_whole
     def model(self) -> ReturnedModel:
         """The trained model with its preparation; raises ExperimentError where there is none."""
         from v6_algorithm.researcher.external import ReturnedModel

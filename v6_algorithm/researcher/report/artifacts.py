@@ -109,6 +109,7 @@ def _files(clean: dict[str, Any]) -> Iterator[tuple[str, bool, Callable[[], str 
     yield "report.html", True, lambda: render(clean)
     tables = {
         "coefficients.csv": (coefficients.HEADER, coefficients.rows(clean) if coefficients.lines(clean) else None),
+        "spline_effects.csv": (coefficients.EFFECT_HEADER, coefficients.effect_rows(clean)),
         "proportional_hazards.csv": (coefficients.PROPORTIONAL_HEADER, coefficients.proportional_rows(clean)),
         "baseline_hazard.csv": (coefficients.HAZARD_HEADER, coefficients.hazard_rows(clean)),
         "meta_analysis.csv": (meta_analysis.HEADER, meta_analysis.rows(clean)),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm.researcher.report.reading import finite, mapping, sequence
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from rich.table import Table as Terminal
 
     from v6_algorithm.researcher.report.templating import Table
@@ -19,6 +20,7 @@ RATIOS = {
     "hazard_ratio": "Hazard ratio",
 }
 HAZARD_HEADER = ("time", "at_risk", "events", "cumulative_hazard", "survival")
+EFFECT_HEADER = ("column", "reference", "x", "estimate", "low", "high")
 PROPORTIONAL_HEADER = ("term", "chi2", "p")
 HEADER = ("term", "estimate", "standard_error", "z", "p", "low", "high", "ratio", "ratio_low", "ratio_high", "left_out")
 
@@ -85,8 +87,14 @@ def fit_text(result: dict[str, Any]) -> str:
         "null_deviance": "null deviance",
         "aic": "AIC",
         "bic": "BIC",
-        "pseudo_r2": "R²" if fit.get("family") == "gaussian" else "pseudo-R² (McFadden)",
+        "pseudo_r2": {"gaussian": "R²", "gamma": "share of the deviance"}.get(
+            str(fit.get("family")), "pseudo-R² (McFadden)"
+        ),
+        "nagelkerke": "pseudo-R² (Nagelkerke)",
+        "deviance_explained": "share of the deviance",
         "dispersion": "dispersion",
+        "alpha": "alpha",
+        "pearson_over_df": "Pearson's statistic over its degrees of freedom",
     }
     parts = [f"{name} {value:.6g}" for key, name in names.items() if (value := finite(fit.get(key))) is not None]
     converged = "converged" if fit.get("converged") else "not converged"
@@ -98,8 +106,47 @@ def fit_text(result: dict[str, Any]) -> str:
             parts.append(f"likelihood ratio {chi2:.4g} with {fit.get('rank')} degrees of freedom, p {p}")
     else:
         head = f"{fit.get('family')}, link {fit.get('link')}, {fit.get('rows')} rows"
+    if penalty := mapping(fit, "penalty"):
+        head += f", penalty {penalty.get('kind')} of strength {_number(finite(penalty.get('strength')))}"
     head = f"{head}, {converged} after {fit.get('rounds')}"
     return f"{head} rounds: {', '.join(parts)}"
+
+
+def effect_rows(result: dict[str, Any]) -> list[list[Any]]:
+    """Return rows under `EFFECT_HEADER` of the curves of a regression's columns."""
+    effects = mapping(result, "spline_effects")
+    return [
+        [column, finite(effect.get("reference")), *point]
+        for column, effect in effects.items()
+        if isinstance(effect, dict)
+        for point in zip(*(sequence(effect, key) for key in EFFECT_HEADER[2:]), strict=False)
+    ]
+
+
+def effect_charts(result: dict[str, Any]) -> list[Markup]:
+    """Draw the curves of a regression's columns, with their intervals."""
+    from v6_algorithm.researcher.report.charts.marks import Line, chart, numbers
+
+    charts = []
+    columns: dict[str, list[list[Any]]] = {}
+    for row in effect_rows(result):
+        columns.setdefault(str(row[0]), []).append(row)
+    for number, (column, points) in enumerate(columns.items()):
+        xs, *values = ([finite(point[place]) for point in points] for place in (2, 3, 4, 5))
+        if any(x is None for x in xs):
+            continue
+        places = [float(x) for x in xs if x is not None]
+        lines = [
+            Line(text, places, ys, look, markers=False, unit=column)
+            for text, ys, look in zip(("estimate", "95 % low", "95 % high"), values, (0, 1, 1), strict=True)
+        ]
+        title = f"{column}: linear predictor against {_number(points[0][1])}"
+        y = numbers([value for ys in values for value in ys], "Difference")
+        description = f"Curve of {column} with its 95 % interval"
+        charts.append(
+            chart(lines, numbers(places, column), y, ident=f"curve-{number}", title=title, description=description)
+        )
+    return charts
 
 
 def hazard_rows(result: dict[str, Any]) -> list[list[Any]]:
@@ -137,8 +184,14 @@ def page_table(result: dict[str, Any]) -> dict[str, Any] | None:
         for test in sequence(result, "wald")
         if isinstance(test, dict)
     ]
-    wald: Table | None = Table(heads_of("Category", "Chi-square", "df", "p"), [joint]) if joint else None
-    return {"table": table, "fit": fit_text(result), "proportional": proportional, "wald": wald}
+    wald: Table | None = Table(heads_of("Terms", "Chi-square", "df", "p"), [joint]) if joint else None
+    return {
+        "table": table,
+        "fit": fit_text(result),
+        "proportional": proportional,
+        "wald": wald,
+        "curves": effect_charts(result),
+    }
 
 
 def terminal_table(result: dict[str, Any]) -> Terminal | None:

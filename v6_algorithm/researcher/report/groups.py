@@ -13,6 +13,8 @@ from v6_algorithm.researcher.report.reading import finite, mapping, number
 from v6_algorithm.researcher.report.templating import Row, Table, heads, metric_cells, metric_heads
 
 HEADER = ("part", "column", "group", "metric", "value")
+# Metrics with their intervals that a sheet of paper is wide enough for.
+_MAIN = 4
 
 
 def group_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, float | None]]:
@@ -61,8 +63,24 @@ def _part(result: Mapping[str, Any], part: str) -> dict[str, Any]:
     ]
     metrics = reading.columns(rows)
     if not metrics:
-        return {"table": None}
-    known = [row.metrics for row in rows]
+        return {"table": None, "more": None}
+    first, more = metrics[:_MAIN], metrics[_MAIN:]
+    return {
+        "table": _table(result, part, columns, first, [row.metrics for row in rows]),
+        # The others without their intervals, which subgroups.csv has: on paper no more columns fit.
+        "more": _table(result, part, columns, more, []) if more else None,
+        "chart": _chart(columns, metrics[0], part),
+    }
+
+
+def _table(
+    result: Mapping[str, Any],
+    part: str,
+    columns: Sequence[tuple[str, Mapping[str, Any]]],
+    metrics: Sequence[str],
+    known: Sequence[Mapping[str, Any]],
+) -> Table:
+    """Return groups by metrics, with the intervals of those for which `known` has any."""
     bodies = []
     for column, groups in columns:
         body = [Row([column], group=True)]
@@ -73,8 +91,7 @@ def _part(result: Mapping[str, Any], part: str) -> dict[str, Any]:
         bodies.append([*body, Row(["Gap", "", *gap], strong=True)])
     if by_site := mapping(result, "gap", part, "site"):
         bodies.append([Row(["Gap between sites", "", *metric_cells(metrics, by_site, known)], strong=True)])
-    table = Table([*heads("Group", "n"), *metric_heads(metrics, known)], bodies, wide=True)
-    return {"table": table, "chart": _chart(columns, metrics[0], part)}
+    return Table([*heads("Group", "n"), *metric_heads(metrics, known)], bodies, wide=True)
 
 
 def _chart(columns: Sequence[tuple[str, Mapping[str, Any]]], metric: str, part: str) -> Markup | None:

@@ -15,8 +15,9 @@ HEADER = (
     "scale",
 )  # fmt: skip
 _COEFFICIENTS = "coefficients"
-# Forest plots that a page shows.
+# Forest plots that a page holds, and those that are not folded away.
 _MOST_PLOTS = 6
+_FIRST_PLOTS = 2
 
 
 def _entries(result: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -63,8 +64,10 @@ def section(result: dict[str, Any]) -> dict[str, Any] | None:
             plots.append(plot)
     if not lines:
         return None
-    head = heads("", "Sites", "Mean over sites (95 % CI)", "Next site (95 %)", "I²", "τ²")
-    return {"part": chosen, "table": Table(head, [lines], wide=True), "plots": plots}
+    what = "Term" if chosen == _COEFFICIENTS else "Metric"
+    head = heads(what, "Sites", "Mean over sites (95 % CI)", "Next site (95 %)", "I²", "τ²")
+    first, more = plots[:_FIRST_PLOTS], plots[_FIRST_PLOTS:]
+    return {"part": chosen, "table": Table(head, [lines], wide=True), "plots": first, "more": more}
 
 
 def _with(values: dict[str, Any], estimate: str | None, low: str, high: str) -> str:

@@ -34,8 +34,12 @@ from v6_algorithm.researcher.report.templating import (
 
 # Notes of one kind, as many as sites and metrics, which are folded away.
 _BINNED = re.compile(r": binned, within \S+ of the exact value$")
+# A note of one site.
+_OF_SITE = re.compile(r"^((?:[a-z]+, )?)site ('[^']+')(: .+)$")
 # Metrics of the main table, with their intervals as many columns as a page is wide.
 _MAIN = 4
+# Columns of all metrics on a sheet of paper.
+_MOST_SCOPES = 7
 
 
 def render(result: dict[str, Any]) -> str:
@@ -64,7 +68,7 @@ def render(result: dict[str, Any]) -> str:
         missing_sites=_missing_badge(result),
         lead=_lead(result),
         tiles=[] if evaluated else _tiles(result),
-        notes=[note for note in _notes(result) if not _BINNED.search(note)],
+        notes=_grouped(note for note in _notes(result) if not _BINNED.search(note)),
         precision=[note for note in _notes(result) if _BINNED.search(note)],
         results=None if evaluated else _results(result),
         central=_central(result),
@@ -90,7 +94,7 @@ def _lead(result: dict[str, Any]) -> str:
     experiment = mapping(result, "experiment")
     kind = _kind(experiment.get("problem")).replace("_", " ")
     sites, rows = reading.site_count(result), reading.total(result, "rows")
-    text = f"{reading.run_name(result).capitalize()} {kind or 'learning'}"
+    text = f"{reading.run_name(result).capitalize()} {'GAN' if kind == 'gan' else kind or 'learning'}"
     if target := _target(experiment):
         text += f" of {target}"
     text += f" over {_many(sites, 'site')}" + (f" ({rows:,} rows)" if rows else "")
@@ -135,11 +139,20 @@ def _headline(result: dict[str, Any]) -> tuple[str, str | None, float | None, fl
     return part, metrics[0], values.get("pooled"), values.get("mean_over_sites")
 
 
+def _headline_interval(result: dict[str, Any], part: str, metric: str) -> str:
+    """Return the pooled headline's 95 % interval, empty where the result has none."""
+    run = reading.run_name(result)
+    rows = [row for row in reading.metric_rows(result) if (row.run, row.part, row.scope) == (run, part, "pooled")]
+    text = reading.interval_text(dict(rows[0].metrics), metric) if rows else ""
+    return f"pooled, 95\xa0%\xa0CI {text}" if text else "pooled"
+
+
 def _tiles(result: dict[str, Any]) -> list[dict[str, str]]:
     part, metric, pooled, mean = _headline(result)
     tiles: list[tuple[str, str, str]] = []
     if metric:
-        extra = f"pooled; mean over sites {number(mean)}" if mean is not None else "pooled"
+        extra = _headline_interval(result, part, metric)
+        extra += f"; mean over sites {number(mean)}" if mean is not None else ""
         value, extra = (number(pooled), extra) if pooled is not None else (number(mean), "mean over sites")
         tiles.append((f"{part.capitalize()} {reading.label(metric)}", value, extra))
     rows, tested = reading.total(result, "rows"), reading.total(result, part)
@@ -174,6 +187,19 @@ def _notes(result: dict[str, Any]) -> list[str]:
     return notes + [str(note) for note in sequence(result, "notes") if not str(note).startswith(named)]
 
 
+def _grouped(notes: Iterable[str]) -> list[str]:
+    """Say once what is said of several sites in the same words."""
+    sites: dict[tuple[str, str], list[str]] = {}
+    for note in notes:
+        match = _OF_SITE.match(note)
+        key = (match[1], match[3]) if match else (note, "")
+        sites.setdefault(key, []).append(match[2] if match else "")
+    return [
+        head + (f"site{'s' if len(names) > 1 else ''} {', '.join(names)}{rest}" if rest else "")
+        for (head, rest), names in sites.items()
+    ]
+
+
 def _results(result: dict[str, Any]) -> dict[str, Any]:
     tables = {part: _metric_table(result, part) for part in reading.PARTS}
     part = "test" if tables["test"] else "validation"
@@ -181,8 +207,8 @@ def _results(result: dict[str, Any]) -> dict[str, Any]:
     return {
         "part": part,
         "table": _metric_table(result, part, most=_MAIN),
-        "whole": tables[part] if len(metrics) > _MAIN else None,
-        "validation": tables["validation"] if part == "test" else None,
+        "whole": _whole_table(result, part) if len(metrics) > _MAIN else None,
+        "validation": _whole_table(result, "validation") if part == "test" and tables["validation"] else None,
         "of_folds": bool(reading.folds(result)),
         "chart": comparison_chart(result, part, metrics[0]) if tables[part] else None,
     }
@@ -201,6 +227,29 @@ def _metric_table(result: dict[str, Any], part: str, *, most: int | None = None)
         body += [_metric_row(result, row, metric_cells(metrics, row.metrics, known)) for row in rows if row.run == run]
         bodies.append(body)
     return Table([*heads("Site", "n"), *metric_heads(metrics, known)], bodies, wide=True)
+
+
+def _whole_table(result: dict[str, Any], part: str) -> Table | None:
+    """Return all metrics, a row for each, with a column for each scope; of many sites as columns of metrics."""
+    rows = [row for row in reading.metric_rows(result) if row.part == part and "fold" not in row.scope]
+    scopes = list(dict.fromkeys((row.scope, row.name) for row in rows))
+    if len(scopes) > _MOST_SCOPES:
+        return _metric_table(result, part)
+    metrics, runs = reading.columns(rows), list(dict.fromkeys(row.run for row in rows))
+    bodies = []
+    for run in runs:
+        by_scope = {(row.scope, row.name): row.metrics for row in rows if row.run == run}
+        body = [Row([reading.RUNS.get(run, run)], group=True)] if len(runs) > 1 else []
+        for metric in metrics:
+            cells = []
+            for scope in scopes:
+                values = by_scope.get(scope, {})
+                ends = reading.interval_text(dict(values), metric)
+                cells.append(number(values.get(metric)) + (f" ({ends})" if ends else ""))
+            body.append(Row([metric_head(metric).text, *cells]))
+        bodies.append(body)
+    names = [reading.SUMMARIES[scope].capitalize() if scope in reading.SUMMARIES else name for scope, name in scopes]
+    return Table(heads("Metric", *names), bodies, wide=True)
 
 
 def _metric_row(result: dict[str, Any], row: MetricRow, values: Sequence[str]) -> Row:
@@ -329,6 +378,7 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
         "Differential privacy": _differential_privacy(mapping(result, "differential_privacy")),
         "Seed": str(experiment.get("seed", "")),
         "Node policies": _policies(result),
+        "Data fingerprints": _fingerprints(result),
         "Image": str(mapping(result, "software").get("image", "")),
         "Finished": str(mapping(result, "timing").get("finished", "")),
     }
@@ -361,6 +411,14 @@ def _policies(result: dict[str, Any]) -> str:
     return "; ".join(f"{preset}: {', '.join(names)}" for preset, names in by_preset.items())
 
 
+def _fingerprints(result: dict[str, Any]) -> str:
+    """Name the keyed fingerprint of each site's table, and the sites that tell none."""
+    told = {str(name): mapping(result, "sites", name).get("fingerprint") for name in mapping(result, "sites")}
+    silent = [name for name, text in told.items() if not text]
+    lines = [f"{name}: {text}" for name, text in told.items() if text]
+    return ", ".join([*lines, *([f"not told by {', '.join(silent)}"] if silent else [])])
+
+
 def _secure_aggregation(section: dict[str, Any]) -> str:
     """Say who opened the sums and what clipping changed; empty of a run in the clear."""
     if not section:
@@ -384,7 +442,13 @@ def _differential_privacy(section: dict[str, Any]) -> str:
     )
     return (
         f"epsilon {number(cost)} at most a site, of {number(planned)} planned, at delta {section.get('delta')}; unit "
-        f"{section.get('unit')}, clip {section.get('clip')}" + (f"; {by_site}" if by_site else "")
+        f"{section.get('unit')}, clip {section.get('clip')}"
+        + (f"; {by_site}" if by_site else "")
+        + "".join(
+            f"; {label} {section[key]}"
+            for key, label in (("accountant", "counted by"), ("noise", "noise:"))
+            if key in section
+        )
     )
 
 

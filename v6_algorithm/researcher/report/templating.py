@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def _environment() -> Environment:
 
 def fill(template: str, **values: Any) -> str:
     """Return a template filled in: a complete HTML document that refers to nothing outside itself."""
-    return _environment().get_template(template).render(values)
+    return _environment().get_template(template).render(values | {"next_number": count(1).__next__})
 
 
 def chart_css() -> str:

@@ -16,11 +16,19 @@ from v6_algorithm.errors import PolicyError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.approval import fingerprint
 from v6_algorithm.site.context import SiteContext
-from v6_algorithm.site.guard.bounds import check_experiment, check_networks, check_training
+from v6_algorithm.site.guard.bounds import (
+    check_experiment,
+    check_features,
+    check_folds,
+    check_inputs,
+    check_networks,
+    check_passes,
+    check_training,
+)
 from v6_algorithm.site.guard.leaving import check_keys
 from v6_algorithm.site.guard.ledger import Ledger
 from v6_algorithm.site.guard.order import PINNED, Order, digest
-from v6_algorithm.site.guard.privacy_account import Booked, PrivacyAccount
+from v6_algorithm.site.guard.privacy_account import Booked, PrivacyAccount, honest_sites
 from v6_algorithm.site.rules import BY_FIELD
 
 if TYPE_CHECKING:
@@ -77,6 +85,7 @@ class Guard:
         """Refuse a request that is too large, not approved, or out of order."""
         policy, experiment = self.policy, self._experiment
         check_experiment(policy, experiment)
+        check_folds(policy, experiment, self._request.get("folds") or [])
         approved = policy.approved_experiments
         if approved is not None and fingerprint(experiment) not in approved:
             raise PolicyError(
@@ -195,16 +204,34 @@ class Guard:
                 few += [column] if len(schema["categories"][column]) < len(names) else []
         schema["few"] = few
 
-    def check_networks(self, networks: Mapping[str, nn.Module]) -> None:
-        """Refuse a model of too many numbers, which may be without memory."""
-        check_networks(self.policy, networks)
+    def check_inputs(self, setup: Setup, rows: int) -> None:
+        """Refuse a table of so many rows that is too large once it is encoded as the setup says."""
+        check_inputs(self.policy, setup, rows)
+
+    def check_features(self, features: Sequence[str], rows: int) -> None:
+        """Refuse a description of so many columns that the numbers of these rows are too many."""
+        check_features(self.policy, features, rows)
+
+    def check_networks(self, networks: Mapping[str, nn.Module], columns: int = 0) -> None:
+        """Refuse a model of too many numbers, which may be without memory, or sums of products of too many columns."""
+        check_networks(self.policy, networks, columns)
+
+    def check_passes(self, rows: Sequence[int], *, train: bool) -> None:
+        """Refuse a request whose trainings of folds, of so many training rows each, are too long together."""
+        items = [
+            item | {"train": train and item.get("train", True)}
+            for item in self._request["folds"]
+            if 0 <= int(item["fold"]) < len(rows)
+        ]
+        folds = [(rows[int(item["fold"])], item) for item in items]
+        check_passes(self.policy, self._experiment, int(self._request["round"]), folds)
 
     def check_model(self, problem: Any) -> None:
         """Refuse a model of too many numbers before it is built."""
         import torch
 
         with torch.device("meta"):
-            self.check_networks(problem.build_networks())
+            self.check_networks(problem.build_networks(), problem.sums_of_squares)
 
     def check_training(self, rows: int, item: Mapping[str, Any], round: int | None = None) -> None:
         """Refuse a fold's training whose update would tell of few rows, takes too long, or lacks required noise."""
@@ -223,11 +250,18 @@ class Guard:
                 "or less"
             )
 
-    def open_privacy_account(self, table: TableData) -> None:
-        """Plan the noise of a run, before anything is trained; refuse one without, where the owner requires it."""
+    def open_privacy_account(self, table: TableData) -> float | None:
+        """Plan the noise of a run, before anything is trained; refuse one without, where the owner requires it.
+
+        Returns
+        -------
+        float, optional
+            The noise multiplier; None: no differential privacy.
+        """
         self._check_required_privacy()
-        if self._experiment.privacy.differential_privacy is not None:
-            self._privacy_account.open(table)
+        if self._experiment.privacy.differential_privacy is None:
+            return None
+        return self._privacy_account.open(table)
 
     def book_privacy(self, table: TableData, folds: Sequence[int]) -> Booked | None:
         """Book what a round's training of these folds costs, before it begins; None: no differential privacy.
@@ -244,7 +278,28 @@ class Guard:
 
     @property
     def _privacy_account(self) -> PrivacyAccount:
-        return PrivacyAccount(self.policy, self._experiment, self._job, self._lasting, self._databases)
+        return PrivacyAccount(
+            self.policy,
+            self._experiment,
+            self._job,
+            self._lasting,
+            self._databases,
+            honest_sites(self._experiment, self._request),
+        )
+
+    def bears(self, columns: int, rows: int) -> bool:
+        """Say whether sums of products of so many columns over so many rows may be told; see `check_information`."""
+        share = self.policy.maximum_share_of_sums
+        return share is None or columns <= share * rows
+
+    def fewest_imputed(self, columns: int) -> int:
+        """Return how many rows with empty cells a site must have to impute them; of fewer none is trained on.
+
+        Imputed tables differ in these rows alone, so that the difference of two tables' sums is a sum over them.
+        """
+        share = self.policy.maximum_share_of_sums
+        least = max(self.policy.minimum_cell, self.policy.minimum_part_rows)
+        return least if share is None else max(least, -int(-columns // share))
 
     def check_information(self, columns: int, rows: int) -> None:
         """Refuse sums of products of so many columns that they would nearly tell the rows; 0 columns: there are none.
@@ -257,6 +312,12 @@ class Guard:
                 f"model {self._experiment.model.kind} asks for {columns} coefficients; this node allows at most "
                 f"{share:.3g} of its number of training rows ({BY_FIELD['maximum_share_of_sums'].variable})"
             )
+
+    def check_left_out(self, rows: int) -> None:
+        """Refuse a penalty's cross-validation of which a part has few of the training rows."""
+        penalty = getattr(self._experiment.model, "penalty", None)
+        if penalty is not None and penalty.fits:
+            self.policy.check_part("left-out (model.penalty.folds)", rows // penalty.folds)
 
     def watch(self, problem: Any, networks: Mapping[str, nn.Module], rows: Any, part: Any) -> UpdateWatch | None:
         """Begin to watch a fold's training for an update that gives single rows away, where the rule asks for it."""

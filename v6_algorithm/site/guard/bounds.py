@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,14 @@ from v6_algorithm.site.rules import BY_FIELD
 if TYPE_CHECKING:
     from torch import nn
 
+    from v6_algorithm.data.preparation import Setup
+    from v6_algorithm.experiment.imaging.images import Image
+
 _LARGEST_SHOWN = 10**300
+# Of a body, for the number of voxels that a spacing makes of it, in millimetres.
+_FIELD = 256
+# Newest, averaged and personal models, before and after a site was lost: no run asks more of one fold at once.
+_ITEMS_PER_FOLD = 8
 
 
 def _check(policy: Policy, field: str, number: float, what: str) -> None:
@@ -31,25 +38,46 @@ def _check(policy: Policy, field: str, number: float, what: str) -> None:
 def check_experiment(policy: Policy, experiment: Experiment) -> None:
     """Refuse an experiment that is too large by what it says itself; names the key."""
     _check(policy, "maximum_rounds", experiment.rounds, "rounds")
-    private = experiment.privacy.differential_privacy
-    if policy.maximum_epsilon is not None and private is not None:
-        _check(policy, "maximum_epsilon", private.epsilon, "privacy.differential_privacy.epsilon")
-        _check(policy, "maximum_delta", private.delta, "privacy.differential_privacy.delta")
-    split = experiment.split
-    folds = (getattr(split, "folds", None) or 1) * (getattr(split, "repeats", None) or 1)
-    _check(policy, "maximum_folds", max(folds, len(experiment.data.split_columns)), "split.folds x split.repeats")
-    if experiment.personal is not None:
-        _check(policy, "maximum_row_passes", experiment.personal.epochs, "personal.epochs")
+    noise = experiment.privacy.differential_privacy
+    if policy.maximum_epsilon is not None and noise is not None:
+        _check(policy, "maximum_epsilon", noise.epsilon, "privacy.differential_privacy.epsilon")
+        _check(policy, "maximum_delta", noise.delta, "privacy.differential_privacy.delta")
+    folds, missing = _folds(experiment), experiment.data.missing
+    what = "data.missing.imputations" if missing.kind == "impute" else "split.folds x split.repeats"
+    _check(policy, "maximum_folds", max(folds, len(experiment.data.split_columns)), what)
+    if missing.kind == "impute":
+        _check(policy, "maximum_rounds", missing.iterations, "data.missing.iterations")
+    personal, private = experiment.personal, experiment.private
+    for path, epochs in (
+        ("personal.epochs", personal.epochs if personal is not None else None),
+        ("strategy.private.epochs", private.epochs if private is not None else None),
+        ("start.pretrain_epochs", experiment.start.pretrain_epochs),
+    ):
+        _check(policy, "maximum_row_passes", epochs or 0, path)
     for path, value in _numbers(experiment.model.model_dump(mode="json"), "model"):
+        if path.startswith("model.splines."):
+            # Places of knots are in units of a column, and how many there are is bounded by their section.
+            continue
         if isinstance(value, list):
             _check(policy, "maximum_layers", len(value), path)
             value = max([item for item in value if isinstance(item, (int, float))], default=0)
         if value > 1:
             _check(policy, "maximum_width", value, path)
-    image = experiment.data.image
-    size = [length for length in (getattr(image, "size", None) or []) if isinstance(length, int)]
-    if size:
-        _check(policy, "maximum_pixels", prod(size), "data.image.size")
+    if experiment.data.image is not None:
+        _check_image(policy, experiment.data.image)
+    for number, stage in enumerate(experiment.strategy.compress.stages):
+        iterations = getattr(stage, "iterations", None) or 0
+        _check(policy, "maximum_rounds", iterations, f"strategy.compress.stages.{number}.iterations")
+    _check(policy, "maximum_layers", len(experiment.training.augmentation), "training.augmentation: entries")
+    _check(policy, "maximum_width", len(experiment.data.target_columns), "data.targets: entries")
+
+
+def _check_image(policy: Policy, image: Image) -> None:
+    for path, lengths in (("size", [image.channels or 1, *(image.size or [1])]), ("shape", image.shape or [1])):
+        _check(policy, "maximum_pixels", prod(int(length) for length in lengths), f"data.image.{path}")
+    if image.spacing:
+        voxels = prod(_FIELD / max(float(length), 1e-99) for length in image.spacing)
+        _check(policy, "maximum_pixels", voxels, f"data.image.spacing: voxels of a cube of {_FIELD} mm")
 
 
 def _numbers(content: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -64,10 +92,83 @@ def _numbers(content: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, content
 
 
-def check_networks(policy: Policy, networks: Mapping[str, nn.Module]) -> None:
-    """Refuse a model of too many numbers; the networks may be without memory (torch's meta device)."""
+def _folds(experiment: Experiment) -> int:
+    """Return how many folds an experiment has: those of its split, or the tables that are imputed."""
+    split, missing = experiment.split, experiment.data.missing
+    if missing.kind == "impute":
+        return missing.imputations
+    return (getattr(split, "folds", None) or 1) * (getattr(split, "repeats", None) or 1)
+
+
+def check_folds(policy: Policy, experiment: Experiment, folds: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a request that names more folds than its experiment has, each as often as a run may need."""
+    number = _folds(experiment)
+    most = _ITEMS_PER_FOLD * max(number, len(experiment.data.split_columns), 1)
+    if len(folds) > most:
+        raise PolicyError(
+            f"the request's folds: {len(folds)} are asked for, an experiment of {number} needs at most {most} "
+            f"({BY_FIELD['maximum_folds'].variable} bounds those of an experiment)"
+        )
+
+
+def check_inputs(policy: Policy, setup: Setup, rows: int) -> None:
+    """Refuse a table that is too large once it is encoded: one-hot categories, series filled up to one length.
+
+    Raises
+    ------
+    PolicyError
+        Naming the part of the setup, which is the coordinator's to say.
+    """
+    for name, labels in {"classes": setup.classes or [], **setup.task_classes}.items():
+        _check(policy, "maximum_width", len(labels), f"setup: classes ('{name[:40]}')")
+    if setup.image_shape:
+        _check(policy, "maximum_pixels", prod(setup.image_shape), "setup.image_shape")
+        return
+    columns = len(setup.features) * (setup.sequence_length or 1)
+    columns += sum(len(labels) + 1 for labels in setup.categories.values())
+    _check(policy, "maximum_cells", rows * columns, "setup: rows x inputs, each category and each time one")
+
+
+def check_features(policy: Policy, features: Sequence[str], rows: int) -> None:
+    """Refuse a description of more numbers than a table may have; a request may name a column many times."""
+    _check(policy, "maximum_cells", rows * len(features), "features: rows x columns")
+
+
+def check_networks(policy: Policy, networks: Mapping[str, nn.Module], columns: int = 0) -> None:
+    """Refuse a model of too many numbers; the networks may be without memory (torch's meta device).
+
+    A model that is fitted by sums sends those of products of its `columns`.
+    """
     total = sum(tensor.numel() for network in networks.values() for tensor in network.state_dict().values())
     _check(policy, "maximum_parameters", total, "model: numbers")
+    _check(policy, "maximum_parameters", columns**2, "model: sums of products of its columns")
+
+
+def row_passes(experiment: Experiment, round: int, rows: int, item: Mapping[str, Any]) -> int:
+    """Return how often a training of one fold sees a row: epochs x rows, or batch size x steps."""
+    training = experiment.training
+    batch = min(training.batch_size or rows, rows)
+    epochs = item.get("epochs") or training.epochs_in(round)
+    return int(rows * epochs if epochs else batch * training.accumulate * (training.steps_in(round) or 1))
+
+
+def check_passes(
+    policy: Policy, experiment: Experiment, round: int, folds: Sequence[tuple[int, Mapping[str, Any]]]
+) -> None:
+    """Refuse a request whose trainings are too long together.
+
+    Parameters
+    ----------
+    folds
+        Training rows and item of each: trained where it says so, its private layers first, and anew if personal.
+    """
+    total, first = 0, experiment.private.epochs if experiment.private is not None else None
+    for rows, item in folds:
+        if item.get("train"):
+            total += row_passes(experiment, round, rows, item) + rows * (first or 0)
+        if item.get("personal") and experiment.personal is not None:
+            total += rows * experiment.personal.epochs
+    _check(policy, "maximum_row_passes", total, "all folds of a request: rows x epochs, or batch size x steps")
 
 
 def check_training(policy: Policy, experiment: Experiment, round: int, rows: int, item: Mapping[str, Any]) -> None:
@@ -76,11 +177,8 @@ def check_training(policy: Policy, experiment: Experiment, round: int, rows: int
     An update of one step on a batch of one row is that row; so the batch, and the rows that all steps see, have a
     least size, where there are so many rows.
     """
-    training = experiment.training
-    batch = min(training.batch_size or rows, rows)
-    epochs = item.get("epochs") or training.epochs_in(round)
-    steps = None if epochs else (training.steps_in(round) or 1)
-    seen = rows * epochs if epochs else batch * training.accumulate * (steps or 1)
+    batch = min(experiment.training.batch_size or rows, rows)
+    seen = row_passes(experiment, round, rows, item)
     _check(policy, "maximum_row_passes", seen, "training: rows x epochs, or batch size x steps")
     if batch < min(policy.minimum_batch, rows):
         raise PolicyError(

@@ -17,6 +17,7 @@ _SETTING = "says nothing of the data"
 LEAVES: dict[str, dict[str, str]] = {
     "summary": {
         "rows": "minimum rows", "columns": "allowed columns", "labels": "minimum cell", "image": "minimum cell",
+        "hints": "allowed columns",
         "moments": "minimum cell",
         "hidden": "allowed columns", "cells": "minimum cell", "products": "minimum cell", "policy": _SETTING,
         "groups": "minimum cell", "withheld": "minimum cell", "cell": _SETTING, "bins": "minimum cell",
@@ -28,6 +29,7 @@ LEAVES: dict[str, dict[str, str]] = {
         "targets": "rows with a value; share of sums; secret folds", "hidden": "allowed columns", "spec": _SETTING,
         "keys": _SETTING, "sealed": _SETTING, "shares": "secure aggregation: one set of sites a sum, of the threshold",
         "event_times": "minimum cell; share of sums", "cell": _SETTING, "copies": "minimum cell",
+        "products": "rows with a value; share of sums",
         "trained_on": "rows per label", "start": _SETTING,
         "cells": "minimum cell; share of sums", "policy": _SETTING, "software": _SETTING, "machine": _SETTING,
         "timing": _SETTING,

@@ -100,6 +100,7 @@ class Order:
             "moments": "statistics",
             "quantiles": "statistics",
             "harmonisation": "statistics",
+            "imputation": "statistics",
         }
         if method == "prepare" and step in before and f"prepare {before[step]}" not in steps:
             raise PolicyError(f"step {step} comes after step {before[step]}, which this task has not asked for")
@@ -115,6 +116,10 @@ class Order:
             twice = step in ("quantiles", "moments") and self._experiment.data.harmonisation.kind != "none"
             # Cells of quantiles are of one tree, wherever they are cut.
             calls = CALLS if step in ("quantiles", "shape") else 1
+            # A regression's knots are quantiles of their own.
+            twice |= step == "quantiles" and bool(getattr(self._experiment.model, "splines", None))
+            if step == "imputation":
+                calls = self._experiment.data.missing.iterations
             if len(bodies) >= _BODIES * calls * (2 if twice else 1):
                 raise PolicyError(
                     f"step {step} was answered for this task; with other numbers it is not answered again"
@@ -181,7 +186,9 @@ class Order:
     def _evaluate(self, method: str, request: Mapping[str, Any]) -> None:
         self._prepared()
         run, number = self._run, int(request["round"])
-        if not max(1, run["round"]) <= number <= self._experiment.rounds:
+        # A run that stops early learns so from the call of the round after: its last model is that of the one before.
+        # With `pipeline` a further round was asked for by then.
+        if not max(1, run["round"] - 2) <= number <= self._experiment.rounds:
             raise PolicyError(
                 f"an evaluation after round {number} is out of order: round {run['round']} was the last asked for"
             )

@@ -1,4 +1,4 @@
-"""The account of differential privacy: how much noise a run needs here, and what its steps have cost.
+"""The account of differential privacy: how much noise a run needs here, and what its steps or updates have cost.
 
 Steps are booked in the node's ledger before they are taken. A repeated round draws new noise, so it costs again; a run
 whose epsilon is used up is refused, and so is whatever would take the database over the node's `maximum_epsilon`. The
@@ -11,11 +11,13 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.errors import PolicyError, SiteError
+from v6_algorithm.errors import PolicyError, SiteError, WireError
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.learning.privacy.accountant import Steps, epsilon, noise_for
+from v6_algorithm.learning.privacy import accountant, prv
+from v6_algorithm.learning.privacy.accountant import Steps
 from v6_algorithm.site.guard.ledger import Ledger
 from v6_algorithm.site.guard.order import digest
 from v6_algorithm.site.policy import Policy
@@ -33,6 +35,8 @@ _ROUNDING = 1e-9
 @dataclass(frozen=True)
 class FoldSteps:
     """What one fold of a run takes: units, rate, and how many steps in each round.
+
+    With unit site the one unit is drawn always, and a round's one step is its update.
 
     Attributes
     ----------
@@ -72,25 +76,37 @@ class PrivacyAccount:
         Ledgers of the job, and of the node.
     database
         What the lasting ledger calls these data.
+    honest_sites
+        How many sites are taken to add a part of the noise each; the node's rule trusts only in its part.
     """
 
-    def __init__(self, policy: Policy, experiment: Experiment, job: Ledger, lasting: Ledger, database: str) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        experiment: Experiment,
+        job: Ledger,
+        lasting: Ledger,
+        database: str,
+        honest_sites: int = 1,
+    ) -> None:
         self._policy, self._experiment, self._job, self._lasting = policy, experiment, job, lasting
-        self._database = database
+        self._database, self._honest_sites = database, honest_sites
         self._section = experiment.privacy.differential_privacy
 
-    def open(self, table: TableData) -> None:
-        """Find the noise for the run, and refuse a run of which the whole would be too much for the node's rule."""
+    def open(self, table: TableData) -> float:
+        """Find the noise multiplier of the run; refuse one of which the whole is too much for the node's rule."""
         folds, run = self._folds(table), self._run(table)
         with self._job.open() as content:
-            if run in content.setdefault("privacy", {}):
-                return
+            runs = content.setdefault("privacy", {})
+            if run in runs:
+                return float(runs[run]["noise"])
             entry = self._new(folds)
-        plan = [Steps(fold.rate, entry["noise"], sum(fold.by_round)) for fold in folds.values()]
+        plan = [Steps(fold.rate, self._at_node(entry["noise"]), sum(fold.by_round)) for fold in folds.values()]
         with self._lasting.open() as content:
             self._check_node(self._spent(content), plan, "the whole of this run")
         with self._job.open() as content:
             content.setdefault("privacy", {}).setdefault(run, entry)
+        return float(entry["noise"])
 
     def book(self, table: TableData, numbers: Sequence[int], round: int) -> Booked:
         """Book a round's steps of some folds, and return what may be done; raises PolicyError where it is too much."""
@@ -108,7 +124,7 @@ class PrivacyAccount:
             for number in numbers:
                 entry["counts"][str(number)] += folds[number].by_round[round - 1]
             noise = float(entry["noise"])
-            spent = epsilon(
+            spent = self._counts.epsilon(
                 [Steps(fold.rate, noise, entry["counts"][str(number)]) for number, fold in folds.items()], section.delta
             )
             if spent > section.epsilon * (1 + _ROUNDING):
@@ -120,7 +136,9 @@ class PrivacyAccount:
                     f"{much}; privacy.differential_privacy.epsilon is {section.epsilon:g}, and a "
                     "repeated round costs again"
                 )
-        steps = [Steps(folds[number].rate, noise, folds[number].by_round[round - 1]) for number in numbers]
+        steps = [
+            Steps(folds[number].rate, self._at_node(noise), folds[number].by_round[round - 1]) for number in numbers
+        ]
         with self._lasting.open() as content:
             booked = self._spent(content)
             self._check_node(booked, steps, f"round {round}")
@@ -132,6 +150,8 @@ class PrivacyAccount:
         section = self._section
         if section is None:
             raise ValueError("the experiment asks for no differential privacy")
+        if section.accountant == "prv":
+            prv.check_available()
         if any(section.delta * fold.units >= 1 for fold in folds.values()):
             raise SiteError(
                 f"privacy.differential_privacy.delta: {section.delta:g} is not below 1 / (training {section.unit}s "
@@ -140,11 +160,20 @@ class PrivacyAccount:
             )
         plan = [Steps(fold.rate, 1.0, sum(fold.by_round)) for fold in folds.values()]
         try:
-            noise = noise_for(plan, section.epsilon, section.delta) if plan else 1.0
+            noise = self._counts.noise_for(plan, section.epsilon, section.delta) if plan else 1.0
         except ValueError as error:
             raise SiteError(f"privacy.differential_privacy: {error}", "request") from None
         counts = {str(number): sum(fold.by_round[:before]) for number, fold in folds.items()}
         return {"noise": noise, "counts": counts}
+
+    @property
+    def _counts(self) -> ModuleType:
+        """The accountant that the experiment asks for; the node's rule is counted by Rényi bounds in any case."""
+        return prv if self._section is not None and self._section.accountant == "prv" else accountant
+
+    def _at_node(self, noise: float) -> float:
+        """Return the noise multiplier of this site's part alone: what other sites add is not in the node's hands."""
+        return noise / math.sqrt(self._honest_sites)
 
     def _run(self, table: TableData) -> str:
         """Name a run on these very rows: sites that share a folder, as a mock client's do, have an account each."""
@@ -154,12 +183,15 @@ class PrivacyAccount:
     def _folds(self, table: TableData) -> dict[int, FoldSteps]:
         """Return what each fold with training rows here takes."""
         experiment, folds = self._experiment, {}
-        training, patient = experiment.training, self._section is not None and self._section.unit == "patient"
+        training, kind = experiment.training, None if self._section is None else self._section.unit
         for number, fold in enumerate(table.folds):
             rows = len(fold.train)
             if not rows:
                 continue
-            unit, units = units_of(table, fold.train, patient=patient)
+            unit, units = units_of(table, fold.train, kind=kind)
+            if kind == "site":
+                folds[number] = FoldSteps(unit, units, 1.0, (1,) * experiment.rounds)
+                continue
             batch = min(training.batch_size or rows, rows)
             by_round = tuple(
                 (epochs * math.ceil(rows / batch))
@@ -180,21 +212,40 @@ class PrivacyAccount:
         if policy.maximum_epsilon is None:
             return
         before = [Steps(rate, noise, int(count)) for rate, noise, count in booked]
-        if epsilon([*before, *steps], policy.maximum_delta) > policy.maximum_epsilon * (1 + _ROUNDING):
+        if accountant.epsilon([*before, *steps], policy.maximum_delta) > policy.maximum_epsilon * (1 + _ROUNDING):
             raise PolicyError(
                 f"{what} would take what is told of this database over this node's epsilon of "
                 f"{policy.maximum_epsilon:g} ({BY_FIELD['maximum_epsilon'].variable}), with what was told before"
             )
 
 
-def units_of(table: TableData, rows: np.ndarray, *, patient: bool) -> tuple[np.ndarray, int]:
-    """Number the units of some rows, from 0 without gaps: each row, or each patient; with how many there are."""
+def units_of(table: TableData, rows: np.ndarray, *, kind: str | None) -> tuple[np.ndarray, int]:
+    """Number the units of some rows, from 0 without gaps: rows, patients, or the site; with how many there are."""
     import numpy as np
 
-    if not patient or not len(table.patient):
+    if kind == "site":
+        return np.zeros(len(rows), dtype=np.int64), 1
+    if kind != "patient" or not len(table.patient):
         return np.arange(len(rows)), len(rows)
     names, unit = np.unique(table.patient[rows], return_inverse=True)
     return unit.reshape(-1), len(names)
+
+
+def honest_sites(experiment: Experiment, request: Mapping[str, Any]) -> int:
+    """Return how many sites are taken to add a part of the noise each; 1 where each adds all of it."""
+    section, sums = experiment.privacy.differential_privacy, experiment.privacy.secure_aggregation
+    if section is None or section.unit != "site" or sums is None:
+        return 1
+    return section.honest_of(sums.sites_needed(participants_in(request)))
+
+
+def participants_in(request: Mapping[str, Any]) -> int:
+    """Return how many sites a request under secure aggregation names; raises WireError where it names none."""
+    given = request.get("secure_aggregation")
+    listed = given.get("participants") if isinstance(given, Mapping) else None
+    if not isinstance(listed, list) or len(listed) < 2:
+        raise WireError("secure_aggregation must have a list of participants")
+    return len(listed)
 
 
 def _add(booked: list[list[float]], steps: Steps) -> None:

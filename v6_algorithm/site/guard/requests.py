@@ -14,7 +14,7 @@ from v6_algorithm.experiment import PARTS
 
 _MOST = 10**9
 _LONGEST = 1000
-_WITH_SETUP = ("statistics", "quantiles", "harmonisation", "moments", "event_times")
+_WITH_SETUP = ("statistics", "quantiles", "harmonisation", "moments", "event_times", "imputation")
 
 
 def check_request(request: Mapping[str, Any]) -> None:
@@ -23,6 +23,12 @@ def check_request(request: Mapping[str, Any]) -> None:
         _check(_is_count(request.get(key, None if key == "round" else 0)), key, f"a whole number from 0 to {_MOST}")
     _check(_is_text(request.get("site")), "site", "a name")
     _check(request.get("step") is None or _is_text(request.get("step")), "step", "a name")
+    for key in ("weights", "shares"):
+        wholes = request.get(key, {})
+        _check(
+            isinstance(wholes, Mapping) and all(map(_is_count, wholes.values())), key, "whole numbers by number of fold"
+        )
+    _check(_is_protocol(request.get("secure_aggregation", {})), "secure_aggregation", "a mapping with participants")
     if (features := request.get("features")) is not None:
         _check(_are(features, _is_text), "features", "a list of names")
     if (setup := request.get("setup")) is not None:
@@ -43,6 +49,10 @@ def check_parts(method: str, request: Mapping[str, Any]) -> None:
     if measures or (method == "prepare" and request.get("step") in _WITH_SETUP):
         setup = request.get("setup")
         _check(isinstance(setup, Mapping) and {"preparation", "combat"} <= set(setup), "setup", "what the sites agreed")
+
+
+def _is_protocol(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("participants", []), list)
 
 
 def _check_setup(setup: Mapping[str, Any]) -> None:

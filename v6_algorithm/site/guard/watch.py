@@ -59,6 +59,11 @@ class UpdateWatch:
         if self._glm:
             (self._name, model), *_ = networks.items()
             self._weights = _weights_of(model, rows.inputs[part])
+            if rows.weights is not None:
+                self._weights = self._weights * rows.weights[part].cpu().numpy()
+            return
+        if problem.generative:
+            # Its networks see images in an order of their learner's; behind convolutions no linear layer sees rows.
             return
         for name, network in networks.items():
             if (first := _first_linear(network)) is not None:

@@ -1,0 +1,56 @@
+"""Secure aggregation with algorithms in containers: a node killed in mid-round, and a node that asks for it."""
+
+from __future__ import annotations
+
+import pytest
+from docker_cli import docker
+from test_container_failures import training_container
+from training import asked, patients_experiment, train
+from v6config import Site
+from v6process import wait_for
+
+SECURE = {"secure_aggregation": {"threshold": 2}}
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_node_that_loses_power_in_mid_round_is_left_out_of_the_sum_and_named(docker_network, figures):
+    """The others keep their control variates in their job's folders, and the sums go on without it."""
+    experiment = patients_experiment(
+        rounds=4,
+        privacy=SECURE,
+        strategy="scaffold",
+        training={"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": 16},
+        participation={"minimum": 2, "deadline_s": 60},
+        resident=False,
+    )
+    task = docker_network.create("master", experiment=experiment)
+    container = training_container(docker_network, task, "b", round=2)
+    docker_network.stop_node("b", gracefully=False)
+    docker("rm", "--force", container)
+    wait_for(lambda: any(number == 3 for _, _, number, _ in asked(docker_network, task)), "round 3", timeout_s=600)
+    docker_network.start_node("b")
+    run = docker_network.wait(task, timeout_s=900)["hub"]
+    assert run.status == "completed", run.log[-2000:]
+    result = run.result
+    assert (result["status"], result["rounds_run"]) == ("completed", 4)
+    missed = [entry for entry in result["participation"] if entry["call"] == "train" and "b" in entry["missing"]]
+    assert [entry["round"] for entry in missed][:1] == [2]
+    assert all(entry["answered"] == ["a", "c"] for entry in missed if entry["round"] == 2)
+    seconds = {}
+    for call in result["timing"]["rounds"]:
+        seconds.setdefault(call["call"], []).append(call["seconds"])
+    figures.remarks.append(
+        "secure aggregation in containers, seconds: "
+        + ", ".join(f"{name} {min(taken):.1f} to {max(taken):.1f}" for name, taken in seconds.items())
+    )
+
+
+def test_a_node_that_asks_for_it_refuses_a_run_in_the_clear_by_name(docker_network):
+    rule = {"V6_ALGORITHM_POLICY": "trusted", "V6_ALGORITHM_SECURE_AGGREGATION_FROM_SITES": "3"}
+    with docker_network.changed({"b": Site(docker_network.sites["b"].databases, rule)}):
+        result = train(docker_network, patients_experiment(rounds=1, participation={"minimum": 2}))
+    told = [entry["missing"]["b"] for entry in result["participation"] if "b" in entry["missing"]]
+    assert told
+    assert all("V6_ALGORITHM_SECURE_AGGREGATION_FROM_SITES" in reason for reason in told)
+    assert sorted(result["sites"]) == ["a", "c"]
