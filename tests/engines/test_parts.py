@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from itertools import pairwise
 
 import pytest
 
 from v6_algorithm.engines import children, extraction, runs, session
+from v6_algorithm.engines import entry as entry_module
 from v6_algorithm.engines.children import Children
 from v6_algorithm.engines.journal import Journal
+from v6_algorithm.engines.provenance import own_identity
+from v6_algorithm.engines.resident.asking import Residents
+from v6_algorithm.engines.subtasks import READS, Unread
+from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
 from v6_algorithm.errors import CheckpointError, ExperimentError, UnreachableError
+from v6_algorithm.exchange.protocol import Site
 from v6_algorithm.experiment import Experiment
 
 
@@ -112,3 +120,58 @@ def test_extraction_is_a_step_of_its_own_or_the_mock_networks(tmp_path, monkeypa
     table = extraction.run_extract(mock_uri=str(tmp_path / "table.csv"), mock_type="csv")
     assert table.column_names == ["a", "y"]
     assert table.num_rows == 2
+
+
+@pytest.mark.parametrize("image", ["a", "ab", "abc", "abcd"])
+def test_a_token_is_read_whatever_its_length(image):
+    """base64 in a token has no padding."""
+    content = json.dumps({"sub": {"task_id": 7, "image": image}}).encode()
+    token = f"head.{base64.urlsafe_b64encode(content).decode().rstrip('=')}.signature"
+    assert own_identity(token) == {"task": 7, "image": image}
+
+
+def test_a_run_without_a_result_is_looked_at_three_times():
+    unread = Unread()
+    looks = [unread.give_up("a", "it has none") for _ in range(READS)]
+    assert looks[:-1] == [None] * (READS - 1)
+    assert "without a readable result" in str(looks[-1].missing)
+    assert unread.give_up("b", "it has none") is None
+
+
+@pytest.mark.parametrize(("elapsed", "pauses"), [(0.0, 0.2), (1.0, 0.2), (10.0, 1.0), (50.0, 5.0), (1e4, 20.0)])
+def test_the_pause_between_two_looks_follows_the_last_call(elapsed, pauses):
+    federation = object.__new__(Vantage6Federation)
+    federation._poll_s, federation._took = 2.0, {"train": elapsed}
+    assert federation._pause_s("train", 0.0) == pytest.approx(2 * pauses)
+    assert federation._pause_s("evaluate", elapsed) == pytest.approx(2 * pauses)
+
+
+@pytest.mark.parametrize("names", [("task",), ("organization",), ()])
+def test_half_a_client_is_none(names):
+    client = type("Half", (), dict.fromkeys(names))()
+    with pytest.raises(ExperimentError, match="client: a Half is none"):
+        entry_module._by_position(client, None, {})
+
+
+def test_the_word_to_end_goes_to_trainers_that_go_on_and_to_no_other():
+    class Client:
+        def __init__(self):
+            self.task, self.ended, self.number = self, [], 0
+
+        def create(self, *, input_, organizations, **_):
+            if input_["kwargs"]["request"].get("end"):
+                self.ended += organizations
+            elif organizations == [3]:
+                return {"msg": "no such organization"}
+            self.number += 1
+            return {"id": organizations[0] * 10}
+
+        def request(self, path):
+            return {"status": "completed" if path == "task/20/status" else "active"}
+
+    client = Client()
+    residents = Residents(client, [Site(name, number) for number, name in enumerate("abcd", start=1)])
+    (sentence,) = residents.start(1.0)
+    assert "site 'c' was not asked" in sentence
+    residents.end()
+    assert sorted(client.ended) == [1, 4]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from v6_algorithm.coordinator.rounds.comparable import ComparableScore
-from v6_algorithm.learning.metrics import RegressionMetrics, compute, merge_states
+from v6_algorithm.learning.metrics import ClassificationMetrics, RegressionMetrics, compute, merge_states
 
 
 def state(error, rows=10):
@@ -56,3 +56,17 @@ def test_what_it_knows_survives_a_checkpoint():
     resumed = ComparableScore("loss", "regression")
     resumed.load_state_dict(json.loads(json.dumps(half.state_dict())))
     assert play(*rounds[2:], score=resumed)[0].values == whole.values
+
+
+def test_a_score_that_the_common_sites_do_not_have_is_not_compared():
+    """The AUROC of a site with one class is none: then no round is the better there."""
+
+    def classes(*target):
+        metrics = ClassificationMetrics(2)
+        metrics.update(np.tile([0.4, 0.6], (len(target), 1)), np.array(target), np.zeros(len(target)))
+        return metrics.state()
+
+    before, after = {"a": classes(1, 1), "b": classes(0, 1)}, {"a": classes(0, 1), "c": classes(0, 0)}
+    score = ComparableScore("auroc", "classification")
+    score.take(compute(merge_states(before.values())), before)
+    assert score.take(compute(merge_states(after.values())), after) == (None, False)

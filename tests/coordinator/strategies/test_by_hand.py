@@ -8,7 +8,7 @@ from playing import SCALAR, make, play, reply, scalar
 
 from v6_algorithm.coordinator.strategies import create_strategy
 from v6_algorithm.coordinator.strategies.fairness import project
-from v6_algorithm.errors import ExperimentError
+from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 
@@ -362,3 +362,24 @@ def test_a_newton_step_that_is_halved_is_not_the_end_of_the_fit():
     newton.kept["newton"]["coefficients"] = 0.5 * one
     assert step(0.5 + 1e-16, 5.0) == 0.5
     assert newton.converged
+
+
+@pytest.mark.parametrize("loss", [True, "0.5", None, math.nan, math.inf, [1.0]])
+def test_a_loss_before_training_that_is_no_finite_number_is_refused(loss):
+    strategy = make({"kind": "agnostic", "lr": 0.3}, SCALAR, TWO)
+    asked = {"strategy": {"start_loss": True}}
+    with pytest.raises(WireError, match="its loss before training is not a finite number"):
+        strategy._with_extras(reply("a", scalar(1.0), 10), {"start_loss": loss}, asked)
+    assert strategy._with_extras(reply("a", scalar(1.0), 10), {"start_loss": 3}, asked).start_loss == 3.0
+    with pytest.raises(WireError, match="other things for the strategy"):
+        strategy._with_extras(reply("a", scalar(1.0), 10), {}, asked)
+
+
+def test_the_steps_of_fedprox_are_those_of_the_paper():
+    strategy = make({"kind": "fedprox", "mu": 0.5, "adaptive": True}, SCALAR, TWO)
+    losses = [1.0, 2.0, 1.9, 1.8, 1.7, 1.6, 1.5]
+    seen = []
+    for number, loss in enumerate(losses, start=1):
+        play(strategy, number, [reply(site, scalar(1), rows, loss=loss) for site, rows in TWO.items()], scalar(1))
+        seen.append(strategy.message("a")["mu"])
+    assert seen == pytest.approx([0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.5])

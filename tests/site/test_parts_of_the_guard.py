@@ -1,0 +1,50 @@
+"""Small parts of the guard by themselves: its clock, its ledger's sums, what it remembers of earlier rounds."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from v6_algorithm.errors import PolicyError
+from v6_algorithm.learning.privacy.accountant import Steps
+from v6_algorithm.site.context import SiteContext
+from v6_algorithm.site.guard.bounds import within
+from v6_algorithm.site.guard.privacy_account import _add
+from v6_algorithm.site.guard.watch import _EARLIER, _Sent
+
+
+def test_the_clock_stops_a_request_in_the_main_thread_and_lets_others_be():
+    with pytest.raises(PolicyError, match="took longer than this node's"), within(0.01):
+        time.sleep(1)
+    done = []
+
+    def elsewhere():
+        with within(60):
+            done.append(True)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert done == [True]
+
+
+def test_steps_of_one_kind_are_one_entry_of_the_ledger():
+    booked: list[list[float]] = []
+    for rate, noise, count in ((0.1, 1.0, 5), (0.2, 1.0, 1), (0.1, 2.0, 1), (0.1, 1.0, 7), (0.2, 1.0, 2)):
+        _add(booked, Steps(rate, noise, count))
+    assert booked == [[0.1, 1.0, 12], [0.2, 1.0, 3], [0.1, 2.0, 1]]
+
+
+def test_units_of_another_width_are_not_compared_and_the_newest_are_kept():
+    sent = _Sent(SiteContext({}), 2, "fold 0-layer.1")
+    assert sent.earlier(3).shape == (0, 3)
+    _Sent(sent_context := SiteContext({}), 1, "layer").keep(None, np.arange(6.0).reshape(2, 3))
+    second = _Sent(sent_context, 2, "layer")
+    assert second.earlier(3).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert second.earlier(4).shape == (0, 4)
+    assert _Sent(sent_context, 1, "layer").earlier(3).shape == (0, 3), "a round that comes again sees what it saw"
+    second.keep(second.earlier(3), np.zeros((_EARLIER, 3)))
+    assert len(_Sent(sent_context, 3, "layer").earlier(3)) == _EARLIER
