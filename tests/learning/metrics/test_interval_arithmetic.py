@@ -9,7 +9,7 @@ import pytest
 from scipy import optimize, special, stats
 
 from v6_algorithm.learning.metrics import SurvivalMetrics, compute
-from v6_algorithm.learning.metrics.histogram import auroc_error, bin_edges, middles
+from v6_algorithm.learning.metrics.histogram import auroc_error, bin_edges, logits, middles
 from v6_algorithm.learning.metrics.intervals.proportions import Z
 from v6_algorithm.learning.metrics.intervals.ranking import _expit, auprc_interval, auroc_interval, c_index_interval
 from v6_algorithm.learning.metrics.intervals.repeats import _student
@@ -105,3 +105,9 @@ def test_an_average_precision_at_the_edge_has_an_interval_that_reaches_it(precis
     half = Z * np.sqrt(inside * (1 - inside) / 10) / (inside * (1 - inside))
     other = float(special.expit(special.logit(inside) + half))
     assert ends[1 - side] == pytest.approx(other if side == 0 else 1 - other)
+
+
+@pytest.mark.parametrize("bins", [3, 8, 512])
+def test_the_logits_of_bins_are_their_middles_the_outermost_too(bins):
+    width = 24 / bins
+    assert logits(np.arange(bins), bins).tolist() == pytest.approx((-12 + width * (np.arange(bins) + 0.5)).tolist())
