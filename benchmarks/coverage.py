@@ -1,6 +1,6 @@
 """How often the 95 % intervals hold the truth: simulated studies, by metric, rows and prevalence.
 
-    python benchmarks/coverage.py [--studies 500] [--only gaps classes federated]
+    python benchmarks/coverage.py [--studies 500] [--only gaps classes federated resolutions]
 
 A study has `n` rows of which a share `prevalence` is positive (drawn), with scores that are normal on the logit scale,
 1.5 apart between the classes and calibrated; the truth is the metric over 2,000,000 rows. Regression: R2 of 0.5;
@@ -26,6 +26,7 @@ from v6_algorithm.learning.metrics import (
     merge_states,
 )
 from v6_algorithm.learning.metrics.intervals import difference, over_repeats
+from v6_algorithm.learning.metrics.joined import MOST_LISTED, capped
 from v6_algorithm.site.guard.coarse import coarse_state
 
 ROWS = (20, 50, 100, 300, 1000)
@@ -129,13 +130,16 @@ def study(seed, kind, rows, prevalence):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=500)
-    parser.add_argument("--only", nargs="*", choices=[*OTHERS], help="these tables, without the first")
+    parser.add_argument("--only", nargs="*", choices=[*OTHERS, "resolutions"], help="these tables, without the first")
     options = parser.parse_args()
     studies = options.studies
     print(f"{studies} studies each\n\n| metric | prevalence | " + " | ".join(f"n = {rows}" for rows in ROWS) + " |")
     print("|---" * (len(ROWS) + 2) + "|")
     for name in OTHERS if options.only is None else options.only:
-        others(name, studies)
+        if name == "resolutions":
+            resolutions()
+        else:
+            others(name, studies)
     if options.only is not None:
         return
     for kind, metrics, prevalences in (
@@ -172,6 +176,25 @@ def others(name, studies):
         for metric in metrics:
             cells = [cell([held(values, metric, truth[metric]) for values in column]) for column in columns]
             print(f"| {label} {metric} | {prevalence or '–'} | " + " | ".join(cells) + " |", flush=True)
+
+
+def resolutions():
+    """Print how far joined bins move the AUROC over three sites, and what is said of it: the largest of 20 studies."""
+    print("\n| rows of three sites | bins are joined | AUROC moved | resolution |\n|---|---|---|---|")
+    for rows, why, change in (
+        *((rows, "in cells of 5 rows", lambda state: coarse_state(state, 5)) for rows in (90, 300, 900, 3000)),
+        *((rows, f"to {MOST_LISTED:,} of them", capped) for rows in (30_000, 300_000)),
+    ):
+        moved, said = [], []
+        for seed in range(20):
+            logit, target = patients(np.random.default_rng(seed), rows, 0.3)
+            whole, told = (
+                compute(merge_states(join(classified(sigmoid(logit[k::3]), target[k::3])) for k in range(3)))
+                for join in (lambda state: state, change)
+            )
+            moved.append(abs(whole["auroc"] - told["auroc"]))
+            said.append(told["auroc_resolution"])
+        print(f"| {rows:,} | {why} | {max(moved):.5f} | {max(said):.5f} |", flush=True)
 
 
 GAPS = ("accuracy", "recall", "f1", "auroc", "auprc", "brier")

@@ -259,7 +259,7 @@ def in_fork(work: Callable[[], int], limit_s: float) -> str:
         except BaseException:
             status = 1
         os._exit(status)
-    ends = time.monotonic() + 10 * limit_s
+    ends = time.monotonic() + 3 * limit_s
     while time.monotonic() < ends:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -381,14 +381,17 @@ def try_all(
     package: Package, mutants: Sequence[Mutant], record: Record, *, again: bool, ends: float, most_s: float
 ) -> None:
     """Switch on each mutant that has no verdict yet, or survived and is to be tried again."""
-    waiting = [
-        (place, mutant)
-        for place, mutant in enumerate(mutants)
-        if mutant.key not in record.verdicts
-        or (again and record.verdicts[mutant.key]["verdict"] in ("passed", "no test"))
-    ]
+    chosen_for = {mutant.key: tests_for(mutant, record, most_s) for mutant in mutants}
+
+    def waits(mutant: Mutant) -> bool:
+        known = record.verdicts.get(mutant.key)
+        if known is None:
+            return True
+        # With the same tests it would survive again.
+        return again and known["verdict"] in ("passed", "no test") and known["tests"] != len(chosen_for[mutant.key][0])
+
+    waiting = [(place, mutant) for place, mutant in enumerate(mutants) if waits(mutant)]
     at_run = [(place, mutant) for place, mutant in waiting if mutant.key not in record.at_import]
-    chosen_for = {mutant.key: tests_for(mutant, record, most_s) for _, mutant in waiting}
 
     def loop(session: pytest.Session, members: Sequence[tuple[int, Mutant]]) -> int:
         items = {item.nodeid: item for item in session.items}

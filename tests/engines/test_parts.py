@@ -175,3 +175,32 @@ def test_the_word_to_end_goes_to_trainers_that_go_on_and_to_no_other():
     assert "site 'c' was not asked" in sentence
     residents.end()
     assert sorted(client.ended) == [1, 4]
+
+
+def test_subtasks_that_fill_a_page_are_looked_for_on_the_next_too():
+    class Pages:
+        organization_id = 5
+
+        def request(self, _path, params):
+            numbers = range((params["page"] - 1) * params["per_page"], children._PAGE + 1)
+            items = [
+                {"id": n, "description": children.describe(str(n)), "status": "completed", "init_org": {"id": 5}}
+                for n in numbers[: params["per_page"]]
+            ]
+            return {"data": items}
+
+    assert Children(Pages()).find(1, since=-1) == children._PAGE + 1
+
+
+def test_answers_that_cannot_be_listed_are_none_that_are_taken_over():
+    class Federation:
+        def state_dict(self):
+            return {}
+
+        def take_over(self, _since, _task):
+            raise UnreachableError("the server does not list the subtasks")
+
+    said = []
+    experiment = Experiment.parse({"data": {"target": "y"}, "model": {"kind": "mlp"}})
+    Journal(None, Federation(), experiment, said.append).begin(earlier_tasks=[3])
+    assert said == ["the server does not list the subtasks; the sites are asked anew"]

@@ -393,3 +393,11 @@ def test_large_models_are_packed_to_the_bytes_of_small_ones(monkeypatch, several
     large = wire._pack_large(dict(given_tensors), metadata, keep=True, consume=True)
     assert large == usual
     assert_same(dict(large.tensors), given_tensors)
+
+
+@pytest.mark.parametrize("thaws", ["3", -1, True, 2.0, None])
+def test_a_spec_that_is_frozen_for_no_whole_number_of_rounds_is_refused(thaws):
+    item = {"shape": [2], "dtype": "float32", "kind": "parameter"}
+    with pytest.raises(WireError, match="frozen for rounds that are no whole number"):
+        wire.spec_from_json({"w": item | {"thaws": thaws}})
+    assert wire.spec_from_json({"w": item | {"thaws": 3}})["w"].thaws == 3

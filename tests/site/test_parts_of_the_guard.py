@@ -8,12 +8,14 @@ import time
 import numpy as np
 import pytest
 
-from v6_algorithm.errors import PolicyError
+from v6_algorithm.errors import PolicyError, WireError
 from v6_algorithm.learning.privacy.accountant import Steps
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard.bounds import within
 from v6_algorithm.site.guard.privacy_account import _add
+from v6_algorithm.site.guard.requests import check_parts
 from v6_algorithm.site.guard.watch import _EARLIER, _Sent
+from v6_algorithm.site.rules import Rule
 
 
 def test_the_clock_stops_a_request_in_the_main_thread_and_lets_others_be():
@@ -48,3 +50,32 @@ def test_units_of_another_width_are_not_compared_and_the_newest_are_kept():
     assert _Sent(sent_context, 1, "layer").earlier(3).shape == (0, 3), "a round that comes again sees what it saw"
     second.keep(second.earlier(3), np.zeros((_EARLIER, 3)))
     assert len(_Sent(sent_context, 3, "layer").earlier(3)) == _EARLIER
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("train", {"folds": []}),
+        ("evaluate", {"folds": [], "setup": {"preparation": None}}),
+        ("prepare", {"step": "statistics"}),
+        ("prepare", {"step": "quantiles", "setup": []}),
+    ],
+)
+def test_a_request_without_what_the_sites_agreed_is_refused(method, request_):
+    with pytest.raises(WireError, match="setup must be what the sites agreed"):
+        check_parts(method, request_)
+    check_parts(method, request_ | {"setup": {"preparation": None, "combat": None}})
+    check_parts("prepare", {"step": "schema"})
+
+
+@pytest.mark.parametrize(
+    ("tighter", "value", "preset", "loosens"),
+    [
+        (None, 1, 9, False), ("more", 5, 5, False), ("more", 4, 5, True), ("more", 6, 5, False), ("less", 6, 5, True),
+        ("less", None, 5, True), ("more", 4, None, False), ("on", False, True, True), ("off", True, False, True),
+        ("on", True, False, False),
+    ],
+)  # fmt: skip
+def test_a_value_loosens_a_rule_where_it_protects_less(tighter, value, preset, loosens):
+    rule = Rule("field", "VARIABLE", "whole", (None, None, None), tighter, "what it is for")
+    assert rule.loosens(value, preset) is loosens

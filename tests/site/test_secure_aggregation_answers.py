@@ -236,3 +236,19 @@ def test_nodes_that_share_a_secret_refuse_a_run_of_swapped_keys(sites):
     shared = replace(contexts["berlin"], policy=Policy(aggregation_secret="cd" * 32))
     reply = answer("train", asked["train"]["berlin"], shared)
     assert "V6_ALGORITHM_AGGREGATION_SECRET" in reply["message"]
+
+
+def test_a_site_without_training_rows_adds_nothing_to_a_sum():
+    from types import SimpleNamespace
+
+    from v6_algorithm.exchange.wire import TensorSpec
+    from v6_algorithm.site.secure_aggregation import untrained
+
+    spec = {
+        "w": TensorSpec((2, 3), "float32"), "mean": TensorSpec((3,), "float32", "buffer"),
+        "steps": TensorSpec((), "int64", "counter"),
+    }  # fmt: skip
+    added = untrained(SimpleNamespace(), spec, term=True)
+    assert (added["rows"], added["loss"], added["steps"]) == (0, {"sum": 0.0, "rows": 0}, 0)
+    assert added["parameters"].moved.tolist() == added["parameters"].term.tolist() == [0.0] * 6
+    assert added["parameters"].others == {"mean": [0.0] * 3, "steps": [0]}

@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from v6_algorithm.learning.metrics import SurvivalMetrics, compute
-from v6_algorithm.learning.metrics.histogram import auroc_error, bin_edges, middles
+from v6_algorithm.learning.metrics.histogram import auroc_error, bin_edges, logits, middles
 from v6_algorithm.learning.metrics.intervals.proportions import Z
-from v6_algorithm.learning.metrics.intervals.ranking import auroc_interval, c_index_interval
+from v6_algorithm.learning.metrics.intervals.ranking import _expit, auprc_interval, auroc_interval, c_index_interval
 from v6_algorithm.learning.metrics.intervals.repeats import _student
 from v6_algorithm.learning.metrics.intervals.sums import brier_interval, difference
 
@@ -89,3 +89,25 @@ def test_times_that_do_not_rise_or_are_not_finite_are_no_edges_and_no_horizons(t
         SurvivalMetrics(times)
     with pytest.raises(ValueError, match="horizons must be increasing finite times"):
         SurvivalMetrics([1.0], times)
+
+
+@pytest.mark.parametrize("logit", [-800.0, -2.0, 0.0, 3.0, 800.0])
+def test_the_inverse_of_the_logit_neither_overflows_nor_turns(logit):
+    assert _expit(logit) == pytest.approx(float(special.expit(logit)), abs=1e-300)
+
+
+@pytest.mark.parametrize(("precision", "side"), [(1.0, 1), (0.0, 0)])
+def test_an_average_precision_at_the_edge_has_an_interval_that_reaches_it(precision, side):
+    ends = auprc_interval(precision, 10, 30, 0.0)
+    assert ends[side] == precision
+    # That of a share half a row away from the edge.
+    inside = 0.05
+    half = Z * np.sqrt(inside * (1 - inside) / 10) / (inside * (1 - inside))
+    other = float(special.expit(special.logit(inside) + half))
+    assert ends[1 - side] == pytest.approx(other if side == 0 else 1 - other)
+
+
+@pytest.mark.parametrize("bins", [3, 8, 512])
+def test_the_logits_of_bins_are_their_middles_the_outermost_too(bins):
+    width = 24 / bins
+    assert logits(np.arange(bins), bins).tolist() == pytest.approx((-12 + width * (np.arange(bins) + 0.5)).tolist())
