@@ -76,6 +76,7 @@ class Mutant:
     line: int
     before: str
     after: str
+    in_function: bool
 
     @property
     def key(self) -> str:
@@ -87,11 +88,18 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
     """Yield a file's mutants."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     fixed = _fixed(tree)
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for part in (function.body if isinstance(function.body, list) else [function.body])
+        for node in ast.walk(part)
+    }
     for number, node in enumerate(ast.walk(tree)):
         changed = None if number in fixed else _changed(node)
         if changed is not None:
             name = path.relative_to(ROOT).as_posix()
-            yield Mutant(name, number, node.lineno, ast.unparse(node), ast.unparse(changed))  # type: ignore[attr-defined]
+            yield Mutant(name, number, node.lineno, ast.unparse(node), ast.unparse(changed), id(node) in inside)  # type: ignore[attr-defined]
 
 
 def _fixed(tree: ast.AST) -> set[int]:
@@ -338,12 +346,17 @@ def _remember_caches(caches: list[Any]) -> None:
     functools.lru_cache = remembering  # type: ignore[assignment]
 
 
+def worked_out_at_import(mutant: Mutant, record: Record) -> bool:
+    """Say whether a mutant is one of what a module works out while it is imported, perhaps in the midst of a test."""
+    return mutant.key in record.at_import or not mutant.in_function
+
+
 def tests_for(mutant: Mutant, record: Record, most_s: float) -> tuple[list[str], float]:
     """Return the tests to try on a mutant, of `most_s` seconds in all, and their seconds.
 
     Those of its own folder come before others, and among them the cheapest file first.
     """
-    known = "enters" if mutant.key in record.at_import else "reaches"
+    known = "enters" if worked_out_at_import(mutant, record) else "reaches"
     wanted = mutant.path if known == "enters" else mutant.key
     by_file: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for test in record.tests.values():
@@ -391,7 +404,7 @@ def try_all(
         return again and known["verdict"] in ("passed", "no test") and known["tests"] != len(chosen_for[mutant.key][0])
 
     waiting = [(place, mutant) for place, mutant in enumerate(mutants) if waits(mutant)]
-    at_run = [(place, mutant) for place, mutant in waiting if mutant.key not in record.at_import]
+    at_run = [(place, mutant) for place, mutant in waiting if not worked_out_at_import(mutant, record)]
 
     def loop(session: pytest.Session, members: Sequence[tuple[int, Mutant]]) -> int:
         items = {item.nodeid: item for item in session.items}
@@ -414,7 +427,7 @@ def try_all(
         if time.monotonic() < ends:
             in_fork_loudly(lambda members=members, files=files: collected(files, lambda run: loop(run, members)))  # type: ignore[misc]
     for place, mutant in waiting:
-        if mutant.key in record.at_import and time.monotonic() < ends:
+        if worked_out_at_import(mutant, record) and time.monotonic() < ends:
             chosen, seconds = chosen_for[mutant.key]
 
             def fresh(place: int = place, chosen: list[str] = chosen) -> int:

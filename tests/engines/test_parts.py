@@ -8,16 +8,17 @@ from itertools import pairwise
 
 import pytest
 
-from v6_algorithm.engines import children, extraction, runs, session
+from v6_algorithm.engines import children, extraction, known_models, runs, session
 from v6_algorithm.engines import entry as entry_module
 from v6_algorithm.engines.children import Children
 from v6_algorithm.engines.journal import Journal
+from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.engines.provenance import own_identity
 from v6_algorithm.engines.resident.asking import Residents
 from v6_algorithm.engines.subtasks import READS, Unread
 from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
 from v6_algorithm.errors import CheckpointError, ExperimentError, UnreachableError
-from v6_algorithm.exchange.protocol import Site
+from v6_algorithm.exchange.protocol import Arrival, Missing, Site
 from v6_algorithm.experiment import Experiment
 
 
@@ -204,3 +205,54 @@ def test_answers_that_cannot_be_listed_are_none_that_are_taken_over():
     experiment = Experiment.parse({"data": {"target": "y"}, "model": {"kind": "mlp"}})
     Journal(None, Federation(), experiment, said.append).begin(earlier_tasks=[3])
     assert said == ["the server does not list the subtasks; the sites are asked anew"]
+
+
+@pytest.mark.parametrize(
+    ("way", "number", "method", "is_text"),
+    [
+        ("wire", 5, "train", True), ("fast", 1, "train", True), ("fast", 2, "train", False),
+        ("exact", 2, "train", False), ("fast", 2, "prepare", True),
+    ],
+)  # fmt: skip
+def test_all_messages_are_text_by_wire_and_else_those_of_round_1(way, number, method, is_text):
+    federation = object.__new__(LocalFederation)
+    federation._way = way
+    request = {"round": number}
+    assert federation._as_text(method, request, {"a": request}) is is_text
+    assert federation._as_text(method, request | {"secure_aggregation": {}}, {"a": request})
+
+
+def test_a_site_that_lost_a_model_is_told_from_one_that_answers():
+    class Naming:
+        lost_at = ()
+
+        def lost(self, site):
+            self.lost_at += (site,)
+
+    federation = object.__new__(Vantage6Federation)
+    unknown = json.dumps({"status": "error", "kind": known_models.UNKNOWN})
+    federation._naming = None
+    assert not federation._lacks_model(Arrival("a", unknown))
+    federation._naming = Naming()
+    assert federation._lacks_model(Arrival("a", unknown))
+    assert not federation._lacks_model(Arrival("b", json.dumps({"status": "ok", "note": known_models.UNKNOWN})))
+    assert not federation._lacks_model(Arrival("c", None, Missing("late", "no answer")))
+    assert federation._naming.lost_at == ("a",)
+
+
+def test_a_mock_network_is_trusted_and_a_node_standard_where_nobody_says(monkeypatch, tmp_path):
+    (tmp_path / "table.csv").write_text("a,y\n1,0\n", encoding="utf-8")
+    asked = []
+    read = extraction.Policy.from_environment
+
+    def noting(*, default, **options):
+        asked.append(default)
+        return read(default=default, **options)
+
+    monkeypatch.setattr(extraction.Policy, "from_environment", noting)
+    monkeypatch.setenv("FUNCTION_ACTION", "data_extraction")
+    monkeypatch.setenv("DATABASE_URI", str(tmp_path / "table.csv"))
+    monkeypatch.setenv("DATABASE_TYPE", "csv")
+    extraction.run_extract()
+    extraction.run_extract(mock_uri=str(tmp_path / "table.csv"), mock_type="csv")
+    assert asked == ["standard", "trusted"]

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from v6_algorithm.errors import PolicyError, WireError
 from v6_algorithm.learning.privacy.accountant import Steps
@@ -14,7 +15,7 @@ from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard.bounds import within
 from v6_algorithm.site.guard.privacy_account import _add
 from v6_algorithm.site.guard.requests import check_parts
-from v6_algorithm.site.guard.watch import _EARLIER, _Sent
+from v6_algorithm.site.guard.watch import _EARLIER, UpdateWatch, _Sent
 from v6_algorithm.site.rules import Rule
 
 
@@ -71,7 +72,8 @@ def test_a_request_without_what_the_sites_agreed_is_refused(method, request_):
 @pytest.mark.parametrize(
     ("tighter", "value", "preset", "loosens"),
     [
-        (None, 1, 9, False), ("more", 5, 5, False), ("more", 4, 5, True), ("more", 6, 5, False), ("less", 6, 5, True),
+        (None, 1, 9, False), (None, 9, 1, False),
+        ("more", 5, 5, False), ("more", 4, 5, True), ("more", 6, 5, False), ("less", 6, 5, True),
         ("less", None, 5, True), ("more", 4, None, False), ("on", False, True, True), ("off", True, False, True),
         ("on", True, False, False),
     ],
@@ -79,3 +81,39 @@ def test_a_request_without_what_the_sites_agreed_is_refused(method, request_):
 def test_a_value_loosens_a_rule_where_it_protects_less(tighter, value, preset, loosens):
     rule = Rule("field", "VARIABLE", "whole", (None, None, None), tighter, "what it is for")
     assert rule.loosens(value, preset) is loosens
+
+
+def watch_of(rows, units):
+    watch = object.__new__(UpdateWatch)
+    watch._cox, watch._glm = None, False
+    watch._layers = {"net": (rows, np.zeros((units, rows.shape[1] + 1)), None)}
+    return watch
+
+
+def gradient_of(weights, rows):
+    sums = weights @ np.column_stack([rows, np.ones(len(rows))])
+    return {"net.weight": torch.from_numpy(sums[:, :-1]), "net.bias": torch.from_numpy(sums[:, -1])}
+
+
+def test_what_a_few_units_sent_is_remembered_and_the_next_round_may_not_differ_in_one_row():
+    rows, context = np.random.default_rng(0).normal(size=(80, 5)), SiteContext({})
+    weights = np.ones((1, 80))
+    watch = watch_of(rows, 1)
+    watch.check(gradient_of(weights, rows), gradient=True, smallest=5, context=context, round=1, key="0")
+    weights[0, 11] = 0
+    with pytest.raises(PolicyError, match="the update of layer net would give single rows away"):
+        watch.check(gradient_of(weights, rows), gradient=True, smallest=5, context=context, round=2, key="0")
+    # By itself it gives nothing away.
+    watch.check(gradient_of(weights, rows), gradient=True, smallest=5, context=SiteContext({}), round=2, key="0")
+
+
+def test_a_layer_of_many_units_is_looked_at_by_itself():
+    rows = np.random.default_rng(0).normal(size=(80, 5))
+    weights = np.random.default_rng(1).normal(size=(40, 80))
+    watch, context = watch_of(rows, 40), SiteContext({})
+    watch.check(gradient_of(weights, rows), gradient=True, smallest=5, context=context, round=1, key="0")
+    assert not any(context.memory.values()), "nothing is kept of it"
+    weights[3] = 0
+    weights[3, 7] = 1
+    with pytest.raises(PolicyError, match="single rows away"):
+        watch.check(gradient_of(weights, rows), gradient=True, smallest=5, context=context, round=2, key="0")

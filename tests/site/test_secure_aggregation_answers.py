@@ -81,6 +81,14 @@ def test_the_same_request_again_is_answered_with_other_masks(sites):
     assert first["masked"]["numbers"] != second["masked"]["numbers"]
 
 
+def test_an_evaluation_sends_sums_of_metrics_and_no_update(watched):
+    spy, contexts = watched
+    asked = [requests for method, requests in spy.requests if method == "RPC_evaluate"][-1]["cairo"]
+    context = replace(contexts["cairo"], memory=copy.deepcopy(contexts["cairo"].memory))
+    masked = answer("evaluate", asked, context)["masked"]
+    assert masked["updates"] == 0
+
+
 def test_the_same_question_in_another_call_is_refused(sites):
     """Over other sites its sum would tell, by the difference, the numbers of those left out."""
     asked, contexts = sites

@@ -383,3 +383,17 @@ def test_the_steps_of_fedprox_are_those_of_the_paper():
         play(strategy, number, [reply(site, scalar(1), rows, loss=loss) for site, rows in TWO.items()], scalar(1))
         seen.append(strategy.message("a")["mu"])
     assert seen == pytest.approx([0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.5])
+
+
+@pytest.mark.parametrize("counts", [(0, 1, 0), (-1, 1, 1), (1.0, 1, 1), (True, 1, 1), (1, 0, 1)])
+def test_a_reply_of_one_row_is_read_and_of_wrong_counts_is_not(counts):
+    strategy = make("fedavg", SCALAR, TWO)
+
+    def read(rows, steps, loss_rows):
+        loss = {"sum": 0.5, "rows": loss_rows}
+        item = {"rows": rows, "steps": steps, "loss": loss, "parameters": wire.pack(scalar(2.0))}
+        return strategy.read("a", item | {"strategy": {}}, {})
+
+    assert read(1, 1, 1).rows == 1
+    with pytest.raises(WireError, match="must be"):
+        read(*counts)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.data.preparation.combat import _add_up
+from v6_algorithm.data.preparation.combat import Combat, Sums, _add_up
 from v6_algorithm.data.preparation.spelling import _SHOWN, _listed, spelled_differently
 from v6_algorithm.data.preparation.statistics import Moments, merge_moments
 from v6_algorithm.data.splits import make_folds
@@ -62,3 +62,13 @@ def test_a_group_in_any_two_parts_of_a_given_split_is_refused(parts):
     groups = np.array([1, 2, 3, 4, 5, 5])
     with pytest.raises(DataError, match="a group has rows in two parts"):
         make_folds(Given(kind="given"), 6, np.random.default_rng(0), groups=groups, given=[given_parts])
+
+
+def test_two_columns_are_harmonised_and_one_by_itself_is_not():
+    generator = np.random.default_rng(0)
+    none = np.zeros((30, 0))
+    for columns, changed in ((1, False), (2, True), (3, True)):
+        values = generator.normal(5, 2, (30, columns))
+        sums = Sums.of([[(values, none), (values + 9, none)]])
+        combat = Combat.fit(sums, untouched=np.zeros(columns, dtype=bool))
+        assert (combat.adjust(values, none, 0, np.arange(30)) != values).any() == changed
