@@ -26,25 +26,13 @@ os.environ.setdefault("V6_TEST_TAG", "benchmark")
 
 from docker_cli import bridge_gateway, image_size  # noqa: E402
 from hq_network import HqNetwork  # noqa: E402
-from network import write_patients  # noqa: E402
+from network import experiment, write_patients  # noqa: E402
 from services import run_script  # noqa: E402
 from v6network import IMAGE, PROCESS_IMAGES, Network  # noqa: E402
 
 from v6_algorithm.researcher.network.server_python import server_python  # noqa: E402
 
-
-def experiment(rounds: int, *, resident: bool) -> dict[str, Any]:
-    """Return a small network's experiment, the same for both."""
-    return {
-        "name": "round",
-        "data": {"target": "outcome"},
-        "model": {"kind": "mlp", "hidden": [16]},
-        "rounds": rounds,
-        "stopping": {"patience": rounds + 1},
-        "training": {"batch_size": 32},
-        "participation": {"minimum": 3, "deadline_s": 900},
-        "resident": resident,
-    }
+HIDDEN = [16]
 
 
 def warm_rounds(result: dict[str, Any]) -> list[float]:
@@ -84,12 +72,12 @@ def main() -> None:
             of_four = [four.organizations[name] for name in "abc"]
             for _ in range(options.turns):
                 for kind, resident in (("4.15", True), ("4.15, not resident", False)):
-                    content = experiment(options.rounds, resident=resident)
+                    content = experiment(HIDDEN, options.rounds, resident=resident)
                     result = four.run("master", experiment=content, organizations=of_four, timeout_s=3600)
                     seconds.setdefault(kind, []).extend(warm_rounds(result))
                 over = five.do(
                     "task", method="master", dataframe=frame, action="central_compute", sites=["a"],
-                    arguments={"experiment": experiment(options.rounds, resident=False), "names": names},
+                    arguments={"experiment": experiment(HIDDEN, options.rounds, resident=False), "names": names},
                 )  # fmt: skip
                 seconds.setdefault("5.0.3", []).extend(warm_rounds(over["results"][0]))
         finally:

@@ -87,7 +87,8 @@ def hq_network(
             missing(str(what))
         start = time.monotonic()
         started.append(HqNetwork(tmp_path_factory.mktemp("hq"), sites, image))
-        figures.note(STARTUP, "vantage6 5", f"{time.monotonic() - start:.0f}")
+        where = CONTAINERS if image else PROCESSES
+        figures.note(f"vantage6 5: {STARTUP}", where, f"{time.monotonic() - start:.0f}")
         return started[-1]
 
     yield make

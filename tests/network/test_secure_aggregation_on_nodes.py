@@ -20,13 +20,7 @@ def test_secure_aggregation_over_real_nodes_gives_the_bits_of_a_local_run(three_
     assert list(result["secure_aggregation"]["sites"]) == DATA_SITES
     assert largest_difference(result, here) <= TOLERANCE
     assert result["history"]["train_loss"] == pytest.approx(here["history"]["train_loss"], abs=TOLERANCE)
-    seconds = {}
-    for call in result["timing"]["rounds"]:
-        seconds.setdefault(call["call"], []).append(call["seconds"])
-    figures.remarks.append(
-        "secure aggregation, seconds: "
-        + ", ".join(f"{name} {min(taken):.1f} to {max(taken):.1f}" for name, taken in seconds.items())
-    )
+    figures.remark_on_calls("secure aggregation", result)
 
 
 def test_a_node_that_is_killed_in_mid_round_is_left_out_of_the_sum_and_named(three_sites):

@@ -7,6 +7,7 @@ cells are the same table. `hint` says of a column that is not numbers why it may
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,9 @@ _PERCENT = re.compile(r"[+-]?\d+([.,]\d+)?\s*%")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(\.\d{3})*,\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _THOUSANDS_SPACE = re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f\u2009]\d{3})+([.,]\d+)?")
+# By what `hint` calls them: numbers that the form's marks make readable, and what stands beside numbers.
+_MARKED = {"thousands": _THOUSANDS, "thousands space": _THOUSANDS_SPACE, "decimal comma": _DECIMAL_COMMA}
+_BESIDE = {"percent": _PERCENT, "limits": _LIMIT}
 _UNIT = re.compile(r"([^\d\s.,;:<>+-]+)?\s*[+-]?\d+(?:[.,]\d+)?\s*([^\d\s.,;:<>+-]\D*)?")
 _IS_UNIT = re.compile(r"[^\W_]|[€$£°]")
 # So many different numbers beside one unit are no stages such as T1 and T2.
@@ -165,24 +169,24 @@ def hint(column: pd.Series, kind: str) -> str | None:
         return None
     cells = [str(value).strip() for value in column.dropna().tolist()]
     rest = [cell for cell in cells if not _NUMBER.fullmatch(cell)]
-    for name, pattern in (
-        ("thousands", _THOUSANDS),
-        ("thousands space", _THOUSANDS_SPACE),
-        ("decimal comma", _DECIMAL_COMMA),
-        ("percent", _PERCENT),
-        ("limits", _LIMIT),
-    ):
-        if rest and all(pattern.fullmatch(cell) for cell in rest):
-            return name
+    if (name := _one_form(rest, _MARKED | _BESIDE)) is not None:
+        return name
     # Numbers with marks beside something else: the marks can be declared, what else there is stands in the way.
-    rest = [cell for cell in rest if not _DECIMAL_COMMA.fullmatch(cell) and not _THOUSANDS.fullmatch(cell)]
-    for name, pattern in (("percent", _PERCENT), ("limits", _LIMIT)):
-        if rest and all(pattern.fullmatch(cell) for cell in rest):
-            return name
+    rest = [cell for cell in rest if not any(pattern.fullmatch(cell) for pattern in _MARKED.values())]
+    if (name := _one_form(rest, _BESIDE)) is not None:
+        return name
     units = {"".join(match.groups("")) if (match := _UNIT.fullmatch(cell)) else "" for cell in rest}
     if len(rest) == len(cells) and len(units) == 1 and _IS_UNIT.search("".join(units)) and len(set(cells)) > _MEASURED:
         return "units"
     return "words" if len(cells) - len(rest) >= _MOSTLY * len(cells) else None
+
+
+def _one_form(cells: Sequence[str], patterns: Mapping[str, re.Pattern[str]]) -> str | None:
+    """Return the first of these forms that all cells have; None where there is none, or no cell."""
+    for name, pattern in patterns.items():
+        if cells and all(pattern.fullmatch(cell) for cell in cells):
+            return name
+    return None
 
 
 def _hint_of_numbers(column: pd.Series) -> str | None:

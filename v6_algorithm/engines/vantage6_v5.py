@@ -7,7 +7,6 @@ its arguments. A site's container has no token: nothing there may last longer th
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,19 +19,14 @@ from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange.protocol import Missing
 
-# Refusals after which a site is given up where HQ has taken a task for another since the first, or so long before.
-_REFUSALS, _BEFORE_S = 3, 10.0
+# Refusals after which a site is given up where HQ answers other questions.
+_REFUSALS = 3
 
 
 class SessionFederation(Vantage6Federation):
     """The organisations of a vantage6 5 collaboration; parameters as for `Vantage6Federation`."""
 
     _fetches = False
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._last_created = float("-inf")
-        self._first_refusal: dict[str, float] = {}
 
     @contextmanager
     def residents(self, wanted: bool, deadline_s: float) -> Iterator[None]:
@@ -51,20 +45,18 @@ class SessionFederation(Vantage6Federation):
         return task if isinstance(task, dict) else {"msg": "no answer from the server"}
 
     def _take_creation(self, creation: Creation, answer: dict[str, Any] | Missing) -> Missing | None:
-        """Give a site up that HQ refuses a task for while it takes others': the node's proxy does not pass on why.
+        """Give a site up that HQ refuses a task for while it is there: the node's proxy does not pass on why.
 
-        Most often it has no dataframe of the session. Otherwise the call would try until its deadline.
+        Most often the site has no dataframe of the session. Otherwise the call would try until its deadline.
         """
         missing = super()._take_creation(creation, answer)
-        if creation.task is not None:
-            self._last_created = time.monotonic()
-            return None
-        refused = self._first_refusal.setdefault(creation.question, time.monotonic())
-        if missing is None and creation.attempts >= _REFUSALS and self._last_created > refused - _BEFORE_S:
+        open_still = missing is None and creation.task is None
+        # That it is there it shows by what it says of a subtask that it took.
+        if open_still and creation.attempts >= _REFUSALS and self._newest and self._status(self._newest) is not None:
             return Missing(
                 "unreachable",
-                f"HQ takes no subtask for it, and does for others ({creation.trouble}); most likely its database was "
-                "not extracted into this session",
+                f"HQ takes no subtask for it, and took others' ({creation.trouble}); most likely its database was not "
+                "extracted into this session",
             )
         return missing
 

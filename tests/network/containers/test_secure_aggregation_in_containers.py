@@ -37,13 +37,7 @@ def test_a_node_that_loses_power_in_mid_round_is_left_out_of_the_sum_and_named(d
     missed = [entry for entry in result["participation"] if entry["call"] == "train" and "b" in entry["missing"]]
     assert [entry["round"] for entry in missed][:1] == [2]
     assert all(entry["answered"] == ["a", "c"] for entry in missed if entry["round"] == 2)
-    seconds = {}
-    for call in result["timing"]["rounds"]:
-        seconds.setdefault(call["call"], []).append(call["seconds"])
-    figures.remarks.append(
-        "secure aggregation in containers, seconds: "
-        + ", ".join(f"{name} {min(taken):.1f} to {max(taken):.1f}" for name, taken in seconds.items())
-    )
+    figures.remark_on_calls("secure aggregation in containers", result)
 
 
 def test_a_node_that_asks_for_it_refuses_a_run_in_the_clear_by_name(docker_network):

@@ -34,6 +34,14 @@ class Figures:
         self.note(ROUND, column, f"{median(call['seconds'] for call in calls):.1f}")
         self.note(TRAFFIC, column, f"{sent:,.0f} / {received:,.0f}")
 
+    def remark_on_calls(self, what: str, result: Mapping[str, Any]) -> None:
+        """Add a line with the least and the most seconds that each kind of call of a result took."""
+        seconds: dict[str, list[float]] = {}
+        for call in result["timing"]["rounds"]:
+            seconds.setdefault(call["call"], []).append(call["seconds"])
+        taken = ", ".join(f"{name} {min(of_call):.1f} to {max(of_call):.1f}" for name, of_call in seconds.items())
+        self.remarks.append(f"{what}, seconds: {taken}")
+
     def lines(self) -> list[str]:
         """Return the table; nothing when nothing was measured."""
         columns = [column for column in COLUMNS if any(column in cells for cells in self._rows.values())]

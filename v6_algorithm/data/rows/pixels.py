@@ -41,7 +41,7 @@ class Pixels(Images):
         stack = None if kept is None else load_stack(kept, list, self.image)
         if stack is not None:
             return stack
-        frame = without_codes(source.read({*pixels}.__contains__, exact=()), self.data.missing_values)
+        frame = without_codes(source.read({*pixels}.__contains__, exact=()), self.data.missing_values, form=source.form)
         numbers = frame[list(pixels)].to_numpy(dtype=np.float32, na_value=np.nan)
         return stack_pixels(numbers, self.image, kept)
 
