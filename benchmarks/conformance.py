@@ -46,6 +46,8 @@ def verdict(ours: dict[str, Any], theirs: dict[str, Any] | None) -> str:
     if all(ours[key] == theirs[key] for key in SAME):
         return "equal"
     mine, other = (wire.unpack(result["parameters"]) for result in (ours, theirs))
+    if {name: tensor.shape for name, tensor in mine.items()} != {name: tensor.shape for name, tensor in other.items()}:
+        return "not: another model"
     apart = max(float((mine[name].double() - other[name].double()).abs().max()) for name in mine)
     return f"{apart:.0e}" if apart else f"not: {', '.join(key for key in SAME if ours[key] != theirs[key])}"
 

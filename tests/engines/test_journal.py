@@ -219,3 +219,17 @@ def test_an_answer_that_is_there_at_the_deadline_is_taken(network):
     with network() as proxy:
         proxy.trouble = lambda path, number: "page" if path == "status" and number < 8 else None
         assert ask_berlin(proxy, 0.1).missing["berlin"].kind != "late"
+
+
+def test_a_task_of_the_same_number_does_not_get_the_result_of_another_experiment(network, capsys):
+    """As of a server that was set up anew, whose nodes kept their folders."""
+    with network() as proxy:
+        first = container(proxy)
+    with LoopbackProxy(proxy.organizations) as anew:
+        again = container(anew)
+        assert comparable(again) == comparable(first)
+        assert not anew.tasks, "the same experiment was done"
+        other = container(anew, experiment={**EXPERIMENT, "rounds": 1})
+    assert "a task of this number left the result of another experiment here" in capsys.readouterr().out
+    assert other["rounds_run"] == 1
+    assert anew.tasks

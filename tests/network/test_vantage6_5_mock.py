@@ -81,6 +81,17 @@ def test_a_table_written_with_semicolons_is_extracted_as_the_step_says(algorithm
     same(here(usual, experiment, tmp_path), theirs)
 
 
+def test_a_second_run_in_the_same_folder_is_not_the_first_ones_result(algorithm_python_5, hospitals, tmp_path):
+    """The mock's session folder is there still, and its first task has the same number."""
+    sites = {name: [str(path), "csv"] for name, path in hospitals.items()}
+    experiment = {**QUICK, "data": {"target": "outcome"}}
+    first = on_mock(sites, {"experiment": experiment}, tmp_path)
+    assert first["rounds_run"] == 2
+    assert on_mock(sites, {"experiment": {**experiment, "rounds": 3}}, tmp_path)["rounds_run"] == 3
+    fewer = {name: sites[name] for name in list(sites)[:2]}
+    assert len(on_mock(fewer, {"experiment": experiment}, tmp_path)["sites"]) == 2
+
+
 def test_describe_tells_what_it_tells_here(algorithm_python_5, hospitals, tmp_path):
     experiment = {"data": {"target": "outcome"}}
     sites = {name: [str(path), "csv"] for name, path in hospitals.items()}

@@ -48,7 +48,9 @@ def run_master(
     from v6_algorithm.engines.journal import Journal, journal_folder
 
     federation, checked = _central(client, data, experiment, organizations, names, mock_client, arguments)
-    journal = Journal(journal_folder(federation.task), federation, checked, lambda text: print(text, flush=True))
+    # A mock's folder is used again by the next run, whose task has the same number.
+    folder = journal_folder(federation.task) if federation.is_real else None
+    journal = Journal(folder, federation, checked, lambda text: print(text, flush=True))
     if (done := journal.begin(_tasks(resume))) is not None:
         return done
     with ends_on_sigterm(), federation.residents(checked.resident, checked.participation.deadline_s):

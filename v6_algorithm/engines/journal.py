@@ -53,8 +53,7 @@ class Journal:
         """
         replayed = 0
         if self._folder is not None and self.checkpoints is not None:
-            with suppress(OSError, ValueError):
-                result: dict[str, Any] = json.loads((self._folder / _RESULT).read_text(encoding="utf-8"))
+            if (result := self._result_of_before(self._folder / _RESULT)) is not None:
                 self._say("this task was done before its container was run again")
                 return result
             # Of a first start nobody has to ask the server what there is.
@@ -71,8 +70,24 @@ class Journal:
     def finish(self, result: dict[str, Any]) -> None:
         """Keep a result that is complete: the node may not have collected it when it runs the container again."""
         if self._folder is not None and result["status"] == "completed":
+            content = {"experiment": self._experiment.resolved(), "result": result}
             with suppress(OSError):
-                write_whole(self._folder / _RESULT, json.dumps(result).encode())
+                write_whole(self._folder / _RESULT, json.dumps(content).encode())
+
+    def _result_of_before(self, path: Path) -> dict[str, Any] | None:
+        """Read the result that `finish` kept; None where there is none, or one of another experiment.
+
+        A server that was set up anew counts its tasks from 1 again, and its nodes may have kept their folders.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            result, experiment = dict(content["result"]), content["experiment"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if experiment != self._experiment.resolved():
+            self._say("a task of this number left the result of another experiment here; the run begins anew")
+            return None
+        return result
 
     def _restore(self, checkpoints: Checkpoints) -> int:
         """Take over what the federation knew; returns the newest subtask of the last round that was over."""

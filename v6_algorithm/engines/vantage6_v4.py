@@ -175,6 +175,11 @@ class Vantage6Federation:
         except (PolicyError, AttributeError):
             return None
 
+    @property
+    def is_real(self) -> bool:
+        """Whether a server is behind the client, and not vantage6's mock."""
+        return self._real
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a container that is run again has to know: the newest subtask whose answer was looked for, and
         those that are owed."""
