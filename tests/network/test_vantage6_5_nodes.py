@@ -97,7 +97,7 @@ def test_submit_extracts_once_trains_and_writes_the_files(network, experiment_fi
     first = submit(network, "submit", experiment_file, "--out", tmp_path / "first")
     assert "extracted now from database default" in first
     assert (tmp_path / "first" / "model.safetensors").is_file()
-    looked = submit(network, "submit", experiment_file, "--out", tmp_path / "second", "--detach")
+    looked = submit(network, "submit", experiment_file, "--out", tmp_path / "second", "--set", "rounds=1")
     assert "as extracted before" in looked
 
 
@@ -139,6 +139,16 @@ def test_a_task_whose_master_was_killed_is_gone_on_with(network, experiment_file
         assert result[key] == ours[key], key
 
 
+def test_a_site_that_crashes_is_named_and_the_rest_finish(network, frame):
+    experiment = patients_experiment(participation={"minimum": 2, "deadline_s": 600})
+    over = master(network, frame, experiment, kill=["RPC_train", "b"])
+    (result,) = over["results"]
+    assert (result["status"], result["rounds_run"]) == ("completed", experiment["rounds"])
+    crashed = [call["missing"] for call in result["participation"] if call["missing"]]
+    assert [list(missing) for missing in crashed] == [["b"]], crashed
+    assert crashed[0]["b"].startswith("crashed")
+
+
 def test_a_node_that_goes_away_is_late_and_the_rest_finish(network, frame, sites, tmp_path):
     network.do("stop_node", site="c")
     experiment = patients_experiment(participation={"minimum": 2, "deadline_s": 90})
@@ -148,6 +158,13 @@ def test_a_node_that_goes_away_is_late_and_the_rest_finish(network, frame, sites
     assert list(result["participation"][0]["missing"]) == ["c"]
     ours = here(sites, experiment, ["a", "b"], tmp_path)
     assert result["parameters"] == ours["parameters"]
+
+
+def test_a_lost_quorum_ends_the_run_and_says_why(network, frame):
+    """The node of c is away since the test before."""
+    over = master(network, frame, patients_experiment(participation={"minimum": 3, "deadline_s": 30}))
+    assert over["runs"] == {"a": "crashed"}
+    assert "of 3 sites answered, 3 are needed (participation.minimum)" in over["log"]
 
 
 def test_an_extraction_waits_for_no_node_that_is_away(network, experiment_file, tmp_path):

@@ -163,8 +163,10 @@ class Stack:
         )
         return {"dataframe": frame["id"], **self._over(frame["last_session_task"]["id"])}
 
-    def task(self, method: str, arguments: dict, dataframe: int, action: str, sites: list[str]) -> dict:
-        """Run a task on a dataframe."""
+    def task(
+        self, method: str, arguments: dict, dataframe: int, action: str, sites: list[str], kill: list[str] | None = None
+    ) -> dict:
+        """Run a task on a dataframe; `kill` is a method and a site whose job of it is killed on the way."""
         start = time.monotonic()
         created = self.client.task.create(
             collaboration=self.collaboration,
@@ -180,6 +182,8 @@ class Stack:
         )
         if "id" not in created:
             return {"refused": created}
+        if kill:
+            self.kill_job(kill[0], site=kill[1])
         over = self._over(created["id"])
         results = [item["result"] for item in self.client.result.from_task(created["id"])["data"] if item["result"]]
         return {"results": [json.loads(text) for text in results], "seconds": time.monotonic() - start, **over}
@@ -189,27 +193,36 @@ class Stack:
         self.processes[site].send_signal(signal.SIGKILL)
         return {}
 
-    def kill_job(self, method: str, children: int) -> dict:
-        """SIGKILL the process of a method once its task has so many subtasks; returns the task's id."""
-        wanted = base64.b32encode(method.encode()).decode().replace("=", "!")
+    def kill_job(self, method: str, children: int = 0, site: str | None = None) -> dict:
+        """SIGKILL the process of a method, once its task has so many subtasks, or that of one site; return its task."""
 
         def newest() -> dict:
             listed = self.client.task.list(per_page=50)["data"]
             return max((task for task in listed if task["method"] == method), key=lambda task: task["id"])
 
-        def subtasks() -> list:
-            return self.client.task.list(parent=newest()["id"], per_page=50)["data"]
+        if children:
+            until(lambda: len(self.client.task.list(parent=newest()["id"], per_page=50)["data"]) >= children, TASK_S)
+        wanted = {"ALGORITHM_METHOD": method} | ({"ORGANIZATION_ID": str(self.organizations[site])} if site else {})
+        until(lambda: self._killed(wanted), TASK_S)
+        task = newest()["id"]
+        return {"task": task, **(self._over(task) if site is None else {})}
 
-        until(lambda: len(subtasks()) >= children, TASK_S)
+    def _killed(self, wanted: dict[str, str]) -> bool:
+        """Kill the jobs with these variables, which nodes write in base32; say whether there was one."""
+        lines = {
+            f"{name}={base64.b32encode(text.encode()).decode().replace('=', '!')}" for name, text in wanted.items()
+        }
+        killed = False
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                environment = (folder / "environ").read_bytes().split(b"\0")
+                environment = set((folder / "environ").read_text(errors="replace").split("\0"))
                 parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == self.processes["kubernetes"].pid and lines <= environment:
+                    os.kill(int(folder.name), signal.SIGKILL)
+                    killed = True
             except OSError:
                 continue
-            if parent == self.processes["kubernetes"].pid and f"ALGORITHM_METHOD={wanted}".encode() in environment:
-                os.kill(int(folder.name), signal.SIGKILL)
-        return {"task": newest()["id"], **self._over(newest()["id"])}
+        return killed
 
     def _over(self, task: int) -> dict:
         end = time.monotonic() + TASK_S

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from v6_algorithm.engines import runs
 from v6_algorithm.errors import UnreachableError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.progress import wide_bar
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
     from v6_algorithm.researcher.task import Look, Task
 
 POLL_S = 1.0
+# How long master may say nothing once every site has answered, before it is remarked on.
+_QUIET_S = 180.0
+_REMARK = (
+    "note: all subtasks of task {task} ended {minutes:g} minutes ago, and master has said nothing since. It may be "
+    "computing; or its node has lost the answer, as nodes of vantage6 5.0.3 do where two jobs end in the same second: "
+    "then send the task again, or go on with a training by `v6-algorithm resume {task}`"
+)
 _ROUND = re.compile(r"round (\d+)/(\d+): ")
 _MARKS = {"completed": "✓", "pending": "–", "initializing": "…", "active": "…"}
 _CALLS = {"prepare": "preparing", "train": "training", "evaluate": "testing"}
@@ -42,6 +50,7 @@ def follow(
     with bar if terminal.out.is_terminal else nullcontext():
         shown = bar.add_task("", title=f"task {task.id}", total=rounds, shown="waiting for the hub's node")
         silent = False
+        quiet = Quiet(time.monotonic())
         while True:
             try:
                 look = task.look()
@@ -62,7 +71,28 @@ def follow(
                     bar.update(shown, shown=look.status)
                     return
                 bar.update(shown, shown=escape(_sites(look)))
+                if quiet.is_remarkable(look, time.monotonic()):
+                    say(_REMARK.format(task=task.id, minutes=_QUIET_S / 60))
             time.sleep(POLL_S)
+
+
+class Quiet:
+    """How long a task that runs has shown nothing new while no site is at work; remarked on once."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._seen: object = None
+        self._is_said = False
+
+    def is_remarkable(self, look: Look, now: float) -> bool:
+        """Say whether to remark on it; `now` is in seconds of any clock."""
+        seen = (look.status, look.call, dict(look.sites))
+        if look.lines or seen != self._seen or look.call is None or runs.ALIVE & set(look.sites.values()):
+            self._since, self._seen = now, seen
+            return False
+        is_due = not self._is_said and now - self._since >= _QUIET_S
+        self._is_said |= is_due
+        return is_due
 
 
 def _sites(look: Look) -> str:
