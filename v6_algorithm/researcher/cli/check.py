@@ -11,6 +11,7 @@ import typer
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange.text import printable
 from v6_algorithm.researcher.cli import submit, terminal
+from v6_algorithm.researcher.cli.output import Force, refuse_file
 from v6_algorithm.researcher.cli.run import File, Set, load_experiment
 from v6_algorithm.researcher.cli.terminal import explained, say
 
@@ -45,6 +46,7 @@ def check(
     json_: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write what was found out there.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Ask every site what would go wrong, without training: versions, device, disk, columns, rows, classes, rules.
 
@@ -54,6 +56,7 @@ def check(
     with explained():
         from v6_algorithm.coordinator.rounds.initial_model import read_weights
 
+        refuse_file(json_, force, "--json")
         experiment = load_experiment(file, set_)
         read_weights(experiment, file.parent)
         if server is None:

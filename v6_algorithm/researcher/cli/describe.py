@@ -9,6 +9,7 @@ import typer
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.output import Force, refuse_done
 from v6_algorithm.researcher.cli.run import File, Set, load_experiment
 from v6_algorithm.researcher.cli.terminal import explained, say
 
@@ -23,6 +24,7 @@ def describe(
         str | None,
         typer.Option(metavar="COLUMN|site", help="Also compare groups: Table 1, and survival curves (evaluation.by)."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Describe the tables of an experiment's sites: counts, means, quantiles, labels, correlations; Table 1 by group.
 
@@ -33,6 +35,7 @@ def describe(
         from v6_algorithm.engines.simulate import local_federation, tables_of
         from v6_algorithm.researcher.report.summary import summary_tables, write_summary
 
+        refuse_done(out_dir, force, "summary.json")
         # A centralised run pools the tables; a description is of each.
         overrides = [*(set_ or []), *([f"evaluation.by={by}"] if by else [])]
         experiment = load_experiment(file, overrides).model_copy(update={"mode": "federated"})

@@ -9,7 +9,7 @@ import typer
 
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import open_table
-from v6_algorithm.researcher.cli.output import results_folder, write_results
+from v6_algorithm.researcher.cli.output import Force, refuse_done, results_folder, write_results
 from v6_algorithm.researcher.cli.run import Quiet
 from v6_algorithm.researcher.cli.terminal import complain, explained, say
 
@@ -40,6 +40,7 @@ def evaluate(
             "--recalibrate", help="Also show intercept and slope of two classes, for predict --recalibrate DIR."
         ),
     ] = False,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure a model that a run returned on all rows of a table of yours."""
@@ -49,6 +50,7 @@ def evaluate(
         from v6_algorithm.researcher.external import CENTRAL, ReturnedModel
         from v6_algorithm.researcher.report import central_table, gap_lines
 
+        refuse_done(out_dir, force)
         groups = [_subgroup(text) for text in subgroup or []]
         with terminal.err.status("loading …"):
             model = ReturnedModel.load(result)

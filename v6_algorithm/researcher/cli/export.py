@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.output import Force
 from v6_algorithm.researcher.cli.terminal import explained, say
 
 
@@ -18,6 +19,7 @@ def export(
         list[str] | None,
         typer.Option("--format", metavar="onnx|torch", help="As often as needed.", show_default="both"),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write a run's model as ONNX and torch.export, and check that both give what it gives.
 
@@ -25,9 +27,12 @@ def export(
     """
     with explained():
         from v6_algorithm.coordinator.evaluation.returned_model import ReturnedModel
+        from v6_algorithm.errors import ExperimentError
         from v6_algorithm.researcher.export import FORMATS
         from v6_algorithm.researcher.export import export as export_model
 
+        if not force and (folder / "model.json").exists():
+            raise ExperimentError(f"{folder}: has a model already; --force writes over it, or name another folder")
         with terminal.err.status("exporting …"):
             done = export_model(ReturnedModel.load(result), folder, formats or FORMATS)
         names = ", ".join(path.name for path in done.files)

@@ -11,7 +11,7 @@ import typer
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
-from v6_algorithm.researcher.cli.output import results_folder
+from v6_algorithm.researcher.cli.output import Force, refuse_done, results_folder
 from v6_algorithm.researcher.cli.terminal import explained, say
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def partition(
         str | None, typer.Option(metavar="CHAR", help="Of a csv: the decimal mark.", show_default="point")
     ] = None,
     encoding: Encoding = None,
+    force: Force = False,
 ) -> None:
     """Cut one table into simulated hospitals."""
     with explained():
@@ -68,6 +69,7 @@ def partition(
         from v6_algorithm.data.partition import files, tables
         from v6_algorithm.experiment import parse_partition
 
+        refuse_done(out_dir, force, "experiment.yaml")
         given = {"kind": kind, "sites": sites, "by": by}
         section = parse_partition(
             _section(plan, {key: value for key, value in given.items() if value is not None}, set_)

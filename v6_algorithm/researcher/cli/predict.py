@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.output import Force, refuse_file
 from v6_algorithm.researcher.cli.terminal import explained, say
 
 
@@ -34,6 +35,7 @@ def predict(
             "evaluate --out), of all its rows or of a site's.",
         ),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Predict for new rows with the preparation that the model was trained with.
 
@@ -48,6 +50,7 @@ def predict(
         from v6_algorithm.researcher.external.recalibrated import recalibrated, recalibration_of
         from v6_algorithm.researcher.report.artifacts import write_file
 
+        refuse_file(out, force)
         with terminal.err.status("predicting …"):
             model = ReturnedModel.load(result)
             source = source_of("URI", Source(uri=data), Path.cwd(), model.experiment)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.researcher.cli.output import Force, refuse_file
 from v6_algorithm.researcher.cli.terminal import explained, say
 
 
@@ -25,6 +26,7 @@ def report(
     paired: Annotated[
         bool, typer.Option("--paired", help="Of two runs over the same folds: differences with intervals and p.")
     ] = False,
+    force: Force = False,
 ) -> None:
     """Make the report of a run anew, or compare runs by their pooled metrics.
 
@@ -38,6 +40,7 @@ def report(
         if part not in ("test", "validation", "central"):
             raise ExperimentError(f"--part {part}: is not known; allowed: test, validation, central")
         if len(results) == 1:
+            refuse_file(out, force)
             folder = results[0] if results[0].is_dir() else results[0].parent
             place = out or folder / "report.html"
             try:

@@ -13,7 +13,7 @@ import typer
 from v6_algorithm.errors import ExperimentError, V6AlgorithmError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central
-from v6_algorithm.researcher.cli.output import finish, refuse_done, results_folder, unused_folder
+from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.profiling import profiled
 from v6_algorithm.researcher.cli.progress import progress
 from v6_algorithm.researcher.cli.terminal import complain, explained, say
@@ -77,7 +77,7 @@ def run(
         ),
     ] = None,
     test: TestRun = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a result that is in --out.")] = False,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Run an experiment on this machine, each site with its own data, and write what came out."""
@@ -87,16 +87,17 @@ def run(
             raise ExperimentError(f"--engine {engine}: is not known; allowed: local, wire, mock")
         if policy is not None and engine == "mock":
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
+        refuse_done(out_dir, force)
         experiment = load_experiment(file, set_)
-        # One that is not done has a checkpoint, and is refused below with the way to go on.
-        if out_dir is None or not holds_checkpoint(out_dir):
-            refuse_done(out_dir, force)
         if test is not None:
             _test_here(experiment, file, test, out_dir, engine=engine, policy=policy, asked=[baselines, bool(track)])
             return
         todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [], policy, exact)
         tables = _tables(todo, file)
         with results_folder(out_dir or unused_folder(experiment.name)) as folder:
+            if force and holds_checkpoint(folder):
+                discard(folder)
+                say(f"note: --force: the run in {folder} that was not done is begun anew")
             todo.begin(folder)
             _go_on(todo, tables, folder)
 

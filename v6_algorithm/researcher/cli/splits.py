@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from v6_algorithm.errors import DataError, ExperimentError
+from v6_algorithm.researcher.cli.output import Force, refuse_file
 from v6_algorithm.researcher.cli.partition import Encoding, Separator, read_form
 from v6_algorithm.researcher.cli.terminal import explained, say
 
@@ -21,6 +22,7 @@ def split_columns(
     ] = None,
     separator: Separator = None,
     encoding: Encoding = None,
+    force: Force = False,
 ) -> None:
     """Turn dinunet's SPLIT_*.json into columns of the table, for `data.split_column`."""
     with explained():
@@ -28,6 +30,7 @@ def split_columns(
         from v6_algorithm.data.sources import TableSource
         from v6_algorithm.data.split_files import add_split_columns
 
+        refuse_file(out_file, force)
         if (kind := TableSource(str(table)).kind) != "csv":
             raise ExperimentError(f"{table}: is {kind}; split-columns reads and writes csv")
         try:
