@@ -75,8 +75,8 @@ class Follower:
         """Run a line of the shell; False where it fails."""
         began = time.monotonic()
         done = subprocess.run(
-            ["/bin/bash", "-c", command], cwd=cwd, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace",
+            ["/bin/bash", "-c", command], cwd=cwd, env=self.environment, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace",
         )  # fmt: skip
         return self.keep(Step(page, command, time.monotonic() - began, done.returncode), done.stdout)
 

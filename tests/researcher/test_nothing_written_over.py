@@ -25,7 +25,7 @@ COMMANDS = {
     "predict": ("o.csv", ["predict", "r", "d.csv", "--out", "o.csv"]),
     "export": ("o/model.json", ["export", "r", "o"]),
     "report": ("o.html", ["report", "r", "--out", "o.html"]),
-    "check": ("o.json", ["check", "e.yaml", "--json", "o.json"]),
+    "check": ("o.json", ["check", "e.yaml", "--out", "o.json"]),
 }
 # Synthetic images are never written over; nor is a model card. A package has a mark of its own.
 OTHERS = {"generate"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
 
 
 def init(
@@ -20,12 +21,13 @@ def init(
     ] = None,
     name: Annotated[str, typer.Option(metavar="NAME", help="Of the experiment, and of its file.")] = "experiment",
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    json_: Json = False,
 ) -> None:
     """Write an experiment file for tables of yours, with what was seen in them.
 
     Example: v6-algorithm init hospital1.csv hospital2.csv --target outcome
     """
-    with explained():
+    with explained(json_):
         from v6_algorithm.data.sources import TableSource
         from v6_algorithm.errors import DataError, ExperimentError
         from v6_algorithm.researcher.drafting import draft, experiment_yaml, site_names
@@ -43,6 +45,7 @@ def init(
                 raise ExperimentError(f"{file}: {error}") from None
         drafted = draft(tables, {site: str(file) for site, file in site_names(files).items()}, target, duration)
         path.write_text(experiment_yaml(drafted, name), encoding="utf-8")
+        tell({"file": str(path), **asdict(drafted)})
         say(f"wrote {path}: {drafted.problem} of {drafted.target} at {len(tables)} site{'s' * (len(tables) > 1)}, from")
         say(f"  {len(drafted.features)} numeric and {len(drafted.categorical)} categorical columns")
         for column in drafted.exclude:

@@ -13,7 +13,7 @@ import typer
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
-from v6_algorithm.researcher.cli.terminal import complain, say
+from v6_algorithm.researcher.cli.terminal import complain, say, tell
 from v6_algorithm.researcher.cli.unfinished import holds_checkpoint
 
 
@@ -99,7 +99,7 @@ def finish(
     if refused is not None and make_room is not None:
         make_room()
         paths, refused = write_results(result, folder)
-    if refused is not None and terminal.out.quiet:
+    if refused is not None and terminal.out.quiet and not terminal.asks_for_json():
         # Nobody else has the numbers now.
         terminal.out.quiet = False
         if result["metrics"]:
@@ -108,6 +108,7 @@ def finish(
         say(f"note: {note}")
     for line in recalibration_lines(result):
         say(line)
+    tell(_document(result, unfinished, folder, paths, refused))
     rounds, seconds = result["rounds_run"], result["timing"]["total_s"]
     done = (
         "tested, nothing was trained,"
@@ -124,6 +125,25 @@ def finish(
         complain(refused)
     if result["status"] == "stopped" or unfinished or refused is not None:
         raise typer.Exit(3)
+
+
+def _document(
+    result: dict[str, Any], unfinished: list[str], folder: Path, paths: list[Path], refused: str | None
+) -> dict[str, Any]:
+    """Return what --json prints of a run: how it ended, its metrics as in metrics.json, and where the rest is."""
+    from v6_algorithm.researcher.report.artifacts import headlines
+
+    return {
+        "name": result.get("name"),
+        "status": result["status"],
+        "stopped_because": result.get("stopped_because"),
+        "seconds": result["timing"]["total_s"],
+        "metrics": headlines(result),
+        "notes": result["notes"],
+        "unfinished": unfinished + ([refused] if refused is not None else []),
+        "folder": str(folder),
+        "files": [path.relative_to(folder).as_posix() for path in paths],
+    }
 
 
 def write_results(result: dict[str, Any], folder: Path) -> tuple[list[Path], str | None]:

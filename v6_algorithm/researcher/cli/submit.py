@@ -19,7 +19,7 @@ from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central, open_table
 from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.run import File, Out, Quiet, Set, TestRun, Track, as_test, load_experiment
-from v6_algorithm.researcher.cli.terminal import complain, explained, say
+from v6_algorithm.researcher.cli.terminal import Json, complain, explained, say, tell
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment, Source
@@ -85,11 +85,12 @@ def submit(
     track: Track = None,
     test: TestRun = None,
     force: Force = False,
+    json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Send an experiment to a vantage6 network, show how it goes, and write what came out."""
     terminal.out.quiet = quiet
-    with explained():
+    with explained(json_):
         from v6_algorithm.coordinator.rounds.initial_model import read_weights
         from v6_algorithm.researcher.tracking import open_tracking
 
@@ -121,6 +122,9 @@ def submit(
         _describe(session, chosen, sites, at, image, databases)
         if dry_run:
             say("dry run: nothing was sent")
+            tell(
+                {"task": None, "collaboration": chosen.name, "sites": [site.name for site in sites], "master": at.name}
+            )
             return
         arguments: dict[str, Any] = {"experiment": experiment.for_task()}
         if weights is not None:
@@ -143,6 +147,7 @@ def submit(
             if detach:
                 again = _again("watch", task.id, server, username, out_dir)
                 say(f"task {task.id} is on its way; to see how it goes: {again}")
+                tell({"task": task.id, "watch": again})
                 return
             _follow(task, tracking, server, username, experiment.rounds)
             result = task.result()
@@ -161,11 +166,12 @@ def watch(
     ] = None,
     track: Track = None,
     force: Force = False,
+    json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Follow a task that was sent before, or fetch the result of one that has ended."""
     terminal.out.quiet = quiet
-    with explained():
+    with explained(json_):
         from v6_algorithm.experiment import Source
         from v6_algorithm.researcher.tracking import open_tracking
 
@@ -193,11 +199,13 @@ def cancel(
     task: Annotated[int, typer.Argument(help="The task's id, which `submit` prints.", show_default=False)],
     server: Address,
     username: Username,
+    json_: Json = False,
 ) -> None:
     """Stop a task at all nodes; what it computed is lost."""
-    with explained():
+    with explained(json_):
         log_in(server, username).cancel(task)
         say(f"task {task}: the nodes were told to stop it")
+        tell({"task": task, "cancelled": True})
 
 
 def _where(server: str, username: str, image: str, *, local: bool) -> tuple[str, str, str]:

@@ -14,7 +14,7 @@ from v6_algorithm.researcher.cli.central import measure_central, open_central
 from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.progress import progress
 from v6_algorithm.researcher.cli.run import File, Out, Quiet, Set, load_experiment
-from v6_algorithm.researcher.cli.terminal import complain, explained, say
+from v6_algorithm.researcher.cli.terminal import Json, complain, explained, say
 
 if TYPE_CHECKING:
     from v6_algorithm.exchange.protocol import Federation
@@ -40,11 +40,12 @@ def tune(
     set_: Set = None,
     out_dir: Out = None,
     force: Force = False,
+    json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Compare settings on validation rows, then run the experiment with the best of them."""
     terminal.out.quiet = quiet
-    with explained():
+    with explained(json_):
         from v6_algorithm.coordinator.rounds.initial_model import read_weights
         from v6_algorithm.coordinator.tuning import Tuning
         from v6_algorithm.coordinator.tuning import tune as tune_on

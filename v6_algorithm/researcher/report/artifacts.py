@@ -123,7 +123,7 @@ def _files(clean: dict[str, Any]) -> Iterator[tuple[str, bool, Callable[[], str 
     if clean.get("status") not in (EVALUATED, TESTED):
         yield "history.csv", True, lambda: _history_csv(clean)
     yield "metrics.csv", True, lambda: _metrics_csv(clean)
-    yield "metrics.json", True, lambda: json.dumps(_headlines(clean), indent=1, allow_nan=False) + "\n"
+    yield "metrics.json", True, lambda: json.dumps(headlines(clean), indent=1, allow_nan=False) + "\n"
     yield "report.html", True, lambda: render(clean)
     tables = {
         "coefficients.csv": (coefficients.HEADER, coefficients.rows(clean) if coefficients.lines(clean) else None),
@@ -201,7 +201,7 @@ def _metrics_csv(result: dict[str, Any]) -> str:
     return _csv(METRIC_HEADER, rows)
 
 
-def _headlines(result: dict[str, Any]) -> dict[str, Any]:
+def headlines(result: dict[str, Any]) -> dict[str, Any]:
     """Nest the few numbers by which runs are compared, as DVC reads them: part, scope, metric; nothing undefined."""
     parts: dict[str, Any] = {}
     for row in metric_rows(result):
