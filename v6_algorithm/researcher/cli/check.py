@@ -108,7 +108,28 @@ def _ask_network(
     databases: list[dict[str, str]],
     private_key: Path | None,
 ) -> dict[str, Any]:
-    """Send a task of `check` to the hub's node, and wait for it."""
+    """Ask the nodes of a network, through a task of `check`."""
+    report = ask_network(
+        "check", experiment, address, username, image, collaboration, organizations, hub, databases, private_key
+    )
+    if report.get("status") != "checked":
+        raise FederationError(f"the task did not return what `check` returns; is {image} of another version?")
+    return report
+
+
+def ask_network(
+    method: str,
+    experiment: Experiment,
+    address: str,
+    username: str,
+    image: str,
+    collaboration: str | None,
+    organizations: list[str] | None,
+    hub: str | None,
+    databases: list[dict[str, str]],
+    private_key: Path | None,
+) -> dict[str, Any]:
+    """Send a task of a central function that asks the sites and trains nothing to the hub's node, and wait for it."""
     from v6_algorithm.researcher.cli.following import follow
 
     session = submit.log_in(address, username)
@@ -127,14 +148,11 @@ def _ask_network(
     if organizations:
         arguments["organizations"] = [site.id for site in sites]
     task = session.submit(
-        chosen, at, image=image, databases=databases, arguments=arguments, name=f"check {experiment.name}",
-        method="check",
+        chosen, at, image=image, databases=databases, arguments=arguments, name=f"{method} {experiment.name}",
+        method=method,
     )  # fmt: skip
     follow(task)
-    report = task.result()
-    if report.get("status") != "checked":
-        raise FederationError(f"task {task.id} did not return what `check` returns; is {image} of another version?")
-    return report
+    return task.result()
 
 
 def show(report: dict[str, Any]) -> None:

@@ -95,7 +95,7 @@ def submit(
         from v6_algorithm.researcher.tracking import open_tracking
 
         refuse_done(out_dir, force)
-        server, username, image = _where(server, username, image, local=local)
+        server, username, image = where(server, username, image, local=local)
         if detach and track:
             raise ExperimentError("--track: shows what came out, which --detach does not wait for; give it to `watch`")
         _check_trackers(track)
@@ -208,7 +208,7 @@ def cancel(
         tell({"task": task, "cancelled": True})
 
 
-def _where(server: str, username: str, image: str, *, local: bool) -> tuple[str, str, str]:
+def where(server: str, username: str, image: str, *, local: bool) -> tuple[str, str, str]:
     """Return address, name and image: those given, or with `local` those of the network on this machine."""
     if local:
         from v6_algorithm.researcher import network
