@@ -11,6 +11,9 @@ from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.output import Force, refuse_file
 from v6_algorithm.researcher.cli.terminal import Json, choice, explained, say, tell
 
+# Runs whose intervals a terminal has room for; the page of --out has them of all.
+_MOST_INTERVALS = 2
+
 
 def report(
     results: Annotated[list[Path], typer.Argument(help="Folders of runs, or result.json files.", show_default=False)],
@@ -144,7 +147,16 @@ def _table(frame: object, part: str) -> object:
     table.add_column("metric")
     for name in frame.index:
         table.add_column(Text(str(name)), justify="right", overflow="fold")
+    ends = {name for metric in frame.columns for name in (f"{metric}_low", f"{metric}_high")}
     for metric in frame.columns:
+        if metric in ends:
+            continue  # beside the number that it is an end of
         cells = ["" if pd.isna(value) else f"{value:g}" if metric == "n" else f"{value:.4f}" for value in frame[metric]]
+        if f"{metric}_low" in frame.columns and f"{metric}_high" in frame.columns and len(cells) <= _MOST_INTERVALS:
+            low, high = frame[f"{metric}_low"], frame[f"{metric}_high"]
+            cells = [
+                f"{cell} ({a:.3f}-{b:.3f})" if cell and a == a and b == b else cell
+                for cell, a, b in zip(cells, low, high, strict=True)
+            ]
         table.add_row(Text(metric if metric == "n" else reading.label(metric)), *cells)
     return table
