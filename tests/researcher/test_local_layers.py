@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from hospitals import command, make_table, read_result, write
 
+import v6_algorithm.api as v6
+
 FEDBN = {"model": {"kind": "mlp", "hidden": [6], "norm": "batch"}, "strategy": {"kind": "fedavg", "private": "norm"}}
 PERSONAL = {"personal": {"kind": "fine_tune", "epochs": 3}}
 SITES = {"amsterdam": 1, "berlin": 2, "cairo": 3}
@@ -73,3 +75,5 @@ def test_without_a_site_the_sites_predictions_are_averaged(tmp_path):
     both = predictions(tmp_path / "run", tmp_path / "new.csv")["p(1)"]
     assert not np.allclose(*of[:2])
     assert np.allclose(both, np.mean(of, axis=0))
+    loaded = v6.load(tmp_path / "run").predict(pd.read_csv(tmp_path / "new.csv"), "cairo")
+    assert np.allclose(loaded["p(1)"], of[2])
