@@ -7,6 +7,7 @@ run gives the same bits on each of them.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -112,7 +113,7 @@ class Replies:
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         self.ahead = False
         start = time.perf_counter()
-        turn = list(self.requests)
+        turn = deque(self.requests)
         early: dict[str, str | TextFile | dict[str, Any] | None] = {}
         for arrival in self.arrivals:
             if arrival.site not in self.requests or arrival.site in self.arrived_s:
@@ -128,7 +129,7 @@ class Replies:
             if arrival.create_s is not None:
                 self.create_s[arrival.site] = round(arrival.create_s, 4)
             while turn and turn[0] in early:
-                site = turn.pop(0)
+                site = turn.popleft()
                 begun = time.perf_counter()
                 reply = self._read(site, early.pop(site))
                 self.decode_s += time.perf_counter() - begun
@@ -222,8 +223,9 @@ class Federation(Protocol):
 
 def check_names(sites: Sequence[Site]) -> list[Site]:
     """Sort sites by name; raises FederationError when two have the same."""
-    names = [site.name for site in sites]
-    for name in names:
-        if names.count(name) > 1:
-            raise FederationError(f"two sites are named '{name}'; names must differ")
+    known: set[str] = set()
+    for site in sites:
+        if site.name in known:
+            raise FederationError(f"two sites are named '{site.name}'; names must differ")
+        known.add(site.name)
     return sorted(sites, key=lambda site: site.name)

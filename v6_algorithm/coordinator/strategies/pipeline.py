@@ -120,6 +120,8 @@ class FedAvg:
         self.spec = spec
         self.rows = {site: count for site, count in rows.items() if count}
         self.parameters = [name for name, item in spec.items() if item.kind == "parameter"]
+        # The weights that shares are of and their sum, with the rows that they were made of.
+        self._shares: tuple[Mapping[str, float], Mapping[str, float], float] | None = None
         self.round = 0
         self.lr: float | None = None
         self.sent: State | None = None
@@ -340,8 +342,11 @@ class FedAvg:
 
     def share(self, site: str) -> float:
         """Return a site's share of the weight of all sites, those included that do not take part in this round."""
-        weights = {name: rows if self.section.weighting == "samples" else 1 for name, rows in self.rows.items()}
-        return weights[site] / sum(weights.values())
+        if self._shares is None or self._shares[0] is not self.rows:
+            weights = {name: rows if self.section.weighting == "samples" else 1 for name, rows in self.rows.items()}
+            self._shares = self.rows, weights, sum(weights.values())
+        _, weights, total = self._shares
+        return weights[site] / total
 
     def _begin(self) -> None:
         # What the replies of this round said, but for their tensors.
