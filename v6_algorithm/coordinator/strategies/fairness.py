@@ -76,6 +76,9 @@ class AgnosticFL(FedAvg):
     Mohri et al., Agnostic Federated Learning, ICML 2019.
     """
 
+    # Site to λ, which stays through a round.
+    _in_round: dict[str, float]
+
     def admit(self, rows: Mapping[str, float]) -> None:
         """Give who joins the weight of an equal share, which all others bear in proportion."""
         before = dict(zip(self.rows, self._weights.tolist(), strict=True))
@@ -117,8 +120,7 @@ class AgnosticFL(FedAvg):
 
     def _begin(self) -> None:
         super()._begin()
-        # Site to λ, which stays through a round.
-        self._in_round: dict[str, float] = {}
+        self._in_round = {}
 
     @property
     def _weights(self) -> Tensor:
