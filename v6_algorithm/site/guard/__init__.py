@@ -54,7 +54,7 @@ class Guard:
     Raises
     ------
     PolicyError
-        When a rule needs a memory and the site has none that lasts from request to request.
+        When a rule needs a memory and the site has none that lasts from request to request, or over tasks.
     """
 
     def __init__(self, context: SiteContext, request: Mapping[str, Any], experiment: Experiment) -> None:
@@ -62,6 +62,7 @@ class Guard:
         self._request, self._experiment = request, experiment
         self._sources = context.sources
         policy = self.policy
+        policy.check_ledger()
         needed = policy.request_order or policy.refuse_differences or policy.maximum_share_of_sums is not None
         needed |= policy.secret_folds and policy.folds_secret is None
         needed |= policy.maximum_epsilon is not None or experiment.privacy.differential_privacy is not None
