@@ -84,6 +84,19 @@ class Guard:
     def admit(self, method: str) -> None:
         """Refuse a request that is too large, not approved, or out of order."""
         policy, experiment = self.policy, self._experiment
+        self.admit_compared()
+        if policy.request_order:
+            with self._job.open() as content:
+                Order(
+                    content.setdefault("job", {}),
+                    experiment,
+                    most_experiments=policy.maximum_experiments,
+                    researcher_weights=policy.researcher_weights,
+                ).admit(method, self._request)
+
+    def admit_compared(self) -> None:
+        """Refuse an experiment that is too large or not approved; of a second model's, whose place is the first's."""
+        policy, experiment = self.policy, self._experiment
         check_experiment(policy, experiment)
         check_folds(policy, experiment, self._request.get("folds") or [])
         approved = policy.approved_experiments
@@ -93,14 +106,6 @@ class Guard:
                 f"not one of the {len(approved)}; `v6-algorithm approve FILE` prints what its owner enters in "
                 f"{BY_FIELD['approved_experiments'].variable}"
             )
-        if policy.request_order:
-            with self._job.open() as content:
-                Order(
-                    content.setdefault("job", {}),
-                    experiment,
-                    most_experiments=policy.maximum_experiments,
-                    researcher_weights=policy.researcher_weights,
-                ).admit(method, self._request)
 
     @property
     def seed(self) -> int:
@@ -376,7 +381,7 @@ class Guard:
         if self._experiment.privacy.secure_aggregation is None:
             # Secure aggregation sends as many bins of any rows, and is exact only about those that it gets.
             for item in body.get("folds", []):
-                item["metrics"] = capped(item["metrics"])
+                item |= {key: capped(item[key]) for key in ("metrics", "compared") if key in item}
             if "subgroups" in body:
                 body["subgroups"] = capped(body["subgroups"])
         return body
@@ -388,7 +393,7 @@ class Guard:
         if body.get("class_counts") is not None:
             body["class_counts"] = at_least(body["class_counts"], smallest)
         for item in body.get("folds", []):
-            item["metrics"] = coarse_state(item["metrics"], smallest)
+            item |= {key: coarse_state(item[key], smallest) for key in ("metrics", "compared") if key in item}
         if "subgroups" in body:
             body["subgroups"] = coarse_state(body["subgroups"], smallest)
 
