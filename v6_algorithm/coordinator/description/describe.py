@@ -53,8 +53,9 @@ def describe(federation: Federation, experiment: Experiment) -> Summary:
         `sites` (rows of each), `images` (by site: sizes, mean lowest and highest value, why some are unreadable),
         `columns` (each with its kind at every site; numeric ones with `pooled` and `sites`
         statistics: n, missing, mean, sd with n - 1, quantiles), `labels` (of targets, events and categorical columns,
-        pooled and by site; rows of labels that are too few to be told are in `hidden`), `correlations` (of columns
-        filled with their means), with `evaluation.by` `table_one` and `curves` (see `table_one.grouped`),
+        pooled and by site; rows of labels that are too few to be told are in `hidden`), `correlations` (of each pair of
+        columns over the rows with both values, and their number `n`), with `evaluation.by` `table_one` and `curves` (see
+        `table_one.grouped`),
         `missing_sites` and `notes`. A statistic that no site may tell is None.
 
     Raises
@@ -239,14 +240,25 @@ class _Description:
         known = [product for product in products.values() if product is not None]
         if not known:
             return
-        sums = np.sum([product["sums"] for product in known], axis=0)
-        whole = np.all([product["pairs"] > 0 for product in known], axis=0)
-        size = np.sqrt(np.outer(np.diag(sums), np.diag(sums)))
+        left_out = {site: int(product["left_out"][0]) for site, product in products.items() if product is not None}
+        if told := [f"{site} {rows}" for site, rows in left_out.items() if rows]:
+            self._notes.append(
+                "correlations leave out rows whose empty cells are in the same columns as in few other rows: "
+                f"{', '.join(told)} (or somewhat fewer)"
+            )
+        n, sums, first, squares = (
+            np.sum([product[name] for product in known], axis=0) for name in ("pairs", "sums", "first", "squares")
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
-            matrix = np.where(whole & (size > 0), np.clip(sums / size, -1, 1), np.nan)
+            # Each column's sums are over the rows in which the other has a value too.
+            spread = squares - first**2 / n
+            size = np.sqrt(spread * spread.T)
+            varies = (n > 2) & (spread > 1e-12 * squares) & (spread > 1e-12 * squares).T
+            matrix = np.where(varies, np.clip((sums - first * first.T / n) / size, -1, 1), np.nan)
         self._correlations = {
             "columns": features,
             "matrix": [[None if np.isnan(value) else float(value) for value in row] for row in matrix],
+            "n": [[int(value) for value in row] for row in n],
         }
 
 
@@ -349,8 +361,11 @@ def _check_shape(reply: Mapping[str, Any], features: int, correlated: bool) -> t
         return cells, None
     products = unpack_arrays(reply["products"])
     shapes = {name: array.shape for name, array in products.items()}
-    if not correlated or shapes != dict.fromkeys(("pairs", "sums"), (features, features)):
+    wanted = dict.fromkeys(("pairs", "sums", "first", "squares"), (features, features)) | {"left_out": (1,)}
+    if not correlated or shapes != wanted:
         raise WireError("its products of columns are of other columns")
-    if not np.isfinite(products["sums"]).all():
+    if not all(np.isfinite(array).all() for array in products.values()):
         raise WireError("its products of columns are not finite")
+    if (products["pairs"] < 0).any() or (products["squares"] < 0).any() or products["left_out"][0] < 0:
+        raise WireError("its products of columns must count rows, and squares must be at least 0")
     return cells, products

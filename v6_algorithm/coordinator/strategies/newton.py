@@ -38,6 +38,8 @@ _DONE_FIRTH, _FARTHEST_FIRTH = 1e-18, 5.0
 _FARTHEST = 2.0
 # Of a Cox model's first step, in log-risks by standard deviation of an input.
 _FIRST_STEP = 0.3
+# Of a logistic regression's start: the rarest class, and the least share of the variance that is not explained.
+_RARE, _SEPARATE = 0.01, 0.2
 _NAMES = ("model.weight", "model.bias", "model.score", "model.information", "model.totals")
 
 
@@ -105,6 +107,8 @@ class Newton(FedAvg):
             following, firth = self._firth(present, score * rows, information * rows, misfit * rows, free)
         else:
             following = self._following(present, score, information, misfit, penalty, free, rows, first=first)
+            if first and self._starts_from_classes:
+                following = discriminant(following, information, totals, free)
         if self.offset is not None:
             following[self.offset[0]] = self.offset[1]
         changed = {"model.weight": following[1:], "model.bias": following[0]}
@@ -177,6 +181,11 @@ class Newton(FedAvg):
         return {"model.null": following}
 
     @property
+    def _starts_from_classes(self) -> bool:
+        model = self.experiment.model
+        return isinstance(model, Glm) and (model.family, model.link) == ("binomial", "logit") and self.offset is None
+
+    @property
     def _glm(self) -> Glm:
         model = self.experiment.model
         assert isinstance(model, Glm)  # noqa: S101
@@ -218,6 +227,42 @@ class Newton(FedAvg):
                 "rows": torch.tensor(rows),
             }
         return following
+
+
+def discriminant(fitted: Tensor, information: Tensor, totals: Tensor, free: Tensor) -> Tensor:
+    """Return where a logistic regression starts: the linear discriminant, which least squares of the classes gives.
+
+    With the same covariance in both classes its coefficients are those of least squares over the residual variance, as
+    Haggstrom has it (1983, Logistic regression and discriminant analysis by ordinary least squares, JBES 1(3)); nearer
+    than least squares itself, so that a round is saved.
+
+    Parameters
+    ----------
+    fitted
+        (columns,) least squares of the first round, whose first means are ``(y + 1/2) / 2``.
+    information, totals
+        Of the first round: (columns, columns), of rows that weigh 3/16, and what `TOTALS` names; means or sums.
+    free
+        (columns,) bool: which coefficients are estimated.
+    """
+    weight, cases = (float(totals[TOTALS.index(name)]) for name in ("weight", "y"))
+    share = cases / weight if weight > 0 else 0.0
+    if not _RARE < share < 1 - _RARE:
+        return fitted
+    # The first round's working responses are ± these: of targets 0 and 1 the slopes are the same over twice that.
+    of_classes = fitted / (2 * (math.log(3) + 4 / 3))
+    means = information[0] / information[0, 0].clamp_min(1e-300)
+    around = information / information[0, 0].clamp_min(1e-300) - torch.outer(means, means)
+    explained = float(of_classes[free] @ around[free][:, free] @ of_classes[free])
+    variance = share * (1 - share) - explained
+    if variance < _SEPARATE * share * (1 - share):
+        return fitted
+    slopes = of_classes / variance
+    slopes[0] = 0
+    # Least squares' scores have means 1 and 0 apart by `explained / (share (1 - share))`, around that of all rows.
+    centre = float(slopes @ means) + (1 - 2 * share) * explained / (2 * share * (1 - share) * variance)
+    slopes[0] = math.log(share / (1 - share)) - centre
+    return slopes
 
 
 class CoxNewton(Newton):
