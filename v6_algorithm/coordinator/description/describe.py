@@ -54,8 +54,8 @@ def describe(federation: Federation, experiment: Experiment) -> Summary:
         `columns` (each with its kind at every site; numeric ones with `pooled` and `sites`
         statistics: n, missing, mean, sd with n - 1, quantiles), `labels` (of targets, events and categorical columns,
         pooled and by site; rows of labels that are too few to be told are in `hidden`), `correlations` (of each pair of
-        columns over the rows with both values, and their number `n`), with `evaluation.by` `table_one` and `curves` (see
-        `table_one.grouped`),
+        columns over the rows with both values, and their number `n`), with `evaluation.by` `table_one` and `curves`
+        (see `table_one.grouped`),
         `missing_sites` and `notes`. A statistic that no site may tell is None.
 
     Raises

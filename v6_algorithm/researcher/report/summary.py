@@ -46,10 +46,9 @@ def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
 
 
 def write_summary(summary: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write summary.json, correlations.csv and summary.csv, which has one line a number: column, scope, site, statistic,
-    value.
+    """Write summary.json, correlations.csv and summary.csv: a line a number; column, scope, site, statistic, value.
 
-    By group also table1.csv, .tex and .html, kaplan_meier.csv and .svg, cumulative_incidence.csv, an .svg for each cause.
+    By group also table1.csv, .tex and .html, kaplan_meier.csv and .svg, cumulative_incidence.csv and an .svg a cause.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
