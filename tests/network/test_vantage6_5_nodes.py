@@ -151,7 +151,7 @@ def test_a_site_that_crashes_is_named_and_the_rest_finish(network, frame):
 
 def test_a_node_that_goes_away_is_late_and_the_rest_finish(network, frame, sites, tmp_path):
     network.do("stop_node", site="c")
-    experiment = patients_experiment(participation={"minimum": 2, "deadline_s": 90})
+    experiment = patients_experiment(participation={"minimum": 2, "deadline_s": 60})
     over = master(network, frame, experiment)
     (result,) = over["results"]
     assert result["status"] == "completed"
