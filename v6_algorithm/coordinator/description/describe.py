@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.coordinator.description.table_one import check_groups, grouped
+from v6_algorithm.coordinator.inference.distributions import t_p
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.imaging.picture import CAUSES
 from v6_algorithm.data.preparation import Moments, merge_moments
@@ -34,6 +35,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Cells are up to 6 kB a column and site; a researcher reads fewer than this.
 MOST_COLUMNS = 1000
 MOST_CORRELATED = 100
+# Of an interval.
+_FEWEST_CORRELATED, _Z = 4, 1.959963984540054
 Summary = dict[str, Any]
 
 
@@ -54,7 +57,7 @@ def describe(federation: Federation, experiment: Experiment) -> Summary:
         `columns` (each with its kind at every site; numeric ones with `pooled` and `sites`
         statistics: n, missing, mean, sd with n - 1, quantiles), `labels` (of targets, events and categorical columns,
         pooled and by site; rows of labels that are too few to be told are in `hidden`), `correlations` (of each pair of
-        columns over the rows with both values, and their number `n`), with `evaluation.by` `table_one` and `curves`
+        columns over the rows with both values, with their number `n`, `low`, `high` and `p`), with `evaluation.by` `table_one` and `curves`
         (see `table_one.grouped`),
         `missing_sites` and `notes`. A statistic that no site may tell is None.
 
@@ -260,6 +263,20 @@ class _Description:
             "matrix": [[None if np.isnan(value) else float(value) for value in row] for row in matrix],
             "n": [[int(value) for value in row] for row in n],
         }
+        told_of = [
+            [_tested(r, int(rows)) for r, rows in zip(*line, strict=True)] for line in zip(matrix, n, strict=True)
+        ]
+        for place, key in enumerate(("low", "high", "p")):
+            self._correlations[key] = [[tested[place] for tested in line] for line in told_of]
+
+
+def _tested(r: float, n: int) -> tuple[float | None, float | None, float | None]:
+    """Return the ends of a correlation's 95 % interval (Fisher's z) and p of the t test; None where there is none."""
+    if math.isnan(r) or n < _FEWEST_CORRELATED or abs(r) >= 1:
+        return None, None, None
+    width = _Z / math.sqrt(n - 3)
+    low, high = (math.tanh(math.atanh(r) + side * width) for side in (-1, 1))
+    return low, high, t_p(float(r * math.sqrt((n - 2) / (1 - r * r))), n - 2)
 
 
 def _causes(data: Data) -> list[str]:

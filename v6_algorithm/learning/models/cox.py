@@ -215,7 +215,8 @@ def _firth(second: Array, third: Array, means: Array, inverse: Array) -> Array:
     """Return half the slope of the log determinant, (p,), from means over each event's risk set.
 
     They are (events, p (p + 1) / 2) of products of columns, (events, p) of ``x' A x`` times the columns, and
-    (events, p) of the columns. The slope in coefficient k is the trace of A times that of the information, summed over events:
+    (events, p) of the columns. The slope in coefficient k is the trace of A times that of the information, summed over
+    events:
     ``E[x'Ax x_k] - E[x'Ax] E[x_k] - 2 E[x]'A (E[x x_k] - E[x] E[x_k])``.
     """
     width = means.shape[1]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.coordinator.inference.distributions import t_p
 from v6_algorithm.researcher.report import table_one
 from v6_algorithm.researcher.report.artifacts import write_file
 from v6_algorithm.researcher.report.reading import number
@@ -243,16 +241,9 @@ def correlations_csv(correlations: Mapping[str, Any]) -> str:
     for i, first in enumerate(names):
         for j in range(i + 1, len(names)):
             r, n = correlations["matrix"][i][j], correlations["n"][i][j]
-            told = ["", "", "", ""] if r is None else [repr(r), *_interval_of_correlation(r, n)]
+            more = [correlations[key][i][j] for key in ("low", "high", "p")]
+            told = ["" if value is None else repr(value) for value in (r, *more)]
             lines.append([first, names[j], str(n), *told])
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
-
-
-def _interval_of_correlation(r: float, n: int) -> list[str]:
-    if n < 4 or abs(r) >= 1:
-        return ["", "", ""]
-    width = 1.959963984540054 / math.sqrt(n - 3)
-    p = t_p(r * math.sqrt((n - 2) / (1 - r * r)), n - 2)
-    return [repr(math.tanh(math.atanh(r) + side * width)) for side in (-1, 1)] + [repr(p)]
