@@ -78,7 +78,14 @@ def test_a_run_uses_the_split_files_of_its_sites(tmp_path):
             lists = {part: table["subject"][rows].tolist() for part, rows in parts.items()}
             files.append(split(tmp_path, f"SPLIT_{fold}", **lists))
         done = command(
-            "split-columns", tmp_path / f"{name}.csv", *files, "--key", "subject", "--out", tmp_path / f"{name}.csv"
+            "split-columns",
+            tmp_path / f"{name}.csv",
+            *files,
+            "--key",
+            "subject",
+            "--out",
+            tmp_path / f"{name}.csv",
+            "--force",
         )
         assert done.exit_code == 0, done.output
         assert "split_column: [SPLIT_0, SPLIT_1]" in done.output

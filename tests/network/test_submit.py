@@ -120,7 +120,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(researcher):
 
 @pytest.mark.slow
 def test_check_asks_every_node_what_would_go_wrong_and_trains_nothing(researcher):
-    done = researcher.type("check", researcher.write(), "--json", "report.json")
+    done = researcher.type("check", researcher.write(), "--out", "report.json")
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((researcher.folder / "report.json").read_text())
     assert {site: told["rows"] for site, told in report["sites"].items() if "rows" in told} == {

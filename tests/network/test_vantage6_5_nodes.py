@@ -117,7 +117,7 @@ def submit(network, *arguments):
 
 
 def test_check_asks_every_site_over_hq(network, experiment_file, tmp_path):
-    said = submit(network, "check", experiment_file, "--json", tmp_path / "check.json")
+    said = submit(network, "check", experiment_file, "--out", tmp_path / "check.json")
     report = json.loads((tmp_path / "check.json").read_text())
     assert [site["rows"] for site in report["sites"].values()] == [40, 50, 60], report
     assert "nothing would go wrong" in said

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import v6_algorithm.api as v6
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.researcher.cli import app
+from v6_algorithm.researcher.cli import app, check
 
 
 def call(*arguments: object):
@@ -108,3 +109,57 @@ def test_report_makes_a_page_anew_and_compares_runs(hospitals):
     assert "AUROC" in done.output
     assert '"two"' in call("report", "one", "two", "--json").output
     assert "no result can be read" in call("report", "nowhere").output
+
+
+@pytest.fixture
+def network(hospitals, monkeypatch):
+    """What the hospitals' nodes would answer to `describe`, and who was asked."""
+    asked = []
+
+    def ask_network(method, experiment, server, username, image, *rest):
+        asked.append((method, server, username, image, rest))
+        return v6.describe(experiment, {name: f"{name}.csv" for name in ("north", "south")}).content
+
+    monkeypatch.setattr(check, "ask_network", ask_network)
+    return asked
+
+
+AT = ("--server", "http://localhost:1/api", "--username", "ada", "--image", "v6")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--target", "outcome"), "classification"),
+        (("--target", "months"), "regression"),
+        (("--target", "outcome", "--duration", "months"), "survival"),
+    ],
+)
+def test_a_network_is_asked_and_the_file_runs_there_as_it_is(hospitals, network, arguments, problem):
+    done = call("init", *AT, *arguments)
+    assert done.exit_code == 0, done.output
+    assert [asked[:4] for asked in network] == [("describe", "http://localhost:1/api", "ada", "v6")]
+    experiment = Experiment.load(hospitals / "experiment.yaml")
+    assert (experiment.problem.kind, experiment.sites, experiment.data.group) == (problem, None, "patient_id")
+    assert {"comment", "only_here", "record", "sex"} <= set(experiment.data.exclude)
+    assert "sex (text; if it has few values: categorical" in done.output
+    assert "next: v6-algorithm submit experiment.yaml" in done.output
+    keys = {**experiment.model_dump(mode="json", exclude_unset=True), "rounds": 1}
+    result = v6.run(keys, {name: f"{name}.csv" for name in ("north", "south")})
+    assert result.content["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (AT, "--target: is required with --server"),
+        ((*AT, "north.csv"), "give no files with it"),
+        ((), "give a table of each hospital, or --server"),
+        (("--server", "http://localhost:1/api", "--target", "outcome"), "--username, --image: missing"),
+        ((*AT, "--target", "only_here"), "is not in the table of north"),
+    ],
+)
+def test_what_a_network_needs_is_named(hospitals, network, arguments, message):
+    done = call("init", *arguments)
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())

@@ -82,7 +82,7 @@ def test_run_does_not_write_over_a_run_that_is_done_unless_told(tmp_path):
     before = (tmp_path / "out" / "result.json").read_bytes()
     again = command("run", file, "--out", tmp_path / "out", "--set", "seed=1")
     assert again.exit_code == 2
-    assert "has a result already; --force writes over it" in " ".join(again.output.split())
+    assert "has a result already (result.json); --force writes over it" in " ".join(again.output.split())
     assert (tmp_path / "out" / "result.json").read_bytes() == before
     assert command("run", file, "--out", tmp_path / "out", "--set", "seed=1", "--force").exit_code == 0
     assert (tmp_path / "out" / "result.json").read_bytes() != before

@@ -1,7 +1,8 @@
 """A first experiment for tables that nobody has described yet: `v6-algorithm init`.
 
-It looks at the researcher's own files, decides what can be seen from them (kind of target, text columns, identifiers,
-columns that a site lacks), and writes a commented YAML file. What was decided and why stands beside each key.
+It looks at the researcher's own files, or at what a network's hospitals tell of theirs (`describe`), decides what can
+be seen (kind of target, text columns, identifiers, columns that a site lacks), and writes a commented YAML file. What
+was decided and why stands beside each key.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Draft:
     Attributes
     ----------
     sites
-        Site name to path, as it was given.
+        Site name to path, as it was given; of a network's hospitals no path.
     target, duration
         The column that is learned; with `duration` it says whether the event was seen.
     problem
@@ -116,6 +117,79 @@ def draft(
     return drafted
 
 
+def draft_from_summary(summary: Mapping[str, Any], target: str, duration: str | None) -> Draft:
+    """Decide on an experiment from what hospitals tell of their tables, of which this sees no row.
+
+    Parameters
+    ----------
+    summary
+        What `v6_algorithm.describe` returned; asked with `target` as the target.
+    target, duration
+        Columns. With a duration the target is the event.
+
+    Raises
+    ------
+    ExperimentError
+        When a column is not at every hospital that answered, or none is left to learn from.
+    """
+    columns: Mapping[str, Any] = summary["columns"]
+    sites = list(summary["sites"])
+    for option, name in (("--target", target), ("--duration", duration)):
+        lacking = [site for site in sites if name is not None and _kind_at(columns, name, site) == "not there"]
+        if lacking:
+            raise ExperimentError(f"{option} {name}: is not in the table of {', '.join(lacking)}")
+    drafted = Draft(dict.fromkeys(sites, ""), target, "survival" if duration else "", duration)
+    drafted.rows = min(site["rows"] for site in summary["sites"].values())
+    if not drafted.problem:
+        _kind_of_described(drafted, columns[target], summary["labels"].get(target))
+    for name, column in columns.items():
+        if name in (target, duration):
+            continue
+        kinds = {_kind_at(columns, name, site) for site in sites} - {"empty"}
+        lack = sum(_kind_at(columns, name, site) == "not there" for site in sites)
+        if lack:
+            drafted.exclude.append(name)
+            drafted.reasons[name] = f"{lack} of {len(sites)} sites lack it"
+        elif _GROUPS.fullmatch(name):
+            drafted.group = name
+            drafted.reasons["group"] = "by its name: all rows of one value stay in one part"
+        elif "row numbers" in column.get("hints", ()):
+            drafted.exclude.append(name)
+            drafted.reasons[name] = "looks like an identifier: whole numbers of which none occurs twice"
+        elif kinds == {"numeric"} and "pooled" in column:
+            drafted.features.append(name)
+        else:
+            drafted.exclude.append(name)
+            numeric = "looks like an identifier" if kinds == {"numeric"} else None
+            drafted.reasons[name] = numeric or (
+                "text; if it has few values: categorical: [it], and not here" if kinds == {"text"} else "no numbers"
+            )
+    if not drafted.features:
+        raise ExperimentError("no column is left to learn from: none is numeric at all hospitals")
+    return drafted
+
+
+def _kind_at(columns: Mapping[str, Any], name: str, site: str) -> str:
+    return str(columns[name]["kinds"].get(site, "not there")) if name in columns else "not there"
+
+
+def _kind_of_described(draft: Draft, column: Mapping[str, Any], labels: Mapping[str, Any] | None) -> None:
+    """Read the kind of problem from a target's labels, of which those of few rows are not told."""
+    numeric = set(column["kinds"].values()) <= {"numeric", "empty", "not there"}
+    levels = len(labels["labels"]) if labels else 0
+    told = sum(count or 0 for count in labels["pooled"]["counts"]) if labels else 0
+    hidden = labels["pooled"]["hidden"] if labels else 0
+    if numeric and (levels > _MOST_CLASSES or hidden > told):
+        draft.problem = "regression"
+        draft.reasons["problem"] = "the target is a number with many values"
+        return
+    draft.problem = "classification"
+    few = "; labels of few rows are not told" if hidden else ""
+    draft.reasons["problem"] = f"the target has the values that are told: {levels}{few}"
+    if numeric and levels > 2:
+        draft.reasons["positive"] = "to learn 0 against the rest"
+
+
 def _kind_of_target(draft: Draft, columns: list[Any]) -> None:
     import pandas as pd
 
@@ -166,16 +240,21 @@ def _role(draft: Draft, name: str, columns: list[Any], sites: int) -> None:
 
 def experiment_yaml(draft: Draft, name: str) -> str:
     """Write the experiment file."""
+    here = any(draft.sites.values())
+    first, then, end = ("validate", "run", "") if here else ("check", "submit", " --server …")
     text = [
         "# Written by `v6-algorithm init`; every key is explained in docs/experiments.md.",
-        f"#   v6-algorithm validate {name}.yaml      checks it against the tables",
-        f"#   v6-algorithm run {name}.yaml           trains, and leaves a report",
+        f"#   {f'v6-algorithm {first} {name}.yaml{end}':<45} checks it against the tables",
+        f"#   {f'v6-algorithm {then} {name}.yaml{end}':<45} trains, and leaves a report",
         f"name: {_scalar(name)}",
         "seed: 0",
-        "sites:                             # only `run` reads this; on vantage6 the collaboration decides",
-        *(f"  {_scalar(site)}: {{uri: {_scalar(path)}}}" for site, path in draft.sites.items()),
-        "data:",
     ]
+    if here:
+        text.append("sites:                             # only `run` reads this; on vantage6 the collaboration decides")
+        text += [f"  {_scalar(site)}: {{uri: {_scalar(path)}}}" for site, path in draft.sites.items()]
+    else:
+        text.append(f"# described: {', '.join(draft.sites)}; the collaboration decides who takes part")
+    text.append("data:")
     if draft.duration:
         text.append(f"  target: {{duration: {_scalar(draft.duration)}, event: {_scalar(draft.target)}}}")
     else:

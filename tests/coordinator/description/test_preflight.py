@@ -104,7 +104,7 @@ def test_under_secure_aggregation_no_sums_are_asked_for(privacy):
 
 def test_the_command_prints_tables_writes_json_and_ends_with_the_exit_code(tmp_path):
     file = write(tmp_path, {"berlin": tables()["berlin"].drop(columns="y")})
-    done = command("check", file, "--json", tmp_path / "report.json")
+    done = command("check", file, "--out", tmp_path / "report.json")
     assert done.exit_code == 2
     assert "what would go wrong" in done.output
     assert "stops the run" in done.output

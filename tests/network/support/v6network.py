@@ -36,9 +36,11 @@ RESEARCHER = "researcher"
 TAG = os.environ.get("V6_TEST_TAG", "test")
 IMAGE = f"v6-algorithm:{TAG}"
 SELF_TEST_IMAGE = f"count-rows:{TAG}"
+# FROM ours, with a researcher's network in it.
+PACKAGED_IMAGE = f"v6-gated:{TAG}"
 # The images that every node allows: the tests' own, and one that is nowhere to be had.
 ABSENT_IMAGE = "absent:test"
-ALLOWED_IMAGES = (IMAGE, SELF_TEST_IMAGE, ABSENT_IMAGE)
+ALLOWED_IMAGES = (IMAGE, SELF_TEST_IMAGE, PACKAGED_IMAGE, ABSENT_IMAGE)
 # What the images' Dockerfiles would set. Plain values: the wrapper leaves alone what is not base32.
 PROCESS_IMAGES = {
     IMAGE: {"PKG_NAME": "v6_algorithm", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)},

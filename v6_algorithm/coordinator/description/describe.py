@@ -54,11 +54,11 @@ def describe(federation: Federation, experiment: Experiment) -> Summary:
     -------
     dict
         `sites` (rows of each), `images` (by site: sizes, mean lowest and highest value, why some are unreadable),
-        `columns` (each with its kind at every site; numeric ones with `pooled` and `sites`
-        statistics: n, missing, mean, sd with n - 1, quantiles), `labels` (of targets, events and categorical columns,
-        pooled and by site; rows of labels that are too few to be told are in `hidden`), `correlations` (of each pair of
-        columns over the rows with both values, with their number `n`, `low`, `high` and `p`), with `evaluation.by` `table_one` and `curves`
-        (see `table_one.grouped`),
+        `columns` (each with its kind at every site, and `hints`, keys of `HINTS`, where a site gives any; numeric ones
+        with `pooled` and `sites` statistics: n, missing, mean, sd with n - 1, quantiles), `labels` (of targets, events
+        and categorical columns, pooled and by site; rows of labels that are too few to be told are in `hidden`),
+        `correlations` (of each pair of columns over the rows with both values, with their number `n`, `low`, `high` and
+        `p`), with `evaluation.by` `table_one` and `curves` (see `table_one.grouped`),
         `missing_sites` and `notes`. A statistic that no site may tell is None.
 
     Raises
@@ -150,6 +150,9 @@ class _Description:
         for name in names:
             kinds = {site: replies[site]["columns"].get(name, "not there") for site in replies}
             columns[name] = {"kinds": kinds, "described": False}
+            hinted = {str(answer["hints"][name]) for answer in replies.values() if name in answer["hints"]}
+            if hinted:
+                columns[name]["hints"] = sorted(hinted)
             differ = set(kinds.values()) - {"empty"}
             if len(differ) > 1:
                 places = "; ".join(

@@ -53,7 +53,7 @@ for _command, _example in (
     (run.run, "run heart.yaml --set rounds=40 --baselines --out runs/heart"),
     (resume.resume, "resume runs/heart"),
     (run.validate, "validate heart.yaml"),
-    (check.check, "check heart.yaml --json checks.json"),
+    (check.check, "check heart.yaml --out checks.json"),
     (tune.tune, "tune heart.yaml --set training.batch_size=16 --out runs/tuned"),
     (evaluate.evaluate, "evaluate runs/heart --data later.csv --out runs/later"),
     (predict.predict, None),

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from v6_algorithm.researcher.cli.run import Against, File, Set, TestRun, as_test, load_experiment, named_runs
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
 
 
 def approve(
@@ -16,6 +16,7 @@ def approve(
     test: TestRun = None,
     against: Against = None,
     show: Annotated[bool, typer.Option("--show", help="Print what is approved, as JSON, before its hash.")] = False,
+    json_: Json = False,
 ) -> None:
     """Print the hash that approves an experiment, for a node's V6_ALGORITHM_APPROVED_EXPERIMENTS.
 
@@ -23,7 +24,7 @@ def approve(
     name, what is written of it, and how long anybody waits. With --test it is that of testing this very model;
     with --against there are two hashes, one a model, and an owner approves both.
     """
-    with explained():
+    with explained(json_):
         from v6_algorithm.experiment.approval import approved_content, fingerprint
 
         experiment = load_experiment(file, set_)
@@ -40,3 +41,5 @@ def approve(
 
                 say(json.dumps(approved_content(one), indent=2, sort_keys=True))
             say(fingerprint(one))
+        told = [{"hash": fingerprint(one), "approves": approved_content(one)} for one in approved]
+        tell(told[0] if len(told) == 1 else {"models": told})

@@ -11,8 +11,9 @@ import typer
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange.text import printable
 from v6_algorithm.researcher.cli import submit, terminal
+from v6_algorithm.researcher.cli.output import Force, refuse_file
 from v6_algorithm.researcher.cli.run import File, Set, load_experiment
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.terminal import POLICIES, Json, choice, explained, say, tell
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
@@ -40,20 +41,23 @@ def check(
     private_key: submit.PrivateKey = None,
     policy: Annotated[
         str | None,
-        typer.Option(metavar="trusted|standard|strict", help="Here: let the sites hold a node's rules."),
+        typer.Option(**choice(*POLICIES), help="Here: let the sites hold a node's rules."),
     ] = None,
-    json_: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write what was found out there.")
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write what was found out there, as JSON.")
     ] = None,
+    force: Force = False,
+    json_: Json = False,
 ) -> None:
     """Ask every site what would go wrong, without training: versions, device, disk, columns, rows, classes, rules.
 
     The questions go through each node's guard and policy, as those of a run do. Exit code 0: nothing stands in the way;
     2: the experiment or a site's data do not fit; 3: a site would be left out, or too few would take part.
     """
-    with explained():
+    with explained(json_):
         from v6_algorithm.coordinator.rounds.initial_model import read_weights
 
+        refuse_file(out, force)
         experiment = load_experiment(file, set_)
         read_weights(experiment, file.parent)
         if server is None:
@@ -74,11 +78,12 @@ def check(
                 submit.task_databases(database, query, sheet), private_key,
             )  # fmt: skip
         show(report)
-        if json_ is not None:
+        tell(report)
+        if out is not None:
             try:
-                json_.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+                out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             except OSError as error:
-                raise ExperimentError(f"--json {json_}: cannot be written: {error.strerror}") from None
+                raise ExperimentError(f"--out {out}: cannot be written: {error.strerror}") from None
         if report["exit_code"]:
             raise typer.Exit(int(report["exit_code"]))
 
@@ -103,7 +108,28 @@ def _ask_network(
     databases: list[dict[str, str]],
     private_key: Path | None,
 ) -> dict[str, Any]:
-    """Send a task of `check` to the hub's node, and wait for it."""
+    """Ask the nodes of a network, through a task of `check`."""
+    report = ask_network(
+        "check", experiment, address, username, image, collaboration, organizations, hub, databases, private_key
+    )
+    if report.get("status") != "checked":
+        raise FederationError(f"the task did not return what `check` returns; is {image} of another version?")
+    return report
+
+
+def ask_network(
+    method: str,
+    experiment: Experiment,
+    address: str,
+    username: str,
+    image: str,
+    collaboration: str | None,
+    organizations: list[str] | None,
+    hub: str | None,
+    databases: list[dict[str, str]],
+    private_key: Path | None,
+) -> dict[str, Any]:
+    """Send a task of a central function that asks the sites and trains nothing to the hub's node, and wait for it."""
     from v6_algorithm.researcher.cli.following import follow
 
     session = submit.log_in(address, username)
@@ -122,14 +148,11 @@ def _ask_network(
     if organizations:
         arguments["organizations"] = [site.id for site in sites]
     task = session.submit(
-        chosen, at, image=image, databases=databases, arguments=arguments, name=f"check {experiment.name}",
-        method="check",
+        chosen, at, image=image, databases=databases, arguments=arguments, name=f"{method} {experiment.name}",
+        method=method,
     )  # fmt: skip
     follow(task)
-    report = task.result()
-    if report.get("status") != "checked":
-        raise FederationError(f"task {task.id} did not return what `check` returns; is {image} of another version?")
-    return report
+    return task.result()
 
 
 def show(report: dict[str, Any]) -> None:

@@ -9,9 +9,9 @@ import typer
 
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import open_table
-from v6_algorithm.researcher.cli.output import results_folder, write_results
+from v6_algorithm.researcher.cli.output import Force, refuse_done, results_folder, write_results
 from v6_algorithm.researcher.cli.run import Quiet
-from v6_algorithm.researcher.cli.terminal import complain, explained, say
+from v6_algorithm.researcher.cli.terminal import Json, complain, explained, say, tell
 
 Result = Annotated[
     Path, typer.Argument(metavar="RESULT", help="A run's folder, result.json or model file.", show_default=False)
@@ -40,15 +40,18 @@ def evaluate(
             "--recalibrate", help="Also show intercept and slope of two classes, for predict --recalibrate DIR."
         ),
     ] = False,
+    force: Force = False,
+    json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure a model that a run returned on all rows of a table of yours."""
     terminal.out.quiet = quiet
-    with explained():
+    with explained(json_):
         from v6_algorithm.experiment import Experiment, Source
         from v6_algorithm.researcher.external import CENTRAL, ReturnedModel
         from v6_algorithm.researcher.report import central_table, gap_lines
 
+        refuse_done(out_dir, force)
         groups = [_subgroup(text) for text in subgroup or []]
         with terminal.err.status("loading …"):
             model = ReturnedModel.load(result)
@@ -75,11 +78,14 @@ def evaluate(
             say(line)
         for note in report["notes"]:
             say(f"note: {note}")
+        fit = None
         if recalibrate:
             from v6_algorithm.researcher.external.recalibrated import recalibration_of
 
             fit = recalibration_of(report)
             say(f"recalibration: logit risk = {fit['intercept']:.3f} + {fit['slope']:.3f} × the model's")
+        tell({"name": report["name"], "model": str(result), "metrics": report["metrics"], "recalibration": fit,
+              "notes": report["notes"], "folder": str(out_dir) if out_dir else None})  # fmt: skip
         if out_dir is not None:
             with results_folder(out_dir) as folder:
                 paths, refused = write_results(report, folder)

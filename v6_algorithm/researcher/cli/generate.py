@@ -11,7 +11,7 @@ import typer
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.output import results_folder, unused_folder
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
 
 
 def generate(
@@ -27,9 +27,10 @@ def generate(
         typer.Option("--out", metavar="DIR", help="Where they go.", show_default="runs/NAME-generated-TIME"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same images.")] = 0,
+    json_: Json = False,
 ) -> None:
     """Make images with a model of problem gan: PNG files, and a table of them that a site of an experiment can be."""
-    with explained():
+    with explained(json_):
         with terminal.err.status("loading …"):
             from v6_algorithm.researcher.generate import TABLE, read_generator, write_images
 
@@ -47,4 +48,5 @@ def generate(
                 raise ExperimentError(f"--out {folder}: cannot be written: {error.strerror}") from None
         of = Counter(trained.classes[label] for label in labels) if trained.classes else {}
         shown = f": {', '.join(f'{count} {name}' for name, count in of.items())}" if of else ""
+        tell({"folder": str(folder), "table": table.name, "images": n, "classes": dict(of)})
         say(f"wrote {n} images{shown}, and {table.name}, to {folder}")

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from v6_algorithm.researcher.cli import terminal
-from v6_algorithm.researcher.cli.terminal import complain, explained, say
+from v6_algorithm.researcher.cli.terminal import Json, choice, complain, explained, say, tell
 
 app = typer.Typer(help="Build, try and push the algorithm's Docker image.", no_args_is_help=True)
 
 Tag = Annotated[
     str | None, typer.Option(metavar="NAME[:TAG]", help="The image's name.", show_default="v6-algorithm:VERSION")
 ]
-Variant = Annotated[str, typer.Option(help="cpu, or cuda for GPUs; the tag of that ends in -cuda.")]
+Variant = Annotated[str, typer.Option(**choice("cpu", "cuda"), help="cuda for GPUs; the tag of that ends in -cuda.")]
 Vantage6 = Annotated[
     int, typer.Option("--vantage6", help="4 or 5: whose nodes run it; the tag of 5 ends in -vantage6-5.")
 ]
@@ -37,9 +37,10 @@ def build(
         Path | None,
         typer.Option(metavar="DIR", help="A checkout of v6_algorithm.", show_default="where this one runs from"),
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Build the image from a checkout."""
-    with explained():
+    with explained(json_):
         from v6_algorithm.researcher.doctor.finding import size
         from v6_algorithm.researcher.image.build import build as build_image
         from v6_algorithm.researcher.image.build import plan
@@ -51,13 +52,14 @@ def build(
         with engine() as client, terminal.out.status(f"building {wanted.tag} …"):
             sizes = build_image(client, wanted, _show_steps)
         added = "" if sizes.base is None else f", {size(sizes.image - sizes.base)} more than {wanted.base}"
+        tell({"image": wanted.tag, "variant": variant, "bytes": sizes.image, "base_bytes": sizes.base})
         say(f"{wanted.tag} ({variant}): {size(sizes.image)}{added}")
 
 
 @app.command("test")
-def try_out(tag: Tag = None, variant: Variant = "cpu", vantage6: Vantage6 = 4) -> None:
+def try_out(tag: Tag = None, variant: Variant = "cpu", vantage6: Vantage6 = 4, json_: Json = False) -> None:
     """Try the image as a node would run it: the doctor, and one call through vantage6's wrapper."""
-    with explained():
+    with explained(json_):
         from v6_algorithm.researcher.image import trial
         from v6_algorithm.researcher.image.engine import engine, image_of
         from v6_algorithm.researcher.image.names import default_tag, own_version, split_tag
@@ -80,6 +82,7 @@ def try_out(tag: Tag = None, variant: Variant = "cpu", vantage6: Vantage6 = 4) -
             rows, columns = (reply["members"]["trial"][key] for key in ("rows", "columns"))
             say(f"RPC_prepare through vantage6's wrapper: {rows} rows, {len(columns)} columns")
             say(f"{name}: works")
+            tell({"image": name, "works": True, "versions": versions})
 
 
 @app.command()
@@ -89,9 +92,10 @@ def push(
         str | None,
         typer.Option(metavar="NAME[:TAG]", help="The image to push.", show_default="this version's, of both variants"),
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Push the image with the login that Docker has (`docker login`), and print the name for allowed_algorithms."""
-    with explained():
+    with explained(json_):
         from v6_algorithm.researcher.image.engine import engine
         from v6_algorithm.researcher.image.names import name_at, split_tag
         from v6_algorithm.researcher.image.push import built
@@ -100,12 +104,15 @@ def push(
         name_at(registry, tag or "v6-algorithm")
         if tag is not None:
             split_tag(tag)
+        digests = {}
         with engine() as client:
             for image in [tag] if tag else built(client):
                 with terminal.out.status(f"pushing {image} …"):
                     digest = push_image(client, image, registry, lambda line: None)
                 say(f"pushed {':'.join(name_at(registry, image))}")
                 say(digest)
+                digests[image] = digest
+        tell({"pushed": digests})
         say("The names with sha256 go into allowed_algorithms of the nodes' configuration.")
 
 

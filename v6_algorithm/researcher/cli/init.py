@@ -1,50 +1,122 @@
-"""`init` writes a commented experiment for the researcher's own tables."""
+"""`init` writes a commented experiment for the researcher's own tables, or for those of a network's hospitals."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.errors import DataError, ExperimentError
+from v6_algorithm.researcher.cli import submit
+from v6_algorithm.researcher.cli.output import Force
+from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
+
+if TYPE_CHECKING:
+    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.researcher.drafting import Draft
 
 
 def init(
     files: Annotated[
-        list[Path], typer.Argument(help="One table a hospital: csv, parquet or xlsx.", show_default=False)
-    ],
+        list[Path] | None,
+        typer.Argument(help="One table a hospital: csv, parquet or xlsx; none with --server.", show_default=False),
+    ] = None,
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="What is learned; guessed when absent.")] = None,
     duration: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="For survival: the times; --target is the event.")
     ] = None,
     name: Annotated[str, typer.Option(metavar="NAME", help="Of the experiment, and of its file.")] = "experiment",
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    server: Annotated[
+        str, typer.Option("--server", metavar="URL", help="Instead of files: ask the nodes there what they hold.")
+    ] = "",
+    local: Annotated[bool, typer.Option("--local", help="Instead: ask the network of `network start`.")] = False,
+    username: submit.Username = "",
+    image: Annotated[
+        str, typer.Option(metavar="NAME", envvar="V6_IMAGE", help="With --server: the image that would run.")
+    ] = "",
+    collaboration: Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")] = None,
+    organization: Annotated[list[str] | None, typer.Option(metavar="NAME", help="As for `submit`.")] = None,
+    hub: Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")] = None,
+    database: Annotated[list[str] | None, typer.Option(metavar="LABEL", help="As for `submit`.")] = None,
+    query: Annotated[str | None, typer.Option(metavar="SQL", help="For SQL databases.")] = None,
+    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="For Excel files.")] = None,
+    private_key: submit.PrivateKey = None,
+    force: Force = False,
+    json_: Json = False,
 ) -> None:
-    """Write an experiment file for tables of yours, with what was seen in them.
+    """Write an experiment file for tables of yours, with what was seen in them; or for those of a network.
 
     Example: v6-algorithm init hospital1.csv hospital2.csv --target outcome
     """
-    with explained():
-        from v6_algorithm.data.sources import TableSource
-        from v6_algorithm.errors import DataError, ExperimentError
-        from v6_algorithm.researcher.drafting import draft, experiment_yaml, site_names
+    with explained(json_):
+        from v6_algorithm.researcher.cli.check import ask_network
+        from v6_algorithm.researcher.drafting import experiment_yaml
 
         path = Path(f"{name}.yaml")
         if path.exists() and not force:
             raise ExperimentError(f"{path}: is there already; --force writes over it, --name takes another name")
-        tables = {}
-        for site, file in site_names(files).items():
-            if not file.exists():
-                raise ExperimentError(f"there is no file {file}")
-            try:
-                tables[site] = TableSource(str(file)).read()
-            except DataError as error:
-                raise ExperimentError(f"{file}: {error}") from None
-        drafted = draft(tables, {site: str(file) for site, file in site_names(files).items()}, target, duration)
+        there = bool(server or local)
+        if there == bool(files):
+            raise ExperimentError(
+                "--server: asks the nodes for what they hold, so give no files with it"
+                if there
+                else "give a table of each hospital, or --server with --username and --image, or --local"
+            )
+        if there:
+            server, username, image = submit.where(server, username, image, local=local)
+            databases = submit.task_databases(database, query, sheet)
+            asked = (server, username, image, collaboration, organization, hub, databases, private_key)
+            drafted = _ask(target, duration, name, lambda experiment: ask_network("describe", experiment, *asked))
+        else:
+            drafted = _look(files or [], target, duration)
         path.write_text(experiment_yaml(drafted, name), encoding="utf-8")
-        say(f"wrote {path}: {drafted.problem} of {drafted.target} at {len(tables)} site{'s' * (len(tables) > 1)}, from")
+        tell({"file": str(path), **asdict(drafted)})
+        count = len(drafted.sites)
+        say(f"wrote {path}: {drafted.problem} of {drafted.target} at {count} site{'s' * (count > 1)}, from")
         say(f"  {len(drafted.features)} numeric and {len(drafted.categorical)} categorical columns")
         for column in drafted.exclude:
             say(f"  not used: {column} ({drafted.reasons.get(column, '')})")
-        say(f"next: v6-algorithm run {path}")
+        say(f"next: v6-algorithm {'submit' if there else 'run'} {path}{' --local' if local else ''}")
+
+
+def _look(files: list[Path], target: str | None, duration: str | None) -> Draft:
+    """Decide from the researcher's own files."""
+    from v6_algorithm.data.sources import TableSource
+    from v6_algorithm.researcher.drafting import draft, site_names
+
+    tables = {}
+    for site, file in site_names(files).items():
+        if not file.exists():
+            raise ExperimentError(f"there is no file {file}")
+        try:
+            tables[site] = TableSource(str(file)).read()
+        except DataError as error:
+            raise ExperimentError(f"{file}: {error}") from None
+    return draft(tables, {site: str(file) for site, file in site_names(files).items()}, target, duration)
+
+
+def _ask(
+    target: str | None, duration: str | None, name: str, describe: Callable[[Experiment], dict[str, Any]]
+) -> Draft:
+    """Decide from what the nodes of a network tell of their tables."""
+    from v6_algorithm.errors import FederationError
+    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.researcher.drafting import draft_from_summary
+
+    if target is None:
+        raise ExperimentError("--target: is required with --server; no node lists its columns before it knows what for")
+    learned = {"duration": duration, "event": target} if duration else target
+    experiment = Experiment.parse(
+        {"name": name, "data": {"target": learned}, "problem": "survival" if duration else "classification"}
+    )
+    summary = describe(experiment)
+    if "columns" not in summary:
+        raise FederationError("the task did not return what `describe` returns; is --image of another version?")
+    for note in summary["notes"]:
+        say(f"note: {note}")
+    for site, reason in summary["missing_sites"].items():
+        say(f"note: site '{site}' is not in this: {reason}")
+    return draft_from_summary(summary, target, duration)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from v6_algorithm.researcher.cli.run import File, Set, load_experiment
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.terminal import POLICIES, Json, choice, explained, say, tell
 
 app = typer.Typer(help="A vantage6 network on this machine, as processes.", no_args_is_help=True)
 
@@ -28,16 +28,15 @@ Folder = Annotated[
 def start(
     file: File,
     set_: Set = None,
-    policy: Annotated[
-        str, typer.Option(metavar="trusted|standard|strict", help="The rules that every node holds.")
-    ] = "standard",
+    policy: Annotated[str, typer.Option(**choice(*POLICIES), help="The rules that every node holds.")] = "standard",
     folder: Folder = None,
+    json_: Json = False,
 ) -> None:
     """Start a server and a node for each of an experiment's sites.
 
     Example: v6-algorithm network start heart.yaml && v6-algorithm submit heart.yaml --local
     """
-    with explained():
+    with explained(json_):
         from v6_algorithm.engines.simulate import tables_of
         from v6_algorithm.errors import ExperimentError
         from v6_algorithm.researcher import network
@@ -48,6 +47,7 @@ def start(
         experiment = load_experiment(file, set_)
         tables = tables_of(experiment, file.parent, experiment_file=file)
         started = network.start(tables, (folder or network.default_folder()).resolve(), policy=policy, on_step=say)
+        tell({"server": started.url, "sites": list(started.sites), "policy": policy, "folder": str(started.folder)})
         say(f"{len(started.sites)} sites and a hub at {started.url}, policy {policy}; files in {started.folder}")
         if folder is not None:
             say(f"for the commands below: export V6_LOCAL_NETWORK={folder}")
@@ -56,23 +56,26 @@ def start(
 
 
 @app.command()
-def stop(folder: Folder = None) -> None:
+def stop(folder: Folder = None, json_: Json = False) -> None:
     """End server and nodes, and remove their files."""
-    with explained():
+    with explained(json_):
         from v6_algorithm.researcher import network
 
         there = network.find((folder or network.default_folder()).resolve())
         network.stop(there)
+        tell({"ended": list(there.processes), "folder": str(there.folder)})
         say(f"ended: {', '.join(there.processes)}; {there.folder} is removed")
 
 
 @app.command()
-def status(folder: Folder = None) -> None:
+def status(folder: Folder = None, json_: Json = False) -> None:
     """Say what runs."""
-    with explained():
+    with explained(json_):
         from v6_algorithm.researcher import network
 
         there = network.find((folder or network.default_folder()).resolve())
+        alive = {name: name in there.alive for name in there.processes}
+        tell({"processes": alive, "server": there.url, "username": network.USERNAME, "folder": str(there.folder)})
         for name in there.processes:
             say(f"{name:<16} {'runs' if name in there.alive else 'has ended'}")
         say(f"server at {there.url}; researcher '{network.USERNAME}', password in {there.folder}/password")

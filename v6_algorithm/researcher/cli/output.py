@@ -1,4 +1,4 @@
-"""Where a run's files go, and the last thing a run says: shared by `run`, `submit` and `watch`."""
+"""Where files go, what is not written over, and the last thing a run says: shared by the commands that write."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
-from v6_algorithm.researcher.cli.terminal import complain, say
+from v6_algorithm.researcher.cli.terminal import complain, say, tell
+from v6_algorithm.researcher.cli.unfinished import holds_checkpoint
 
 
 @contextmanager
@@ -34,10 +35,31 @@ def results_folder(path: Path) -> Iterator[Path]:
                 folder.rmdir()  # the first has files unless the run failed
 
 
-def refuse_done(path: Path | None, force: bool) -> None:
-    """Keep a run from writing over one that is done; raises ExperimentError where there is one and nobody said so."""
-    if path is not None and not force and (path / "result.json").exists():
-        raise ExperimentError(f"--out {path}: has a result already; --force writes over it, or name another folder")
+Force = Annotated[bool, typer.Option("--force", help="Write over what is there already.")]
+
+
+def refuse_done(path: Path | None, force: bool, name: str = "result.json") -> None:
+    """Keep a command from writing over what an earlier one left in a folder, which has the file `name` then.
+
+    Called before anything is asked or trained; raises ExperimentError where there is one and nobody said --force.
+    """
+    if path is None or force:
+        return
+    if holds_checkpoint(path):
+        raise ExperimentError(
+            f"--out {path}: holds the checkpoint of a run that is not done; `v6-algorithm resume {path}` goes on from "
+            "it, --force or another --out starts anew"
+        )
+    if (path / name).exists():
+        raise ExperimentError(
+            f"--out {path}: has a result already ({name}); --force writes over it, or name another folder"
+        )
+
+
+def refuse_file(path: Path | None, force: bool, option: str = "--out") -> None:
+    """Keep a command from writing over a file; raises ExperimentError where it is there and nobody said --force."""
+    if path is not None and not force and path.exists():
+        raise ExperimentError(f"{option} {path}: is there already; --force writes over it, or name another file")
 
 
 def unused_folder(name: str) -> Path:
@@ -78,7 +100,7 @@ def finish(
     if refused is not None and make_room is not None:
         make_room()
         paths, refused = write_results(result, folder)
-    if refused is not None and terminal.out.quiet:
+    if refused is not None and terminal.out.quiet and not terminal.asks_for_json():
         # Nobody else has the numbers now.
         terminal.out.quiet = False
         if result["metrics"]:
@@ -87,6 +109,7 @@ def finish(
         say(f"note: {note}")
     for line in [*recalibration_lines(result), *comparison_lines(result)]:
         say(line)
+    tell(_document(result, unfinished, folder, paths, refused))
     rounds, seconds = result["rounds_run"], result["timing"]["total_s"]
     done = (
         "tested, nothing was trained,"
@@ -103,6 +126,25 @@ def finish(
         complain(refused)
     if result["status"] == "stopped" or unfinished or refused is not None:
         raise typer.Exit(3)
+
+
+def _document(
+    result: dict[str, Any], unfinished: list[str], folder: Path, paths: list[Path], refused: str | None
+) -> dict[str, Any]:
+    """Return what --json prints of a run: how it ended, its metrics as in metrics.json, and where the rest is."""
+    from v6_algorithm.researcher.report.artifacts import headlines
+
+    return {
+        "name": result.get("name"),
+        "status": result["status"],
+        "stopped_because": result.get("stopped_because"),
+        "seconds": result["timing"]["total_s"],
+        "metrics": headlines(result),
+        "notes": result["notes"],
+        "unfinished": unfinished + ([refused] if refused is not None else []),
+        "folder": str(folder),
+        "files": [path.relative_to(folder).as_posix() for path in paths],
+    }
 
 
 def write_results(result: dict[str, Any], folder: Path) -> tuple[list[Path], str | None]:

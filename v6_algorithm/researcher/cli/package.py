@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
 
 
 def package(
@@ -18,15 +18,19 @@ def package(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="What experiments call it.", show_default="made of the class's")
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Write the package of an own network or problem, which hospitals run in an image made FROM ours.
 
     Example: v6-algorithm package networks.py:Attention plug-in --name attention
     """
-    with explained():
+    with explained(json_):
         from v6_algorithm.researcher.python.package import write_package
 
         written = write_package(_load(what), path, name=name)
+        tell(
+            {"folder": str(written.path), "name": written.name, "keys": written.keys, "requires": written.requirements}
+        )
         for requirement in written.requirements:
             say(f"note: our image has no {requirement.partition('==')[0]}; its image installs {requirement}")
         say(f"wrote {written.path}; in an experiment:")

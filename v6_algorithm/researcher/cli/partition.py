@@ -11,8 +11,8 @@ import typer
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
-from v6_algorithm.researcher.cli.output import results_folder
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.output import Force, refuse_done, results_folder
+from v6_algorithm.researcher.cli.terminal import Json, choice, explained, say, tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from v6_algorithm.experiment.table_form import TableForm
 
 _KINDS = (
-    "iid, balanced, unbalanced, sizes, size_skew, dirichlet, inner_dirichlet, pathological, shards, per_class, counts, "
-    "natural, grouped, continuous or slices"
-)
+    "iid", "balanced", "unbalanced", "sizes", "size_skew", "dirichlet", "inner_dirichlet", "pathological", "shards",
+    "per_class", "counts", "natural", "grouped", "continuous", "slices",
+)  # fmt: skip
 Separator = Annotated[
     str | None, typer.Option(metavar="CHAR", help="Of a csv: what separates cells.", show_default="comma")
 ]
@@ -37,7 +37,12 @@ _TEMPLATE = Path(__file__).parents[3] / "config" / "node_configuration.yaml"
 def partition(
     file: Annotated[str, typer.Argument(help="csv, parquet, excel, or builtin:NAME.", show_default=False)],
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the sites' files go.")],
-    kind: Annotated[str | None, typer.Option(help=f"How to cut: {_KINDS}.", show_default="iid")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            **{**choice(*_KINDS), "metavar": "KIND"}, help=f"How to cut: {', '.join(_KINDS)}.", show_default="iid"
+        ),
+    ] = None,
     sites: Annotated[int | None, typer.Option(help="Number of sites.")] = None,
     by: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that the kind looks at.")] = None,
     set_: Annotated[
@@ -61,13 +66,16 @@ def partition(
         str | None, typer.Option(metavar="CHAR", help="Of a csv: the decimal mark.", show_default="point")
     ] = None,
     encoding: Encoding = None,
+    force: Force = False,
+    json_: Json = False,
 ) -> None:
     """Cut one table into simulated hospitals."""
-    with explained():
+    with explained(json_):
         from v6_algorithm import seeding
         from v6_algorithm.data.partition import files, tables
         from v6_algorithm.experiment import parse_partition
 
+        refuse_done(out_dir, force, "experiment.yaml")
         given = {"kind": kind, "sites": sites, "by": by}
         section = parse_partition(
             _section(plan, {key: value for key, value in given.items() if value is not None}, set_)
@@ -99,6 +107,7 @@ def partition(
             (folder / "experiment.yaml").write_text(files.experiment_text(names, again, data), encoding="utf-8")
             nodes = _write_nodes(node_template, names, source, folder)
             _report(summary, folder)
+        tell({"folder": str(out_dir), "tables": names, "summary": summary})
         say(f"wrote {len(names)} tables, experiment.yaml, partition.html{nodes} to {folder}")
 
 

@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 
 from v6_algorithm.researcher.cli import terminal
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.output import Force, refuse_file
+from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
 
 
 def predict(
@@ -34,12 +35,14 @@ def predict(
             "evaluate --out), of all its rows or of a site's.",
         ),
     ] = None,
+    force: Force = False,
+    json_: Json = False,
 ) -> None:
     """Predict for new rows with the preparation that the model was trained with.
 
     Example: v6-algorithm predict runs/heart new_patients.csv --keep patient --out predictions.csv
     """
-    with explained():
+    with explained(json_):
         from v6_algorithm.engines.simulate import source_of
         from v6_algorithm.errors import ExperimentError
         from v6_algorithm.experiment import Source
@@ -48,6 +51,7 @@ def predict(
         from v6_algorithm.researcher.external.recalibrated import recalibrated, recalibration_of
         from v6_algorithm.researcher.report.artifacts import write_file
 
+        refuse_file(out, force)
         with terminal.err.status("predicting …"):
             model = ReturnedModel.load(result)
             source = source_of("URI", Source(uri=data), Path.cwd(), model.experiment)
@@ -68,7 +72,10 @@ def predict(
                 predictions = table[list(keep)].join(predictions)
         for note in notes:
             terminal.err.print(f"note: {escape(note)}", soft_wrap=True)
+        tell({"notes": notes, "predictions": predictions.to_dict(orient="records"), "file": str(out) if out else None})
         text = predictions.to_csv(index=False)
+        if out is None and json_:
+            return
         if out is None:
             typer.echo(text, nl=False)
             return

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from v6_algorithm.researcher.cli import terminal
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.output import Force, refuse_file
+from v6_algorithm.researcher.cli.terminal import Json, choice, explained, say, tell
 
 
 def report(
@@ -20,17 +21,20 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="Of one run: also a model card (Markdown), intended use left to fill in."),
     ] = None,
-    part: Annotated[str, typer.Option(metavar="PART", help="Of several: test, validation or central.")] = "test",
-    json_: Annotated[bool, typer.Option("--json", help="Of several: print the comparison as JSON.")] = False,
+    part: Annotated[
+        str, typer.Option(**choice("test", "validation", "central"), help="Of several: which rows.")
+    ] = "test",
+    json_: Json = False,
     paired: Annotated[
         bool, typer.Option("--paired", help="Of two runs over the same folds: differences with intervals and p.")
     ] = False,
+    force: Force = False,
 ) -> None:
     """Make the report of a run anew, or compare runs by their pooled metrics.
 
     Example: v6-algorithm report runs/heart-a runs/heart-b
     """
-    with explained():
+    with explained(json_):
         from v6_algorithm.errors import ExperimentError
         from v6_algorithm.researcher.python.result import compare, load
         from v6_algorithm.researcher.report.artifacts import write_file
@@ -38,6 +42,7 @@ def report(
         if part not in ("test", "validation", "central"):
             raise ExperimentError(f"--part {part}: is not known; allowed: test, validation, central")
         if len(results) == 1:
+            refuse_file(out, force)
             folder = results[0] if results[0].is_dir() else results[0].parent
             place = out or folder / "report.html"
             try:
@@ -45,6 +50,7 @@ def report(
             except OSError as error:
                 raise ExperimentError(f"--out {place}: cannot be written: {error.strerror}") from None
             say(f"wrote {place}")
+            tell({"page": str(place), "card": str(card) if card else None})
             if card is not None:
                 _write_card(results[0], card)
             return

@@ -9,9 +9,9 @@ import typer
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import submit, terminal
-from v6_algorithm.researcher.cli.output import results_folder, unused_folder
+from v6_algorithm.researcher.cli.output import Force, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.run import Out, Quiet, Set, Track, load_experiment, resume_run
-from v6_algorithm.researcher.cli.terminal import complain, explained, say
+from v6_algorithm.researcher.cli.terminal import Json, complain, explained, say, tell
 
 
 def resume(
@@ -33,17 +33,26 @@ def resume(
     out_dir: Out = None,
     detach: Annotated[bool, typer.Option("--detach", help="For a task: send it, and do not wait for it.")] = False,
     track: Track = None,
+    force: Force = False,
+    json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Go on with a run that was killed, interrupted or stopped: to the same numbers as if it had not been."""
     terminal.out.quiet = quiet
-    with explained():
+    with explained(json_):
         if Path(what).is_dir() or not what.isdigit():
-            for name, value in (("--file", file), ("--set", set_), ("--out", out_dir), ("--track", track)):
+            for name, value in (
+                ("--file", file),
+                ("--set", set_),
+                ("--out", out_dir),
+                ("--track", track),
+                ("--force", force),
+            ):
                 if value:
                     raise ExperimentError(f"{name}: goes with a task; the run in {what} goes on as it was begun")
             resume_run(Path(what))
             return
+        refuse_done(out_dir, force)
         if not server or not username:
             raise ExperimentError(f"task {what}: give --server and --username, as for `submit`")
         if set_ and file is None:
@@ -94,5 +103,6 @@ def _resume_task(
         )
         say(f"task {task.id} goes on from task {number}, at {hub}")
         if detach:
+            tell({"task": task.id, "goes_on_from": number})
             return
         submit.follow_to_the_end(task, tracking, address, username, experiment.rounds, folder)

@@ -13,10 +13,10 @@ import typer
 from v6_algorithm.errors import ExperimentError, V6AlgorithmError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central
-from v6_algorithm.researcher.cli.output import finish, refuse_done, results_folder, unused_folder
+from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.profiling import profiled
 from v6_algorithm.researcher.cli.progress import progress
-from v6_algorithm.researcher.cli.terminal import complain, explained, say
+from v6_algorithm.researcher.cli.terminal import POLICIES, Json, choice, complain, explained, say, tell
 from v6_algorithm.researcher.cli.unfinished import (
     UnfinishedRun,
     checkpoints_in,
@@ -45,7 +45,7 @@ Out = Annotated[
 ]
 Track = Annotated[
     list[str] | None,
-    typer.Option("--track", metavar="tensorboard|wandb", help="Also show the run there, round by round."),
+    typer.Option("--track", **choice("tensorboard", "wandb"), help="Also show the run there, round by round."),
 ]
 TestRun = Annotated[
     Path | None,
@@ -69,7 +69,10 @@ def run(
     set_: Set = None,
     out_dir: Out = None,
     engine: Annotated[
-        str, typer.Option(help="local, wire (local, every message as text), or mock for vantage6's mock client.")
+        str,
+        typer.Option(
+            **choice("local", "wire", "mock"), help="wire: local, every message as text; mock: vantage6's mock client."
+        ),
     ] = "local",
     exact: Annotated[
         bool, typer.Option("--exact", help="Train the sites one after another: the bits of a network, but slower.")
@@ -80,26 +83,23 @@ def run(
     track: Track = None,
     policy: Annotated[
         str | None,
-        typer.Option(
-            metavar="trusted|standard|strict", help="Let the sites hold a node's rules, to see what they refuse."
-        ),
+        typer.Option(**choice(*POLICIES), help="Let the sites hold a node's rules, to see what they refuse."),
     ] = None,
     test: TestRun = None,
     against: Against = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a result that is in --out.")] = False,
+    force: Force = False,
+    json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Run an experiment on this machine, each site with its own data, and write what came out."""
     terminal.out.quiet = quiet
-    with explained():
+    with explained(json_):
         if engine not in ("local", "wire", "mock"):
             raise ExperimentError(f"--engine {engine}: is not known; allowed: local, wire, mock")
         if policy is not None and engine == "mock":
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
+        refuse_done(out_dir, force)
         experiment = load_experiment(file, set_)
-        # One that is not done has a checkpoint, and is refused below with the way to go on.
-        if out_dir is None or not holds_checkpoint(out_dir):
-            refuse_done(out_dir, force)
         if test is not None or against is not None:
             test_runs = named_runs(test, against)
             _test_here(
@@ -109,6 +109,9 @@ def run(
         todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [], policy, exact)
         tables = _tables(todo, file)
         with results_folder(out_dir or unused_folder(experiment.name)) as folder:
+            if force and holds_checkpoint(folder):
+                discard(folder)
+                say(f"note: --force: the run in {folder} that was not done is begun anew")
             todo.begin(folder)
             _go_on(todo, tables, folder)
 
@@ -231,9 +234,9 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
             discard(folder)
 
 
-def validate(file: File, set_: Set = None) -> None:
+def validate(file: File, set_: Set = None, json_: Json = False) -> None:
     """Check an experiment, and the tables of its sites where it names any, without training."""
-    with explained():
+    with explained(json_):
         from v6_algorithm.coordinator.master import check
         from v6_algorithm.coordinator.rounds.initial_model import read_weights
         from v6_algorithm.engines.simulate import local_federation, tables_of
@@ -243,11 +246,23 @@ def validate(file: File, set_: Set = None) -> None:
         open_central(experiment, file.parent)
         if experiment.sites is None:
             say(f"{file}: valid; it names no sites, so their data were not checked")
+            tell({"valid": True, "sites": None})
             return
         tables = tables_of(experiment, file.parent, experiment_file=file)
         agreement = check(local_federation(experiment, tables), experiment)
         for note in agreement.notes:
             say(f"note: {note}")
+        tell(
+            {
+                "valid": True,
+                "sites": list(tables),
+                "features": list(agreement.features),
+                "categories": {name: list(values) for name, values in agreement.categories.items()},
+                "image_shape": agreement.image_shape,
+                "classes": agreement.classes,
+                "notes": agreement.notes,
+            }
+        )
         classes = f", {len(agreement.classes)} classes" if agreement.classes else ""
         count = len(agreement.features) + sum(len(values) for values in agreement.categories.values())
         inputs = f"{count} input{'' if count == 1 else 's'}"

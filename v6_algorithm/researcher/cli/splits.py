@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from v6_algorithm.errors import DataError, ExperimentError
+from v6_algorithm.researcher.cli.output import Force, refuse_file
 from v6_algorithm.researcher.cli.partition import Encoding, Separator, read_form
-from v6_algorithm.researcher.cli.terminal import explained, say
+from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
 
 
 def split_columns(
@@ -21,13 +22,16 @@ def split_columns(
     ] = None,
     separator: Separator = None,
     encoding: Encoding = None,
+    force: Force = False,
+    json_: Json = False,
 ) -> None:
     """Turn dinunet's SPLIT_*.json into columns of the table, for `data.split_column`."""
-    with explained():
+    with explained(json_):
         from v6_algorithm.data.lines import read_as_text
         from v6_algorithm.data.sources import TableSource
         from v6_algorithm.data.split_files import add_split_columns
 
+        refuse_file(out_file, force)
         if (kind := TableSource(str(table)).kind) != "csv":
             raise ExperimentError(f"{table}: is {kind}; split-columns reads and writes csv")
         try:
@@ -42,4 +46,5 @@ def split_columns(
             frame.to_csv(out_file, index=False, sep=source.form.separator or ",")
         except OSError as error:
             raise ExperimentError(f"--out {out_file}: cannot be written: {error.strerror}") from None
+        tell({"file": str(out_file), "split_column": [file.stem for file in files]})
         say(f"data:\n  split_column: [{', '.join(file.stem for file in files)}]\nsplit: given")

@@ -17,7 +17,7 @@ import typer
 from v6_algorithm.errors import ExperimentError, FederationError, SecondFactorError, ServerError, UnreachableError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central, open_table
-from v6_algorithm.researcher.cli.output import finish, results_folder, unused_folder
+from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.run import (
     Against,
     File,
@@ -30,7 +30,7 @@ from v6_algorithm.researcher.cli.run import (
     load_experiment,
     named_runs,
 )
-from v6_algorithm.researcher.cli.terminal import complain, explained, say
+from v6_algorithm.researcher.cli.terminal import Json, complain, explained, say, tell
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment, Source
@@ -96,15 +96,18 @@ def submit(
     track: Track = None,
     test: TestRun = None,
     against: Against = None,
+    force: Force = False,
+    json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Send an experiment to a vantage6 network, show how it goes, and write what came out."""
     terminal.out.quiet = quiet
-    with explained():
+    with explained(json_):
         from v6_algorithm.coordinator.rounds.initial_model import read_weights
         from v6_algorithm.researcher.tracking import open_tracking
 
-        server, username, image = _where(server, username, image, local=local)
+        refuse_done(out_dir, force)
+        server, username, image = where(server, username, image, local=local)
         if detach and track:
             raise ExperimentError("--track: shows what came out, which --detach does not wait for; give it to `watch`")
         _check_trackers(track)
@@ -131,6 +134,9 @@ def submit(
         _describe(session, chosen, sites, at, image, databases)
         if dry_run:
             say("dry run: nothing was sent")
+            tell(
+                {"task": None, "collaboration": chosen.name, "sites": [site.name for site in sites], "master": at.name}
+            )
             return
         arguments: dict[str, Any] = {"experiment": experiment.for_task()}
         if weights is not None:
@@ -151,7 +157,9 @@ def submit(
                 method="tune" if tune else "master",
             )
             if detach:
-                say(f"task {task.id} is on its way; to see how it goes: {_again('watch', task.id, server, username)}")
+                again = _again("watch", task.id, server, username, out_dir)
+                say(f"task {task.id} is on its way; to see how it goes: {again}")
+                tell({"task": task.id, "watch": again})
                 return
             _follow(task, tracking, server, username, experiment.rounds)
             result = task.result()
@@ -169,14 +177,17 @@ def watch(
         Path | None, typer.Option(metavar="PATH", help="A table of yours, to measure the model on: a file or folder.")
     ] = None,
     track: Track = None,
+    force: Force = False,
+    json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Follow a task that was sent before, or fetch the result of one that has ended."""
     terminal.out.quiet = quiet
-    with explained():
+    with explained(json_):
         from v6_algorithm.experiment import Source
         from v6_algorithm.researcher.tracking import open_tracking
 
+        refuse_done(out_dir, force)
         _check_trackers(track)
         source = Source(uri=str(central)) if central else None
         table = open_table(source, Path.cwd(), "--central") if source else None
@@ -200,14 +211,16 @@ def cancel(
     task: Annotated[int, typer.Argument(help="The task's id, which `submit` prints.", show_default=False)],
     server: Address,
     username: Username,
+    json_: Json = False,
 ) -> None:
     """Stop a task at all nodes; what it computed is lost."""
-    with explained():
+    with explained(json_):
         log_in(server, username).cancel(task)
         say(f"task {task}: the nodes were told to stop it")
+        tell({"task": task, "cancelled": True})
 
 
-def _where(server: str, username: str, image: str, *, local: bool) -> tuple[str, str, str]:
+def where(server: str, username: str, image: str, *, local: bool) -> tuple[str, str, str]:
     """Return address, name and image: those given, or with `local` those of the network on this machine."""
     if local:
         from v6_algorithm.researcher import network
@@ -405,7 +418,8 @@ def _end(
         tracking.finish(result)
 
 
-def _again(command: str, task: int, address: str, username: str) -> str:
-    again = shlex.join(["v6-algorithm", command, str(task), "--server", address, "--username", username])
+def _again(command: str, task: int, address: str, username: str, out_dir: Path | None = None) -> str:
+    where = ["--out", str(out_dir)] if out_dir is not None else []
+    again = shlex.join(["v6-algorithm", command, str(task), "--server", address, "--username", username, *where])
     keycloak = os.environ.get("V6_AUTH")
     return f"V6_AUTH={shlex.quote(keycloak)} {again}" if keycloak else again

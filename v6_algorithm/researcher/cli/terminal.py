@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,11 +18,22 @@ from v6_algorithm.exchange.text import printable
 LONGEST_LINE = 100_000
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+Json = Annotated[bool, typer.Option("--json", help="Print what came out as JSON, and nothing else.")]
+POLICIES = ("trusted", "standard", "strict")
+# Whether the command that runs was asked for JSON; see `explained` and `tell`.
+_json = False
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turn the package's own errors into a message and an exit code; anything else is a bug and shows its traceback."""
+def explained(as_json: bool = False) -> Iterator[None]:
+    """Turn the package's own errors into a message and an exit code; anything else is a bug and shows its traceback.
+
+    With `as_json` lines and tables are not shown: what `tell` is given is the whole standard output. Errors and
+    warnings stay on the standard error stream.
+    """
+    global _json
+    before = _json, out.quiet
+    _json, out.quiet = as_json, as_json or out.quiet
     try:
         yield
     except V6AlgorithmError as error:
@@ -28,6 +42,41 @@ def explained() -> Iterator[None]:
     except KeyboardInterrupt:
         err.print("interrupted before anything was trained")
         raise typer.Exit(130) from None
+    finally:
+        _json, out.quiet = before
+
+
+def choice(*values: str) -> dict[str, Any]:
+    """Return options of `typer.Option` for one of a few words: the help lists them, and the shell completes them."""
+    return {
+        "metavar": "|".join(values),
+        "autocompletion": lambda incomplete: [value for value in values if value.startswith(incomplete)],
+    }
+
+
+def asks_for_json() -> bool:
+    """Say whether the command that runs was asked for JSON."""
+    return _json
+
+
+def tell(document: Any) -> None:
+    """Print what came out as JSON, where the command was asked for it; undefined numbers are null."""
+    if _json:
+        typer.echo(json.dumps(finite(document), indent=1, ensure_ascii=False, allow_nan=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy's as Python's, anything else as text."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def finite(value: Any) -> Any:
+    """Return a value with None for numbers that JSON has not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def say(text: str) -> None:

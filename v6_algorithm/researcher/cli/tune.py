@@ -11,10 +11,10 @@ import typer
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central
-from v6_algorithm.researcher.cli.output import finish, results_folder, unused_folder
+from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.progress import progress
 from v6_algorithm.researcher.cli.run import File, Out, Quiet, Set, load_experiment
-from v6_algorithm.researcher.cli.terminal import complain, explained, say
+from v6_algorithm.researcher.cli.terminal import Json, complain, explained, say
 
 if TYPE_CHECKING:
     from v6_algorithm.exchange.protocol import Federation
@@ -39,16 +39,19 @@ def tune(
     ] = False,
     set_: Set = None,
     out_dir: Out = None,
+    force: Force = False,
+    json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Compare settings on validation rows, then run the experiment with the best of them."""
     terminal.out.quiet = quiet
-    with explained():
+    with explained(json_):
         from v6_algorithm.coordinator.rounds.initial_model import read_weights
         from v6_algorithm.coordinator.tuning import Tuning
         from v6_algorithm.coordinator.tuning import tune as tune_on
         from v6_algorithm.researcher.report.tuning import tuning_table
 
+        refuse_done(out_dir, force)
         experiment = _with_space(load_experiment(file, set_), try_ or [], draws, halve)
         tuning = Tuning(experiment)
         weights = read_weights(experiment, file.parent)

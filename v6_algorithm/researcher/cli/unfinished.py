@@ -59,7 +59,7 @@ class UnfinishedRun:
         if holds_checkpoint(folder):
             raise ExperimentError(
                 f"--out {folder}: holds the checkpoint of a run that is not done; `v6-algorithm resume {folder}` goes "
-                "on from it, another --out starts anew"
+                "on from it, --force or another --out starts anew"
             )
         content = {
             "experiment": self.experiment.resolved(),

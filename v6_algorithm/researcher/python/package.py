@@ -83,6 +83,8 @@ def write_package(
         "pyproject.toml": _pyproject(name, objects, requirements),
         "Dockerfile": _dockerfile(name, requirements),
         "README.md": _readme(name, keys),
+        # What `pip install` leaves here would go into the image, perhaps with modules of an earlier name.
+        ".dockerignore": "build\n*.egg-info\n__pycache__\n",
     }
     _try(files[f"v6_{name}.py"], objects)
     folder = Path(path)
@@ -190,7 +192,8 @@ def _dockerfile(name: str, requirements: list[str]) -> str:
 ARG IMAGE=v6-algorithm:{ours}
 FROM ${{IMAGE}}
 COPY . /plugin
-RUN pip install --no-cache-dir{plain} --root-user-action=ignore /plugin && rm -rf /plugin \\
+# With the image's own setuptools, so that a network without further packages is built without any index.
+RUN pip install --no-cache-dir --no-build-isolation{plain} --root-user-action=ignore /plugin && rm -rf /plugin \\
     && python -c "import v6_{name}"
 """
 

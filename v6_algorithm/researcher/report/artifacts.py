@@ -34,6 +34,18 @@ from v6_algorithm.researcher.report.reading import (
 )
 from v6_algorithm.researcher.report.tuning import tuning_rows
 
+# Beside what each run has: a table for each kind of result, in `_files`.
+_OF_SOME_RUNS = (
+    "history.csv",
+    "model.safetensors",
+    "coefficients.csv",
+    "spline_effects.csv",
+    "proportional_hazards.csv",
+    "baseline_hazard.csv",
+    "meta_analysis.csv",
+    "subgroups.csv",
+    "tuning.csv",
+)
 METRIC_HEADER = ("run", "part", "scope", "name", "metric", "value")
 
 
@@ -45,7 +57,8 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
     result : dict
         The result of `master`, as in result.json; may be partial.
     directory : Path
-        Where to write; made when it does not exist. Files of an earlier run under the same names are replaced.
+        Where to write; made when it does not exist. Files that an earlier run left there are replaced, and those
+        that this one has not (its model, when this one stopped without any) are removed, so that all are of one run.
 
     Returns
     -------
@@ -62,10 +75,11 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     clean = shareable(result)
-    written, failed = [], []
+    written, failed, names = [], [], set()
     reason: OSError | None = None
     for name, told, content in _files(clean):
         path = directory / name
+        names.add(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, content())
@@ -75,6 +89,10 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
             reason = error
         else:
             written += [path] if told else []
+    for path in _of_a_run(directory):
+        if path.relative_to(directory).as_posix() not in names:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
     if reason is None:
         return written
     result_file = directory / "result.json"
@@ -105,7 +123,7 @@ def _files(clean: dict[str, Any]) -> Iterator[tuple[str, bool, Callable[[], str 
     if clean.get("status") not in (EVALUATED, TESTED):
         yield "history.csv", True, lambda: _history_csv(clean)
     yield "metrics.csv", True, lambda: _metrics_csv(clean)
-    yield "metrics.json", True, lambda: json.dumps(_headlines(clean), indent=1, allow_nan=False) + "\n"
+    yield "metrics.json", True, lambda: json.dumps(headlines(clean), indent=1, allow_nan=False) + "\n"
     yield "report.html", True, lambda: render(clean)
     tables = {
         "coefficients.csv": (coefficients.HEADER, coefficients.rows(clean) if coefficients.lines(clean) else None),
@@ -125,6 +143,11 @@ def _files(clean: dict[str, Any]) -> Iterator[tuple[str, bool, Callable[[], str 
     parameters = clean.get("parameters")
     if isinstance(parameters, str):
         yield "model.safetensors", True, lambda: base64.b64decode(parameters, validate=True)
+
+
+def _of_a_run(directory: Path) -> list[Path]:
+    """Return the files in a folder whose names only a run gives, whichever run it was."""
+    return [*(directory / name for name in _OF_SOME_RUNS), *directory.glob("samples/round-*.png")]
 
 
 def _of_many(files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bool, Callable[[], bytes]]]:
@@ -178,7 +201,7 @@ def _metrics_csv(result: dict[str, Any]) -> str:
     return _csv(METRIC_HEADER, rows)
 
 
-def _headlines(result: dict[str, Any]) -> dict[str, Any]:
+def headlines(result: dict[str, Any]) -> dict[str, Any]:
     """Nest the few numbers by which runs are compared, as DVC reads them: part, scope, metric; nothing undefined."""
     parts: dict[str, Any] = {}
     for row in metric_rows(result):

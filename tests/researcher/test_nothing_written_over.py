@@ -1,0 +1,66 @@
+"""A command that writes refuses, before it reads or asks anything, what an earlier one left there, unless --force."""
+
+from __future__ import annotations
+
+import pytest
+from hospitals import command
+from typer.main import get_command
+
+from v6_algorithm.researcher.cli import app
+from v6_algorithm.researcher.report import write_artifacts
+
+AT = ("--server", "http://localhost:1", "--username", "ada")
+# What is there already, and the command that would write over it. Nothing else that they name is there.
+COMMANDS = {
+    "run": ("o/result.json", ["run", "e.yaml", "--out", "o"]),
+    "run --test": ("o/result.json", ["run", "e.yaml", "--test", "r", "--out", "o"]),
+    "tune": ("o/result.json", ["tune", "e.yaml", "--out", "o"]),
+    "submit": ("o/result.json", ["submit", "e.yaml", *AT, "--image", "v6", "--out", "o"]),
+    "watch": ("o/result.json", ["watch", "1", *AT, "--out", "o"]),
+    "resume": ("o/result.json", ["resume", "1", *AT, "--out", "o"]),
+    "evaluate": ("o/result.json", ["evaluate", "r", "--data", "d.csv", "--out", "o"]),
+    "describe": ("o/summary.json", ["describe", "e.yaml", "--out", "o"]),
+    "partition": ("o/experiment.yaml", ["partition", "d.csv", "--sites", "2", "--out", "o"]),
+    "split-columns": ("o.csv", ["split-columns", "d.csv", "s.json", "--out", "o.csv"]),
+    "predict": ("o.csv", ["predict", "r", "d.csv", "--out", "o.csv"]),
+    "export": ("o/model.json", ["export", "r", "o"]),
+    "report": ("o.html", ["report", "r", "--out", "o.html"]),
+    "check": ("o.json", ["check", "e.yaml", "--out", "o.json"]),
+}
+# Synthetic images are never written over; nor is a model card. A package has a mark of its own.
+OTHERS = {"generate"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_there_stays_unless_force(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    there, arguments = COMMANDS[name]
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_text("mine")
+    refused = command(*arguments)
+    text = " ".join(refused.output.split())
+    assert (refused.exit_code, "already" in text, "--force writes over it" in text) == (2, True, True), text
+    assert (tmp_path / there).read_text() == "mine"
+    forced = command(*arguments, "--force")
+    assert "--force" not in forced.output, "it goes on, to what else is missing"
+    assert forced.exit_code != 0
+
+
+def test_every_command_with_a_place_to_write_has_force():
+    commands = {name: each for name, each in get_command(app).commands.items() if not hasattr(each, "commands")}
+    writing = {
+        name for name, each in commands.items() if any(p.name in ("out", "out_dir", "out_file") for p in each.params)
+    }
+    missing = {name for name in writing if not any(p.name == "force" for p in commands[name].params)}
+    assert missing == OTHERS
+
+
+def test_a_run_leaves_nothing_of_the_run_that_it_takes_the_place_of(tmp_path):
+    """A run that stopped without a model beside the model of the run before would be taken for its own."""
+    for name in ("model.safetensors", "coefficients.csv", "history.csv", "notes.txt"):
+        (tmp_path / name).write_text("of before")
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "round-7.png").write_text("of before")
+    write_artifacts({"name": "a", "status": "evaluated", "metrics": {}, "notes": [], "experiment": {}}, tmp_path)
+    kept = {path.name for path in tmp_path.rglob("*") if path.is_file() and path.read_text() == "of before"}
+    assert kept == {"notes.txt"}
