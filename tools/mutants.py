@@ -53,8 +53,9 @@ CORE = [
     "v6_algorithm/site",
     "v6_algorithm/engines",
 ]
-# The tests that mirror the wings of the core modules.
-TESTS = ["tests/learning", "tests/exchange", "tests/site", "tests/coordinator", "tests/data", "tests/engines"]
+# The tests that mirror the wings of the core modules, and that of the page of the owner's rules.
+TESTS = ["tests/learning", "tests/exchange", "tests/site", "tests/coordinator", "tests/data", "tests/engines",
+         "tests/test_what_leaves_the_hospital.py"]  # fmt: skip
 # Mutants of which the tests are collected together: those of all take seconds to import.
 _AT_ONCE = 25
 _COMPARISONS = {

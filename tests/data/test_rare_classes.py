@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from v6_algorithm.data.splits import make_folds
+from v6_algorithm.data.splits import _near_shares, make_folds
 from v6_algorithm.experiment import PARTS, Ratio
 
 SPLIT = Ratio(train=0.7, validation=0.15, test=0.15)
@@ -41,3 +41,13 @@ def test_the_parts_keep_their_sizes_and_the_seed_decides():
     )
     one, again = dealt(labels, 7), dealt(labels, 7)
     assert all((one[part] == again[part]).all() for part in PARTS)
+
+
+def test_two_rows_away_from_a_share_is_no_longer_near_it():
+    of_row = np.zeros(10, dtype=int)
+
+    def near(test_rows):
+        part = np.array([1] * test_rows + [0] * (10 - test_rows))
+        return _near_shares(part, of_row, np.array([0.5, 0.5]))
+
+    assert [near(rows) for rows in (3, 4, 5, 6, 7)] == [False, True, True, True, False]

@@ -16,7 +16,7 @@ from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.engines.provenance import own_identity
 from v6_algorithm.engines.resident.asking import Residents
 from v6_algorithm.engines.subtasks import READS, Unread
-from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+from v6_algorithm.engines.vantage6_v4 import _LONGEST_ERROR, Vantage6Federation
 from v6_algorithm.errors import CheckpointError, ExperimentError, UnreachableError
 from v6_algorithm.exchange.protocol import Arrival, Missing, Site
 from v6_algorithm.experiment import Experiment
@@ -42,6 +42,7 @@ def test_a_server_that_fails_is_asked_again_after_growing_pauses_and_not_after_t
     with pytest.raises(UnreachableError, match="does not list"):
         Children(gone).find(1)
     assert len(pauses) == gone.asked - 1 > 0
+    assert 120 <= sum(pauses) < 150, "two minutes in all, as the comment beside the tries says"
     assert [after / before for before, after in pairwise(pauses)] == [2] * (len(pauses) - 1)
     assert Children(Server(gone.asked - 1)).find(1) == 0
 
@@ -238,6 +239,10 @@ def test_a_site_that_lost_a_model_is_told_from_one_that_answers():
     assert not federation._lacks_model(Arrival("b", json.dumps({"status": "ok", "note": known_models.UNKNOWN})))
     assert not federation._lacks_model(Arrival("c", None, Missing("late", "no answer")))
     assert federation._naming.lost_at == ("a",)
+    # A longer reply is no error, and is not read a second time.
+    longest = unknown[:-1] + " " * (_LONGEST_ERROR - len(unknown)) + "}"
+    assert federation._lacks_model(Arrival("a", longest))
+    assert not federation._lacks_model(Arrival("a", longest[:-1] + " }"))
 
 
 def test_a_mock_network_is_trusted_and_a_node_standard_where_nobody_says(monkeypatch, tmp_path):
@@ -256,3 +261,12 @@ def test_a_mock_network_is_trusted_and_a_node_standard_where_nobody_says(monkeyp
     extraction.run_extract()
     extraction.run_extract(mock_uri=str(tmp_path / "table.csv"), mock_type="csv")
     assert asked == ["standard", "trusted"]
+
+
+def test_fifty_megabytes_a_round_are_much_for_sqlite_and_less_are_not():
+    """A model of 9 bytes is 16 in the server's database, and goes to each site and comes back."""
+    much = 50_000_000 * 9 // 32
+    assert "SQLite" in entry_module._space_line(much, 1)
+    assert "SQLite" not in entry_module._space_line(much - 1, 1)
+    assert entry_module._space_line(much // 10 - 1, 1) is None
+    assert "5 MB" in entry_module._space_line(much // 10, 1)

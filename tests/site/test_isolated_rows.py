@@ -66,3 +66,11 @@ def test_rows_that_are_all_alike_tell_nothing(rows):
 
 def test_values_that_are_no_numbers_are_no_guesses():
     assert isolated_rows(rows_of(), np.full((2, 6), np.nan)) == 0
+
+
+def test_chance_is_what_decoys_match_on_average_so_that_eight_rows_of_one_column_are_seen():
+    """Of one column something matches by chance at any distance; eight rows at once are beyond it."""
+    rows = rows_of(rows=200, columns=1)
+    weights = np.zeros((8, 200))
+    weights[np.arange(8), np.arange(8) * 7] = 1.0
+    assert isolated_rows(rows, sums(rows, weights), pairs=False) == 8

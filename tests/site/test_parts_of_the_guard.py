@@ -15,6 +15,7 @@ from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard.bounds import within
 from v6_algorithm.site.guard.privacy_account import _add
 from v6_algorithm.site.guard.requests import check_parts
+from v6_algorithm.site.guard.rowsets import check_differences
 from v6_algorithm.site.guard.watch import _EARLIER, UpdateWatch, _Sent
 from v6_algorithm.site.rules import Rule
 
@@ -107,6 +108,18 @@ def test_what_a_few_units_sent_is_remembered_and_the_next_round_may_not_differ_i
     watch.check(gradient_of(weights, rows), gradient=True, smallest=5, context=SiteContext({}), round=2, key="0")
 
 
+def test_the_round_before_is_compared_by_itself_as_soon_as_it_was_sent():
+    """With one column, all pairs of units match rows by chance; each unit against itself a round ago does not."""
+    generator = np.random.default_rng(0)
+    rows, context = generator.normal(size=(200, 1)), SiteContext({})
+    weights = generator.normal(size=(8, 200))
+    watch = watch_of(rows, 8)
+    watch.check(gradient_of(weights, rows), gradient=True, smallest=5, context=context, round=1, key="0")
+    weights[np.arange(8), np.arange(8) * 7] += 1.0
+    with pytest.raises(PolicyError, match="the update of layer net would give single rows away"):
+        watch.check(gradient_of(weights, rows), gradient=True, smallest=5, context=context, round=2, key="0")
+
+
 def test_a_layer_of_many_units_is_looked_at_by_itself():
     rows = np.random.default_rng(0).normal(size=(80, 5))
     weights = np.random.default_rng(1).normal(size=(40, 80))
@@ -117,3 +130,13 @@ def test_a_layer_of_many_units_is_looked_at_by_itself():
     weights[3, 7] = 1
     with pytest.raises(PolicyError, match="single rows away"):
         watch.check(gradient_of(weights, rows), gradient=True, smallest=5, context=context, round=2, key="0")
+
+
+def test_a_ledger_takes_as_many_sets_of_rows_as_it_may_and_no_more():
+    def ask(sets):
+        kept = {"bits": {str(number): "" for number in range(sets)}}
+        check_differences(kept, "experiment", {"y": np.arange(30)}, 5, "VARIABLE")
+
+    ask(19_999)
+    with pytest.raises(PolicyError, match="ledger is full"):
+        ask(20_000)

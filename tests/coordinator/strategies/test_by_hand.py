@@ -397,3 +397,16 @@ def test_a_reply_of_one_row_is_read_and_of_wrong_counts_is_not(counts):
     assert read(1, 1, 1).rows == 1
     with pytest.raises(WireError, match="must be"):
         read(*counts)
+
+
+def test_a_reply_over_one_row_is_read_and_over_none_is_refused():
+    strategy = make("fedavg", SCALAR)
+    strategy.configure(1, ["amsterdam"], scalar(0.0))
+
+    def read(rows):
+        item = {"rows": 1, "steps": 1, "loss": {"sum": 0.5, "rows": rows}, "parameters": str(wire.pack(scalar(1.0)))}
+        return strategy.read("amsterdam", item, {})
+
+    assert read(1).loss == 0.5
+    with pytest.raises(WireError, match="row counts must be whole numbers"):
+        read(0)

@@ -26,3 +26,9 @@ def test_every_part_between_cuts_has_events(unit, seed):
     edges = cut(count_times(times), METRIC_BINS)
     assert len(edges) == METRIC_BINS - 1
     assert (np.histogram(times, [0, *edges, np.inf])[0] > 0).all()
+
+
+def test_times_beyond_the_first_and_last_bin_are_in_these():
+    assert count_times(np.array([2.0**64, 2.0**64.5, 2.0**80]))[-1] == 3
+    assert count_times(np.array([2.0**-64, 2.0**-64.5, 2.0**-80]))[0] == 3
+    assert count_times(np.array([2.0**63.9]))[-1] == count_times(np.array([2.0**-63.9]))[0] == 0

@@ -319,3 +319,8 @@ def test_a_trainer_that_cannot_reach_the_server_leaves_the_work_to_the_courier(n
         message = {"protocol": protocol.PROTOCOL, "surroundings": seen, "method": "prepare", "token": token}
         said = trainer.Trainer(nobody, seen, environment)._answer({**message, "request": columns_request()})
     assert said == {"refused": "it cannot ask the server who sent the request"}
+
+
+def test_the_longest_message_holds_the_largest_model_in_base64_and_the_rest():
+    rest = protocol.LARGEST_MESSAGE - (wire.MAX_BYTES + 2) // 3 * 4
+    assert 2**25 < rest < 2**27

@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from v6_algorithm.learning.metrics import ClassificationMetrics, compute, merge_states
 from v6_algorithm.learning.metrics.additive import from_sums, to_sums
+from v6_algorithm.learning.metrics.histogram import logit_edges
 from v6_algorithm.site.guard.coarse import coarse_state
 
 # Centre and spread of logits: spread out, a rare disease, an untrained network, overconfident ones.
@@ -85,3 +86,10 @@ def test_a_state_lists_no_more_bins_than_it_has_rows():
     score, target, _ = drawn(0.0, 2.0, rows=50)
     state = state_of(score, target)
     assert sum(len(state[name][0]["bins"]) for name in ("positives", "negatives")) <= 50
+
+
+def test_fewer_bins_than_the_fine_ones_are_equal_in_logits_and_from_there_on_they_reach_all_floats():
+    few, fine = logit_edges(2**13 - 1), logit_edges(2**13)
+    assert np.ptp(np.diff(few)) < 1e-9
+    assert few[-1] < 12
+    assert fine[-1] > 690

@@ -1,0 +1,66 @@
+"""Small parts of a site by themselves: whether it says that it lasts, and how many prepared rows stay in memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hospitals import table
+
+from v6_algorithm.data.preparation import Preparation, Setup
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.learning.training.device import Device
+from v6_algorithm.site import SiteContext, handle
+from v6_algorithm.site import work as work_module
+from v6_algorithm.site.work import Work
+
+CONTENT = {"data": {"target": "y", "features": ["a", "b"]}, "model": "logistic", "split": {"kind": "kfold", "folds": 3}}
+
+
+ZERO = np.zeros((3, 2))
+SETUP = Setup(["a", "b"], {}, [0, 1], preparation=Preparation(ZERO, ZERO, ZERO + 1))
+
+
+def request(**body):
+    setup = SETUP.to_json()
+    experiment = Experiment.parse(CONTENT).for_sites()
+    content = wire.message(site="hospital", round=0, attempt=1, sites=3, experiment=experiment, setup=setup, **body)
+    return json.loads(json.dumps(content))
+
+
+def context(**more):
+    return SiteContext({"hospital": TableSource(frame=table(60, 0))}, **more)
+
+
+@pytest.mark.parametrize(
+    ("folder", "process", "lasts"),
+    [(False, False, False), (True, False, True), (False, True, True), (True, True, True)],
+)
+def test_a_site_lasts_with_a_folder_or_with_a_process_that_does(tmp_path, folder, process, lasts):
+    asked = request(step="preflight") | {"setup": None}
+    reply = handle("prepare", asked, context(state=tmp_path if folder else None, lasting=process))
+    assert reply["status"] == "ok", reply
+    assert reply["machine"]["lasting"] is lasts
+
+
+def test_prepared_rows_stay_in_memory_if_those_of_all_folds_are_not_larger_than_the_limit(monkeypatch):
+    asked = request()
+    whole = context()
+    work = Work(asked, whole)
+    device = Device.choose(work.experiment.training)
+    loaded = work.table(SETUP)
+    # Of three folds, in bytes.
+    needed = 3 * work.rows(loaded, SETUP, 0, device).inputs.nbytes
+
+    def kept(limit):
+        monkeypatch.setattr(work_module, "_MEMORY_BYTES", limit)
+        fresh = replace(whole, memory={})
+        Work(asked, fresh).rows(loaded, SETUP, 0, device)
+        return any(key[0] == "rows" for key in fresh.memory if isinstance(key, tuple))
+
+    assert kept(needed)
+    assert not kept(needed - 1)
