@@ -362,8 +362,8 @@ def test_smallest_and_largest_values_leave_only_where_they_are_used(recorded):
         for reply in recorded["RPC_prepare, step statistics"]
     ]
     used, unused = {"low": True, "high": True}, {"low": False, "high": False}
-    # Two sites each: median and robust, minmax, and then mean and standard for all the others.
-    assert with_range == [unused] * 2 + [used] * 2 + [unused] * 2 * (len(EXPERIMENTS) - 2) + [unused] * 2
+    # Two sites each: median and robust, minmax, then mean and standard for all the others and three more.
+    assert with_range == [unused] * 2 + [used] * 2 + [unused] * 2 * (len(EXPERIMENTS) - 2) + [unused] * 6
 
 
 @pytest.fixture

@@ -113,6 +113,9 @@ class Work:
         given = self.request["setup"]
         setup: Setup = remembered(self.context.shared, "setup", given, lambda: Setup.from_json(given))
         self.policy.check_columns([*self._inputs(setup), *setup.covariates])
+        if setup.imputation is not None and self.policy.secret_folds:
+            # Sums over cells whose draws the asker can make again would be equations for their rows.
+            setup = replace(setup, imputation=replace(setup.imputation, seed=self.guard.seed))
         return setup
 
     def _inputs(self, setup: Setup) -> list[str]:
@@ -171,7 +174,9 @@ class Work:
                 keep(folder, key, table)
         if self.experiment.data.missing.kind == "impute":
             columns = 2 + len(setup.features) + len(setup.category_columns)
-            table = table.without_few_empty(self.guard.fewest_imputed(columns))
+            matches = self.guard.matches
+            table = table.without_few_empty(self.guard.fewest_imputed(columns), patterns=not matches)
+            table = replace(table, matches=matches)
         if setup.class_weights is not None and len(setup.class_weights) < len(table.folds):
             raise WireError(f"setup.class_weights must be of {len(table.folds)} folds")
         self.context.memory[key] = table

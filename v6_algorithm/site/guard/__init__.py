@@ -300,8 +300,17 @@ class Guard:
         share = self.policy.maximum_share_of_sums
         return share is None or columns <= share * rows
 
+    @property
+    def matches(self) -> bool:
+        """Whether an imputed cell may be another row's value.
+
+        Which value that is jumps where a regression of the asker's says, so that sums would be over the rows on one
+        side of it; what is drawn from the regression itself is linear in a row.
+        """
+        return not (self.policy.coarse_histograms or self.policy.maximum_share_of_sums is not None)
+
     def fewest_imputed(self, columns: int) -> int:
-        """Return how many rows with empty cells a site must have to impute them; of fewer none is trained on.
+        """Return how many rows must have their empty cells in the same columns to be imputed; fewer are not trained on.
 
         Imputed tables differ in these rows alone, so that the difference of two tables' sums is a sum over them.
         """
