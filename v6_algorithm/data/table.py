@@ -92,7 +92,7 @@ class TableData:
     origin: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     patient: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     weights: Array = field(default_factory=lambda: np.empty(0))
-    matches: bool = True
+    matches: bool = field(default=True, init=False)
 
     def training_moments(self, *, with_range: bool) -> Moments:
         """Measure the features of the training rows of each fold, or the channels of their images."""

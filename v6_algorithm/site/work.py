@@ -176,7 +176,7 @@ class Work:
             columns = 2 + len(setup.features) + len(setup.category_columns)
             matches = self.guard.matches
             table = table.without_few_empty(self.guard.fewest_imputed(columns), patterns=not matches)
-            table = replace(table, matches=matches)
+            table.matches = matches
         if setup.class_weights is not None and len(setup.class_weights) < len(table.folds):
             raise WireError(f"setup.class_weights must be of {len(table.folds)} folds")
         self.context.memory[key] = table
