@@ -142,7 +142,7 @@ OPTIONS = re.compile(r"(?m)^( *)# ((?:- \{|[a-z_]+:(?= [\[{]|\n)).*)$")
 @pytest.mark.parametrize(
     ("name", "manager", "options"),
     [
-        ("node_configuration.yaml", NodeConfigurationManager, 4),
+        ("node_configuration.yaml", NodeConfigurationManager, 5),
         ("v6server.yaml", ServerConfigurationManager, 2),
     ],
 )
@@ -152,6 +152,20 @@ def test_vantage6_also_accepts_what_the_templates_have_as_comments(name, manager
     (tmp_path / name).write_text(text)
     found = manager.from_file(tmp_path / name).get()
     assert len(found) > len(load(name)) or len(found["databases"]) > len(load(name)["databases"])
+
+
+def test_the_template_says_how_a_ledger_lasts_and_strict_is_content_with_it():
+    text = re.sub(r"(?m)^( *)# (- \{label: ledger|V6_)", r"\1\2", (CONFIG / "node_configuration.yaml").read_text())
+    node = yaml.safe_load(text)
+    (ledger,) = (database for database in node["databases"] if database["label"] == "ledger")
+    assert (ledger["type"], ledger.get("mount_mode")) == ("folder", None), "vantage6 mounts it to write to"
+    rules = {name: str(value) for name, value in node["algorithm_env"].items()} | {PRESET: "strict"}
+    for looser in ("RECORDS", "RECORDS_PER_PART"):
+        del rules[f"V6_ALGORITHM_MINIMUM_NUMBER_OF_{looser}"]
+    del rules["V6_ALGORITHM_MINIMUM_CELL_SIZE"]
+    strict = policy.Policy.from_environment(rules)
+    assert strict.ledger_folder == f"/mnt/{ledger['label']}"
+    strict.check_ledger()
 
 
 def as_the_node_encodes(value: str) -> str:

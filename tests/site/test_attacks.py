@@ -58,10 +58,16 @@ def test_a_trusted_node_can_be_read(name):
     assert attempt(name, Policy.of("trusted"), made_up_rows(ROWS))[0] >= AT_LEAST[name]
 
 
+# What strict needs to answer at all; `attempt` puts a folder of the attack's own in its place.
+LASTING = {"standard": {}, "strict": {"ledger_folder": "a folder"}}
+
+
 @pytest.mark.parametrize("preset", ["standard", "strict"])
 @pytest.mark.parametrize("name", named(name for name in ATTACKS if name != OVER_TASKS))
 def test_no_row_comes_out_of_a_node_that_does_not_trust(name, preset):
-    assert attempt(name, Policy.of(preset), made_up_rows(ROWS))[0] == 0
+    rows, refusal = attempt(name, Policy.of(preset, **LASTING[preset]), made_up_rows(ROWS))
+    assert rows == 0
+    assert "REQUIRE_LEDGER" not in refusal
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,12 @@ def test_two_tasks_that_differ_by_one_patient_are_seen_where_the_ledger_lasts(at
 
 @pytest.mark.parametrize("preset", ["standard", "strict"])
 def test_two_tasks_that_differ_by_one_patient_are_refused_where_the_ledger_lasts(preset, tmp_path):
-    assert attempt(OVER_TASKS, Policy.of(preset), made_up_rows(ROWS))[0] == 1
+    without = attempt(OVER_TASKS, Policy.of(preset), made_up_rows(ROWS))
+    if preset == "standard":
+        assert without == (1, "")
+    else:
+        assert without[0] == 0
+        assert "(V6_ALGORITHM_REQUIRE_LEDGER), and V6_ALGORITHM_LEDGER_FOLDER is not set" in without[1]
     rows, refusal = attempt(OVER_TASKS, Policy.of(preset, ledger_folder=str(tmp_path)), made_up_rows(ROWS))
     assert rows == 0
     assert "differs from an earlier answer of this node by few rows" in refusal
@@ -282,7 +293,9 @@ def test_only_approved_experiments_are_answered(tmp_path):
     from v6_algorithm.exchange import wire
     from v6_algorithm.site import SiteContext, handle
 
-    policy = Policy.of("strict", minimum_sites=1, approved_experiments=(fingerprint(one),))
+    policy = Policy.of(
+        "strict", minimum_sites=1, approved_experiments=(fingerprint(one),), ledger_folder=str(tmp_path / "ledger")
+    )
     for experiment, status in ((one, "ok"), (other, "error")):
         message = {"experiment": experiment.for_sites(), "sites": 3, "step": "schema"}
         request = wire.message(site="h", round=0, attempt=1, **message)
@@ -304,6 +317,35 @@ def test_an_approval_is_of_what_a_site_is_told_and_of_nothing_else():
     assert fingerprint(parse(name="another", participation={"poll_s": 9})) == same
     for other in ({"seed": 1}, {"rounds": 21}, {"model": "logistic"}, {"data": {"target": "z"}}):
         assert fingerprint(parse(**other)) != same
+
+
+@pytest.mark.parametrize("method", ["summary", "prepare", "train", "evaluate"])
+def test_a_node_that_must_have_a_ledger_over_tasks_answers_nothing_without_and_says_how(method, tmp_path):
+    node = hospital(tmp_path, require_ledger=True)
+    with pytest.raises(Refused) as refused:
+        node.ask(method, node.experiment(), step="schema")
+    for text in ("V6_ALGORITHM_REQUIRE_LEDGER", "V6_ALGORITHM_LEDGER_FOLDER: /mnt/ledger", "type: folder"):
+        assert text in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_attack_that_is_tried_is_not_among_the_nodes_answers(tmp_path):
+    folder = tmp_path / "ledger"
+    attempt(OVER_TASKS, Policy.of("standard", ledger_folder=str(folder)), made_up_rows(ROWS))
+    assert not folder.exists()
+
+
+def test_the_self_test_says_first_that_a_strict_node_without_a_ledger_folder_answers_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr("v6_algorithm.researcher.doctor.rules.ATTACKS", [OVER_TASKS])
+    strict = {"V6_ALGORITHM_POLICY": "strict"}
+    found = {finding.name: finding for finding in rules(strict)}
+    assert found["ledger"].status == "problem"
+    assert "V6_ALGORITHM_LEDGER_FOLDER" in found["ledger"].advice
+    # What is tried after it is tried on a node that answers.
+    assert "differs from an earlier answer" in found["attack"].message
+    found = {finding.name: finding for finding in rules(strict | {"V6_ALGORITHM_LEDGER_FOLDER": str(tmp_path)})}
+    assert "ledger" not in found
+    assert found["attack"].details["rows"] == 0
 
 
 def test_the_self_test_tries_every_attack_and_says_what_came_out(monkeypatch):

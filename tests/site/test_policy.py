@@ -85,7 +85,7 @@ def test_a_preset_that_there_is_not_refuses_everything(preset):
 def test_a_single_rule_never_loosens_a_preset(rule, preset):
     value = getattr(Policy.of(preset), rule.field)
     looser = {"more": "1", "less": f"{rule.range[1]:.12g}", "on": "false", "off": "true"}.get(rule.tighter or "")
-    if looser is None or value in (None, 1):
+    if looser is None or value in (None, 1) or value == rule.read(looser):
         return
     with pytest.raises(PolicyError, match=f"{rule.variable} of this node is .*, which protects less than {preset}"):
         Policy.from_environment({PRESET: preset, rule.variable: looser})

@@ -26,7 +26,7 @@ from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.splits import Fold, draw_rows
 from v6_algorithm.data.subgroups import encode_groups, join_groups
 from v6_algorithm.data.synthetic import cut_rows, synthetic_rows
-from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows, patient_numbers
+from v6_algorithm.data.targets import TargetColumn, coded, encode_targets, known_rows, patient_numbers
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment
 
@@ -494,9 +494,10 @@ def _one_hot(column: pd.Series, labels: list[Label]) -> Array:
     place = {label: number for number, label in enumerate(labels)}
     known = column.notna().to_numpy()
     encoded = np.zeros((len(column), len(labels)), dtype=bool)
-    for row, value in zip(np.flatnonzero(known), canonical(column[known]), strict=True):
-        if value in place:
-            encoded[row, place[value]] = True
+    values, code = coded(column[known])
+    places = np.array([place.get(value, -1) for value in values], dtype=np.int64)[code]
+    rows = np.flatnonzero(known)[places >= 0]
+    encoded[rows, places[places >= 0]] = True
     return encoded
 
 

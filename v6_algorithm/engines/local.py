@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from v6_algorithm.exchange import wire
@@ -35,9 +36,14 @@ class LocalFederation:
         Site name to its data, policy and memory.
     way
         How requests and replies pass, one of `WAYS`.
+    temporary
+        A folder of the sites' that is to last as long as this object.
     """
 
-    def __init__(self, contexts: Mapping[str, SiteContext], way: Way = "wire") -> None:
+    def __init__(
+        self, contexts: Mapping[str, SiteContext], way: Way = "wire", temporary: TemporaryDirectory[str] | None = None
+    ) -> None:
+        self._temporary = temporary
         # What all sites of a process may share: what the experiment says, and nothing of anybody's data.
         shared: dict[Any, Any] = {}
         self._contexts = {name: replace(context, lasting=True, shared=shared) for name, context in contexts.items()}

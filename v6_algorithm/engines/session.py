@@ -16,8 +16,9 @@ from v6_algorithm.errors import DataError, ExperimentError, SiteError
 
 # Among a dataframe's `attrs`: a file in our folder that is read instead of the dataframe.
 FILE = "v6_algorithm.file"
-# What of the rules nobody can hold here: a site's container cannot ask HQ who sent a request.
-UNAVAILABLE = ("request_chain",)
+# What of the rules nobody can hold here: a site's container cannot ask HQ who sent a request, and has no folder that
+# outlives its session.
+UNAVAILABLE = ("request_chain", "require_ledger")
 # In a request, the task of `master`: what a site keeps is kept for each by itself.
 JOB = "job"
 _OURS = "v6_algorithm"

@@ -152,7 +152,8 @@ def local_federation(
     `way` is how requests and replies pass, and whether sites may be trained together; see `local`.
 
     Without a policy, that of this machine holds: ``trusted`` where its environment names none. What sites keep from
-    round to round is in a folder each below `rounds_folder`, or lost with the process.
+    round to round is in a folder each below `rounds_folder`, or lost with the process. Where the rules require a ledger
+    that lasts and name no folder, each site has one of this run alone, there or in a temporary folder.
     """
     rules = policy or own_policy()
     try:
@@ -160,15 +161,22 @@ def local_federation(
     except PolicyError as error:
         raise ExperimentError(str(error)) from None
 
+    needs_ledger = rules.require_ledger and rules.ledger_folder is None
+    temporary = TemporaryDirectory(prefix="v6-algorithm-") if needs_ledger and rounds_folder is None else None
+    ledgers = rounds_folder if temporary is None else Path(temporary.name)
+
     def context(sources: dict[str, TableSource], number: int) -> SiteContext:
         folder = None if rounds_folder is None else rounds_folder / str(number)
-        return SiteContext(sources, rules, rounds_folder=folder)
+        mine = rules
+        if needs_ledger and ledgers is not None:
+            mine = replace(rules, ledger_folder=str(ledgers / str(number) / "ledger"))
+        return SiteContext(sources, mine, rounds_folder=folder)
 
     if experiment.mode == "centralised":
-        return LocalFederation({POOLED: context(dict(sorted(tables.items())), 0)}, way)
+        return LocalFederation({POOLED: context(dict(sorted(tables.items())), 0)}, way, temporary)
     # Numbered by name: a site may be called anything, and the file may name them in another order.
     contexts = {name: context({name: tables[name]}, number) for number, name in enumerate(sorted(tables))}
-    return LocalFederation(contexts, way)
+    return LocalFederation(contexts, way, temporary)
 
 
 def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> Vantage6Federation:

@@ -47,6 +47,7 @@ class Policy:
     secret_folds: bool = False
     maximum_share_of_sums: float | None = None
     refuse_differences: bool = False
+    require_ledger: bool = False
     minimum_batch: int = 1
     minimum_update_rows: int = 1
     refuse_isolated_rows: bool = False
@@ -143,6 +144,16 @@ class Policy:
                 value = value is not None
             in_force[rule.field] = round(value, 6) if isinstance(value, float) else value
         return in_force
+
+    def check_ledger(self) -> None:
+        """Refuse to answer where the owner wants a ledger that lasts over tasks, and there is none."""
+        if self.require_ledger and self.ledger_folder is None:
+            folder = BY_FIELD["ledger_folder"].variable
+            raise PolicyError(
+                f"this node answers only with a ledger that lasts over tasks ({BY_FIELD['require_ledger'].variable}), "
+                f"and {folder} is not set; its owner adds a database {{label: ledger, type: folder, uri: A FOLDER OF "
+                f"THE HOST}} to the node's configuration, and {folder}: /mnt/ledger to its algorithm_env"
+            )
 
     def check_sites(self, sites: int) -> None:
         """Refuse a round with too few sites."""

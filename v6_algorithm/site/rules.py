@@ -135,6 +135,8 @@ RULES: tuple[Rule, ...] = (
           "independent sums over rows, of all answers of a job together, as a share of the rows", range=(0, 1)),
     _rule("refuse_differences", "REFUSE_DIFFERENCES", "switch", (False, True, True), "on",
           "refuse an answer that differs from an earlier one by fewer rows than a cell has"),
+    _rule("require_ledger", "REQUIRE_LEDGER", "switch", (False, False, True), "on",
+          "nothing is answered unless the ledger lasts over tasks: V6_ALGORITHM_LEDGER_FOLDER names a folder"),
     _rule("minimum_batch", "MINIMUM_BATCH_SIZE", "whole", (1, 8, 16), "more",
           "fewest rows in a training batch, where there are so many"),
     _rule("minimum_update_rows", "MINIMUM_ROWS_PER_UPDATE", "whole", (1, 10, 20), "more",

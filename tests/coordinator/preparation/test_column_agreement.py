@@ -77,7 +77,9 @@ def test_a_column_that_one_site_lacks_is_left_out_and_said():
     [
         "id", "ID", "patient_id", "index", "Unnamed: 0", "Subject", "record nr", "name", "Unnamed: 0.1", "X",
         "MRN", "pid", "encounter_nr", "BSN", "hosp_mrn", "patid", "UUID", "StudyInstanceUID", "specimen",
-        "Accession Number", "barcode", "UPN", "empi", "ppn", "row", "nr", "id_patient", "ID-case", "lfd_Nr", "Fallnummer", "zaaknummer",
+        "Accession Number", "barcode", "UPN", "empi", "ppn", "row", "nr", "id_patient", "ID-case", "lfd_Nr",
+        "Fallnummer",
+        "zaaknummer",
         "volgnr", "NHS number", "medical record no", "Patientennummer", "rownames", "row.names", "pseudonym",
         "hospital_key",
     ],

@@ -162,6 +162,8 @@ def _rules(todo: UnfinishedRun) -> Policy:
         rules = replace(rules, approved_experiments=None)
         approved = fingerprint(todo.experiment)
         say(f"note: a strict node answers this experiment once its owner has approved {approved}")
+    if rules.require_ledger and rules.ledger_folder is None:
+        say("note: such a node counts all tasks on its rows together; here the ledger of each run begins empty")
     return rules
 
 

@@ -268,10 +268,13 @@ ATTACKS: Mapping[str, Callable[[Hospital], int]] = {
 def attempt(name: str, policy: Policy, frame: pd.DataFrame) -> tuple[int, str]:
     """Try one attack on a node with these rules; return how many rows came out, and what the node said if it refused.
 
-    The table is as `made_up_rows` makes it.
+    The table is as `made_up_rows` makes it. A node whose ledger lasts gets an empty one for the attack, which is not to
+    be among the node's answers.
     """
     features = [column for column in frame.columns if column in FEATURES]
     with tempfile.TemporaryDirectory() as folder:
+        if policy.ledger_folder is not None:
+            policy = replace(policy, ledger_folder=str(Path(folder, "ledger")))
         hospital = Hospital(frame, features, "ill", "name", policy, Path(folder))
         try:
             return ATTACKS[name](hospital), ""

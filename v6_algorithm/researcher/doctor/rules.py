@@ -33,6 +33,12 @@ def rules(environment: Mapping[str, str] = os.environ, table: Path | None = None
         shown = "no limit" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
         source = " (set here)" if rule.variable in environment else ""
         yield ok(f"{rule.variable} = {shown}{source}: {rule.means}", rule=rule.field, value=value)
+    try:
+        policy.check_ledger()
+    except PolicyError as error:
+        fix = f"mount a folder that lasts and set {BY_FIELD['ledger_folder'].variable}; below, attacks as if it were"
+        yield replace(problem(f"nothing is answered: {error}", fix), name="ledger")
+        policy = replace(policy, ledger_folder="as if")
     if policy.refuse_differences and policy.ledger_folder is None:
         yield replace(
             note(

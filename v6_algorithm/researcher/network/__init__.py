@@ -26,6 +26,8 @@ from uuid import uuid4
 
 from v6_algorithm.errors import ServerError
 from v6_algorithm.researcher.network.server_python import cache_folder, server_python
+from v6_algorithm.site.policy import Policy
+from v6_algorithm.site.rules import BY_FIELD, PRESET
 
 if TYPE_CHECKING:
     from v6_algorithm.data.sources import TableSource
@@ -118,7 +120,7 @@ def start(
     folder
         Where everything goes; what an earlier network left there is replaced.
     policy
-        The rules of all nodes: trusted, standard or strict.
+        The rules of all nodes: trusted, standard or strict; where they require a ledger over tasks, each has a folder.
     on_step
         Called with a sentence for each step.
 
@@ -246,6 +248,10 @@ def _write_node(folder: Path, name: str, key: str, port: int, database: Mapping[
     folder.mkdir(mode=0o700)
     package = str(Path(__file__).parents[3])
     image = {"PKG_NAME": "v6_algorithm", "PYTHONUNBUFFERED": "1", "PYTHONPATH": package}
+    rules = {PRESET: policy}
+    if Policy.of(policy).require_ledger:
+        # A container's folder would be a database of the node's; a process writes where it is told.
+        rules[BY_FIELD["ledger_folder"].variable] = str(folder / "ledger")
     engine = {"folder": str(folder), "python": sys.executable, "images": {IMAGE: image}}
     _write(folder / "images.json", json.dumps(engine))
     _write_yaml(
@@ -257,7 +263,7 @@ def _write_node(folder: Path, name: str, key: str, port: int, database: Mapping[
             "api_path": API_PATH,
             "task_dir": "tasks",
             "databases": [] if database is None else [{"label": "default", **database}],
-            "algorithm_env": {"V6_ALGORITHM_POLICY": policy},
+            "algorithm_env": rules,
             "policies": {"allowed_algorithms": [IMAGE], "require_algorithm_pull": False},
             "share_algorithm_logs": True,
             "share_config": False,

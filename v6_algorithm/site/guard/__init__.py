@@ -54,7 +54,7 @@ class Guard:
     Raises
     ------
     PolicyError
-        When a rule needs a memory and the site has none that lasts from request to request.
+        When a rule needs a memory and the site has none that lasts from request to request, or over tasks.
     """
 
     def __init__(self, context: SiteContext, request: Mapping[str, Any], experiment: Experiment) -> None:
@@ -62,6 +62,7 @@ class Guard:
         self._request, self._experiment = request, experiment
         self._sources = context.sources
         policy = self.policy
+        policy.check_ledger()
         needed = policy.request_order or policy.refuse_differences or policy.maximum_share_of_sums is not None
         needed |= policy.secret_folds and policy.folds_secret is None
         needed |= policy.maximum_epsilon is not None or experiment.privacy.differential_privacy is not None
@@ -174,7 +175,9 @@ class Guard:
             database = content.setdefault("databases", {}).setdefault(self._databases, {})
             self._check_sets(database.setdefault("sets", {}), key, sets)
 
-    def check_labels(self, frame: pd.DataFrame, schema: dict[str, Any], labels: Mapping[str, Sequence[Any]]) -> None:
+    def check_labels(
+        self, frame: pd.DataFrame, schema: dict[str, Any], labels: Mapping[str, Mapping[Any, int]]
+    ) -> None:
         """Refuse a label of few rows, and leave categories of few rows out of a schema.
 
         Parameters
@@ -184,15 +187,15 @@ class Guard:
         schema
             What is told of them; its `categories` are changed, and `few` says which columns lost some.
         labels
-            Column to the label of each row that has one.
+            Column to the rows of each label that occurs.
         """
         from collections import Counter
 
         from v6_algorithm.data.targets import canonical
 
         least, few = self.policy.minimum_label_rows, []
-        for column, values in labels.items():
-            if any(count < least for count in Counter(values).values()):
+        for column, rows in labels.items():
+            if any(count < least for count in rows.values()):
                 raise PolicyError(
                     f"column '{column}' has labels of fewer rows than this node's least of {least} "
                     f"({BY_FIELD['minimum_label_rows'].variable}); data.positive can join them"
