@@ -119,7 +119,7 @@ def test_a_phones_jpeg_with_a_second_frame_is_its_first(tmp_path):
     assert cause_of(tmp_path / "a.jpg", 3) == "flat"
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_white_is_zero_of_tiff_is_turned_to_white_is_more_whatever_its_bits(tmp_path, dtype):
     most = 255 if dtype == "uint8" else 65535
     values = RNG.integers(0, most + 1, (5, 4)).astype(dtype)
