@@ -153,7 +153,7 @@ def test_a_network_is_asked_and_the_file_runs_there_as_it_is(hospitals, network,
     experiment = Experiment.load(hospitals / "experiment.yaml")
     assert (experiment.problem.kind, experiment.sites, experiment.data.group) == (problem, None, "patient_id")
     assert {"comment", "only_here", "record", "sex"} <= set(experiment.data.exclude)
-    assert "sex (text; if it has few values: categorical" in done.output
+    assert "sex (text; with few values, name it under categorical" in done.output
     assert "next: v6-algorithm submit experiment.yaml" in done.output
     keys = {**experiment.model_dump(mode="json", exclude_unset=True), "rounds": 1}
     result = v6.run(keys, {name: f"{name}.csv" for name in ("north", "south")})

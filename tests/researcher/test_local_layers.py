@@ -35,6 +35,7 @@ def predictions(*arguments):
     return pd.read_csv(io.StringIO(done.output))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "run"), [(FEDBN, "test"), (PERSONAL, "personal")])
 def test_predictions_of_a_site_are_those_that_its_test_measured(tmp_path, changes, run):
     file, tables = hospitals(tmp_path, **changes)

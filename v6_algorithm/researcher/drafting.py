@@ -162,7 +162,7 @@ def draft_from_summary(summary: Mapping[str, Any], target: str, duration: str | 
             drafted.exclude.append(name)
             numeric = "looks like an identifier" if kinds == {"numeric"} else None
             drafted.reasons[name] = numeric or (
-                "text; if it has few values: categorical: [it], and not here" if kinds == {"text"} else "no numbers"
+                "text; with few values, name it under categorical instead" if kinds == {"text"} else "no numbers"
             )
     if not drafted.features:
         raise ExperimentError("no column is left to learn from: none is numeric at all hospitals")
