@@ -137,6 +137,69 @@ def firth(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -> Non
     )  # fmt: skip
 
 
+def cox_firth(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -> None:
+    """Few events of Rossi: against the maximum of the penalised partial likelihood by scipy, row by row."""
+    from scipy.optimize import minimize
+
+    few = {site: frame.iloc[:90] for site, frame in frames.items()}
+    data = {"target": {"duration": "week", "event": "arrest"}, "features": columns, "missing": "error"}
+    result = v6.run({"data": data, "problem": "survival", "model": {"kind": "cox", "firth": True}}, few)
+    pooled = pd.concat(few.values())
+    spread = pooled[columns].std()
+    x = ((pooled[columns] - pooled[columns].mean()) / spread).to_numpy()
+    time, died = pooled["week"].to_numpy(), pooled["arrest"].to_numpy() == 1
+
+    def parts(b: np.ndarray) -> tuple[float, np.ndarray]:
+        total, information, risk = 0.0, np.zeros((len(b), len(b))), np.exp(x @ b)
+        for moment in np.unique(time[died]):
+            dies = (time == moment) & died
+            total += x[dies].sum(axis=0) @ b
+            for number in range(dies.sum()):
+                weight = risk * ((time >= moment) - number / dies.sum() * dies)
+                mean = weight @ x / weight.sum()
+                total -= np.log(weight.sum())
+                information += (x.T * weight) @ x / weight.sum() - np.outer(mean, mean)
+        return total + np.linalg.slogdet(information)[1] / 2, information
+
+    best = minimize(lambda b: -parts(b)[0], np.zeros(len(columns)), method="BFGS", options={"gtol": 1e-8}).x
+    errors = np.sqrt(np.diag(np.linalg.inv(parts(best)[1]))) / spread
+    line(
+        name, "Cox with Firth's penalty", result, apart(result.coefficients["estimate"] * spread, best),
+        away(result.coefficients["standard_error"], errors),
+        abs(result.content["fit"]["likelihood_ratio"] / (2 * (parts(best)[0] - parts(0 * best)[0])) - 1),
+    )  # fmt: skip
+
+
+def paired(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -> None:
+    """DeLong's test of all columns against the first two: difference and error from single rows, by definition."""
+    models = [fitted(frames, names, "ill", "classification") for names in (columns, columns[:2])]
+    keys = {"data": {"target": "ill", "features": columns, "missing": "error"}, "model": "glm"}
+    told = v6.run(keys, frames, test=models[0], against=models[1]).content["comparison"]["test"]["auroc"]
+    rows = pd.concat(frames.values(), ignore_index=True)
+    event, placed = rows["ill"].to_numpy() == 1, []
+    for model in models:
+        risk = model.predict(rows)["p(1)"].to_numpy()
+        order = np.sign(risk[event][:, None] - risk[~event]) / 2 + 0.5
+        placed.append((order.mean(axis=1), order.mean(axis=0)))
+    (a, b), (c, d) = placed
+    error = np.sqrt(np.var(a - c, ddof=1) / len(a) + np.var(b - d, ddof=1) / len(b))
+    line(
+        name, "two models (DeLong)", models[0], abs(told["difference"] / (a.mean() - c.mean()) - 1),
+        abs(told["standard_error"] / error - 1), np.nan,
+    )  # fmt: skip
+
+
+def correlations(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -> None:
+    """Pairwise correlations of tables without empty cells, beside pandas."""
+    data = {"target": "ill", "features": columns, "missing": "error"}
+    told = v6.describe({"data": data, "model": "glm"}, frames).content["correlations"]
+    matrix = np.array(told["matrix"], dtype=float)
+    expected = pd.concat(frames.values())[told["columns"]].corr().to_numpy()
+    rows = sum(map(len, frames.values()))
+    assert (np.array(told["n"]) == rows).all()
+    print(f"{name:10}{'pairwise correlations':34}{rows:6}{'':8}{np.abs(matrix - expected).max():11.1e}", flush=True)
+
+
 def penalties(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -> None:
     """Elastic net with a given strength, and the LASSO with that of cross-validation in the same parts."""
     from sklearn.linear_model import ElasticNet, ElasticNetCV, LogisticRegression
@@ -259,6 +322,10 @@ def main() -> None:
         weights(name, frames, columns)
         negative_binomial(name, frames, columns, count)
         firth(name, frames, columns)
+        paired(name, frames, columns)
+        correlations(name, frames, columns)
+        if name == "rossi":
+            cox_firth(name, frames, columns)
         penalties(name, frames, columns)
         imputation(name, with_empty_cells(name, frames, columns), columns)
     covariates()
