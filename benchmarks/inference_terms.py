@@ -137,11 +137,13 @@ def firth(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -> Non
     )  # fmt: skip
 
 
-def cox_firth(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -> None:
-    """Few events of Rossi: against the maximum of the penalised partial likelihood by scipy, row by row."""
+def cox_firth(name: str, columns: list[str]) -> None:
+    """The first 180 rows of Rossi: against the maximum of the penalised likelihood by scipy, row by row."""
+    from lifelines.datasets import load_rossi
     from scipy.optimize import minimize
 
-    few = {site: frame.iloc[:90] for site, frame in frames.items()}
+    rows = load_rossi().iloc[:180]
+    few = {f"site{number}": rows.iloc[number::2].reset_index(drop=True) for number in range(2)}
     data = {"target": {"duration": "week", "event": "arrest"}, "features": columns, "missing": "error"}
     result = v6.run({"data": data, "problem": "survival", "model": {"kind": "cox", "firth": True}}, few)
     pooled = pd.concat(few.values())
@@ -365,7 +367,7 @@ def main() -> None:
         paired(name, frames, columns)
         correlations(name, frames, columns)
         if name == "rossi":
-            cox_firth(name, frames, columns)
+            cox_firth(name, columns)
         penalties(name, frames, columns)
         imputation(name, with_empty_cells(name, frames, columns), columns)
     masked()
