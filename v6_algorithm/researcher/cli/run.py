@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.site.policy import Policy
 
+# Of a run's folder: what of its model stayed at the sites, where those are on this machine.
+LAYERS = "layers"
 File = Annotated[Path, typer.Argument(help="The experiment file (YAML).", show_default=False)]
 Set = Annotated[
     list[str] | None,
@@ -51,6 +54,14 @@ TestRun = Annotated[
     Path | None,
     typer.Option(
         "--test", metavar="RUN", help="Train nothing: test the model of an earlier run on all rows of all sites."
+    ),
+]
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        "--against",
+        metavar="RUN",
+        help="With --test: test this run's model on the same rows too, and compare the two AUROCs (DeLong).",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
@@ -78,6 +89,7 @@ def run(
         typer.Option(**choice(*POLICIES), help="Let the sites hold a node's rules, to see what they refuse."),
     ] = None,
     test: TestRun = None,
+    against: Against = None,
     force: Force = False,
     json_: Json = False,
     quiet: Quiet = False,
@@ -91,12 +103,16 @@ def run(
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
         refuse_done(out_dir, force)
         experiment = load_experiment(file, set_)
-        if test is not None:
-            _test_here(experiment, file, test, out_dir, engine=engine, policy=policy, asked=[baselines, bool(track)])
+        if test is not None or against is not None:
+            test_runs = named_runs(test, against)
+            _test_here(
+                experiment, file, test_runs, out_dir, engine=engine, policy=policy, asked=[baselines, bool(track)]
+            )
             return
         todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [], policy, exact)
         tables = _tables(todo, file)
         with results_folder(out_dir or unused_folder(experiment.name)) as folder:
+            shutil.rmtree(folder / LAYERS, ignore_errors=True)
             if force and holds_checkpoint(folder):
                 discard(folder)
                 say(f"note: --force: the run in {folder} that was not done is begun anew")
@@ -107,7 +123,7 @@ def run(
 def _test_here(
     experiment: Experiment,
     file: Path,
-    run_: Path,
+    runs: list[Path],
     out_dir: Path | None,
     *,
     engine: str,
@@ -119,7 +135,7 @@ def _test_here(
 
     if any(asked):
         raise ExperimentError("--test: trains nothing, so --baselines and --track do not go with it")
-    tested, weights = as_test(experiment, run_)
+    tested, weights = as_test(experiment, runs)
     tables = tables_of(tested, file.parent, experiment_file=file)
     todo = UnfinishedRun(tested, file.parent, engine, False, [], policy)
     with results_folder(out_dir or unused_folder(f"{tested.name}-test")) as folder:
@@ -130,13 +146,29 @@ def _test_here(
         finish(_train(tested, federation, weights), [], folder)
 
 
-def as_test(experiment: Experiment, run_: Path) -> tuple[Experiment, Packed | None]:
-    """Read an earlier run's model; return the experiment that tests it, and the model."""
-    from v6_algorithm.coordinator.evaluation.model_test import experiment_of_test
+def named_runs(test: Path | None, against: Path | None) -> list[Path]:
+    """Return the runs whose models are tested; raises ExperimentError for one to compare with and none to compare."""
+    if test is None:
+        raise ExperimentError(f"--against {against}: goes with --test RUN, whose model it is compared with")
+    return [test] if against is None else [test, against]
+
+
+def as_test(experiment: Experiment, runs: list[Path]) -> tuple[Experiment, Packed | None]:
+    """Read the models of one or two earlier runs; return the experiment that tests them, and the models."""
+    from v6_algorithm.coordinator.evaluation.model_test import (
+        experiment_of_comparison,
+        experiment_of_test,
+        two_models,
+    )
     from v6_algorithm.coordinator.rounds.initial_model import read_model
 
-    weights = read_model(run_, str(run_), "--test")
-    return experiment_of_test(experiment, weights, f"--test {run_}"), weights
+    names = ["--test", "--against"][: len(runs)]
+    where = [f"{name} {run_}" for name, run_ in zip(names, runs, strict=True)]
+    files = [read_model(run_, str(run_), name) for name, run_ in zip(names, runs, strict=True)]
+    if len(files) == 1:
+        return experiment_of_test(experiment, files[0], where[0]), files[0]
+    weights = two_models(*files)
+    return experiment_of_comparison(experiment, weights, where), Packed(weights)
 
 
 def resume_run(folder: Path) -> None:
@@ -167,6 +199,12 @@ def _rules(todo: UnfinishedRun) -> Policy:
     return rules
 
 
+def _keeping(rules: Policy, experiment: Experiment, folder: Path) -> Policy:
+    """Let the sites of this machine leave private layers and personal models in the run's folder, for `predict`."""
+    stays = experiment.private is not None or experiment.personal is not None
+    return replace(rules, model_folder=rules.model_folder or str(folder / LAYERS)) if stays else rules
+
+
 def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) -> None:
     """Begin or go on with a run, and write what came out; its checkpoint stays as long as it is not done."""
     from v6_algorithm.coordinator.rounds.initial_model import read_weights
@@ -184,7 +222,9 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
         federation: Any = (
             mock_federation(experiment, tables)
             if todo.engine == "mock"
-            else local_federation(experiment, tables, rules, sites_folder(folder), todo.way)
+            else local_federation(
+                experiment, tables, _keeping(rules, experiment, folder), sites_folder(folder), todo.way
+            )
         )
         with ends_on_sigterm(), open_tracking(todo.track, folder, experiment.for_sites(), complain) as tracking:
             with profiled(experiment.output.profile, folder):
