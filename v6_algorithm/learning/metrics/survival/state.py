@@ -32,6 +32,8 @@ SHAPE: tuple[str, ...] = ("edges", "horizons")
 _KEYS = frozenset(
     ("kind", *SHAPE, "n", "non_finite", "joined", "loss", "cells", "exact", "binned", "leaving", "early", "late")
 )
+# Of fewer joined cells of all sites, an interval has the worst case in it.
+_FEWEST_JOINED = 8
 # Pairs of more rows than this would overflow 64 bits.
 _MOST_ROWS = 10**9
 _MOST_TIMES = 200
@@ -148,9 +150,12 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
         "c_index_resolution": _resolution(state, concordant / comparable) if comparable else None,
     }
     # As of the AUROC, an interval has what bins leave open as they are told, and not the worst that joining may hide.
-    values |= intervals.ends("c_index", _interval(state, values["c_index"], values["c_index_resolution"]))
+    allowed = values["c_index_resolution"]
     if comparable and "parts" in state:
         values["c_index_resolution"] = _joined_resolution(state, concordant / comparable)
+        if sum(len(cells) for cells, joined in state["parts"] if joined) < _FEWEST_JOINED:
+            allowed = values["c_index_resolution"]
+    values |= intervals.ends("c_index", _interval(state, values["c_index"], allowed))
     return values | ({"brier": integrated_brier(state)} if state["horizons"] else {})
 
 
