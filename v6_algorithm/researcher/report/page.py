@@ -30,6 +30,7 @@ from v6_algorithm.researcher.report.templating import (
     metric_cells,
     metric_head,
     metric_heads,
+    with_interval,
 )
 
 # Notes of one kind, as many as sites and metrics, which are folded away.
@@ -223,10 +224,12 @@ def _metric_table(result: dict[str, Any], part: str, *, start: int = 0, most: in
     if not metrics:
         return None
     runs, known = list(dict.fromkeys(row.run for row in rows)), [row.metrics for row in rows]
-    bodies = []
+    bounded, bodies = with_interval(metrics, known), []
     for run in runs:
         body = [Row([reading.RUNS.get(run, run)], group=True)] if len(runs) > 1 else []
-        body += [_metric_row(result, row, metric_cells(metrics, row.metrics, known)) for row in rows if row.run == run]
+        body += [
+            _metric_row(result, row, metric_cells(metrics, row.metrics, bounded)) for row in rows if row.run == run
+        ]
         bodies.append(body)
     return Table([*heads("Site", "n"), *metric_heads(metrics, known)], bodies, wide=True)
 
@@ -269,11 +272,11 @@ def _central(result: dict[str, Any]) -> dict[str, Any] | None:
     metrics, known = reading.columns(row for _, row in rows), [row.metrics for _, row in rows]
     if not metrics:
         return None
-    body = []
+    bounded, body = with_interval(metrics, known), []
     for name, row in rows:
         n = reading.evaluated(result, row)
         cells = [name.capitalize() if row.scope != "site" else name, f"{n:,}" if n is not None else ""]
-        body.append(Row([*cells, *metric_cells(metrics, row.metrics, known)]))
+        body.append(Row([*cells, *metric_cells(metrics, row.metrics, bounded)]))
     table = Table([*heads("Model", "n"), *metric_heads(metrics, known)], [body], wide=True)
     return {"table": table, "name": reading.central_name(result)}
 
