@@ -137,6 +137,71 @@ def firth(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -> Non
     )  # fmt: skip
 
 
+def cox_firth(name: str, columns: list[str]) -> None:
+    """The first 180 rows of Rossi: against the maximum of the penalised likelihood by scipy, row by row."""
+    from lifelines.datasets import load_rossi
+    from scipy.optimize import minimize
+
+    rows = load_rossi().iloc[:180]
+    few = {f"site{number}": rows.iloc[number::2].reset_index(drop=True) for number in range(2)}
+    data = {"target": {"duration": "week", "event": "arrest"}, "features": columns, "missing": "error"}
+    result = v6.run({"data": data, "problem": "survival", "model": {"kind": "cox", "firth": True}}, few)
+    pooled = pd.concat(few.values())
+    spread = pooled[columns].std()
+    x = ((pooled[columns] - pooled[columns].mean()) / spread).to_numpy()
+    time, died = pooled["week"].to_numpy(), pooled["arrest"].to_numpy() == 1
+
+    def parts(b: np.ndarray) -> tuple[float, np.ndarray]:
+        total, information, risk = 0.0, np.zeros((len(b), len(b))), np.exp(x @ b)
+        for moment in np.unique(time[died]):
+            dies = (time == moment) & died
+            total += x[dies].sum(axis=0) @ b
+            for number in range(dies.sum()):
+                weight = risk * ((time >= moment) - number / dies.sum() * dies)
+                mean = weight @ x / weight.sum()
+                total -= np.log(weight.sum())
+                information += (x.T * weight) @ x / weight.sum() - np.outer(mean, mean)
+        return total + np.linalg.slogdet(information)[1] / 2, information
+
+    best = minimize(lambda b: -parts(b)[0], np.zeros(len(columns)), method="BFGS", options={"gtol": 1e-8}).x
+    errors = np.sqrt(np.diag(np.linalg.inv(parts(best)[1]))) / spread
+    line(
+        name, "Cox with Firth's penalty", result, apart(result.coefficients["estimate"] * spread, best),
+        away(result.coefficients["standard_error"], errors),
+        abs(result.content["fit"]["likelihood_ratio"] / (2 * (parts(best)[0] - parts(0 * best)[0])) - 1),
+    )  # fmt: skip
+
+
+def paired(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -> None:
+    """DeLong's test of all columns against the first two: difference and error from single rows, by definition."""
+    models = [fitted(frames, names, "ill", "classification") for names in (columns, columns[:2])]
+    keys = {"data": {"target": "ill", "features": columns, "missing": "error"}, "model": "glm"}
+    told = v6.run(keys, frames, test=models[0], against=models[1]).content["comparison"]["test"]["auroc"]
+    rows = pd.concat(frames.values(), ignore_index=True)
+    event, placed = rows["ill"].to_numpy() == 1, []
+    for model in models:
+        risk = model.predict(rows)["p(1)"].to_numpy()
+        order = np.sign(risk[event][:, None] - risk[~event]) / 2 + 0.5
+        placed.append((order.mean(axis=1), order.mean(axis=0)))
+    (a, b), (c, d) = placed
+    error = np.sqrt(np.var(a - c, ddof=1) / len(a) + np.var(b - d, ddof=1) / len(b))
+    line(
+        name, "two models (DeLong)", models[0], abs(told["difference"] / (a.mean() - c.mean()) - 1),
+        abs(told["standard_error"] / error - 1), np.nan,
+    )  # fmt: skip
+
+
+def correlations(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -> None:
+    """Pairwise correlations of tables without empty cells, beside pandas."""
+    data = {"target": "ill", "features": columns, "missing": "error"}
+    told = v6.describe({"data": data, "model": "glm"}, frames).content["correlations"]
+    matrix = np.array(told["matrix"], dtype=float)
+    expected = pd.concat(frames.values())[told["columns"]].corr().to_numpy()
+    rows = sum(map(len, frames.values()))
+    assert (np.array(told["n"]) == rows).all()
+    print(f"{name:10}{'pairwise correlations':34}{rows:6}{'':8}{np.abs(matrix - expected).max():11.1e}", flush=True)
+
+
 def penalties(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -> None:
     """Elastic net with a given strength, and the LASSO with that of cross-validation in the same parts."""
     from sklearn.linear_model import ElasticNet, ElasticNetCV, LogisticRegression
@@ -186,6 +251,46 @@ def imputation(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -
         f"{share:.0%}, distance {distance:.2f} SE, errors x {ratio:.2f}, missing information up to {lost:.0%}",
         flush=True,
     )
+
+
+def masked() -> None:
+    """Three made-up sites under policy standard: estimates under secure aggregation beside those in the clear."""
+    from v6_algorithm.coordinator.master import run
+    from v6_algorithm.engines.simulate import local_federation, own_policy
+    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.researcher.python.sites import tables_of_sites
+
+    frames = {}
+    for seed, site in enumerate(("one", "two", "three")):
+        generator = np.random.default_rng(seed)
+        x = generator.normal(size=(170, 3))
+        count = generator.poisson(np.exp(0.3 * x[:, 0] + 0.5) * generator.gamma(2, 0.5, 170))
+        frames[site] = pd.DataFrame(x, columns=["age", "dose", "marker"]).assign(
+            ill=(generator.random(170) < 1 / (1 + np.exp(-x[:, 0] - 0.8 * x[:, 1]))).astype(int),
+            count=count,
+            weight=generator.integers(1, 4, 170),
+            days=generator.exponential(np.exp(-x[:, 0])) + 0.01,
+            died=(generator.random(170) < 0.7).astype(int),
+        )
+    watched: Any = {"duration": "days", "event": "died"}
+    fits: dict[str, tuple[Any, str, dict[str, Any]]] = {
+        "logistic": ("ill", "classification", {"kind": "glm"}),
+        "Firth": ("ill", "classification", {"kind": "glm", "firth": True}),
+        "negative binomial": ("count", "count", {"kind": "glm", "family": "negative_binomial"}),
+        "weights": ("ill", "classification", {"kind": "glm", "weights": {"column": "weight", "kind": "frequency"}}),
+        "LASSO": ("ill", "classification", {"kind": "glm", "penalty": {"kind": "lasso", "strength": 0.05}}),
+        "Cox": (watched, "survival", {"kind": "cox", "strata": "site"}),
+        "Cox, Firth": (watched, "survival", {"kind": "cox", "strata": "site", "firth": True}),
+    }
+    for name, (target, problem, model) in fits.items():
+        told = []
+        for more in ({}, {"privacy": {"secure_aggregation": {"threshold": 2}}}):
+            data = {"target": target, "features": ["age", "dose", "marker"], "missing": "error"}
+            experiment = Experiment.parse({"data": data, "problem": problem, "model": model, **more})
+            tables = tables_of_sites(frames, experiment)
+            result = run(local_federation(experiment, tables, own_policy("standard")), experiment)
+            told.append([term["estimate"] for term in result["coefficients"]])
+        print(f"masked, standard: {name:20}{apart(told[1], told[0]):11.1e}", flush=True)
 
 
 def covariates() -> None:
@@ -259,8 +364,13 @@ def main() -> None:
         weights(name, frames, columns)
         negative_binomial(name, frames, columns, count)
         firth(name, frames, columns)
+        paired(name, frames, columns)
+        correlations(name, frames, columns)
+        if name == "rossi":
+            cox_firth(name, columns)
         penalties(name, frames, columns)
         imputation(name, with_empty_cells(name, frames, columns), columns)
+    masked()
     covariates()
 
 

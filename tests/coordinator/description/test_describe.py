@@ -21,6 +21,7 @@ from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.errors import FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.researcher.python.description import Description
 from v6_algorithm.researcher.report.summary import write_summary
 from v6_algorithm.site import SiteContext, handle
 from v6_algorithm.site.policy import Policy
@@ -126,6 +127,8 @@ def test_correlations_are_a_file_with_their_numbers(summary, tmp_path):
         assert first["p"] == pytest.approx(kept.pvalue, rel=1e-9)
         assert [first["low"], first["high"]] == pytest.approx(list(kept.confidence_interval()), rel=1e-9)
     assert len(table) == len(NUMBERS) * (len(NUMBERS) - 1) // 2
+    pd.testing.assert_frame_equal(Description(summary).correlations, table)
+    assert not len(Description({"correlations": None}).correlations)
 
 
 @pytest.mark.parametrize("name", ["y", "ward"])

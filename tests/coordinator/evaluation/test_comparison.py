@@ -56,7 +56,9 @@ def delong(models):
 
 @pytest.mark.parametrize("engine", ["local", "mock"])
 def test_delongs_test_is_that_of_the_pooled_rows(models, engine):
-    tested = v6.run(KEYS, FRAMES, test=models[0], against=models[1], engine=engine).content["comparison"]["test"]
+    result = v6.run(KEYS, FRAMES, test=models[0], against=models[1], engine=engine)
+    assert "two models on the same rows" in result.report()
+    tested = result.content["comparison"]["test"]
     difference, error = delong(models)
     assert tested["auroc"]["difference"] == pytest.approx(difference, rel=1e-9)
     assert tested["auroc"]["standard_error"] == pytest.approx(error, rel=1e-9)

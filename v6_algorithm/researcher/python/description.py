@@ -63,6 +63,19 @@ class Description:
             )
         return pd.DataFrame(incidence_rows(curves), columns=list(INCIDENCE_HEADER))
 
+    @property
+    def correlations(self) -> pd.DataFrame:
+        """A row for each pair of columns: rows with both, r, its 95 % interval and p; empty where a site told none."""
+        import io
+
+        import pandas as pd
+
+        from v6_algorithm.researcher.report.summary import correlations_csv
+
+        known = self.content.get("correlations")
+        nothing: Mapping[str, Any] = {"columns": []}
+        return pd.read_csv(io.StringIO(correlations_csv(known or nothing)))
+
     def save(self, folder: str | Path) -> Path:
         """Write summary.json, summary.csv and, by group, Table 1 and the curves; returns the folder."""
         from v6_algorithm.researcher.report.summary import write_summary

@@ -51,7 +51,25 @@ def _targets(result: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
         risk = _risk_over_time(sequence(calibrated, "pooled"))
         shown = {"charts": list(filter(None, drawn)), "matrix": None, "by_site": None, "risk": risk}
         targets.append({"name": str(target), **shown})
+    if (both := _two_models(mapping(result, "comparison", part))) is not None:
+        shown = {"charts": [], "matrix": None, "by_site": None, "risk": both}
+        targets.append({"name": "two models on the same rows", **shown})
     return targets
+
+
+def _two_models(compared: Mapping[str, Any]) -> Table | None:
+    """Return the paired comparison of two models: AUROC by DeLong's test, and Brier scores."""
+    body = []
+    for key, name in (("auroc", "AUROC (DeLong)"), ("brier", "Brier")):
+        told = mapping(compared, key)
+        if finite(told.get("difference")) is None:
+            continue
+        first, second, gap, low, high, p = (
+            reading.number(finite(told.get(name))) for name in ("first", "second", "difference", "low", "high", "p")
+        )
+        body.append(Row([name, first, second, f"{gap} ({low} to {high})", p]))
+    head = heads("Metric", "First model", "Second model", "Difference (95 % CI)", "p")
+    return Table(head, [body], wide=True) if body else None
 
 
 def _calibration_at(curves: Mapping[str, Any], ident: str) -> Markup | None:
