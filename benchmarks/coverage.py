@@ -1,6 +1,6 @@
 """How often the 95 % intervals hold the truth: simulated studies, by metric, rows and prevalence.
 
-    python benchmarks/coverage.py [--studies 500] [--only gaps classes federated resolutions]
+    python benchmarks/coverage.py [--studies 500] [--only gaps classes federated …]
 
 A study has `n` rows of which a share `prevalence` is positive (drawn), with scores that are normal on the logit scale,
 1.5 apart between the classes and calibrated; the truth is the metric over 2,000,000 rows. Regression: R2 of 0.5;
@@ -9,7 +9,8 @@ brackets stand the studies that have too few rows or events for an interval. `au
 the same rows, with scores that differ a little: `before` by the counts of all repeats added up, `now` over the repeats.
 `gap` is of two groups of half the rows each, of which one's scores are 0.75 apart; `three classes` are equally
 frequent, and predicted right by seven in ten; `three sites` have a third of the rows each, of whose bins a standard
-node joins those of fewer than five rows.
+node joins those of fewer than five rows, and of survival cells of time and risk; the scores of those `that differ`
+are 1 apart on the logit scale; a strict node has `cells of ten`. `widths` are means of the intervals' widths.
 """
 
 from __future__ import annotations
@@ -62,12 +63,19 @@ def regression(generator, rows):
 
 
 def survival(generator, rows):
+    return compute(lived(*draw_times(generator, rows)))
+
+
+def draw_times(generator, rows):
     risk = generator.normal(size=rows)
     happens, leaves = generator.exponential(np.exp(-risk)), generator.exponential(2.0, rows)
+    return risk, np.column_stack([np.minimum(happens, leaves), happens <= leaves]).astype(float)
+
+
+def lived(risk, target):
     metrics = SurvivalMetrics(EDGES)
-    target = np.column_stack([np.minimum(happens, leaves), happens <= leaves]).astype(float)
-    metrics.update(risk[:, None], target, np.zeros(rows))
-    return compute(metrics.state())
+    metrics.update(risk[:, None], target, np.zeros(len(risk)))
+    return metrics.state()
 
 
 def held(values, metric, truth):
@@ -112,11 +120,25 @@ def classes_study(seed, rows, _):
     return compute(metrics.state())
 
 
-def federated_study(seed, rows, prevalence):
+def federated_study(seed, rows, prevalence, smallest=5, apart=0.0):
+    """Return metrics of three sites with cells of `smallest` rows, whose scores are `apart` on the logit scale."""
     logit, target = patients(np.random.default_rng(seed), rows, prevalence)
-    return compute(merge_states(
-        coarse_state(classified(sigmoid(logit[site::3]), target[site::3]), 5) for site in range(3)
-    ))  # fmt: skip
+    logit = logit + apart * (np.arange(rows) % 3 - 1)
+    states = (classified(sigmoid(logit[site::3]), target[site::3]) for site in range(3))
+    return compute(merge_states(coarse_state(state, smallest) if smallest else state for state in states))
+
+
+def differing_study(seed, rows, prevalence):
+    return federated_study(seed, rows, prevalence, apart=1.0)
+
+
+def strict_study(seed, rows, prevalence):
+    return federated_study(seed, rows, prevalence, smallest=10)
+
+
+def survival_sites_study(seed, rows, _):
+    return compute(merge_states(coarse_state(lived(*draw_times(np.random.default_rng([seed, site]), rows // 3)), 5)
+                                for site in range(3)))  # fmt: skip
 
 
 def study(seed, kind, rows, prevalence):
@@ -130,14 +152,16 @@ def study(seed, kind, rows, prevalence):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=500)
-    parser.add_argument("--only", nargs="*", choices=[*OTHERS, "resolutions"], help="these tables, without the first")
+    parser.add_argument(
+        "--only", nargs="*", choices=[*OTHERS, "resolutions", "widths"], help="these tables, without the first"
+    )
     options = parser.parse_args()
     studies = options.studies
     print(f"{studies} studies each\n\n| metric | prevalence | " + " | ".join(f"n = {rows}" for rows in ROWS) + " |")
     print("|---" * (len(ROWS) + 2) + "|")
     for name in OTHERS if options.only is None else options.only:
-        if name == "resolutions":
-            resolutions()
+        if name in ("resolutions", "widths"):
+            {"resolutions": resolutions, "widths": widths}[name]()
         else:
             others(name, studies)
     if options.only is not None:
@@ -197,6 +221,23 @@ def resolutions():
         print(f"| {rows:,} | {why} | {max(moved):.5f} | {max(said):.5f} |", flush=True)
 
 
+def widths():
+    """Print mean widths of intervals over three sites: bins as they are, joined, and twice the worst case of these."""
+    print(
+        "\n| rows of three sites | metric | bins as they are | joined | twice the resolution |\n|---|---|---|---|---|"
+    )
+    for rows in (50, 100, 300, 1000):
+        pairs = [[federated_study(seed, rows, 0.5, smallest) for smallest in (0, 5)] for seed in range(100)]
+        for metric in ("auroc", "auprc"):
+            known = [pair for pair in pairs if all(values[f"{metric}_low"] is not None for values in pair)]
+            plain, told = (
+                np.mean([pair[which][f"{metric}_high"] - pair[which][f"{metric}_low"] for pair in known])
+                for which in (0, 1)
+            )
+            worst = 2 * np.mean([pair[1][f"{metric}_resolution"] for pair in known])
+            print(f"| {rows:,} | {metric} | {plain:.3f} | {told:.3f} | {worst:.3f} |", flush=True)
+
+
 GAPS = ("accuracy", "recall", "f1", "auroc", "auprc", "brier")
 LARGE = 2_000_000
 OTHERS = {
@@ -208,6 +249,17 @@ OTHERS = {
     "federated": (
         federated_study, "three sites,", ("auroc", "auprc", "brier"), (0.5, 0.2),
         lambda prevalence: study(1, "classification", LARGE, prevalence),
+    ),
+    "differing": (
+        differing_study, "three sites that differ,", ("auroc", "auprc"), (0.5, 0.2),
+        lambda prevalence: federated_study(1, LARGE, prevalence, smallest=0, apart=1.0),
+    ),
+    "strict": (
+        strict_study, "three sites, cells of ten,", ("auroc", "auprc"), (0.5, 0.2),
+        lambda prevalence: study(1, "classification", LARGE, prevalence),
+    ),
+    "survival": (
+        survival_sites_study, "three sites,", ("c_index",), (None,), lambda _: study(1, "survival", 20_000, None),
     ),
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from v6_algorithm.learning.metrics import SurvivalMetrics, check_state, compute, explain, merge_states
 from v6_algorithm.learning.metrics.survival.concordance import exact_pairs
+from v6_algorithm.site.guard.coarse import coarse_state
 
 
 def hospital(rows, seed, *, spread=1.0, ties=None, site=0.0):
@@ -92,6 +93,35 @@ def test_what_the_bins_cost_is_bounded_by_the_reported_resolution(seed, rows):
     if found["c_index"] is not None:
         # Half of the open pairs, once for whether they are in order and once for whether they count.
         assert abs(found["c_index"] - harrell(time, event, score)) <= found["c_index_resolution"] + 1e-9
+
+
+@given(
+    seed=st.integers(0, 2**32), rows=st.lists(st.integers(2, 60), min_size=2, max_size=4),
+    smallest=st.sampled_from([2, 5, 10]), joining=st.integers(1, 4), parts=st.sampled_from([2, 4, 16]),
+)  # fmt: skip
+@settings(max_examples=40)
+def test_the_resolution_holds_where_sites_join_cells(seed, rows, smallest, joining, parts):
+    """Whatever the cells, how many sites join theirs, and however states are merged; see `joined_cells`."""
+    sites = [hospital(n, seed + k, site=0.5 * k) for k, n in enumerate(rows)]
+    time, event, score = pooled(sites)
+    if not event.any() or not all_pairs(time, event, score).comparable:
+        return
+    states = [state_of(site, edges_of(sites, parts)) for site in sites]
+    states = [coarse_state(state, smallest) if k < joining else state for k, state in enumerate(states)]
+    for merged in (merge_states(states), merge_states([merge_states(states[:1]), merge_states(states[1:])])):
+        found = compute(merged)
+        if found["c_index"] is not None:
+            assert abs(found["c_index"] - harrell(time, event, score)) <= found["c_index_resolution"] + 1e-9
+
+
+def test_joined_cells_widen_the_resolution_and_not_the_interval_by_as_much():
+    sites = [hospital(100, k) for k in range(3)]
+    edges = edges_of(sites)
+    plain = compute(merge_states([state_of(site, edges) for site in sites]))
+    told = compute(merge_states([coarse_state(state_of(site, edges), 5) for site in sites]))
+    assert told["c_index_resolution"] > 3 * plain["c_index_resolution"]
+    width, before = (found["c_index_high"] - found["c_index_low"] for found in (told, plain))
+    assert width < before + 0.1 < before + told["c_index_resolution"]
 
 
 @given(seed=st.integers(0, 2**32), ties=st.sampled_from([None, 100]))

@@ -84,6 +84,11 @@ def joins(state: Mapping[str, Any]) -> bool:
     return bool(state.get("joined")) or any(map(joins, state.get("tasks", {}).values()))
 
 
+def listed(parts: Sequence[Part]) -> int:
+    """Count the joined bins of the first class, over all sites."""
+    return sum(len({*positives[0]["bins"], *negatives[0]["bins"]}) for positives, negatives, joined in parts if joined)
+
+
 class Extents:
     """The lowest and the highest bins that the rows of one class and of the others may be in, over several sites.
 

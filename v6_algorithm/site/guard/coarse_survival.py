@@ -47,6 +47,7 @@ def coarse_survival(state: Mapping[str, Any], smallest: int) -> dict[str, Any]:
     array = np.asarray(coarse, dtype=np.int64).reshape(-1, 4)
     return {
         **state,
+        "joined": 1,
         "cells": coarse,
         "exact": [state["exact"][0], comparable, events, mixed],
         "binned": list(pairs_of_cells(array, len(state["edges"]))),

@@ -97,7 +97,8 @@ class SurvivalMetrics:
         Returns
         -------
         dict
-            `cells` are the bins with rows: bin of time, bin of score, rows with the event, rows without. `exact` and
+            `cells` are the bins with rows: bin of time, bin of score, rows with the event, rows without; `joined` is 1
+            once they were joined, see `joined_cells`. `exact` and
             `binned` count pairs of the site, once by their rows and once by their bins; see `concordance`. For the
             Brier score, by interval between horizons: `leaving` are rows with the event and without, `early` the summed
             squares of the predicted survival, at each later horizon, of the rows with an event, and `late` at each
@@ -112,6 +113,7 @@ class SurvivalMetrics:
             "horizons": self.horizons,
             "n": len(rows),
             "non_finite": self._non_finite,
+            "joined": 0,
             "loss": self._loss,
             "cells": cells.tolist(),
             "exact": list(exact_pairs(time, event, score, np.searchsorted(self.edges, time, side="left"))),

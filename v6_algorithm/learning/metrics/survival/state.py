@@ -26,9 +26,14 @@ from v6_algorithm.learning.metrics.survival.collector import (
     pairs_of_cells,
 )
 from v6_algorithm.learning.metrics.survival.concordance import Binned, Exact
+from v6_algorithm.learning.metrics.survival.joined_cells import Part, between_sites
 
 SHAPE: tuple[str, ...] = ("edges", "horizons")
-_KEYS = frozenset(("kind", *SHAPE, "n", "non_finite", "loss", "cells", "exact", "binned", "leaving", "early", "late"))
+_KEYS = frozenset(
+    ("kind", *SHAPE, "n", "non_finite", "joined", "loss", "cells", "exact", "binned", "leaving", "early", "late")
+)
+# Of fewer joined cells of all sites, an interval has the worst case in it.
+_FEWEST_JOINED = 8
 # Pairs of more rows than this would overflow 64 bits.
 _MOST_ROWS = 10**9
 _MOST_TIMES = 200
@@ -47,6 +52,7 @@ def check(state: dict[str, Any]) -> None:
             raise ValueError(f"{name} of the metric state must increase")
     require_count(state["n"], "n")
     require_count(state["non_finite"], "non_finite")
+    require_count(state["joined"], "joined")
     if state["n"] > _MOST_ROWS:
         raise ValueError(f"n of the metric state must be at most {_MOST_ROWS}")
     require_number(state["loss"], "loss")
@@ -115,14 +121,21 @@ def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
             counts[0] += events
             counts[1] += censored
     merged: dict[str, Any] = {"kind": "survival"} | {name: states[0][name] for name in SHAPE}
-    merged |= {name: sum(state[name] for state in states) for name in ("n", "non_finite")}
+    merged |= {name: sum(state[name] for state in states) for name in ("n", "non_finite", "joined")}
     merged["loss"] = fsum(state["loss"] for state in states)
     merged["cells"] = [[*place, *counts] for place, counts in sorted(cells.items())]
     merged |= {name: _add([state[name] for state in states]) for name in ("exact", "binned", "late")}
+    if merged["joined"]:
+        # Where a site's rows may be is known from that site's joined cells only, not from their sum.
+        merged["parts"] = [part for state in states for part in _parts(state)]
     return merged | {
         name: [_add(list(rows)) for rows in zip(*(state[name] for state in states), strict=True)]
         for name in ("leaving", "early")
     }
+
+
+def _parts(state: dict[str, Any]) -> list[Part]:
+    return state.get("parts") or [(state["cells"], bool(state["joined"]))]
 
 
 def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
@@ -136,7 +149,13 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
         "c_index_within": state["exact"][0] / (2 * state["exact"][1]) if state["exact"][1] else None,
         "c_index_resolution": _resolution(state, concordant / comparable) if comparable else None,
     }
-    values |= intervals.ends("c_index", _interval(state, values["c_index"], values["c_index_resolution"]))
+    # As of the AUROC, an interval has what bins leave open as they are told, and not the worst that joining may hide.
+    allowed = values["c_index_resolution"]
+    if comparable and "parts" in state:
+        values["c_index_resolution"] = _joined_resolution(state, concordant / comparable)
+        if sum(len(cells) for cells, joined in state["parts"] if joined) < _FEWEST_JOINED:
+            allowed = values["c_index_resolution"]
+    values |= intervals.ends("c_index", _interval(state, values["c_index"], allowed))
     return values | ({"brier": integrated_brier(state)} if state["horizons"] else {})
 
 
@@ -156,6 +175,11 @@ def explain(state: dict[str, Any]) -> list[str]:
         return [*notes, "no rows"]
     if compute(state)["c_index"] is None:
         notes.append("c_index: no event was seen before another row's time, so no pair can be compared")
+    if state["joined"] > 1 and "parts" not in state:
+        notes.append(
+            f"c_index: {state['joined']} sites joined cells of time and risk before secure aggregation added them up, "
+            "which may have moved it beyond its resolution"
+        )
     if state["horizons"] and integrated_brier(state) is None:
         notes.append("brier: all rows are censored before the first horizon")
     return notes
@@ -239,6 +263,19 @@ def _resolution(state: dict[str, Any], c_index: float) -> float:
     most = twice / 2 + between.tied / 2 + between.events + rising, comparable + rising
     least = twice / 2 - between.tied / 2, comparable + falling
     greatest, smallest = (part / whole if whole else c_index for part, whole in (most, least))
+    return max(greatest - c_index, c_index - smallest, 0.0)
+
+
+def _joined_resolution(state: dict[str, Any], c_index: float) -> float:
+    """Bound the same where sites joined cells, by all that these rows may be; see `joined_cells`."""
+    exact = Exact(*state["exact"])
+    rising, never, falling, always = between_sites(state["parts"], len(state["edges"]) + 1)
+    greatest, smallest = (
+        (exact.twice_concordant / 2 + right) / (exact.comparable + right + wrong)
+        if exact.comparable + right + wrong
+        else c_index
+        for right, wrong in ((rising, never), (always, falling))
+    )
     return max(greatest - c_index, c_index - smallest, 0.0)
 
 
