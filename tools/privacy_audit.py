@@ -196,11 +196,13 @@ def tables(unit: str, sign: np.ndarray) -> dict[str, pd.DataFrame]:
     plain = pd.DataFrame({"plain": generator.normal(size=len(parts)).round(3), "part": parts})
     plain = plain.assign(y=np.arange(len(parts)) % 2, **dict.fromkeys(names, 0.0))
     if unit == "site":
-        wrong = np.where(plain["y"] == 1, -100.0, 100.0)
-        return {
-            name: plain.assign(**({name: sign[number] * wrong} if number % 2 == 0 else {}))
-            for number, name in enumerate(names)
-        }
+        frames = {}
+        for number, name in enumerate(names):
+            # Another order of labels at each site: a mock's sites share a folder, and of equal rows one account.
+            labels = np.concatenate([generator.permutation(plain["y"][:_PLAIN_ROWS]), plain["y"][_PLAIN_ROWS:]])
+            wrong = sign[number] * np.where(labels == 1, -100.0, 100.0)
+            frames[name] = plain.assign(y=labels, **({name: wrong} if number % 2 == 0 else {}))
+        return frames
     loud = pd.DataFrame(np.diag(100.0 * sign)[::2], columns=names).assign(plain=0.0, part="train", y=0)
     return {"site": pd.concat([plain, loud], ignore_index=True)}
 
