@@ -16,6 +16,7 @@ from hospitals import SECRET
 import v6_algorithm
 from v6_algorithm.coordinator.description.describe import describe
 from v6_algorithm.coordinator.description.preflight import preflight
+from v6_algorithm.coordinator.evaluation.model_test import experiment_of_comparison, two_models
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines import local
@@ -95,6 +96,11 @@ EXPERIMENTS = {
         "data": {"target": SURVIVAL, "features": ["a", "b"]},
         "problem": "survival",
         "model": {"kind": "cox", "strata": "site"},
+    },
+    "hazard ratios of few events": {
+        "data": {"target": SURVIVAL, "features": ["a", "b"]},
+        "problem": "survival",
+        "model": {"kind": "cox", "strata": "site", "firth": True},
     },
     SHORT_OF_MEMORY: {"data": {"target": "y", "features": ["a", "b"]}, "model": {"kind": "mlp", "hidden": [4]}},
     "survival": {"data": {"target": SURVIVAL, "features": ["a", "b"]}, "problem": "survival", "model": "linear"},
@@ -254,6 +260,13 @@ def recorded(sources, tmp_path_factory) -> dict[str, list[dict[str, Any]]]:
                 if name == SHORT_OF_MEMORY:
                     small.setattr(FittingMemory, "load", lambda self: Fitting(4, 16))
                 assert run(local_federation(experiment, sources()), experiment)["status"] == "completed"
+        odds = [
+            Experiment.parse({"data": {"target": "y", "features": names}, "model": "glm", "rounds": 2})
+            for names in (["a", "b"], ["c"])
+        ]
+        models = two_models(*(str(run(local_federation(one, sources()), one)["parameters"]) for one in odds))
+        both = experiment_of_comparison(odds[0], models, ["a", "b"])
+        assert run(local_federation(both, sources()), both, weights=models)["comparison"]["test"]["auroc"]
         keyed = Experiment.parse({"rounds": 1, **EXPERIMENTS["classification"]})
         files = {name: TableSource(uri=str(folder / f"{name}.csv")) for name in SITES}
         assert run(local_federation(keyed, files, Policy(node_secret="ab" * 32)), keyed)["status"] == "completed"
@@ -282,6 +295,7 @@ def listed(heading: str) -> set[str]:
 
 
 METRICS = "folds[].metrics.<part>.<site>"
+COMPARED = "folds[].compared.<site>"
 GROUPS = "subgroups.<part>.<site>.<column>.<group>"
 MESSAGES = [
     "RPC_prepare, step preflight",
@@ -312,6 +326,7 @@ def test_a_reply_holds_what_the_page_lists_and_nothing_else(recorded, message):
     found = {re.sub(rf"^{re.escape(GROUPS)}[.].*", GROUPS, path) for path in found}
     found = {re.sub(r"(image[.]causes)[.].*", r"\1.<cause>", path) for path in found}
     found = {re.sub(r"^skeleton[.].*", "skeleton", path) for path in found}
+    found = {COMPARED if path.startswith(COMPARED) else path for path in found}
     assert {METRICS if path.startswith(METRICS) else path for path in found} == listed(message)
 
 
@@ -347,8 +362,8 @@ def test_smallest_and_largest_values_leave_only_where_they_are_used(recorded):
         for reply in recorded["RPC_prepare, step statistics"]
     ]
     used, unused = {"low": True, "high": True}, {"low": False, "high": False}
-    # Two sites each: median and robust, minmax, and then mean and standard for all the others.
-    assert with_range == [unused] * 2 + [used] * 2 + [unused] * 2 * (len(EXPERIMENTS) - 2) + [unused] * 2
+    # Two sites each: median and robust, minmax, then mean and standard for all the others and three more.
+    assert with_range == [unused] * 2 + [used] * 2 + [unused] * 2 * (len(EXPERIMENTS) - 2) + [unused] * 6
 
 
 @pytest.fixture

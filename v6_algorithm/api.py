@@ -71,6 +71,7 @@ def run(
     exact: bool = False,
     weights: str | None = None,
     test: Result | str | Path | None = None,
+    against: Result | str | Path | None = None,
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> Result:
     """Train on this machine, each site with its own rows.
@@ -100,6 +101,8 @@ def run(
         The content of the file that `start.weights` names, base64 safetensors.
     test
         Train nothing: a result, or the folder of a run, whose model is tested on all rows of all sites.
+    against
+        With `test`: another one, whose model is tested on the same rows; `comparison` in the result has DeLong's test.
     on_event
         Called with a small dictionary after preparation, each reply, each round and the test.
 
@@ -125,8 +128,8 @@ def run(
     for key, value in keys_of_arrays(sites or {}).items():
         content[key] = value | content.get(key, {}) if key == "data" else content.get(key, value)
     checked = _sections.Experiment.parse(own_parts(content, model, loss, metrics))
-    if test is not None:
-        checked, weights = _as_test(checked, test)
+    if test is not None or against is not None:
+        checked, weights = _as_test(checked, test, against)
     tables = tables_of(checked, folder) if sites is None else tables_of_sites(sites, checked)
     federation: Any = (
         mock_federation(checked, tables)
@@ -197,6 +200,7 @@ def submit(
     private_key: str | Path | None = None,
     weights: str | None = None,
     test: Result | str | Path | None = None,
+    against: Result | str | Path | None = None,
     poll_s: float = 5.0,
 ) -> Result:
     """Train on a vantage6 network, and wait for the result.
@@ -216,7 +220,7 @@ def submit(
         The label that the nodes read, or two: a table and the folder of its images.
     private_key
         File, where the collaboration is encrypted.
-    weights, test
+    weights, test, against
         As for `run`.
     poll_s
         Seconds between two looks at the task.
@@ -240,8 +244,8 @@ def submit(
     checked.check_rows_stay()
     if checked.model.kind == "module" or checked.problem.kind == "own":
         _refuse_own(checked)
-    if test is not None:
-        checked, weights = _as_test(checked, test)
+    if test is not None or against is not None:
+        checked, weights = _as_test(checked, test, against)
     secret = password or os.environ.get("V6_PASSWORD")
     if not secret:
         raise ServerError("password: is required; set V6_PASSWORD, which does not stay in a notebook")
@@ -336,18 +340,33 @@ def _keys(given: Mapping[str, Any]) -> dict[str, Any]:
     return dict(with_arguments(rest, plain)) if plain else rest
 
 
-def _as_test(experiment: _sections.Experiment, test: Result | str | Path) -> tuple[_sections.Experiment, str]:
-    """Return the experiment that tests a result's model, and the model."""
-    from v6_algorithm.coordinator.evaluation.model_test import experiment_of_test
+def _as_test(
+    experiment: _sections.Experiment, test: Result | str | Path | None, against: Result | str | Path | None
+) -> tuple[_sections.Experiment, str]:
+    """Return the experiment that tests a result's model, or compares two, and the models."""
+    from v6_algorithm.coordinator.evaluation.model_test import (
+        experiment_of_comparison,
+        experiment_of_test,
+        two_models,
+    )
+
+    if test is None:
+        raise ExperimentError("against: goes with test, whose model it is compared with")
+    if against is None:
+        return experiment_of_test(experiment, model := _model_of(test, "test"), "test"), model
+    weights = two_models(_model_of(test, "test"), _model_of(against, "against"))
+    return experiment_of_comparison(experiment, weights, ["test", "against"]), weights
+
+
+def _model_of(result: Result | str | Path, where: str) -> str:
     from v6_algorithm.coordinator.rounds.initial_model import read_model
 
-    if isinstance(test, Result):
-        model = test.content.get("parameters")
-        if not isinstance(model, str):
-            raise ExperimentError("test: the result holds no model")
-    else:
-        model = read_model(Path(test), str(test), "test")
-    return experiment_of_test(experiment, model, "test"), model
+    if not isinstance(result, Result):
+        return read_model(Path(result), str(result), where)
+    model = result.content.get("parameters")
+    if not isinstance(model, str):
+        raise ExperimentError(f"{where}: the result holds no model")
+    return model
 
 
 def _result(result: Result | str | Path) -> Result:

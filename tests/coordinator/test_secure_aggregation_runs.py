@@ -181,12 +181,28 @@ INFERENCE = {
 }
 
 
+_OF_CLASSES = {"data": {"target": "died", "features": ["a", "b", "c"], "missing": "mean"}}
+SLOW = ("poisson", "elastic net, cross-validated", "curve and product")
+INFERENCE |= {
+    "negative binomial": INFERENCE["poisson"] | {"model": {"kind": "glm", "family": "negative_binomial"}},
+    "weights": _OF_CLASSES | {"model": {"kind": "glm", "weights": {"column": "w", "kind": "frequency"}}},
+    "firth": _OF_CLASSES | {"model": {"kind": "glm", "firth": True}},
+    "lasso": _OF_CLASSES | {"model": {"kind": "glm", "penalty": {"kind": "lasso", "strength": 0.03}}},
+    "elastic net, cross-validated": {
+        **INFERENCE["poisson"],
+        "model": {"kind": "glm", "penalty": {"kind": "elastic_net", "mixing": 0.5, "strengths": 5, "folds": 3}},
+    },
+    "curve and product": _OF_CLASSES
+    | {"model": {"kind": "glm", "splines": {"a": [-1.0, 0.0, 1.0]}, "interactions": [["b", "c"]]}},
+}
+
+
 def numbers(line):
     return {name: value for name, value in line.items() if isinstance(value, (int, float))}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "poisson" else ()) for name in INFERENCE]
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in INFERENCE]
 )
 def test_coefficients_are_those_of_a_fit_in_the_clear(frames, name):
     """Their sums travel with 96 binary places, so nothing of them is lost: estimates, errors, likelihoods."""
@@ -195,7 +211,8 @@ def test_coefficients_are_those_of_a_fit_in_the_clear(frames, name):
         site: frame.assign(
             days=generator.exponential(np.exp(-frame["a"])) + 0.1,
             died=generator.integers(0, 2, len(frame)),
-            n=generator.poisson(np.exp(0.3 * frame["b"])),
+            n=generator.poisson(np.exp(0.3 * frame["b"]) * generator.gamma(1.0, 1.0, len(frame))),
+            w=generator.integers(1, 4, len(frame)),
         )
         for site, frame in frames.items()
     }

@@ -39,3 +39,12 @@ def test_labels_have_the_form_that_each_by_itself_has(values):
     labels = canonical(pd.Series(values, dtype=object))
     expected = [_canonical(value) for value in values]
     assert [(type(label), label) for label in labels] == [(type(label), label) for label in expected]
+
+
+@given(st.lists(st.sampled_from(["a", " a", "1", "01", "1.0", "x"])))
+def test_labels_of_text_alone_have_that_form_too(values):
+    import pandas as pd
+
+    for dtype in (object, "string"):
+        labels = canonical(pd.Series(values, dtype=dtype))
+        assert labels == [_canonical(value) for value in values]

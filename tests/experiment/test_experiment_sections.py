@@ -41,7 +41,7 @@ CONTRACT = {
         "decimal": None,
         "thousands": None,
         "encoding": None,
-        "missing": {"kind": "mean", "value": 0.0, "imputations": 10, "iterations": 5},
+        "missing": {"kind": "mean", "value": 0.0, "imputations": 10, "iterations": 5, "indicators": []},
         "harmonisation": {"kind": "none", "covariates": []},
     },
     "problem": {"kind": "classification"},

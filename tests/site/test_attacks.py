@@ -32,6 +32,7 @@ AT_LEAST = {
     "coefficients that move from round to round": 15,
     "coefficients under which one row counts": 30,
     "cells of a crafted survival model": 50,
+    "regressions of an imputation": 24,
     "two tasks that differ by one patient": 1,
 }
 # These are of one node over two tasks, and held off where its ledger lasts: see below.
@@ -91,6 +92,7 @@ def test_no_row_comes_out_of_a_node_that_does_not_trust(name, preset):
         pytest.param(LONG[0], {"refuse_isolated_rows": True}, marks=pytest.mark.slow),
         pytest.param(LONG[1], {"refuse_isolated_rows": True}, marks=pytest.mark.slow),
         ("cells of a crafted survival model", {"coarse_histograms": True}),
+        ("regressions of an imputation", {"maximum_share_of_sums": 1 / 3}),
         ("windows of quantiles that move", {"minimum_cell": 5}),
         ("an SQL query that renames a column", {"allowed_queries": ()}),
         ("an SQL query that renames a column", {"allowed_columns": "age|dose|pressure|marker|ill|y"}),

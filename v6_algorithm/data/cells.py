@@ -67,6 +67,9 @@ def uniform(frame: pd.DataFrame, form: TableForm) -> pd.DataFrame:
 
     changed = {}
     for place, (name, dtype) in enumerate(frame.dtypes.items()):
+        if isinstance(dtype, np.dtype) and dtype.kind != "O":
+            # Numbers and dates of numpy; a wide table is nothing else.
+            continue
         if isinstance(dtype, pd.ArrowDtype):
             changed[name] = _without_arrow(frame.iloc[:, place])
         column = changed.get(name, frame.iloc[:, place])
@@ -94,7 +97,13 @@ def _clean(column: pd.Series, form: TableForm) -> pd.Series | None:
         if not (column.cat.categories.dtype == object or isinstance(column.cat.categories.dtype, pd.StringDtype)):
             return None
         column = column.astype(object)
-    values = column.astype(object).tolist()
+    if pd.api.types.infer_dtype(column, skipna=True) == "string":
+        # Nothing but text and empty cells: a column has few different ones in many rows.
+        place, distinct = pd.factorize(column.astype(object).to_numpy())
+        values = [*distinct.tolist(), None]
+    else:
+        values = column.astype(object).tolist()
+        place = np.arange(len(values))
     texts = np.array([isinstance(value, str) for value in values], dtype=bool)
     if not texts.any():
         return None
@@ -104,11 +113,11 @@ def _clean(column: pd.Series, form: TableForm) -> pd.Series | None:
     empty = np.array([text in words for text in stripped], dtype=bool) & texts
     if form.decimal == "," or form.thousands is not None:
         numbers = _numbers_by_marks(stripped[texts & ~empty], form)
-        if numbers is not None and texts[column.notna().to_numpy()].all():
+        if numbers is not None and texts[place][column.notna().to_numpy()].all():
             result = np.full(len(values), np.nan)
             result[texts & ~empty] = numbers
-            return pd.Series(result, column.index, name=column.name)
-    return column.mask(empty) if empty.any() else None
+            return pd.Series(result[place], column.index, name=column.name)
+    return column.mask(empty[place]) if empty.any() else None
 
 
 def _numbers_by_marks(texts: np.ndarray, form: TableForm) -> np.ndarray | None:
@@ -179,6 +188,18 @@ def hint(column: pd.Series, kind: str) -> str | None:
     if len(rest) == len(cells) and len(units) == 1 and _IS_UNIT.search("".join(units)) and len(set(cells)) > _MEASURED:
         return "units"
     return "words" if len(cells) - len(rest) >= _MOSTLY * len(cells) else None
+
+
+def without_hint(numbers: np.ndarray) -> np.ndarray:
+    """Say of which columns of numbers, (columns,) bool of (rows, columns) float64, `hint` has nothing to say.
+
+    Nothing of numbers with a fraction that float32 holds; of others it has to look closer.
+    """
+    sizes = np.fmax.reduce(np.abs(numbers), axis=0)
+    # Of NaN it is True.
+    fractions = (numbers != np.floor(numbers)).any(axis=0)
+    plain: np.ndarray = fractions & ~(sizes > _FLOAT32_MAX)
+    return plain
 
 
 def _one_form(cells: Sequence[str], patterns: Mapping[str, re.Pattern[str]]) -> str | None:

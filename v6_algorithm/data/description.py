@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.cells import hint
+from v6_algorithm.data.cells import hint, without_hint
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.data.synthetic import synthetic_rows
-from v6_algorithm.data.targets import TargetColumn, canonical, describe_targets, known_rows
+from v6_algorithm.data.targets import TargetColumn, coded, describe_targets, known_rows
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Data
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Columns of a wide table that are looked at together.
 BLOCK_COLUMNS = 512
+# Cells of numbers that are looked at together.
+_MOST_CELLS = 2_000_000
 # More categories than this are no category but an identifier.
 _MOST_CATEGORIES = 100
 _SHOWN = 30
@@ -52,7 +54,7 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
     categories = {}
     for name in data.categorical:
         if name in frame.columns:
-            categories[name] = sorted(set(canonical(frame[name].dropna())), key=str)
+            categories[name] = sorted(set(coded(frame[name].dropna())[0]), key=str)
             if len(categories[name]) > _MOST_CATEGORIES:
                 raise DataError(
                     f"column '{name}' (data.categorical) has over {_MOST_CATEGORIES} values: an identifier?"
@@ -77,8 +79,23 @@ def hints_of(frame: pd.DataFrame, kinds: dict[str, str]) -> dict[str, str]:
     """Say why columns are not used as they stand, where that is clear; see `cells.HINTS`."""
     if frame.shape[1] > _MOST_HINTED:
         return {}
-    hints = {name: hint(frame[name], kind) for name, kind in kinds.items()}
+    plain = _plain_numbers(frame)
+    hints = {name: hint(frame[name], kind) for name, kind in kinds.items() if name not in plain}
     return {name: reason for name, reason in hints.items() if reason is not None}
+
+
+def _plain_numbers(frame: pd.DataFrame) -> set[str]:
+    """Return the columns of numpy's numbers that have no hint, looked at some at a time."""
+    import numpy as np
+
+    numeric = [name for name, dtype in frame.dtypes.items() if isinstance(dtype, np.dtype) and dtype.kind == "f"]
+    step = max(_MOST_CELLS // max(len(frame), 1), 1)
+    plain: set[str] = set()
+    for start in range(0, len(numeric), step):
+        names = numeric[start : start + step]
+        of_block = without_hint(frame[names].to_numpy(dtype=np.float64))
+        plain |= {str(name) for name, nothing in zip(names, of_block.tolist(), strict=True) if nothing}
+    return plain
 
 
 def named(columns: list[str]) -> str:

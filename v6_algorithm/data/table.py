@@ -26,7 +26,7 @@ from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.splits import Fold, draw_rows
 from v6_algorithm.data.subgroups import encode_groups, join_groups
 from v6_algorithm.data.synthetic import cut_rows, synthetic_rows
-from v6_algorithm.data.targets import TargetColumn, canonical, encode_targets, known_rows, patient_numbers
+from v6_algorithm.data.targets import TargetColumn, coded, encode_targets, known_rows, patient_numbers
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Data, Experiment
 
@@ -72,6 +72,8 @@ class TableData:
         (rows,) number of each row's group in `data.group`; empty where there is no such column.
     weights
         (rows,) float64 weights of a regression's rows; empty where it has none.
+    matches
+        Whether imputed cells are values of other rows (predictive mean matching), or drawn from the regression alone.
     """
 
     values: Array
@@ -90,6 +92,7 @@ class TableData:
     origin: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     patient: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     weights: Array = field(default_factory=lambda: np.empty(0))
+    matches: bool = field(default=True, init=False)
 
     def training_moments(self, *, with_range: bool) -> Moments:
         """Measure the features of the training rows of each fold, or the channels of their images."""
@@ -157,7 +160,7 @@ class TableData:
         values = self.values.astype(np.float64)
         scaled, completed = (values - shift) / scale, np.empty_like(values)
         donors = np.zeros(len(values), dtype=bool)
-        donors[self.folds[fold].train] = True
+        donors[self.folds[fold].train] = self.matches
         known = self.one_hot.astype(np.float64)
         for member, name in enumerate(self.members):
             rows = self.member == member
@@ -168,14 +171,25 @@ class TableData:
         filled: Array = np.where(np.isnan(values), completed * scale + shift, values)
         return filled
 
-    def without_few_empty(self, least: int) -> TableData:
-        """Return the table with no row to train on that has an empty cell, where a hospital has fewer than `least`."""
+    def without_few_empty(self, least: int, *, patterns: bool) -> TableData:
+        """Return the table with no row to train on that has an empty cell, where a hospital has fewer than `least`.
+
+        Imputed tables differ in these rows alone. With `patterns` the same holds of rows whose cells are empty in the
+        same columns, those with none too: sums are over the rows in which a column has a value, and so differ in these.
+        """
         few = np.zeros(len(self.values), dtype=bool)
-        empty = np.isnan(self.values).any(axis=1)
-        for member in range(len(self.members)):
-            rows = empty & (self.member == member)
-            if 0 < rows.sum() < least:
-                few |= rows
+        if self.values.ndim == 2 and len(self.values):
+            empty = np.isnan(self.values)
+            trained = np.zeros(len(self.values), dtype=bool)
+            trained[np.concatenate([fold.train for fold in self.folds])] = True
+            for member in range(len(self.members)):
+                rows = np.flatnonzero((self.member == member) & trained)
+                if not empty[rows].any():
+                    continue
+                kind = empty[rows] if patterns else empty[rows].any(axis=1, keepdims=True)
+                _, number, counts = np.unique(kind, axis=0, return_inverse=True, return_counts=True)
+                of_kind = counts[number.reshape(-1)]
+                few[rows] = (of_kind < least) & (patterns | kind.any(axis=1))
         if not few.any():
             return self
         kept = [Fold(*(fold[part][~few[fold[part]]] for part in PARTS)) for fold in self.folds]
@@ -494,9 +508,10 @@ def _one_hot(column: pd.Series, labels: list[Label]) -> Array:
     place = {label: number for number, label in enumerate(labels)}
     known = column.notna().to_numpy()
     encoded = np.zeros((len(column), len(labels)), dtype=bool)
-    for row, value in zip(np.flatnonzero(known), canonical(column[known]), strict=True):
-        if value in place:
-            encoded[row, place[value]] = True
+    values, code = coded(column[known])
+    places = np.array([place.get(value, -1) for value in values], dtype=np.int64)[code]
+    rows = np.flatnonzero(known)[places >= 0]
+    encoded[rows, places[places >= 0]] = True
     return encoded
 
 

@@ -73,7 +73,7 @@ def describe_targets(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> di
         column = frame[target.column]
         _check(column, target)
         if target.kind == "class":
-            distinct = set(labels_of(column[_known(column, target)], target))
+            distinct = set(coded_labels(column[_known(column, target)], target)[0])
             if len(distinct) > _MOST_CLASSES:
                 raise DataError(
                     f"{target.name} has over {_MOST_CLASSES} distinct values; "
@@ -93,13 +93,17 @@ def rows_at_zero(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> Array:
     return at_zero
 
 
-def labels_by_row(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> dict[str, list[Label]]:
-    """Return the label of each row that has one, by column, of targets that are classes or events."""
-    return {
-        target.column: labels_of(frame.loc[_known(frame[target.column], target), target.column], target)
-        for target in targets
-        if target.kind == "class"
-    }
+def rows_of_labels(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> dict[str, dict[Label, int]]:
+    """Count the rows of each label that occurs, by column, of targets that are classes."""
+    counted: dict[str, dict[Label, int]] = {}
+    for target in targets:
+        if target.kind == "class":
+            column = frame[target.column]
+            labels, code = coded_labels(column[_known(column, target)], target)
+            counts = counted[target.column] = {}
+            for label, rows in zip(labels, np.bincount(code, minlength=len(labels)).tolist(), strict=True):
+                counts[label] = counts.get(label, 0) + rows
+    return counted
 
 
 def encode_targets(
@@ -147,7 +151,8 @@ def encode_targets(
         place = {label: index for index, label in enumerate(classes[target.column])}
         encoded = np.full(len(column), -1, dtype=np.int64)
         try:
-            encoded[known] = [place[label] for label in labels_of(column[known], target)]
+            labels, code = coded_labels(column[known], target)
+            encoded[known] = np.array([place[label] for label in labels], dtype=np.int64)[code]
         except KeyError:
             raise DataError(f"column '{target.column}' has a class that was not there at preparation") from None
         strata.append(encoded)
@@ -182,7 +187,19 @@ def _check_entry(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> None:
 
 def labels_of(column: pd.Series, target: TargetColumn) -> list[Label]:
     """Return the labels of cells that are not empty, as `canonical` writes them, or 0/1 by `target.positive`."""
-    labels = canonical(column)
+    labels, code = coded_labels(column, target)
+    return [labels[number] for number in code.tolist()]
+
+
+def coded_labels(column: pd.Series, target: TargetColumn) -> tuple[list[Label], Array]:
+    """Return the labels of cells that are not empty by their places: labels, some of which may be the same, and (rows,)
+    the place of each row's."""
+    distinct, code = _distinct(column)
+    return _labels_of(distinct, target), code
+
+
+def _labels_of(column: pd.Series, target: TargetColumn) -> list[Label]:
+    labels = [_canonical(value) for value in column.tolist()]
     if target.positive is None:
         return labels
     operator, threshold = parse_condition(target.positive)
@@ -201,15 +218,32 @@ def labels_of(column: pd.Series, target: TargetColumn) -> list[Label]:
 
 def canonical(column: pd.Series) -> list[Label]:
     """Give labels one form at all sites: 1, 1.0, True and '1' are 1; text is stripped. No cell may be empty."""
-    # A column has few labels and many rows; a bool is no 1 here.
-    forms: dict[tuple[type, Any], Label] = {}
-    labels = []
-    for value in column.tolist():
-        key = (type(value), value)
-        if (label := forms.get(key)) is None:
-            label = forms[key] = _canonical(value)
-        labels.append(label)
-    return labels
+    distinct, code = _distinct(column)
+    labels = [_canonical(value) for value in distinct.tolist()]
+    return [labels[number] for number in code.tolist()]
+
+
+def coded(column: pd.Series) -> tuple[list[Label], Array]:
+    """Return the labels of `canonical` by their places: labels, some of which may be the same, and (rows,) places."""
+    distinct, code = _distinct(column)
+    return [_canonical(value) for value in distinct.tolist()], code
+
+
+def _distinct(column: pd.Series) -> tuple[pd.Series, Array]:
+    """Return the distinct values of cells that are not empty, in the order they come in, and (rows,) the place of each
+    row's: a column has few labels and many rows."""
+    import pandas as pd
+
+    dtype = column.dtype
+    plain = pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_numeric_dtype(dtype)
+    text = isinstance(dtype, pd.StringDtype) or pd.api.types.is_object_dtype(dtype)
+    if plain or (text and pd.api.types.infer_dtype(column, skipna=False) == "string"):
+        code, distinct = column.factorize(use_na_sentinel=False)
+        return pd.Series(distinct, dtype=dtype), np.asarray(code, dtype=np.int64)
+    # Of several types: a bool is no 1 here, nor is a text.
+    places: dict[tuple[type, Any], int] = {}
+    code = np.array([places.setdefault((type(value), value), len(places)) for value in column.tolist()], dtype=np.int64)
+    return pd.Series([value for _, value in places], dtype=object), code
 
 
 def _canonical(value: Any) -> Label:

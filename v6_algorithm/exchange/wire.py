@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -117,8 +117,10 @@ class Packed(str):
     checked: StateSpec | None = None
 
 
-class Stacked(dict[str, "torch.Tensor"]):
+class Stacked(Mapping[str, "torch.Tensor"]):
     """One site's tensors, each a layer of a stack with those of other sites: sums over sites can be made at once.
+
+    Most are never looked at by themselves, so a layer is taken out of its stack when somebody does.
 
     Attributes
     ----------
@@ -126,18 +128,32 @@ class Stacked(dict[str, "torch.Tensor"]):
         By name the stack, (sites, …), of which these tensors are layer number `layer`.
     """
 
-    def __init__(self, stacks: Mapping[str, torch.Tensor], layer: int) -> None:
-        super().__init__((name, stack[layer]) for name, stack in stacks.items())
+    __slots__ = ("_names", "layer", "stacks")
+
+    def __init__(self, stacks: Mapping[str, torch.Tensor], layer: int, names: Collection[str] | None = None) -> None:
         self.stacks, self.layer = stacks, layer
+        self._names: Collection[str] = stacks if names is None else names
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self.stacks[name][self.layer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __or__(self, other: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {**other, **self}
 
     def only(self, names: Collection[str]) -> Stacked:
         """Return those of some names; the stacks are the same."""
-        if len(names) == len(self):
-            return self
-        chosen = Stacked({}, self.layer)
-        chosen.stacks = self.stacks
-        chosen.update((name, self[name]) for name in names)
-        return chosen
+        return self if len(names) == len(self) else Stacked(self.stacks, self.layer, names)
 
 
 class Held:
@@ -271,12 +287,15 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
     """
     kept = text.tensors if isinstance(text, (Packed, Held)) else None
     if kept is not None:
-        if spec is not None and text.checked != spec:
+        if spec is not None and text.checked is not spec and text.checked != spec:
             check(kept, spec)
             if isinstance(text, Packed):
                 text.checked = spec
-        names = list(spec or sorted(kept))
-        return kept.only(names) if isinstance(kept, Stacked) else {name: kept[name] for name in names}
+        names = spec or sorted(kept)
+        if isinstance(kept, Stacked):
+            # It is read as the dictionary that others get.
+            return cast("dict[str, torch.Tensor]", kept.only(names))
+        return {name: kept[name] for name in names}
     if isinstance(text, LongString):
         return _unpack_in_file(text, spec, max_bytes)
     import pybase64

@@ -112,6 +112,22 @@ class Missing(Section):
     value: float = Field(0.0, description="for kind constant")
     imputations: int = Field(10, ge=2, le=100, description="for kind impute: tables that are made")
     iterations: int = Field(5, ge=1, le=50, description="for kind impute: sweeps over the columns, a call each")
+    indicators: list[str] = Field(
+        default_factory=list,
+        description="columns of numbers of which an input says whether the cell was empty; for mean, median, constant",
+    )
+
+    @model_validator(mode="after")
+    def _filled(self) -> Missing:
+        if self.indicators and self.kind not in ("mean", "median", "constant"):
+            raise refuse(f"missing.indicators goes with kind mean, median or constant, not {self.kind}")
+        if len(set(self.indicators)) < len(self.indicators):
+            raise refuse("a column is named twice in missing.indicators")
+        return self
+
+
+# What is added to a column's name for the input that says whether its cell was empty.
+_INDICATOR = " missing"
 
 
 def _form_of_columns(value: Any) -> str:
@@ -183,6 +199,23 @@ class Data(Section):
     encoding: Encoding = Field(None, description="of text files, such as latin-1 or utf-16; null: UTF-8")
     harmonisation: Annotated[Harmonisation, short_form("kind")] = Harmonisation()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_indicators(cls, content: Any) -> Any:
+        """Count indicators of empty cells among the categories, which is what they are once the table is read."""
+        missing = content.get("missing") if isinstance(content, dict) else None
+        given = missing.get("indicators") if isinstance(missing, dict) else getattr(missing, "indicators", None)
+        categorical = content.get("categorical") or [] if isinstance(content, dict) else []
+        if not isinstance(given, list) or not isinstance(categorical, list):
+            return content
+        names = [f"{name}{_INDICATOR}" for name in given]
+        return content | {"categorical": [*categorical, *(name for name in names if name not in categorical)]}
+
+    @property
+    def indicators(self) -> dict[str, str]:
+        """Inputs that say whether a cell was empty, and the columns whose cells these are."""
+        return {f"{column}{_INDICATOR}": column for column in self.missing.indicators}
+
     @field_validator("target", mode="before")
     @classmethod
     def _given(cls, value: Any, info: ValidationInfo) -> Any:
@@ -243,6 +276,8 @@ class Data(Section):
                 raise refuse(f"'{self.positive}' is both the event (data.positive) and in target.competing")
         if self.group is not None and self.group in self.target_columns.values():
             raise refuse(f"column '{self.group}' is the target and cannot be the group, whose rows stay in one part")
+        if self.missing.indicators and (self.image or self.sequence or self.rows):
+            raise refuse("missing.indicators is of columns of numbers; leave it out")
         if self.image is not None:
             self._check_image(self.image, [column for _, column in reserved])
         if self.rows is not None and (self.features or self.categorical or self.sequence or self.image):
@@ -257,6 +292,9 @@ class Data(Section):
             if self.sequence.column in [column for _, column in reserved]:
                 raise refuse(f"column '{self.sequence.column}' is the sequence and cannot be something else as well")
         check_marks(self.decimal, self.thousands, self.separator)
+        for name in self.missing.indicators:
+            if name in self.categorical or (self.features is not None and name not in self.features):
+                raise refuse(f"column '{name}' (missing.indicators) is no numeric feature; name it in features")
         for role, column in reserved:
             if column in (self.features or []) or column in self.categorical:
                 raise refuse(f"column '{column}' is the {role} and cannot be a feature as well")

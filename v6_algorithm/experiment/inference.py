@@ -65,6 +65,7 @@ class Cox(Terms):
         "none", description="site: each site has a baseline hazard of its own, and tells no event times"
     )
     ridge: float = Field(0.0, ge=0, description="L2 penalty on the log hazard ratios of scaled inputs")
+    firth: bool = Field(False, description="Firth's penalty, for few events or columns that tell the events apart")
     errors: Literal["model", "site"] = Field(
         "model", description="standard errors by the model's variance, or, of strata site, robust over sites"
     )
@@ -178,6 +179,8 @@ def check_inference(experiment: AllSections) -> None:
     name = f"model {model.kind}"
     if strategy.kind != "newton":
         raise refuse(f"{name} is fitted by strategy newton, not by {strategy.kind}")
+    if model.firth and model.ridge:
+        raise refuse("model.firth and model.ridge are two penalties; give one of them")
     if isinstance(model, Glm):
         problem, links = FAMILIES[model.family or "gaussian"]
         if experiment.problem.kind != problem:
@@ -186,12 +189,12 @@ def check_inference(experiment: AllSections) -> None:
             raise refuse(f"model.link {model.link} is not for family {model.family}; allowed: {', '.join(links)}")
         if model.firth and (model.family, model.link) != ("binomial", "logit"):
             raise refuse(f"model.firth is for family binomial with link logit, not {model.family} with {model.link}")
-        if model.firth and model.ridge:
-            raise refuse("model.firth and model.ridge are two penalties; give one of them")
         if model.penalty is not None:
             _check_penalty(model, experiment.data)
         if model.offset in experiment.data.categorical:
             raise refuse(f"model.offset '{model.offset}' is a number; take it out of data.categorical")
+    elif model.firth and model.errors == "site":
+        raise refuse("model.errors site of model cox does not go with model.firth yet")
     elif model.errors == "site" and model.strata == "none":
         raise refuse("model.errors site of model cox goes with strata site: one score of each site")
     elif experiment.problem.options().method != "cox":

@@ -12,6 +12,7 @@ from v6_algorithm.data.cache import cache_key
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
+from v6_algorithm.site.comparison import compare
 from v6_algorithm.site.fitting import FittingMemory
 from v6_algorithm.site.kept_terms import KeptTerm
 from v6_algorithm.site.private import shared_and_own
@@ -119,6 +120,8 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
                     reply |= _samples(problem, networks, number, device)
                 if groups:
                     groups.measure(problem, networks, rows, item, device)
+                if item.get("against"):
+                    reply |= compare(work, item, problem, networks, rows, parts["test"], table, device)
                 if item.get("baseline"):
                     reply["baseline"] = loop.evaluate(
                         problem,

@@ -105,7 +105,7 @@ def _schema(work: Work) -> dict[str, Any]:
     from v6_algorithm.data.description import describe
     from v6_algorithm.data.subgroups import encode_groups
     from v6_algorithm.data.synthetic import synthetic_rows
-    from v6_algorithm.data.targets import labels_by_row, rows_at_zero
+    from v6_algorithm.data.targets import rows_at_zero, rows_of_labels
 
     members = {}
     for name, source in work.sources.items():
@@ -115,7 +115,7 @@ def _schema(work: Work) -> dict[str, Any]:
             measured = not synthetic_rows(frame, work.experiment.data).all()
             # So that what makes no groups is told now.
             encode_groups(frame, work.experiment.evaluation.subgroups, measured=measured)
-            work.guard.check_labels(frame, schema, labels_by_row(frame, work.targets))
+            work.guard.check_labels(frame, schema, rows_of_labels(frame, work.targets))
             if work.left_out:
                 schema["left_out"] = work.left_out
             if at_zero := int(rows_at_zero(frame, work.targets).sum()):

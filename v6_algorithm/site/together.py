@@ -254,16 +254,18 @@ class _Group:
         alike = max(len(self._bodies), 1)
         timing = {name: value / alike for name, value in self._seconds.items()}
         timing["other_s"] = max(seconds - sum(self._seconds.values()), 0.0) / alike
-        return {site: self._reply(site, timing) for site in self._bodies}
+        device = run.device.to_json()
+        return {site: self._reply(site, timing, device) for site in self._bodies}
 
-    def _reply(self, site: str, timing: dict[str, float]) -> dict[str, Any]:
+    def _reply(self, site: str, timing: dict[str, float], device: dict[str, str]) -> dict[str, Any]:
+        """Return a site's reply; what is the same at all sites is one object, which nobody changes."""
         request = self._requests[site]
         head: dict[str, Any] = {key: request[key] for key in ("site", "round", "attempt")}
         if (error := self._errors.get(site)) is not None:
             return wire.message(**head, status="error", kind=error.kind, message=str(error))
-        body: dict[str, Any] = {"folds": self._bodies[site], "device": self._run.device.to_json()}
+        body: dict[str, Any] = {"folds": self._bodies[site], "device": device}
         body = self._run.sessions[site].work.guard.screen(self._method, body)
-        return wire.message(**head, status="ok", **body, timing=dict(timing))
+        return wire.message(**head, status="ok", **body, timing=timing)
 
     def _model(self, places: Mapping[str, int]) -> None:
         """Answer for one model of one fold; `places` are those of the sites' items of it."""
@@ -376,15 +378,16 @@ class _Group:
         run, sites = self._run, list(items)
         frozen = frozen_names(run.networks, run.experiment.training.freeze, self._round)
         inputs, target, lengths = self._joined(sites, "train", fold)
-        parts = []
-        for site, x, y in zip(sites, inputs.split(lengths), target.split(lengths), strict=True):
+        parts, start = [], 0
+        for site, rows in zip(sites, lengths, strict=True):
             work, item = run.sessions[site].work, items[site]
-            work.guard.check_training(len(y), item, self._round)
+            work.guard.check_training(rows, item, self._round)
             lr = rate_of(run.experiment, item)
             context = TrainingContext(work.guard.seed, site, self._round, fold, run.device, "training", frozen, lr)
-            parts.append(SiteRows(x, y, context, create_objective(item.get("strategy", {}), run.shared)))
+            parts.append(SiteRows(start, rows, context, create_objective(item.get("strategy", {}), run.shared)))
+            start += rows
         trained = train_together(
-            run.problem, run.networks, received, parts,
+            run.problem, run.networks, received, inputs, target, parts,
             round=self._round, fold=fold, frozen=frozen, epochs=next(iter(items.values())).get("epochs"),
         )  # fmt: skip
         leaves = [name for name, item in run.shared.items() if item.kind != "frozen"]

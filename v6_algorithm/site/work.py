@@ -60,7 +60,7 @@ class Work:
         roles.append(weights_column(self.experiment))
         self.kind = row_kind(data)
         roles += [*self.kind.columns().values(), *columns_of(data.where)]
-        self.roles = {name for name in roles if name is not None}
+        self.roles = {data.indicators.get(name, name) for name in roles if name is not None}
         self.policy.check_columns(self.roles)
         # What a template calls a column is any part of a name that the researcher likes: it has to be allowed itself.
         self.policy.check_columns(source.names[0] for source in context.sources.values() if source.names)
@@ -113,11 +113,15 @@ class Work:
         given = self.request["setup"]
         setup: Setup = remembered(self.context.shared, "setup", given, lambda: Setup.from_json(given))
         self.policy.check_columns([*self._inputs(setup), *setup.covariates])
+        if setup.imputation is not None and self.policy.secret_folds:
+            # Sums over cells whose draws the asker can make again would be equations for their rows.
+            setup = replace(setup, imputation=replace(setup.imputation, seed=self.guard.seed))
         return setup
 
     def _inputs(self, setup: Setup) -> list[str]:
         """Name the columns of the inputs; the column of a series or image is among the roles."""
-        return [*self.kind.inputs(setup), *setup.categories]
+        made = self.experiment.data.indicators
+        return [*self.kind.inputs(setup), *(made.get(name, name) for name in setup.categories)]
 
     def table(self, setup: Setup) -> TableData:
         """Load the site's table from memory, from the state folder or from its source."""
@@ -170,7 +174,9 @@ class Work:
                 keep(folder, key, table)
         if self.experiment.data.missing.kind == "impute":
             columns = 2 + len(setup.features) + len(setup.category_columns)
-            table = table.without_few_empty(self.guard.fewest_imputed(columns))
+            matches = self.guard.matches
+            table = table.without_few_empty(self.guard.fewest_imputed(columns), patterns=not matches)
+            table.matches = matches
         if setup.class_weights is not None and len(setup.class_weights) < len(table.folds):
             raise WireError(f"setup.class_weights must be of {len(table.folds)} folds")
         self.context.memory[key] = table
@@ -206,6 +212,7 @@ class Work:
 
         With `keep` the file is not read again by the next who reads it in this process, and wants no other columns.
         """
+        from v6_algorithm.data.indicators import with_indicators
         from v6_algorithm.data.missing_values import without_codes
 
         exact = self.roles if self.experiment.training.dtype == "float32" else None
@@ -223,7 +230,7 @@ class Work:
             memory[key] = identity, frame
         codes = self.experiment.data.missing_values
         frame = self.kind.read(without_codes(frame, codes, form=source.form), source, self.shelf)
-        return self.where(frame)
+        return self.where(with_indicators(frame, self.experiment.data))
 
     def where(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the rows that `data.where` asks for; all but some few rows would tell of these few, and is refused.

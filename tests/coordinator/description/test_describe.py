@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from hospitals import SECRET, command, tables, write
 from vantage6.algorithm.tools.mock_client import MockAlgorithmClient
 
@@ -15,10 +16,12 @@ import v6_algorithm
 from v6_algorithm.coordinator.description.describe import describe
 from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.data.summary.table import in_products
 from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.errors import FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.researcher.report.summary import write_summary
 from v6_algorithm.site import SiteContext, handle
 from v6_algorithm.site.policy import Policy
 
@@ -85,10 +88,44 @@ def test_quantiles_are_near_the_pooled_ones_and_within_their_bounds(summary, nam
         assert found["high"] is None or found["high"] >= true
 
 
-def test_correlations_are_those_of_the_columns_filled_with_the_federations_means(summary):
-    expected = POOLED[NUMBERS].fillna(POOLED[NUMBERS].mean()).corr()
+def test_correlations_of_each_pair_are_those_of_the_pooled_rows_that_have_both(summary):
+    """But for the rows whose values are there as in few others, which a note names."""
+    seen = [in_products(frame[NUMBERS].to_numpy(dtype=float), 5) for frame in FRAMES.values()]
+    kept = pd.concat(frame[rows] for frame, rows in zip(FRAMES.values(), seen, strict=True))[NUMBERS]
     assert summary["correlations"]["columns"] == NUMBERS
-    np.testing.assert_allclose(summary["correlations"]["matrix"], expected, atol=1e-12)
+    np.testing.assert_allclose(summary["correlations"]["matrix"], kept.corr(), atol=1e-12)
+    there = kept.notna().astype(int)
+    np.testing.assert_array_equal(summary["correlations"]["n"], there.T @ there)
+    assert len(kept) == len(POOLED) or any("correlations leave out rows" in note for note in summary["notes"])
+
+
+def test_no_difference_of_two_sums_of_pairs_is_over_few_rows():
+    """Every pattern of missing cells that is in a sum, and what is left out of a column, is a cell's rows or none."""
+    generator = np.random.default_rng(5)
+    for rows in (40, 90, 300):
+        values = generator.normal(size=(rows, 4))
+        values[generator.random((rows, 4)) < 0.15] = np.nan
+        kept = in_products(values, 5)
+        patterns, number = np.unique(~np.isnan(values), axis=0, return_inverse=True)
+        number = number.reshape(-1)
+        for pattern in range(len(patterns)):
+            inside = kept[number == pattern]
+            assert inside.all() or not inside.any()
+            assert not inside.any() or inside.sum() >= max(5, 3 * patterns[pattern].sum())
+        for column in values[~kept].T:
+            assert (~np.isnan(column)).sum() == 0 or (~np.isnan(column)).sum() >= 5
+    assert in_products(values, 1).all()
+
+
+def test_correlations_are_a_file_with_their_numbers(summary, tmp_path):
+    write_summary(summary, tmp_path)
+    table = pd.read_csv(tmp_path / "correlations.csv")
+    first = table.iloc[0]
+    kept = scipy.stats.pearsonr(*POOLED[[first["column"], first["with"]]].dropna().to_numpy().T)
+    if first["n"] == len(POOLED[[first["column"], first["with"]]].dropna()):
+        assert first["p"] == pytest.approx(kept.pvalue, rel=1e-9)
+        assert [first["low"], first["high"]] == pytest.approx(list(kept.confidence_interval()), rel=1e-9)
+    assert len(table) == len(NUMBERS) * (len(NUMBERS) - 1) // 2
 
 
 @pytest.mark.parametrize("name", ["y", "ward"])
@@ -227,21 +264,18 @@ def test_products_of_columns_over_few_rows_stay_at_the_site():
     summary = description(frames, categorical=[])
     assert "correlations are without small: too few rows for so many columns" in summary["notes"]
     expected = frames["large"].filter(like="x").corr()
-    pooled = pd.concat(frames.values()).filter(like="x")
-    scaled = (frames["large"].filter(like="x") - pooled.mean()) / pooled.std(ddof=0)
-    products = scaled.T @ scaled
-    size = np.sqrt(np.diag(products))
-    np.testing.assert_allclose(summary["correlations"]["matrix"], products / np.outer(size, size), atol=1e-12)
-    assert not np.allclose(summary["correlations"]["matrix"], expected)
+    np.testing.assert_allclose(summary["correlations"]["matrix"], expected, atol=1e-12)
+    assert (np.array(summary["correlations"]["n"]) == 80).all()
 
 
 def test_a_pair_of_columns_seen_together_in_few_rows_has_no_correlation():
     frame = FRAMES["amsterdam"].copy()
     frame["age"] = frame["age"].fillna(50).where(frame.index < 62)
     frame["dose"] = frame["dose"].fillna(3).where(frame.index >= 60)
-    matrix = description({"amsterdam": frame})["correlations"]["matrix"]
-    assert matrix[0][1] is None
-    assert matrix[0][2] is not None
+    summary = description({"amsterdam": frame})
+    assert summary["correlations"]["matrix"][0][1] is None
+    assert summary["correlations"]["n"][0][1] == 0
+    assert any(note.startswith("correlations leave out rows") for note in summary["notes"])
 
 
 def test_columns_that_differ_between_sites_are_noted_not_refused():

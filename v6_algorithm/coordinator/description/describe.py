@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.coordinator.description.table_one import check_groups, grouped
+from v6_algorithm.coordinator.inference.distributions import t_p
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.imaging.picture import CAUSES
 from v6_algorithm.data.preparation import Moments, merge_moments
@@ -34,6 +35,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Cells are up to 6 kB a column and site; a researcher reads fewer than this.
 MOST_COLUMNS = 1000
 MOST_CORRELATED = 100
+# Of an interval.
+_FEWEST_CORRELATED, _Z = 4, 1.959963984540054
 Summary = dict[str, Any]
 
 
@@ -54,8 +57,8 @@ def describe(federation: Federation, experiment: Experiment) -> Summary:
         `columns` (each with its kind at every site, and `hints`, keys of `HINTS`, where a site gives any; numeric ones
         with `pooled` and `sites` statistics: n, missing, mean, sd with n - 1, quantiles), `labels` (of targets, events
         and categorical columns, pooled and by site; rows of labels that are too few to be told are in `hidden`),
-        `correlations` (of columns filled with their means), with `evaluation.by` `table_one` and `curves` (see
-        `table_one.grouped`),
+        `correlations` (of each pair of columns over the rows with both values, with their number `n`, `low`, `high` and
+        `p`), with `evaluation.by` `table_one` and `curves` (see `table_one.grouped`),
         `missing_sites` and `notes`. A statistic that no site may tell is None.
 
     Raises
@@ -243,15 +246,40 @@ class _Description:
         known = [product for product in products.values() if product is not None]
         if not known:
             return
-        sums = np.sum([product["sums"] for product in known], axis=0)
-        whole = np.all([product["pairs"] > 0 for product in known], axis=0)
-        size = np.sqrt(np.outer(np.diag(sums), np.diag(sums)))
+        left_out = {site: int(product["left_out"][0]) for site, product in products.items() if product is not None}
+        if told := [f"{site} {rows}" for site, rows in left_out.items() if rows]:
+            self._notes.append(
+                "correlations leave out rows whose empty cells are in the same columns as in few other rows: "
+                f"{', '.join(told)} (or somewhat fewer)"
+            )
+        n, sums, first, squares = (
+            np.sum([product[name] for product in known], axis=0) for name in ("pairs", "sums", "first", "squares")
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
-            matrix = np.where(whole & (size > 0), np.clip(sums / size, -1, 1), np.nan)
+            # Each column's sums are over the rows in which the other has a value too.
+            spread = squares - first**2 / n
+            size = np.sqrt(spread * spread.T)
+            varies = (n > 2) & (spread > 1e-12 * squares) & (spread > 1e-12 * squares).T
+            matrix = np.where(varies, np.clip((sums - first * first.T / n) / size, -1, 1), np.nan)
         self._correlations = {
             "columns": features,
             "matrix": [[None if np.isnan(value) else float(value) for value in row] for row in matrix],
+            "n": [[int(value) for value in row] for row in n],
         }
+        told_of = [
+            [_tested(r, int(rows)) for r, rows in zip(*line, strict=True)] for line in zip(matrix, n, strict=True)
+        ]
+        for place, key in enumerate(("low", "high", "p")):
+            self._correlations[key] = [[tested[place] for tested in line] for line in told_of]
+
+
+def _tested(r: float, n: int) -> tuple[float | None, float | None, float | None]:
+    """Return the ends of a correlation's 95 % interval (Fisher's z) and p of the t test; None where there is none."""
+    if math.isnan(r) or n < _FEWEST_CORRELATED or abs(r) >= 1:
+        return None, None, None
+    width = _Z / math.sqrt(n - 3)
+    low, high = (math.tanh(math.atanh(r) + side * width) for side in (-1, 1))
+    return low, high, t_p(float(r * math.sqrt((n - 2) / (1 - r * r))), n - 2)
 
 
 def _causes(data: Data) -> list[str]:
@@ -353,8 +381,11 @@ def _check_shape(reply: Mapping[str, Any], features: int, correlated: bool) -> t
         return cells, None
     products = unpack_arrays(reply["products"])
     shapes = {name: array.shape for name, array in products.items()}
-    if not correlated or shapes != dict.fromkeys(("pairs", "sums"), (features, features)):
+    wanted = dict.fromkeys(("pairs", "sums", "first", "squares"), (features, features)) | {"left_out": (1,)}
+    if not correlated or shapes != wanted:
         raise WireError("its products of columns are of other columns")
-    if not np.isfinite(products["sums"]).all():
+    if not all(np.isfinite(array).all() for array in products.values()):
         raise WireError("its products of columns are not finite")
+    if (products["pairs"] < 0).any() or (products["squares"] < 0).any() or products["left_out"][0] < 0:
+        raise WireError("its products of columns must count rows, and squares must be at least 0")
     return cells, products

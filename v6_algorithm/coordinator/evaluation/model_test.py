@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from v6_algorithm.coordinator.call_log import Caller, Event
+from v6_algorithm.coordinator.evaluation.comparison import check_paired, comparison, placements
 from v6_algorithm.coordinator.evaluation.recalibration import recalibrations
 from v6_algorithm.coordinator.evaluation.returned_model import OF_TRAINING, WITHOUT, ReturnedModel, misfits
 from v6_algorithm.coordinator.evaluation.subgroups import GroupSums, gaps, merged_groups
@@ -29,7 +30,7 @@ from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Federation
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.learning.metrics import compute, explain, merge_states
+from v6_algorithm.learning.metrics import checked_state, compute, explain, merge_states
 
 _NOT_TRAINED = ("strategy", "stopping", "start", "personal", "tune", "central", "mode", "rounds", "seed")
 _READING = ("group", "synthetic", "split_column", "load_limit")
@@ -89,6 +90,50 @@ def experiment_of_test(experiment: Experiment, weights: str, where: str = "--tes
     return Experiment.parse(content, where, checked=True)
 
 
+def two_models(first: str, second: str) -> str:
+    """Return the files of two models as one text, which a task carries as it does one's: a line each."""
+    return f"{first}\n{second}"
+
+
+def experiment_of_comparison(experiment: Experiment, weights: str, where: Sequence[str]) -> Experiment:
+    """Make the experiment that tests two models on the same rows; see `experiment_of_test`.
+
+    Parameters
+    ----------
+    experiment
+        As for `experiment_of_test`.
+    weights
+        What `two_models` made.
+    where
+        What to call the two in messages.
+    """
+    files = weights.split("\n")
+    each = [experiment_of_test(experiment, text, name) for text, name in zip(files, where, strict=True)]
+    for one, name in zip(each, where, strict=True):
+        if one.problem.kind != "classification":
+            raise ExperimentError(
+                f"{name}: a model of problem {one.problem.kind}; two models are compared by DeLong's test, of problem "
+                "classification with two classes"
+            )
+    models = [name for one in each for name in one.split.models]  # type: ignore[union-attr]
+    if len(models) > 2:
+        raise ExperimentError(
+            f"{where[0]}, {where[1]}: one of them has several models, one a fold; a comparison is of one model each"
+        )
+    if len(set(models)) < 2:
+        raise ExperimentError(f"{where[0]}, {where[1]}: the two models are the same")
+    content = each[0].model_dump(mode="json", exclude_unset=True) | {"split": {"kind": "tested", "models": models}}
+    return Experiment.parse(content, where[0], checked=True)
+
+
+def experiment_of_second(experiment: Experiment, file: str) -> Experiment:
+    """Return what sites are told of the second of two models, where `experiment` is of the first one."""
+    content = experiment_of_test(experiment, file, "the second model").model_dump(mode="json", exclude_unset=True)
+    same = experiment.model_dump(mode="json")
+    content |= {key: same[key] for key in ("evaluation", "seed", "split")}
+    return Experiment.parse(content, "the second model", checked=True)
+
+
 def run_test(
     federation: Federation, experiment: Experiment, on_event: Callable[[Event], None], weights: str | None
 ) -> dict[str, Any]:
@@ -116,14 +161,17 @@ def run_test(
     """
     if weights is None:
         raise ExperimentError("split tested measures a finished model: v6-algorithm run FILE --test RUN, or submit")
-    model = ReturnedModel.of(weights, "the model")
-    digests = [wire.digest(text) for text in model.tensors.values()]
+    first, *others = weights.split("\n")
+    model = ReturnedModel.of(first, "the model")
+    second = ReturnedModel.of(others[0], "the second model") if others else None
+    digests = [wire.digest(text) for one in (model, second) if one is not None for text in one.tensors.values()]
     if digests != experiment.split.models:  # type: ignore[union-attr]
         raise ExperimentError("split.models: names other models than the one that is to be tested")
     began = time.perf_counter()
     caller = Caller(federation, experiment, on_event)
     notes: list[str] = []
-    schemas, policies = _columns(caller, experiment, model, [site.name for site in federation.sites()], notes)
+    models = [model] if second is None else [model, second]
+    schemas, policies = _columns(caller, experiment, models, [site.name for site in federation.sites()], notes)
     members = {name: site for site, of_site in schemas.items() for name in of_site}
     counts = {
         name: {"train": 0, "validation": 0, "test": schema["rows"]}
@@ -140,10 +188,17 @@ def run_test(
         setup = replace(setup, hospitals=[])
         check = ReplyCheck(Plan(sorted(schemas), setup, {}, [counts], rows), {})
         groups.append(GroupSums(experiment.evaluation))
-        states[name] = _measure(caller, experiment, check, model.tensors[name], setup.to_json(), groups[-1])
+        compared = None if second is None else _Second.of(experiment, second, others[0], sorted(counts))
+        states[name] = _measure(caller, experiment, check, model.tensors[name], setup.to_json(), groups[-1], compared)
     on_event({"event": "tested"})
     caller.close_books()
     result = _result(experiment, model, states, groups, policies)
+    if compared is not None:
+        scopes = {"pooled": compute(merge_states(compared.states.values())),
+                  "sites": {name: compute(state) for name, state in sorted(compared.states.items())}}  # fmt: skip
+        paired, notes_of_pair = comparison(states[""], compared.states, compared.sums)
+        result["comparison"] = {"test": paired | {"metrics": scopes}}
+        result["notes"] += notes_of_pair
     prints = fingerprints({name: schema for of_site in schemas.values() for name, schema in of_site.items()})
     result["sites"] = {
         name: {"n": n | {"rows": n["test"]}}
@@ -169,10 +224,10 @@ def run_test(
 
 
 def _columns(
-    caller: Caller, experiment: Experiment, model: ReturnedModel, sites: Sequence[str], notes: list[str]
+    caller: Caller, experiment: Experiment, models: Sequence[ReturnedModel], sites: Sequence[str], notes: list[str]
 ) -> tuple[dict[str, dict[str, Mapping[str, Any]]], dict[str, dict[str, Any]]]:
     """Ask for the sites' columns; return by site its hospitals' descriptions, and each hospital's rules."""
-    kind, setup = row_kind(experiment.data), next(iter(model.setups.values()))
+    kind, setups = row_kind(experiment.data), [next(iter(model.setups.values())) for model in models]
     replies = caller.prepare(sites, {"step": "schema"})
     schemas: dict[str, dict[str, Mapping[str, Any]]] = {}
     policies: dict[str, dict[str, Any]] = {}
@@ -185,12 +240,12 @@ def _columns(
         except (KeyError, TypeError, AttributeError, WireError):
             replies.reject(site, "its description of its columns is malformed")
             continue
-        problems = [text for name, schema in of_site.items() for text in misfits(schema, experiment, setup, name)[0]]
-        if problems:
-            wrong += problems
+        told = [misfits(schema, experiment, setup, name) for setup in setups for name, schema in of_site.items()]
+        if problems := [text for problems, _ in told for text in problems]:
+            wrong += dict.fromkeys(problems)
             continue
+        notes += dict.fromkeys(text for _, remarks in told for text in remarks)
         for name, schema in of_site.items():
-            notes += misfits(schema, experiment, setup, name)[1]
             if schema.get("left_out"):
                 notes.append(f"site '{name}': {schema['left_out']} rows do not meet data.where, and are left out")
         schemas[site] = of_site
@@ -211,9 +266,12 @@ def _measure(
     parameters: str,
     setup: dict[str, Any],
     groups: GroupSums,
+    compared: _Second | None = None,
 ) -> States:
-    """Let the sites measure one model; return each hospital's sums."""
+    """Let the sites measure one model, and another on the same rows; return each hospital's sums."""
     item: dict[str, Any] = {"fold": 0, "parameters": parameters, "evaluate": ["test"], "train": False}
+    if compared is not None:
+        item["against"] = compared.question
     if experiment.evaluation.subgroups:
         item["subgroups"] = ["test"]
         groups.asked = True
@@ -222,11 +280,71 @@ def _measure(
     for site, reply in replies:
         answered = check.items(replies, site, reply, [item])
         for answer in answered:
+            try:
+                of_second = {} if compared is None else compared.take(answer["compared"])
+            except (WireError, ValueError, KeyError, TypeError, AttributeError):
+                replies.reject(site, "what it tells of the second model is malformed")
+                continue
             states |= answer["metrics"]["test"]
+            if compared is not None:
+                compared.states |= of_second
         if answered and "subgroups" in item:
             check.groups(replies, site, reply, [item], groups)
     replies.require(experiment.participation.minimum, "evaluation")
-    return dict(sorted(states.items()))
+    states = dict(sorted(states.items()))
+    if compared is not None:
+        _pair(caller, experiment, check, item, setup, states, compared)
+    return states
+
+
+@dataclass
+class _Second:
+    """The model that another is compared with, and what the sites told of it."""
+
+    question: dict[str, Any]
+    hospitals: list[str]
+    states: States = field(default_factory=dict)
+    sums: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, experiment: Experiment, model: ReturnedModel, file: str, hospitals: list[str]) -> _Second:
+        """Return it before anything is asked."""
+        (setup,), (tensors,) = model.setups.values(), model.tensors.values()
+        told = experiment_of_second(experiment, file).for_sites()
+        prepared = replace(setup, hospitals=[]).to_json()
+        return cls({"experiment": told, "setup": prepared, "parameters": tensors, "placements": None}, hospitals)
+
+    def take(self, told: Mapping[str, Any]) -> States:
+        """Check a site's states of it."""
+        if not set(told) <= set(self.hospitals):
+            raise WireError("it measured a hospital that is not known")
+        return {name: checked_state(state) for name, state in told.items()}
+
+
+def _pair(
+    caller: Caller,
+    experiment: Experiment,
+    check: ReplyCheck,
+    item: dict[str, Any],
+    setup: dict[str, Any],
+    states: States,
+    compared: _Second,
+) -> None:
+    """Ask for sums of both models' placements, which are over the same rows."""
+    both = merge_states(states.values()), merge_states(compared.states.values())
+    if both[0]["n_classes"] != 2 or both[1]["n_classes"] != 2:
+        raise ExperimentError("two models are compared by DeLong's test, of two classes; these have more")
+    against = compared.question | {"placements": placements(*both)}
+    asked = {key: value for key, value in item.items() if key != "subgroups"} | {"evaluate": [], "against": against}
+    requests = {site: {"setup": setup, "folds": [asked]} for site in check.plan.sites}
+    replies = caller.call("RPC_evaluate", 1, requests)
+    for site, reply in replies:
+        for answer in check.items(replies, site, reply, [asked]):
+            try:
+                compared.sums |= check_paired(answer["paired"], compared.hospitals)
+            except (WireError, KeyError, TypeError, AttributeError) as error:
+                replies.reject(site, str(error) if isinstance(error, WireError) else "malformed reply")
+    replies.require(experiment.participation.minimum, "comparison")
 
 
 def _result(

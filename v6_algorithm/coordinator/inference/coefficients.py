@@ -121,7 +121,7 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
     import torch
 
     fitted, terms = fold.fitted, list(plan.setup.inputs)
-    weight = next(iter(wire.unpack(wire.Packed(fold.kept or "")).values())).double().numpy()
+    weight = wire.unpack(wire.Packed(fold.kept or ""))["model.weight"].double().numpy()
     information = np.array(fitted["information"]).reshape(len(weight), len(weight))
     penalty = np.diag([model.ridge] * len(weight))
     order = elimination(plan.setup, intercept=False)
@@ -139,6 +139,8 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
     lines = _lines(plan, terms, estimates, errors, free, "hazard_ratio", freedom)
     rows, events, rank = int(fitted["training_rows"]), round(fitted["events"]), int(free.sum())
     chi2 = 2 * (fitted["value"] - fitted["null"])
+    if model.firth:
+        chi2 = 2 * (fitted["penalised"] - fitted["penalised_null"])
     fit: dict[str, Any] = {
         "family": "cox",
         "ties": model.ties,
@@ -158,7 +160,7 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
     if events < 10 * rank:
         notes.append(
             f"cox: {events} events for {rank} coefficients; with fewer than 10 for each, estimates and intervals are "
-            "unsure; take fewer columns, or model.ridge"
+            f"unsure; take fewer columns{'' if model.firth else ', or model.firth or model.ridge'}"
         )
     told: dict[str, Any] = {"coefficients": lines, "fit": fit}
     told["proportional_hazards"] = _proportional(fitted, terms, covariance, free)

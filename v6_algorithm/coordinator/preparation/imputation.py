@@ -55,7 +55,8 @@ def agree_on_imputation(
         f"{missing.iterations} sweeps; empty are {listed(shares)}. The folds of this result are the imputations, and "
         "coefficients are pooled by Rubin's rules",
         "data.missing impute: where a site has fewer rows with empty cells than its node wants, these are left out, "
-        "for the tables differ in them alone",
+        "for the tables differ in them alone; under policies other than trusted also where fewer have theirs in the "
+        "same columns. Such nodes draw cells from the regression, where others take values of rows that are near",
     ]
     if setup.categories:
         notes.append(

@@ -26,8 +26,9 @@ def capped_rows(rows: Mapping[str, int], share: float) -> dict[str, float]:
     if share >= 1 or len(given) < 2:
         return given
     largest = sorted(given.values(), reverse=True)
+    rest = sum(largest)
     for k in range(1, len(largest)):
-        rest = sum(largest[k:])
+        rest -= largest[k - 1]
         cap = share * rest / (1 - k * share) if k * share < 1 else largest[k]
         if largest[k] <= cap:
             return {site: min(count, cap) for site, count in given.items()}

@@ -221,7 +221,7 @@ def _diagnostics(measured: dict[str, States], experiment: Experiment, plan: Plan
     by_part = {part: diagnostics(states, experiment, plan.setup) for part, states in measured.items()}
     return {
         name: {part: shown[name] for part, shown in by_part.items() if name in shown}
-        for name in ("confusion", "calibration", "roc", "decision", "risk", "auroc_over_time")
+        for name in ("confusion", "calibration", "roc", "decision", "risk", "auroc_over_time", "calibration_over_time")
     }
 
 

@@ -20,7 +20,7 @@ from v6_algorithm.learning.metrics.calibration import CONFIDENCE_UNITS
 from v6_algorithm.learning.metrics.classification_state import histograms
 from v6_algorithm.learning.metrics.histogram import bin_edges, logits, lower_edges
 from v6_algorithm.learning.metrics.recalibration import recalibrate
-from v6_algorithm.learning.metrics.survival import auroc_over_time
+from v6_algorithm.learning.metrics.survival import auroc_over_time, calibration_over_time
 
 # Fewest rows between two points of a ROC curve: one of single steps would be the list of all scores.
 _STEP_ROWS = 5
@@ -45,7 +45,8 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
         order of `classes`. `calibration` has for each of 15 bins of the predicted probability its `rows`, their mean
         probability (`predicted`) and the share that is of the class (`observed`), None where it is empty; of class 1
         of two, of the predicted class of more. `roc`, of two classes, has `threshold`, `sensitivity` and
-        `specificity` of points at least 5 rows apart. Of survival `auroc_over_time`, `pooled` and by hospital.
+        `specificity` of points at least 5 rows apart. Of survival `auroc_over_time`, and of one Cox model
+        `calibration_over_time`, `pooled` and by hospital.
         Of two classes too: `decision`, see `decision_curve`, and `risk`,
         pooled and by hospital, see `risk_summary`.
     """
@@ -70,7 +71,27 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
             }
     if curves := _over_time(states):
         tables["auroc_over_time"] = {experiment.data.target_columns.get("target.duration", "time"): curves}
+    if calibrated := _calibrated(states, setup):
+        tables["calibration_over_time"] = {experiment.data.target_columns.get("target.duration", "time"): calibrated}
     return {name: content for name, content in tables.items() if content}
+
+
+def _calibrated(states: Mapping[str, dict[str, Any]], setup: Setup) -> dict[str, Any]:
+    """Return `pooled` and by hospital in `sites` predicted against observed risks over time, of one Cox model."""
+    known = {name: state for name, state in states.items() if state["kind"] == "survival" and state["n"]}
+    if not known or setup.baseline is None or len(setup.baseline) != 1:
+        # Of several folds each has a baseline hazard of its own, and their rows are together in a state.
+        return {}
+    hazards = {}
+    for name in known:
+        of_hospital = setup.baselines.get(name)
+        taken = of_hospital is not None and of_hospital[0].min(initial=0.0) >= 0
+        hazards[name] = of_hospital[0] if of_hospital is not None and taken else setup.baseline[0]
+    pooled = calibration_over_time(known, hazards)
+    if not pooled:
+        return {}
+    sites = {name: calibration_over_time({name: state}, hazards) for name, state in known.items()}
+    return {"pooled": pooled, "sites": sites}
 
 
 def _over_time(states: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class ReplyCheck:
         self.notes: list[str] = []
         self.plan = plan
         self._read = read
+        # The last device that a site told of, and what is kept of it: of sites that are simulated together it is one.
+        self._device: tuple[dict[str, Any], dict[str, str]] | None = None
         # The first site's metrics say what the others' must be like to be added up.
         self._shape: list[Any] | None = None
 
@@ -145,7 +147,9 @@ class ReplyCheck:
             raise WireError(f"it claims other training rows than the {planned} that it told of in preparation")
 
     def _check_device(self, site: str, device: dict[str, Any]) -> None:
-        self.devices[site] = {key: printable(device[key], 100) for key in ("name", "precision")}
+        if self._device is None or self._device[0] is not device:
+            self._device = device, {key: printable(device[key], 100) for key in ("name", "precision")}
+        self.devices[site] = self._device[1]
         if "pieces" not in device:
             return
         batch, pieces = device["batch"], device["pieces"]

@@ -255,7 +255,8 @@ class Rounds:
         return awake if enough else context.plan.sites
 
     def _trainers(self, fold: FoldProgress, sites: Sequence[str]) -> list[str]:
-        return [site for site in self._context.plan.trainers(fold.number) if site in sites]
+        awake = set(sites)
+        return [site for site in self._context.plan.trainers(fold.number) if site in awake]
 
     def _with_rows(self, site: str, fold: FoldProgress, parts: list[str]) -> list[str]:
         return [part for part in parts if self._context.plan.rows[site][fold.number][part]]

@@ -76,6 +76,9 @@ class AgnosticFL(FedAvg):
     Mohri et al., Agnostic Federated Learning, ICML 2019.
     """
 
+    # Site to λ, which stays through a round.
+    _in_round: dict[str, float]
+
     def admit(self, rows: Mapping[str, float]) -> None:
         """Give who joins the weight of an equal share, which all others bear in proportion."""
         before = dict(zip(self.rows, self._weights.tolist(), strict=True))
@@ -93,7 +96,9 @@ class AgnosticFL(FedAvg):
 
     def weigh(self, reply: Reply) -> float:
         """Return the site's λ."""
-        return float(self._weights[list(self.rows).index(reply.site)])
+        if not self._in_round:
+            self._in_round = dict(zip(self.rows, self._weights.tolist(), strict=True))
+        return self._in_round[reply.site]
 
     def make_combiner(self) -> Combiner:
         """Return the mean by λ, or the plain mean of sites without any."""
@@ -101,16 +106,21 @@ class AgnosticFL(FedAvg):
 
     def step(self, combined: State) -> State:
         """Step as FedAvg does, and let the weights climb."""
-        following, weights, names = super().step(combined), self._weights.clone(), list(self.rows)
+        following, weights = super().step(combined), self._weights.clone()
+        places = {site: place for place, site in enumerate(self.rows)}
         unit = self.kept.get("weights", {}).get("unit")
         if unit is None:
             losses = [reply.start_loss or 0.0 for reply in self.seen]
             mean = abs(sum(losses)) / max(len(losses), 1)
             unit = torch.tensor(max(mean, _SMALLEST_LOSS), dtype=torch.float64)
         for reply in self.seen:
-            weights[names.index(reply.site)] += self.section.lr * (reply.start_loss or 0.0) / float(unit)
+            weights[places[reply.site]] += self.section.lr * (reply.start_loss or 0.0) / float(unit)
         self.kept["weights"] = {"weights": project(weights), "unit": unit}
         return following
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._in_round = {}
 
     @property
     def _weights(self) -> Tensor:

@@ -9,6 +9,8 @@ that runs `master`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from v6_algorithm.coordinator.strategies.averaging import State, cast
@@ -161,6 +163,9 @@ class Scaffold(Corrected):
     Karimireddy et al., SCAFFOLD: Stochastic Controlled Averaging for Federated Learning, ICML 2020.
     """
 
+    # c, while the messages of a round are made.
+    _mean: State | None = None
+
     def message(self, site: str) -> Message:
         """Send c − cᵢ; under secure aggregation c, for the site has cᵢ, and ask how that changes."""
         if not self.hidden:
@@ -175,11 +180,19 @@ class Scaffold(Corrected):
             mean = self.mean_term()
             self._terms["mean"] = {name: mean[name] + change for name, change in reply.term.items()}
 
+    def messages(self, number: int, sites: Sequence[str], *, known: bool) -> dict[str, Message]:
+        """Return what each site's request tells its training; c is added up once for all of them."""
+        self._mean = None if self.hidden or not self.kept else self.mean_term()
+        try:
+            return super().messages(number, sites, known=known)
+        finally:
+            self._mean = None
+
     def correction(self, site: str) -> State:
         """Return c − cᵢ."""
         if not self.kept:
             return {}
-        term, mean = self.of_site(site), self.mean_term()
+        term, mean = self.of_site(site), self._mean or self.mean_term()
         return {name: mean[name] - term[name] for name in self.parameters}
 
     def term(self, reply: Reply) -> State:

@@ -120,10 +120,13 @@ class FedAvg:
         self.spec = spec
         self.rows = {site: count for site, count in rows.items() if count}
         self.parameters = [name for name, item in spec.items() if item.kind == "parameter"]
+        # The weights that shares are of and their sum, with the rows that they were made of.
+        self._shares: tuple[Mapping[str, float], Mapping[str, float], float] | None = None
         self.round = 0
         self.lr: float | None = None
         self.sent: State | None = None
         self.kept: dict[str, State] = {}
+        self._frozen = [name for name, item in spec.items() if item.kind == "frozen"]
         self._thaws = any(item.thaws for item in spec.values())
         # What was sent of the frozen tensors, and in which text that was.
         self._held: tuple[str | None, State] = None, {}
@@ -207,7 +210,8 @@ class FedAvg:
         if self.sent is None:
             self.sent = reply.start
         weight = self.weigh(reply)
-        self.seen.append(replace(reply, state={}, start=None))
+        extras = (reply.start_loss, reply.sums, reply.term, reply.share)
+        self.seen.append(Reply(reply.site, {}, reply.rows, reply.steps, reply.loss, None, *extras))
         self._combiner.add(self.transform(reply), weight)
 
     def add_belated(self, reply: Reply, sent: State, age: int) -> None:
@@ -340,8 +344,12 @@ class FedAvg:
 
     def share(self, site: str) -> float:
         """Return a site's share of the weight of all sites, those included that do not take part in this round."""
-        weights = {name: rows if self.section.weighting == "samples" else 1 for name, rows in self.rows.items()}
-        return weights[site] / sum(weights.values())
+        if self._shares is None or self._shares[0] is not self.rows:
+            equal = self.section.weighting != "samples"
+            known: Mapping[str, float] = dict.fromkeys(self.rows, 1) if equal else self.rows
+            self._shares = self.rows, known, sum(known.values())
+        _, weights, total = self._shares
+        return weights[site] / total
 
     def _begin(self) -> None:
         # What the replies of this round said, but for their tensors.
@@ -350,7 +358,7 @@ class FedAvg:
 
     def _read_state(self, item: dict[str, Any], asked: Mapping[str, Any]) -> State:
         held = self._sent_frozen(asked)
-        spec = {name: item for name, item in self.spec.items() if name not in held}
+        spec = {name: item for name, item in self.spec.items() if name not in held} if held else self.spec
         if "compress" not in asked.get("strategy", {}):
             given = wire.unpack(item.pop("parameters"), spec)
             if not held:
@@ -369,13 +377,12 @@ class FedAvg:
 
     def _sent_frozen(self, asked: Mapping[str, Any]) -> State:
         """Return the tensors that stay frozen as a request had them; a site that was sent them leaves them out."""
-        frozen = [name for name, item in self.spec.items() if item.kind == "frozen"]
         text = asked.get("parameters")
-        if not frozen or text is None or asked.get("partial"):
+        if not self._frozen or text is None or asked.get("partial"):
             return {}
         if self._held[0] != text:
             sent = wire.unpack(text, self.spec)
-            self._held = text, {name: sent[name] for name in frozen}
+            self._held = text, {name: sent[name] for name in self._frozen}
         return self._held[1]
 
     def _with_extras(self, reply: Reply, given: Any, asked: Mapping[str, Any]) -> Reply:

@@ -73,6 +73,11 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         name: sort_labels({label for schema in schemas.values() for label in schema["categories"][name]})
         for name in data.categorical
     }
+    for name, column in data.indicators.items():
+        if len(categories[name]) < 2:
+            categories[name] = []
+            told = "empty in no row, or in so few of a site that it tells of none"
+            notes.append(f"data.missing.indicators: column '{column}' is {told}; it has no indicator")
     classes = None
     if classification:
         by_site = {site: schema["labels"] for site, schema in schemas.items()}

@@ -41,8 +41,10 @@ def spelled_differently(what: str, by_site: Mapping[str, Sequence[Label]], *, al
         return []
     sets = {site: {_folded(label) for label in labels} for site, labels in by_site.items()}
     several = {site: labels for site, labels in sets.items() if len(labels) > 1}
-    disjoint = any(not (first & second) for first in several.values() for second in several.values())
-    pairs = len({frozenset(labels) for labels in several.values()}) > 1 and all(map(_is_yes_and_no, several.values()))
+    # Thousands of sites have a few different sets.
+    distinct = {frozenset(labels) for labels in several.values()}
+    disjoint = any(not (first & second) for first in distinct for second in distinct)
+    pairs = len(distinct) > 1 and all(map(_is_yes_and_no, distinct))
     numbers = {any(not isinstance(label, str) for label in labels) for labels in sets.values() if labels}
     if disjoint or pairs or (len(numbers) > 1 and not set.intersection(*sets.values())):
         shown = "; ".join(f"{site}: {_listed(labels)}" for site, labels in by_site.items())
@@ -62,7 +64,7 @@ def _folded(label: Label) -> Label:
     return "".join(letter for letter in letters if not letter.isspace() and unicodedata.category(letter) != "Cf")
 
 
-def _is_yes_and_no(labels: set[Label]) -> bool:
+def _is_yes_and_no(labels: frozenset[Label]) -> bool:
     """Say whether these are codes of no and yes: two whole numbers that follow each other, or -1 and 1."""
     numbers = sorted(label for label in labels if isinstance(label, int))
     return len(labels) == len(numbers) == 2 and (numbers[1] - numbers[0] == 1 or numbers == [-1, 1])

@@ -70,9 +70,10 @@ def shape(
     """Tell cells of the columns' values, and, where the rows are enough, products of standardised columns.
 
     `asked` has `mean` and `sd`, (features,) each, and, when it is asked again, `windows`: where to cut further, see
-    `data.quantiles`. The products are ``sum(z_i z_j)`` over rows, with ``z = (x - mean) / sd`` and 0 where a value is
-    missing, so that sites add up to the correlations of the federation's columns filled with their means. A pair seen
-    together in few rows is told as such (`pairs` 0) and left out.
+    `data.quantiles`. The products are of each pair of columns, over the rows in which both have a value: their
+    number (`pairs`), and, with ``z = (x - mean) / sd``, ``sum(z_i z_j)`` (`sums`), ``sum(z_i)`` (`first`) and
+    ``sum(z_i^2)`` (`squares`). Rows that share with few others which of their values are there are in none of them
+    (`left_out`); see `in_products`.
     """
     values, _ = _values(frame, features, smallest)
     seen = ~np.isnan(values)
@@ -84,12 +85,50 @@ def shape(
             raise WireError(f"asked must have mean and sd of the {len(features)} features")
         scale = np.where(asked["sd"] > 0, asked["sd"], 1.0)
         standard = np.where(seen, (values - asked["mean"]) / scale, 0.0)
-        together = seen.T.astype(np.int64) @ seen
-        allowed = (together == 0) | (together >= smallest)
+        kept = in_products(values, smallest)
+        standard, both = standard[kept], seen[kept].astype(np.float64)
+        left_out = int((~kept).sum())
         reply["products"] = pack_arrays(
-            {"sums": np.where(allowed, standard.T @ standard, 0.0), "pairs": allowed.astype(np.int64)}
+            {
+                "pairs": both.T @ both,
+                "sums": standard.T @ standard,
+                "first": standard.T @ both,
+                "squares": (standard**2).T @ both,
+                "left_out": np.array([max(left_out, smallest) if left_out else 0]),
+            }
         )
     return reply
+
+
+def in_products(values: Array, smallest: int) -> Array:
+    """Say which rows may be in sums over pairs of columns, (rows,) bool from (rows, columns) with NaN where missing.
+
+    Pairs are seen in different rows, so the difference of two sums is one over the rows that have one value and lack
+    another. Every sum is one over whole patterns, the rows with values in the same columns. So a pattern is in if it
+    is of a cell's rows, and of three for each of its columns, and tells of no few rows by itself, and what is left out
+    of any column is a cell's rows as well, or nothing: means of all its rows are told too.
+    """
+    kept = np.ones(len(values), dtype=bool)
+    if smallest <= 1:
+        return kept
+    seen = ~np.isnan(values)
+    patterns, number = np.unique(seen, axis=0, return_inverse=True)
+    number = number.reshape(-1)
+    rows = np.bincount(number, minlength=len(patterns))
+    holds = rows >= np.maximum(smallest, ROWS_PER_COLUMN * patterns.sum(axis=1))
+    for pattern in np.flatnonzero(holds).tolist():
+        of_pattern = values[number == pattern][:, patterns[pattern]]
+        holds[pattern] = not any(tells_few(column, smallest) for column in of_pattern.T)
+    while holds.any():
+        out = ~holds[number]
+        few = [
+            column for column in range(values.shape[1]) if tells_few(values[out & seen[:, column], column], smallest)
+        ]
+        within = [pattern for pattern in np.flatnonzero(holds).tolist() if patterns[pattern][few].any()]
+        if not within:
+            break
+        holds[min(within, key=lambda pattern: int(rows[pattern]))] = False
+    return np.asarray(holds[number], dtype=bool)
 
 
 def _values(frame: pd.DataFrame, features: Sequence[str], smallest: int) -> tuple[Array, Array]:

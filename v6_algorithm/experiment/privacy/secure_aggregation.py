@@ -80,14 +80,6 @@ def check_secure_aggregation(experiment: AllSections) -> None:
             "model cox with strata none, whose sums are at the times of single sites' events, told before there are "
             "any; allowed: strata: site",
         ),
-        *(
-            (newton and bool(getattr(model, key, None)), f"model.{key}: not held equal to its fit in the clear yet")
-            for key in ("penalty", "firth", "weights")
-        ),
-        (
-            newton and getattr(model, "family", None) == "negative_binomial",
-            "model.family negative_binomial: not held equal to its fit in the clear yet",
-        ),
         (bool(strategy.compress.stages), "strategy.compress: masked numbers do not get smaller"),
         (
             strategy.weighting == "steps",

@@ -29,6 +29,7 @@ from v6_algorithm.learning.metrics.histogram import (
     average_precision_resolution,
     lower_edges,
     middles,
+    rankings,
     sensitivity_at,
 )
 
@@ -132,7 +133,10 @@ def _parts(state: dict[str, Any]) -> list[joined.Part]:
 
 def histograms(state: dict[str, Any]) -> list[Pair]:
     """Return for each scored class of a checked state the bins that hold rows, with their positives and negatives."""
-    return [sparse.paired(*pair) for pair in zip(*(state[name] for name in _HISTOGRAMS), strict=True)]
+    positives, negatives = (state[name] for name in _HISTOGRAMS)
+    if state["n"] >= sparse.SMALL:
+        return [sparse.paired(*pair) for pair in zip(positives, negatives, strict=True)]
+    return sparse.all_paired(positives, negatives, state["bins"])
 
 
 def scores(state: dict[str, Any]) -> dict[str, float | int | None]:
@@ -170,10 +174,8 @@ def compute(state: dict[str, Any], *, alone: bool = False) -> dict[str, float | 
         values |= {"specificity": _ratio(right, actual[0].item()), "npv": _ratio(right, predicted[0].item())}
     pairs = _rankable(state)
     if pairs:
-        values |= {
-            "auroc": _mean([auroc(*pair) for _, *pair in pairs]),
-            "auprc": _mean([average_precision(*pair) for _, *pair in pairs]),
-        }
+        aurocs, precisions = rankings([(above, below) for _, above, below in pairs])
+        values |= {"auroc": _mean(aurocs), "auprc": _mean(precisions)}
     if pairs and state["n_classes"] == 2:
         places, above, below = pairs[0]
         edges = lower_edges(places, state["bins"])

@@ -22,9 +22,22 @@ Histogram = dict[str, list[int]]
 Flat = tuple[NDArray[np.int64], NDArray[Any]]
 _KEYS = {"bins", "rows"}
 # Sums below this are exact in int64, and so are products with a handful of other counts.
-_SMALL = 2**62
+SMALL = 2**62
 # Rows that wait to be counted.
 _MOST_WAITING = 2**20
+
+
+class Counted(list[Histogram]):
+    """Histograms made here, with the arrays that they were made of: whoever adds up need not read the lists again.
+
+    Nobody changes either.
+    """
+
+    __slots__ = ("flat",)
+
+    def __init__(self, histograms: Sequence[Histogram], flat: Flat) -> None:
+        super().__init__(histograms)
+        self.flat = flat
 
 
 class Tally:
@@ -63,9 +76,10 @@ def from_flat(flat: Flat, classes: int, bins: int) -> list[Histogram]:
     keys, rows = flat
     ends = np.searchsorted(keys, np.arange(1, classes + 1) * bins).tolist()
     places, counts = (keys % bins).tolist(), rows.tolist()
-    return [
+    listed = [
         {"bins": places[start:end], "rows": counts[start:end]} for start, end in zip([0, *ends], ends, strict=False)
     ]
+    return Counted(listed, flat) if rows.dtype == np.int64 else listed
 
 
 def from_table(table: NDArray[Any]) -> list[Histogram]:
@@ -85,6 +99,10 @@ def from_lists(table: Sequence[Sequence[int]]) -> list[Histogram]:
 
 def flat(histograms: Sequence[Histogram], bins: int) -> Flat:
     """Return keys and rows of checked histograms."""
+    return histograms.flat if isinstance(histograms, Counted) else _read(histograms, bins)
+
+
+def _read(histograms: Sequence[Histogram], bins: int) -> Flat:
     lengths = [len(histogram["bins"]) for histogram in histograms]
     total = sum(lengths)
     places = np.fromiter(chain.from_iterable(each["bins"] for each in histograms), dtype=np.int64, count=total)
@@ -103,7 +121,7 @@ def table(histograms: Sequence[Histogram], bins: int) -> NDArray[np.int64]:
 def summed(parts: Sequence[Flat], rows: int = 0) -> Flat:
     """Add up checked histograms, of `rows` rows in all: in Python's integers where these are too many for int64."""
     keys, place = np.unique(np.concatenate([keys for keys, _ in parts]), return_inverse=True)
-    counts = np.zeros(len(keys), dtype=np.int64 if rows < _SMALL else object)
+    counts = np.zeros(len(keys), dtype=np.int64 if rows < SMALL else object)
     np.add.at(counts, place, np.concatenate([count for _, count in parts]))
     return keys, counts
 
@@ -121,6 +139,23 @@ def paired(positives: Histogram, negatives: Histogram) -> tuple[NDArray[np.int64
         whole[np.searchsorted(places, bins)] = rows
         counts.append(whole)
     return places, counts[0], counts[1]
+
+
+def all_paired(
+    positives: Sequence[Histogram], negatives: Sequence[Histogram], bins: int
+) -> list[tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]]:
+    """Return what `paired` does for each class, of fewer than `SMALL` rows, made for all of them at once."""
+    each = [flat(positives, bins), flat(negatives, bins)]
+    keys = np.sort(np.concatenate([each[0][0], each[1][0]]), kind="stable")
+    keys = keys[np.diff(keys, prepend=-1) > 0]
+    counts = np.zeros((2, len(keys)), dtype=np.int64)
+    for whole, (known, rows) in zip(counts, each, strict=True):
+        whole[np.searchsorted(keys, known)] = rows
+    ends = np.searchsorted(keys, np.arange(len(positives) + 1) * bins).tolist()
+    return [
+        (keys[start:end] - number * bins, counts[0, start:end], counts[1, start:end])
+        for number, (start, end) in enumerate(pairwise(ends))
+    ]
 
 
 def folded(histogram: Histogram, places: NDArray[np.int64]) -> Histogram:
@@ -149,4 +184,4 @@ def check(histograms: Any, classes: int, bins: int, name: str) -> Flat:
             raise ValueError(f"{name} of the metric state must name bins from 0 to {bins - 1}")
         if any(after <= before for before, after in pairwise(places)):
             raise ValueError(f"{name} of the metric state must name bins in rising order")
-    return flat(histograms, bins)
+    return _read(histograms, bins)

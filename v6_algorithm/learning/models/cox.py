@@ -41,12 +41,19 @@ class CoxRegression(nn.Module):
     ----------
     sums
         What the last round's rows come to, by name; no tensors of the model, so that no file has them.
+    inverse
+        With `firth` the inverse of the information over all sites' rows, of the round before; 0 in the first one.
     """
 
-    def __init__(self, inputs: int) -> None:
+    inverse: Tensor
+
+    def __init__(self, inputs: int, *, firth: bool = False) -> None:
         super().__init__()
         # The same start at every site without drawing a number.
         self.weight = nn.Parameter(torch.zeros(inputs, dtype=torch.float64))
+        self.firth = firth
+        if firth:
+            self.register_buffer("inverse", torch.zeros(inputs, inputs, dtype=torch.float64))
         self.sums: Sums = {}
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -63,7 +70,8 @@ class RiskSums:
     rows
         (times,) rows still observed.
     at_risk
-        (times, 1 + p + p (p + 1) / 2): over these rows exp(log-risk), times the columns, times their products.
+        (times, 1 + p + p (p + 1) / 2): over these rows exp(log-risk), times the columns, times their products; with
+        Firth's penalty p more, the columns times ``x' A x``, where A is an inverse of the information.
     tied
         The same over the rows with the event then.
     events
@@ -80,11 +88,19 @@ class RiskSums:
 
     @classmethod
     def of(
-        cls, inputs: Array, time: Array, event: Array, weight: Array, times: Array, entry: Array | None = None
+        cls,
+        inputs: Array,
+        time: Array,
+        event: Array,
+        weight: Array,
+        times: Array,
+        entry: Array | None = None,
+        inverse: Array | None = None,
     ) -> RiskSums:
         """Add up rows: (rows, p) inputs, (rows,) times and events (bool), at (times,) increasing event times.
 
-        With `entry` (rows,) a row is in the risk sets of the times after its entry, up to its own.
+        With `entry` (rows,) a row is in the risk sets of the times after its entry, up to its own. With `inverse`
+        (p, p) there are the sums of Firth's penalty too.
         """
         size, width = len(times), inputs.shape[1]
         risk = np.exp(np.clip(inputs @ weight, -_MOST, _MOST))
@@ -93,12 +109,14 @@ class RiskSums:
         # The last one that it misses: it is taken out of that risk set and of those before.
         missed = np.full(len(time), -1) if entry is None else np.searchsorted(times, entry, side="right") - 1
         upper = np.triu_indices(width)
-        leaving = np.zeros((size, 1 + width + len(upper[0])))
+        leaving = np.zeros((size, 1 + width + len(upper[0]) + (0 if inverse is None else width)))
         tied, columns = np.zeros_like(leaving), np.zeros((size, width))
         for start in range(0, len(inputs), _ROWS):
             part = slice(start, start + _ROWS)
             x, r, place, dies = inputs[part], risk[part][:, None], last[part], event[part]
             products = np.hstack([r, r * x, r * x[:, upper[0]] * x[:, upper[1]]])
+            if inverse is not None:
+                products = np.hstack([products, r * ((x @ inverse) * x).sum(axis=1, keepdims=True) * x])
             reached = place >= 0
             _add(leaving, place[reached], products[reached])
             late = missed[part] >= 0
@@ -134,6 +152,9 @@ class Likelihood:
         (times, p) Schoenfeld residuals, summed over each time's events.
     hazard
         (times,) steps of the baseline hazard, of rows whose columns are all 0: Efron's or Breslow's.
+    firth
+        (p,) what Firth's penalty adds to the score: half the slope of the logarithm of the information's determinant,
+        by the inverse that the sums were made with; 0 without.
     """
 
     value: float
@@ -141,10 +162,14 @@ class Likelihood:
     information: Array
     residuals: Array
     hazard: Array
+    firth: Array
 
 
-def likelihood(sums: RiskSums, weight: Array, ties: str) -> Likelihood:
+def likelihood(sums: RiskSums, weight: Array, ties: str, inverse: Array | None = None) -> Likelihood:
     """Return the log partial likelihood that the sums of all rows come to.
+
+    With `inverse`, which the sums were made with, also what Firth's penalty adds to the score (Heinze and Schemper,
+    2001, A solution to the problem of monotone likelihood in Cox regression, Biometrics 57(1)).
 
     With d events at a time, those numbered l = 0 … d-1 see the risk set less l/d of the tied rows (Efron), or all of
     it (Breslow).
@@ -159,25 +184,55 @@ def likelihood(sums: RiskSums, weight: Array, ties: str) -> Likelihood:
     at_risk, tied = sums.at_risk[held], sums.tied[held]
     total = at_risk[place, 0] - share * tied[place, 0]
     means = (at_risk[place, 1 : width + 1] - share[:, None] * tied[place, 1 : width + 1]) / total[:, None]
-    inverse = np.bincount(place, 1 / total, len(held))
+    per_event = np.bincount(place, 1 / total, len(held))
     shared = np.bincount(place, share / total, len(held))
     upper = np.triu_indices(width)
     second = np.zeros((width, width))
-    second[upper] = inverse @ at_risk[:, width + 1 :] - shared @ tied[:, width + 1 :]
+    squares = slice(width + 1, width + 1 + len(upper[0]))
+    second[upper] = per_event @ at_risk[:, squares] - shared @ tied[:, squares]
     second = second + np.triu(second, 1).T
     residuals = np.zeros_like(sums.columns)
     expected = np.zeros((len(held), width))
     _add(expected, place, means)
     residuals[held] = sums.columns[held] - expected
     hazard = np.zeros(len(sums.events))
-    hazard[held] = inverse
+    hazard[held] = per_event
+    firth = np.zeros(width)
+    if inverse is not None:
+        lines = (at_risk[place] - share[:, None] * tied[place]) / total[:, None]
+        firth = _firth(lines[:, squares], lines[:, squares.stop :], means, inverse)
     return Likelihood(
         float(sums.columns.sum(axis=0) @ weight - np.log(total).sum()),
         residuals.sum(axis=0),
         second - means.T @ means,
         residuals,
         hazard,
+        firth,
     )
+
+
+def _firth(second: Array, third: Array, means: Array, inverse: Array) -> Array:
+    """Return half the slope of the log determinant, (p,), from means over each event's risk set.
+
+    They are (events, p (p + 1) / 2) of products of columns, (events, p) of ``x' A x`` times the columns, and
+    (events, p) of the columns. The slope in coefficient k is the trace of A times that of the information, summed over
+    events:
+    ``E[x'Ax x_k] - E[x'Ax] E[x_k] - 2 E[x]'A (E[x x_k] - E[x] E[x_k])``.
+    """
+    width = means.shape[1]
+    upper = np.triu_indices(width)
+    twice = np.where(upper[0] == upper[1], 1.0, 2.0)
+    squares = second @ (twice * inverse[upper])
+    drawn = means @ inverse
+    # E[x]'A E[x x'] by event, without the (events, p, p) array at once.
+    crossed = np.zeros_like(means)
+    for column, (row, other) in enumerate(zip(*upper, strict=True)):
+        crossed[:, other] += drawn[:, row] * second[:, column]
+        if row != other:
+            crossed[:, row] += drawn[:, other] * second[:, column]
+    around = crossed - (drawn * means).sum(axis=1, keepdims=True) * means
+    slope: Array = (third - squares[:, None] * means - 2 * around).sum(axis=0) / 2
+    return slope
 
 
 def _add(total: Array, place: Array, values: Array) -> None:
@@ -227,16 +282,18 @@ class CoxSums:
         x, watched = inputs.double().cpu().numpy(), target.double().cpu().numpy().T
         time, event = watched[0], watched[1] == 1
         entry = watched[2] if len(watched) > 2 else None
+        inverse = model.inverse.double().cpu().numpy() if model.firth else None
         if self._times is None:
             times = np.unique(time[event])
-            sums = RiskSums.of(x, time, event, weight, times, entry)
-            added = stratum(likelihood(sums, weight, self._ties), sums, times)
+            sums = RiskSums.of(x, time, event, weight, times, entry, inverse)
+            fitted = likelihood(sums, weight, self._ties, inverse)
+            added = stratum(fitted, sums, times) | ({"firth": fitted.firth} if model.firth else {})
         else:
             if self._cell is not None:
                 time, entry = coarse(watched, self._cell)
             if not np.isin(time[event], self._times).all():
                 raise WireError("the event times of the request are not those of this site's rows")
-            added = RiskSums.of(x, time, event, weight, self._times, entry).arrays()
+            added = RiskSums.of(x, time, event, weight, self._times, entry, inverse).arrays()
         self._sums = {name: self._sums.get(name, 0) + array for name, array in added.items()}
         return self._row_loss(model(inputs), target).double().sum()
 

@@ -95,7 +95,8 @@ class Survival(TableProblem):
 
     def build(self, shape: list[int]) -> nn.Module:
         """Return the experiment's network for rows of a shape."""
-        return CoxRegression(shape[0]) if isinstance(self.experiment.model, Cox) else super().build(shape)
+        model = self.experiment.model
+        return CoxRegression(shape[0], firth=model.firth) if isinstance(model, Cox) else super().build(shape)
 
     @property
     def sums_of_squares(self) -> int:

@@ -41,16 +41,16 @@ class SiteRows:
 
     Attributes
     ----------
-    inputs, target
-        (n, features) and (n, …): its training rows.
+    start, rows
+        Which of the joined rows are its training rows: the first one's number, and how many there are.
     context
         Whose training it is, for the seeds of its batches.
     objective
         What the strategy asks of it.
     """
 
-    inputs: Tensor
-    target: Tensor
+    start: int
+    rows: int
     context: TrainingContext
     objective: LocalObjective
 
@@ -93,6 +93,8 @@ def train_together(
     problem: Problem,
     networks: Mapping[str, nn.Module],
     received: Mapping[str, Tensor],
+    inputs: Tensor,
+    target: Tensor,
     sites: Sequence[SiteRows],
     *,
     round: int,
@@ -108,8 +110,10 @@ def train_together(
         What is trained, for which `reason_against` knew no reason; the networks stay as they are.
     received
         ``model.tensor`` of the start, all of them.
+    inputs, target
+        (n, features) and (n, …): the training rows of all sites.
     sites
-        Each site's training rows.
+        Which of them are each site's.
     round, fold
         When and what.
     frozen
@@ -124,13 +128,7 @@ def train_together(
         numbers has a loss that is not finite.
     """
     training = problem.experiment.training
-    plans = [
-        [
-            batch
-            for (batch,) in steps_of(len(site.inputs), training, site.context.generator("batches"), 1, epochs, round)
-        ]
-        for site in sites
-    ]
+    plans = _plans(sites, training, epochs, round)
     # Those with the same number of steps beside each other: a stack is as long as its longest.
     order = sorted(range(len(sites)), key=lambda index: (-len(plans[index]), -len(plans[index][0])))
     numbers = max(sum(tensor.numel() for tensor in received.values()), 1)
@@ -138,11 +136,29 @@ def train_together(
     results: list[tuple[wire.Stacked, TrainingSums] | None] = [None] * len(sites)
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
-        stack = _Stack(problem, networks["model"], received, [sites[index] for index in chosen], fold, frozen)
+        of_stack = [sites[index] for index in chosen]
+        stack = _Stack(problem, networks["model"], received, inputs, target, of_stack, fold, frozen)
         trained = stack.train([plans[index] for index in chosen])
         for index, result in zip(chosen, trained, strict=True):
             results[index] = result
     return [result for result in results if result is not None]
+
+
+def _plans(sites: Sequence[SiteRows], training: Training, epochs: int | None, round: int) -> list[list[Tensor]]:
+    """Return each site's batches, of row numbers from 0, one a step."""
+    plans, in_order = [], {}
+    for site in sites:
+        shuffled = training.batch_size is not None and training.batch_size < site.rows
+        if shuffled or site.rows not in in_order:
+            # Of a site whose rows are one batch nothing is drawn, and others of so many rows have the same.
+            generator = site.context.generator("batches")
+            plan = [batch for (batch,) in steps_of(site.rows, training, generator, 1, epochs, round)]
+            if not shuffled:
+                in_order[site.rows] = plan
+        else:
+            plan = in_order[site.rows]
+        plans.append(plan)
+    return plans
 
 
 class _Stack:
@@ -153,15 +169,15 @@ class _Stack:
         problem: Problem,
         network: nn.Module,
         received: Mapping[str, Tensor],
+        inputs: Tensor,
+        target: Tensor,
         sites: Sequence[SiteRows],
         fold: int,
         frozen: Collection[str],
     ) -> None:
         self._problem, self._layers, self._sites, self._fold = problem, _layers(network), sites, fold
-        self._received = received
-        self._inputs = torch.cat([site.inputs for site in sites])
-        self._target = torch.cat([site.target for site in sites])
-        self._starts = torch.tensor([0, *(len(site.inputs) for site in sites[:-1])]).cumsum(0)[:, None]
+        self._received, self._inputs, self._target = received, inputs, target
+        self._starts = torch.tensor([site.start for site in sites])[:, None]
         self._parameters = {
             name: nn.Parameter(tensor.expand(len(sites), *tensor.shape).clone(), requires_grad=name not in frozen)
             for name, tensor in received.items()
@@ -175,36 +191,38 @@ class _Stack:
         """Take all steps; `plans` are each site's batches, of row numbers, one a step."""
         losses = torch.zeros(len(plans), dtype=torch.float64, device=self._inputs.device)
         active = len(plans)
+        lengths = [[batch.shape[0] for batch in plan] for plan in plans]
         for number in range(len(plans[0])):
             if len(plans[active - 1]) <= number:
                 staying = sum(len(plan) > number for plan in plans[:active])
                 self._leave(staying, active)
                 active = staying
-            losses[:active] += self._step([plan[number] for plan in plans[:active]])
+            of_step = [plan[number] for plan in plans[:active]]
+            losses[:active] += self._step(of_step, [rows[number] for rows in lengths[:active]])
         self._leave(0, active)
         return [
-            (state, TrainingSums(total if finite else math.nan, sum(map(len, plan)), len(plan)))
-            for (state, finite), total, plan in zip(self._finished, losses.tolist(), plans, strict=True)
+            (state, TrainingSums(total if finite else math.nan, sum(rows), len(rows)))
+            for (state, finite), total, rows in zip(self._finished, losses.tolist(), lengths, strict=True)
         ]
 
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self._parameters.values() if parameter.requires_grad]
 
-    def _step(self, batches: Sequence[Tensor]) -> Tensor:
-        """Take one step of the first sites; return the summed loss of each one's rows, detached."""
-        lengths = [len(batch) for batch in batches]
+    def _step(self, batches: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
+        """Take one step of the first sites, of batches of these lengths; return each one's summed loss, detached."""
         even = min(lengths) == max(lengths)
         places = torch.stack(list(batches)) if even else nn.utils.rnn.pad_sequence(list(batches), batch_first=True)
         places += self._starts[: len(batches)]
         output = self._forward(self._inputs[places])
         rows = self._problem.row_loss(output.flatten(0, 1), self._target[places].flatten(0, 1), self._fold)
         rows = rows.view(places.shape)
+        counts = torch.tensor(lengths)
         if not even:
-            weighs = torch.arange(places.shape[1]) < torch.tensor(lengths)[:, None]
+            weighs = torch.arange(places.shape[1]) < counts[:, None]
             rows = torch.where(weighs.to(rows.device), rows, 0.0)
         sums = rows.sum(1)
         self._optimiser.zero_grad(set_to_none=True)
-        (sums / torch.tensor(lengths, dtype=sums.dtype, device=sums.device)).sum().backward()
+        (sums / counts.to(sums)).sum().backward()
         self._terms.add(self._parameters)
         self._optimiser.step()
         return sums.detach().double()

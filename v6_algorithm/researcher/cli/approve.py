@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from v6_algorithm.researcher.cli.run import File, Set, TestRun, as_test, load_experiment
+from v6_algorithm.researcher.cli.run import Against, File, Set, TestRun, as_test, load_experiment, named_runs
 from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
 
 
@@ -14,23 +14,32 @@ def approve(
     file: File,
     set_: Set = None,
     test: TestRun = None,
+    against: Against = None,
     show: Annotated[bool, typer.Option("--show", help="Print what is approved, as JSON, before its hash.")] = False,
     json_: Json = False,
 ) -> None:
     """Print the hash that approves an experiment, for a node's V6_ALGORITHM_APPROVED_EXPERIMENTS.
 
     It covers all that a site is told: data, model, split, training, strategy, privacy, seed. It leaves out the run's
-    name, what is written of it, and how long anybody waits. With --test it is that of testing this very model.
+    name, what is written of it, and how long anybody waits. With --test it is that of testing this very model;
+    with --against there are two hashes, one a model, and an owner approves both.
     """
     with explained(json_):
         from v6_algorithm.experiment.approval import approved_content, fingerprint
 
         experiment = load_experiment(file, set_)
-        if test is not None:
-            experiment, _ = as_test(experiment, test)
-        if show:
-            import json
+        approved = [experiment]
+        if test is not None or against is not None:
+            from v6_algorithm.coordinator.evaluation.model_test import experiment_of_second
 
-            say(json.dumps(approved_content(experiment), indent=2, sort_keys=True))
-        say(fingerprint(experiment))
-        tell({"hash": fingerprint(experiment), "approves": approved_content(experiment)})
+            experiment, weights = as_test(experiment, named_runs(test, against))
+            seconds = str(weights).split("\n")[1:]
+            approved = [experiment, *(experiment_of_second(experiment, file) for file in seconds)]
+        for one in approved:
+            if show:
+                import json
+
+                say(json.dumps(approved_content(one), indent=2, sort_keys=True))
+            say(fingerprint(one))
+        told = [{"hash": fingerprint(one), "approves": approved_content(one)} for one in approved]
+        tell(told[0] if len(told) == 1 else {"models": told})

@@ -82,6 +82,7 @@ def finish(
     from v6_algorithm.researcher.report import (
         closing_table,
         coefficients_table,
+        comparison_lines,
         dinunet,
         gap_lines,
         recalibration_lines,
@@ -106,7 +107,7 @@ def finish(
             terminal.out.print(closing_table(result))
     for note in result["notes"]:
         say(f"note: {note}")
-    for line in recalibration_lines(result):
+    for line in [*recalibration_lines(result), *comparison_lines(result)]:
         say(line)
     tell(_document(result, unfinished, folder, paths, refused))
     rounds, seconds = result["rounds_run"], result["timing"]["total_s"]

@@ -53,6 +53,14 @@ TestRun = Annotated[
         "--test", metavar="RUN", help="Train nothing: test the model of an earlier run on all rows of all sites."
     ),
 ]
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        "--against",
+        metavar="RUN",
+        help="With --test: test this run's model on the same rows too, and compare the two AUROCs (DeLong).",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
@@ -78,6 +86,7 @@ def run(
         typer.Option(**choice(*POLICIES), help="Let the sites hold a node's rules, to see what they refuse."),
     ] = None,
     test: TestRun = None,
+    against: Against = None,
     force: Force = False,
     json_: Json = False,
     quiet: Quiet = False,
@@ -91,8 +100,11 @@ def run(
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
         refuse_done(out_dir, force)
         experiment = load_experiment(file, set_)
-        if test is not None:
-            _test_here(experiment, file, test, out_dir, engine=engine, policy=policy, asked=[baselines, bool(track)])
+        if test is not None or against is not None:
+            test_runs = named_runs(test, against)
+            _test_here(
+                experiment, file, test_runs, out_dir, engine=engine, policy=policy, asked=[baselines, bool(track)]
+            )
             return
         todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [], policy, exact)
         tables = _tables(todo, file)
@@ -107,7 +119,7 @@ def run(
 def _test_here(
     experiment: Experiment,
     file: Path,
-    run_: Path,
+    runs: list[Path],
     out_dir: Path | None,
     *,
     engine: str,
@@ -119,7 +131,7 @@ def _test_here(
 
     if any(asked):
         raise ExperimentError("--test: trains nothing, so --baselines and --track do not go with it")
-    tested, weights = as_test(experiment, run_)
+    tested, weights = as_test(experiment, runs)
     tables = tables_of(tested, file.parent, experiment_file=file)
     todo = UnfinishedRun(tested, file.parent, engine, False, [], policy)
     with results_folder(out_dir or unused_folder(f"{tested.name}-test")) as folder:
@@ -130,13 +142,29 @@ def _test_here(
         finish(_train(tested, federation, weights), [], folder)
 
 
-def as_test(experiment: Experiment, run_: Path) -> tuple[Experiment, Packed | None]:
-    """Read an earlier run's model; return the experiment that tests it, and the model."""
-    from v6_algorithm.coordinator.evaluation.model_test import experiment_of_test
+def named_runs(test: Path | None, against: Path | None) -> list[Path]:
+    """Return the runs whose models are tested; raises ExperimentError for one to compare with and none to compare."""
+    if test is None:
+        raise ExperimentError(f"--against {against}: goes with --test RUN, whose model it is compared with")
+    return [test] if against is None else [test, against]
+
+
+def as_test(experiment: Experiment, runs: list[Path]) -> tuple[Experiment, Packed | None]:
+    """Read the models of one or two earlier runs; return the experiment that tests them, and the models."""
+    from v6_algorithm.coordinator.evaluation.model_test import (
+        experiment_of_comparison,
+        experiment_of_test,
+        two_models,
+    )
     from v6_algorithm.coordinator.rounds.initial_model import read_model
 
-    weights = read_model(run_, str(run_), "--test")
-    return experiment_of_test(experiment, weights, f"--test {run_}"), weights
+    names = ["--test", "--against"][: len(runs)]
+    where = [f"{name} {run_}" for name, run_ in zip(names, runs, strict=True)]
+    files = [read_model(run_, str(run_), name) for name, run_ in zip(names, runs, strict=True)]
+    if len(files) == 1:
+        return experiment_of_test(experiment, files[0], where[0]), files[0]
+    weights = two_models(*files)
+    return experiment_of_comparison(experiment, weights, where), Packed(weights)
 
 
 def resume_run(folder: Path) -> None:

@@ -18,7 +18,18 @@ from v6_algorithm.errors import ExperimentError, FederationError, SecondFactorEr
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central, open_table
 from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
-from v6_algorithm.researcher.cli.run import File, Out, Quiet, Set, TestRun, Track, as_test, load_experiment
+from v6_algorithm.researcher.cli.run import (
+    Against,
+    File,
+    Out,
+    Quiet,
+    Set,
+    TestRun,
+    Track,
+    as_test,
+    load_experiment,
+    named_runs,
+)
 from v6_algorithm.researcher.cli.terminal import Json, complain, explained, say, tell
 
 if TYPE_CHECKING:
@@ -84,6 +95,7 @@ def submit(
     detach: Annotated[bool, typer.Option("--detach", help="Send it, and do not wait for it.")] = False,
     track: Track = None,
     test: TestRun = None,
+    against: Against = None,
     force: Force = False,
     json_: Json = False,
     quiet: Quiet = False,
@@ -105,10 +117,10 @@ def submit(
             from v6_algorithm.coordinator.tuning import Tuning
 
             Tuning(experiment)  # so that what cannot be tuned is told before anything is sent
-        if test is not None:
+        if test is not None or against is not None:
             if tune or track:
                 raise ExperimentError("--test: trains nothing, so --tune and --track do not go with it")
-            experiment, weights = as_test(experiment, test)
+            experiment, weights = as_test(experiment, named_runs(test, against))
         else:
             weights = read_weights(experiment, file.parent)
         central = open_central(experiment, file.parent)

@@ -261,6 +261,7 @@ ATTACKS: Mapping[str, Callable[[Hospital], int]] = {
     "coefficients that move from round to round": run_attacks.moving_coefficients,
     "coefficients under which one row counts": run_attacks.glm_coefficients,
     "cells of a crafted survival model": run_attacks.survival_cells,
+    "regressions of an imputation": run_attacks.imputations,
     TWO_TASKS: run_attacks.two_tasks,
 }
 

@@ -206,3 +206,59 @@ def _read(hospital: Hospital, sums: np.ndarray) -> int:
     usable = sums[np.abs(sums[:, -1]) > 1e-9]
     # Float32 differences: no closer.
     return hospital.recovered(usable[:, :-1] / usable[:, -1:], near=1e-2) if len(usable) else 0
+
+
+def imputations(hospital: Hospital) -> int:
+    """Sums of many imputed tables, by regressions of the asker's: equations for the rows whose cells are empty.
+
+    With regressions of zeros the first five rows lend their values, in draws that follow from the seed: how often each
+    lends, and so whose cells it filled, the asker knows. The tables' sums are then linear in those five values, and
+    with these in the rows that borrow them. A column that is empty in one row needs no more than two tables: what their
+    sums of products differ in is that row.
+    """
+    from v6_algorithm import seeding
+    from v6_algorithm.data.preparation.imputation import DONORS, Imputation
+    from v6_algorithm.data.preparation.setup import unpack_arrays
+
+    tables, generator = 100, np.random.default_rng(0)
+    first, second, *others = hospital.features
+    rows = len(hospital.frame)
+    borrowing = np.sort(generator.choice(np.arange(2 * DONORS, rows), rows // 4, replace=False))
+    alone = next(row for row in range(2 * DONORS, rows) if row not in borrowing)
+    frame = hospital.frame.copy()
+    frame.loc[borrowing, first] = np.nan
+    frame.loc[alone, second] = np.nan
+    holed = replace(hospital, frame=frame)
+    data = {
+        "target": hospital.target, "features": hospital.features,
+        "missing": {"kind": "impute", "imputations": tables, "iterations": 2},
+    }  # fmt: skip
+    experiment = hospital.experiment(data=data, model="glm")
+    setup, width = holed.setup(tables), 2 + len(hospital.features)
+    holed.prepare(experiment, replace(setup, preparation=None))
+    made = Imputation.empty([first, second], experiment.seed, tables, width)
+    made = made.followed_by(np.zeros((tables, 2, width)), np.ones((tables, 2)))
+    reply = holed.ask("prepare", experiment, step="imputation", setup=replace(setup, imputation=made).to_json())
+    sums = unpack_arrays(reply["products"])["products"]
+    known = others if len(others) else hospital.features[2:]
+    places = [1 + hospital.features.index(name) for name in known]
+    truth, guesses = frame[known].to_numpy(dtype=float), []
+    # The row that is alone: of sums over the rows that have a value of the first column.
+    gaps = sums[1:, 0, 2] - sums[:-1, 0, 2]
+    moved = np.abs(gaps[:, 0]) > 1e-9
+    guesses += (gaps[moved][:, places] / gaps[moved][:, :1]).tolist()
+    # The rows that borrow: of sums over the rows that have a value of the second.
+    drawn = np.stack([
+        seeding.numpy_generator(experiment.seed, "imputation", SITE, number, 0, 0).integers(0, DONORS, len(borrowing))
+        for number in range(tables)
+    ])  # fmt: skip
+    lent = np.stack([(drawn == donor).sum(axis=1) for donor in range(DONORS)], axis=1).astype(float)
+    design = np.column_stack([np.ones(tables), lent])
+    values = np.linalg.lstsq(design, sums[:, 1, 1, 0], rcond=None)[0][1:]
+    equations = np.column_stack([np.ones(tables), values[drawn]])
+    if np.linalg.matrix_rank(equations) == equations.shape[1]:
+        guesses += np.linalg.lstsq(equations, sums[:, 1, 1][:, places], rcond=None)[0][1:].tolist()
+    if not guesses:
+        return 0
+    near = truth.std(axis=0) * 1e-3
+    return int(sum((np.abs(np.array(guesses) - row) <= near).all(axis=1).any() for row in truth[[*borrowing, alone]]))

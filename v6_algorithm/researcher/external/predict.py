@@ -76,6 +76,8 @@ def _notes(source: TableSource, model: ReturnedModel, setup: Setup, values: np.n
     frame = without_codes(source.read(), data.missing_values, form=source.form)
     untrained = {setup.category_columns[place] for place in setup.unknown[0]} if setup.unknown else set()
     for name, labels in setup.categories.items():
+        if name in data.indicators:
+            continue
         known = {label for label in labels if f"{name}={label}" not in untrained}
         unknown = sum(label not in known for label in canonical(frame[name].dropna()))
         if unknown:
@@ -163,7 +165,11 @@ def _needed(model: ReturnedModel, setup: Setup) -> list[str]:
     if data.image is not None and data.image.column is not None:
         return [data.image.column]
     features = [name for name in setup.features if data.image is None]
-    return [*(setup.pixels or features), *setup.categories, *setup.covariates]
+    return [
+        *(setup.pixels or features),
+        *(data.indicators.get(name, name) for name in setup.categories),
+        *setup.covariates,
+    ]
 
 
 def _any_target(model: ReturnedModel, setup: Setup) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from v6_algorithm.researcher.report.artifacts import PartlyWrittenError, write_a
 from v6_algorithm.researcher.report.coefficients import terminal_table as coefficients_table
 from v6_algorithm.researcher.report.groups import gap_lines
 from v6_algorithm.researcher.report.page import render
-from v6_algorithm.researcher.report.recalibration import recalibration_lines
+from v6_algorithm.researcher.report.recalibration import comparison_lines, recalibration_lines
 from v6_algorithm.researcher.report.table import central_table, closing_table
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "central_table",
     "closing_table",
     "coefficients_table",
+    "comparison_lines",
     "gap_lines",
     "recalibration_lines",
     "render",

@@ -45,10 +45,34 @@ def _targets(result: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
         shown = {"charts": list(filter(None, charts)), "matrix": matrix, "by_site": by_site, "risk": risk}
         targets.append({"name": str(target), **shown})
     for target, curves in mapping(result, "auroc_over_time", part).items():
-        drawn = _over_time(mapping(curves), f"{part}-{len(targets)}")
-        shown = {"charts": list(filter(None, [drawn])), "matrix": None, "by_site": None, "risk": None}
+        ident = f"{part}-{len(targets)}"
+        calibrated = mapping(result, "calibration_over_time", part, target)
+        drawn = [_over_time(mapping(curves), ident), _calibration_at(calibrated, ident)]
+        risk = _risk_over_time(sequence(calibrated, "pooled"))
+        shown = {"charts": list(filter(None, drawn)), "matrix": None, "by_site": None, "risk": risk}
         targets.append({"name": str(target), **shown})
     return targets
+
+
+def _calibration_at(curves: Mapping[str, Any], ident: str) -> Markup | None:
+    """Return predicted against observed risk by group at the middle of the times."""
+    points = sequence(curves, "pooled")
+    if not points:
+        return None
+    point = mapping(points[len(points) // 2])
+    title = f"Calibration at time {reading.number(finite(point.get('time')))}"
+    return _calibration(mapping(point, "groups"), f"at-{ident}", title)
+
+
+def _risk_over_time(points: Sequence[Any]) -> Table | None:
+    """Return the observed and the expected risk of all sites' rows by time."""
+    body = []
+    for point in map(mapping, points):
+        low, high = (finite(point.get(key)) for key in ("o_e_low", "o_e_high"))
+        interval = "" if low is None or high is None else f" ({reading.number(low)} to {reading.number(high)})"
+        shown = [reading.number(finite(point.get(key))) for key in ("time", "observed", "expected", "o_e")]
+        body.append(Row([*shown[:3], shown[3] + interval]))
+    return Table(heads("Time", "Observed risk", "Expected risk", "O/E (95 % CI)"), [body], wide=True) if body else None
 
 
 def _over_time(curves: Mapping[str, Any], ident: str) -> Markup | None:
@@ -90,7 +114,7 @@ def _roc(curve: Mapping[str, Any], ident: str) -> Markup | None:
     )
 
 
-def _calibration(bins: Mapping[str, Any], ident: str) -> Markup | None:
+def _calibration(bins: Mapping[str, Any], ident: str, title: str = "Calibration") -> Markup | None:
     rows = [finite(value) or 0.0 for value in sequence(bins, "rows")]
     predicted = [finite(value) for value in sequence(bins, "predicted")]
     observed = [finite(value) for value in sequence(bins, "observed")]
@@ -120,7 +144,7 @@ def _calibration(bins: Mapping[str, Any], ident: str) -> Markup | None:
         shares("Mean predicted probability"),
         shares("Observed share"),
         ident=f"chart-calibration-{ident}",
-        title="Calibration",
+        title=title,
         description="; ".join(f"{weight:.0f} rows: predicted {x:.2f}, observed {y:.2f}" for x, y, weight in points),
     )
 

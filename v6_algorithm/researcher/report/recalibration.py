@@ -1,4 +1,7 @@
-"""Calibration of a tested model, as intercept and slope: lines for the terminal; `judging` has them in the report."""
+"""Lines for the terminal on tested models: calibration as intercept and slope, and two models on the same rows.
+
+`judging` has calibration in the report.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,26 @@ def recalibration_lines(result: Mapping[str, Any]) -> list[str]:
         f"in the large {values[2]} (95 % CI)"
         for several, target, name, values in _fits(result)
     ]
+
+
+def comparison_lines(result: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each metric by which two models were compared on the same rows."""
+    lines = []
+    names = {"auroc": ("AUROC", "DeLong"), "brier": ("Brier", "paired")}
+    for key, told in mapping(result, "comparison", "test").items():
+        if key not in names or not isinstance(told, Mapping):
+            continue
+        first, second, gap, low, high = (
+            number(value) if (value := finite(told.get(name))) is not None else "–"
+            for name in ("first", "second", "difference", "low", "high")
+        )
+        p = finite(told.get("p"))
+        shown = "not defined" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+        lines.append(
+            f"{names[key][0]} of the two models: {first} and {second}, difference {gap} ({low} to {high}), "
+            f"p {shown} ({names[key][1]})"
+        )
+    return lines
 
 
 def _fits(result: Mapping[str, Any]) -> Iterator[tuple[bool, str, str, list[str]]]:

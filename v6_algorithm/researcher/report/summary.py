@@ -44,8 +44,10 @@ def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
 
 
 def write_summary(summary: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write summary.json and summary.csv, which has one line a number: column, scope, site, statistic, value; by group
-    also table1.csv, .tex and .html, kaplan_meier.csv and .svg, cumulative_incidence.csv and an .svg for each cause."""
+    """Write summary.json, correlations.csv and summary.csv: a line a number; column, scope, site, statistic, value.
+
+    By group also table1.csv, .tex and .html, kaplan_meier.csv and .svg, cumulative_incidence.csv and an .svg a cause.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -53,6 +55,8 @@ def write_summary(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     writer.writerows(_lines(summary))
     content = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     written = [write_file(folder / "summary.json", content), write_file(folder / "summary.csv", text.getvalue())]
+    if summary["correlations"]:
+        written.append(write_file(folder / "correlations.csv", correlations_csv(summary["correlations"])))
     return written + (_write_groups(summary, folder) if summary.get("table_one") else [])
 
 
@@ -216,12 +220,30 @@ def _correlations(correlations: Mapping[str, Any]) -> list[Table]:
 
     names, matrix = correlations["columns"], correlations["matrix"]
     pairs = [
-        (matrix[i][j], names[i], names[j]) for i in range(len(names)) for j in range(i) if matrix[i][j] is not None
+        (matrix[i][j], names[i], names[j], correlations["n"][i][j])
+        for i in range(len(names))
+        for j in range(i)
+        if matrix[i][j] is not None
     ]
     pairs.sort(key=lambda pair: -abs(pair[0]))
     if not pairs:
         return []
-    table = _table("strongest correlations, all sites", "column", ["with", "r"])
-    for r, first, second in pairs[:_PAIRS]:
-        table.add_row(Text(second), Text(first), f"{r:+.2f}")
+    table = _table("strongest correlations, all sites", "column", ["with", "r", "n"])
+    for r, first, second, n in pairs[:_PAIRS]:
+        table.add_row(Text(second), Text(first), f"{r:+.2f}", f"{n:,}")
     return [table]
+
+
+def correlations_csv(correlations: Mapping[str, Any]) -> str:
+    """Return a line for each pair of columns: rows with both, r, its 95 % interval (Fisher's z) and p (t test)."""
+    names = correlations["columns"]
+    lines = [["column", "with", "n", "r", "low", "high", "p"]]
+    for i, first in enumerate(names):
+        for j in range(i + 1, len(names)):
+            r, n = correlations["matrix"][i][j], correlations["n"][i][j]
+            more = [correlations[key][i][j] for key in ("low", "high", "p")]
+            told = ["" if value is None else repr(value) for value in (r, *more)]
+            lines.append([first, names[j], str(n), *told])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()

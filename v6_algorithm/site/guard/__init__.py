@@ -85,6 +85,19 @@ class Guard:
     def admit(self, method: str) -> None:
         """Refuse a request that is too large, not approved, or out of order."""
         policy, experiment = self.policy, self._experiment
+        self.admit_compared()
+        if policy.request_order:
+            with self._job.open() as content:
+                Order(
+                    content.setdefault("job", {}),
+                    experiment,
+                    most_experiments=policy.maximum_experiments,
+                    researcher_weights=policy.researcher_weights,
+                ).admit(method, self._request)
+
+    def admit_compared(self) -> None:
+        """Refuse an experiment that is too large or not approved; of a second model's, whose place is the first's."""
+        policy, experiment = self.policy, self._experiment
         check_experiment(policy, experiment)
         check_folds(policy, experiment, self._request.get("folds") or [])
         approved = policy.approved_experiments
@@ -94,14 +107,6 @@ class Guard:
                 f"not one of the {len(approved)}; `v6-algorithm approve FILE` prints what its owner enters in "
                 f"{BY_FIELD['approved_experiments'].variable}"
             )
-        if policy.request_order:
-            with self._job.open() as content:
-                Order(
-                    content.setdefault("job", {}),
-                    experiment,
-                    most_experiments=policy.maximum_experiments,
-                    researcher_weights=policy.researcher_weights,
-                ).admit(method, self._request)
 
     @property
     def seed(self) -> int:
@@ -175,7 +180,9 @@ class Guard:
             database = content.setdefault("databases", {}).setdefault(self._databases, {})
             self._check_sets(database.setdefault("sets", {}), key, sets)
 
-    def check_labels(self, frame: pd.DataFrame, schema: dict[str, Any], labels: Mapping[str, Sequence[Any]]) -> None:
+    def check_labels(
+        self, frame: pd.DataFrame, schema: dict[str, Any], labels: Mapping[str, Mapping[Any, int]]
+    ) -> None:
         """Refuse a label of few rows, and leave categories of few rows out of a schema.
 
         Parameters
@@ -185,15 +192,15 @@ class Guard:
         schema
             What is told of them; its `categories` are changed, and `few` says which columns lost some.
         labels
-            Column to the label of each row that has one.
+            Column to the rows of each label that occurs.
         """
         from collections import Counter
 
         from v6_algorithm.data.targets import canonical
 
         least, few = self.policy.minimum_label_rows, []
-        for column, values in labels.items():
-            if any(count < least for count in Counter(values).values()):
+        for column, rows in labels.items():
+            if any(count < least for count in rows.values()):
                 raise PolicyError(
                     f"column '{column}' has labels of fewer rows than this node's least of {least} "
                     f"({BY_FIELD['minimum_label_rows'].variable}); data.positive can join them"
@@ -293,8 +300,17 @@ class Guard:
         share = self.policy.maximum_share_of_sums
         return share is None or columns <= share * rows
 
+    @property
+    def matches(self) -> bool:
+        """Whether an imputed cell may be another row's value.
+
+        Which value that is jumps where a regression of the asker's says, so that sums would be over the rows on one
+        side of it; what is drawn from the regression itself is linear in a row.
+        """
+        return not (self.policy.coarse_histograms or self.policy.maximum_share_of_sums is not None)
+
     def fewest_imputed(self, columns: int) -> int:
-        """Return how many rows with empty cells a site must have to impute them; of fewer none is trained on.
+        """Return how many rows must have their empty cells in the same columns to be imputed; fewer are not trained on.
 
         Imputed tables differ in these rows alone, so that the difference of two tables' sums is a sum over them.
         """
@@ -377,7 +393,7 @@ class Guard:
         if self._experiment.privacy.secure_aggregation is None:
             # Secure aggregation sends as many bins of any rows, and is exact only about those that it gets.
             for item in body.get("folds", []):
-                item["metrics"] = capped(item["metrics"])
+                item |= {key: capped(item[key]) for key in ("metrics", "compared") if key in item}
             if "subgroups" in body:
                 body["subgroups"] = capped(body["subgroups"])
         return body
@@ -389,7 +405,7 @@ class Guard:
         if body.get("class_counts") is not None:
             body["class_counts"] = at_least(body["class_counts"], smallest)
         for item in body.get("folds", []):
-            item["metrics"] = coarse_state(item["metrics"], smallest)
+            item |= {key: coarse_state(item[key], smallest) for key in ("metrics", "compared") if key in item}
         if "subgroups" in body:
             body["subgroups"] = coarse_state(body["subgroups"], smallest)
 

@@ -43,6 +43,7 @@ LEAVES: dict[str, dict[str, str]] = {
 FOLD: dict[str, str] = {
     "fold": _SETTING, "private": _SETTING, "parameters": _MODEL, "rows": _ROWS, "loss": _MODEL, "steps": _SETTING,
     "strategy": _MODEL, "metrics": _METRICS, "samples": "what the model makes", "baseline": "minimum rows of a part",
+    "compared": _METRICS, "paired": "minimum cell; joined bins",
 }  # fmt: skip
 
 

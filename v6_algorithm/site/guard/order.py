@@ -207,6 +207,11 @@ class Order:
             asked.add(way)
             if item.get("train"):
                 raise PolicyError("an evaluation trains nothing")
+            if (item.get("against") or {}).get("placements") is not None:
+                # Sums at other placements would tell how two models' scores lie together, cell by cell.
+                if run.get("paired"):
+                    raise PolicyError("sums of two models' placements were told in this task; at others they are not")
+                run["paired"] = 1
             unseen = run["unseen"].setdefault(fold, [])
             if model in run["models"].get(fold, []) or model in unseen:
                 continue

@@ -86,6 +86,13 @@ def _check_item(item: Mapping[str, Any]) -> None:
         _check(item.get(key) is None or _is_count(item[key]), f"folds.{key}", "a whole number")
     _check(item.get("parameters") is None or isinstance(item["parameters"], str), "folds.parameters", "a packed text")
     _check(item.get("strategy") is None or isinstance(item["strategy"], Mapping), "folds.strategy", "a mapping")
+    if (against := item.get("against")) is not None:
+        _check(
+            isinstance(against, Mapping) and {"experiment", "setup", "parameters"} <= set(against),
+            "folds.against", "a model with its experiment and setup",
+        )  # fmt: skip
+        placements = against.get("placements")
+        _check(placements is None or isinstance(placements, str), "folds.against.placements", "a packed text")
     if (private := item.get("private")) is not None:
         _check(
             isinstance(private, Mapping)

@@ -1,0 +1,140 @@
+"""Two models on the same rows of all hospitals: DeLong's test of their AUROCs, and their Brier scores' difference.
+
+`model_test` calls it for a test of two models (``run --test A --against B``). The placements of a pooled AUROC follow
+from the histograms that the sites tell of each model; the sites answer with sums over them (`site.comparison`).
+
+References
+----------
+DeLong, DeLong and Clarke-Pearson (1988), Comparing the areas under two or more correlated ROC curves, Biometrics 44(3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm.data.preparation.setup import pack_arrays
+from v6_algorithm.errors import WireError
+from v6_algorithm.learning.metrics import compute, merge_states
+from v6_algorithm.learning.metrics.classification_state import histograms
+
+_Z = 1.959963984540054
+_LENGTHS = {"positives": 6, "negatives": 6, "brier": 3}
+Sums = dict[str, list[float] | None]
+
+
+def placements(first: dict[str, Any], second: dict[str, Any]) -> Any:
+    """Return what the sites need of two merged states of classification: the shares of each class below a score."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, state in (("first", first), ("second", second)):
+        places, positives, negatives = histograms(state)[0]
+        for kind, shares, counts in (("negatives", "below", negatives), ("positives", "reached", positives)):
+            filled = counts > 0
+            arrays[f"{name}_{kind}"] = np.asarray(places)[filled].astype(np.int64)
+            running = np.cumsum(counts[filled].astype(np.float64))
+            arrays[f"{name}_{shares}"] = running / max(float(running[-1]) if len(running) else 1.0, 1.0)
+    return pack_arrays(arrays)
+
+
+def check_paired(told: Any, hospitals: Sequence[str]) -> dict[str, Sums]:
+    """Read a site's sums by hospital; raises WireError where they are malformed."""
+    if not isinstance(told, Mapping) or not set(told) <= set(hospitals):
+        raise WireError("its sums of two models are of hospitals that are not known")
+    checked: dict[str, Sums] = {}
+    for name, sums in told.items():
+        if not isinstance(sums, Mapping) or set(sums) != set(_LENGTHS):
+            raise WireError("its sums of two models have other names than were asked for")
+        for key, length in _LENGTHS.items():
+            numbers = sums[key]
+            whole = numbers is None or (
+                isinstance(numbers, list)
+                and len(numbers) == length
+                and all(isinstance(value, (int, float)) and abs(value) <= 1e15 for value in numbers)
+                and numbers[0] >= 0
+            )
+            if not whole:
+                raise WireError(f"its sums of two models ({key}) must be {length} finite numbers, or none")
+        checked[name] = {key: sums[key] for key in _LENGTHS}
+    return checked
+
+
+def comparison(
+    first: Mapping[str, dict[str, Any]], second: Mapping[str, dict[str, Any]], sums: Mapping[str, Sums]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the paired comparison of two models, and sentences for the researcher.
+
+    Parameters
+    ----------
+    first, second
+        Hospital to each model's metric state.
+    sums
+        Hospital to what it told of both.
+
+    Returns
+    -------
+    tuple
+        ``auroc``: `first`, `second`, `difference` (first less second), `standard_error`, `low`, `high`, `z`, `p`, and
+        `resolution`, the most by which bins may have moved the difference; ``brier``: the same without a resolution.
+        None where it cannot be had.
+    """
+    notes: list[str] = []
+    values = [compute(merge_states(states.values())) for states in (first, second)]
+    silent = sorted(name for name, told in sums.items() if told["positives"] is None or told["negatives"] is None)
+    if silent:
+        notes.append(
+            f"comparison: {', '.join(silent)} has few rows of a class and tells no sums of both models; the standard "
+            "error of the AUROCs' difference is from the other hospitals' rows"
+        )
+    of_class = {kind: _added(told[kind] for told in sums.values()) for kind in ("positives", "negatives")}
+    result: dict[str, Any] = {"auroc": None, "brier": None}
+    rows = [sum(sum(int(count) for count in state["confusion"][place]) for state in first.values()) for place in (1, 0)]
+    if None not in (values[0]["auroc"], values[1]["auroc"]) and all(
+        told is not None and told[0] > 1 for told in of_class.values()
+    ):
+        variance = sum(_variance(of_class[kind]) / n for kind, n in zip(("positives", "negatives"), rows, strict=True))
+        resolution = sum(float(value["auroc_resolution"] or 0.0) for value in values)
+        result["auroc"] = _tested(values[0]["auroc"], values[1]["auroc"], variance) | {"resolution": resolution}
+        if resolution > 0.005:
+            notes.append(
+                f"comparison: scores are in bins, which may have moved the difference of the AUROCs by up to "
+                f"{resolution:.3f}"
+            )
+    told = [item["brier"] for item in sums.values() if item["brier"] is not None]
+    if told and len(told) == len(sums):
+        n, total, squares = np.sum(told, axis=0)
+        if n > 1:
+            spread = max(squares / n - (total / n) ** 2, 0.0) * n / (n - 1)
+            result["brier"] = _tested(values[0]["brier"], values[1]["brier"], spread / n)
+    if result["auroc"] is None:
+        notes.append("comparison: no AUROCs to compare, for only one class is there, or few rows of one")
+    return result, notes
+
+
+def _added(told: Iterable[list[float] | None]) -> np.ndarray | None:
+    known = [np.array(sums, dtype=np.float64) for sums in told if sums is not None]
+    return np.sum(known, axis=0) if known else None
+
+
+def _variance(sums: np.ndarray | None) -> float:
+    """Return the variance over rows of the difference of two placements, from their sums."""
+    assert sums is not None  # noqa: S101
+    n, a, b, aa, bb, ab = sums.tolist()
+    return max((aa - 2 * ab + bb - (a - b) ** 2 / n) / (n - 1), 0.0)
+
+
+def _tested(first: Any, second: Any, variance: float) -> dict[str, float | None]:
+    difference, error = float(first) - float(second), math.sqrt(variance)
+    z = difference / error if error > 0 else None
+    return {
+        "first": float(first),
+        "second": float(second),
+        "difference": difference,
+        "standard_error": error,
+        "low": difference - _Z * error,
+        "high": difference + _Z * error,
+        "z": z,
+        "p": None if z is None else math.erfc(abs(z) / math.sqrt(2)),
+    }
