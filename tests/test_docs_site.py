@@ -70,7 +70,7 @@ def test_a_link_that_leads_nowhere_fails_the_build(tmp_path, link):
     (tmp_path / "tools").mkdir()
     shutil.copy(ROOT / "tools" / "docs_site.py", tmp_path / "tools")
     settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:")[0]
-    (tmp_path / "mkdocs.yml").write_text(settings.replace("extra_css: [assets/site.css]\n", ""))
+    (tmp_path / "mkdocs.yml").write_text(re.sub(r"extra_(css|javascript): .*\n", "", settings))
     done = build(tmp_path, tmp_path / "site")
     assert done.returncode != 0
     assert link.split("#")[-1] in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,35 @@ def test_tiff_bmp_and_webp_are_read_as_png_is(tmp_path, ending):
     picture = read_image(tmp_path / f"A.{ending.upper()}", 2, None)
     np.testing.assert_array_equal(picture.values, values.transpose(2, 0, 1))
     assert picture.unit == 1 / 255
+
+
+def test_a_phones_jpeg_with_a_second_frame_is_its_first(tmp_path):
+    values = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    photo = pillow.fromarray(values)
+    options = {"format": "MPO", "save_all": True, "append_images": [pillow.fromarray(values[::2, ::2])]}
+    photo.save(tmp_path / "a.jpg", quality=100, subsampling=0, **options)
+    photo.save(tmp_path / "b.jpg", quality=100, subsampling=0)
+    assert pillow.open(tmp_path / "a.jpg").format == "MPO"
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "a.jpg", 2, 3).values, read_image(tmp_path / "b.jpg", 2, 3).values
+    )
+    assert cause_of(tmp_path / "a.jpg", 3) == "flat"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_white_is_zero_of_tiff_is_turned_to_white_is_more_whatever_its_bits(tmp_path, dtype):
+    most = 255 if dtype == "uint8" else 65535
+    values = RNG.integers(0, most + 1, (5, 4)).astype(dtype)
+    pillow.fromarray(values).save(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    order = "<" if content[:2] == b"II" else ">"
+    (start,) = struct.unpack_from(order + "I", content, 4)
+    tags = range(start + 2, start + 2 + 12 * struct.unpack_from(order + "H", content, start)[0], 12)
+    (photometric,) = (tag for tag in tags if struct.unpack_from(order + "H", content, tag)[0] == 262)
+    struct.pack_into(order + "H", content, photometric + 8, 0)
+    (tmp_path / "a.tif").write_bytes(content)
+    picture = read_image(tmp_path / "a.tif", 2, 1)
+    np.testing.assert_allclose(picture.values[0] * picture.unit, 1 - values / most, atol=1e-6)
 
 
 def test_floats_of_tiff_are_as_stored_and_its_pages_are_a_volume(tmp_path):

@@ -445,3 +445,35 @@ def test_a_table_of_names_changes_when_a_file_is_added(scans):
         source = source_in(scans, image.names)
         prints.append(print_files(find_images(source.read()["file"], source.folder)))
     assert prints[0] != prints[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "looks"),
+    [
+        ("t.csv", b"PK\x03\x04" + b"\0" * 60, "excel (xlsx) or a zip file; give its type, or save it as csv"),
+        ("t.csv", b"PAR1" + b"\0" * 60, "parquet"),
+        ("t.csv", b"SQLite format 3\0" + b"\0" * 60, "a database (sql)"),
+        ("t.csv", b"\x1f\x8b" + b"\0" * 60, "a gzip file"),
+        ("t.csv", b"\xd0\xcf\x11\xe0" + b"\0" * 60, "an old excel file (xls)"),
+        ("t.parquet", b"age,y\n4711,1\n", "text, as csv is; give its type, or save it as parquet"),
+        ("t.parquet", b"\n <!DOCTYPE html>\n<p>4711", "an HTML page"),
+        ("t.xlsx", b"<html>4711</html>", "an HTML page; give its type, or save it as excel"),
+        ("t.xlsx", b"age;y\n4711;1\n", "text, as csv is"),
+        ("t.sqlite", b"age,y\n4711,1\n" * 50, "text, as csv is; give its type, or save it as sql"),
+        ("t.csv", b"\x1f\x8b\xff4711", "a gzip file"),
+        ("t.csv", b"<!DOCTYPE html>\n<p>4711, 4712</p>\n", "an HTML page; give its type, or save it as csv"),
+    ],
+    ids=range(12),
+)
+def test_a_file_of_another_kind_is_told_by_what_it_begins_as(write, name, content, looks):
+    with pytest.raises(DataError) as refused:
+        TableSource(write(name, content), query="SELECT * FROM visits").read()
+    assert f"it begins as {looks}" in str(refused.value)
+    assert "4711" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("name", "content"), [("t.parquet", b"PAR1" + b"4711" * 9), ("t.xlsx", b"PK\x03\x044711")])
+def test_a_damaged_file_of_its_kind_is_not_said_to_be_of_another(write, name, content):
+    with pytest.raises(DataError, match="cannot be read as") as refused:
+        TableSource(write(name, content)).read()
+    assert "it begins as" not in str(refused.value)

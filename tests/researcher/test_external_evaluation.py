@@ -311,7 +311,7 @@ def test_evaluate_gives_the_numbers_of_the_run_from_the_model_file_alone(here):
     command("run", write(here, central="mine.csv"), "--out", here / "out")
     expected = read_result(here / "out")["metrics"]["central"]
     for model in ("out", "out/result.json", "out/model.safetensors"):
-        done = command("evaluate", here / model, "--data", "mine.csv", "--out", here / "later")
+        done = command("evaluate", here / model, "--data", "mine.csv", "--out", here / "later", "--force")
         assert done.exit_code == 0, done.output
         assert read_result(here / "later")["metrics"]["central"] == expected
     files = {path.name for path in (here / "later").iterdir()}

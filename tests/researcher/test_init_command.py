@@ -103,8 +103,19 @@ def test_report_makes_a_page_anew_and_compares_runs(hospitals):
     (hospitals / "one" / "report.html").unlink()
     assert call("report", "one").exit_code == 0
     assert "<html" in (hospitals / "one" / "report.html").read_text()
-    done = call("report", "one", "two")
+    done = call("report", "one", "two", "--out", "both.html")
     assert done.exit_code == 0
+    page = (hospitals / "both.html").read_text()
+    for text in (
+        "Comparison",
+        ">one<",
+        ">two<",
+        "AUROC",
+        "by site",
+        ">north<",
+        '<th scope="row">rounds</th><td>1</td><td>2</td>',
+    ):
+        assert text in page
     assert "one" in done.output
     assert "AUROC" in done.output
     assert '"two"' in call("report", "one", "two", "--json").output

@@ -49,7 +49,7 @@ def test_the_command_says_by_what_risks_are_moved(result, tmp_path):
     folder = result.save(tmp_path / "run")
     hospitals()["h1"].drop(columns="y").to_csv(tmp_path / "new.csv", index=False)
     out = tmp_path / "out.csv"
-    command = ["predict", str(folder), str(tmp_path / "new.csv"), "--out", str(out)]
+    command = ["predict", str(folder), str(tmp_path / "new.csv"), "--out", str(out), "--force"]
     done = CliRunner().invoke(app, [*command, "--recalibrate", f"{folder}::h1"])
     assert done.exit_code == 0, done.output
     assert "slope" in done.output

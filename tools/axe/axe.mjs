@@ -48,7 +48,7 @@ for (const file of args) {
       if (shots) {
         mkdirSync(shots, { recursive: true });
         await page.screenshot({ path: `${shots}/${where.replaceAll(" ", "-")}.png`, fullPage: true });
-        if (look === "print" && width === 1280) await page.pdf({ path: `${shots}/${name}.pdf`, format: "A4", printBackground: true });
+        if (look === "print" && width === 1280) await page.pdf({ path: `${shots}/${name}.pdf`, preferCSSPageSize: true, format: "A4", printBackground: true });
       }
       await context.close();
     }

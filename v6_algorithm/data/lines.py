@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Marks by which tables are often separated, that a header in one piece may show.
 _SEPARATORS = (";", "\t", "|")
-_COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd.DataFrame:
@@ -205,7 +205,7 @@ def _check_bytes(uri: str, name: str, encoding: str | None) -> None:
     """Raise DataError for a byte of 0, at which pandas ends a cell: what follows in it would be lost."""
     if encoding is not None and encoding.lower().replace("_", "-").startswith(("utf-16", "utf16", "utf-32", "utf32")):
         return
-    how: Any = _COMPRESSED.get(Path(uri).suffix.lower(), open)
+    how: Any = COMPRESSED.get(Path(uri).suffix.lower(), open)
     with how(uri, "rb") as file:
         while block := file.read(2**20):
             if b"\0" in block:
@@ -225,7 +225,7 @@ def _check_names(uri: str, separator: str, encoding: str | None) -> None:
 
 def _opened(uri: str, encoding: str | None) -> TextIO:
     """Open a text file, compressed or not."""
-    how: Any = _COMPRESSED.get(Path(uri).suffix.lower(), open)
+    how: Any = COMPRESSED.get(Path(uri).suffix.lower(), open)
     opened: TextIO = how(uri, "rt", encoding=encoding or "utf-8-sig", newline="")
     return opened
 

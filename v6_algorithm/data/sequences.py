@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.data.cells import blurred
 from v6_algorithm.data.files import folder_of, within
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Sequence
@@ -102,12 +103,17 @@ def stack_sequences(
 ) -> tuple[Array, Array]:
     """Return (rows, length, channels), and (rows,) lengths, none where rows are cut; raises as `describe_sequences`.
 
-    Rows are cut to their first `length` times; with `sequence.length` longest, shorter ones are padded with NaN.
+    Rows are cut to their first `length` times; with `sequence.length` longest, shorter ones are padded with NaN. As
+    columns of numbers, they are float64 where float32 could not tell neighbouring values apart, and are rounded when
+    they are centred.
     """
     padded = sequence.length == "longest"
+    cells = _cells(column, sequence)
+    if dtype == "float32" and {cell.shape[1] for cell in cells} == {channels} and blurred(np.concatenate(cells)).any():
+        dtype = "float64"
     stacked = np.full((len(column), length, channels), np.nan, dtype=dtype)
     lengths = np.empty(len(column), dtype=np.int64)
-    for row, cell in enumerate(_cells(column, sequence)):
+    for row, cell in enumerate(cells):
         times = len(cell)
         if (times > length if padded else times < length) or cell.shape[1] != channels:
             raise DataError(f"column '{sequence.column}' (data.sequence) has rows of other shapes than at preparation")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from v6_algorithm.data.arrays import has_pair
-from v6_algorithm.data.cells import EMPTY_WORDS, blurred, uniform
+from v6_algorithm.data.cells import EMPTY_WORDS, blurred, some_rows, uniform
 from v6_algorithm.data.files import print_files
 from v6_algorithm.errors import DataError, SiteError
 from v6_algorithm.experiment.table_form import USUAL, TableForm
@@ -35,6 +35,7 @@ _BEGINNINGS = {
     b"PK\x03\x04": "excel (xlsx) or a zip file", b"\xd0\xcf\x11\xe0": "an old excel file (xls)", b"PAR1": "parquet",
     b"SQLite format 3": "a database (sql)", b"\x1f\x8b": "a gzip file",
 }  # fmt: skip
+_PAGE = (b"<!doctype", b"<html", b"<head", b"<table", b"<?xml")
 # Where the folder of its files is told of a dataframe that is passed on alone, among its `attrs`.
 # Sheets or tables that a message names.
 _SHOWN = 30
@@ -180,8 +181,12 @@ class TableSource:
         name = "the database" if "://" in self.uri else Path(self.uri).name
         try:
             if kind == "csv":
-                from v6_algorithm.data.lines import read_csv
+                from v6_algorithm.data.lines import COMPRESSED, read_csv
 
+                packed = self.uri.lower().endswith(tuple(COMPRESSED))
+                if why := "" if packed else _begins_as(self.uri, kind):
+                    # What such a file has of lines or of an encoding would lead astray.
+                    raise DataError(f"{name} cannot be read as {kind}{why}")
                 return read_csv(self.uri, name, self.form, self._empty_words)
             if kind == "parquet":
                 return _read_parquet(self.uri, wanted, exact)
@@ -286,7 +291,7 @@ def _begins_as(uri: str, kind: str) -> str:
         return ""
     looks = next((name for mark, name in _BEGINNINGS.items() if start.startswith(mark)), "")
     if not looks and start and b"\0" not in start:
-        looks = "an HTML page" if start.lstrip().lower().startswith(b"<") else "text, as csv is"
+        looks = "an HTML page" if start.lstrip().lower().startswith(_PAGE) else "text, as csv is"
     if not looks or kind in looks:
         return ""
     return f": it begins as {looks}; give its type, or save it as {kind}"
@@ -321,7 +326,6 @@ def _authorizer(readable: Callable[[str], bool], denied: list[str]) -> Callable[
 def _read_parquet(uri: str, wanted: Callable[[str], bool] | None, exact: Collection[str] | None) -> pd.DataFrame:
     """Read a parquet file some columns at a time, so that one of 18,000 is in memory once."""
     import pandas as pd
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(uri) as file:
@@ -337,25 +341,32 @@ def _read_parquet(uri: str, wanted: Callable[[str], bool] | None, exact: Collect
             # Arrow takes `a` to mean `a.b` as well.
             table = file.read(columns=block).select(block)
             if exact is not None:
-                narrowed = [_narrow(field, exact, table.column(place)) for place, field in enumerate(table.schema)]
-                table = table.cast(pa.schema(narrowed), safe=False)
+                table = table.cast(_narrowed(table, exact), safe=False)
             blocks.append(table.to_pandas())
             del table
     return pd.concat(blocks, axis=1) if blocks else pd.DataFrame(columns=columns)
 
 
-def _narrow(field: Any, exact: Collection[str], column: Any) -> Any:
-    """Return the field as float32, unless the column is to stay exact or float32 is too coarse for it."""
+def _narrowed(table: Any, exact: Collection[str]) -> Any:
+    """Return the schema with numbers as float32, but for columns that stay exact or that float32 is too coarse for."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    number = pa.types.is_integer(field.type) or pa.types.is_float64(field.type)
-    if not number or field.name.strip() in exact:
-        return field
-    ends = pc.min_max(column).as_py()
-    if ends["min"] is not None and blurred(np.array([[ends["min"]], [ends["max"]]], dtype=np.float64)).any():
-        return field
-    return field.with_type(pa.float32())
+    fields = list(table.schema)
+    places = [
+        place
+        for place, field in enumerate(fields)
+        if (pa.types.is_integer(field.type) or pa.types.is_float64(field.type)) and field.name.strip() not in exact
+    ]
+    # Of a long column its ends and some rows.
+    some = table.select(places).take(pa.array(some_rows(len(table))))
+    ends = [pc.min_max(table.column(place)).as_py() for place in places]
+    rows = [[end[which] for end in ends] for which in ("min", "max")]
+    numbers = np.concatenate([np.array(rows, dtype=np.float64), some.to_pandas().to_numpy(np.float64, na_value=np.nan)])
+    for place, coarse in zip(places, blurred(numbers), strict=True):
+        if not coarse:
+            fields[place] = fields[place].with_type(pa.float32())
+    return pa.schema(fields)
 
 
 def source_in(folder: Path, names: tuple[str, str] | None = None) -> TableSource:

@@ -266,7 +266,7 @@ class TableData:
             return self._with_terms(setup, preparation, fold, values)
         values = self.imputed(setup, fold) if setup.imputation is not None else self.harmonised(setup, data, fold)
         if len(self.lengths):
-            prepared = preparation.apply(values, fold)
+            prepared = preparation.apply(values, fold, out=np.empty(values.shape, self.one_hot.dtype))
             # No other input is NaN: the network knows a row's end by it.
             prepared[self._padding(np.arange(len(values)))] = np.nan
             return prepared

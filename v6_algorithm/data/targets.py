@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from v6_algorithm.data.cells import blurred
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
 
@@ -132,7 +133,8 @@ def encode_targets(
     Raises
     ------
     DataError
-        When a label was not there at preparation, or a column holds what its kind does not allow.
+        When a label was not there at preparation, a column holds what its kind does not allow, or float32 is too
+        coarse for it.
     """
     columns, strata = [], []
     _check_entry(frame, targets)
@@ -144,6 +146,11 @@ def encode_targets(
         _check(column, target)
         if target.kind != "class":
             numbers = _numbers(column, target)
+            if dtype == "float32" and target.kind == "number" and blurred(numbers[:, None]).any():
+                raise DataError(
+                    f"{target.name} holds numbers so far from 0 that float32 makes neighbouring ones the same; "
+                    "training.dtype: float64, or subtract a constant there"
+                )
             columns.append(numbers.astype(dtype))
             strata += [numbers.astype(np.int64)] if target.kind == "event" else []
             continue

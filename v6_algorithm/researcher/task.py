@@ -83,8 +83,8 @@ class Task:
         sites = {name[2]: status for name, status in calls if name[:2] == call}
         return Look(str(run["status"]), shown, call, dict(sorted(sites.items())), rounds)
 
-    def result(self) -> dict[str, Any]:
-        """Fetch what `master` returned.
+    def result(self, method: str = "master", key: str = "status") -> dict[str, Any]:
+        """Fetch what `master` returned, or another central function, whose results have `key`.
 
         Raises
         ------
@@ -110,8 +110,8 @@ class Task:
                 f"the result of task {self.id} cannot be read; if the collaboration is encrypted, give --private-key "
                 "with the key of the organisation that sent the task"
             ) from None
-        if not isinstance(result, dict) or "schema" not in result or "status" not in result:
-            raise FederationError(f"task {self.id} did not return a result of v6_algorithm's master")
+        if not isinstance(result, dict) or "schema" not in result or key not in result:
+            raise FederationError(f"task {self.id} did not return a result of v6_algorithm's {method}")
         return result
 
     def _run(self) -> dict[str, Any]:

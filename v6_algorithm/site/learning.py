@@ -12,6 +12,7 @@ from v6_algorithm.data.cache import cache_key
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
+from v6_algorithm.site import local_models
 from v6_algorithm.site.comparison import compare
 from v6_algorithm.site.fitting import FittingMemory
 from v6_algorithm.site.kept_terms import KeptTerm
@@ -116,6 +117,12 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
             with work.timed("evaluate_s"):
                 for part in item.get("evaluate", []):
                     reply["metrics"][part] = _measure(work, problem, networks, rows, parts[part], table, number, device)
+                if not train and "test" in item.get("evaluate", []):
+                    whole = state_of(networks)
+                    if item.get("personal"):
+                        local_models.keep(work, number, local_models.PERSONAL, whole)
+                    elif private and layers:
+                        local_models.keep(work, number, local_models.PRIVATE, {n: whole[n] for n in private.names})
                 if item.get("samples"):
                     reply |= _samples(problem, networks, number, device)
                 if groups:

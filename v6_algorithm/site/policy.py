@@ -68,6 +68,7 @@ class Policy:
     maximum_seconds: int | None = None
     resident: bool = True
     ledger_folder: str | None = None
+    model_folder: str | None = None
     folds_secret: str | None = None
     node_secret: str | None = None
     aggregation_secret: str | None = None

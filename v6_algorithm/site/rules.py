@@ -177,6 +177,9 @@ RULES: tuple[Rule, ...] = (
           "a process may stay from round to round of a job, with its rows in memory; off: each request loads anew"),
     _rule("ledger_folder", "LEDGER_FOLDER", "path", (None, None, None), None,
           "folder in which the ledger lasts from job to job; without it, it lasts as long as the job"),
+    _rule("model_folder", "MODEL_FOLDER", "path", (None, None, None), None,
+          "folder into which the final test of a run writes what of its model stays here: private layers, a personal "
+          "model"),
     _rule("folds_secret", "FOLDS_SECRET", "secret", (None, None, None), None,
           "the secret of the splits; without it, the node draws one for each ledger"),
     _rule("node_secret", "NODE_SECRET", "secret", (None, None, None), None,

@@ -306,9 +306,10 @@ class _Group:
             torch.cat([target for _, target in pieces]),
             [len(target) for _, target in pieces],
         )
-        # Of sites that are drawn anew each round the same do not come again.
+        # Of sites that are drawn anew each round to train the same do not come again; all of them measure.
+        comes_again = part != "train" or run.experiment.participation.fraction == 1
         held = sum(inputs.nbytes for inputs, _, _ in run.joined.values())
-        if run.experiment.participation.fraction == 1 and held + joined[0].nbytes <= _MOST_BYTES:
+        if comes_again and held + joined[0].nbytes <= _MOST_BYTES:
             run.joined[key] = joined
         return joined
 

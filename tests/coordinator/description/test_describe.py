@@ -410,3 +410,20 @@ def test_describe_without_out_writes_nothing(tmp_path, monkeypatch):
 def test_describe_tells_what_is_wrong_with_the_file(tmp_path):
     done = command("describe", write(tmp_path), "--set", "data.tagret=y")
     assert done.exit_code == 2
+
+
+def test_columns_that_are_not_described_are_named_with_the_reason():
+    rows = len(FRAMES["cairo"])
+    traps = {
+        "mrn": np.arange(rows) * 7 % rows, "crp": [f"{row},5" for row in range(rows)], "nothing": np.nan,
+        "share": [f"{row} %" for row in range(rows)], "word": ["good", "bad"] * (rows // 2),
+    }  # fmt: skip
+    frames = {name: frame.head(rows).drop(columns="remark").assign(**traps) for name, frame in FRAMES.items()}
+    notes = description(frames)["notes"]
+    assert "left out as identifiers by their names: mrn" in notes
+    assert 'left out, for they hold numbers with a decimal comma: crp; data.decimal: ","' in notes
+    assert "left out, for they hold numbers with a percent sign: share; take the sign out there" in notes
+    assert "left out, for they hold text: word; use them with data.categorical: [word]" in notes
+    assert "left out, empty at every site that has them: nothing" in notes
+    # What was asked for by name is no surprise.
+    assert not [note for note in description(frames, features=["age"])["notes"] if note.startswith("left out")]

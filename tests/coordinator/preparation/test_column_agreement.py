@@ -72,14 +72,31 @@ def test_a_column_that_one_site_lacks_is_left_out_and_said():
     assert agreement.notes == ["left out because not every site has them: chol"]
 
 
-@pytest.mark.parametrize("name", ["id", "ID", "patient_id", "index", "Unnamed: 0", "Subject", "record nr", "name"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "id", "ID", "patient_id", "index", "Unnamed: 0", "Subject", "record nr", "name", "Unnamed: 0.1", "X",
+        "MRN", "pid", "encounter_nr", "BSN", "hosp_mrn", "patid", "UUID", "StudyInstanceUID", "specimen",
+        "Accession Number", "barcode", "UPN", "empi", "ppn", "row", "nr", "id_patient", "ID-case", "lfd_Nr",
+        "Fallnummer",
+        "zaaknummer",
+        "volgnr", "NHS number", "medical record no", "Patientennummer", "rownames", "row.names", "pseudonym",
+        "hospital_key",
+    ],
+)  # fmt: skip
 def test_identifiers_are_left_out_and_said(name):
     agreement = agreed(schema(age="numeric", **{name: "numeric"}))
     assert agreement.features == ["age"]
     assert agreement.notes == [f"left out as identifiers by their names: {name}"]
 
 
-@pytest.mark.parametrize("name", ["idle", "valid", "covid", "acid", "patients", "named", "indexed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "idle", "valid", "covid", "acid", "patients", "named", "indexed", "V1", "no", "number", "fluid", "x1", "rapid",
+        "squid", "nrs", "rows", "case_mix", "visits", "uric acid", "steroid", "key", "study", "hospital", "fall",
+    ],
+)  # fmt: skip
 def test_a_name_that_only_looks_like_an_identifier_is_a_feature(name):
     assert agreed(schema(**{name: "numeric"})).features == [name]
 

@@ -47,6 +47,9 @@ def test_labels_are_shown_up_to_twelve():
         ({"a": ["yes", "no"], "b": ["ja", "nein"]}, True),
         ({"a": [0, 1], "b": [1, 2]}, True),
         ({"a": [0, 1], "b": ["no", "yes"]}, True),
+        ({"a": [-1, 1], "b": [0, 1]}, True),
+        ({"a": [-1, 1], "b": [-1, 1]}, False),
+        ({"a": [-1, 0, 1], "b": [0, 1]}, False),
         ({"a": [0, 1], "b": [0, 1]}, False),
         ({"a": ["x", "y", "z"], "b": ["x", "y"]}, False),
     ],
@@ -72,3 +75,25 @@ def test_two_columns_are_harmonised_and_one_by_itself_is_not():
         sums = Sums.of([[(values, none), (values + 9, none)]])
         combat = Combat.fit(sums, untouched=np.zeros(columns, dtype=bool))
         assert (combat.adjust(values, none, 0, np.arange(30)) != values).any() == changed
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("yes", "yes\u200b"), ("yes", "\ufeffyes"), ("yes", "y\u00ades"), ("high-grade", "high\u2013grade"),
+        ("high-grade", "high\u2011grade"), ("high-grade", "high\u2010grade"), ("T-1", "T\u22121"),
+        ("stage II", "stage\u00a0II"),
+        ("stage II", "stage \u2161"), ("ja", "\uff4a\uff41"), ("gro\u00df", "GROSS"), ("grade 2", "grade  2"),
+    ],
+)  # fmt: skip
+def test_labels_that_look_alike_are_one_label_spelled_differently(first, second):
+    (message,) = spelled_differently("y", {"a": [first, "no"], "b": [second, "no"]}, allowed=True)
+    assert message.startswith("y: the same label is spelled differently: ")
+    assert not spelled_differently("y", {"a": [first, "no"], "b": [first, "no"]}, allowed=False)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("1-2", "1.2"), ("a+", "a-"), ("I", "II"), ("T1", "T1a"), ("ill", "i11")]
+)
+def test_labels_that_only_resemble_each_other_are_two(first, second):
+    assert not spelled_differently("y", {"a": [first, second, "no"], "b": [first, second, "no"]}, allowed=False)

@@ -126,7 +126,7 @@ def test_the_command_says_what_it_wrote_and_how_near_it_is(small, tmp_path):
     done = command("export", tmp_path / "run", tmp_path / "out", "--format", "torch")
     assert done.exit_code == 0, done.output
     assert "wrote model.pt2, model.json" in done.output
-    wrong = command("export", tmp_path / "run", tmp_path / "out", "--format", "keras")
+    wrong = command("export", tmp_path / "run", tmp_path / "other", "--format", "keras")
     assert wrong.exit_code == 2
     assert "format 'keras' is not known; allowed: onnx, torch" in wrong.output
 

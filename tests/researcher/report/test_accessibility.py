@@ -17,6 +17,7 @@ from v6_algorithm.researcher.report import write_artifacts
 
 ROOT = Path(__file__).parents[3]
 TOOL = ROOT / "tools" / "axe"
+SITE = ROOT / "build" / "site"
 BROWSER = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -51,6 +52,15 @@ def test_a_report_has_no_findings_at_two_widths_light_dark_and_on_paper(tmp_path
     result = v6.run(keys, {"a hospital with a long name": table[:150], "b": table[150:220], "c": table[220:]})
     write_artifacts(result.content, tmp_path)
     done = look_at(tmp_path / "report.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.skipif(not (SITE / "index.html").exists(), reason="no `make docs`")
+def test_pages_of_the_docs_site_have_none():
+    """One with consoles, one with code, one whose tables are wider than a phone."""
+    done = look_at(SITE / "quickstart.html", SITE / "python.html", SITE / "benchmarks.html")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

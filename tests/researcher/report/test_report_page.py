@@ -156,7 +156,7 @@ def test_folds_are_summarised_by_mean_and_standard_deviation(kfold: dict[str, An
     for fold, value in zip(kfold["folds"], range(10), strict=True):
         fold["metrics"]["test"]["pooled"]["auroc"] = 0.8 + value / 100
     text = Page(render(kfold)).text
-    mean, spread = re.search(r"Mean(\d\.\d{3}).*± sd(\d\.\d{3})", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    mean, spread = re.search(r"Mean(\d\.\d{3}).*?± sd(\d\.\d{3})", text, re.DOTALL).groups()  # type: ignore[union-attr]
     assert mean == "0.845"
     assert spread == "0.030"
 

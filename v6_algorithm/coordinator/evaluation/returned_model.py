@@ -7,10 +7,10 @@ leaves out: none of its rows trained, and all are tested.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class ReturnedModel:
         How each of them prepares its inputs, and its packed tensors, by its name: empty text, ``fold-0``, a site's
         name, or ``site/fold-0``.
     by_site
-        Whether each site trained alone.
+        Whether there is a model for each site: each trained alone, or has layers of its own.
     """
 
     experiment: Experiment
@@ -54,12 +54,12 @@ class ReturnedModel:
     by_site: bool
 
     @classmethod
-    def load(cls, path: Path) -> ReturnedModel:
+    def load(cls, path: Path, layers: Sequence[SiteLayers] = ()) -> ReturnedModel:
         """Read the folder of a run, its result.json or its model file; raises as `of`."""
-        return cls.of(read_model(path, path.name, str(path)), str(path))
+        return cls.of(read_model(path, path.name, str(path)), str(path), layers)
 
     @classmethod
-    def of(cls, parameters: str, where: str) -> ReturnedModel:
+    def of(cls, parameters: str, where: str, layers: Sequence[SiteLayers] = ()) -> ReturnedModel:
         """Read a model.
 
         Parameters
@@ -68,6 +68,8 @@ class ReturnedModel:
             Base64 safetensors: `parameters` of a result.
         where
             What to call it in messages.
+        layers
+            What stayed at sites: the model is then that of each of these sites.
 
         Raises
         ------
@@ -84,10 +86,10 @@ class ReturnedModel:
                 f"{where}: does not say how its inputs are prepared; a model can be measured that a run of "
                 "v6-algorithm returned: its folder, result.json or model.safetensors"
             )
-        if about.get("private"):
+        if about.get("private") and not layers:
             raise ExperimentError(
                 f"{where}: layers of this model (strategy.private) stayed at the sites, so it is not whole and "
-                "cannot be measured elsewhere"
+                "cannot be measured elsewhere; a hospital predicts with its own: --layers FILE"
             )
         try:
             submitted = about.get("experiment", {})
@@ -111,18 +113,48 @@ class ReturnedModel:
                 name: _setup(experiment, prepared, about.get("horizons", []))
                 for name, prepared in preparations_of(about).items()
             }
-            packed = {name: wire.pack(models[name]) for name in setups}
             if not setups or setups.keys() != models.keys():
                 raise KeyError
+            if layers:
+                setups, models = _with_layers(setups, models, layers, where)
+            packed = {name: wire.pack(models[name]) for name in setups}
         except (KeyError, TypeError, AttributeError, ValueError):
             raise ExperimentError(
                 f"{where}: its header does not say all that is needed to use it; was it made by another version?"
             ) from None
-        return cls(experiment, setups, packed, submitted.get("mode") == "local")
+        return cls(experiment, setups, packed, bool(layers) or submitted.get("mode") == "local")
 
     def with_evaluation(self, evaluation: Evaluation) -> ReturnedModel:
         """Return it with other groups or specificities to be told."""
         return replace(self, experiment=self.experiment.model_copy(update={"evaluation": evaluation}))
+
+
+class SiteLayers(Protocol):
+    """Tensors that stayed at a site, of one fold."""
+
+    @property
+    def site(self) -> str: ...
+    @property
+    def fold(self) -> int: ...
+    @property
+    def tensors(self) -> Mapping[str, Any]: ...
+
+
+def _with_layers(
+    setups: Mapping[str, Setup], models: Mapping[str, dict[str, Any]], layers: Sequence[SiteLayers], where: str
+) -> tuple[dict[str, Setup], dict[str, dict[str, Any]]]:
+    """Return a model for each site and fold that layers are of; raises ExperimentError where they do not fit."""
+    of_sites: dict[str, Setup] = {}
+    tensors: dict[str, dict[str, Any]] = {}
+    for part in layers:
+        name = f"fold-{part.fold}" if f"fold-{part.fold}" in setups else ""
+        if name not in setups:
+            raise ExperimentError(
+                f"{where}: the layers of site '{part.site}' are of fold {part.fold}, which it has not"
+            )
+        model = f"{part.site}/{name}" if name else part.site
+        of_sites[model], tensors[model] = setups[name], {**models[name], **part.tensors}
+    return of_sites, tensors
 
 
 def misfits(schema: Mapping[str, Any], experiment: Experiment, setup: Setup, where: str) -> tuple[list[str], list[str]]:

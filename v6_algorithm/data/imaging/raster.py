@@ -12,21 +12,22 @@ from v6_algorithm.data.imaging.picture import Picture, UnreadableImageError, wit
 Array = np.ndarray
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 def read_raster(file: Path, dimensions: int, channels: int | None) -> Picture:
     """Read an image upright, as its EXIF orientation says, or the pages of a TIFF file as a volume.
 
-    Values of 8 bits stay as they are, in units of 1/255; those of 16 become 0 to 1; TIFF's floats and 32-bit integers
-    are as stored.
+    Values of 8 bits stay as they are, in units of 1/255; those of 16 become 0 to 1; TIFF's floats, 32-bit and signed
+    integers are as stored.
     """
     from PIL import Image
 
     # Not by its name: of a file that it maps to memory Pillow 13 turns an uncompressed TIFF's rows the wrong way.
     with file.open("rb") as opened, Image.open(opened, formats=_FORMATS) as image:
-        # A JPEG's further frames are previews of it.
-        frames = getattr(image, "n_frames", 1) if image.format != "JPEG" else 1
+        # A JPEG's further frames are previews of it; Pillow calls one with more of them, as phones write it, MPO.
+        frames = getattr(image, "n_frames", 1) if image.format not in ("JPEG", "MPO") else 1
         if dimensions == 2 and frames > 1:
             raise UnreadableImageError("time")
         if dimensions == 3 and (frames == 1 or image.format != "TIFF"):
@@ -55,6 +56,9 @@ def _page(image: Any, channels: int | None) -> tuple[Array, float]:
         values = np.asarray(upright).astype(np.float32)[None]
         # Pillow reads PNG's 16 bits of grey as I in some versions, and never more than 16.
         sixteen = upright.mode in _SIXTEEN_BITS or (upright.mode == "I" and image.format == "PNG")
+        # Pillow turns "white is 0", as radiographs are often stored, to white is more of 1 and 8 bits only.
+        if sixteen and image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            values = 65535 - values
         return with_channels(values / np.float32(65535) if sixteen else values, channels), 1.0
     alone = channels == 1 or (channels is None and upright.mode in ("1", "L", "LA"))
     values = np.asarray(upright.convert("L" if alone else "RGB"))

@@ -34,7 +34,7 @@ File = Path | Array | None
 # Rows without an image that are named.
 SHOWN_ROWS = 30
 # Counts up when files are read in another way, so that images that were kept before are read again.
-READING = 2
+READING = 3
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,9 @@ def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
     merged = {"kind": "classification"} | {name: states[0][name] for name in SHAPE}
     merged |= {name: sum(state[name] for state in states) for name in _COUNTS}
     merged |= {name: fsum(state[name] for state in states) for name in _SUMS}
+    if len(states) == 1 and not merged["joined"]:
+        # Of thousands of sites that have one fold each.
+        return merged | {name: states[0][name] for name in (*_TABLES, *_HISTOGRAMS)}
     merged |= {name: _add_tables([state[name] for state in states]) for name in _TABLES}
     classes, bins = len(scored_classes(merged["n_classes"])), merged["bins"]
     for name in _HISTOGRAMS:

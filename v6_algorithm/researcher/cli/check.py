@@ -152,7 +152,7 @@ def ask_network(
         method=method,
     )  # fmt: skip
     follow(task)
-    return task.result()
+    return task.result("describe", "columns") if method == "describe" else task.result()
 
 
 def show(report: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ Vantage6 = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog="Example: v6-algorithm image build --variant cuda")
 def build(
     tag: Tag = None,
     variant: Variant = "cpu",
@@ -56,7 +56,7 @@ def build(
         say(f"{wanted.tag} ({variant}): {size(sizes.image)}{added}")
 
 
-@app.command("test")
+@app.command("test", epilog="Example: v6-algorithm image test --tag my-image:1")
 def try_out(tag: Tag = None, variant: Variant = "cpu", vantage6: Vantage6 = 4, json_: Json = False) -> None:
     """Try the image as a node would run it: the doctor, and one call through vantage6's wrapper."""
     with explained(json_):
@@ -85,7 +85,7 @@ def try_out(tag: Tag = None, variant: Variant = "cpu", vantage6: Vantage6 = 4, j
             tell({"image": name, "works": True, "versions": versions})
 
 
-@app.command()
+@app.command(epilog="Example: v6-algorithm image push registry.example.org/research")
 def push(
     registry: Annotated[str, typer.Argument(metavar="REGISTRY", help="HOST[:PORT][/PATH]", show_default=False)],
     tag: Annotated[

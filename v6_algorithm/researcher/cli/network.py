@@ -55,7 +55,7 @@ def start(
         say("to end it: v6-algorithm network stop")
 
 
-@app.command()
+@app.command(epilog="Example: v6-algorithm network stop")
 def stop(folder: Folder = None, json_: Json = False) -> None:
     """End server and nodes, and remove their files."""
     with explained(json_):
@@ -67,7 +67,7 @@ def stop(folder: Folder = None, json_: Json = False) -> None:
         say(f"ended: {', '.join(there.processes)}; {there.folder} is removed")
 
 
-@app.command()
+@app.command(epilog="Example: v6-algorithm network status --json")
 def status(folder: Folder = None, json_: Json = False) -> None:
     """Say what runs."""
     with explained(json_):

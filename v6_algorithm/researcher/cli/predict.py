@@ -25,7 +25,15 @@ def predict(
         list[str] | None, typer.Option(metavar="COLUMN", help="A column to copy beside the predictions, such as an id.")
     ] = None,
     site: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose model, where each site trained alone.")
+        str | None, typer.Option(metavar="NAME", help="Whose model, where each site has its own; else their mean.")
+    ] = None,
+    layers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="What stayed at a hospital (V6_ALGORITHM_MODEL_FOLDER), one a fold.",
+            show_default="those in a run's folder, of --site or where the model is not whole without",
+        ),
     ] = None,
     recalibrate: Annotated[
         str | None,
@@ -46,14 +54,14 @@ def predict(
         from v6_algorithm.engines.simulate import source_of
         from v6_algorithm.errors import ExperimentError
         from v6_algorithm.experiment import Source
-        from v6_algorithm.researcher.external import ReturnedModel
+        from v6_algorithm.researcher.external.local_layers import model_for
         from v6_algorithm.researcher.external.predict import predict as predict_rows
         from v6_algorithm.researcher.external.recalibrated import recalibrated, recalibration_of
         from v6_algorithm.researcher.report.artifacts import write_file
 
         refuse_file(out, force)
         with terminal.err.status("predicting …"):
-            model = ReturnedModel.load(result)
+            model = model_for(result, layers or [], site)
             source = source_of("URI", Source(uri=data), Path.cwd(), model.experiment)
             predictions = predict_rows(model, source, site)
             notes = predictions.attrs["notes"]

@@ -11,11 +11,19 @@ from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.output import Force, refuse_file
 from v6_algorithm.researcher.cli.terminal import Json, choice, explained, say, tell
 
+# Runs whose intervals a terminal has room for; the page of --out has them of all.
+_MOST_INTERVALS = 2
+
 
 def report(
     results: Annotated[list[Path], typer.Argument(help="Folders of runs, or result.json files.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of one run: where the page goes.", show_default="beside it")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where the page goes; of several runs, one that compares them.",
+            show_default="of one run beside it",
+        ),
     ] = None,
     card: Annotated[
         Path | None,
@@ -32,7 +40,7 @@ def report(
 ) -> None:
     """Make the report of a run anew, or compare runs by their pooled metrics.
 
-    Example: v6-algorithm report runs/heart-a runs/heart-b
+    Example: v6-algorithm report runs/heart-a runs/heart-b --out comparison.html
     """
     with explained(json_):
         from v6_algorithm.errors import ExperimentError
@@ -59,15 +67,27 @@ def report(
         if paired:
             _show_paired(results, part, as_json=json_)
             return
+        refuse_file(out, force)
         names = [path.name if path.is_dir() else path.parent.name or path.name for path in results]
         names = [name if names.count(name) == 1 else str(path) for name, path in zip(names, results, strict=True)]
-        frame = compare({name: load(path) for name, path in zip(names, results, strict=True)}, part)
+        loaded = {name: load(path) for name, path in zip(names, results, strict=True)}
+        frame = compare(loaded, part)
         if frame.empty or not len(frame.columns):
             raise ExperimentError(f"--part {part}: none of these results has metrics of it")
+        if out is not None:
+            from v6_algorithm.researcher.report.comparison import comparison_page
+
+            page = comparison_page({name: dict(result.content) for name, result in loaded.items()}, part)
+            try:
+                write_file(out, page)
+            except OSError as error:
+                raise ExperimentError(f"--out {out}: cannot be written: {error.strerror}") from None
         if json_:
             typer.echo(frame.to_json(orient="index", indent=1))
             return
         terminal.out.print(_table(frame, part))
+        if out is not None:
+            say(f"wrote {out}")
 
 
 def _show_paired(results: list[Path], part: str, *, as_json: bool) -> None:
@@ -127,7 +147,16 @@ def _table(frame: object, part: str) -> object:
     table.add_column("metric")
     for name in frame.index:
         table.add_column(Text(str(name)), justify="right", overflow="fold")
+    ends = {name for metric in frame.columns for name in (f"{metric}_low", f"{metric}_high")}
     for metric in frame.columns:
+        if metric in ends:
+            continue  # beside the number that it is an end of
         cells = ["" if pd.isna(value) else f"{value:g}" if metric == "n" else f"{value:.4f}" for value in frame[metric]]
+        if f"{metric}_low" in frame.columns and f"{metric}_high" in frame.columns and len(cells) <= _MOST_INTERVALS:
+            low, high = frame[f"{metric}_low"], frame[f"{metric}_high"]
+            cells = [
+                f"{cell} ({a:.3f}-{b:.3f})" if cell and a == a and b == b else cell
+                for cell, a, b in zip(cells, low, high, strict=True)
+            ]
         table.add_row(Text(metric if metric == "n" else reading.label(metric)), *cells)
     return table

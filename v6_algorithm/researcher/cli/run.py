@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.site.policy import Policy
 
+# Of a run's folder: what of its model stayed at the sites, where those are on this machine.
+LAYERS = "layers"
 File = Annotated[Path, typer.Argument(help="The experiment file (YAML).", show_default=False)]
 Set = Annotated[
     list[str] | None,
@@ -109,6 +112,7 @@ def run(
         todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [], policy, exact)
         tables = _tables(todo, file)
         with results_folder(out_dir or unused_folder(experiment.name)) as folder:
+            shutil.rmtree(folder / LAYERS, ignore_errors=True)
             if force and holds_checkpoint(folder):
                 discard(folder)
                 say(f"note: --force: the run in {folder} that was not done is begun anew")
@@ -195,6 +199,12 @@ def _rules(todo: UnfinishedRun) -> Policy:
     return rules
 
 
+def _keeping(rules: Policy, experiment: Experiment, folder: Path) -> Policy:
+    """Let the sites of this machine leave private layers and personal models in the run's folder, for `predict`."""
+    stays = experiment.private is not None or experiment.personal is not None
+    return replace(rules, model_folder=rules.model_folder or str(folder / LAYERS)) if stays else rules
+
+
 def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) -> None:
     """Begin or go on with a run, and write what came out; its checkpoint stays as long as it is not done."""
     from v6_algorithm.coordinator.rounds.initial_model import read_weights
@@ -212,7 +222,9 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
         federation: Any = (
             mock_federation(experiment, tables)
             if todo.engine == "mock"
-            else local_federation(experiment, tables, rules, sites_folder(folder), todo.way)
+            else local_federation(
+                experiment, tables, _keeping(rules, experiment, folder), sites_folder(folder), todo.way
+            )
         )
         with ends_on_sigterm(), open_tracking(todo.track, folder, experiment.for_sites(), complain) as tracking:
             with profiled(experiment.output.profile, folder):

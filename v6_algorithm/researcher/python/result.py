@@ -226,7 +226,8 @@ class Result:
         rows
             A DataFrame, a path, or an array as the sites were given.
         site
-            Whose model, in mode local.
+            Whose model, in mode local, and of a run that was loaded from its folder with private layers or personal
+            models; the mean of the sites' predictions when absent, of personal models the shared one's.
         recalibrate, at
             A result of two classes whose intercept and slope move the risks, such as this one or that of `evaluate`;
             of all its rows, or of those of the site `at`.
@@ -238,7 +239,7 @@ class Result:
         """
         from v6_algorithm.researcher.external.predict import predict
 
-        model = self.model
+        model = self._model_with_layers(site)
         predicted = predict(model, source_of_rows(rows, model.experiment, "rows"), site)
         for note in predicted.attrs["notes"]:
             warnings.warn(note, stacklevel=2)
@@ -247,6 +248,14 @@ class Result:
 
             return recalibrated(predicted, recalibration_of(recalibrate.content, at))
         return predicted
+
+    def _model_with_layers(self, site: str | None) -> ReturnedModel:
+        """Return the model, of a run's folder with what it has of its sites."""
+        from v6_algorithm.researcher.external.local_layers import layers_of_run, model_for
+
+        folder = Path(self._source) if self._source is not None else None
+        folder = folder.parent if folder is not None and folder.suffix == ".json" else folder
+        return model_for(folder, [], site) if folder is not None and layers_of_run(folder) else self.model
 
     def export(self, folder: str | Path, formats: Sequence[str] = ("onnx", "torch")) -> Path:
         """Write the model for those without this package: ONNX, `torch.export` and model.json; return the folder.

@@ -12,6 +12,7 @@ from v6_algorithm.researcher.report.templating import Row, Table, heads
 # Columns in the tables, those that shift most first; result.json has all.
 _SHOWN = 30
 _SITES = 12
+_SITES_A_TABLE = 6
 _NAMES = 40
 _ROLES = ("group", "split_column", "synthetic")
 
@@ -109,12 +110,24 @@ def _table(pooled: Mapping[str, Mapping[str, Any]], shown: list[str]) -> Table:
 
 def _by_site(
     sites: Mapping[str, Mapping[str, Any]], pooled: Mapping[str, Mapping[str, Any]], shown: list[str]
+) -> list[Table]:
+    """Return a table for every few sites, so that each fits on a sheet of A4."""
+    names = list(sites)
+    parts = [names[start : start + _SITES_A_TABLE] for start in range(0, len(names), _SITES_A_TABLE)]
+    return [_of_sites(part, sites, pooled, shown) for part in parts]
+
+
+def _of_sites(
+    names: list[str],
+    sites: Mapping[str, Mapping[str, Any]],
+    pooled: Mapping[str, Mapping[str, Any]],
+    shown: list[str],
 ) -> Table:
     body = []
     for name in shown:
         cells = []
-        for site in sites:
+        for site in names:
             mean, shift = finite(mapping(sites[site], "columns", name).get("mean")), pooled[name]["shifts"].get(site)
             cells.append("–" if mean is None else number(mean) + (f" ({shift:+.2f})" if shift is not None else ""))
         body.append(Row([name, *cells]))
-    return Table(heads("Column", *sites), [body], wide=True)
+    return Table(heads("Column", *names), [body], wide=True)

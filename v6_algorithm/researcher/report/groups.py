@@ -10,7 +10,7 @@ from markupsafe import Markup
 from v6_algorithm.researcher.report import reading
 from v6_algorithm.researcher.report.charts.curves import dot_chart
 from v6_algorithm.researcher.report.reading import finite, mapping, number
-from v6_algorithm.researcher.report.templating import Row, Table, heads, metric_cells, metric_heads
+from v6_algorithm.researcher.report.templating import Row, Table, heads, metric_cells, metric_heads, with_interval
 
 HEADER = ("part", "column", "group", "metric", "value")
 # Metrics with their intervals that a sheet of paper is wide enough for.
@@ -81,16 +81,16 @@ def _table(
     known: Sequence[Mapping[str, Any]],
 ) -> Table:
     """Return groups by metrics, with the intervals of those for which `known` has any."""
-    bodies = []
+    bounded, bodies = with_interval(metrics, known), []
     for column, groups in columns:
         body = [Row([column], group=True)]
         for group, values in groups.items():
             n = finite(values.get("n"))
-            body.append(Row([group, "–" if n is None else f"{n:,.0f}", *metric_cells(metrics, values, known)]))
-        gap = metric_cells(metrics, mapping(result, "gap", part, column), known)
+            body.append(Row([group, "–" if n is None else f"{n:,.0f}", *metric_cells(metrics, values, bounded)]))
+        gap = metric_cells(metrics, mapping(result, "gap", part, column), bounded)
         bodies.append([*body, Row(["Gap", "", *gap], strong=True)])
     if by_site := mapping(result, "gap", part, "site"):
-        bodies.append([Row(["Gap between sites", "", *metric_cells(metrics, by_site, known)], strong=True)])
+        bodies.append([Row(["Gap between sites", "", *metric_cells(metrics, by_site, bounded)], strong=True)])
     return Table([*heads("Group", "n"), *metric_heads(metrics, known)], bodies, wide=True)
 
 

@@ -30,6 +30,7 @@ from v6_algorithm.researcher.report.templating import (
     metric_cells,
     metric_head,
     metric_heads,
+    with_interval,
 )
 
 # Notes of one kind, as many as sites and metrics, which are folded away.
@@ -38,6 +39,8 @@ _BINNED = re.compile(r": binned, within \S+ of the exact value$")
 _OF_SITE = re.compile(r"^((?:[a-z]+, )?)site ('[^']+')(: .+)$")
 # Metrics of the main table, with their intervals as many columns as a page is wide.
 _MAIN = 4
+# Columns of metrics without intervals that fit on a sheet of A4.
+_ON_PAPER = 8
 # Columns of all metrics on a sheet of paper.
 _MOST_SCOPES = 7
 
@@ -207,34 +210,38 @@ def _results(result: dict[str, Any]) -> dict[str, Any]:
     return {
         "part": part,
         "table": _metric_table(result, part, most=_MAIN),
-        "whole": _whole_table(result, part) if len(metrics) > _MAIN else None,
-        "validation": _whole_table(result, "validation") if part == "test" and tables["validation"] else None,
+        "whole": _whole_tables(result, part) if len(metrics) > _MAIN else [],
+        "validation": _whole_tables(result, "validation") if part == "test" and tables["validation"] else [],
         "of_folds": bool(reading.folds(result)),
         "chart": comparison_chart(result, part, metrics[0]) if tables[part] else None,
     }
 
 
-def _metric_table(result: dict[str, Any], part: str, *, most: int | None = None) -> Table | None:
+def _metric_table(result: dict[str, Any], part: str, *, start: int = 0, most: int | None = None) -> Table | None:
     # What is of folds has a table of its own.
     rows = [row for row in reading.metric_rows(result) if row.part == part and "fold" not in row.scope]
-    metrics = reading.columns(rows)[:most]
+    metrics = reading.columns(rows)[start:][:most]
     if not metrics:
         return None
     runs, known = list(dict.fromkeys(row.run for row in rows)), [row.metrics for row in rows]
-    bodies = []
+    bounded, bodies = with_interval(metrics, known), []
     for run in runs:
         body = [Row([reading.RUNS.get(run, run)], group=True)] if len(runs) > 1 else []
-        body += [_metric_row(result, row, metric_cells(metrics, row.metrics, known)) for row in rows if row.run == run]
+        body += [
+            _metric_row(result, row, metric_cells(metrics, row.metrics, bounded)) for row in rows if row.run == run
+        ]
         bodies.append(body)
     return Table([*heads("Site", "n"), *metric_heads(metrics, known)], bodies, wide=True)
 
 
-def _whole_table(result: dict[str, Any], part: str) -> Table | None:
-    """Return all metrics, a row for each, with a column for each scope; of many sites as columns of metrics."""
+def _whole_tables(result: dict[str, Any], part: str) -> list[Table]:
+    """Return all metrics, a row for each, with a column for each scope; of many sites a table for every few metrics."""
     rows = [row for row in reading.metric_rows(result) if row.part == part and "fold" not in row.scope]
     scopes = list(dict.fromkeys((row.scope, row.name) for row in rows))
     if len(scopes) > _MOST_SCOPES:
-        return _metric_table(result, part)
+        count = len(reading.columns(rows))
+        parts = [_metric_table(result, part, start=start, most=_MAIN) for start in range(0, count, _MAIN)]
+        return [table for table in parts if table is not None]
     metrics, runs = reading.columns(rows), list(dict.fromkeys(row.run for row in rows))
     bodies = []
     for run in runs:
@@ -249,7 +256,7 @@ def _whole_table(result: dict[str, Any], part: str) -> Table | None:
             body.append(Row([metric_head(metric).text, *cells]))
         bodies.append(body)
     names = [reading.SUMMARIES[scope].capitalize() if scope in reading.SUMMARIES else name for scope, name in scopes]
-    return Table(heads("Metric", *names), bodies, wide=True)
+    return [Table(heads("Metric", *names), bodies, wide=True)]
 
 
 def _metric_row(result: dict[str, Any], row: MetricRow, values: Sequence[str]) -> Row:
@@ -265,11 +272,11 @@ def _central(result: dict[str, Any]) -> dict[str, Any] | None:
     metrics, known = reading.columns(row for _, row in rows), [row.metrics for _, row in rows]
     if not metrics:
         return None
-    body = []
+    bounded, body = with_interval(metrics, known), []
     for name, row in rows:
         n = reading.evaluated(result, row)
         cells = [name.capitalize() if row.scope != "site" else name, f"{n:,}" if n is not None else ""]
-        body.append(Row([*cells, *metric_cells(metrics, row.metrics, known)]))
+        body.append(Row([*cells, *metric_cells(metrics, row.metrics, bounded)]))
     table = Table([*heads("Model", "n"), *metric_heads(metrics, known)], [body], wide=True)
     return {"table": table, "name": reading.central_name(result)}
 
@@ -281,20 +288,35 @@ def _folds(result: dict[str, Any]) -> dict[str, Any] | None:
     rows = [row for row in reading.metric_rows(result) if row.scope == "fold"]
     part = reading.main_part(rows)
     rows = [row for row in rows if row.part == part]
-    metrics, by_fold = reading.columns(rows), {row.name: row.metrics for row in rows}
+    metrics = reading.columns(rows)
+    main = _fold_table(folds, rows, metrics[:_ON_PAPER], rounds=True)
+    rest = [
+        _fold_table(folds, rows, metrics[start : start + _ON_PAPER], rounds=False)
+        for start in range(_ON_PAPER, len(metrics), _ON_PAPER)
+    ]
+    return {"table": main, "rest": rest, "part": part}
+
+
+def _fold_table(
+    folds: list[tuple[str, dict[str, Any]]], rows: list[reading.MetricRow], metrics: list[str], *, rounds: bool
+) -> Table:
+    """Return some metrics of each fold, which fit on paper, and their mean and standard deviation."""
+    by_fold = {row.name: row.metrics for row in rows}
     body = []
     for name, fold in folds:
         values = [number(by_fold.get(name, {}).get(metric)) for metric in metrics]
-        body.append(Row([name, _whole(fold.get("best_round")), _whole(fold.get("rounds_run")), *values]))
+        of_rounds = [_whole(fold.get("best_round")), _whole(fold.get("rounds_run"))] if rounds else []
+        body.append(Row([name, *of_rounds, *values]))
+    blank = ["", ""] if rounds else []
     values_of = [
         [value for row in rows if (value := finite(row.metrics.get(metric))) is not None] for metric in metrics
     ]
     if metrics:
-        body.append(Row(["Mean", "", "", *(number(statistics.fmean(known)) for known in values_of)], strong=True))
+        body.append(Row(["Mean", *blank, *(number(statistics.fmean(known)) for known in values_of)], strong=True))
         spread = (number(statistics.stdev(known)) if len(known) > 1 else "–" for known in values_of)
-        body.append(Row(["± sd", "", "", *spread], strong=True))
-    head = [*heads("Fold", "Best round", "Rounds"), *map(metric_head, metrics)]
-    return {"table": Table(head, [body]), "part": part}
+        body.append(Row(["± sd", *blank, *spread], strong=True))
+    named = ["Fold", "Best round", "Rounds"] if rounds else ["Fold"]
+    return Table([*heads(*named), *map(metric_head, metrics)], [body])
 
 
 def _participation(result: dict[str, Any]) -> dict[str, Any] | None:

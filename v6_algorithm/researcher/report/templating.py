@@ -6,7 +6,7 @@ are only ever filled in through `fill`, and only the charts of `charts.marks` co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -78,23 +78,22 @@ def heads(*texts: str) -> list[Head]:
 
 def metric_heads(metrics: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> list[Head]:
     """Return the heads of columns of metrics; behind one whose interval some row knows that of it."""
-    with_interval = _with_interval(metrics, list(rows))
+    bounded = with_interval(metrics, rows)
     columns = []
     for metric in metrics:
         columns.append(metric_head(metric))
-        if metric in with_interval:
+        if metric in bounded:
             meaning = "95 % confidence interval, as if rows were independent; how, says docs/evaluation.md"
             columns.append(Head("95\xa0%\xa0CI", meaning))
     return columns
 
 
-def metric_cells(metrics: Sequence[str], values: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return a row's cells under `metric_heads` of the same rows."""
-    with_interval = _with_interval(metrics, list(rows))
+def metric_cells(metrics: Sequence[str], values: Mapping[str, Any], bounded: Collection[str]) -> list[str]:
+    """Return a row's cells under `metric_heads`; `bounded` are the metrics `with_interval` of the same rows."""
     cells = []
     for metric in metrics:
         cells.append(reading.number(values.get(metric)))
-        if metric in with_interval:
+        if metric in bounded:
             cells.append(reading.interval_text(dict(values), metric))
     return cells
 
@@ -107,5 +106,7 @@ def metric_head(metric: str) -> Head:
     return Head(f"{known.label}\xa0{'↑' if known.higher_is_better else '↓'}", known.meaning)
 
 
-def _with_interval(metrics: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def with_interval(metrics: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the metrics whose interval some row knows."""
+    rows = list(rows)
     return [metric for metric in metrics if any(reading.interval(dict(values), metric) for values in rows)]

@@ -1,0 +1,60 @@
+"""What a run leaves of a model at a hospital, for its own use: private layers and personal models.
+
+They never travel. Where the node's owner names a folder (`V6_ALGORITHM_MODEL_FOLDER`), the final test of a run writes
+them there; with the run's model file `v6-algorithm predict RUN new.csv --layers FILE` uses them. `run` keeps those of
+its sites in its own folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from v6_algorithm.data.cache import write_whole
+from v6_algorithm.data.files import cache_key
+from v6_algorithm.site.work import Work
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PRIVATE, PERSONAL = "private", "personal"
+
+
+def keep(work: Work, fold: int, kind: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors of a fold's final test, as they were measured; a disk that refuses costs the run nothing.
+
+    Parameters
+    ----------
+    work
+        The request; its policy says where to.
+    fold
+        The fold's number.
+    kind
+        ``private``: the layers that stay here; ``personal``: the whole model that was trained on here.
+    tensors
+        By name, as in the run's model file.
+    """
+    if work.policy.model_folder is None:
+        return
+    run = cache_key("model", work.experiment.model_dump(mode="json"))[:12]
+    # A site may be called anything.
+    name = f"{_slug(work.site)}-{cache_key(work.site)[:6]}-fold-{fold}-{kind}.safetensors"
+    folder = Path(work.policy.model_folder) / f"{_slug(work.experiment.name)}-{run}"
+    about = {"v6_algorithm_layers": kind, "site": work.site, "fold": str(fold), "round": str(work.round)}
+
+    def write(path: Path) -> None:
+        import safetensors
+        import safetensors.torch
+
+        try:
+            safetensors.torch.save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, path, about)
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from None
+
+    write_whole(folder, name, write)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:60] or "site"
