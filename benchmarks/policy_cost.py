@@ -1,8 +1,9 @@
 """What a node's preset costs: the same experiments under trusted, standard and strict, over seeds; prints a table.
 
-Run: OMP_NUM_THREADS=1 python benchmarks/policy_cost.py [SEEDS]. Splits differ between the presets, for standard mixes
-a secret of the node into them: means over seeds are compared, beside the standard error of their difference. Bytes are
-those from all sites in the rounds of one run. Under strict the owner has approved the experiment.
+Run: OMP_NUM_THREADS=1 python benchmarks/policy_cost.py [SEEDS [NAME …]], NAME the beginning of an experiment's.
+Splits differ between the presets, for standard mixes a secret of the node into them: means over seeds are compared,
+beside the standard error of their difference. Bytes are those from all sites in the rounds of one run. Under strict
+the owner has approved the experiment, and each site has a ledger.
 """
 
 from __future__ import annotations
@@ -58,11 +59,13 @@ def measure(content: dict, preset: str, seed: int) -> tuple[dict, float, int]:
     return result["metrics"]["test"]["pooled"], time.perf_counter() - start, told
 
 
-def main(seeds: int) -> None:
-    """Print the table."""
+def main(seeds: int, names: tuple[str, ...] = ()) -> None:
+    """Print the table, of experiments whose names begin so."""
     print(f"| experiment | metric | {' | '.join(PRESETS)} | standard - trusted | seconds | kB |")
     print("|---|---|---|---|---|---|---|---|")
     for name, content in EXPERIMENTS.items():
+        if names and not name.startswith(names):
+            continue
         runs: dict[str, list] = {preset: [] for preset in PRESETS}
         for seed in range(seeds):  # interleaved: the machine is shared
             for preset in PRESETS:
@@ -84,4 +87,4 @@ def main(seeds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20, tuple(sys.argv[2:]))

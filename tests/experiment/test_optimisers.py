@@ -141,3 +141,20 @@ def test_reduce_on_plateau_follows_scores_and_not_rounds():
     assert group_in_round("sgd", {"lr": 0.4}, plateau, 9)["lr"] == 0.4
     assert group_in_round("sgd", {"lr": 0.4}, plateau, 9, lr=0.1)["lr"] == 0.1
     assert [rate_after("sgd", {"lr": 0.4}, plateau, [1.0] * number) for number in range(4)] == [0.4, 0.4, 0.2, 0.1]
+
+
+@pytest.mark.parametrize("options", [{"lr": 1e50}, {"lr": 10**400}, {"lr": 0.1, "momentum": -1e60}])
+def test_a_number_that_no_float32_holds_is_refused_before_a_step(options):
+    with pytest.raises(ValueError, match=f"optimizer {list(options)[-1]}: a number larger than 3e"):
+        check_optimiser("sgd", options)
+
+
+def test_a_scheduler_that_takes_the_rate_beyond_is_named_at_the_step():
+    from v6_algorithm.errors import SiteError
+    from v6_algorithm.learning.training.objectives import take_step
+
+    (parameter,) = weights()
+    parameter.grad = torch.ones(3, 2)
+    with pytest.raises(SiteError, match="larger than the number format") as refused:
+        take_step(torch.optim.SGD([parameter], lr=1e60))
+    assert refused.value.kind == "diverged"

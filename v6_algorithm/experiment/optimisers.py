@@ -21,6 +21,7 @@ _NOT_OPTIMISERS = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
 _NOT_SCHEDULERS = {"LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
 # The one scheduler that follows from a metric and not from the round.
 PLATEAU = "reducelronplateau"
+_LARGEST = 3e38  # float32 ends at 3.4e38
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
@@ -132,13 +133,23 @@ def check_optimiser(kind: str, options: dict[str, Any]) -> None:
     """Raise ValueError unless torch accepts this optimiser with these options."""
     import torch
 
+    _check_sizes("optimizer", options)
     build_optimiser(kind, options, [torch.nn.Parameter(torch.zeros(1))])
+
+
+def _check_sizes(what: str, options: dict[str, Any]) -> None:
+    """Raise ValueError for a number that no float32 holds, at which torch stops in the middle of a step."""
+    for name, value in options.items():
+        for number in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(number, (int, float)) and abs(number) > _LARGEST:
+                raise ValueError(f"{what} {name}: a number larger than {_LARGEST:g}, which no float32 holds")
 
 
 def check_scheduler(kind: str, options: dict[str, Any]) -> None:
     """Raise ValueError unless torch accepts this scheduler with these options."""
     import torch
 
+    _check_sizes("scheduler", options)
     # Momentum, because the cyclic schedules insist on having one to change.
     build_scheduler(kind, options, torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9))
 

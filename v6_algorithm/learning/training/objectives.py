@@ -20,6 +20,20 @@ from v6_algorithm.learning.problems.base import Networks, Problem
 from v6_algorithm.learning.training.state import load_state, parameters_of, state_of
 
 
+def take_step(optimiser: torch.optim.Optimizer) -> None:
+    """Step; raises SiteError where a rate that a scheduler raised is more than the parameters' number format holds."""
+    try:
+        optimiser.step()
+    except RuntimeError as error:
+        if "without overflow" not in str(error):
+            raise
+        raise SiteError(
+            "training.optimizer: a learning rate, or what else a step is multiplied by, is larger than the number "
+            "format of the parameters holds; lower it, or what training.scheduler makes of it",
+            "diverged",
+        ) from None
+
+
 class LocalObjective:
     """Plain training. Others override the hook in which they differ."""
 
@@ -34,7 +48,7 @@ class LocalObjective:
 
     def step(self, optimiser: torch.optim.Optimizer) -> None:
         """Step, with the gradients of the loss in place."""
-        optimiser.step()
+        take_step(optimiser)
 
     def outgoing(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return what is sent for the trained state, of the same names, shapes and dtypes."""
@@ -81,7 +95,7 @@ class Corrected(LocalObjective):
                 parameter.grad.add_(parameter - received, alpha=self.mu)
             if correction is not None:
                 parameter.grad.add_(correction)
-        optimiser.step()
+        take_step(optimiser)
 
 
 class Contrastive(LocalObjective):
