@@ -153,13 +153,16 @@ def _without_arrow(column: pd.Series) -> pd.Series:
     return column.astype(object).where(column.notna(), np.nan)
 
 
-def blurred(numbers: np.ndarray) -> np.ndarray:
-    """Say of which columns, (columns,) bool of (rows, columns) float64, float32 makes neighbouring values one."""
+def blurred(numbers: np.ndarray, share: float = _COARSEST) -> np.ndarray:
+    """Say of which columns, (columns,) bool of (rows, columns) float64, float32 makes neighbouring values one.
+
+    `share` is how much of a column's range may be lost to rounding.
+    """
     low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
     far = np.maximum(np.abs(low), np.abs(high))
     # Half the distance of two float32 numbers there, of the range that the column spans.
-    coarse: np.ndarray = (low < high) & (far < _FLOAT32_MAX) & (far * 2.0**-24 > _COARSEST * (high - low))
-    return coarse | _crowded(numbers[some_rows(len(numbers))])
+    coarse: np.ndarray = (low < high) & (far < _FLOAT32_MAX) & (far * 2.0**-24 > share * (high - low))
+    return coarse | _crowded(numbers[some_rows(len(numbers))], share)
 
 
 def some_rows(rows: int) -> np.ndarray:
@@ -171,7 +174,7 @@ def some_rows(rows: int) -> np.ndarray:
     return np.sort(places.astype(np.int64))
 
 
-def _crowded(numbers: np.ndarray) -> np.ndarray:
+def _crowded(numbers: np.ndarray, share: float) -> np.ndarray:
     """Say the same of a quarter of a column's rows that lie together, whatever the others are: a 0 for "not known"."""
     crowded = np.zeros(numbers.shape[1], dtype=bool)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -185,7 +188,7 @@ def _crowded(numbers: np.ndarray) -> np.ndarray:
     upper = np.take_along_axis(ordered, np.minimum(last, len(ordered) - 1), axis=0)
     width = np.where(last < count, upper - ordered, np.nan)
     far = np.maximum(np.abs(ordered), np.abs(upper))
-    crowded[columns] = ((width > 0) & (far * 2.0**-24 > _COARSEST * width)).any(axis=0)
+    crowded[columns] = ((width > 0) & (far * 2.0**-24 > share * width)).any(axis=0)
     return crowded
 
 

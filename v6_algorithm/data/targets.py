@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Array = np.ndarray
 # More labels than this are no classes.
 _MOST_CLASSES = 200
+# Of what a regression's target spans, how much rounding to float32 may take.
+_LOST = 0.05
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def encode_targets(
         _check(column, target)
         if target.kind != "class":
             numbers = _numbers(column, target)
-            if dtype == "float32" and target.kind == "number" and blurred(numbers[:, None]).any():
+            if dtype == "float32" and target.kind == "number" and blurred(numbers[:, None], _LOST).any():
                 raise DataError(
                     f"{target.name} holds numbers so far from 0 that float32 makes neighbouring ones the same; "
                     "training.dtype: float64, or subtract a constant there"
