@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hospitals import command
+from safetensors.numpy import save_file
 from typer.main import get_command
 
 from v6_algorithm.researcher.cli import app
+from v6_algorithm.researcher.external.local_layers import forget_layers
 from v6_algorithm.researcher.report import write_artifacts
+from v6_algorithm.site.local_models import MARK
 
 AT = ("--server", "http://localhost:1", "--username", "ada")
 # What is there already, and the command that would write over it. Nothing else that they name is there.
@@ -57,10 +61,26 @@ def test_every_command_with_a_place_to_write_has_force():
 
 def test_a_run_leaves_nothing_of_the_run_that_it_takes_the_place_of(tmp_path):
     """A run that stopped without a model beside the model of the run before would be taken for its own."""
-    for name in ("model.safetensors", "coefficients.csv", "history.csv", "notes.txt"):
+    for name in ("result.json", "model.safetensors", "coefficients.csv", "history.csv", "notes.txt"):
         (tmp_path / name).write_text("of before")
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "round-7.png").write_text("of before")
     write_artifacts({"name": "a", "status": "evaluated", "metrics": {}, "notes": [], "experiment": {}}, tmp_path)
     kept = {path.name for path in tmp_path.rglob("*") if path.is_file() and path.read_text() == "of before"}
     assert kept == {"notes.txt"}
+
+
+def test_files_of_the_researchers_stay_where_no_run_was(tmp_path):
+    """A folder of somebody's work that is named as --out, with files that a run would call the same."""
+    mine = [tmp_path / "coefficients.csv", tmp_path / "layers" / "soil.txt", tmp_path / "layers" / "net.safetensors"]
+    (tmp_path / "layers").mkdir()
+    for path in mine[:2]:
+        path.write_text("mine")
+    save_file({"weight": np.zeros(2)}, mine[2])
+    left = tmp_path / "layers" / "heart-1a2b" / "a-fold-0-private.safetensors"
+    left.parent.mkdir()
+    save_file({"weight": np.zeros(2)}, left, {MARK: "private", "site": "a", "fold": "0"})
+    forget_layers(tmp_path)
+    write_artifacts({"name": "a", "status": "evaluated", "metrics": {}, "notes": [], "experiment": {}}, tmp_path)
+    assert all(path.is_file() for path in mine)
+    assert not left.parent.exists()

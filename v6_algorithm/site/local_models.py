@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PRIVATE, PERSONAL = "private", "personal"
+# Of a file's metadata: which of the two it holds.
+MARK = "v6_algorithm_layers"
 
 
 def keep(work: Work, fold: int, kind: str, tensors: Mapping[str, Tensor]) -> None:
@@ -42,7 +44,7 @@ def keep(work: Work, fold: int, kind: str, tensors: Mapping[str, Tensor]) -> Non
     # A site may be called anything.
     name = f"{_slug(work.site)}-{cache_key(work.site)[:6]}-fold-{fold}-{kind}.safetensors"
     folder = Path(work.policy.model_folder) / f"{_slug(work.experiment.name)}-{run}"
-    about = {"v6_algorithm_layers": kind, "site": work.site, "fold": str(fold), "round": str(work.round)}
+    about = {MARK: kind, "site": work.site, "fold": str(fold), "round": str(work.round)}
 
     def write(path: Path) -> None:
         import safetensors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.site.policy import Policy
 
-# Of a run's folder: what of its model stayed at the sites, where those are on this machine.
-LAYERS = "layers"
 File = Annotated[Path, typer.Argument(help="The experiment file (YAML).", show_default=False)]
 Set = Annotated[
     list[str] | None,
@@ -97,6 +94,8 @@ def run(
     """Run an experiment on this machine, each site with its own data, and write what came out."""
     terminal.out.quiet = quiet
     with explained(json_):
+        from v6_algorithm.researcher.external.local_layers import forget_layers
+
         if engine not in ("local", "wire", "mock"):
             raise ExperimentError(f"--engine {engine}: is not known; allowed: local, wire, mock")
         if policy is not None and engine == "mock":
@@ -112,7 +111,7 @@ def run(
         todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [], policy, exact)
         tables = _tables(todo, file)
         with results_folder(out_dir or unused_folder(experiment.name)) as folder:
-            shutil.rmtree(folder / LAYERS, ignore_errors=True)
+            forget_layers(folder)
             if force and holds_checkpoint(folder):
                 discard(folder)
                 say(f"note: --force: the run in {folder} that was not done is begun anew")
@@ -201,6 +200,8 @@ def _rules(todo: UnfinishedRun) -> Policy:
 
 def _keeping(rules: Policy, experiment: Experiment, folder: Path) -> Policy:
     """Let the sites of this machine leave private layers and personal models in the run's folder, for `predict`."""
+    from v6_algorithm.researcher.external.local_layers import LAYERS
+
     stays = experiment.private is not None or experiment.personal is not None
     return replace(rules, model_folder=rules.model_folder or str(folder / LAYERS)) if stays else rules
 

@@ -7,17 +7,20 @@ folder. See `v6_algorithm.site.local_models`, which writes them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from v6_algorithm.coordinator.evaluation.returned_model import ReturnedModel
 from v6_algorithm.errors import ExperimentError
+from v6_algorithm.site.local_models import MARK, PRIVATE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MARK = "v6_algorithm_layers"
+# Of a run's folder: what of its model stayed at the sites, where those are on this machine.
+LAYERS = "layers"
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,21 @@ def read_layers(paths: Sequence[Path]) -> list[Layers]:
 
 def layers_of_run(run: Path) -> list[Path]:
     """Return the files that a run on this machine has of its sites."""
-    return sorted((run / "layers").rglob("*.safetensors")) if run.is_dir() else []
+    return sorted((run / LAYERS).rglob("*.safetensors")) if run.is_dir() else []
+
+
+def forget_layers(run: Path) -> None:
+    """Remove what an earlier run left of its sites' models in a folder; files of anybody else's stay."""
+    import safetensors
+
+    for path in layers_of_run(run):
+        with suppress(OSError, safetensors.SafetensorError):
+            with safetensors.safe_open(path, framework="np") as file:
+                is_ours = MARK in (file.metadata() or {})
+            if is_ours:
+                path.unlink()
+                for folder in (path.parent, run / LAYERS):
+                    folder.rmdir()  # until one that is not empty
 
 
 def model_for(run: Path, layers: Sequence[Path], site: str | None) -> ReturnedModel:
@@ -74,5 +91,5 @@ def model_for(run: Path, layers: Sequence[Path], site: str | None) -> ReturnedMo
     here = layers_of_run(run)
     if here and site is not None:
         return ReturnedModel.load(run, read_layers(here))
-    private = [part for part in read_layers(here) if part.kind == "private"]
+    private = [part for part in read_layers(here) if part.kind == PRIVATE]
     return ReturnedModel.load(run, private)

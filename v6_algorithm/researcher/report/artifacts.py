@@ -57,8 +57,9 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
     result : dict
         The result of `master`, as in result.json; may be partial.
     directory : Path
-        Where to write; made when it does not exist. Files that an earlier run left there are replaced, and those
-        that this one has not (its model, when this one stopped without any) are removed, so that all are of one run.
+        Where to write; made when it does not exist. Files that an earlier run left there are replaced, and where
+        its result is there those that this one has not (its model, when this one stopped without any) are removed, so
+        that all are of one run.
 
     Returns
     -------
@@ -74,6 +75,7 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    earlier = _of_a_run(directory) if (directory / "result.json").exists() else []
     clean = shareable(result)
     written, failed, names = [], [], set()
     reason: OSError | None = None
@@ -89,7 +91,7 @@ def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
             reason = error
         else:
             written += [path] if told else []
-    for path in _of_a_run(directory):
+    for path in earlier:
         if path.relative_to(directory).as_posix() not in names:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
