@@ -344,18 +344,12 @@ def _as_test(
     experiment: _sections.Experiment, test: Result | str | Path | None, against: Result | str | Path | None
 ) -> tuple[_sections.Experiment, str]:
     """Return the experiment that tests a result's model, or compares two, and the models."""
-    from v6_algorithm.coordinator.evaluation.model_test import (
-        experiment_of_comparison,
-        experiment_of_test,
-        two_models,
-    )
+    from v6_algorithm.coordinator.evaluation.model_test import as_test
 
     if test is None:
         raise ExperimentError("against: goes with test, whose model it is compared with")
-    if against is None:
-        return experiment_of_test(experiment, model := _model_of(test, "test"), "test"), model
-    weights = two_models(_model_of(test, "test"), _model_of(against, "against"))
-    return experiment_of_comparison(experiment, weights, ["test", "against"]), weights
+    named = {"test": test} | ({} if against is None else {"against": against})
+    return as_test(experiment, [_model_of(result, where) for where, result in named.items()], list(named))
 
 
 def _model_of(result: Result | str | Path, where: str) -> str:

@@ -127,8 +127,9 @@ def network(hospitals, monkeypatch):
     """What the hospitals' nodes would answer to `describe`, and who was asked."""
     asked = []
 
-    def ask_network(method, experiment, server, username, image, *rest):
-        asked.append((method, server, username, image, rest))
+    def ask_network(method, key, experiment, at):
+        rest = (at.collaboration, at.organizations, at.hub, at.databases, at.private_key)
+        asked.append((method, at.address, at.username, at.image, rest))
         return v6.describe(experiment, {name: f"{name}.csv" for name in ("north", "south")}).content
 
     monkeypatch.setattr(check, "ask_network", ask_network)

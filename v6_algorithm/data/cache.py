@@ -71,8 +71,8 @@ def keep(folder: Path, key: str, data: TableData) -> None:
     write_whole(folder, f"table-{key}.safetensors", lambda path: write_arrays(path, arrays, about))
 
 
-def write_whole(folder: Path, name: str, write: Callable[[Path], None]) -> None:
-    """Write a file of the folder whole or not at all; a disk that refuses is no error, the file is not there then."""
+def write_whole(folder: Path, name: str, write: Callable[[Path], None]) -> bool:
+    """Write a file of the folder whole or not at all; a disk that refuses is no error, but False is returned."""
     temporary = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,9 +81,11 @@ def write_whole(folder: Path, name: str, write: Callable[[Path], None]) -> None:
         # Runs of one job may be writing at the same time: the rename makes one of them win, whole.
         write(Path(temporary))
         os.replace(temporary, folder / name)
+        return True
     except OSError:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        return False
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

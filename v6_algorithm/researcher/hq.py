@@ -26,6 +26,8 @@ SECRET = "V6_CLIENT_SECRET"  # noqa: S105 - the variable's name
 _SESSION = "v6-algorithm"
 _CENTRAL = "central_compute"
 _POLL_S = 1.0
+# How long an extraction may show nothing new before it is remarked on.
+_QUIET_S = 180.0
 # What `extract` takes of an experiment's `data`.
 _FORM = ("separator", "decimal", "thousands", "encoding")
 
@@ -236,6 +238,7 @@ class HqServer(Server):
             return number in known and known[number].online is False and run["status"] == "pending"
 
         shown: list[str] = []
+        since: float | None = time.monotonic()
         while True:
             listed = self.ask("run", params={"task_id": task}).get("data") or []
             alive = [run for run in listed if run["status"] in runs.ALIVE]
@@ -244,7 +247,14 @@ class HqServer(Server):
                 break
             if waiting and waiting != shown:
                 self._say(f"extracting     waiting for {', '.join(waiting)}")
-                shown = waiting
+                shown, since = waiting, time.monotonic()
+            elif since is not None and time.monotonic() - since >= _QUIET_S:
+                self._say(
+                    f"note: nothing has changed for {_QUIET_S / 60:g} minutes. The site may be copying; or its node "
+                    "lost the answer, as nodes of 5.0.3 do where two jobs end in the same second: then interrupt, and "
+                    "submit again, which extracts anew"
+                )
+                since = None
             time.sleep(_POLL_S)
         without = [run for run in listed if run["status"] != "completed"]
         for run in without:

@@ -121,7 +121,7 @@ def _other(work: Work, against: Mapping[str, Any]) -> Work:
     other = Work(request, work.context)
     if not isinstance(other.experiment.split, Tested) or other.experiment.problem.kind != "classification":
         raise WireError("the second model must be of a test too, of problem classification")
-    here, there = (one.experiment.data.model_dump(mode="json", exclude=set(_OF_INPUTS)) for one in (work, other))
+    here, there = (side.experiment.data.model_dump(mode="json", exclude=set(_OF_INPUTS)) for side in (work, other))
     if differing := [key for key in here if here[key] != there[key]]:
         raise WireError(f"the two models' data differ in {', '.join(differing)}; only their inputs may")
     other.guard.admit_compared()

@@ -8,12 +8,14 @@ its sites in its own folder.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from v6_algorithm.data.cache import write_whole
 from v6_algorithm.data.files import cache_key
+from v6_algorithm.site.rules import BY_FIELD
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ MARK = "v6_algorithm_layers"
 
 
 def keep(work: Work, fold: int, kind: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors of a fold's final test, as they were measured; a disk that refuses costs the run nothing.
+    """Write tensors of a fold's final test, as they were measured; a disk that refuses costs the run nothing,
+    and is named in the node's log.
 
     Parameters
     ----------
@@ -55,7 +58,13 @@ def keep(work: Work, fold: int, kind: str, tensors: Mapping[str, Tensor]) -> Non
         except safetensors.SafetensorError as error:
             raise OSError(str(error)) from None
 
-    write_whole(folder, name, write)
+    if not write_whole(folder, name, write):
+        print(
+            f"note: what stays here of the model of fold {fold} ({kind}) could not be kept in {folder} "
+            f"({BY_FIELD['model_folder'].variable})",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _slug(text: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hospitals import command
+from spying import Spy
 
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.evaluation.comparison import check_paired
@@ -105,6 +106,21 @@ def test_malformed_sums_are_refused(sums):
     assert check_paired({"one": whole}, ["one"]) == {"one": whole}
     with pytest.raises(WireError):
         check_paired({"one": {**whole, **sums} if sums else {}}, ["one"])
+
+
+def test_a_site_that_does_not_answer_the_second_call_is_named(models):
+    weights = two_models(*(str(model.content["parameters"]) for model in models))
+    asked = experiment_of_comparison(Experiment.parse(KEYS), weights, ["a", "b"])
+    asked = asked.model_copy(update={"participation": asked.participation.model_copy(update={"minimum": 2})})
+
+    def lose(method, site, number, reply):
+        paired = method == "RPC_evaluate" and any("paired" in item for item in reply.get("folds", []))
+        return None if paired and site == "two" else reply
+
+    federation = Spy(local_federation(asked, tables_of_sites(FRAMES, asked)), lose)
+    result = run_master(federation, asked, weights=weights)
+    assert result["comparison"]["test"]["auroc"]["standard_error"] > 0
+    assert [note for note in result["notes"] if note.startswith("comparison: two did not answer the second call")]
 
 
 def test_what_cannot_be_compared_is_named(models, tmp_path):

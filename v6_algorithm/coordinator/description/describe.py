@@ -29,6 +29,7 @@ from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Federation, Replies
 from v6_algorithm.experiment import Data, Experiment, SurvivalTarget
+from v6_algorithm.learning.metrics.intervals.proportions import Z
 
 SCHEMA = 1
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -36,7 +37,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOST_COLUMNS = 1000
 MOST_CORRELATED = 100
 # Of an interval.
-_FEWEST_CORRELATED, _Z = 4, 1.959963984540054
+_FEWEST_CORRELATED = 4
 Summary = dict[str, Any]
 
 
@@ -277,7 +278,7 @@ def _tested(r: float, n: int) -> tuple[float | None, float | None, float | None]
     """Return the ends of a correlation's 95 % interval (Fisher's z) and p of the t test; None where there is none."""
     if math.isnan(r) or n < _FEWEST_CORRELATED or abs(r) >= 1:
         return None, None, None
-    width = _Z / math.sqrt(n - 3)
+    width = Z / math.sqrt(n - 3)
     low, high = (math.tanh(math.atanh(r) + side * width) for side in (-1, 1))
     return low, high, t_p(float(r * math.sqrt((n - 2) / (1 - r * r))), n - 2)
 

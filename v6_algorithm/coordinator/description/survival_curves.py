@@ -12,17 +12,16 @@ Survival Data in Medical Research, 3rd ed., section 12.3 (cumulative incidence).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from v6_algorithm.coordinator.inference.distributions import chi_square_p
+from v6_algorithm.coordinator.inference.distributions import chi_square_p, normal_p
+from v6_algorithm.learning.metrics.intervals.proportions import Z
 
 Array = np.ndarray
-_Z = 1.959963984540054
 
 
 def _none() -> Array:
@@ -109,7 +108,7 @@ def kaplan_meier(rows: Leaving, horizon: float) -> dict[str, Any]:
         greenwood = np.cumsum(np.where(died > 0, died / (at_risk * (at_risk - died)), 0.0))
         error = np.where(survival > 0, survival * np.sqrt(greenwood), 0.0)
         log = np.log(survival)
-        width = _Z * np.sqrt(greenwood) / log
+        width = Z * np.sqrt(greenwood) / log
         low, high = np.exp(log * np.exp(-width)), np.exp(log * np.exp(width))
     open_ended = (survival <= 0) | (survival >= 1)
     low, high = np.where(open_ended, survival, low), np.where(open_ended, survival, high)
@@ -167,7 +166,7 @@ def cumulative_incidence(rows: Leaving) -> list[dict[str, list[float]]]:
         error = np.sqrt(np.maximum(variance, 0.0))
         inside = (curve > 0) & (curve < 1)
         log = np.log(np.where(inside, curve, 0.5))
-        width = _Z * error / (np.where(inside, curve, 1.0) * log)
+        width = Z * error / (np.where(inside, curve, 1.0) * log)
         curves.append(
             {
                 "incidence": curve.tolist(),
@@ -194,9 +193,9 @@ def mean_differences(groups: Mapping[str, Mapping[str, Any]]) -> list[dict[str, 
                     "reference": names[0],
                     "difference": difference,
                     "standard_error": error,
-                    "low": difference - _Z * error,
-                    "high": difference + _Z * error,
-                    "p": math.erfc(abs(difference) / error / math.sqrt(2)),
+                    "low": difference - Z * error,
+                    "high": difference + Z * error,
+                    "p": normal_p(difference / error),
                 }
             )
     return compared

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.coordinator.inference.distributions import normal_p
 from v6_algorithm.data.preparation.setup import pack_arrays
 from v6_algorithm.errors import WireError
 from v6_algorithm.learning.metrics import compute, merge_states
 from v6_algorithm.learning.metrics.classification_state import histograms
+from v6_algorithm.learning.metrics.intervals.proportions import Z
 
-_Z = 1.959963984540054
 _LENGTHS = {"positives": 6, "negatives": 6, "brier": 3}
 Sums = dict[str, list[float] | None]
 
@@ -88,6 +89,11 @@ def comparison(
             f"comparison: {', '.join(silent)} has few rows of a class and tells no sums of both models; the standard "
             "error of the AUROCs' difference is from the other hospitals' rows"
         )
+    if missing := sorted(set(first) - set(sums)):
+        notes.append(
+            f"comparison: {', '.join(missing)} did not answer the second call (participation); the standard errors of "
+            "the differences are from the other hospitals' rows"
+        )
     of_class = {kind: _added(told[kind] for told in sums.values()) for kind in ("positives", "negatives")}
     result: dict[str, Any] = {"auroc": None, "brier": None}
     rows = [sum(sum(int(count) for count in state["confusion"][place]) for state in first.values()) for place in (1, 0)]
@@ -110,6 +116,8 @@ def comparison(
             result["brier"] = _tested(values[0]["brier"], values[1]["brier"], spread / n)
     if result["auroc"] is None:
         notes.append("comparison: no AUROCs to compare, for only one class is there, or few rows of one")
+    if result["brier"] is None:
+        notes.append("comparison: no difference of the Brier scores, for a hospital has few rows and tells no sums")
     return result, notes
 
 
@@ -133,8 +141,8 @@ def _tested(first: Any, second: Any, variance: float) -> dict[str, float | None]
         "second": float(second),
         "difference": difference,
         "standard_error": error,
-        "low": difference - _Z * error,
-        "high": difference + _Z * error,
+        "low": difference - Z * error,
+        "high": difference + Z * error,
         "z": z,
-        "p": None if z is None else math.erfc(abs(z) / math.sqrt(2)),
+        "p": None if z is None else normal_p(z),
     }

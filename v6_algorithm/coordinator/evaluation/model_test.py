@@ -95,6 +95,11 @@ def two_models(first: str, second: str) -> str:
     return f"{first}\n{second}"
 
 
+def models_of(weights: str) -> list[str]:
+    """Return the files of the models of a task: one, or the two of `two_models`."""
+    return weights.split("\n")
+
+
 def experiment_of_comparison(experiment: Experiment, weights: str, where: Sequence[str]) -> Experiment:
     """Make the experiment that tests two models on the same rows; see `experiment_of_test`.
 
@@ -107,15 +112,15 @@ def experiment_of_comparison(experiment: Experiment, weights: str, where: Sequen
     where
         What to call the two in messages.
     """
-    files = weights.split("\n")
+    files = models_of(weights)
     each = [experiment_of_test(experiment, text, name) for text, name in zip(files, where, strict=True)]
-    for one, name in zip(each, where, strict=True):
-        if one.problem.kind != "classification":
+    for tested, name in zip(each, where, strict=True):
+        if tested.problem.kind != "classification":
             raise ExperimentError(
-                f"{name}: a model of problem {one.problem.kind}; two models are compared by DeLong's test, of problem "
-                "classification with two classes"
+                f"{name}: a model of problem {tested.problem.kind}; two models are compared by DeLong's test, of "
+                "problem classification with two classes"
             )
-    models = [name for one in each for name in one.split.models]  # type: ignore[union-attr]
+    models = [name for tested in each for name in tested.split.models]  # type: ignore[union-attr]
     if len(models) > 2:
         raise ExperimentError(
             f"{where[0]}, {where[1]}: one of them has several models, one a fold; a comparison is of one model each"
@@ -124,6 +129,24 @@ def experiment_of_comparison(experiment: Experiment, weights: str, where: Sequen
         raise ExperimentError(f"{where[0]}, {where[1]}: the two models are the same")
     content = each[0].model_dump(mode="json", exclude_unset=True) | {"split": {"kind": "tested", "models": models}}
     return Experiment.parse(content, where[0], checked=True)
+
+
+def as_test(experiment: Experiment, files: Sequence[str], where: Sequence[str]) -> tuple[Experiment, str]:
+    """Return the experiment that tests a model, or compares two, and what its task carries of them.
+
+    Parameters
+    ----------
+    experiment
+        As for `experiment_of_test`.
+    files
+        The model files, in base64: one, or two.
+    where
+        What to call each in messages.
+    """
+    if len(files) == 1:
+        return experiment_of_test(experiment, files[0], where[0]), files[0]
+    weights = two_models(*files)
+    return experiment_of_comparison(experiment, weights, where), weights
 
 
 def experiment_of_second(experiment: Experiment, file: str) -> Experiment:
@@ -161,10 +184,10 @@ def run_test(
     """
     if weights is None:
         raise ExperimentError("split tested measures a finished model: v6-algorithm run FILE --test RUN, or submit")
-    first, *others = weights.split("\n")
+    first, *others = models_of(weights)
     model = ReturnedModel.of(first, "the model")
     second = ReturnedModel.of(others[0], "the second model") if others else None
-    digests = [wire.digest(text) for one in (model, second) if one is not None for text in one.tensors.values()]
+    digests = [wire.digest(text) for given in (model, second) if given is not None for text in given.tensors.values()]
     if digests != experiment.split.models:  # type: ignore[union-attr]
         raise ExperimentError("split.models: names other models than the one that is to be tested")
     began = time.perf_counter()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.coordinator.inference.distributions import chi_square_p, t_p, t_quantile
+from v6_algorithm.coordinator.inference.distributions import chi_square_p, normal_p, t_p, t_quantile
 from v6_algorithm.coordinator.inference.goodness_of_fit import effective_rows, goodness_of_fit, residual_dispersion
 from v6_algorithm.coordinator.inference.penalised import penalised
 from v6_algorithm.coordinator.inference.terms import joint_tests, spline_effects, units, without_aliased
@@ -25,9 +25,9 @@ from v6_algorithm.coordinator.strategies.newton import (
 )
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Cox, Experiment, Glm
+from v6_algorithm.learning.metrics.intervals.proportions import Z
 from v6_algorithm.learning.models.glm import NULL_SUMS, TOTALS
 
-_Z = 1.959963984540054
 # The links whose coefficients are logarithms of a ratio, and how that is called.
 RATIOS = {
     ("binomial", "logit"): "odds_ratio",
@@ -273,14 +273,14 @@ def coefficient_line(
 ) -> dict[str, Any]:
     """Return a term's line; intervals and p are normal, or by Student's t of so many degrees of freedom."""
     z = estimate / error if error > 0 else None
-    reach = (_Z if freedom is None else t_quantile(0.975, freedom)) * error
+    reach = (Z if freedom is None else t_quantile(0.975, freedom)) * error
     low, high = estimate - reach, estimate + reach
     line = {
         "term": term,
         "estimate": estimate,
         "standard_error": error,
         "z": z,
-        "p": None if z is None else math.erfc(abs(z) / math.sqrt(2)) if freedom is None else t_p(z, freedom),
+        "p": None if z is None else normal_p(z) if freedom is None else t_p(z, freedom),
         "low": low,
         "high": high,
     }

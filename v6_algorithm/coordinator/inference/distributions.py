@@ -1,4 +1,4 @@
-"""Tails of the distributions that tests and intervals need: chi-square, t and F, without scipy.
+"""Tails of the distributions that tests and intervals need: normal, chi-square, t and F, without scipy.
 
 Press et al., Numerical Recipes, 3rd ed., 2007, section 6.4 (the incomplete beta function as a continued fraction).
 """
@@ -9,6 +9,11 @@ import math
 
 _TINY = 1e-300
 _STEPS = 500
+
+
+def normal_p(z: float) -> float:
+    """Return the chance of a standard normal number to be farther from 0."""
+    return math.erfc(abs(z) / math.sqrt(2))
 
 
 def chi_square_p(statistic: float, freedom: int) -> float:

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.coordinator.inference.distributions import chi_square_p, t_quantile
+from v6_algorithm.learning.metrics.intervals.proportions import Z
 from v6_algorithm.learning.metrics.intervals.repeats import on_scale
 
-_Z = 1.959963984540054
 _STEPS = 1000
 _Scale = tuple[Callable[[float], float], Callable[[float], float]]
 _IDENTITY: _Scale = (lambda value: value, lambda value: value)
@@ -134,7 +134,7 @@ def _read(three: Sequence[Any], scale: _Scale) -> tuple[float, float] | None:
         value, low, high = (scale[0](float(number)) for number in three)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    error = (high - low) / (2 * _Z)
+    error = (high - low) / (2 * Z)
     return (value, error) if math.isfinite(value) and 0 < error < math.inf else None
 
 

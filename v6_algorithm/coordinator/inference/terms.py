@@ -13,8 +13,8 @@ from v6_algorithm.coordinator.inference.distributions import chi_square_p
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.preparation.terms import DesignTerms
+from v6_algorithm.learning.metrics.intervals.proportions import Z
 
-_Z = 1.959963984540054
 # Points of a curve.
 _POINTS = 41
 
@@ -119,7 +119,7 @@ def spline_effects(
         middle = np.column_stack([at_reference, setup.terms.curve(column, at_reference[0], fold)])
         contrast = basis - middle
         value = contrast @ estimates[places]
-        reach = _Z * np.sqrt(
+        reach = Z * np.sqrt(
             np.clip(np.einsum("ij,jk,ik->i", contrast, covariance[np.ix_(places, places)], contrast), 0, None)
         )
         effects[column] = {

@@ -19,12 +19,12 @@ from v6_algorithm.learning.metrics import merge_states
 from v6_algorithm.learning.metrics.calibration import CONFIDENCE_UNITS
 from v6_algorithm.learning.metrics.classification_state import histograms
 from v6_algorithm.learning.metrics.histogram import bin_edges, logits, lower_edges
+from v6_algorithm.learning.metrics.intervals.proportions import Z
 from v6_algorithm.learning.metrics.recalibration import recalibrate
 from v6_algorithm.learning.metrics.survival import auroc_over_time, calibration_over_time
 
 # Fewest rows between two points of a ROC curve: one of single steps would be the list of all scores.
 _STEP_ROWS = 5
-_Z = 1.959963984540054
 
 
 def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, setup: Setup) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def risk_summary(state: dict[str, Any]) -> dict[str, Any]:
     if observed and expected:
         error = math.sqrt((1 - observed / n) / observed)
         ratio = observed / expected
-        low, high = ratio * math.exp(-_Z * error), ratio * math.exp(_Z * error)
+        low, high = ratio * math.exp(-Z * error), ratio * math.exp(Z * error)
         summary |= {"o_e": ratio, "o_e_low": low, "o_e_high": high}
     return summary | (recalibrate(positives, negatives, logits(places, state["bins"])) or {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -30,16 +31,16 @@ def approve(
         experiment = load_experiment(file, set_)
         approved = [experiment]
         if test is not None or against is not None:
-            from v6_algorithm.coordinator.evaluation.model_test import experiment_of_second
+            from v6_algorithm.coordinator.evaluation.model_test import experiment_of_second, models_of
 
             experiment, weights = as_test(experiment, named_runs(test, against))
-            seconds = str(weights).split("\n")[1:]
-            approved = [experiment, *(experiment_of_second(experiment, file) for file in seconds)]
-        for one in approved:
+            seconds = models_of(weights)[1:]
+            approved = [experiment, *(experiment_of_second(experiment, model) for model in seconds)]
+        answers = []
+        for each in approved:
+            content, code = approved_content(each), fingerprint(each)
             if show:
-                import json
-
-                say(json.dumps(approved_content(one), indent=2, sort_keys=True))
-            say(fingerprint(one))
-        told = [{"hash": fingerprint(one), "approves": approved_content(one)} for one in approved]
-        tell(told[0] if len(told) == 1 else {"models": told})
+                say(json.dumps(content, indent=2, sort_keys=True))
+            say(code)
+            answers.append({"hash": code, "approves": content})
+        tell(answers[0] if len(answers) == 1 else {"models": answers})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from v6_algorithm.exchange.text import printable
 from v6_algorithm.researcher.cli import submit, terminal
 from v6_algorithm.researcher.cli.output import Force, refuse_file
 from v6_algorithm.researcher.cli.run import File, Set, load_experiment
-from v6_algorithm.researcher.cli.terminal import POLICIES, Json, choice, explained, say, tell
+from v6_algorithm.researcher.cli.terminal import POLICIES, Json, choice, explained, say, tell, writing
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
@@ -32,12 +33,12 @@ def check(
     image: Annotated[
         str | None, typer.Option(metavar="NAME", envvar="V6_IMAGE", help="With --server: the image that would run.")
     ] = None,
-    collaboration: Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")] = None,
-    organization: Annotated[list[str] | None, typer.Option(metavar="NAME", help="As for `submit`.")] = None,
-    hub: Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")] = None,
-    database: Annotated[list[str] | None, typer.Option(metavar="LABEL", help="As for `submit`.")] = None,
-    query: Annotated[str | None, typer.Option(metavar="SQL", help="For SQL databases.")] = None,
-    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="For Excel files.")] = None,
+    collaboration: submit.CollaborationName = None,
+    organization: submit.Organizations = None,
+    hub: submit.Hub = None,
+    database: submit.Databases = None,
+    query: submit.Query = None,
+    sheet: submit.Sheet = None,
     private_key: submit.PrivateKey = None,
     policy: Annotated[
         str | None,
@@ -73,17 +74,16 @@ def check(
             if policy is not None:
                 raise ExperimentError("--policy: on a network each node holds its own rules; it goes without --server")
             experiment.check_rows_stay()
-            report = _ask_network(
-                experiment, server, username, image, collaboration, organization, hub,
-                submit.task_databases(database, query, sheet), private_key,
-            )  # fmt: skip
+            databases = submit.task_databases(database, query, sheet)
+            at = Asked(server, username, image, collaboration, organization, hub, databases, private_key)
+            report = ask_network("check", "status", experiment, at)
+            if report["status"] != "checked":
+                raise FederationError(f"the task did not return what `check` returns; is {image} of another version?")
         show(report)
         tell(report)
         if out is not None:
-            try:
+            with writing(out):
                 out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            except OSError as error:
-                raise ExperimentError(f"--out {out}: cannot be written: {error.strerror}") from None
         if report["exit_code"]:
             raise typer.Exit(int(report["exit_code"]))
 
@@ -97,62 +97,45 @@ def _ask_here(experiment: Experiment, file: Path, policy: str | None) -> dict[st
     return preflight(local_federation(experiment, tables, own_policy(policy)), experiment)
 
 
-def _ask_network(
-    experiment: Experiment,
-    address: str,
-    username: str,
-    image: str,
-    collaboration: str | None,
-    organizations: list[str] | None,
-    hub: str | None,
-    databases: list[dict[str, str]],
-    private_key: Path | None,
-) -> dict[str, Any]:
-    """Ask the nodes of a network, through a task of `check`."""
-    report = ask_network(
-        "check", experiment, address, username, image, collaboration, organizations, hub, databases, private_key
-    )
-    if report.get("status") != "checked":
-        raise FederationError(f"the task did not return what `check` returns; is {image} of another version?")
-    return report
+@dataclass(frozen=True)
+class Asked:
+    """Where on a network a central function runs that asks the sites and trains nothing; as `submit` is told."""
+
+    address: str
+    username: str
+    image: str
+    collaboration: str | None
+    organizations: list[str] | None
+    hub: str | None
+    databases: list[dict[str, str]]
+    private_key: Path | None
 
 
-def ask_network(
-    method: str,
-    experiment: Experiment,
-    address: str,
-    username: str,
-    image: str,
-    collaboration: str | None,
-    organizations: list[str] | None,
-    hub: str | None,
-    databases: list[dict[str, str]],
-    private_key: Path | None,
-) -> dict[str, Any]:
-    """Send a task of a central function that asks the sites and trains nothing to the hub's node, and wait for it."""
+def ask_network(method: str, key: str, experiment: Experiment, at: Asked) -> dict[str, Any]:
+    """Send a task of a central function to the hub's node, wait for it, and return its result, which has `key`."""
     from v6_algorithm.researcher.cli.following import follow
 
-    session = submit.log_in(address, username)
-    chosen = session.collaboration(collaboration)
-    at = submit.choose_hub(session, chosen, hub)
-    sites = [chosen.find(name) for name in organizations] if organizations else list(chosen.organizations)
-    if at.online is False:
+    session = submit.log_in(at.address, at.username)
+    chosen = session.collaboration(at.collaboration)
+    hub = submit.choose_hub(session, chosen, at.hub)
+    sites = [chosen.find(name) for name in at.organizations] if at.organizations else list(chosen.organizations)
+    if hub.online is False:
         raise FederationError(
-            f"the node of {at.name}, which is to ask the others, is offline; choose another with --hub"
+            f"the node of {hub.name}, which is to ask the others, is offline; choose another with --hub"
         )
     for site in sites:
         if site.online is False:
             say(f"note: the node of {site.name} is offline; the answer waits for it, at most participation.deadline_s")
-    submit.encrypt(session, chosen, private_key)
+    submit.encrypt(session, chosen, at.private_key)
     arguments: dict[str, Any] = {"experiment": experiment.for_task()}
-    if organizations:
+    if at.organizations:
         arguments["organizations"] = [site.id for site in sites]
     task = session.submit(
-        chosen, at, image=image, databases=databases, arguments=arguments, name=f"{method} {experiment.name}",
+        chosen, hub, image=at.image, databases=at.databases, arguments=arguments, name=f"{method} {experiment.name}",
         method=method,
     )  # fmt: skip
     follow(task)
-    return task.result("describe", "columns") if method == "describe" else task.result()
+    return task.result(method, key)
 
 
 def show(report: dict[str, Any]) -> None:

@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.output import Force, refuse_done
 from v6_algorithm.researcher.cli.run import File, Set, load_experiment
-from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
+from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell, writing
 
 
 def describe(
@@ -50,8 +49,6 @@ def describe(
         for site, reason in summary["missing_sites"].items():
             say(f"note: site '{site}' is not in this: {reason}")
         if out_dir is not None:
-            try:
+            with writing(out_dir):
                 paths = write_summary(summary, out_dir)
-            except OSError as error:
-                raise ExperimentError(f"--out {out_dir}: cannot be written: {error.strerror}") from None
             say(f"wrote {', '.join(path.name for path in paths)} to {out_dir}")

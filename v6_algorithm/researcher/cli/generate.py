@@ -11,7 +11,7 @@ import typer
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.output import results_folder, unused_folder
-from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
+from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell, writing
 
 
 def generate(
@@ -41,11 +41,9 @@ def generate(
                 )
             trained = read_generator(result)
         labels = trained.labels(class_, n)
-        with results_folder(out_dir or unused_folder(f"{trained.experiment.name}-generated")) as folder:
-            try:
-                table = write_images(trained, labels, seed, folder)
-            except OSError as error:
-                raise ExperimentError(f"--out {folder}: cannot be written: {error.strerror}") from None
+        place = out_dir or unused_folder(f"{trained.experiment.name}-generated")
+        with results_folder(place) as folder, writing(folder):
+            table = write_images(trained, labels, seed, folder)
         of = Counter(trained.classes[label] for label in labels) if trained.classes else {}
         shown = f": {', '.join(f'{count} {name}' for name, count in of.items())}" if of else ""
         tell({"folder": str(folder), "table": table.name, "images": n, "classes": dict(of)})

@@ -37,12 +37,12 @@ def init(
     image: Annotated[
         str, typer.Option(metavar="NAME", envvar="V6_IMAGE", help="With --server: the image that would run.")
     ] = "",
-    collaboration: Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")] = None,
-    organization: Annotated[list[str] | None, typer.Option(metavar="NAME", help="As for `submit`.")] = None,
-    hub: Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")] = None,
-    database: Annotated[list[str] | None, typer.Option(metavar="LABEL", help="As for `submit`.")] = None,
-    query: Annotated[str | None, typer.Option(metavar="SQL", help="For SQL databases.")] = None,
-    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="For Excel files.")] = None,
+    collaboration: submit.CollaborationName = None,
+    organization: submit.Organizations = None,
+    hub: submit.Hub = None,
+    database: submit.Databases = None,
+    query: submit.Query = None,
+    sheet: submit.Sheet = None,
     private_key: submit.PrivateKey = None,
     force: Force = False,
     json_: Json = False,
@@ -52,7 +52,7 @@ def init(
     Example: v6-algorithm init hospital1.csv hospital2.csv --target outcome
     """
     with explained(json_):
-        from v6_algorithm.researcher.cli.check import ask_network
+        from v6_algorithm.researcher.cli.check import Asked, ask_network
         from v6_algorithm.researcher.drafting import experiment_yaml
 
         path = Path(f"{name}.yaml")
@@ -68,8 +68,8 @@ def init(
         if there:
             server, username, image = submit.where(server, username, image, local=local)
             databases = submit.task_databases(database, query, sheet)
-            asked = (server, username, image, collaboration, organization, hub, databases, private_key)
-            drafted = _ask(target, duration, name, lambda experiment: ask_network("describe", experiment, *asked))
+            at = Asked(server, username, image, collaboration, organization, hub, databases, private_key)
+            drafted = _ask(target, duration, name, lambda asked: ask_network("describe", "columns", asked, at))
         else:
             drafted = _look(files or [], target, duration)
         path.write_text(experiment_yaml(drafted, name), encoding="utf-8")
@@ -102,7 +102,6 @@ def _ask(
     target: str | None, duration: str | None, name: str, describe: Callable[[Experiment], dict[str, Any]]
 ) -> Draft:
     """Decide from what the nodes of a network tell of their tables."""
-    from v6_algorithm.errors import FederationError
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.researcher.drafting import draft_from_summary
 
@@ -113,8 +112,6 @@ def _ask(
         {"name": name, "data": {"target": learned}, "problem": "survival" if duration else "classification"}
     )
     summary = describe(experiment)
-    if "columns" not in summary:
-        raise FederationError("the task did not return what `describe` returns; is --image of another version?")
     for note in summary["notes"]:
         say(f"note: {note}")
     for site, reason in summary["missing_sites"].items():

@@ -13,20 +13,18 @@ import typer
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
-from v6_algorithm.researcher.cli.terminal import complain, say, tell
-from v6_algorithm.researcher.cli.unfinished import holds_checkpoint
+from v6_algorithm.researcher.cli.terminal import complain, say, tell, writing
+from v6_algorithm.researcher.cli.unfinished import refuse_unfinished
 
 
 @contextmanager
 def results_folder(path: Path) -> Iterator[Path]:
     """Make the folder for the results, and see before anything is trained that files can be written there."""
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except OSError as error:
-        raise ExperimentError(f"--out {path}: cannot be written: {error.strerror}") from None
     try:
         yield path
     finally:
@@ -45,11 +43,7 @@ def refuse_done(path: Path | None, force: bool, name: str = "result.json") -> No
     """
     if path is None or force:
         return
-    if holds_checkpoint(path):
-        raise ExperimentError(
-            f"--out {path}: holds the checkpoint of a run that is not done; `v6-algorithm resume {path}` goes on from "
-            "it, --force or another --out starts anew"
-        )
+    refuse_unfinished(path)
     if (path / name).exists():
         raise ExperimentError(
             f"--out {path}: has a result already ({name}); --force writes over it, or name another folder"

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.output import Force, refuse_file
-from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
+from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell, writing
 
 
 def predict(
@@ -87,8 +87,6 @@ def predict(
         if out is None:
             typer.echo(text, nl=False)
             return
-        try:
+        with writing(out):
             write_file(out, text)
-        except OSError as error:
-            raise ExperimentError(f"--out {out}: cannot be written: {error.strerror}") from None
         say(f"wrote {len(predictions)} predictions to {out}")

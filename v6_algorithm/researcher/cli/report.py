@@ -9,7 +9,7 @@ import typer
 
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.output import Force, refuse_file
-from v6_algorithm.researcher.cli.terminal import Json, choice, explained, say, tell
+from v6_algorithm.researcher.cli.terminal import Json, choice, explained, say, tell, writing
 
 # Runs whose intervals a terminal has room for; the page of --out has them of all.
 _MOST_INTERVALS = 2
@@ -53,10 +53,8 @@ def report(
             refuse_file(out, force)
             folder = results[0] if results[0].is_dir() else results[0].parent
             place = out or folder / "report.html"
-            try:
+            with writing(place):
                 write_file(place, load(results[0]).report())
-            except OSError as error:
-                raise ExperimentError(f"--out {place}: cannot be written: {error.strerror}") from None
             say(f"wrote {place}")
             tell({"page": str(place), "card": str(card) if card else None})
             if card is not None:
@@ -78,10 +76,8 @@ def report(
             from v6_algorithm.researcher.report.comparison import comparison_page
 
             page = comparison_page({name: dict(result.content) for name, result in loaded.items()}, part)
-            try:
+            with writing(out):
                 write_file(out, page)
-            except OSError as error:
-                raise ExperimentError(f"--out {out}: cannot be written: {error.strerror}") from None
         if json_:
             typer.echo(frame.to_json(orient="index", indent=1))
             return
@@ -127,10 +123,8 @@ def _write_card(run: Path, card: Path) -> None:
 
     if card.exists():
         raise ExperimentError(f"--card {card}: is there already, perhaps with what was filled in; name another file")
-    try:
+    with writing(card, "--card"):
         write_file(card, model_card(load(run).content))
-    except OSError as error:
-        raise ExperimentError(f"--card {card}: cannot be written: {error.strerror}") from None
     say(f"wrote {card}; fill in its lines in italics")
 
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from v6_algorithm.coordinator.checkpoint import Checkpoints
     from v6_algorithm.data.sources import TableSource
     from v6_algorithm.engines.local import Way
-    from v6_algorithm.exchange.wire import Packed
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.site.policy import Policy
 
@@ -152,22 +151,15 @@ def named_runs(test: Path | None, against: Path | None) -> list[Path]:
     return [test] if against is None else [test, against]
 
 
-def as_test(experiment: Experiment, runs: list[Path]) -> tuple[Experiment, Packed | None]:
+def as_test(experiment: Experiment, runs: list[Path]) -> tuple[Experiment, str]:
     """Read the models of one or two earlier runs; return the experiment that tests them, and the models."""
-    from v6_algorithm.coordinator.evaluation.model_test import (
-        experiment_of_comparison,
-        experiment_of_test,
-        two_models,
-    )
+    from v6_algorithm.coordinator.evaluation import model_test
     from v6_algorithm.coordinator.rounds.initial_model import read_model
 
     names = ["--test", "--against"][: len(runs)]
     where = [f"{name} {run_}" for name, run_ in zip(names, runs, strict=True)]
     files = [read_model(run_, str(run_), name) for name, run_ in zip(names, runs, strict=True)]
-    if len(files) == 1:
-        return experiment_of_test(experiment, files[0], where[0]), files[0]
-    weights = two_models(*files)
-    return experiment_of_comparison(experiment, weights, where), Packed(weights)
+    return model_test.as_test(experiment, files, where)
 
 
 def resume_run(folder: Path) -> None:

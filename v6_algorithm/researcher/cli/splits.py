@@ -10,7 +10,7 @@ import typer
 from v6_algorithm.errors import DataError, ExperimentError
 from v6_algorithm.researcher.cli.output import Force, refuse_file
 from v6_algorithm.researcher.cli.partition import Encoding, Separator, read_form
-from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
+from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell, writing
 
 
 def split_columns(
@@ -42,9 +42,7 @@ def split_columns(
         except DataError as error:
             raise ExperimentError(f"{table}: {error}") from None
         frame = add_split_columns(frame.rename(columns=str.strip), files, key)
-        try:
+        with writing(out_file):
             frame.to_csv(out_file, index=False, sep=source.form.separator or ",")
-        except OSError as error:
-            raise ExperimentError(f"--out {out_file}: cannot be written: {error.strerror}") from None
         tell({"file": str(out_file), "split_column": [file.stem for file in files]})
         say(f"data:\n  split_column: [{', '.join(file.stem for file in files)}]\nsplit: given")

@@ -59,6 +59,15 @@ PrivateKey = Annotated[
 ]
 
 
+# Options of the commands that ask a network and train nothing.
+CollaborationName = Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")]
+Organizations = Annotated[list[str] | None, typer.Option(metavar="NAME", help="As for `submit`.")]
+Hub = Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")]
+Databases = Annotated[list[str] | None, typer.Option(metavar="LABEL", help="As for `submit`.")]
+Query = Annotated[str | None, typer.Option(metavar="SQL", help="For SQL databases.")]
+Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="For Excel files.")]
+
+
 def submit(
     file: File,
     server: Address = "",
@@ -85,8 +94,8 @@ def submit(
             help="The database that each node reads, else default; twice: a table, and the folder of its images.",
         ),
     ] = None,
-    query: Annotated[str | None, typer.Option(metavar="SQL", help="For SQL databases.")] = None,
-    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="For Excel files.")] = None,
+    query: Query = None,
+    sheet: Sheet = None,
     private_key: PrivateKey = None,
     set_: Set = None,
     out_dir: Out = None,
@@ -117,6 +126,7 @@ def submit(
             from v6_algorithm.coordinator.tuning import Tuning
 
             Tuning(experiment)  # so that what cannot be tuned is told before anything is sent
+        weights: str | None
         if test is not None or against is not None:
             if tune or track:
                 raise ExperimentError("--test: trains nothing, so --tune and --track do not go with it")

@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from v6_algorithm.errors import V6AlgorithmError
+from v6_algorithm.errors import ExperimentError, V6AlgorithmError
 from v6_algorithm.exchange.text import printable
 
 LONGEST_LINE = 100_000
@@ -44,6 +45,15 @@ def explained(as_json: bool = False) -> Iterator[None]:
         raise typer.Exit(130) from None
     finally:
         _json, out.quiet = before
+
+
+@contextmanager
+def writing(path: Path, option: str = "--out") -> Iterator[None]:
+    """Say, as an ExperimentError that names the option, that a disk does not take what is written."""
+    try:
+        yield
+    except OSError as error:
+        raise ExperimentError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
 def choice(*values: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from v6_algorithm.errors import CheckpointError, ExperimentError
+from v6_algorithm.researcher.cli.terminal import writing
 
 if TYPE_CHECKING:
     from v6_algorithm.coordinator.checkpoint import Checkpoints
@@ -56,11 +57,7 @@ class UnfinishedRun:
         ExperimentError
             When another run that is not done has its checkpoint there.
         """
-        if holds_checkpoint(folder):
-            raise ExperimentError(
-                f"--out {folder}: holds the checkpoint of a run that is not done; `v6-algorithm resume {folder}` goes "
-                "on from it, --force or another --out starts anew"
-            )
+        refuse_unfinished(folder)
         content = {
             "experiment": self.experiment.resolved(),
             "files": str(self.files.resolve()),
@@ -70,10 +67,8 @@ class UnfinishedRun:
             "policy": self.policy,
             "exact": self.exact,
         }
-        try:
+        with writing(folder):
             (folder / _OPTIONS).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        except OSError as error:
-            raise ExperimentError(f"--out {folder}: cannot be written: {error.strerror}") from None
 
     @classmethod
     def read(cls, folder: Path) -> UnfinishedRun:
@@ -116,6 +111,15 @@ def sites_folder(folder: Path) -> Path:
 def holds_checkpoint(folder: Path) -> bool:
     """Say whether there is a state to go on from."""
     return checkpoints_in(folder).path.exists()
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Keep a command from writing over a run that is not done; raises ExperimentError where there is one."""
+    if holds_checkpoint(folder):
+        raise ExperimentError(
+            f"--out {folder}: holds the checkpoint of a run that is not done; `v6-algorithm resume {folder}` goes on "
+            "from it, --force or another --out starts anew"
+        )
 
 
 def discard(folder: Path) -> None:

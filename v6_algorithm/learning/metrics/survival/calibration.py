@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from v6_algorithm.learning.metrics.intervals.proportions import Z
 from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS, SCORE_RANGE
 
 # Groups of rising risk, each of about as many rows.
 RISK_GROUPS = 5
 # Fewest rows of a group.
 _LEAST_ROWS = 5
-_Z = 1.959963984540054
 
 
 def calibration_over_time(
@@ -72,7 +72,7 @@ def calibration_over_time(
         told: dict[str, Any] = {"time": float(time), "observed": observed, "expected": expected, "o_e": None}
         told |= {"o_e_low": None, "o_e_high": None, "groups": _groups(cells, risks[:, place], rows, place)}
         if observed > 0 and expected > 0:
-            ratio, spread = observed / expected, math.exp(_Z * error / observed)
+            ratio, spread = observed / expected, math.exp(Z * error / observed)
             told |= {"o_e": ratio, "o_e_low": ratio / spread, "o_e_high": ratio * spread}
         curve.append(told)
     return curve
