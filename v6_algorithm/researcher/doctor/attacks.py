@@ -262,6 +262,7 @@ ATTACKS: Mapping[str, Callable[[Hospital], int]] = {
     "coefficients under which one row counts": run_attacks.glm_coefficients,
     "cells of a crafted survival model": run_attacks.survival_cells,
     "regressions of an imputation": run_attacks.imputations,
+    "thresholds of an imputation": run_attacks.imputed_thresholds,
     TWO_TASKS: run_attacks.two_tasks,
 }
 
