@@ -410,6 +410,10 @@ def _encode(
         raise DataError(f"column '{name}' has empty cells, and data.missing is error")
     if data.missing.kind == "drop":
         complete = ~_empty(values, lengths).reshape(len(values), -1).any(axis=1)
+        if experiment.model.kind in ("glm", "cox"):
+            # Else rows without a category would be what its values are compared with.
+            named = [name for name, labels in setup.categories.items() if labels]
+            complete = complete & frame[named].notna().all(axis=1).to_numpy(dtype=bool)
         if not complete.all():
             frame, values = frame.iloc[np.flatnonzero(complete)], values[complete]
             lengths = lengths[complete] if len(lengths) else lengths

@@ -254,3 +254,26 @@ def test_a_category_is_tested_as_a_whole_and_nested_fits_against_each_other():
     assert (ratio["chi2"], ratio["freedom"]) == pytest.approx((2 * (full.llf - few.llf), 2))
     with pytest.raises(ExperimentError, match="must have all terms"):
         larger.likelihood_ratio(smaller)
+
+
+def test_rows_without_a_category_are_dropped_with_the_others_and_named_where_they_are_kept():
+    """Else they would be, unsaid, what the category's values are compared with."""
+    import statsmodels.formula.api as smf
+
+    generator = np.random.default_rng(11)
+    rows = pd.DataFrame({"x": generator.normal(size=180), "c": np.resize(list("uvw"), 180)})
+    rows["y"] = rows["x"] + (rows["c"] == "v") + generator.normal(size=180)
+    rows.loc[generator.random(180) < 0.2, "c"] = None
+    rows.loc[[0, 100], "x"] = np.nan
+    frames = {"one": rows[:90].reset_index(drop=True), "two": rows[90:].reset_index(drop=True)}
+    keys = {"problem": "regression", "model": "glm", "data": {"target": "y", "features": ["x"], "categorical": ["c"]}}
+    result = v6.run({**keys, "data": {**keys["data"], "missing": "drop"}}, frames)
+    whole = rows.dropna()
+    expected = smf.ols("y ~ x + C(c)", whole).fit()
+    assert result.content["fit"]["rows"] == len(whole)
+    assert result.coefficients.loc["c=v", "estimate"] == pytest.approx(expected.params["C(c)[T.v]"], rel=1e-9)
+    assert result.coefficients.loc["c=u", "left_out"] == "reference"
+    assert any(f"{180 - len(whole)} of 180 rows have an empty cell and are left out" in note for note in result.notes)
+    kept = v6.run(keys, frames)
+    assert kept.content["fit"]["rows"] == 180
+    assert any("c: rows of no category" in note and "are compared with" in note for note in kept.notes)
