@@ -268,8 +268,8 @@ def attempt(name: str, policy: Policy, frame: pd.DataFrame, *, volume: bool = Tr
     """Try one attack on a node with these rules; return how many rows came out, and what the node said if it refused.
 
     The table is as `made_up_rows` makes it. Without a `volume` nothing of the node's outlives a task but what the owner
-    names a folder for, as from session to session of vantage6 5. A node whose ledger lasts gets an empty one for the attack, which is not to
-    be among the node's answers.
+    names a folder for, as from session to session of vantage6 5. A node whose ledger lasts gets an empty one for the
+    attack, which is not to be among the node's answers.
     """
     features = [column for column in frame.columns if column in FEATURES]
     with tempfile.TemporaryDirectory() as folder:

@@ -47,7 +47,7 @@ def rules(environment: Mapping[str, str] = os.environ, table: Path | None = None
             ok(
                 f"{BY_FIELD['refuse_differences'].variable} holds over tasks in the volume that a node of vantage6 4 "
                 "mounts as /mnt/data, over those of a session under vantage6 5, and within one task elsewhere; budgets "
-                f"of sums and of epsilon begin anew with each task ({BY_FIELD['ledger_folder'].variable} lets them last)"
+                f"of sums and epsilon begin anew with each task ({BY_FIELD['ledger_folder'].variable} lets them last)"
             ),
             name="ledger",
         )
