@@ -277,3 +277,18 @@ def test_rows_without_a_category_are_dropped_with_the_others_and_named_where_the
     kept = v6.run(keys, frames)
     assert kept.content["fit"]["rows"] == 180
     assert any("c: rows of no category" in note and "are compared with" in note for note in kept.notes)
+
+
+@pytest.mark.filterwarnings("ignore:The InversePower link")
+def test_gamma_with_its_canonical_link_starts_where_there_is_no_mean_yet():
+    """A predictor of 0 has no mean under the inverse link: the first round was called diverged."""
+    generator = np.random.default_rng(12)
+    rows = pd.DataFrame({"x": generator.uniform(0, 1, 120), "w": generator.uniform(0.5, 2, 120).round(2)})
+    rows["y"] = generator.gamma(4, 1 / (4 * (0.01 + 0.005 * rows["x"])))
+    model = {"kind": "glm", "family": "gamma", "link": "inverse", "weights": {"column": "w", "kind": "analytic"}}
+    keys = {"data": {"target": "y", "features": ["x"]}, "problem": "regression", "model": model}
+    result = v6.run(keys, {"one": rows[:50], "two": rows[50:]})
+    family = sm.families.Gamma(link=sm.families.links.InversePower())
+    expected = sm.GLM(rows["y"], sm.add_constant(rows[["x"]]), family=family, var_weights=rows["w"]).fit(tol=1e-14)
+    assert result.coefficients["estimate"].to_numpy() == pytest.approx(expected.params.to_numpy(), rel=1e-9)
+    assert result.coefficients["standard_error"].to_numpy() == pytest.approx(expected.bse.to_numpy(), rel=1e-9)

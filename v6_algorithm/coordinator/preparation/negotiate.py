@@ -318,7 +318,9 @@ def _tell_dropped(experiment: Experiment, known: Mapping[str, int], by_fold: Cou
     whole = sum(known[name] for name in by_fold[0])
     if kept >= whole:
         return []
-    return [f"data.missing drop: {whole - kept} of {whole} rows have an empty cell and are left out"]
+    # In mode local each plan is of one.
+    where = f"site '{next(iter(by_fold[0]))}': " if len(by_fold[0]) == 1 else ""
+    return [f"{where}data.missing drop: {whole - kept} of {whole} rows have an empty cell and are left out"]
 
 
 def share_sums(plans: Sequence[Plan]) -> list[Plan]:
