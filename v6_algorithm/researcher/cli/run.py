@@ -58,7 +58,7 @@ Against = Annotated[
     typer.Option(
         "--against",
         metavar="RUN",
-        help="With --test: test this run's model on the same rows too, and compare the two AUROCs (DeLong).",
+        help="With --test: test this run's model on the same rows too, and compare both (DeLong, bootstrap).",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
