@@ -13,6 +13,7 @@ import typer
 from v6_algorithm.errors import ExperimentError, V6AlgorithmError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central
+from v6_algorithm.researcher.cli.collector import import_libraries
 from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.profiling import profiled
 from v6_algorithm.researcher.cli.progress import progress
@@ -96,8 +97,6 @@ def run(
     """Run an experiment on this machine, each site with its own data, and write what came out."""
     terminal.out.quiet = quiet
     with explained(json_):
-        from v6_algorithm.researcher.external.local_layers import forget_layers
-
         if engine not in ("local", "wire", "mock"):
             raise ExperimentError(f"--engine {engine}: is not known; allowed: local, wire, mock")
         if policy is not None and engine == "mock":
@@ -105,6 +104,9 @@ def run(
         _check_workers(workers, engine, test)
         refuse_done(out_dir, force)
         experiment = load_experiment(file, set_)
+        import_libraries()
+        from v6_algorithm.researcher.external.local_layers import forget_layers
+
         if test is not None or against is not None:
             test_runs = named_runs(test, against)
             _test_here(
