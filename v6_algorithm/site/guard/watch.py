@@ -31,6 +31,8 @@ _NUMBERS = 2**24
 _FEW_UNITS, _EARLIER = 8, 2000
 # Of a GLM's rows, those that carry its sums must be this share, and as many as a cell has.
 _CARRYING = 0.1
+# A column of more values than these tells rows apart.
+_DISTINCT = 20
 # Differences of log-risks beyond which a row weighs nothing.
 _FARTHEST = 700.0
 _RULE = BY_FIELD["refuse_isolated_rows"].variable
@@ -166,6 +168,9 @@ class UpdateWatch:
         memory = _Sent(context, round, f"{key.rpartition('-')[0]}-tables", this_round=True)
         earlier = memory.earlier(units.shape[1])
         for columns in self._known:
+            if not any(len(np.unique(self._inputs[:, column])) > _DISTINCT for column in columns):
+                # Rows of a few kinds are like each other, and none is read.
+                continue
             places = [*columns, units.shape[1] - 1]
             if isolated_rows(self._inputs[:, columns], units[:, places], None, earlier[:, places]):
                 raise PolicyError(
@@ -186,11 +191,11 @@ def _not_imputed(problem: Problem) -> list[list[int]]:
     for name, size in [*((name, 1) for name in setup.features), *((n, len(v)) for n, v in setup.categories.items())]:
         blocks[name] = list(range(start, start + size))
         start += size
-    whole = [place for name, block in blocks.items() if name not in setup.imputation.columns for place in block]
+    imputed = setup.imputation.columns
+    whole = [place for name, block in blocks.items() if name not in imputed for place in block]
     if len(whole) > 1:
         return [whole]
-    rest = [[place for other, block in blocks.items() if other != name for place in block] for name in blocks]
-    return [columns for columns in rest if columns]
+    return [[place for other, block in blocks.items() if other != name for place in block] for name in imputed]
 
 
 class _Sent:
