@@ -254,6 +254,18 @@ def test_a_node_that_joins_event_times_imputes_no_cox_model_over_all_sites():
         fitted_under("standard", model={"kind": "cox"})
 
 
+def test_an_honest_fit_is_not_taken_for_an_attack_on_imputed_tables():
+    """Nodes compare tables by columns that tell rows apart: here all imputed rows are of one sex."""
+    frames = {name: frame.assign(sex=np.where(frame["z"].isna(), 1, np.resize([0, 1], len(frame))), age=frame["x"].round(1))
+              for name, frame in survival_tables().items()}  # fmt: skip
+    data = {**SURVIVAL["data"], "target": "died", "features": ["sex", "age", "z"]}
+    experiment = Experiment.parse({"data": data, "problem": "classification", "model": "glm"})
+    rules = replace(own_policy("standard"), approved_experiments=None)
+    result = run_master(local_federation(experiment, tables_of_sites(frames, experiment), rules), experiment)
+    assert result["fit"]["converged"]
+    assert not [call["missing"] for call in result["participation"] if call["missing"]]
+
+
 def test_rows_whose_category_alone_is_empty_are_left_out_where_they_are_few():
     frames, _ = tables(rows=90)
     frames = {name: frame.assign(c=np.resize(["u", "v"], 30), x2=0.5, x3=1.0) for name, frame in frames.items()}

@@ -167,12 +167,11 @@ class UpdateWatch:
         # All tables of a run have one memory, those of this round too.
         memory = _Sent(context, round, f"{key.rpartition('-')[0]}-tables", this_round=True)
         earlier = memory.earlier(units.shape[1])
-        for columns in self._known:
-            if not any(len(np.unique(self._inputs[:, column])) > _DISTINCT for column in columns):
-                # Rows of a few kinds are like each other, and none is read.
-                continue
+        for known in self._known:
+            # By what tells rows apart: where all imputed rows are of one kind, every sum over them has its columns.
+            columns = [column for column in known if len(np.unique(self._inputs[:, column])) > _DISTINCT]
             places = [*columns, units.shape[1] - 1]
-            if isolated_rows(self._inputs[:, columns], units[:, places], None, earlier[:, places]):
+            if columns and isolated_rows(self._inputs[:, columns], units[:, places], None, earlier[:, places]):
                 raise PolicyError(
                     f"the sums of model glm, beside those of other imputed tables, would tell single rows ({_RULE})"
                 )
