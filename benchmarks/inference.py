@@ -205,7 +205,8 @@ def _watched(frame: pd.DataFrame, seed: int, scale: float) -> pd.DataFrame:
 
 def entries(names: Sequence[str] = ("rossi", "lung", "gbsg2")) -> None:
     """Compare Cox models and curves of rows that are watched from a time on, and curves of competing causes."""
-    import warnings
+    import sys
+import warnings
 
     from lifelines import AalenJohansenFitter, CoxTimeVaryingFitter, KaplanMeierFitter
 
@@ -306,13 +307,12 @@ def glms() -> None:
         )
 
 
-def main() -> None:
-    """Do all of it."""
-    glms()
-    cox()
-    curves()
-    entries()
+def main(wanted: list[str]) -> None:
+    """Do all of it, or the parts that are named."""
+    for part in (glms, cox, curves, entries):
+        if not wanted or part.__name__ in wanted:
+            part()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """A federation's further GLMs beside statsmodels and scikit-learn on the pooled rows: largest relative differences.
 
-    python benchmarks/inference_terms.py
+    python benchmarks/inference_terms.py [heart] [diabetes] [rossi] [masked] [covariates]
 
 Curves and products, weights of both kinds, negative binomial, Firth, LASSO and elastic net (given and cross-validated),
 multiple imputation, and rounds and bytes of 20 covariates. `benchmarks/inference.py` does the plain GLMs and the rest.
@@ -346,11 +346,13 @@ def with_empty_cells(name: str, frames: dict[str, pd.DataFrame], columns: list[s
     return emptied
 
 
-def main() -> None:
-    """Do all of it."""
+def main(wanted: list[str]) -> None:
+    """Do all of it, or the parts that are named."""
     warnings.simplefilter("ignore")
     print(f"{'data':10}{'what':34}{'rows':>6}{'rounds':>8}{'estimate':>11}{'error':>11}{'fit':>11}")
     for name, load, columns, binary, count, curve in TABLES:
+        if wanted and name not in wanted:
+            continue
         if not load():
             print(f"{name:10}left out: the data are not here")
             continue
@@ -365,9 +367,10 @@ def main() -> None:
             cox_firth(name, columns)
         penalties(name, frames, columns)
         imputation(name, with_empty_cells(name, frames, columns), columns)
-    masked()
-    covariates()
+    for part in (masked, covariates):
+        if not wanted or part.__name__ in wanted:
+            part()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -256,8 +256,10 @@ def test_a_node_that_joins_event_times_imputes_no_cox_model_over_all_sites():
 
 def test_an_honest_fit_is_not_taken_for_an_attack_on_imputed_tables():
     """Nodes compare tables by columns that tell rows apart: here all imputed rows are of one sex."""
-    frames = {name: frame.assign(sex=np.where(frame["z"].isna(), 1, np.resize([0, 1], len(frame))), age=frame["x"].round(1))
-              for name, frame in survival_tables().items()}  # fmt: skip
+    frames = {
+        name: frame.assign(sex=np.where(frame["z"].isna(), 1, np.resize([0, 1], len(frame))), age=frame["x"].round(1))
+        for name, frame in survival_tables().items()
+    }
     data = {**SURVIVAL["data"], "target": "died", "features": ["sex", "age", "z"]}
     experiment = Experiment.parse({"data": data, "problem": "classification", "model": "glm"})
     rules = replace(own_policy("standard"), approved_experiments=None)
