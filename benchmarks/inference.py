@@ -206,8 +206,7 @@ def _watched(frame: pd.DataFrame, seed: int, scale: float) -> pd.DataFrame:
 
 def entries(names: Sequence[str] = ("rossi", "lung", "gbsg2")) -> None:
     """Compare Cox models and curves of rows that are watched from a time on, and curves of competing causes."""
-    import sys
-import warnings
+    import warnings
 
     from lifelines import AalenJohansenFitter, CoxTimeVaryingFitter, KaplanMeierFitter
 
