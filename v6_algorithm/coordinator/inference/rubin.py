@@ -98,7 +98,11 @@ def pooled_inference(
     if cox:
         told["proportional_hazards"] = []
     name_of = experiment.model.kind
-    means = "the log-likelihood and the baseline hazard are" if cox else "deviance and pseudo-R² are"
+    means = (
+        "there is no test of proportional hazards, and the log-likelihood and the baseline hazard are"
+        if cox
+        else "deviance and pseudo-R² are"
+    )
     worst = max((line["missing_information"] for line in pooled if "missing_information" in line), default=0.0)
     notes.append(
         f"{name_of}: pooled over {len(fits)} imputations by Rubin's rules; {means} their means; of "
