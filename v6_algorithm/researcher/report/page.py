@@ -400,11 +400,20 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
         "Differential privacy": _differential_privacy(mapping(result, "differential_privacy")),
         "Seed": str(experiment.get("seed", "")),
         "Node policies": _policies(result),
+        "Simulated": _simulated(mapping(result, "engine")),
         "Data fingerprints": _fingerprints(result),
         "Image": str(mapping(result, "software").get("image", "")),
         "Finished": str(mapping(result, "timing").get("finished", "")),
     }
     return {name: fact for name, fact in facts.items() if fact}
+
+
+def _simulated(engine: dict[str, Any]) -> str:
+    """Say by how many workers the sites were simulated; one process is the rule, and is not told."""
+    workers, lost = engine.get("workers"), sequence(engine, "workers_lost")
+    if not isinstance(workers, int):
+        return ""
+    return f"by {workers} workers" + (f"; lost: {'; '.join(map(str, lost))}" if lost else "")
 
 
 def _features(preparation: dict[str, Any]) -> str:
