@@ -240,7 +240,7 @@ class _Stack:
         else:
             rows = losses(self._forward(inputs))
             self._optimiser.zero_grad(set_to_none=True)
-            rows.backward(parts)
+            (rows * parts).sum().backward()
         self._terms.add(self._parameters)
         self._optimiser.step()
         return rows.detach().sum(1).double()
@@ -263,7 +263,8 @@ class _Stack:
                     values = values.relu_()
         output = values.requires_grad_()
         rows = losses(output)
-        (slope,) = torch.autograd.grad(rows, output, parts)
+        # Of one number: torch imports an algebra system for slopes that are given.
+        (slope,) = torch.autograd.grad((rows * parts).sum(), output)
         with torch.no_grad():
             for place in range(len(self._layers) - 1, -1, -1):
                 path, layer = self._layers[place]
