@@ -3,8 +3,8 @@
 How requests and replies pass is one of `WAYS`. As ``wire`` each goes through JSON text, as on a node. As ``exact``
 those of the preparation and of round 1 do, and from then on the objects themselves are handed over: what passed once as
 text passes on a node, and the arithmetic is the same bit for bit, which tests hold. As ``fast`` sites that share
-network and batches are also trained together, in one batched computation; see `site.together`. Where they are not,
-an optimiser moves a network in one pass over the memory; both differ from the rest by rounding.
+network and batches are also trained together, in one batched computation; see `site.together`. A network too large for
+that is moved by its optimiser in one pass over the memory. Both differ from the rest by rounding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 from v6_algorithm.learning.metrics import CheckedState
 from v6_algorithm.site import SiteContext, handle
-from v6_algorithm.site.together import answer_together, why_alone
+from v6_algorithm.site.together import answer_together, fuses, why_alone
 
 Way = Literal["wire", "exact", "fast"]
 WAYS: tuple[Way, ...] = ("wire", "exact", "fast")
@@ -148,7 +148,7 @@ class LocalFederation:
     def _handed_over(self, method: str, site: str, request: dict[str, Any], replies: Replies) -> Arrival:
         context = self._contexts[site]
         context.by_reference = True
-        with _fused(self._way == "fast"):
+        with _fused(self._way == "fast" and fuses(self._shared)):
             reply = handle(method, request, context, raise_bugs=True)
         for item in reply.get("folds", []):
             for states in item["metrics"].values():

@@ -66,7 +66,7 @@ class _Run:
         from v6_algorithm.learning.problems import create_problem
         from v6_algorithm.learning.training.device import Device
         from v6_algorithm.learning.training.state import build_networks, state_of
-        from v6_algorithm.learning.training.together import reason_against
+        from v6_algorithm.learning.training.together import is_large, reason_against
 
         self.experiment, self.setup = work.experiment, work.setup()
         self.problem: Problem = create_problem(self.experiment, self.setup)
@@ -76,6 +76,8 @@ class _Run:
         self.sessions: dict[str, _Session] = {}
         # Inputs, targets and lengths of a part at some sites, beside each other.
         self.joined: dict[Any, tuple[Tensor, Tensor, list[int]]] = {}
+        # Where most of a site's training is its optimiser's, it steps in one pass; the rest stays exact to the bit.
+        self.fuses = is_large(self.networks, self.experiment.training)
         # Their tensors, by the names of a state.
         self._tensors: dict[str, Tensor] = state_of(self.networks)
         for network in self.networks.values():
@@ -158,6 +160,12 @@ def why_alone(contexts: Mapping[str, SiteContext], shared: Mapping[Any, Any]) ->
         return "there is one site"
     known = shared.get("together")
     return None if known is None else known[2].reason or ""
+
+
+def fuses(shared: Mapping[str, Any]) -> bool:
+    """Say whether sites that are not trained together step in one pass over the memory: those of large networks."""
+    known = shared.get("together")
+    return known is not None and known[2].fuses
 
 
 def _reason_of_site(context: SiteContext) -> str | None:

@@ -104,7 +104,7 @@ def optimiser_of(
     for group in optimiser.param_groups:
         group["lr"] = (group["lr"] if context.lr is None else context.lr) * lr_factor
         chosen = group.get("foreach") or group.get("differentiable") or isinstance(group["lr"], torch.Tensor)
-        if _fuses.get() and type(optimiser) in _FUSED and not chosen:
+        if _fuses.get() and isinstance(optimiser, _FUSED) and not chosen:
             on_cpu = all(value.device.type == "cpu" and value.is_floating_point() for value in group["params"])
             group["fused"] = group.get("fused") or on_cpu or None
     return optimiser

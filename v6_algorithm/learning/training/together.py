@@ -78,10 +78,16 @@ def reason_against(problem: Problem, networks: Mapping[str, nn.Module], training
         return f"optimizer {training.optimizer.kind} does not move each number by itself"
     if training.precision == "mixed":
         return "training.precision is mixed"
-    weights = sum(parameter.numel() for parameter in networks["model"].parameters())
-    if weights * (training.batch_size or 1) > _LARGE:
+    if is_large(networks, training):
+        weights = sum(parameter.numel() for parameter in networks["model"].parameters())
         return f"a batch of this network ({weights} weights) is work enough for a step by itself"
     return None
+
+
+def is_large(networks: Mapping[str, nn.Module], training: Training) -> bool:
+    """Say whether a step of one site takes so long that nothing is won by doing several at once."""
+    weights = sum(parameter.numel() for network in networks.values() for parameter in network.parameters())
+    return weights * (training.batch_size or 1) > _LARGE
 
 
 def takes(objective: LocalObjective) -> bool:
