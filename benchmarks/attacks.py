@@ -2,8 +2,9 @@
 
 Run: OMP_NUM_THREADS=1 python benchmarks/attacks.py [SEEDS] [SHADOW_MODELS]. The first table is `doctor --policy`'s
 attacks through the functions of a site, on 96 made-up rows a seed; strict answers nothing without a folder of a ledger,
-so it is measured with one, and standard with and without. The second is of attacks that need no request of the
-attacker's own: on the model that a run ends with, and on the updates of its first round (`attacks_on_models`).
+so it is measured with one, and standard also where nothing of a node's outlives a task. The second is of attacks that
+need no request of the attacker's own: on the model that a run ends with, and on the updates of its first round
+(`attacks_on_models`).
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from v6_algorithm.site.policy import Policy
 
 PRESETS = ("trusted", "standard", "strict")
 ROWS = 96
-# Of the first table: a column's name, its preset, and whether its ledger lasts over tasks.
+# Of the first table: a column's name, its preset, whether its owner names a folder for the ledger, and whether the node
+# has a volume that outlives a task, as those of vantage6 4 have. Nodes of 5 have one for each session.
 NODES = (
-    ("trusted", "trusted", False),
-    ("standard", "standard", False),
-    ("standard, ledger folder", "standard", True),
-    ("strict, ledger folder", "strict", True),
+    ("trusted", "trusted", False, True),
+    ("standard", "standard", False, True),
+    ("standard, another session of vantage6 5", "standard", False, False),
+    ("strict, ledger folder", "strict", True, True),
 )
 
 
@@ -33,8 +35,10 @@ def rows_read(seeds: int) -> None:
     lines = []
     for name in ATTACKS:
         # Each attack begins with an empty ledger, in a folder of its own (`attempt`).
-        nodes = [Policy.of(preset, **({"ledger_folder": "a folder"} if lasts else {})) for _, preset, lasts in NODES]
-        most = [max(attempt(name, node, made_up_rows(ROWS, seed))[0] for seed in range(seeds)) for node in nodes]
+        most = []
+        for _, preset, lasts, volume in NODES:
+            node = Policy.of(preset, **({"ledger_folder": "a folder"} if lasts else {}))
+            most.append(max(attempt(name, node, made_up_rows(ROWS, seed), volume=volume)[0] for seed in range(seeds)))
         lines.append([name, *most])
         print("|", " | ".join(map(str, lines[-1])), "|", flush=True)
     print(table([f"rows or cells read, of {ROWS}, most of {seeds} tables", *(name for name, *_ in NODES)], lines))

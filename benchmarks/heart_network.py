@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,14 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from common import DATA, table
-from network import EMPTY, IMAGE, PLAIN, Network, bridge_gateway, build_images, server_python, v6network
+from network import EMPTY, IMAGE, PLAIN, Network, bridge_gateway, build_images, server_python, submit, v6network
 from v6config import Site
 
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 HIDDEN = [32, 16]
-COMMAND = [sys.executable, "-c", "from v6_algorithm.researcher.cli import main; main()", "submit"]
 
 
 def write_hospitals(folder: Path) -> tuple[dict[str, Site], int]:
@@ -61,24 +58,9 @@ def experiment(rounds: int, **more: Any) -> dict[str, Any]:
     }
 
 
-def submit(network: Network, folder: Path, content: dict[str, Any]) -> tuple[float, str]:
+def submitted(network: Network, folder: Path, content: dict[str, Any]) -> tuple[float, str]:
     """Type the command; return its seconds, and how the model came out."""
-    folder.mkdir()
-    (folder / "heart.yaml").write_text(yaml.safe_dump(content))
-    log_in = {"V6_SERVER": network.url, "V6_USERNAME": network.username, "V6_PASSWORD": network.password}
-    words = ["heart.yaml", "--out", "out", *(word for name in HOSPITALS for word in ("--organization", name))]
-    start = time.perf_counter()
-    done = subprocess.run(
-        [*COMMAND, *words],
-        cwd=folder,
-        env={**os.environ, **log_in, "V6_IMAGE": IMAGE},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        raise SystemExit(f"submit ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    seconds = submit(network, folder, content, [word for name in HOSPITALS for word in ("--organization", name)])
     files = sorted(path.name for path in (folder / "out").iterdir())
     metrics = pd.read_csv(folder / "out" / "metrics.csv")
     metrics = metrics[(metrics["part"] == "test") & (metrics["scope"] == "pooled")].set_index("metric")["value"]
@@ -116,7 +98,7 @@ def main() -> None:
                         seconds, what = time.perf_counter() - start, "weights"
                     else:
                         more = {"pipeline": 1} if "pipeline" in kind else {}
-                        seconds, what = submit(
+                        seconds, what = submitted(
                             network, folder / f"{kind.replace(', ', '-')}-{turn}", experiment(chosen.rounds, **more)
                         )
                     rows.append([kind, f"{seconds:.0f}", f"{seconds / chosen.rounds:.1f}", what])

@@ -15,12 +15,15 @@ import os
 import random
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from common import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +40,7 @@ from v6network import IMAGE, PROCESS_IMAGES, Network  # noqa: E402
 from v6_algorithm.researcher.network.server_python import server_python  # noqa: E402
 
 FEATURES, ROWS = 10, (300, 400, 500)
+SUBMIT = [sys.executable, "-c", "from v6_algorithm.researcher.cli import main; main()", "submit"]
 EMPTY, PLAIN = "empty-rounds:benchmark", "plain-fedavg:benchmark"
 PHASES = (
     "create",
@@ -93,6 +97,40 @@ def build_images() -> None:
                 f"FROM {IMAGE}\nCOPY {name}.py /opt/algorithm/\nENV PKG_NAME={name} PYTHONPATH=/opt/algorithm\n"
             )
             docker("build", "--tag", tag, folder)
+
+
+def where(processes: bool, built: bool = False) -> dict[str, Any]:
+    """Return the options of a `Network` without Docker, or with it, when the images are built first."""
+    v6network.ALLOWED_IMAGES = (IMAGE, EMPTY, PLAIN)
+    if processes:
+        paths = f"{HERE / 'network_algorithms'}"
+        ours = {
+            tag: {"PKG_NAME": tag.partition(":")[0].replace("-", "_"), "PYTHONPATH": paths} for tag in (EMPTY, PLAIN)
+        }
+        return {"images": PROCESS_IMAGES | ours}
+    if not built:
+        build_images()
+    return {"images": None, "proxy_host": bridge_gateway()}
+
+
+def submit(network: Network, folder: Path, content: dict[str, Any], words: Sequence[str] = ()) -> float:
+    """Type `v6-algorithm submit` in a new folder, whose `out` gets the files; returns its seconds."""
+    folder.mkdir()
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(content))
+    log_in = {"V6_SERVER": network.url, "V6_USERNAME": network.username, "V6_PASSWORD": network.password}
+    start = time.perf_counter()
+    done = subprocess.run(
+        [*SUBMIT, "experiment.yaml", "--out", "out", *words],
+        cwd=folder,
+        env={**os.environ, **log_in, "V6_IMAGE": IMAGE},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"submit ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return seconds
 
 
 class Rounds:
@@ -162,19 +200,7 @@ def main() -> None:
     parser.add_argument("--processes", action="store_true", help="algorithms as processes, without Docker")
     parser.add_argument("--postgres", action="store_true", help="the server's database is PostgreSQL, not SQLite")
     chosen = parser.parse_args()
-    v6network.ALLOWED_IMAGES = (IMAGE, EMPTY, PLAIN)
-    if chosen.processes:
-        paths = f"{HERE / 'network_algorithms'}"
-        options: dict[str, Any] = {
-            "images": PROCESS_IMAGES
-            | {
-                tag: {"PKG_NAME": tag.partition(":")[0].replace("-", "_"), "PYTHONPATH": paths}
-                for tag in (EMPTY, PLAIN)
-            }
-        }
-    else:
-        build_images()
-        options = {"images": None, "proxy_host": bridge_gateway()}
+    options = where(chosen.processes)
     database = None
     if chosen.postgres:
         from services import Postgres

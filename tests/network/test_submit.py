@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from training import patients_experiment
@@ -21,6 +22,7 @@ from v6config import Site
 from v6network import HUB, IMAGE, Network, key_pair
 from v6process import wait_for
 
+import v6_algorithm.api as v6
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulate import local_federation
@@ -105,6 +107,24 @@ def test_submit_ends_with_the_files_of_run_and_its_numbers(researcher):
     assert re.search(r"^round 2: b: train loss 0\.\d+; validation loss 0\.\d+.* \(\d+\.\d s\)$", done.stdout, re.M)
     assert re.search(r"^round 1/2: train loss 0\.\d+$", done.stdout, re.M)
     assert "smoke: test" in done.stdout
+
+
+def test_two_models_are_compared_at_the_sites_with_the_numbers_of_run(researcher):
+    """`submit --test A --against B`: the task carries both files, and DeLong's test is that of the same rows here."""
+    frames = {name: pd.read_csv(researcher.network.sites[name].databases["default"]) for name in "abc"}
+    keys = {"name": "compared", "problem": "classification", "data": {"target": "outcome"}}
+    runs = []
+    for column in ("age", "dose"):
+        trained = v6.run({**keys, "data": {"target": "outcome", "features": [column]}, "model": "glm"}, frames)
+        runs.append(trained.save(researcher.folder / column))
+    file = researcher.folder / "compared.yaml"
+    file.write_text(yaml.safe_dump(keys))
+    done = researcher.type("submit", file, "--test", runs[0], "--against", runs[1], "--out", "out")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((researcher.folder / "out" / "result.json").read_text())
+    here = v6.run(keys, frames, test=runs[0], against=runs[1]).content
+    assert (result["status"], result["comparison"]) == ("tested", here["comparison"])
+    assert result["metrics"] == here["metrics"]
 
 
 def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(researcher):

@@ -7,6 +7,7 @@ neither folders nor more than the first of several tables in order.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
 
 
+# A run's folder on a vantage6 node.
+_RUN_FOLDER = re.compile(r"task-\d{9,}")
 # Bytes in a server's database that a round may leave without a word.
 _LEAST_SPACE, _MUCH_SPACE = 5e6, 50e6
 
@@ -210,6 +213,7 @@ def run_site(
         source = guarded_source(policy, source)
         folder = os.environ.get("TEMPORARY_FOLDER") or getattr(data, "attrs", {}).get(STATE)
         state = Path(folder, "v6_algorithm") if folder else None
+        lasting = None if here else session.our_folder() if in_session else _folder_of_node()
         if in_session and not here:
             # MockNetwork's folder is one for all sites, and another for each task.
             state = place
@@ -221,6 +225,7 @@ def run_site(
         sources={str(request.get("site")): source},
         policy=policy,
         state=state,
+        node_folder=lasting,
         memory={} if memory is None else memory,
     )
     reply = handle(method, request, context)
@@ -228,6 +233,14 @@ def run_site(
         outcome = "ok" if reply["status"] == "ok" else f"{reply['kind']}: {reply['message']}"
         print(f"{method} round {reply['round']}: {outcome}{f' ({note})' if note else ''}", flush=True)
     return reply
+
+
+def _folder_of_node() -> Path | None:
+    """Return a folder on the node's data volume, which it mounts into all its containers and keeps from job to job."""
+    # Each run's input, output and token are in a folder below it.
+    run = Path(os.environ.get("TOKEN_FILE", "")).parent
+    volume = run.parent
+    return volume / "v6_algorithm" if _RUN_FOLDER.fullmatch(run.name) and os.access(volume, os.W_OK) else None
 
 
 def _fetch(task: int, token: str | None) -> str | None:

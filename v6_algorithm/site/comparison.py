@@ -3,7 +3,9 @@
 `learning` calls it for a fold of a test that names a second model (``against``). The first call tells the second
 model's metrics. The second call brings the placements that all sites' histograms come to, and tells sums of their
 squares and products over each class: six numbers a class, whatever the rows. Where the node joins score bins of few
-rows, a row counts as its joined bin here too, so that the sums are about the bins that were told.
+rows, a row counts as its joined bin here too, so that the sums are about the bins that were told. With them go the
+differences of both models' losses, and how many rows of each class which model takes for class 1: of these
+`coordinator.evaluation.resampling` draws the bootstrap of rows, which needs no more than the counts.
 
 References
 ----------
@@ -61,6 +63,7 @@ class _Collected:
         """Return them, (rows,) each."""
         return {
             "risk": np.concatenate([np.zeros(0), *(rows[:, 1] for rows, _ in self._parts)]),
+            "taken": np.concatenate([np.zeros(0, dtype=bool), *(rows[:, 1] > rows[:, 0] for rows, _ in self._parts)]),
             "target": np.concatenate([np.zeros(0), *(target for _, target in self._parts)]),
         }
 
@@ -106,6 +109,7 @@ def compare(
     return {
         "paired": {
             name: _sums(first[name]["target"], (first[name]["risk"], second[name]["risk"]), placements, joins, least)
+            | {"joint": _joint(first[name], second[name], least)}
             for name in table.members
         }
     }
@@ -181,9 +185,26 @@ def _sums(
         told = [float(len(a)), *(float(column.sum()) for column in (a, b, a * a, b * b, a * b))]
         sums[name] = None if 0 < len(a) < least else told
     squares = [(risk[usable] - event) ** 2 for risk in risks]
-    gap = squares[0] - squares[1]
-    sums["brier"] = None if 0 < len(gap) < least else [float(len(gap)), float(gap.sum()), float((gap**2).sum())]
+    # Of the class that a row has; a probability of 0 counts as one of 1e-15.
+    losses = [-np.log(np.maximum(np.where(event, risk[usable], 1 - risk[usable]), 1e-15)) for risk in risks]
+    for name, (of_first, of_second) in (("brier", squares), ("log_loss", losses)):
+        gap = of_first - of_second
+        told = [float(column.sum()) for column in (of_first, of_second, gap**2)]
+        sums[name] = None if 0 < len(gap) < least else [float(len(gap)), *told]
     return sums
+
+
+def _joint(first: Mapping[str, Array], second: Mapping[str, Array], least: int) -> list[float] | None:
+    """Count the rows of class 0, then of class 1, that neither, the second, the first or both take for class 1.
+
+    None where a class has few rows. A crafted model could tell each of these counts by its confusion matrix alone.
+    """
+    usable = np.isfinite(first["risk"]) & np.isfinite(second["risk"])
+    event = first["target"][usable] == 1
+    if any(0 < int(chosen.sum()) < least for chosen in (event, ~event)):
+        return None
+    place = 4 * event + 2 * first["taken"][usable] + second["taken"][usable]
+    return [float(count) for count in np.bincount(place, minlength=8)]
 
 
 def _bins(risk: Array, event: Array, joins: int | None) -> Array:

@@ -23,6 +23,8 @@ class SiteContext:
         The node owner's rules.
     state
         Folder that survives between rounds, or None.
+    node_folder
+        Folder of the node that outlives its jobs, or None: there it remembers of which rows it told.
     rounds_folder
         Folder for tensors that are kept from round to round, where there is no `state`; without one they are in
         `memory`, and lost with the process.
@@ -40,6 +42,7 @@ class SiteContext:
     sources: Mapping[str, TableSource]
     policy: Policy = field(default_factory=Policy)
     state: Path | None = None
+    node_folder: Path | None = None
     rounds_folder: Path | None = None
     memory: dict[Any, Any] = field(default_factory=dict)
     lasting: bool = False

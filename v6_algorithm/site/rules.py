@@ -176,7 +176,8 @@ RULES: tuple[Rule, ...] = (
     _rule("resident", "RESIDENT", "switch", (True, True, True), None,
           "a process may stay from round to round of a job, with its rows in memory; off: each request loads anew"),
     _rule("ledger_folder", "LEDGER_FOLDER", "path", (None, None, None), None,
-          "folder in which the ledger lasts from job to job; without it, it lasts as long as the job"),
+          "folder in which the ledger lasts from job to job; without it budgets and secrets last as long as the job, "
+          "and which rows were told of in the node's own volume"),
     _rule("model_folder", "MODEL_FOLDER", "path", (None, None, None), None,
           "folder into which the final test of a run writes what of its model stays here: private layers, a personal "
           "model"),

@@ -13,6 +13,7 @@ from spying import Spy
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.evaluation.comparison import check_paired
 from v6_algorithm.coordinator.evaluation.model_test import experiment_of_comparison, two_models
+from v6_algorithm.coordinator.evaluation.resampling import resampled
 from v6_algorithm.coordinator.evaluation.returned_model import ReturnedModel
 from v6_algorithm.coordinator.master import run as run_master
 from v6_algorithm.engines.simulate import local_federation, own_policy
@@ -69,6 +70,54 @@ def test_delongs_test_is_that_of_the_pooled_rows(models, engine):
     gaps = (risks[0] - rows["y"]) ** 2 - (risks[1] - rows["y"]) ** 2
     assert tested["brier"]["difference"] == pytest.approx(gaps.mean(), rel=1e-9)
     assert tested["brier"]["standard_error"] == pytest.approx(gaps.std(ddof=1) / len(gaps) ** 0.5, rel=1e-6)
+    y, losses = rows["y"].to_numpy(), [-np.log(np.where(rows["y"] == 1, risk, 1 - risk)) for risk in risks]
+    assert tested["log_loss"]["first"] == pytest.approx(losses[0].mean(), rel=1e-9)
+    gaps = losses[0] - losses[1]
+    assert tested["log_loss"]["standard_error"] == pytest.approx(gaps.std(ddof=1) / len(gaps) ** 0.5, rel=1e-6)
+    told = result.comparison
+    assert list(told.index[3:]) == ["accuracy", "balanced_accuracy", "recall", "specificity", "precision", "npv", "f1"]
+    for name, scopes in (("first", result.content["metrics"]["test"]), ("second", tested["metrics"])):
+        for metric in told.index[3:]:
+            assert told.loc[metric, name] == pytest.approx(scopes["pooled"][metric], rel=1e-12)
+    # The bootstrap's variance of a share is that of the rows' differences, McNemar's: (b + c - (b - c)^2 / n) / n^2.
+    gaps = ((risks[0] > 0.5) == y).astype(float) - ((risks[1] > 0.5) == y)
+    assert told.loc["accuracy", "standard_error"] == pytest.approx(gaps.std() / len(gaps) ** 0.5, rel=0.06)
+
+
+def test_the_bootstrap_of_counts_is_that_of_rows():
+    """Rows drawn anew one by one, 2000 times, as papers do it; the same spread and percentiles of every metric."""
+    generator = np.random.default_rng(7)
+    counts = {"a": [30, 4, 9, 7, 6, 5, 12, 27], "b": [12, 1, 5, 2, 8, 3, 9, 20]}
+    told, notes = resampled({**counts, "few": None}, 3)
+    assert [note for note in notes if "few has few rows" in note]
+    kinds = {name: np.repeat(np.arange(8), of_site) for name, of_site in counts.items()}
+    drawn = {name: [] for name in told}
+    for _ in range(2000):
+        rows = np.concatenate([generator.choice(of_site, len(of_site)) for of_site in kinds.values()])
+        event, first, second = rows // 4 == 1, rows // 2 % 2 == 1, rows % 2 == 1
+        values = [
+            {
+                "accuracy": (taken == event).mean(),
+                "recall": taken[event].mean(),
+                "specificity": 1 - taken[~event].mean(),
+                "precision": event[taken].mean(),
+                "npv": 1 - event[~taken].mean(),
+                "f1": 2 * (taken & event).sum() / (taken.sum() + event.sum()),
+            }
+            for taken in (first, second)
+        ]
+        for both in values:
+            both["balanced_accuracy"] = (both["recall"] + both["specificity"]) / 2
+        for name, of_metric in drawn.items():
+            of_metric.append(values[0][name] - values[1][name])
+    for name, gaps in drawn.items():
+        assert told[name]["standard_error"] == pytest.approx(np.std(gaps), rel=0.08)
+        assert [told[name]["low"], told[name]["high"]] == pytest.approx(
+            list(np.percentile(gaps, [2.5, 97.5])), abs=0.02
+        )
+    same, _ = resampled({"a": [30, 0, 0, 20, 5, 0, 0, 40]}, 0)
+    assert same["accuracy"]["difference"] == 0
+    assert same["accuracy"]["p"] == 1
 
 
 @pytest.mark.parametrize("policy", ["standard", "strict"])
@@ -100,9 +149,11 @@ def test_models_that_leave_out_other_rows_are_not_compared():
         v6.run({**keys, "data": {**keys["data"], "features": ["a"]}}, frames, test=each[0], against=each[1])
 
 
-@pytest.mark.parametrize("sums", [{"positives": [1, 2]}, {"positives": [float("nan")] * 6}, {}])
+@pytest.mark.parametrize(
+    "sums", [{"positives": [1, 2]}, {"positives": [float("nan")] * 6}, {"joint": [1.5] * 8}, {"joint": [-1] * 8}, {}]
+)
 def test_malformed_sums_are_refused(sums):
-    whole = {"positives": [1.0] * 6, "negatives": [1.0] * 6, "brier": None}
+    whole = {"positives": [1.0] * 6, "negatives": [1.0] * 6, "brier": None, "log_loss": None, "joint": None}
     assert check_paired({"one": whole}, ["one"]) == {"one": whole}
     with pytest.raises(WireError):
         check_paired({"one": {**whole, **sums} if sums else {}}, ["one"])

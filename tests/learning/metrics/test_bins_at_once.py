@@ -17,6 +17,24 @@ def test_a_fine_bin_is_that_of_a_search_of_all_edges():
     assert (histogram.bin_index(scores, histogram.FINE_BINS) == expected).all()
 
 
+def test_some_edges_are_those_of_the_table_bit_for_bit():
+    bins = histogram.FINE_BINS
+    edges = histogram.bin_edges(bins)
+    places = np.random.default_rng(4).integers(0, bins, 5000)
+    places[:3] = 0, 1, bins - 1
+    assert (histogram.lower_edges(places, bins) == np.where(places > 0, edges[np.maximum(places - 1, 0)], 0)).all()
+    for number in (1, 7, 1000):
+        # However many are made at once.
+        some = places[:number]
+        assert (histogram.middles(some, bins) == histogram.middles(places, bins)[:number]).all()
+    sought = np.arange(1, 100) / 100
+    for count in (64, 512, bins):
+        all_edges = histogram.bin_edges(count)
+        place, edge = histogram.nearest_edges(sought, count)
+        assert place.tolist() == [int(np.abs(all_edges - value).argmin()) for value in sought]
+        assert (edge == all_edges[place]).all()
+
+
 def test_the_ranking_of_several_classes_at_once_has_the_bits_of_each_alone():
     generator = np.random.default_rng(2)
     for _ in range(50):

@@ -1,7 +1,9 @@
-"""Two models on the same rows of all hospitals: DeLong's test of their AUROCs, and their Brier scores' difference.
+"""Two models on the same rows of all hospitals: DeLong's test of their AUROCs, and the differences of other metrics.
 
 `model_test` calls it for a test of two models (``run --test A --against B``). The placements of a pooled AUROC follow
 from the histograms that the sites tell of each model; the sites answer with sums over them (`site.comparison`).
+Brier score and log loss are means over rows, whose differences' errors are from sums of squares; the metrics at the
+threshold are drawn anew from the counts of both models' predictions (`resampling`).
 
 References
 ----------
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.coordinator.evaluation.resampling import resampled
 from v6_algorithm.coordinator.inference.distributions import normal_p
 from v6_algorithm.data.preparation.setup import pack_arrays
 from v6_algorithm.errors import WireError
@@ -23,7 +26,7 @@ from v6_algorithm.learning.metrics import compute, merge_states
 from v6_algorithm.learning.metrics.classification_state import histograms
 from v6_algorithm.learning.metrics.intervals.proportions import Z
 
-_LENGTHS = {"positives": 6, "negatives": 6, "brier": 3}
+_LENGTHS = {"positives": 6, "negatives": 6, "brier": 4, "log_loss": 4, "joint": 8}
 Sums = dict[str, list[float] | None]
 
 
@@ -55,6 +58,7 @@ def check_paired(told: Any, hospitals: Sequence[str]) -> dict[str, Sums]:
                 and len(numbers) == length
                 and all(isinstance(value, (int, float)) and abs(value) <= 1e15 for value in numbers)
                 and numbers[0] >= 0
+                and (key != "joint" or all(count >= 0 and count == int(count) for count in numbers))
             )
             if not whole:
                 raise WireError(f"its sums of two models ({key}) must be {length} finite numbers, or none")
@@ -63,7 +67,7 @@ def check_paired(told: Any, hospitals: Sequence[str]) -> dict[str, Sums]:
 
 
 def comparison(
-    first: Mapping[str, dict[str, Any]], second: Mapping[str, dict[str, Any]], sums: Mapping[str, Sums]
+    first: Mapping[str, dict[str, Any]], second: Mapping[str, dict[str, Any]], sums: Mapping[str, Sums], seed: int = 0
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the paired comparison of two models, and sentences for the researcher.
 
@@ -73,13 +77,15 @@ def comparison(
         Hospital to each model's metric state.
     sums
         Hospital to what it told of both.
+    seed
+        Of the bootstrap.
 
     Returns
     -------
     tuple
         ``auroc``: `first`, `second`, `difference` (first less second), `standard_error`, `low`, `high`, `z`, `p`, and
-        `resolution`, the most by which bins may have moved the difference; ``brier``: the same without a resolution.
-        None where it cannot be had.
+        `resolution`, the most by which bins may have moved the difference; ``brier`` and ``log_loss``: the same
+        without a resolution. None where it cannot be had. Then what `resampling.resampled` returns.
     """
     notes: list[str] = []
     values = [compute(merge_states(states.values())) for states in (first, second)]
@@ -108,17 +114,34 @@ def comparison(
                 f"comparison: scores are in bins, which may have moved the difference of the AUROCs by up to "
                 f"{resolution:.3f}"
             )
-    told = [item["brier"] for item in sums.values() if item["brier"] is not None]
-    if told and len(told) == len(sums):
-        n, total, squares = np.sum(told, axis=0)
-        if n > 1:
-            spread = max(squares / n - (total / n) ** 2, 0.0) * n / (n - 1)
-            result["brier"] = _tested(values[0]["brier"], values[1]["brier"], spread / n)
+    for key in ("brier", "log_loss"):
+        result[key] = _of_means([item[key] for item in sums.values()])
+    of_counts, notes_of_counts = resampled({name: told["joint"] for name, told in sums.items()}, seed)
+    result |= of_counts
+    notes += notes_of_counts
     if result["auroc"] is None:
         notes.append("comparison: no AUROCs to compare, for only one class is there, or few rows of one")
     if result["brier"] is None:
-        notes.append("comparison: no difference of the Brier scores, for a hospital has few rows and tells no sums")
+        notes.append(
+            "comparison: no difference of the Brier scores and the log losses, for a hospital has few rows and tells "
+            "no sums"
+        )
     return result, notes
+
+
+def _of_means(told: Sequence[list[float] | None]) -> dict[str, float | None] | None:
+    """Return the difference of two means over rows, from both models' sums and that of the differences' squares.
+
+    The bootstrap of rows has this variance, but for n - 1 in place of n; no replicate is needed to know it.
+    """
+    known = [sums for sums in told if sums is not None]
+    if not known or len(known) < len(told):
+        return None
+    n, first, second, squares = np.sum(known, axis=0)
+    if n < 2:
+        return None
+    spread = max(squares / n - ((first - second) / n) ** 2, 0.0) * n / (n - 1)
+    return _tested(first / n, second / n, spread / n)
 
 
 def _added(told: Iterable[list[float] | None]) -> np.ndarray | None:

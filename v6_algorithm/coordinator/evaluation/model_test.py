@@ -219,7 +219,7 @@ def run_test(
     if compared is not None:
         scopes = {"pooled": compute(merge_states(compared.states.values())),
                   "sites": {name: compute(state) for name, state in sorted(compared.states.items())}}  # fmt: skip
-        paired, notes_of_pair = comparison(states[""], compared.states, compared.sums)
+        paired, notes_of_pair = comparison(states[""], compared.states, compared.sums, experiment.seed)
         result["comparison"] = {"test": paired | {"metrics": scopes}}
         result["notes"] += notes_of_pair
     prints = fingerprints({name: schema for of_site in schemas.values() for name, schema in of_site.items()})

@@ -204,7 +204,7 @@ def _without_ledger(policies: Mapping[str, Mapping[str, Any]]) -> list[str]:
     forget = [
         name
         for name, rules in sorted(policies.items())
-        if rules.get("refuse_differences") is True and rules.get("ledger_folder") is False
+        if rules.get("refuse_differences") is True and not rules.get("differences_over_tasks")
     ]
     if not forget:
         return []

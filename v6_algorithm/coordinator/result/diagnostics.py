@@ -18,7 +18,7 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import merge_states
 from v6_algorithm.learning.metrics.calibration import CONFIDENCE_UNITS
 from v6_algorithm.learning.metrics.classification_state import histograms
-from v6_algorithm.learning.metrics.histogram import bin_edges, logits, lower_edges
+from v6_algorithm.learning.metrics.histogram import logits, lower_edges, nearest_edges
 from v6_algorithm.learning.metrics.intervals.proportions import Z
 from v6_algorithm.learning.metrics.recalibration import recalibrate
 from v6_algorithm.learning.metrics.survival import auroc_over_time, calibration_over_time
@@ -148,13 +148,11 @@ def decision_curve(
     ----------
     .. [1] Vickers and Elkin (2006), Decision curve analysis, Medical Decision Making 26(6), 565-574.
     """
-    edges = bin_edges(bins)
-    steps = sorted({int(abs(edges - step / 100).argmin()) for step in range(1, 100)})
+    edges = dict(zip(*(each.tolist() for each in nearest_edges(np.arange(1, 100) / 100, bins)), strict=True))
     cases, others = int(positives.sum()), int(negatives.sum())
     rows = cases + others
     curve: dict[str, list[float]] = {"threshold": [], "model": [], "all": []}
-    for step in steps:
-        threshold = float(edges[step])
+    for step, threshold in sorted(edges.items()):
         odds = threshold / (1 - threshold)
         # Bins above the edge.
         above = np.searchsorted(places, step, side="right")

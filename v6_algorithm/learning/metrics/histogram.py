@@ -21,6 +21,9 @@ _FEWEST_FINE = 2**13
 LOGIT_RANGE = 12.0
 # float64 has probabilities down to a logit of -745. Bins are 8e-5 wide near logit 0, and wider in proportion beyond 8.
 _FINE_RANGE, _FINE_SCALE = 700.0, 8.0
+# A guess this near a bin's middle, in bins, is right up to such a logit: there the rounding of a probability is less
+# than a thousandth of a bin.
+_CERTAIN, _CERTAIN_LOGIT = 0.49, 20.0
 # Products of two counts are exact as floats, and their sums in int64, up to so many rows.
 _MOST_EXACT = 2**26
 # So few are faster added up one by one than as arrays; the sums are the same.
@@ -60,25 +63,48 @@ def bin_edges(bins: int) -> NDArray[np.float64]:
     return edges
 
 
+def _logits_at(places: NDArray[np.integer[Any]], bins: int) -> NDArray[np.float64]:
+    """Return some of `logit_edges`, bit for bit: where there are a million, making them all takes many rounds' time."""
+    if bins < _FEWEST_FINE:
+        return logit_edges(bins)[places]
+    reach = np.arcsinh(_FINE_RANGE / _FINE_SCALE)
+    # As numpy.linspace has it.
+    logit: NDArray[np.float64] = _FINE_SCALE * np.sinh((places + 1) * (2 * reach / bins) - reach)
+    return logit
+
+
+def _edges_at(places: NDArray[np.integer[Any]], bins: int) -> NDArray[np.float64]:
+    """Return some of `bin_edges`, bit for bit."""
+    edges: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-_logits_at(places, bins)))
+    return edges
+
+
+def nearest_edges(probability: NDArray[np.float64], bins: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the number of the edge that is nearest to each probability, the lower of two as near, and that edge."""
+    after = np.minimum(bin_index(probability, bins), bins - 2)
+    before = np.maximum(after - 1, 0)
+    low, high = _edges_at(before, bins), _edges_at(after, bins)
+    is_low = np.abs(low - probability) <= np.abs(high - probability)
+    return np.where(is_low, before, after), np.where(is_low, low, high)
+
+
 def lower_edges(places: NDArray[np.int64], bins: int) -> NDArray[np.float64]:
     """Return the probability at which each of some bins begins."""
-    edges = bin_edges(bins)
-    return np.where(places > 0, edges[np.maximum(places - 1, 0)], 0.0)
+    return np.where(places > 0, _edges_at(np.maximum(places - 1, 0), bins), 0.0)
 
 
 def middles(places: NDArray[np.int64], bins: int) -> NDArray[np.float64]:
     """Return the probability in the middle of each of some bins."""
-    edges = bin_edges(bins)
-    upper = np.where(places < bins - 1, edges[np.minimum(places, bins - 2)], 1.0)
+    upper = np.where(places < bins - 1, _edges_at(np.minimum(places, bins - 2), bins), 1.0)
     middle: NDArray[np.float64] = (lower_edges(places, bins) + upper) / 2
     return middle
 
 
 def logits(places: NDArray[np.int64], bins: int) -> NDArray[np.float64]:
     """Return the logit in the middle of each of some bins; of the outermost, half a bin beyond its edge."""
-    edges = logit_edges(bins)
-    lower = np.where(places > 0, edges[np.maximum(places - 1, 0)], 2 * edges[0] - edges[1])
-    upper = np.where(places < bins - 1, edges[np.minimum(places, bins - 2)], 2 * edges[-1] - edges[-2])
+    first, second, last, before = _logits_at(np.array([0, 1, bins - 2, bins - 3]), bins)
+    lower = np.where(places > 0, _logits_at(np.maximum(places - 1, 0), bins), 2 * first - second)
+    upper = np.where(places < bins - 1, _logits_at(np.minimum(places, bins - 2), bins), 2 * last - before)
     middle: NDArray[np.float64] = (lower + upper) / 2
     return middle
 
@@ -101,19 +127,34 @@ def bin_index(probability: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
     ndarray of int, same shape
         0 to `bins - 1`.
     """
-    edges = bin_edges(bins)
     if bins < _FEWEST_FINE:
-        return np.searchsorted(edges, probability, side="right")
-    # A search of a million edges reads all over the memory; the formula of the edges says where to look.
+        return np.searchsorted(bin_edges(bins), probability, side="right")
+    # The formula of the edges says where to look; near an edge, and where several are one number, these are compared.
     with np.errstate(divide="ignore", invalid="ignore"):
         logit = np.log(probability) - np.log1p(-probability)
         guess = (np.arcsinh(logit / _FINE_SCALE) / np.arcsinh(_FINE_RANGE / _FINE_SCALE) + 1) * (bins / 2)
-    place = np.clip(np.nan_to_num(guess, nan=0.0, posinf=bins, neginf=0.0), 0, bins - 1).astype(np.intp)
-    inside = (place == 0) | (edges[place - 1] <= probability)
-    inside &= (place == bins - 1) | (probability < edges[np.minimum(place, bins - 2)])
-    if not inside.all():
-        # Near 1 several edges are one number, and rounding may lead to the bin beside.
-        place[~inside] = np.searchsorted(edges, probability[~inside], side="right")
+        place = np.clip(np.nan_to_num(guess, nan=0.0, posinf=bins, neginf=0.0), 0, bins - 1).astype(np.intp)
+        certain = (np.abs(guess - place - 0.5) < _CERTAIN) & (np.abs(logit) < _CERTAIN_LOGIT)
+    if not certain.all():
+        place[~certain] = _place_among(probability[~certain], place[~certain], bins)
+    return place
+
+
+def _place_among(probability: NDArray[np.float64], guess: NDArray[np.intp], bins: int) -> NDArray[np.intp]:
+    """Return how many edges are not above each probability, (n,): the guess where it is right, else by halving."""
+    inside = (guess == 0) | (_edges_at(np.maximum(guess - 1, 0), bins) <= probability)
+    inside &= (guess == bins - 1) | (probability < _edges_at(np.minimum(guess, bins - 2), bins))
+    if inside.all():
+        return guess
+    sought = probability[~inside]
+    low, high = np.zeros(len(sought), dtype=np.intp), np.full(len(sought), bins - 1, dtype=np.intp)
+    while (open_ := low < high).any():
+        middle = (low + high) // 2
+        below = open_ & (_edges_at(np.minimum(middle, bins - 2), bins) <= sought)
+        low = np.where(below, middle + 1, low)
+        high = np.where(open_ & ~below, middle, high)
+    place = guess.copy()
+    place[~inside] = low
     return place
 
 

@@ -1,14 +1,17 @@
-"""`image build`, `image test` and `image push`: the algorithm's image through the Docker SDK."""
+"""`image build`, `image test` and `image push` through the Docker SDK, and `image store`: the entry in a store."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
-from v6_algorithm.researcher.cli.terminal import Json, choice, complain, explained, say, tell
+from v6_algorithm.researcher.cli.output import Force
+from v6_algorithm.researcher.cli.terminal import Json, choice, complain, explained, say, tell, writing
 
 app = typer.Typer(help="Build, try and push the algorithm's Docker image.", no_args_is_help=True)
 
@@ -114,6 +117,44 @@ def push(
                 digests[image] = digest
         tell({"pushed": digests})
         say("The names with sha256 go into allowed_algorithms of the nodes' configuration.")
+
+
+@app.command(
+    epilog="Example: v6-algorithm image store registry.example.org/v6-algorithm@sha256:… --code-url https://example.org/code"
+)
+def store(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="As `image push` printed it.", show_default=False)],
+    code_url: Annotated[str, typer.Option(metavar="URL", help="Where the code can be read.", show_default=False)],
+    documentation_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the pages can be read.", show_default="the code's")
+    ] = None,
+    vantage6: Annotated[int, typer.Option("--vantage6", help="4 or 5: of which vantage6 the store is.")] = 4,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")] = Path("store.json"),
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A checkout of v6_algorithm.", show_default="where this one runs from"),
+    ] = None,
+    force: Force = False,
+    json_: Json = False,
+) -> None:
+    """Write what the owner of a vantage6 algorithm store uploads, with your image and links."""
+    with explained(json_):
+        from v6_algorithm.researcher.image.store import entry, unreachable
+
+        content = entry(image, code_url, documentation_url, vantage6=vantage6, source=source)
+        if out.exists() and not force:
+            raise ExperimentError(f"--out {out}: is there already; --force writes over it")
+        dead = {}
+        for url in dict.fromkeys([content["code_url"], content["documentation_url"]]):
+            if (why := unreachable(url)) is not None:
+                dead[url] = why
+                complain(
+                    f"{url} does not answer from here ({why}): readers of the store will follow it", kind="warning"
+                )
+        with writing(out):
+            out.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        tell({"file": str(out), "image": image, "functions": len(content["functions"]), "unreachable": dead})
+        say(f"wrote {out}: {len(content['functions'])} functions; upload it to the store of vantage6 {vantage6}")
 
 
 def _show_steps(line: str) -> None:

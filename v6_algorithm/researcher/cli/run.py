@@ -13,6 +13,7 @@ import typer
 from v6_algorithm.errors import ExperimentError, V6AlgorithmError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central
+from v6_algorithm.researcher.cli.collector import import_libraries
 from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.profiling import profiled
 from v6_algorithm.researcher.cli.progress import progress
@@ -57,7 +58,7 @@ Against = Annotated[
     typer.Option(
         "--against",
         metavar="RUN",
-        help="With --test: test this run's model on the same rows too, and compare the two AUROCs (DeLong).",
+        help="With --test: test this run's model on the same rows too, and compare both (DeLong, bootstrap).",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
@@ -93,14 +94,15 @@ def run(
     """Run an experiment on this machine, each site with its own data, and write what came out."""
     terminal.out.quiet = quiet
     with explained(json_):
-        from v6_algorithm.researcher.external.local_layers import forget_layers
-
         if engine not in ("local", "wire", "mock"):
             raise ExperimentError(f"--engine {engine}: is not known; allowed: local, wire, mock")
         if policy is not None and engine == "mock":
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
         refuse_done(out_dir, force)
         experiment = load_experiment(file, set_)
+        import_libraries()
+        from v6_algorithm.researcher.external.local_layers import forget_layers
+
         if test is not None or against is not None:
             test_runs = named_runs(test, against)
             _test_here(

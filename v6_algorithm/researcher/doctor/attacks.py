@@ -242,8 +242,6 @@ def _moved(hospital: Hospital, experiment: Experiment, setup: Setup, packed: str
     return (before[name] - after[name]).double().numpy(), (before[bias] - after[bias]).double().numpy()
 
 
-# Held off by a ledger that lasts, and by nothing else.
-TWO_TASKS = "two tasks that differ by one patient"
 # Name for a reader to the attack; each is tried on a node that has answered nothing yet.
 ATTACKS: Mapping[str, Callable[[Hospital], int]] = {
     "sums over folds that the asker knows": known_folds,
@@ -262,21 +260,24 @@ ATTACKS: Mapping[str, Callable[[Hospital], int]] = {
     "coefficients under which one row counts": run_attacks.glm_coefficients,
     "cells of a crafted survival model": run_attacks.survival_cells,
     "regressions of an imputation": run_attacks.imputations,
-    TWO_TASKS: run_attacks.two_tasks,
+    "two tasks that differ by one patient": run_attacks.two_tasks,
 }
 
 
-def attempt(name: str, policy: Policy, frame: pd.DataFrame) -> tuple[int, str]:
+def attempt(name: str, policy: Policy, frame: pd.DataFrame, *, volume: bool = True) -> tuple[int, str]:
     """Try one attack on a node with these rules; return how many rows came out, and what the node said if it refused.
 
-    The table is as `made_up_rows` makes it. A node whose ledger lasts gets an empty one for the attack, which is not to
-    be among the node's answers.
+    The table is as `made_up_rows` makes it. Without a `volume` nothing of the node's outlives a task but what the owner
+    names a folder for, as from session to session of vantage6 5. A node whose ledger lasts gets an empty one for the
+    attack, which is not to be among the node's answers.
     """
     features = [column for column in frame.columns if column in FEATURES]
     with tempfile.TemporaryDirectory() as folder:
         if policy.ledger_folder is not None:
             policy = replace(policy, ledger_folder=str(Path(folder, "ledger")))
-        hospital = Hospital(frame, features, "ill", "name", policy, Path(folder))
+        hospital = Hospital(
+            frame, features, "ill", "name", policy, Path(folder), Path(folder, "node") if volume else None
+        )
         try:
             return ATTACKS[name](hospital), ""
         except Refused as refusal:

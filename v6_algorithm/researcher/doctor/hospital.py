@@ -36,7 +36,9 @@ class Hospital:
     policy
         Its rules. What they approve of, they approve: the question is what the other rules do.
     folder
-        Where it remembers.
+        Where it remembers, for a task.
+    node_folder
+        Where it remembers from task to task, as on a vantage6 node; None: nowhere.
     """
 
     frame: pd.DataFrame
@@ -45,6 +47,7 @@ class Hospital:
     text: str
     policy: Policy
     folder: Path
+    node_folder: Path | None = None
 
     @property
     def values(self) -> np.ndarray:
@@ -62,7 +65,9 @@ class Hospital:
         policy = self.policy
         if policy.approved_experiments is not None:
             policy = replace(policy, approved_experiments=(fingerprint(experiment),))
-        context = SiteContext({SITE: TableSource(frame=self.frame)}, policy, state=self.folder)
+        context = SiteContext(
+            {SITE: TableSource(frame=self.frame)}, policy, state=self.folder, node_folder=self.node_folder
+        )
         body |= {"experiment": experiment.for_sites(), "sites": 3}
         reply = handle(method, wire.message(site=SITE, round=round, attempt=1, **body), context)
         if reply["status"] != "ok":

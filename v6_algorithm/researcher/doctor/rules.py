@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from v6_algorithm.errors import PolicyError
-from v6_algorithm.researcher.doctor.attacks import ATTACKS, TWO_TASKS, attempt, made_up_rows, rows_of
+from v6_algorithm.researcher.doctor.attacks import ATTACKS, attempt, made_up_rows, rows_of
 from v6_algorithm.researcher.doctor.finding import Finding, note, ok, problem
 from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.rules import BY_FIELD, PRESET, RULES
@@ -39,12 +40,14 @@ def rules(environment: Mapping[str, str] = os.environ, table: Path | None = None
         fix = f"mount a folder that lasts and set {BY_FIELD['ledger_folder'].variable}; below, attacks as if it were"
         yield replace(problem(f"nothing is answered: {error}", fix), name="ledger")
         policy = replace(policy, ledger_folder="as if")
+    if policy.ledger_folder not in (None, "as if"):
+        yield replace(_written_to(Path(policy.ledger_folder)), name="ledger folder")
     if policy.refuse_differences and policy.ledger_folder is None:
         yield replace(
-            note(
-                f"{BY_FIELD['refuse_differences'].variable} holds within one task only: two tasks that differ by one "
-                "patient tell that patient, and this node would not notice",
-                f"mount a folder into the node's containers, and name it in {BY_FIELD['ledger_folder'].variable}",
+            ok(
+                f"{BY_FIELD['refuse_differences'].variable} holds over tasks in the volume that a node of vantage6 4 "
+                "mounts as /mnt/data, over those of a session under vantage6 5, and within one task elsewhere; budgets "
+                f"of sums and epsilon begin anew with each task ({BY_FIELD['ledger_folder'].variable} lets them last)"
             ),
             name="ledger",
         )
@@ -53,9 +56,29 @@ def rules(environment: Mapping[str, str] = os.environ, table: Path | None = None
         rows, refusal = attempt(name, policy, frame)
         if rows:
             finding = f"{name}: {rows} of {len(frame)} rows came out"
-            last = name == TWO_TASKS and policy.refuse_differences
-            fix = f"{BY_FIELD['ledger_folder'].variable}: a folder that lasts" if last else f"{PRESET}: standard"
-            yield replace(note(finding, f"{fix} holds it off", attack=name, rows=rows), name="attack")
+            yield replace(note(finding, f"{PRESET}: standard holds it off", attack=name, rows=rows), name="attack")
         else:
             finding = f"{name}: nothing came out; {refusal or 'what was answered tells no row'}"
             yield replace(ok(finding, attack=name, rows=0), name="attack")
+
+
+def _written_to(folder: Path) -> Finding:
+    """Try whether the ledger can be kept in a folder; what is tried is taken away again."""
+    variable = BY_FIELD["ledger_folder"].variable
+    place = next((path for path in (folder, *folder.parents) if path.is_dir()), folder)
+    # A database's folder is mounted at /mnt/LABEL: at the host, and in a container without it, there is none.
+    if folder.parts[:2] == ("/", "mnt") and place in (Path("/"), Path("/mnt")):
+        return note(
+            f"{variable} = {folder} is not on this machine, so nobody tried to write to it",
+            "run this in a container of the image with the folder mounted there, as the node does: docker run --rm "
+            f"-v A FOLDER OF THE HOST:{folder} -e {variable}={folder} -e {PRESET}=… IMAGE v6-algorithm doctor --policy",
+        )
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        return problem(
+            f"{variable} = {folder} cannot be written to ({type(error).__name__}); nothing is answered until it can",
+            "mount it without `mount_mode: ro`, and let the containers' user write to it",
+        )
+    return ok(f"{variable} = {folder} can be written to")

@@ -90,7 +90,7 @@ def plan(
     ExperimentError
         When there is no checkout there, or a name is not one that Docker accepts.
     """
-    source = _checkout(source)
+    source = checkout(source)
     check_variant(variant)
     version = (source / "v6_algorithm" / "VERSION").read_text().strip()
     check_vantage6(vantage6)
@@ -178,7 +178,8 @@ def _size_of(client: Any, name: str) -> int | None:
 # -- what the checkout says ----------------------------------------------------------------------------------------
 
 
-def _checkout(source: Path | None) -> Path:
+def checkout(source: Path | None) -> Path:
+    """Return the folder of a checkout; None: the one this package runs from. Raises ExperimentError when it is none."""
     folder = Path(__file__).parents[3] if source is None else source.expanduser()
     missing = [name for name in _NEEDED if not (folder / name).is_file()]
     if not missing:

@@ -45,7 +45,7 @@ def check_vantage6(version: int) -> int:
     return version
 
 
-def split_tag(image: str) -> tuple[str, str]:
+def split_tag(image: str, given_as: str = "--tag") -> tuple[str, str]:
     """Return an image's repository and tag, ``latest`` when it has none.
 
     Raises
@@ -56,8 +56,8 @@ def split_tag(image: str) -> tuple[str, str]:
     match = _REFERENCE.fullmatch(image)
     if match is None:
         raise ExperimentError(
-            f"--tag {image}: is not an image name; allowed: [HOST[:PORT]/]name[:tag], the name in small letters, such "
-            f"as {NAME}:1.0"
+            f"{given_as} {image}: is not an image name; allowed: [HOST[:PORT]/]name[:tag], the name in small letters, "
+            f"such as {NAME}:1.0"
         )
     return match["repository"], match["tag"] or "latest"
 

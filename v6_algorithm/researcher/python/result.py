@@ -191,6 +191,33 @@ class Result:
 
         return pd.DataFrame(texts.rows(self.content), columns=list(texts.HEADER)).set_index(["part", "what"])
 
+    @property
+    @_whole
+    def comparison(self) -> pd.DataFrame:
+        """Two models on the same rows (`test=a, against=b`): a line for each metric.
+
+        Columns: first, second, difference (first less second), standard_error, low, high, p, test (``delong``,
+        ``paired`` or ``bootstrap``).
+
+        Raises
+        ------
+        ExperimentError
+            When the result is of no such test.
+        """
+        import pandas as pd
+
+        compared = (self.content.get("comparison") or {}).get("test")
+        if not compared:
+            raise ExperimentError("the result compares no two models; run(..., test=a, against=b) does")
+        columns = ["first", "second", "difference", "standard_error", "low", "high", "p"]
+        tests = {"auroc": "delong", "brier": "paired", "log_loss": "paired"}
+        lines = {
+            name: {key: told.get(key) for key in columns} | {"test": tests.get(name, "bootstrap")}
+            for name, told in compared.items()
+            if name != "metrics" and told is not None
+        }
+        return pd.DataFrame.from_dict(lines, orient="index", columns=[*columns, "test"]).rename_axis("metric")
+
     @_whole
     def summary(self) -> str:
         """Return the table of coefficients and the fit, as text."""

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from v6_algorithm.researcher.report import reading
 from v6_algorithm.researcher.report.charts.marks import LOOKS, Guide, Line, Points, chart, numbers, shares
 from v6_algorithm.researcher.report.reading import finite, mapping, sequence
+from v6_algorithm.researcher.report.recalibration import comparison_rows
 from v6_algorithm.researcher.report.templating import Row, Table, heads
 
 # A matrix of more classes than these is not read but scrolled; it is in result.json.
@@ -58,16 +59,11 @@ def _targets(result: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
 
 
 def _two_models(compared: Mapping[str, Any]) -> Table | None:
-    """Return the paired comparison of two models: AUROC by DeLong's test, and Brier scores."""
-    body = []
-    for key, name in (("auroc", "AUROC (DeLong)"), ("brier", "Brier")):
-        told = mapping(compared, key)
-        if finite(told.get("difference")) is None:
-            continue
-        first, second, gap, low, high, p = (
-            reading.number(finite(told.get(name))) for name in ("first", "second", "difference", "low", "high", "p")
-        )
-        body.append(Row([name, first, second, f"{gap} ({low} to {high})", p]))
+    """Return the paired comparison of two models by metric: DeLong's test, paired means, the bootstrap."""
+    body = [
+        Row([f"{name} ({test})", first, second, gap, p])
+        for name, test, first, second, gap, p in comparison_rows(compared)
+    ]
     head = heads("Metric", "First model", "Second model", "Difference (95 % CI)", "p")
     return Table(head, [body], wide=True) if body else None
 

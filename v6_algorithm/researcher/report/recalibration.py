@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from v6_algorithm.researcher.report.reading import finite, mapping, number
+from v6_algorithm.researcher.report.reading import finite, label, mapping, number
 
 _WIDTH = 1.959964  # of a 95 % interval in standard errors
 
@@ -22,24 +22,32 @@ def recalibration_lines(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def comparison_lines(result: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each metric by which two models were compared on the same rows."""
-    lines = []
-    names = {"auroc": ("AUROC", "DeLong"), "brier": ("Brier", "paired")}
-    for key, told in mapping(result, "comparison", "test").items():
-        if key not in names or not isinstance(told, Mapping):
+# How the difference of a metric of two models was tested; of other metrics the bootstrap of rows.
+_TESTS = {"auroc": "DeLong", "brier": "paired", "log_loss": "paired"}
+
+
+def comparison_rows(compared: Mapping[str, Any]) -> list[tuple[str, str, str, str, str, str]]:
+    """Return of each metric by which two models were compared its name, the test, both values, difference and p."""
+    rows = []
+    for key, told in compared.items():
+        if key == "metrics" or not isinstance(told, Mapping) or finite(told.get("difference")) is None:
             continue
         first, second, gap, low, high = (
-            number(value) if (value := finite(told.get(name))) is not None else "–"
-            for name in ("first", "second", "difference", "low", "high")
+            number(finite(told.get(name))) for name in ("first", "second", "difference", "low", "high")
         )
         p = finite(told.get("p"))
+        # The bootstrap's smallest is 2 / (replicates + 1), which three decimals show as 0.001.
         shown = "not defined" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-        lines.append(
-            f"{names[key][0]} of the two models: {first} and {second}, difference {gap} ({low} to {high}), "
-            f"p {shown} ({names[key][1]})"
-        )
-    return lines
+        rows.append((label(key), _TESTS.get(key, "bootstrap"), first, second, f"{gap} ({low} to {high})", shown))
+    return rows
+
+
+def comparison_lines(result: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each metric by which two models were compared on the same rows."""
+    return [
+        f"{name} of the two models: {first} and {second}, difference {gap}, p {p} ({test})"
+        for name, test, first, second, gap, p in comparison_rows(mapping(result, "comparison", "test"))
+    ]
 
 
 def _fits(result: Mapping[str, Any]) -> Iterator[tuple[bool, str, str, list[str]]]:

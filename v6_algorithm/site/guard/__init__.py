@@ -7,7 +7,8 @@ node remembers. Under ``trusted`` it lets pass what always passed, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,12 @@ class Guard:
         self._job = Ledger(context.state, context.memory)
         folder = policy.ledger_folder
         self._lasting = self._job if folder is None else Ledger(Path(folder), {})
+        # Sums, secrets and epsilon begin anew with each job where the owner names no folder: a budget that is used up
+        # for good is for an owner to want. Which rows were told of is remembered wherever the node has a place.
+        self._told = self._lasting
+        if folder is None and context.node_folder is not None and policy.refuse_differences:
+            self._told = Ledger(context.node_folder, {})
+        self._over_tasks = folder is not None or self._told is not self._job
         self._accounted = False
 
     @property
@@ -132,20 +139,32 @@ class Guard:
         self._accounted = True
         sections = self._experiment.for_sites()
         key = digest([sections[name] for name in PINNED])[:16]
+        job = self._of_job
         columns = sorted(
             {*setup.features, *setup.categories, *setup.pixels, *self._experiment.data.target_columns.values()}
         )
-        with self._lasting.open() as content:
+        with self._lasting.open() as content, self._remembered(content) as told:
             database = content.setdefault("databases", {}).setdefault(self._databases, {})
-            # Later rounds of an experiment ask of the same rows.
-            booked = f"{key} {digest(columns)[:16]} {len(table.target)}"
+            # Later rounds of an experiment ask of the same rows; another task may find others.
+            booked = f"{key} {digest(columns)[:16]} {len(table.target)} {job}"
             if booked in database.setdefault("booked", []):
                 return
             database["booked"].append(booked)
             if policy.maximum_share_of_sums is not None:
                 self._check_sums(database.setdefault("sums", {}), key, columns, table)
             if policy.refuse_differences:
-                self._check_sets(database.setdefault("sets", {}), key, _sets_of(table, setup, self._experiment))
+                self._check_sets(told, f"{key} {job}", _sets_of(table, setup, self._experiment))
+
+    @property
+    def _of_job(self) -> str:
+        """A name of this job, which nobody else can make."""
+        return digest(self._job.secret())[:16]
+
+    @contextmanager
+    def _remembered(self, content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Give the sets of rows told of so far, out of the open ledger or of that which they have by themselves."""
+        with nullcontext(content) if self._told is self._lasting else self._told.open() as place:
+            yield place.setdefault("databases", {}).setdefault(self._databases, {}).setdefault("sets", {})
 
     def _check_sums(self, booked: dict[str, Any], key: str, columns: Sequence[str], table: TableData) -> None:
         booked[key] = {"columns": list(columns), "sums": independent_sums(self._experiment, table)}
@@ -175,8 +194,8 @@ class Guard:
         sets = {f"column '{name}' as described": np.flatnonzero(frame[name].notna().to_numpy()) for name in columns}
         for group in [] if groups is None else np.unique(groups.astype(str)).tolist():
             sets[f"group {digest(group)[:8]} of '{self._experiment.evaluation.by}'"] = np.flatnonzero(groups == group)
-        key = digest(self._experiment.for_sites())[:16]
-        with self._lasting.open() as content:
+        key = f"{digest(self._experiment.for_sites())[:16]} {self._of_job}"
+        with self._told.open() as content:
             database = content.setdefault("databases", {}).setdefault(self._databases, {})
             self._check_sets(database.setdefault("sets", {}), key, sets)
 
@@ -387,7 +406,7 @@ class Guard:
 
         check_keys(method, body)
         if "members" in body or "machine" in body or (method == "summary" and "columns" in body):
-            body["policy"] = self.policy.in_force()
+            body["policy"] = self.policy.in_force() | {"differences_over_tasks": self._over_tasks}
         if self.policy.coarse_histograms:
             self._make_coarse(body)
         if self._experiment.privacy.secure_aggregation is None:
