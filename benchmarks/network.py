@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ from v6_algorithm.researcher.network.server_python import server_python  # noqa:
 FEATURES, ROWS = 10, (300, 400, 500)
 SUBMIT = [sys.executable, "-c", "from v6_algorithm.researcher.cli import main; main()", "submit"]
 EMPTY, PLAIN = "empty-rounds:benchmark", "plain-fedavg:benchmark"
+# What is to be had on vantage6 at best: kind to how many models a round's request and its reply are long.
+FLOORS = {"empty": (0, 0), "empty, model back": (0, 1), "empty, model both ways": (1, 1)}
 PHASES = (
     "create",
     "vantage6",
@@ -143,12 +146,21 @@ class Rounds:
         self.whole: dict[str, list[float]] = {}
         self.results: list[dict[str, Any]] = []
 
+    def characters(self) -> int:
+        """Return how long the model's text is: float32, in base64."""
+        widths = [FEATURES, *self.hidden, 2]
+        return sum((before + 1) * after for before, after in pairwise(widths)) * 4 * 4 // 3
+
     def block(self, kind: str) -> None:
         """Run one block; the first round of a run is kept apart, for it starts what others find warm."""
         start = time.perf_counter()
         sites = [self.network.organizations[name] for name in "abc"]
-        if kind == "empty":
-            seconds = self.network.run("master", image=EMPTY, sites=sites, rounds=self.rounds, timeout_s=3600)
+        if kind in FLOORS:
+            sent, returned = (share * self.characters() for share in FLOORS[kind])
+            arguments = {"sites": sites, "rounds": self.rounds} | (
+                {"sent": sent, "returned": returned} if returned else {}
+            )
+            seconds = self.network.run("master", image=EMPTY, timeout_s=3600, **arguments)
         elif kind == "plain FedAvg":
             arguments = {"sites": sites, "rounds": self.rounds, "hidden": self.hidden, "features": FEATURES}
             seconds = self.network.run("master", image=PLAIN, timeout_s=3600, **arguments)
@@ -195,12 +207,14 @@ def main() -> None:
         "--kinds",
         nargs="+",
         default=["empty", "ours", "ours, not resident", "plain FedAvg"],
-        help="of: empty, ours, 'ours, not resident', 'ours, pipeline', 'plain FedAvg'",
+        help="of: empty, 'empty, model back', 'empty, model both ways' (as many bytes as ours), ours, "
+        "'ours, not resident', 'ours, pipeline', 'plain FedAvg'",
     )
+    parser.add_argument("--built", action="store_true", help="the images are there already")
     parser.add_argument("--processes", action="store_true", help="algorithms as processes, without Docker")
     parser.add_argument("--postgres", action="store_true", help="the server's database is PostgreSQL, not SQLite")
     chosen = parser.parse_args()
-    options = where(chosen.processes)
+    options = where(chosen.processes, chosen.built)
     database = None
     if chosen.postgres:
         from services import Postgres
@@ -228,33 +242,32 @@ def main() -> None:
 
 def report(rounds: Rounds, chosen: argparse.Namespace) -> None:
     """Print the tables."""
-    median = {kind: statistics.median(seconds) for kind, seconds in rounds.seconds.items()}
-    lines = []
-    for kind, seconds in rounds.seconds.items():
-        low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else (seconds[0],) * 3
-        ratios = [
-            f"{median[kind] / median[other]:.2f}" if other in median else "" for other in ("empty", "plain FedAvg")
+    seconds = dict(rounds.seconds)
+    if rounds.results and any(name in seconds for name in FLOORS):
+        # An empty algorithm trains nothing: what ours cost beside that stands next to it.
+        seconds["ours, less its training"] = [
+            call["round_s"] - max(phases.get("train_s", 0.0) for phases in call["phases"].values())
+            for result in rounds.results
+            for call in result["timing"]["rounds"]
+            if call["call"] == "train" and call["round"] > 1
         ]
-        first, whole = (statistics.median(values[kind]) for values in (rounds.first, rounds.whole))
-        lines.append(
-            [
-                kind,
-                len(seconds),
-                f"{median[kind]:.2f}",
-                f"{low:.2f} to {high:.2f}",
-                *ratios,
-                f"{first:.1f}",
-                f"{whole:.0f}",
-            ]
+    median = {kind: statistics.median(values) for kind, values in seconds.items()}
+    others = [kind for kind in (*FLOORS, "plain FedAvg") if kind in median]
+    lines = []
+    for kind, values in seconds.items():
+        low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
+        ratios = [f"{median[kind] / median[other]:.2f}" for other in others]
+        first, whole = (
+            f"{statistics.median(kept[kind]):.1f}" if kind in kept else "" for kept in (rounds.first, rounds.whole)
         )
+        lines.append([kind, len(values), f"{median[kind]:.2f}", f"{low:.2f} to {high:.2f}", *ratios, first, whole])
     print()
     header = [
         "algorithm",
         "warm rounds",
         "s a round, median",
         "quartiles",
-        "/ empty",
-        "/ plain",
+        *(f"/ {other}" for other in others),
         "first round",
         f"run of {chosen.rounds}",
     ]

@@ -3,6 +3,7 @@
     python benchmarks/simulation.py                         # the plain loop and v6_algorithm, on four workloads
     python benchmarks/simulation.py --pfl PYTHON --flower PYTHON   # and pfl-research and Flower
     python benchmarks/simulation.py --only digits-10 --repeats 5
+    python benchmarks/simulation.py --workers 1 2           # and v6_algorithm with that many processes
 
 Everybody trains the same network from the same start, on the same rows at the same sites, one local epoch a round with
 one thread, and is measured on the same held-out rows after each round. The loop is what a researcher writes by hand:
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from simulation_peers import DATA, EVENTS, WORKLOADS, prepare
+from simulation_peers import DATA, EVENTS, PROCESSES, WORKLOADS, prepare
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
@@ -82,6 +83,9 @@ def measure(python: str, who: str, workload: str, data: Path) -> dict[str, Any]:
             DATA: str(data), EVENTS: str(events), "SIMULATION_MARK": name, "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0",
         }  # fmt: skip
+        if who.startswith(PROCESSES):
+            # As it is typed: torch takes the cores that there are.
+            environment = {key: value for key, value in environment.items() if not key.endswith("_NUM_THREADS")}
         watch = Watch(name)
         watch.start()
         begun = time.time()
@@ -100,7 +104,7 @@ def measure(python: str, who: str, workload: str, data: Path) -> dict[str, Any]:
     final = [entry["accuracy"] for entry in marks if entry["round"] < 0]
     rounds = [entry for entry in marks if entry["round"] >= 0]
     between = len(rounds) - 1
-    single = who != "flower"
+    single = who != "flower" and not who.startswith(PROCESSES)
     cpu = [entry["cpu"] if single else watch.at(entry["time"]) for entry in (rounds[0], rounds[-1])]
     return {
         "cpu_round_s": (cpu[1] - cpu[0]) / between,
@@ -124,9 +128,13 @@ def main() -> None:
     parser.add_argument("--pfl", help="Python of an environment with pfl-research")
     parser.add_argument("--flower", help="Python of an environment with Flower")
     parser.add_argument("--exact", action="store_true", help="also v6_algorithm with --exact")
+    parser.add_argument(
+        "--workers", nargs="*", type=int, default=[], help="also v6_algorithm with so many workers, and all threads"
+    )
     given = parser.parse_args()
     names = {"loop": sys.executable, "v6_algorithm": sys.executable}
     names |= {"exact": sys.executable} if given.exact else {}
+    names |= {f"{PROCESSES}{workers}": sys.executable for workers in given.workers}
     names |= {name: python for name in ("pfl", "flower") if (python := getattr(given, name))}
     for workload in given.only:
         prepare(given.data, workload)

@@ -22,6 +22,8 @@ WORKLOADS: dict[str, dict[str, Any]] = {
     "digits-100": {"sites": 100, "rounds": 10, "batch": 32, "optimizer": "sgd", "lr": 0.1},
     "images-5": {"sites": 5, "rounds": 5, "batch": 32, "optimizer": "adam", "lr": 1e-3},
 }
+# What v6_algorithm with several processes is called, before their number.
+PROCESSES = "workers-"
 DATA, EVENTS = "SIMULATION_DATA", "SIMULATION_EVENTS"
 
 
@@ -364,9 +366,12 @@ def flower(workload: str) -> None:
 if __name__ == "__main__":
     import torch
 
-    torch.set_num_threads(1)
     who, workload_ = sys.argv[1:]
+    if not who.startswith(PROCESSES):
+        torch.set_num_threads(1)
     if who in ("v6_algorithm", "exact"):
         ours(workload_, *(["--exact"] if who == "exact" else []))
+    elif who.startswith(PROCESSES):
+        ours(workload_, "--workers", who.removeprefix(PROCESSES))
     else:
         {"loop": loop, "pfl": pfl, "flower": flower}[who](workload_)

@@ -427,7 +427,7 @@ def run_tampered(tmp_path, monkeypatch):
         monkeypatch.setattr(
             simulate,
             "local_federation",
-            lambda *given, way="wire": Tampered(real(*given[:4]), change, **where),
+            lambda *given, way="wire", workers=None: Tampered(real(*given[:4]), change, **where),
         )
         result = command("run", write(tmp_path, **(changes or {})), "--out", tmp_path / name, *options)
         monkeypatch.setattr(simulate, "local_federation", real)

@@ -11,6 +11,7 @@ exceptions, whose message names the key, the value given and what is allowed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def run(
     metrics: Mapping[str, Any] | None = None,
     engine: str = "local",
     exact: bool = False,
+    workers: int | None = None,
     weights: str | None = None,
     test: Result | str | Path | None = None,
     against: Result | str | Path | None = None,
@@ -97,6 +99,8 @@ def run(
     exact
         With engine ``local``, train the sites one after another: the bits of a network, but slower where there are many
         small sites.
+    workers
+        With engine ``local``, the number of processes that simulate the sites; 1 if absent, which is this one.
     weights
         The content of the file that `start.weights` names, base64 safetensors.
     test
@@ -130,13 +134,20 @@ def run(
     checked = _sections.Experiment.parse(own_parts(content, model, loss, metrics))
     if test is not None or against is not None:
         checked, weights = _as_test(checked, test, against)
+    if workers not in (None, 1):
+        if engine == "mock":
+            raise ExperimentError("workers: goes with engine local; the mock client has all sites in one process")
+        if any(part is not None for part in (model, loss, metrics)):
+            raise ExperimentError(
+                "workers: model, loss and metrics of a script are known to its process alone; install them as a "
+                "plug-in, or leave workers out"
+            )
     tables = tables_of(checked, folder) if sites is None else tables_of_sites(sites, checked)
-    federation: Any = (
-        mock_federation(checked, tables)
-        if engine == "mock"
-        else local_federation(checked, tables, way="exact" if exact else "fast")
-    )
-    return Result(run_master(federation, checked, on_event, weights=weights))
+    if engine == "mock":
+        return Result(run_master(mock_federation(checked, tables), checked, on_event, weights=weights))
+    federation = local_federation(checked, tables, way="exact" if exact else "fast", workers=workers)
+    with closing(federation):
+        return Result(run_master(federation, checked, on_event, weights=weights))
 
 
 def describe(

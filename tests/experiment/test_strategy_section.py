@@ -82,3 +82,22 @@ def test_a_round_of_fedsgd_is_one_step_unless_the_file_says_otherwise(kind):
 def test_stages_of_the_pipeline_go_together():
     strategy = {"kind": "fedprox", "mu": 0.1, "clip": 1, "combine": "median", "server": {"kind": "sgd", "lr": 0.5}}
     assert parsed(strategy).strategy.clip == 1
+
+
+@pytest.mark.parametrize(
+    ("strategy", "wrong"),
+    [
+        ({"kind": "fedadam", "lr": 1e39}, "lr is larger than 3e+38"),
+        ({"kind": "fedyogi", "tau": 1e300}, "tau is larger than 3e+38"),
+        ({"kind": "fedprox", "mu": 1e300}, "mu is larger than 3e+38"),
+        ({"kind": "feddyn", "alpha": 1e300}, "alpha is larger than 3e+38"),
+        ({"kind": "fedadam", "lr": float("nan")}, "lr: must be a finite number"),
+        ({"kind": "fedadagrad", "beta1": -0.1}, "beta1: must be greater than or equal to 0"),
+        ({"kind": "fedopt", "server": {"kind": "adam", "betas": [-1, 0.9]}}, "Invalid beta parameter at index 0"),
+        ({"kind": "fedopt", "server": {"kind": "adam", "lr": 1e39}}, "lr: a number larger than 3e+38"),
+    ],
+)
+def test_options_of_a_server_that_no_step_survives_are_refused(strategy, wrong):
+    """They ended a run in its first round as OverflowError or RuntimeError, or trained nothing."""
+    with pytest.raises(ExperimentError, match=wrong.replace("+", r"\+")):
+        Experiment.parse({"data": {"target": "y"}, "strategy": strategy})

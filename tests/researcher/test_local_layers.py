@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import v6_algorithm.api as v6
 
 FEDBN = {"model": {"kind": "mlp", "hidden": [6], "norm": "batch"}, "strategy": {"kind": "fedavg", "private": "norm"}}
 PERSONAL = {"personal": {"kind": "fine_tune", "epochs": 3}}
+NOBODY = 65534
 SITES = {"amsterdam": 1, "berlin": 2, "cairo": 3}
 
 
@@ -55,10 +57,15 @@ def test_predictions_of_a_site_are_those_that_its_test_measured(tmp_path, change
 
 def test_a_hospital_uses_the_file_of_its_own_node(tmp_path, monkeypatch):
     monkeypatch.setenv("V6_ALGORITHM_MODEL_FOLDER", str(tmp_path / "node"))
+    (tmp_path / "node").mkdir()
+    owner = NOBODY if os.geteuid() == 0 else os.geteuid()
+    os.chown(tmp_path / "node", owner, -1)
     file, tables = hospitals(tmp_path, **FEDBN)
     assert command("run", file, "--out", tmp_path / "run").exit_code == 0
     assert not (tmp_path / "run" / "layers").exists(), "the node's owner says where"
     (layers,) = (tmp_path / "node").rglob("berlin-*.safetensors")
+    # A container writes as root; what it leaves is the folder's owner's, and nobody else reads it.
+    assert (layers.stat().st_uid, layers.parent.stat().st_uid, layers.stat().st_mode & 0o777) == (owner, owner, 0o600)
     new, model = tmp_path / "new.csv", tmp_path / "run" / "model.safetensors"
     tables["berlin"].drop(columns=["y", "part"]).to_csv(new, index=False)
     assert len(predictions(model, new, "--layers", layers)) == 80

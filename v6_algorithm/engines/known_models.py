@@ -162,9 +162,9 @@ def resolve(
     store = None if folder is None else folder / _FOLDER
     touched = False
 
-    def keep(text: str) -> str:
+    def keep(text: str, digest: str = "") -> str:
         if store is not None:
-            digest = _hash(text)
+            digest = digest or _hash(text)
             # A disk that is full costs the next request its short form, and nothing else.
             write_whole(store, digest, lambda path: _write(path, text))
             _mark_newest(store, digest)
@@ -186,7 +186,7 @@ def resolve(
         if fetch is not None and type(task) is int:
             text = fetch(task)
             if text is not None and _hash(text) == name:
-                return keep(text)
+                return keep(text, name)
         raise _unknown()
 
     def whole(value: Any) -> Any:

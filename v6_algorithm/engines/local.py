@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -76,36 +76,63 @@ class LocalFederation:
         made: dict[str, Any] = {"engine": "local", "way": self._way}
         if self._way != "fast":
             return made
-        reason = why_alone(self._contexts, self._shared)
+        reason = self.alone()
         return made | {"together": None if reason is None else not reason, "because": reason or None}
+
+    def alone(self) -> str | None:
+        """Say why sites are not trained together: see `why_alone`."""
+        return why_alone(self._contexts, self._shared)
+
+    def close(self) -> None:
+        """Nothing: there is no other process."""
 
     def _answer(
         self, method: str, requests: Mapping[str, dict[str, Any]], deadline_s: float, replies: Replies
     ) -> Iterator[Arrival]:
+        for arrivals in self.answers(method, requests, deadline_s, replies, texts_of(self._way, method, requests)):
+            yield from arrivals
+
+    def answers(
+        self,
+        method: str,
+        requests: Mapping[str, dict[str, Any]],
+        deadline_s: float,
+        replies: Replies,
+        texts: Collection[str],
+    ) -> Iterator[list[Arrival]]:
+        """Answer requests; yields what is there at one time: first the answers of the sites that went together.
+
+        Parameters
+        ----------
+        method
+            ``summary``, ``prepare``, ``train`` or ``evaluate``.
+        requests, deadline_s
+            See `Federation.call`.
+        replies
+            Gets the bytes that passed as text.
+        texts
+            Sites whose requests go as text.
+        """
         end = time.monotonic() + deadline_s
         together: dict[str, dict[str, Any]] = {}
         if self._way == "fast" and method in _REPEATED:
-            passing = {site: body for site, body in requests.items() if not self._as_text(method, body, requests)}
+            passing = {site: body for site, body in requests.items() if site not in texts}
             together = answer_together(method, passing, self._contexts, self._shared)
+        if together:
+            late = _late(deadline_s) if time.monotonic() > end else None
+            yield [
+                self._arrived(method, site, reply, replies) if late is None else Arrival(site, None, late)
+                for site, reply in together.items()
+            ]
         for site, request in requests.items():
-            if time.monotonic() > end:
-                yield Arrival(site, None, Missing("late", f"no answer within {deadline_s:g} s"))
-                continue
             if site in together:
-                yield self._arrived(method, site, together.pop(site), replies)
-            elif self._as_text(method, request, requests):
-                yield self._by_text(method, site, request, replies)
+                continue
+            if time.monotonic() > end:
+                yield [Arrival(site, None, _late(deadline_s))]
+            elif site in texts:
+                yield [self._by_text(method, site, request, replies)]
             else:
-                yield self._handed_over(method, site, request, replies)
-
-    def _as_text(self, method: str, request: Mapping[str, Any], requests: Mapping[str, Any]) -> bool:
-        """Say whether a request goes as text: of training all in round 1, of an evaluation the first site's.
-
-        It depends on the request alone, so that a run that was interrupted goes on to the same bits.
-        """
-        if self._way == "wire" or method not in _REPEATED or "secure_aggregation" in request:
-            return True
-        return request["round"] <= 1 if method == "train" else request is next(iter(requests.values()))
+                yield [self._handed_over(method, site, request, replies)]
 
     def _by_text(self, method: str, site: str, request: dict[str, Any], replies: Replies) -> Arrival:
         text = wire.to_text(request)
@@ -133,3 +160,22 @@ class LocalFederation:
             replies.bytes_sent[site] = self._sent[method, site]
             replies.bytes_received[site] = self._received[method, site]
         return Arrival(site, None, reply=reply)
+
+
+def texts_of(way: Way, method: str, requests: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return the sites whose requests go as text: of training all in round 1, of an evaluation the first.
+
+    It depends on the requests alone, so that a run that was interrupted goes on to the same bits.
+    """
+    if way == "wire" or method not in _REPEATED:
+        return set(requests)
+    first = next(iter(requests), None)
+    return {
+        site
+        for site, request in requests.items()
+        if "secure_aggregation" in request or (request["round"] <= 1 if method == "train" else site == first)
+    }
+
+
+def _late(deadline_s: float) -> Missing:
+    return Missing("late", f"no answer within {deadline_s:g} s")

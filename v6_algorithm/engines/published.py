@@ -2,7 +2,8 @@
 
 vantage6 4.15 moves a subtask's input across the server six times for each site, a result twice. So `master` leaves a
 large model in its job's volume, a container of the same job there returns it (`RPC_publish`), and requests name the
-subtask. In an encrypted collaboration one organisation alone can read a result: models go in the requests there.
+subtask. Sites are asked at once, and wait for its result: their containers start while that one runs. In an encrypted
+collaboration one organisation alone can read a result: models go in the requests there.
 
 The hub's container and the sites' import nothing but the standard library here.
 """
@@ -16,6 +17,7 @@ import re
 import time
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 # Characters from which on the container that it takes is worth it; measured at 20 and 50 million.
@@ -23,7 +25,7 @@ LEAST_CHARACTERS = 2**22
 METHOD = "RPC_publish"
 _FOLDER = "v6_algorithm-published"
 _ALIVE = ("pending", "initializing", "active", "awaiting")
-_WAIT_S, _POLL_S, _FETCH_S, _ATTEMPTS = 300.0, 0.1, 600.0, 3
+_WAIT_S, _POLL_S, _LOOK_S, _FETCH_S, _ATTEMPTS = 300.0, 0.1, 30.0, 600.0, 3
 
 
 def publish(request: Any) -> dict[str, Any]:
@@ -53,11 +55,11 @@ def fetch(environment: Mapping[str, str], token: str, task: int) -> str | None:
     url = f"{base}/result?task_id={int(task)}"
     if not url.startswith(("http://", "https://")):
         return None
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
+    if not _is_there(base, token, int(task)):
+        return None
     for attempt in range(_ATTEMPTS):
         try:
-            with urllib.request.urlopen(request, timeout=_FETCH_S) as answer:  # noqa: S310
-                (run,) = json.load(answer)["data"]
+            (run,) = _ask(url, token, _FETCH_S)["data"]
             content = json.loads(base64.b64decode(run["result"]))
             return str(content["model"])
         except OSError:
@@ -65,6 +67,32 @@ def fetch(environment: Mapping[str, str], token: str, task: int) -> str | None:
         except (ValueError, KeyError, TypeError):
             return None
     return None
+
+
+def _is_there(base: str, token: str, task: int) -> bool:
+    """Wait until a subtask has ended; returns whether it has a result."""
+    end = time.monotonic() + _WAIT_S
+    while time.monotonic() < end:
+        try:
+            status = _ask(f"{base}/task/{task}/status", token, _LOOK_S).get("status")
+        except OSError as error:
+            if getattr(error, "code", 500) < 500:
+                return False
+            status = None  # a server that is away says nothing
+        except (ValueError, AttributeError):
+            return False
+        if status == "completed":
+            return True
+        if status is not None and status not in _ALIVE:
+            return False
+        time.sleep(_POLL_S)
+    return False
+
+
+def _ask(url: str, token: str, timeout_s: float) -> Any:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
+        return json.load(answer)
 
 
 class Publisher:
@@ -80,11 +108,17 @@ class Publisher:
         self._client = client
         self._volume = os.environ.get("TEMPORARY_FOLDER")
         self._usable: bool | None = None
-        # Hash of a model to the subtask that published it.
+        # Hash of a model to the subtask that publishes it.
         self.tasks: dict[str, int] = {}
+        # Subtask to the file that it returns.
+        self._files: dict[int, str] = {}
 
     def publish(self, name: str, text: str) -> None:
-        """Publish a model under its hash, so that `tasks` has it; what fails is not tried again in this run."""
+        """Publish a model under its hash, so that `tasks` has it; what fails is not tried again in this run.
+
+        Returns before it is there: whoever fetches it waits for it.
+        """
+        self._tidy()
         if name in self.tasks or not self._can():
             return
         place = os.path.join(self._volume or "", _FOLDER)
@@ -96,13 +130,32 @@ class Publisher:
             task = self._ask(name)
         except Exception:  # a full disk, a server that is away: the model goes in the requests then
             task = None
-        finally:
-            if os.path.lexists(path):
-                os.unlink(path)
         if task is None:
             self._usable = False
+            _remove(path)
         else:
-            self.tasks[name] = task
+            self.tasks[name], self._files[task] = task, path
+
+    def close(self) -> None:
+        """Take away what is left in the volume."""
+        for path in self._files.values():
+            _remove(path)
+        self._files.clear()
+
+    def _tidy(self) -> None:
+        """Take away what has been published; where that failed nothing is published any more."""
+        for task, path in list(self._files.items()):
+            answer = None
+            with suppress(Exception):  # whatever the network does, it is looked at again
+                answer = self._client.request(f"task/{task}/status")
+            status = answer.get("status") if isinstance(answer, dict) else None
+            if status is None or status in _ALIVE:
+                continue
+            del self._files[task]
+            _remove(path)
+            if status != "completed":
+                self._usable = False
+                self.tasks = {name: number for name, number in self.tasks.items() if number != task}
 
     def _can(self) -> bool:
         if self._usable is None:
@@ -117,7 +170,7 @@ class Publisher:
             return False
 
     def _ask(self, name: str) -> int | None:
-        """Let a container at this node return the model; returns the subtask once it has."""
+        """Ask a container at this node to return the model; returns the subtask."""
         created = self._client.task.create(
             input_={"method": METHOD, "kwargs": {"request": {"model": name}}},
             organizations=[self._client.organization_id],
@@ -126,13 +179,9 @@ class Publisher:
         )
         if not isinstance(created, dict) or "id" not in created:
             return None
-        end, task = time.monotonic() + _WAIT_S, int(created["id"])
-        while time.monotonic() < end:
-            answer = self._client.request(f"task/{task}/status")
-            status = answer.get("status") if isinstance(answer, dict) else None
-            if status == "completed":
-                return task
-            if status is not None and status not in _ALIVE:
-                return None
-            time.sleep(_POLL_S)
-        return None
+        return int(created["id"])
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)

@@ -24,6 +24,7 @@ from v6_algorithm.site.rules import PRESET
 
 if TYPE_CHECKING:
     from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+    from v6_algorithm.engines.workers import WorkerFederation
 
 # The one site of a centralised run, which holds the rows of all hospitals.
 POOLED = "pooled"
@@ -146,16 +147,54 @@ def local_federation(
     policy: Policy | None = None,
     rounds_folder: Path | None = None,
     way: Way = "wire",
-) -> LocalFederation:
-    """Simulate the sites in this process; in mode centralised one site holds all tables.
+    workers: int | None = None,
+) -> LocalFederation | WorkerFederation:
+    """Simulate the sites on this machine; in mode centralised one site holds all tables.
 
-    `way` is how requests and replies pass, and whether sites may be trained together; see `local`.
+    `way` is how requests and replies pass, and whether sites may be trained together; see `local`. `workers` is the
+    number of processes, see `workers`; all sites are in this one where it is 1 or absent. Who asks for more closes the
+    federation in the end.
 
     Without a policy, that of this machine holds: ``trusted`` where its environment names none. What sites keep from
     round to round is in a folder each below `rounds_folder`, or lost with the process. Where the rules require a ledger
     that lasts and name no folder, each site has one of this run alone, there or in a temporary folder.
     """
-    rules = policy or own_policy()
+    contexts, temporary = _contexts(experiment, tables, policy or own_policy(), rounds_folder)
+    if workers is None or (check_workers(workers, experiment, len(contexts)) == 1):
+        return LocalFederation(contexts, way, temporary)
+    from v6_algorithm.engines.workers import Processes, WorkerFederation, deal, threads_of
+
+    groups = deal(contexts, workers)
+    about = {"engine": "local", "threads": threads_of(workers)}
+    return WorkerFederation(Processes(groups, way), groups, way, about, temporary)
+
+
+def check_workers(workers: int, experiment: Experiment, sites: int) -> int:
+    """Return a number of workers; raises ExperimentError where so many cannot be."""
+    if workers < 1:
+        raise ExperimentError(f"workers: {workers} is not allowed; allowed: whole numbers from 1")
+    if workers == 1:
+        return workers
+    if workers > sites:
+        held = "mode centralised has one site" if experiment.mode == "centralised" else f"there are {sites} sites"
+        raise ExperimentError(
+            f"workers: {workers} is not allowed: {held}, and each worker holds at least one; allowed: 1 to {sites}"
+        )
+    if experiment.training.device != "cpu":
+        import torch
+
+        if torch.cuda.is_available():
+            raise ExperimentError(
+                f"workers: {workers} is not allowed on a GPU, which the sites share in one process; allowed: 1, or "
+                "training.device cpu"
+            )
+    return workers
+
+
+def _contexts(
+    experiment: Experiment, tables: Mapping[str, TableSource], rules: Policy, rounds_folder: Path | None
+) -> tuple[dict[str, SiteContext], TemporaryDirectory[str] | None]:
+    """Return each site's surroundings, and the folder that must last as long as they do, if any."""
     try:
         tables = {name: guarded_source(rules, table) for name, table in tables.items()}
     except PolicyError as error:
@@ -173,10 +212,9 @@ def local_federation(
         return SiteContext(sources, mine, rounds_folder=folder)
 
     if experiment.mode == "centralised":
-        return LocalFederation({POOLED: context(dict(sorted(tables.items())), 0)}, way, temporary)
+        return {POOLED: context(dict(sorted(tables.items())), 0)}, temporary
     # Numbered by name: a site may be called anything, and the file may name them in another order.
-    contexts = {name: context({name: tables[name]}, number) for number, name in enumerate(sorted(tables))}
-    return LocalFederation(contexts, way, temporary)
+    return {name: context({name: tables[name]}, number) for number, name in enumerate(sorted(tables))}, temporary
 
 
 def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> Vantage6Federation:

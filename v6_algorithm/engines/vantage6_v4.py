@@ -122,6 +122,7 @@ class Vantage6Federation:
                 yield
             finally:
                 self._naming = None
+                self._publisher.close()
 
     def sites(self) -> Sequence[Site]:
         """Return the sites by name."""

@@ -21,7 +21,7 @@ _NOT_OPTIMISERS = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
 _NOT_SCHEDULERS = {"LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
 # The one scheduler that follows from a metric and not from the round.
 PLATEAU = "reducelronplateau"
-_LARGEST = 3e38  # float32 ends at 3.4e38
+LARGEST = 3e38  # float32 ends at 3.4e38
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
@@ -141,8 +141,8 @@ def _check_sizes(what: str, options: dict[str, Any]) -> None:
     """Raise ValueError for a number that no float32 holds, at which torch stops in the middle of a step."""
     for name, value in options.items():
         for number in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(number, (int, float)) and abs(number) > _LARGEST:
-                raise ValueError(f"{what} {name}: a number larger than {_LARGEST:g}, which no float32 holds")
+            if isinstance(number, (int, float)) and abs(number) > LARGEST:
+                raise ValueError(f"{what} {name}: a number larger than {LARGEST:g}, which no float32 holds")
 
 
 def check_scheduler(kind: str, options: dict[str, Any]) -> None:

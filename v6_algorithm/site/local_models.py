@@ -7,9 +7,11 @@ its sites in its own folder.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,13 +60,24 @@ def keep(work: Work, fold: int, kind: str, tensors: Mapping[str, Tensor]) -> Non
         except safetensors.SafetensorError as error:
             raise OSError(str(error)) from None
 
-    if not write_whole(folder, name, write):
+    if write_whole(folder, name, write):
+        _give(Path(work.policy.model_folder), folder, folder / name)
+    else:
         print(
             f"note: what stays here of the model of fold {fold} ({kind}) could not be kept in {folder} "
             f"({BY_FIELD['model_folder'].variable})",
             file=sys.stderr,
             flush=True,
         )
+
+
+def _give(owner: Path, *written: Path) -> None:
+    """Let what a container wrote as root belong to whom the folder belongs, who has to be able to read it."""
+    # Who is not root has written as himself, and Windows has no such owners.
+    with suppress(OSError, AttributeError):
+        about = owner.stat()
+        for path in written:
+            os.chown(path, about.st_uid, about.st_gid)
 
 
 def _slug(text: str) -> str:

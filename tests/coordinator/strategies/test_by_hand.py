@@ -293,7 +293,15 @@ def test_agnostic_goes_on_where_none_of_a_rounds_sites_has_weight():
 
 
 @pytest.mark.parametrize(
-    ("point", "nearest"), [((0.6, 0.9), (0.35, 0.65)), ((2.0, 0.0), (1, 0)), ((-1.0, -1.0), (0.5, 0.5)), ((7.0,), (1,))]
+    ("point", "nearest"),
+    [
+        ((0.6, 0.9), (0.35, 0.65)),
+        ((2.0, 0.0), (1, 0)),
+        ((-1.0, -1.0), (0.5, 0.5)),
+        ((7.0,), (1,)),
+        # Beside 1e30 a sum of 1 is rounding.
+        ((0.0, 1e30), (0, 1)),
+    ],
 )
 def test_projection_to_the_simplex(point, nearest):
     found = project(torch.tensor(point, dtype=torch.float64))
@@ -410,3 +418,11 @@ def test_a_reply_over_one_row_is_read_and_over_none_is_refused():
     assert read(1).loss == 0.5
     with pytest.raises(WireError, match="row counts must be whole numbers"):
         read(0)
+
+
+def test_a_step_that_the_server_cannot_take_is_named():
+    """As where its options fit torch, and what they are multiplied with does not."""
+    strategy = make({"kind": "fedavgm", "lr": 1.0}, SCALAR, TWO)
+    strategy.server.step = lambda *_: 10.0**400
+    with pytest.raises(ValueError, match=r"the server's step cannot be taken with these options \(OverflowError"):
+        rounds(strategy, (2, 4))

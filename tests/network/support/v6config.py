@@ -30,6 +30,8 @@ class Site:
         Added to the node's `policies`.
     gpu
         The template's block for a GPU node counts.
+    models
+        A folder into which algorithms write what stays here of a model.
     online
         False: the node exists on the server, and is not started.
     """
@@ -38,6 +40,7 @@ class Site:
     guards: Mapping[str, Any] | None = field(default_factory=dict)
     policies: Mapping[str, Any] = field(default_factory=dict)
     gpu: bool = False
+    models: Path | None = None
     online: bool = True
 
 
@@ -93,9 +96,16 @@ def node_configuration(
     found["directories"] = {"log": str(folder / "log"), "data": str(folder)}
     forms = {entry["type"]: entry for entry in template("node_configuration.yaml", "- {label: registry")["databases"]}
     found["databases"] = [database(label, uri, forms) for label, uri in site.databases.items()]
+    if site.models is not None:
+        options = "- {label: models", "V6_ALGORITHM_MODEL_FOLDER"
+        asked = template("node_configuration.yaml", *options)
+        (entry,) = (entry for entry in asked["databases"] if entry["label"] == "models")
+        found["databases"].append({**entry, "uri": str(site.models)})
     if site.guards is not None:
         # What a network gives is compared with `run`, bit for bit; under other presets a node draws folds of its own.
         found["algorithm_env"] = {"V6_ALGORITHM_POLICY": "trusted", **site.guards}
+    if site.models is not None:
+        found["algorithm_env"]["V6_ALGORITHM_MODEL_FOLDER"] = asked["algorithm_env"]["V6_ALGORITHM_MODEL_FOLDER"]
     # Images of the tests are in no registry.
     found["policies"] |= {"allowed_algorithms": list(images), "require_algorithm_pull": False, **site.policies}
     if private_key is None:

@@ -158,5 +158,8 @@ def project(point: Tensor) -> Tensor:
     ordered = point.sort(descending=True).values
     counts = torch.arange(1, len(point) + 1, dtype=point.dtype)
     excess = (ordered.cumsum(0) - 1) / counts
-    last = int((ordered > excess).nonzero().max())
-    return (point - excess[last]).clamp(min=0)
+    kept = (ordered > excess).nonzero()
+    if not len(kept):
+        # The first always is among them, but for rounding of numbers beside which 1 is nothing.
+        return project(point - ordered[0])
+    return (point - excess[int(kept.max())]).clamp(min=0)

@@ -303,9 +303,15 @@ class FedAvg:
         """
         if self.server is None:
             return combined
-        return combined | self.server.step(
-            self.of_parameters(self.known), self.of_parameters(combined), self.round, self.lr
-        )
+        try:
+            return combined | self.server.step(
+                self.of_parameters(self.known), self.of_parameters(combined), self.round, self.lr
+            )
+        except (ArithmeticError, RuntimeError) as error:
+            raise ValueError(
+                f"the server's step cannot be taken with these options ({type(error).__name__}: {error}); lower its "
+                "learning rate"
+            ) from None
 
     def arrived(self, update: State) -> State:
         """Return the parameters that a reply with a compressed update stands for; here what was sent, moved by it."""

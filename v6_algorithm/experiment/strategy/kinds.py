@@ -15,7 +15,7 @@ from v6_algorithm.experiment import plugins
 from v6_algorithm.experiment.base import Section, plug_in_options, refuse, short_form
 from v6_algorithm.experiment.imaging.networks import CNN, MnistCNN, MonaiNetwork, VBMNet
 from v6_algorithm.experiment.learning import Optimizer
-from v6_algorithm.experiment.optimisers import did_you_mean
+from v6_algorithm.experiment.optimisers import LARGEST, did_you_mean
 from v6_algorithm.experiment.strategy.combine import Combine
 from v6_algorithm.experiment.strategy.compression import Compression
 from v6_algorithm.experiment.strategy.private import Private
@@ -59,6 +59,13 @@ class BaseStrategy(Section):
     )
     private: Private | None = Field(None, description="layers that stay at each site, such as norm or head; null: none")
     compress: Compression = Field(Compression(), description="stages that make updates smaller; none: whole models")
+
+    @model_validator(mode="after")
+    def _fit_float32(self) -> BaseStrategy:
+        for key, value in self:
+            if isinstance(value, float) and abs(value) > LARGEST:
+                raise refuse(f"{key} is larger than {LARGEST:g}, which no float32 holds")
+        return self
 
     @model_validator(mode="after")
     def _stages(self) -> BaseStrategy:

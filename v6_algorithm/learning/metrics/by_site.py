@@ -7,8 +7,8 @@ which is counted at once. Used by `site.together`; `states.merge_states` asks fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from math import fsum
 from typing import Any
 
@@ -19,6 +19,9 @@ from v6_algorithm.learning.metrics import sparse
 from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS
 from v6_algorithm.learning.metrics.classification import ClassificationMetrics, CountedRows, scored_classes
 from v6_algorithm.learning.metrics.states import CheckedState
+
+# What the rows of a table keep once losses and squared errors are added up.
+_BY_ROW = ("classes", "predicted", "keys", "is_class", "place", "units", "hit")
 
 
 class SiteStates:
@@ -63,6 +66,57 @@ class SiteStates:
         site = np.repeat(np.arange(len(lengths)), lengths)
         unusable = np.bincount(site[~counted.usable], minlength=len(lengths)).tolist()
         return cls(metrics, counted, site[counted.usable], unusable)
+
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return what another process needs to make this anew: JSON, and arrays by name."""
+        metrics = self._metrics
+        content = {
+            "n_classes": metrics.n_classes, "bins": metrics.bins, "specificities": list(metrics.specificities),
+            "non_finite": list(self._non_finite), "rows": self.rows, "losses": self._losses, "squares": self._squares,
+        }  # fmt: skip
+        arrays = {name: getattr(self._counted, name) for name in _BY_ROW}
+        return content, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+    @classmethod
+    def from_arrays(cls, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> SiteStates:
+        """Make anew what `to_arrays` told of."""
+        metrics = ClassificationMetrics(content["n_classes"], content["bins"], content["specificities"])
+        return cls._made(
+            metrics, arrays, content["non_finite"], content["rows"], content["losses"], content["squares"]
+        )  # fmt: skip
+
+    @classmethod
+    def _made(
+        cls,
+        metrics: ClassificationMetrics,
+        arrays: Mapping[str, NDArray[Any]],
+        non_finite: Sequence[int],
+        rows: list[int],
+        losses: list[float],
+        squares: list[float],
+    ) -> SiteStates:
+        made = cls.__new__(cls)
+        made._metrics, made._non_finite, made._sites = metrics, non_finite, len(rows)
+        # What was added up is in the sums.
+        empty: dict[str, Any] = {each.name: np.zeros(0) for each in fields(CountedRows)}
+        made._counted = CountedRows(**(empty | dict(arrays)))
+        made.rows, made._losses, made._squares = rows, losses, squares
+        made._ends = np.cumsum([0, *rows]).tolist()
+        return made
+
+    @classmethod
+    def _joined(cls, tables: Sequence[SiteStates]) -> SiteStates:
+        """Return the states of several tables as those of one: of sites that several processes simulate."""
+        if len(tables) == 1:
+            return tables[0]
+        arrays = {
+            name: np.concatenate([getattr(table._counted, name) for table in tables]) for name in _BY_ROW
+        }  # fmt: skip
+        rows, losses, squares, non_finite = (
+            [value for table in tables for value in getattr(table, name)]
+            for name in ("rows", "_losses", "_squares", "_non_finite")
+        )
+        return cls._made(tables[0]._metrics, arrays, non_finite, rows, losses, squares)
 
     def states(self) -> list[SiteState]:
         """Return the state of each site."""
@@ -118,16 +172,16 @@ class SiteStates:
 class SiteState(CheckedState):
     """One site's state, whose tables are written out when they are first read."""
 
-    __slots__ = ("_number", "_table")
+    __slots__ = ("number", "table")
 
     def __init__(self, table: SiteStates, number: int, head: dict[str, Any]) -> None:
         super().__init__(head)
-        self._table, self._number = table, number
+        self.table, self.number = table, number
 
     def __missing__(self, key: str) -> Any:
         if self.written:
             raise KeyError(key)
-        self.update(self._table.tables(self._number))
+        self.update(self.table.tables(self.number))
         return self[key]
 
     @property
@@ -138,15 +192,17 @@ class SiteState(CheckedState):
     def whole(self) -> CheckedState:
         """Return the state with its tables, as plain JSON."""
         if not self.written:
-            self.update(self._table.tables(self._number))
+            self.update(self.table.tables(self.number))
         return self
 
     @staticmethod
     def sum_of(states: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-        """Return the sum of states, where they are all those of one table; None where they are not."""
-        first = states[0]
-        if not isinstance(first, SiteState) or len(states) != len(first._table.rows):
+        """Return the sum of states, where they are all those of some tables; None where they are not."""
+        tables: dict[int, SiteStates] = {}
+        for state in states:
+            if not isinstance(state, SiteState):
+                return None
+            tables[id(state.table)] = state.table
+        if len(states) != sum(len(table.rows) for table in tables.values()):
             return None
-        if any(not isinstance(state, SiteState) or state._table is not first._table for state in states):
-            return None
-        return first._table.pooled()
+        return SiteStates._joined(list(tables.values())).pooled()

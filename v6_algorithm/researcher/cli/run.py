@@ -29,7 +29,6 @@ from v6_algorithm.researcher.cli.unfinished import (
 if TYPE_CHECKING:
     from v6_algorithm.coordinator.checkpoint import Checkpoints
     from v6_algorithm.data.sources import TableSource
-    from v6_algorithm.engines.local import Way
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.site.policy import Policy
 
@@ -77,6 +76,10 @@ def run(
     exact: Annotated[
         bool, typer.Option("--exact", help="Train the sites one after another: the bits of a network, but slower.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", help="Simulate the sites in so many processes.", show_default="1"),
+    ] = None,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also train centralised, and each site alone.")
     ] = False,
@@ -98,6 +101,7 @@ def run(
             raise ExperimentError(f"--engine {engine}: is not known; allowed: local, wire, mock")
         if policy is not None and engine == "mock":
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
+        _check_workers(workers, engine, test)
         refuse_done(out_dir, force)
         experiment = load_experiment(file, set_)
         import_libraries()
@@ -109,7 +113,7 @@ def run(
                 experiment, file, test_runs, out_dir, engine=engine, policy=policy, asked=[baselines, bool(track)]
             )
             return
-        todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [], policy, exact)
+        todo = UnfinishedRun(experiment, file.parent, engine, baselines, track or [], policy, exact, workers)
         tables = _tables(todo, file)
         with results_folder(out_dir or unused_folder(experiment.name)) as folder:
             forget_layers(folder)
@@ -118,6 +122,17 @@ def run(
                 say(f"note: --force: the run in {folder} that was not done is begun anew")
             todo.begin(folder)
             _go_on(todo, tables, folder)
+
+
+def _check_workers(workers: int | None, engine: str, test: Path | None) -> None:
+    if workers is None:
+        return
+    if workers < 1:
+        raise ExperimentError(f"--workers {workers}: is not allowed; allowed: whole numbers from 1")
+    if engine == "mock":
+        raise ExperimentError("--workers: goes with --engine local and wire; the mock client is one process")
+    if test is not None:
+        raise ExperimentError("--workers: does not go with --test, which measures once")
 
 
 def _test_here(
@@ -218,7 +233,7 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
             mock_federation(experiment, tables)
             if todo.engine == "mock"
             else local_federation(
-                experiment, tables, _keeping(rules, experiment, folder), sites_folder(folder), todo.way
+                experiment, tables, _keeping(rules, experiment, folder), sites_folder(folder), todo.way, todo.workers
             )
         )
         with ends_on_sigterm(), open_tracking(todo.track, folder, experiment.for_sites(), complain) as tracking:
@@ -228,7 +243,7 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
             tracking.finish(result)
             # After Ctrl-C, or without a model to compare with, nobody waits for baselines.
             goes_on = todo.baselines and result["status"] == "completed"
-            unfinished = _add_baselines(result, experiment, tables, weights, rules, todo.way) if goes_on else []
+            unfinished = _add_baselines(result, todo, tables, weights, rules) if goes_on else []
             unfinished += measure_central(result, central, experiment.central)
             completed = result["status"] == "completed"
             try:
@@ -304,20 +319,25 @@ def _train(
             for listener in (show, *listeners):
                 listener(event)
 
-        return run_experiment(federation, experiment, on_event, weights=weights, checkpoints=checkpoints)
+        try:
+            return run_experiment(federation, experiment, on_event, weights=weights, checkpoints=checkpoints)
+        finally:
+            # Of vantage6's there is nothing to close.
+            if (close := getattr(federation, "close", None)) is not None:
+                close()
 
 
 def _add_baselines(
     result: dict[str, Any],
-    experiment: Experiment,
+    todo: UnfinishedRun,
     tables: Mapping[str, TableSource],
     weights: str | None,
     rules: Policy,
-    way: Way,
 ) -> list[str]:
     """Run the other modes on the sites that took part; one that fails is told, and costs nothing of what is done."""
     from v6_algorithm.engines.simulate import local_federation
 
+    experiment = todo.experiment
     tables = {name: tables[name] for name in result.get("secure_aggregation", result)["sites"]}
     if experiment.privacy.differential_privacy is not None:
         result["notes"].append("baselines: trained without differential privacy, on this machine")
@@ -330,7 +350,9 @@ def _add_baselines(
             continue
         other = experiment.in_the_clear.model_copy(update={"mode": mode})
         try:
-            baseline = _train(other, local_federation(other, tables, rules, way=way), weights)
+            # Some sites may be gone, and centralised there is one.
+            workers = min(todo.workers or 1, 1 if mode == "centralised" else len(tables))
+            baseline = _train(other, local_federation(other, tables, rules, way=todo.way, workers=workers), weights)
         except V6AlgorithmError as error:
             unfinished.append(f"baseline {mode}: {error}")
         except KeyboardInterrupt:

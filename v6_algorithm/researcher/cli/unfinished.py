@@ -32,7 +32,7 @@ class UnfinishedRun:
         With the sites' tables, relative to `files`.
     files
         The folder of the experiment file.
-    engine, baselines, track, policy, exact
+    engine, baselines, track, policy, exact, workers
         As `run` was told.
     """
 
@@ -43,6 +43,7 @@ class UnfinishedRun:
     track: list[str]
     policy: str | None = None
     exact: bool = False
+    workers: int | None = None
 
     @property
     def way(self) -> Way:
@@ -66,6 +67,7 @@ class UnfinishedRun:
             "track": self.track,
             "policy": self.policy,
             "exact": self.exact,
+            "workers": self.workers,
         }
         with writing(folder):
             (folder / _OPTIONS).write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -89,6 +91,7 @@ class UnfinishedRun:
                 [str(name) for name in content["track"]],
                 content["policy"],
                 bool(content["exact"]),
+                None if content.get("workers") is None else int(content["workers"]),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: cannot be read: {type(error).__name__}") from None
