@@ -1,6 +1,6 @@
 """A federation's estimators beside statsmodels, lifelines and scipy on the pooled rows: largest relative differences.
 
-    python benchmarks/inference.py
+    python benchmarks/inference.py [glms] [cox] [curves] [entries]
 
 GLMs, Cox models (pooled and stratified by site), Kaplan-Meier curves, log-rank tests and Table 1. Real tables: the four
 hospitals' heart disease rows (of `V6_ALGORITHM_DATA`, where they are there), scikit-learn's diabetes (three sites), and
@@ -12,6 +12,7 @@ times: of those the largest distance in standard errors is shown.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -306,13 +307,12 @@ def glms() -> None:
         )
 
 
-def main() -> None:
-    """Do all of it."""
-    glms()
-    cox()
-    curves()
-    entries()
+def main(wanted: list[str]) -> None:
+    """Do all of it, or the parts that are named."""
+    for part in (glms, cox, curves, entries):
+        if not wanted or part.__name__ in wanted:
+            part()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

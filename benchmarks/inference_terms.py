@@ -1,6 +1,6 @@
 """A federation's further GLMs beside statsmodels and scikit-learn on the pooled rows: largest relative differences.
 
-    python benchmarks/inference_terms.py
+    python benchmarks/inference_terms.py [heart] [diabetes] [rossi] [masked] [covariates]
 
 Curves and products, weights of both kinds, negative binomial, Firth, LASSO and elastic net (given and cross-validated),
 multiple imputation, and rounds and bytes of 20 covariates. `benchmarks/inference.py` does the plain GLMs and the rest.
@@ -10,7 +10,10 @@ three sites, Rossi at two. Multiple imputation is drawn, so its distance from st
 
 from __future__ import annotations
 
+import itertools
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,9 @@ from inference import diabetes, heart, rossi
 import v6_algorithm.api as v6
 from v6_algorithm.data.preparation.terms import cubic_basis, natural_basis
 from v6_algorithm.learning.problems.tabular import parts_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import oracles
 
 # Table, its loader, columns, a binary target, a count, and a column for a curve.
 TABLES: list[tuple[str, Any, list[str], tuple[str, float], str, str]] = [
@@ -140,7 +146,6 @@ def firth(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -> Non
 def cox_firth(name: str, columns: list[str]) -> None:
     """The first 180 rows of Rossi: against the maximum of the penalised likelihood by scipy, row by row."""
     from lifelines.datasets import load_rossi
-    from scipy.optimize import minimize
 
     rows = load_rossi().iloc[:180]
     few = {f"site{number}": rows.iloc[number::2].reset_index(drop=True) for number in range(2)}
@@ -150,25 +155,11 @@ def cox_firth(name: str, columns: list[str]) -> None:
     spread = pooled[columns].std()
     x = ((pooled[columns] - pooled[columns].mean()) / spread).to_numpy()
     time, died = pooled["week"].to_numpy(), pooled["arrest"].to_numpy() == 1
-
-    def parts(b: np.ndarray) -> tuple[float, np.ndarray]:
-        total, information, risk = 0.0, np.zeros((len(b), len(b))), np.exp(x @ b)
-        for moment in np.unique(time[died]):
-            dies = (time == moment) & died
-            total += x[dies].sum(axis=0) @ b
-            for number in range(dies.sum()):
-                weight = risk * ((time >= moment) - number / dies.sum() * dies)
-                mean = weight @ x / weight.sum()
-                total -= np.log(weight.sum())
-                information += (x.T * weight) @ x / weight.sum() - np.outer(mean, mean)
-        return total + np.linalg.slogdet(information)[1] / 2, information
-
-    best = minimize(lambda b: -parts(b)[0], np.zeros(len(columns)), method="BFGS", options={"gtol": 1e-8}).x
-    errors = np.sqrt(np.diag(np.linalg.inv(parts(best)[1]))) / spread
+    best, errors, gain = oracles.cox_firth([(x, time, died)])
     line(
         name, "Cox with Firth's penalty", result, apart(result.coefficients["estimate"] * spread, best),
-        away(result.coefficients["standard_error"], errors),
-        abs(result.content["fit"]["likelihood_ratio"] / (2 * (parts(best)[0] - parts(0 * best)[0])) - 1),
+        away(result.coefficients["standard_error"], errors / spread),
+        abs(result.content["fit"]["likelihood_ratio"] / (2 * gain) - 1),
     )  # fmt: skip
 
 
@@ -176,18 +167,22 @@ def paired(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -> No
     """DeLong's test of all columns against the first two: difference and error from single rows, by definition."""
     models = [fitted(frames, names, "ill", "classification") for names in (columns, columns[:2])]
     keys = {"data": {"target": "ill", "features": columns, "missing": "error"}, "model": "glm"}
-    told = v6.run(keys, frames, test=models[0], against=models[1]).content["comparison"]["test"]["auroc"]
+    told = v6.run(keys, frames, test=models[0], against=models[1]).comparison
     rows = pd.concat(frames.values(), ignore_index=True)
-    event, placed = rows["ill"].to_numpy() == 1, []
-    for model in models:
-        risk = model.predict(rows)["p(1)"].to_numpy()
-        order = np.sign(risk[event][:, None] - risk[~event]) / 2 + 0.5
-        placed.append((order.mean(axis=1), order.mean(axis=0)))
-    (a, b), (c, d) = placed
-    error = np.sqrt(np.var(a - c, ddof=1) / len(a) + np.var(b - d, ddof=1) / len(b))
+    event, risks = rows["ill"].to_numpy() == 1, [model.predict(rows)["p(1)"].to_numpy() for model in models]
+    difference, error = oracles.delong(event, *risks)
+    of_auroc = told.loc["auroc"]
     line(
-        name, "two models (DeLong)", models[0], abs(told["difference"] / (a.mean() - c.mean()) - 1),
-        abs(told["standard_error"] / error - 1), np.nan,
+        name, "two models (DeLong)", models[0], abs(of_auroc["difference"] / difference - 1),
+        abs(of_auroc["standard_error"] / error - 1), np.nan,
+    )  # fmt: skip
+    gaps = ((risks[0] > 0.5) == event).astype(float) - ((risks[1] > 0.5) == event)
+    # The bootstrap draws rows within sites: its variance is the sum of the sites'.
+    starts = np.cumsum([0, *map(len, frames.values())])
+    within = sum(gaps[a:b].var() * (b - a) for a, b in itertools.pairwise(starts)) ** 0.5 / len(gaps)
+    line(
+        name, "their accuracies (bootstrap)", models[0], abs(told.loc["accuracy", "difference"] / gaps.mean() - 1),
+        abs(told.loc["accuracy", "standard_error"] / within - 1), np.nan,
     )  # fmt: skip
 
 
@@ -351,11 +346,13 @@ def with_empty_cells(name: str, frames: dict[str, pd.DataFrame], columns: list[s
     return emptied
 
 
-def main() -> None:
-    """Do all of it."""
+def main(wanted: list[str]) -> None:
+    """Do all of it, or the parts that are named."""
     warnings.simplefilter("ignore")
     print(f"{'data':10}{'what':34}{'rows':>6}{'rounds':>8}{'estimate':>11}{'error':>11}{'fit':>11}")
     for name, load, columns, binary, count, curve in TABLES:
+        if wanted and name not in wanted:
+            continue
         if not load():
             print(f"{name:10}left out: the data are not here")
             continue
@@ -370,9 +367,10 @@ def main() -> None:
             cox_firth(name, columns)
         penalties(name, frames, columns)
         imputation(name, with_empty_cells(name, frames, columns), columns)
-    masked()
-    covariates()
+    for part in (masked, covariates):
+        if not wanted or part.__name__ in wanted:
+            part()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

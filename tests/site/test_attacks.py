@@ -33,8 +33,11 @@ AT_LEAST = {
     "coefficients under which one row counts": 30,
     "cells of a crafted survival model": 50,
     "regressions of an imputation": 24,
+    "thresholds of an imputation": 10,
     "two tasks that differ by one patient": 1,
 }
+# A trusted node takes imputed cells from other rows, which no regression makes steep; so others, without their rule.
+BY_REGRESSION = "thresholds of an imputation"
 # Of one node over two tasks, and held off where it remembers over tasks: see below.
 OVER_TASKS = "two tasks that differ by one patient"
 
@@ -56,7 +59,8 @@ def quick(one_thread):
 @pytest.mark.parametrize("name", named(ATTACKS))
 def test_a_trusted_node_can_be_read(name):
     """The attacks are real: what holds them off below is not that they do not work."""
-    assert attempt(name, Policy.of("trusted"), made_up_rows(ROWS))[0] >= AT_LEAST[name]
+    open_ones = Policy.of("standard", refuse_isolated_rows=False) if name == BY_REGRESSION else Policy.of("trusted")
+    assert attempt(name, open_ones, made_up_rows(ROWS))[0] >= AT_LEAST[name]
 
 
 # What strict needs to answer at all; `attempt` puts a folder of the attack's own in its place.

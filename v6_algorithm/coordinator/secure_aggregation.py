@@ -20,6 +20,7 @@ from v6_algorithm.coordinator.preparation.questions import raise_data_errors
 from v6_algorithm.coordinator.rounds.stragglers import Stragglers
 from v6_algorithm.coordinator.strategies.averaging import means_of_variances
 from v6_algorithm.coordinator.sums import evaluation_reply, preparation_reply, training_reply
+from v6_algorithm.data.preparation.additive import lists_to_arrays
 from v6_algorithm.errors import ExperimentError, FederationError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Belated, Federation, Replies, Site
@@ -278,7 +279,9 @@ class SummingFederation:
         self.report.numbers += len(total.updates) * len(arrived)
         self.report.clipped += sums["clipped"]
         clear = {site: answer.clear for site, answer in arrived.items()}
-        if method == "RPC_prepare":
+        if method == "RPC_prepare" and request.get("step") == "imputation":
+            body: dict[str, Any] = {"products": lists_to_arrays(sums["body"]["products"])}
+        elif method == "RPC_prepare":
             body = preparation_reply(ALL_SITES, sums["body"], clear, self.report.notes)
             self._rows = [fold[ALL_SITES]["train"] for fold in body["counts"]]
             self._spec = wire.spec_from_json(body["spec"])

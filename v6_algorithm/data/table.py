@@ -20,7 +20,7 @@ from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.preparation.agreement import Label
 from v6_algorithm.data.preparation.combat import Sums
-from v6_algorithm.data.preparation.imputation import products
+from v6_algorithm.data.preparation.imputation import blocks_of, outcome_of, products
 from v6_algorithm.data.preparation.statistics import Moments, Preparation, site_scaling
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.splits import Fold, draw_rows
@@ -150,26 +150,30 @@ class TableData:
             filled[hospital_rows] = setup.combat.adjust(filled[hospital_rows], design[hospital_rows], fold, basis)
         return filled
 
-    def imputed(self, setup: Setup, fold: int) -> Array:
-        """Return (rows, features) float64 in units of the columns, whose empty cells are drawn for one imputation."""
+    def imputed(self, setup: Setup, fold: int) -> tuple[Array, Array]:
+        """Return (rows, features) in units of the columns and (rows, categories) of one imputation, both float64.
+
+        Empty cells are drawn; of a category they are those of another row, or shares that add up to 1.
+        """
         if setup.imputation is None or setup.preparation is None:
             raise DataError("the request carries no imputation")
         if not 0 <= fold < setup.imputation.imputations:
             raise DataError("the request has fewer imputations than folds")
         shift, scale = setup.preparation.shift[fold], setup.preparation.scale[fold]
-        values = self.values.astype(np.float64)
-        scaled, completed = (values - shift) / scale, np.empty_like(values)
+        values, features = self.values.astype(np.float64), self.values.shape[1]
+        scaled, known = (values - shift) / scale, self.one_hot.astype(np.float64)
+        completed = np.empty((len(values), features + known.shape[1]))
         donors = np.zeros(len(values), dtype=bool)
         donors[self.folds[fold].train] = self.matches
-        known = self.one_hot.astype(np.float64)
+        outcome = outcome_of(self.target, self.folds[fold].train, self.member)
+        blocks = blocks_of(setup.imputation.columns, setup.features, setup.categories)
         for member, name in enumerate(self.members):
             rows = self.member == member
             completed[rows] = setup.imputation.complete(
-                scaled[rows], known[rows], self.target[rows].astype(np.float64), setup.features, fold, [name],
-                donors[rows],
-            )  # fmt: skip
-        filled: Array = np.where(np.isnan(values), completed * scale + shift, values)
-        return filled
+                scaled[rows], known[rows], outcome[rows], blocks, fold, [name], donors[rows]
+            )
+        filled: Array = np.where(np.isnan(values), completed[:, :features] * scale + shift, values)
+        return filled, completed[:, features:]
 
     def without_few_empty(self, least: int, *, patterns: bool) -> TableData:
         """Return the table with no row to train on that has an empty cell, where a hospital has fewer than `least`.
@@ -179,7 +183,7 @@ class TableData:
         """
         few = np.zeros(len(self.values), dtype=bool)
         if self.values.ndim == 2 and len(self.values):
-            empty = np.isnan(self.values)
+            empty = np.isnan(np.column_stack([self.values, self.one_hot]))
             trained = np.zeros(len(self.values), dtype=bool)
             trained[np.concatenate([fold.train for fold in self.folds])] = True
             for member in range(len(self.members)):
@@ -213,15 +217,25 @@ class TableData:
         made, preparation = setup.imputation, setup.preparation
         if made is None or preparation is None:
             raise DataError("the request carries no imputation")
-        places = [setup.features.index(name) for name in made.columns]
-        known = ~np.isnan(self.values[:, places]) & np.array(counted, dtype=bool)
-        others, target = self.one_hot.astype(np.float64), self.target.astype(np.float64)
+        known = self.known_cells(setup) & np.array(counted, dtype=bool)
         sums = []
         for number in range(made.imputations):
             train = self.folds[number].train
-            scaled = (self.imputed(setup, number) - preparation.shift[number]) / preparation.scale[number]
-            sums.append(products(scaled[train], others[train], target[train], known[train]))
+            values, categories = self.imputed(setup, number)
+            scaled = (values - preparation.shift[number]) / preparation.scale[number]
+            outcome = outcome_of(self.target, train, self.member)
+            completed = np.column_stack([scaled, categories])
+            sums.append(products(completed[train], outcome[train], known[train]))
         return np.stack(sums)
+
+    def known_cells(self, setup: Setup) -> Array:
+        """Say of each column that is imputed in which rows it has a value, (rows, columns) bool."""
+        if setup.imputation is None:
+            raise DataError("the request carries no imputation")
+        inputs = np.column_stack([self.values, self.one_hot])
+        blocks = blocks_of(setup.imputation.columns, setup.features, setup.categories)
+        known: Array = ~np.isnan(inputs[:, [block[0] - 1 for block in blocks]])
+        return known
 
     def _filled(self, setup: Setup, fold: int) -> Array:
         if setup.preparation is None:
@@ -262,9 +276,8 @@ class TableData:
         if data.scaling.scope == "site" and data.scaling.kind != "none":
             preparation = site_scaling(data.scaling.kind, self._own_values(), preparation)
         if setup.terms is not None:
-            values = self.harmonised(setup, data, fold) if setup.imputation is None else self.imputed(setup, fold)
-            return self._with_terms(setup, preparation, fold, values)
-        values = self.imputed(setup, fold) if setup.imputation is not None else self.harmonised(setup, data, fold)
+            return self._with_terms(setup, preparation, fold, *self._completed(setup, data, fold))
+        values, categories = self._completed(setup, data, fold)
         if len(self.lengths):
             prepared = preparation.apply(values, fold, out=np.empty(values.shape, self.one_hot.dtype))
             # No other input is NaN: the network knows a row's end by it.
@@ -276,17 +289,23 @@ class TableData:
         features = values.shape[1]
         inputs = np.empty((len(values), features + self.one_hot.shape[1]), dtype=self.one_hot.dtype)
         preparation.apply(values, fold, out=inputs[:, :features])
-        inputs[:, features:] = self.one_hot
+        inputs[:, features:] = categories
         if setup.unknown and (untrained := setup.unknown[fold]):
             inputs[:, [features + place for place in untrained]] = 0
         return inputs
 
-    def _with_terms(self, setup: Setup, preparation: Preparation, fold: int, values: Array) -> Array:
+    def _completed(self, setup: Setup, data: Data, fold: int) -> tuple[Array, Array]:
+        """Return values and categories of one fold, of which the values may be empty where nothing is imputed."""
+        if setup.imputation is None:
+            return self.harmonised(setup, data, fold), self.one_hot
+        return self.imputed(setup, fold)
+
+    def _with_terms(self, setup: Setup, preparation: Preparation, fold: int, values: Array, known: Array) -> Array:
         """Return scaled features, categories, and the columns of a regression's curves and products."""
         assert setup.terms is not None  # noqa: S101
         if set(setup.terms.splines) - set(setup.terms.knots):
             raise DataError("the request carries no knots")
-        known = self.one_hot.astype(np.float64)
+        known = known.astype(np.float64)
         if setup.unknown and (untrained := setup.unknown[fold]):
             known[:, untrained] = 0
         scaled = preparation.apply(values.astype(np.float64), fold)
@@ -391,6 +410,10 @@ def _encode(
         raise DataError(f"column '{name}' has empty cells, and data.missing is error")
     if data.missing.kind == "drop":
         complete = ~_empty(values, lengths).reshape(len(values), -1).any(axis=1)
+        if experiment.model.kind in ("glm", "cox"):
+            # Else rows without a category would be what its values are compared with.
+            named = [name for name, labels in setup.categories.items() if labels]
+            complete = complete & frame[named].notna().all(axis=1).to_numpy(dtype=bool)
         if not complete.all():
             frame, values = frame.iloc[np.flatnonzero(complete)], values[complete]
             lengths = lengths[complete] if len(lengths) else lengths
@@ -407,6 +430,10 @@ def _encode(
     synthetic = synthetic_rows(frame, data)
     groups, group_names = encode_groups(frame, experiment.evaluation.subgroups, measured=not synthetic.all())
     one_hot = [_one_hot(frame[name], labels).astype(dtype) for name, labels in setup.categories.items() if labels]
+    if data.missing.kind == "impute":
+        for name, columns in zip(filter(setup.categories.get, setup.categories), one_hot, strict=True):
+            # To be drawn; elsewhere an empty cell is of no category.
+            columns[frame[name].isna().to_numpy()] = np.nan
     # A table of synthetic rows only may be without the columns by which rows are cut; see `describe`.
     patients = patient_numbers(frame[data.group]) if data.group in frame.columns else None
     # Of a split that is given, copies in several parts are told and not moved.

@@ -107,7 +107,7 @@ class Missing(Section):
     """What happens to empty cells in numeric columns; statistics come from the training rows of all sites."""
 
     kind: Literal["error", "drop", "mean", "median", "constant", "impute"] = Field(
-        "mean", description="impute: multiple imputation by chained equations, of model glm"
+        "mean", description="impute: multiple imputation by chained equations, of models glm and cox"
     )
     value: float = Field(0.0, description="for kind constant")
     imputations: int = Field(10, ge=2, le=100, description="for kind impute: tables that are made")

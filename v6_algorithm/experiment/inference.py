@@ -110,8 +110,14 @@ def with_defaults_of_inference(content: Any) -> Any:
 def _check_imputation(experiment: AllSections) -> None:
     """Refuse multiple imputation where its results could not be pooled."""
     model, data, split = experiment.model, experiment.data, experiment.split
-    if not isinstance(model, Glm) or model.penalty is not None:
-        raise refuse("data.missing impute is for model glm without penalty, whose coefficients Rubin's rules pool")
+    if not isinstance(model, (Glm, Cox)) or (isinstance(model, Glm) and model.penalty is not None):
+        raise refuse(
+            "data.missing impute is for model cox, and glm without penalty, whose coefficients Rubin's rules pool"
+        )
+    if "target.entry" in data.target_columns:
+        raise refuse(
+            "data.missing impute does not go with data.target.entry: a patient's rows would be imputed one by one"
+        )
     if split.kind != "ratio" or split.train < 1:
         raise refuse("data.missing impute goes with split {kind: ratio, train: 1}: imputations take the folds' place")
     if experiment.mode == "local":
@@ -122,8 +128,6 @@ def _check_imputation(experiment: AllSections) -> None:
         raise refuse(f"data.missing impute goes with data.scaling standard, not {data.scaling.kind}")
     if model.errors == "site":
         raise refuse("data.missing impute does not go with model.errors site")
-    if experiment.privacy.secure_aggregation is not None:
-        raise refuse("data.missing impute does not go with privacy.secure_aggregation: its sums come from single sites")
 
 
 def _check_penalty(model: Glm, data: Any) -> None:

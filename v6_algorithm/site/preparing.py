@@ -167,7 +167,7 @@ def _group_hashes(work: Work, frame: pd.DataFrame) -> dict[str, Any] | None:
 
 def _trained_on(table: TableData) -> list[list[int]]:
     """Say of each category whether any training row has it, 1 or 0, for each fold."""
-    return [table.one_hot[fold.train].any(axis=0).astype(int).tolist() for fold in table.folds]
+    return [(table.one_hot[fold.train] > 0).any(axis=0).astype(int).tolist() for fold in table.folds]
 
 
 def _copies(work: Work, table: TableData) -> dict[str, Any] | None:
@@ -307,10 +307,10 @@ def _imputation(work: Work) -> dict[str, Any]:
     if made is None or work.experiment.data.missing.kind != "impute" or len(table.folds) != made.imputations:
         raise WireError("an imputation is asked for that the experiment does not want")
     create_problem(work.experiment, setup).check_rows(table)
-    width = 2 + len(setup.features) + len(setup.category_columns)
-    counts = _counts(table)[0][[setup.features.index(name) for name in made.columns]]
+    work.guard.check_imputation()
+    width = setup.imputed_width(table.target.ndim)
     counted = []
-    for rows in counts.tolist():
+    for rows in table.known_cells(setup)[table.folds[0].train].sum(axis=0).tolist():
         # Of too few values none is told: this column's regression is then the other sites'.
         counted.append(rows > 0 and not work.policy.too_few(int(rows)) and work.guard.bears(width, int(rows)))
     work.guard.check_information(width, len(table.folds[0].train))

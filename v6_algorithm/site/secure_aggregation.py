@@ -106,14 +106,18 @@ def hide(work: Work, method: str, body: dict[str, Any]) -> dict[str, Any]:
     section = _section(work)
     content = {key: value for key, value in work.request.items() if key not in ("site", "secure_aggregation")}
     call, state = _call(work, digest(content))
-    if method == "prepare" and work.request.get("step") != "statistics":
-        raise WireError(f"step '{str(work.request.get('step'))[:40]}' is not one of sums; allowed: statistics")
+    step = work.request.get("step") if method == "prepare" else None
+    if method == "prepare" and step not in ("statistics", "imputation"):
+        raise WireError(f"step '{str(step)[:40]}' is not one of sums; allowed: statistics, imputation")
     # The same question, summed over other sites, would tell the difference; it is answered in one call.
     state.answer_once(f"question {call.asked[:16]}", call.context)
     if method == "train":
         # Twice the same training, summed over other sites, would tell the difference.
         state.answer_once(f"the training of round {work.round}", call.context)
-    clear, open_body, updates = _statistics(body) if method == "prepare" else _folds(work, section, body)
+    if step == "imputation":
+        clear, open_body, updates = _products(body)
+    else:
+        clear, open_body, updates = _statistics(body) if method == "prepare" else _folds(work, section, body)
     bits, words = fixed_point.words_for(section.bits, len(call.participants))
     values = np.concatenate(updates) if updates else np.zeros(0)
     if not np.isfinite(values).all():
@@ -228,6 +232,13 @@ def _statistics(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], l
         "trained_on": body["trained_on"],
     }
     return {key: body[key] for key in ("spec", "hidden", "start")}, numbers, []
+
+
+def _products(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[np.ndarray]]:
+    """Split the answer of step imputation in the same way: all of it is added up."""
+    from v6_algorithm.data.preparation.additive import arrays_to_lists
+
+    return {}, {"products": arrays_to_lists(body["products"])}, []
 
 
 def _folds(

@@ -173,7 +173,7 @@ class Work:
             if folder is not None:
                 keep(folder, key, table)
         if self.experiment.data.missing.kind == "impute":
-            columns = 2 + len(setup.features) + len(setup.category_columns)
+            columns = setup.imputed_width(table.target.ndim)
             matches = self.guard.matches
             table = table.without_few_empty(self.guard.fewest_imputed(columns), patterns=not matches)
             table.matches = matches

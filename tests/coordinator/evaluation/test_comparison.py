@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hospitals import command
+from oracles import delong
 from spying import Spy
 
 import v6_algorithm.api as v6
@@ -44,16 +45,10 @@ def models():
     return fitted("a", "b", "c"), fitted("a")
 
 
-def delong(models):
-    """Difference and standard error from single rows, by the definition of placements."""
+def single_rows(models):
+    """Difference and standard error from single rows."""
     rows = pd.concat(FRAMES.values(), ignore_index=True)
-    event, placed = rows["y"].to_numpy() == 1, []
-    for model in models:
-        risk = model.predict(rows)["p(1)"].to_numpy()
-        order = np.sign(risk[event][:, None] - risk[~event]) / 2 + 0.5
-        placed.append((order.mean(axis=1), order.mean(axis=0)))
-    (a, b), (c, d) = placed
-    return a.mean() - c.mean(), np.sqrt(np.var(a - c, ddof=1) / len(a) + np.var(b - d, ddof=1) / len(b))
+    return delong(rows["y"].to_numpy() == 1, *(model.predict(rows)["p(1)"].to_numpy() for model in models))
 
 
 @pytest.mark.parametrize("engine", ["local", "mock"])
@@ -61,7 +56,7 @@ def test_delongs_test_is_that_of_the_pooled_rows(models, engine):
     result = v6.run(KEYS, FRAMES, test=models[0], against=models[1], engine=engine)
     assert "two models on the same rows" in result.report()
     tested = result.content["comparison"]["test"]
-    difference, error = delong(models)
+    difference, error = single_rows(models)
     assert tested["auroc"]["difference"] == pytest.approx(difference, rel=1e-9)
     assert tested["auroc"]["standard_error"] == pytest.approx(error, rel=1e-9)
     assert tested["auroc"]["resolution"] == 0
@@ -126,7 +121,7 @@ def test_nodes_that_join_bins_answer_and_the_difference_is_within_its_resolution
     asked = experiment_of_comparison(Experiment.parse(KEYS), weights, ["a", "b"])
     rules = replace(own_policy(policy), approved_experiments=None)
     result = run_master(local_federation(asked, tables_of_sites(FRAMES, asked), rules), asked, weights=weights)
-    told, (difference, error) = result["comparison"]["test"]["auroc"], delong(models)
+    told, (difference, error) = result["comparison"]["test"]["auroc"], single_rows(models)
     assert told["resolution"] > 0
     assert abs(told["difference"] - difference) < told["resolution"]
     assert told["standard_error"] == pytest.approx(error, rel=0.25)

@@ -254,3 +254,41 @@ def test_a_category_is_tested_as_a_whole_and_nested_fits_against_each_other():
     assert (ratio["chi2"], ratio["freedom"]) == pytest.approx((2 * (full.llf - few.llf), 2))
     with pytest.raises(ExperimentError, match="must have all terms"):
         larger.likelihood_ratio(smaller)
+
+
+def test_rows_without_a_category_are_dropped_with_the_others_and_named_where_they_are_kept():
+    """Else they would be, unsaid, what the category's values are compared with."""
+    import statsmodels.formula.api as smf
+
+    generator = np.random.default_rng(11)
+    rows = pd.DataFrame({"x": generator.normal(size=180), "c": np.resize(list("uvw"), 180)})
+    rows["y"] = rows["x"] + (rows["c"] == "v") + generator.normal(size=180)
+    rows.loc[generator.random(180) < 0.2, "c"] = None
+    rows.loc[[0, 100], "x"] = np.nan
+    frames = {"one": rows[:90].reset_index(drop=True), "two": rows[90:].reset_index(drop=True)}
+    keys = {"problem": "regression", "model": "glm", "data": {"target": "y", "features": ["x"], "categorical": ["c"]}}
+    result = v6.run({**keys, "data": {**keys["data"], "missing": "drop"}}, frames)
+    whole = rows.dropna()
+    expected = smf.ols("y ~ x + C(c)", whole).fit()
+    assert result.content["fit"]["rows"] == len(whole)
+    assert result.coefficients.loc["c=v", "estimate"] == pytest.approx(expected.params["C(c)[T.v]"], rel=1e-9)
+    assert result.coefficients.loc["c=u", "left_out"] == "reference"
+    assert any(f"{180 - len(whole)} of 180 rows have an empty cell and are left out" in note for note in result.notes)
+    kept = v6.run(keys, frames)
+    assert kept.content["fit"]["rows"] == 180
+    assert any("c: rows of no category" in note and "are compared with" in note for note in kept.notes)
+
+
+@pytest.mark.filterwarnings("ignore:The InversePower link")
+def test_gamma_with_its_canonical_link_starts_where_there_is_no_mean_yet():
+    """A predictor of 0 has no mean under the inverse link: the first round was called diverged."""
+    generator = np.random.default_rng(12)
+    rows = pd.DataFrame({"x": generator.uniform(0, 1, 120), "w": generator.uniform(0.5, 2, 120).round(2)})
+    rows["y"] = generator.gamma(4, 1 / (4 * (0.01 + 0.005 * rows["x"])))
+    model = {"kind": "glm", "family": "gamma", "link": "inverse", "weights": {"column": "w", "kind": "analytic"}}
+    keys = {"data": {"target": "y", "features": ["x"]}, "problem": "regression", "model": model}
+    result = v6.run(keys, {"one": rows[:50], "two": rows[50:]})
+    family = sm.families.Gamma(link=sm.families.links.InversePower())
+    expected = sm.GLM(rows["y"], sm.add_constant(rows[["x"]]), family=family, var_weights=rows["w"]).fit(tol=1e-14)
+    assert result.coefficients["estimate"].to_numpy() == pytest.approx(expected.params.to_numpy(), rel=1e-9)
+    assert result.coefficients["standard_error"].to_numpy() == pytest.approx(expected.bse.to_numpy(), rel=1e-9)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.inference.rubin import rubin
-from v6_algorithm.data.preparation.imputation import Imputation, draw_regression, products
-from v6_algorithm.errors import ExperimentError, WireError
+from v6_algorithm.coordinator.master import run as run_master
+from v6_algorithm.data.preparation.imputation import (
+    Imputation,
+    blocks_of,
+    draw_category,
+    draw_regression,
+    outcome_of,
+    products,
+)
+from v6_algorithm.engines.simulate import local_federation, own_policy
+from v6_algorithm.errors import ExperimentError, FederationError, WireError
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.researcher.python.sites import tables_of_sites
 
 COLUMNS = ["x1", "x2", "x3"]
 
@@ -103,11 +116,9 @@ def test_rubins_rules_are_those_of_a_worked_example():
 def test_sums_of_sites_add_up_to_those_of_the_pooled_rows_and_draws_are_around_their_regression():
     generator = np.random.default_rng(0)
     completed, target = generator.normal(size=(400, 2)), generator.normal(size=400)
-    others, known = np.empty((400, 0)), generator.random((400, 1)) < 0.7
-    pooled = products(completed, others, target, known)
-    parts = [
-        products(completed[part], others[part], target[part], known[part]) for part in (slice(150), slice(150, 400))
-    ]
+    known = generator.random((400, 1)) < 0.7
+    pooled = products(completed, target[:, None], known)
+    parts = [products(completed[part], target[part, None], known[part]) for part in (slice(150), slice(150, 400))]
     assert sum(parts) == pytest.approx(pooled)
     draws = np.array([draw_regression(pooled[0], 1, np.random.default_rng(seed))[0] for seed in range(2000)])
     design = np.column_stack([np.ones(400), completed[:, 1], target])[known[:, 0]]
@@ -122,19 +133,159 @@ def test_sums_of_sites_add_up_to_those_of_the_pooled_rows_and_draws_are_around_t
 def test_matched_cells_are_values_that_the_site_has_and_known_cells_stay():
     scaled = np.array([[0.0, 1.0]] * 6 + [[1.0, np.nan]] * 2 + [[np.nan, 2.0]])
     coefficients = np.zeros((1, 1, 1, 4))
-    made = Imputation(["b"], 0, coefficients, np.ones((1, 1, 1)))
-    filled = made.complete(scaled, np.empty((9, 0)), np.zeros(9), ["a", "b"], 0, ["h"], np.ones(9, dtype=bool))
+    made = Imputation(["b"], 0, coefficients, np.ones((1, 1, 1, 1)))
+    blocks = blocks_of(["b"], ["a", "b"], {})
+    filled = made.complete(scaled, np.empty((9, 0)), np.zeros((9, 1)), blocks, 0, ["h"], np.ones(9, dtype=bool))
     assert set(filled[6:8, 1]) <= {1.0, 2.0}
     assert (filled[:6] == scaled[:6]).all()
     with pytest.raises(WireError, match="no features"):
-        Imputation.check({"columns": ["c"], "seed": 0}, made.arrays(), ["a", "b"], 4)
+        Imputation.check({"columns": ["c"], "seed": 0}, made.arrays(), ["a", "b"], {})
+
+
+def test_a_category_is_drawn_as_a_whole_around_the_regressions_of_its_values():
+    generator = np.random.default_rng(1)
+    x, target = generator.normal(size=(2, 300))
+    one_hot = np.eye(3)[np.argmax(generator.gumbel(size=(300, 3)) + np.outer(x, [0, 1, -1]), axis=1)]
+    completed = np.column_stack([x, one_hot])
+    (block,) = blocks_of(["c"], ["x"], {"c": ["u", "v", "w"]})
+    (sums,) = products(completed, target[:, None], np.ones((300, 1), dtype=bool))
+    draws = [draw_category(sums, block, np.random.default_rng(seed)) for seed in range(1500)]
+    design = np.column_stack([np.ones(300), x, target])
+    best, *_ = np.linalg.lstsq(design, one_hot, rcond=None)
+    rest = one_hot - design @ best
+    covariance = rest.T @ rest / (300 - 3)
+    coefficients = np.array([drawn for drawn, _ in draws])
+    others = [0, 1, 5]
+    spread = np.sqrt(np.outer(np.diag(covariance), np.diag(np.linalg.inv(design.T @ design))))
+    assert coefficients[:, :, others].mean(axis=0) == pytest.approx(best.T, abs=0.12 * spread.max())
+    assert coefficients[:, :, others].std(axis=0) == pytest.approx(spread, rel=0.1)
+    assert np.mean([root @ root.T for _, root in draws], axis=0) == pytest.approx(covariance, abs=0.01)
+    assert (coefficients[:, :, 2:5] == 0).all()
+    # Shares of a row add up to 1, whatever is drawn.
+    assert coefficients.sum(axis=1) == pytest.approx(np.tile(np.eye(6)[0], (1500, 1)), abs=1e-9)
+    made = Imputation(["c"], 0, coefficients[:1, None], np.array([draws[0][1]])[:, None])
+    holed = one_hot.copy()
+    holed[:40] = np.nan
+    drawn, matched = (
+        made.complete(x[:, None], holed, target[:, None], [block], 0, ["h"], np.full(300, lends))[:, 1:]
+        for lends in (False, True)
+    )
+    assert drawn.sum(axis=1) == pytest.approx(np.ones(300))
+    assert len(np.unique(drawn[:40])) == 120
+    assert set(np.unique(matched)) == {0, 1}
+    assert (matched.sum(axis=1) == 1).all()
+    assert (matched[40:] == one_hot[40:]).all()
+    # Rows with a high x take the value that such rows have.
+    assert np.corrcoef(matched[:40, 1], x[:40])[0, 1] > 0.2
+
+
+def test_of_survival_an_imputation_knows_the_event_and_nelson_and_aalens_hazard_of_the_hospital():
+    """White and Royston, 2009; the hazard by its definition, row by row."""
+    generator = np.random.default_rng(2)
+    target = np.column_stack([generator.integers(1, 9, 40), generator.random(40) < 0.6]).astype(float)
+    member, train = np.repeat([0, 1], 20), np.setdiff1d(np.arange(40), [3, 30])
+    outcome = outcome_of(target, train, member)
+    assert (outcome[:, 0] == target[:, 1]).all()
+    for row in range(40):
+        rows = [other for other in train if member[other] == member[row]]
+        expected = sum(
+            1 / sum(target[later, 0] >= target[other, 0] for later in rows)
+            for other in rows
+            if target[other, 1] and target[other, 0] <= target[row, 0]
+        )
+        assert outcome[row, 1] == pytest.approx(expected)
+
+
+def survival_tables(rows=210, seed=3):
+    """Make three sites' rows with a category and a number that are empty where a third column is high."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=rows)
+    c = np.argmax(generator.gumbel(size=(rows, 3)) + np.outer(x, [0, 1, -1]), axis=1)
+    z = x + generator.normal(size=rows)
+    time = generator.exponential(np.exp(-0.5 * x - np.array([0, 1, -1])[c]))
+    frame = pd.DataFrame({"x": x, "z": z, "c": np.array(list("uvw"))[c], "time": time.round(3) + 0.001})
+    frame["died"] = (generator.random(rows) < 0.7).astype(int)
+    # In two of three rows that are high, and in both columns, so that a node of policy standard takes them.
+    gone = (x > 0) & (generator.random(rows) < 0.7)
+    frame.loc[gone, ["c", "z"]] = [None, np.nan]
+    parts = np.array_split(np.arange(rows), 3)
+    return {f"h{number}": frame.iloc[part] for number, part in enumerate(parts)}
+
+
+SURVIVAL = {
+    "data": {
+        "target": {"duration": "time", "event": "died"},
+        "features": ["x", "z"],
+        "categorical": ["c"],
+        "missing": {"kind": "impute", "imputations": 3, "iterations": 2},
+    },
+    "problem": "survival",
+    "model": {"kind": "cox", "strata": "site"},
+}
+
+
+def fitted_under(policy, **keys):
+    experiment = Experiment.parse({**SURVIVAL, **keys})
+    tables = tables_of_sites(survival_tables(), experiment)
+    rules = replace(own_policy(policy), approved_experiments=None, ledger_folder=None, require_ledger=False)
+    return run_master(local_federation(experiment, tables, rules), experiment)
+
+
+@pytest.mark.parametrize("policy", ["trusted", "standard"])
+def test_cox_models_are_imputed_with_their_categories_and_the_same_under_masks(policy):
+    result = fitted_under(policy)
+    lines = {line["term"]: line for line in result["coefficients"]}
+    assert {"hazard_ratio", "freedom", "missing_information"} <= set(lines["c=v"])
+    assert lines["c=v"]["estimate"] > lines["c=w"]["estimate"]
+    # mice's degrees of freedom: what a Cox model knows is its events.
+    assert lines["x"]["freedom"] < result["fit"]["events"]
+    assert any("empty are z " in note and ", c " in note for note in result["notes"])
+    masked = fitted_under(policy, privacy={"secure_aggregation": {"threshold": 2}})
+    for line in masked["coefficients"]:
+        if "left_out" not in line:
+            # Under policy standard the draws follow from a secret and the task, so that they are others.
+            near = 1e-9 if policy == "trusted" else 2 * line["standard_error"]
+            assert line["estimate"] == pytest.approx(lines[line["term"]]["estimate"], abs=near)
+
+
+def test_a_node_that_joins_event_times_imputes_no_cox_model_over_all_sites():
+    """Sums of two tables over the rows at risk would differ in the few imputed rows between two times."""
+    with pytest.raises((ExperimentError, FederationError), match=r"takes model\.strata site here"):
+        fitted_under("standard", model={"kind": "cox"})
+
+
+def test_an_honest_fit_is_not_taken_for_an_attack_on_imputed_tables():
+    """Nodes compare tables by columns that tell rows apart: here all imputed rows are of one sex."""
+    frames = {
+        name: frame.assign(sex=np.where(frame["z"].isna(), 1, np.resize([0, 1], len(frame))), age=frame["x"].round(1))
+        for name, frame in survival_tables().items()
+    }
+    data = {**SURVIVAL["data"], "target": "died", "features": ["sex", "age", "z"]}
+    experiment = Experiment.parse({"data": data, "problem": "classification", "model": "glm"})
+    rules = replace(own_policy("standard"), approved_experiments=None)
+    result = run_master(local_federation(experiment, tables_of_sites(frames, experiment), rules), experiment)
+    assert result["fit"]["converged"]
+    assert not [call["missing"] for call in result["participation"] if call["missing"]]
+
+
+def test_rows_whose_category_alone_is_empty_are_left_out_where_they_are_few():
+    frames, _ = tables(rows=90)
+    frames = {name: frame.assign(c=np.resize(["u", "v"], 30), x2=0.5, x3=1.0) for name, frame in frames.items()}
+    frames["h0"].loc[[3, 4], "c"] = None
+    data = {"target": "y", "categorical": ["c"], "missing": {"kind": "impute", "imputations": 2, "iterations": 1}}
+    result = v6.run({"data": data, "problem": "regression", "model": "glm"}, frames)
+    assert result.content["fit"]["rows"] == 88
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"model": {"kind": "mlp"}}, "impute is for model glm without penalty"),
-        ({"model": {"kind": "glm", "penalty": "lasso"}}, "impute is for model glm without penalty"),
+        ({"model": {"kind": "mlp"}}, "impute is for model cox, and glm without penalty"),
+        ({"model": {"kind": "glm", "penalty": "lasso"}}, "impute is for model cox, and glm without penalty"),
+        (
+            {"model": "cox", "data": {"target": {"entry": "a", "duration": "b", "event": "c"}, "missing": "impute"}},
+            "a patient's rows would be imputed one by one",
+        ),
         ({"split": {"kind": "kfold"}}, "imputations take the folds' place"),
         ({"mode": "local"}, "does not go with mode local"),
     ],

@@ -213,7 +213,7 @@ def grouped(
             if any(label["hidden"] for labels in told.values() for label in labels.values()):
                 notes.append(
                     f"column '{column}': a site that has few rows of a value in a group tells it of none; they count "
-                    "as '(few)', and the site is in no test of the column"
+                    "as '(few)', counts beside it are at least (≥) those, and the site is in no test of the column"
                 )
     open_order = {
         column: told["rank_test"]["resolution"]

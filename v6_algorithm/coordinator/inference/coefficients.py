@@ -350,6 +350,7 @@ def _notes(
             f"{name}: cells that are empty were filled (data.missing {filled}) and count as observed in errors and "
             "intervals; data.missing drop leaves such rows out"
         )
+    notes += _of_no_category(name, lines, plan)
     parts = getattr(experiment.split, "train", None)
     if parts == 1:
         notes.append(f"{name}: all rows were fitted; for metrics on rows that were not, give split")
@@ -360,6 +361,23 @@ def _notes(
             "answered in the last round; see participation"
         )
     return notes
+
+
+def _of_no_category(name: str, lines: list[dict[str, Any]], plan: Plan) -> list[str]:
+    """Name categories all of whose values have a coefficient, for then rows without any are their reference."""
+    known = {line["term"]: line for line in lines}
+    whole = [
+        column
+        for column, values in plan.setup.categories.items()
+        if values and all("left_out" not in known[f"{column}={value}"] for value in values)
+    ]
+    if not whole:
+        return []
+    return [
+        f"{name}: {', '.join(whole)}: rows of no category, whose cell is empty or holds a value that a node does not "
+        "tell, are what its values are compared with; data.missing drop leaves rows with an empty cell out, impute "
+        "draws it"
+    ]
 
 
 def _about_weights(column: str, kind: str) -> str:

@@ -17,7 +17,7 @@ from v6_algorithm.coordinator.inference.coefficients import RATIOS, coefficient_
 from v6_algorithm.coordinator.inference.terms import joint_tests, spline_effects
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
-from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment import Cox, Experiment
 
 # Of a fit that are means over the imputations.
 _MEANS = ("deviance", "null_deviance", "pseudo_r2", "dispersion", "alpha", "log_likelihood")
@@ -40,11 +40,17 @@ def pooled_inference(
     if any(
         [line.get("left_out") for line in of_fit] != [line.get("left_out") for line in lines[0]] for of_fit in lines
     ):
-        notes.append("glm: the imputations leave out different terms, so they cannot be pooled; see the notes on these")
+        notes.append(
+            f"{experiment.model.kind}: the imputations leave out different terms, so they cannot be pooled; see the "
+            "notes on these"
+        )
         return {}, notes
     model = experiment.model
-    ratio = RATIOS.get((str(getattr(model, "family", "")), str(getattr(model, "link", ""))))
-    rank, rows = first["fit"]["rank"], first["fit"]["residual_df"]
+    cox = isinstance(model, Cox)
+    ratio = "hazard_ratio" if cox else RATIOS.get((str(getattr(model, "family", "")), str(getattr(model, "link", ""))))
+    rank = first["fit"]["rank"]
+    # Of a Cox model what is known is its events, as mice has it.
+    rows = max(first["fit"]["events"] - rank, 1) if cox else first["fit"]["residual_df"]
     estimates = np.array([[line.get("estimate", 0.0) for line in of_fit] for of_fit in lines])
     within = np.mean([told["covariance"] for told, _ in fits], axis=0)
     total, freedom, lost = rubin(estimates, within, float(rows))
@@ -61,7 +67,7 @@ def pooled_inference(
     ]
     terms = [line["term"] for line in lines[0]]
     free = np.array(["left_out" not in line for line in lines[0]])
-    names = ("family", "link", "rows", "residual_df", "weights", "sum_of_weights")
+    names = ("family", "link", "ties", "strata", "rows", "events", "residual_df", "weights", "sum_of_weights")
     fit = {name: first["fit"][name] for name in names if name in first["fit"]}
     for name in _MEANS:
         values = [told["fit"].get(name) for told, _ in fits]
@@ -82,14 +88,29 @@ def pooled_inference(
     }
     if effects := spline_effects(plan.setup, folds[0].number, terms, mean, total):
         told["spline_effects"] = effects
+    hazards = [fit["baseline_hazard"] for fit, _ in fits if "baseline_hazard" in fit]
+    if hazards and all(hazard["time"] == hazards[0]["time"] for hazard in hazards):
+        hazard = np.mean([hazard["cumulative_hazard"] for hazard in hazards], axis=0)
+        told["baseline_hazard"] = hazards[0] | {
+            "cumulative_hazard": hazard.tolist(),
+            "survival": np.exp(-hazard).tolist(),
+        }
+    if cox:
+        told["proportional_hazards"] = []
+    name_of = experiment.model.kind
+    means = (
+        "there is no test of proportional hazards, and the log-likelihood and the baseline hazard are"
+        if cox
+        else "deviance and pseudo-R² are"
+    )
     worst = max((line["missing_information"] for line in pooled if "missing_information" in line), default=0.0)
     notes.append(
-        f"glm: pooled over {len(fits)} imputations by Rubin's rules; deviance and pseudo-R² are their means; of "
+        f"{name_of}: pooled over {len(fits)} imputations by Rubin's rules; {means} their means; of "
         f"the information on a coefficient up to {worst:.0%} is missing"
     )
     if worst * 100 > len(fits):
         notes.append(
-            f"glm: {len(fits)} imputations are few where {worst:.0%} of the information is missing; take "
+            f"{name_of}: {len(fits)} imputations are few where {worst:.0%} of the information is missing; take "
             f"data.missing.imputations {min(100, int(np.ceil(worst * 100)))}"
         )
     return told, notes

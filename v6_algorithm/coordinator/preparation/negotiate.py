@@ -191,7 +191,8 @@ def agree_on_columns(
     hospitals = real if experiment.split.kind == "leave_one_site_out" else []
     notes = [*agreement.notes, *notes, *tell_shared_patients(experiment, schemas)]
     return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies,
-                               fingerprints=fingerprints(schemas))  # fmt: skip
+                               fingerprints=fingerprints(schemas),
+                               rows={name: int(schema["rows"]) for name, schema in schemas.items()})  # fmt: skip
 
 
 def fingerprints(schemas: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -293,6 +294,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes += tell_values(moments) if setup.image_shape is not None else []
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     notes += [*tell_shares(rows, share), *loose, *of_knots, *of_imputation, *_tell_unknown(setup)]
+    notes += _tell_dropped(experiment, agreement.rows, by_fold)
     made = Plan(
         list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies, share,
         site_means(moments, setup.features), agreement.fingerprints,
@@ -303,6 +305,22 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
                 f"fold {number}: {len(trainers)} sites have training rows, participation.minimum is {quorum}"
             )
     return made
+
+
+def _tell_dropped(experiment: Experiment, known: Mapping[str, int], by_fold: Counts) -> list[str]:
+    """Say how many rows `data.missing: drop` leaves out, where each row with all cells is in a part."""
+    data = experiment.data
+    if data.missing.kind != "drop" or data.load_limit is not None or experiment.split.kind not in ("ratio", "kfold"):
+        return []
+    if experiment.privacy.secure_aggregation is not None or not by_fold or not set(by_fold[0]) <= set(known):
+        return []
+    kept = sum(count for member in by_fold[0].values() for count in member.values())
+    whole = sum(known[name] for name in by_fold[0])
+    if kept >= whole:
+        return []
+    # In mode local each plan is of one.
+    where = f"site '{next(iter(by_fold[0]))}': " if len(by_fold[0]) == 1 else ""
+    return [f"{where}data.missing drop: {whole - kept} of {whole} rows have an empty cell and are left out"]
 
 
 def share_sums(plans: Sequence[Plan]) -> list[Plan]:

@@ -21,7 +21,7 @@ from v6_algorithm.learning.metrics.classification_state import histograms
 from v6_algorithm.learning.metrics.histogram import logits, lower_edges, nearest_edges
 from v6_algorithm.learning.metrics.intervals.proportions import Z
 from v6_algorithm.learning.metrics.recalibration import recalibrate
-from v6_algorithm.learning.metrics.survival import auroc_over_time, calibration_over_time
+from v6_algorithm.learning.metrics.survival import auroc_over_time, calibration_at_horizons, calibration_over_time
 
 # Fewest rows between two points of a ROC curve: one of single steps would be the list of all scores.
 _STEP_ROWS = 5
@@ -79,7 +79,14 @@ def diagnostics(states: Mapping[str, dict[str, Any]], experiment: Experiment, se
 def _calibrated(states: Mapping[str, dict[str, Any]], setup: Setup) -> dict[str, Any]:
     """Return `pooled` and by hospital in `sites` predicted against observed risks over time, of one Cox model."""
     known = {name: state for name, state in states.items() if state["kind"] == "survival" and state["n"]}
-    if not known or setup.baseline is None or len(setup.baseline) != 1:
+    if not known:
+        return {}
+    if setup.baseline is None:
+        at = {name: calibration_at_horizons(state) for name, state in known.items()}
+        return (
+            {"pooled": whole, "sites": at} if (whole := calibration_at_horizons(merge_states(known.values()))) else {}
+        )
+    if len(setup.baseline) != 1:
         # Of several folds each has a baseline hazard of its own, and their rows are together in a state.
         return {}
     hazards = {}

@@ -42,6 +42,8 @@ class Agreement:
         Site to the rules that its node says are in force.
     fingerprints
         Site to the keyed fingerprint of its table's file, of nodes that have a secret.
+    rows
+        Site to its rows with a target; under secure aggregation whether there are any.
     facts
         What an installed kind of row agreed on; see `data.rows.kind`.
     """
@@ -60,4 +62,5 @@ class Agreement:
     synthetic: dict[str, int] = field(default_factory=dict)
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)

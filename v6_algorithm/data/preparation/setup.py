@@ -93,6 +93,10 @@ class Setup:
         """Names of the one-hot inputs."""
         return [f"{name}={value}" for name, values in self.categories.items() for value in values]
 
+    def imputed_width(self, outcomes: int) -> int:
+        """Return how many columns an imputation's regressions have: 1, features, categories, and of the outcome."""
+        return 1 + len(self.features) + len(self.category_columns) + outcomes
+
     def design_columns(self, covariates: Sequence[str]) -> list[str]:
         """Name the columns of ComBat's design: a number is one, a category one for each value but the first."""
         return [
@@ -141,7 +145,6 @@ class Setup:
         try:
             packed, combat, terms = content["preparation"], content["combat"], content.get("terms")
             made = content.get("imputation")
-            width = 2 + len(content["features"]) + sum(map(len, content["categories"].values()))
             preparation = None if packed is None else Preparation(**unpack_arrays(packed))
             return cls(
                 list(content["features"]),
@@ -164,7 +167,8 @@ class Setup:
                 pixels=[str(name) for name in content["pixels"]],
                 facts=dict(content.get("facts") or {}),
                 event_times=unpack_arrays(content["event_times"])["times"] if content.get("event_times") else None,
-                imputation=made and Imputation.check(made, unpack_arrays(made["draws"]), content["features"], width),
+                imputation=made
+                and Imputation.check(made, unpack_arrays(made["draws"]), content["features"], content["categories"]),
                 terms=DesignTerms.from_json(terms, content["features"], content["categories"]) if terms else None,
             )
         except (KeyError, TypeError, AttributeError, ValueError):

@@ -45,6 +45,7 @@ NULL_SUMS = ("score", "information", "dispersion_score", "dispersion_information
 PATH_FIT = ("deviance", "weight", "held_deviance", "held_weight")
 NEGATIVE_BINOMIAL = "negative_binomial"
 _LEAST = 1e-12
+_LEAST_INVERSE = 1e-9
 _MOST = 30.0  # of a linear predictor, beyond which exponentials are no use
 
 
@@ -342,5 +343,10 @@ _LINKS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], 
         lambda eta: -torch.expm1(-torch.exp(eta)),
         lambda eta: torch.exp(eta - torch.exp(eta)),
     ),
-    "inverse": (lambda mean: 1 / mean, lambda eta: 1 / eta, lambda eta: -1 / (eta * eta)),
+    # A predictor of 0, as before the first round, has no mean, and one below it none that the family allows.
+    "inverse": (
+        lambda mean: 1 / mean,
+        lambda eta: 1 / eta.clamp_min(_LEAST_INVERSE),
+        lambda eta: -1 / eta.clamp_min(_LEAST_INVERSE) ** 2,
+    ),
 }

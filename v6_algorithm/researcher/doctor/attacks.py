@@ -260,6 +260,7 @@ ATTACKS: Mapping[str, Callable[[Hospital], int]] = {
     "coefficients under which one row counts": run_attacks.glm_coefficients,
     "cells of a crafted survival model": run_attacks.survival_cells,
     "regressions of an imputation": run_attacks.imputations,
+    "thresholds of an imputation": run_attacks.imputed_thresholds,
     "two tasks that differ by one patient": run_attacks.two_tasks,
 }
 

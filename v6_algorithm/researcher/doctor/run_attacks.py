@@ -237,7 +237,7 @@ def imputations(hospital: Hospital) -> int:
     setup, width = holed.setup(tables), 2 + len(hospital.features)
     holed.prepare(experiment, replace(setup, preparation=None))
     made = Imputation.empty([first, second], experiment.seed, tables, width)
-    made = made.followed_by(np.zeros((tables, 2, width)), np.ones((tables, 2)))
+    made = made.followed_by(np.zeros((tables, 2, width)), np.ones((tables, 2, 1)))
     reply = holed.ask("prepare", experiment, step="imputation", setup=replace(setup, imputation=made).to_json())
     sums = unpack_arrays(reply["products"])["products"]
     known = others if len(others) else hospital.features[2:]
@@ -262,3 +262,57 @@ def imputations(hospital: Hospital) -> int:
         return 0
     near = truth.std(axis=0) * 1e-3
     return int(sum((np.abs(np.array(guesses) - row) <= near).all(axis=1).any() for row in truth[[*borrowing, alone]]))
+
+
+def imputed_thresholds(hospital: Hospital) -> int:
+    """Regressions so steep that a logistic model counts imputed rows beyond a point, which each table has elsewhere.
+
+    The cells of one column are filled with a multiple of how far another column is beyond that point, without noise.
+    In the score of a model that looks at the filled column alone, a row then counts as its outcome or as its outcome
+    less 1; what two tables' scores differ in is the rows between their two points.
+    """
+    import torch
+
+    from v6_algorithm.data.preparation.imputation import Imputation
+    from v6_algorithm.exchange import wire
+
+    generator = np.random.default_rng(0)
+    filled, seen, *_ = hospital.features
+    frame = hospital.frame.copy()
+    holes = generator.choice(len(frame), len(frame) // 2, replace=False)
+    frame.loc[holes, filled] = np.nan
+    holed = replace(hospital, frame=frame)
+    tables = min(hospital.policy.maximum_folds or 40, 40)
+    data = {
+        "target": hospital.target, "features": hospital.features,
+        "missing": {"kind": "impute", "imputations": tables, "iterations": 1},
+    }  # fmt: skip
+    experiment = hospital.experiment(data=data, model="glm")
+    setup, width = holed.setup(tables), 2 + len(hospital.features)
+    holed.prepare(experiment, replace(setup, preparation=None))
+    made = Imputation.empty([filled], experiment.seed, tables, width)
+    regressions, steep = np.zeros((tables, 1, width)), 1e9
+    low, high = np.percentile(frame[seen], [20, 80]).tolist()
+    points = np.linspace(low, high, tables)
+    regressions[:, 0, 0], regressions[:, 0, 1 + hospital.features.index(seen)] = -steep * points, steep
+    made = made.followed_by(regressions, np.zeros((tables, 1, 1)))
+    setup = replace(setup, imputation=made)
+    state = {name: torch.zeros_like(tensor) for name, tensor in initial(experiment, setup).items()}
+    weight = next(name for name in state if name.endswith("weight"))
+    name = weight.removesuffix("weight")
+    # Rows that have a value of the column weigh alike, so that the sums are over many rows.
+    state[weight][hospital.features.index(filled)] = 1e-6
+    state[f"{name}totals"][0] = 1.0
+    for number, parameters in enumerate((None, wire.pack(state)), 1):
+        items: list[dict[str, Any]] = [
+            {"fold": fold, "parameters": parameters, "evaluate": [], "train": True} for fold in range(tables)
+        ]
+        reply = holed.ask("train", experiment, number, setup=setup.to_json(), folds=items)
+    scores = np.stack([wire.unpack(item["parameters"])[f"{name}score"].numpy() for item in reply["folds"]])
+    gaps = np.diff(scores, axis=0)
+    gaps = gaps[np.abs(gaps[:, 0]) > 1e-6]
+    others = [place for place, column in enumerate(hospital.features) if column != filled]
+    truth = hospital.values[:, others]
+    guesses = gaps[:, 1:][:, others] / gaps[:, :1]
+    near = truth.std(axis=0) * 1e-2
+    return int(sum((np.abs(guesses - row) <= near).all(axis=1).any() for row in truth[holes])) if len(gaps) else 0

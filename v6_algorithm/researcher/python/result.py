@@ -224,7 +224,7 @@ class Result:
         from v6_algorithm.researcher.report import coefficients as texts
 
         frame = self.coefficients.drop(columns="left_out", errors="ignore")
-        return f"{frame.round(4).to_string()}\n{texts.fit_text(self.content)}"
+        return f"{frame.round(4).to_string(na_rep='–')}\n{texts.fit_text(self.content)}"
 
     @property
     @_whole

@@ -20,9 +20,14 @@ RATIOS = {
     "hazard_ratio": "Hazard ratio",
 }
 HAZARD_HEADER = ("time", "at_risk", "events", "cumulative_hazard", "survival")
+# Of the information on a coefficient, the share that empty cells took away.
+_LOST = "Missing"
 EFFECT_HEADER = ("column", "reference", "x", "estimate", "low", "high")
 PROPORTIONAL_HEADER = ("term", "chi2", "p")
-HEADER = ("term", "estimate", "standard_error", "z", "p", "low", "high", "ratio", "ratio_low", "ratio_high", "left_out")
+HEADER = (
+    "term", "estimate", "standard_error", "z", "p", "low", "high", "ratio", "ratio_low", "ratio_high", "left_out",
+    "freedom", "missing_information",
+)  # fmt: skip
 
 
 def lines(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -33,7 +38,7 @@ def lines(result: dict[str, Any]) -> list[dict[str, Any]]:
 def rows(result: dict[str, Any]) -> list[list[Any]]:
     """Return a row for each term, under `HEADER`."""
     ratio = ratio_of(result) or "ratio"
-    keys = [*HEADER[:7], ratio, f"{ratio}_low", f"{ratio}_high", "left_out"]
+    keys = [*HEADER[:7], ratio, f"{ratio}_low", f"{ratio}_high", *HEADER[10:]]
     return [
         [line.get(key) if key == "term" or key == "left_out" else finite(line.get(key)) for key in keys]
         for line in lines(result)
@@ -49,16 +54,23 @@ def cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return heads and text cells: term, estimate with its interval, error, z, p, and the ratio with its interval."""
     ratio = ratio_of(result)
     heads = ["Term", "Estimate", "95 % CI", "SE", "z", "p", *([RATIOS[ratio], "95 % CI"] if ratio else [])]
+    imputed = imputations(result)
+    heads += [_LOST] if imputed else []
     texts = []
-    for term, estimate, error, z, p, low, high, *of_ratio, left_out in rows(result):
+    for term, estimate, error, z, p, low, high, *of_ratio, left_out, _, lost in rows(result):
         if left_out:
             texts.append([str(term), str(left_out), *[""] * (len(heads) - 2)])
             continue
         text = [str(term), _number(estimate), _interval(low, high), _number(error), _number(z, 3), p_text(p)]
         if ratio:
             text += [_number(of_ratio[0], 3), _interval(of_ratio[1], of_ratio[2], 3) if of_ratio[0] is not None else ""]
-        texts.append(text)
+        texts.append([*text, "" if lost is None else f"{lost:.0%}"] if imputed else text)
     return heads, texts
+
+
+def imputations(result: dict[str, Any]) -> bool:
+    """Whether the coefficients are pooled over imputed tables."""
+    return finite(mapping(result, "fit").get("imputations")) is not None
 
 
 def p_text(p: float | None) -> str:
@@ -187,6 +199,7 @@ def page_table(result: dict[str, Any]) -> dict[str, Any] | None:
     wald: Table | None = Table(heads_of("Terms", "Chi-square", "df", "p"), [joint]) if joint else None
     return {
         "table": table,
+        "imputed": imputations(result),
         "fit": fit_text(result),
         "proportional": proportional,
         "wald": wald,

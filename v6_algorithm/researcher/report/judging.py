@@ -80,13 +80,16 @@ def _calibration_at(curves: Mapping[str, Any], ident: str) -> Markup | None:
 
 def _risk_over_time(points: Sequence[Any]) -> Table | None:
     """Return the observed and the expected risk of all sites' rows by time."""
-    body = []
+    body, with_fits = [], any("slope" in mapping(point) for point in points)
     for point in map(mapping, points):
         low, high = (finite(point.get(key)) for key in ("o_e_low", "o_e_high"))
         interval = "" if low is None or high is None else f" ({reading.number(low)} to {reading.number(high)})"
         shown = [reading.number(finite(point.get(key))) for key in ("time", "observed", "expected", "o_e")]
-        body.append(Row([*shown[:3], shown[3] + interval]))
-    return Table(heads("Time", "Observed risk", "Expected risk", "O/E (95 % CI)"), [body], wide=True) if body else None
+        fits = [_with_error(point, key) for key in ("slope", "in_the_large")] if with_fits else []
+        body.append(Row([*shown[:3], shown[3] + interval, *fits]))
+    fits = ["Slope", "In the large"] if with_fits else []
+    head = heads("Time", "Observed risk", "Expected risk", "O/E (95 % CI)", *fits)
+    return Table(head, [body], wide=True) if body else None
 
 
 def _over_time(curves: Mapping[str, Any], ident: str) -> Markup | None:

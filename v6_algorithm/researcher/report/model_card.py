@@ -59,7 +59,7 @@ def model_card(result: dict[str, Any]) -> str:
 
 def _target(experiment: Mapping[str, Any]) -> str:
     target = mapping(experiment, "data").get("target") or ", ".join(map(str, mapping(experiment, "data", "targets")))
-    return ", ".join(map(str, target.values())) if isinstance(target, dict) else str(target)
+    return ", ".join(str(name) for name in target.values() if name) if isinstance(target, dict) else str(target)
 
 
 def _sites(result: dict[str, Any]) -> list[str]:

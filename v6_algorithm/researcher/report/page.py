@@ -104,7 +104,7 @@ def _lead(result: dict[str, Any]) -> str:
     if result.get("status") == reading.TESTED:
         text += ": a finished model, tested on all rows"
     elif folds := reading.folds(result):
-        text += f": {_many(len(folds), 'fold')}"
+        text += f": {_many(len(folds), 'imputed table' if coefficients.imputations(result) else 'fold')}"
     elif (rounds := finite(result.get("rounds_run"))) is not None:
         text += f": {_many(int(rounds), 'round')}"
         monitored = _in_text(reading.monitored(result))
@@ -167,7 +167,8 @@ def _tiles(result: dict[str, Any]) -> list[dict[str, str]]:
     best, folds = reading.best_round(result), reading.folds(result)
     rounds = finite(result.get("rounds_run"))
     if rounds is not None and result.get("status") != reading.TESTED:
-        extra = f"in {_many(len(folds), 'fold')}" if folds else f"best: round {best:g}" if best is not None else ""
+        noun = "imputed table" if coefficients.imputations(result) else "fold"
+        extra = f"in {_many(len(folds), noun)}" if folds else f"best: round {best:g}" if best is not None else ""
         tiles.append(("Rounds", f"{rounds:g}", extra))
     if (duration := finite(mapping(result, "timing").get("total_s"))) is not None:
         tiles.append(("Total time", reading.seconds(duration), ""))
@@ -283,7 +284,8 @@ def _central(result: dict[str, Any]) -> dict[str, Any] | None:
 
 def _folds(result: dict[str, Any]) -> dict[str, Any] | None:
     folds = reading.folds(result)
-    if not folds:
+    # Imputed tables of one fit are no parts of the rows.
+    if not folds or coefficients.imputations(result):
         return None
     rows = [row for row in reading.metric_rows(result) if row.scope == "fold"]
     part = reading.main_part(rows)
@@ -491,7 +493,9 @@ def _kind(section: object) -> str:
 def _target(experiment: dict[str, Any]) -> str:
     target = mapping(experiment, "data").get("target") or dict.fromkeys(mapping(experiment, "data", "targets"))
     if isinstance(target, dict):
-        return ", ".join(str(value or key) for key, value in target.items())
+        # Of survival roles without a column, of several targets those without options.
+        kept = {key: value for key, value in target.items() if value or key not in ("entry", "competing")}
+        return ", ".join(str(value or key) for key, value in kept.items())
     return str(target or "")
 
 

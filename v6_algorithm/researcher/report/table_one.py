@@ -24,7 +24,8 @@ NONE = "–"
 _RISK_COLUMNS = 6
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "<": r"\textless{}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "≥": r"$\geq$",
+    "<": r"\textless{}",
 }  # fmt: skip
 
 
@@ -48,7 +49,12 @@ def cells(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         else:
             rows.append([f"{name}, n (%)", *[""] * len(groups), *last])
             for place, label in enumerate(column["labels"]):
-                shares = [_share(groups_told[group], groups_told[group]["counts"][place]) for group in groups]
+                shares = [
+                    # A site that tells none of a value may have rows of it.
+                    ("≥ " if groups_told[group]["hidden"] else "")
+                    + _share(groups_told[group], groups_told[group]["counts"][place])
+                    for group in groups
+                ]
                 rows.append([f"  {label}", *shares, "", ""])
             if any(groups_told[group]["hidden"] for group in groups):
                 rows.append(

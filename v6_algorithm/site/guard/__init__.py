@@ -328,6 +328,17 @@ class Guard:
         """
         return not (self.policy.coarse_histograms or self.policy.maximum_share_of_sums is not None)
 
+    def check_imputation(self) -> None:
+        """Refuse imputed tables of a model whose sums are over the rows at risk between two joined times.
+
+        There the sums of two tables differ in the few imputed rows between these times, and tell their other columns.
+        """
+        if getattr(self._experiment.model, "strata", "site") == "none" and not self.matches:
+            raise PolicyError(
+                "this node joins event times, and sums of two imputed tables over the rows at risk would differ in the "
+                "few imputed rows between two times; data.missing impute with model cox takes model.strata site here"
+            )
+
     def fewest_imputed(self, columns: int) -> int:
         """Return how many rows must have their empty cells in the same columns to be imputed; fewer are not trained on.
 

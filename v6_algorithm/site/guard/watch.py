@@ -31,6 +31,8 @@ _NUMBERS = 2**24
 _FEW_UNITS, _EARLIER = 8, 2000
 # Of a GLM's rows, those that carry its sums must be this share, and as many as a cell has.
 _CARRYING = 0.1
+# A column of more values than these tells rows apart.
+_DISTINCT = 20
 # Differences of log-risks beyond which a row weighs nothing.
 _FARTHEST = 700.0
 _RULE = BY_FIELD["refuse_isolated_rows"].variable
@@ -56,6 +58,7 @@ class UpdateWatch:
         if self._cox is not None:
             risk = self._cox(rows.inputs[part].double()).detach().cpu().double().numpy()[:, 0]
             self._weights = np.exp(np.maximum(risk - risk.max(initial=-np.inf), -_FARTHEST))
+        self._known = _not_imputed(problem) if self._glm else []
         if self._glm:
             (self._name, model), *_ = networks.items()
             self._weights = _weights_of(model, rows.inputs[part])
@@ -152,17 +155,59 @@ class UpdateWatch:
         if isolated_rows(self._inputs, units, None, earlier):
             raise PolicyError(f"the sums of model glm, beside earlier ones, would give single rows away ({_RULE})")
         memory.keep(earlier, units)
+        self._check_tables(units, context, round, key)
+
+    def _check_tables(self, units: Array, context: SiteContext, round: int, key: str) -> None:
+        """Refuse sums of an imputed table that differ from another table's in single rows.
+
+        Tables have the same rows, whose imputed columns differ from table to table: rows are looked for by the others.
+        """
+        if not self._known:
+            return
+        # All tables of a run have one memory, those of this round too.
+        memory = _Sent(context, round, f"{key.rpartition('-')[0]}-tables", this_round=True)
+        earlier = memory.earlier(units.shape[1])
+        for known in self._known:
+            # By what tells rows apart: where all imputed rows are of one kind, every sum over them has its columns.
+            columns = [column for column in known if len(np.unique(self._inputs[:, column])) > _DISTINCT]
+            places = [*columns, units.shape[1] - 1]
+            if columns and isolated_rows(self._inputs[:, columns], units[:, places], None, earlier[:, places]):
+                raise PolicyError(
+                    f"the sums of model glm, beside those of other imputed tables, would tell single rows ({_RULE})"
+                )
+        memory.keep(earlier, units)
+
+
+def _not_imputed(problem: Problem) -> list[list[int]]:
+    """Return by which inputs a row is known in all imputed tables; empty where nothing is imputed.
+
+    These are the columns without empty cells, or, of fewer than two such, for each imputed column all others.
+    """
+    setup = problem.setup
+    if setup.imputation is None:
+        return []
+    blocks, start = {}, 0
+    for name, size in [*((name, 1) for name in setup.features), *((n, len(v)) for n, v in setup.categories.items())]:
+        blocks[name] = list(range(start, start + size))
+        start += size
+    imputed = setup.imputation.columns
+    whole = [place for name, block in blocks.items() if name not in imputed for place in block]
+    if len(whole) > 1:
+        return [whole]
+    return [[place for other, block in blocks.items() if other != name for place in block] for name in imputed]
 
 
 class _Sent:
     """What a few units sent in earlier rounds: (sent, inputs + 1); what was kept back is not among it."""
 
-    def __init__(self, context: SiteContext, round: int, name: str) -> None:
+    def __init__(self, context: SiteContext, round: int, name: str, *, this_round: bool = False) -> None:
         self._memory = RoundMemory(context, "sent-" + "".join(letter if letter.isalnum() else "-" for letter in name))
-        self._round = round
+        self._round, self._this_round = round, this_round
 
     def earlier(self, width: int) -> Array:
-        kept = self._memory.before(self._round).get("units")
+        kept = (self._memory.at(self._round) if self._this_round else {}).get("units")
+        if kept is None:
+            kept = self._memory.before(self._round).get("units")
         return np.zeros((0, width)) if kept is None or kept.shape[1] != width else kept.numpy()
 
     def keep(self, earlier: Array | None, units: Array) -> None:

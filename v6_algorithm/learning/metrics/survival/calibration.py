@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v6_algorithm.learning.metrics.intervals.proportions import Z
-from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS, SCORE_RANGE
+from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS, SCORE_RANGE, SQUARE_UNITS
 
 # Groups of rising risk, each of about as many rows.
 RISK_GROUPS = 5
 # Fewest rows of a group.
 _LEAST_ROWS = 5
+# Of the regressions behind slope and intercept.
+_MOST_STEPS, _CLOSE, _SINGULAR = 50, 1e-10, 1e12
 
 
 def calibration_over_time(
@@ -43,7 +45,10 @@ def calibration_over_time(
     list of dict
         Of each time at which rows are still watched: `time`, `observed`, `expected` (shares of the rows), `o_e` with
         `o_e_low` and `o_e_high` (None where there was no event), and `groups`: lists of `rows`, `predicted` and
-        `observed`, by rising predicted risk.
+        `observed`, by rising predicted risk. Then `slope` and `slope_se` with `intercept` and `intercept_se`, and
+        `in_the_large` with its error: a Poisson regression of the events by then on the log-risk, the logarithm of the
+        cumulative baseline hazard up to each row's time its offset [1]_; in the large with slope 1. 1 and 0 are good.
+        A row's time is the middle of its bin's hazard. None where the regression has no finite estimates.
 
     References
     ----------
@@ -59,9 +64,8 @@ def calibration_over_time(
             return []
         score = (cells[:, 1] + 0.5) * (2 * SCORE_RANGE / SCORE_BINS) - SCORE_RANGE
         risk = -np.expm1(-np.exp(score)[:, None] * hazard)
-        parts.append((cells[:, [0, 2, 3]], risk))
-    cells = np.concatenate([part for part, _ in parts])
-    risks = np.concatenate([risk for _, risk in parts])
+        parts.append((cells[:, [0, 2, 3]], risk, score, np.tile(hazard, (len(cells), 1))))
+    cells, risks, scores, baselines = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     rows = cells[:, 1] + cells[:, 2]
     curve = []
     for place, time in enumerate(edges):
@@ -69,13 +73,84 @@ def calibration_over_time(
             continue
         observed, error = watched
         expected = float(rows @ risks[:, place] / rows.sum())
-        told: dict[str, Any] = {"time": float(time), "observed": observed, "expected": expected, "o_e": None}
-        told |= {"o_e_low": None, "o_e_high": None, "groups": _groups(cells, risks[:, place], rows, place)}
-        if observed > 0 and expected > 0:
-            ratio, spread = observed / expected, math.exp(Z * error / observed)
-            told |= {"o_e": ratio, "o_e_low": ratio / spread, "o_e_high": ratio * spread}
-        curve.append(told)
+        told = {"time": float(time)} | _ratio(observed, error, expected)
+        told["groups"] = _groups(cells, risks[:, place], rows, place)
+        curve.append(told | _regressions(cells, scores, baselines, place))
     return curve
+
+
+def calibration_at_horizons(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return predicted against observed risk at the horizons of a merged state, whatever the model.
+
+    For models whose score is no function of the risk at a time, such as those of method discrete_time. Observed is
+    1 - Kaplan-Meier over the intervals between horizons, as in `calibration_over_time`; there are no groups and no
+    slope, for which rows would have to be told by their risk at each horizon.
+
+    Returns
+    -------
+    list of dict
+        Of each horizon after which rows are still watched: `time`, `observed`, `expected`, `o_e`, `o_e_low` and
+        `o_e_high`.
+    """
+    events, censored = state["leaving"]
+    intervals = np.arange(len(events))
+    cells = np.column_stack([intervals, events, censored]).astype(np.int64)
+    curve = []
+    for place, time in enumerate(state["horizons"]):
+        if state["n"] and (watched := _observed(cells, place)) is not None:
+            expected = state["expected"][place] / (SQUARE_UNITS * state["n"])
+            curve.append({"time": float(time)} | _ratio(*watched, expected))
+    return curve
+
+
+def _ratio(observed: float, error: float, expected: float) -> dict[str, Any]:
+    told: dict[str, Any] = {"observed": observed, "expected": expected, "o_e": None, "o_e_low": None, "o_e_high": None}
+    if observed > 0 and expected > 0:
+        ratio, spread = observed / expected, math.exp(Z * error / observed)
+        told |= {"o_e": ratio, "o_e_low": ratio / spread, "o_e_high": ratio * spread}
+    return told
+
+
+def _regressions(
+    cells: NDArray[np.int64], score: NDArray[np.float64], baselines: NDArray[np.float64], place: int
+) -> dict[str, float | None]:
+    """Return slope, intercept and calibration in the large of the events by the end of a bin, with their errors."""
+    steps = np.concatenate([np.zeros((len(cells), 1)), baselines], axis=1)
+    time = np.minimum(cells[:, 0], place)
+    each = np.arange(len(cells))
+    until = np.where(cells[:, 0] > place, steps[:, place + 1], (steps[each, time] + steps[each, time + 1]) / 2)
+    events = np.where(cells[:, 0] <= place, cells[:, 1], 0).astype(np.float64)
+    exposed = (cells[:, 1] + cells[:, 2]).astype(np.float64) * until
+    told: dict[str, float | None] = {}
+    both = _poisson(np.column_stack([np.ones(len(score)), score]), events, exposed, np.array([0.0, 1.0]))
+    alone = _poisson(np.ones((len(score), 1)), events, exposed * np.exp(score), np.zeros(1))
+    for name, fit, number in (("intercept", both, 0), ("slope", both, 1), ("in_the_large", alone, 0)):
+        told[name] = None if fit is None else float(fit[0][number])
+        told[f"{name}_se"] = None if fit is None else float(fit[1][number])
+    return told
+
+
+def _poisson(
+    design: NDArray[np.float64], events: NDArray[np.float64], exposed: NDArray[np.float64], start: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Fit log(events / exposed) by Newton's steps; return coefficients and errors, None where they are not finite."""
+    seen = exposed > 0
+    design, events, exposed = design[seen], events[seen], exposed[seen]
+    if not events.sum():
+        return None
+    estimate = start
+    for _ in range(_MOST_STEPS):
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = exposed * np.exp(design @ estimate)
+        information = design.T @ (mean[:, None] * design)
+        # A matrix nearly singular: all scores are alike, or all events at one end.
+        if not np.isfinite(information).all() or np.linalg.cond(information) > _SINGULAR:
+            return None
+        step = np.linalg.solve(information, design.T @ (events - mean))
+        estimate = estimate + np.clip(step, -2, 2)
+        if np.abs(step).max() < _CLOSE:
+            return estimate, np.sqrt(np.diag(np.linalg.inv(information)))
+    return None
 
 
 def _observed(cells: NDArray[np.int64], place: int) -> tuple[float, float] | None:

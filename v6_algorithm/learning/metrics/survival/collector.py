@@ -102,7 +102,8 @@ class SurvivalMetrics:
             `binned` count pairs of the site, once by their rows and once by their bins; see `concordance`. For the
             Brier score, by interval between horizons: `leaving` are rows with the event and without, `early` the summed
             squares of the predicted survival, at each later horizon, of the rows with an event, and `late` at each
-            horizon those of one minus it of the rows still there.
+            horizon those of one minus it of the rows still there. `expected` is at each horizon the sum of
+            the predicted risks, one minus survival, of all rows.
         """
         rows = np.concatenate([np.empty((0, 3 + len(self.horizons))), *self._batches])
         time, event, score, survival = rows[:, 0], rows[:, 1] == 1, rows[:, 2], rows[:, 3:]
@@ -139,7 +140,9 @@ class SurvivalMetrics:
         early = np.zeros((horizons, horizons), dtype=np.int64)
         np.add.at(early, interval[event & (interval < horizons)], dead[event & (interval < horizons)])
         late = np.where(interval[:, None] > np.arange(horizons), alive, 0).sum(axis=0)
-        return {"leaving": leaving.tolist(), "early": np.triu(early).tolist(), "late": late.tolist()}
+        expected = np.rint((1 - survival) * SQUARE_UNITS).astype(np.int64).sum(axis=0)
+        brier = {"leaving": leaving.tolist(), "early": np.triu(early).tolist(), "late": late.tolist()}
+        return brier | {"expected": expected.tolist()}
 
 
 def pairs_of_cells(cells: NDArray[np.int64], edges: int) -> Binned:

@@ -30,7 +30,21 @@ from v6_algorithm.learning.metrics.survival.joined_cells import Part, between_si
 
 SHAPE: tuple[str, ...] = ("edges", "horizons")
 _KEYS = frozenset(
-    ("kind", *SHAPE, "n", "non_finite", "joined", "loss", "cells", "exact", "binned", "leaving", "early", "late")
+    (
+        "kind",
+        *SHAPE,
+        "n",
+        "non_finite",
+        "joined",
+        "loss",
+        "cells",
+        "exact",
+        "binned",
+        "leaving",
+        "early",
+        "late",
+        "expected",
+    )
 )
 # Of fewer joined cells of all sites, an interval has the worst case in it.
 _FEWEST_JOINED = 8
@@ -98,6 +112,9 @@ def _check_brier(state: dict[str, Any]) -> None:
     require_counts(state["leaving"], 2, horizons + 1, "leaving")
     require_counts(state["early"], horizons, horizons, "early")
     require_counts([state["late"]], 1, horizons, "late")
+    require_counts([state["expected"]], 1, horizons, "expected")
+    if any(risk > SQUARE_UNITS * state["n"] for risk in state["expected"]):
+        raise ValueError("expected of the metric state must be sums of risks of its rows")
     events, censored = state["leaving"]
     with_event = sum(cell[2] for cell in state["cells"])
     if (sum(events), sum(censored)) != (with_event, state["n"] - with_event):
@@ -124,7 +141,7 @@ def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
     merged |= {name: sum(state[name] for state in states) for name in ("n", "non_finite", "joined")}
     merged["loss"] = fsum(state["loss"] for state in states)
     merged["cells"] = [[*place, *counts] for place, counts in sorted(cells.items())]
-    merged |= {name: _add([state[name] for state in states]) for name in ("exact", "binned", "late")}
+    merged |= {name: _add([state[name] for state in states]) for name in ("exact", "binned", "late", "expected")}
     if merged["joined"]:
         # Where a site's rows may be is known from that site's joined cells only, not from their sum.
         merged["parts"] = [part for state in states for part in _parts(state)]
