@@ -137,6 +137,14 @@ def test_what_has_no_batched_form_is_trained_alone_and_says_why(tables, make_exp
     assert fast["history"]["train_loss"] == exact["history"]["train_loss"]
 
 
+def test_a_large_network_goes_alone_and_is_as_good(tables, make_experiment):
+    model = {"kind": "mlp", "hidden": [420, 420], "norm": "none"}
+    training = {"optimizer": {"kind": "adam", "lr": 0.001}, "batch_size": 32}
+    exact, fast = results(make_experiment(rounds=2, model=model, training=training), tables, "exact", "fast")
+    assert "work enough" in fast["engine"]["because"]
+    near({key: fast[key] for key in ("history", "metrics")}, {key: exact[key] for key in ("history", "metrics")})
+
+
 def test_a_site_that_diverges_is_named_and_the_others_go_on(tables, make_experiment):
     training = {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}
     wild = tables["berlin"].frame.copy()

@@ -3,7 +3,8 @@
 How requests and replies pass is one of `WAYS`. As ``wire`` each goes through JSON text, as on a node. As ``exact``
 those of the preparation and of round 1 do, and from then on the objects themselves are handed over: what passed once as
 text passes on a node, and the arithmetic is the same bit for bit, which tests hold. As ``fast`` sites that share
-network and batches are also trained together, in one batched computation; see `site.together`.
+network and batches are also trained together, in one batched computation; see `site.together`. A network too large for
+that is moved by its optimiser in one pass over the memory. Both differ from the rest by rounding.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -19,7 +21,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 from v6_algorithm.learning.metrics import CheckedState
 from v6_algorithm.site import SiteContext, handle
-from v6_algorithm.site.together import answer_together, why_alone
+from v6_algorithm.site.together import answer_together, fuses, why_alone
 
 Way = Literal["wire", "exact", "fast"]
 WAYS: tuple[Way, ...] = ("wire", "exact", "fast")
@@ -146,7 +148,8 @@ class LocalFederation:
     def _handed_over(self, method: str, site: str, request: dict[str, Any], replies: Replies) -> Arrival:
         context = self._contexts[site]
         context.by_reference = True
-        reply = handle(method, request, context, raise_bugs=True)
+        with _fused(self._way == "fast" and fuses(self._shared)):
+            reply = handle(method, request, context, raise_bugs=True)
         for item in reply.get("folds", []):
             for states in item["metrics"].values():
                 for name, state in states.items():
@@ -175,6 +178,15 @@ def texts_of(way: Way, method: str, requests: Mapping[str, Mapping[str, Any]]) -
         for site, request in requests.items()
         if "secure_aggregation" in request or (request["round"] <= 1 if method == "train" else site == first)
     }
+
+
+def _fused(wanted: bool) -> AbstractContextManager[None]:
+    """Return what lets optimisers step in one pass, where that is wanted."""
+    if not wanted:
+        return nullcontext()
+    from v6_algorithm.learning.training.learner import fused_steps
+
+    return fused_steps()
 
 
 def _late(deadline_s: float) -> Missing:

@@ -289,7 +289,7 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
     """
     kept = text.tensors if isinstance(text, (Packed, Held)) else None
     if kept is not None:
-        if spec is not None and text.checked is not spec and text.checked != spec:
+        if spec is not None and not _alike(text.checked, spec):
             check(kept, spec)
             if isinstance(text, Packed):
                 text.checked = spec
@@ -325,6 +325,21 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
         check(tensors, spec)
     # safetensors returns them in another order each time; whoever sums over tensors must not.
     return {name: tensors[name] for name in spec or sorted(tensors)}
+
+
+# The two that were compared last and are equal: many sites' tensors are of the same two objects.
+_compared: tuple[StateSpec | None, StateSpec | None] = None, None
+
+
+def _alike(known: StateSpec | None, spec: StateSpec) -> bool:
+    """Say whether two descriptions are equal; nobody changes one."""
+    global _compared
+    if known is spec or (known is not None and known is _compared[0] and spec is _compared[1]):
+        return True
+    if known != spec:
+        return False
+    _compared = known, spec
+    return True
 
 
 def _unpack_in_file(text: LongString, spec: StateSpec | None, max_bytes: int) -> dict[str, torch.Tensor]:

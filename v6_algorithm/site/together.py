@@ -65,8 +65,8 @@ class _Run:
     def __init__(self, work: Work) -> None:
         from v6_algorithm.learning.problems import create_problem
         from v6_algorithm.learning.training.device import Device
-        from v6_algorithm.learning.training.state import build_networks
-        from v6_algorithm.learning.training.together import reason_against
+        from v6_algorithm.learning.training.state import build_networks, state_of
+        from v6_algorithm.learning.training.together import is_large, reason_against
 
         self.experiment, self.setup = work.experiment, work.setup()
         self.problem: Problem = create_problem(self.experiment, self.setup)
@@ -76,7 +76,18 @@ class _Run:
         self.sessions: dict[str, _Session] = {}
         # Inputs, targets and lengths of a part at some sites, beside each other.
         self.joined: dict[Any, tuple[Tensor, Tensor, list[int]]] = {}
+        # Where most of a site's training is its optimiser's, it steps in one pass; the rest stays exact to the bit.
+        self.fuses = is_large(self.networks, self.experiment.training)
+        # Their tensors, by the names of a state.
+        self._tensors: dict[str, Tensor] = state_of(self.networks)
+        for network in self.networks.values():
+            network.eval()
         self.reason = self._reason() or reason_against(self.problem, self.networks, self.experiment.training)
+
+    def load(self, received: Mapping[str, Tensor]) -> None:
+        """Copy a model into the networks, which nobody trains."""
+        for name, tensor in received.items():
+            self._tensors[name].copy_(tensor)
 
     def _reason(self) -> str | None:
         experiment = self.experiment
@@ -149,6 +160,12 @@ def why_alone(contexts: Mapping[str, SiteContext], shared: Mapping[Any, Any]) ->
         return "there is one site"
     known = shared.get("together")
     return None if known is None else known[2].reason or ""
+
+
+def fuses(shared: Mapping[str, Any]) -> bool:
+    """Say whether sites that are not trained together step in one pass over the memory: those of large networks."""
+    known = shared.get("together")
+    return known is not None and known[2].fuses
 
 
 def _reason_of_site(context: SiteContext) -> str | None:
@@ -237,6 +254,7 @@ class _Group:
     def answer(self) -> dict[str, dict[str, Any]]:
         """Measure and train each model that was sent, and return the replies."""
         from v6_algorithm.learning.training.device import deterministic
+        from v6_algorithm.learning.training.learner import fused_steps
         from v6_algorithm.learning.training.threads import threads_for
 
         run, start = self._run, time.perf_counter()
@@ -245,6 +263,7 @@ class _Group:
             for place, item in enumerate(self._requests[site]["folds"]):
                 models.setdefault((item["fold"], id(item["parameters"]), item.get("epochs")), {})[site] = place
         with (
+            fused_steps(),
             deterministic(run.experiment.training.deterministic),
             threads_for(run.networks, run.experiment.training.batch_size or 1),
         ):
@@ -332,13 +351,10 @@ class _Group:
         from v6_algorithm.learning.metrics import CheckedState, ClassificationMetrics
         from v6_algorithm.learning.metrics.by_site import SiteStates
         from v6_algorithm.learning.training.loop import rows_at_once_of
-        from v6_algorithm.learning.training.state import load_state
 
         problem, run = self._run.problem, self._run
         inputs, target, lengths = self._joined(sites, part, fold)
-        load_state(run.networks, received)
-        for network in run.networks.values():
-            network.eval()
+        run.load(received)
         predictions, losses = [], []
         with torch.inference_mode():
             for chunk, true in zip(

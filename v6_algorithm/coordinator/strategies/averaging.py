@@ -19,6 +19,8 @@ State = dict[str, Tensor]
 # From one vector a site, and the sites' weights, to a float64 vector; raises TooFewSitesError.
 Rule = Callable[[Sequence[Tensor], Tensor], Tensor]
 
+_NUMBERS_AT_ONCE = 2**17
+
 
 class Combiner(Protocol):
     """Takes the models of a round one by one, and gives what they come to."""
@@ -101,17 +103,24 @@ class WeightedMean:
             by_stack.setdefault(id(state.stacks), []).append((state, weight))
         self._waiting = []
         for members in by_stack.values():
+            stacks = members[0][0].stacks
             layers = torch.tensor([state.layer for state, _ in members])
             weights = torch.tensor([weight for _, weight in members], dtype=torch.float64)
+            # Of a whole stack no layer has to be taken out: the weights are put in its order.
+            whole = all(len(stack) == len(members) for stack in stacks.values())
+            if whole:
+                weights = torch.zeros_like(weights).index_add_(0, layers, weights)
             for name in members[0][0]:
-                stack = members[0][0].stacks[name]
-                chosen = stack if len(layers) == len(stack) and bool((layers.diff() == 1).all()) else stack[layers]
+                chosen = stacks[name] if whole else stacks[name][layers]
                 if self._spec[name].kind in ("counter", "frozen"):
                     total = chosen.max(dim=0).values
                     known = self._sums.get(name)
                     self._sums[name] = total if known is None else torch.maximum(known, total)
                     continue
-                total = (weights.to(stack.device) @ chosen.flatten(1).double()).view(stack.shape[1:])
+                # Some columns at a time, which stay in the processor's cache as they get wider.
+                pieces = chosen.flatten(1).split(max(_NUMBERS_AT_ONCE // len(chosen), 1), dim=1)
+                on_device = weights.to(chosen.device)
+                total = torch.cat([on_device @ piece.double() for piece in pieces]).view(chosen.shape[1:])
                 self._sums[name] = self._sums[name] + total if name in self._sums else total
 
 

@@ -6,7 +6,9 @@ their order and changes, the seeds, and the check that what came of it is finite
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +20,20 @@ from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Training
 from v6_algorithm.experiment.optimisers import build_optimiser, wind
 from v6_algorithm.learning.training.device import Device
+
+# Optimisers of torch that have a step in one pass over the memory, which differs from theirs by rounding.
+_FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
+_fuses: ContextVar[bool] = ContextVar("fuses", default=False)
+
+
+@contextmanager
+def fused_steps() -> Iterator[None]:
+    """Let optimisers that are made here take each step in one pass, where torch has it: for simulations, not exact."""
+    token = _fuses.set(True)
+    try:
+        yield
+    finally:
+        _fuses.reset(token)
 
 
 @dataclass(frozen=True)
@@ -87,4 +103,8 @@ def optimiser_of(
             raise ExperimentError(f"training.scheduler: {error}") from None
     for group in optimiser.param_groups:
         group["lr"] = (group["lr"] if context.lr is None else context.lr) * lr_factor
+        chosen = group.get("foreach") or group.get("differentiable") or isinstance(group["lr"], torch.Tensor)
+        if _fuses.get() and isinstance(optimiser, _FUSED) and not chosen:
+            on_cpu = all(value.device.type == "cpu" and value.is_floating_point() for value in group["params"])
+            group["fused"] = group.get("fused") or on_cpu or None
     return optimiser

@@ -76,7 +76,7 @@ def steps_of(
     size = training.batch_size
     for _ in range(epochs) if epochs else iter(int, 1):
         for drawn in batches(rows, size and size * training.accumulate, generator, at_least=at_least):
-            yield pieces_of(drawn, size or rows, at_least)
+            yield [drawn] if training.accumulate == 1 else pieces_of(drawn, size or rows, at_least)
             steps += 1
             if not epochs and steps == most:
                 return

@@ -212,6 +212,8 @@ def create_objective(message: Mapping[str, Any], spec: wire.StateSpec) -> LocalO
     """Make what a request's "strategy" asks for, of the shared tensors; raises WireError where it is malformed."""
     if not isinstance(message, Mapping):
         raise WireError("what the strategy asks must be a mapping")
+    if not message:
+        return LocalObjective()
     mu = message.get("mu", 0.0)
     if isinstance(mu, bool) or not isinstance(mu, (int, float)) or not 0 <= mu < float("inf"):
         raise WireError("the strategy's mu must be a finite number from 0")

@@ -12,7 +12,7 @@ padded to the longest batch of a step with rows that weigh nothing, and leave th
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,10 +78,16 @@ def reason_against(problem: Problem, networks: Mapping[str, nn.Module], training
         return f"optimizer {training.optimizer.kind} does not move each number by itself"
     if training.precision == "mixed":
         return "training.precision is mixed"
-    weights = sum(parameter.numel() for parameter in networks["model"].parameters())
-    if weights * (training.batch_size or 1) > _LARGE:
+    if is_large(networks, training):
+        weights = sum(parameter.numel() for parameter in networks["model"].parameters())
         return f"a batch of this network ({weights} weights) is work enough for a step by itself"
     return None
+
+
+def is_large(networks: Mapping[str, nn.Module], training: Training) -> bool:
+    """Say whether a step of one site takes so long that nothing is won by doing several at once."""
+    weights = sum(parameter.numel() for network in networks.values() for parameter in network.parameters())
+    return weights * (training.batch_size or 1) > _LARGE
 
 
 def takes(objective: LocalObjective) -> bool:
@@ -183,6 +189,16 @@ class _Stack:
             for name, tensor in received.items()
         }
         self._optimiser = optimiser_of(problem.experiment.training, self._trained(), sites[0].context)
+        self._plain = is_plain([layer for _, layer in self._layers])
+        # The first layer that is trained: below it nobody asks for slopes.
+        self._first_trained = next(
+            (
+                place
+                for place, (path, _) in enumerate(self._layers)
+                if any(name.startswith(f"{path}.") and name not in frozen for name in self._parameters)
+            ),
+            len(self._layers),
+        )
         self._terms = _Terms([site.objective for site in sites], received)
         # Tensors and whether they are finite, by site, once it has taken its last step.
         self._finished: list[tuple[wire.Stacked, bool]] = [(wire.Stacked({}, 0), False)] * len(sites)
@@ -213,19 +229,64 @@ class _Stack:
         even = min(lengths) == max(lengths)
         places = torch.stack(list(batches)) if even else nn.utils.rnn.pad_sequence(list(batches), batch_first=True)
         places += self._starts[: len(batches)]
-        output = self._forward(self._inputs[places])
-        rows = self._problem.row_loss(output.flatten(0, 1), self._target[places].flatten(0, 1), self._fold)
-        rows = rows.view(places.shape)
-        counts = torch.tensor(lengths)
+        inputs, target = self._inputs[places], self._target[places].flatten(0, 1)
+        counts = torch.tensor(lengths)[:, None]
+        # Each row's part in the sum of the sites' means.
+        parts = (1.0 / counts).expand(places.shape)
         if not even:
-            weighs = torch.arange(places.shape[1]) < counts[:, None]
-            rows = torch.where(weighs.to(rows.device), rows, 0.0)
-        sums = rows.sum(1)
-        self._optimiser.zero_grad(set_to_none=True)
-        (sums / counts.to(sums)).sum().backward()
+            parts = torch.where(torch.arange(places.shape[1]) < counts, parts, 0.0)
+        parts = parts.to(device=inputs.device, dtype=inputs.dtype)
+
+        def losses(output: Tensor) -> Tensor:
+            rows = self._problem.row_loss(output.flatten(0, 1), target, self._fold).view(places.shape)
+            return rows if even else torch.where(parts > 0, rows, 0.0)
+
+        if self._plain:
+            rows = self._gradients(inputs, losses, parts)
+        else:
+            rows = losses(self._forward(inputs))
+            self._optimiser.zero_grad(set_to_none=True)
+            (rows * parts).sum().backward()
         self._terms.add(self._parameters)
         self._optimiser.step()
-        return sums.detach().double()
+        return rows.detach().sum(1).double()
+
+    def _gradients(self, inputs: Tensor, losses: Callable[[Tensor], Tensor], parts: Tensor) -> Tensor:
+        """Leave the gradients of a plain network in the memory of those before; return the rows' losses.
+
+        It is what autograd does for such a network; layer by layer it costs neither a graph nor new memory.
+        """
+        values, entering = inputs, []
+        with torch.no_grad():
+            for path, layer in self._layers:
+                entering.append(values)
+                if isinstance(layer, nn.Linear):
+                    weight, bias = self._parameters[f"{path}.weight"], self._parameters.get(f"{path}.bias")
+                    by_column = weight.transpose(1, 2)
+                    values = values @ by_column if bias is None else torch.baddbmm(bias.unsqueeze(1), values, by_column)
+                else:
+                    # Of the product before, which nobody needs as it was.
+                    values = values.relu_()
+        output = values.requires_grad_()
+        rows = losses(output)
+        # Of one number: torch imports an algebra system for slopes that are given.
+        (slope,) = torch.autograd.grad((rows * parts).sum(), output)
+        with torch.no_grad():
+            for place in range(len(self._layers) - 1, -1, -1):
+                path, layer = self._layers[place]
+                if isinstance(layer, nn.ReLU):
+                    # What entered the layer was overwritten by what left it, which is above 0 at the same places.
+                    slope = torch.ops.aten.threshold_backward(slope, entering[place], 0)
+                    continue
+                weight, bias = self._parameters[f"{path}.weight"], self._parameters.get(f"{path}.bias")
+                if weight.requires_grad:
+                    torch.bmm(slope.transpose(1, 2), entering[place], out=_gradient(weight))
+                if bias is not None and bias.requires_grad:
+                    torch.sum(slope, 1, out=_gradient(bias))
+                if place <= self._first_trained:
+                    break
+                slope = torch.bmm(slope, weight)
+        return rows
 
     def _forward(self, values: Tensor) -> Tensor:
         """Return (sites, rows, outputs) for (sites, rows, features)."""
@@ -237,7 +298,7 @@ class _Stack:
             elif isinstance(layer, nn.LayerNorm) and weight is not None:
                 values = functional.layer_norm(values, layer.normalized_shape, eps=layer.eps) * weight.unsqueeze(1)
                 values = values if bias is None else values + bias.unsqueeze(1)
-            elif not isinstance(layer, nn.Dropout):
+            else:
                 values = layer(values)
         return values
 
@@ -253,6 +314,8 @@ class _Stack:
         shorter: dict[nn.Parameter, nn.Parameter] = {}
         for name, parameter in self._parameters.items():
             cut = nn.Parameter(parameter.detach()[:staying].clone(), requires_grad=parameter.requires_grad)
+            if self._plain and parameter.grad is not None:
+                cut.grad = parameter.grad[:staying]
             shorter[parameter] = self._parameters[name] = cut
         for group in self._optimiser.param_groups:
             group["params"] = [shorter[parameter] for parameter in group["params"]]
@@ -305,6 +368,23 @@ class _Terms:
         self._corrections = {name: stack[:staying] for name, stack in self._corrections.items()}
 
 
+def is_plain(layers: Sequence[nn.Module]) -> bool:
+    """Say whether a network is linear layers with at most a ReLU between two, and at least one."""
+    before: nn.Module | None = None
+    for layer in layers:
+        if not (isinstance(layer, nn.Linear) or (isinstance(layer, nn.ReLU) and isinstance(before, nn.Linear))):
+            return False
+        before = layer
+    return isinstance(before, nn.Linear)
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    """Return the memory of a parameter's gradient, made when it is first asked for."""
+    if parameter.grad is None:
+        parameter.grad = torch.empty_like(parameter)
+    return parameter.grad
+
+
 def _finite(stack: Tensor) -> Tensor:
     """Say of each layer whether all its numbers are finite; a sum that is finite says so faster."""
     sums = stack.flatten(1).sum(1).isfinite()
@@ -313,6 +393,8 @@ def _finite(stack: Tensor) -> Tensor:
 
 def _layers(network: nn.Module, path: str = "model") -> list[tuple[str, nn.Module]]:
     """Return the layers that a batch goes through one after the other, with the names of `state_of`."""
+    if isinstance(network, nn.Identity) or (isinstance(network, nn.Dropout) and not network.p):
+        return []
     if type(network) is not nn.Sequential:
         return [(path, network)]
     return [layer for name, child in network.named_children() for layer in _layers(child, f"{path}.{name}")]

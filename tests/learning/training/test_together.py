@@ -1,0 +1,58 @@
+"""Sites trained as one stack against each of them trained by itself: equal to 1e-6 of a tensor's largest number."""
+
+import pytest
+import torch
+
+from v6_algorithm.data.preparation import Setup
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.learning.problems import create_problem
+from v6_algorithm.learning.training.learner import TrainingContext, fused_steps
+from v6_algorithm.learning.training.loop import Rows, train
+from v6_algorithm.learning.training.objectives import LocalObjective
+from v6_algorithm.learning.training.state import build_networks, load_state, state_of
+from v6_algorithm.learning.training.together import SiteRows, is_plain, train_together
+
+COUNTS = [37, 20, 5, 37]
+SGD = {"kind": "sgd", "lr": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "changes"),
+    [
+        (SGD, {}),
+        ({**SGD, "momentum": 0.9}, {"freeze": ["model.0.*"]}),
+        ({"kind": "adam", "lr": 0.001}, {}),
+        ({"kind": "adamw", "lr": 0.001}, {"local_epochs": 2}),
+    ],
+)
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_stack_of_sites_learns_what_each_learns_by_itself(optimizer, changes, activation):
+    model = {"kind": "mlp", "hidden": [8, 6], "norm": "none", "activation": activation}
+    training = {"batch_size": 8, "optimizer": optimizer, "local_epochs": 1} | changes
+    experiment = Experiment.parse({"data": {"target": "y"}, "model": model, "training": training})
+    problem = create_problem(experiment, Setup(["a", "b", "c"], {}, ["0", "1", "2"]))
+    networks = build_networks(problem)
+    assert is_plain([*networks["model"]]) == (activation == "relu")
+    start = {name: tensor.clone() for name, tensor in state_of(networks).items()}
+    inputs = torch.randn(sum(COUNTS), 3, generator=torch.Generator().manual_seed(0))
+    target = (inputs.sum(1) > 0).long() + (inputs[:, 0] > 1)
+    frozen = [name for name in start if "freeze" in changes and name.startswith("model.0.")]
+    places = [slice(sum(COUNTS[:site]), sum(COUNTS[: site + 1])) for site in range(len(COUNTS))]
+    sites = [
+        SiteRows(place.start, count, TrainingContext(experiment.seed, str(site), 1, 0), LocalObjective())
+        for site, (place, count) in enumerate(zip(places, COUNTS, strict=True))
+    ]
+    with fused_steps():
+        stacked = train_together(problem, networks, start, inputs, target, sites, round=1, fold=0, frozen=frozen)
+    for site, (place, count) in enumerate(zip(places, COUNTS, strict=True)):
+        load_state(networks, {name: tensor.clone() for name, tensor in start.items()})
+        rows = Rows(inputs[place], target[place], torch.zeros(count, dtype=torch.long))
+        sums = train(
+            problem, networks, rows, torch.arange(count), site=str(site), round=1, fold=0, frozen=frozen
+        )  # fmt: skip
+        state, together = stacked[site]
+        assert (together.rows, together.steps) == (sums.rows, sums.steps)
+        assert together.loss == pytest.approx(sums.loss, rel=1e-6)
+        for name, tensor in state_of(networks).items():
+            assert (state[name] - tensor).abs().max() <= 1e-6 * tensor.abs().max(), name
+            assert torch.equal(tensor, start[name]) == (name in frozen)
