@@ -10,7 +10,7 @@ NO_GPU = $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi > /dev/nu
 TORCH_INDEX ?= $(if $(PIP_FIND_LINKS)$(PIP_INDEX_URL)$(PIP_EXTRA_INDEX_URL),,$(if $(NO_GPU),$(CPU_INDEX)))
 VARIANT ?= cpu
 
-.PHONY: axe demo docs setup test test-slow network python-versions house lint format image push clean
+.PHONY: axe axe-docs demo docs setup test test-slow network python-versions house lint format image push clean
 
 demo: $(VENV)/.demo ## train on real data at three hospitals, and show what came out
 	@echo "training on scikit-learn's breast cancer table, cut into three hospitals: together, in one place, and each alone ..."
@@ -53,6 +53,9 @@ docs: setup ## the docs site in build/site; a link or an anchor that leads nowhe
 
 axe: ## what tests/researcher/report/test_accessibility.py needs beside Chromium: axe-core and a driver of the browser, by npm
 	@command -v npm > /dev/null && npm ci --prefix tools/axe --no-audit --no-fund --loglevel error || echo "no npm: reports are not looked at"
+
+axe-docs: docs axe ## all pages of the docs site at two widths, light, dark and on paper; two minutes (the tests look at three)
+	node tools/axe/axe.mjs $$(find build/site -name '*.html' ! -name 404.html | sort)
 
 lint: setup ## style and types
 	$(BIN)/ruff check .

@@ -113,6 +113,7 @@ def test_report_makes_a_page_anew_and_compares_runs(hospitals):
         "AUROC",
         "by site",
         ">north<",
+        "Over the rounds",
         '<th scope="row">rounds</th><td>1</td><td>2</td>',
     ):
         assert text in page

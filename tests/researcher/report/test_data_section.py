@@ -82,3 +82,37 @@ def test_the_model_card_has_the_numbers_and_is_not_written_over(tmp_path, result
     again = command("report", run, "--card", card)
     assert again.exit_code == 2
     assert card.read_text() == "filled in"
+
+
+def test_channels_are_named_as_a_person_would_and_a_column_that_looks_like_one_stays():
+    from v6_algorithm.researcher.report.data_section import section
+
+    columns = {f"file[{channel}]": {"n": 9, "mean": 0.5, "sd": 0.1} for channel in range(3)}
+    content = {
+        "data": {"means": {"north": {"rows": 9, "columns": columns}}},
+        "preparation": {"features": list(columns)},
+    }
+    shown = str(section(content)["table"])
+    assert "file[1]" in shown
+    content["preparation"]["image_shape"] = [3, 8, 8]
+    shown = str(section(content)["table"])
+    assert "file, channel 2 of 3" in shown
+    assert "file[1]" not in shown
+    one = {"file[0]": columns["file[0]"]}
+    content = {"data": {"means": {"north": {"rows": 9, "columns": one}}}, "preparation": {"features": list(one)}}
+    content["preparation"]["image_shape"] = [1, 8, 8]
+    assert "channel" not in str(section(content)["table"])
+
+
+def test_runs_are_drawn_over_the_rounds_by_what_all_of_them_recorded(result):
+    from v6_algorithm.researcher.report.charts.curves import runs_chart
+
+    other = v6.run({**SETTINGS, "split": {"kind": "kfold", "folds": 3}}, frames()).content
+    chart = runs_chart({"first": result.content, "folds": other})
+    assert "AUROC, validation" in chart
+    assert ">first<" in chart
+    assert ">folds<" in chart
+    assert runs_chart({"first": result.content, "nothing": {}}) is None
+    many = runs_chart({f"run {number}": result.content for number in range(6)})
+    assert ">run 3<" in many
+    assert ">run 4<" not in many

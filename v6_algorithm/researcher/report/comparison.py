@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from v6_algorithm.researcher.report import reading
+from v6_algorithm.researcher.report.charts.curves import runs_chart
+from v6_algorithm.researcher.report.charts.marks import LOOKS
 from v6_algorithm.researcher.report.templating import Row, Table, fill, heads, metric_head
 
 # What says who and where, not how it was trained.
@@ -50,6 +52,8 @@ def comparison_page(results: Mapping[str, dict[str, Any]], part: str) -> str:
             wide=True,
         ),
         headline=reading.label(first),
+        curves=runs_chart(results),
+        curves_of=LOOKS if len(results) > LOOKS else None,
         by_site=_by_site(results, part, first),
         settings=Table(heads("key", *results), [settings], wide=True) if settings else None,
     )

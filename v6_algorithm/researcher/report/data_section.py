@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,14 @@ _ROLES = ("group", "split_column", "synthetic")
 
 def section(result: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what the section shows; None where a result tells nothing of its data."""
-    sites = {str(name): mapping(site) for name, site in mapping(result, "data", "means").items()}
+    spoken = _channels(result)
+    sites = {
+        str(name): {
+            **mapping(site),
+            "columns": {spoken.get(key, key): cell for key, cell in mapping(site, "columns").items()},
+        }
+        for name, site in mapping(result, "data", "means").items()
+    }
     facts = _facts(result)
     if not sites and not facts:
         return None
@@ -34,9 +42,26 @@ def section(result: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
+def _channels(result: Mapping[str, Any]) -> dict[str, str]:
+    """Name the channels of images and series, `file[0]` in result.json, as a person would: counted from 1."""
+    preparation = mapping(result, "preparation")
+    columns = [str(name) for name in sequence(preparation, "features")]
+    if not (preparation.get("image_shape") or preparation.get("sequence_length")):
+        return {}
+    found = [re.fullmatch(r"(.+)\[(\d+)\]", name) for name in columns]
+    several = f" of {len(columns)}"
+    return {
+        match[0]: f"{match[1]}, channel {int(match[2]) + 1}{several}" if len(columns) > 1 else match[1]
+        for match in found
+        if match
+    }
+
+
 def _facts(result: Mapping[str, Any]) -> dict[str, str]:
     data, preparation = mapping(result, "experiment", "data"), mapping(result, "preparation")
-    used = [str(name) for name in sequence(preparation, "features")] if not preparation.get("image_shape") else []
+    spoken = _channels(result)
+    used = [spoken.get(str(name), str(name)) for name in sequence(preparation, "features")]
+    used = [] if preparation.get("image_shape") else used
     used += [f"{name} ({len(values)} categories)" for name, values in mapping(preparation, "categories").items()]
     classes = mapping(result, "data", "classes")
     total = sum(finite(rows) or 0 for rows in classes.values())

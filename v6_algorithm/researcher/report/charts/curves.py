@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -111,6 +111,37 @@ def history_charts(result: dict[str, Any]) -> list[Markup]:
     if "epsilon" in series:
         charts.append(_chart(result, histories, ["epsilon"], "Epsilon spent", "epsilon"))
     return [chart for chart in charts if chart]
+
+
+def runs_chart(results: Mapping[str, dict[str, Any]]) -> Markup | None:
+    """Return one chart of several runs over their rounds, a line a run, of what all of them recorded.
+
+    That is the metric they were judged by in validation, else the validation loss, else the loss of training; of folds
+    the mean. None where no column is in all runs; of more runs than there are looks the first.
+    """
+    shown = dict(list(results.items())[:LOOKS])
+    histories = {
+        name: [history_columns(mapping(fold, "history")) for _, fold in folds(result)]
+        or [history_columns(mapping(result, "history"))]
+        for name, result in shown.items()
+    }
+
+    def recorded(column: str) -> bool:
+        return all(_known(of, column) for of in histories.values())
+
+    names = [name for of in histories.values() for history in of for name in history]
+    judged = next((metric for result in shown.values() if (metric := _charted_metric(result, names))), None)
+    column = next(filter(recorded, [f"validation_{judged}", "validation_loss", "train_loss"]), None)
+    if column is None:
+        return None
+    lines = []
+    for look, (name, of) in enumerate(histories.items()):
+        runs = [_series(history, column) for history in of if column in history]
+        lines.append(_line(name, runs[0] if len(runs) == 1 else _mean(runs), look))
+    part, _, what = column.partition("_")
+    title = f"{label(what)}, {part}"
+    description = f"{title}, over the rounds of {len(shown)} runs."
+    return line_chart(lines, ident="chart-runs", title=title, description=description)
 
 
 def history_lines(history: dict[str, list[Any]], columns: Sequence[str]) -> list[Line]:
