@@ -167,6 +167,8 @@ class Rounds:
         else:
             content = experiment(self.hidden, self.rounds, resident=kind != "ours, not resident")
             content["pipeline"] = int(kind == "ours, pipeline")
+            if kind == "ours, float16 back":
+                content["strategy"] = {"compress": "float16"}
             result = self.network.run("master", experiment=content, organizations=sites, timeout_s=3600)
             if result["rounds_run"] != self.rounds:
                 raise SystemExit(f"{result['rounds_run']} rounds were run: {result['notes']}")
@@ -208,7 +210,7 @@ def main() -> None:
         nargs="+",
         default=["empty", "ours", "ours, not resident", "plain FedAvg"],
         help="of: empty, 'empty, model back', 'empty, model both ways' (as many bytes as ours), ours, "
-        "'ours, not resident', 'ours, pipeline', 'plain FedAvg'",
+        "'ours, not resident', 'ours, pipeline', 'ours, float16 back', 'plain FedAvg'",
     )
     parser.add_argument("--built", action="store_true", help="the images are there already")
     parser.add_argument("--processes", action="store_true", help="algorithms as processes, without Docker")

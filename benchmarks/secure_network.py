@@ -4,7 +4,7 @@
     python benchmarks/secure_network.py --built --hidden 200 --kinds "secure, b killed"
 
 The same network is trained in the clear, under masks, and under masks with the node of site b killed, its containers
-with it, while it is asked in round 2. Prints each call's seconds and bytes beside a round of an empty algorithm, who
+with it, while it works in round 2. Prints each call's seconds and bytes beside a round of an empty algorithm, who
 was named as missing, and how far the parameters are from a run on this machine without masks in which those are missing
 that were named: what is left is the masks' fixed-point step. Exit code 1 where it is more than that.
 """
@@ -103,12 +103,13 @@ def distance(network: Network, content: dict[str, Any], result: dict[str, Any], 
 
 
 def kill(network: Network, task: int) -> None:
-    """Kill a site's node and its containers as soon as the site is asked to train in a round; the engine stays."""
-    end = time.monotonic() + 600
-    wanted = ("train", KILLED_IN, KILLED)
-    while not any(read_subtask_name(child["name"]) == wanted for child in network.subtasks(task)):
+    """Kill a site's node and its containers while it works on what it is asked in a round; the engine stays."""
+    end, wanted = time.monotonic() + 600, ("train", KILLED_IN, KILLED)
+    asked: list[int] = []
+    while not asked or network.statuses(asked[0])[KILLED] not in ("initializing", "active"):
         if time.monotonic() > end:
-            raise SystemExit(f"nobody was asked to train in round {KILLED_IN}")
+            raise SystemExit(f"site {KILLED} never worked in round {KILLED_IN}")
+        asked = asked or [child["id"] for child in network.subtasks(task) if read_subtask_name(child["name"]) == wanted]
         time.sleep(0.1)
     network.stop_node(KILLED, gracefully=False)
     containers = docker("ps", "--quiet", "--filter", f"label=node={network.name}-{KILLED}").split()

@@ -1,4 +1,6 @@
-"""Small images of two kinds as sites' tables: a bright disc, or a dark cross, on grounds of different colours."""
+"""Small images of two kinds as sites' tables: a bright disc, or a dark cross, on grounds of different colours.
+
+And DICOM files."""
 
 from __future__ import annotations
 
@@ -38,6 +40,34 @@ def hospital(folder: Path, rows: int, seed: int, size: int = 16, **columns: Any)
     frame = frame.assign(patient=[f"p{row // 2}" for row in range(rows)], **columns)
     frame.to_csv(folder / "table.csv", index=False)
     return TableSource(str(folder / "table.csv"))
+
+
+def scan(file: Path, stored: np.ndarray, photometric: str = "MONOCHROME2", bits: int = 16, **attributes: Any) -> Path:
+    """Write a DICOM file of (frames?, rows, columns, colours?) stored values."""
+    from pydicom import dcmwrite
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = EnhancedMRImageStorage, generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = FileDataset(str(file), {}, file_meta=meta, preamble=b"\0" * 128)
+    data.SOPClassUID, data.SOPInstanceUID = EnhancedMRImageStorage, meta.MediaStorageSOPInstanceUID
+    colours = 3 if photometric == "RGB" else 1
+    data.Rows, data.Columns = stored.shape[-3:-1] if colours == 3 else stored.shape[-2:]
+    if stored.ndim == (4 if colours == 3 else 3):
+        data.NumberOfFrames = len(stored)
+    data.SamplesPerPixel, data.PhotometricInterpretation = colours, photometric
+    if colours == 3:
+        data.PlanarConfiguration = 0
+    data.BitsAllocated = stored.dtype.itemsize * 8
+    data.BitsStored, data.HighBit = bits, bits - 1
+    data.PixelRepresentation = int(stored.dtype.kind == "i")
+    for name, value in attributes.items():
+        setattr(data, name, value)
+    data.PixelData = stored.tobytes() + b"\0" * (stored.nbytes % 2)
+    dcmwrite(file, data, enforce_file_format=True)
+    return file
 
 
 def gan(**changes: Any) -> dict[str, Any]:

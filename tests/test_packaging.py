@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-INSTALLED_EXTRAS = {"vantage6", "files", "demo", "dev", "tracking", "profiling", "plots", "onnx", "docs"}
+INSTALLED_EXTRAS = {"vantage6", "files", "demo", "dev", "tracking", "profiling", "plots", "onnx", "ray", "docs"}
 # Their packages are large; a dry run of pip looks at them, see below.
 OTHER_EXTRAS = {"dp", "imaging", "wandb"}
 # In an environment of its own: it installs the same names as vantage6 4.

@@ -101,7 +101,7 @@ def test_an_unknown_engine_is_named_with_the_known_ones(tmp_path):
     explained(
         run(tmp_path, "--engine", "docker"),
         WRONG_EXPERIMENT,
-        "--engine docker: is not known; allowed: local, wire, mock",
+        "--engine docker: is not known; allowed: local, wire, mock, ray",
     )
 
 

@@ -95,12 +95,13 @@ def run(
         Name to ``metric(prediction, target) -> (rows,)``, whose mean over rows is the metric; or to a pair of that and
         whether higher is better.
     engine
-        ``local``, or ``mock`` for vantage6's mock client.
+        ``local``, ``mock`` for vantage6's mock client, or ``ray`` for a Ray cluster.
     exact
-        With engine ``local``, train the sites one after another: the bits of a network, but slower where there are many
-        small sites.
+        With engine ``local`` or ``ray``, train the sites one after another: the bits of a network, but slower where
+        there are many small sites.
     workers
-        With engine ``local``, the number of processes that simulate the sites; 1 if absent, which is this one.
+        With engine ``local``, the number of processes that simulate the sites; 1 if absent, which is this one. With
+        ``ray``, of actors; as many as the cluster has CPUs if absent.
     weights
         The content of the file that `start.weights` names, base64 safetensors.
     test
@@ -122,30 +123,31 @@ def run(
         When too few sites answered before the first round was done.
     """
     from v6_algorithm.coordinator.master import run as run_master
-    from v6_algorithm.engines.simulate import local_federation, mock_federation, tables_of
+    from v6_algorithm.engines.simulate import local_federation, mock_federation, ray_federation, tables_of
     from v6_algorithm.researcher.python.own import own_parts
     from v6_algorithm.researcher.python.sites import keys_of_arrays, tables_of_sites
 
-    if engine not in ("local", "mock"):
-        raise ExperimentError(f"engine: '{engine}' is not known; allowed: local, mock")
+    if engine not in ("local", "mock", "ray"):
+        raise ExperimentError(f"engine: '{engine}' is not known; allowed: local, mock, ray")
     content, folder = _content(experiment)
     for key, value in keys_of_arrays(sites or {}).items():
         content[key] = value | content.get(key, {}) if key == "data" else content.get(key, value)
     checked = _sections.Experiment.parse(own_parts(content, model, loss, metrics))
     if test is not None or against is not None:
         checked, weights = _as_test(checked, test, against)
-    if workers not in (None, 1):
+    if workers not in (None, 1) or engine == "ray":
         if engine == "mock":
-            raise ExperimentError("workers: goes with engine local; the mock client has all sites in one process")
+            raise ExperimentError("workers: goes with engine local and ray; the mock client is one process")
         if any(part is not None for part in (model, loss, metrics)):
             raise ExperimentError(
                 "workers: model, loss and metrics of a script are known to its process alone; install them as a "
-                "plug-in, or leave workers out"
+                "plug-in, or take engine local without workers"
             )
     tables = tables_of(checked, folder) if sites is None else tables_of_sites(sites, checked)
     if engine == "mock":
         return Result(run_master(mock_federation(checked, tables), checked, on_event, weights=weights))
-    federation = local_federation(checked, tables, way="exact" if exact else "fast", workers=workers)
+    simulated: Callable[..., Any] = ray_federation if engine == "ray" else local_federation
+    federation = simulated(checked, tables, way="exact" if exact else "fast", workers=workers)
     with closing(federation):
         return Result(run_master(federation, checked, on_event, weights=weights))
 

@@ -156,16 +156,14 @@ def test_no_readable_image_at_all_is_an_error_whatever_the_tolerance(tmp_path):
         read_stack([], Image(column="file"), None)
 
 
-@pytest.mark.parametrize(
-    "cell", [f"../{SECRET}.png", f"/etc/{SECRET}.png", f"link/{SECRET}.png", f"{SECRET}.exe", "a\0.png"]
-)
+@pytest.mark.parametrize("cell", [f"../{SECRET}.png", f"/etc/{SECRET}.png", f"link/{SECRET}.png", "a\0.png"])
 def test_a_cell_that_leads_out_of_the_folder_is_refused_unread(tmp_path, cell):
     outside, folder = tmp_path / "outside", tmp_path / "data"
     outside.mkdir(), folder.mkdir()
     for place in (tmp_path, outside):
         (place / f"{SECRET}.png").write_bytes(b"x")
     (folder / "link").symlink_to(outside)
-    with pytest.raises(DataError, match="do not name a file in the table's folder") as refused:
+    with pytest.raises(DataError, match="has 1 cells that do not name a file in the table's folder") as refused:
         find_images(pd.Series(["a.png", cell], name="file"), folder)
     assert SECRET not in str(refused.value)
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import struct
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from hospitals import command, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import scan
 
+from v6_algorithm.data.imaging import files
 from v6_algorithm.data.imaging.files import read_image
 from v6_algorithm.data.imaging.fitting import fitted, resized
 from v6_algorithm.data.imaging.picture import CAUSES, Picture, UnreadableImageError, grey, with_channels
@@ -30,33 +36,6 @@ def cause_of(file, dimensions=2, channels=None, **options):
         read_image(file, dimensions, channels, **options)
     assert refused.value.cause in CAUSES
     return refused.value.cause
-
-
-def scan(file, stored, photometric="MONOCHROME2", bits=16, **attributes):
-    """Write a DICOM file of (frames?, rows, columns, colours?) stored values."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = EnhancedMRImageStorage, generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data = FileDataset(str(file), {}, file_meta=meta, preamble=b"\0" * 128)
-    data.SOPClassUID, data.SOPInstanceUID = EnhancedMRImageStorage, meta.MediaStorageSOPInstanceUID
-    colours = 3 if photometric == "RGB" else 1
-    data.Rows, data.Columns = stored.shape[-3:-1] if colours == 3 else stored.shape[-2:]
-    if stored.ndim == (4 if colours == 3 else 3):
-        data.NumberOfFrames = len(stored)
-    data.SamplesPerPixel, data.PhotometricInterpretation = colours, photometric
-    if colours == 3:
-        data.PlanarConfiguration = 0
-    data.BitsAllocated = stored.dtype.itemsize * 8
-    data.BitsStored, data.HighBit = bits, bits - 1
-    data.PixelRepresentation = int(stored.dtype.kind == "i")
-    for name, value in attributes.items():
-        setattr(data, name, value)
-    data.PixelData = stored.tobytes() + b"\0" * (stored.nbytes % 2)
-    pydicom.dcmwrite(file, data, enforce_file_format=True)
-    return file
 
 
 def group(**attributes):
@@ -460,6 +439,84 @@ def test_all_causes_are_counted_in_one_pass_and_name_no_file(tmp_path):
     assert filled.array[1].min() == -1
 
 
+def spoilt(folder):
+    """Write files that are no images, and return their causes by name."""
+    good = io.BytesIO()
+    pillow.fromarray(RNG.integers(0, 256, (16, 16), dtype=np.uint8)).save(good, "png")
+    gif = io.BytesIO()
+    pillow.fromarray(np.zeros((4, 4), np.uint8)).save(gif, "gif")
+    contents = {
+        "zero.png": (b"", "no_bytes"), "page.png": (b"<!DOCTYPE html><html>404</html>", "other_kind"),
+        "drawing.png": (b"<svg></svg>", "other_kind"), "zip.tif": (b"PK\3\4" + b"\0" * 99, "other_kind"),
+        "pointer.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "other_kind"),
+        "mac.png": (b"\0\5\x16\7" + b"\0" * 99, "other_kind"), "scan.dcm": (good.getvalue(), "other_kind"),
+        "plain.nii.gz": (b"\0" * 344 + b"n+1\0" + b"\0" * 9, "other_kind"),
+        "cut.png": (good.getvalue()[:100], "damaged"), "text.npy": (b"1,2,3", "damaged"),
+        "animation.gif": (gif.getvalue(), "ending"), "letter.pdf": (b"%PDF-1.4", "ending"),
+    }  # fmt: skip
+    for name, (content, _) in contents.items():
+        (folder / name).write_bytes(content)
+    arrays = {
+        "objects.npy": (np.array([{}], dtype=object), "no_numbers"), "words.npy": (np.full((4, 4), "a"), "no_numbers"),
+        "complex.npy": (np.ones((4, 4), complex), "no_numbers"), "nothing.npy": (np.zeros((0, 4, 4)), "axes"),
+        "series.npy": (np.zeros((2, 3, 4, 4)), "axes"), "gap.npy": (np.array([[np.nan, 1], [0, 1]]), "not_finite"),
+        "endless.npy": (np.array([[np.inf, 1], [0, 1]]), "not_finite"),
+    }  # fmt: skip
+    for name, (values, _) in arrays.items():
+        np.save(folder / name, values, allow_pickle=True)
+    (folder / "folder.png").mkdir()
+    (folder / "link.png").symlink_to(folder / "nowhere.png")
+    others = {"folder.png": "folder", "link.png": "missing", "absent.png": "missing", "": "empty"}
+    return {name: cause for name, (_, cause) in (contents | arrays).items()} | others
+
+
+def test_run_validate_and_describe_count_what_cannot_be_read_by_cause_and_name_nothing(tmp_path):
+    names = []
+    for site in "ab":
+        (tmp_path / site).mkdir()
+        names = [f"{number}.png" for number in range(30)]
+        for name in names:
+            pillow.fromarray(RNG.integers(0, 256, (16, 16), dtype=np.uint8)).save(tmp_path / site / name)
+        if site == "a":
+            causes = spoilt(tmp_path / site)
+            names += list(causes)
+        pd.DataFrame({"file": names, "y": np.arange(len(names)) % 2}).to_csv(tmp_path / site / "table.csv", index=False)
+    image = {"column": "file", "size": [8, 8], "channels": 1, "tolerance": 0.9}
+    changes = {
+        "sites": {site: f"{site}/table.csv" for site in "ab"}, "data": {"target": "y", "image": image},
+        "problem": "image_classification", "model": {"kind": "cnn", "widths": [4]}, "rounds": 1,
+    }  # fmt: skip
+    file = write(tmp_path, **changes)
+    counts = Counter(causes.values())
+    for arguments in (["run", file, "--out", tmp_path / "out"], ["validate", file], ["describe", file]):
+        done = command(*arguments)
+        shown = " ".join(done.output.split())
+        assert done.exit_code == 0, done.output
+        for cause, count in counts.items():
+            said = f"{count} {cause.replace('_', ' ')}" if arguments[0] == "describe" else f"{count}: {CAUSES[cause]}"
+            assert said in shown
+        assert not [name for name in causes if name and name in shown.replace("table.csv", "")]
+    strict = write(tmp_path, **changes | {"data": {"target": "y", "image": image | {"tolerance": 0.0}}})
+    refused = command("run", strict, "--out", tmp_path / "again")
+    assert refused.exit_code == 2
+    assert f"site 'a': {len(causes)} images" in refused.output
+
+
+def test_a_file_that_may_not_be_read_is_told_as_that(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(b"x")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "a.png"))
+
+    monkeypatch.setattr(files, "_read", refuse)
+    assert cause_of(tmp_path / "a.png") == "permission"
+
+
+def test_a_picture_of_too_many_pixels_is_told_as_that(tmp_path):
+    pillow.new("1", (20_000, 20_000)).save(tmp_path / "a.png")
+    assert cause_of(tmp_path / "a.png") == "large"
+
+
 def test_a_decoder_that_is_not_installed_is_told_with_its_package(tmp_path, monkeypatch):
     from pydicom.pixels.decoders.base import Decoder
 
@@ -500,7 +557,7 @@ def test_a_name_that_several_images_go_with_is_refused(tmp_path):
         find_images(column("a"), tmp_path)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "link.png").symlink_to(tmp_path / "a.png")
-    assert cause_of(find_images(column("b"), tmp_path)[0]) == "missing"
+    assert cause_of(find_images(column("b"), tmp_path)[0]) == "folder"
 
 
 def test_grey_of_more_than_colours_is_refused():

@@ -12,7 +12,7 @@ from v6_algorithm.engines import children, extraction, known_models, runs, sessi
 from v6_algorithm.engines import entry as entry_module
 from v6_algorithm.engines.children import Children
 from v6_algorithm.engines.journal import Journal
-from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.engines.local import texts_of
 from v6_algorithm.engines.provenance import own_identity
 from v6_algorithm.engines.resident.asking import Residents
 from v6_algorithm.engines.subtasks import READS, Unread
@@ -216,11 +216,9 @@ def test_answers_that_cannot_be_listed_are_none_that_are_taken_over():
     ],
 )  # fmt: skip
 def test_all_messages_are_text_by_wire_and_else_those_of_round_1(way, number, method, is_text):
-    federation = object.__new__(LocalFederation)
-    federation._way = way
     request = {"round": number}
-    assert federation._as_text(method, request, {"a": request}) is is_text
-    assert federation._as_text(method, request | {"secure_aggregation": {}}, {"a": request})
+    assert texts_of(way, method, {"a": request}) == ({"a"} if is_text else set())
+    assert texts_of(way, method, {"a": request | {"secure_aggregation": {}}}) == {"a"}
 
 
 def test_a_site_that_lost_a_model_is_told_from_one_that_answers():

@@ -401,3 +401,12 @@ def test_a_spec_that_is_frozen_for_no_whole_number_of_rounds_is_refused(thaws):
     with pytest.raises(WireError, match="frozen for rounds that are no whole number"):
         wire.spec_from_json({"w": item | {"thaws": thaws}})
     assert wire.spec_from_json({"w": item | {"thaws": 3}})["w"].thaws == 3
+
+
+def test_a_file_that_fits_as_a_whole_leaves_nothing_of_the_model_over():
+    spec = {name: wire.TensorSpec((2,), "float32", "parameter", 0) for name in ("model.a", "model.b")}
+    tensors = {"a": torch.ones(2, dtype=torch.float64), "b": torch.zeros(2)}
+    fitting, left = wire.fit(tensors, spec, partial=False)
+    assert (sorted(fitting), left) == (["model.a", "model.b"], [])
+    fitting, left = wire.fit({"a": torch.ones(2), "b": torch.zeros(3)}, spec, partial=True)
+    assert (sorted(fitting), left) == (["model.a"], ["model.b"])

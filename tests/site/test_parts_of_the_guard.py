@@ -13,6 +13,7 @@ from v6_algorithm.errors import PolicyError, WireError
 from v6_algorithm.learning.privacy.accountant import Steps
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard.bounds import within
+from v6_algorithm.site.guard.join import joined_groups
 from v6_algorithm.site.guard.privacy_account import _add
 from v6_algorithm.site.guard.requests import check_parts
 from v6_algorithm.site.guard.rowsets import check_differences
@@ -140,3 +141,9 @@ def test_a_ledger_takes_as_many_sets_of_rows_as_it_may_and_no_more():
     ask(19_999)
     with pytest.raises(PolicyError, match="ledger is full"):
         ask(20_000)
+
+
+def test_a_bin_of_just_enough_rows_stands_by_itself():
+    assert joined_groups(np.array([[5, 5, 0, 5]]), 5) == [(0, [0]), (1, [1]), (3, [3])]
+    groups = [members for _, members in joined_groups(np.array([[5, 4, 0, 5]]), 5)]
+    assert groups == [[0], [1, 3]]

@@ -47,9 +47,11 @@ def cache_key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def print_files(files: Iterable[Path | None]) -> str:
+def print_files(files: Iterable[Path | str | None]) -> str:
     """Identify the content of files as far as that is possible without reading them."""
-    return hashlib.sha256(json.dumps([file and _print(file) for file in files]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([_print(file) if isinstance(file, Path) else file for file in files]).encode()
+    ).hexdigest()
 
 
 def _print(file: Path) -> tuple[str, int, int]:

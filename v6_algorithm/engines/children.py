@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from v6_algorithm.engines import runs
+from v6_algorithm.engines import known_models, runs
 from v6_algorithm.errors import UnreachableError
 from v6_algorithm.exchange import wire
 
@@ -22,15 +22,15 @@ _PAGE = 50
 _TRIES, _PAUSE_S = 8, 1.0
 
 
-def fingerprint(method: str, request: Mapping[str, Any], text: str) -> str:
-    """Return a fingerprint of a request and its JSON text: the same question at the same site has the same.
+def fingerprint(method: str, request: Mapping[str, Any]) -> str:
+    """Return a fingerprint of a request: the same question at the same site has the same.
 
     The name under which a site remembers its compression is left out: it is drawn anew for each run.
     """
-    folds = request.get("folds", [])
-    if any(_is_compressed(item) for item in folds):
-        text = wire.to_text({**request, "folds": [_without_run(item) for item in folds]})
-    return hashlib.sha256(f"{method} {text}".encode()).hexdigest()[:32]
+    named = known_models.named_alike(request)
+    if folds := named.get("folds"):
+        named["folds"] = [_without_run(item) for item in folds]
+    return hashlib.sha256(f"{method} {wire.to_text(named)}".encode()).hexdigest()[:32]
 
 
 def _is_compressed(item: Mapping[str, Any]) -> bool:

@@ -49,7 +49,6 @@ class Naming:
         # Site to its models' sizes by name, the newest last.
         self._at: dict[str, dict[str, int]] = {}
         self._forgetful: set[str] = set()
-        self._names: tuple[str, str] = ("", "")
         # Characters that the site last asked fetches by itself.
         self.to_fetch = 0
 
@@ -66,7 +65,7 @@ class Naming:
         held = self._at.get(site, {})
 
         def name(text: str) -> dict[str, Any]:
-            digest = self._name(text)
+            digest = name_of(text)
             if digest in held:
                 return {NAME: digest}
             if published and digest in published:
@@ -83,7 +82,7 @@ class Naming:
         held = self._at.setdefault(site, {})
 
         def book(text: str) -> str:
-            digest = self._name(text)
+            digest = name_of(text)
             held.pop(digest, None)
             held[digest] = len(text)
             return text
@@ -102,7 +101,7 @@ class Naming:
             held = self._at.get(site, {})
 
             def note(text: str, site: str = site, held: Mapping[str, int] = held) -> str:
-                if len(text) >= least and site not in self._forgetful and (digest := self._name(text)) not in held:
+                if len(text) >= least and site not in self._forgetful and (digest := name_of(text)) not in held:
                     texts[digest] = text
                     count[digest] = count.get(digest, 0) + 1
                 return text
@@ -115,11 +114,19 @@ class Naming:
         """Book that a site has lost what it was sent: it is sent everything from now on."""
         self._forgetful.add(site)
 
-    def _name(self, text: str) -> str:
-        # One model goes to all sites: it is hashed once, as long as the next text is the same object.
-        if self._names[0] is not text:
-            self._names = text, _hash(text)
-        return self._names[1]
+
+def named_alike(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request with each large packed text named by its hash, whatever a site has: it says what is asked."""
+    return {key: _walked(value, lambda text: {NAME: name_of(text)}) for key, value in request.items()}
+
+
+def name_of(text: str) -> str:
+    """Return the hash of a model's text; one that goes to several sites, and round after round, is hashed once."""
+    if not isinstance(text, Packed):
+        return _hash(text)
+    if text.digest is None:
+        text.digest = _hash(text)
+    return text.digest
 
 
 def _walked(value: Any, change: Callable[[str], Any]) -> Any:

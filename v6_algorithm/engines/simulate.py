@@ -169,6 +169,32 @@ def local_federation(
     return WorkerFederation(Processes(groups, way), groups, way, about, temporary)
 
 
+def ray_federation(
+    experiment: Experiment,
+    tables: Mapping[str, TableSource],
+    policy: Policy | None = None,
+    rounds_folder: Path | None = None,
+    way: Way = "fast",
+    workers: int | None = None,
+) -> WorkerFederation:
+    """Simulate the sites on a Ray cluster, by as many workers as it has CPUs where `workers` is absent.
+
+    See `local_federation`; who asks closes the federation in the end.
+    """
+    from v6_algorithm.engines.ray import Actors, for_machines, start_ray
+    from v6_algorithm.engines.workers import WorkerFederation, deal
+
+    tables = {name: for_machines(table) for name, table in tables.items()}
+    folder = None if rounds_folder is None else rounds_folder.resolve()
+    contexts, temporary = _contexts(experiment, tables, policy or own_policy(), folder)
+    if workers is not None:
+        check_workers(workers, experiment, len(contexts))
+    if (there := start_ray(workers)) < (workers or 1):
+        raise ExperimentError(f"workers: {workers} is not allowed: the cluster has {there} CPUs; allowed: 1 to {there}")
+    groups = deal(contexts, workers or min(there, len(contexts)))
+    return WorkerFederation(Actors(groups, way), groups, way, {"engine": "ray", "threads": 1}, temporary)
+
+
 def check_workers(workers: int, experiment: Experiment, sites: int) -> int:
     """Return a number of workers; raises ExperimentError where so many cannot be."""
     if workers < 1:

@@ -285,11 +285,10 @@ class Vantage6Federation:
 
     def _creation(self, method: str, site: str, organization: int, request: dict[str, Any]) -> Creation:
         """Return what is to be created for a site, with the models left out that it has."""
-        text = wire.to_text(request)
-        question = fingerprint(method, request, text)
+        question = fingerprint(method, request)
         if self._naming is not None:
             request = self._naming.named(site, request, self._publisher.tasks)
-            text = wire.to_text(request)
+        text = wire.to_text(request)
         # Parsed again so that the mock, which does not serialise inputs, gets what a node would.
         content = request if self._real else json.loads(text)
         return Creation(method, content, organization, question, len(text))

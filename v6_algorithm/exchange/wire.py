@@ -115,6 +115,8 @@ class Packed(str):
     tensors: Mapping[str, torch.Tensor] | None = None
     # What they were found to be by whoever read them first.
     checked: StateSpec | None = None
+    # SHA-256 of the text, once somebody has asked for it.
+    digest: str | None = None
 
 
 class Stacked(Mapping[str, "torch.Tensor"]):

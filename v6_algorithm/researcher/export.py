@@ -70,29 +70,32 @@ class PreparedModel(nn.Module):
         preparation = _preparation(setup)
         self._problem, self.network = problem, network
         dtype = getattr(torch, problem.experiment.training.dtype)
+        # Numbers so far from 0 that float32 cannot tell them apart are centred first, as in training.
+        self.takes = torch.float64 if _far(preparation) else torch.float32
+        exact = torch.promote_types(dtype, self.takes)
         self._features = len(setup.features)
         # Of series channels come last, of images first.
         series, image = problem.experiment.data.sequence is not None, setup.image_shape is not None
         shape = (1, 1, -1) if series else (1, -1, *[1] * (len(setup.image_shape or [1]) - 1)) if image else (1, -1)
         for name, numbers in (("fill", preparation.fill), ("shift", preparation.shift), ("scale", preparation.scale)):
-            self.register_buffer(name, torch.tensor(numbers[0], dtype=dtype).reshape(shape))
+            self.register_buffer(name, torch.tensor(numbers[0], dtype=exact).reshape(shape))
         known = torch.ones(1, len(setup.category_columns), dtype=dtype)
         if setup.unknown:
             known[:, setup.unknown[0]] = 0
         self.register_buffer("known", known)
         cox = getattr(problem, "cox", False) and setup.baseline is not None
         self.register_buffer("hazard", torch.tensor(np.asarray(setup.baseline)[:1]) if cox else None)
-        self._dtype = dtype
+        self._dtype, self._exact = dtype, exact
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return (rows, predictions) float32 of (rows, inputs) numbers as in a table, images or series."""
-        values = inputs.to(self._dtype)
+        """Return (rows, predictions) float32 of (rows, inputs) numbers as in a table, images or series, of `takes`."""
+        values = inputs.to(self._exact)
         categories = None
         if self.known.shape[1]:
             values, categories = values[:, : self._features], values[:, self._features :] * self.known
-        values = (torch.where(torch.isnan(values), self.fill, values) - self.shift) / self.scale
+        values = ((torch.where(torch.isnan(values), self.fill, values) - self.shift) / self.scale).to(self._dtype)
         if categories is not None:
-            values = torch.cat([values, categories], dim=1)
+            values = torch.cat([values, categories.to(self._dtype)], dim=1)
         output = self._problem.prediction(self._problem.forward({"model": self.network}, values))
         if self.hazard is not None:
             # What `prediction_of` adds to a Cox model's log-risk, in operations that a graph holds.
@@ -180,6 +183,11 @@ def _preparation(setup: Setup) -> Preparation:
     return setup.preparation
 
 
+def _far(preparation: Preparation) -> bool:
+    """Say whether float32 takes more than a thousandth of what a feature is scaled by."""
+    return bool((np.abs(preparation.shift) * 2.0**-24 > 1e-3 * np.abs(preparation.scale)).any())
+
+
 def _prepared(model: ReturnedModel, setup: Setup, tensors: wire.Packed) -> PreparedModel:
     from v6_algorithm.learning.problems import create_problem
     from v6_algorithm.learning.training.state import build_networks, load_state, spec_of
@@ -198,6 +206,7 @@ def _trial(model: ReturnedModel, setup: Setup, rows: int) -> Tensor:
 
     generator = np.random.default_rng(rows)
     preparation = _preparation(setup)
+    dtype = torch.float64 if _far(preparation) else torch.float32
     shift, scale = preparation.shift[0], np.abs(preparation.scale[0])
     if setup.image_shape is not None:
         crop = next((kind.size for kind in model.experiment.training.augmentation if isinstance(kind, Crop)), None)
@@ -207,14 +216,14 @@ def _trial(model: ReturnedModel, setup: Setup, rows: int) -> Tensor:
         drawn = generator.normal(size=(rows, setup.image_shape[0], *lengths)) * scale.reshape(shape) + shift.reshape(
             shape
         )
-        return torch.tensor(drawn, dtype=torch.float32)
+        return torch.tensor(drawn, dtype=dtype)
     if model.experiment.data.sequence is not None:
         drawn = generator.normal(size=(rows, setup.sequence_length or 1, len(setup.features))) * scale + shift
     else:
         drawn = generator.normal(size=(rows, len(setup.features))) * scale + shift
     drawn[generator.random(drawn.shape) < 0.1] = np.nan
     categories = generator.integers(0, 2, (rows, len(setup.category_columns)))
-    return torch.tensor(np.concatenate([drawn, categories], axis=1) if categories.size else drawn, dtype=torch.float32)
+    return torch.tensor(np.concatenate([drawn, categories], axis=1) if categories.size else drawn, dtype=dtype)
 
 
 def _to_onnx(model: PreparedModel, inputs: Tensor, path: Path) -> Callable[[Tensor], np.ndarray]:
@@ -268,6 +277,7 @@ def _about(model: ReturnedModel, prepared: PreparedModel, setup: Setup, inputs: 
         "problem": experiment.problem.kind,
         "target": list(experiment.data.target_columns.values()),
         "shape": ["rows", *inputs.shape[1:]],
+        "dtype": str(inputs.dtype).removeprefix("torch."),
         "inputs": setup.inputs,
         "outputs": column_names(prepared._problem, setup, width),
         "classes": setup.classes,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from v6_algorithm.coordinator.preparation import event_times
 from v6_algorithm.coordinator.preparation.schema_checks import check_schema
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.errors import WireError
@@ -35,3 +37,12 @@ def test_a_schema_as_it_should_be_is_read():
 def test_a_schema_with_one_thing_wrong_is_refused(change):
     with pytest.raises(WireError):
         check_schema(SCHEMA | change, KIND)
+
+
+@pytest.mark.parametrize("cell", [[0, 5], [5, 0], [1.5, 5], [True, 5], [5], 5, ["5", "5"]])
+def test_the_fewest_events_and_rows_of_a_cell_are_two_whole_numbers_from_1(monkeypatch, cell):
+    monkeypatch.setattr(event_times, "unpack_arrays", lambda packed: packed)
+    times = {"times": np.array([0.0, 2.0])}
+    assert event_times._check({"event_times": times, "cell": [1, 5]})[1] == [1, 5]
+    with pytest.raises(WireError, match="whole numbers from 1"):
+        event_times._check({"event_times": times, "cell": cell})

@@ -41,7 +41,7 @@ def run_exports(folder: Path, stem: str, inputs: np.ndarray) -> list[np.ndarray]
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(str(folder / f"{stem}.onnx"))
     program = torch.export.load(folder / f"{stem}.pt2").module()
-    given = inputs.astype(np.float32)
+    given = inputs.astype(json.loads((folder / "model.json").read_text())["dtype"])
     return [session.run(None, {"inputs": given})[0], program(torch.tensor(given)).detach().numpy()]
 
 
@@ -70,6 +70,19 @@ def test_an_exported_table_model_is_predict(tmp_path, keys, sites):
     for given in run_exports(tmp_path, "model", frame.join(dummies)[about["inputs"]].to_numpy()):
         assert np.abs(given - numbers(expected)).max() < 1e-5 * max(1, np.abs(numbers(expected)).max())
     assert about["outputs"] == [name for name in expected.columns if expected[name].dtype.kind == "f"]
+
+
+@pytest.mark.slow
+def test_a_model_of_columns_far_from_zero_is_exported_with_the_digits_that_it_needs(tmp_path):
+    pytest.importorskip("onnxruntime")
+    sites = {name: frame.assign(a=1.7e12 + frame["a"]) for name, frame in TABLE.items()}
+    result = v6.run({**SMALL, "target": "y", "features": ["a", "b"]}, sites)
+    result.export(tmp_path)
+    assert json.loads((tmp_path / "model.json").read_text())["dtype"] == "float64"
+    new = with_gaps(33, 5)
+    new["a"] += 1.7e12
+    for given in run_exports(tmp_path, "model", new[["a", "b"]].to_numpy()):
+        assert np.abs(given - numbers(result.predict(new))).max() < 1e-5
 
 
 @pytest.mark.slow

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.data.imaging.files import read_image
-from v6_algorithm.data.imaging.picture import UnreadableImageError
+from v6_algorithm.data.imaging.picture import UnreadableImageError, scaled_by
 from v6_algorithm.data.summary.cells import tell_labels
 from v6_algorithm.experiment.imaging.images import Image
 
 Array = np.ndarray
 
 
-def describe_images(files: Sequence[Path | Array | None], image: Image, smallest: int) -> dict[str, Any]:
+def describe_images(files: Sequence[Path | Array | str | None], image: Image, smallest: int) -> dict[str, Any]:
     """Read all images and count them.
 
     Parameters
     ----------
     files
-        One a row, or an array, None where a cell is empty.
+        One a row, or an array, why there is none, or None where a cell is empty.
     image
         How they are read.
     smallest
@@ -44,10 +44,15 @@ def describe_images(files: Sequence[Path | Array | None], image: Image, smallest
     ends = []
     for file in files:
         try:
-            if file is None:
-                raise UnreadableImageError("empty")
+            if file is None or isinstance(file, str):
+                raise UnreadableImageError(file or "empty")
             picture = read_image(
-                file, image.dimensions, image.channels, channel_axis=image.channel_axis, fill=image.fill
+                file,
+                image.dimensions,
+                image.channels,
+                channel_axis=image.channel_axis,
+                fill=image.fill,
+                spans=scaled_by(image),
             )
         except UnreadableImageError as error:
             causes[error.cause] += 1

@@ -5,13 +5,14 @@ Volumes are turned as `nifti` turns them, so that a scan has the same axes, orde
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from v6_algorithm.data.imaging.nifti import turned_to_patient
-from v6_algorithm.data.imaging.picture import Picture, UnreadableImageError, with_channels
+from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, narrowed, with_channels
 
 Array = np.ndarray
 ENDINGS = (".dcm", ".dicom", ".ima")
@@ -28,12 +29,12 @@ def is_dicom(file: Path) -> bool:
         return False
 
 
-def read_dicom(file: Path, dimensions: int, channels: int | None) -> Picture:
+def read_dicom(file: Path, dimensions: int, channels: int | None, spans: Sequence[Span] | None) -> Picture:
     """Read a DICOM file: an image, or a volume of evenly spaced frames.
 
     Grey values have the modality's units (rescale slope and intercept, of each frame where they are given so, or its
     look-up table); MONOCHROME1 is turned to white is more, about the range of the stored bits and not of the image;
-    palettes become colours of 0 to 255.
+    palettes become colours of 0 to 255. `spans` is what has to stay apart, as `narrowed` takes it.
     """
     content = _opened(file)
     frames = int(content.get("NumberOfFrames") or 1)
@@ -43,7 +44,7 @@ def read_dicom(file: Path, dimensions: int, channels: int | None) -> Picture:
         raise UnreadableImageError("flat")
     colour, values = _decoded(content)
     if not colour:
-        values = _in_units(content, values.reshape(frames, *values.shape[-2:]))[..., None]
+        values = narrowed(_in_units(content, values.reshape(frames, *values.shape[-2:]))[None], spans)[0, ..., None]
     values = values.reshape(frames, *values.shape[-3:])
     if dimensions == 2:
         return Picture(with_channels(np.moveaxis(values[0], -1, 0), channels))
@@ -91,14 +92,14 @@ def _decoded(content: Any) -> tuple[bool, Array]:
 
 
 def _in_units(content: Any, stored: Array) -> Array:
-    """Return (frames, rows, columns) float32 in the modality's units."""
+    """Return (frames, rows, columns) float64 in the modality's units."""
     from pydicom.pixels import apply_modality_lut
 
     inverted = content.PhotometricInterpretation == "MONOCHROME1"
     if "ModalityLUTSequence" in content:
         values = apply_modality_lut(stored, content).astype(np.float64)
         table = np.asarray(content.ModalityLUTSequence[0].LUTData)
-        return ((float(table.min()) + float(table.max()) - values) if inverted else values).astype(np.float32)
+        return (float(table.min()) + float(table.max()) - values) if inverted else values
     values = stored.astype(np.float64)
     if inverted:
         bits, signed = int(content.BitsStored), int(content.PixelRepresentation)
@@ -107,7 +108,7 @@ def _in_units(content: Any, stored: Array) -> Array:
     for frame in range(len(values)):
         slope, intercept = _rescale(content, frame)
         values[frame] = values[frame] * slope + intercept
-    return values.astype(np.float32)
+    return values
 
 
 def _rescale(content: Any, frame: int) -> tuple[float, float]:

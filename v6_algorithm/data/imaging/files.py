@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from v6_algorithm.data.imaging import dicom, nifti, raster
-from v6_algorithm.data.imaging.picture import Picture, UnreadableImageError, with_channels
+from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, narrowed, with_channels
 from v6_algorithm.errors import DataError
 
 Array = np.ndarray
@@ -36,6 +37,7 @@ def read_image(
     *,
     channel_axis: Literal["first", "last"] | None = None,
     fill: float | None = None,
+    spans: Sequence[Span] | None = None,
 ) -> Picture:
     """Read an image file.
 
@@ -51,6 +53,8 @@ def read_image(
         Of arrays, which have no header that would say it.
     fill
         Takes the place of NaN and infinite values.
+    spans
+        What has to stay apart, as `narrowed` takes it.
 
     Raises
     ------
@@ -59,11 +63,15 @@ def read_image(
     DataError
         When the library that reads such files is not installed.
     """
-    if not isinstance(file, np.ndarray) and not file.is_file():
-        raise UnreadableImageError("missing")
+    if not isinstance(file, np.ndarray):
+        _check_file(file)
     try:
-        picture = _read(file, dimensions, channels, channel_axis)
-    except UnreadableImageError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Decoders warn of what a file holds.
+            picture = _read(file, dimensions, channels, channel_axis, spans)
+    except UnreadableImageError as error:
+        if error.cause == "damaged":
+            raise UnreadableImageError(_damage(file)) from None
         raise
     except ImportError as error:
         if error.name and error.name.split(".")[0] in _PACKAGES:
@@ -72,43 +80,99 @@ def read_image(
                 "pip install 'v6-algorithm[imaging]'"
             ) from None
         raise UnreadableImageError("decoder") from None
-    except Exception:  # Decoders raise what they like, and quote the file.
-        raise UnreadableImageError("damaged") from None
+    except PermissionError:
+        raise UnreadableImageError("permission") from None
+    except Exception as error:  # Decoders raise what they like, and quote the file.
+        if type(error).__name__ == "DecompressionBombError":
+            raise UnreadableImageError("large") from None
+        raise UnreadableImageError(_damage(file)) from None
     values = picture.values
     if values.ndim != dimensions + 1 or not values.size:
         raise UnreadableImageError("axes")
     if not np.isfinite(values).all():
         if fill is None:
             raise UnreadableImageError("not_finite")
-        values = np.where(np.isfinite(values), values, np.float32(fill / picture.unit))
+        values = np.where(np.isfinite(values), values, values.dtype.type(fill / picture.unit))
     return Picture(values, picture.unit, picture.spacing)
 
 
-def _read(file: Path | Array, dimensions: int, channels: int | None, channel_axis: str | None) -> Picture:
+def _check_file(file: Path) -> None:
+    try:
+        empty = file.is_file() and not file.stat().st_size
+        there = file.is_file(), file.is_dir()
+    except PermissionError:
+        raise UnreadableImageError("permission") from None
+    except OSError:  # such as a name that is too long
+        there, empty = (False, False), False
+    if not any(there):
+        raise UnreadableImageError("missing")
+    if not there[0]:
+        raise UnreadableImageError("folder")
+    if empty:
+        raise UnreadableImageError("no_bytes")
+
+
+def _damage(file: Path | Array) -> str:
+    """Return ``other_kind`` of a file that begins as some kind does that its ending is not of, else ``damaged``."""
     if isinstance(file, np.ndarray):
-        return Picture(_arranged(file, dimensions, channels, channel_axis))
+        return "damaged"
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(352)
+    except OSError:
+        return "damaged"
+    name = file.name.lower()
+    kinds = [endings for begins, endings in _KINDS if begins(head)]
+    fits = any(endings is not None and name.endswith(endings) for endings in kinds)
+    return "other_kind" if kinds and not fits else "damaged"
+
+
+def _read(
+    file: Path | Array,
+    dimensions: int,
+    channels: int | None,
+    channel_axis: str | None,
+    spans: Sequence[Span] | None,
+) -> Picture:
+    if isinstance(file, np.ndarray):
+        return Picture(_arranged(file, dimensions, channels, channel_axis, spans))
     name = file.name.lower()
     if name.endswith(".npy"):
-        return Picture(_arranged(np.load(file, allow_pickle=False), dimensions, channels, channel_axis))
-    readers: tuple[tuple[tuple[str, ...], Callable[[Path, int, int | None], Picture]], ...] = (
+        return Picture(_arranged(_loaded(file), dimensions, channels, channel_axis, spans))
+    readers: tuple[tuple[tuple[str, ...], Callable[[Path, int, int | None, Sequence[Span] | None], Picture]], ...] = (
         (raster.ENDINGS, raster.read_raster),
         (nifti.ENDINGS, nifti.read_nifti),
     )
     reader = next((reader for endings, reader in readers if name.endswith(endings)), dicom.read_dicom)
-    return reader(file, dimensions, channels)
+    return reader(file, dimensions, channels, spans)
 
 
-def _arranged(values: Array, dimensions: int, channels: int | None, channel_axis: str | None) -> Array:
+def _loaded(file: Path) -> Array:
+    try:
+        values: Array = np.load(file, allow_pickle=False)
+    except ValueError as error:
+        with file.open("rb") as opened:
+            objects = opened.read(6) == b"\x93NUMPY" and "Object arrays" in str(error)
+        if objects:
+            raise UnreadableImageError("no_numbers") from None
+        raise
+    return values
+
+
+def _arranged(
+    values: Array, dimensions: int, channels: int | None, channel_axis: str | None, spans: Sequence[Span] | None
+) -> Array:
     """Put the axis of an array's channels in front, or make one where there is none.
 
     Without `channel_axis` a further axis is that of the channels where its place is beyond doubt: it is the first or
     the last, of 1 or 3 entries, and the other is not.
     """
     if values.dtype.kind not in "buif":
-        raise UnreadableImageError("damaged")
-    values = values if values.dtype == np.uint8 else values.astype(np.float32)
+        raise UnreadableImageError("no_numbers")
+    if not values.size:
+        raise UnreadableImageError("axes")
     if values.ndim == dimensions:
-        return with_channels(values[None], channels)
+        return with_channels(_numbers(values[None], spans), channels)
     if values.ndim == dimensions - 1:
         raise UnreadableImageError("flat")
     if values.ndim != dimensions + 1:
@@ -118,7 +182,28 @@ def _arranged(values: Array, dimensions: int, channels: int | None, channel_axis
         if first == last:
             raise UnreadableImageError("channel_axis")
         channel_axis = "first" if first else "last"
-    return with_channels(values if channel_axis == "first" else np.moveaxis(values, -1, 0), channels)
+    values = values if channel_axis == "first" else np.moveaxis(values, -1, 0)
+    return with_channels(_numbers(values, spans), channels)
 
 
+def _numbers(values: Array, spans: Sequence[Span] | None) -> Array:
+    return values if values.dtype == np.uint8 else narrowed(values, spans)
+
+
+# How kinds of files begin, and the endings of each; of what is no image, none.
+_KINDS: tuple[tuple[Callable[[bytes], bool], tuple[str, ...] | None], ...] = (
+    (lambda head: head[:8] == b"\x89PNG\r\n\x1a\n", raster.ENDINGS),
+    (lambda head: head[:3] == b"\xff\xd8\xff", raster.ENDINGS),
+    (lambda head: head[:4] in (b"II*\0", b"MM\0*") and head[128:132] != b"DICM", raster.ENDINGS),
+    (lambda head: head[:4] == b"RIFF", raster.ENDINGS),
+    (lambda head: head[128:132] == b"DICM", dicom.ENDINGS),
+    (lambda head: head[:6] == b"\x93NUMPY", (".npy",)),
+    (lambda head: head[:2] == b"\x1f\x8b", (".nii.gz", ".mgz")),
+    (lambda head: head[344:348] in (b"n+1\0", b"ni1\0"), (".nii",)),
+    (lambda head: head.lstrip()[:1] == b"<", None),
+    (
+        lambda head: head.startswith((b"PK\x03\x04", b"%PDF", b"GIF8", b"version https://git-lfs", b"\0\x05\x16\x07")),
+        None,
+    ),
+)
 _PACKAGES = {"PIL": "PNG and JPEG files", "nibabel": "NIfTI files", "pydicom": "DICOM files"}

@@ -81,18 +81,18 @@ def resampling(current: int, length: int, scale: float) -> tuple[Array, Array]:
         places = (centres - 0.5)[:, None]
         taps = np.floor(places).astype(np.int64) + np.arange(2)
         weights = 1 - np.abs(places - taps)
-    return np.clip(taps, 0, current - 1), (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.clip(taps, 0, current - 1), weights / weights.sum(axis=1, keepdims=True)
 
 
 def _resampled(values: Array, axis: int, taps: Array, weights: Array) -> Array:
     """Add up the weighted entries of one axis, a tap at a time."""
     shape = [-1 if place == axis else 1 for place in range(values.ndim)]
     lengths = [len(taps) if place == axis else current for place, current in enumerate(values.shape)]
-    total = np.zeros(lengths, dtype=np.float32)
-    for tap, weight in zip(taps.T, weights.T, strict=True):
+    total: Array = np.zeros(lengths, dtype=np.float64 if values.dtype == np.float64 else np.float32)
+    for tap, weight in zip(taps.T, weights.astype(total.dtype).T, strict=True):
         if weight.any():
             # A large photograph stays bytes until it is small.
-            total += values.take(tap, axis=axis).astype(np.float32, copy=False) * weight.reshape(shape)
+            total += values.take(tap, axis=axis).astype(total.dtype, copy=False) * weight.reshape(shape)
     return total
 
 
@@ -112,10 +112,13 @@ def levelled(values: Array, unit: float, image: Image) -> tuple[Array, float]:
     """Apply `range` and `threshold`; return values and what 1 of them is worth."""
     if image.range is None and image.threshold is None:
         return values, unit
-    levels = values.astype(np.float32) * np.float32(unit)
+    levels = (
+        values.astype(np.float64) * unit if values.dtype == np.float64 else values.astype(np.float32) * np.float32(unit)
+    )
     if image.range is not None:
         low, high = image.range
-        levels = np.clip((levels - low) / (high - low), 0, 1, dtype=np.float32)
+        # Now that they are near 0, float32 holds what was far from it.
+        levels = np.clip((levels - low) / (high - low), 0, 1).astype(np.float32, copy=False)
     if image.threshold is not None:
         levels[levels < image.threshold] = 0
     return levels, 1.0

@@ -87,6 +87,8 @@ def _is_number(text: str) -> bool:
 
 AMBIGUOUS = Path()
 """In place of a file, where several go with a name."""
+OTHER = Path("..")
+"""In place of a file whose name has an ending of no image."""
 
 
 class NamedImages:
@@ -97,7 +99,7 @@ class NamedImages:
         self._listed: dict[Path, dict[str, list[Path]]] = {}
 
     def find(self, cell: str) -> Path | None:
-        """Return the file, there or not; `AMBIGUOUS` where several go with the name, None where none may be read."""
+        """Return the file, there or not; `AMBIGUOUS`, `OTHER` or, where none may be read, None."""
         file = within(self._base, cell, ("",))
         if file is None or file.name.lower().endswith(ENDINGS):
             return file
@@ -105,10 +107,10 @@ class NamedImages:
             images = _images_below(file)
             return images[0] if len(images) == 1 else AMBIGUOUS if images else file
         if file.is_file():
-            return file if may_be_image(file.name) else None
+            return file if may_be_image(file.name) else OTHER
         # As ISIC's tables have them: without an ending.
         named = self._list(file.parent).get(file.name, [])
-        return named[0] if len(named) == 1 else AMBIGUOUS if named else file if may_be_image(file.name) else None
+        return named[0] if len(named) == 1 else AMBIGUOUS if named else file if may_be_image(file.name) else OTHER
 
     def _list(self, folder: Path) -> dict[str, list[Path]]:
         """Return the images of a folder by their names without the ending."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from v6_algorithm.data.imaging.picture import Picture, UnreadableImageError, with_channels
+from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, narrowed, with_channels
 
 Array = np.ndarray
 ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh")
 
 
-def read_nifti(file: Path, dimensions: int, channels: int | None) -> Picture:
-    """Read an image or a volume; its axes are those of the header: three of space, time, and then the channels."""
+def read_nifti(file: Path, dimensions: int, channels: int | None, spans: Sequence[Span] | None) -> Picture:
+    """Read an image or a volume; its axes are those of the header: three of space, time, and then the channels.
+
+    `spans` is what has to stay apart, as `narrowed` takes it.
+    """
     import nibabel
 
     image: Any = nibabel.load(file)
@@ -27,7 +31,7 @@ def read_nifti(file: Path, dimensions: int, channels: int | None) -> Picture:
     elif stored.kind not in "buif":
         raise UnreadableImageError("damaged")
     else:
-        values = image.get_fdata(dtype=np.float32, caching="unchanged")
+        values = image.get_fdata(dtype=np.float64 if _may_be_far(image) else np.float32, caching="unchanged")
         extra = image.shape[3:]
         space = (*image.shape[:3], 1, 1)[:3]
         values = values.reshape(*space, *(extra[1:] or (1,))) if not extra or extra[0] == 1 else values
@@ -37,6 +41,7 @@ def read_nifti(file: Path, dimensions: int, channels: int | None) -> Picture:
         raise UnreadableImageError("axes")
     turned, spacing, last = turned_to_patient(values, image.affine)
     turned = np.moveaxis(turned, -1, 0)
+    turned = turned if turned.dtype == np.uint8 else narrowed(turned, spans)
     if dimensions == 3:
         if len(image.shape) < 3:
             raise UnreadableImageError("flat")
@@ -46,6 +51,15 @@ def read_nifti(file: Path, dimensions: int, channels: int | None) -> Picture:
     if flat is None:
         raise UnreadableImageError("volume")
     return Picture(with_channels(turned.take(0, axis=1 + flat), channels))
+
+
+def _may_be_far(image: Any) -> bool:
+    """Say whether float32 may not hold what is stored: wide numbers, or narrow ones far from 0 by their intercept."""
+    stored = image.get_data_dtype()
+    if stored.itemsize > (4 if stored.kind == "f" else 2):
+        return True
+    slope, intercept = (float(getattr(image.dataobj, name, 0)) for name in ("slope", "inter"))
+    return abs(intercept) > 2.0**16 * abs(slope)
 
 
 def turned_to_patient(values: Array, affine: Array) -> tuple[Array, tuple[float, ...], int]:

@@ -5,17 +5,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from v6_algorithm.experiment.imaging.images import Image
 
 Array = np.ndarray
 
 CAUSES = {
     "empty": "no file is named",
     "missing": "the file is not there",
+    "ending": "a name with another ending than images have (docs/images.md lists them)",
+    "folder": "a folder without an image, and no file",
+    "permission": "a file that may not be read here",
+    "no_bytes": "a file of 0 bytes",
+    "other_kind": "of another kind than the name says, such as a web page, an archive or another kind of image",
     "damaged": "cut short, damaged, or no image of its kind",
+    "large": "of more pixels than are read from one file",
+    "no_numbers": "an array of something else than numbers",
     "decoder": "compressed, and no decoder is installed: pip install 'v6-algorithm[imaging]', which has python-gdcm",
     "compression": "in a compression that is not read, such as video",
     "not_finite": "NaN or infinite values (data.image.fill puts a number in their place)",
@@ -30,6 +39,12 @@ CAUSES = {
 }
 """Why an image is left out, as a reader of a note is told. The short names are what a site sends, with a count each."""
 
+# What a channel's values span, from its lowest to its highest that matters.
+Span = tuple[float, float]
+# Where float32 loses more than this share of what images are scaled by, they stay float64 until they are scaled.
+_COARSEST = 1e-3
+# From here on float32 has no fractions; a channel of one value is kept exact, for it may differ between images.
+_NO_FRACTIONS = 2.0**24
 # ITU-R BT.601, in 65,536ths: the rule of Pillow's grey, whatever kind of file an image comes from.
 _LUMA = (19595, 38470, 7471)
 
@@ -88,10 +103,46 @@ def with_channels(values: Array, channels: int | None) -> Array:
     raise UnreadableImageError("channels")
 
 
+def scaled_by(image: Image) -> list[Span] | None:
+    """Return the lowest and highest value of what `range`, or `mean` and `sd` of a channel, keep; None without."""
+    if image.range is not None:
+        return [image.range]
+    if image.mean is not None and image.sd is not None:
+        return [(mean - sd, mean + sd) for mean, sd in zip(image.mean, image.sd, strict=True)]
+    return None
+
+
+def narrowed(values: Array, spans: Sequence[Span] | None, leading: int = 1) -> Array:
+    """Return (channels, lengths …) as float32, or as float64 where float32 makes one of what has to stay apart.
+
+    That is so far from 0: where rounding takes more than a thousandth of `spans`, see `scaled_by`, or, without, of what
+    a channel spans by itself. With two `leading` axes the first is that of images.
+    """
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32, copy=False)
+    if values.dtype.itemsize <= 2 or not values.size:
+        return single
+    if spans is None:
+        rest = tuple(range(leading, values.ndim))
+        known = values if values.dtype.kind != "f" else np.where(np.isfinite(values), values, np.nan)
+        low, high = np.fmin.reduce(known, axis=rest), np.fmax.reduce(known, axis=rest)
+        spans = list(zip(low.ravel().tolist(), high.ravel().tolist(), strict=True))
+    # What float32 holds may still be averaged, and is not when it is that far from 0.
+    return values.astype(np.float64) if any(_coarse(*span) for span in spans) else single
+
+
+def _coarse(low: float, high: float) -> bool:
+    far = max(abs(low), abs(high))
+    if low == high:
+        return far >= _NO_FRACTIONS and float(np.float32(low)) != low
+    return low < high and far <= float(np.finfo(np.float32).max) and far * 2.0**-24 > _COARSEST * (high - low)
+
+
 def grey(colours: Array) -> Array:
     """Return the luma of (3, lengths …) colours: (lengths …), bytes of bytes."""
     if colours.dtype == np.uint8:
         red, green, blue = (weight * channel.astype(np.uint32) for weight, channel in zip(_LUMA, colours, strict=True))
         return ((red + green + blue + 0x8000) >> 16).astype(np.uint8)
     weights = np.array(_LUMA, dtype=np.float64) / 65536
-    return np.tensordot(weights, colours.astype(np.float64), axes=1).astype(np.float32)
+    luma: Array = np.tensordot(weights, colours.astype(np.float64), axes=1)
+    return luma if colours.dtype == np.float64 else luma.astype(np.float32)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from v6_algorithm.data.imaging.picture import Picture, UnreadableImageError, with_channels
+from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, narrowed, with_channels
 
 Array = np.ndarray
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -16,11 +17,11 @@ _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
-def read_raster(file: Path, dimensions: int, channels: int | None) -> Picture:
+def read_raster(file: Path, dimensions: int, channels: int | None, spans: Sequence[Span] | None) -> Picture:
     """Read an image upright, as its EXIF orientation says, or the pages of a TIFF file as a volume.
 
     Values of 8 bits stay as they are, in units of 1/255; those of 16 become 0 to 1; TIFF's floats, 32-bit and signed
-    integers are as stored.
+    integers are as stored. `spans` is what has to stay apart, as `narrowed` takes it.
     """
     from PIL import Image
 
@@ -36,14 +37,14 @@ def read_raster(file: Path, dimensions: int, channels: int | None) -> Picture:
         for number in range(frames):
             if frames > 1:
                 image.seek(number)
-            pages.append(_page(image, channels))
+            pages.append(_page(image, channels, spans))
     if len({(values.shape, values.dtype, unit) for values, unit in pages}) > 1:
         raise UnreadableImageError("axes")
     values, unit = pages[0]
     return Picture(values if dimensions == 2 else np.stack([page for page, _ in pages], axis=1), unit)
 
 
-def _page(image: Any, channels: int | None) -> tuple[Array, float]:
+def _page(image: Any, channels: int | None, spans: Sequence[Span] | None) -> tuple[Array, float]:
     """Return (channels, height, width) and what 1 in it is worth."""
     from PIL import ExifTags, ImageOps
 
@@ -53,7 +54,7 @@ def _page(image: Any, channels: int | None) -> tuple[Array, float]:
         turned = False
     upright = ImageOps.exif_transpose(image) if turned else image
     if upright.mode in (*_SIXTEEN_BITS, "I", "F"):
-        values = np.asarray(upright).astype(np.float32)[None]
+        values = narrowed(np.asarray(upright)[None], spans)
         # Pillow reads PNG's 16 bits of grey as I in some versions, and never more than 16.
         sixteen = upright.mode in _SIXTEEN_BITS or (upright.mode == "I" and image.format == "PNG")
         # Pillow turns "white is 0", as radiographs are often stored, to white is more of 1 and 8 bits only.

@@ -18,8 +18,8 @@ from v6_algorithm.data.files import folder_of, names_files
 from v6_algorithm.data.imaging.copies import NONE, CopyFinder, identities
 from v6_algorithm.data.imaging.files import ENDINGS, read_image
 from v6_algorithm.data.imaging.fitting import fitted, levelled
-from v6_algorithm.data.imaging.naming import AMBIGUOUS, NamedImages
-from v6_algorithm.data.imaging.picture import UnreadableImageError, described_causes
+from v6_algorithm.data.imaging.naming import AMBIGUOUS, OTHER, NamedImages
+from v6_algorithm.data.imaging.picture import UnreadableImageError, described_causes, narrowed, scaled_by
 from v6_algorithm.data.imaging.room import Room, Stream, load
 from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.errors import DataError
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = np.ndarray
-# A row's image: a file, an array, or none.
-File = Path | Array | None
+# A row's image: a file, an array, why there is none (of `picture.CAUSES`), or no name of one.
+File = Path | Array | str | None
 # Rows without an image that are named.
 SHOWN_ROWS = 30
 # Counts up when files are read in another way, so that images that were kept before are read again.
-READING = 3
+READING = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Stack:
     Attributes
     ----------
     array
-        (rows, channels, lengths …) uint8 or float32, zeros where there is no image; read by rows.
+        (rows, channels, lengths …) uint8 or float32, or float64 where they are too far from 0 for float32; zeros where
+        there is no image; read by rows.
     unit
         What 1 in `array` is worth.
     unreadable
@@ -82,13 +83,14 @@ class Stack:
 def find_images(column: pd.Series, folder: Path | None) -> list[File]:
     """Return the file that each cell names, there or not, or the array that it is; None where a cell is empty.
 
+    Of a name with an ending of no image the cause, ``ending``.
+
     A cell may leave the ending out where one file goes with it, and may name a folder with one image in it.
 
     Raises
     ------
     DataError
-        When the table is in no folder, or a cell names no image file, or one that is not within the folder, or several
-        files go with it.
+        When the table is in no folder, or a cell names a file that is not within the folder, or several go with it.
     """
     if holds_arrays(column):
         return [cell if isinstance(cell, np.ndarray) else None for cell in column.tolist()]
@@ -96,17 +98,18 @@ def find_images(column: pd.Series, folder: Path | None) -> list[File]:
         raise DataError(f"column '{column.name}' (data.image) does not hold names of files")
     named = NamedImages(folder_of(column, folder, "image"))
     files: list[File] = [named.find(cell) if isinstance(cell, str) else None for cell in column.tolist()]
-    if any(file is None and isinstance(cell, str) for file, cell in zip(files, column.tolist(), strict=True)):
+    beyond = sum(file is None and isinstance(cell, str) for file, cell in zip(files, column.tolist(), strict=True))
+    if beyond:
         raise DataError(
-            f"column '{column.name}' (data.image) has cells that do not name a file in the table's folder, or "
-            f"below, that ends in {', '.join(ENDINGS)} or, of DICOM, in nothing"
+            f"column '{column.name}' (data.image) has {beyond:,} cells that do not name a file in the table's folder, "
+            f"or below, that ends in {', '.join(ENDINGS)} or, of DICOM, in nothing"
         )
     if several := sum(file is AMBIGUOUS for file in files):
         raise DataError(
             f"column '{column.name}' (data.image) has {several} cells without an ending that several images go with; "
             "allowed: one for each cell, or names with their endings"
         )
-    return files
+    return ["ending" if file is OTHER else file for file in files]
 
 
 def read_stack(files: list[File], image: Image, kept: Path | None) -> Stack:
@@ -121,14 +124,14 @@ def read_stack(files: list[File], image: Image, kept: Path | None) -> Stack:
         When more of them are missing or unreadable than `image.tolerance` allows, or they differ in shape and
         `image.size` says nothing.
     """
-    stack = _read_stack(files, image, kept, np.dtype(np.uint8)) or _read_stack(files, image, kept, np.dtype(np.float32))
-    if stack is None:
-        raise DataError("the images (data.image) cannot be held in one array")
-    return stack
+    for dtype in (np.uint8, np.float32, np.float64):
+        if (stack := _read_stack(files, image, kept, np.dtype(dtype))) is not None:
+            return stack
+    raise DataError("the images (data.image) cannot be held in one array")
 
 
 def _read_stack(files: list[File], image: Image, kept: Path | None, dtype: np.dtype) -> Stack | None:
-    """Read all images as `dtype`; None when that is uint8 and they are not, or not all of one unit."""
+    """Read all images as `dtype`; None when it does not hold them, or is uint8 and they are not all of one unit."""
     room: Room | None = None
     unit, unreadable, copies = 1.0, [], CopyFinder()
     causes: Counter[str] = Counter()
@@ -140,6 +143,8 @@ def _read_stack(files: list[File], image: Image, kept: Path | None, dtype: np.dt
                 unreadable.append(row)
                 causes[error.cause] += 1
                 continue
+            if dtype == np.float32 and values.dtype == np.float64:
+                return None
             if room is None:
                 room = Room((len(files), *values.shape), dtype, kept)
                 unit = own_unit if dtype == np.uint8 else 1.0
@@ -171,15 +176,22 @@ def _read_stack(files: list[File], image: Image, kept: Path | None, dtype: np.dt
 
 def _decode(file: File, image: Image) -> tuple[Array, float]:
     """Read an image and bring it to the size and range that are asked for; return what 1 of it is worth, too."""
-    if file is None:
-        raise UnreadableImageError("empty")
-    picture = read_image(file, image.dimensions, image.channels, channel_axis=image.channel_axis, fill=image.fill)
+    if file is None or isinstance(file, str):
+        raise UnreadableImageError(file or "empty")
+    picture = read_image(
+        file,
+        image.dimensions,
+        image.channels,
+        channel_axis=image.channel_axis,
+        fill=image.fill,
+        spans=scaled_by(image),
+    )
     return fitted(picture, image)
 
 
 def _stored(values: Array, unit: float, dtype: np.dtype) -> Array:
     """Return an image as a stack of this dtype holds it: bytes in the files' unit, or floats whose unit is 1."""
-    return values if dtype == np.uint8 else values * np.float32(unit)
+    return values if dtype == np.uint8 else (values * np.float32(unit)).astype(dtype, copy=False)
 
 
 def _stream(
@@ -200,12 +212,12 @@ def stack_pixels(pixels: Array, image: Image, kept: Path | None) -> Stack:
     Values stay as stored; whole numbers up to 255 take a byte each.
     """
     if image.fill is not None:
-        pixels = np.where(np.isfinite(pixels), pixels, np.float32(image.fill))
+        pixels = np.where(np.isfinite(pixels), pixels, pixels.dtype.type(image.fill))
     empty = ~np.isfinite(pixels).all(axis=1)
     causes = {"not_finite": int(empty.sum())} if empty.any() else {}
     _check_tolerance(np.flatnonzero(empty).tolist(), len(pixels), image, causes)
     values = np.where(empty[:, None], 0, pixels).reshape(len(pixels), *(image.shape or []))
-    values, _ = levelled(values.astype(np.float32), 1.0, image)
+    values, _ = levelled(narrowed(values, scaled_by(image), leading=2), 1.0, image)
     small = np.array_equal(values, np.clip(np.rint(values), 0, 255))
     values = values.astype(np.uint8) if small else values
     copies = CopyFinder()
@@ -299,8 +311,9 @@ class TableImages:
         return numbers
 
     def read(self, rows: Array) -> Array:
-        """Return (rows, channels, lengths …) float32 images by row number."""
-        images = np.empty((len(rows), *self.shape), dtype=np.float32)
+        """Return (rows, channels, lengths …) images by row number: float32, or float64 where a stack is."""
+        wide = any(stack.array.dtype == np.float64 for stack in self.stacks)
+        images = np.empty((len(rows), *self.shape), dtype=np.float64 if wide else np.float32)
         for number, stack in enumerate(self.stacks):
             of_stack = np.flatnonzero(self.member[rows] == number)
             images[of_stack] = stack.array[self.position[rows[of_stack]]] * np.float32(stack.unit)

@@ -42,7 +42,7 @@ class Pixels(Images):
         if stack is not None:
             return stack
         frame = without_codes(source.read({*pixels}.__contains__, exact=()), self.data.missing_values, form=source.form)
-        numbers = frame[list(pixels)].to_numpy(dtype=np.float32, na_value=np.nan)
+        numbers = frame[list(pixels)].to_numpy(dtype=np.float64, na_value=np.nan)
         return stack_pixels(numbers, self.image, kept)
 
     def misfits(self, schema: Mapping[str, Any], setup: Setup) -> list[str]:

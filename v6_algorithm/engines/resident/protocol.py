@@ -154,7 +154,12 @@ def send(connection: socket.socket, content: Mapping[str, Any]) -> None:
     OSError
         When the other side is gone.
     """
-    text = json.dumps(content).encode()
+    send_text(connection, json.dumps(content))
+
+
+def send_text(connection: socket.socket, content: str) -> None:
+    """Send one message that is JSON text already; see `send`."""
+    text = content.encode()
     if len(text) > LARGEST_MESSAGE:
         raise ProtocolError(f"a message of {len(text)} bytes is over the cap of {LARGEST_MESSAGE}")
     connection.sendall(len(text).to_bytes(_LENGTH_BYTES, "big"))

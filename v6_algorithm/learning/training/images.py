@@ -23,11 +23,14 @@ class ImageInputs:
         Where they are read.
     shift, scale
         (channels, 1, …) of one fold, on the device.
+    exact
+        The same as float64, not on the device: images that are so far from 0 that they are float64 are scaled there.
     """
 
     images: TableImages
     shift: Tensor
     scale: Tensor
+    exact: tuple[Tensor, Tensor]
     nbytes: int = 0
 
     @classmethod
@@ -36,13 +39,17 @@ class ImageInputs:
         if setup.preparation is None:
             raise WireError("the request carries no preparation")
         ones = [1] * (len(images.shape) - 1)
-        shift, scale = (
-            torch.from_numpy(array[fold]).to(device.kind, getattr(torch, dtype)).reshape(-1, *ones)
+        exact = tuple(
+            torch.from_numpy(array[fold]).double().reshape(-1, *ones)
             for array in (setup.preparation.shift, setup.preparation.scale)
         )
-        return cls(images, shift, scale)
+        shift, scale = (numbers.to(device.kind, getattr(torch, dtype)) for numbers in exact)
+        return cls(images, shift, scale, (exact[0], exact[1]))
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return (rows, channels, lengths …) by row number, on the device."""
         images = torch.from_numpy(self.images.read(rows.cpu().numpy()))
+        if images.dtype == torch.float64:
+            shift, scale = self.exact
+            return ((images - shift) / scale).to(self.shift.device, self.shift.dtype)
         return (images.to(self.shift.device, self.shift.dtype) - self.shift) / self.scale

@@ -70,7 +70,8 @@ def run(
     engine: Annotated[
         str,
         typer.Option(
-            **choice("local", "wire", "mock"), help="wire: local, every message as text; mock: vantage6's mock client."
+            **choice("local", "wire", "mock", "ray"),
+            help="wire: local, every message as text; mock: vantage6's mock client; ray: on a Ray cluster.",
         ),
     ] = "local",
     exact: Annotated[
@@ -97,8 +98,10 @@ def run(
     """Run an experiment on this machine, each site with its own data, and write what came out."""
     terminal.out.quiet = quiet
     with explained(json_):
-        if engine not in ("local", "wire", "mock"):
-            raise ExperimentError(f"--engine {engine}: is not known; allowed: local, wire, mock")
+        if engine not in ("local", "wire", "mock", "ray"):
+            raise ExperimentError(f"--engine {engine}: is not known; allowed: local, wire, mock, ray")
+        if engine == "ray" and (test is not None or against is not None):
+            raise ExperimentError("--engine ray: does not go with --test, which measures once; allowed: local, mock")
         if policy is not None and engine == "mock":
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
         _check_workers(workers, engine, test)
@@ -130,7 +133,7 @@ def _check_workers(workers: int | None, engine: str, test: Path | None) -> None:
     if workers < 1:
         raise ExperimentError(f"--workers {workers}: is not allowed; allowed: whole numbers from 1")
     if engine == "mock":
-        raise ExperimentError("--workers: goes with --engine local and wire; the mock client is one process")
+        raise ExperimentError("--workers: goes with --engine local, wire and ray; the mock client is one process")
     if test is not None:
         raise ExperimentError("--workers: does not go with --test, which measures once")
 
@@ -219,7 +222,7 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
     """Begin or go on with a run, and write what came out; its checkpoint stays as long as it is not done."""
     from v6_algorithm.coordinator.rounds.initial_model import read_weights
     from v6_algorithm.coordinator.stopping import ends_on_sigterm
-    from v6_algorithm.engines.simulate import local_federation, mock_federation
+    from v6_algorithm.engines.simulate import local_federation, mock_federation, ray_federation
     from v6_algorithm.researcher.tracking import open_tracking
 
     experiment = todo.experiment
@@ -229,13 +232,13 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
         weights = read_weights(experiment, todo.files) if needs_weights else None
         central = open_central(experiment, todo.files)
         rules = _rules(todo)
-        federation: Any = (
-            mock_federation(experiment, tables)
-            if todo.engine == "mock"
-            else local_federation(
+        if todo.engine == "mock":
+            federation: Any = mock_federation(experiment, tables)
+        else:
+            simulated = ray_federation if todo.engine == "ray" else local_federation
+            federation = simulated(
                 experiment, tables, _keeping(rules, experiment, folder), sites_folder(folder), todo.way, todo.workers
             )
-        )
         with ends_on_sigterm(), open_tracking(todo.track, folder, experiment.for_sites(), complain) as tracking:
             with profiled(experiment.output.profile, folder):
                 kept = checkpoints_in(folder, experiment)
@@ -351,7 +354,8 @@ def _add_baselines(
         other = experiment.in_the_clear.model_copy(update={"mode": mode})
         try:
             # Some sites may be gone, and centralised there is one.
-            workers = min(todo.workers or 1, 1 if mode == "centralised" else len(tables))
+            alone = mode == "centralised" or todo.engine == "ray"
+            workers = min(todo.workers or 1, 1 if alone else len(tables))
             baseline = _train(other, local_federation(other, tables, rules, way=todo.way, workers=workers), weights)
         except V6AlgorithmError as error:
             unfinished.append(f"baseline {mode}: {error}")
