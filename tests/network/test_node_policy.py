@@ -25,6 +25,7 @@ def test_a_run_of_masters_is_answered_by_nodes_of_the_default_policy(standard):
     assert result["status"] == "completed"
     assert sorted(result["sites"]) == list(DATA_SITES)
     assert {site["policy"]["preset"] for site in result["sites"].values()} == {"standard"}
+    assert all(site["policy"]["differences_over_tasks"] for site in result["sites"].values())
 
 
 def test_a_request_by_hand_is_refused_by_name(standard):
