@@ -21,7 +21,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 from v6_algorithm.learning.metrics import CheckedState
 from v6_algorithm.site import SiteContext, handle
-from v6_algorithm.site.together import answer_together, fuses, why_alone
+from v6_algorithm.site.together import answer_together, fuses, open_together, why_alone
 
 Way = Literal["wire", "exact", "fast"]
 WAYS: tuple[Way, ...] = ("wire", "exact", "fast")
@@ -135,6 +135,8 @@ class LocalFederation:
                 yield [self._by_text(method, site, request, replies)]
             else:
                 yield [self._handed_over(method, site, request, replies)]
+        if self._way == "fast" and method == "train" and set(texts) >= set(requests):
+            open_together(method, requests, self._contexts, self._shared)
 
     def _by_text(self, method: str, site: str, request: dict[str, Any], replies: Replies) -> Arrival:
         text = wire.to_text(request)

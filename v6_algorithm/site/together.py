@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -129,26 +130,50 @@ def answer_together(
     dict
         The replies by site; who is not in it has to be asked by itself.
     """
+    replies: dict[str, dict[str, Any]] = {}
+    for run, group in _groups(requests, contexts, shared, _can_go):
+        if run.reason is None and len(group) > 1:
+            replies |= _Group(method, run, group, contexts).answer()
+    return replies
+
+
+def open_together(
+    method: str, requests: Mapping[str, dict[str, Any]], contexts: Mapping[str, SiteContext], shared: dict[Any, Any]
+) -> None:
+    """Let sites that were asked by themselves in round 1 read their tables for the rounds that they train together.
+
+    Nothing is answered: it is what the first call of `answer_together` would do.
+    """
+    for run, group in _groups(requests, contexts, shared, lambda items: True):
+        if run.reason is None and len(group) > 1:
+            # What is wrong with a site it has said in its reply, or says in the next one.
+            with suppress(Exception):
+                _Group(method, run, group, contexts).lay_out()
+
+
+def _groups(
+    requests: Mapping[str, dict[str, Any]],
+    contexts: Mapping[str, SiteContext],
+    shared: dict[Any, Any],
+    can_go: Callable[[Sequence[Mapping[str, Any]]], bool],
+) -> list[tuple[_Run, dict[str, dict[str, Any]]]]:
+    """Return what sites of a call share, and the requests to those of them whose items can go together."""
     if not requests:
-        return {}
+        return []
     first = next(iter(requests))
     try:
         # Whether it can be is asked here, so that the result can say why it was not.
         _run_of(requests[first], contexts[first], shared)
     except Exception:
         # Each site is asked by itself, and then says in its reply what is wrong.
-        return {}
-    groups: dict[Any, list[str]] = {}
+        return []
+    groups: dict[Any, dict[str, dict[str, Any]]] = {}
     for site, request in requests.items():
-        if _reason_of_site(contexts[site]) is not None or not _can_go(request["folds"]):
+        if _reason_of_site(contexts[site]) is not None or not can_go(request["folds"]):
             continue
-        groups.setdefault((id(request["experiment"]), id(request["setup"])), []).append(site)
-    replies: dict[str, dict[str, Any]] = {}
-    for sites in groups.values():
-        run = _run_of(requests[sites[0]], contexts[sites[0]], shared)
-        if run.reason is None and len(sites) > 1:
-            replies |= _Group(method, run, {site: requests[site] for site in sites}, contexts).answer()
-    return replies
+        groups.setdefault((id(request["experiment"]), id(request["setup"])), {})[site] = request
+    firsts = {key: next(iter(group)) for key, group in groups.items()}
+    return [(_run_of(group[firsts[key]], contexts[firsts[key]], shared), group) for key, group in groups.items()]
 
 
 def why_alone(contexts: Mapping[str, SiteContext], shared: Mapping[Any, Any]) -> str | None:
@@ -250,6 +275,23 @@ class _Group:
         parts = [{part: torch.from_numpy(fold[part]) for part in PARTS} for fold in table.folds]
         self._run.sessions[site] = _Session(work, table, parts)
         return True
+
+    def lay_out(self) -> None:
+        """Put the rows that are trained on or measured beside each other, where nothing is answered yet."""
+        from v6_algorithm.learning.metrics import by_site  # noqa: F401 (the next round's)
+        from v6_algorithm.learning.training import together  # noqa: F401
+
+        trained: dict[int, list[str]] = {}
+        measured: dict[int, list[str]] = {}
+        for site in self._bodies:
+            for item in self._requests[site]["folds"]:
+                if item.get("train", True):
+                    trained.setdefault(item["fold"], []).append(site)
+                if len(self._run.sessions[site].parts[item["fold"]]["validation"]):
+                    measured.setdefault(item["fold"], []).append(site)
+        for part, sites_of in (("train", trained), ("validation", measured)):
+            for fold, sites in sites_of.items():
+                self._joined(sites, part, fold)
 
     def answer(self) -> dict[str, dict[str, Any]]:
         """Measure and train each model that was sent, and return the replies."""

@@ -22,6 +22,7 @@ from v6_algorithm.coordinator.rounds.fold_round import FoldRound
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.coordinator.rounds.pretraining import pretrain
 from v6_algorithm.coordinator.run_context import RunContext
+from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.errors import FederationError
 from v6_algorithm.exchange.protocol import Replies
 
@@ -58,6 +59,8 @@ class Rounds:
         # The round whose answers are looked at, and the next one where it was asked for already.
         self._current: list[FoldRound] = []
         self._ahead: _Asked | None = None
+        # What the sites agreed on, and how a request says it: the same from round to round.
+        self._setup: tuple[Setup | None, dict[str, Any]] = None, {}
         for fold in context.folds:
             fold.scored_later = self._pipelined and self._validates
 
@@ -168,11 +171,13 @@ class Rounds:
 
     def _call(self, asked: _Asked, turn: int, *, ahead: bool) -> None:
         mixed = self._context.experiment.strategy.combine.sites_in_result
-        setup = self._context.plan.setup.to_json()
+        setup = self._setup
+        if setup[0] is not self._context.plan.setup:
+            setup = self._setup = self._context.plan.setup, self._context.plan.setup.to_json()
         asked.replies = self._context.caller.call(
             "RPC_train",
             asked.number,
-            {site: {"setup": setup, "folds": items} for site, items in asked.items.items()},
+            {site: {"setup": setup[1], "folds": items} for site, items in asked.items.items()},
             together=min((mixed(len(sites)) for one in asked.rounds if (sites := one.trainers(turn))), default=0),
             ahead=ahead,
         )
