@@ -300,7 +300,6 @@ GROUPS = "subgroups.<part>.<site>.<column>.<group>"
 MESSAGES = [
     "RPC_prepare, step preflight",
     "RPC_prepare, step schema",
-    "RPC_prepare, step event_times",
     "RPC_prepare, step imputation",
     "RPC_prepare, step statistics",
     "RPC_prepare, step quantiles",

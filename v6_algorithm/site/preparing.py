@@ -80,7 +80,6 @@ def prepare(work: Work) -> dict[str, Any]:
     steps = {
         "preflight": _preflight,
         "schema": _schema,
-        "event_times": _event_times,
         "statistics": _statistics,
         "quantiles": _quantiles,
         "harmonisation": _harmonisation,
@@ -133,18 +132,17 @@ def _schema(work: Work) -> dict[str, Any]:
     return {"members": members}
 
 
-def _event_times(work: Work) -> dict[str, Any]:
-    """Tell when the events of the training rows are, in cells of several where this node's rules say so."""
+def _event_times(work: Work, problem: Problem, table: TableData) -> dict[str, Any]:
+    """Tell when the events of the training rows are, in cells of several where this node's rules say so.
+
+    Of a Cox model with one baseline for all sites; of other models nothing.
+    """
     from v6_algorithm.data.preparation.setup import pack_arrays
-    from v6_algorithm.learning.problems import create_problem
     from v6_algorithm.learning.problems.survival import Survival
 
-    setup = work.setup()
-    table = work.table(setup)
-    problem = create_problem(work.experiment, setup)
-    if not isinstance(problem, Survival) or not isinstance(work.experiment.model, Cox):
-        raise WireError("event times are asked for model cox only")
-    problem.check_rows(table)
+    model = work.experiment.model
+    if not isinstance(problem, Survival) or not isinstance(model, Cox) or model.strata != "none":
+        return {}
     problem.time_cell = work.guard.time_cell(problem.sums_of_squares)
     return {
         "event_times": pack_arrays({"times": problem.event_times(table)}),
@@ -226,6 +224,7 @@ def _statistics(work: Work) -> dict[str, Any]:
         "copies": _copies(work, table),
         "trained_on": _trained_on(table),
         "start": wire.digest(wire.pack(state_of(networks))),
+        **_event_times(work, problem, table),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,26 @@ def test_a_federated_cox_model_is_that_of_the_pooled_rows(strata, transform):
     # lifelines gives events of one time the residual of each; the sums over them are the same.
     assert [line["chi2"] for line in result.content["proportional_hazards"]] == pytest.approx(
         list(test.test_statistic), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("strata", ["none", "site"])
+def test_twenty_skewed_covariates_take_eight_calls_and_errors_are_those_of_the_pooled_rows(strata):
+    frame = load_gbsg2().drop(columns="tgrade")
+    frame = frame.assign(horTh=(frame["horTh"] == "yes") * 1.0, menostat=(frame["menostat"] == "Post") * 1.0)
+    inputs = frame.drop(columns=["time", "cens"])
+    inputs = (inputs - inputs.mean()) / inputs.std(ddof=0)
+    products = {f"{a}_by_{b}": inputs[a] * inputs[b] for a, b in [*combinations(inputs, 2)][:13]}
+    frame = inputs.assign(**products, days=frame["time"], died=frame["cens"])
+    frames = {f"h{number}": frame.iloc[number::3] for number in range(3)}
+    result = fit(frames, {"strata": strata})
+    _, expected = pooled(frames, strata == "site")
+    assert len(result.coefficients) == 20
+    assert result.content["fit"]["converged"]
+    assert sum(bool(call["arrived_s"]) for call in result.content["timing"]["rounds"]) <= 8
+    assert result.coefficients["estimate"].to_numpy() == pytest.approx(expected.params_.to_numpy(), rel=1e-7)
+    assert result.coefficients["standard_error"].to_numpy() == pytest.approx(
+        expected.standard_errors_.to_numpy(), rel=1e-7
     )
 
 

@@ -43,6 +43,6 @@ def test_a_schema_with_one_thing_wrong_is_refused(change):
 def test_the_fewest_events_and_rows_of_a_cell_are_two_whole_numbers_from_1(monkeypatch, cell):
     monkeypatch.setattr(event_times, "unpack_arrays", lambda packed: packed)
     times = {"times": np.array([0.0, 2.0])}
-    assert event_times._check({"event_times": times, "cell": [1, 5]})[1] == [1, 5]
+    assert event_times.check_times({"event_times": times, "cell": [1, 5]})[1] == [1, 5]
     with pytest.raises(WireError, match="whole numbers from 1"):
-        event_times._check({"event_times": times, "cell": cell})
+        event_times.check_times({"event_times": times, "cell": cell})

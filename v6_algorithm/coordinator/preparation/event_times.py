@@ -1,34 +1,34 @@
-"""The event times of all sites, at which a Cox model's risk sets are added up; `negotiate` asks for them."""
+"""The event times of all sites, at which a Cox model's risk sets are added up; `negotiate` has them from statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from v6_algorithm.coordinator.preparation.questions import Ask, gather
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.errors import ExperimentError, WireError
-from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment import Cox, Experiment
 
 # Numbers (256 MB) that a site would send in each round.
 _MOST_NUMBERS = 2**25
 
 
-def agree_on_times(
-    ask: Ask, experiment: Experiment, setup: Setup, sites: Sequence[str], quorum: int
-) -> tuple[Setup, list[str], list[str]]:
-    """Ask when events are; return the setup with all times, the sites that answered, and sentences on coarse times.
+def needs_times(experiment: Experiment) -> bool:
+    """Say whether the sites tell event times: of a Cox model with one baseline for all of them."""
+    return isinstance(experiment.model, Cox) and experiment.model.strata == "none"
+
+
+def agree_on_times(answers: Mapping[str, tuple[np.ndarray, list[int]]], setup: Setup) -> tuple[Setup, list[str]]:
+    """Return the setup with all sites' times, and sentences on coarse times; the answers are as of `check_times`.
 
     Raises
     ------
     ExperimentError
         When no site has an event, or there are so many times that their sums would be too large to send.
     """
-    body = {"step": "event_times", "setup": setup.to_json()}
-    answers = gather(ask, sites, body, _check, quorum, experiment.participation.unfit)
     times = np.unique(np.concatenate([times for times, _ in answers.values()]))
     if not len(times):
         raise ExperimentError("model cox: no training row of any site has an event")
@@ -51,10 +51,11 @@ def agree_on_times(
             "describe single patients to whoever runs master; a node's policy standard joins times, model.strata site "
             "needs none"
         )
-    return replace(setup, event_times=times), list(answers), notes
+    return replace(setup, event_times=times), notes
 
 
-def _check(reply: Mapping[str, Any]) -> tuple[np.ndarray, list[int]]:
+def check_times(reply: Mapping[str, Any]) -> tuple[np.ndarray, list[int]]:
+    """Check a site's event times; return them, (times,), and the fewest events and rows that each stands for."""
     times, cell = unpack_arrays(reply["event_times"])["times"], reply["cell"]
     if times.ndim != 1 or not np.isfinite(times).all() or (times < 0).any() or (np.diff(times) <= 0).any():
         raise WireError("its event times are not increasing finite times from 0 on")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.coordinator.preparation.event_times import agree_on_times
+from v6_algorithm.coordinator.preparation.event_times import agree_on_times, check_times, needs_times
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
@@ -43,7 +43,7 @@ from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
-from v6_algorithm.experiment import PARTS, Cox, Experiment
+from v6_algorithm.experiment import PARTS, Experiment
 
 _AT_ZERO = {
     "cox": "their events come before all others",
@@ -219,9 +219,6 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     """Ask for sums over the training rows and make the plan for these sites; raises as `agree_on_columns` does."""
     setup = Setup.of(agreement)
     setup = replace(setup, terms=DesignTerms.of(experiment.model, setup.features, setup.categories))
-    time_notes: list[str] = []
-    if isinstance(experiment.model, Cox) and experiment.model.strata == "none":
-        setup, sites, time_notes = agree_on_times(ask, experiment, setup, sites, quorum)
     replies = ask(sites, {"step": "statistics", "setup": setup.to_json()})
     moments: dict[str, Moments] = {}
     scaled = experiment.data.scaled_targets
@@ -234,6 +231,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     sums: dict[str, dict[str, np.ndarray]] = {}
     copies: dict[str, dict[str, int | None]] = {}
     trained_on: list[list[list[int]]] = []
+    event_times: dict[str, tuple[np.ndarray, list[int]]] = {}
     spec: wire.StateSpec = {}
     for site, reply in replies:
         try:
@@ -246,6 +244,8 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
             own_targets = check_targets(reply["targets"], len(counts), len(scaled))
             own_sums = check_sums(reply["sums"], next(iter(sums.values()), None))
             copies[site] = check_copies(reply["copies"])
+            if needs_times(experiment):
+                event_times[site] = check_times(reply)
             trained_on.append(check_trained_on(reply["trained_on"], len(counts), len(setup.category_columns)))
             by_fold = by_fold or [{} for _ in counts]
             if len(by_fold) != len(counts):
@@ -263,6 +263,9 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         rows[site] = [{part: sum(member[part] for member in fold.values()) for part in PARTS} for fold in counts]
     raise_data_errors(replies, experiment.participation.unfit)
     replies.require(quorum, "preparation")
+    time_notes: list[str] = []
+    if needs_times(experiment):
+        setup, time_notes = agree_on_times({site: event_times[site] for site in moments}, setup)
     if len(set(starts.values())) > 1:
         of = experiment.start.weights
         reason = f"for their files '{of}' (start.weights) differ" if experiment.start.site else _OTHER_SOFTWARE

@@ -95,7 +95,6 @@ class Order:
         step = str(request.get("step"))
         steps = self._job.setdefault("steps", {})
         before = {
-            "event_times": "schema",
             "statistics": "schema",
             "moments": "statistics",
             "quantiles": "statistics",

@@ -14,7 +14,7 @@ from v6_algorithm.experiment import PARTS
 
 _MOST = 10**9
 _LONGEST = 1000
-_WITH_SETUP = ("statistics", "quantiles", "harmonisation", "moments", "event_times", "imputation")
+_WITH_SETUP = ("statistics", "quantiles", "harmonisation", "moments", "imputation")
 
 
 def check_request(request: Mapping[str, Any]) -> None:
