@@ -1,7 +1,9 @@
 """The local engine's three ways: as text, handed over, and trained together."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from hospitals import make_table
 
 from v6_algorithm.coordinator.checkpoint import Checkpoints
@@ -143,6 +145,44 @@ def test_a_large_network_goes_alone_and_is_as_good(tables, make_experiment):
     exact, fast = results(make_experiment(rounds=2, model=model, training=training), tables, "exact", "fast")
     assert "work enough" in fast["engine"]["because"]
     near({key: fast[key] for key in ("history", "metrics")}, {key: exact[key] for key in ("history", "metrics")})
+
+
+@pytest.mark.parametrize("norm", ["none", "group"])
+def test_a_convolution_is_quicker_with_channels_last_and_is_as_good(make_experiment, monkeypatch, norm):
+    from v6_algorithm.learning.training.images import ImageInputs
+
+    generator, sites = np.random.default_rng(5), {}
+    for name, rows in (("one", 60), ("two", 40)):
+        labels = np.arange(rows) % 2
+        frame = pd.DataFrame(generator.normal(labels[:, None], 1.0, (rows, 3 * 8 * 8)))
+        sites[name] = TableSource(frame=frame.rename(columns=lambda number: f"pixel{number}").assign(y=labels))
+    experiment = make_experiment(
+        problem="image_classification", model={"kind": "cnn", "widths": [4, 8], "norm": norm, "dropout": 0.2},
+        data={"target": "y", "image": {"shape": [3, 8, 8]}}, rounds=2, split={"kind": "ratio"},
+    )  # fmt: skip
+    layouts, read = [], ImageInputs.__getitem__
+
+    def watched(inputs, rows):
+        images = read(inputs, rows)
+        layouts.append(images.is_contiguous(memory_format=torch.channels_last))
+        return images
+
+    monkeypatch.setattr(ImageInputs, "__getitem__", watched)
+    (exact,) = results(experiment, sites, "exact")
+    assert not any(layouts)
+    (fast,) = results(experiment, sites, "fast")
+    assert any(layouts)
+    near({key: fast[key] for key in ("history", "metrics")}, {key: exact[key] for key in ("history", "metrics")})
+
+
+def test_tables_are_laid_out_in_round_1(tables, make_experiment):
+    experiment = make_experiment(rounds=1)
+    federation = local_federation(experiment, tables, way="fast")
+    result = run(federation, experiment)
+    assert result["engine"]["together"] is True
+    known = federation._shared["together"][2]
+    assert set(known.sessions) == set(tables)
+    assert {part for _, part, _ in known.joined} >= {"train", "validation"}
 
 
 def test_a_site_that_diverges_is_named_and_the_others_go_on(tables, make_experiment):

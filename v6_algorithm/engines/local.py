@@ -4,7 +4,8 @@ How requests and replies pass is one of `WAYS`. As ``wire`` each goes through JS
 those of the preparation and of round 1 do, and from then on the objects themselves are handed over: what passed once as
 text passes on a node, and the arithmetic is the same bit for bit, which tests hold. As ``fast`` sites that share
 network and batches are also trained together, in one batched computation; see `site.together`. A network too large for
-that is moved by its optimiser in one pass over the memory. Both differ from the rest by rounding.
+that is moved by its optimiser in one pass over the memory, and images lie channels last for a `cnn` without BatchNorm.
+All of these differ from the rest by rounding.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 from v6_algorithm.learning.metrics import CheckedState
 from v6_algorithm.site import SiteContext, handle
-from v6_algorithm.site.together import answer_together, fuses, open_together, why_alone
+from v6_algorithm.site.together import answer_together, open_together, quicker, why_alone
 
 Way = Literal["wire", "exact", "fast"]
 WAYS: tuple[Way, ...] = ("wire", "exact", "fast")
@@ -150,7 +151,7 @@ class LocalFederation:
     def _handed_over(self, method: str, site: str, request: dict[str, Any], replies: Replies) -> Arrival:
         context = self._contexts[site]
         context.by_reference = True
-        with _fused(self._way == "fast" and fuses(self._shared)):
+        with quicker(self._shared) if self._way == "fast" else nullcontext():
             reply = handle(method, request, context, raise_bugs=True)
         for item in reply.get("folds", []):
             for states in item["metrics"].values():
@@ -180,15 +181,6 @@ def texts_of(way: Way, method: str, requests: Mapping[str, Mapping[str, Any]]) -
         for site, request in requests.items()
         if "secure_aggregation" in request or (request["round"] <= 1 if method == "train" else site == first)
     }
-
-
-def _fused(wanted: bool) -> AbstractContextManager[None]:
-    """Return what lets optimisers step in one pass, where that is wanted."""
-    if not wanted:
-        return nullcontext()
-    from v6_algorithm.learning.training.learner import fused_steps
-
-    return fused_steps()
 
 
 def _late(deadline_s: float) -> Missing:

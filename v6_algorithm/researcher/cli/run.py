@@ -13,7 +13,7 @@ import typer
 from v6_algorithm.errors import ExperimentError, V6AlgorithmError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central
-from v6_algorithm.researcher.cli.collector import import_libraries
+from v6_algorithm.researcher.cli.memory import import_libraries
 from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.profiling import profiled
 from v6_algorithm.researcher.cli.progress import progress
