@@ -142,7 +142,7 @@ OPTIONS = re.compile(r"(?m)^( *)# ((?:- \{|[a-z_]+:(?= [\[{]|\n)).*)$")
 @pytest.mark.parametrize(
     ("name", "manager", "options"),
     [
-        ("node_configuration.yaml", NodeConfigurationManager, 5),
+        ("node_configuration.yaml", NodeConfigurationManager, 6),
         ("v6server.yaml", ServerConfigurationManager, 2),
     ],
 )
