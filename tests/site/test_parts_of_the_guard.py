@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from v6_algorithm.data.preparation import Setup
 from v6_algorithm.errors import PolicyError, WireError
+from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.privacy.accountant import Steps
 from v6_algorithm.site.context import SiteContext
-from v6_algorithm.site.guard.bounds import within
+from v6_algorithm.site.guard import Guard
+from v6_algorithm.site.guard.bounds import check_inputs, within
 from v6_algorithm.site.guard.join import joined_groups
 from v6_algorithm.site.guard.privacy_account import _add
 from v6_algorithm.site.guard.requests import check_parts
 from v6_algorithm.site.guard.rowsets import check_differences
 from v6_algorithm.site.guard.watch import _EARLIER, UpdateWatch, _Sent
+from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.rules import Rule
 
 
@@ -147,3 +151,26 @@ def test_a_bin_of_just_enough_rows_stands_by_itself():
     assert joined_groups(np.array([[5, 5, 0, 5]]), 5) == [(0, [0]), (1, [1]), (3, [3])]
     groups = [members for _, members in joined_groups(np.array([[5, 4, 0, 5]]), 5)]
     assert groups == [[0], [1, 3]]
+
+
+def test_a_penaltys_cross_validation_leaves_out_as_many_rows_as_a_part_must_have():
+    experiment = Experiment.parse(
+        {
+            "data": {"target": "y"},
+            "problem": "classification",
+            "model": {"kind": "glm", "family": "binomial", "penalty": {"kind": "ridge", "folds": 5}},
+        }
+    )
+    guard = Guard(SiteContext({}, Policy(minimum_part_rows=5)), {}, experiment)
+    guard.check_left_out(25)
+    with pytest.raises(
+        PolicyError, match=r"fewer left-out \(model\.penalty\.folds\) rows here than this node's minimum"
+    ):
+        guard.check_left_out(24)
+
+
+def test_a_table_of_just_as_many_cells_as_a_node_allows_passes():
+    setup = Setup(classes=None, features=["a", "b"], categories={"c": ["x", "y"]})
+    check_inputs(Policy(maximum_cells=50), setup, 10)
+    with pytest.raises(PolicyError, match="V6_ALGORITHM_MAXIMUM_CELLS"):
+        check_inputs(Policy(maximum_cells=49), setup, 10)
