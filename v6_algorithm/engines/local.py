@@ -30,7 +30,31 @@ WAYS: tuple[Way, ...] = ("wire", "exact", "fast")
 _REPEATED = ("train", "evaluate")
 
 
-class LocalFederation:
+class AnswersInTurn:
+    """A federation whose sites answer when somebody looks for their replies, one after another."""
+
+    def call(self, method: str, requests: Mapping[str, dict[str, Any]], *, deadline_s: float) -> Replies:
+        """Ask the sites in turn, each when its reply is looked for; see `Federation.call`."""
+        sent: dict[str, int] = {}
+        replies = Replies(requests, iter(()), sent)
+        replies.arrivals = self._answer(method.removeprefix("RPC_"), requests, deadline_s, replies)
+        return replies
+
+    def overdue(self, site: str) -> bool:
+        """Nobody owes an answer here: a site that is late was not asked, since the others took the time."""
+        return False
+
+    def belated(self) -> Sequence[Belated]:
+        """Nothing: who is late here was not asked."""
+        return ()
+
+    def _answer(
+        self, method: str, requests: Mapping[str, dict[str, Any]], deadline_s: float, replies: Replies
+    ) -> Iterator[Arrival]:
+        raise NotImplementedError
+
+
+class LocalFederation(AnswersInTurn):
     """Sites simulated in this process.
 
     Parameters
@@ -58,21 +82,6 @@ class LocalFederation:
     def sites(self) -> Sequence[Site]:
         """Return the sites by name."""
         return check_names([Site(name, number) for number, name in enumerate(self._contexts)])
-
-    def call(self, method: str, requests: Mapping[str, dict[str, Any]], *, deadline_s: float) -> Replies:
-        """Ask the sites in turn, each when its reply is looked for; see `Federation.call`."""
-        sent: dict[str, int] = {}
-        replies = Replies(requests, iter(()), sent)
-        replies.arrivals = self._answer(method.removeprefix("RPC_"), requests, deadline_s, replies)
-        return replies
-
-    def overdue(self, site: str) -> bool:
-        """Nobody owes an answer here: a site that is late was not asked, since the others took the time."""
-        return False
-
-    def belated(self) -> Sequence[Belated]:
-        """Nothing: who is late here was not asked."""
-        return ()
 
     def how(self) -> dict[str, Any]:
         """Tell how the answers were made, for the result: `together` is None where no round was, so that none knows."""

@@ -18,7 +18,7 @@ from typing import Any
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines import parcels
 from v6_algorithm.engines.local import Way
-from v6_algorithm.engines.workers import Sites, WorkerSites, cores
+from v6_algorithm.engines.workers import Sites, WorkerSites, cores, lost
 from v6_algorithm.errors import ExperimentError
 
 _ADDRESS = "RAY_ADDRESS"
@@ -146,11 +146,7 @@ class Actors:
                 del self._streams[place]
             except ray.exceptions.RayError as error:
                 self._streams = [(other, stream) for other, stream in self._streams if other != worker]
-                sites = self._sites[worker]
-                return worker, (
-                    f"worker {worker + 1} of {len(self._actors)} ({self._names[worker]}) is gone: "
-                    f"{type(error).__name__}; it held {sites} site{'' if sites == 1 else 's'}"
-                )
+                return worker, lost(worker, self._sites, self._names[worker], f"is gone: {type(error).__name__}")
 
     def close(self) -> None:
         """See `workers.Crew`; a cluster of this run's own ends too."""

@@ -32,9 +32,9 @@ from typing import Any, Protocol
 from v6_algorithm import errors
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines import parcels
-from v6_algorithm.engines.local import LocalFederation, Way, texts_of
+from v6_algorithm.engines.local import AnswersInTurn, LocalFederation, Way, texts_of
 from v6_algorithm.errors import V6AlgorithmError
-from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
+from v6_algorithm.exchange.protocol import Arrival, Missing, Replies, Site, check_names
 from v6_algorithm.site import SiteContext
 
 Sites = Mapping[str, SiteContext]
@@ -55,7 +55,7 @@ class Crew(Protocol):
         """End the workers."""
 
 
-class WorkerFederation:
+class WorkerFederation(AnswersInTurn):
     """Sites simulated by several workers.
 
     Parameters
@@ -93,20 +93,6 @@ class WorkerFederation:
         """Return the sites by name."""
         names = sorted(self._worker_of)
         return check_names([Site(name, number) for number, name in enumerate(names)])
-
-    def call(self, method: str, requests: Mapping[str, dict[str, Any]], *, deadline_s: float) -> Replies:
-        """Ask the sites, each worker's in turn, when somebody looks for their replies; see `Federation.call`."""
-        replies = Replies(requests, iter(()), {})
-        replies.arrivals = self._answer(method.removeprefix("RPC_"), requests, deadline_s, replies)
-        return replies
-
-    def overdue(self, site: str) -> bool:
-        """Nobody owes an answer here: a site that is late was not asked, since the others took the time."""
-        return False
-
-    def belated(self) -> Sequence[Belated]:
-        """Nothing: who is late here was not asked."""
-        return ()
 
     def how(self) -> dict[str, Any]:
         """Tell how the answers were made, for the result; `together` is None where no round was."""
@@ -330,11 +316,13 @@ class Processes:
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in {*map(int, signal.Signals)} else f"signal {-code}"
             how = f"was ended by {name}" + (", as where memory runs out" if name == "SIGKILL" else "")
-        sites = self._sites[worker]
-        return (
-            f"worker {worker + 1} of {len(self._processes)} (process {process.pid}) {how}; it held "
-            f"{sites} site{'' if sites == 1 else 's'}"
-        )
+        return lost(worker, self._sites, f"process {process.pid}", how)
+
+
+def lost(worker: int, sites: Sequence[int], name: str, how: str) -> str:
+    """Say that a worker is gone; `sites` are the numbers of those that each worker held."""
+    held = f"{sites[worker]} site{'' if sites[worker] == 1 else 's'}"
+    return f"worker {worker + 1} of {len(sites)} ({name}) {how}; it held {held}"
 
 
 def _end(processes: list[Any], outboxes: list[queue.SimpleQueue[parcels.Parcel | None]]) -> None:

@@ -301,7 +301,7 @@ class _Group:
         measured: dict[int, list[str]] = {}
         for site in self._bodies:
             for item in self._requests[site]["folds"]:
-                if item.get("train", True):
+                if item.get("train", True) and self._comes_again("train"):
                     trained.setdefault(item["fold"], []).append(site)
                 if len(self._run.sessions[site].parts[item["fold"]]["validation"]):
                     measured.setdefault(item["fold"], []).append(site)
@@ -383,12 +383,14 @@ class _Group:
             torch.cat([target for _, target in pieces]),
             [len(target) for _, target in pieces],
         )
-        # Of sites that are drawn anew each round to train the same do not come again; all of them measure.
-        comes_again = part != "train" or run.experiment.participation.fraction == 1
         held = sum(inputs.nbytes for inputs, _, _ in run.joined.values())
-        if comes_again and held + joined[0].nbytes <= _MOST_BYTES:
+        if self._comes_again(part) and held + joined[0].nbytes <= _MOST_BYTES:
             run.joined[key] = joined
         return joined
+
+    def _comes_again(self, part: str) -> bool:
+        """Say whether the same sites are asked for a part again: of those that are drawn to train, the same are not."""
+        return part != "train" or self._run.experiment.participation.fraction == 1
 
     def _rows(self, site: str, fold: int, part: str) -> tuple[Tensor, Tensor]:
         session, run = self._run.sessions[site], self._run

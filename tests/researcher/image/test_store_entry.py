@@ -59,6 +59,8 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path, pages):
         ("example.org/v6-algorithm@sha256:12", "https://example.org", "no digest"),
         ("example.org/V6", "https://example.org", "IMAGE example.org/V6: is not an image name"),
         (IMAGE, "replace-with-the-repository-url", "must be an http:// or https:// address"),
+        (IMAGE, "https://[", "must be an http:// or https:// address"),
+        (IMAGE, "https://ada:secret@example.org", "--code-url: takes no user or password"),
         (IMAGE, "file:///etc/passwd", "must be an http:// or https:// address"),
     ],
 )
@@ -66,6 +68,7 @@ def test_what_a_store_should_not_get_is_refused(tmp_path, image, url, named):
     result = command("image", "store", image, "--code-url", url, "--out", str(tmp_path / "store.json"))
     assert result.exit_code == 2, result.output
     assert named in " ".join(result.output.split())
+    assert "secret" not in result.output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -75,3 +78,10 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path, pages):
     result = command("image", "store", IMAGE, "--code-url", f"{pages}/code", "--out", str(file))
     assert result.exit_code == 2
     assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:port/", "http://127.0.0.1/a b"])
+def test_a_link_that_cannot_even_be_asked_for_is_named(tmp_path, url):
+    result = command("image", "store", IMAGE, "--code-url", url, "--out", str(tmp_path / "store.json"))
+    assert result.exit_code == 0, result.output
+    assert "does not answer from here" in " ".join(result.output.split())

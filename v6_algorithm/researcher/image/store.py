@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -47,18 +48,30 @@ def entry(
     name, at, digest = image.partition("@")
     split_tag(name, "IMAGE")
     host = name.partition("/")[0]
-    if "/" not in name or ("." not in host and ":" not in host):
+    if "/" not in name or (host != "localhost" and "." not in host and ":" not in host):
         raise ExperimentError(
             f"IMAGE {image}: has no registry; write it as HOST[:PORT]/NAME, as `image push` prints it"
         )
     if at and re.fullmatch(r"sha256:[0-9a-f]{64}", digest) is None:
         raise ExperimentError(f"IMAGE {image}: what follows @ is no digest; allowed: sha256: and 64 digits")
     for option, url in {"--code-url": code_url, "--documentation-url": documentation_url}.items():
-        if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+        if url is not None and "@" in url:
+            # Not shown: what stands before it may be a password.
+            raise ExperimentError(f"{option}: takes no user or password, which every reader of the store would see")
+        if url is not None and not _is_web_address(url):
             raise ExperimentError(f"{option} {url}: must be an http:// or https:// address")
     check_vantage6(vantage6)
     content: dict[str, Any] = json.loads((checkout(source) / FILES[vantage6]).read_text(encoding="utf-8"))
     return {**content, "image": image, "code_url": code_url, "documentation_url": documentation_url or code_url}
+
+
+def _is_web_address(url: str) -> bool:
+    """Say whether a browser would open it."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as brackets that hold no address
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def unreachable(url: str) -> str | None:
@@ -68,5 +81,5 @@ def unreachable(url: str) -> str | None:
             return None
     except HTTPError as error:
         return f"status {error.code}"
-    except OSError as error:
+    except (OSError, HTTPException, ValueError) as error:  # the last two: blanks in it, a port that is none
         return str(getattr(error, "reason", error)) or type(error).__name__
