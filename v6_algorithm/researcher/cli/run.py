@@ -185,6 +185,7 @@ def as_test(experiment: Experiment, runs: list[Path]) -> tuple[Experiment, str]:
 def resume_run(folder: Path) -> None:
     """Go on with the run in a folder; raises CheckpointError when there is none."""
     todo = UnfinishedRun.read(folder)
+    import_libraries()
     _go_on(todo, _tables(todo), folder)
 
 

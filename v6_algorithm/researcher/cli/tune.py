@@ -11,6 +11,7 @@ import typer
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central
+from v6_algorithm.researcher.cli.memory import import_libraries
 from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.progress import progress
 from v6_algorithm.researcher.cli.run import File, Out, Quiet, Set, load_experiment
@@ -53,6 +54,7 @@ def tune(
 
         refuse_done(out_dir, force)
         experiment = _with_space(load_experiment(file, set_), try_ or [], draws, halve)
+        import_libraries()
         tuning = Tuning(experiment)
         weights = read_weights(experiment, file.parent)
         central = open_central(experiment, file.parent)
