@@ -12,7 +12,7 @@ from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.researcher.report import facts
+from v6_algorithm.researcher.report import page
 from v6_algorithm.site.policy import Policy
 
 KEYED = Policy(node_secret="ab" * 32)
