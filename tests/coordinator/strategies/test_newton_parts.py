@@ -14,16 +14,13 @@ from playing import SCALAR, make
 from v6_algorithm.coordinator.strategies.newton import (
     CoxNewton,
     Newton,
-    _by_moments,
-    _dispersion_step,
-    _halfway,
-    _inverse,
-    _rank_one,
-    discriminant,
     independent,
     independent_but,
     log_determinant,
 )
+from v6_algorithm.coordinator.strategies.newton.cox import _halfway, _rank_one
+from v6_algorithm.coordinator.strategies.newton.design import inverse
+from v6_algorithm.coordinator.strategies.newton.glm import _by_moments, _dispersion_step, discriminant
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.models.glm import NULL_SUMS, TOTALS
 
@@ -140,10 +137,10 @@ def test_what_is_estimated_is_what_has_a_rank_of_its_own_in_the_order_given(data
     free = independent(information)
     inside = (information[free][:, free]).numpy()
     assert log_determinant(information, free) == pytest.approx(np.linalg.slogdet(inside)[1])
-    inverse = _inverse(information, free).numpy()
-    assert inverse[np.ix_(free, free)] @ inside == pytest.approx(np.eye(len(inside)), abs=1e-6)
-    assert not inverse[~free.numpy()].any()
-    assert not inverse[:, ~free.numpy()].any()
+    turned = inverse(information, free).numpy()
+    assert turned[np.ix_(free, free)] @ inside == pytest.approx(np.eye(len(inside)), abs=1e-6)
+    assert not turned[~free.numpy()].any()
+    assert not turned[:, ~free.numpy()].any()
 
 
 def test_a_column_counts_as_a_combination_from_a_billionth_of_its_variance_on():
