@@ -13,7 +13,7 @@ from v6_algorithm.learning.metrics.joined import Extents
 from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS, pairs_of_cells
 from v6_algorithm.learning.metrics.survival.concordance import Exact
 from v6_algorithm.learning.metrics.survival.joined_cells import between_sites
-from v6_algorithm.learning.metrics.survival.state import _all_pairs, _resolution
+from v6_algorithm.learning.metrics.survival.state import _all_pairs, _joined_resolution, _resolution
 
 # -- AUROC ---------------------------------------------------------------------------------------------------------
 
@@ -112,7 +112,14 @@ def test_pairs_of_joined_cells_are_those_that_may_be_and_those_that_must_be(site
                     sure and low > highest,
                 )
                 wanted = [total + kind * events * count for total, kind in zip(wanted, kinds, strict=True)]
-    assert list(between_sites([(listed(cells), joined) for cells, joined in sites], TIMES)) == wanted
+    parts = [(listed(cells), joined) for cells, joined in sites]
+    assert list(between_sites(parts, TIMES)) == wanted
+    rising, never, falling, always = wanted
+    state = {"edges": [1.0] * (TIMES - 1), "parts": parts, "exact": [10, 9, 0, 0]}
+    greatest, least = (5 + rising) / (9 + rising + never), (5 + always) / (9 + always + falling)
+    for c_index in (0.1, 0.5, 0.95):
+        bound = max(greatest - c_index, c_index - least, 0.0)
+        assert _joined_resolution(state, c_index) == pytest.approx(bound, abs=1e-12)
 
 
 # In a cell of one site are rows with the event or without: what is bounded only otherwise is then counted.
