@@ -222,3 +222,14 @@ def test_students_quantile_is_abramowitz_and_steguns_expansion_and_stays_it(degr
 
 def test_no_rows_have_no_metrics():
     assert compute(merge_states([ClassificationMetrics(2).state()]))["n"] == 0
+
+
+def test_a_class_that_nobody_has_is_no_trouble_to_sites_that_join_bins():
+    generator = np.random.default_rng(0)
+    collector = ClassificationMetrics(3)
+    target = np.arange(60) % 2
+    collector.update(generator.dirichlet(np.ones(3), 60), target, np.zeros(60))
+    whole = compute(merge_states([collector.state(), collector.state()]))
+    joined = compute(merge_states([coarse_state(collector.state(), 5)] * 2))
+    assert joined["auroc"] == pytest.approx(whole["auroc"], abs=joined["auroc_resolution"])
+    assert joined["auroc_resolution"] > whole["auroc_resolution"]
