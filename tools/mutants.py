@@ -7,12 +7,16 @@ A mutant changes one comparison, one operator, one `and` or `or`, or one number.
 reaches it fails or runs into the time limit. All mutants of a sample are put into the package in memory, each behind a
 switch, so that tests are imported and collected once: first they run as they are, to learn which test reaches which
 mutant and how long it takes; then each mutant is switched on in a fork that runs those tests until one fails. What is
-worked out while a module is imported needs an import of its own, and the tests that enter the module.
+worked out while a module is imported needs an import of its own, and the tests that enter the module or are of a file
+that imports it.
 
 `--record` is a file of lines that a later call goes on from; a call after more tests were written tries the survivors
 again (`--again`). Survivors are printed with their line: each is a test to write, or makes no difference. Tests in
 processes of their own do not see mutants. Needs fork. Not part of the everyday tests; whoever changes core modules runs
 it on them.
+
+equivalent_mutants.txt beside this file lists mutants that cannot change what comes out, each with the reason: they are
+left out of a sample and named at its end.
 """
 
 from __future__ import annotations
@@ -53,9 +57,13 @@ CORE = [
     "v6_algorithm/site",
     "v6_algorithm/engines",
 ]
-# The tests that mirror the wings of the core modules, and that of the page of the owner's rules.
-TESTS = ["tests/learning", "tests/exchange", "tests/site", "tests/coordinator", "tests/data", "tests/engines",
-         "tests/test_what_leaves_the_hospital.py"]  # fmt: skip
+EQUIVALENT = Path(__file__).with_name("equivalent_mutants.txt")
+# All everyday tests; those under network/ are none.
+TESTS = [
+    path.relative_to(ROOT).as_posix()
+    for path in sorted((ROOT / "tests").iterdir())
+    if path.name not in ("network", "__pycache__") and (path.is_dir() or path.match("test_*.py"))
+]
 # Mutants of which the tests are collected together: those of all take seconds to import.
 _AT_ONCE = 25
 _COMPARISONS = {
@@ -78,6 +86,12 @@ class Mutant:
     before: str
     after: str
     in_function: bool
+    source: str
+
+    @property
+    def listed(self) -> tuple[str, str, str]:
+        """What names the mutant in the list of equivalent ones: file, line as it is written, and the change."""
+        return self.path, self.source, f"{self.before} -> {self.after}"
 
     @property
     def key(self) -> str:
@@ -87,7 +101,8 @@ class Mutant:
 
 def mutants_of(path: Path) -> Iterator[Mutant]:
     """Yield a file's mutants."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    tree, lines = ast.parse(text), text.splitlines()
     fixed = _fixed(tree)
     inside = {
         id(node)
@@ -100,7 +115,9 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
         changed = None if number in fixed else _changed(node)
         if changed is not None:
             name = path.relative_to(ROOT).as_posix()
-            yield Mutant(name, number, node.lineno, ast.unparse(node), ast.unparse(changed), id(node) in inside)  # type: ignore[attr-defined]
+            line: int = node.lineno  # type: ignore[attr-defined]
+            before, after, source = ast.unparse(node), ast.unparse(changed), lines[line - 1].strip()
+            yield Mutant(name, number, line, before, after, id(node) in inside, source)
 
 
 def _fixed(tree: ast.AST) -> set[int]:
@@ -112,6 +129,9 @@ def _fixed(tree: ast.AST) -> set[int]:
             parts.append(node.slice)
         if isinstance(node, ast.pattern | ast.JoinedStr):
             parts.append(node)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "reshape":
+            # numpy takes any negative length for -1.
+            parts += [part for part in node.args if isinstance(part, ast.UnaryOp)]
         leave |= {id(inner) for part in parts if part is not None for inner in ast.walk(part)}
     return {number for number, node in enumerate(ast.walk(tree)) if id(node) in leave}
 
@@ -352,6 +372,29 @@ def worked_out_at_import(mutant: Mutant, record: Record) -> bool:
     return mutant.key in record.at_import or not mutant.in_function
 
 
+@functools.cache
+def imported_by(file: str) -> frozenset[str]:
+    """Return the files of the package that a file of tests imports by name."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{part.name}" for part in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {part.name for part in node.names}
+    paths = (name.replace(".", "/") for name in names if name.startswith("v6_algorithm"))
+    return frozenset(ending for path in paths for ending in (f"{path}.py", f"{path}/__init__.py"))
+
+
+def equivalent() -> dict[tuple[str, str, str], str]:
+    """Read the list of mutants that change nothing, with the reason of each."""
+    listed = {}
+    for line in EQUIVALENT.read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith("#"):
+            path, source, change, reason = (part.strip() for part in line.split(" | "))
+            listed[path, source, change] = reason
+    return listed
+
+
 def tests_for(mutant: Mutant, record: Record, most_s: float) -> tuple[list[str], float]:
     """Return the tests to try on a mutant, of `most_s` seconds in all, and their seconds.
 
@@ -361,8 +404,10 @@ def tests_for(mutant: Mutant, record: Record, most_s: float) -> tuple[list[str],
     wanted = mutant.path if known == "enters" else mutant.key
     by_file: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for test in record.tests.values():
-        if wanted in test[known] and not test["failed"]:
-            by_file[test["test"].split("::")[0]].append(test)
+        file = test["test"].split("::")[0]
+        reaches = wanted in test[known] or (known == "enters" and wanted in imported_by(file))
+        if reaches and not test["failed"]:
+            by_file[file].append(test)
     beside = Path("tests", *Path(mutant.path).parts[1:-1])
     files = sorted(
         by_file.items(),
@@ -488,7 +533,12 @@ def main() -> int:
         for file in ([ROOT / path] if path.endswith(".py") else sorted((ROOT / path).rglob("*.py")))
     ]
     everything = [mutant for file in files for mutant in mutants_of(file)]
-    mutants = random.Random(options.seed).sample(everything, min(options.sample, len(everything)))  # noqa: S311
+    drawn = random.Random(options.seed).sample(everything, min(options.sample, len(everything)))  # noqa: S311
+    same = equivalent()
+    mutants = [mutant for mutant in drawn if mutant.listed not in same]
+    written = {mutant.listed for mutant in everything}
+    for entry in [] if options.paths != CORE else [entry for entry in same if entry not in written]:
+        print(f"{EQUIVALENT.name}: not there any more: {' | '.join(entry)}")
     # Forks write down what they find out: there is always a file.
     record = Record((options.record or Path(tempfile.mkdtemp(), "mutants.jsonl")).resolve())
     _prepare()
@@ -503,7 +553,12 @@ def main() -> int:
     record = Record(record.path)
     verdicts = [record.verdicts[mutant.key]["verdict"] for mutant in mutants if mutant.key in record.verdicts]
     killed = sum(verdict not in ("passed", "no test") for verdict in verdicts)
+    for mutant in drawn:
+        if mutant.listed in same:
+            print(f"    changes nothing {mutant.path}:{mutant.line}: {mutant.listed[2]}: {same[mutant.listed]}")
     print(f"killed {killed} of {len(verdicts)} mutants, sampled from {len(everything)} in {len(files)} files")
+    if len(mutants) < len(drawn):
+        print(f"{len(drawn) - len(mutants)} more of the sample change nothing, as {EQUIVALENT.name} says why")
     return 0 if killed >= options.least * len(verdicts) else 1
 
 

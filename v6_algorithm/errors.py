@@ -92,4 +92,4 @@ class PolicyError(SiteError):
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM): whoever did will not wait long."""
+    """The process was asked to end (SIGTERM, or SIGHUP of a closed terminal): whoever did will not wait long."""

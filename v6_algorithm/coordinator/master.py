@@ -28,7 +28,7 @@ from v6_algorithm.exchange.wire import spec_bytes
 from v6_algorithm.experiment import Experiment
 
 INTERRUPTED = "interrupted from the keyboard"
-TERMINATED = "asked to end (SIGTERM); what a checkpoint holds can be gone on from"
+TERMINATED = "asked to end (SIGTERM or SIGHUP); what a checkpoint holds can be gone on from"
 
 
 def run(

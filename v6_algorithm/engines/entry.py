@@ -47,7 +47,7 @@ def run_master(
 ) -> dict[str, Any]:
     """Run an experiment over the organisations of a collaboration; see `v6_algorithm.master`."""
     from v6_algorithm.coordinator.master import run
-    from v6_algorithm.coordinator.stopping import ends_on_sigterm
+    from v6_algorithm.coordinator.stopping import ends_when_asked
     from v6_algorithm.engines.journal import Journal, journal_folder
 
     federation, checked = _central(client, data, experiment, organizations, names, mock_client, arguments)
@@ -56,7 +56,7 @@ def run_master(
     journal = Journal(folder, federation, checked, lambda text: print(text, flush=True))
     if (done := journal.begin(_tasks(resume))) is not None:
         return done
-    with ends_on_sigterm(), federation.residents(checked.resident, checked.participation.deadline_s):
+    with ends_when_asked(), federation.residents(checked.resident, checked.participation.deadline_s):
         result = run(federation, checked, on_event=_say, weights=weights, checkpoints=journal.checkpoints)
     if result["status"] == "stopped" and federation.task is not None:
         result["notes"].append(f"to go on from where it stopped: v6-algorithm resume {federation.task} --server …")

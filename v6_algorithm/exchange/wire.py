@@ -334,7 +334,7 @@ _compared: tuple[StateSpec | None, StateSpec | None] = None, None
 def _alike(known: StateSpec | None, spec: StateSpec) -> bool:
     """Say whether two descriptions are equal; nobody changes one."""
     global _compared
-    if known is spec or (known is not None and known is _compared[0] and spec is _compared[1]):
+    if known is spec or (known is _compared[0] and spec is _compared[1]):
         return True
     if known != spec:
         return False

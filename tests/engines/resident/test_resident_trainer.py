@@ -324,3 +324,18 @@ def test_a_trainer_that_cannot_reach_the_server_leaves_the_work_to_the_courier(n
 def test_the_longest_message_holds_the_largest_model_in_base64_and_the_rest():
     rest = protocol.LARGEST_MESSAGE - (wire.MAX_BYTES + 2) // 3 * 4
     assert 2**25 < rest < 2**27
+
+
+def test_the_way_to_the_trainer_is_what_its_answer_took_less_its_work():
+    assert courier._with_start({"timing": {"a": 1.0, "b": 0.5}}, None, 3.5)["timing"] == {
+        "a": 1.0,
+        "b": 0.5,
+        "handover_s": 2.0,
+    }
+    assert courier._with_start({"timing": {"a": 4.0}}, 0.25, 3.5)["timing"] == {
+        "a": 4.0,
+        "handover_s": 0.0,
+        "import_s": 0.25,
+    }
+    assert courier._with_start({"timing": {"a": 4.0}}, 0.25)["timing"] == {"a": 4.0, "import_s": 0.25}
+    assert courier._with_start({"status": "error"}, 0.25, 1.0) == {"status": "error"}

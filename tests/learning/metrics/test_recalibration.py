@@ -30,3 +30,10 @@ def test_a_fit_is_that_of_the_rows():
     # In the large: the mean predicted probability, shifted, is the share of the positives.
     shifted = 1 / (1 + np.exp(-(x + found["in_the_large"])))
     assert shifted.mean() == pytest.approx(y.mean(), abs=1e-9)
+
+
+def test_two_scores_are_enough_for_a_line():
+    found = recalibrate(np.array([1, 3]), np.array([3, 1]), np.array([-1.0, 1.0]))
+    assert (found["intercept"], found["slope"]) == pytest.approx((0, np.log(3)), abs=1e-9)
+    assert recalibrate(np.array([2, 0]), np.array([3, 0]), np.array([-1.0, 1.0])) is None
+    assert recalibrate(np.array([2, 1]), np.array([0, 0]), np.array([-1.0, 1.0])) is None

@@ -6,6 +6,7 @@ import torch
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.problems import create_problem
+from v6_algorithm.learning.training.cross_entropy import formula_of
 from v6_algorithm.learning.training.learner import TrainingContext, fused_steps
 from v6_algorithm.learning.training.loop import Rows, train
 from v6_algorithm.learning.training.objectives import LocalObjective
@@ -25,17 +26,17 @@ SGD = {"kind": "sgd", "lr": 0.1}
         ({"kind": "adamw", "lr": 0.001}, {"local_epochs": 2}),
     ],
 )
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_a_stack_of_sites_learns_what_each_learns_by_itself(optimizer, changes, activation):
+@pytest.mark.parametrize(("activation", "classes"), [("relu", 3), ("gelu", 3), ("relu", 2)])
+def test_a_stack_of_sites_learns_what_each_learns_by_itself(optimizer, changes, activation, classes):
     model = {"kind": "mlp", "hidden": [8, 6], "norm": "none", "activation": activation}
     training = {"batch_size": 8, "optimizer": optimizer, "local_epochs": 1} | changes
     experiment = Experiment.parse({"data": {"target": "y"}, "model": model, "training": training})
-    problem = create_problem(experiment, Setup(["a", "b", "c"], {}, ["0", "1", "2"]))
+    problem = create_problem(experiment, Setup(["a", "b", "c"], {}, [str(label) for label in range(classes)]))
     networks = build_networks(problem)
     assert is_plain([*networks["model"]]) == (activation == "relu")
     start = {name: tensor.clone() for name, tensor in state_of(networks).items()}
     inputs = torch.randn(sum(COUNTS), 3, generator=torch.Generator().manual_seed(0))
-    target = (inputs.sum(1) > 0).long() + (inputs[:, 0] > 1)
+    target = ((inputs.sum(1) > 0).long() + (inputs[:, 0] > 1)).clamp(max=classes - 1)
     frozen = [name for name in start if "freeze" in changes and name.startswith("model.0.")]
     places = [slice(sum(COUNTS[:site]), sum(COUNTS[: site + 1])) for site in range(len(COUNTS))]
     sites = [
@@ -56,3 +57,25 @@ def test_a_stack_of_sites_learns_what_each_learns_by_itself(optimizer, changes, 
         for name, tensor in state_of(networks).items():
             assert (state[name] - tensor).abs().max() <= 1e-6 * tensor.abs().max(), name
             assert torch.equal(tensor, start[name]) == (name in frozen)
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights", "has_formula"),
+    [({}, None, True), ({"loss": {"kind": "focal", "gamma": 1.0}}, None, False), ({}, [[1.0, 2.0, 3.0]], False)],
+)
+def test_only_the_plain_cross_entropy_has_its_slope_by_formula(changes, weights, has_formula):
+    experiment = Experiment.parse({"data": {"target": "y"}, "training": {"local_epochs": 1} | changes})
+    problem = create_problem(experiment, Setup(["a"], {}, ["0", "1", "2"], class_weights=weights))
+    formula = formula_of(problem)
+    assert (formula is not None) == has_formula
+    derived = type("Other", (type(problem),), {"row_loss": lambda self, output, target, fold: output[:, 0]})
+    assert formula_of(derived(experiment, problem.setup)) is None
+    if formula is None:
+        return
+    output, target = torch.randn(6, 3).requires_grad_(), torch.tensor([0, 1, 2, 2, 1, 0])
+    parts = torch.tensor([0.25, 0.25, 0.25, 0.25, 0.0, 0.5])[:, None]
+    rows, slope = formula(output, target, parts)
+    expected = problem.row_loss(output, target, 0)
+    (by_graph,) = torch.autograd.grad((expected * parts[:, 0]).sum(), output)
+    assert torch.allclose(rows, expected, rtol=1e-6)
+    assert torch.allclose(slope, by_graph, atol=1e-7)

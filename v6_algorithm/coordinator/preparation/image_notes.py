@@ -52,9 +52,9 @@ def _tell_shifts(sizes: Mapping[str, float], middles: Mapping[str, float]) -> li
         return []
     listing = ", ".join(f"{site} {middles[site]:.3g} ± {spreads[site]:.3g}" for site in sorted(sizes))
     return [
-        f"the sites' images differ in where their values lie (mean ± standard deviation: {listing}), such as Hounsfield "
-        "units here and the same plus 1024 there, black and white exchanged, or -1 to 1 beside 0 to 1; the model sees "
-        "them so, until they are stored alike"
+        f"the sites' images differ in where their values lie (mean ± standard deviation: {listing}), such as "
+        "Hounsfield units here and the same plus 1024 there, black and white exchanged, or -1 to 1 beside 0 to 1; the "
+        "model sees them so, until they are stored alike"
     ]
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.coordinator.preparation.event_times import agree_on_times, check_times, needs_times
+from v6_algorithm.coordinator.preparation.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
-from v6_algorithm.coordinator.preparation.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
 from v6_algorithm.coordinator.preparation.knots import agree_on_knots
 from v6_algorithm.coordinator.preparation.patients import tell_shared_patients

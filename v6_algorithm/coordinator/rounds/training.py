@@ -271,6 +271,8 @@ class Rounds:
         experiment = self._context.experiment
         wanted = math.ceil(experiment.participation.fraction * len(sites))
         count = min(len(sites), max(self._context.quorum, wanted))
+        if count == len(sites):
+            return list(sites)
         generator = seeding.numpy_generator(experiment.seed, "participation", number)
         drawn = set(generator.permutation(len(sites))[:count].tolist())
         return [site for index, site in enumerate(sites) if index in drawn]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from v6_algorithm import seeding
-from v6_algorithm.coordinator.master import INTERRUPTED, Event, run
+from v6_algorithm.coordinator.master import INTERRUPTED, TERMINATED, Event, run
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange.protocol import Federation
 from v6_algorithm.experiment import Experiment
@@ -144,7 +144,7 @@ class Tuning:
         except (ExperimentError, FederationError) as error:
             trial.failed = str(error)
         else:
-            if result["stopped_because"] == INTERRUPTED:
+            if result["stopped_because"] in (INTERRUPTED, TERMINATED):
                 raise KeyboardInterrupt
             pooled = result["metrics"].get("validation", {}).get("pooled", {})
             score, trial.rows = pooled.get(self.metric), pooled.get("n")

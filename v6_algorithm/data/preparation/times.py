@@ -2,8 +2,8 @@
 
 Bins are 1/16 of a doubling of time, counted from a middle: the mean logarithm of the sites' event times, so that the
 same data in days and in milliseconds fall into the same bins (`middle_of`). Where no site may tell that, from 1 of the
-unit; then cuts are the same only to a bin. No smallest or longest time leaves a site. Survival problems cut intervals and
-metrics at quantiles of the histogram.
+unit; then cuts are the same only to a bin. No smallest or longest time leaves a site. Survival problems cut intervals
+and metrics at quantiles of the histogram.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def coarse_times(time: Array, event: Array, events: int, rows: int, causes: Arra
         cell[index] = number
         have_events, have_rows = have_events + needed[index], have_rows + int(leaving[index])
         events_left, rows_left = events_left - needed[index], rows_left - int(leaving[index])
-    if 0 < tail < len(distinct) and have_rows < rows:
+    if tail < len(distinct) and have_rows < rows:
         # The events are too few rows for a cell without those that were watched longer.
         tail = len(distinct)
     cell[tail:] = number + 1
@@ -175,9 +175,9 @@ def coarse_entries(entry: Array, coarse: Array, rows: int) -> Array:
     above = np.clip(np.searchsorted(grid, entry, side="left"), 1, len(grid) - 1)
     nearest = np.where(entry - grid[above - 1] <= grid[above] - entry, above - 1, above)
     place = np.minimum(nearest, np.searchsorted(grid, coarse) - 1)
-    for number in range(len(grid) - 1, 0, -1):
+    for number in reversed(range(1, len(grid))):
         joining = place == number
-        if 0 < joining.sum() < rows:
+        if joining.sum() < rows:
             place[joining] = number - 1
     if 0 < (place == 0).sum() < rows and len(place) >= rows:
         # Those that are there from the start are too few by themselves: those who join next are with them.

@@ -43,8 +43,6 @@ def capped(state: Any) -> Any:
     if state.get("kind") != "classification":
         # Another kind's lists are of a length of their own; several targets, members and groups are in dicts.
         return {key: capped(value) for key, value in state.items()} if "n" not in state or "tasks" in state else state
-    if state["n"] <= _FEWEST_LISTED:
-        return state
     classes = 1 if state["n_classes"] == 2 else state["n_classes"]
     most = max(MOST_LISTED // classes, _FEWEST_LISTED)
     if state["n"] <= most:

@@ -22,6 +22,7 @@ from torch.nn import functional
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Training
 from v6_algorithm.learning.problems.base import Problem
+from v6_algorithm.learning.training.cross_entropy import formula_of
 from v6_algorithm.learning.training.learner import TrainingContext, optimiser_of
 from v6_algorithm.learning.training.loop import TrainingSums, steps_of
 from v6_algorithm.learning.training.objectives import Corrected, LocalObjective
@@ -190,6 +191,7 @@ class _Stack:
         }
         self._optimiser = optimiser_of(problem.experiment.training, self._trained(), sites[0].context)
         self._plain = is_plain([layer for _, layer in self._layers])
+        self._formula = formula_of(problem) if self._plain else None
         # The first layer that is trained: below it nobody asks for slopes.
         self._first_trained = next(
             (
@@ -206,55 +208,84 @@ class _Stack:
     def train(self, plans: Sequence[list[Tensor]]) -> list[tuple[wire.Stacked, TrainingSums]]:
         """Take all steps; `plans` are each site's batches, of row numbers, one a step."""
         losses = torch.zeros(len(plans), dtype=torch.float64, device=self._inputs.device)
+        lengths = [[len(batch) for batch in plan] for plan in plans]
+        places, parts = self._laid_out(plans, lengths)
         active = len(plans)
-        lengths = [[batch.shape[0] for batch in plan] for plan in plans]
         for number in range(len(plans[0])):
-            if len(plans[active - 1]) <= number:
-                staying = sum(len(plan) > number for plan in plans[:active])
+            staying = active
+            while len(lengths[staying - 1]) <= number:
+                staying -= 1
+            if staying < active:
                 self._leave(staying, active)
                 active = staying
-            of_step = [plan[number] for plan in plans[:active]]
-            losses[:active] += self._step(of_step, [rows[number] for rows in lengths[:active]])
+            of_step = [of_site[number] for of_site in lengths[:active]]
+            longest = max(of_step)
+            rows = self._step(
+                places[:active, number, :longest], parts[:active, number, :longest], even=longest == min(of_step)
+            )
+            losses[:active] += rows.sum(1)
         self._leave(0, active)
         return [
             (state, TrainingSums(total if finite else math.nan, sum(rows), len(rows)))
             for (state, finite), total, rows in zip(self._finished, losses.tolist(), lengths, strict=True)
         ]
 
+    def _laid_out(self, plans: Sequence[list[Tensor]], lengths: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+        """Return (sites, steps, rows): places of the joined rows, and each row's part in the sum of the sites' means.
+
+        Where a site has fewer rows or steps there are places that weigh nothing.
+        """
+        steps = len(lengths[0])
+        counts = torch.tensor([[*of_site, *[0] * (steps - len(of_site))] for of_site in lengths])[:, :, None]
+        filled = torch.arange(max(max(of_site) for of_site in lengths)) < counts
+        places = torch.zeros(filled.shape, dtype=torch.long)
+        places[filled] = torch.cat([batch for plan in plans for batch in plan])
+        places += self._starts[:, :, None]
+        parts = torch.where(filled, 1.0 / counts, 0.0)
+        device = self._inputs.device
+        return places.to(device), parts.to(device=device, dtype=self._inputs.dtype)
+
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self._parameters.values() if parameter.requires_grad]
 
-    def _step(self, batches: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
-        """Take one step of the first sites, of batches of these lengths; return each one's summed loss, detached."""
-        even = min(lengths) == max(lengths)
-        places = torch.stack(list(batches)) if even else nn.utils.rnn.pad_sequence(list(batches), batch_first=True)
-        places += self._starts[: len(batches)]
-        inputs, target = self._inputs[places], self._target[places].flatten(0, 1)
-        counts = torch.tensor(lengths)[:, None]
-        # Each row's part in the sum of the sites' means.
-        parts = (1.0 / counts).expand(places.shape)
-        if not even:
-            parts = torch.where(torch.arange(places.shape[1]) < counts, parts, 0.0)
-        parts = parts.to(device=inputs.device, dtype=inputs.dtype)
+    def _step(self, places: Tensor, parts: Tensor, *, even: bool) -> Tensor:
+        """Take one step of the first sites, of the rows at these places; return the rows' losses, (sites, rows).
+
+        `even` says that all sites have as many rows, so that no place is there to fill up.
+        """
+        chosen = places.reshape(-1)
+        inputs = self._inputs.index_select(0, chosen).view(*places.shape, *self._inputs.shape[1:])
+        target = self._target.index_select(0, chosen)
 
         def losses(output: Tensor) -> Tensor:
             rows = self._problem.row_loss(output.flatten(0, 1), target, self._fold).view(places.shape)
             return rows if even else torch.where(parts > 0, rows, 0.0)
 
+        def slopes(output: Tensor) -> tuple[Tensor, Tensor]:
+            if self._formula is None:
+                rows = losses(output.requires_grad_())
+                # Of one number: torch imports an algebra system for slopes that are given.
+                (slope,) = torch.autograd.grad((rows * parts).sum(), output)
+                return rows.detach(), slope
+            flat, slope = self._formula(output.flatten(0, 1), target, parts.reshape(-1, 1))
+            rows = flat.view(places.shape)
+            return rows if even else torch.where(parts > 0, rows, 0.0), slope.view(output.shape)
+
         if self._plain:
-            rows = self._gradients(inputs, losses, parts)
+            rows = self._gradients(inputs, slopes)
         else:
             rows = losses(self._forward(inputs))
             self._optimiser.zero_grad(set_to_none=True)
             (rows * parts).sum().backward()
         self._terms.add(self._parameters)
         self._optimiser.step()
-        return rows.detach().sum(1).double()
+        return rows.detach()
 
-    def _gradients(self, inputs: Tensor, losses: Callable[[Tensor], Tensor], parts: Tensor) -> Tensor:
+    def _gradients(self, inputs: Tensor, slopes: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
         """Leave the gradients of a plain network in the memory of those before; return the rows' losses.
 
-        It is what autograd does for such a network; layer by layer it costs neither a graph nor new memory.
+        It is what autograd does for such a network; layer by layer it costs neither a graph nor new memory. `slopes`
+        gives for an output the rows' losses and the slope of their weighted sum.
         """
         values, entering = inputs, []
         with torch.no_grad():
@@ -267,10 +298,7 @@ class _Stack:
                 else:
                     # Of the product before, which nobody needs as it was.
                     values = values.relu_()
-        output = values.requires_grad_()
-        rows = losses(output)
-        # Of one number: torch imports an algebra system for slopes that are given.
-        (slope,) = torch.autograd.grad((rows * parts).sum(), output)
+        rows, slope = slopes(values)
         with torch.no_grad():
             for place in range(len(self._layers) - 1, -1, -1):
                 path, layer = self._layers[place]

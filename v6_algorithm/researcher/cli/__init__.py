@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -77,4 +78,7 @@ app.add_typer(network.app, name="network")
 
 def main() -> None:
     """Run the command line; the console script `v6-algorithm`."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        sys.exit(end.code or terminal.code_of_output())

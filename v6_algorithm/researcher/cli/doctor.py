@@ -57,7 +57,7 @@ def doctor(
         if as_json:
             import json
 
-            print(json.dumps(report, indent=2))
+            terminal.print_raw(json.dumps(report, indent=2) + "\n")
         problems = sum(finding.status == "problem" for finding in findings)
         if problems:
             if not as_json:

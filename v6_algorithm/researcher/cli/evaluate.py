@@ -73,7 +73,7 @@ def evaluate(
             "notes": [],
         }
         measured.add_to(report)
-        terminal.out.print(central_table(report))
+        terminal.out.print(central_table(report, terminal.out.width))
         for line in gap_lines(report, CENTRAL):
             say(line)
         for note in report["notes"]:

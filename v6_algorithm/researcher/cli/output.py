@@ -69,7 +69,7 @@ def unused_folder(name: str) -> Path:
 def finish(
     result: dict[str, Any], unfinished: list[str], folder: Path, make_room: Callable[[], None] | None = None
 ) -> None:
-    """Show the closing table, write the files, and end with exit code 3 when something was left undone.
+    """Write the files, show the closing table, and end with exit code 3 when something was left undone.
 
     Where the disk is full, `make_room` is called, and the files are written again.
     """
@@ -83,22 +83,20 @@ def finish(
     )
 
     result["notes"] += dinunet.notes(result)
+    paths, refused = write_results(result, folder)
+    if refused is not None and make_room is not None:
+        make_room()
+        paths, refused = write_results(result, folder)
+    if refused is not None and not terminal.asks_for_json():
+        # Nobody else has the numbers now.
+        terminal.out.quiet = False
     if result["metrics"]:
-        terminal.out.print(closing_table(result))
+        terminal.out.print(closing_table(result, terminal.out.width))
     if (of_terms := coefficients_table(result)) is not None:
         terminal.out.print(of_terms)
     for part in ("test", "central"):
         for line in gap_lines(result, part):
             say(line)
-    paths, refused = write_results(result, folder)
-    if refused is not None and make_room is not None:
-        make_room()
-        paths, refused = write_results(result, folder)
-    if refused is not None and terminal.out.quiet and not terminal.asks_for_json():
-        # Nobody else has the numbers now.
-        terminal.out.quiet = False
-        if result["metrics"]:
-            terminal.out.print(closing_table(result))
     for note in result["notes"]:
         say(f"note: {note}")
     for line in [*recalibration_lines(result), *comparison_lines(result)]:
@@ -111,7 +109,10 @@ def finish(
         else f"{rounds} round{'' if rounds == 1 else 's'}"
     )
     names = ", ".join(path.relative_to(folder).as_posix() for path in paths) or "nothing"
-    say(f"{done} in {seconds:.1f} s; wrote {names} to {folder}")
+    done = f"{done} in {seconds:.1f} s; wrote {names} to {folder}"
+    say(done)
+    if terminal.is_lost():
+        complain(done, kind="note")
     if result["status"] == "stopped":
         complain(f"stopped early, what was done is kept: {result['stopped_because']}")
     for reason in unfinished:

@@ -85,7 +85,7 @@ def predict(
         if out is None and json_:
             return
         if out is None:
-            typer.echo(text, nl=False)
+            terminal.print_raw(text)
             return
         with writing(out):
             write_file(out, text)

@@ -79,7 +79,7 @@ def report(
             with writing(out):
                 write_file(out, page)
         if json_:
-            typer.echo(frame.to_json(orient="index", indent=1))
+            terminal.print_raw(str(frame.to_json(orient="index", indent=1)) + "\n")
             return
         terminal.out.print(_table(frame, part))
         if out is not None:
@@ -101,7 +101,7 @@ def _show_paired(results: list[Path], part: str, *, as_json: bool) -> None:
         raise ExperimentError(f"--paired: is of two runs; {len(results)} are given")
     frame = paired(load(results[0]), load(results[1]), part)
     if as_json:
-        typer.echo(frame.to_json(orient="index", indent=1))
+        terminal.print_raw(str(frame.to_json(orient="index", indent=1)) + "\n")
         return
     table = Table(title=f"{part}, {frame['folds'].max():.0f} folds: second less first")
     for number, head in enumerate(("metric", "first", "second", "difference", "95 % CI", "p")):

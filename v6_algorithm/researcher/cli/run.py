@@ -222,7 +222,7 @@ def _keeping(rules: Policy, experiment: Experiment, folder: Path) -> Policy:
 def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) -> None:
     """Begin or go on with a run, and write what came out; its checkpoint stays as long as it is not done."""
     from v6_algorithm.coordinator.rounds.initial_model import read_weights
-    from v6_algorithm.coordinator.stopping import ends_on_sigterm
+    from v6_algorithm.coordinator.stopping import ends_when_asked
     from v6_algorithm.engines.simulate import local_federation, mock_federation, ray_federation
     from v6_algorithm.researcher.tracking import open_tracking
 
@@ -240,7 +240,7 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
             federation = simulated(
                 experiment, tables, _keeping(rules, experiment, folder), sites_folder(folder), todo.way, todo.workers
             )
-        with ends_on_sigterm(), open_tracking(todo.track, folder, experiment.for_sites(), complain) as tracking:
+        with ends_when_asked(), open_tracking(todo.track, folder, experiment.for_sites(), complain) as tracking:
             with profiled(experiment.output.profile, folder):
                 kept = checkpoints_in(folder, experiment)
                 result = _train(experiment, federation, weights, tracking.on_event, checkpoints=kept)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +20,64 @@ from v6_algorithm.errors import ExperimentError, V6AlgorithmError
 from v6_algorithm.exchange.text import printable
 
 LONGEST_LINE = 100_000
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+
+class _Output:
+    """Standard output or standard error, whose end does not end what is computed: a pipe or disk that takes no more.
+
+    What comes after that is dropped. `main` turns it into an exit code.
+
+    Attributes
+    ----------
+    lost
+        Why nothing more is written; None where all was.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.lost: OSError | None = None
+
+    @property
+    def _stream(self) -> Any:
+        # While a bar is shown rich has its own file in this place.
+        stream = getattr(sys, self._name)
+        return getattr(stream, "rich_proxied_file", stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text; characters that the stream's encoding has not are written as Python writes them: ``\\u2026``."""
+        encoding = getattr(self._stream, "encoding", None)
+        if encoding:
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
+        return self._try("write", text) or len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        self._try("flush")
+
+    def _try(self, call: str, *arguments: Any) -> Any:
+        if self.lost is not None:
+            return None
+        try:
+            return getattr(self._stream, call)(*arguments)
+        except OSError as error:
+            self.lost = error
+            # Python flushes the stream once more when it ends.
+            try:
+                number = self._stream.fileno()
+            except (OSError, ValueError):
+                return None
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+            return None
+
+
+_output, _errors = _Output("stdout"), _Output("stderr")
+out = Console(file=_output, highlight=False)  # type: ignore[arg-type]
+err = Console(file=_errors, stderr=True, highlight=False)  # type: ignore[arg-type]
 Json = Annotated[bool, typer.Option("--json", help="Print what came out as JSON, and nothing else.")]
 POLICIES = ("trusted", "standard", "strict")
 # Whether the command that runs was asked for JSON; see `explained` and `tell`.
@@ -72,7 +131,33 @@ def asks_for_json() -> bool:
 def tell(document: Any) -> None:
     """Print what came out as JSON, where the command was asked for it; undefined numbers are null."""
     if _json:
-        typer.echo(json.dumps(finite(document), indent=1, ensure_ascii=False, allow_nan=False, default=_plain))
+        # JSON has its own way to write what an encoding has not.
+        plain = "utf" not in str(_output.encoding or "utf").lower()
+        print_raw(json.dumps(finite(document), indent=1, ensure_ascii=plain, allow_nan=False, default=_plain) + "\n")
+
+
+def print_raw(text: str) -> None:
+    """Write what another program reads to standard output, as it is."""
+    _output.write(text)
+    _output.flush()
+
+
+def is_lost() -> bool:
+    """Say whether standard output takes no more, so that what must be known goes to standard error."""
+    _output.flush()
+    return _output.lost is not None
+
+
+def code_of_output() -> int:
+    """Return the exit code of a command that did its work: 1, with an error, where output was lost to a full disk.
+
+    Where nobody read on there is no error, only the code.
+    """
+    _output.flush()
+    lost = _output.lost
+    if lost is not None and lost.errno != errno.EPIPE:
+        complain(f"standard output: cannot be written: {lost.strerror or lost}")
+    return int(lost is not None)
 
 
 def _plain(value: Any) -> Any:

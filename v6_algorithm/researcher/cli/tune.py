@@ -15,7 +15,7 @@ from v6_algorithm.researcher.cli.memory import import_libraries
 from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.progress import progress
 from v6_algorithm.researcher.cli.run import File, Out, Quiet, Set, load_experiment
-from v6_algorithm.researcher.cli.terminal import Json, complain, explained, say
+from v6_algorithm.researcher.cli.terminal import Json, complain, explained, say, writing
 
 if TYPE_CHECKING:
     from v6_algorithm.exchange.protocol import Federation
@@ -48,8 +48,10 @@ def tune(
     terminal.out.quiet = quiet
     with explained(json_):
         from v6_algorithm.coordinator.rounds.initial_model import read_weights
+        from v6_algorithm.coordinator.stopping import ends_when_asked
         from v6_algorithm.coordinator.tuning import Tuning
         from v6_algorithm.coordinator.tuning import tune as tune_on
+        from v6_algorithm.researcher.report.artifacts import write_trials
         from v6_algorithm.researcher.report.tuning import tuning_table
 
         refuse_done(out_dir, force)
@@ -59,13 +61,18 @@ def tune(
         weights = read_weights(experiment, file.parent)
         central = open_central(experiment, file.parent)
         federation = _federations(experiment, file)
-        with results_folder(out_dir or unused_folder(experiment.name)) as folder:
+        with results_folder(out_dir or unused_folder(experiment.name)) as folder, ends_when_asked():
             try:
                 with progress(experiment.mode) as show:
                     result = tune_on(federation, experiment, _shown_by(show), weights=weights, tuning=tuning)
             except KeyboardInterrupt:
-                terminal.out.print(tuning_table(tuning.to_json(None)))
-                complain("interrupted from the keyboard before a setting was chosen; nothing was written")
+                tried = tuning.to_json(None)
+                kept = "none was tried to its end"
+                if tried["trials"]:
+                    with writing(folder):
+                        kept = f"{write_trials(tried, folder)} has those tried"
+                    terminal.out.print(tuning_table(tried))
+                complain(f"interrupted before a setting was chosen; {kept}")
                 raise typer.Exit(3) from None
             terminal.out.print(tuning_table(result["tuning"]))
             finish(result, measure_central(result, central, experiment.central), folder)

@@ -147,6 +147,11 @@ def _files(clean: dict[str, Any]) -> Iterator[tuple[str, bool, Callable[[], str 
         yield "model.safetensors", True, lambda: base64.b64decode(parameters, validate=True)
 
 
+def write_trials(tuning: dict[str, Any], directory: Path) -> Path:
+    """Write tuning.csv of a search that was interrupted, as of a result's ``tuning``; raises OSError."""
+    return write_file(directory / "tuning.csv", _csv(*tuning_rows({"tuning": tuning})))
+
+
 def _of_a_run(directory: Path) -> list[Path]:
     """Return the files in a folder whose names only a run gives, whichever run it was."""
     return [*(directory / name for name in _OF_SOME_RUNS), *directory.glob("samples/round-*.png")]

@@ -11,8 +11,10 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from v6_algorithm.experiment.reading import to_yaml
 from v6_algorithm.researcher.report import (
     coefficients,
+    cost,
     data_section,
     groups,
     judging,
@@ -21,6 +23,7 @@ from v6_algorithm.researcher.report import (
     samples,
 )
 from v6_algorithm.researcher.report.charts.curves import comparison_chart, history_charts, participation_chart
+from v6_algorithm.researcher.report.facts import facts, kind_of, target_of
 from v6_algorithm.researcher.report.reading import MetricRow, finite, mapping, number, sequence
 from v6_algorithm.researcher.report.templating import (
     Row,
@@ -58,8 +61,6 @@ def render(result: dict[str, Any]) -> str:
     str
         A complete HTML document that refers to nothing outside itself.
     """
-    import yaml
-
     result = reading.shareable(result)
     evaluated = result.get("status") == reading.EVALUATED
     versions = [f"{name} {version}" for name, version in mapping(result, "software").items()]
@@ -84,9 +85,9 @@ def render(result: dict[str, Any]) -> str:
         folds=_folds(result),
         coefficients=coefficients.page_table(result),
         participation=_participation(result),
-        cost=_cost(result),
-        facts=_facts(result),
-        experiment=yaml.safe_dump(mapping(result, "experiment"), sort_keys=False, allow_unicode=True),
+        cost=cost.section(result),
+        facts=facts(result),
+        experiment=to_yaml(mapping(result, "experiment")),
         footer="Made with " + ", ".join(versions or ["v6_algorithm"]),
     )
 
@@ -95,10 +96,10 @@ def _lead(result: dict[str, Any]) -> str:
     if result.get("status") == reading.EVALUATED:
         return f"The model of {result.get('model') or 'an earlier run'}, measured on {reading.central_name(result)}."
     experiment = mapping(result, "experiment")
-    kind = _kind(experiment.get("problem")).replace("_", " ")
+    kind = kind_of(experiment.get("problem")).replace("_", " ")
     sites, rows = reading.site_count(result), reading.total(result, "rows")
     text = f"{reading.run_name(result).capitalize()} {'GAN' if kind == 'gan' else kind or 'learning'}"
-    if target := _target(experiment):
+    if target := target_of(experiment):
         text += f" of {target}"
     text += f" over {_many(sites, 'site')}" + (f" ({rows:,} rows)" if rows else "")
     if result.get("status") == reading.TESTED:
@@ -327,176 +328,6 @@ def _participation(result: dict[str, Any]) -> dict[str, Any] | None:
         return None
     complete = "the only call" if calls == 1 else f"all {calls:,} calls"
     return {"calls": complete, "chart": participation_chart(result) if reading.missing_sites(result) else None}
-
-
-def _cost(result: dict[str, Any]) -> dict[str, Any] | None:
-    calls = [entry for entry in sequence(result, "timing", "rounds") if isinstance(entry, dict)]
-    if not calls:
-        return None
-    # Preparation and evaluation are calls too, but no rounds; a run that never trained has nothing else to show.
-    rounds = [entry for entry in calls if entry.get("call", "train") == "train"] or calls
-    sites = [] if mapping(result, "secure_aggregation") else reading.site_names(result)
-    sent, received = _by_site(rounds, "bytes_sent"), _by_site(rounds, "bytes_received")
-    worked = _by_site(rounds, "site_s")
-    sites += [site for site in {**sent, **received, **worked} if site not in sites]
-    whole_sent, whole_received = _by_site(calls, "bytes_sent"), _by_site(calls, "bytes_received")
-    body = []
-    for site in sites:
-        traffic = sum(whole_sent.get(site, [])) + sum(whole_received.get(site, []))
-        cells = [reading.seconds(_median(worked.get(site, [])))]
-        cells += [reading.size(_median(way.get(site, []))) for way in (sent, received)]
-        body.append(Row([site, *cells, reading.size(traffic)]))
-    per_round = [[_sum(mapping(entry, key)) for entry in rounds] for key in ("bytes_sent", "bytes_received")]
-    cells = [reading.size(_median(values)) for values in per_round]
-    traffic = sum(sum(_sum(mapping(entry, key)) for entry in calls) for key in ("bytes_sent", "bytes_received"))
-    body.append(Row(["All sites", "", *cells, reading.size(traffic)], strong=True))
-    whole = _median([value for entry in rounds if (value := finite(entry.get("seconds"))) is not None])
-    waiting = _median([value for entry in rounds if (value := finite(entry.get("waiting_s"))) is not None])
-    text = f"A round took {reading.seconds(whole)} (median)"
-    text += f", of which {reading.seconds(waiting)} waiting for the sites" if waiting is not None else ""
-    head = heads("Site", "Working time per round", "Sent to site per round", "Received per round", "Traffic in all")
-    return {"text": text, "table": Table(head, [body], wide=True)}
-
-
-def _by_site(rounds: Iterable[dict[str, Any]], key: str) -> dict[str, list[float]]:
-    values: dict[str, list[float]] = {}
-    for entry in rounds:
-        for site, value in mapping(entry, key).items():
-            if (known := finite(value)) is not None:
-                values.setdefault(str(site), []).append(known)
-    return values
-
-
-def _sum(by_site: dict[str, Any]) -> float:
-    return sum(finite(value) or 0.0 for value in by_site.values())
-
-
-def _median(values: Sequence[float]) -> float | None:
-    return statistics.median(values) if values else None
-
-
-# Of columns, in one line.
-_MOST_NAMES = 20
-
-
-def _facts(result: dict[str, Any]) -> dict[str, str]:
-    experiment, preparation = mapping(result, "experiment"), mapping(result, "preparation")
-    privacy = [name.replace("_", " ") for name, value in mapping(experiment, "privacy").items() if value]
-    classes = [str(name) for name in sequence(preparation, "classes")]
-    shape = [str(length) for length in sequence(preparation, "image_shape")]
-    facts = {
-        "Problem": _kind(experiment.get("problem")),
-        "Target": _target(experiment),
-        # Of an image the features are its channels.
-        "Features": "" if shape else _features(preparation),
-        "Columns not used": _not_used(result),
-        "Images": f"{' x '.join(shape[1:])}, channels: {shape[0]}" if shape else "",
-        "Classes": ", ".join(classes[:12]) + (" …" if classes[12:] else ""),
-        "Metrics of one class": reading.positive_class(result, ["auroc"]),
-        "Model": str(result.get("network") or "") or _kind(experiment.get("model")),
-        "Strategy": _kind(experiment.get("strategy")),
-        "Split": _kind(experiment.get("split")),
-        "Rounds at most": str(experiment.get("rounds") or ""),
-        "Privacy": ", ".join(privacy) or "none configured",
-        "Secure aggregation": _secure_aggregation(mapping(result, "secure_aggregation")),
-        "Differential privacy": _differential_privacy(mapping(result, "differential_privacy")),
-        "Seed": str(experiment.get("seed", "")),
-        "Node policies": _policies(result),
-        "Simulated": _simulated(mapping(result, "engine")),
-        "Data fingerprints": _fingerprints(result),
-        "Image": str(mapping(result, "software").get("image", "")),
-        "Finished": str(mapping(result, "timing").get("finished", "")),
-    }
-    return {name: fact for name, fact in facts.items() if fact}
-
-
-def _simulated(engine: dict[str, Any]) -> str:
-    """Say by how many workers the sites were simulated; one process is the rule, and is not told."""
-    workers, lost = engine.get("workers"), sequence(engine, "workers_lost")
-    if not isinstance(workers, int):
-        return ""
-    return f"by {workers} workers" + (f"; lost: {'; '.join(map(str, lost))}" if lost else "")
-
-
-def _features(preparation: dict[str, Any]) -> str:
-    """Count and name the columns that the model sees, the categorical ones with their number of categories."""
-    numeric = [str(name) for name in sequence(preparation, "features")]
-    categories = [f"{name} ({len(labels)} categories)" for name, labels in mapping(preparation, "categories").items()]
-    names = [*numeric, *categories]
-    if not names:
-        return ""
-    more = f", … {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return f"{len(names)}: {', '.join(names[:_MOST_NAMES])}{more}"
-
-
-def _not_used(result: dict[str, Any]) -> str:
-    """Return which columns the sites have and the model does not see, with the reasons, as the notes have them."""
-    notes = (str(note) for note in sequence(result, "notes"))
-    return "; ".join(note.removeprefix("left out").strip(" ,") for note in notes if note.startswith("left out"))
-
-
-def _policies(result: dict[str, Any]) -> str:
-    """Say which rules the nodes held, by preset."""
-    by_preset: dict[str, list[str]] = {}
-    for name, site in mapping(result, "sites").items():
-        if preset := mapping(site, "policy").get("preset"):
-            by_preset.setdefault(str(preset), []).append(str(name))
-    return "; ".join(f"{preset}: {', '.join(names)}" for preset, names in by_preset.items())
-
-
-def _fingerprints(result: dict[str, Any]) -> str:
-    """Name the keyed fingerprint of each site's table, and the sites that tell none."""
-    told = {str(name): mapping(result, "sites", name).get("fingerprint") for name in mapping(result, "sites")}
-    silent = [name for name, text in told.items() if not text]
-    lines = [f"{name}: {text}" for name, text in told.items() if text]
-    return ", ".join([*lines, *([f"not told by {', '.join(silent)}"] if silent else [])])
-
-
-def _secure_aggregation(section: dict[str, Any]) -> str:
-    """Say who opened the sums and what clipping changed; empty of a run in the clear."""
-    if not section:
-        return ""
-    sites, clipped = mapping(section, "sites"), finite(section.get("clipped_share")) or 0.0
-    cut = (
-        f"{clipped:.2%} of changes cut to {section.get('clip')}"
-        if clipped
-        else f"no change above {section.get('clip')}"
-    )
-    return f"{section.get('threshold')} of {len(sites)} sites open a sum; {section.get('sums')} sums; {cut}"
-
-
-def _differential_privacy(section: dict[str, Any]) -> str:
-    """Say what training has cost, by site, and what it was planned to; empty of a run without."""
-    if not section:
-        return ""
-    cost, planned = finite(section.get("epsilon")), finite(section.get("planned_epsilon"))
-    by_site = ", ".join(
-        f"{site} {number(finite(numbers.get('epsilon')))}" for site, numbers in mapping(section, "sites").items()
-    )
-    return (
-        f"epsilon {number(cost)} at most a site, of {number(planned)} planned, at delta {section.get('delta')}; unit "
-        f"{section.get('unit')}, clip {section.get('clip')}"
-        + (f"; {by_site}" if by_site else "")
-        + "".join(
-            f"; {label} {section[key]}"
-            for key, label in (("accountant", "counted by"), ("noise", "noise:"))
-            if key in section
-        )
-    )
-
-
-def _kind(section: object) -> str:
-    """Return the `kind` of a section, or the section itself where the kind is all that was given."""
-    return str((section.get("kind") if isinstance(section, dict) else section) or "")
-
-
-def _target(experiment: dict[str, Any]) -> str:
-    target = mapping(experiment, "data").get("target") or dict.fromkeys(mapping(experiment, "data", "targets"))
-    if isinstance(target, dict):
-        # Of survival roles without a column, of several targets those without options.
-        kept = {key: value for key, value in target.items() if value or key not in ("entry", "competing")}
-        return ", ".join(str(value or key) for key, value in kept.items())
-    return str(target or "")
 
 
 def _whole(value: object) -> str:

@@ -25,17 +25,20 @@ from v6_algorithm.researcher.report.reading import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-# What fits in 80 characters beside the names; metrics.csv has the others.
-WIDEST = 5
+# Characters of a terminal for which the table is made; of the metrics those that fit there beside the names.
+WIDTH = 80
+_WIDEST, _NAMES, _METRIC = 5, 26, 10
 
 
-def closing_table(result: dict[str, Any]) -> Table:
+def closing_table(result: dict[str, Any], width: int = WIDTH) -> Table:
     """Return the metrics of the test part (validation where nothing was tested), one row per scope and site.
 
     Parameters
     ----------
     result : dict
         The result of `master`; may be partial.
+    width : int
+        Characters of the terminal; a narrow one gets fewer metrics, and says so.
 
     Returns
     -------
@@ -49,13 +52,13 @@ def closing_table(result: dict[str, Any]) -> Table:
     part = main_part(rows)
     rows = [row for row in rows if row.part == part]
     # What no site could tell of its rows may still be known of the researcher's own.
-    metrics = columns([*rows, *(row for _, row in central_rows(result))])[:WIDEST]
+    metrics, caption = _fitting(columns([*rows, *(row for _, row in central_rows(result))]), width)
     # Text, not str: a site's name is shown as it is, never read as rich markup.
     lost, taking_part = sites_not_in(result), len(mapping(result, "sites"))
     without = f", {taking_part} of {taking_part + len(lost)} sites, without {', '.join(lost)}" if lost else ""
     of_class = f"; {named}" if (named := positive_class(result, metrics)) else ""
-    table = Table(title=Text(f"{title(result)}: {part}{without}{of_class}"))
-    table.add_column("site")
+    table = Table(title=Text(f"{title(result)}: {part}{without}{of_class}"), caption=caption)
+    table.add_column("site", overflow="fold")
     table.add_column("n", justify="right")
     for metric in metrics:
         table.add_column(Text(label(metric)), justify="right")
@@ -76,14 +79,21 @@ def closing_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def central_table(result: dict[str, Any]) -> Table:
-    """Return the metrics on the researcher's own table; `result` is as for `closing_table`."""
+def _fitting(metrics: list[str], width: int) -> tuple[list[str], str | None]:
+    """Return the first metrics, as many as fit, and what is to be said where a usual terminal has room for more."""
+    shown = metrics[: max(1, min(_WIDEST, (width - _NAMES) // _METRIC))]
+    usual = metrics[:_WIDEST]
+    return shown, None if shown == usual else f"a terminal of {WIDTH} columns has room for {len(usual)} metrics"
+
+
+def central_table(result: dict[str, Any], width: int = WIDTH) -> Table:
+    """Return the metrics on the researcher's own table; `result` and `width` are as for `closing_table`."""
     from rich.table import Table
     from rich.text import Text
 
-    metrics = columns(row for _, row in central_rows(result))[:WIDEST]
-    table = Table(title=Text(f"{title(result)}: {central_name(result)}"))
-    table.add_column("model")
+    metrics, caption = _fitting(columns(row for _, row in central_rows(result)), width)
+    table = Table(title=Text(f"{title(result)}: {central_name(result)}"), caption=caption)
+    table.add_column("model", overflow="fold")
     table.add_column("n", justify="right")
     for metric in metrics:
         table.add_column(Text(label(metric)), justify="right")

@@ -64,7 +64,7 @@ def _ends(cells: Sequence[Sequence[int]], joined: bool) -> _Ends:
 
 def _count(ends: _Ends, times: int) -> tuple[int, int, int, int]:
     first, last, low, high, events, rows = ends.T
-    first, last = np.minimum(first, times - 1), np.minimum(last, times - 1)
+    last = np.minimum(last, times - 1)
 
     def pairs(time: _Ends, score: _Ends, at_least: _Ends, others: _Ends, *, above: bool) -> int:
         """Add up, over events, the rows at `time` from `at_least` on whose score is not over `others`, or not below."""

@@ -1,0 +1,235 @@
+"""States of metrics that just can be, and those beside them that cannot; lists at their caps, edges between bins."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from v6_algorithm.learning.metrics import (
+    ClassificationMetrics,
+    SurvivalMetrics,
+    check_state,
+    compute,
+    explain,
+    histogram,
+    means,
+    merge_states,
+    tasks,
+)
+from v6_algorithm.learning.metrics.additive import from_sums, to_sums
+from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS
+from v6_algorithm.learning.metrics.intervals.repeats import _student
+from v6_algorithm.learning.metrics.joined import MOST_LISTED, capped
+from v6_algorithm.learning.metrics.regression import RegressionMetrics
+from v6_algorithm.learning.metrics.survival import calibration
+from v6_algorithm.site.guard.coarse import coarse_state
+
+
+def classes_of(rows, seed=0):
+    generator = np.random.default_rng(seed)
+    score = generator.random(rows)
+    collector = ClassificationMetrics(2)
+    collector.update(np.column_stack([1 - score, score]), generator.integers(0, 2, rows), np.zeros(rows))
+    return collector.state()
+
+
+def survival_of(rows=40, edges=(1.0, 2.0), horizons=(0.5, 1.5), seed=0):
+    generator = np.random.default_rng(seed)
+    collector = SurvivalMetrics(edges, horizons)
+    prediction = np.column_stack([generator.normal(size=rows), np.full((rows, len(horizons)), 0.5)])
+    target = np.column_stack([generator.exponential(1.5, rows), generator.integers(0, 2, rows)])
+    collector.update(prediction, target, np.zeros(rows))
+    return collector.state()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.update(edges=[1.0, 1.0]), "must increase"),
+        (lambda state: state.update(horizons=[1.5, 1.5]), "must increase"),
+        (lambda state: state.update(edges=[1.0, 2e60]), "each entry of edges"),
+        (lambda state: state.update(edges=(1.0, 2.0)), "list of at most 200"),
+        (lambda state: state.update(edges=[*range(201)]), "list of at most 200"),
+        (lambda state: state.update(joined=-1), "joined"),
+        (lambda state: state["cells"].insert(1, state["cells"][0]), "in order, each once"),
+        (lambda state: state["cells"][-1].__setitem__(0, 3), "bins that there are"),
+        (lambda state: state.update(cells={}), "must be a list"),
+        (lambda state: state["exact"].__setitem__(0, 2 * state["exact"][1] + 1), "contradict"),
+        (lambda state: state["exact"].__setitem__(1, state["exact"][1] + 1), "the same pairs"),
+        (lambda state: state["exact"].__setitem__(2, state["binned"][3] + 1), "the same pairs"),
+        (lambda state: state["early"][1].__setitem__(0, 1), "early"),
+        (lambda state: state["early"][0].__setitem__(0, 1024 * state["leaving"][0][0] + 1), "early"),
+        (lambda state: state["late"].__setitem__(1, 1024 * sum(row[2] for row in state["leaving"]) + 1), "late"),
+        (lambda state: state["expected"].__setitem__(0, 1024 * 40 + 1), "sums of risks"),
+        (lambda state: state["leaving"].reverse(), "the same rows"),
+    ],
+)  # fmt: skip
+def test_a_survival_state_that_cannot_be_is_refused(change, message):
+    state = survival_of()
+    check_state(state)
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        check_state(copy.deepcopy(state))
+
+
+def test_a_survival_state_may_have_all_that_its_rows_allow():
+    state = survival_of()
+    leaving = np.array(state["leaving"])
+    there = 40 - np.cumsum(leaving.sum(axis=0))[:2]
+    state["early"] = [[1024 * int(leaving[0][0])] * 2, [0, 1024 * int(leaving[0][1])]]
+    state["late"], state["expected"] = (1024 * there).tolist(), [1024 * 40] * 2
+    check_state(state)
+
+
+def test_rows_up_to_the_largest_value_count_and_shapes_must_fit():
+    collector = SurvivalMetrics([1.0])
+    collector.update(np.array([[1e60], [2e60], [0.0]]), np.array([[1.0, 1], [1.0, 1], [np.inf, 0]]), np.zeros(3))
+    assert (collector.state()["n"], collector.state()["non_finite"]) == (1, 2)
+    for prediction, target, loss in (
+        (np.zeros(2), np.zeros((2, 2)), np.zeros(2)), (np.zeros((2, 2)), np.zeros((2, 2)), np.zeros(2)),
+        (np.zeros((2, 1)), np.zeros((2, 3)), np.zeros(2)), (np.zeros((2, 1)), np.zeros((2, 2)), np.zeros(3)),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="shape"):
+            collector.update(prediction, target, loss)
+
+
+def test_one_site_that_joined_cells_before_a_sum_is_not_told_of_and_two_are():
+    state = coarse_state(survival_of(), 5)
+    one = from_sums(to_sums(state))
+    two = from_sums(to_sums(state) | {"joined": 2})
+    assert not any("joined cells" in text for text in explain(one))
+    assert any("2 sites joined cells of time and risk before secure aggregation" in text for text in explain(two))
+    assert not any("joined cells" in text for text in explain(merge_states([state, state])))
+
+
+@pytest.mark.parametrize("place", [0, 1, 7, CALIBRATION_BINS - 1])
+def test_a_rows_confidence_is_in_its_bin_but_for_half_a_unit(place):
+    state = ClassificationMetrics(2)
+    state.update(np.array([[0.4, 0.6]]), np.array([1]), np.zeros(1))
+    state = state.state()
+    width = CONFIDENCE_UNITS / CALIBRATION_BINS
+    for units in (*range(CONFIDENCE_UNITS + 2),):
+        if not (place - 0.2) * width < units < (place + 1.2) * width:
+            continue
+        told = [[0] * CALIBRATION_BINS for _ in range(3)]
+        told[0][place], told[1][place], told[2][place] = 1, units, 1
+        inside = place * width - 0.5 <= units <= (place + 1) * width + 0.5
+        try:
+            check_state(state | {"calibration": told})
+        except ValueError:
+            assert not inside, units
+        else:
+            assert inside, units
+
+
+def test_states_of_many_rows_are_capped_wherever_they_are():
+    large = classes_of(MOST_LISTED + 900)
+    assert capped(large)["joined"] == 1
+    assert capped({"site": large})["site"]["joined"] == 1
+    assert capped([large, large])[1]["joined"] == 1
+    assert capped([]) == []
+    assert capped(["text"]) == ["text"]
+    assert capped({"kind": "multitask", "n": 5000, "tasks": {"a": large}})["tasks"]["a"]["joined"] == 1
+    other = {"kind": "regression", "n": 5000, "list": [1.0] * 9}
+    assert capped(other) is other
+    assert capped(None) is None
+
+
+def test_the_states_of_several_targets_are_states_of_their_kinds():
+    number = RegressionMetrics()
+    number.update(np.zeros(3), np.arange(3.0), np.zeros(3))
+    made = tasks.TaskMetrics({"a": 2, "b": None}).state()
+    check_state(made)
+    inner = made["tasks"]
+    for wrong, message in (
+        ({"tasks": {}}, "a dict of states"), ({"tasks": [1]}, "a dict of states"),
+        ({"tasks": inner | {"b": 3}}, "must be of kind"), ({"tasks": inner | {"b": {}}}, "must be of kind"),
+        ({"tasks": inner | {"b": {"kind": "survival"}}}, "must be of kind"),
+        ({"tasks": inner | {"b": number.state()}}, "more rows than n"),
+        ({"tasks": {"a": inner["a"]}}, "shape"), ({"n": -1}, "n of"), ({"non_finite": 0.5}, "non_finite"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            check_state(made | wrong)
+
+
+def test_the_state_of_a_plug_ins_metrics_is_of_an_installed_plug_in(monkeypatch):
+    of = {"mine": SimpleNamespace(Metrics=SimpleNamespace(higher_is_better={"error": False})),
+          "bare": SimpleNamespace(Metrics=None)}  # fmt: skip
+    monkeypatch.setattr(means.plugins, "problem", of.__getitem__)
+    state = {"kind": "plugin", "problem": "mine", "n": 4, "non_finite": 0, "loss": 2.0, "sums": {"error": 6.0}}
+    means.check(state)
+    assert means.compute(state) == {"n": 4, "loss": 0.5, "error": 1.5}
+    assert means.compute(state | {"n": 0}) == {"n": 0, "loss": None, "error": None}
+    twice = means.merge([state, state | {"non_finite": 1}])
+    assert twice == state | {"n": 8, "non_finite": 1, "loss": 4.0, "sums": {"error": 12.0}}
+    for wrong, message in (
+        ({"problem": "bare"}, "installed"), ({"problem": "nobody"}, "installed"), ({"problem": 3}, "installed"),
+        ({"sums": ["error"]}, "must be error"), ({"sums": {}}, "must be error"),
+        ({"sums": {"other": 1.0}}, "must be error"),
+        ({"sums": {"error": np.nan}}, "error"), ({"n": 0}, "since n is 0"), ({"n": 0, "loss": 0.0}, "since n is 0"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            means.check(state | wrong)
+    means.check(state | {"n": 0, "loss": 0.0, "sums": {"error": 0.0}})
+
+
+@pytest.mark.parametrize("bins", [4, 9, 2**13])
+def test_the_nearest_edge_is_the_nearest_at_both_ends_too(bins):
+    edges = histogram.bin_edges(bins)
+    near = np.concatenate([edges - 1e-9, edges + 1e-9, [0.0, 1.0]])
+    sought = np.clip(near, 0, 1)
+    places, found = histogram.nearest_edges(sought, bins)
+    step = max(1, bins // 50)
+    for value, place, edge in zip(sought[::step], places[::step], found[::step], strict=True):
+        assert abs(edge - value) == np.abs(edges - value).min()
+        assert edge == edges[place]
+
+
+def test_a_group_of_risks_is_told_from_so_many_rows_on():
+    least, groups = calibration._LEAST_ROWS, calibration.RISK_GROUPS
+    rows = np.array([least] * groups)
+    cells = np.array([[1, least - 2, 2]] * groups)
+    risk = np.linspace(0.1, 0.9, groups)
+    told = calibration._groups(cells, risk, rows, 0)
+    assert told["rows"] == [least] * groups
+    assert told["predicted"] == pytest.approx(risk.tolist())
+    assert told["observed"] == [0.0] * groups
+    assert calibration._groups(cells, risk, rows - 1, 0)["rows"] == []
+
+
+def test_what_was_observed_by_a_time_is_a_life_table():
+    """Three intervals; who leaves in one without an event does so halfway."""
+    cells = np.array([[0, 2, 1], [1, 1, 3], [2, 0, 4], [0, 1, 0]])
+    first, second = 3 / (12 - 0.5), 1 / (8 - 1.5)
+    for place, died in ((0, [first]), (1, [first, second])):
+        watched, error = calibration._observed(cells, place)
+        survival = np.prod(1 - np.array(died))
+        assert watched == pytest.approx(1 - survival)
+        exposed = np.array([11.5, 6.5])[: place + 1]
+        deaths = np.array([3, 1])[: place + 1]
+        assert error == pytest.approx(survival * np.sqrt((deaths / (exposed * (exposed - deaths))).sum()))
+    assert calibration._observed(cells, 2) is None
+    assert calibration._observed(cells[:0], 0) is None
+
+
+@pytest.mark.parametrize(("degrees", "quantile"), [(3, 3.178616995054), (9, 2.262143575446), (29, 2.045229605342)])
+def test_students_quantile_is_abramowitz_and_steguns_expansion_and_stays_it(degrees, quantile):
+    assert _student(degrees) == pytest.approx(quantile, rel=1e-11)
+
+
+def test_no_rows_have_no_metrics():
+    assert compute(merge_states([ClassificationMetrics(2).state()]))["n"] == 0
+
+
+def test_a_class_that_nobody_has_is_no_trouble_to_sites_that_join_bins():
+    generator = np.random.default_rng(0)
+    collector = ClassificationMetrics(3)
+    target = np.arange(60) % 2
+    collector.update(generator.dirichlet(np.ones(3), 60), target, np.zeros(60))
+    whole = compute(merge_states([collector.state(), collector.state()]))
+    joined = compute(merge_states([coarse_state(collector.state(), 5)] * 2))
+    assert joined["auroc"] == pytest.approx(whole["auroc"], abs=joined["auroc_resolution"])
+    assert joined["auroc_resolution"] > whole["auroc_resolution"]
