@@ -266,7 +266,7 @@ def test_many_bins_give_what_few_give(seed):
 @pytest.mark.parametrize(("parts", "few"), [(3, True), (8, False)])
 def test_of_a_handful_of_joined_cells_the_interval_has_the_worst_case_in_it(parts, few):
     edges = np.linspace(0.2, 3, parts).tolist()
-    states = [coarse_state(survival_of(60, edges, (), seed), 30 if few else 5) for seed in range(2)]
+    states = [coarse_state(survival_of(60, edges, (), seed), 20 if few else 5) for seed in range(2)]
     merged = merge_states(states)
     found = compute(merged)
     cells = sum(len(listed) for listed, joined in merged["parts"] if joined)
