@@ -17,6 +17,7 @@ from v6_algorithm.learning.metrics import (
     explain,
     generation_state,
     histogram,
+    intervals,
     means,
     merge_states,
     tasks,
@@ -312,3 +313,38 @@ def test_sums_of_made_rows_that_cannot_be_are_refused():
     nothing = numbers_of(*[0.0] * 6)
     check_state(state | {"n": 0, "real": nothing, "made": nothing})
     assert compute(state | {"n": 0, "real": nothing, "made": nothing})["fid"] is None
+
+
+def test_what_is_computed_of_a_state_is_per_row_and_its_intervals_are_of_its_rows():
+    generator = np.random.default_rng(0)
+    target = (np.arange(90) % 3 == 0).astype(int)
+    score = np.clip(generator.normal(0.4 + 0.2 * target, 0.2), 0.01, 0.99)
+    collector = ClassificationMetrics(2)
+    collector.update(np.column_stack([1 - score, score]), target, np.full(90, 0.5))
+    found = compute(collector.state())
+    assert (found["n"], found["loss"]) == (90, 0.5)
+    assert found["brier"] == pytest.approx(np.mean((score - target) ** 2))
+    ends = intervals.auroc_interval(found["auroc"], found["auroc_se"], 30, 60, found["auroc_resolution"])
+    assert (found["auroc_low"], found["auroc_high"]) == ends
+    ends = intervals.auprc_interval(found["auprc"], 30, 60, found["auprc_resolution"])
+    assert (found["auprc_low"], found["auprc_high"]) == ends
+    hits = (score > 0.5) == (target == 1)
+    for name, right, of in (
+        ("accuracy", hits, hits), ("recall", hits & (target == 1), target == 1),
+        ("specificity", hits & (target == 0), target == 0), ("precision", hits & (score > 0.5), score > 0.5),
+        ("npv", hits & (score <= 0.5), score <= 0.5),
+    ):  # fmt: skip
+        number = len(of) if name == "accuracy" else int(of.sum())
+        assert found[name] == pytest.approx(right.sum() / number)
+        assert (found[f"{name}_low"], found[f"{name}_high"]) == intervals.wilson(int(right.sum()), number), name
+    state = survival_of()
+    assert compute(state | {"loss": 20.0})["loss"] == 0.5
+
+
+def test_two_rows_are_enough_for_distances_of_one_feature():
+    collector = GenerationMetrics(1)
+    collector.update(np.array([[0.0], [2.0]]), np.array([[1.0], [3.0]]))
+    found = compute(collector.state())
+    assert found["fid"] == pytest.approx(1.0)
+    # (x y + 1)^2: of real 1, of made 16, across 1, 1, 9 and 49.
+    assert found["kid"] == pytest.approx(1 + 16 - 2 * (1 + 1 + 9 + 49) / 4)
