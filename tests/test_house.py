@@ -108,6 +108,7 @@ def test_a_report_is_made_from_the_result_alone(path):
         "v6_algorithm.learning.metrics",
         "v6_algorithm.errors",
         "v6_algorithm.experiment.metric_names",
+        "v6_algorithm.experiment.reading.to_yaml",
         "v6_algorithm.exchange.text",
     )
     assert not [found for found in imports(path) if found.startswith(PACKAGE) and not found.startswith(allowed)]

@@ -107,8 +107,8 @@ def test_merge_keys_of_yaml_still_work(load):
 
 @pytest.mark.parametrize(
     "text",
-    ["data: {target: num", "data: [", "\tdata: 3", "name: 2024-13-45\n", "data: !!python/object:os.system {}", "a\0b"],
-    ids=["brace", "bracket", "tab", "date", "python", "nul"],
+    ["data: {target: num", "data: [", "\tdata: 3", "data: !!python/object:os.system {}", "a\0b"],
+    ids=["brace", "bracket", "tab", "python", "nul"],
 )
 def test_what_is_not_yaml_is_refused_with_the_files_name(load, text):
     with pytest.raises(ExperimentError, match=r"heart.yaml: is not valid YAML"):

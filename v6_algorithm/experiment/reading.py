@@ -17,8 +17,22 @@ _DEEPEST, _MOST_ALIASES = 30, 100
 _MOST_PARTS, _LONGEST_TEXT, _LARGEST_FILE = 2_000_000, 100_000, 20_000_000
 
 
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML with quotes around each text that YAML 1.1 or `_Loader` would read as something else."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {  # noqa: RUF012 (declared so by yaml)
+        first: list(resolvers) for first, resolvers in yaml.SafeDumper.yaml_implicit_resolvers.items()
+    }
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which ``1e-3`` is a number, as in YAML 1.2, and a key given twice is refused, not overwritten."""
+    """Safe YAML that reads values as YAML 1.2 does, and refuses a key that is given twice.
+
+    So ``no`` is a text, as a site's or a category's name, and no truth value, ``1:30`` and a date are texts, and
+    ``1e-3`` is a number. Digits after a leading zero are a text here: ``01`` is a code, which a number would shorten.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (declared so by yaml)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -31,10 +45,39 @@ class _Loader(yaml.SafeLoader):
                 seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Read a whole number, decimal unless it begins with 0o or 0x."""
+        text = node.value
+        bases = {"0o": 8, "0x": 16}
+        return int(text[2:], bases[text[:2]]) if text[:2] in bases else int(text)
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+
+# YAML 1.2.2, section 10.3.2, but for leading zeros, and the key `<<` of 1.1, which files with anchors use.
+for _kind, _pattern, _first in (
+    ("null", r"(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"(true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"([-+]?(0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+)$", list("-+0123456789")),
+    (
+        "float",
+        r"([-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$",
+        list("-+.0123456789"),
+    ),
+    ("merge", r"<<$", ["<"]),
+):
+    for _each in (_Loader, _Dumper):
+        _each.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(_pattern), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def to_yaml(content: Any) -> str:
+    """Write plain values as YAML that `read_file` reads as the same; keys keep their order."""
+    return str(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))  # a SafeDumper
+
+
+def value_to_yaml(value: Any) -> str:
+    """Write one value as YAML in a line, as it may stand behind a key or in a list."""
+    text = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, width=10**9, sort_keys=False, allow_unicode=True)
+    return str(text).strip()[1:-1]
 
 
 def read_file(path: Path, overrides: list[str] | None = None) -> Any:

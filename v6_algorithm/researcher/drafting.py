@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.rows.numbers import looks_like_identifier
 from v6_algorithm.errors import ExperimentError
+from v6_algorithm.experiment.reading import value_to_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -246,28 +247,28 @@ def experiment_yaml(draft: Draft, name: str) -> str:
         "# Written by `v6-algorithm init`; every key is explained in docs/experiments.md.",
         f"#   {f'v6-algorithm {first} {name}.yaml{end}':<45} checks it against the tables",
         f"#   {f'v6-algorithm {then} {name}.yaml{end}':<45} trains, and leaves a report",
-        f"name: {_scalar(name)}",
+        f"name: {value_to_yaml(name)}",
         "seed: 0",
     ]
     if here:
         text.append("sites:                             # only `run` reads this; on vantage6 the collaboration decides")
-        text += [f"  {_scalar(site)}: {{uri: {_scalar(path)}}}" for site, path in draft.sites.items()]
+        text += [f"  {value_to_yaml(site)}: {{uri: {value_to_yaml(path)}}}" for site, path in draft.sites.items()]
     else:
         text.append(f"# described: {', '.join(draft.sites)}; the collaboration decides who takes part")
     text.append("data:")
     if draft.duration:
-        text.append(f"  target: {{duration: {_scalar(draft.duration)}, event: {_scalar(draft.target)}}}")
+        text.append(f"  target: {{duration: {value_to_yaml(draft.duration)}, event: {value_to_yaml(draft.target)}}}")
     else:
-        text.append(_line(f"  target: {_scalar(draft.target)}", draft.reasons.get("target")))
+        text.append(_line(f"  target: {value_to_yaml(draft.target)}", draft.reasons.get("target")))
     if "positive" in draft.reasons:
         text.append(f'  # positive: "> 0"                 # {draft.reasons["positive"]}')
     if draft.categorical:
         text.append(_line(f"  categorical: {_list(draft.categorical)}", "text: a 0/1 input for each value"))
     if draft.group:
-        text.append(_line(f"  group: {_scalar(draft.group)}", draft.reasons["group"]))
+        text.append(_line(f"  group: {value_to_yaml(draft.group)}", draft.reasons["group"]))
     if draft.exclude:
         text.append("  exclude:")
-        text += [_line(f"    - {_scalar(column)}", draft.reasons.get(column)) for column in draft.exclude]
+        text += [_line(f"    - {value_to_yaml(column)}", draft.reasons.get(column)) for column in draft.exclude]
     text.append(f"  # used as numbers: {', '.join(draft.features) or 'none'}")
     text.append("  missing: mean                    # or median, constant, drop, error")
     text.append(_line(f"problem: {{kind: {draft.problem}}}", draft.reasons.get("problem")))
@@ -289,12 +290,4 @@ def _line(content: str, reason: str | None) -> str:
 
 
 def _list(names: list[str]) -> str:
-    return f"[{', '.join(map(_scalar, names))}]"
-
-
-def _scalar(text: str) -> str:
-    """Write a name as YAML, in quotes where it needs them."""
-    import yaml
-
-    written = yaml.safe_dump({"k": str(text)}, allow_unicode=True, width=10_000)
-    return written.removeprefix("k: ").rstrip("\n")
+    return f"[{', '.join(map(value_to_yaml, names))}]"

@@ -19,6 +19,7 @@ from v6_algorithm.data.partition.tables import PART_COLUMN, Parts
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import PARTS
+from v6_algorithm.experiment.reading import value_to_yaml
 
 # More columns than this make no readable rule for a node; its owner writes one.
 _MOST_COLUMNS = 60
@@ -62,9 +63,9 @@ def _write_parquet(uri: str, parts: Parts, files: Mapping[str, str], folder: Pat
 
 def experiment_text(files: Mapping[str, str], again: str, data: Mapping[str, Any]) -> str:
     """Return an experiment file that names the sites; `data` are the keys of its data section that are known."""
-    sites = "".join(f"  {_scalar(name)}: {{uri: {_scalar(file)}}}\n" for name, file in files.items())
+    sites = "".join(f"  {value_to_yaml(name)}: {{uri: {value_to_yaml(file)}}}\n" for name, file in files.items())
     target = "" if "target" in data else "  target: replace           # the column to learn\n"
-    known = "".join(f"  {key}: {_scalar(value)}\n" for key, value in data.items())
+    known = "".join(f"  {key}: {value_to_yaml(value)}\n" for key, value in data.items())
     comment = "".join(f"# {line}\n" for line in ["Made by:", *(f"  {line}" for line in again.splitlines())])
     return f"{comment}sites:\n{sites}data:\n{target}{known}"
 
@@ -82,7 +83,7 @@ def node_text(template: str, site: str, uri: Path, kind: str, columns: Iterable[
     """
     databases = (
         f"databases:\n  - label: default # what an experiment reads when the task names no other label\n"
-        f"    type: {kind}\n    uri: {_scalar(str(uri))}\n    mount_mode: ro\n"
+        f"    type: {kind}\n    uri: {value_to_yaml(str(uri))}\n    mount_mode: ro\n"
     )
     text, replaced = re.subn(
         r"(?m)^databases:.*\n(?:[ -].*\n|\n(?=[ \n-]))*", lambda match: databases, template, count=1
@@ -92,7 +93,7 @@ def node_text(template: str, site: str, uri: Path, kind: str, columns: Iterable[
     names = list(columns)
     rule = "^(" + "|".join(map(re.escape, names)) + ")$" if len(names) <= _MOST_COLUMNS else ".*"
     text = re.sub(
-        r"(?m)^(\s*V6_ALGORITHM_ALLOWED_COLUMNS_REGEX:).*$", lambda match: f"{match[1]} {_scalar(rule)}", text
+        r"(?m)^(\s*V6_ALGORITHM_ALLOWED_COLUMNS_REGEX:).*$", lambda match: f"{match[1]} {value_to_yaml(rule)}", text
     )
     text = f"# Node of the simulated site {json.dumps(site)}; replace what says so.\n{text}"
     try:
@@ -133,9 +134,3 @@ def column_names(path: Path, separator: str = ",") -> list[str]:
     import pandas as pd
 
     return list(pd.read_csv(path, nrows=0, sep=separator).columns)
-
-
-def _scalar(value: Any) -> str:
-    """Write one value as YAML on one line."""
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("\n...")

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from v6_algorithm.experiment.reading import to_yaml
 from v6_algorithm.researcher.report import (
     coefficients,
     cost,
@@ -60,8 +61,6 @@ def render(result: dict[str, Any]) -> str:
     str
         A complete HTML document that refers to nothing outside itself.
     """
-    import yaml
-
     result = reading.shareable(result)
     evaluated = result.get("status") == reading.EVALUATED
     versions = [f"{name} {version}" for name, version in mapping(result, "software").items()]
@@ -88,7 +87,7 @@ def render(result: dict[str, Any]) -> str:
         participation=_participation(result),
         cost=cost.section(result),
         facts=facts(result),
-        experiment=yaml.safe_dump(mapping(result, "experiment"), sort_keys=False, allow_unicode=True),
+        experiment=to_yaml(mapping(result, "experiment")),
         footer="Made with " + ", ".join(versions or ["v6_algorithm"]),
     )
 
