@@ -299,7 +299,7 @@ class Work:
 
 
 def _bytes_of(frame: pd.DataFrame) -> int:
-    """Count the bytes of a table's numbers, which are what makes one large, without a look at each of 18,000 columns."""
+    """Count the bytes of a table's numbers, which make it large, without a look at each of 18,000 columns."""
     import numpy as np
 
     plain = np.array([isinstance(dtype, np.dtype) for dtype in frame.dtypes], dtype=bool)
