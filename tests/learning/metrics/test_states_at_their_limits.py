@@ -25,7 +25,7 @@ from v6_algorithm.learning.metrics import (
 from v6_algorithm.learning.metrics.additive import from_sums, to_sums
 from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS
 from v6_algorithm.learning.metrics.intervals.repeats import _student
-from v6_algorithm.learning.metrics.joined import MOST_LISTED, capped
+from v6_algorithm.learning.metrics.joined import MOST_LISTED, capped, joins
 from v6_algorithm.learning.metrics.regression import RegressionMetrics
 from v6_algorithm.learning.metrics.survival import calibration
 from v6_algorithm.learning.metrics.survival import state as survival_state
@@ -367,3 +367,11 @@ def test_where_every_threshold_has_the_specificity_all_positives_are_found():
     assert histogram.sensitivity_at(0.5, above, below, edges) == (0.6, 0.5, 0.4)
     assert histogram.sensitivity_at(0.9, above, below, edges) == (0.0, None, 0.6)
     assert histogram.average_precision(np.zeros(50, dtype=int), np.ones(50, dtype=int)) == 0.0
+
+
+def test_a_state_of_several_targets_joins_bins_where_one_of_them_does():
+    made = tasks.TaskMetrics({"a": 2, "b": None}).state()
+    assert not joins(made)
+    assert joins(made | {"tasks": made["tasks"] | {"a": made["tasks"]["a"] | {"joined": 1}}})
+    assert joins({"joined": 2})
+    assert not joins({"joined": 0})
