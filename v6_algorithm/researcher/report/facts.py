@@ -44,7 +44,7 @@ def facts(result: dict[str, Any]) -> dict[str, str]:
 
 
 def _simulated(engine: dict[str, Any]) -> str:
-    """Say by how many workers the sites were simulated, and with which quicker steps; the rule is neither, and untold."""
+    """Say by how many workers the sites were simulated, and with which quicker steps; neither is the rule."""
     workers, lost = engine.get("workers"), sequence(engine, "workers_lost")
     said = [f"by {workers} workers"] if isinstance(workers, int) else []
     said += [f"lost: {'; '.join(map(str, lost))}"] if lost else []
