@@ -37,7 +37,7 @@ def near(given, expected, path="result", tolerance=1e-5):
 
 def check_near(experiment, tables):
     exact, fast = results(experiment, tables, "exact", "fast")
-    assert fast["engine"] == {"engine": "local", "way": "fast", "together": True, "because": None}
+    assert fast["engine"] == {"engine": "local", "way": "fast", "together": True, "because": None, "quicker": []}
     near({key: fast[key] for key in ("history", "site_history", "metrics", "sites")},
          {key: exact[key] for key in ("history", "site_history", "metrics", "sites")})  # fmt: skip
     if exact["parameters"] is not None:
@@ -144,6 +144,7 @@ def test_a_large_network_goes_alone_and_is_as_good(tables, make_experiment):
     training = {"optimizer": {"kind": "adam", "lr": 0.001}, "batch_size": 32}
     exact, fast = results(make_experiment(rounds=2, model=model, training=training), tables, "exact", "fast")
     assert "work enough" in fast["engine"]["because"]
+    assert fast["engine"]["quicker"] == ["fused optimiser"]
     near({key: fast[key] for key in ("history", "metrics")}, {key: exact[key] for key in ("history", "metrics")})
 
 
@@ -172,6 +173,8 @@ def test_a_convolution_is_quicker_with_channels_last_and_is_as_good(make_experim
     assert not any(layouts)
     (fast,) = results(experiment, sites, "fast")
     assert any(layouts)
+    assert fast["engine"]["quicker"] == ["channels last"]
+    assert "quicker" not in exact["engine"]
     near({key: fast[key] for key in ("history", "metrics")}, {key: exact[key] for key in ("history", "metrics")})
 
 
@@ -180,6 +183,7 @@ def test_tables_are_laid_out_in_round_1(tables, make_experiment):
     federation = local_federation(experiment, tables, way="fast")
     result = run(federation, experiment)
     assert result["engine"]["together"] is True
+    assert result["engine"]["quicker"] == []
     known = federation._shared["together"][2]
     assert set(known.sessions) == set(tables)
     assert {part for _, part, _ in known.joined} >= {"train", "validation"}

@@ -23,7 +23,7 @@ from v6_algorithm.exchange.joint import Joint
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 from v6_algorithm.learning.metrics import CheckedState
 from v6_algorithm.site import SiteContext, handle
-from v6_algorithm.site.together import answer_together, open_together, quicker, why_alone
+from v6_algorithm.site.together import answer_together, open_together, quicker, quicker_steps, why_alone
 
 Way = Literal["wire", "exact", "fast"]
 WAYS: tuple[Way, ...] = ("wire", "exact", "fast")
@@ -90,11 +90,16 @@ class LocalFederation(AnswersInTurn):
         if self._way != "fast":
             return made
         reason = self.alone()
-        return made | {"together": None if reason is None else not reason, "because": reason or None}
+        made |= {"together": None if reason is None else not reason, "because": reason or None}
+        return made | {"quicker": self.quicker()}
 
     def alone(self) -> str | None:
         """Say why sites are not trained together: see `why_alone`."""
         return why_alone(self._contexts, self._shared)
+
+    def quicker(self) -> list[str]:
+        """Name the steps that differ by rounding from those on a node, of sites that are not trained together."""
+        return quicker_steps(self._shared)
 
     def close(self) -> None:
         """Nothing: there is no other process."""

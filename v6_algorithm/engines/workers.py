@@ -85,6 +85,7 @@ class WorkerFederation(AnswersInTurn):
         self._requests = parcels.Requests()
         self._gone: dict[int, str] = {}
         self._alone: dict[int, str | None] = {}
+        self._quicker: dict[str, None] = {}
         self._calls = 0
         # Messages of calls whose answers are looked for, by number of the call.
         self._open: dict[int, deque[tuple[int, Sequence[Any] | None]]] = {}
@@ -104,7 +105,7 @@ class WorkerFederation(AnswersInTurn):
         reasons = [reason for reason in self._alone.values() if reason is not None]
         alone = sorted({reason for reason in reasons if reason})
         together = None if not reasons else len(alone) == 0 or "" in reasons
-        return made | {"together": together, "because": "; ".join(alone) or None}
+        return made | {"together": together, "because": "; ".join(alone) or None, "quicker": list(self._quicker)}
 
     def close(self) -> None:
         """End the workers."""
@@ -147,6 +148,7 @@ class WorkerFederation(AnswersInTurn):
                     yield arrival
                 if told["over"]:
                     self._alone[worker] = told["alone"]
+                    self._quicker |= dict.fromkeys(told["quicker"])
                     del waiting[worker]
         finally:
             del self._open[number]
@@ -202,7 +204,8 @@ class WorkerSites:
             raised = {"kind": type(error).__name__, "text": str(error), "trace": traceback.format_exc()}
             yield parcels.write_answers({**head, "raised": raised}, [], replies)
             return
-        yield parcels.write_answers(head | {"over": True, "alone": self._federation.alone()}, [], replies)
+        over = {"over": True, "alone": self._federation.alone(), "quicker": self._federation.quicker()}
+        yield parcels.write_answers(head | over, [], replies)
 
 
 def _raised(raised: Mapping[str, str]) -> Exception:

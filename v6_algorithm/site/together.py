@@ -45,6 +45,8 @@ _WHY = {
 }
 # Bytes of inputs of one part of all sites that are held a second time, beside each other.
 _MOST_BYTES = 2**30
+# Quicker steps, as the result names them.
+FUSED, CHANNELS_LAST = "fused optimiser", "channels last"
 
 
 @dataclass
@@ -207,6 +209,18 @@ def why_alone(contexts: Mapping[str, SiteContext], shared: Mapping[Any, Any]) ->
     return None if known is None else known[2].reason or ""
 
 
+def quicker_steps(shared: Mapping[str, Any]) -> list[str]:
+    """Name the quicker steps of sites that are not trained together, for `quicker` and for the result."""
+    known = shared.get("together")
+    if known is None:
+        return []
+    ways, model = [FUSED] if known[2].fuses else [], known[2].experiment.model
+    # A bias before BatchNorm has a gradient that is nothing but rounding, of which Adam makes a step.
+    if model.kind == "cnn" and model.norm in ("none", "group"):
+        ways.append(CHANNELS_LAST)
+    return ways
+
+
 @contextmanager
 def quicker(shared: Mapping[str, Any]) -> Iterator[None]:
     """Let sites that are not trained together take quicker steps, which differ by rounding from those on a node.
@@ -214,15 +228,13 @@ def quicker(shared: Mapping[str, Any]) -> Iterator[None]:
     Large networks step in one pass over the memory; for the network `cnn` without BatchNorm the channels of a pixel lie
     beside each other. Others stay exact to the bit: dropout of maps, say, draws in the order of the memory.
     """
-    known = shared.get("together")
+    ways = quicker_steps(shared)
     with ExitStack() as stack:
-        if known is not None and known[2].fuses:
+        if FUSED in ways:
             from v6_algorithm.learning.training.learner import fused_steps
 
             stack.enter_context(fused_steps())
-        model = None if known is None else known[2].experiment.model
-        # A bias before BatchNorm has a gradient that is nothing but rounding, of which Adam makes a step.
-        if model is not None and model.kind == "cnn" and model.norm in ("none", "group"):
+        if CHANNELS_LAST in ways:
             from v6_algorithm.learning.training.images import channels_last
 
             stack.enter_context(channels_last())

@@ -44,11 +44,13 @@ def facts(result: dict[str, Any]) -> dict[str, str]:
 
 
 def _simulated(engine: dict[str, Any]) -> str:
-    """Say by how many workers the sites were simulated; one process is the rule, and is not told."""
+    """Say by how many workers the sites were simulated, and with which quicker steps; neither is the rule."""
     workers, lost = engine.get("workers"), sequence(engine, "workers_lost")
-    if not isinstance(workers, int):
-        return ""
-    return f"by {workers} workers" + (f"; lost: {'; '.join(map(str, lost))}" if lost else "")
+    said = [f"by {workers} workers"] if isinstance(workers, int) else []
+    said += [f"lost: {'; '.join(map(str, lost))}"] if lost else []
+    if quicker := sequence(engine, "quicker"):
+        said.append(f"equal to a network but for rounding: {', '.join(map(str, quicker))}")
+    return "; ".join(said)
 
 
 def _features(preparation: dict[str, Any]) -> str:
