@@ -39,6 +39,7 @@ from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.data.preparation.statistics import Moments, merge_moments, scale_targets
 from v6_algorithm.data.preparation.terms import DesignTerms
+from v6_algorithm.data.preparation.times import middle_of
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError, WireError
@@ -192,6 +193,7 @@ def agree_on_columns(
     notes = [*agreement.notes, *notes, *tell_shared_patients(experiment, schemas)]
     return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies,
                                fingerprints=fingerprints(schemas),
+                               middle=middle_of(schema.get("log_times") for schema in schemas.values()),
                                rows={name: int(schema["rows"]) for name, schema in schemas.items()})  # fmt: skip
 
 
