@@ -58,9 +58,12 @@ CORE = [
     "v6_algorithm/engines",
 ]
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.txt")
-# The tests that mirror the wings of the core modules, and that of the page of the owner's rules.
-TESTS = ["tests/learning", "tests/exchange", "tests/site", "tests/coordinator", "tests/data", "tests/engines",
-         "tests/test_what_leaves_the_hospital.py"]  # fmt: skip
+# All everyday tests; those under network/ are none.
+TESTS = [
+    path.relative_to(ROOT).as_posix()
+    for path in sorted((ROOT / "tests").iterdir())
+    if path.name not in ("network", "__pycache__") and (path.is_dir() or path.match("test_*.py"))
+]
 # Mutants of which the tests are collected together: those of all take seconds to import.
 _AT_ONCE = 25
 _COMPARISONS = {

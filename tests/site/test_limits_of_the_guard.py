@@ -164,6 +164,17 @@ def test_of_very_many_numbers_the_first_rows_are_looked_at(monkeypatch):
     assert len(seen(2**24)) == 600
 
 
+@pytest.mark.parametrize(("values", "refused"), [(21, True), (20, False)])
+def test_rows_are_told_apart_by_columns_of_more_than_twenty_values(values, refused):
+    """Sums of two imputed tables that differ in one row."""
+    levels = np.random.default_rng(1).normal(size=(values, 4))
+    inputs = levels[np.arange(4 * values) % values]
+    made, context = blank_watch(_inputs=inputs, _known=[[0, 1, 2, 3]]), SiteContext({})
+    design = np.column_stack([inputs, np.ones(len(inputs))])
+    made._check_tables(design.sum(axis=0)[None], context, 1, "fold-0")
+    assert refuses(made._check_tables, design[1:].sum(axis=0)[None], context, 1, "fold-1") is refused
+
+
 # -- units -----------------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +316,12 @@ def test_imputed_tables_are_folds():
     bounds.check_experiment(Policy(maximum_folds=7, maximum_rounds=given.rounds), given)
     with pytest.raises(PolicyError, match=r"data\.missing\.imputations"):
         bounds.check_experiment(Policy(maximum_folds=6), given)
+    # Their iterations are rounds; where nothing is imputed there are none.
+    few = given.model_copy(update={"rounds": 2})
+    bounds.check_experiment(Policy(maximum_rounds=3), few)
+    with pytest.raises(PolicyError, match=r"data\.missing\.iterations"):
+        bounds.check_experiment(Policy(maximum_rounds=2), few)
+    bounds.check_experiment(Policy(maximum_rounds=1), experiment(rounds=1))
 
 
 @pytest.mark.parametrize(

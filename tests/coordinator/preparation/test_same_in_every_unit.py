@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
-from v6_algorithm.data.preparation.times import count_times, cut, log_times, middle_of
 from v6_algorithm.data.preparation.setup import Setup
+from v6_algorithm.data.preparation.times import count_times, cut, log_times, middle_of
 from v6_algorithm.errors import DataError, PolicyError, WireError
 from v6_algorithm.site import preparing
 from v6_algorithm.site.policy import Policy

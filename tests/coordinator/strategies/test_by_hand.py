@@ -403,6 +403,7 @@ def test_a_reply_of_one_row_is_read_and_of_wrong_counts_is_not(counts):
         return strategy.read("a", item | {"strategy": {}}, {})
 
     assert read(1, 1, 1).rows == 1
+    assert read(0, 1, 1).rows == 0
     with pytest.raises(WireError, match="must be"):
         read(*counts)
 

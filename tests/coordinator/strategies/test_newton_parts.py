@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from v6_algorithm.coordinator.strategies.newton import (
     independent_but,
     log_determinant,
 )
-from v6_algorithm.coordinator.strategies.newton.cox import _halfway, _rank_one
+from v6_algorithm.coordinator.strategies.newton.cox import _by_time, _halfway, _rank_one
 from v6_algorithm.coordinator.strategies.newton.design import inverse
 from v6_algorithm.coordinator.strategies.newton.glm import _by_moments, _dispersion_step, discriminant
 from v6_algorithm.experiment import Experiment
@@ -338,3 +339,128 @@ def test_a_step_is_taken_by_the_information_halfway_along_it():
             assert (found.item(), at_end.item()) == pytest.approx(wanted)
         else:
             assert found.item() > step
+
+
+# -- whole steps -----------------------------------------------------------------------------------------------------
+
+
+def sent(design, response, weights, at, total_weight=1.0):
+    """Return what sites' means of a least squares fit come to, at some coefficients."""
+    score = design.T @ (weights * (response - design @ at)) / len(design)
+    information = (design.T * weights) @ design / len(design)
+    return {
+        "model.bias": vector(at[0])[0], "model.weight": vector(*at[1:]), "model.score": torch.from_numpy(score),
+        "model.information": torch.from_numpy(information), "model.totals": totals(weight=total_weight, y=0.4),
+    }  # fmt: skip
+
+
+def glm(rows=40, **model):
+    newton = blank(Newton)
+    problem = {"gaussian": "regression", "poisson": "count"}.get(
+        model.setdefault("family", "gaussian"), "classification"
+    )
+    content = {"data": {"target": "y"}, "problem": problem, "model": {"kind": "glm"} | model}
+    newton.experiment = Experiment.parse(content)
+    newton.seen, newton._scores = [SimpleNamespace(rows=rows - 10), SimpleNamespace(rows=10)], {}
+    return newton
+
+
+def test_the_first_step_is_least_squares_with_ridge_and_the_offset_as_it_is():
+    generator = np.random.default_rng(0)
+    design = np.column_stack([np.ones(40), generator.normal(size=(40, 3))])
+    response, weights = generator.normal(size=40) + 2, generator.uniform(0.5, 2, 40)
+    newton = glm(ridge=3.0)
+    newton.offset = 2, 0.7
+    first = newton.step(sent(design, response, weights, np.zeros(4)))
+    keep = [0, 1, 3]
+    squares = (design[:, keep].T * weights) @ design[:, keep] + np.diag([0, 3.0, 3.0])
+    wanted = np.linalg.solve(squares, design[:, keep].T @ (weights * (response - 0.7 * design[:, 2])))
+    assert [float(first["model.bias"]), *first["model.weight"].tolist()] == pytest.approx(
+        [wanted[0], wanted[1], 0.7, wanted[2]]
+    )
+    # Its buffers are sums over all rows, for the result.
+    assert first["model.score"] == pytest.approx(design.T @ (weights * response))
+    assert float(first["model.totals"][TOTALS.index("weight")]) == 40
+    assert not newton.converged
+    at = np.array([0.1, 0.2, 0.7, -0.3])
+    second = newton.step(sent(design, response, weights, at))
+    assert [float(second["model.bias"]), *second["model.weight"].tolist()] == pytest.approx(
+        [wanted[0], wanted[1], 0.7, wanted[2]]
+    )
+    newton.step(sent(design, response, weights, np.array([wanted[0], wanted[1], 0.7, wanted[2]])))
+    assert newton.converged
+
+
+def test_columns_that_turn_into_combinations_are_named():
+    newton = glm()
+    combined = {
+        "model.bias": vector(0.0)[0], "model.weight": vector(0.0, 0.0), "model.score": vector(0.1, 0.2, 0.3),
+        "model.information": torch.eye(3, dtype=torch.float64), "model.totals": totals(weight=1, deviance=5),
+    }  # fmt: skip
+    newton.step(combined)
+    assert "separated" not in newton.fitted
+    newton.step(combined | {"model.information": torch.diag(vector(1, 0, 1))})
+    assert newton.fitted["separated"] == [1]
+
+
+@pytest.mark.parametrize(("rise", "halved"), [(1e-11, True), (1e-13, False), (-1.0, False)])
+def test_a_deviance_counts_as_risen_beyond_rounding_and_only_over_the_same_rows(rise, halved):
+    newton, one = blank(Newton), vector(1.0)
+    before = {"coefficients": vector(0.0), "objective": vector(4.0)[0], "rows": torch.tensor(40)}
+
+    def step(rows, present=1.0, penalty=0.0):
+        newton.kept["newton"] = dict(before)
+        at = vector(present)
+        found = newton._following(
+            at, one, one[:, None], 4.0 + rise - penalty, penalty * one, torch.tensor([True]), rows
+        )
+        return found.item()
+
+    assert step(40) == (0.5 if halved else 2.0)
+    assert step(41) == 2.0
+    # What the penalty adds counts too.
+    assert (step(40, penalty=0.25) == 0.5) == halved
+
+
+def test_a_fit_is_done_when_the_next_step_is_no_length():
+    newton, free = blank(Newton), torch.tensor([True, False])
+
+    def step(score, deviance=0.0, first=False):
+        newton.kept = {}
+        return newton._following(
+            vector(1.0, 5.0),
+            vector(score, 9.0),
+            torch.diag(vector(4.0, 4.0)),
+            deviance,
+            vector(0, 0),
+            free,
+            10,
+            first=first,
+        ).tolist()
+
+    assert step(2e-10 * 0.99) == pytest.approx([1.0, 0.0])
+    assert newton.converged
+    assert step(2e-10 * 1.01)[1] == 0
+    assert not newton.converged
+    step(2e-10 * 1.01, deviance=1.0)
+    assert newton.converged, "as a share of the deviance"
+    assert step(4.0) == [2.0, 0.0]
+    assert step(4.0, first=True) == [1.0, 0.0]
+    assert not newton.converged
+    assert newton.kept == {}
+    step(4.0)
+    assert {name: value.tolist() for name, value in newton.kept["newton"].items()} == {
+        "coefficients": [1.0, 5.0], "objective": 0.0, "rows": 10,
+    }  # fmt: skip
+
+
+def test_the_transform_of_time_is_one_less_kaplan_meier():
+    sums = SimpleNamespace(events=np.array([1.0, 2.0, 1.0]), rows=np.array([5.0, 4.0, 1.0]))
+    fitted = SimpleNamespace(residuals=np.array([[1.0, 0], [0, 1], [1, 1]]), hazard=np.array([0.1, 0.2, 0.3]))
+    found = _by_time(fitted, sums)
+    curve = 1 - np.array([0.8, 0.4, 0.0])
+    assert found["events"] == 4
+    assert found["transformed"] == pytest.approx([curve @ [1, 2, 1], curve**2 @ [1, 2, 1]])
+    assert found["residuals"] == pytest.approx([curve[0] + curve[2], curve[1] + curve[2]])
+    assert found["hazard"] == pytest.approx([0.1, 0.3, 0.6])
+    assert (found["rows"], found["deaths"]) == ([5, 4, 1], [1, 2, 1])

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from scipy.interpolate import BSpline
 
+from v6_algorithm import seeding
 from v6_algorithm.data.preparation import imputation, statistics
+from v6_algorithm.data.preparation.additive import moments_from_sums, moments_to_sums
+from v6_algorithm.data.preparation.setup import unpack_arrays
 from v6_algorithm.data.preparation.statistics import (
     Moments,
     Preparation,
@@ -212,6 +215,50 @@ def test_places_of_columns_are_those_of_a_design_with_an_intercept():
     assert [block.tolist() for block in found] == [[6, 7], [2], [3, 4, 5]]
 
 
+def test_where_hardly_anybody_has_a_value_it_is_drawn_from_the_regression():
+    """Two of three rows have none, so the third lends nothing."""
+    made = imputation.Imputation.empty(["a"], 3, 2, 4)
+    before = made.complete(np.array([[np.nan], [2.0], [np.nan]]), np.zeros((3, 1)), np.ones((3, 1)), [np.array([1])], 1,
+                           ["site"], np.ones(3, dtype=bool))  # fmt: skip
+    assert before.tolist() == [[0, 0], [2, 0], [0, 0]]
+    made = made.followed_by(np.full((2, 1, 4), [0.5, 0.0, 1.0, 2.0]), np.full((2, 1, 1), 0.25))
+    scaled, others, outcome = (
+        np.array([[np.nan], [2.0], [np.nan]]),
+        np.array([[1.0], [0], [0]]),
+        np.array([[1.0], [2], [3]]),
+    )
+    found = made.complete(scaled, others, outcome, [np.array([1])], 1, ["site"], np.ones(3, dtype=bool))
+    drawn = seeding.numpy_generator(3, "imputation", "site", 1, 0, 0).normal(size=2)
+    assert found[[0, 2], 0] == pytest.approx(np.array([0.5 + 1 + 2, 0.5 + 6]) + 0.25 * drawn)
+    assert found[1].tolist() == [2, 0]
+    # A category of which nothing is known is in equal shares before the first sweep.
+    blocks, others = [np.array([2, 3])], np.array([[np.nan, np.nan], [0.0, 1.0]])
+    shares = imputation.Imputation.empty(["c"], 3, 1, 5, blocks)
+    cells = shares.complete(np.zeros((2, 1)), others, np.ones((2, 1)), blocks, 0, [], np.ones(2, dtype=bool))
+    assert cells.tolist() == [[0, 0.5, 0.5], [0, 0, 1]]
+
+
+def test_of_few_rows_the_spread_is_drawn_with_one_degree_of_freedom():
+    given, block = design(6), np.array([3, 4, 5])
+    x, y = given[:, [0, 1, 2, 6]], given[:, [3, 4]]
+    squares = x.T @ x
+    best = np.linalg.inv(squares + 1e-5 * np.diag(np.diag(squares))) @ x.T @ y
+    same = np.random.default_rng(2)
+    triangle = np.tril(same.normal(size=(2, 2)), -1) + np.diag(np.sqrt([same.chisquare(2), same.chisquare(1)]))
+    _, spread = imputation.draw_category(given.T @ given, block, np.random.default_rng(2))
+    rest = (y - x @ best).T @ (y - x @ best)
+    assert spread[:2, :2] == pytest.approx(imputation._root(rest) @ np.linalg.inv(triangle).T, rel=1e-5)
+    given = given[:4]
+    _, spread = imputation.draw_category(given.T @ given, block, np.random.default_rng(2))
+    same = np.random.default_rng(2)
+    triangle = np.tril(same.normal(size=(2, 2)), -1) + np.diag(np.sqrt([same.chisquare(1), same.chisquare(1)]))
+    x, y = given[:, [0, 1, 2, 6]], given[:, [3, 4]]
+    squares = x.T @ x
+    best = np.linalg.inv(squares + 1e-5 * np.diag(np.diag(squares))) @ x.T @ y
+    rest = (y - x @ best).T @ (y - x @ best)
+    assert spread[:2, :2] == pytest.approx(imputation._root(rest) @ np.linalg.inv(triangle).T, rel=1e-3)
+
+
 def message(sweeps=1, imputations=2, columns=("a", "c"), width=6, most=3, places=4):
     shape = sweeps, imputations, places
     return {"columns": list(columns), "seed": 3}, {
@@ -296,3 +343,24 @@ def test_a_quantile_that_is_not_certain_is_told_as_a_share_of_the_spread(scaling
     assert second == pytest.approx(max(estimate.doubt for estimate in found[1]))
     none = Moments.of([values[:0]], with_range=False), [Cells.of(values[:0].T, 4, None)]
     assert loose_quantiles(data, *none).tolist() == [0, 0]
+
+
+def test_sums_of_a_column_that_nobody_has_are_those_of_nothing():
+    from fractions import Fraction
+
+    sums = {
+        "rows": [4],
+        "count": [[0, 2]],
+        "total": [[Fraction(0), Fraction(6)]],
+        "squares": [[Fraction(0), Fraction(20)]],
+    }
+    found = unpack_arrays(moments_from_sums(sums))
+    assert (found["mean"].tolist(), found["squares"].tolist()) == ([[0, 3]], [[0, 2]])
+    assert (found["rows"].tolist(), found["count"].tolist()) == ([4], [[0, 2]])
+    # What is left of rounding is no spread.
+    less = sums | {"squares": [[Fraction(0), Fraction(17)]]}
+    assert unpack_arrays(moments_from_sums(less))["squares"].tolist() == [[0, 0]]
+    assert moments_from_sums(None) is None
+    none = {"rows": [4, 5], "count": [[], []], "total": [[], []], "squares": [[], []]}
+    assert unpack_arrays(moments_from_sums(none))["mean"].shape == (2, 0)
+    assert moments_to_sums(None) is None

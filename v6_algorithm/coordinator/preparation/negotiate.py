@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.coordinator.preparation.event_times import agree_on_times, check_times, needs_times
+from v6_algorithm.coordinator.preparation.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
@@ -297,6 +298,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes = [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     notes += time_notes
     notes += tell_values(moments) if setup.image_shape is not None else []
+    notes += tell_far(experiment, setup.features, merged)
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     notes += [*tell_shares(rows, share), *loose, *of_knots, *of_imputation, *_tell_unknown(setup)]
     notes += _tell_dropped(experiment, agreement.rows, by_fold)

@@ -2,8 +2,8 @@
 
 Bins are 1/16 of a doubling of time, counted from a middle: the mean logarithm of the sites' event times, so that the
 same data in days and in milliseconds fall into the same bins (`middle_of`). Where no site may tell that, from 1 of the
-unit; then cuts are the same only to a bin. No smallest or longest time leaves a site. Survival problems cut intervals and
-metrics at quantiles of the histogram.
+unit; then cuts are the same only to a bin. No smallest or longest time leaves a site. Survival problems cut intervals
+and metrics at quantiles of the histogram.
 """
 
 from __future__ import annotations
