@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.preparation import Setup
-from v6_algorithm.errors import SiteError, WireError
+from v6_algorithm.errors import PolicyError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Cox
 from v6_algorithm.site import secure_aggregation
@@ -155,17 +155,22 @@ def _event_times(work: Work, problem: Problem, table: TableData) -> dict[str, An
 def _log_times(work: Work, frame: pd.DataFrame) -> tuple[int, float] | None:
     """Return how many events are seen, and the mean logarithm of their times, around which all sites' are counted.
 
-    Not where this node takes care of sums that differ by few rows, nor of fewer events than a cell has.
+    None where this node's times are counted around 1 only; 0 events where they are fewer than a cell has.
     """
     from v6_algorithm.data.preparation.times import log_times
     from v6_algorithm.data.targets import event_times
 
-    policy = work.policy
-    careful = policy.secret_folds or policy.refuse_differences or policy.coarse_histograms
-    if careful or work.experiment.privacy.secure_aggregation is not None:
+    if work.experiment.problem.kind != "survival" or _counts_around_one(work):
         return None
     logs = log_times(event_times(frame, work.targets))
-    return None if logs[0] < max(policy.minimum_cell, 1) else logs
+    return (0, 0.0) if logs[0] < max(work.policy.minimum_cell, 1) else logs
+
+
+def _counts_around_one(work: Work) -> bool:
+    """Say whether the bins of this node's event times stand still: a middle that moves them could isolate a time."""
+    policy, privacy = work.policy, work.experiment.privacy
+    careful = policy.secret_folds or policy.refuse_differences or policy.coarse_histograms
+    return careful or privacy.secure_aggregation is not None or privacy.differential_privacy is not None
 
 
 def _group_hashes(work: Work, frame: pd.DataFrame) -> dict[str, Any] | None:
@@ -207,6 +212,8 @@ def _statistics(work: Work) -> dict[str, Any]:
     from v6_algorithm.learning.training.state import build_networks, state_of
 
     setup = work.setup()
+    if setup.middle and _counts_around_one(work):
+        raise PolicyError("this node counts event times in bins that stand still, and the request moves them")
     Device.choose(work.experiment.training)  # so that a site without it says no before anything is trained
     table = work.table(setup)
     problem = create_problem(work.experiment, setup)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
+from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.preparation.times import count_times, cut, log_times, middle_of
-from v6_algorithm.errors import DataError
+from v6_algorithm.errors import DataError, PolicyError, WireError
+from v6_algorithm.site import preparing
+from v6_algorithm.site.policy import Policy
 
 UNITS = {"milliseconds": 86_400_000.0, "years": 1 / 365.25, "tiny": 1e-25, "huge": 1e25}
 PROBLEMS: dict[str, dict[str, Any]] = {
@@ -88,6 +92,25 @@ def test_times_that_nothing_counts_are_refused_and_not_put_into_the_outer_bin():
     assert count_times(np.array([1e25, 2e25]), middle_of([(2, np.log2(1.4e25))])).sum() == 2
 
 
-def test_a_site_that_tells_no_middle_weighs_nothing():
+def test_where_a_site_tells_no_middle_all_count_around_one():
     assert middle_of([]) == 0.0
-    assert middle_of([(3, 2.0), (1, 6.0)]) == 3.0
+    assert middle_of([(3, 2.0), (1, 6.0), (0, 0.0)]) == 3.0
+    assert middle_of([(3, 2.0), None]) == 0.0
+
+
+@pytest.mark.parametrize("middle", [float("nan"), float("inf"), -1e9])
+def test_a_middle_that_no_time_has_is_refused(middle):
+    setup = Setup(features=["a"], categories={}, classes=None, middle=middle)
+    with pytest.raises(WireError, match="malformed"):
+        Setup.from_json(setup.to_json())
+
+
+@pytest.mark.parametrize("careful", ["secret_folds", "refuse_differences", "coarse_histograms"])
+def test_a_careful_node_tells_no_middle_and_refuses_one(careful):
+    privacy = SimpleNamespace(secure_aggregation=None, differential_privacy=None)
+    experiment = SimpleNamespace(problem=SimpleNamespace(kind="survival"), privacy=privacy)
+    work: Any = SimpleNamespace(policy=Policy(**{careful: True}), experiment=experiment,
+                                setup=lambda: SimpleNamespace(middle=8.5))  # fmt: skip
+    assert preparing._log_times(work, HOSPITALS["north"]) is None
+    with pytest.raises(PolicyError, match="stand still"):
+        preparing._statistics(work)

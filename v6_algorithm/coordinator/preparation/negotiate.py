@@ -200,7 +200,7 @@ def agree_on_columns(
     notes = [*agreement.notes, *notes, *tell_units(schemas), *tell_shared_patients(experiment, schemas)]
     return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies,
                                fingerprints=fingerprints(schemas),
-                               middle=middle_of(told["log_times"] for told in schemas.values() if "log_times" in told),
+                               middle=middle_of(schema.get("log_times") for schema in schemas.values()),
                                rows={name: int(schema["rows"]) for name, schema in schemas.items()})  # fmt: skip
 
 

@@ -47,7 +47,7 @@ class Agreement:
     facts
         What an installed kind of row agreed on; see `data.rows.kind`.
     middle
-        Mean binary logarithm of the event times of survival, of the sites that told it.
+        Mean binary logarithm of the event times of survival; 0 where a site does not tell it.
     """
 
     features: list[str]

@@ -174,7 +174,7 @@ class Setup:
                 imputation=made
                 and Imputation.check(made, unpack_arrays(made["draws"]), content["features"], content["categories"]),
                 terms=DesignTerms.from_json(terms, content["features"], content["categories"]) if terms else None,
-                middle=float(content.get("middle", 0.0)),
+                middle=_middle(content.get("middle", 0.0)),
             )
         except (KeyError, TypeError, AttributeError, ValueError):
             raise WireError("the setup in the request is malformed") from None
@@ -243,3 +243,10 @@ def pack_arrays(arrays: dict[str, np.ndarray]) -> str:
 def unpack_arrays(text: Any) -> dict[str, np.ndarray]:
     """Read what `pack_arrays` made."""
     return {name: tensor.numpy() for name, tensor in wire.unpack(text).items()}
+
+
+def _middle(given: float) -> float:
+    """Return a mean binary logarithm, checked: float64 holds times of up to 2 to the 1024."""
+    if not abs(float(given)) <= 1100:
+        raise ValueError
+    return float(given)

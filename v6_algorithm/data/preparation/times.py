@@ -31,9 +31,16 @@ def log_times(times: Array) -> tuple[int, float]:
     return len(logs), float(logs.mean()) if len(logs) else 0.0
 
 
-def middle_of(sites: Iterable[tuple[int, float]]) -> float:
-    """Return the mean binary logarithm of all event times, from what `log_times` says of each site; 0 of none."""
-    given = list(sites)
+def middle_of(sites: Iterable[tuple[int, float] | None]) -> float:
+    """Return the mean binary logarithm of all event times, from what `log_times` says of each site.
+
+    0, at which bins are counted from 1, of no events, and where a site does not tell (None): it counts from 1 only.
+    """
+    given = []
+    for site in sites:
+        if site is None:
+            return 0.0
+        given.append(site)
     events = sum(count for count, _ in given)
     return sum(count * mean for count, mean in given) / events if events else 0.0
 
