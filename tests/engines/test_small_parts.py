@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pandas as pd
@@ -16,9 +17,9 @@ import torch
 from v6_algorithm.coordinator.strategies.robust.geometric import _weighted_median
 from v6_algorithm.coordinator.strategies.robust.updates import weights_for
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import vantage6_v4, workers
+from v6_algorithm.engines import entry, published, vantage6_v4, workers
 from v6_algorithm.engines.local import texts_of
-from v6_algorithm.engines.resident import courier
+from v6_algorithm.engines.resident import courier, protocol
 from v6_algorithm.engines.subtasks import Creation
 from v6_algorithm.exchange.protocol import Missing
 from v6_algorithm.site.kept_terms import KeptTerm
@@ -160,3 +161,131 @@ def test_weights_of_updates_may_be_any_shares():
     for wrong in ([0.0, 0.0], [1.0], [1.0, -0.1]):
         with pytest.raises(ValueError, match="none negative and not all zero"):
             weights_for(updates, torch.tensor(wrong))
+
+
+# -- the network -----------------------------------------------------------------------------------------------------
+
+
+class Waiting(vantage6_v4.Vantage6Federation):
+    """Waits for a site's subtask whose status is what `says` gives, by a clock that goes on when somebody sleeps."""
+
+    def __init__(self, says, monkeypatch):
+        self.says, self.now = says, 0.0
+        self._sent_ahead, self._took, self._owed, self._naming = [], {}, {}, None
+        self._real, self._newest, self._children = False, 0, None
+        clock = SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep)
+        monkeypatch.setattr(vantage6_v4, "time", clock)
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def _pause_s(self, method, elapsed_s):
+        return 10.0
+
+    def _status(self, task_id):
+        return self.says(self.now)
+
+    def wait(self):
+        asked = vantage6_v4._Asked("RPC_train", {"a": {}}, {"a": 1}, tasks={"a": 5}, begun=True)
+        (arrival,) = self._answer(asked, 30.0)
+        return arrival
+
+
+def test_a_server_that_is_silent_at_the_deadline_is_waited_for_two_minutes_longer(monkeypatch):
+    made = Waiting(lambda now: None, monkeypatch)
+    assert "the server does not say how its run is" in str(made.wait().missing)
+    assert made.now == 30 + 120
+    made = Waiting(lambda now: "active" if now > 60 else None, monkeypatch)
+    arrival = made.wait()
+    assert (arrival.missing.kind, made.now) == ("late", 70)
+    assert "its run is active)" in str(arrival.missing)
+    made = Waiting(lambda now: "pending", monkeypatch)
+    assert "its node seems to be offline" in str(made.wait().missing)
+    assert made.now == 40, "what is there at the deadline is taken"
+    assert set(made._owed) == {"a"}
+
+
+@pytest.mark.parametrize(("wanted", "real"), [(True, True), (True, False), (False, True)])
+def test_models_go_by_name_where_trainers_are_wanted_and_there_is_a_server(monkeypatch, wanted, real):
+    monkeypatch.setattr(vantage6_v4, "residents", lambda *_, **__: nullcontext())
+    made = object.__new__(vantage6_v4.Vantage6Federation)
+    closed = []
+    made._client, made._sites, made._real, made._naming = None, [], real, None
+    made._publisher = SimpleNamespace(close=lambda: closed.append(True))
+    with made.residents(wanted, 10.0):
+        assert (made._naming is not None) == (wanted and real)
+    assert made._naming is None
+    assert closed == [True]
+
+
+def test_a_published_model_is_fetched_with_the_token_that_there_is(monkeypatch, tmp_path):
+    monkeypatch.setattr(published, "fetch", lambda environment, token, task: f"{token} {task}")
+    monkeypatch.delenv("TOKEN_FILE", raising=False)
+    assert entry._fetch(7, "given") == "given 7"
+    assert entry._fetch(7, None) is None
+    (tmp_path / "token").write_text(" own \n", encoding="utf-8")
+    monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
+    assert entry._fetch(7, None) == "own 7"
+    assert entry._fetch(7, "given") == "given 7"
+
+
+@pytest.mark.parametrize("letters", [10, 120])
+def test_a_meeting_place_of_any_length_leaves_no_file_open(tmp_path, letters):
+    place = str(tmp_path / ("x" * letters))
+    os.mkdir(place, 0o700)
+    before = len(os.listdir("/proc/self/fd"))
+    listener = protocol.listen(place)
+    with listener, protocol.connect(place, 5.0) as near:
+        far, _ = listener.accept()
+        with far:
+            protocol.send(near, {"word": 1})
+            assert protocol.receive(far) == {"word": 1}
+            assert protocol.same_user(far)
+    protocol.leave(place)
+    assert os.listdir(place) == []
+    protocol.leave(place)
+    with pytest.raises(OSError, match=r".*"):
+        protocol.connect(place, 1.0)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_trainer_without_a_reply_is_as_good_as_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(protocol, "meeting_place", lambda environment: str(tmp_path))
+    monkeypatch.setattr(protocol, "switched_off", lambda environment: False)
+    monkeypatch.setattr(protocol, "surroundings", lambda environment: "surroundings")
+    said = {}
+    monkeypatch.setattr(protocol, "connect", lambda place, seconds: nullcontext())
+    monkeypatch.setattr(protocol, "send", lambda trainer, content: None)
+    monkeypatch.setattr(protocol, "receive", lambda trainer: said)
+    said["reply"] = {"schema": 1, "status": "ok"}
+    assert courier.ask("train", {}) == ({"schema": 1, "status": "ok"}, None)
+    for reply in ({"schema": 1}, {"status": "ok"}, "text", None):
+        said["reply"] = reply
+        assert courier.ask("train", {}) == (None, "no resident trainer: no reply")
+    said["refused"] = "why " + "x" * 300
+    assert courier.ask("train", {})[1] == "no resident trainer: why " + "x" * 196
+    said["ends"] = True
+    assert courier.end() is True
+    said["ends"] = 0
+    assert courier.end() is False
+    monkeypatch.setattr(protocol, "meeting_place", lambda environment: str(tmp_path / "gone"))
+    assert courier.end() is False
+    assert courier.ask("train", {}) == (None, None)
+    monkeypatch.setattr(protocol, "meeting_place", lambda environment: None)
+    assert courier.end() is False
+    assert courier.ask("train", {}) == (None, None)
+
+
+def test_a_courier_says_what_its_trainer_answered_and_what_it_took(monkeypatch, capsys):
+    monkeypatch.delenv("INPUT_FILE", raising=False)
+    ticks = iter([10.0, 14.0] * 2)
+    monkeypatch.setattr(courier.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(
+        courier, "ask", lambda method, request: ({"round": 3, "timing": {"train_s": 1.5}} | outcome, None)
+    )
+    outcome = {"status": "ok"}
+    assert courier.answer("train", {"round": 3}, None, None)["timing"] == {"train_s": 1.5, "handover_s": 2.5}
+    outcome = {"status": "error", "kind": "data", "message": "no rows"}
+    courier.answer("train", None, {"round": 3}, None)
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["train round 3: ok (resident trainer)", "train round 3: data: no rows (resident trainer)"]

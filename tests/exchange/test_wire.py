@@ -381,6 +381,7 @@ def test_a_fingerprint_tells_states_apart():
     one, other = wire.pack({"w": torch.zeros(3)}), wire.pack({"w": torch.tensor([0.0, 0.0, 1e-30])})
     assert wire.digest(one) == wire.digest(wire.pack({"w": torch.zeros(3)}))
     assert wire.digest(one) != wire.digest(other)
+    assert len(wire.digest(one)) == 32
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

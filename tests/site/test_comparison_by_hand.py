@@ -61,6 +61,19 @@ def test_no_rows_are_told_as_none():
     assert found["brier"] == [0.0] * 4
 
 
+def test_a_single_row_of_a_class_is_not_told():
+    target, risk = np.array([1, 0, 0, 0, 0, 0]), np.linspace(0.1, 0.9, 6)
+    given = [placements_of(target, risk)] * 2
+    found = comparison._sums(target, (risk, risk), given, None, 5)
+    assert found["positives"] is None
+    assert found["negatives"][0] == 5
+    taken = {"risk": risk, "taken": risk > 0.5, "target": target}
+    assert comparison._joint(taken, taken, 5) is None
+    alone = comparison._sums(target[:1], (risk[:1], risk[:1]), given, None, 5)
+    assert alone["brier"] is None
+    assert alone["log_loss"] is None
+
+
 @pytest.mark.parametrize("least", [1, 4, 5])
 def test_rows_are_counted_by_which_model_takes_them_for_cases(least):
     target = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])

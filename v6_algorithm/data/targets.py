@@ -96,6 +96,15 @@ def rows_at_zero(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> Array:
     return at_zero
 
 
+def event_times(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> Array:
+    """Return the times of the rows whose event is seen: (events,) float64, none where no times are learned."""
+    columns = {target.kind: target for target in targets if target.column in frame.columns}
+    if "duration" not in columns or "event" not in columns:
+        return np.empty(0)
+    event = _numbers(frame[columns["event"].column], columns["event"])
+    return _as_numbers(frame[columns["duration"].column])[event == 1]
+
+
 def rows_of_labels(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> dict[str, dict[Label, int]]:
     """Count the rows of each label that occurs, by column, of targets that are classes."""
     counted: dict[str, dict[Label, int]] = {}

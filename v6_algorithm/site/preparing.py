@@ -119,6 +119,8 @@ def _schema(work: Work) -> dict[str, Any]:
                 schema["left_out"] = work.left_out
             if at_zero := int(rows_at_zero(frame, work.targets).sum()):
                 schema["at_zero"] = work.policy.disclosed(at_zero)
+            if (logs := _log_times(work, frame)) is not None:
+                schema["log_times"] = logs
             if (hashes := _group_hashes(work, frame)) is not None:
                 schema["groups"] = hashes
             if (secret := work.policy.node_secret) and (fingerprint := source.keyed_fingerprint(secret.encode())):
@@ -148,6 +150,22 @@ def _event_times(work: Work, problem: Problem, table: TableData) -> dict[str, An
         "event_times": pack_arrays({"times": problem.event_times(table)}),
         "cell": list(problem.time_cell or (1, 1)),
     }
+
+
+def _log_times(work: Work, frame: pd.DataFrame) -> tuple[int, float] | None:
+    """Return how many events are seen, and the mean logarithm of their times, around which all sites' are counted.
+
+    Not where this node takes care of sums that differ by few rows, nor of fewer events than a cell has.
+    """
+    from v6_algorithm.data.preparation.times import log_times
+    from v6_algorithm.data.targets import event_times
+
+    policy = work.policy
+    careful = policy.secret_folds or policy.refuse_differences or policy.coarse_histograms
+    if careful or work.experiment.privacy.secure_aggregation is not None:
+        return None
+    logs = log_times(event_times(frame, work.targets))
+    return None if logs[0] < max(policy.minimum_cell, 1) else logs
 
 
 def _group_hashes(work: Work, frame: pd.DataFrame) -> dict[str, Any] | None:

@@ -27,6 +27,41 @@ def test_what_scanners_differ_by_is_not(scale):
     assert tell_values({"amsterdam": of(1), "berlin": of(scale)}) == []
 
 
+SHIFTS = {
+    "Hounsfield units and the same plus 1024": (of(2000, -1000), of(2000, 24)),
+    "black and white exchanged": (of(0.2, 0.8), of(0.2)),
+    "-1 to 1 beside 0 to 1": (of(2, -1), of(1)),
+    "z-scores beside bytes over 255": (of(3.46, -1.73), of(1)),
+}
+SIZES = {
+    "bytes": 255,
+    "12 of 16 bits": 65535 / 4095,
+    "16 bits beside 8": 257,
+    "percent": 100,
+    "Kelvin-like counts": 4095,
+    "thousandths": 0.001,
+}
+
+
+@pytest.mark.parametrize("kind", SHIFTS)
+def test_values_of_one_size_that_lie_elsewhere_are_told(kind):
+    first, second = SHIFTS[kind]
+    (note,) = tell_values({"amsterdam": first, "berlin": second})
+    assert "where their values lie" in note
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_values_of_another_unit_are_told(kind):
+    (note,) = tell_values({"amsterdam": of(1), "berlin": of(SIZES[kind])})
+    assert "-fold in the size" in note
+
+
+def test_sparse_pictures_and_brighter_ones_of_one_range_are_not():
+    sparse = Moments.of([(PIXELS > 0.97) * PIXELS], with_range=False)
+    assert tell_values({"amsterdam": sparse, "berlin": Moments.of([(PIXELS > 0.9) * PIXELS], with_range=False)}) == []
+    assert tell_values({"amsterdam": of(0.8), "berlin": of(0.8, 0.2)}) == []
+
+
 def test_a_site_whose_values_are_hidden_and_one_alone_say_nothing():
     hidden = of(255).without(np.ones(2, dtype=bool))
     assert tell_values({"amsterdam": of(1), "berlin": hidden}) == []

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from v6_algorithm.coordinator.preparation import event_times
-from v6_algorithm.coordinator.preparation.schema_checks import check_policy, check_schema, is_count, is_label, is_rows
+from v6_algorithm.coordinator.preparation.schema_checks import (
+    check_hidden,
+    check_policy,
+    check_schema,
+    is_count,
+    is_label,
+    is_rows,
+)
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.errors import WireError
 
@@ -77,3 +84,20 @@ def test_hints_may_be_of_every_column():
         with pytest.raises(WireError):
             check_schema(SCHEMA | change, KIND)
     check_schema(SCHEMA | {"fingerprint": "a" * 64, "at_zero": 0, "synthetic": 40}, KIND)
+
+
+def test_a_site_may_tell_nothing_of_any_column_that_it_was_asked_about():
+    assert check_hidden(["b", "a"], ["a", "b"]) == ["b", "a"]
+    assert check_hidden([], ["a"]) == []
+    for wrong in (["c"], "a", None):
+        with pytest.raises(WireError, match="columns that it was not asked about"):
+            check_hidden(wrong, ["a", "b"])
+
+
+def test_names_and_labels_have_a_thousand_letters_at_most():
+    name = "x" * 1000
+    assert name in check_schema(SCHEMA | {"columns": {name: "number", "sex": "text"}}, KIND)["columns"]
+    assert check_schema(SCHEMA | {"labels": [name]}, KIND)["labels"] == [name]
+    for change in ({"columns": {"x" + name: "number", "sex": "text"}}, {"labels": ["x" + name]}):
+        with pytest.raises(WireError, match="at most 1000 letters"):
+            check_schema(SCHEMA | change, KIND)

@@ -19,7 +19,7 @@ from v6_algorithm.coordinator.strategies.newton import (
     independent_but,
     log_determinant,
 )
-from v6_algorithm.coordinator.strategies.newton.cox import _halfway, _rank_one
+from v6_algorithm.coordinator.strategies.newton.cox import _by_time, _halfway, _rank_one
 from v6_algorithm.coordinator.strategies.newton.design import inverse
 from v6_algorithm.coordinator.strategies.newton.glm import _by_moments, _dispersion_step, discriminant
 from v6_algorithm.experiment import Experiment
@@ -452,3 +452,15 @@ def test_a_fit_is_done_when_the_next_step_is_no_length():
     assert {name: value.tolist() for name, value in newton.kept["newton"].items()} == {
         "coefficients": [1.0, 5.0], "objective": 0.0, "rows": 10,
     }  # fmt: skip
+
+
+def test_the_transform_of_time_is_one_less_kaplan_meier():
+    sums = SimpleNamespace(events=np.array([1.0, 2.0, 1.0]), rows=np.array([5.0, 4.0, 1.0]))
+    fitted = SimpleNamespace(residuals=np.array([[1.0, 0], [0, 1], [1, 1]]), hazard=np.array([0.1, 0.2, 0.3]))
+    found = _by_time(fitted, sums)
+    curve = 1 - np.array([0.8, 0.4, 0.0])
+    assert found["events"] == 4
+    assert found["transformed"] == pytest.approx([curve @ [1, 2, 1], curve**2 @ [1, 2, 1]])
+    assert found["residuals"] == pytest.approx([curve[0] + curve[2], curve[1] + curve[2]])
+    assert found["hazard"] == pytest.approx([0.1, 0.3, 0.6])
+    assert (found["rows"], found["deaths"]) == ([5, 4, 1], [1, 2, 1])

@@ -111,3 +111,12 @@ def test_an_average_precision_at_the_edge_has_an_interval_that_reaches_it(precis
 def test_the_logits_of_bins_are_their_middles_the_outermost_too(bins):
     width = 24 / bins
     assert logits(np.arange(bins), bins).tolist() == pytest.approx((-12 + width * (np.arange(bins) + 0.5)).tolist())
+
+
+def test_an_interval_of_an_auroc_with_an_error_is_the_wider_of_two():
+    plain = auroc_interval(0.8, None, 20, 30, 0.0)
+    assert auroc_interval(0.8, 1e-9, 20, 30, 0.0) == plain
+    middle, half = special.logit(0.8), Z * 0.2 / 0.16
+    assert auroc_interval(0.8, 0.2, 20, 30, 0.0) == pytest.approx(special.expit([middle - half, middle + half]))
+    for area in (0.0, 1.0):
+        assert auroc_interval(area, 0.2, 20, 30, 0.0) == auroc_interval(area, None, 20, 30, 0.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from v6_algorithm.learning.metrics.joined import Extents
 from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS, pairs_of_cells
-from v6_algorithm.learning.metrics.survival.concordance import Exact
+from v6_algorithm.learning.metrics.survival.concordance import Binned, Exact
 from v6_algorithm.learning.metrics.survival.joined_cells import between_sites
 from v6_algorithm.learning.metrics.survival.state import _all_pairs, _joined_resolution, _resolution
 
@@ -179,3 +179,29 @@ def test_the_c_index_and_its_resolution_are_those_of_all_pairs_between_sites(sit
         if all(exact.comparable + all_ for all_ in (most, least)):
             wanted = max(ends[0] - middle, middle - ends[1], 0)
             assert _resolution(state, float(middle)) == pytest.approx(float(wanted), abs=1e-12)
+
+
+@given(CELLS)
+@settings(max_examples=40)
+def test_pairs_of_cells_are_those_of_their_rows(cells):
+    rows = [
+        (time, score, dead)
+        for (time, score), (events, censored) in cells.items()
+        for dead in [True] * events + [False] * censored
+    ]
+    wanted = dict.fromkeys(Binned._fields, 0)
+    for number, (time, score, dead) in enumerate(rows):
+        for other, (when, where, died) in enumerate(rows):
+            if not dead or other == number:
+                continue
+            order = (score > where) + (score >= where)
+            if when > time:
+                wanted["twice_concordant"] += order
+                wanted["comparable"] += 1
+                wanted["tied"] += score == where
+            elif when == time:
+                # Each pair of two events is seen from both.
+                wanted["events"] += died / 2
+                wanted["mixed"] += not died
+                wanted["twice_mixed"] += 0 if died else order
+    assert pairs_of_cells(np.array(listed(cells)), TIMES - 1)._asdict() == wanted

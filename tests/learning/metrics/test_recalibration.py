@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from v6_algorithm.learning.metrics.recalibration import recalibrate
+from v6_algorithm.learning.metrics.recalibration import _apart, recalibrate
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -37,3 +37,16 @@ def test_two_scores_are_enough_for_a_line():
     assert (found["intercept"], found["slope"]) == pytest.approx((0, np.log(3)), abs=1e-9)
     assert recalibrate(np.array([2, 0]), np.array([3, 0]), np.array([-1.0, 1.0])) is None
     assert recalibrate(np.array([2, 1]), np.array([0, 0]), np.array([-1.0, 1.0])) is None
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "apart"),
+    [
+        ([0, 1, 2], [3, 0, 0], True), ([3, 0, 0], [0, 1, 2], True), ([0, 1, 2], [3, 1, 0], True),
+        ([1, 1, 0], [0, 2, 3], True), ([1, 0, 2], [0, 3, 0], False), ([0, 3, 0], [1, 0, 2], False),
+        ([1, 1, 1], [1, 1, 1], False), ([0, 5, 0], [0, 2, 0], True),
+    ],
+)  # fmt: skip
+def test_classes_are_apart_where_a_score_parts_them(positives, negatives, apart):
+    ones = np.array(positives, dtype=float)
+    assert _apart(np.array([-1.0, 0.0, 1.0]), ones, ones + negatives) is apart

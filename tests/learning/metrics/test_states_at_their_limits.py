@@ -10,11 +10,14 @@ import pytest
 
 from v6_algorithm.learning.metrics import (
     ClassificationMetrics,
+    GenerationMetrics,
     SurvivalMetrics,
     check_state,
     compute,
     explain,
+    generation_state,
     histogram,
+    intervals,
     means,
     merge_states,
     tasks,
@@ -25,6 +28,7 @@ from v6_algorithm.learning.metrics.intervals.repeats import _student
 from v6_algorithm.learning.metrics.joined import MOST_LISTED, capped
 from v6_algorithm.learning.metrics.regression import RegressionMetrics
 from v6_algorithm.learning.metrics.survival import calibration
+from v6_algorithm.learning.metrics.survival import state as survival_state
 from v6_algorithm.site.guard.coarse import coarse_state
 
 
@@ -233,3 +237,114 @@ def test_a_class_that_nobody_has_is_no_trouble_to_sites_that_join_bins():
     joined = compute(merge_states([coarse_state(collector.state(), 5)] * 2))
     assert joined["auroc"] == pytest.approx(whole["auroc"], abs=joined["auroc_resolution"])
     assert joined["auroc_resolution"] > whole["auroc_resolution"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_bins_give_what_few_give(seed):
+    """Of fewer than forty bins sums are made one by one; empty bins beside them change nothing."""
+    generator = np.random.default_rng(seed)
+    above, below = generator.integers(0, 3, (2, 30))
+    above[3], below[4] = 1, 1
+    places = np.sort(generator.choice(90, 30, replace=False))
+    wide = [np.zeros(90, dtype=np.int64), np.zeros(90, dtype=np.int64)]
+    wide[0][places], wide[1][places] = above, below
+    few = [above.tolist(), below.tolist()]
+    for measure in (
+        histogram.auroc, histogram.auroc_resolution, histogram.average_precision, histogram.average_precision_bounds,
+        histogram.average_precision_resolution, histogram.auroc_error,
+    ):  # fmt: skip
+        assert measure(*few) == pytest.approx(measure(*wide), abs=1e-12), measure.__name__
+    # Far more rows than int64 has room for their products: the same shares.
+    many = [counts.astype(object) * 10**12 for counts in wide]
+    assert histogram.auroc(*many) == pytest.approx(histogram.auroc(*few))
+    assert histogram.auroc_resolution(*many) == pytest.approx(histogram.auroc_resolution(*few))
+    assert histogram.average_precision(*many) == pytest.approx(histogram.average_precision(*few))
+    large = [counts * 2**26 for counts in wide]
+    assert histogram.auroc(*large) == pytest.approx(histogram.auroc(*few))
+    assert histogram.rankings([tuple(wide), tuple(large)])[0] == pytest.approx([histogram.auroc(*few)] * 2)
+
+
+@pytest.mark.parametrize(("parts", "few"), [(3, True), (8, False)])
+def test_of_a_handful_of_joined_cells_the_interval_has_the_worst_case_in_it(parts, few):
+    edges = np.linspace(0.2, 3, parts).tolist()
+    states = [coarse_state(survival_of(60, edges, (), seed), 20 if few else 5) for seed in range(2)]
+    merged = merge_states(states)
+    found = compute(merged)
+    cells = sum(len(listed) for listed, joined in merged["parts"] if joined)
+    assert (cells < survival_state._FEWEST_JOINED) == few
+    worst = survival_state._joined_resolution(merged, found["c_index"])
+    assert found["c_index_resolution"] == worst
+    allowed = worst if few else survival_state._resolution(merged, found["c_index"])
+    ends = survival_state._interval(merged, found["c_index"], allowed)
+    assert (found["c_index_low"], found["c_index_high"]) == ends
+    assert found["c_index"] == pytest.approx(np.divide(*survival_state._all_pairs(merged)))
+
+
+def generation_of(rows=6, dimensions=2):
+    generator = np.random.default_rng(0)
+    collector = GenerationMetrics(dimensions)
+    collector.update(generator.normal(size=(rows, dimensions)), generator.normal(size=(rows, dimensions)))
+    return collector.state()
+
+
+def numbers_of(*numbers):
+    return generation_state.pack_numbers(np.array(numbers, dtype=np.float64))
+
+
+def test_sums_of_made_rows_that_cannot_be_are_refused():
+    state = generation_of()
+    check_state(state)
+    total, products, quartic = np.array([2.0, 0.0]), [4.0, 0.0, 2.0], 100.0
+    sums = numbers_of(*total, *products, quartic)
+    check_state(state | {"n": 2, "real": sums, "made": sums})
+    for wrong, message in (
+        ({"real": 3}, "base64 of 6 float64"), ({"real": state["real"][:-4]}, "base64 of 6"),
+        ({"real": "!" * len(state["real"])}, "base64 of 6"), ({"real": state["real"][:-2] + "A="}, "base64 of 6|sum"),
+        ({"real": numbers_of(np.nan, 0, 1, 0, 1, 9)}, "finite"), ({"n": 1}, "dimensions or more"),
+        ({"n": 0}, "must be 0, since n is 0"), ({"dimensions": 0}, "dimensions"), ({"dimensions": 4097}, "at most"),
+        ({"real": numbers_of(12, 0, 4, 0, 2, 900)}, "no spread can be negative"),
+        ({"real": numbers_of(0, 0, -4, 0, -2, 900)}, "no spread can be negative"),
+        ({"real": numbers_of(0, 0, 6, 0, 6, 23)}, "contradicts itself"),
+        ({"withheld": -1}, "withheld"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            check_state(state | wrong)
+    check_state(state | {"real": numbers_of(0, 0, 6, 0, 6, 24)})
+    nothing = numbers_of(*[0.0] * 6)
+    check_state(state | {"n": 0, "real": nothing, "made": nothing})
+    assert compute(state | {"n": 0, "real": nothing, "made": nothing})["fid"] is None
+
+
+def test_what_is_computed_of_a_state_is_per_row_and_its_intervals_are_of_its_rows():
+    generator = np.random.default_rng(0)
+    target = (np.arange(90) % 3 == 0).astype(int)
+    score = np.clip(generator.normal(0.4 + 0.2 * target, 0.2), 0.01, 0.99)
+    collector = ClassificationMetrics(2)
+    collector.update(np.column_stack([1 - score, score]), target, np.full(90, 0.5))
+    found = compute(collector.state())
+    assert (found["n"], found["loss"]) == (90, 0.5)
+    assert found["brier"] == pytest.approx(np.mean((score - target) ** 2))
+    ends = intervals.auroc_interval(found["auroc"], found["auroc_se"], 30, 60, found["auroc_resolution"])
+    assert (found["auroc_low"], found["auroc_high"]) == ends
+    ends = intervals.auprc_interval(found["auprc"], 30, 60, found["auprc_resolution"])
+    assert (found["auprc_low"], found["auprc_high"]) == ends
+    hits = (score > 0.5) == (target == 1)
+    for name, right, of in (
+        ("accuracy", hits, hits), ("recall", hits & (target == 1), target == 1),
+        ("specificity", hits & (target == 0), target == 0), ("precision", hits & (score > 0.5), score > 0.5),
+        ("npv", hits & (score <= 0.5), score <= 0.5),
+    ):  # fmt: skip
+        number = len(of) if name == "accuracy" else int(of.sum())
+        assert found[name] == pytest.approx(right.sum() / number)
+        assert (found[f"{name}_low"], found[f"{name}_high"]) == intervals.wilson(int(right.sum()), number), name
+    state = survival_of()
+    assert compute(state | {"loss": 20.0})["loss"] == 0.5
+
+
+def test_two_rows_are_enough_for_distances_of_one_feature():
+    collector = GenerationMetrics(1)
+    collector.update(np.array([[0.0], [2.0]]), np.array([[1.0], [3.0]]))
+    found = compute(collector.state())
+    assert found["fid"] == pytest.approx(1.0)
+    # (x y + 1)^2: of real 1, of made 16, across 1, 1, 9 and 49.
+    assert found["kid"] == pytest.approx(1 + 16 - 2 * (1 + 1 + 9 + 49) / 4)

@@ -40,7 +40,8 @@ class FinalEvaluation:
         context, sites = self._context, self._reachable()
         if not context.parts or not sites or not any(fold.candidates for fold in context.folds):
             return
-        if times := baseline_times(context.experiment, context.plan.setup.sums.get("event_times")):
+        setup = context.plan.setup
+        if times := baseline_times(context.experiment, setup.sums.get("event_times"), setup.middle):
             evaluations = self._measure(sites, ["validation"] if context.plan.has("validation") else [], times)
             by_site = context.experiment.problem.options().baseline == "site"
             context.plan, notes = with_baseline(context.plan, evaluations, times, by_site=by_site)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.coordinator.preparation.event_times import agree_on_times, check_times, needs_times
+from v6_algorithm.coordinator.preparation.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
@@ -39,6 +40,7 @@ from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.data.preparation.statistics import Moments, merge_moments, scale_targets
 from v6_algorithm.data.preparation.terms import DesignTerms
+from v6_algorithm.data.preparation.times import middle_of
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError, WireError
@@ -192,6 +194,7 @@ def agree_on_columns(
     notes = [*agreement.notes, *notes, *tell_shared_patients(experiment, schemas)]
     return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies,
                                fingerprints=fingerprints(schemas),
+                               middle=middle_of(told["log_times"] for told in schemas.values() if "log_times" in told),
                                rows={name: int(schema["rows"]) for name, schema in schemas.items()})  # fmt: skip
 
 
@@ -295,6 +298,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes = [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     notes += time_notes
     notes += tell_values(moments) if setup.image_shape is not None else []
+    notes += tell_far(experiment, setup.features, merged)
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     notes += [*tell_shares(rows, share), *loose, *of_knots, *of_imputation, *_tell_unknown(setup)]
     notes += _tell_dropped(experiment, agreement.rows, by_fold)

@@ -27,6 +27,8 @@ _MOST_LABELS = 10_000
 _LONGEST_LABEL = 1000
 _MOST_ROWS = 10**9
 _LONGEST_RULE = 60
+# Of what float64 holds.
+_LONGEST_LOG = 1100
 _LONGEST_NAME = 200
 Counts = list[dict[str, dict[str, int]]]
 
@@ -71,6 +73,10 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError("the fingerprint of its table must be hexadecimal digits")
     if schema.get("at_zero") is not None and not is_rows(schema["at_zero"]):
         raise WireError("rows with a time of 0 must be a count")
+    if "log_times" in schema:
+        events, mean = schema["log_times"]
+        if not is_rows(events) or not isinstance(mean, (int, float)) or not abs(mean) <= _LONGEST_LOG:
+            raise WireError("the mean logarithm of its event times must be a count and a number")
     groups = schema.get("groups")
     if groups is not None and not (isinstance(groups["keyed"], bool) and all(map(is_label, groups["hashes"]))):
         raise WireError("hashes of groups must be texts")

@@ -457,7 +457,9 @@ def _shares(plan: Plan) -> list[float]:
 def _horizons(experiment: Experiment, plan: Plan) -> list[float]:
     """Return the ends of the intervals whose hazards a discrete-time model gives; none of Cox's."""
     options = experiment.problem.options()
-    return horizons(options, plan.setup.sums["event_times"]) if options.method == "discrete_time" else []
+    if options.method != "discrete_time":
+        return []
+    return horizons(options, plan.setup.sums["event_times"], plan.setup.middle)
 
 
 def software() -> dict[str, str]:

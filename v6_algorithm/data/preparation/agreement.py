@@ -46,6 +46,8 @@ class Agreement:
         Site to its rows with a target; under secure aggregation whether there are any.
     facts
         What an installed kind of row agreed on; see `data.rows.kind`.
+    middle
+        Mean binary logarithm of the event times of survival, of the sites that told it.
     """
 
     features: list[str]
@@ -64,3 +66,4 @@ class Agreement:
     fingerprints: dict[str, str] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    middle: float = 0.0

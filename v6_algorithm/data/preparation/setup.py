@@ -36,6 +36,7 @@ class Setup:
     `facts` are what an installed kind of row agreed on, as JSON. `event_times` are those of all sites' training rows,
     increasing, where a model is fitted by risk sets over all sites; no file has them. `terms` are a regression's curves
     and products, which are inputs after the columns. `imputation` fills empty cells, a fold for each of its tables.
+    `middle` is the mean binary logarithm of the sites' event times, around which `sums` counts them; see `times`.
     """
 
     features: list[str]
@@ -60,6 +61,7 @@ class Setup:
     event_times: np.ndarray | None = None
     terms: DesignTerms | None = None
     imputation: Imputation | None = None
+    middle: float = 0.0
 
     @classmethod
     def of(cls, agreement: Agreement) -> Setup:
@@ -76,6 +78,7 @@ class Setup:
             image_shape=agreement.image_shape,
             pixels=agreement.pixels,
             facts=agreement.facts,
+            middle=agreement.middle,
         )
 
     def labels_of(self, target: str) -> dict[str, list[Label]]:
@@ -132,6 +135,7 @@ class Setup:
             **({} if self.event_times is None else {"event_times": pack_arrays({"times": self.event_times})}),
             **({} if self.terms is None else {"terms": self.terms.to_json()}),
             **({} if self.imputation is None else {"imputation": self._packed_imputation()}),
+            **({"middle": self.middle} if self.middle else {}),
         }
 
     def _packed_imputation(self) -> dict[str, Any]:
@@ -170,6 +174,7 @@ class Setup:
                 imputation=made
                 and Imputation.check(made, unpack_arrays(made["draws"]), content["features"], content["categories"]),
                 terms=DesignTerms.from_json(terms, content["features"], content["categories"]) if terms else None,
+                middle=float(content.get("middle", 0.0)),
             )
         except (KeyError, TypeError, AttributeError, ValueError):
             raise WireError("the setup in the request is malformed") from None
@@ -199,7 +204,7 @@ class Setup:
                 else {}
             ),
             **({"target_scaling": self._readable_targets(fold)} if self.target_scales else {}),
-            **({"edges": metric_edges(self.sums)} if "event_times" in self.sums else {}),
+            **({"edges": metric_edges(self.sums, self.middle)} if "event_times" in self.sums else {}),
             **({} if self.baseline is None else {"baseline": self._readable_baseline(self.baseline[fold], fold)}),
         }
 
@@ -218,7 +223,7 @@ class Setup:
     def _readable_baseline(self, hazard: np.ndarray, fold: int) -> dict[str, Any]:
         sites = {name: hazards[fold].tolist() for name, hazards in self.baselines.items() if hazards[fold].min() >= 0}
         return {
-            "times": metric_edges(self.sums),
+            "times": metric_edges(self.sums, self.middle),
             "cumulative_hazard": hazard.tolist(),
             **({"sites": sites} if sites else {}),
         }

@@ -1,33 +1,68 @@
 """Times that all sites cut at, from a histogram of event times that adds up over the sites.
 
-Bins are 1/16 of a doubling of time, the same for every site and unit, so nothing has to be agreed on before counting,
-and no smallest or longest time leaves a site. Survival problems cut intervals and metrics at quantiles of it.
+Bins are 1/16 of a doubling of time, counted from a middle: the mean logarithm of the sites' event times, so that the
+same data in days and in milliseconds fall into the same bins (`middle_of`). Where no site may tell that, from 1 of the
+unit; then cuts are the same only to a bin. No smallest or longest time leaves a site. Survival problems cut intervals
+and metrics at quantiles of the histogram.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Experiment, SurvivalOptions
 
 Array = np.ndarray
-# From 5e-20 to 2e19 of any unit: a century in nanoseconds, and a second in ages of the universe.
+# From 5e-20 to 2e19 of the middle.
 _PER_DOUBLING = 16
 _FIRST, _LAST = -64 * _PER_DOUBLING, 64 * _PER_DOUBLING
 # The C-index counts pairs of different sites by so many bins of time; see `SurvivalMetrics`.
 METRIC_BINS = 16
+# An edge of a bin never is the middle, which event times that are all the same would stand on.
+_SHIFT = 0.381966 / _PER_DOUBLING
 
 
-def count_times(times: Array) -> Array:
-    """Count times: (bins,) float64. Those of 0 are in no bin, for no time that others are cut at is 0."""
+def log_times(times: Array) -> tuple[int, float]:
+    """Return how many times are above 0, and the mean of their binary logarithms; 0 of none."""
+    logs = np.log2(times[times > 0])
+    return len(logs), float(logs.mean()) if len(logs) else 0.0
+
+
+def middle_of(sites: Iterable[tuple[int, float]]) -> float:
+    """Return the mean binary logarithm of all event times, from what `log_times` says of each site; 0 of none."""
+    given = list(sites)
+    events = sum(count for count, _ in given)
+    return sum(count * mean for count, mean in given) / events if events else 0.0
+
+
+def count_times(times: Array, middle: float = 0.0) -> Array:
+    """Count times in bins around a `middle`: (bins,) float64. Those of 0 are in no bin: no others are cut at 0.
+
+    Raises
+    ------
+    DataError
+        When most are so far from the middle that they would all be in the outer bins, and nothing could be cut.
+    """
     times = times[times > 0]
-    places = np.ceil(_PER_DOUBLING * np.log2(times)).astype(np.int64)
+    places = np.ceil(_PER_DOUBLING * (np.log2(times) - _start(middle))).astype(np.int64)
+    beyond = (places < _FIRST) | (places > _LAST)
+    if beyond.sum() > len(places) / 2:
+        raise DataError(
+            "most event times here are below 5e-20 or above 2e19, beyond what times are counted in; write them in "
+            "another unit"
+        )
     return np.bincount(np.clip(places, _FIRST, _LAST) - _FIRST, minlength=_LAST - _FIRST + 1).astype(np.float64)
 
 
-def cut(counts: Array, parts: int) -> list[float]:
+def _start(middle: float) -> float:
+    """Return the binary logarithm at which bin 0 ends."""
+    return middle + _SHIFT if middle else 0.0
+
+
+def cut(counts: Array, parts: int, middle: float = 0.0) -> list[float]:
     """Return up to `parts` - 1 increasing times that cut the counted times into parts of about equal size.
 
     Each is right to 1/16 of a doubling, 4.4 %; of those that fall together one is left.
@@ -39,30 +74,31 @@ def cut(counts: Array, parts: int) -> list[float]:
     places = np.searchsorted(reached, total * np.arange(1, parts) / parts, side="left")
     # A cut behind the last event would leave a part without any.
     last = np.flatnonzero(counts)[-1]
-    return [float(2.0 ** ((place + _FIRST) / _PER_DOUBLING)) for place in np.unique(places) if place < last]
+    start = _start(middle)
+    return [float(2.0 ** ((place + _FIRST) / _PER_DOUBLING + start)) for place in np.unique(places) if place < last]
 
 
-def metric_edges(sums: Mapping[str, Array]) -> list[float]:
+def metric_edges(sums: Mapping[str, Array], middle: float = 0.0) -> list[float]:
     """Return the times between which metrics count rows: as a model's file has them, or from the counted times."""
     if "edges" in sums:
         return [float(edge) for edge in sums["edges"]]
-    return cut(sums["event_times"], METRIC_BINS) if "event_times" in sums else []
+    return cut(sums["event_times"], METRIC_BINS, middle) if "event_times" in sums else []
 
 
-def baseline_times(experiment: Experiment, counts: Array | None) -> list[float]:
+def baseline_times(experiment: Experiment, counts: Array | None, middle: float = 0.0) -> list[float]:
     """Return the times at which a Cox model's baseline hazard is estimated; none of other problems.
 
     They are those of the metrics' bins, so that they tell no more about when rows leave than `cells` does.
     """
     cox = experiment.problem.kind == "survival" and experiment.problem.options().method == "cox"
-    return cut(counts, METRIC_BINS) if cox and counts is not None else []
+    return cut(counts, METRIC_BINS, middle) if cox and counts is not None else []
 
 
-def horizons(options: SurvivalOptions, counts: Array) -> list[float]:
+def horizons(options: SurvivalOptions, counts: Array, middle: float = 0.0) -> list[float]:
     """Return the ends of all intervals of a discrete-time model but the last, which has none."""
     if isinstance(options.intervals, list):
         return options.intervals
-    return cut(counts, options.intervals)
+    return cut(counts, options.intervals, middle)
 
 
 def interval_count(options: SurvivalOptions) -> int:

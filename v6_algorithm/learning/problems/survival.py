@@ -64,7 +64,7 @@ class Survival(TableProblem):
         self.cox = self.options.method == "cox"
         # The loss of a row depends on the rows beside it.
         self.joint = self.cox
-        self._edges = times.metric_edges(setup.sums)
+        self._edges = times.metric_edges(setup.sums, setup.middle)
         # Fewest events and rows that an event time may stand for here; the site's guard says so.
         self.time_cell: tuple[int, int] | None = None
         if self.cox:
@@ -73,7 +73,7 @@ class Survival(TableProblem):
             self._horizons = [float(end) for end in setup.sums["horizons"]]
         else:
             counts = setup.sums.get("event_times")
-            self._horizons = [] if counts is None else times.horizons(self.options, counts)
+            self._horizons = [] if counts is None else times.horizons(self.options, counts, setup.middle)
 
     @classmethod
     def targets(cls, experiment: Experiment) -> list[TargetColumn]:
@@ -130,7 +130,7 @@ class Survival(TableProblem):
         """Return the histogram of this site's event times."""
         rows = np.unique(np.concatenate([fold.train for fold in data.folds]))
         duration, event = data.target[rows].T[:2]
-        return {"event_times": times.count_times(duration[event == 1].astype(np.float64))}
+        return {"event_times": times.count_times(duration[event == 1].astype(np.float64), self.setup.middle)}
 
     def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
         """Return each row's part of the negative log-likelihood, (rows,)."""
@@ -178,7 +178,8 @@ class Survival(TableProblem):
 
     def baseline(self, least: int) -> BaselineSums:
         """Return the empty sums behind the baseline hazard of a Cox model; see `Problem.baseline`."""
-        return BaselineSums(times.baseline_times(self.experiment, self.setup.sums.get("event_times")), least)
+        ends = times.baseline_times(self.experiment, self.setup.sums.get("event_times"), self.setup.middle)
+        return BaselineSums(ends, least)
 
     def default_metrics(self) -> SurvivalMetrics:
         """Return empty survival metrics."""
