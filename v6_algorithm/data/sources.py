@@ -341,7 +341,10 @@ def _read_parquet(uri: str, wanted: Callable[[str], bool] | None, exact: Collect
             # Arrow takes `a` to mean `a.b` as well.
             table = file.read(columns=block).select(block)
             if exact is not None:
-                table = table.cast(_narrowed(table, exact), safe=False)
+                # What pandas wrote of 18,000 columns would be read again with each block; a cast leaves it out as well.
+                table = table.replace_schema_metadata(None)
+                narrow = _narrowed(table, exact)
+                table = table if narrow == table.schema else table.cast(narrow, safe=False)
             blocks.append(table.to_pandas())
             del table
     return pd.concat(blocks, axis=1) if blocks else pd.DataFrame(columns=columns)
@@ -358,6 +361,8 @@ def _narrowed(table: Any, exact: Collection[str]) -> Any:
         for place, field in enumerate(fields)
         if (pa.types.is_integer(field.type) or pa.types.is_float64(field.type)) and field.name.strip() not in exact
     ]
+    if not places:
+        return table.schema
     # Of a long column its ends and some rows.
     some = table.select(places).take(pa.array(some_rows(len(table))))
     ends = [pc.min_max(table.column(place)).as_py() for place in places]

@@ -111,9 +111,16 @@ class Preparation(Arrays):
         """Fill and scale (rows, features) of one fold into `out` or a new array; rows keep their order."""
         out = np.empty_like(values) if out is None else out
         fill, step = self.fill[fold].astype(values.dtype), max(1, _BLOCK_CELLS // max(values.shape[1], 1))
+        shift, scale = self.shift[fold], self.scale[fold]
+        # Without a scale nothing is left to round: the same bits, without a float64 copy.
+        as_they_are = not shift.any() and bool((scale == 1).all())
         for start in range(0, len(values), step):
             rows = values[start : start + step]
-            out[start : start + step] = (np.where(np.isnan(rows), fill, rows) - self.shift[fold]) / self.scale[fold]
+            filled = np.where(np.isnan(rows), fill, rows)
+            if not as_they_are:
+                filled = filled - shift
+                filled /= scale
+            out[start : start + step] = filled
         return out
 
 
