@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from hospitals import command, read_result, table
 
-from v6_algorithm.experiment import Experiment
+from v6_algorithm.engines.simulate import source_of
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.experiment import Experiment, Source
 
 MOCK = Path(__file__).parents[2] / "mock"
 EXPERIMENTS = sorted(MOCK.glob("*.yaml"))
@@ -84,3 +86,9 @@ def test_the_mock_client_script_runs_and_prints_the_auroc(tmp_path):
     found = re.search(r"pooled .*AUROC (\d\.\d{3})", done.stdout)
     assert found is not None, done.stdout
     assert float(found[1]) >= 0.98
+
+
+@pytest.mark.parametrize("uri", ["https://x.org/a.csv", "s3://bucket/a.parquet", "HTTP://x.org/a", "gs://b/a.csv"])
+def test_an_address_that_is_no_database_is_refused_by_its_scheme(tmp_path, uri):
+    with pytest.raises(ExperimentError, match=f"sites.a: {uri.partition(':')[0].lower()} addresses are not read"):
+        source_of("sites.a", Source(uri=uri), tmp_path)

@@ -22,7 +22,10 @@ from v6_algorithm.engines.local import texts_of
 from v6_algorithm.engines.resident import courier, protocol
 from v6_algorithm.engines.subtasks import Creation
 from v6_algorithm.exchange.protocol import Missing
+from v6_algorithm.site import SiteContext
 from v6_algorithm.site.kept_terms import KeptTerm
+from v6_algorithm.site.policy import Policy
+from v6_algorithm.site.together import _reason_of_site
 
 
 def test_a_table_is_as_large_as_its_numbers_or_its_file(tmp_path):
@@ -289,3 +292,38 @@ def test_a_courier_says_what_its_trainer_answered_and_what_it_took(monkeypatch, 
     courier.answer("train", None, {"round": 3}, None)
     said = capsys.readouterr().out.splitlines()
     assert said == ["train round 3: ok (resident trainer)", "train round 3: data: no rows (resident trainer)"]
+
+
+def test_the_seconds_of_asking_are_added_up_and_what_fails_is_told_apart(monkeypatch):
+    made = object.__new__(vantage6_v4.Vantage6Federation)
+    asked = creation("a")
+
+    def ask(real, create):
+        ticks = iter([100.0, 102.5])
+        monkeypatch.setattr(vantage6_v4, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+        made._real, made._create = real, create
+        return made._ask(asked)
+
+    def fail(error):
+        def create(given):
+            raise error
+
+        return create
+
+    assert ask(True, lambda given: {"id": 3}) == {"id": 3}
+    assert ask(True, fail(OSError()))["msg"].endswith("(OSError)")
+    assert ask(False, fail(KeyError("x"))).reason.endswith(": KeyError")
+    assert ask(False, fail(SystemExit())).kind == "crashed"
+    assert asked.seconds == 10.0
+
+
+def test_sites_whose_rules_keep_books_or_that_hold_several_tables_go_alone():
+    def reason(tables=1, **rules):
+        return _reason_of_site(SiteContext({f"t{number}": None for number in range(tables)}, Policy(**rules)))
+
+    assert reason() is None
+    assert reason(2) == "the site holds several hospitals' tables"
+    for rules in ({"request_order": True}, {"refuse_differences": True}, {"maximum_share_of_sums": 0.5}):
+        assert reason(**rules) == "the node's rules keep a book of every request"
+    assert reason(refuse_isolated_rows=True) == "the node's rules try to read rows out of each update"
+    assert reason(maximum_seconds=9) == "the node's rules stop a request that takes long"

@@ -264,6 +264,8 @@ def test_a_description_survives_json(kind):
     spec = {"w": wire.TensorSpec((2, 3), "bfloat16", kind), "n": wire.TensorSpec((), "int64", kind)}
     sent = json.loads(json.dumps({name: item.to_json() for name, item in spec.items()}))
     assert wire.spec_from_json(sent) == spec
+    none = {"w": wire.TensorSpec((0, 3), "float32", kind)}
+    assert wire.spec_from_json({"w": none["w"].to_json()}) == none
 
 
 def test_the_size_of_a_description_is_that_of_its_tensors():

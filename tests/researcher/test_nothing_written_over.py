@@ -84,3 +84,13 @@ def test_files_of_the_researchers_stay_where_no_run_was(tmp_path):
     write_artifacts({"name": "a", "status": "evaluated", "metrics": {}, "notes": [], "experiment": {}}, tmp_path)
     assert all(path.is_file() for path in mine)
     assert not left.parent.exists()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_name_that_no_file_can_have_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    there, arguments = COMMANDS[name]
+    out = there.partition("/")[0]
+    refused = command(*("n" * 300 if each == out else each for each in arguments))
+    assert refused.exit_code == 2, refused.output
+    assert "cannot be written: File name too long" in " ".join(refused.output.split())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from v6_algorithm.data.preparation.setup import pack_arrays
-from v6_algorithm.errors import WireError
+from v6_algorithm.errors import PolicyError, WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics.histogram import FINE_BINS, bin_index
 from v6_algorithm.site import SiteContext, comparison
-from v6_algorithm.site.guard import Guard
+from v6_algorithm.site.guard import Guard, _sets_of
 from v6_algorithm.site.policy import Policy
 
 
@@ -152,3 +155,49 @@ def test_the_rules_in_force_are_told_with_columns_members_and_machines_alone():
     assert "policy" not in made.screen("prepare", {"counts": [], "spec": []})
     assert "policy" in made.screen("summary", {"columns": {}})
     assert "policy" not in made.screen("summary", {})
+
+
+def test_what_is_described_is_booked_column_by_column_and_group_by_group():
+    """What a second experiment asks may not differ in three rows from what the first was told."""
+    frame = pd.DataFrame({"a": [np.nan] * 8 + [1.0] * 32, "b": np.ones(40)})
+    groups = np.array(["f"] * 15 + ["m"] * 25)
+
+    def refused(features, frame=frame, groups=None, **rules):
+        context = SiteContext({}, Policy(**{"refuse_differences": True, "minimum_cell": 5} | rules), lasting=True)
+        first, second = (
+            Experiment.parse({"data": {"target": "y"}, "model": "linear", "seed": seed}) for seed in (1, 2)
+        )
+        Guard(context, {}, first).account_frame(*told)
+        try:
+            Guard(context, {}, second).account_frame(frame, features, groups)
+        except PolicyError:
+            return True
+        return False
+
+    told = frame, ["a", "b", "gone"], groups
+    assert not refused(["a", "b"], groups=groups)
+    less = frame.assign(a=[np.nan] * 11 + [1.0] * 29)
+    assert refused(["a"], less)
+    assert not refused(["a"], less, refuse_differences=False)
+    assert not refused(["b"], less), "of columns that are not asked for nothing is told"
+    assert not refused(["a"], frame.assign(a=[np.nan] * 13 + [1.0] * 27)), "five rows are a cell"
+    assert refused(["b"], groups=np.array(["f"] * 17 + ["m"] * 23))
+    assert not refused(["b"], groups=np.array(["f"] * 20 + ["m"] * 20))
+
+
+def test_sets_of_a_table_are_its_rows_labels_values_and_groups():
+    experiment = SimpleNamespace(
+        data=SimpleNamespace(target_columns={"": "y"}), evaluation=SimpleNamespace(columns=["sex"])
+    )
+    table = SimpleNamespace(
+        members=["h"], member=np.zeros(5, dtype=int), origin=np.array([3, 5, 7, 9, 11]),
+        target=np.array([0, 1, 1, 0, 1]), values=np.array([[1, np.nan], [2, 0], [3, np.nan], [4, 1], [5, 1]]),
+        group_names=[["f", "m"]], groups=np.array([[0], [1], [1], [0], [-1]]),
+    )  # fmt: skip
+    setup = SimpleNamespace(classes=["no", "yes"], features=["a", "b"])
+    sets = {name: rows.tolist() for name, rows in _sets_of(table, setup, experiment).items()}
+    labels = [rows for name, rows in sets.items() if name.startswith("label")]
+    assert sorted(labels) == [[3, 9], [5, 7, 11]]
+    assert sets["the rows"] == sets["column 'a'"] == [3, 5, 7, 9, 11]
+    assert sets["column 'b'"] == [5, 9, 11]
+    assert [rows for name, rows in sets.items() if "group of" in name] == [[3, 9], [5, 7]]

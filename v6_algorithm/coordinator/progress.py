@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from v6_algorithm.coordinator.call_log import Event
 from v6_algorithm.coordinator.result.averages import mean_of, round_scores
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
+from v6_algorithm.exchange.joint import JointItem
 from v6_algorithm.exchange.protocol import Replies
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import compute, merge_states
@@ -76,6 +77,26 @@ class ProgressEvents:
 
         event = {"event": "reply", "round": number, "site": site, "metrics": WhenRead(metrics), "seconds": seconds}
         self._on_event(event)
+
+    def joint(
+        self, number: int, item: JointItem, states: Mapping[str, dict[str, Any]], seconds: Mapping[str, float]
+    ) -> None:
+        """Report the replies of all sites as `reply` does, each of which is put together when somebody looks."""
+        measured = item.metrics.get("validation")
+        hospital_of = dict(zip(measured.sites, measured.hospitals, strict=True)) if measured is not None else {}
+        training = item.training
+        place_of = {} if training is None else {site: place for place, site in enumerate(training.sites)}
+
+        def metrics(site: str) -> dict[str, Any]:
+            told: dict[str, Any] = {}
+            if training is not None and site in place_of:
+                told["train_loss"] = training.losses[place_of[site]] / training.seen[place_of[site]]
+            values = compute(states[hospital_of[site]]) if site in hospital_of else {}
+            return told | {f"validation_{name}": values[name] for name in self._shown if values.get(name) is not None}
+
+        for site in item.places:
+            event = {"event": "reply", "round": number, "site": site, "metrics": WhenRead(partial(metrics, site))}
+            self._on_event(event | {"seconds": seconds.get(site)})
 
     def round(self, number: int, replies: Replies, epsilon: float | None = None) -> None:
         """Report a round: its training loss, and the newest validation, which is of the round before or of this.

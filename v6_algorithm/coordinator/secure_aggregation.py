@@ -23,6 +23,7 @@ from v6_algorithm.coordinator.sums import evaluation_reply, preparation_reply, t
 from v6_algorithm.data.preparation.additive import lists_to_arrays
 from v6_algorithm.errors import ExperimentError, FederationError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.joint import Joint
 from v6_algorithm.exchange.protocol import Belated, Federation, Replies, Site
 from v6_algorithm.exchange.secure_aggregation import fixed_point, layout, protocol
 from v6_algorithm.exchange.secure_aggregation.keys import Participant, check_participants, digest
@@ -406,7 +407,7 @@ class _SummedReplies(Replies):
         super().__init__({ALL_SITES: request}, iter(()), {})
         self._ask = lambda: federation.sum(self, method, request, deadline_s)
 
-    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def taken(self) -> Iterator[tuple[str, dict[str, Any] | Joint]]:
         start = time.perf_counter()
         reply, waited = self._ask()
         self.busy_s = time.perf_counter() - start - waited

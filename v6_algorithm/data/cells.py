@@ -28,10 +28,18 @@ _LIMIT = re.compile(r"[<>≤≥]=?\s*[+-]?\d+([.,]\d+)?")
 _PERCENT = re.compile(r"[+-]?\d+([.,]\d+)?\s*%")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(\.\d{3})*,\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+_THOUSANDS_APOSTROPHE = re.compile(r"[+-]?\d{1,3}('\d{3})+([.,]\d+)?")
+_OTHER_MINUS = re.compile(r"[\u2212\u2012\u2013\ufe63\uff0d]\s*\d+([.,]\d+)?")
+_DATE = re.compile(
+    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})|\d{4}-W\d{2}(-\d)?|"
+    r"\d{1,2}[ -][A-Za-z]{3}[ -]\d{2,4})"
+    r"([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*(Z|[+-]\d{2}:?\d{2}|[AaPp][Mm])?)?|P(\d+[YMWD])+|\d{1,3}:\d{2}(:\d{2})?"
+)
 _THOUSANDS_SPACE = re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f\u2009]\d{3})+([.,]\d+)?")
 # By what `hint` calls them: numbers that the form's marks make readable, and what stands beside numbers.
 _MARKED = {"thousands": _THOUSANDS, "thousands space": _THOUSANDS_SPACE, "decimal comma": _DECIMAL_COMMA}
-_BESIDE = {"percent": _PERCENT, "limits": _LIMIT}
+_MARKED |= {"thousands apostrophe": _THOUSANDS_APOSTROPHE}
+_BESIDE = {"percent": _PERCENT, "limits": _LIMIT, "minus": _OTHER_MINUS}
 _UNIT = re.compile(r"([^\d\s.,;:<>+-]+)?\s*[+-]?\d+(?:[.,]\d+)?\s*([^\d\s.,;:<>+-]\D*)?")
 _IS_UNIT = re.compile(r"[^\W_]|[€$£°]")
 # So many different numbers beside one unit are no stages such as T1 and T2.
@@ -52,6 +60,8 @@ HINTS = {
     "decimal comma": ("numbers with a decimal comma", 'data.decimal: ","'),
     "thousands": ("numbers with a thousands mark", 'data.thousands: ","'),
     "thousands space": ("numbers with a space for thousands", 'data.thousands: " "'),
+    "thousands apostrophe": ("numbers with an apostrophe for thousands", 'data.thousands: "\'"'),
+    "minus": ("numbers with another sign for minus than -", "write - there"),
     "units": ("numbers with a unit", "take the unit out there"),
     "percent": ("numbers with a percent sign", "take the sign out there"),
     "limits": ("numbers beside limits such as < 1", "write a number there, or data.missing_values for the limits"),
@@ -212,6 +222,8 @@ def hint(column: pd.Series, kind: str) -> str | None:
     rest = [cell for cell in cells if not _NUMBER.fullmatch(cell)]
     if (name := _one_form(rest, _MARKED | _BESIDE)) is not None:
         return name
+    if len(rest) == len(cells) and _one_form(rest, {"dates": _DATE}) is not None:
+        return "dates"
     # Numbers with marks beside something else: the marks can be declared, what else there is stands in the way.
     rest = [cell for cell in rest if not any(pattern.fullmatch(cell) for pattern in _MARKED.values())]
     if (name := _one_form(rest, _BESIDE)) is not None:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.joint import Joint
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 from v6_algorithm.learning.metrics import CheckedState
 from v6_algorithm.site import SiteContext, handle
@@ -101,7 +102,8 @@ class LocalFederation(AnswersInTurn):
     def _answer(
         self, method: str, requests: Mapping[str, dict[str, Any]], deadline_s: float, replies: Replies
     ) -> Iterator[Arrival]:
-        for arrivals in self.answers(method, requests, deadline_s, replies, texts_of(self._way, method, requests)):
+        texts = texts_of(self._way, method, requests)
+        for arrivals in self.answers(method, requests, deadline_s, replies, texts, whole=True):
             yield from arrivals
 
     def answers(
@@ -111,6 +113,8 @@ class LocalFederation(AnswersInTurn):
         deadline_s: float,
         replies: Replies,
         texts: Collection[str],
+        *,
+        whole: bool = False,
     ) -> Iterator[list[Arrival]]:
         """Answer requests; yields what is there at one time: first the answers of the sites that went together.
 
@@ -124,12 +128,19 @@ class LocalFederation(AnswersInTurn):
             Gets the bytes that passed as text.
         texts
             Sites whose requests go as text.
+        whole
+            Whether the answers of all sites may come as one.
         """
         end = time.monotonic() + deadline_s
         together: dict[str, dict[str, Any]] = {}
         if self._way == "fast" and method in _REPEATED:
             passing = {site: body for site, body in requests.items() if site not in texts}
-            together = answer_together(method, passing, self._contexts, self._shared)
+            joint = answer_together(method, passing, self._contexts, self._shared)
+            if whole and isinstance(joint, Joint) and len(joint.heads) == len(requests) and time.monotonic() <= end:
+                self._book(method, requests, replies)
+                yield [Arrival("", None, joint=joint)]
+                return
+            together = joint.split() if isinstance(joint, Joint) else joint
         if together:
             late = _late(deadline_s) if time.monotonic() > end else None
             yield [
@@ -170,11 +181,15 @@ class LocalFederation(AnswersInTurn):
         return self._arrived(method, site, reply, replies)
 
     def _arrived(self, method: str, site: str, reply: dict[str, Any], replies: Replies) -> Arrival:
-        # Of what was handed over nobody made a text: these are the bytes of the same call that went as one, if any did.
-        if (method, site) in self._sent:
-            replies.bytes_sent[site] = self._sent[method, site]
-            replies.bytes_received[site] = self._received[method, site]
+        self._book(method, [site], replies)
         return Arrival(site, None, reply=reply)
+
+    def _book(self, method: str, sites: Iterable[str], replies: Replies) -> None:
+        """Book the bytes of what was handed over: of the same call that went as text, if any did."""
+        for site in sites:
+            if (method, site) in self._sent:
+                replies.bytes_sent[site] = self._sent[method, site]
+                replies.bytes_received[site] = self._received[method, site]
 
 
 def texts_of(way: Way, method: str, requests: Mapping[str, Mapping[str, Any]]) -> set[str]:

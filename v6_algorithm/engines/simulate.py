@@ -71,6 +71,10 @@ def _opening_comment(file: Path | None) -> list[str]:
     return [f"  {file} begins with:", *comment] if comment else []
 
 
+# Schemes of files elsewhere; other addresses are databases.
+_NOT_READ = ("http", "https", "ftp", "sftp", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs", "dbfs")
+
+
 def source_of(where: str, source: Source, folder: Path, experiment: Experiment | None = None) -> TableSource:
     """Find one table, its files relative to a folder; raises ExperimentError, which begins with `where`.
 
@@ -83,6 +87,8 @@ def source_of(where: str, source: Source, folder: Path, experiment: Experiment |
             raise ExperimentError(f"{where}.images: there is no folder {source.images} (looked in {folder})")
     form = TableForm.of(source).over(experiment.data.form if experiment else TableForm())
     uri = source.uri.removeprefix("file://")
+    if (scheme := uri.partition("://")[0].lower()) in _NOT_READ:
+        raise ExperimentError(f"{where}: {scheme} addresses are not read; fetch the file, and name where it is")
     if "://" not in uri:
         path = folder / Path(uri).expanduser()
         if not path.exists():

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from v6_algorithm.errors import FederationError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.in_file import TextFile
+from v6_algorithm.exchange.joint import Joint
 from v6_algorithm.exchange.text import printable
 
 _LONGEST_S = 1e9
@@ -51,7 +52,8 @@ class Arrival:
 
     A large text lies in a file.
 
-    `reply` is the reply itself, where engine and site are one process and no text was made.
+    `reply` is the reply itself, where engine and site are one process and no text was made; `joint` those of all sites
+    of the call at once.
     """
 
     site: str
@@ -59,6 +61,7 @@ class Arrival:
     missing: Missing | None = None
     create_s: float | None = None
     reply: dict[str, Any] | None = None
+    joint: Joint | None = None
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,25 @@ class Replies:
             self.send()
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for site, reply in self.taken():
+            if isinstance(reply, Joint):
+                yield from reply.split().items()
+            else:
+                yield site, reply
+
+    def taken(self) -> Iterator[tuple[str, dict[str, Any] | Joint]]:
+        """Yield what iterating does, but the replies of all sites as one, by no name, where they came so."""
         self.ahead = False
         start = time.perf_counter()
         turn = deque(self.requests)
         early: dict[str, str | TextFile | dict[str, Any] | None] = {}
         for arrival in self.arrivals:
+            if arrival.joint is not None:
+                self._book(arrival.joint, round(time.perf_counter() - start, 4))
+                given = time.perf_counter()
+                yield "", arrival.joint
+                self.busy_s += time.perf_counter() - given
+                continue
             if arrival.site not in self.requests or arrival.site in self.arrived_s:
                 why = "a second answer" if arrival.site in self.requests else "an answer that nobody asked for"
                 self.dropped.setdefault(printable(arrival.site, 200), []).append(why)
@@ -171,12 +188,24 @@ class Replies:
         self.answered.append(site)
         timing = reply.get("timing")
         if isinstance(timing, dict):
-            # Of sites that were simulated together it is one.
-            if self._timing is None or self._timing[0] is not timing:
-                phases = {printable(name, 40): round(s, 6) for name, s in timing.items() if _are_seconds(s)}
-                self._timing = timing, phases, round(sum(phases.values()), 6)
-            _, self.phases[site], self.site_s[site] = self._timing
+            self.phases[site], self.site_s[site] = self._seconds_of(timing)
         return reply
+
+    def _seconds_of(self, timing: dict[str, Any]) -> tuple[dict[str, float], float]:
+        """Return the phases of a site's work in seconds, and their sum."""
+        # Of sites that were simulated together it is one.
+        if self._timing is None or self._timing[0] is not timing:
+            phases = {printable(name, 40): round(s, 6) for name, s in timing.items() if _are_seconds(s)}
+            self._timing = timing, phases, round(sum(phases.values()), 6)
+        return self._timing[1:]
+
+    def _book(self, joint: Joint, arrived_s: float) -> None:
+        """Book the replies of all sites."""
+        phases, seconds = self._seconds_of(joint.timing)
+        self.answered += joint.heads
+        self.arrived_s |= dict.fromkeys(joint.heads, arrived_s)
+        self.phases |= dict.fromkeys(joint.heads, phases)
+        self.site_s |= dict.fromkeys(joint.heads, seconds)
 
     def reject(self, site: str, reason: str) -> None:
         """Drop a reply that failed the caller's checks: it is counted as missing, and named."""

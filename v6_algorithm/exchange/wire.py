@@ -439,6 +439,20 @@ def check(tensors: Mapping[str, torch.Tensor], spec: StateSpec) -> None:
             raise WireError(f"tensor '{name}' holds non-finite numbers")
 
 
+def check_stacks(
+    stacks: Mapping[str, torch.Tensor], sites: int, spec: StateSpec, names: Collection[str], known: StateSpec
+) -> None:
+    """Raise WireError unless stacks, (sites, …), hold so many times the tensors of `spec`, all and no others.
+
+    `names` are those that are sent, and `known` is what their maker knows them to be, finite numbers among it.
+    """
+    if set(names) != set(spec) or not set(spec) <= set(stacks) or not _alike(known, spec):
+        raise WireError("the sites' tensors are others than the model's")
+    for name, expected in spec.items():
+        if tuple(stacks[name].shape) != (sites, *expected.shape) or _dtype(stacks[name]) != expected.dtype:
+            raise WireError(f"tensor '{name}' has another shape or dtype than expected")
+
+
 def all_finite(tensor: torch.Tensor) -> bool:
     """Say whether a tensor is free of NaN and infinity."""
     import torch

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.errors import SiteError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.joint import KEYS, Joint, JointItem, JointStates, JointTraining
 from v6_algorithm.experiment import PARTS
 from v6_algorithm.site.context import SiteContext
+from v6_algorithm.site.guard.leaving import check_keys
 from v6_algorithm.site.learning import rate_of
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.work import Work
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from v6_algorithm.learning.problems.base import Networks, Problem
     from v6_algorithm.learning.training.device import Device
     from v6_algorithm.learning.training.loop import Rows
+    from v6_algorithm.site.policy import Policy
 
 # What an item of a request may ask of sites that go together.
 _ITEM = {"fold", "parameters", "evaluate", "train", "strategy", "lr", "epochs"}
@@ -52,11 +55,14 @@ class _Session:
     ----------
     work
         The request that opened it.
+    rules
+        The number of the owner's rules among the different ones that the sites of the run have.
     """
 
     work: Work
     table: TableData
     parts: list[dict[str, Tensor]]
+    rules: int
     rows: dict[int, Rows] = field(default_factory=dict)
 
 
@@ -75,6 +81,8 @@ class _Run:
         self.networks: Networks = build_networks(self.problem)
         self.shared, self.private = shared_and_own(work, self.networks)
         self.sessions: dict[str, _Session] = {}
+        # The owners' rules that differ: what one of them says of a request, its equals say too.
+        self.rules: list[Policy] = []
         # Inputs, targets and lengths of a part at some sites, beside each other.
         self.joined: dict[Any, tuple[Tensor, Tensor, list[int]]] = {}
         # Where most of a site's training is its optimiser's, it steps in one pass; the rest stays exact to the bit.
@@ -84,6 +92,12 @@ class _Run:
         for network in self.networks.values():
             network.eval()
         self.reason = self._reason() or reason_against(self.problem, self.networks, self.experiment.training)
+
+    def rules_of(self, policy: Policy) -> int:
+        """Return the number of an owner's rules, those of other owners that are equal among them."""
+        if policy not in self.rules:
+            self.rules.append(policy)
+        return self.rules.index(policy)
 
     def load(self, received: Mapping[str, Tensor]) -> None:
         """Copy a model into the networks, which nobody trains."""
@@ -113,7 +127,7 @@ class _Run:
 
 def answer_together(
     method: str, requests: Mapping[str, dict[str, Any]], contexts: Mapping[str, SiteContext], shared: dict[Any, Any]
-) -> dict[str, dict[str, Any]]:
+) -> Joint | dict[str, dict[str, Any]]:
     """Answer those requests of a call that can be answered together.
 
     Parameters
@@ -127,13 +141,19 @@ def answer_together(
 
     Returns
     -------
-    dict
-        The replies by site; who is not in it has to be asked by itself.
+    Joint or dict
+        The replies of all sites at once, where each answered and no owner's rule changes anything; else replies by
+        site, and who is not among them has to be asked by itself.
     """
     replies: dict[str, dict[str, Any]] = {}
     for run, group in _groups(requests, contexts, shared, _can_go):
         if run.reason is None and len(group) > 1:
-            replies |= _Group(method, run, group, contexts).answer()
+            answered = _Group(method, run, group, contexts)
+            joint = answered.answer()
+            if len(joint.heads) == len(requests) and answered.leaves_as_it_is(joint):
+                return joint
+            joint.screen = answered.screen
+            replies |= joint.split() | answered.errors()
     return replies
 
 
@@ -267,13 +287,13 @@ class _Group:
     ) -> None:
         self._method, self._run, self._requests = method, run, requests
         self._round = next(iter(requests.values()))["round"]
-        # By site the items of its reply, at the places of those of its request.
-        self._bodies: dict[str, list[dict[str, Any]]] = {}
+        self._sites = [
+            site
+            for site, request in requests.items()
+            if site in run.sessions or self._open(site, request, contexts[site])
+        ]
         self._errors: dict[str, SiteError] = {}
         self._seconds: dict[str, float] = {}
-        for site, request in requests.items():
-            if site in run.sessions or self._open(site, request, contexts[site]):
-                self._bodies[site] = [{"fold": item["fold"], "metrics": {}} for item in request["folds"]]
 
     def _open(self, site: str, request: dict[str, Any], context: SiteContext) -> bool:
         """Let a site read its table by its rules; returns whether it did."""
@@ -289,7 +309,7 @@ class _Group:
             # It is asked by itself, and then says in its reply what is wrong.
             return False
         parts = [{part: torch.from_numpy(fold[part]) for part in PARTS} for fold in table.folds]
-        self._run.sessions[site] = _Session(work, table, parts)
+        self._run.sessions[site] = _Session(work, table, parts, self._run.rules_of(context.policy))
         return True
 
     def lay_out(self) -> None:
@@ -299,7 +319,7 @@ class _Group:
 
         trained: dict[int, list[str]] = {}
         measured: dict[int, list[str]] = {}
-        for site in self._bodies:
+        for site in self._sites:
             for item in self._requests[site]["folds"]:
                 if item.get("train", True) and self._comes_again("train"):
                     trained.setdefault(item["fold"], []).append(site)
@@ -309,15 +329,15 @@ class _Group:
             for fold, sites in sites_of.items():
                 self._joined(sites, part, fold)
 
-    def answer(self) -> dict[str, dict[str, Any]]:
-        """Measure and train each model that was sent, and return the replies."""
+    def answer(self) -> Joint:
+        """Measure and train each model that was sent, and return what the sites answer that nothing failed at."""
         from v6_algorithm.learning.training.device import deterministic
         from v6_algorithm.learning.training.learner import fused_steps
         from v6_algorithm.learning.training.threads import threads_for
 
         run, start = self._run, time.perf_counter()
         models: dict[Any, dict[str, int]] = {}
-        for site in self._bodies:
+        for site in self._sites:
             for place, item in enumerate(self._requests[site]["folds"]):
                 models.setdefault((item["fold"], id(item["parameters"]), item.get("epochs")), {})[site] = place
         with (
@@ -325,47 +345,75 @@ class _Group:
             deterministic(run.experiment.training.deterministic),
             threads_for(run.networks, run.experiment.training.batch_size or 1),
         ):
-            for places in models.values():
-                self._model(places)
+            items = [item for places in models.values() if (item := self._model(places)) is not None]
         seconds = time.perf_counter() - start
-        alike = max(len(self._bodies), 1)
+        alike = max(len(self._sites), 1)
         timing = {name: value / alike for name, value in self._seconds.items()}
         timing["other_s"] = max(seconds - sum(self._seconds.values()), 0.0) / alike
-        device = run.device.to_json()
-        return {site: self._reply(site, timing, device) for site in self._bodies}
+        heads = {
+            site: {"site": site, "round": request["round"], "attempt": request["attempt"]}
+            for site in self._sites
+            if site not in self._errors
+            for request in [self._requests[site]]
+        }
+        return Joint(heads, items, run.device.to_json(), timing)
 
-    def _reply(self, site: str, timing: dict[str, float], device: dict[str, str]) -> dict[str, Any]:
-        """Return a site's reply; what is the same at all sites is one object, which nobody changes."""
-        request = self._requests[site]
-        head: dict[str, Any] = {key: request[key] for key in ("site", "round", "attempt")}
-        if (error := self._errors.get(site)) is not None:
-            return wire.message(**head, status="error", kind=error.kind, message=str(error))
-        body: dict[str, Any] = {"folds": self._bodies[site], "device": device}
-        body = self._run.sessions[site].work.guard.screen(self._method, body)
-        return wire.message(**head, status="ok", **body, timing=timing)
+    def errors(self) -> dict[str, dict[str, Any]]:
+        """Return the replies of the sites at which something failed."""
+        return {
+            site: wire.message(
+                **{key: self._requests[site][key] for key in ("site", "round", "attempt")},
+                status="error",
+                kind=error.kind,
+                message=str(error),
+            )
+            for site, error in self._errors.items()
+        }
 
-    def _model(self, places: Mapping[str, int]) -> None:
+    def screen(self, site: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Return a site's answer as its guard lets it leave."""
+        return self._run.sessions[site].work.guard.screen(self._method, body)
+
+    def leaves_as_it_is(self, joint: Joint) -> bool:
+        """Say whether the sites' guards would let each answer leave as it is, and none of them has more to say."""
+        from v6_algorithm.learning.metrics.by_site import SiteStates
+        from v6_algorithm.learning.metrics.joined import lists_all
+
+        run = self._run
+        if any(policy.coarse_histograms for policy in run.rules):
+            return False
+        check_keys(self._method, KEYS)
+        for item in joint.items:
+            for measured in item.metrics.values():
+                if not isinstance(measured.table, SiteStates) or not lists_all(
+                    max(measured.table.rows, default=0), measured.table.n_classes
+                ):
+                    return False
+        return True
+
+    def _model(self, places: dict[str, int]) -> JointItem | None:
         """Answer for one model of one fold; `places` are those of the sites' items of it."""
-        places = {site: place for site, place in places.items() if site not in self._errors}
+        if self._errors:
+            places = {site: place for site, place in places.items() if site not in self._errors}
         items = {site: self._requests[site]["folds"][place] for site, place in places.items()}
         if not items:
-            return
+            return None
         first = next(iter(items.values()))
         fold = first["fold"]
         received = wire.unpack(first["parameters"], self._run.shared)
-        bodies = {site: self._bodies[site][place] for site, place in places.items()}
+        answer = JointItem(fold, places)
         start = time.perf_counter()
         for part in PARTS:
-            measured = [site for site, item in items.items() if part in item.get("evaluate", [])]
+            measured = [site for site, item in items.items() if part in item.get("evaluate", ())]
             if measured:
-                for site, states in zip(measured, self._measure(received, measured, part, fold), strict=True):
-                    bodies[site]["metrics"][part] = states
+                answer.metrics[part] = self._measure(received, measured, part, fold)
         middle = time.perf_counter()
-        trained = [site for site, item in items.items() if self._method == "train" and item.get("train", True)]
+        trained = [site for site, item in items.items() if item.get("train", True)] if self._method == "train" else []
         if trained:
-            self._train(received, {site: items[site] for site in trained}, fold, bodies)
+            answer.training = self._train(received, {site: items[site] for site in trained}, fold)
         self._book("evaluate_s", middle - start)
         self._book("train_s", time.perf_counter() - middle)
+        return answer
 
     def _book(self, name: str, seconds: float) -> None:
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
@@ -402,10 +450,8 @@ class _Group:
         numbers = session.parts[fold][part].to(run.device.kind)
         return rows.inputs[numbers], rows.target[numbers]
 
-    def _measure(
-        self, received: Mapping[str, Tensor], sites: Sequence[str], part: str, fold: int
-    ) -> list[dict[str, dict[str, Any]]]:
-        """Return each site's state of the model as received, by its hospital."""
+    def _measure(self, received: Mapping[str, Tensor], sites: Sequence[str], part: str, fold: int) -> JointStates:
+        """Return how good the model as received is at each site."""
         import torch
 
         from v6_algorithm.learning.metrics import CheckedState, ClassificationMetrics
@@ -424,57 +470,56 @@ class _Group:
                 predictions.append(problem.prediction_of(output, fold).cpu())
                 losses.append(problem.row_loss(output, true, fold).double().cpu())
         prediction, loss, true = torch.cat(predictions).numpy(), torch.cat(losses).numpy(), target.cpu().numpy()
+        answer = JointStates(list(sites), [run.sessions[site].table.members[0] for site in sites])
         accumulator = problem.accumulator()
         if type(accumulator) is ClassificationMetrics:
-            states: list[Any] = list(SiteStates.of(accumulator, prediction, true, loss, lengths).states())
-        else:
-            states, end = [], 0
-            for length in lengths:
-                place = slice(end, end + length)
-                end += length
-                accumulator = problem.accumulator()
-                accumulator.update(prediction[place], true[place], loss[place])
-                states.append(CheckedState(accumulator.state()))
-        members = (run.sessions[site].table.members[0] for site in sites)
-        return [{member: state} for member, state in zip(members, states, strict=True)]
+            answer.table = SiteStates.of(accumulator, prediction, true, loss, lengths)
+            return answer
+        states, end = [], 0
+        for length in lengths:
+            place = slice(end, end + length)
+            end += length
+            accumulator = problem.accumulator()
+            accumulator.update(prediction[place], true[place], loss[place])
+            states.append(CheckedState(accumulator.state()))
+        answer.states = states
+        return answer
 
     def _train(
-        self,
-        received: Mapping[str, Tensor],
-        items: Mapping[str, Mapping[str, Any]],
-        fold: int,
-        bodies: dict[str, dict[str, Any]],
-    ) -> None:
-        """Train the model as received at each site, and put what comes of it into the replies' items."""
+        self, received: Mapping[str, Tensor], items: Mapping[str, Mapping[str, Any]], fold: int
+    ) -> JointTraining:
+        """Train the model as received at each site, and return what comes of it."""
         from v6_algorithm.learning.training.learner import TrainingContext
         from v6_algorithm.learning.training.loop import diverged
-        from v6_algorithm.learning.training.objectives import create_objective
+        from v6_algorithm.learning.training.objectives import LocalObjective, create_objective
         from v6_algorithm.learning.training.patterns import frozen_names
         from v6_algorithm.learning.training.together import SiteRows, train_together
 
         run, sites = self._run, list(items)
         frozen = frozen_names(run.networks, run.experiment.training.freeze, self._round)
         inputs, target, lengths = self._joined(sites, "train", fold)
+        nothing, first, checked = LocalObjective(), items[sites[0]], set()
         parts, start = [], 0
-        for site, rows in zip(sites, lengths, strict=True):
-            work, item = run.sessions[site].work, items[site]
-            work.guard.check_training(rows, item, self._round)
-            lr = rate_of(run.experiment, item)
-            context = TrainingContext(work.guard.seed, site, self._round, fold, run.device, "training", frozen, lr)
-            parts.append(SiteRows(start, rows, context, create_objective(item.get("strategy", {}), run.shared)))
+        for (site, item), rows in zip(items.items(), lengths, strict=True):
+            session = run.sessions[site]
+            guard = session.work.guard
+            # What a guard says of a training depends on its owner's rules, the rows and the passes.
+            if (question := (session.rules, rows, item.get("epochs"))) not in checked:
+                guard.check_training(rows, item, self._round)
+                checked.add(question)
+            strategy = item.get("strategy")
+            objective = create_objective(strategy, run.shared) if strategy else nothing
+            parts.append(SiteRows(start, rows, site, guard.seed, objective))
             start += rows
+        lr = rate_of(run.experiment, first)
+        context = TrainingContext(parts[0].seed, sites[0], self._round, fold, run.device, "training", frozen, lr)
         trained = train_together(
-            run.problem, run.networks, received, inputs, target, parts,
-            round=self._round, fold=fold, frozen=frozen, epochs=next(iter(items.values())).get("epochs"),
-        )  # fmt: skip
-        leaves = [name for name, item in run.shared.items() if item.kind != "frozen"]
-        for site, rows, (state, sums) in zip(sites, lengths, trained, strict=True):
-            if not math.isfinite(sums.loss):
+            run.problem, run.networks, received, inputs, target, parts, context, epochs=first.get("epochs")
+        )
+        for site, loss in zip(sites, trained.losses, strict=True):
+            if not math.isfinite(loss):
                 self._errors[site] = diverged(run.experiment.training, self._round)
-                continue
-            bodies[site] |= {
-                "parameters": wire.Held(state.only(leaves), run.shared),
-                "rows": rows,
-                "loss": {"sum": sums.loss, "rows": sums.rows},
-                "steps": sums.steps,
-            }
+        leaves = [name for name, item in run.shared.items() if item.kind != "frozen"]
+        return JointTraining(
+            sites, lengths, trained.steps, trained.losses, trained.seen, trained.stacks, leaves, run.shared
+        )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from v6_algorithm.coordinator.preparation import negotiate
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.knots import _rounded
 from v6_algorithm.coordinator.preparation.shares import capped_rows, scaled_moments, tell_shares
 from v6_algorithm.coordinator.preparation.site_means import MOST_COLUMNS, site_means
 from v6_algorithm.data.preparation.statistics import Moments
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.experiment import Experiment
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.sampled_from([0.2, 0.34, 0.5, 0.8, 1.0]))
@@ -99,3 +104,37 @@ def test_means_of_a_site_have_four_digits_and_hidden_columns_none():
 @pytest.mark.parametrize(("spread", "rounded"), [(1.0, [1.2, 3.5]), (9.0, [1.2, 3.5]), (10.0, [1, 3]), (123.0, [0, 0])])
 def test_knots_are_rounded_to_a_tenth_of_the_order_of_the_spread(spread, rounded):
     assert _rounded([1.23, 3.46], spread) == pytest.approx(rounded)
+
+
+@pytest.mark.parametrize(("train", "made", "told"), [(2, 0, True), (1, 0, False), (7, 5, True), (6, 5, False)])
+def test_a_hospital_of_too_few_groups_is_named_where_it_has_two_rows_of_patients(train, made, told):
+    split = {"kind": "ratio", "train": 0.6, "validation": 0.2, "test": 0.2}
+    grouped = Experiment.parse({"data": {"target": "y", "group": "patient"}, "model": "linear", "split": split})
+    alone = Experiment.parse({"data": {"target": "y"}, "model": "linear", "split": split})
+    counts = [{"a": {"train": train, "validation": 0, "test": 3}}]
+    notes = negotiate._tell_unsplit(grouped, counts, {"a": made})
+    assert bool(notes) is told
+    assert not told or "site 'a': no row is for validation: data.group 'patient' keeps groups whole" in notes[0]
+    assert negotiate._tell_unsplit(alone, counts, {}) == []
+    full = [{"a": {"train": 9, "validation": 1, "test": 3}}]
+    assert negotiate._tell_unsplit(grouped, full, {}) == []
+    without = grouped.model_copy(update={"split": grouped.split.model_copy(update={"validation": 0.0})})
+    assert negotiate._tell_unsplit(without, counts, {}) == []
+
+
+def test_class_weights_are_balanced_over_all_sites_rows():
+    counts = [[[1, 3]], [[2, 0]]]
+    agreement = SimpleNamespace(classes=[0, 1])
+
+    def weights(given, counts=counts):
+        training = {"loss": {"kind": "cross_entropy", "class_weights": given}}
+        content = {"data": {"target": "y"}, "model": "mlp", "problem": "classification", "training": training}
+        return negotiate._class_weights(Experiment.parse(content), agreement, counts)
+
+    assert weights("balanced") == [[1.0, 1.0]]
+    assert weights("balanced", [[[6, 2]], [[0, 0]]]) == [[8 / 12, 8 / 4]]
+    assert weights("balanced", [[[6, 0]]]) == [[0.5, 3.0]]
+    assert weights([1.0, 4.0], [[[6, 1], [2, 5]]]) == [[1.0, 4.0]] * 2
+    assert weights(None) is None
+    with pytest.raises(ExperimentError, match="3 weights are given, the sites have 2 classes"):
+        weights([1.0, 4.0, 2.0])

@@ -168,11 +168,12 @@ def test_a_rank_one_update_turns_the_step_into_the_change(seed):
     assert torch.equal(_rank_one(curvature, moved, curvature @ moved + across), curvature)
 
 
-def test_the_table_of_shares_is_made_once_for_the_same_rows():
-    strategy = make("fedavg", SCALAR, {"a": 30, "b": 10})
-    assert strategy.share("a") == 0.75
+@pytest.mark.parametrize(("weighting", "share"), [("samples", 0.75), ("uniform", 0.5)])
+def test_the_table_of_shares_is_made_once_for_the_same_rows(weighting, share):
+    strategy = make({"kind": "fedavg", "weighting": weighting}, SCALAR, {"a": 30, "b": 10})
+    assert strategy.share("a") == share
     known = strategy._shares
-    assert strategy.share("b") == 0.25
+    assert strategy.share("b") == 1 - share
     assert strategy._shares is known
     strategy.rows = {"a": 10, "b": 10}
     assert strategy.share("a") == 0.5
@@ -330,10 +331,14 @@ def test_a_step_is_taken_by_the_information_halfway_along_it():
     # Of a column that is not estimated, and of no way, nothing is known; nor where the curvature would differ much.
     assert go(0.0, 0.4, 0.4, free=False)[0].tolist() == [0.4]
     assert go(-1.0, 0.4, -0.6)[0].tolist() == [-0.6]
+    # No further than as far again as the last step went, on either side.
+    for step, middle, end in ((-1.5, 1.25, 1.5), (1.5, 0.75, 0.5)):
+        gentle = {"information": vector(1.5)[:, None], "coefficients": vector(-1.0)}
+        found, at_end = go(0.0, step, step, before=gentle)
+        assert (found.item(), at_end.item()) == pytest.approx((step / middle, end))
     for fall, step, taken in ((1.39, 1.0, True), (1.41, 1.0, False), (3.9, -1.0, True), (4.1, -1.0, False)):
         steep = {"information": vector(1 + fall)[:, None], "coefficients": vector(-1.0)}
         found, at_end = go(0.0, step, step, before=steep)
-        # No further than as far again as the last step went.
         wanted = (step / (1 - step / 2 * fall), 1 - step * fall) if taken and step > 0 else (step, 1.0)
         if step > 0 or not taken:
             assert (found.item(), at_end.item()) == pytest.approx(wanted)

@@ -236,6 +236,11 @@ def test_where_hardly_anybody_has_a_value_it_is_drawn_from_the_regression():
     shares = imputation.Imputation.empty(["c"], 3, 1, 5, blocks)
     cells = shares.complete(np.zeros((2, 1)), others, np.ones((2, 1)), blocks, 0, [], np.ones(2, dtype=bool))
     assert cells.tolist() == [[0, 0.5, 0.5], [0, 0, 1]]
+    # Also of a category that has one value.
+    blocks, others = [np.array([2])], np.array([[np.nan], [1.0]])
+    single = imputation.Imputation.empty(["c"], 3, 1, 4, blocks)
+    cells = single.complete(np.zeros((2, 1)), others, np.ones((2, 1)), blocks, 0, [], np.ones(2, dtype=bool))
+    assert cells.tolist() == [[0, 1], [0, 1]]
 
 
 def test_of_few_rows_the_spread_is_drawn_with_one_degree_of_freedom():

@@ -25,7 +25,7 @@ from v6_algorithm.learning.metrics import (
 from v6_algorithm.learning.metrics.additive import from_sums, to_sums
 from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS
 from v6_algorithm.learning.metrics.intervals.repeats import _student
-from v6_algorithm.learning.metrics.joined import MOST_LISTED, capped
+from v6_algorithm.learning.metrics.joined import MOST_LISTED, capped, joins
 from v6_algorithm.learning.metrics.regression import RegressionMetrics
 from v6_algorithm.learning.metrics.survival import calibration
 from v6_algorithm.learning.metrics.survival import state as survival_state
@@ -348,3 +348,30 @@ def test_two_rows_are_enough_for_distances_of_one_feature():
     assert found["fid"] == pytest.approx(1.0)
     # (x y + 1)^2: of real 1, of made 16, across 1, 1, 9 and 49.
     assert found["kid"] == pytest.approx(1 + 16 - 2 * (1 + 1 + 9 + 49) / 4)
+
+
+def test_sums_of_made_rows_are_added_up_number_by_number():
+    states = [generation_of(), generation_of(9)]
+    sums = [to_sums(state) for state in states]
+    assert all(isinstance(number, float) for number in sums[0]["real"])
+    whole = {name: np.add(*(each[name] for each in sums)).tolist() for name in ("real", "made")}
+    added = from_sums(sums[0] | whole | {"n": 15})
+    assert compute(added)["fid"] == pytest.approx(compute(merge_states(states))["fid"])
+    with pytest.raises(ValueError, match="are not sums of numbers"):
+        to_sums({"kind": "something"})
+
+
+def test_where_every_threshold_has_the_specificity_all_positives_are_found():
+    above, below, edges = np.array([2, 3]), np.array([1, 1]), np.array([0.0, 0.5])
+    assert histogram.sensitivity_at(0.0, above, below, edges) == (1.0, 0.0, 0.0)
+    assert histogram.sensitivity_at(0.5, above, below, edges) == (0.6, 0.5, 0.4)
+    assert histogram.sensitivity_at(0.9, above, below, edges) == (0.0, None, 0.6)
+    assert histogram.average_precision(np.zeros(50, dtype=int), np.ones(50, dtype=int)) == 0.0
+
+
+def test_a_state_of_several_targets_joins_bins_where_one_of_them_does():
+    made = tasks.TaskMetrics({"a": 2, "b": None}).state()
+    assert not joins(made)
+    assert joins(made | {"tasks": made["tasks"] | {"a": made["tasks"]["a"] | {"joined": 1}}})
+    assert joins({"joined": 2})
+    assert not joins({"joined": 0})

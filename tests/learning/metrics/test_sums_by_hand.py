@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from v6_algorithm.learning.metrics.additive import from_sums
-from v6_algorithm.learning.metrics.intervals.proportions import Z
+from v6_algorithm.learning.metrics.intervals.proportions import Z, mean_of_shares, wilson
 from v6_algorithm.learning.metrics.intervals.ranking import _LEAST_SURVIVAL_EVENTS, c_index_interval
 from v6_algorithm.learning.metrics.intervals.repeats import corrected_over_folds, on_scale, over_repeats
 from v6_algorithm.learning.metrics.intervals.sums import brier_interval, mae_interval, r2_interval
+from v6_algorithm.learning.metrics.regression import RegressionMetrics
 from v6_algorithm.learning.metrics.survival import BaselineSums
 from v6_algorithm.site.guard.coarse_survival import _coarse_squares
 
@@ -215,3 +216,18 @@ def test_squares_of_few_rows_are_the_mean_of_more_or_a_quarter(drawn, smallest):
         else:
             wanted = round(there * ratio)
         assert found["late"][horizon] == wanted
+
+
+def test_a_mean_of_shares_has_the_squares_of_its_parts():
+    parts = [wilson(8, 10), wilson(3, 12)]
+    below = sqrt((0.8 - parts[0][0]) ** 2 + (0.25 - parts[1][0]) ** 2) / 2
+    above = sqrt((parts[0][1] - 0.8) ** 2 + (parts[1][1] - 0.25) ** 2) / 2
+    assert mean_of_shares([8, 3], [10, 12]) == pytest.approx((0.525 - below, 0.525 + above))
+    assert mean_of_shares([10, 12], [10, 12])[1] == 1.0
+    assert mean_of_shares([0, 0], [10, 12])[0] == 0.0
+
+
+@pytest.mark.parametrize("shapes", [((2,), (3,), (2,)), ((2, 1), (2, 1), (2, 1)), ((2,), (2,), (3,)), ((), (), ())])
+def test_predictions_targets_and_losses_have_one_shape(shapes):
+    with pytest.raises(ValueError, match="must have one shape"):
+        RegressionMetrics().update(*map(np.zeros, shapes))

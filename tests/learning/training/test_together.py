@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from v6_algorithm.data.preparation import Setup
+from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.problems import create_problem
 from v6_algorithm.learning.training.cross_entropy import formula_of
@@ -40,22 +41,25 @@ def test_a_stack_of_sites_learns_what_each_learns_by_itself(optimizer, changes, 
     frozen = [name for name in start if "freeze" in changes and name.startswith("model.0.")]
     places = [slice(sum(COUNTS[:site]), sum(COUNTS[: site + 1])) for site in range(len(COUNTS))]
     sites = [
-        SiteRows(place.start, count, TrainingContext(experiment.seed, str(site), 1, 0), LocalObjective())
+        SiteRows(place.start, count, str(site), experiment.seed, LocalObjective())
         for site, (place, count) in enumerate(zip(places, COUNTS, strict=True))
     ]
     with fused_steps():
-        stacked = train_together(problem, networks, start, inputs, target, sites, round=1, fold=0, frozen=frozen)
+        context = TrainingContext(experiment.seed, "0", 1, 0, frozen=frozenset(frozen))
+        stacked = train_together(problem, networks, start, inputs, target, sites, context)
+    states = {
+        number: wire.Stacked(stack, layer) for stack, numbers in stacked.stacks for layer, number in enumerate(numbers)
+    }
     for site, (place, count) in enumerate(zip(places, COUNTS, strict=True)):
         load_state(networks, {name: tensor.clone() for name, tensor in start.items()})
         rows = Rows(inputs[place], target[place], torch.zeros(count, dtype=torch.long))
         sums = train(
             problem, networks, rows, torch.arange(count), site=str(site), round=1, fold=0, frozen=frozen
         )  # fmt: skip
-        state, together = stacked[site]
-        assert (together.rows, together.steps) == (sums.rows, sums.steps)
-        assert together.loss == pytest.approx(sums.loss, rel=1e-6)
+        assert (stacked.seen[site], stacked.steps[site]) == (sums.rows, sums.steps)
+        assert stacked.losses[site] == pytest.approx(sums.loss, rel=1e-6)
         for name, tensor in state_of(networks).items():
-            assert (state[name] - tensor).abs().max() <= 1e-6 * tensor.abs().max(), name
+            assert (states[site][name] - tensor).abs().max() <= 1e-6 * tensor.abs().max(), name
             assert torch.equal(tensor, start[name]) == (name in frozen)
 
 

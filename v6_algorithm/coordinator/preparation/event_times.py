@@ -14,6 +14,8 @@ from v6_algorithm.experiment import Cox, Experiment
 
 # Numbers (256 MB) that a site would send in each round.
 _MOST_NUMBERS = 2**25
+# Hospitals differ by a factor of a few; days and months by 30, days and years by 365.
+_OTHER_UNIT = 12.0
 
 
 def needs_times(experiment: Experiment) -> bool:
@@ -62,3 +64,25 @@ def check_times(reply: Mapping[str, Any]) -> tuple[np.ndarray, list[int]]:
     if not (isinstance(cell, list) and len(cell) == 2 and all(type(least) is int and least >= 1 for least in cell)):
         raise WireError("its fewest events and rows of a cell must be whole numbers from 1")
     return times, cell
+
+
+def tell_units(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say so where the sites' event times differ so much that they are most likely in other units."""
+    means = {site: 2.0 ** schema["log_times"][1] for site, schema in schemas.items() if "log_times" in schema}
+    if len(means) < 2 or max(means.values()) < _OTHER_UNIT * min(means.values()):
+        return []
+    listing = ", ".join(f"{site} {means[site]:.3g}" for site in sorted(means, key=lambda site: means[site]))
+    return [
+        f"the sites' event times differ {max(means.values()) / min(means.values()):.0f}-fold (geometric means: "
+        f"{listing}); are they in the same unit of time?"
+    ]
+
+
+def tell_no_events(sums: Mapping[str, np.ndarray]) -> list[str]:
+    """Say so where no training row has an event, of which nothing can be learned."""
+    if "event_times" not in sums or sums["event_times"].any():
+        return []
+    return [
+        "no training row of any site has an event after time 0, so nothing is learned of when they happen; is "
+        "data.target.event the right column, and data.positive right?"
+    ]

@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.coordinator.preparation.event_times import agree_on_times, check_times, needs_times
+from v6_algorithm.coordinator.preparation.event_times import (
+    agree_on_times,
+    check_times,
+    needs_times,
+    tell_no_events,
+    tell_units,
+)
 from v6_algorithm.coordinator.preparation.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
@@ -191,7 +197,7 @@ def agree_on_columns(
     # Who has only synthetic images is no hospital that a model could be tested at.
     real = sorted(site for site, schema in schemas.items() if schema["rows"] > synthetic[site])
     hospitals = real if experiment.split.kind == "leave_one_site_out" else []
-    notes = [*agreement.notes, *notes, *tell_shared_patients(experiment, schemas)]
+    notes = [*agreement.notes, *notes, *tell_units(schemas), *tell_shared_patients(experiment, schemas)]
     return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies,
                                fingerprints=fingerprints(schemas),
                                middle=middle_of(told["log_times"] for told in schemas.values() if "log_times" in told),
@@ -298,7 +304,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes = [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     notes += time_notes
     notes += tell_values(moments) if setup.image_shape is not None else []
-    notes += tell_far(experiment, setup.features, merged)
+    notes += [*tell_far(experiment, setup.features, merged), *tell_no_events(setup.sums)]
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     notes += [*tell_shares(rows, share), *loose, *of_knots, *of_imputation, *_tell_unknown(setup)]
     notes += _tell_dropped(experiment, agreement.rows, by_fold)

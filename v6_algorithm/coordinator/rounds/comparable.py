@@ -11,7 +11,7 @@ from typing import Any
 
 from v6_algorithm.learning.metrics import higher_is_better, merge_states, scores_of
 
-States = dict[str, dict[str, Any]]
+States = Mapping[str, dict[str, Any]]
 
 
 class ComparableScore:
@@ -54,7 +54,7 @@ class ComparableScore:
         self.values.append(value)
         if value is None or (self.best is not None and not self.by(value, self.best) > 0):
             return value, False
-        self.best, self._states, self._is_plain = value, dict(states), plain
+        self.best, self._states, self._is_plain = value, states, plain
         return value, True
 
     def by(self, value: float, reference: float) -> float:
@@ -72,7 +72,7 @@ class ComparableScore:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that it knows, as plain JSON."""
-        return {"values": self.values, "best": self.best, "states": self._states, "is_plain": self._is_plain}
+        return {"values": self.values, "best": self.best, "states": dict(self._states), "is_plain": self._is_plain}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""

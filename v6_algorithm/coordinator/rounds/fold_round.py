@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from v6_algorithm.coordinator.rounds.folds import FoldProgress, States
 from v6_algorithm.errors import FederationError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.joint import JointItem
 
 if TYPE_CHECKING:
     from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Reply
@@ -130,7 +131,8 @@ class FoldRound:
 
     def take(self, item: dict[str, Any]) -> None:
         """Take in a site's checked answer to this fold's item."""
-        self.states |= item["metrics"].get("validation", {})
+        if "validation" in item["metrics"]:
+            self._measured(item["metrics"]["validation"])
         if "samples" in item:
             self.fold.samples[self.sent_round] = item["samples"]
         reply: Reply | None = item.pop("reply", None)
@@ -145,6 +147,31 @@ class FoldRound:
         self._loss[1] += item["loss"]["rows"]
         self.gave += 1
         self._gave_in_turn += 1
+
+    def _measured(self, states: States) -> None:
+        """Take in how good the model is at some hospitals."""
+        self.states = {**self.states, **states} if self.states else states
+
+    @property
+    def takes_joint(self) -> bool:
+        """Whether the replies of all sites may be taken in as one."""
+        return self.strategy.takes_joint and self._sent_before is None
+
+    def take_joint(self, item: JointItem, states: States) -> None:
+        """Take in all sites' answers to this fold's item at once, with their states; raises WireError, then none is."""
+        training = item.training
+        if training is not None:
+            self.strategy.add_joint(training)
+            losses = [loss / seen for loss, seen in zip(training.losses, training.seen, strict=True)]
+            self.fold.trained_together(training.sites, self._number, losses)
+            for loss in training.losses:
+                # In the order of the sites, as `take` does.
+                self._loss[0] += loss
+            self._loss[1] += sum(training.seen)
+            self.gave += len(training.sites)
+            self._gave_in_turn += len(training.sites)
+        if states:
+            self._measured(states)
 
     def take_belated(self, reply: Reply, asked: dict[str, Any], age: int) -> None:
         """Take in a reply to the model of `age` rounds ago, which the request had; without it there is no update."""

@@ -8,9 +8,9 @@ from typing import Any
 from v6_algorithm.coordinator.rounds.comparable import ComparableScore
 from v6_algorithm.coordinator.rounds.learning_rate import LearningRate
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.learning.metrics import merge_states, scores_of
+from v6_algorithm.learning.metrics import merge_by_name, scores_of
 
-States = dict[str, dict[str, Any]]
+States = Mapping[str, dict[str, Any]]
 # What a fold knows of its rounds as plain JSON, by the attributes' names.
 _BOOKS = (
     "finished",
@@ -70,8 +70,9 @@ class FoldProgress:
         # Models that nobody has validated yet with the rounds that made them, the newest last: two at most.
         self._unscored: list[tuple[int, str]] = []
         self._at_sites: dict[str, dict[int, dict[str, float]]] = {}
-        # Site, round and state of which nobody has asked the metrics yet.
-        self._uncomputed: list[tuple[str, int, dict[str, Any]]] = []
+        # Sites, round and their mean training losses, and round and states, of which nobody has asked yet.
+        self._untold: list[tuple[list[str], int, list[float]]] = []
+        self._uncomputed: list[tuple[int, States]] = []
         self._uncomputed_rows = 0
         self._stopping = experiment.stopping
         self._rates = LearningRate(experiment)
@@ -158,7 +159,8 @@ class FoldProgress:
         """
         round = self.rounds_done if round is None else round
         model = dict(self._unscored)[round]
-        metrics = scores_of(merge_states(states.values())) if states else {}
+        merged = merge_by_name(states) if states else None
+        metrics = scores_of(merged) if merged is not None else {}
         self.rounds_scored = round
         self._unscored = [(later, other) for later, other in self._unscored if later > round]
         # How many rounds had made a model by then.
@@ -167,8 +169,8 @@ class FoldProgress:
             column = self.history.setdefault(f"validation_{name}", [])
             column.extend([None] * (trained - 1 - len(column)))
             column.append(value)
-        self._uncomputed += [(site, round, state) for site, state in states.items()]
-        self._uncomputed_rows += sum(state["n"] for state in states.values())
+        self._uncomputed.append((round, states))
+        self._uncomputed_rows += 0 if merged is None else merged["n"]
         if self._uncomputed_rows > _MOST_ROWS_KEPT:
             self._compute()
         if self._score.differs(states):
@@ -192,14 +194,23 @@ class FoldProgress:
         """Take in a site's mean training loss of a round."""
         self._note(site, round, {"train_loss": loss})
 
+    def trained_together(self, sites: list[str], round: int, losses: list[float]) -> None:
+        """Take in the mean training losses of several sites."""
+        self._untold.append((sites, round, losses))
+
     def _note(self, site: str, round: int, values: dict[str, float]) -> None:
         self._at_sites.setdefault(site, {}).setdefault(round, {}).update(values)
 
     def _compute(self) -> None:
         """Compute what was measured at the sites and not looked at so far."""
-        for site, round, state in self._uncomputed:
-            values = {name: value for name, value in scores_of(state).items() if value is not None}
-            self._note(site, round, {f"validation_{name}": value for name, value in values.items()})
+        untold, self._untold = self._untold, []
+        for sites, round, losses in untold:
+            for site, loss in zip(sites, losses, strict=True):
+                self.trained(site, round, loss)
+        for round, states in self._uncomputed:
+            for site, state in states.items():
+                values = {name: value for name, value in scores_of(state).items() if value is not None}
+                self._note(site, round, {f"validation_{name}": value for name, value in values.items()})
         self._uncomputed, self._uncomputed_rows = [], 0
 
     @property
@@ -274,7 +285,7 @@ class FoldProgress:
             setattr(self, name, state[name])
         self.start, self.starts_partly = state["start"], state["starts_partly"]
         self.samples = {int(round): picture for round, picture in state["samples"]}
-        self._uncomputed, self._uncomputed_rows = [], 0
+        self._untold, self._uncomputed, self._uncomputed_rows = [], [], 0
         self._at_sites = {
             site: {int(round): values for round, values in rounds} for site, rounds in state["at_sites"].items()
         }

@@ -10,12 +10,17 @@ from v6_algorithm.coordinator.evaluation.subgroups import GroupSums
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.secure_aggregation import ALL_SITES
 from v6_algorithm.errors import WireError
+from v6_algorithm.exchange.joint import Joint, JointItem
 from v6_algorithm.exchange.protocol import Replies
 from v6_algorithm.exchange.text import printable
 from v6_algorithm.experiment.privacy import DifferentialPrivacy
 from v6_algorithm.learning.metrics import checked_state, shape_of
+from v6_algorithm.learning.metrics.by_site import SiteStates, StateByHospital
 from v6_algorithm.learning.metrics.survival import check_baseline
 
+States = Mapping[str, dict[str, Any]]
+# What an item of a request may ask for where all replies are looked at together.
+_PLAIN = {"fold", "parameters", "evaluate", "train", "strategy", "lr"}
 # From site, its item of the reply and the item of the request, to what a strategy makes of it; raises WireError.
 Read = Callable[[str, dict[str, Any], dict[str, Any]], Any]
 
@@ -85,6 +90,61 @@ class ReplyCheck:
         except (KeyError, TypeError, AttributeError):
             replies.reject(site, "malformed reply")
         return []
+
+    def joint(self, joint: Joint, asked: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, States]] | None:
+        """Check the replies of all sites at once as `items` does one by one, but for what training gave.
+
+        Returns
+        -------
+        list of dict, or None
+            For each item, by part, the states by hospital. None where anything is not as expected: then each reply is
+            to be looked at by itself, which says whose is wrong.
+        """
+        if self._private is not None or "pieces" in joint.device or list(joint.heads) != list(asked):
+            return None
+        states = []
+        for place, item in enumerate(joint.items):
+            wanted = {site: items[place] for site, items in asked.items() if len(items) == len(joint.items)}
+            if list(item.places) != list(wanted) or set(item.places.values()) != {place}:
+                return None
+            if len(wanted) != len(asked) or not all(
+                each["fold"] == item.fold and each.keys() <= _PLAIN for each in wanted.values()
+            ):
+                return None
+            trained = [site for site, each in wanted.items() if each["train"]]
+            given = item.training
+            if trained != (given.sites if given is not None else []):
+                return None
+            planned = [self.plan.rows[site][item.fold]["train"] for site in trained]
+            if given is not None and given.rows != planned:
+                return None
+            measured = self._measured(item, wanted)
+            if measured is None:
+                return None
+            states.append(measured)
+        for site in asked:
+            self._check_device(site, joint.device)
+        return states
+
+    def _measured(self, item: JointItem, wanted: Mapping[str, dict[str, Any]]) -> dict[str, States] | None:
+        """Return the states of an item by part and hospital, where they are as they should be."""
+        known = self.plan.counts[item.fold]
+        parts = {part for each in wanted.values() for part in each["evaluate"]}
+        if parts != set(item.metrics):
+            return None
+        states: dict[str, States] = {}
+        for part, measured in item.metrics.items():
+            table, asked = measured.table, [site for site, each in wanted.items() if part in each["evaluate"]]
+            hospitals = {hospital: number for number, hospital in enumerate(measured.hospitals)}
+            if not isinstance(table, SiteStates) or measured.sites != asked or not hospitals.keys() <= known.keys():
+                return None
+            if len(hospitals) != len(asked) or len(table.rows) != len(asked):
+                return None
+            self._shape = self._shape or table.shape
+            if table.shape != self._shape or table.n_classes != len(self.plan.setup.classes or ()):
+                return None
+            states[part] = StateByHospital(hospitals, table)
+        return states
 
     def groups(
         self, replies: Replies, site: str, reply: dict[str, Any], asked: list[dict[str, Any]], sums: GroupSums

@@ -23,7 +23,8 @@ from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.coordinator.rounds.pretraining import pretrain
 from v6_algorithm.coordinator.run_context import RunContext
 from v6_algorithm.data.preparation.setup import Setup
-from v6_algorithm.errors import FederationError
+from v6_algorithm.errors import FederationError, WireError
+from v6_algorithm.exchange.joint import Joint
 from v6_algorithm.exchange.protocol import Replies
 
 
@@ -213,15 +214,15 @@ class Rounds:
         if turn == 0:
             self._name_left_out(number, replies, set(context.plan.sites) - set(asked.awake))
         by_fold = {fold_round.fold.number: fold_round for fold_round in asked.rounds}
-        for site, reply in replies:
+        for site, reply in replies.taken():
             if self._pipelined and number > 1 and self._ahead is None:
                 # The first two that overlap are not asked for at once, for a node might begin with the second.
                 self._ask_ahead(number + 1)
-            items = context.check.items(replies, site, reply, asked.items[site])
-            if items:
-                context.progress.reply(number, site, items, replies.site_s.get(site))
-            for item in items:
-                by_fold[item["fold"]].take(item)
+            if not isinstance(reply, Joint):
+                self._take(asked, site, reply, by_fold)
+            elif not self._take_joint(asked, reply, by_fold):
+                for each, of_site in reply.split().items():
+                    self._take(asked, each, of_site, by_fold)
         if turn == 0 and context.experiment.participation.late == "stale":
             self._take_belated(number, by_fold, replies)
         elif turn == 0:
@@ -230,6 +231,32 @@ class Rounds:
         context.stragglers.book(replies, number)
         context.quarantine.book(replies, number)
         return replies
+
+    def _take(self, asked: _Asked, site: str, reply: dict[str, Any], by_fold: Mapping[int, FoldRound]) -> None:
+        """Take in one site's reply, where nothing is wrong with it."""
+        items = self._context.check.items(asked.replies, site, reply, asked.items[site])
+        if items:
+            self._context.progress.reply(asked.number, site, items, asked.replies.site_s.get(site))
+        for item in items:
+            by_fold[item["fold"]].take(item)
+
+    def _take_joint(self, asked: _Asked, joint: Joint, by_fold: Mapping[int, FoldRound]) -> bool:
+        """Take in the replies of all sites at once; returns whether that could be done, and nothing was if not."""
+        rounds = [by_fold.get(item.fold) for item in joint.items]
+        # Of two models of one fold the first would be taken in when the second turns out to be wrong.
+        if len(rounds) != 1 or rounds[0] is None or not rounds[0].takes_joint:
+            return False
+        states = self._context.check.joint(joint, asked.items)
+        if states is None:
+            return False
+        try:
+            rounds[0].take_joint(joint.items[0], states[0].get("validation", {}))
+        except (WireError, KeyError, TypeError, AttributeError):
+            return False
+        self._context.progress.joint(
+            asked.number, joint.items[0], states[0].get("validation", {}), asked.replies.site_s
+        )
+        return True
 
     def _name_left_out(self, number: int, replies: Replies, sites: set[str]) -> None:
         """Let the replies say of each site that was not asked whether it was late, or failed too often."""

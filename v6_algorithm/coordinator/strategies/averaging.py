@@ -61,6 +61,20 @@ class WeightedMean:
         # Sites whose tensors are layers of the same stacks, which are added up at once; see `wire.Held`.
         self._waiting: list[tuple[wire.Stacked, float]] = []
 
+    @property
+    def takes_stacks(self) -> bool:
+        """Whether `add_stack` may be called: of running variances the mean alone is not enough."""
+        return not self._mean_of
+
+    def add_stack(self, stacks: Mapping[str, Tensor], names: Sequence[str], weights: Sequence[float]) -> None:
+        """Add several sites' checked states: tensors by name, (sites, …), those of `names`, with each one's weight."""
+        # A site of no weight has nothing to add, not even its counters.
+        layers = [number for number, weight in enumerate(weights) if weight > 0]
+        if layers:
+            self._total += sum(weights)
+            whole = len(layers) == len(weights)
+            self._add_layers(stacks, names, layers, [weights[layer] for layer in layers], whole=whole)
+
     def add(self, state: Mapping[str, Tensor], weight: float) -> None:
         """Add one site's checked state with a weight >= 0; a weight of zero changes nothing."""
         if weight <= 0:
@@ -105,24 +119,36 @@ class WeightedMean:
         self._waiting = []
         for members in by_stack.values():
             stacks = members[0][0].stacks
-            layers = torch.tensor([state.layer for state, _ in members])
-            weights = torch.tensor([weight for _, weight in members], dtype=torch.float64)
-            # Of a whole stack no layer has to be taken out: the weights are put in its order.
             whole = all(len(stack) == len(members) for stack in stacks.values())
-            if whole:
-                weights = torch.zeros_like(weights).index_add_(0, layers, weights)
-            for name in members[0][0]:
-                chosen = stacks[name] if whole else stacks[name][layers]
-                if self._spec[name].kind in ("counter", "frozen"):
-                    total = chosen.max(dim=0).values
-                    known = self._sums.get(name)
-                    self._sums[name] = total if known is None else torch.maximum(known, total)
-                    continue
-                # Some columns at a time, which stay in the processor's cache as they get wider.
-                pieces = chosen.flatten(1).split(max(_NUMBERS_AT_ONCE // len(chosen), 1), dim=1)
-                on_device = weights.to(chosen.device)
-                total = torch.cat([on_device @ piece.double() for piece in pieces]).view(chosen.shape[1:])
-                self._sums[name] = self._sums[name] + total if name in self._sums else total
+            layers, weights = [state.layer for state, _ in members], [weight for _, weight in members]
+            self._add_layers(stacks, list(members[0][0]), layers, weights, whole=whole)
+
+    def _add_layers(
+        self,
+        stacks: Mapping[str, Tensor],
+        names: Sequence[str],
+        layers: Sequence[int],
+        given: Sequence[float],
+        *,
+        whole: bool,
+    ) -> None:
+        """Add some layers of stacks with their weights; `whole` says that they are all."""
+        places, weights = torch.tensor(layers), torch.tensor(given, dtype=torch.float64)
+        if whole:
+            # No layer has to be taken out: the weights are put in the stack's order.
+            weights = torch.zeros_like(weights).index_add_(0, places, weights)
+        for name in names:
+            chosen = stacks[name] if whole else stacks[name][places]
+            if self._spec[name].kind in ("counter", "frozen"):
+                total = chosen.max(dim=0).values
+                known = self._sums.get(name)
+                self._sums[name] = total if known is None else torch.maximum(known, total)
+                continue
+            # Some columns at a time, which stay in the processor's cache as they get wider.
+            pieces = chosen.flatten(1).split(max(_NUMBERS_AT_ONCE // len(chosen), 1), dim=1)
+            on_device = weights.to(chosen.device)
+            total = torch.cat([on_device @ piece.double() for piece in pieces]).view(chosen.shape[1:])
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
 
 
 class Gathered:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
+from typing import cast as cast_type
 
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from v6_algorithm.coordinator.strategies.trajectory import RoundAverage
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.compression import create_compressor
+from v6_algorithm.exchange.joint import JointTraining
 from v6_algorithm.experiment import Experiment, NoOptions, Section
 
 # What a request tells a site's training, under the key "strategy"; `training.objectives` reads it.
@@ -214,6 +216,28 @@ class FedAvg:
         self.seen.append(Reply(reply.site, {}, reply.rows, reply.steps, reply.loss, None, *extras))
         self._combiner.add(self.transform(reply), weight)
 
+    @property
+    def takes_joint(self) -> bool:
+        """Whether replies may be read and added as one, by `add_joint`: where no stage looks at a single one."""
+        plain = type(self) is FedAvg and self.section.clip is None and not self.section.compress.stages
+        return plain and not self._frozen and isinstance(self._combiner, WeightedMean) and self._combiner.takes_stacks
+
+    def add_joint(self, training: JointTraining) -> None:
+        """Check the replies of several sites as `read` does, and take them in; raises WireError, then nothing is."""
+        if min(training.rows) < 1 or min(training.seen) < 1 or min(training.steps) < 1:
+            raise WireError("row counts and steps must be whole numbers from 1")
+        if not all(map(math.isfinite, training.losses)):
+            raise WireError("a training loss is not a finite number")
+        if sorted(number for _, numbers in training.stacks for number in numbers) != list(range(len(training.sites))):
+            raise WireError("a site has no model, or two")
+        for stacks, numbers in training.stacks:
+            wire.check_stacks(stacks, len(numbers), self.spec, training.names, training.checked)
+        combiner = cast_type(WeightedMean, self._combiner)
+        sizes = zip(training.sites, training.rows, training.steps, strict=True)
+        weights = [self._weight(site, rows, steps) for site, rows, steps in sizes]
+        for stacks, numbers in training.stacks:
+            combiner.add_stack(stacks, list(self.spec), [weights[number] for number in numbers])
+
     def add_belated(self, reply: Reply, sent: State, age: int) -> None:
         """Take in a reply to a model sent `age` rounds ago: its update counts from the present model, and less.
 
@@ -269,9 +293,12 @@ class FedAvg:
 
     def weigh(self, reply: Reply) -> float:
         """Return the weight of a reply, >= 0."""
+        return self._weight(reply.site, reply.rows, reply.steps)
+
+    def _weight(self, site: str, rows: int, steps: int) -> float:
         # Of rows no more than the plan says, where a site's share is limited.
-        rows = min(reply.rows, self.rows.get(reply.site, reply.rows))
-        return float({"samples": rows, "uniform": 1, "steps": reply.steps}[self.section.weighting])
+        counted = min(rows, self.rows.get(site, rows))
+        return float({"samples": counted, "uniform": 1, "steps": steps}[self.section.weighting])
 
     def transform(self, reply: Reply) -> State:
         """Return what a reply adds; here its model, with an update that is not longer than `clip`."""

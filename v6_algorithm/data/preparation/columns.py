@@ -132,7 +132,10 @@ def unknown_coded(data: Data, names: Collection[str]) -> list[str]:
 def _classes(what: str, by_site: Mapping[str, list[Label]], condition: str, notes: list[str]) -> list[Label]:
     classes = sort_labels({label for labels in by_site.values() for label in labels})
     if len(classes) < 2:
-        raise ExperimentError(f"{what} has {len(classes)} class over all sites{condition}; at least 2 are needed")
+        # Beside a word there may be one that counts as an empty cell.
+        words = not condition and any(isinstance(label, str) for label in classes)
+        kept = "; a label such as None or NA counts as an empty cell, data.not_missing keeps it" if words else ""
+        raise ExperimentError(f"{what} has {len(classes)} class over all sites{condition}; at least 2 are needed{kept}")
     task = f"{what}: " if what.startswith("data.targets") else ""
     for number, label in enumerate(classes):
         holders = [site for site, labels in by_site.items() if label in labels]

@@ -8,6 +8,11 @@ from collections.abc import Mapping, Sequence
 from v6_algorithm.data.preparation.agreement import Label
 
 _SHOWN = 12
+# Cyrillic letters, as code points for they look like these, that a keyboard puts in place of Latin ones.
+_ALIKE = str.maketrans(
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0458\u0455", "abekmhopctyxijs"
+)
+_QUOTES = frozenset("\"'`\u00b4\u2018\u2019\u201c\u201d\u00ab\u00bb")
 
 
 def spelled_differently(what: str, by_site: Mapping[str, Sequence[Label]], *, allowed: bool) -> list[str]:
@@ -29,7 +34,7 @@ def spelled_differently(what: str, by_site: Mapping[str, Sequence[Label]], *, al
     spellings: dict[Label, dict[Label, list[str]]] = {}
     for site, labels in by_site.items():
         for label in labels:
-            spellings.setdefault(_folded(label), {}).setdefault(label, []).append(site)
+            spellings.setdefault(folded(label), {}).setdefault(label, []).append(site)
     twice = [variants for variants in spellings.values() if len(variants) > 1]
     if twice:
         shown = "; ".join(
@@ -39,7 +44,7 @@ def spelled_differently(what: str, by_site: Mapping[str, Sequence[Label]], *, al
         return [f"{what}: the same label is spelled differently: {shown}; spell it alike there"]
     if allowed:
         return []
-    sets = {site: {_folded(label) for label in labels} for site, labels in by_site.items()}
+    sets = {site: {folded(label) for label in labels} for site, labels in by_site.items()}
     several = {site: labels for site, labels in sets.items() if len(labels) > 1}
     # Thousands of sites have a few different sets.
     distinct = {frozenset(labels) for labels in several.values()}
@@ -55,13 +60,24 @@ def spelled_differently(what: str, by_site: Mapping[str, Sequence[Label]], *, al
     return []
 
 
-def _folded(label: Label) -> Label:
-    """Return a label without what spelling changes: case, spaces, Unicode form, dashes, what is not seen at all."""
+def folded(label: Label) -> Label:
+    """Return a label without what spelling changes: case, spaces, Unicode form, dashes, what is not seen at all.
+
+    Nor do underscores, quotation marks around it, or a mark at its end count; a label that reads as Latin letters, some
+    of them Cyrillic, is that.
+    """
     if not isinstance(label, str):
         return label
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
     letters = ("-" if unicodedata.category(letter) == "Pd" or letter == "\u2212" else letter for letter in folded)
-    return "".join(letter for letter in letters if not letter.isspace() and unicodedata.category(letter) != "Cf")
+    seen = "".join(letter for letter in letters if not letter.isspace() and unicodedata.category(letter) != "Cf")
+    plain = seen.replace("_", "")
+    if len(plain) > 2 and {plain[0], plain[-1]} <= _QUOTES:
+        plain = plain[1:-1]
+    plain = plain.rstrip(".,;:!") or seen
+    alike = plain.translate(_ALIKE)
+    # A word of another alphabet stays itself: only what would be read as Latin is.
+    return alike if alike.isascii() else plain
 
 
 def _is_yes_and_no(labels: frozenset[Label]) -> bool:

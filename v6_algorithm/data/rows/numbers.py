@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -124,13 +124,24 @@ class LeftOut:
                 f"{listed(self.row_numbers)}; data.features uses them all the same"
             )
         if self.somewhere:
-            notes.append(f"left out because not every site has them: {listed(self.somewhere)}")
+            notes.append(f"left out because not every site has them: {listed(self.somewhere)}{_alike(self.somewhere)}")
         if self.empty:
             notes.append(f"left out, empty at every site that has them: {listed(self.empty)}")
         for reason, names in self.text.items():
             holds, remedy = HINTS.get(reason, ("text", f"use them with data.categorical: [{listed(names)}]"))
             notes.append(f"left out, for they hold {holds}: {listed(names)}; {remedy}")
         return notes
+
+
+def _alike(names: Sequence[str]) -> str:
+    """Say of names that not every site has which are one name, but for case, spaces or Unicode form."""
+    from v6_algorithm.data.preparation.spelling import folded
+
+    written: dict[object, list[str]] = {}
+    for name in names:
+        written.setdefault(folded(name), []).append(name)
+    pairs = [" and ".join(f"{name!a}" for name in same) for same in written.values() if len(same) > 1]
+    return f"; {'; '.join(pairs)} are one name, spelled differently: spell it alike at all sites" if pairs else ""
 
 
 def looks_like_identifier(name: str) -> bool:

@@ -7,7 +7,7 @@ which is counted at once. Used by `site.together`; `states.merge_states` asks fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from dataclasses import fields, replace
 from math import fsum
 from typing import Any
@@ -67,6 +67,16 @@ class SiteStates:
         unusable = np.bincount(site[~counted.usable], minlength=len(lengths)).tolist()
         return cls(metrics, counted, site[counted.usable], unusable)
 
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return self._metrics.n_classes
+
+    @property
+    def shape(self) -> list[Any]:
+        """What states must have in common to be added up; see `states.shape_of`."""
+        return ["classification", self._metrics.n_classes, self._metrics.bins, self._metrics.specificities]
+
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what another process needs to make this anew: JSON, and arrays by name."""
         metrics = self._metrics
@@ -120,7 +130,11 @@ class SiteStates:
 
     def states(self) -> list[SiteState]:
         """Return the state of each site."""
-        return [SiteState(self, number, self._head(number)) for number in range(self._sites)]
+        return [self.state(number) for number in range(self._sites)]
+
+    def state(self, number: int) -> SiteState:
+        """Return the state of one site."""
+        return SiteState(self, number, self._head(number))
 
     def tables(self, number: int) -> dict[str, Any]:
         """Return the tables of one site's state."""
@@ -167,6 +181,44 @@ class SiteStates:
                 *(values.astype(np.int64).tolist() for values in calibration),
             ],
         }
+
+
+class StateByHospital(Mapping[str, dict[str, Any]]):
+    """The states of several sites by hospital, each made when somebody looks at it; see `states.merge_by_name`.
+
+    Parameters
+    ----------
+    hospitals
+        Name to number of the site.
+    table
+        What the states are counted from.
+    """
+
+    def __init__(self, hospitals: Mapping[str, int], table: SiteStates) -> None:
+        self._hospitals, self._table = hospitals, table
+        self._states: dict[str, SiteState] = {}
+        self._sum: CheckedState | None = None
+
+    def __getitem__(self, name: str) -> SiteState:
+        if name not in self._states:
+            self._states[name] = self._table.state(self._hospitals[name])
+        return self._states[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hospitals)
+
+    def __len__(self) -> int:
+        return len(self._hospitals)
+
+    def keys(self) -> KeysView[str]:
+        """Return the names."""
+        return self._hospitals.keys()
+
+    def merged(self) -> CheckedState:
+        """Return the sum of all states."""
+        if self._sum is None:
+            self._sum = CheckedState(self._table.pooled())
+        return self._sum
 
 
 class SiteState(CheckedState):

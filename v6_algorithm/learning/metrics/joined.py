@@ -54,6 +54,16 @@ def capped(state: Any) -> Any:
     return {**state, "positives": positives, "negatives": negatives, "joined": 1}
 
 
+def lists_all(rows: int, classes: int) -> bool:
+    """Say whether a classification's state of so many rows may list each of its bins."""
+    return rows <= _most(classes)
+
+
+def _most(classes: int) -> int:
+    """Return how many bins of one class may be listed."""
+    return max(MOST_LISTED // (1 if classes == 2 else classes), _FEWEST_LISTED)
+
+
 def _capped(
     positives: sparse.Histogram, negatives: sparse.Histogram, most: int
 ) -> tuple[sparse.Histogram, sparse.Histogram, bool]:

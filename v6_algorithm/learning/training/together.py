@@ -12,19 +12,18 @@ padded to the longest batch of a step with rows that weigh nothing, and leave th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Training
 from v6_algorithm.learning.problems.base import Problem
 from v6_algorithm.learning.training.cross_entropy import formula_of
 from v6_algorithm.learning.training.learner import TrainingContext, optimiser_of
-from v6_algorithm.learning.training.loop import TrainingSums, steps_of
+from v6_algorithm.learning.training.loop import steps_of
 from v6_algorithm.learning.training.objectives import Corrected, LocalObjective
 
 # What these optimisers of torch do to a number depends on its own gradients alone, so a stack is moved as its layers.
@@ -44,16 +43,37 @@ class SiteRows:
     ----------
     start, rows
         Which of the joined rows are its training rows: the first one's number, and how many there are.
-    context
-        Whose training it is, for the seeds of its batches.
+    site, seed
+        Whose training it is, and with what its batches are drawn.
     objective
         What the strategy asks of it.
     """
 
     start: int
     rows: int
-    context: TrainingContext
+    site: str
+    seed: int
     objective: LocalObjective
+
+
+@dataclass
+class StackedTraining:
+    """What training in stacks came to, by site.
+
+    Attributes
+    ----------
+    losses
+        Summed loss over the rows seen; of a site whose training left the finite numbers not finite.
+    seen, steps
+        How many rows, and optimiser steps.
+    stacks
+        Tensors by name, (sites, …), and the number of the site that each layer is of.
+    """
+
+    losses: list[float]
+    seen: list[int]
+    steps: list[int]
+    stacks: list[tuple[dict[str, Tensor], list[int]]]
 
 
 def reason_against(problem: Problem, networks: Mapping[str, nn.Module], training: Training) -> str | None:
@@ -103,12 +123,10 @@ def train_together(
     inputs: Tensor,
     target: Tensor,
     sites: Sequence[SiteRows],
+    context: TrainingContext,
     *,
-    round: int,
-    fold: int,
-    frozen: Collection[str] = (),
     epochs: int | None = None,
-) -> list[tuple[wire.Stacked, TrainingSums]]:
+) -> StackedTraining:
     """Train the same network from the same start at each of several sites.
 
     Parameters
@@ -121,45 +139,48 @@ def train_together(
         (n, features) and (n, …): the training rows of all sites.
     sites
         Which of them are each site's.
-    round, fold
-        When and what.
-    frozen
-        Names of tensors that stay as they are.
+    context
+        When, what and how, the same for all but for site and seed.
     epochs
         Passes over the rows, instead of what the experiment says.
 
     Returns
     -------
-    list of (state, sums)
-        In the order of `sites`; the tensors of one stack share its memory. A site whose training left the finite
-        numbers has a loss that is not finite.
+    StackedTraining
+        In the order of `sites`.
     """
     training = problem.experiment.training
-    plans = _plans(sites, training, epochs, round)
+    plans = _plans(sites, training, epochs, context)
     # Those with the same number of steps beside each other: a stack is as long as its longest.
     order = sorted(range(len(sites)), key=lambda index: (-len(plans[index]), -len(plans[index][0])))
     numbers = max(sum(tensor.numel() for tensor in received.values()), 1)
     size = max(_STACK_NUMBERS // numbers, 1)
-    results: list[tuple[wire.Stacked, TrainingSums] | None] = [None] * len(sites)
+    losses, seen, steps = [0.0] * len(sites), [0] * len(sites), [0] * len(sites)
+    stacks = []
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         of_stack = [sites[index] for index in chosen]
-        stack = _Stack(problem, networks["model"], received, inputs, target, of_stack, fold, frozen)
-        trained = stack.train([plans[index] for index in chosen])
-        for index, result in zip(chosen, trained, strict=True):
-            results[index] = result
-    return [result for result in results if result is not None]
+        stack = _Stack(problem, networks["model"], received, inputs, target, of_stack, context)
+        lengths = [[len(batch) for batch in plans[index]] for index in chosen]
+        for index, loss, of_site in zip(
+            chosen, stack.train([plans[index] for index in chosen], lengths), lengths, strict=True
+        ):
+            losses[index], seen[index], steps[index] = loss, sum(of_site), len(of_site)
+        stacks += [(tensors, chosen[place]) for tensors, place in stack.finished]
+    return StackedTraining(losses, seen, steps, stacks)
 
 
-def _plans(sites: Sequence[SiteRows], training: Training, epochs: int | None, round: int) -> list[list[Tensor]]:
+def _plans(
+    sites: Sequence[SiteRows], training: Training, epochs: int | None, context: TrainingContext
+) -> list[list[Tensor]]:
     """Return each site's batches, of row numbers from 0, one a step."""
     plans, in_order = [], {}
     for site in sites:
         shuffled = training.batch_size is not None and training.batch_size < site.rows
         if shuffled or site.rows not in in_order:
             # Of a site whose rows are one batch nothing is drawn, and others of so many rows have the same.
-            generator = site.context.generator("batches")
-            plan = [batch for (batch,) in steps_of(site.rows, training, generator, 1, epochs, round)]
+            generator = replace(context, site=site.site, seed=site.seed).generator("batches")
+            plan = [batch for (batch,) in steps_of(site.rows, training, generator, 1, epochs, context.round)]
             if not shuffled:
                 in_order[site.rows] = plan
         else:
@@ -179,17 +200,16 @@ class _Stack:
         inputs: Tensor,
         target: Tensor,
         sites: Sequence[SiteRows],
-        fold: int,
-        frozen: Collection[str],
+        context: TrainingContext,
     ) -> None:
-        self._problem, self._layers, self._sites, self._fold = problem, _layers(network), sites, fold
+        self._problem, self._layers, self._fold, frozen = problem, _layers(network), context.fold, context.frozen
         self._received, self._inputs, self._target = received, inputs, target
         self._starts = torch.tensor([site.start for site in sites])[:, None]
         self._parameters = {
             name: nn.Parameter(tensor.expand(len(sites), *tensor.shape).clone(), requires_grad=name not in frozen)
             for name, tensor in received.items()
         }
-        self._optimiser = optimiser_of(problem.experiment.training, self._trained(), sites[0].context)
+        self._optimiser = optimiser_of(problem.experiment.training, self._trained(), context)
         self._plain = is_plain([layer for _, layer in self._layers])
         self._formula = formula_of(problem) if self._plain else None
         # The first layer that is trained: below it nobody asks for slopes.
@@ -202,13 +222,16 @@ class _Stack:
             len(self._layers),
         )
         self._terms = _Terms([site.objective for site in sites], received)
-        # Tensors and whether they are finite, by site, once it has taken its last step.
-        self._finished: list[tuple[wire.Stacked, bool]] = [(wire.Stacked({}, 0), False)] * len(sites)
+        # Tensors of those sites that have taken their last step, and which sites these are; and whether each is finite.
+        self.finished: list[tuple[dict[str, Tensor], slice]] = []
+        self._finite = [False] * len(sites)
 
-    def train(self, plans: Sequence[list[Tensor]]) -> list[tuple[wire.Stacked, TrainingSums]]:
-        """Take all steps; `plans` are each site's batches, of row numbers, one a step."""
+    def train(self, plans: Sequence[list[Tensor]], lengths: Sequence[list[int]]) -> list[float]:
+        """Take all steps, and return each site's summed loss.
+
+        `plans` are each site's batches, of row numbers, one a step, and `lengths` how many these are.
+        """
         losses = torch.zeros(len(plans), dtype=torch.float64, device=self._inputs.device)
-        lengths = [[len(batch) for batch in plan] for plan in plans]
         places, parts = self._laid_out(plans, lengths)
         active = len(plans)
         for number in range(len(plans[0])):
@@ -225,10 +248,7 @@ class _Stack:
             )
             losses[:active] += rows.sum(1)
         self._leave(0, active)
-        return [
-            (state, TrainingSums(total if finite else math.nan, sum(rows), len(rows)))
-            for (state, finite), total, rows in zip(self._finished, losses.tolist(), lengths, strict=True)
-        ]
+        return [loss if finite else math.nan for loss, finite in zip(losses.tolist(), self._finite, strict=True)]
 
     def _laid_out(self, plans: Sequence[list[Tensor]], lengths: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         """Return (sites, steps, rows): places of the joined rows, and each row's part in the sum of the sites' means.
@@ -334,9 +354,10 @@ class _Stack:
         """Let the sites from number `staying` on be done, and the stacks be those of the others."""
         tensors = {name: parameter.detach() for name, parameter in self._parameters.items()}
         finite = torch.stack([_finite(tensor[staying:active]) for tensor in tensors.values()]).all(0).tolist()
-        for site in range(staying, active):
-            # Layers of the old stacks, which nobody steps any more.
-            self._finished[site] = wire.Stacked(tensors, site), finite[site - staying]
+        self._finite[staying:active] = finite
+        # Layers of the old stacks, which nobody steps any more.
+        leaving = slice(staying, active)
+        self.finished.append(({name: tensor[leaving] for name, tensor in tensors.items()}, leaving))
         if not staying:
             return
         shorter: dict[nn.Parameter, nn.Parameter] = {}

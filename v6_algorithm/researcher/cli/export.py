@@ -9,7 +9,7 @@ import typer
 
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.output import Force
-from v6_algorithm.researcher.cli.terminal import Json, choice, explained, say, tell
+from v6_algorithm.researcher.cli.terminal import Json, choice, explained, say, tell, writing
 
 
 def export(
@@ -32,7 +32,9 @@ def export(
         from v6_algorithm.researcher.export import FORMATS
         from v6_algorithm.researcher.export import export as export_model
 
-        if not force and (folder / "model.json").exists():
+        with writing(folder, "FOLDER"):
+            there = (folder / "model.json").exists()
+        if there and not force:
             raise ExperimentError(f"{folder}: has a model already; --force writes over it, or name another folder")
         with terminal.err.status("exporting …"):
             done = export_model(ReturnedModel.load(result), folder, formats or FORMATS)

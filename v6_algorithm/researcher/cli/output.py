@@ -20,8 +20,8 @@ from v6_algorithm.researcher.cli.unfinished import refuse_unfinished
 @contextmanager
 def results_folder(path: Path) -> Iterator[Path]:
     """Make the folder for the results, and see before anything is trained that files can be written there."""
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     with writing(path):
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
@@ -43,8 +43,10 @@ def refuse_done(path: Path | None, force: bool, name: str = "result.json") -> No
     """
     if path is None or force:
         return
-    refuse_unfinished(path)
-    if (path / name).exists():
+    with writing(path):
+        refuse_unfinished(path)
+        done = (path / name).exists()
+    if done:
         raise ExperimentError(
             f"--out {path}: has a result already ({name}); --force writes over it, or name another folder"
         )
@@ -52,7 +54,11 @@ def refuse_done(path: Path | None, force: bool, name: str = "result.json") -> No
 
 def refuse_file(path: Path | None, force: bool, option: str = "--out") -> None:
     """Keep a command from writing over a file; raises ExperimentError where it is there and nobody said --force."""
-    if path is not None and not force and path.exists():
+    if path is None or force:
+        return
+    with writing(path, option):
+        there = path.exists()
+    if there:
         raise ExperimentError(f"{option} {path}: is there already; --force writes over it, or name another file")
 
 

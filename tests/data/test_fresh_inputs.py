@@ -1,0 +1,95 @@
+"""Tables as hospitals write them: spellings, signs and dates that were misread, or left out unexplained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import v6_algorithm.api as v6
+from v6_algorithm.coordinator.preparation.event_times import tell_no_events, tell_units
+from v6_algorithm.data.cells import hint
+from v6_algorithm.data.preparation.spelling import folded, spelled_differently
+from v6_algorithm.data.rows.numbers import LeftOut
+from v6_algorithm.errors import ExperimentError
+
+SPELLINGS = {
+    "a Cyrillic letter": ("A", "\u0410"),
+    "a word with Cyrillic letters": ("case", "\u0441\u0430s\u0435"),
+    "an underscore": ("no event", "no_event"),
+    "a full stop": ("no", "no."),
+    "quotation marks": ("no", "'no'"),
+    "curly quotation marks": ("no", "\u201cno\u201d"),
+}
+
+
+@pytest.mark.parametrize("kind", SPELLINGS)
+def test_labels_that_differ_by_what_is_not_seen_stop_the_run(kind):
+    first, second = SPELLINGS[kind]
+    (problem,) = spelled_differently("y", {"p": [first, "other"], "q": [second, "other"]}, allowed=True)
+    assert "spelled differently" in problem
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("+", "-"),
+        ("\u03b1", "a"),
+        ("\u0434\u0430", "\u043d\u0435\u0442"),
+        ("1'", "1''"),
+        ("<5", ">5"),
+        ("T1", "T2"),
+        ("", "_"),
+    ],
+)
+def test_labels_that_are_two_stay_two(first, second):
+    assert folded(first) != folded(second)
+    assert spelled_differently("y", {"p": [first, second], "q": [first, second]}, allowed=False) == []
+
+
+CELLS = {
+    "dates": ["2024-01-31", "31.01.2024", "1/31/24", "2024-W05", "31-Jan-2024", "2024-01-31T10:15:00Z", "P3D", "12:30"],
+    "minus": ["\u22123.5", "\u22121", "\u221212.25"],
+    "thousands apostrophe": ["1'234", "12'345.5", "1'000'000"],
+}
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_text_that_a_computer_does_not_read_as_numbers_is_named(kind):
+    for cell in CELLS[kind]:
+        assert hint(pd.Series([cell] * 12), "text") == kind, cell
+    assert hint(pd.Series(["yes", "no"] * 6), "text") is None
+    assert hint(pd.Series(["120/80", "130/85"] * 6), "text") is None
+
+
+def test_a_minus_of_another_sign_beside_numbers_is_named():
+    assert hint(pd.Series(["1.5", "2.25", "\u22123.5"] * 4), "text") == "minus"
+
+
+def test_names_of_columns_that_are_one_are_named_beside_each_other():
+    (note,) = LeftOut(somewhere=["gr\u00f6\u00dfe", "gro\u0308\u00dfe", "Age", " age", "bmi"]).notes()
+    assert "'gr\\xf6\\xdfe' and 'gro\\u0308\\xdfe'" in note
+    assert "'Age' and ' age' are one name" in note
+    (plain,) = LeftOut(somewhere=["age", "bmi"]).notes()
+    assert "one name" not in plain
+
+
+def test_a_label_that_is_a_word_for_an_empty_cell_is_explained():
+    sites = {name: pd.DataFrame({"a": np.arange(30.0) ** 0.5, "y": ["None", "severe"] * 15}) for name in ("p", "q")}
+    with pytest.raises(ExperimentError, match="data\\.not_missing"):
+        v6.run({"data": {"target": "y"}}, sites)
+
+
+def test_sites_whose_times_are_in_other_units_are_told_and_others_are_not():
+    of = lambda days: {"log_times": (50, float(np.log2(days)))}  # noqa: E731
+    (note,) = tell_units({"p": of(400), "q": of(400 / 30.4)})
+    assert "differ 30-fold" in note
+    assert "q 13.2, p 400" in note
+    assert tell_units({"p": of(400), "q": of(90), "r": {}}) == []
+    assert tell_units({"p": of(400)}) == []
+
+
+def test_survival_without_an_event_is_told():
+    assert tell_no_events({"event_times": np.zeros(5)})
+    assert tell_no_events({"event_times": np.eye(5)[2]}) == []
+    assert tell_no_events({}) == []
