@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spying import Spy, lose
 
+from v6_algorithm.coordinator import checkpoint as checkpoint_module
 from v6_algorithm.coordinator.checkpoint import Checkpoints, from_bytes, to_bytes
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
@@ -300,3 +301,29 @@ def test_survival_goes_on(make_experiment, tmp_path, method):
         stopping={"monitor": "c_index"},
     )
     killed_everywhere(experiment, sites, tmp_path, [(4, 2), (5, 1)] + [(6, 1)] * (method == "cox"))
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "round_s", "most_share"), [(0.005, 0.01, 0.025), (0.2, 0.01, 0.2), (0.2, 7.0, 0.03)]
+)
+def test_a_killed_run_loses_a_second_or_one_round_and_writing_takes_little(
+    make_experiment, tmp_path, monkeypatch, cost_s, round_s, most_share
+):
+    clock = [0.0]
+    monkeypatch.setattr(checkpoint_module.time, "perf_counter", lambda: clock[0])
+
+    def write(path, data):
+        clock[0] += cost_s
+
+    monkeypatch.setattr(checkpoint_module, "write_whole", write)
+    checkpoints, written, lost, writing = Checkpoints(tmp_path / "c", share=0.02), 0.0, 0.0, 0.0
+    for _ in range(1000):
+        clock[0] += round_s
+        # Killed now, before this round is written.
+        lost = max(lost, clock[0] - written)
+        if checkpoints.due():
+            written = clock[0]
+            checkpoints.save(make_experiment(), {})
+            writing += cost_s
+    assert lost <= max(1.0, round_s) + cost_s + round_s
+    assert writing / clock[0] < most_share

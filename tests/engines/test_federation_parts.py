@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
+import time
 from itertools import pairwise
 
 import pytest
@@ -16,7 +18,7 @@ from v6_algorithm.engines.local import texts_of
 from v6_algorithm.engines.provenance import own_identity
 from v6_algorithm.engines.resident.asking import Residents
 from v6_algorithm.engines.subtasks import READS, Unread
-from v6_algorithm.engines.vantage6_v4 import _LONGEST_ERROR, Vantage6Federation
+from v6_algorithm.engines.vantage6_v4 import _LONGEST_ERROR, Vantage6Federation, _Asked
 from v6_algorithm.errors import CheckpointError, ExperimentError, UnreachableError
 from v6_algorithm.exchange.protocol import Arrival, Missing, Site
 from v6_algorithm.experiment import Experiment
@@ -177,6 +179,63 @@ def test_the_word_to_end_goes_to_trainers_that_go_on_and_to_no_other():
     assert "site 'c' was not asked" in sentence
     residents.end()
     assert sorted(client.ended) == [1, 4]
+
+
+def test_the_nearer_the_end_that_the_last_call_foretells_the_shorter_the_pause():
+    federation = object.__new__(Vantage6Federation)
+    federation._poll_s, federation._took = 0.5, {"train": 30.0}
+    pauses = [federation._pause_s("train", elapsed) for elapsed in (0.0, 20.0, 29.0, 30.0, 31.0, 60.0)]
+    assert pauses == pytest.approx([1.5, 0.5, 0.1, 0.1, 0.1, 1.5])
+
+
+class SlowAnswers:
+    """A server with one subtask a site, all completed, that say their results only when two are asked for at once."""
+
+    def __init__(self, trouble=False):
+        self.task, self.organization, self.result = self, self, self
+        self.asked, self.trouble = threading.Barrier(2), trouble
+
+    def list(self):
+        return [{"id": number, "name": name} for number, name in enumerate("ab", start=1)]
+
+    def create(self, *, organizations, **_):
+        return {"id": organizations[0]}
+
+    def request(self, path, **_):
+        return {"status": "completed"}
+
+    def generate_path_to(self, *_):
+        return ""
+
+    def from_task(self, task):
+        self.asked.wait(20)
+        if self.trouble:
+            self.trouble = False
+            raise OSError
+        return [{"task": task}]
+
+
+@pytest.mark.parametrize("trouble", [False, True])
+def test_answers_are_fetched_side_by_side_and_each_comes_once(trouble):
+    """With each waiting for the other, one after the other would never end; what fails on the way is fetched again."""
+    client = SlowAnswers()
+    federation = Vantage6Federation(client, poll_s=0.05)
+    if trouble:
+        # The second fetch of the one that failed has no partner.
+        client.trouble, client.asked = True, threading.Barrier(1)
+    requests = {site: {"round": 1, "site": site} for site in "ab"}
+    replies = list(federation._answer(_Asked("train", requests, {}), 30.0))
+    assert sorted((arrival.site, arrival.text) for arrival in replies) == [("a", '{"task": 1}'), ("b", '{"task": 2}')]
+
+
+def test_an_answer_on_its_way_at_the_deadline_is_taken():
+    client = SlowAnswers()
+    client.asked = threading.Barrier(1)
+    fetch = client.from_task
+    client.from_task = lambda task: time.sleep(0.3) or fetch(task)
+    federation = Vantage6Federation(client, poll_s=0.05)
+    replies = list(federation._answer(_Asked("train", {"a": {"round": 1, "site": "a"}}, {}), 0.1))
+    assert [(arrival.site, arrival.missing) for arrival in replies] == [("a", None)]
 
 
 def test_subtasks_that_fill_a_page_are_looked_for_on_the_next_too():

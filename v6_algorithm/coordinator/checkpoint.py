@@ -27,8 +27,8 @@ FORMAT = 1
 NAME = "checkpoint.safetensors"
 # How a tree names its leaves that are tensors, and models that are packed.
 _TENSOR, _PACKED = "$tensor", "$packed"
-# Where writing may take a share of the time only: what is done in less is done again as fast as it is read.
-_SECONDS_BETWEEN = 5.0
+# Where writing may take a share of the time only, a process that is killed loses this much, or one round, at most.
+_MOST_UNWRITTEN_S = 1.0
 
 
 class Checkpoints:
@@ -41,9 +41,9 @@ class Checkpoints:
     federation
         Returns what the federation wants to find again: JSON, and packed models.
     share
-        About how much of the time may go into writing: a state that comes too soon after the one before, or within 5 s
-        of it, is left out, and a run that dies does its rounds since then again. None: every state is written, which
-        sites that keep something for a round or two need.
+        About how much of the time may go into writing: a state that comes sooner after the one before is left out, but
+        never one that comes more than 1 s after it, so that a run that dies does one round again, or rounds of 1 s.
+        None: every state is written, which sites that keep something for a round or two need.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Checkpoints:
             self.trouble = f"the checkpoint could not be written: {error.strerror}"
         if self._share is not None:
             end = time.perf_counter()
-            self._not_before = end + max((end - self._begun) / self._share, _SECONDS_BETWEEN)
+            self._not_before = end + min((end - self._begun) / self._share, _MOST_UNWRITTEN_S)
 
     def load(self, experiment: Experiment | None = None) -> dict[str, Any] | None:
         """Read the checkpoint: ``experiment``, ``federation`` and ``state``; None where there is none.

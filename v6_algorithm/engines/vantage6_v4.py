@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +36,12 @@ _PASSING = (_SILENT, "Request failed", "Connection error", "no answer from the s
 _LONGEST_ERROR = 2000
 # Subtasks are created side by side as long as their inputs together are not larger: each is copied several times.
 _CHARACTERS_AT_ONCE = 2**27
-# Calls of this many seconds are looked at every `poll_s`, others in proportion, within these factors of it.
+# This far from the expected end a call is looked at every `poll_s`, else in proportion, within these factors of it.
 _USUAL_CALL_S, _LEAST_POLLS, _MOST_POLLS = 10.0, 20.0, 0.2
+# Where the last call's end foretells this one's, the seconds until then count, or this share of the call.
+_NEAR_ITS_END = 0.05
+# Answers that are fetched side by side, while others are waited for and added up; large ones come into files.
+_FETCHED_AT_ONCE = 2
 
 
 @dataclass
@@ -71,8 +75,9 @@ class Vantage6Federation:
     names
         Organisation id to the site's name in the results; None: the organisations' own names.
     poll_s
-        Seconds between two looks at the subtasks of a call that takes ten seconds; shorter calls are looked at more
-        often, down to a fifth of it, longer ones less, up to twenty times of it.
+        Seconds between two looks at the subtasks of a call that is ten seconds from the end that the last one
+        foretells; nearer to it they are looked at more often, down to a fifth of it, further away less, up to twenty
+        times of it.
     """
 
     # Whether results come as vantage6 4.15's proxy sends them.
@@ -234,7 +239,23 @@ class Vantage6Federation:
         if not asked.begun:
             self._send(asked)
         self._sent_ahead = [other for other in self._sent_ahead if other is not asked]
+        pool = ThreadPoolExecutor(_FETCHED_AT_ONCE) if self._real and self._fetches else None
+        try:
+            yield from self._arrivals(asked, begun, deadline, pool)
+        finally:
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+        for site, creation in asked.waiting.items():
+            yield Arrival(site, None, creation.missing(f" within {deadline_s:g} s"))
+        for site, task_id in asked.tasks.items():
+            yield self._late(site, task_id, f"no answer within {deadline_s:g} s", asked.method, asked.requests[site])
+
+    def _arrivals(
+        self, asked: _Asked, begun: float, deadline: float, pool: ThreadPoolExecutor | None
+    ) -> Iterator[Arrival]:
+        """Yield what came until the deadline; those that did not stay in `asked`."""
         method, tasks, waiting = asked.method, asked.tasks, asked.waiting
+        fetching: dict[str, Future[Arrival | None]] = {}
         unread = Unread()
         while True:
             # Looked at before the sites are: what is there at the deadline is taken.
@@ -243,34 +264,48 @@ class Vantage6Federation:
             for site in list(asked.refused):
                 yield Arrival(site, None, asked.refused.pop(site))
             silent = False
-            for site, task_id in list(tasks.items()):
+            for site, task_id in tasks.items():
+                if site in fetching:
+                    continue
                 status = self._status(task_id)
                 if status is None:
                     silent = True
                 elif status not in runs.ALIVE:
-                    if (arrival := self._collect(site, task_id, status, unread)) is None:
-                        silent = True
-                    elif self._lacks_model(arrival):
-                        del tasks[site]
-                        waiting[site] = self._creation(method, site, self._organization(site), asked.requests[site])
-                        asked.sent[site] += waiting[site].characters
-                    else:
-                        if self._naming is not None and arrival.text is not None:
-                            self._naming.answered(site, asked.requests[site])
-                        del tasks[site]
-                        arrival.create_s = asked.create_s[site]
-                        yield arrival
+                    fetching[site] = self._begin(pool, site, task_id, status, unread)
+            for site in [site for site, answer in fetching.items() if answer.done()]:
+                if (arrival := fetching.pop(site).result()) is None:
+                    silent = True
+                elif self._lacks_model(arrival):
+                    del tasks[site]
+                    waiting[site] = self._creation(method, site, self._organization(site), asked.requests[site])
+                    asked.sent[site] += waiting[site].characters
+                else:
+                    if self._naming is not None and arrival.text is not None:
+                        self._naming.answered(site, asked.requests[site])
+                    del tasks[site]
+                    arrival.create_s = asked.create_s[site]
+                    yield arrival
             if not tasks and not waiting:
                 self._took[method] = time.monotonic() - begun
                 return
-            # A server that is silent now says nothing of the sites.
-            if over and not (silent and time.monotonic() < deadline + subtasks.OUTAGE_S):
-                break
-            time.sleep(self._pause_s(method, time.monotonic() - begun))
-        for site, creation in waiting.items():
-            yield Arrival(site, None, creation.missing(f" within {deadline_s:g} s"))
-        for site, task_id in tasks.items():
-            yield self._late(site, task_id, f"no answer within {deadline_s:g} s", method, asked.requests[site])
+            # A server that is silent now says nothing of the sites; an answer on its way is waited for.
+            if over and not fetching and not (silent and time.monotonic() < deadline + subtasks.OUTAGE_S):
+                return
+            pause_s = self._pause_s(method, time.monotonic() - begun)
+            if fetching:
+                wait(fetching.values(), pause_s, FIRST_COMPLETED)
+            else:
+                time.sleep(pause_s)
+
+    def _begin(
+        self, pool: ThreadPoolExecutor | None, site: str, task_id: int, status: str, unread: Unread
+    ) -> Future[Arrival | None]:
+        """Begin to fetch an answer; without a pool it is there when this returns."""
+        if pool is not None:
+            return pool.submit(self._collect, site, task_id, status, unread)
+        answer: Future[Arrival | None] = Future()
+        answer.set_result(self._collect(site, task_id, status, unread))
+        return answer
 
     def _late(self, site: str, task_id: int, reason: str, method: str, request: dict[str, Any]) -> Arrival:
         status = self._status(task_id)
@@ -318,8 +353,12 @@ class Vantage6Federation:
         return lacks
 
     def _pause_s(self, method: str, elapsed_s: float) -> float:
-        """Return how long to wait for the next look: in proportion to what the call takes, as far as is known."""
-        share = max(self._took.get(method, 0.0), elapsed_s) / _USUAL_CALL_S
+        """Return how long to wait for the next look: the nearer the end that the last call foretells, the shorter.
+
+        Of a method's first call nothing is foretold: it is looked at in proportion to what it has taken so far.
+        """
+        took = self._took.get(method, 0.0)
+        share = max(abs(took - elapsed_s), took * _NEAR_ITS_END) / _USUAL_CALL_S
         return self._poll_s * min(max(share, _MOST_POLLS), _LEAST_POLLS)
 
     def _create_at_once(self, creations: Mapping[str, Creation]) -> dict[str, Missing | None]:
