@@ -21,7 +21,7 @@ from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.site import SiteContext
+from v6_algorithm.site import SiteContext, preparing
 from v6_algorithm.site import policy as site_policy
 from v6_algorithm.site.memory import RoundMemory
 from v6_algorithm.site.policy import Policy
@@ -302,7 +302,9 @@ SURVIVAL = {"duration": "days", "event": "died"}
     ],
     ids=["cox", "discrete time", "several targets", "synthetic images"],
 )
-def test_problems_whose_metrics_are_more_than_sums(frames, tmp_path, changes):
+def test_problems_whose_metrics_are_more_than_sums(frames, tmp_path, monkeypatch, changes):
+    # Masked sites tell no middle of their event times; the bins of both runs stand still.
+    monkeypatch.setattr(preparing, "_counts_around_one", lambda work: True)
     generator = np.random.default_rng(0)
     whole = {}
     for name, frame in frames.items():

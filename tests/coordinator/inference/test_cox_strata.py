@@ -77,7 +77,7 @@ def test_survival_is_predicted_by_each_sites_baseline_hazard(federated):
     for name, frame in FRAMES.items():
         for number, time in enumerate(baseline["times"]):
             true = observed(frame, time)
-            assert predicted(frame, baseline["sites"][name][number], weight) == pytest.approx(true, abs=0.1)
+            assert predicted(frame, baseline["sites"][name][number], weight) == pytest.approx(true, abs=0.12)
             apart[name, number] = abs(predicted(frame, baseline["cumulative_hazard"][number], weight) - true)
     assert max(apart.values()) > 0.2
 

@@ -13,6 +13,7 @@ import v6_algorithm.api as v6
 from v6_algorithm.coordinator.master import run as run_master
 from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.errors import ExperimentError
+from v6_algorithm.exchange import wire
 
 FRAMES = {"a": make_table(60, 1), "b": make_table(40, 2)}
 SMALL = {"hidden": [8], "rounds": 3, "batch_size": 8, "seed": 3}
@@ -184,6 +185,43 @@ def test_an_own_network_that_is_ours_gives_our_bits():
     ours = v6.run(v6.Experiment(target="y", model={"kind": "logistic"}, rounds=2), FRAMES)
     own = v6.run(v6.Experiment(target="y", rounds=2), FRAMES, model=lambda inputs, outputs: nn.Linear(inputs, outputs))
     assert own.content["metrics"] == ours.content["metrics"]
+
+
+class Doubled(nn.Linear):
+    """Is a linear layer by its class, and not by what it does."""
+
+    def forward(self, rows):
+        return 2 * super().forward(rows)
+
+
+def hooked(inputs):
+    layer = nn.Linear(inputs, 1)
+    layer.register_forward_hook(lambda module, given, output: 3 * output)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("make", "because"),
+    [
+        (lambda inputs: nn.Linear(inputs, 2), "hooks"),
+        (lambda inputs: Doubled(inputs, 1), "layer Doubled has no batched form"),
+        (lambda inputs: nn.Sequential(hooked(inputs), nn.ReLU(), nn.Linear(1, 1)), "hooks"),
+        (lambda inputs: nn.utils.parametrizations.weight_norm(nn.Linear(inputs, 1)), "no batched form"),
+        (lambda inputs: nn.Sequential(nn.Linear(inputs, 4), nn.ReLU(), nn.Linear(4, 1)), None),
+    ],
+    ids=["two outputs", "derived", "a hook", "parametrised", "plain"],
+)
+def test_sites_with_an_own_network_train_together_only_where_that_is_the_same(make, because):
+    """Two outputs for two classes were trained by the first alone, and a derived layer as what it derives from."""
+    torch.manual_seed(0)
+    network = make(FRAMES["a"].shape[1] - 1)
+    experiment = v6.Experiment(target="y", rounds=3)
+    fast, exact = (v6.run(experiment, FRAMES, model=network, exact=way).content for way in (False, True))
+    assert because in fast["engine"]["because"] if because else fast["engine"]["together"]
+    assert fast["history"]["train_loss"] == pytest.approx(exact["history"]["train_loss"], rel=1e-5)
+    parameters = [wire.unpack(wire.Packed(result["parameters"])) for result in (fast, exact)]
+    for name, tensor in parameters[0].items():
+        assert torch.allclose(tensor, parameters[1][name], rtol=1e-5, atol=1e-6), name
 
 
 def test_two_outputs_for_two_classes_are_a_logit():

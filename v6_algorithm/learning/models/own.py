@@ -57,8 +57,8 @@ def build_own(name: str, options: dict[str, Any], shape: Sequence[int], outputs:
         network = _call(made, where, options, shape, outputs)
     if not isinstance(network, nn.Module):
         raise ExperimentError(f"{where}: made a {type(network).__name__}; a torch.nn.Module is needed")
-    _try(network, where, shape, outputs, classes)
-    network.register_forward_hook(lambda module, given, output: _as_columns(output, outputs))
+    if _try(network, where, shape, outputs, classes) != (outputs,):
+        network.register_forward_hook(lambda module, given, output: _as_columns(output, outputs))
     return network
 
 
@@ -78,8 +78,8 @@ def _call(factory: Any, where: str, options: dict[str, Any], shape: Sequence[int
         ) from None
 
 
-def _try(network: nn.Module, where: str, shape: Sequence[int], outputs: int, classes: int) -> None:
-    """Put zeros through the network; where it was made without memory, so are they."""
+def _try(network: nn.Module, where: str, shape: Sequence[int], outputs: int, classes: int) -> tuple[int, ...]:
+    """Put zeros through the network, and return the shape that a row gets; without memory where it was made so."""
     first = next(network.parameters(), None)
     if first is None:
         raise ExperimentError(f"{where}: has no parameters, so there is nothing to train")
@@ -98,6 +98,7 @@ def _try(network: nn.Module, where: str, shape: Sequence[int], outputs: int, cla
         gives = f"(rows, {_written(output.shape[1:])})" if isinstance(output, Tensor) else type(output).__name__
         needs = f"(rows, {outputs})" + (" or (rows, 2), for two classes" if classes == 2 else "")
         raise ExperimentError(f"{where}: gives {gives}; needed: {needs}")
+    return tuple(output.shape[1:])
 
 
 def _as_columns(output: Tensor, outputs: int) -> Tensor:

@@ -84,10 +84,13 @@ def reason_against(problem: Problem, networks: Mapping[str, nn.Module], training
         return "the loss of a row depends on the rows beside it"
     if problem.generative or set(networks) != {"model"}:
         return f"problem {problem.experiment.problem.kind} trains networks in steps of its own"
+    if any(_has_hooks(module) for module in networks["model"].modules()):
+        return "the network has hooks"
     for _, layer in _layers(networks["model"]):
-        if isinstance(layer, nn.Dropout) and layer.p > 0:
+        if type(layer) is nn.Dropout and layer.p > 0:
             return "dropout draws its numbers batch by batch"
-        if not isinstance(layer, (nn.Linear, nn.LayerNorm, nn.Dropout, *_ACTIVATIONS)):
+        # A class that is derived from one of these may do something else.
+        if type(layer) not in (nn.Linear, nn.LayerNorm, nn.Dropout, *_ACTIVATIONS):
             return f"layer {type(layer).__name__} has no batched form here"
         if isinstance(layer, nn.LayerNorm) and not (layer.elementwise_affine and len(layer.normalized_shape) == 1):
             return "a LayerNorm without weights, or of several axes, has no batched form here"
@@ -103,6 +106,14 @@ def reason_against(problem: Problem, networks: Mapping[str, nn.Module], training
         weights = sum(parameter.numel() for parameter in networks["model"].parameters())
         return f"a batch of this network ({weights} weights) is work enough for a step by itself"
     return None
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Say whether something is called beside the forward of a module, which a batched form would leave out."""
+    return any(
+        getattr(module, name)
+        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    )
 
 
 def is_large(networks: Mapping[str, nn.Module], training: Training) -> bool:
@@ -442,7 +453,7 @@ def _finite(stack: Tensor) -> Tensor:
 
 def _layers(network: nn.Module, path: str = "model") -> list[tuple[str, nn.Module]]:
     """Return the layers that a batch goes through one after the other, with the names of `state_of`."""
-    if isinstance(network, nn.Identity) or (isinstance(network, nn.Dropout) and not network.p):
+    if type(network) is nn.Identity or (type(network) is nn.Dropout and not network.p):
         return []
     if type(network) is not nn.Sequential:
         return [(path, network)]
