@@ -35,7 +35,7 @@ AXES = {
     "parameters": [100_000, 1_000_000, 10_000_000, 50_000_000],
     "rows": [10_000, 100_000, 1_000_000],
     "classes": [2, 10, 50],
-    "folds": [2, 5, 10],
+    "folds": [3, 5, 10],
 }
 WHAT = {
     "sites": "sites of 32 rows x 8 columns, all of them in every round",
