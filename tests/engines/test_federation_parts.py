@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from v6_algorithm.engines import children, extraction, known_models, runs, session
+from v6_algorithm.engines import children, extraction, known_models, runs, session, vantage6_v4
 from v6_algorithm.engines import entry as entry_module
 from v6_algorithm.engines.children import Children
 from v6_algorithm.engines.journal import Journal
@@ -216,9 +216,10 @@ class SlowAnswers:
 
 
 @pytest.mark.parametrize("trouble", [False, True])
-def test_answers_are_fetched_side_by_side_and_each_comes_once(trouble):
+def test_answers_are_fetched_side_by_side_and_each_comes_once(monkeypatch, trouble):
     """With each waiting for the other, one after the other would never end; what fails on the way is fetched again."""
     client = SlowAnswers()
+    monkeypatch.setattr(vantage6_v4.results, "fetch", lambda client, task: json.dumps(client.from_task(task)[0]))
     federation = Vantage6Federation(client, poll_s=0.05)
     if trouble:
         # The second fetch of the one that failed has no partner.
@@ -327,3 +328,16 @@ def test_fifty_megabytes_a_round_are_much_for_sqlite_and_less_are_not():
     assert "SQLite" not in entry_module._space_line(much - 1, 1)
     assert entry_module._space_line(much // 10 - 1, 1) is None
     assert "5 MB" in entry_module._space_line(much // 10, 1)
+
+
+def test_without_files_to_read_into_answers_come_to_memory_one_at_a_time():
+    """vantage6 5's client and the mock hold a whole answer: the next is read when the one before was used."""
+    client = SlowAnswers()
+    client.asked, read = threading.Barrier(1), []
+    fetch = client.from_task
+    client.from_task = lambda task: read.append(task) or fetch(task)
+    federation = Vantage6Federation(client, poll_s=0.05)
+    federation._fetches = False
+    requests = {site: {"round": 1, "site": site} for site in "ab"}
+    for number, _ in enumerate(federation._answer(_Asked("train", requests, {}), 30.0), start=1):
+        assert len(read) == number

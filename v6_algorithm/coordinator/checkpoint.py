@@ -29,6 +29,8 @@ NAME = "checkpoint.safetensors"
 _TENSOR, _PACKED = "$tensor", "$packed"
 # Where writing may take a share of the time only, a process that is killed loses this much, or one round, at most.
 _MOST_UNWRITTEN_S = 1.0
+# And this share of the time is the most that goes into writing, of models that take long to write.
+_MOST_SHARE = 0.1
 
 
 class Checkpoints:
@@ -42,7 +44,8 @@ class Checkpoints:
         Returns what the federation wants to find again: JSON, and packed models.
     share
         About how much of the time may go into writing: a state that comes sooner after the one before is left out, but
-        never one that comes more than 1 s after it, so that a run that dies does one round again, or rounds of 1 s.
+        never one that comes more than 1 s after it, so that a run that dies does one round again, or rounds of 1 s; or
+        of ten times what writing costs, where that is more.
         None: every state is written, which sites that keep something for a round or two need.
 
     Attributes
@@ -83,7 +86,8 @@ class Checkpoints:
             self.trouble = f"the checkpoint could not be written: {error.strerror}"
         if self._share is not None:
             end = time.perf_counter()
-            self._not_before = end + min((end - self._begun) / self._share, _MOST_UNWRITTEN_S)
+            cost = end - self._begun
+            self._not_before = end + min(cost / self._share, max(cost / _MOST_SHARE, _MOST_UNWRITTEN_S))
 
     def load(self, experiment: Experiment | None = None) -> dict[str, Any] | None:
         """Read the checkpoint: ``experiment``, ``federation`` and ``state``; None where there is none.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -105,6 +106,8 @@ class Vantage6Federation:
         self._sent_ahead: list[_Asked] = []
         # Method to the seconds that its last call took.
         self._took: dict[str, float] = {}
+        # vantage6's client holds an answer several times: what only it can read is read one at a time.
+        self._in_memory = threading.Lock()
         # What the sites have of models; None while nobody would take them away when the run is over.
         self._naming: known_models.Naming | None = None
         self._publisher = Publisher(client)
@@ -264,15 +267,15 @@ class Vantage6Federation:
             for site in list(asked.refused):
                 yield Arrival(site, None, asked.refused.pop(site))
             silent = False
-            for site, task_id in tasks.items():
-                if site in fetching:
+            for site, task_id in list(tasks.items()):
+                if site not in fetching:
+                    status = self._status(task_id)
+                    if status is None:
+                        silent = True
+                    elif status not in runs.ALIVE:
+                        fetching[site] = self._begin(pool, site, task_id, status, unread)
+                if site not in fetching or not fetching[site].done():
                     continue
-                status = self._status(task_id)
-                if status is None:
-                    silent = True
-                elif status not in runs.ALIVE:
-                    fetching[site] = self._begin(pool, site, task_id, status, unread)
-            for site in [site for site, answer in fetching.items() if answer.done()]:
                 if (arrival := fetching.pop(site).result()) is None:
                     silent = True
                 elif self._lacks_model(arrival):
@@ -457,7 +460,8 @@ class Vantage6Federation:
         if self._real and self._fetches:
             with suppress(results.UnreadableError):
                 return results.fetch(self._client, task_id)
-        given = self._client.result.from_task(task_id)
+        with self._in_memory:
+            given = self._client.result.from_task(task_id)
         return json.dumps(given[0]) if isinstance(given, list) and len(given) == 1 and given[0] is not None else None
 
     def _last_line(self, task_id: int) -> str:
