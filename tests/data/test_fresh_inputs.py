@@ -87,6 +87,8 @@ def test_sites_whose_times_are_in_other_units_are_told_and_others_are_not():
     assert "q 13.2, p 400" in note
     assert tell_units({"p": of(400), "q": of(90), "r": {}}) == []
     assert tell_units({"p": of(400)}) == []
+    # 0 events: the site has too few to tell of them.
+    assert tell_units({"p": of(400), "q": of(90), "r": {"log_times": [0, 0.0]}}) == []
 
 
 def test_survival_without_an_event_is_told():

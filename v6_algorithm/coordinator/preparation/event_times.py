@@ -68,7 +68,9 @@ def check_times(reply: Mapping[str, Any]) -> tuple[np.ndarray, list[int]]:
 
 def tell_units(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Say so where the sites' event times differ so much that they are most likely in other units."""
-    means = {site: 2.0 ** schema["log_times"][1] for site, schema in schemas.items() if "log_times" in schema}
+    # Sites with fewer events than a cell tell 0 of them, and a mean of nothing.
+    said = {site: schema["log_times"] for site, schema in schemas.items() if "log_times" in schema}
+    means = {site: 2.0**mean for site, (events, mean) in said.items() if events}
     if len(means) < 2 or max(means.values()) < _OTHER_UNIT * min(means.values()):
         return []
     listing = ", ".join(f"{site} {means[site]:.3g}" for site in sorted(means, key=lambda site: means[site]))
