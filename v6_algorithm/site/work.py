@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.rows import row_kind
-from v6_algorithm.data.rows.kind import Shelf
+from v6_algorithm.data.rows.kind import RowKind, Shelf
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError, WireError
 from v6_algorithm.exchange import wire
@@ -67,7 +67,8 @@ class Work:
         self.sources = {name: self._as_written(name, source) for name, source in context.sources.items()}
         self.left_out = 0
         self.seconds: dict[str, float] = {}
-        self._fingerprints: dict[int, str | None] = {}
+        # Without a way back to this object: a circle keeps the request, and its model, until Python looks for circles.
+        self._fingerprint = _once_a_source(self.kind)
         self.shelf = Shelf(self._fingerprint, context.memory, context.state)
         # Two models of one fold come one after the other, and their rows may be too many to keep in memory.
         self._newest: tuple[Any, Rows] | None = None
@@ -252,12 +253,6 @@ class Work:
             self.policy.check_left_out(self.left_out)
         return frame.loc[kept]
 
-    def _fingerprint(self, source: TableSource) -> str | None:
-        """Identify what a table and the files that it names hold, once a request; see `RowKind.fingerprint`."""
-        if id(source) not in self._fingerprints:
-            self._fingerprints[id(source)] = self.kind.fingerprint(source)
-        return self._fingerprints[id(source)]
-
     def rows(self, table: TableData, setup: Setup, fold: int, device: Device) -> Rows:
         """Return the prepared rows of one fold, on the device."""
         import torch
@@ -305,3 +300,15 @@ def _bytes_of(frame: pd.DataFrame) -> int:
     plain = np.array([isinstance(dtype, np.dtype) for dtype in frame.dtypes], dtype=bool)
     numbers = sum(dtype.itemsize for dtype in frame.dtypes[plain]) * len(frame)
     return int(numbers + frame.loc[:, ~plain].memory_usage(deep=False, index=False).sum())
+
+
+def _once_a_source(kind: RowKind) -> Callable[[TableSource], str | None]:
+    """Make what identifies a table and the files that it names, once a request; see `RowKind.fingerprint`."""
+    known: dict[int, str | None] = {}
+
+    def fingerprint(source: TableSource) -> str | None:
+        if id(source) not in known:
+            known[id(source)] = kind.fingerprint(source)
+        return known[id(source)]
+
+    return fingerprint
