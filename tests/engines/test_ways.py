@@ -148,6 +148,15 @@ def test_a_large_network_goes_alone_and_is_as_good(tables, make_experiment):
     near({key: fast[key] for key in ("history", "metrics")}, {key: exact[key] for key in ("history", "metrics")})
 
 
+def test_an_optimiser_without_a_fused_step_is_not_told_to_have_one(tables, make_experiment):
+    model = {"kind": "mlp", "hidden": [420, 420], "norm": "none"}
+    training = {"optimizer": {"kind": "rmsprop", "lr": 0.001}, "batch_size": 32}
+    exact, fast = results(make_experiment(rounds=2, model=model, training=training), tables, "exact", "fast")
+    assert fast["engine"]["together"] is False
+    assert fast["engine"]["quicker"] == []
+    assert fast["parameters"] == exact["parameters"]
+
+
 @pytest.mark.parametrize("norm", ["none", "group"])
 def test_a_convolution_is_quicker_with_channels_last_and_is_as_good(make_experiment, monkeypatch, norm):
     from v6_algorithm.learning.training.images import ImageInputs

@@ -187,7 +187,7 @@ def of_a_mark(mark):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_no_worker_behind_and_goes_on_to_the_same_bits(four, tmp_path, number):
     for name, source in four.items():
         source.frame.to_csv(tmp_path / f"{name}.csv", index=False)
@@ -206,7 +206,7 @@ def test_a_run_that_is_ended_leaves_no_worker_behind_and_goes_on_to_the_same_bit
     end = time.monotonic() + 60
     while not list((tmp_path / "ended").glob("checkpoint*.safetensors*")) and time.monotonic() < end:
         time.sleep(0.05)
-    if number == signal.SIGINT:
+    if number in (signal.SIGINT, signal.SIGHUP):
         # As a terminal does: to all of them.
         os.killpg(ended.pid, number)
     else:
@@ -216,6 +216,11 @@ def test_a_run_that_is_ended_leaves_no_worker_behind_and_goes_on_to_the_same_bit
     while of_a_mark(mark) and time.monotonic() < end:
         time.sleep(0.1)
     assert of_a_mark(mark) == []
+    if number == signal.SIGHUP:
+        # The run ended as it was asked to, and not because its workers were gone.
+        stopped = json.loads((tmp_path / "ended" / "result.json").read_text())
+        assert "SIGHUP" in stopped["stopped_because"]
+        assert not stopped["engine"].get("workers_lost")
     if number != signal.SIGTERM:
         return
     subprocess.run([*command, "resume", str(tmp_path / "ended"), "-q"], env=environment, check=True)

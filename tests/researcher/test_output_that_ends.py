@@ -64,6 +64,16 @@ def test_a_run_goes_on_and_its_files_are_written(tmp_path, prints_to, number, mo
     assert ("standard output: cannot be written: " in errors) == (number != errno.EPIPE)
 
 
+def test_a_process_without_standard_output_writes_its_files(tmp_path, prints_to):
+    code, errors = prints_to(None, "run", write(tmp_path, rounds=2), "--out", tmp_path / "out")
+    assert code == 0
+    assert read_result(tmp_path / "out")["status"] == "completed"
+    assert "note: 2 rounds in" in errors
+    code, errors = prints_to(None, "validate", write(tmp_path), "--json")
+    assert code == 1
+    assert "standard output: cannot be written: Bad file descriptor" in errors
+
+
 def test_json_that_was_lost_is_no_success(tmp_path, prints_to):
     assert prints_to(Ends(errno.ENOSPC, 0), "validate", write(tmp_path), "--json")[0] == 1
 

@@ -369,8 +369,9 @@ def _send(pipe: Any, parcel: parcels.Parcel) -> None:
 
 def _serve(pipe: Any, contexts: Sites, way: Way, threads: int, environment: Mapping[str, str]) -> None:
     """Be a worker, until nobody asks any more."""
-    # Ctrl-C reaches all processes of a terminal; the researcher's decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and a terminal that is closed reach all processes of it; the researcher's decides what they mean.
+    for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(environment)
     sites = WorkerSites(contexts, way, threads)

@@ -74,6 +74,7 @@ class _Run:
     def __init__(self, work: Work) -> None:
         from v6_algorithm.learning.problems import create_problem
         from v6_algorithm.learning.training.device import Device
+        from v6_algorithm.learning.training.learner import has_fused_step
         from v6_algorithm.learning.training.state import build_networks, state_of
         from v6_algorithm.learning.training.together import is_large, reason_against
 
@@ -88,7 +89,8 @@ class _Run:
         # Inputs, targets and lengths of a part at some sites, beside each other.
         self.joined: dict[Any, tuple[Tensor, Tensor, list[int]]] = {}
         # Where most of a site's training is its optimiser's, it steps in one pass; the rest stays exact to the bit.
-        self.fuses = is_large(self.networks, self.experiment.training)
+        training = self.experiment.training
+        self.fuses = self.device.kind == "cpu" and has_fused_step(training) and is_large(self.networks, training)
         # Their tensors, by the names of a state.
         self._tensors: dict[str, Tensor] = state_of(self.networks)
         for network in self.networks.values():
@@ -214,9 +216,10 @@ def quicker_steps(shared: Mapping[str, Any]) -> list[str]:
     known = shared.get("together")
     if known is None:
         return []
-    ways, model = [FUSED] if known[2].fuses else [], known[2].experiment.model
-    # A bias before BatchNorm has a gradient that is nothing but rounding, of which Adam makes a step.
-    if model.kind == "cnn" and model.norm in ("none", "group"):
+    run = known[2]
+    ways, model = [FUSED] if run.fuses else [], run.experiment.model
+    # A bias before BatchNorm has a gradient that is nothing but rounding, of which Adam makes a step. A volume stays.
+    if model.kind == "cnn" and model.norm in ("none", "group") and len(run.setup.image_shape or ()) == 3:
         ways.append(CHANNELS_LAST)
     return ways
 

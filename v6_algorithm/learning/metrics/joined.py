@@ -43,10 +43,9 @@ def capped(state: Any) -> Any:
     if state.get("kind") != "classification":
         # Another kind's lists are of a length of their own; several targets, members and groups are in dicts.
         return {key: capped(value) for key, value in state.items()} if "n" not in state or "tasks" in state else state
-    classes = 1 if state["n_classes"] == 2 else state["n_classes"]
-    most = max(MOST_LISTED // classes, _FEWEST_LISTED)
-    if state["n"] <= most:
+    if lists_all(state["n"], state["n_classes"]):
         return state
+    most = _most(state["n_classes"])
     pairs = [_capped(*pair, most) for pair in zip(state["positives"], state["negatives"], strict=True)]
     if not any(changed for _, _, changed in pairs):
         return state

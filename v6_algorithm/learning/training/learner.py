@@ -36,6 +36,13 @@ def fused_steps() -> Iterator[None]:
         _fuses.reset(token)
 
 
+def has_fused_step(training: Training) -> bool:
+    """Say whether the experiment's optimiser has a step in one pass, that `fused_steps` would let it take on a CPU."""
+    options = training.optimizer.options()
+    known = {each.__name__.lower() for each in _FUSED}
+    return training.optimizer.kind.lower() in known and not (options.get("foreach") or options.get("differentiable"))
+
+
 @dataclass(frozen=True)
 class TrainingContext:
     """One site's training of one fold in one round: whose it is, where it happens, and what is not as always.

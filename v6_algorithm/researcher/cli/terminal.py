@@ -57,8 +57,13 @@ class _Output:
         """Hand on what was written."""
         self._try("flush")
 
+    @property
+    def closed(self) -> bool:
+        """Whether the process was begun without this stream (``>&-``); `print` writes nothing then, either."""
+        return self._stream is None
+
     def _try(self, call: str, *arguments: Any) -> Any:
-        if self.lost is not None:
+        if self.lost is not None or self.closed:
             return None
         try:
             return getattr(self._stream, call)(*arguments)
@@ -132,12 +137,14 @@ def tell(document: Any) -> None:
     """Print what came out as JSON, where the command was asked for it; undefined numbers are null."""
     if _json:
         # JSON has its own way to write what an encoding has not.
-        plain = "utf" not in str(_output.encoding or "utf").lower()
+        plain = "utf" not in str(getattr(_output, "encoding", None) or "utf").lower()
         print_raw(json.dumps(finite(document), indent=1, ensure_ascii=plain, allow_nan=False, default=_plain) + "\n")
 
 
 def print_raw(text: str) -> None:
     """Write what another program reads to standard output, as it is."""
+    if _output.closed:
+        _output.lost = OSError(errno.EBADF, os.strerror(errno.EBADF))
     _output.write(text)
     _output.flush()
 
@@ -145,7 +152,7 @@ def print_raw(text: str) -> None:
 def is_lost() -> bool:
     """Say whether standard output takes no more, so that what must be known goes to standard error."""
     _output.flush()
-    return _output.lost is not None
+    return _output.closed or _output.lost is not None
 
 
 def code_of_output() -> int:
