@@ -187,7 +187,7 @@ def of_a_mark(mark):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_no_worker_behind_and_goes_on_to_the_same_bits(four, tmp_path, number):
     for name, source in four.items():
         source.frame.to_csv(tmp_path / f"{name}.csv", index=False)
@@ -206,7 +206,7 @@ def test_a_run_that_is_ended_leaves_no_worker_behind_and_goes_on_to_the_same_bit
     end = time.monotonic() + 60
     while not list((tmp_path / "ended").glob("checkpoint*.safetensors*")) and time.monotonic() < end:
         time.sleep(0.05)
-    if number in (signal.SIGINT, signal.SIGHUP):
+    if number == signal.SIGINT:
         # As a terminal does: to all of them.
         os.killpg(ended.pid, number)
     else:
@@ -216,11 +216,6 @@ def test_a_run_that_is_ended_leaves_no_worker_behind_and_goes_on_to_the_same_bit
     while of_a_mark(mark) and time.monotonic() < end:
         time.sleep(0.1)
     assert of_a_mark(mark) == []
-    if number == signal.SIGHUP:
-        # The run ended as it was asked to, and not because its workers were gone.
-        stopped = json.loads((tmp_path / "ended" / "result.json").read_text())
-        assert "SIGHUP" in stopped["stopped_because"]
-        assert not stopped["engine"].get("workers_lost")
     if number != signal.SIGTERM:
         return
     subprocess.run([*command, "resume", str(tmp_path / "ended"), "-q"], env=environment, check=True)
@@ -229,3 +224,28 @@ def test_a_run_that_is_ended_leaves_no_worker_behind_and_goes_on_to_the_same_bit
     whole = run(local_federation(experiment, tables_of(experiment, tmp_path), way="exact"), experiment)
     assert resumed["history"] == whole["history"]
     assert resumed["engine"]["workers"] == 2
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_leaves_the_result_so_far_of_workers_too(four, tmp_path):
+    for name, source in four.items():
+        source.frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    content = {
+        "data": {"target": "y"}, "rounds": 2000, "stopping": {"patience": None},
+        "sites": {name: f"{name}.csv" for name in four},
+    }  # fmt: skip
+    (tmp_path / "experiment.yaml").write_text(json.dumps(content))
+    line = [sys.executable, "-u", "-m", "v6_algorithm", "run", "experiment.yaml", "--workers", "2", "--out", "ended"]
+    ended = subprocess.Popen(line, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                             cwd=tmp_path)  # fmt: skip
+    assert ended.stdout is not None
+    for told in ended.stdout:
+        if "round 200/2000" in told:
+            break
+    # To all of them, as a terminal does.
+    os.killpg(ended.pid, signal.SIGHUP)
+    output = ended.stdout.read()
+    assert ended.wait(60) == 3, output
+    stopped = json.loads((tmp_path / "ended" / "result.json").read_text())
+    assert "SIGHUP" in stopped["stopped_because"], output
+    assert "workers_lost" not in stopped["engine"], output
