@@ -245,10 +245,9 @@ def _pack_large(
     packed = Packed(written)
     del written
     if keep:
-        content = bytearray(8 + len(text) + end)
-        for place in range(0, len(packed), _PIECE // 3 * 4):
-            piece = pybase64.b64decode(packed[place : place + _PIECE // 3 * 4])
-            content[place // 4 * 3 : place // 4 * 3 + len(piece)] = piece
+        letters, content = _PIECE // 3 * 4, bytearray()
+        for place in range(0, len(packed), letters):
+            content += pybase64.b64decode(packed[place : place + letters])
         packed.tensors = {name: _view(content, about[name], starts[name]) for name in about}
     return packed
 
