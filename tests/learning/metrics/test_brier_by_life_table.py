@@ -36,7 +36,7 @@ def by_hand(rows):
         died = sum(number == place and dead for number, (_, dead, _) in zip(interval, rows, strict=True))
         left = sum(number == place and not dead for number, (_, dead, _) in zip(interval, rows, strict=True))
         stays.append(1 - left / (at_risk - died / 2) if at_risk - died / 2 > 0 else 1.0)
-        if prod(map(lambda stay: max(stay, 0.0), stays)) <= 0:
+        if min(stays) <= 0:
             break
         score = 0.0
         for number, (_, dead, survival) in zip(interval, rows, strict=True):

@@ -133,7 +133,7 @@ def bin_index(probability: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
     with np.errstate(divide="ignore", invalid="ignore"):
         logit = np.log(probability) - np.log1p(-probability)
         guess = (np.arcsinh(logit / _FINE_SCALE) / np.arcsinh(_FINE_RANGE / _FINE_SCALE) + 1) * (bins / 2)
-        place = np.clip(np.nan_to_num(guess, nan=0.0, posinf=bins, neginf=0.0), 0, bins - 1).astype(np.intp)
+        place = np.clip(np.nan_to_num(guess), 0, bins - 1).astype(np.intp)
         certain = (np.abs(guess - place - 0.5) < _CERTAIN) & (np.abs(logit) < _CERTAIN_LOGIT)
     if not certain.all():
         place[~certain] = _place_among(probability[~certain], place[~certain], bins)
@@ -142,15 +142,15 @@ def bin_index(probability: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
 
 def _place_among(probability: NDArray[np.float64], guess: NDArray[np.intp], bins: int) -> NDArray[np.intp]:
     """Return how many edges are not above each probability, (n,): the guess where it is right, else by halving."""
-    inside = (guess == 0) | (_edges_at(np.maximum(guess - 1, 0), bins) <= probability)
-    inside &= (guess == bins - 1) | (probability < _edges_at(np.minimum(guess, bins - 2), bins))
+    inside = lower_edges(guess, bins) <= probability
+    inside &= (guess == bins - 1) | (probability < _edges_at(guess, bins))
     if inside.all():
         return guess
     sought = probability[~inside]
     low, high = np.zeros(len(sought), dtype=np.intp), np.full(len(sought), bins - 1, dtype=np.intp)
     while (open_ := low < high).any():
         middle = (low + high) // 2
-        below = open_ & (_edges_at(np.minimum(middle, bins - 2), bins) <= sought)
+        below = open_ & (_edges_at(middle, bins) <= sought)
         low = np.where(below, middle + 1, low)
         high = np.where(open_ & ~below, middle, high)
     place = guess.copy()
@@ -265,7 +265,7 @@ def average_precision_resolution(positives: Counts, negatives: Counts) -> float:
     worst, best = average_precision_bounds(positives, negatives)
     binned = average_precision(positives, negatives)
     # What is left of rounding is no bound.
-    return min(max(best - binned, binned - worst, 0.0), 1.0)
+    return max(best - binned, binned - worst, 0.0)
 
 
 def average_precision_bounds(positives: Counts, negatives: Counts) -> tuple[float, float]:
