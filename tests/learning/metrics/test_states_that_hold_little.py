@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import expit
 
@@ -16,6 +21,7 @@ from v6_algorithm.learning.metrics import (
     compute,
     explain,
     generation_state,
+    histogram,
     intervals,
     joined,
     means,
@@ -26,8 +32,10 @@ from v6_algorithm.learning.metrics import (
 from v6_algorithm.learning.metrics.additive import from_sums, to_sums
 from v6_algorithm.learning.metrics.checks import LARGEST_ROW_VALUE, require_counts
 from v6_algorithm.learning.metrics.classification import SUM_TOLERANCE
+from v6_algorithm.learning.metrics.intervals import ranking
 from v6_algorithm.learning.metrics.recalibration import recalibrate
 from v6_algorithm.learning.metrics.survival import calibration
+from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS
 
 
 def classified(score, target, classes=2, bins=None):
@@ -134,11 +142,13 @@ def test_histograms_count_the_rows_of_each_class(positives, negatives):
 
 @pytest.mark.parametrize("bins", [6, 7, 8, 9])
 def test_of_fewer_than_eight_joined_bins_the_interval_has_the_worst_case_in_it(bins):
+    """Two hospitals whose bins lie between each other's."""
     score = np.repeat(np.linspace(0.1, 0.9, bins), 8)
     target = (np.random.default_rng(bins).random(8 * bins) < score).astype(int)
-    state = classified(score, target)
-    plain = compute(state)
-    found = compute(merge_states([state | {"joined": 1}]))
+    first = np.arange(8 * bins) % 16 < 8
+    states = [classified(score[rows], target[rows]) for rows in (first, ~first)]
+    plain = compute(merge_states(states))
+    found = compute(merge_states([state | {"joined": 1} for state in states]))
     assert found["auroc_resolution"] > plain["auroc_resolution"]
     rows = int(target.sum()), int((1 - target).sum())
     allowed = found if bins < 8 else plain
@@ -164,12 +174,128 @@ def test_pairs_of_any_number_of_rows_are_counted_exactly():
     assert most == (b * (c + d)) / ((a + b) * (c + d))
 
 
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5), st.integers(0, 5)), min_size=1), st.integers(1, 6))
+@settings(max_examples=50)
+def test_bins_that_are_joined_hold_equal_shares_of_both_classes(drawn, most):
+    """A bin is of the share that the middle of its rows is in; a cell stands at the mean place of its rows."""
+    places = np.cumsum([gap for gap, above, below in drawn if above + below])
+    above, below = (np.array([counts[side] for counts in drawn if sum(counts[1:])], dtype=int) for side in (1, 2))
+    given_ = [{"bins": places[rows > 0].tolist(), "rows": rows[rows > 0].tolist()} for rows in (above, below)]
+    *found, changed = joined._capped(*given_, most)
+    if len(places) <= most:
+        assert (changed, found) == (False, given_)
+        return
+    weight = [Fraction(int(a), max(int(above.sum()), 1)) + Fraction(int(b), max(int(below.sum()), 1))
+              for a, b in zip(above, below, strict=True)]  # fmt: skip
+    cells, before = {}, Fraction(0)
+    for place, one, a, b in zip(places.tolist(), weight, above.tolist(), below.tolist(), strict=True):
+        middle = (before + one / 2) / sum(weight) * most
+        if abs(middle - round(middle)) < 1e-9:
+            return  # rounding decides
+        cells.setdefault(int(middle), []).append((place, a, b))
+        before += one
+    wanted = [[], []]
+    for members in cells.values():
+        rows = sum(a + b for _, a, b in members)
+        first = members[0][0]
+        mean = first + round(Fraction(sum((place - first) * (a + b) for place, a, b in members), rows))
+        for side, listed in enumerate(wanted, 1):
+            if (count := sum(member[side] for member in members)) > 0:
+                listed.append((mean, count))
+    assert changed
+    assert [list(zip(each["bins"], each["rows"], strict=True)) for each in found] == wanted
+
+
+@pytest.mark.parametrize("sites", [1, 2, 3])
+def test_any_number_of_sites_is_added_up(sites):
+    generator = np.random.default_rng(sites)
+    score, target = generator.random((sites, 9)), generator.integers(0, 2, (sites, 9))
+    merged = merge_states([classified(*each) for each in zip(score, target, strict=True)])
+    whole = classified(score.ravel(), target.ravel())
+    assert {**merged, "brier": 0} == {**whole, "brier": 0}
+    made = [generation(each[:, None], each[::-1, None]) for each in score]
+    pooled = generation(score.reshape(-1, 1), score[:, ::-1].reshape(-1, 1))
+    assert compute(merge_states(made)) == pytest.approx(compute(pooled), abs=1e-12)
+
+
+def generation(real, made):
+    collector = GenerationMetrics(1)
+    collector.update(real, made)
+    return collector.state()
+
+
+def test_intervals_of_f1_are_those_of_the_share_that_it_is_of():
+    for hits, errors in ((0, 12), (8, 5), (12, 0), (40, 3)):
+        share = stats.binomtest(hits, hits + errors).proportion_ci(method="wilson")
+        wanted = [2 * end / (1 + end) for end in (share.low, share.high)]
+        assert intervals.f1_interval(hits, errors) == pytest.approx(wanted, abs=1e-12)
+    assert intervals.f1_interval(2, 1) is None
+
+
+def test_an_average_precision_has_an_interval_of_so_many_rows_of_each_class():
+    least = ranking.LEAST_EVENTS
+    for interval in (lambda *rows: intervals.auprc_interval(0.7, *rows, 0.0),
+                     lambda *rows: intervals.auroc_interval(0.7, None, *rows, 0.0)):  # fmt: skip
+        assert interval(least, least) is not None
+        assert interval(least, least - 1) is None
+        assert interval(least - 1, least) is None
+
+
+def test_a_share_of_many_rows_is_rounded_to_a_whole_number_of_them():
+    """1 - 0.9 is a little less than a tenth, also of ten million rows."""
+    for rows in (10, 10**7, 10**9):
+        counts = np.array([0, 10]), np.array([rows - rows // 10, rows // 10])
+        assert histogram.sensitivity_at(0.9, *counts, np.array([0.0, 0.5]))[:2] == (1.0, 0.5)
+
+
+def test_bins_of_all_classes_are_numbered_in_so_many_bits():
+    collector = ClassificationMetrics(2, 2**39)
+    check_state(collector.state())
+    with pytest.raises(ValueError, match="of all classes together"):
+        check_state(collector.state() | {"bins": 2**39 + 1})
+
+
+def test_c_indices_within_hospitals_need_pairs_of_their_own():
+    """No pair of two events: the only event is before a censored row."""
+    metrics = SurvivalMetrics([1.0, 2.0])
+    metrics.update(np.array([[1.0], [0.0]]), np.array([[0.5, 1], [1.5, 0]]), np.zeros(2))
+    assert compute(metrics.state())["c_index_within"] == 1.0
+    alone = SurvivalMetrics([1.0, 2.0])
+    alone.update(np.array([[1.0]]), np.array([[0.5, 1]]), np.zeros(1))
+    assert compute(alone.state())["c_index_within"] is None
+
+
+def test_scores_beyond_the_range_are_in_the_outermost_bins():
+    metrics = SurvivalMetrics([1.0])
+    metrics.update(np.array([[-1e9], [1e9]]), np.array([[0.5, 1], [0.5, 0]]), np.zeros(2))
+    assert metrics.state()["cells"] == [[0, 0, 1, 0], [0, SCORE_BINS - 1, 0, 1]]
+
+
+def test_the_largest_number_of_a_plug_ins_row_counts():
+    class Metrics(means.MeanMetrics):
+        higher_is_better = {"error": False}  # noqa: RUF012
+
+        def rows(self, prediction, target):
+            return {"error": prediction - target}
+
+    collector = Metrics("mine")
+    collector.update(np.array([LARGEST_ROW_VALUE, 2 * LARGEST_ROW_VALUE, 1.0]), np.zeros(3), np.zeros(3))
+    assert (collector.state()["n"], collector.state()["non_finite"]) == (2, 1)
+
+
 # -- sums of made rows -------------------------------------------------------------------------------------------------
 
 
 def made_state(*numbers, n=2, dimensions=2):
     packed = generation_state.pack_numbers(np.array(numbers, dtype=np.float64))
     return GenerationMetrics(dimensions).state() | {"n": n, "real": packed, "made": packed}
+
+
+def test_features_are_as_many_as_a_machine_has_room_for(monkeypatch):
+    monkeypatch.setattr(generation_state, "_MOST_DIMENSIONS", 2)
+    check_state(made_state(0, 0, 0, 0, 0, 0))
+    with pytest.raises(ValueError, match="at most 2"):
+        check_state(made_state(*[0] * 10, dimensions=3, n=3))
 
 
 def test_rows_of_zeros_and_spreads_that_rounding_turned_negative_are_taken():
@@ -242,6 +368,17 @@ def test_a_horizon_after_which_nobody_is_watched_is_not_calibrated():
     target = np.array([[0.5, 1], [1.5, 0], [1.5, 1], [1.7, 0]])
     metrics.update(np.column_stack([np.zeros(4), np.full((4, 3), 0.5)]), target, np.zeros(4))
     assert [told["time"] for told in calibration.calibration_at_horizons(metrics.state())] == [1.0]
+
+
+def test_observed_over_expected_has_greenwoods_error_on_the_log_scale():
+    metrics = SurvivalMetrics([1.0], [1.0])
+    target = np.array([[0.5, 1]] * 3 + [[1.5, 0]] * 7)
+    metrics.update(np.column_stack([np.zeros(10), np.full((10, 1), 0.75)]), target, np.zeros(10))
+    (told,) = calibration.calibration_at_horizons(metrics.state())
+    error = 0.7 * np.sqrt(3 / (10 * 7))
+    assert (told["observed"], told["expected"]) == pytest.approx((0.3, 0.25))
+    ends = 1.2 * np.exp(np.array([-1, 1]) * stats.norm.ppf(0.975) * error / 0.3)
+    assert [told["o_e_low"], told["o_e_high"]] == pytest.approx(ends.tolist())
 
 
 def test_an_empty_table_has_no_rows_to_sum():

@@ -301,7 +301,7 @@ def _filled(positives: Counts, negatives: Counts) -> list[tuple[int, int]]:
     if len(positives) < _FEW_BINS:
         return [pair for pair in reversed(_one_by_one(positives, negatives)) if any(pair)]
     above, below = np.asarray(positives), np.asarray(negatives)
-    places = np.flatnonzero((above > 0) | (below > 0))[::-1]
+    places = np.flatnonzero(above + below)[::-1]
     return list(zip(above[places].tolist(), below[places].tolist(), strict=True))
 
 
