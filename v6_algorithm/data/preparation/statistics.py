@@ -87,15 +87,19 @@ def column_blocks(values: Array) -> list[slice]:
 def _measure(values: Array, *, with_range: bool) -> tuple[Array, ...]:
     """Return count, mean, squares, low and high of each column."""
     values = np.asarray(values, dtype=np.float64)
-    seen = ~np.isnan(values)
-    count = seen.sum(axis=0).astype(np.float64)
-    known = np.where(seen, values, 0.0)
+    empty = np.isnan(values)
+    holes = bool(empty.any())
+    count = len(values) - empty.sum(axis=0).astype(np.float64)
+    known = np.where(empty, 0.0, values) if holes else values
     mean = known.sum(axis=0) / np.maximum(count, 1)
-    squares = (np.where(seen, values - mean, 0.0) ** 2).sum(axis=0)
     low = high = np.zeros_like(mean)
     if with_range and len(values):
-        low = np.where(count > 0, np.where(seen, values, np.inf).min(axis=0), 0.0)
-        high = np.where(count > 0, np.where(seen, values, -np.inf).max(axis=0), 0.0)
+        low = np.where(count > 0, (np.where(empty, np.inf, values) if holes else values).min(axis=0), 0.0)
+        high = np.where(count > 0, (np.where(empty, -np.inf, values) if holes else values).max(axis=0), 0.0)
+    deviations = known - mean
+    if holes:
+        deviations[empty] = 0.0
+    squares = np.square(deviations, out=deviations).sum(axis=0)
     return count, mean, squares, low, high
 
 
