@@ -241,10 +241,10 @@ def _rows_of_texts(column: pd.Series) -> dict[str, int]:
     import pandas as pd
 
     if pd.api.types.infer_dtype(column, skipna=True) == "string":
-        counted = column.value_counts(sort=False).items()
+        counted = list(column.value_counts(sort=False).items())
     else:
         # Of several types: as keys 1 and True would be one.
-        counted = Counter(str(value) for value in column.dropna().tolist()).items()
+        counted = list(Counter(str(value) for value in column.dropna().tolist()).items())
     rows: dict[str, int] = {}
     for value, count in counted:
         cell = str(value).strip()

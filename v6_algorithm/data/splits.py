@@ -179,7 +179,7 @@ def _by_class(strata: Array, generator: np.random.Generator) -> Array:
     shuffled = np.empty_like(drawn)
     shuffled[drawn] = np.arange(len(drawn))
     # Of 16 bits numpy sorts by their digits, in a twentieth of the time.
-    few = len(strata) > 0 and 0 <= strata.min() and strata.max() < 2**16
+    few = len(strata) > 0 and strata.min() >= 0 and strata.max() < 2**16
     order: Array = shuffled[np.argsort((strata.astype(np.uint16) if few else strata)[shuffled], kind="stable")]
     return order
 
