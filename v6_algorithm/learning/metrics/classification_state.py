@@ -63,7 +63,7 @@ def check(state: dict[str, Any]) -> None:
     require_keys(state, _KEYS)
     require_count(state["n_classes"], "n_classes", least=2)
     require_count(state["bins"], "bins", least=2)
-    if max(state["n_classes"], 1) * state["bins"] > _MOST_BINS:
+    if state["n_classes"] * state["bins"] > _MOST_BINS:
         raise ValueError(f"bins of the metric state, of all classes together, must be at most {_MOST_BINS}")
     _check_specificities(state["specificities"], state["n_classes"])
     for name in _COUNTS:
@@ -234,7 +234,7 @@ def _moved(state: Mapping[str, Any], values: dict[str, Any]) -> dict[str, float]
         aurocs.append(max(most - area, area - least, 0.0))
         highest = average_precision_bounds(*extents.best()[1:])[1]
         lowest = average_precision_bounds(*extents.worst()[1:])[0]
-        precisions.append(min(max(highest - precision, precision - lowest, 0.0), 1.0))
+        precisions.append(max(highest - precision, precision - lowest, 0.0))
     moved = {"auroc_resolution": _mean(aurocs), "auprc_resolution": _mean(precisions)}
     for name, specificity in zip(sensitivity_names(state["specificities"]), state["specificities"], strict=True):
         # Of two classes, so of the extents above.
