@@ -1,0 +1,101 @@
+"""How often and how patiently the server is asked, and what is left on disk for whom."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import urllib.error
+
+import pytest
+
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines import provenance
+from v6_algorithm.engines.resident.protocol import lock
+from v6_algorithm.engines.simulate import _contexts, source_of
+from v6_algorithm.errors import ExperimentError
+from v6_algorithm.experiment import Source
+from v6_algorithm.site.policy import Policy
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2, 3])
+def test_a_server_is_asked_three_times_with_growing_pauses(monkeypatch, failures):
+    pauses, asked = [], []
+
+    def opened(request, timeout):
+        asked.append((request.full_url, request.get_header("Authorization"), timeout))
+        if len(asked) <= failures:
+            raise urllib.error.URLError("away")
+        return io.BytesIO(b'{"id": 3}')
+
+    monkeypatch.setattr(provenance.urllib.request, "urlopen", opened)
+    monkeypatch.setattr(provenance.time, "sleep", pauses.append)
+    ask = provenance.asking({"HOST": "http://proxy", "PORT": "80", "API_PATH": "/api"}, "token")
+    if failures == 3:
+        with pytest.raises(OSError, match="away"):
+            ask("run", {"task_id": 3})
+    else:
+        assert ask("run", {"task_id": 3}) == {"id": 3}
+    assert asked == [("http://proxy:80/api/run?task_id=3", "Bearer token", 30)] * min(failures + 1, 3)
+    assert pauses == [1, 2][: min(failures, 2)]
+    with pytest.raises(ValueError, match="no address"):
+        provenance.asking({}, "token")("run", {})
+
+
+def test_a_trainers_place_is_its_owners_alone_and_one_process_has_it(tmp_path):
+    place = tmp_path / "place"
+    held = lock(str(place))
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    (file,) = place.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert lock(str(place)) is None
+    os.close(held)
+    again = lock(str(place))
+    assert again is not None
+    os.close(again)
+
+
+def test_each_site_has_a_folder_of_its_number_by_name(make_experiment, tables, tmp_path):
+    contexts, temporary = _contexts(make_experiment(), dict(reversed(tables.items())), Policy(), tmp_path)
+    assert temporary is None
+    assert list(contexts) == sorted(tables)
+    assert [context.rounds_folder for context in contexts.values()] == [tmp_path / str(number) for number in range(3)]
+    nowhere, temporary = _contexts(make_experiment(), tables, Policy(), None)
+    assert {context.rounds_folder for context in nowhere.values()} == {None}
+    assert temporary is None
+    pooled, _ = _contexts(make_experiment(mode="centralised"), tables, Policy(), tmp_path)
+    (context,) = pooled.values()
+    assert (context.rounds_folder, list(context.sources)) == (tmp_path / "0", sorted(tables))
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_ledger_that_must_last_is_each_sites_own(make_experiment, tables, tmp_path, folder, named):
+    rules = Policy(require_ledger=True, ledger_folder=str(tmp_path / "owners") if named else None)
+    contexts, temporary = _contexts(make_experiment(), tables, rules, tmp_path if folder else None)
+    ledgers = [context.policy.ledger_folder for context in contexts.values()]
+    if named:
+        assert ledgers == [str(tmp_path / "owners")] * 3
+        assert temporary is None
+        return
+    assert (temporary is None) == folder
+    below = tmp_path if temporary is None else temporary.name
+    assert ledgers == [f"{below}/{number}/ledger" for number in range(3)]
+
+
+def test_a_folder_holds_the_one_table_and_may_be_of_a_type_that_is_named(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "rows.csv").write_text("a,y\n1,2\n")
+    plain = source_of("sites.a", Source(uri="site"), tmp_path)
+    assert (plain.uri, plain.type) == (str(tmp_path / "site" / "rows.csv"), TableSource(plain.uri).type)
+    typed = source_of("sites.a", Source(uri="site", type="parquet"), tmp_path)
+    assert typed.type == "parquet"
+    (tmp_path / "pair").mkdir()
+    for name in ("X.npy", "y.npy"):
+        (tmp_path / "pair" / name).write_bytes(b"")
+    assert source_of("sites.a", Source(uri="pair"), tmp_path).type == "npz"
+    with pytest.raises(ExperimentError, match=r"sites\.a: there is no file nowhere"):
+        source_of("sites.a", Source(uri="nowhere"), tmp_path)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(ExperimentError, match="is a folder; with images it must be a table"):
+        source_of("sites.a", Source(uri="site", images="images"), tmp_path)
