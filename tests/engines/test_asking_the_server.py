@@ -11,9 +11,11 @@ import pytest
 
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines import provenance
+from v6_algorithm.engines.resident.asking import Residents
 from v6_algorithm.engines.resident.protocol import lock
 from v6_algorithm.engines.simulate import _contexts, source_of
 from v6_algorithm.errors import ExperimentError
+from v6_algorithm.exchange.protocol import Site
 from v6_algorithm.experiment import Source
 from v6_algorithm.site.policy import Policy
 
@@ -99,3 +101,55 @@ def test_a_folder_holds_the_one_table_and_may_be_of_a_type_that_is_named(tmp_pat
     (tmp_path / "images").mkdir()
     with pytest.raises(ExperimentError, match="is a folder; with images it must be a table"):
         source_of("sites.a", Source(uri="site", images="images"), tmp_path)
+
+
+class Client:
+    """vantage6's client, of whose answers each site has one of its own."""
+
+    def __init__(self, answers, status="active"):
+        self.answers, self.status, self.asked = answers, status, []
+        self.task = self
+
+    def create(self, input_, organizations, name, description):
+        self.asked.append((name, organizations[0], input_["kwargs"]["request"]))
+        answer = self.answers[organizations[0]]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def request(self, path):
+        number = int(path.split("/")[1])
+        return {"status": self.status if number == 70 else "completed"}
+
+
+def test_trainers_are_asked_to_stay_ten_minutes_beyond_a_call_and_told_to_end():
+    sites = [Site("a", 7), Site("b", 8), Site("c", 9), Site("d", 10)]
+    client = Client({7: {"id": 70}, 8: {"msg": "no " + "x" * 300}, 9: ConnectionError("away"), 10: {"id": 80}})
+    trainers = Residents(client, sites)
+    told = trainers.start(1800.0)
+    assert told == [
+        f"site 'b' was not asked for a resident trainer: no {'x' * 197}",
+        "site 'c' was not asked for a resident trainer: ConnectionError",
+    ]
+    assert sorted((name, number) for name, number, _ in client.asked) == [
+        (f"resident trainer at {site.name}", site.id) for site in sites
+    ]
+    for _, _, request in client.asked:
+        assert (request["idle_s"], request["round"], request["attempt"]) == (2400.0, 0, 1)
+    client.asked.clear()
+    trainers.end()
+    # One goes on, one has ended, two were never there.
+    ((name, number, request),) = client.asked
+    assert (name, number, request["end"], request["round"]) == ("end at a", 7, True, 0)
+    trainers.end()
+    assert len(client.asked) == 1
+
+
+@pytest.mark.parametrize("status", ["completed", None])
+def test_nobody_is_told_to_end_who_has(status):
+    client = Client({7: {"id": 70}}, status)
+    trainers = Residents(client, [Site("a", 7)])
+    trainers.start(5.0)
+    trainers.end()
+    assert len(client.asked) == 1
+    Residents(client, []).end()
