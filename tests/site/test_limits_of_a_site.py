@@ -344,10 +344,11 @@ def rounds_of(memory, most=9):
     return [number for number in range(most) if memory.at(number)]
 
 
-@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("folder", [None, "state", "rounds_folder"])
 def test_the_newest_two_rounds_are_kept_or_those_that_are_named(tmp_path, folder):
-    memory = RoundMemory(SiteContext({}, state=tmp_path if folder else None), "term-1")
-    other = RoundMemory(SiteContext({}, state=tmp_path if folder else None), "term-12")
+    memory, other = (
+        RoundMemory(SiteContext({}, **({folder: tmp_path} if folder else {})), name) for name in ("term-1", "term-12")
+    )
     other.keep(1, {"x": torch.ones(1)})
     for number in (1, 2, 3, 5):
         memory.keep(number, {"x": torch.full((2,), float(number))})
@@ -363,6 +364,7 @@ def test_the_newest_two_rounds_are_kept_or_those_that_are_named(tmp_path, folder
     memory.keep(7, {"x": torch.zeros(2)}, [])
     assert rounds_of(memory) == [7]
     assert rounds_of(other) == [1]
+    assert len(list(tmp_path.iterdir())) == (2 if folder else 0)
 
 
 def test_what_was_made_of_the_same_content_is_not_made_again():
