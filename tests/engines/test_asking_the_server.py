@@ -10,7 +10,7 @@ import urllib.error
 import pytest
 
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import provenance
+from v6_algorithm.engines import entry, provenance
 from v6_algorithm.engines.resident.asking import Residents
 from v6_algorithm.engines.resident.protocol import lock
 from v6_algorithm.engines.simulate import _contexts, source_of
@@ -153,3 +153,47 @@ def test_nobody_is_told_to_end_who_has(status):
     trainers.end()
     assert len(client.asked) == 1
     Residents(client, []).end()
+    nobody = Residents(Client({7: None}), [Site("a", 7)])
+    assert nobody.start(5.0) == ["site 'a' was not asked for a resident trainer: no answer from the server"]
+
+
+def test_earlier_tasks_are_whole_numbers_from_1():
+    assert [entry._tasks(given) for given in (None, [], 1, [1, 7])] == [[], [], [1], [1, 7]]
+    for wrong in (0, [0], [3, -1], [True], ["7"], [1.0]):
+        with pytest.raises(ExperimentError, match="resume: must be ids of tasks, whole numbers from 1"):
+            entry._tasks(wrong)
+
+
+def test_names_of_images_are_found_in_a_request_that_is_not_checked():
+    image = {"files": "{id}.png", "column": "scan"}
+    assert entry._names_of_files({"experiment": {"data": {"image": image}}}) == ("{id}.png", "scan")
+    for wrong in (
+        {},
+        {"experiment": 3},
+        {"experiment": {"data": {"image": {"files": 3}}}},
+        {"experiment": {"data": []}},
+    ):
+        assert entry._names_of_files(wrong) is None
+
+
+def test_a_round_is_told_with_what_it_says_of_training_and_of_which_model(capsys, monkeypatch):
+    monkeypatch.setattr(entry, "scores_line", lambda event: "")
+
+    def told(**event):
+        entry._say({"event": "round", "round": 3, "rounds": 9, "missing": {}} | event)
+        return capsys.readouterr().out.splitlines()[-1]
+
+    both = {"train_loss": 0.25, "validation_loss": 0.5, "validation_auroc": 0.75}
+    assert told(metrics=both, validated_round=2) == (
+        "round 3/9: train loss 0.25; model of round 2: validation loss 0.5, auroc 0.75"
+    )
+    # The last model, validated in a call of its own.
+    assert told(metrics=both, validated_round=3) == "round 3/9: model of round 3: validation loss 0.5, auroc 0.75"
+    assert told(metrics={"train_loss": 0.25}, validated_round=None, epsilon=1.23456, missing={"b": "late"}) == (
+        "round 3/9: train loss 0.25; epsilon 1.235; missing b (late)"
+    )
+    entry._say({"event": "reply", "round": 3, "site": "a", "metrics": {"train_loss": 1.0}, "seconds": None})
+    entry._say({"event": "reply", "round": 3, "site": "a", "metrics": {"train_loss": 1.0}, "seconds": 2.34})
+    assert capsys.readouterr().out.splitlines() == ["round 3: a: train loss 1", "round 3: a: train loss 1 (2.3 s)"]
+    entry._say({"event": "prepared", "sites": ["a", "b"], "done": 2, "rounds": 9})
+    assert capsys.readouterr().out.splitlines() == ["prepared: 2 sites take part: a, b", "goes on after round 2/9"]
