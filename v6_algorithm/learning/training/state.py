@@ -28,7 +28,7 @@ def build_networks(problem: Problem) -> Networks:
         When there are no such weights, or they do not fit.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeding.derive(problem.experiment.seed, "initial weights"))
+        seeding.seed_torch(seeding.derive(problem.experiment.seed, "initial weights"))
         networks = problem.build_networks()
     start = problem.experiment.start
     if start.at_sites:
