@@ -233,7 +233,10 @@ def test_sites_of_one_process_build_the_first_networks_once(tables, make_experim
     build = state.build_networks
     monkeypatch.setattr(state, "build_networks", lambda problem: built.append(1) or build(problem))
     experiment = make_experiment()
-    statistics = {"step": "statistics", "setup": Setup.of(check(local_federation(experiment, tables), experiment)).to_json()}
+    statistics = {
+        "step": "statistics",
+        "setup": Setup.of(check(local_federation(experiment, tables), experiment)).to_json(),
+    }
     built.clear()
     replies = {}
     for way in ("together", "alone"):

@@ -251,7 +251,7 @@ def _statistics(work: Work) -> dict[str, Any]:
         "spec": {name: spec.to_json() for name, spec in shared.items()},
         "copies": _copies(work, table),
         "trained_on": _trained_on(table),
-        "start": wire.digest_of(state_of(networks)),
+        "start": start,
         **_event_times(work, problem, table),
     }
 
@@ -266,7 +266,7 @@ def _initial(work: Work, setup: Setup, problem: Problem) -> tuple[Networks, str]
     def build() -> tuple[Networks, str]:
         work.guard.check_model(problem)
         networks = build_networks(problem)
-        return networks, wire.digest(wire.pack(state_of(networks)))
+        return networks, wire.digest_of(state_of(networks))
 
     experiment, shared = work.experiment, work.context.shared
     if experiment.start.at_sites or experiment.privacy.differential_privacy is not None:
