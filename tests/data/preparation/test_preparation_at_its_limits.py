@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from v6_algorithm import seeding
 from v6_algorithm.data.preparation import Setup, imputation, times
 from v6_algorithm.data.preparation.additive import moments_from_sums, moments_to_sums
 from v6_algorithm.data.preparation.columns import unknown_coded
@@ -133,13 +134,14 @@ def test_moments_come_back_from_their_exact_sums(sites):
 def test_doubt_about_quartiles_is_a_share_of_what_lies_between_them():
     """Far from 0: the spread is a difference, and no sum."""
     data = Experiment.parse({"data": {"target": "y", "scaling": "robust"}, "model": "linear"}).data
-    values = 1000 + np.array([[0.0], [1.0], [2.0], [3.0], [10.0], [11.0], [12.0], [13.0]])
+    values = 1000 + np.random.default_rng(0).normal(0, 5, (60, 1))
     cells = Cells.of(values.T, 4, None)
     (found,) = loose_quantiles(data, Moments.of([values], with_range=False), [cells])
     estimates = quantiles([cells.columns()[0]], (0.25, 0.5, 0.75))
     spread = estimates[2].value - estimates[0].value
-    assert found == pytest.approx(max(estimate.doubt for estimate in estimates) / spread)
     assert 1 < spread < 20
+    assert found == pytest.approx(max(estimate.doubt for estimate in estimates) / spread)
+    assert 0 < found < 1
 
 
 # -- columns and spellings -------------------------------------------------------------------------------------------
@@ -202,6 +204,9 @@ def test_times_are_counted_from_the_first_bin_to_the_last_and_at_most_half_may_b
         with pytest.raises(DataError, match="write them in another unit"):
             times.count_times(few)
     assert times.count_times(np.zeros(4)).sum() == 0
+    # The outermost bins themselves are not beyond.
+    for edge, place in ((first, 0), (last, -1)):
+        assert times.count_times(np.array([edge, edge, 1.0]))[place] == 2
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=40), st.integers(2, 8), st.sampled_from([0.0, 3.3]))
@@ -304,6 +309,25 @@ def test_columns_of_a_setup_are_counted_and_named():
     setup = Setup(["x", "z"], {"c": ["u", "v", "w"]}, None)
     assert setup.imputed_width(2) == 1 + 2 + 3 + 2
     assert setup.design_columns(["x", "c"]) == ["x", "c=v", "c=w"]
+
+
+def test_an_empty_number_is_that_of_one_of_the_five_rows_whose_predictions_are_nearest():
+    generator = np.random.default_rng(5)
+    scaled, outcome = generator.normal(size=(30, 2)), generator.normal(size=(30, 1))
+    donors = generator.random(30) < 0.8
+    empty = np.arange(30) % 4 == 0
+    scaled[empty, 1] = np.nan
+    blocks = imputation.blocks_of(["b"], ["a", "b"], {})
+    made = imputation.Imputation.empty(["b"], 3, 1, 4, blocks)
+    made = made.followed_by(np.array([[[0.2, 1.0, 0.0, -0.5]]]), np.array([[[0.3]]]))
+    found = made.complete(scaled, np.zeros((30, 0)), outcome, blocks, 0, ["site"], donors)
+    predicted = 0.2 + scaled[:, 0] - 0.5 * outcome[:, 0]
+    lend = np.flatnonzero(~empty & donors)
+    drawn = seeding.numpy_generator(3, "imputation", "site", 0, 0, 0).integers(0, 5, empty.sum())
+    for row, pick in zip(np.flatnonzero(empty), drawn, strict=True):
+        nearest = lend[np.argsort(np.abs(predicted[lend] - predicted[row]))]
+        assert found[row, 1] == scaled[nearest[pick], 1]
+    assert (found[~empty] == scaled[~empty]).all()
 
 
 def test_the_hazard_of_rows_that_begin_later_is_of_ends_and_events():

@@ -60,6 +60,13 @@ def test_each_sites_state_and_their_sum_are_those_of_collectors(classes):
         assert (given.n_classes, given.rows) == (classes, [state["n"] for state in wanted])
 
 
+def test_a_single_site_is_its_own_sum():
+    given = tuple(array[:5] for array in rows_of(2))
+    collector = ClassificationMetrics(2)
+    collector.update(*given)
+    same(SiteStates.of(ClassificationMetrics(2), *given, [5]).pooled(), collector.state())
+
+
 def test_states_of_several_tables_are_added_up_where_all_of_them_are_there():
     tables = [table_of(3, seed) for seed in range(2)]
     states = [state for table in tables for state in table.states()]

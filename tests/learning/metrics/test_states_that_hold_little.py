@@ -6,11 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.optimize import brentq
-from scipy.special import expit
 
 from v6_algorithm.learning.metrics import (
     ClassificationMetrics,
@@ -32,9 +30,9 @@ from v6_algorithm.learning.metrics import (
 from v6_algorithm.learning.metrics.additive import from_sums, to_sums
 from v6_algorithm.learning.metrics.checks import LARGEST_ROW_VALUE, require_counts
 from v6_algorithm.learning.metrics.classification import SUM_TOLERANCE
+from v6_algorithm.learning.metrics.generation import _LARGEST_FEATURE as largest_feature
 from v6_algorithm.learning.metrics.intervals import ranking
-from v6_algorithm.learning.metrics.recalibration import recalibrate
-from v6_algorithm.learning.metrics.survival import calibration
+from v6_algorithm.learning.metrics.survival import BaselineSums
 from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS
 
 
@@ -61,17 +59,21 @@ def test_no_rows_name_the_metrics_that_rows_have(classes):
 
 def test_several_targets_count_their_rows_and_say_of_which_something_is_missing():
     """Three targets, of two classes, three classes and a number; one row's loss is none, and one target's."""
-    collector = tasks.TaskMetrics({"a": 2, "b": 3, "c": None})
+    collector = tasks.TaskMetrics({"c": None, "a": 2, "b": 3})
     assert any("no rows" in text for text in explain(collector.state()))
-    prediction = np.array([[0.2, 0.8, 0.5, 0.3, 0.2, 7.0], [0.6, 0.4, 0.1, 0.1, 0.8, 9.0], [0.5, 0.5, 1, 0, 0, 0]])
-    target = np.array([[1.0, 0.0, 6.0], [1.0, np.nan, 9.5], [0.0, 0.0, 0.0]])
+    prediction = np.array([[7.0, 0.2, 0.8, 0.5, 0.3, 0.2], [9.0, 0.6, 0.4, 0.1, 0.1, 0.8], [0, 0.5, 0.5, 1, 0, 0]])
+    target = np.array([[6.0, 1.0, 0.0], [9.5, 1.0, np.nan], [0.0, 0.0, 0.0]])
     collector.update(prediction, target, np.array([0.25, 0.5, np.inf]))
     state = collector.state()
     assert (state["n"], state["non_finite"], state["loss"]) == (2, 1, 0.75)
     assert {name: task["n"] for name, task in state["tasks"].items()} == {"a": 2, "b": 1, "c": 2}
     assert state["tasks"]["a"]["confusion"] == [[0, 0], [1, 1]]
     assert state["tasks"]["b"]["confusion"][0] == [1, 0, 0]
-    assert compute(state)["c.mae"] == 0.75
+    assert (compute(state)["c.mae"], compute(state)["loss"]) == (0.75, 0.375)
+    assert merge_states([state]) == state
+    more = {**state["tasks"]["b"], "non_finite": 2}
+    with pytest.raises(ValueError, match="more rows than n"):
+        check_state(state | {"tasks": state["tasks"] | {"b": more}})
     notes = explain(state)
     assert notes[0] == "1 rows had a non-finite loss and are left out"
     assert "no rows" not in notes
@@ -88,6 +90,7 @@ def test_a_target_around_0_is_added_up():
     merged = merge_states(states)
     assert (merged["n"], merged["target_mean"], merged["target_m2"]) == (4, 0.0, 20.0)
     assert merge_states(states[2:] * 2) == states[2]
+    assert merge_states(states[:1]) == states[0]
 
 
 def test_regressions_are_the_same_summed_as_fractions():
@@ -103,8 +106,14 @@ def test_regressions_are_the_same_summed_as_fractions():
 
 
 def test_the_largest_value_of_a_row_counts_and_no_larger_one():
-    state = regressed([LARGEST_ROW_VALUE, np.nextafter(LARGEST_ROW_VALUE, np.inf)])
+    largest = np.array([LARGEST_ROW_VALUE, np.nextafter(LARGEST_ROW_VALUE, np.inf)])
+    state = regressed(largest)
     assert (state["n"], state["non_finite"]) == (1, 1)
+    losses = ClassificationMetrics(2)
+    losses.update(np.full((2, 2), 0.5), np.array([0, 1]), largest)
+    assert (losses.state()["n"], losses.state()["non_finite"]) == (1, 1)
+    beyond = np.array([[largest_feature], [np.nextafter(largest_feature, np.inf)]])
+    assert (generation(beyond, 0 * beyond)["n"], generation(beyond, 0 * beyond)["non_finite"]) == (1, 1)
 
 
 def test_a_probability_may_be_below_0_by_rounding_and_no_further():
@@ -175,6 +184,8 @@ def test_pairs_of_any_number_of_rows_are_counted_exactly():
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5), st.integers(0, 5)), min_size=1), st.integers(1, 6))
+@example([(1, 0, 1)] * 9 + [(1, 1, 0)] + [(1, 0, 1)] * 9, 4)
+@example([(1, 1, 0)] * 9 + [(1, 0, 1)] + [(1, 1, 0)] * 9, 4)
 @settings(max_examples=50)
 def test_bins_that_are_joined_hold_equal_shares_of_both_classes(drawn, most):
     """A bin is of the share that the middle of its rows is in; a cell stands at the mean place of its rows."""
@@ -255,6 +266,52 @@ def test_bins_of_all_classes_are_numbered_in_so_many_bits():
         check_state(collector.state() | {"bins": 2**39 + 1})
 
 
+@pytest.mark.parametrize(("place", "right"), [(0, True), (7, True), (8, False), (-1, False)])
+def test_a_histogram_names_bins_that_there_are(place, right):
+    given_ = [{"bins": [place], "rows": [3]}]
+    if right:
+        assert sparse.check(given_, 1, 8, "positives")
+    else:
+        with pytest.raises(ValueError, match="must name bins from 0 to 7"):
+            sparse.check(given_, 1, 8, "positives")
+
+
+@pytest.mark.parametrize(("classes", "given_"), [(2, (0.9,)), (2, 0.9), (3, [0.9])])
+def test_specificities_are_a_list_and_of_two_classes(classes, given_):
+    state = ClassificationMetrics(classes).state()
+    check_state(state)
+    with pytest.raises(ValueError, match="must be a list, empty with more than two classes"):
+        check_state(state | {"specificities": given_})
+
+
+def test_classes_that_are_never_predicted_are_counted():
+    probability = np.array([[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
+    notes = explain(classified(probability, np.array([0, 1, 2, 1]), 3))
+    assert "precision: 1 of 3 classes were never predicted and count as 0" in notes
+    # One that nobody has is left out, and not counted.
+    assert not any("never predicted" in note for note in explain(classified(probability, np.array([0, 0, 2, 2]), 3)))
+
+
+def test_as_many_times_as_may_be_are_taken():
+    state = SurvivalMetrics([1.0], np.arange(1.0, 201)).state()
+    check_state(state)
+    with pytest.raises(ValueError, match="horizons of the metric state must be a list of at most 200"):
+        check_state(SurvivalMetrics([1.0], np.arange(1.0, 202)).state())
+
+
+def test_a_row_that_joins_at_the_end_of_an_interval_does_not_reach_it():
+    sums = BaselineSums([2.0, 5.0], 2)
+    sums.update(np.zeros((2, 1)), np.array([[4.0, 1, 2.0], [1.0, 1, 0.0]]), np.zeros(2))
+    assert sums.state() == {"events": [0, 0], "risk": [0.0, 0.0]}
+    sums.update(np.zeros((1, 1)), np.array([[4.0, 1, 1.5]]), np.zeros(1))
+    assert sums.state() == {"events": [1, 2], "risk": [1.5, 4.0]}
+
+
+def test_an_end_of_a_c_index_is_on_its_scale():
+    counts = np.random.default_rng(0).integers(1, 9, (2, 4, 6))
+    assert intervals.c_index_interval(0.6, *counts, 0.9) == (0.0, 1.0)
+
+
 def test_c_indices_within_hospitals_need_pairs_of_their_own():
     """No pair of two events: the only event is before a censored row."""
     metrics = SurvivalMetrics([1.0, 2.0])
@@ -279,8 +336,8 @@ def test_the_largest_number_of_a_plug_ins_row_counts():
             return {"error": prediction - target}
 
     collector = Metrics("mine")
-    collector.update(np.array([LARGEST_ROW_VALUE, 2 * LARGEST_ROW_VALUE, 1.0]), np.zeros(3), np.zeros(3))
-    assert (collector.state()["n"], collector.state()["non_finite"]) == (2, 1)
+    collector.update(np.array([LARGEST_ROW_VALUE, 2 * LARGEST_ROW_VALUE, 1.0]), np.zeros(3), np.array([0.5, 9, 0.25]))
+    assert (collector.state()["n"], collector.state()["non_finite"], collector.state()["loss"]) == (2, 1, 0.75)
 
 
 # -- sums of made rows -------------------------------------------------------------------------------------------------
@@ -289,6 +346,20 @@ def test_the_largest_number_of_a_plug_ins_row_counts():
 def made_state(*numbers, n=2, dimensions=2):
     packed = generation_state.pack_numbers(np.array(numbers, dtype=np.float64))
     return GenerationMetrics(dimensions).state() | {"n": n, "real": packed, "made": packed}
+
+
+def test_two_rows_have_a_spread_and_a_distance():
+    """Variances of 2 and 18 about 1 and 4."""
+    found = compute(generation(np.array([[0.0], [2.0]]), np.array([[1.0], [7.0]])))
+    assert found["fid"] == pytest.approx((1 - 4) ** 2 + 2 + 18 - 2 * 6)
+
+
+def test_rows_that_are_withheld_are_told_of_and_are_not_none():
+    state = GenerationMetrics(2).state()
+    assert explain(state) == ["no rows"]
+    (told,) = explain(state | {"withheld": 3})
+    assert told.startswith("fid and kid: 3 rows are withheld")
+    assert explain(made_state(0, 0, 0, 0, 0, 0)) == []
 
 
 def test_features_are_as_many_as_a_machine_has_room_for(monkeypatch):
@@ -312,73 +383,6 @@ def test_rows_of_zeros_and_spreads_that_rounding_turned_negative_are_taken():
             else:
                 with pytest.raises(ValueError, match="no spread can be negative"):
                     check_state(state)
-
-
-# -- regressions of outcomes on scores -------------------------------------------------------------------------------
-
-
-def test_recalibration_of_scores_far_out_is_found_by_halved_steps():
-    """At logits of 12 a first step of Newton's goes a thousand times too far."""
-    sm = pytest.importorskip("statsmodels.api")
-    positives, negatives, logits = np.array([3, 1, 2]), np.array([1, 2, 5]), np.array([-12.0, -10.0, 11.0])
-    found = recalibrate(positives, negatives, logits)
-    rows = positives + negatives
-    shift = brentq(lambda at: (rows * expit(logits + at)).sum() - positives.sum(), -30, 30, xtol=1e-13)
-    risk = expit(logits + shift)
-    assert found["in_the_large"] == pytest.approx(shift, abs=1e-8)
-    assert found["in_the_large_se"] == pytest.approx(1 / np.sqrt((rows * risk * (1 - risk)).sum()), rel=1e-6)
-    fit = sm.GLM(np.column_stack([positives, negatives]), sm.add_constant(logits), family=sm.families.Binomial()).fit()
-    assert [found["intercept"], found["slope"]] == pytest.approx(fit.params.tolist(), abs=1e-7)
-    assert [found["intercept_se"], found["slope_se"]] == pytest.approx(fit.bse.tolist(), rel=1e-6)
-
-
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_slope_and_intercept_over_time_are_those_of_a_poisson_regression_of_the_cells(place):
-    """Rows leave in the middle of their bin's hazard; of a bin without hazard nothing is learned."""
-    sm = pytest.importorskip("statsmodels.api")
-    generator = np.random.default_rng(place)
-    cells = np.column_stack([np.repeat(np.arange(4), 6), generator.integers(0, 5, 24), generator.integers(1, 6, 24)])
-    score = generator.normal(size=24)
-    hazard = np.array([[0.0, 0.3, 0.7], [0.2, 0.5, 0.9]])[np.arange(24) % 2]
-    reached = np.column_stack([np.zeros(24), hazard])
-    until, events = [], []
-    for number, (time, died, _) in enumerate(cells):
-        inside = time <= place
-        ends = reached[number, time : time + 2] if inside else reached[number, [place + 1]]
-        until.append(ends.mean())
-        events.append(died if inside else 0)
-    until, events = np.array(until) * (cells[:, 1] + cells[:, 2]), np.array(events, dtype=float)
-    seen = until > 0
-    found = calibration._regressions(cells, score, hazard, place)
-
-    def fit(design, offset):
-        family = sm.families.Poisson()
-        return sm.GLM(events[seen], design[seen], family=family, offset=offset[seen]).fit(tol=1e-12, maxiter=200)
-
-    with np.errstate(divide="ignore"):
-        both = fit(sm.add_constant(score), np.log(until))
-        alone = fit(np.ones((24, 1)), np.log(until) + score)
-    assert [found["intercept"], found["slope"]] == pytest.approx(both.params.tolist(), abs=1e-7)
-    assert [found["intercept_se"], found["slope_se"]] == pytest.approx(both.bse.tolist(), rel=1e-6)
-    assert [found["in_the_large"], found["in_the_large_se"]] == pytest.approx([alone.params[0], alone.bse[0]], abs=1e-7)
-
-
-def test_a_horizon_after_which_nobody_is_watched_is_not_calibrated():
-    metrics = SurvivalMetrics([1.0], [1.0, 2.0, 3.0])
-    target = np.array([[0.5, 1], [1.5, 0], [1.5, 1], [1.7, 0]])
-    metrics.update(np.column_stack([np.zeros(4), np.full((4, 3), 0.5)]), target, np.zeros(4))
-    assert [told["time"] for told in calibration.calibration_at_horizons(metrics.state())] == [1.0]
-
-
-def test_observed_over_expected_has_greenwoods_error_on_the_log_scale():
-    metrics = SurvivalMetrics([1.0], [1.0])
-    target = np.array([[0.5, 1]] * 3 + [[1.5, 0]] * 7)
-    metrics.update(np.column_stack([np.zeros(10), np.full((10, 1), 0.75)]), target, np.zeros(10))
-    (told,) = calibration.calibration_at_horizons(metrics.state())
-    error = 0.7 * np.sqrt(3 / (10 * 7))
-    assert (told["observed"], told["expected"]) == pytest.approx((0.3, 0.25))
-    ends = 1.2 * np.exp(np.array([-1, 1]) * stats.norm.ppf(0.975) * error / 0.3)
-    assert [told["o_e_low"], told["o_e_high"]] == pytest.approx(ends.tolist())
 
 
 def test_an_empty_table_has_no_rows_to_sum():

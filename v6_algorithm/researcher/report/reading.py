@@ -136,10 +136,8 @@ def folds(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def site_names(result: dict[str, Any]) -> list[str]:
     """Return the sites in the order of the result, then any that only the metrics name."""
-    names = [str(name) for name in mapping(result, "sites")]
-    for part in PARTS:
-        names += [str(name) for name in mapping(result, "metrics", part, "sites") if name not in names]
-    return names
+    measured = (mapping(result, "metrics", part, "sites") for part in PARTS)
+    return list(dict.fromkeys(str(name) for sites in (mapping(result, "sites"), *measured) for name in sites))
 
 
 def site_count(result: dict[str, Any]) -> int:

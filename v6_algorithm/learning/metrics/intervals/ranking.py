@@ -129,8 +129,8 @@ def _score_type(area: float, positives: int, negatives: int) -> Interval:
         spread = at * (1 - at) * (1 + extra * ((1 - at) / (2 - at) + at / (1 + at)))
         return Z * sqrt(spread / (positives * negatives))
 
-    low = 0.0 if area == 0 else _root(lambda at: at + error(at) - area, 0.0, area)
-    high = 1.0 if area == 1 else _root(lambda at: at - error(at) - area, area, 1.0)
+    low = _root(lambda at: at + error(at) - area, 0.0, area)
+    high = _root(lambda at: at - error(at) - area, area, 1.0)
     return low, high
 
 

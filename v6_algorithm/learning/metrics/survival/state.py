@@ -222,7 +222,7 @@ def integrated_brier(state: dict[str, Any]) -> float | None:
     at_risk = n - np.concatenate([[0.0], np.cumsum(events + censored)[:-1]])
     exposed = at_risk - events / 2
     stay = 1 - np.divide(censored, exposed, out=np.zeros(len(horizons)), where=exposed > 0)
-    uncensored = np.cumprod(np.maximum(stay, 0.0))
+    uncensored = np.cumprod(stay)
     judged = int((uncensored > 0).sum())
     if judged == 0:
         return None
