@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -19,13 +20,15 @@ from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import PolicyError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.learning.training.state import spec_of
 from v6_algorithm.site import SiteContext, comparison, preparing, secure_aggregation
 from v6_algorithm.site.guard import Guard, _sets_of
 from v6_algorithm.site.guard.coarse import coarse_edges, coarse_state
-from v6_algorithm.site.guard.isolation import isolated_rows
 from v6_algorithm.site.guard.rowsets import check_differences
+from v6_algorithm.site.learning import _Learner
 from v6_algorithm.site.memory import RoundMemory, remembered
 from v6_algorithm.site.policy import Policy
+from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.work import Work
 
 LINEAR = {"data": {"target": "y"}, "model": "linear"}
@@ -75,6 +78,12 @@ def test_hashes_of_patients_are_told_where_there_are_patients_and_nothing_hides_
     assert len(set(found["hashes"])) == 2
     work.policy = Policy(patient_hashes=False)
     assert preparing._group_hashes(work, frame) is None
+
+
+def test_of_a_problems_sums_the_histogram_of_times_alone_is_joined():
+    work = SimpleNamespace(guard=SimpleNamespace(joined=lambda counts: counts * 0 - 1))
+    found = preparing._joined(work, {"event_times": np.ones(3), "others": np.ones(2)})
+    assert {name: sums.tolist() for name, sums in found.items()} == {"event_times": [-1] * 3, "others": [1] * 2}
 
 
 def test_a_category_counts_as_trained_on_where_a_training_row_has_it():
@@ -129,6 +138,77 @@ def test_sets_of_rows_are_named_by_hospital_where_there_are_several(members):
     assert groups == {"0": [4], "1": [7] if where else [7, 9]}
     labels = [rows for name, rows in sets.items() if name.startswith(f"{where}label")]
     assert labels == [[4], [7] if where else [7, 9]]
+
+
+def test_groups_are_by_an_allowed_column_or_by_site(monkeypatch):
+    monkeypatch.setattr("v6_algorithm.data.summary.groups.group_names", lambda frame, by: None)
+    monkeypatch.setattr("v6_algorithm.data.summary.groups.by_group", lambda *given, **more: {})
+    booked = []
+
+    def ask(by):
+        guarded = SimpleNamespace(account_frame=lambda frame, features, names: booked.append(by))
+        content = LINEAR | ({"evaluation": {"by": by}} if by else {})
+        work = SimpleNamespace(
+            experiment=Experiment.parse(content), policy=Policy(allowed_columns="y|age"), guard=guarded
+        )
+        with suppress(AttributeError):  # what comes after is of the table
+            preparing._groups(work, pd.DataFrame({"age": [1.0]}), ["age"])
+
+    ask("site")
+    ask("age")
+    with pytest.raises(PolicyError, match="does not allow column 'sex'"):
+        ask("sex")
+    with pytest.raises(WireError, match=r"without evaluation\.by"):
+        ask(None)
+    assert booked == ["site", "age"]
+
+
+def test_sums_are_booked_once_a_request_and_only_where_a_rule_asks():
+    guard().account(None, None)
+    asked = guard(maximum_share_of_sums=0.2)
+    with pytest.raises(AttributeError):
+        asked.account(None, None)
+    # It has begun to book.
+    asked.account(None, None)
+    with pytest.raises(AttributeError):
+        guard(refuse_differences=True).account(None, None)
+
+
+def test_layers_of_a_sites_own_stay_and_the_others_travel():
+    networks = {"model": torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1))}
+    content = {"data": {"target": "y"}, "model": {"kind": "mlp"}, "strategy": {"kind": "fedavg", "private": "norm"},
+               "training": {"freeze": "model.0.*"}}  # fmt: skip
+    work = SimpleNamespace(experiment=Experiment.parse(content), context=SiteContext({}, lasting=True), site="a")
+    shared, own = shared_and_own(work, networks)
+    assert {name: item.kind for name, item in shared.items()} == {
+        "model.0.weight": "frozen", "model.0.bias": "frozen",
+        "model.2.weight": "parameter", "model.2.bias": "parameter",
+    }  # fmt: skip
+    assert own.names == {name for name in spec_of(networks) if name.startswith("model.1.")}
+    work.experiment = Experiment.parse(LINEAR)
+    assert shared_and_own(work, networks) == (spec_of(networks), None)
+
+
+def test_under_differential_privacy_nothing_is_trained_that_was_not_booked():
+    def steps(*, booked=None, noise=None, private=True):
+        learner = object.__new__(_Learner)
+        section = "asked" if private else None
+        work = SimpleNamespace(experiment=SimpleNamespace(privacy=SimpleNamespace(differential_privacy=section)))
+        learner.__dict__.update({"steps": booked, "noise": noise, "work": work})
+        return learner._noised()
+
+    assert steps(booked="plan") == "plan"
+    assert steps(booked="plan", noise="of the update") is None
+    assert steps(noise="of the update") is None
+    assert steps(private=False) is None
+    with pytest.raises(WireError, match="was not booked"):
+        steps()
+
+
+@pytest.mark.parametrize("question", [None, 7, "a" * 63, "a" * 65, ["a"] * 64])
+def test_what_was_asked_is_named_by_64_digits(question):
+    with pytest.raises(WireError, match="64 hexadecimal digits"):
+        secure_aggregation.open_sum(SimpleNamespace(request={"question": question}))
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -257,45 +337,6 @@ def test_states_in_lists_and_of_other_kinds_are_made_coarse_where_they_are_histo
     assert coarse_state([{"n": 3, "part": [4]}], 5) == [{"n": 3, "part": [4]}]
 
 
-# -- rows that an update gives away ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("half", "compared"), [(0.9e-9, False), (1.5e-9, True)])
-def test_a_column_that_hardly_varies_is_not_compared(half, compared):
-    """A spread of a billionth of the largest value and one: what a unit says of it is rounding."""
-    rows = np.random.default_rng(0).normal(size=(40, 4))
-    rows[:, 0] = np.where(np.arange(40) % 2, half, -half)
-    unit = np.append(rows[3], 1.0)
-    unit[0] += 1.0
-    assert isolated_rows(rows, unit[None], pairs=False) == (0 if compared else 1)
-    wide = rows.copy()
-    wide[:, 0] *= 1e12
-    unit[0] = wide[3, 0] + 1e6
-    assert isolated_rows(wide, unit[None], pairs=False) == 0
-
-
-@pytest.mark.parametrize(("weight", "read"), [(2e-9, 1), (0.5e-9, 0)])
-def test_a_unit_of_hardly_any_weight_beside_the_others_tells_nothing(weight, read):
-    rows = np.random.default_rng(0).normal(size=(40, 4))
-    units = np.stack([np.append(rows.sum(axis=0), 1.0), np.append(rows[5], 1.0) * weight])
-    assert isolated_rows(rows, units, pairs=False) == read
-    assert isolated_rows(rows, units * 1e-30, pairs=False) == read
-
-
-def test_two_rows_are_enough_to_be_told_apart_and_one_is_not():
-    rows = np.array([[0.0, 5.0, -3.0, 2.0], [1.0, 2.0, 4.0, 9.0]])
-    assert isolated_rows(rows, np.append(rows[1], 1.0)[None], pairs=False) == 1
-    assert isolated_rows(rows[:1], np.append(rows[0], 1.0)[None], pairs=False) == 0
-
-
-@pytest.mark.parametrize(("off", "read"), [(0.0199, 1), (0.0201, 0)])
-def test_a_row_is_read_to_a_fiftieth_of_each_columns_spread(off, read):
-    rows = np.random.default_rng(0).normal(size=(200, 12)) * np.arange(1, 13)
-    unit = np.append(rows[5], 1.0)
-    unit[7] += off * rows[:, 7].std()
-    assert isolated_rows(rows, unit[None], pairs=False) == read
-
-
 # -- what is kept ------------------------------------------------------------------------------------------------------
 
 
@@ -303,10 +344,11 @@ def rounds_of(memory, most=9):
     return [number for number in range(most) if memory.at(number)]
 
 
-@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("folder", [None, "state", "rounds_folder"])
 def test_the_newest_two_rounds_are_kept_or_those_that_are_named(tmp_path, folder):
-    memory = RoundMemory(SiteContext({}, state=tmp_path if folder else None), "term-1")
-    other = RoundMemory(SiteContext({}, state=tmp_path if folder else None), "term-12")
+    memory, other = (
+        RoundMemory(SiteContext({}, **({folder: tmp_path} if folder else {})), name) for name in ("term-1", "term-12")
+    )
     other.keep(1, {"x": torch.ones(1)})
     for number in (1, 2, 3, 5):
         memory.keep(number, {"x": torch.full((2,), float(number))})
@@ -322,6 +364,7 @@ def test_the_newest_two_rounds_are_kept_or_those_that_are_named(tmp_path, folder
     memory.keep(7, {"x": torch.zeros(2)}, [])
     assert rounds_of(memory) == [7]
     assert rounds_of(other) == [1]
+    assert len(list(tmp_path.iterdir())) == (2 if folder else 0)
 
 
 def test_what_was_made_of_the_same_content_is_not_made_again():
