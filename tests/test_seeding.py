@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.seeding import derive, numpy_generator, seed_torch, torch_generator
+from v6_algorithm.seeding import derive, numpy_generator, torch_generator
 
 # Keys are names that the package or a researcher writes; the separator 0x1F cannot be typed.
 keys = st.lists(st.integers(-5, 5) | st.text(st.characters(min_codepoint=32), max_size=4), max_size=4)
@@ -64,11 +64,3 @@ def test_drawing_here_leaves_the_global_generators_alone():
     torch.manual_seed(0)
     torch_generator(5, "batches")
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_torch_is_seeded_as_torch_seeds_itself():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2**62 + 3)
-        drawn = torch.rand(3)
-        seed_torch(2**62 + 3)
-        assert torch.equal(torch.rand(3), drawn)

@@ -33,16 +33,3 @@ def torch_generator(seed: int, *keys: str | int) -> torch.Generator:
     generator = torch.Generator()
     generator.manual_seed(derive(seed, *keys))
     return generator
-
-
-def seed_torch(seed: int) -> None:
-    """Seed torch's global generators; where there is no GPU the processor's alone.
-
-    For each kind of device that is not there ``torch.manual_seed`` writes down the stack, a millisecond in all.
-    """
-    import torch
-
-    if torch.cuda.is_available():
-        torch.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from v6_algorithm import seeding
 from v6_algorithm.errors import SiteError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Training
@@ -163,7 +162,7 @@ def train(
     total, seen, steps = torch.zeros((), dtype=torch.float64, device=device.kind), 0, 0
     with device.fork_rng(), deterministic(training.deterministic), in_training(networks, frozen):
         # Dropout and its like draw from the global generator.
-        seeding.seed_torch(context.derive("training"))
+        device.seed(context.derive("training"))
         for batch in drawn or steps_of(len(part), training, generator, fewest_rows(networks), epochs, round):
             total += stepper.step(batch)
             seen += sum(map(len, batch))

@@ -113,5 +113,5 @@ def making(
     for network in networks.values():
         network.eval()
     with device.fork_rng(), torch.inference_mode(), deterministic(problem.experiment.training.deterministic):
-        seeding.seed_torch(seeding.derive(problem.experiment.seed, "noise", *keys))
+        torch.manual_seed(seeding.derive(problem.experiment.seed, "noise", *keys))
         yield
