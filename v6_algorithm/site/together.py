@@ -72,10 +72,12 @@ class _Run:
     """What all sites of a run share: the problem and its networks, and the sites' sessions."""
 
     def __init__(self, work: Work) -> None:
+        import torch
+
         from v6_algorithm.learning.problems import create_problem
         from v6_algorithm.learning.training.device import Device
         from v6_algorithm.learning.training.learner import has_fused_step
-        from v6_algorithm.learning.training.state import build_shapes, state_of
+        from v6_algorithm.learning.training.state import build_shapes, load_state, state_of
         from v6_algorithm.learning.training.together import is_large, reason_against
 
         self.experiment, self.setup = work.experiment, work.setup()
@@ -93,10 +95,11 @@ class _Run:
         training = self.experiment.training
         self.fuses = self.device.kind == "cpu" and has_fused_step(training) and is_large(self.networks, training)
         self.reason = self._reason() or reason_against(self.problem, self.networks, self.experiment.training)
+        if self.reason is None:
+            empty = {name: torch.empty(of.shape, dtype=of.dtype) for name, of in state_of(self.networks).items()}
+            load_state(self.networks, empty)
         for network in self.networks.values():
             network.eval()
-            if self.reason is None:
-                network.to_empty(device="cpu")
         # Their tensors, by the names of a state.
         self._tensors: dict[str, Tensor] = state_of(self.networks)
 

@@ -39,6 +39,19 @@ def test_scores_at_once_are_those_of_each_state_bit_for_bit(classes):
         assert {**at_once[name], "loss": 0, "brier": 0} == {**own, "loss": 0, "brier": 0}
 
 
+@pytest.mark.parametrize("classes", [2, 3, 12])
+def test_scores_of_the_sum_are_those_of_its_tables(classes):
+    lengths = [5, 40, 0]
+    names = {"a": 0, "b": 1, "c": 2}
+    merged = StateByHospital(
+        names, SiteStates.of(ClassificationMetrics(classes), *drawn(classes, lengths), lengths)
+    ).merged()
+    known = scores_of(merged)
+    assert "confusion" not in merged
+    assert known == scores_of(checked_state(dict(merged.whole())))
+    assert merged["n"] == sum(merged["calibration"][0])
+
+
 def test_scores_of_some_sites_of_a_table_are_those_of_each_state():
     lengths = [30, 20, 10]
     states = SiteStates.of(ClassificationMetrics(3), *drawn(3, lengths), lengths).states()

@@ -136,50 +136,60 @@ class SiteStates:
         """Return the state of one site."""
         return SiteState(self, number, self._head(number))
 
-    def tables(self, number: int) -> dict[str, Any]:
-        """Return the tables of one site's state."""
-        return self._tables(slice(self._ends[number], self._ends[number + 1]))
+    def tables(self, number: int | None) -> dict[str, Any]:
+        """Return the tables of one site's state, or of the sum of all."""
+        return self._tables(slice(None) if number is None else slice(self._ends[number], self._ends[number + 1]))
 
     def scores(self) -> list[dict[str, float | int | None]]:
         """Return what `classification_state.scores` computes of each site's state."""
-        counted, classes, bins, sites = self._counted, self._metrics.n_classes, self._metrics.bins, self._sites
+        heads = [self._head(number) for number in range(self._sites)]
+        return self._scores(np.repeat(np.arange(self._sites), self.rows), heads)
+
+    def pooled_scores(self) -> dict[str, float | int | None]:
+        """Return what `classification_state.scores` computes of the sum of all the states."""
+        return self._scores(np.zeros(sum(self.rows), dtype=np.int64), [self.pooled_head()])[0]
+
+    def _scores(self, group: NDArray[np.int64], heads: Sequence[dict[str, Any]]) -> list[dict[str, float | int | None]]:
+        """Return the scores of groups of rows; `group` is (rows,) each row's, `heads` begin the states."""
+        counted, classes, bins, groups = self._counted, self._metrics.n_classes, self._metrics.bins, len(heads)
         scored = scored_classes(classes)
-        site = np.repeat(np.arange(sites), self.rows)
-        cells = (site * classes + counted.classes) * classes + counted.predicted
-        confusion = np.bincount(cells, minlength=sites * classes**2).reshape(sites, classes, classes)
-        place = site * CALIBRATION_BINS + counted.place
+        cells = (group * classes + counted.classes) * classes + counted.predicted
+        confusion = np.bincount(cells, minlength=groups * classes**2).reshape(groups, classes, classes)
+        place = group * CALIBRATION_BINS + counted.place
         calibration = [
-            np.bincount(place, values, sites * CALIBRATION_BINS).astype(np.int64).reshape(sites, CALIBRATION_BINS)
+            np.bincount(place, values, groups * CALIBRATION_BINS).astype(np.int64).reshape(groups, CALIBRATION_BINS)
             for values in (None, counted.units, counted.hit)
         ]
-        # A class's bins at one site come after those of the class before, and of all classes at the site before.
-        keys = counted.keys + (site * len(scored) * bins)[:, None]
+        # A class's bins in one group come after those of the class before, and of all classes of the group before.
+        keys = counted.keys + (group * len(scored) * bins)[:, None]
         positives, negatives = (
             np.unique(keys[chosen], return_counts=True) for chosen in (counted.is_class, ~counted.is_class)
         )
-        pairs = sparse.flat_paired(positives, negatives, sites * len(scored), bins)
-        of_class = confusion.sum(axis=2)[:, scored]
-        rankable = (of_class > 0) & (of_class < np.array(self.rows)[:, None])
+        pairs = sparse.flat_paired(positives, negatives, groups * len(scored), bins)
+        of_class, rows = confusion.sum(axis=2)[:, scored], np.array([head["n"] for head in heads])
+        rankable = (of_class > 0) & (of_class < rows[:, None])
         states = [
-            self._head(number)
-            | {"confusion": confusion[number], "calibration": [values[number].tolist() for values in calibration]}
-            for number in range(sites)
+            head | {"confusion": confusion[number], "calibration": [values[number].tolist() for values in calibration]}
+            for number, head in enumerate(heads)
         ]
         pairs_of = [
             [pairs[number * len(scored) + place] for place in np.flatnonzero(rankable[number]).tolist()]
-            for number in range(sites)
+            for number in range(groups)
         ]
         return classification_state.scores_of_all(states, pairs_of)
 
     def pooled(self) -> dict[str, Any]:
         """Return the sum of all the states."""
-        head = self._head(0) | {
+        return self.pooled_head() | self.tables(None)
+
+    def pooled_head(self) -> dict[str, Any]:
+        """Return the sum of all the states without its tables."""
+        return self._head(0) | {
             "n": sum(self.rows),
             "non_finite": sum(self._non_finite),
             "loss": fsum(self._losses),
             "brier": fsum(self._squares),
         }
-        return head | self._tables(slice(None))
 
     def _head(self, number: int) -> dict[str, Any]:
         return {
@@ -248,16 +258,16 @@ class StateByHospital(Mapping[str, dict[str, Any]]):
     def merged(self) -> CheckedState:
         """Return the sum of all states."""
         if self._sum is None:
-            self._sum = CheckedState(self._table.pooled())
+            self._sum = PooledState(self._table)
         return self._sum
 
 
-class SiteState(CheckedState):
-    """One site's state, whose tables are written out when they are first read."""
+class _Unwritten(CheckedState):
+    """A state whose tables are written out when they are first read; `number` is its site's, None that of all."""
 
     __slots__ = ("number", "table")
 
-    def __init__(self, table: SiteStates, number: int, head: dict[str, Any]) -> None:
+    def __init__(self, table: SiteStates, number: int | None, head: dict[str, Any]) -> None:
         super().__init__(head)
         self.table, self.number = table, number
 
@@ -278,6 +288,25 @@ class SiteState(CheckedState):
             self.update(self.table.tables(self.number))
         return self
 
+
+class PooledState(_Unwritten):
+    """The sum of the states of all sites of a table."""
+
+    __slots__ = ()
+
+    def __init__(self, table: SiteStates) -> None:
+        super().__init__(table, None, table.pooled_head())
+
+    def scores(self) -> dict[str, float | int | None]:
+        """Return its scores, for which no tables are written."""
+        return self.table.pooled_scores()
+
+
+class SiteState(_Unwritten):
+    """One site's state."""
+
+    __slots__ = ()
+
     @staticmethod
     def scores_of(states: Sequence[dict[str, Any]]) -> list[dict[str, float | int | None]] | None:
         """Return the scores of states, where they are all those of some tables; None where they are not."""
@@ -285,7 +314,8 @@ class SiteState(CheckedState):
         if tables is None:
             return None
         scores = {id(table): table.scores() for table in tables}
-        return [scores[id(state.table)][state.number] for state in states if isinstance(state, SiteState)]
+        of_sites = [(id(state.table), state.number) for state in states if isinstance(state, SiteState)]
+        return [scores[table][number] for table, number in of_sites if number is not None]
 
     @staticmethod
     def sum_of(states: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

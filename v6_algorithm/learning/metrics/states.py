@@ -54,6 +54,12 @@ class CheckedState(dict[str, Any]):
         """Return the scores of each of some states where they are computed faster together; see `by_site`."""
         return None
 
+    def scores(self) -> dict[str, float | int | None]:
+        """Return those of its metrics that say how good a model is, and perhaps others; see `scores_of`."""
+        kind = _KINDS[self["kind"]]
+        found: dict[str, float | int | None] = kind.scores(self) if hasattr(kind, "scores") else self.values_of()
+        return found
+
     def values_of(self) -> dict[str, float | int | None]:
         """Return its metrics by name; see `compute`."""
         try:
@@ -175,10 +181,7 @@ def scores_of(state: dict[str, Any]) -> dict[str, float | int | None]:
     state : dict
         As for `compute`.
     """
-    known = checked_state(state)
-    kind = _KINDS[known["kind"]]
-    values = kind.scores(known) if hasattr(kind, "scores") else known.values_of()
-    return {name: value for name, value in values.items() if is_score(name)}
+    return {name: value for name, value in checked_state(state).scores().items() if is_score(name)}
 
 
 def scores_by_name(states: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, float | int | None]]:
