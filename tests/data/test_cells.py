@@ -252,6 +252,11 @@ def test_decimal_commas_and_thousands_marks_change_no_number(numbers):
         ([*(f"{number},5" for number in range(9)), "not done"], "words"),
         (["1", "2", "3", "4", "5", "6", "7", "8", "not done"], "words"),
         (["mild", "severe"], None),
+        # Cells count, not different ones: 4 of 5 are numbers; with spaces around them they are the same.
+        (["1", " 1", "1 ", "1", "not done"], "words"),
+        (["1", "2", "3", *["not done"] * 3], None),
+        # As keys 1, 1.0 and True were one.
+        ([True, 1, 1.0, 1.5, "not done"], None),
     ],
 )
 def test_text_that_is_meant_as_numbers_is_told_by_its_kind(cells, reason):

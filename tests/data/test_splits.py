@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from v6_algorithm.data import splits
 from v6_algorithm.data.splits import _near_shares, _turns, draw_rows, empty_folds, make_folds
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio
@@ -384,3 +385,37 @@ def test_shares_are_near_where_no_part_is_two_rows_off():
     assert _near_shares(np.array([0] * 5 + [1] * 3), of_row, shares)
     assert not _near_shares(np.array([0] * 6 + [1] * 2), of_row, shares)
     assert not _near_shares(np.array([0] * 6 + [1] * 2 + [1] * 8), np.array([0] * 8 + [1] * 8), shares)
+
+
+@pytest.mark.parametrize(
+    "shares", [(0.7, 0.15, 0.15), (0.6, 0.2, 0.2), (0.8, 0.1, 0.1), (1 / 3, 2 / 3), (0.9, 0.1, 0), (0.7071, 0.2929)]
+)
+@pytest.mark.parametrize("entitled", [(0, 1, 2), (2, 0, 1)])
+def test_many_rows_are_dealt_as_one_after_the_other(shares, entitled):
+    """A period at a time, to the last tie that rounding decides."""
+    parts = np.array([part for part in entitled if part < len(shares)])
+    dealt, expected = np.zeros(len(shares)), []
+    for number in range(1, 20_012):
+        behind = np.array(shares) * number - dealt
+        expected.append(parts[np.argmax(behind[parts])])
+        dealt[expected[-1]] += 1
+    assert splits._turns(20_011, np.array(shares), parts).tolist() == expected
+
+
+def test_a_period_that_does_not_begin_anew_is_not_taken():
+    shares, parts = np.array([0.5, 0.25, 0.25]), np.array([0, 1, 2])
+    assert splits._turns_of_periods(1000, shares, parts, 4) is not None
+    assert splits._turns_of_periods(1000, shares, parts, 3) is None
+
+
+@pytest.mark.parametrize("most", [3, 2**16 + 10])
+def test_rows_are_sorted_by_class_and_shuffled_within(most):
+    strata = np.random.default_rng(1).integers(0, most, 5000)
+    drawn = np.random.default_rng(2).permutation(5000)
+    order = splits._by_class(strata, np.random.default_rng(2))
+    assert order.tolist() == np.lexsort((drawn, strata)).tolist()
+
+
+@pytest.mark.parametrize("strata", [[3, -1, 3, 5], [10**9, 0, 10**9], [0]])
+def test_classes_are_numbered_in_their_order(strata):
+    assert splits._numbered(np.array(strata)).tolist() == np.unique(strata, return_inverse=True)[1].tolist()

@@ -10,7 +10,7 @@ from hospitals import command, read_result, table, tables, write
 from loopback import LoopbackProxy
 
 import v6_algorithm
-from v6_algorithm.researcher.cli import following, submit
+from v6_algorithm.researcher.cli import connection, following
 from v6_algorithm.researcher.external import CentralTable
 from v6_algorithm.researcher.server import Collaboration, Organization
 from v6_algorithm.researcher.task import Task
@@ -60,7 +60,7 @@ def ran() -> Network:
 @pytest.fixture
 def network(ran, tmp_path, monkeypatch) -> Network:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(submit, "log_in", lambda *_: ran)
+    monkeypatch.setattr(connection, "log_in", lambda *_: ran)
     monkeypatch.setattr(following, "POLL_S", 0)
     monkeypatch.setattr(ran, "sent", [])
     table(70, 9).to_csv(tmp_path / "mine.csv", index=False)
@@ -89,7 +89,7 @@ def test_watch_measures_it_later(tmp_path, network):
 
 @pytest.mark.parametrize("word", ["submit", "watch"])
 def test_a_central_table_that_is_not_there_is_told_before_anything_is_sent(tmp_path, network, monkeypatch, word):
-    monkeypatch.setattr(submit, "log_in", lambda *_: pytest.fail("logged in"))
+    monkeypatch.setattr(connection, "log_in", lambda *_: pytest.fail("logged in"))
     what = (write(tmp_path, central="no.csv"), "--image", "v6") if word == "submit" else (7, "--central", "no.csv")
     done = command(word, *what, *AT)
     assert done.exit_code == 2

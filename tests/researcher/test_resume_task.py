@@ -13,7 +13,7 @@ from loopback import LoopbackProxy
 
 from v6_algorithm.engines import entry
 from v6_algorithm.errors import ServerError
-from v6_algorithm.researcher.cli import following, submit
+from v6_algorithm.researcher.cli import connection, following
 from v6_algorithm.researcher.server import Collaboration, Organization
 from v6_algorithm.researcher.task import Task
 
@@ -88,7 +88,7 @@ def network(tmp_path, monkeypatch):
 
     def make(*arguments, **options):
         made = Network(*arguments, **options)
-        monkeypatch.setattr(submit, "log_in", lambda *_: made)
+        monkeypatch.setattr(connection, "log_in", lambda *_: made)
         return made
 
     return make

@@ -31,7 +31,7 @@ from v6_algorithm.engines.simulate import tables_of
 from v6_algorithm.errors import ExperimentError, ServerError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.researcher.cli import submit
+from v6_algorithm.researcher.cli import connection
 from v6_algorithm.researcher.server import Server
 
 PACKAGE = Path(__file__).parents[2] / "v6_algorithm"
@@ -223,7 +223,7 @@ def test_hrc_bug_12_nothing_waits_for_a_key(monkeypatch):
     monkeypatch.delenv("V6_PASSWORD", raising=False)
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(isatty=lambda: False))
     with pytest.raises(ServerError, match="there is no terminal to ask at; set V6_PASSWORD"):
-        submit._secret("V6_PASSWORD", "Password of anna")
+        connection.secret("V6_PASSWORD", "Password of anna")
 
 
 @pytest.mark.parametrize("features", [["a"], ["a", "c"], None])

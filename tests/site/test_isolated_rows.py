@@ -74,3 +74,52 @@ def test_chance_is_what_decoys_match_on_average_so_that_eight_rows_of_one_column
     weights = np.zeros((8, 200))
     weights[np.arange(8), np.arange(8) * 7] = 1.0
     assert isolated_rows(rows, sums(rows, weights), pairs=False) == 8
+
+
+@pytest.mark.parametrize(("half", "compared"), [(0.9e-9, False), (1.5e-9, True)])
+def test_a_column_that_hardly_varies_is_not_compared(half, compared):
+    """A spread of a billionth of the largest value and one: what a unit says of it is rounding."""
+    rows = np.random.default_rng(0).normal(size=(40, 4))
+    rows[:, 0] = np.where(np.arange(40) % 2, half, -half)
+    unit = np.append(rows[3], 1.0)
+    unit[0] += 1.0
+    assert isolated_rows(rows, unit[None], pairs=False) == (0 if compared else 1)
+    wide = rows.copy()
+    wide[:, 0] *= 1e12
+    unit[0] = wide[3, 0] + 1e6
+    assert isolated_rows(wide, unit[None], pairs=False) == 0
+
+
+@pytest.mark.parametrize(("weight", "read"), [(2e-9, 1), (0.5e-9, 0)])
+def test_a_unit_of_hardly_any_weight_beside_the_others_tells_nothing(weight, read):
+    rows = np.random.default_rng(0).normal(size=(40, 4))
+    units = np.stack([np.append(rows.sum(axis=0), 1.0), np.append(rows[5], 1.0) * weight])
+    assert isolated_rows(rows, units, pairs=False) == read
+    assert isolated_rows(rows, units * 1e-30, pairs=False) == read
+
+
+def test_two_rows_are_enough_to_be_told_apart_and_one_is_not():
+    rows = np.array([[0.0, 5.0, -3.0, 2.0], [1.0, 2.0, 4.0, 9.0]])
+    assert isolated_rows(rows, np.append(rows[1], 1.0)[None], pairs=False) == 1
+    assert isolated_rows(rows[:1], np.append(rows[0], 1.0)[None], pairs=False) == 0
+
+
+@pytest.mark.parametrize(("off", "read"), [(0.0199, 1), (0.0201, 0)])
+def test_a_row_is_read_to_a_fiftieth_of_each_columns_spread(off, read):
+    rows = np.random.default_rng(0).normal(size=(200, 12)) * np.arange(1, 13)
+    unit = np.append(rows[5], 1.0)
+    unit[7] += off * rows[:, 7].std()
+    assert isolated_rows(rows, unit[None], pairs=False) == read
+
+
+def test_sums_far_from_every_row_are_no_chance_that_hides_those_that_are_read():
+    """More than a standard deviation beyond the rows nothing is compared, however many sums are there."""
+    rows = np.concatenate([np.ones(100), np.random.default_rng(0).uniform(-1, 0.9, 100)])[:, None]
+    read = np.column_stack([rows[150:158, 0], np.ones(8)])
+    for beyond, count in ((1.5, 8), (0.95, 0)):
+        for sign in (1, -1):
+            far = np.full((2000, 2), 1.0)
+            far[:, 0] = 1.0 + beyond * rows.std()
+            units = np.concatenate([read, far])
+            units[:, 0] *= sign
+            assert isolated_rows(sign * rows, units, pairs=False) == count

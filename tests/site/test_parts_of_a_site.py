@@ -64,3 +64,62 @@ def test_prepared_rows_stay_in_memory_if_those_of_all_folds_are_not_larger_than_
 
     assert kept(needed)
     assert not kept(needed - 1)
+
+
+def test_a_source_is_read_as_the_experiment_writes_tables_and_stays_the_same_object():
+    """What is remembered of a table goes by the object that it is read from."""
+    where = context()
+    (given,) = where.sources.values()
+    plain = [Work(request(), where).sources["hospital"] for _ in range(2)]
+    assert plain[0] is plain[1]
+    content = CONTENT | {"data": CONTENT["data"] | {"decimal": ","}}
+    asked = request() | {"experiment": Experiment.parse(content).for_sites()}
+    first, again = (Work(asked, where).sources["hospital"] for _ in range(2))
+    assert first is again is not given
+    assert first.form.decimal == ","
+    assert given.form.decimal != ","
+    where.sources = {"hospital": first}
+    assert Work(asked, where).sources["hospital"] is first
+
+
+def test_a_frame_that_is_kept_is_read_once_and_anew_when_its_file_has_changed(monkeypatch):
+    content = {"data": {"target": "y", "features": ["a", "b"]}, "model": "logistic"}
+    request = wire.message(site="s", round=0, attempt=1, sites=3, experiment=Experiment.parse(content).for_sites())
+    frame = table(60, 0)
+    reads = []
+
+    class Counted(TableSource):
+        mark = "first"
+        fingerprint = property(lambda self: self.mark)
+
+        def read(self, wanted=None, *, exact=None):
+            reads.append(exact)
+            return frame.loc[:, [name for name in frame.columns if wanted(name)]]
+
+    source = Counted(frame=frame)
+    context = SiteContext({"s": source}, lasting=True)
+    ask = Work(request, context).read
+    every = {"a", "b", "y"}.__contains__
+    assert set(ask(source, every, keep=True)) == {"a", "b", "y"}
+    # What is kept is taken by the next who reads, whatever few columns he wants.
+    assert list(ask(source, {"b"}.__contains__)) == ["b"]
+    assert len(reads) == 1
+    assert set(ask(source, every)) == {"a", "b", "y"}
+    assert len(reads) == 2, "it was let go"
+    ask(source, every, keep=True)
+    monkeypatch.setattr(Counted, "mark", "second")
+    ask(source, every)
+    assert len(reads) == 4
+    for lasting, mark in ((False, "second"), (True, None)):
+        monkeypatch.setattr(Counted, "mark", mark)
+        where = SiteContext({"s": source}, lasting=lasting)
+        for _ in range(2):
+            Work(request, where).read(source, every, keep=True)
+        assert not any(key[0] == "frame" for key in where.memory if isinstance(key, tuple))
+    monkeypatch.setattr(Counted, "mark", "third")
+    size = 60 * 3 * 8
+    for most, kept in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(work_module, "_MEMORY_BYTES", most)
+        where = SiteContext({"s": source}, lasting=True)
+        Work(request, where).read(source, every, keep=True)
+        assert any(key[0] == "frame" for key in where.memory if isinstance(key, tuple)) is kept

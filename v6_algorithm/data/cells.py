@@ -7,6 +7,7 @@ cells are the same table. `hint` says of a column that is not numbers why it may
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -218,20 +219,37 @@ def hint(column: pd.Series, kind: str) -> str | None:
         return _hint_of_numbers(column)
     if kind != "text":
         return None
-    cells = [str(value).strip() for value in column.dropna().tolist()]
-    rest = [cell for cell in cells if not _NUMBER.fullmatch(cell)]
+    rows = _rows_of_texts(column)
+    rest = [cell for cell in rows if not _NUMBER.fullmatch(cell)]
     if (name := _one_form(rest, _MARKED | _BESIDE)) is not None:
         return name
-    if len(rest) == len(cells) and _one_form(rest, {"dates": _DATE}) is not None:
+    if len(rest) == len(rows) and _one_form(rest, {"dates": _DATE}) is not None:
         return "dates"
     # Numbers with marks beside something else: the marks can be declared, what else there is stands in the way.
     rest = [cell for cell in rest if not any(pattern.fullmatch(cell) for pattern in _MARKED.values())]
     if (name := _one_form(rest, _BESIDE)) is not None:
         return name
     units = {"".join(match.groups("")) if (match := _UNIT.fullmatch(cell)) else "" for cell in rest}
-    if len(rest) == len(cells) and len(units) == 1 and _IS_UNIT.search("".join(units)) and len(set(cells)) > _MEASURED:
+    if len(rest) == len(rows) and len(units) == 1 and _IS_UNIT.search("".join(units)) and len(rows) > _MEASURED:
         return "units"
-    return "words" if len(cells) - len(rest) >= _MOSTLY * len(cells) else None
+    every = sum(rows.values())
+    return "words" if every - sum(rows[cell] for cell in rest) >= _MOSTLY * every else None
+
+
+def _rows_of_texts(column: pd.Series) -> dict[str, int]:
+    """Count the rows of each text that cells hold, without spaces around it: there are few texts in many rows."""
+    import pandas as pd
+
+    if pd.api.types.infer_dtype(column, skipna=True) == "string":
+        counted = list(column.value_counts(sort=False).items())
+    else:
+        # Of several types: as keys 1 and True would be one.
+        counted = list(Counter(str(value) for value in column.dropna().tolist()).items())
+    rows: dict[str, int] = {}
+    for value, count in counted:
+        cell = str(value).strip()
+        rows[cell] = rows.get(cell, 0) + int(count)
+    return rows
 
 
 def without_hint(numbers: np.ndarray) -> np.ndarray:

@@ -140,5 +140,8 @@ def column_kind(column: pd.Series) -> str:
         or pd.api.types.is_timedelta64_dtype(column)
     ):
         return "other"
+    if pd.api.types.infer_dtype(column, skipna=True) == "string":
+        # There are few texts in many rows.
+        column = pd.Series(column.dropna().unique())
     numbers = pd.to_numeric(column, errors="coerce")
     return "numeric" if bool((numbers.notna() == column.notna()).all()) else "text"

@@ -9,7 +9,7 @@ import numpy as np
 
 from v6_algorithm.data.cells import cleaned
 from v6_algorithm.data.sequences import holds_arrays
-from v6_algorithm.data.targets import canonical
+from v6_algorithm.data.targets import canonical, coded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,8 +72,8 @@ def _holding(column: pd.Series, codes: Sequence[Code]) -> Iterator[Array]:
         yield from (numbers == kind(label) for label in labels if not isinstance(label, str))
     elif not holds_arrays(column) and not pd.api.types.is_datetime64_any_dtype(column):
         known = column.notna().to_numpy()
-        spelled = canonical(column[known])
+        spelled, code = coded(column[known])
         for label in labels:
             cells = np.zeros(len(column), dtype=bool)
-            cells[known] = [cell == label for cell in spelled]
+            cells[known] = np.array([cell == label for cell in spelled], dtype=bool)[code]
             yield cells

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -16,6 +17,9 @@ _PART_NAMES = {
     "train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "test": 2, "testing": 2,
     "unused": 3,
 }  # fmt: skip
+
+# Shares are fractions with at most this denominator, where dealing repeats itself; and so often it has to.
+_LONGEST_PERIOD, _LEAST_PERIODS = 1000, 32
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ def _deal(strata: Array, shares: Array, generator: np.random.Generator) -> Array
 
     Every part gets its share of the rows, and of each class, to within about one row.
     """
-    order = np.lexsort((generator.permutation(len(strata)), strata))
+    order = _by_class(strata, generator)
     part = np.empty(len(strata), dtype=np.int64)
     # Which of the equally entitled parts comes first is drawn, or the first would always get the larger share.
     entitled = generator.permutation(len(shares))
@@ -169,24 +173,57 @@ def _deal(strata: Array, shares: Array, generator: np.random.Generator) -> Array
     return part
 
 
+def _by_class(strata: Array, generator: np.random.Generator) -> Array:
+    """Return row numbers sorted by class and shuffled within it: ``lexsort((permutation, strata))``."""
+    drawn = generator.permutation(len(strata))
+    shuffled = np.empty_like(drawn)
+    shuffled[drawn] = np.arange(len(drawn))
+    # Of 16 bits numpy sorts by their digits, in a twentieth of the time.
+    few = len(strata) > 0 and strata.min() >= 0 and strata.max() < 2**16
+    order: Array = shuffled[np.argsort((strata.astype(np.uint16) if few else strata)[shuffled], kind="stable")]
+    return order
+
+
 def _turns(rows: int, shares: Array, entitled: Array) -> Array:
     """Return the part of each row in the order of dealing: the one furthest behind, of several the first entitled."""
     if np.ptp(shares) == 0:
         # Whoever has as many as the others is behind by the same, to the last bit: they take turns.
         return np.resize(entitled, rows)
-    # Python's floats, for a million rows: they are added up as numpy's are.
+    period = math.lcm(*(Fraction(share).limit_denominator(_LONGEST_PERIOD).denominator for share in shares.tolist()))
+    if rows > _LEAST_PERIODS * period and (turns := _turns_of_periods(rows, shares, entitled, period)) is not None:
+        return turns
+    # Python's floats, faster one by one: they are added up as numpy's are.
     parts = [(part, float(shares[part])) for part in entitled.tolist()]
     dealt = [0.0] * len(shares)
-    turns = []
+    turns_in_order = []
     for number in range(1, rows + 1):
         furthest = -math.inf
         for part, share in parts:
             behind = share * number - dealt[part]
             if behind > furthest:
                 furthest, chosen = behind, part
-        turns.append(chosen)
+        turns_in_order.append(chosen)
         dealt[chosen] += 1
-    return np.array(turns, dtype=np.int64)
+    return np.array(turns_in_order, dtype=np.int64)
+
+
+def _turns_of_periods(rows: int, shares: Array, entitled: Array, period: int) -> Array | None:
+    """Return what the loop of `_turns` does, all periods at once; None where it does not begin anew after each.
+
+    After a period, 20 rows for shares of .7, .15 and .15, nobody is behind, so that each period can be dealt by itself.
+    That every one ends where the next begins is looked at, and then the turns are the loop's, to the last tie.
+    """
+    starts = np.arange(-(-rows // period) + 1) * float(period)
+    of_entitled = shares[entitled][:, None]
+    begun = np.round(of_entitled * starts)
+    dealt, places = begun[:, :-1].copy(), np.arange(len(starts) - 1)
+    turns = np.empty((len(places), period), dtype=np.int64)
+    for step in range(period):
+        # The first of those that are furthest behind, as in the loop.
+        chosen = (of_entitled * (starts[:-1] + (step + 1)) - dealt).argmax(axis=0)
+        dealt[chosen, places] += 1
+        turns[:, step] = entitled[chosen]
+    return turns.reshape(-1)[:rows] if (dealt == begun[:, 1:]).all() else None
 
 
 def _spread_rare(part: Array, strata: Array, shares: Array, generator: np.random.Generator) -> Array:
@@ -200,8 +237,11 @@ def _spread_rare(part: Array, strata: Array, shares: Array, generator: np.random
     wanted = np.flatnonzero(shares > 0)
     if np.ptp(shares[wanted]) == 0:
         return part
-    classes, of_row = np.unique(strata, return_inverse=True)
-    rare = [number for number in range(len(classes)) if not np.isin(wanted, part[of_row == number]).all()]
+    of_row = _numbered(strata)
+    counts = np.bincount(of_row * len(shares) + part, minlength=(of_row.max() + 1) * len(shares))
+    rare = np.flatnonzero((counts.reshape(-1, len(shares))[:, wanted] == 0).any(axis=1)).tolist()
+    if not rare:
+        return part
     common = ~np.isin(of_row, rare)
     for number in rare:
         rows = generator.permutation(np.flatnonzero(of_row == number))
@@ -218,6 +258,16 @@ def _spread_rare(part: Array, strata: Array, shares: Array, generator: np.random
         if _near_shares(moved, of_row, shares):
             part = moved
     return part
+
+
+def _numbered(strata: Array) -> Array:
+    """Number the classes that occur from 0, in their order: ``unique(strata, return_inverse=True)[1]``."""
+    low, high = int(strata.min()), int(strata.max())
+    if high - low > len(strata):
+        return np.unique(strata, return_inverse=True)[1]
+    number = np.cumsum(np.bincount(strata - low) > 0) - 1
+    numbered: Array = number[strata - low]
+    return numbered
 
 
 def _near_shares(part: Array, of_row: Array, shares: Array) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from v6_algorithm.data.description import column_kind, named
-from v6_algorithm.data.targets import canonical
+from v6_algorithm.data.targets import coded
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.evaluation import LONGEST_GROUP_NAME, MOST_GROUPS, NOT_KNOWN, Subgroup
 
@@ -95,14 +95,14 @@ def _groups_of(frame: pd.DataFrame, subgroup: Subgroup) -> list[str]:
         bands = subgroup.band_names
         return [NOT_KNOWN if np.isnan(number) else bands[place] for number, place in zip(numbers, places, strict=True)]
     known = column.notna().to_numpy()
-    labels = canonical(column[known])
+    labels, code = coded(column[known])
     advice = "give bands, such as {column: age, bands: [40, 60]}"
     if any(isinstance(label, float) for label in labels):
         raise DataError(f"{what} holds numbers that are not whole; {advice}")
     if len(set(labels)) > MOST_GROUPS:
         raise DataError(f"{what} has over {MOST_GROUPS} values; {advice}" if kind == "numeric" else _too_many(what))
     names = np.full(len(column), NOT_KNOWN, dtype=object)
-    names[known] = [str(label)[:LONGEST_GROUP_NAME] for label in labels]
+    names[known] = np.array([str(label)[:LONGEST_GROUP_NAME] for label in labels], dtype=object)[code]
     return [str(group) for group in names]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.targets import canonical
+from v6_algorithm.data.targets import canonical, coded
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
 
@@ -48,10 +48,10 @@ def _meets(column: pd.Series, condition: str) -> Array:
     met = np.zeros(len(column), dtype=bool)
     if operator in ("==", "!="):
         (wanted,) = canonical(pd.Series([threshold], dtype=object))
-        labels = canonical(column[known])
+        labels, code = coded(column[known])
         if str(threshold).lower() in ("true", "false") and all(isinstance(value, bool) for value in column[known]):
             wanted = int(str(threshold).lower() == "true")
-        met[known] = [(label == wanted) == (operator == "==") for label in labels]
+        met[known] = np.array([(label == wanted) == (operator == "==") for label in labels], dtype=bool)[code]
         return met
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     if np.isnan(numbers[known]).any():

@@ -212,7 +212,7 @@ def _bins(risk: Array, event: Array, joins: int | None) -> Array:
     from v6_algorithm.learning.metrics.histogram import FINE_BINS, bin_index
     from v6_algorithm.site.guard.join import joined_groups
 
-    bins = np.asarray(bin_index(np.clip(risk, 0, 1), FINE_BINS), dtype=np.int64)
+    bins = np.asarray(bin_index(risk, FINE_BINS), dtype=np.int64)
     if joins is None or not len(bins):
         return bins
     places, number = np.unique(bins, return_inverse=True)

@@ -9,6 +9,7 @@ from sklearn import metrics as sk
 from v6_algorithm.learning.metrics import ClassificationMetrics, compute, higher_is_better, is_score, merge_states
 from v6_algorithm.learning.metrics.classification_state import histograms
 from v6_algorithm.learning.metrics.histogram import lower_edges, sensitivity_at
+from v6_algorithm.site.guard.coarse import coarse_state
 
 SPECIFICITIES = (0.5, 0.9, 0.95, 0.975)
 
@@ -148,3 +149,50 @@ def test_a_state_with_wrong_specificities_is_refused(given_):
     score, target = scored(1)
     with pytest.raises(ValueError, match="specificities"):
         compute(state_of(score, target) | {"specificities": given_})
+
+
+def at_lowest_threshold(specificity, positives, negatives):
+    """Sensitivity at the lowest place from which on few enough negatives lie, and the positives just below it."""
+    allowed = int((1 - specificity) * len(negatives) + 1e-9)
+    places = sorted({*positives, *negatives})
+    fitting = [place for place in places if sum(other >= place for other in negatives) <= allowed]
+    if len(fitting) == len(places):
+        return 1.0, 0.0
+    below = max(place for place in places if place not in fitting)
+    return sum(place > below for place in positives) / len(positives), positives.count(below) / len(positives)
+
+
+def precision_of(positives, negatives, *, first):
+    """The average precision of rows in order, those of one place with the positives first or last."""
+    ranked = sorted([(-place, not first) for place in positives] + [(-place, first) for place in negatives])
+    hits = [number for number, (_, late) in enumerate(ranked, 1) if late is not first]
+    return sum(found / taken for found, taken in enumerate(hits, 1)) / len(positives)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_sites_join_bins_the_resolution_goes_to_the_furthest_that_rows_may_lie(seed):
+    """All of a joined bin may be anywhere between its neighbours: positives up and negatives down, or the reverse."""
+    states, ends = [], []
+    for site in range(2):
+        score, target = scored(10 * seed + site, rows=30)
+        state = coarse_state(state_of(np.round(score, 2), target, specificities=[0.8]), 5)
+        states.append(state)
+        (places, above, below), bins = histograms(state)[0], state["bins"]
+        for number, place in enumerate(places.tolist()):
+            low = places[number - 1] + 1 if number else 0
+            high = places[number + 1] - 1 if number + 1 < len(places) else bins - 1
+            ends += [(kind, place, low, high) for kind, rows in ((1, above), (0, below)) for _ in range(rows[number])]
+    merged = merge_states(states)
+    found = compute(merged)
+
+    def placed(positive, negative):
+        """Rows of both classes at the end that is asked for: 1 as told, 2 lowest, 3 highest."""
+        return [end[positive] for end in ends if end[0]], [end[negative] for end in ends if not end[0]]
+
+    value, _ = at_lowest_threshold(0.8, *placed(1, 1))
+    best, worst = at_lowest_threshold(0.8, *placed(3, 2)), at_lowest_threshold(0.8, *placed(2, 3))
+    assert found["sensitivity_at_80"] == pytest.approx(value)
+    assert found["sensitivity_at_80_resolution"] == pytest.approx(max(sum(best) - value, value - worst[0]))
+    highest = precision_of(*placed(3, 2), first=True)
+    lowest = precision_of(*placed(2, 3), first=False)
+    assert found["auprc_resolution"] == pytest.approx(max(highest - found["auprc"], found["auprc"] - lowest))

@@ -7,7 +7,7 @@ from math import exp, log, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from v6_algorithm.learning.metrics.additive import from_sums
@@ -190,6 +190,8 @@ def test_events_and_weighted_time_of_a_baseline_are_those_of_each_row(drawn, lea
     st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 1024)), min_size=1, max_size=20),
     st.integers(1, 6),
 )
+@example([(3, False, 1000)] * 3, 3)
+@example([(3, False, 1000)] * 3 + [(1, True, 10)] * 4, 3)
 @settings(max_examples=60)
 def test_squares_of_few_rows_are_the_mean_of_more_or_a_quarter(drawn, smallest):
     """Three horizons: of rows that leave in each interval with an event, and of those that are there at its end."""

@@ -17,7 +17,7 @@ from loopback import LoopbackProxy
 
 import v6_algorithm
 from v6_algorithm.engines import runs
-from v6_algorithm.researcher.cli import following, submit
+from v6_algorithm.researcher.cli import connection, following
 from v6_algorithm.researcher.server import Collaboration, Organization
 from v6_algorithm.researcher.task import Task
 
@@ -93,7 +93,7 @@ def network(ran, monkeypatch) -> Network:
     """Show one line more at each look."""
     log, result = ran
     made = Network(log, result, list(range(len(log))))
-    monkeypatch.setattr(submit, "log_in", lambda *_: made)
+    monkeypatch.setattr(connection, "log_in", lambda *_: made)
     monkeypatch.setattr(following, "POLL_S", 0)
     return made
 

@@ -13,7 +13,7 @@ from hospitals import ROWS, command, read_result, write
 
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.researcher.cli import submit
+from v6_algorithm.researcher.cli import connection
 from v6_algorithm.researcher.task import Look
 from v6_algorithm.researcher.tracking import POOLED, Tracking, open_tracking
 
@@ -305,7 +305,7 @@ def network(monkeypatch, tables, make_experiment, run_locally):
         look=lambda: Look("completed", [], None, {}),
         result=lambda: json.loads(json.dumps(result)),
     )
-    monkeypatch.setattr(submit, "log_in", lambda *_: types.SimpleNamespace(task=lambda id: ended))
+    monkeypatch.setattr(connection, "log_in", lambda *_: types.SimpleNamespace(task=lambda id: ended))
     return result
 
 
@@ -337,7 +337,7 @@ def test_a_stopped_network_run_is_shown_too_and_still_ends_with_3(tmp_path, netw
 
 @pytest.mark.parametrize("word", ["submit", "watch"])
 def test_a_tracker_that_is_not_known_is_refused_before_the_log_in(tmp_path, monkeypatch, word):
-    monkeypatch.setattr(submit, "log_in", lambda *_: pytest.fail("logged in"))
+    monkeypatch.setattr(connection, "log_in", lambda *_: pytest.fail("logged in"))
     what = (write(tmp_path), "--image", "registry/v6") if word == "submit" else (7,)
     done = command(word, *what, *AT, "--track", "excel")
     assert done.exit_code == 2

@@ -11,25 +11,25 @@ from typing import Any
 
 from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.evaluation.sample_grid import gallery
-from v6_algorithm.coordinator.evaluation.subgroups import gaps, merged_groups, withheld
+from v6_algorithm.coordinator.evaluation.subgroups import gaps, merged_groups
 from v6_algorithm.coordinator.inference.coefficients import inference
 from v6_algorithm.coordinator.inference.meta_analysis import of_coefficients, of_metrics
 from v6_algorithm.coordinator.inference.rubin import pooled_inference
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.result.averages import mean_of, round_scores, scores
 from v6_algorithm.coordinator.result.diagnostics import diagnostics
+from v6_algorithm.coordinator.result.notes import notes_of_result
 from v6_algorithm.coordinator.result.privacy_report import notes as notes_of_privacy
 from v6_algorithm.coordinator.result.privacy_report import section as privacy_section
 from v6_algorithm.coordinator.result.privacy_report import with_epsilon
-from v6_algorithm.coordinator.result.repeats import over_folds, repeats_in, repeats_note, repeats_of
+from v6_algorithm.coordinator.result.repeats import over_folds, repeats_in, repeats_of
 from v6_algorithm.coordinator.rounds.folds import FoldProgress, States
 from v6_algorithm.coordinator.run_context import RunContext
 from v6_algorithm.data.preparation.times import horizons
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
-from v6_algorithm.learning.metrics import compute, explain, merge_states
+from v6_algorithm.learning.metrics import compute, merge_states
 from v6_algorithm.learning.metrics.intervals import over_repeats
-from v6_algorithm.learning.metrics.joined import MOST_LISTED, joins
 from v6_algorithm.learning.problems import problem_class
 
 SCHEMA = 1
@@ -98,18 +98,7 @@ def assemble(
             *notes,
             *notes_of_privacy(experiment, private),
             *dict.fromkeys(note for run in runs for note in run.all_notes),
-            *_explanations(measured),
-            *repeats_note(experiment),
-            *_small_risk_sets(experiment, plans),
-            *_ranks_across_strata(experiment, plans),
-            *(
-                withheld(subgroups, metrics, experiment.evaluation)
-                if any(groups.asked for groups in group_sums)
-                else []
-            ),
-            *_without_private(experiment),
-            *(note for run in runs for note in _lost_work(run)),
-            *_imprecise(experiment, devices),
+            *notes_of_result(experiment, runs, measured, subgroups, metrics),
         ],
         "data": _data(plans),
         "preparation": plans[0].setup.readable(),
@@ -303,54 +292,6 @@ def _fold(fold: FoldProgress, plan: Plan, experiment: Experiment) -> dict[str, A
     }
 
 
-def _lost_work(run: RunContext) -> list[str]:
-    """Tell which folds had to wait for sites, and which were left without a test."""
-    plan, folds = run.plan, run.folds
-    notes = []
-    for fold in folds:
-        if fold.waited:
-            rounds = ", ".join(map(str, fold.waited))
-            notes.append(f"fold {fold.number}: not trained in round {rounds}; too few of its sites gave a model")
-        if fold.uneven:
-            rounds = ", ".join(map(str, fold.uneven))
-            notes.append(
-                f"fold {fold.number}: round {rounds} was not validated by the same sites as the best round before it; "
-                "compared over the sites common to both"
-            )
-        tested = [name for name, parts in plan.counts[fold.number].items() if parts["test"]]
-        if tested and fold.rounds_done and not fold.measured.get("test"):
-            notes.append(f"fold {fold.number}: not tested, no answer came from {', '.join(tested)}")
-    for number in set(range(len(plan.counts))) - set(plan.folds):
-        notes.append(f"fold {number}: left out, its site '{plan.setup.hospitals[number]}' was lost before training")
-    return notes
-
-
-def _small_risk_sets(experiment: Experiment, plans: Sequence[Plan]) -> list[str]:
-    batch = experiment.training.batch_size
-    if experiment.problem.kind != "survival" or experiment.problem.options().method != "cox" or batch is None:
-        return []
-    rows = max(parts["train"] for plan in plans for fold in plan.counts for parts in fold.values())
-    if batch >= rows:
-        return []
-    return [
-        f"training.batch_size: Cox's risk sets are of the {batch} rows of a batch, not of a site's up to {rows}, which "
-        "changes what is estimated; `batch_size: null` takes all rows of a site"
-    ]
-
-
-def _ranks_across_strata(experiment: Experiment, plans: Sequence[Plan]) -> list[str]:
-    """Say of a stratified Cox model that its C-index over all rows compares patients of different hospitals too."""
-    if experiment.problem.kind != "survival" or experiment.problem.options().method != "cox":
-        return []
-    hospitals = {name for plan in plans for fold in plan.counts for name in fold}
-    if len(hospitals) < 2 or getattr(experiment.model, "strata", "site") != "site":
-        return []
-    return [
-        "c_index of all sites ranks patients of different sites too, whose baseline hazards a stratified Cox model "
-        "does not compare; c_index_within is over pairs of one site, which is what the model says"
-    ]
-
-
 def _network(experiment: Experiment) -> dict[str, str]:
     """Say where the network is a problem's own: `model` in the experiment is then not what was trained.
 
@@ -363,19 +304,6 @@ def _network(experiment: Experiment) -> dict[str, str]:
     return {"network": f"{experiment.problem.kind}'s own"}
 
 
-def _without_private(experiment: Experiment) -> list[str]:
-    if experiment.private is None:
-        return []
-    return ["strategy.private: the model is returned without the sites' own layers; metrics are with each site's own"]
-
-
-def _imprecise(experiment: Experiment, devices: dict[str, dict[str, str]]) -> list[str]:
-    if experiment.training.precision != "mixed":
-        return []
-    full = [f"{site} ({device['name']})" for site, device in devices.items() if device["precision"] == "full"]
-    return [f"trained in full precision, for want of bfloat16: {', '.join(full)}"] if full else []
-
-
 def _mean_history(folds: Sequence[FoldProgress]) -> dict[str, list[Any]]:
     """Average the histories, round by round, over the folds (or local models) that trained in it."""
     rounds = sorted({number for fold in folds for number in fold.history["round"]})
@@ -386,21 +314,6 @@ def _mean_history(folds: Sequence[FoldProgress]) -> dict[str, list[Any]]:
             row["epsilon"] = max(costs)
     names = dict.fromkeys(name for row in means.values() for name in row)
     return {"round": list(means)} | {name: [row.get(name) for row in means.values()] for name in names}
-
-
-def _explanations(measured: dict[str, States]) -> list[str]:
-    notes = []
-    joined = sorted({name for members in measured.values() for name, state in members.items() if joins(state)})
-    if joined:
-        notes.append(
-            f"neighbouring score bins are joined at {', '.join(joined)} (by the node's rules, or for there were more "
-            f"than {MOST_LISTED:,}): ranking metrics over sites are of joined bins, and their resolutions contain that"
-        )
-    for part, members in measured.items():
-        notes += [f"{part}, pooled: {sentence}" for sentence in explain(merge_states(members.values()))]
-        if len(members) > 1:
-            notes += [f"{part}, site '{name}': {text}" for name, state in members.items() for text in explain(state)]
-    return notes
 
 
 def _parameters(

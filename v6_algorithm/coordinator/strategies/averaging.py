@@ -19,8 +19,8 @@ State = dict[str, Tensor]
 # From one vector a site, and the sites' weights, to a float64 vector; raises TooFewSitesError.
 Rule = Callable[[Sequence[Tensor], Tensor], Tensor]
 
-# Of a stack of many sites: their float64 copy stays in the processor's nearest caches.
-_NUMBERS_AT_ONCE = 2**15
+# Of a stack of many sites: their float64 copy, 1 MB, stays in the processor's caches.
+_NUMBERS_AT_ONCE = 2**17
 
 
 class Combiner(Protocol):

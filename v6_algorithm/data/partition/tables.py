@@ -11,7 +11,7 @@ from v6_algorithm.data.partition import labels as by_label
 from v6_algorithm.data.partition import plans, sizes
 from v6_algorithm.data.partition.dealing import Array
 from v6_algorithm.data.preparation.columns import sort_labels
-from v6_algorithm.data.targets import canonical
+from v6_algorithm.data.targets import canonical, coded
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import PARTS, Partition, parse_condition
 from v6_algorithm.experiment import partition as kinds
@@ -258,10 +258,10 @@ def label_codes(column: pd.Series, positive: str | None = None, *, classes: bool
         return codes, [
             f"from {edge:.4g}" if number else f"under {edges[0]:.4g}" for number, edge in enumerate([0, *edges])
         ]
-    values = canonical(column[known])
+    values, code = coded(column[known])
     labels = sort_labels(set(values))
     number = {label: index for index, label in enumerate(labels)}
-    codes[known] = [number[value] for value in values]
+    codes[known] = np.array([number[value] for value in values], dtype=np.int64)[code]
     return codes, [str(label) for label in labels]
 
 
@@ -282,7 +282,8 @@ def holds(column: pd.Series, condition: str) -> Array:
     if operator in ("==", "!="):
         (label,) = canonical(pd.Series([wanted], dtype=object))
         equal = np.zeros(len(column), dtype=bool)
-        equal[known] = [value == label for value in canonical(column[known])]
+        values, code = coded(column[known])
+        equal[known] = np.array([value == label for value in values], dtype=bool)[code]
         return equal if operator == "==" else known & ~equal
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     if np.isnan(numbers[known]).any():

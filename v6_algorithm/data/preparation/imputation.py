@@ -151,7 +151,7 @@ class Imputation:
         empty, features = np.isnan(inputs), scaled.shape[1]
         inputs[:, :features][empty[:, :features]] = 0
         for block in blocks:
-            if len(block) > 1 or block[0] > features:
+            if block[0] > features:
                 rows = empty[:, block[0] - 1]
                 inputs[np.ix_(rows, block - 1)] = 1 / len(block)
         design = np.column_stack([np.ones(len(inputs)), inputs, outcome])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from v6_algorithm.learning.metrics import sparse
+from v6_algorithm.learning.metrics import classification_state, sparse
 from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS
 from v6_algorithm.learning.metrics.classification import ClassificationMetrics, CountedRows, scored_classes
 from v6_algorithm.learning.metrics.states import CheckedState
@@ -136,19 +136,60 @@ class SiteStates:
         """Return the state of one site."""
         return SiteState(self, number, self._head(number))
 
-    def tables(self, number: int) -> dict[str, Any]:
-        """Return the tables of one site's state."""
-        return self._tables(slice(self._ends[number], self._ends[number + 1]))
+    def tables(self, number: int | None) -> dict[str, Any]:
+        """Return the tables of one site's state, or of the sum of all."""
+        return self._tables(slice(None) if number is None else slice(self._ends[number], self._ends[number + 1]))
+
+    def scores(self) -> list[dict[str, float | int | None]]:
+        """Return what `classification_state.scores` computes of each site's state."""
+        heads = [self._head(number) for number in range(self._sites)]
+        return self._scores(np.repeat(np.arange(self._sites), self.rows), heads)
+
+    def pooled_scores(self) -> dict[str, float | int | None]:
+        """Return what `classification_state.scores` computes of the sum of all the states."""
+        return self._scores(np.zeros(sum(self.rows), dtype=np.int64), [self.pooled_head()])[0]
+
+    def _scores(self, group: NDArray[np.int64], heads: Sequence[dict[str, Any]]) -> list[dict[str, float | int | None]]:
+        """Return the scores of groups of rows; `group` is (rows,) each row's, `heads` begin the states."""
+        counted, classes, bins, groups = self._counted, self._metrics.n_classes, self._metrics.bins, len(heads)
+        scored = scored_classes(classes)
+        cells = (group * classes + counted.classes) * classes + counted.predicted
+        confusion = np.bincount(cells, minlength=groups * classes**2).reshape(groups, classes, classes)
+        place = group * CALIBRATION_BINS + counted.place
+        calibration = [
+            np.bincount(place, values, groups * CALIBRATION_BINS).astype(np.int64).reshape(groups, CALIBRATION_BINS)
+            for values in (None, counted.units, counted.hit)
+        ]
+        # A class's bins in one group come after those of the class before, and of all classes of the group before.
+        keys = counted.keys + (group * len(scored) * bins)[:, None]
+        positives, negatives = (
+            np.unique(keys[chosen], return_counts=True) for chosen in (counted.is_class, ~counted.is_class)
+        )
+        pairs = sparse.flat_paired(positives, negatives, groups * len(scored), bins)
+        of_class, rows = confusion.sum(axis=2)[:, scored], np.array([head["n"] for head in heads])
+        rankable = (of_class > 0) & (of_class < rows[:, None])
+        states = [
+            head | {"confusion": confusion[number], "calibration": [values[number].tolist() for values in calibration]}
+            for number, head in enumerate(heads)
+        ]
+        pairs_of = [
+            [pairs[number * len(scored) + place] for place in np.flatnonzero(rankable[number]).tolist()]
+            for number in range(groups)
+        ]
+        return classification_state.scores_of_all(states, pairs_of)
 
     def pooled(self) -> dict[str, Any]:
         """Return the sum of all the states."""
-        head = self._head(0) | {
+        return self.pooled_head() | self.tables(None)
+
+    def pooled_head(self) -> dict[str, Any]:
+        """Return the sum of all the states without its tables."""
+        return self._head(0) | {
             "n": sum(self.rows),
             "non_finite": sum(self._non_finite),
             "loss": fsum(self._losses),
             "brier": fsum(self._squares),
         }
-        return head | self._tables(slice(None))
 
     def _head(self, number: int) -> dict[str, Any]:
         return {
@@ -217,16 +258,16 @@ class StateByHospital(Mapping[str, dict[str, Any]]):
     def merged(self) -> CheckedState:
         """Return the sum of all states."""
         if self._sum is None:
-            self._sum = CheckedState(self._table.pooled())
+            self._sum = PooledState(self._table)
         return self._sum
 
 
-class SiteState(CheckedState):
-    """One site's state, whose tables are written out when they are first read."""
+class _Unwritten(CheckedState):
+    """A state whose tables are written out when they are first read; `number` is its site's, None that of all."""
 
     __slots__ = ("number", "table")
 
-    def __init__(self, table: SiteStates, number: int, head: dict[str, Any]) -> None:
+    def __init__(self, table: SiteStates, number: int | None, head: dict[str, Any]) -> None:
         super().__init__(head)
         self.table, self.number = table, number
 
@@ -247,14 +288,47 @@ class SiteState(CheckedState):
             self.update(self.table.tables(self.number))
         return self
 
+
+class PooledState(_Unwritten):
+    """The sum of the states of all sites of a table."""
+
+    __slots__ = ()
+
+    def __init__(self, table: SiteStates) -> None:
+        super().__init__(table, None, table.pooled_head())
+
+    def scores(self) -> dict[str, float | int | None]:
+        """Return its scores, for which no tables are written."""
+        return self.table.pooled_scores()
+
+
+class SiteState(_Unwritten):
+    """One site's state."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def scores_of(states: Sequence[dict[str, Any]]) -> list[dict[str, float | int | None]] | None:
+        """Return the scores of states, where they are all those of some tables; None where they are not."""
+        tables = _tables_of(states)
+        if tables is None:
+            return None
+        scores = {id(table): table.scores() for table in tables}
+        of_sites = [(id(state.table), state.number) for state in states if isinstance(state, SiteState)]
+        return [scores[table][number] for table, number in of_sites if number is not None]
+
     @staticmethod
     def sum_of(states: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         """Return the sum of states, where they are all those of some tables; None where they are not."""
-        tables: dict[int, SiteStates] = {}
-        for state in states:
-            if not isinstance(state, SiteState):
-                return None
-            tables[id(state.table)] = state.table
-        if len(states) != sum(len(table.rows) for table in tables.values()):
+        tables = _tables_of(states)
+        return None if tables is None else SiteStates._joined(tables).pooled()
+
+
+def _tables_of(states: Sequence[dict[str, Any]]) -> list[SiteStates] | None:
+    """Return the tables whose states these are, where they are all states of each; None where they are not."""
+    tables: dict[int, SiteStates] = {}
+    for state in states:
+        if not isinstance(state, SiteState):
             return None
-        return SiteStates._joined(list(tables.values())).pooled()
+        tables[id(state.table)] = state.table
+    return list(tables.values()) if len(states) == sum(len(table.rows) for table in tables.values()) else None

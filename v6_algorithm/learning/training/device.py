@@ -70,6 +70,13 @@ class Device:
             return {name: self.full(value) for name, value in output.items()}
         return output.float() if isinstance(output, Tensor) else output
 
+    def seed(self, seed: int) -> None:
+        """Seed torch's global generators; of those of GPUs, which write the stack down each time, not on a CPU."""
+        if self.kind == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
+
     def fork_rng(self) -> AbstractContextManager[Any]:
         """Return a context after which torch's global generators, this device's included, are as they were."""
         return torch.random.fork_rng(devices=[torch.cuda.current_device()] if self.kind == "cuda" else [])

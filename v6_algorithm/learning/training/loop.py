@@ -162,7 +162,7 @@ def train(
     total, seen, steps = torch.zeros((), dtype=torch.float64, device=device.kind), 0, 0
     with device.fork_rng(), deterministic(training.deterministic), in_training(networks, frozen):
         # Dropout and its like draw from the global generator.
-        torch.manual_seed(context.derive("training"))
+        device.seed(context.derive("training"))
         for batch in drawn or steps_of(len(part), training, generator, fewest_rows(networks), epochs, round):
             total += stepper.step(batch)
             seen += sum(map(len, batch))

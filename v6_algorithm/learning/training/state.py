@@ -13,6 +13,7 @@ from v6_algorithm import seeding
 from v6_algorithm.errors import SiteError
 from v6_algorithm.exchange import wire
 from v6_algorithm.learning.problems.base import Networks, Problem
+from v6_algorithm.learning.training.device import Device
 
 # Where an image keeps weights, or a site by its owner's choice; see `start.weights: image:NAME` and `site:NAME`.
 WEIGHTS = "V6_ALGORITHM_WEIGHTS"
@@ -28,7 +29,7 @@ def build_networks(problem: Problem) -> Networks:
         When there are no such weights, or they do not fit.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeding.derive(problem.experiment.seed, "initial weights"))
+        Device().seed(seeding.derive(problem.experiment.seed, "initial weights"))
         networks = problem.build_networks()
     start = problem.experiment.start
     if start.at_sites:

@@ -11,7 +11,7 @@ import typer
 
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange.text import printable
-from v6_algorithm.researcher.cli import submit, terminal
+from v6_algorithm.researcher.cli import connection, terminal
 from v6_algorithm.researcher.cli.output import Force, refuse_file
 from v6_algorithm.researcher.cli.run import File, Set, load_experiment
 from v6_algorithm.researcher.cli.terminal import POLICIES, Json, choice, explained, say, tell, writing
@@ -33,13 +33,13 @@ def check(
     image: Annotated[
         str | None, typer.Option(metavar="NAME", envvar="V6_IMAGE", help="With --server: the image that would run.")
     ] = None,
-    collaboration: submit.CollaborationName = None,
-    organization: submit.Organizations = None,
-    hub: submit.Hub = None,
-    database: submit.Databases = None,
-    query: submit.Query = None,
-    sheet: submit.Sheet = None,
-    private_key: submit.PrivateKey = None,
+    collaboration: connection.CollaborationName = None,
+    organization: connection.Organizations = None,
+    hub: connection.Hub = None,
+    database: connection.Databases = None,
+    query: connection.Query = None,
+    sheet: connection.Sheet = None,
+    private_key: connection.PrivateKey = None,
     policy: Annotated[
         str | None,
         typer.Option(**choice(*POLICIES), help="Here: let the sites hold a node's rules."),
@@ -74,7 +74,7 @@ def check(
             if policy is not None:
                 raise ExperimentError("--policy: on a network each node holds its own rules; it goes without --server")
             experiment.check_rows_stay()
-            databases = submit.task_databases(database, query, sheet)
+            databases = connection.task_databases(database, query, sheet)
             at = Asked(server, username, image, collaboration, organization, hub, databases, private_key)
             report = ask_network("check", "status", experiment, at)
             if report["status"] != "checked":
@@ -115,9 +115,9 @@ def ask_network(method: str, key: str, experiment: Experiment, at: Asked) -> dic
     """Send a task of a central function to the hub's node, wait for it, and return its result, which has `key`."""
     from v6_algorithm.researcher.cli.following import follow
 
-    session = submit.log_in(at.address, at.username)
+    session = connection.log_in(at.address, at.username)
     chosen = session.collaboration(at.collaboration)
-    hub = submit.choose_hub(session, chosen, at.hub)
+    hub = connection.choose_hub(session, chosen, at.hub)
     sites = [chosen.find(name) for name in at.organizations] if at.organizations else list(chosen.organizations)
     if hub.online is False:
         raise FederationError(
@@ -126,7 +126,7 @@ def ask_network(method: str, key: str, experiment: Experiment, at: Asked) -> dic
     for site in sites:
         if site.online is False:
             say(f"note: the node of {site.name} is offline; the answer waits for it, at most participation.deadline_s")
-    submit.encrypt(session, chosen, at.private_key)
+    connection.encrypt(session, chosen, at.private_key)
     arguments: dict[str, Any] = {"experiment": experiment.for_task()}
     if at.organizations:
         arguments["organizations"] = [site.id for site in sites]

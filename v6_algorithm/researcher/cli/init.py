@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from v6_algorithm.errors import DataError, ExperimentError
-from v6_algorithm.researcher.cli import submit
+from v6_algorithm.researcher.cli import connection
 from v6_algorithm.researcher.cli.output import Force
 from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
 
@@ -33,17 +33,17 @@ def init(
         str, typer.Option("--server", metavar="URL", help="Instead of files: ask the nodes there what they hold.")
     ] = "",
     local: Annotated[bool, typer.Option("--local", help="Instead: ask the network of `network start`.")] = False,
-    username: submit.Username = "",
+    username: connection.Username = "",
     image: Annotated[
         str, typer.Option(metavar="NAME", envvar="V6_IMAGE", help="With --server: the image that would run.")
     ] = "",
-    collaboration: submit.CollaborationName = None,
-    organization: submit.Organizations = None,
-    hub: submit.Hub = None,
-    database: submit.Databases = None,
-    query: submit.Query = None,
-    sheet: submit.Sheet = None,
-    private_key: submit.PrivateKey = None,
+    collaboration: connection.CollaborationName = None,
+    organization: connection.Organizations = None,
+    hub: connection.Hub = None,
+    database: connection.Databases = None,
+    query: connection.Query = None,
+    sheet: connection.Sheet = None,
+    private_key: connection.PrivateKey = None,
     force: Force = False,
     json_: Json = False,
 ) -> None:
@@ -66,8 +66,8 @@ def init(
                 else "give a table of each hospital, or --server with --username and --image, or --local"
             )
         if there:
-            server, username, image = submit.where(server, username, image, local=local)
-            databases = submit.task_databases(database, query, sheet)
+            server, username, image = connection.where(server, username, image, local=local)
+            databases = connection.task_databases(database, query, sheet)
             at = Asked(server, username, image, collaboration, organization, hub, databases, private_key)
             drafted = _ask(target, duration, name, lambda asked: ask_network("describe", "columns", asked, at))
         else:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.researcher.cli import submit, terminal
+from v6_algorithm.researcher.cli import connection, submit, terminal
 from v6_algorithm.researcher.cli.output import Force, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.run import Out, Quiet, Set, Track, load_experiment, resume_run
 from v6_algorithm.researcher.cli.terminal import Json, complain, explained, say, tell
@@ -24,7 +24,7 @@ def resume(
     username: Annotated[
         str | None, typer.Option("--username", metavar="NAME", envvar="V6_USERNAME", help="For a task.")
     ] = None,
-    private_key: submit.PrivateKey = None,
+    private_key: connection.PrivateKey = None,
     file: Annotated[
         Path | None,
         typer.Option("--file", metavar="FILE", help="For a task in an encrypted collaboration: its experiment."),
@@ -77,12 +77,12 @@ def _resume_task(
     from v6_algorithm.researcher.tracking import open_tracking
 
     experiment = load_experiment(file, set_) if file else None
-    session = submit.log_in(address, username)
+    session = connection.log_in(address, username)
     earlier = EarlierTask.read(session, number)
     arguments = earlier.going_on(experiment)
     experiment = experiment or Experiment.parse(arguments["experiment"], where=f"task {number}", checked=True)
     collaboration = session.collaboration(str(earlier.collaboration))
-    submit.encrypt(session, collaboration, private_key)
+    connection.encrypt(session, collaboration, private_key)
     hub = collaboration.find(str(earlier.hub))
     if experiment.private is not None or experiment.strategy.compress.stages:
         say(

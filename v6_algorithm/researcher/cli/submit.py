@@ -1,21 +1,16 @@
-"""`submit` sends an experiment to a vantage6 network and follows it; `watch` comes back to it; `cancel` ends it.
-
-The password comes from V6_PASSWORD or a prompt, never from an argument: arguments are seen by everyone on the machine
-and kept in the shell's history.
-"""
+"""`submit` sends an experiment to a vantage6 network and follows it; `watch` comes back to it; `cancel` ends it."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from v6_algorithm.errors import ExperimentError, FederationError, SecondFactorError, ServerError, UnreachableError
-from v6_algorithm.researcher.cli import terminal
+from v6_algorithm.errors import ExperimentError, FederationError, ServerError, UnreachableError
+from v6_algorithm.researcher.cli import connection, terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central, open_table
 from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
 from v6_algorithm.researcher.cli.run import (
@@ -39,39 +34,11 @@ if TYPE_CHECKING:
     from v6_algorithm.researcher.task import Task
     from v6_algorithm.researcher.tracking import Tracking
 
-Address = Annotated[
-    str,
-    typer.Option(
-        "--server",
-        metavar="URL",
-        envvar="V6_SERVER",
-        help="Such as https://vantage6.example.org/api; of vantage6 5 HQ's, and V6_AUTH Keycloak's.",
-    ),
-]
-Username = Annotated[
-    str, typer.Option("--username", metavar="NAME", envvar="V6_USERNAME", help="Password: V6_PASSWORD, or a prompt.")
-]
-PrivateKey = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", envvar="V6_PRIVATE_KEY", help="Your organisation's, where the collaboration is encrypted."
-    ),
-]
-
-
-# Options of the commands that ask a network and train nothing.
-CollaborationName = Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")]
-Organizations = Annotated[list[str] | None, typer.Option(metavar="NAME", help="As for `submit`.")]
-Hub = Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")]
-Databases = Annotated[list[str] | None, typer.Option(metavar="LABEL", help="As for `submit`.")]
-Query = Annotated[str | None, typer.Option(metavar="SQL", help="For SQL databases.")]
-Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="For Excel files.")]
-
 
 def submit(
     file: File,
-    server: Address = "",
-    username: Username = "",
+    server: connection.Address = "",
+    username: connection.Username = "",
     image: Annotated[
         str, typer.Option(metavar="NAME", envvar="V6_IMAGE", help="REGISTRY/v6-algorithm:TAG, or …@sha256:DIGEST.")
     ] = "",
@@ -94,9 +61,9 @@ def submit(
             help="The database that each node reads, else default; twice: a table, and the folder of its images.",
         ),
     ] = None,
-    query: Query = None,
-    sheet: Sheet = None,
-    private_key: PrivateKey = None,
+    query: connection.Query = None,
+    sheet: connection.Sheet = None,
+    private_key: connection.PrivateKey = None,
     set_: Set = None,
     out_dir: Out = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Log in and look, but send nothing.")] = False,
@@ -116,7 +83,7 @@ def submit(
         from v6_algorithm.researcher.tracking import open_tracking
 
         refuse_done(out_dir, force)
-        server, username, image = where(server, username, image, local=local)
+        server, username, image = connection.where(server, username, image, local=local)
         if detach and track:
             raise ExperimentError("--track: shows what came out, which --detach does not wait for; give it to `watch`")
         _check_trackers(track)
@@ -134,13 +101,13 @@ def submit(
         else:
             weights = read_weights(experiment, file.parent)
         central = open_central(experiment, file.parent)
-        databases = task_databases(database, query, sheet)
-        session = log_in(server, username)
+        databases = connection.task_databases(database, query, sheet)
+        session = connection.log_in(server, username)
         chosen = session.collaboration(collaboration)
         sites = [chosen.find(name) for name in organization] if organization else list(chosen.organizations)
-        at = choose_hub(session, chosen, hub)
+        at = connection.choose_hub(session, chosen, hub)
         _check(experiment, sites, at, may_wait=detach or dry_run)
-        encrypt(session, chosen, private_key)
+        connection.encrypt(session, chosen, private_key)
         _describe(session, chosen, sites, at, image, databases)
         if dry_run:
             say("dry run: nothing was sent")
@@ -179,9 +146,9 @@ def submit(
 
 def watch(
     task: Annotated[int, typer.Argument(help="The task's id, which `submit` prints.", show_default=False)],
-    server: Address,
-    username: Username,
-    private_key: PrivateKey = None,
+    server: connection.Address,
+    username: connection.Username,
+    private_key: connection.PrivateKey = None,
     out_dir: Out = None,
     central: Annotated[
         Path | None, typer.Option(metavar="PATH", help="A table of yours, to measure the model on: a file or folder.")
@@ -201,9 +168,9 @@ def watch(
         _check_trackers(track)
         source = Source(uri=str(central)) if central else None
         table = open_table(source, Path.cwd(), "--central") if source else None
-        session = log_in(server, username)
+        session = connection.log_in(server, username)
         if private_key is not None:
-            _tell(session.encrypt_with(private_key))
+            connection.tell_note(session.encrypt_with(private_key))
         submitted = session.task(task)
         with (
             results_folder(out_dir or unused_folder(f"task-{task}")) as folder,
@@ -219,112 +186,18 @@ def watch(
 
 def cancel(
     task: Annotated[int, typer.Argument(help="The task's id, which `submit` prints.", show_default=False)],
-    server: Address,
-    username: Username,
+    server: connection.Address,
+    username: connection.Username,
     json_: Json = False,
 ) -> None:
     """Stop a task at all nodes; what it computed is lost."""
     with explained(json_):
-        log_in(server, username).cancel(task)
+        connection.log_in(server, username).cancel(task)
         say(f"task {task}: the nodes were told to stop it")
         tell({"task": task, "cancelled": True})
 
 
-def where(server: str, username: str, image: str, *, local: bool) -> tuple[str, str, str]:
-    """Return address, name and image: those given, or with `local` those of the network on this machine."""
-    if local:
-        from v6_algorithm.researcher import network
-
-        folder = Path(os.environ.get("V6_LOCAL_NETWORK") or network.default_folder())
-        there = network.find(folder.resolve())
-        os.environ["V6_PASSWORD"] = there.password
-        return there.url, network.USERNAME, network.IMAGE
-    given = {"--server": server, "--username": username, "--image": image}
-    if missing := [name for name, value in given.items() if not value]:
-        raise ExperimentError(f"{', '.join(missing)}: missing; or --local, after `v6-algorithm network start FILE`")
-    return server, username, image
-
-
-# -- log-in --------------------------------------------------------------------------------------------------------
-
-
-def log_in(address: str, username: str) -> Server:
-    """Log in with the password of V6_PASSWORD or a prompt, and a second factor where the server wants one."""
-    from v6_algorithm.researcher.hq import keycloak_address
-    from v6_algorithm.researcher.server import Server
-
-    if (keycloak := keycloak_address()) is not None:
-        return _log_in_at_hq(address, keycloak, username)
-    with terminal.err.status("logging in …"):
-        session = Server(address)
-    if session.readable_on_the_way:
-        terminal.complain(f"--server {address}: http, so that others on the way can read the password", kind="warning")
-    password = _secret("V6_PASSWORD", f"Password of {username}")
-    code = os.environ.get("V6_MFA_CODE")
-    for attempt in (1, 2):
-        try:
-            session.log_in(username, password, code)
-            break
-        except SecondFactorError:
-            if attempt == 2 or not sys.stdin.isatty():
-                raise
-            code = _secret("", "Two-factor code")
-    return session
-
-
-def _log_in_at_hq(address: str, keycloak: str, username: str) -> Server:
-    """Log in at vantage6 5: with a service account's secret where there is one, else in a browser."""
-    from v6_algorithm.researcher.hq import SECRET, HqServer
-
-    session = HqServer(address, keycloak, say)
-    if session.readable_on_the_way:
-        terminal.complain(f"V6_AUTH {keycloak}: http, so that others on the way can read the secret", kind="warning")
-    session.log_in(username, os.environ.get(SECRET, ""))
-    return session
-
-
-def _secret(variable: str, prompt: str) -> str:
-    value = os.environ.get(variable)
-    if value:
-        return value
-    if not sys.stdin.isatty():
-        raise ServerError(f"{prompt.lower()}: there is no terminal to ask at; set {variable}")
-    return str(typer.prompt(prompt, hide_input=True, err=True))
-
-
-def encrypt(session: Server, collaboration: Collaboration, private_key: Path | None) -> None:
-    """Use the private key where the collaboration is encrypted, which needs one."""
-    if collaboration.encrypted and private_key is None:
-        raise ServerError(f"collaboration '{collaboration.name}' is encrypted; give --private-key FILE")
-    if private_key is not None and not collaboration.encrypted:
-        say(f"note: collaboration '{collaboration.name}' is not encrypted; --private-key is not used")
-    elif private_key is not None:
-        _tell(session.encrypt_with(private_key))
-
-
-def _tell(note: str | None) -> None:
-    if note:
-        say(f"note: {note}")
-
-
 # -- before it is sent ---------------------------------------------------------------------------------------------
-
-
-def choose_hub(session: Server, collaboration: Collaboration, wanted: str | None) -> Organization:
-    """Choose whose node runs `master`: the researcher's own, unless told otherwise."""
-    if wanted is not None:
-        return collaboration.find(wanted)
-    organizations = [
-        organization
-        for organization in collaboration.organizations
-        if organization.name == session.organization and organization.online is not None
-    ]
-    if not organizations:
-        nodes = ", ".join(
-            organization.name for organization in collaboration.organizations if organization.online is not None
-        )
-        raise ServerError(f"{session.organization} has no node in '{collaboration.name}'; give --hub, one of: {nodes}")
-    return organizations[0]
 
 
 def _check(experiment: Experiment, sites: list[Organization], hub: Organization, *, may_wait: bool) -> None:
@@ -341,15 +214,6 @@ def _check(experiment: Experiment, sites: list[Organization], hub: Organization,
     away = [site.name for site in sites if site.online is False]
     if away:
         say(f"note: offline, and waited for up to participation.deadline_s a round: {', '.join(away)}")
-
-
-def task_databases(labels: list[str] | None, query: str | None, sheet: str | None) -> list[dict[str, str]]:
-    """Return the task's databases; which of two is the table, each node sees, so both bring the table's options."""
-    labels = labels or ["default"]
-    if len(labels) > 2 or len(set(labels)) < len(labels):
-        raise ExperimentError(f"--database: {', '.join(labels)}; allowed: one label, or those of a table and a folder")
-    options = {key: value for key, value in (("query", query), ("sheet_name", sheet)) if value}
-    return [{"label": label, **options} for label in labels]
 
 
 def _describe(

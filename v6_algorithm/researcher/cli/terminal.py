@@ -81,7 +81,18 @@ class _Output:
 
 
 _output, _errors = _Output("stdout"), _Output("stderr")
-out = Console(file=_output, highlight=False)  # type: ignore[arg-type]
+
+
+class _Console(Console):
+    """A console that lays nothing out which nobody is to see."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, unless it is to be quiet."""
+        if not self.quiet:
+            super().print(*objects, **options)
+
+
+out = _Console(file=_output, highlight=False)  # type: ignore[arg-type]
 err = Console(file=_errors, stderr=True, highlight=False)  # type: ignore[arg-type]
 Json = Annotated[bool, typer.Option("--json", help="Print what came out as JSON, and nothing else.")]
 POLICIES = ("trusted", "standard", "strict")

@@ -21,7 +21,7 @@ def section(result: dict[str, Any]) -> dict[str, Any] | None:
     sites = [] if mapping(result, "secure_aggregation") else reading.site_names(result)
     sent, received = _by_site(rounds, "bytes_sent"), _by_site(rounds, "bytes_received")
     worked = _by_site(rounds, "site_s")
-    sites += [site for site in {**sent, **received, **worked} if site not in sites]
+    sites = list(dict.fromkeys([*sites, *sent, *received, *worked]))
     whole_sent, whole_received = _by_site(calls, "bytes_sent"), _by_site(calls, "bytes_received")
     body = []
     for site in sites:

@@ -136,10 +136,8 @@ def folds(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def site_names(result: dict[str, Any]) -> list[str]:
     """Return the sites in the order of the result, then any that only the metrics name."""
-    names = [str(name) for name in mapping(result, "sites")]
-    for part in PARTS:
-        names += [str(name) for name in mapping(result, "metrics", part, "sites") if name not in names]
-    return names
+    measured = (mapping(result, "metrics", part, "sites") for part in PARTS)
+    return list(dict.fromkeys(str(name) for sites in (mapping(result, "sites"), *measured) for name in sites))
 
 
 def site_count(result: dict[str, Any]) -> int:
@@ -411,7 +409,7 @@ def shareable(result: dict[str, Any]) -> dict[str, Any]:
             places[place] = None
             return None
         # Parameters are megabytes of base64: nothing to mask, much to scan.
-        if isinstance(value, str) and not place.startswith("parameters"):
+        if isinstance(value, str) and ("@" in value or "=" in value) and not place.startswith("parameters"):
             return _PASSWORD.sub(_mask, value)
         return value
 

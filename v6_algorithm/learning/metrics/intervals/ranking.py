@@ -119,7 +119,7 @@ def _logit(value: float, error: float) -> Interval:
 
 def _expit(logit: float) -> float:
     # Of a large negative number the exponential of its opposite overflows.
-    return 1 / (1 + exp(-logit)) if logit > 0 else exp(max(logit, -700.0)) / (1 + exp(max(logit, -700.0)))
+    return 1 / (1 + exp(-logit)) if logit > 0 else exp(logit) / (1 + exp(logit))
 
 
 def _score_type(area: float, positives: int, negatives: int) -> Interval:
@@ -129,8 +129,8 @@ def _score_type(area: float, positives: int, negatives: int) -> Interval:
         spread = at * (1 - at) * (1 + extra * ((1 - at) / (2 - at) + at / (1 + at)))
         return Z * sqrt(spread / (positives * negatives))
 
-    low = 0.0 if area == 0 else _root(lambda at: at + error(at) - area, 0.0, area)
-    high = 1.0 if area == 1 else _root(lambda at: at - error(at) - area, area, 1.0)
+    low = _root(lambda at: at + error(at) - area, 0.0, area)
+    high = _root(lambda at: at - error(at) - area, area, 1.0)
     return low, high
 
 

@@ -38,24 +38,22 @@ def auroc_over_time(state: dict[str, Any]) -> list[dict[str, float]]:
     """
     edges = state["edges"]
     cells = np.asarray(state["cells"], dtype=np.int64).reshape(-1, 4)
-    if not len(cells) or not edges:
-        return []
     events, censored = counts_of_cells(cells, len(edges))
     died, left = events.sum(axis=1), censored.sum(axis=1)
     at_risk = (died + left)[::-1].cumsum()[::-1]
     # Censored rows leave among those that are there until the middle of the bin.
     exposed = at_risk - died / 2
     stay = 1 - np.divide(left, exposed, out=np.zeros(len(left)), where=exposed > 0)
-    until = np.cumprod(np.maximum(stay, 0.0))
+    until = np.cumprod(stay)
     halfway = np.sqrt(np.concatenate([[1.0], until[:-1]]) * until)
     curve = []
     for place, time in enumerate(edges):
         controls = (events + censored)[place + 1 :].sum(axis=0)
         known = events[: place + 1]
-        if not known.any() or not controls.any() or (halfway[: place + 1][known.any(axis=1)] <= 0).any():
+        # The chance not to be censored is 0 only after the last row.
+        if not known.any() or not controls.any():
             continue
-        weights = np.divide(1.0, halfway[: place + 1], out=np.zeros(place + 1), where=halfway[: place + 1] > 0)
-        cases = weights @ known
+        cases = (1 / halfway[: place + 1]) @ known
         below = np.concatenate([[0.0], np.cumsum(controls)[:-1]])
         area = float(cases @ (below + controls / 2) / (cases.sum() * controls.sum()))
         curve.append({"time": float(time), "auroc": area, "cases": int(known.sum()), "controls": int(controls.sum())})

@@ -222,7 +222,7 @@ def integrated_brier(state: dict[str, Any]) -> float | None:
     at_risk = n - np.concatenate([[0.0], np.cumsum(events + censored)[:-1]])
     exposed = at_risk - events / 2
     stay = 1 - np.divide(censored, exposed, out=np.zeros(len(horizons)), where=exposed > 0)
-    uncensored = np.cumprod(np.maximum(stay, 0.0))
+    uncensored = np.cumprod(stay)
     judged = int((uncensored > 0).sum())
     if judged == 0:
         return None
@@ -287,12 +287,11 @@ def _joined_resolution(state: dict[str, Any], c_index: float) -> float:
     """Bound the same where sites joined cells, by all that these rows may be; see `joined_cells`."""
     exact = Exact(*state["exact"])
     rising, never, falling, always = between_sites(state["parts"], len(state["edges"]) + 1)
-    greatest, smallest = (
-        (exact.twice_concordant / 2 + right) / (exact.comparable + right + wrong)
-        if exact.comparable + right + wrong
-        else c_index
-        for right, wrong in ((rising, never), (always, falling))
-    )
+    ends = []
+    for right, wrong in ((rising, never), (always, falling)):
+        pairs = exact.comparable + right + wrong
+        ends.append((exact.twice_concordant / 2 + right) / pairs if pairs else c_index)
+    greatest, smallest = ends
     return max(greatest - c_index, c_index - smallest, 0.0)
 
 

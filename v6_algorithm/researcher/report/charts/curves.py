@@ -241,16 +241,17 @@ def _value(rows: Sequence[MetricRow], run: str, scope: str, site: str, metric: s
 def participation_chart(result: dict[str, Any]) -> Markup | None:
     """Return the grid of who answered in which call; None when nothing is known."""
     entries = [entry for entry in sequence(result, "participation") if isinstance(entry, dict)]
-    sites, labels = site_names(result), []
+    known, labels = dict.fromkeys(site_names(result)), []
     outcomes: list[dict[str, str | None]] = []
     for index, entry in enumerate(entries):
         outcome: dict[str, str | None] = {str(site): None for site in sequence(entry, "answered")}
         outcome |= {str(site): str(reason) for site, reason in mapping(entry, "missing").items()}
-        sites += [site for site in outcome if site not in sites]
+        known |= dict.fromkeys(outcome)
         at = entry.get("round", index + 1)
         labelled = entry.get("call", "train") == "train" and isinstance(at, int) and (at == 1 or at % 5 == 0)
         labels.append(str(at) if labelled else "")
         outcomes.append(outcome)
+    sites = list(known)
     if not outcomes or not sites:
         return None
     cells = []
