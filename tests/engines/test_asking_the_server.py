@@ -11,6 +11,7 @@ import pytest
 
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines import entry, provenance
+from v6_algorithm.engines.resident import protocol
 from v6_algorithm.engines.resident.asking import Residents
 from v6_algorithm.engines.resident.protocol import lock
 from v6_algorithm.engines.simulate import _contexts, source_of
@@ -55,6 +56,26 @@ def test_a_trainers_place_is_its_owners_alone_and_one_process_has_it(tmp_path):
     again = lock(str(place))
     assert again is not None
     os.close(again)
+
+
+def test_a_trainer_is_of_its_code_version_and_settings(tmp_path, monkeypatch):
+    """A change of any of them is another trainer's; what else lies there is not."""
+    package = tmp_path / "package"
+    (package / "engines" / "resident" / "__pycache__").mkdir(parents=True)
+    (package / "engines" / "code.py").write_text("1")
+    (package / "VERSION").write_text("1")
+    monkeypatch.setattr(protocol, "__file__", str(package / "engines" / "resident" / "protocol.py"))
+    seen = {protocol.surroundings({"A": "1"})}
+    assert seen == {protocol.surroundings({"A": "1"})}
+    seen |= {protocol.surroundings({"A": "2"}), protocol.surroundings({"A": "1", "B": ""})}
+    for number, name in enumerate(("VERSION", "engines/code.py", "engines/more.py"), 3):
+        (package / name).write_text("other")
+        seen.add(protocol.surroundings({"A": "1"}))
+        assert len(seen) == number + 1
+    for name in ("notes.txt", "engines/resident/__pycache__/code.py"):
+        (package / name).write_text("other")
+        assert protocol.surroundings({"A": "1"}) in seen
+    assert protocol.surroundings({"A": "1"} | dict.fromkeys(protocol._OF_ONE_RUN, "x")) in seen
 
 
 def test_each_site_has_a_folder_of_its_number_by_name(make_experiment, tables, tmp_path):

@@ -6,11 +6,14 @@ import pytest
 import torch
 from hospitals import make_table
 
+from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.checkpoint import Checkpoints
-from v6_algorithm.coordinator.master import run
+from v6_algorithm.coordinator.master import check, run
+from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.exchange import wire
+from v6_algorithm.learning.training import state
 from v6_algorithm.learning.training.device import Device
 
 # Everything but what says how it was made, and how long that took.
@@ -232,3 +235,26 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(tables, make_experiment, 
         run(local_federation(experiment, tables, way=way), experiment, kill, checkpoints=Checkpoints(path))
     again = run(local_federation(experiment, tables, way=way), experiment, checkpoints=Checkpoints(path))
     assert [again[key] for key in (*SAME, "engine")] == [whole[key] for key in (*SAME, "engine")]
+
+
+def test_sites_of_one_process_build_the_first_networks_once(tables, make_experiment, monkeypatch):
+    """And tell the same of them as sites that build their own."""
+    built = []
+    build = state.build_networks
+    monkeypatch.setattr(state, "build_networks", lambda problem: built.append(1) or build(problem))
+    experiment = make_experiment()
+    statistics = {
+        "step": "statistics",
+        "setup": Setup.of(check(local_federation(experiment, tables), experiment)).to_json(),
+    }
+    built.clear()
+    replies = {}
+    for way in ("together", "alone"):
+        names = [list(tables)] if way == "together" else [[name] for name in tables]
+        for group in names:
+            federation = local_federation(experiment, {name: tables[name] for name in group})
+            for site, reply in Caller(federation, experiment, lambda event: None).prepare(group, statistics):
+                replies.setdefault(site, []).append((reply["start"], reply["spec"]))
+        built.append(way)
+    assert built == [1, "together", *[1] * len(tables), "alone"]
+    assert all(one == other for one, other in replies.values())

@@ -112,6 +112,7 @@ def test_placements_are_read_and_what_is_none_is_refused():
     assert first["negatives"].tolist() == second["negatives"].tolist() == [1, 4]
     comparison._check_placements(pack_arrays(GOOD | {"first_reached": np.array([1 + 1e-10])}))
     comparison._check_placements(pack_arrays(GOOD | {"first_below": np.array([1.0, 1.0])}))
+    comparison._check_placements(pack_arrays(GOOD | {"second_negatives": np.array([0, 1])}))
     for wrong in (
         {"first_negatives": [4, 4]}, {"first_negatives": [4, 1]}, {"second_below": [0.5, 0.4]},
         {"second_below": [0.5]}, {"first_reached": [1.1]}, {"first_reached": [-0.1]}, {"second_reached": [np.nan]},

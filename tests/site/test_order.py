@@ -10,9 +10,9 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.site.guard.order import Order
 
 
-def answered(step, harmonisation="none"):
+def answered(step, harmonisation="none", **model):
     """Ask a step with ever other numbers; return how often it is answered."""
-    content = {"data": {"target": "y", "harmonisation": harmonisation}, "model": {"kind": "mlp"}}
+    content = {"data": {"target": "y", "harmonisation": harmonisation}, "model": {"kind": "mlp"} | model}
     experiment = Experiment.parse(content)
     order = Order({}, experiment, most_experiments=3, researcher_weights=False)
     for before in ("schema", "statistics"):
@@ -29,6 +29,12 @@ def answered(step, harmonisation="none"):
 def test_a_step_is_answered_so_often_and_twice_around_harmonisation(step, calls):
     once, around = answered(step), answered(step, "combat")
     assert (once, around) == (3 * calls, 6 * calls)
+
+
+def test_knots_of_curves_are_quantiles_of_their_own():
+    curves = {"kind": "glm", "splines": {"a": {"kind": "natural", "knots": 4}}}
+    assert answered("quantiles", **curves) == 2 * answered("quantiles")
+    assert answered("moments", **curves) == answered("moments")
 
 
 def test_a_step_asked_word_for_word_again_is_answered_again():

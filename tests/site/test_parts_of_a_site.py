@@ -66,6 +66,22 @@ def test_prepared_rows_stay_in_memory_if_those_of_all_folds_are_not_larger_than_
     assert not kept(needed - 1)
 
 
+def test_a_source_is_read_as_the_experiment_writes_tables_and_stays_the_same_object():
+    """What is remembered of a table goes by the object that it is read from."""
+    where = context()
+    (given,) = where.sources.values()
+    plain = [Work(request(), where).sources["hospital"] for _ in range(2)]
+    assert plain[0] is plain[1]
+    content = CONTENT | {"data": CONTENT["data"] | {"decimal": ","}}
+    asked = request() | {"experiment": Experiment.parse(content).for_sites()}
+    first, again = (Work(asked, where).sources["hospital"] for _ in range(2))
+    assert first is again is not given
+    assert first.form.decimal == ","
+    assert given.form.decimal != ","
+    where.sources = {"hospital": first}
+    assert Work(asked, where).sources["hospital"] is first
+
+
 def test_a_frame_that_is_kept_is_read_once_and_anew_when_its_file_has_changed(monkeypatch):
     content = {"data": {"target": "y", "features": ["a", "b"]}, "model": "logistic"}
     request = wire.message(site="s", round=0, attempt=1, sites=3, experiment=Experiment.parse(content).for_sites())

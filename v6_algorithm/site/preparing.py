@@ -10,6 +10,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Cox
 from v6_algorithm.site import secure_aggregation
 from v6_algorithm.site.guard.order import digest
+from v6_algorithm.site.memory import remembered
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.private_update import check_shared_noise
 from v6_algorithm.site.secure_aggregation import hide_schema
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from v6_algorithm.data.table import TableData
     from v6_algorithm.learning.problems.base import Networks, Problem
+
+# Numbers of a model that sites of one process build once.
+_MOST_SHARED = 1_000_000
 
 
 def summary(work: Work) -> dict[str, Any]:
@@ -209,7 +213,7 @@ def _statistics(work: Work) -> dict[str, Any]:
     from v6_algorithm.learning.problems.trial import try_outputs
     from v6_algorithm.learning.training.device import Device
     from v6_algorithm.learning.training.objectives import head_of
-    from v6_algorithm.learning.training.state import build_networks, state_of
+    from v6_algorithm.learning.training.state import state_of
 
     setup = work.setup()
     if setup.middle and _counts_around_one(work):
@@ -219,9 +223,8 @@ def _statistics(work: Work) -> dict[str, Any]:
     problem = create_problem(work.experiment, setup)
     problem.folder = work.folder
     problem.check_rows(table)
-    work.guard.check_model(problem)
+    networks, start = _initial(work, setup, problem)
     noise = work.guard.open_privacy_account(table)
-    networks = build_networks(problem)
     try_outputs(problem, networks)
     check_shared_noise(work, noise, sum(value.numel() for value in state_of(networks).values()))
     private = work.experiment.privacy.differential_privacy
@@ -248,9 +251,34 @@ def _statistics(work: Work) -> dict[str, Any]:
         "spec": {name: spec.to_json() for name, spec in shared.items()},
         "copies": _copies(work, table),
         "trained_on": _trained_on(table),
-        "start": wire.digest_of(state_of(networks)),
+        "start": start,
         **_event_times(work, problem, table),
     }
+
+
+def _initial(work: Work, setup: Setup, problem: Problem) -> tuple[Networks, str]:
+    """Return the networks that training begins with, where the owner's rules allow so large a model, and their digest.
+
+    Sites of one process build them once, unless each has weights of its own; nobody trains them.
+    """
+    from v6_algorithm.learning.training.state import build_networks, state_of
+
+    def build() -> tuple[Networks, str]:
+        work.guard.check_model(problem)
+        networks = build_networks(problem)
+        return networks, wire.digest_of(state_of(networks))
+
+    experiment, shared = work.experiment, work.context.shared
+    if experiment.start.at_sites or experiment.privacy.differential_privacy is not None:
+        return build()
+    made: tuple[Networks, str] = remembered(
+        shared, "initial", (experiment, setup), build, same=lambda one: one[0] is experiment and one[1] is setup
+    )
+    work.guard.check_networks(made[0], problem.sums_of_squares)
+    if sum(tensor.numel() for tensor in state_of(made[0]).values()) > _MOST_SHARED:
+        # It would be in memory as long as the run.
+        shared.pop(("remembered", "initial"))
+    return made
 
 
 def _try_private_gradients(problem: Problem, networks: Networks, table: TableData) -> None:

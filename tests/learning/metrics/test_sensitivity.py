@@ -162,6 +162,13 @@ def at_lowest_threshold(specificity, positives, negatives):
     return sum(place > below for place in positives) / len(positives), positives.count(below) / len(positives)
 
 
+def precision_of(positives, negatives, *, first):
+    """The average precision of rows in order, those of one place with the positives first or last."""
+    ranked = sorted([(-place, not first) for place in positives] + [(-place, first) for place in negatives])
+    hits = [number for number, (_, late) in enumerate(ranked, 1) if late is not first]
+    return sum(found / taken for found, taken in enumerate(hits, 1)) / len(positives)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_where_sites_join_bins_the_resolution_goes_to_the_furthest_that_rows_may_lie(seed):
     """All of a joined bin may be anywhere between its neighbours: positives up and negatives down, or the reverse."""
@@ -186,3 +193,6 @@ def test_where_sites_join_bins_the_resolution_goes_to_the_furthest_that_rows_may
     best, worst = at_lowest_threshold(0.8, *placed(3, 2)), at_lowest_threshold(0.8, *placed(2, 3))
     assert found["sensitivity_at_80"] == pytest.approx(value)
     assert found["sensitivity_at_80_resolution"] == pytest.approx(max(sum(best) - value, value - worst[0]))
+    highest = precision_of(*placed(3, 2), first=True)
+    lowest = precision_of(*placed(2, 3), first=False)
+    assert found["auprc_resolution"] == pytest.approx(max(highest - found["auprc"], found["auprc"] - lowest))

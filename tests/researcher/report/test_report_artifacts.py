@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from v6_algorithm.exchange.text import cell
-from v6_algorithm.researcher.report import PartlyWrittenError, write_artifacts
+from v6_algorithm.researcher.report import PartlyWrittenError, artifacts, write_artifacts
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -256,3 +258,16 @@ def test_metrics_json_has_the_few_numbers_that_runs_are_compared_by(plain: dict[
     assert metrics["test"]["pooled"] == pooled
     assert set(metrics["test"]) <= {"pooled", "mean_over_sites"}
     assert metrics["rounds_run"] == plain["rounds_run"]
+
+
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
+
+@given(st.recursive(_LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20))
+def test_json_is_indented_as_python_indents_it(value):
+    assert artifacts._indented(value, 0) == json.dumps(value, indent=1, ensure_ascii=False)
+
+
+def test_json_has_no_nan():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        artifacts._indented({"a": [float("nan")], "b": {}}, 0)

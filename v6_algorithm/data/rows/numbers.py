@@ -161,7 +161,8 @@ def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
     for start in range(0, len(features), _BLOCK_COLUMNS):
         block = frame[features[start : start + _BLOCK_COLUMNS]]
         text = [name for name, kind in block.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-        block = block.assign(**{str(name): pd.to_numeric(block[name], errors="coerce") for name in text})
+        if text:
+            block = block.assign(**{str(name): pd.to_numeric(block[name], errors="coerce") for name in text})
         rounds = dtype == "float32" and len(frame) > 0 and not (block.dtypes == np.float32).all()
         if rounds and blurred(block.to_numpy(dtype=np.float64, na_value=np.nan)).any():
             return numbers_of(frame, features, "float64")

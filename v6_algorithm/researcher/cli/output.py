@@ -96,7 +96,8 @@ def finish(
     if refused is not None and not terminal.asks_for_json():
         # Nobody else has the numbers now.
         terminal.out.quiet = False
-    if result["metrics"]:
+    # Of thousands of sites a table that nobody sees takes seconds.
+    if result["metrics"] and not terminal.out.quiet:
         terminal.out.print(closing_table(result, terminal.out.width))
     if (of_terms := coefficients_table(result)) is not None:
         terminal.out.print(of_terms)

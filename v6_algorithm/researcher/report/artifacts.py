@@ -20,7 +20,7 @@ from typing import Any
 
 from v6_algorithm.exchange.text import cell
 from v6_algorithm.researcher.report import coefficients, dinunet, groups, meta_analysis, samples
-from v6_algorithm.researcher.report.page import render
+from v6_algorithm.researcher.report.page import render_shareable
 from v6_algorithm.researcher.report.reading import (
     EVALUATED,
     TESTED,
@@ -126,7 +126,7 @@ def _files(clean: dict[str, Any]) -> Iterator[tuple[str, bool, Callable[[], str 
         yield "history.csv", True, lambda: _history_csv(clean)
     yield "metrics.csv", True, lambda: _metrics_csv(clean)
     yield "metrics.json", True, lambda: json.dumps(headlines(clean), indent=1, allow_nan=False) + "\n"
-    yield "report.html", True, lambda: render(clean)
+    yield "report.html", True, lambda: render_shareable(clean)
     tables = {
         "coefficients.csv": (coefficients.HEADER, coefficients.rows(clean) if coefficients.lines(clean) else None),
         "spline_effects.csv": (coefficients.EFFECT_HEADER, coefficients.effect_rows(clean)),
@@ -165,7 +165,27 @@ def _of_many(files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bool, Ca
 
 
 def _json(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return _indented(content, 0) + "\n"
+
+
+def _indented(value: Any, depth: int) -> str:
+    """Return what ``json.dumps(value, indent=1)`` does inside of so many others.
+
+    With an indent Python's json takes the encoder that is written in Python; here that in C writes what is flat.
+    """
+    if not isinstance(value, dict | list | tuple) or not value:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+    start, end = "\n" + " " * (depth + 1), "\n" + " " * depth
+    items = list(value.values() if isinstance(value, dict) else value)
+    if not any(isinstance(item, dict | list | tuple) for item in items):
+        flat = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(f",{start}", ": "))
+        return f"{flat[0]}{start}{flat[1:-1]}{end}{flat[-1]}"
+    written = [_indented(item, depth + 1) for item in items]
+    if isinstance(value, dict):
+        keys = (json.dumps(str(key), ensure_ascii=False) for key in value)
+        written = [f"{key}: {item}" for key, item in zip(keys, written, strict=True)]
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    return f"{first}{start}{f',{start}'.join(written)}{end}{last}"
 
 
 def write_file(path: Path, content: str | bytes) -> Path:

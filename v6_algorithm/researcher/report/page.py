@@ -61,7 +61,11 @@ def render(result: dict[str, Any]) -> str:
     str
         A complete HTML document that refers to nothing outside itself.
     """
-    result = reading.shareable(result)
+    return render_shareable(reading.shareable(result))
+
+
+def render_shareable(result: dict[str, Any]) -> str:
+    """Return the report page of a result that `reading.shareable` has made fit to be shown."""
     evaluated = result.get("status") == reading.EVALUATED
     versions = [f"{name} {version}" for name, version in mapping(result, "software").items()]
     return fill(

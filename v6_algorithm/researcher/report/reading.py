@@ -409,7 +409,7 @@ def shareable(result: dict[str, Any]) -> dict[str, Any]:
             places[place] = None
             return None
         # Parameters are megabytes of base64: nothing to mask, much to scan.
-        if isinstance(value, str) and not place.startswith("parameters"):
+        if isinstance(value, str) and ("@" in value or "=" in value) and not place.startswith("parameters"):
             return _PASSWORD.sub(_mask, value)
         return value
 
