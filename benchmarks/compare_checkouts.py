@@ -1,6 +1,7 @@
 """Two checkouts of this project on every experiment of mock/: same numbers, bit for bit, and at what cost.
 
     python benchmarks/compare_checkouts.py ../before . --turns 3 --out comparison
+    python benchmarks/compare_checkouts.py ../before . --turns 1 --exact    # where a checkout knows --exact
 
 Runs `v6-algorithm run` of each experiment from each checkout in turns, in processes of their own, and compares the two
 `result.json` key by key but for times and versions, and the models' tensors byte by byte. Prints CPU and wall time as
@@ -52,10 +53,14 @@ def prepare(folder: Path, checkout: Path) -> None:
         subprocess.run([sys.executable, folder / "gtex_table.py", *files, "--log2"], check=True, capture_output=True)
 
 
-def run(checkout: Path, experiment: Path, out: Path) -> tuple[dict[str, Any] | None, float, float]:
+def run(
+    checkout: Path, experiment: Path, out: Path, *, exact: bool = False
+) -> tuple[dict[str, Any] | None, float, float]:
     """Return the result (None where the run failed), CPU seconds and wall seconds."""
     shutil.rmtree(out, ignore_errors=True)
     arguments = ["run", str(experiment), "--out", str(out), *_LESS_WORK.get(experiment.stem, [])]
+    knows = (checkout / "v6_algorithm" / "site" / "together.py").exists()
+    arguments += ["--exact"] if exact and knows else []
     wing = "researcher." if (checkout / "v6_algorithm" / "researcher").is_dir() else ""
     code = f"import sys; from v6_algorithm.{wing}cli import main; sys.argv[0] = 'v6-algorithm'; main()"
     before, start = os.times(), time.perf_counter()
@@ -112,6 +117,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("comparison"))
     parser.add_argument("--only", nargs="*", default=list(EXPERIMENTS))
+    parser.add_argument("--exact", action="store_true", help="train sites one after another, as on nodes")
     options = parser.parse_args()
     folder = options.out.resolve()
     checkouts = [options.before.resolve(), options.after.resolve()]
@@ -122,7 +128,8 @@ def main() -> None:
         results: list[Any] = [None, None]
         for _ in range(options.turns):
             for i, checkout in enumerate(checkouts):
-                results[i], *seconds = run(checkout, folder / f"{name}.yaml", folder / "runs" / f"{name}-{i}")
+                place = folder / "runs" / f"{name}-{i}"
+                results[i], *seconds = run(checkout, folder / f"{name}.yaml", place, exact=options.exact)
                 times[i].append((seconds[0], seconds[1]))
         if None in results:
             print(f"{name:16}{'failed':>14}")

@@ -7,7 +7,8 @@ Each size is `v6-algorithm run` in a process of its own, from the command to the
 counted until all is prepared (reading, agreeing, statistics; the start of Python and torch is taken off), for a round
 (the median of those after the first), from the last round to the end of the final evaluation, and from there to the
 files. The number behind each is how it grew from the size before, as a power of the unit: 1 is linear, 0 costs nothing
-more, above 1 is superlinear.
+more, above 1 is superlinear. Of parameters a hand-written loop's round and evaluation stand beside, measured in turns:
+a model that no longer fits a processor's cache costs the loop more than its size as well.
 """
 
 from __future__ import annotations
@@ -45,7 +46,6 @@ WHAT = {
     "classes": "classes at 10 sites, 20,000 rows x 8 columns in all",
     "folds": "folds at 10 sites, 2,000 rows x 8 columns in all",
 }
-PHASES = ("prepared", "round", "evaluation", "files")
 
 
 def made_up(folder: Path, rows: int, columns: int, classes: int) -> str:
@@ -138,11 +138,66 @@ def measure(axis: str, size: int) -> dict[str, float]:
     }
 
 
+def measure_loop(size: int) -> dict[str, float]:
+    """Return CPU seconds of a round and of the final evaluation of a loop that trains the same network by hand."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        asked = experiment("parameters", size, Path(folder))
+    width, batch = asked["model"]["hidden"][0], asked["training"]["batch_size"]
+    sites, columns, rows = asked["sites"]["partition"]["sites"], 100, 64
+    network = nn.Sequential(
+        nn.Linear(columns, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2)
+    )
+    data = [(torch.randn(rows, columns), torch.randint(2, (rows,))) for _ in range(sites)]
+    parts = [round(share * rows) for share in (0.7, 0.15)]
+    parts.append(rows - sum(parts))
+    split = [[list(zip(*(tensor.split(parts) for tensor in site), strict=True))] for site in data]
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    marks = [time.process_time()]
+    for _ in range(asked["rounds"]):
+        total = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+        for ((train, validation, _),) in split:
+            network.load_state_dict(state)
+            with torch.no_grad():
+                functional.cross_entropy(network(validation[0]), validation[1])
+            optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+            for inputs, labels in zip(*(tensor.split(batch) for tensor in train), strict=True):
+                optimizer.zero_grad()
+                functional.cross_entropy(network(inputs), labels).backward()
+                optimizer.step()
+            for name, tensor in network.state_dict().items():
+                total[name].add_(tensor, alpha=1 / sites)
+        state = total
+        marks.append(time.process_time())
+    network.load_state_dict(state)
+    with torch.no_grad():
+        for (parts_of_site,) in split:
+            for inputs, labels in parts_of_site[1:]:
+                functional.cross_entropy(network(inputs), labels)
+    evaluation = time.process_time() - marks[-1]
+    return {"round": statistics.median(np.diff(marks[1:]).tolist()), "evaluation": evaluation}
+
+
 def growth(before: tuple[int, float] | None, size: int, cost: float) -> str:
     """Return how a cost grew, as a power of the size; nothing where it is too small to tell."""
     if before is None or min(before[1], cost) < 0.02:
         return ""
     return f" ({math.log(cost / before[1]) / math.log(size / before[0]):.2f})"
+
+
+def of_process(axis: str, size: int) -> dict[str, float]:
+    """Measure one size in a process of its own."""
+    command = [sys.executable, __file__, "--one", axis, str(size)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{axis} {size} failed:\n{done.stderr[-2000:]}")
+    cost: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return cost
 
 
 def main() -> None:
@@ -153,24 +208,26 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(measure(given.one[0], int(given.one[1]))))
+        axis, size = given.one[0], int(given.one[1])
+        print(json.dumps(measure_loop(size) if axis == "loop" else measure(axis, size)))
         return
     for axis in given.only:
         rows, before = [], {}
         for size in AXES[axis]:
             if given.largest is not None and size > given.largest:
                 continue
-            command = [sys.executable, __file__, "--one", axis, str(size)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise SystemExit(f"{axis} {size} failed:\n{done.stderr[-2000:]}")
-            cost = json.loads(done.stdout.splitlines()[-1])
-            cells = [f"{cost[phase]:.3f}{growth(before.get(phase), size, cost[phase])}" for phase in PHASES]
-            before = {phase: (size, cost[phase]) for phase in PHASES}
+            cost = of_process(axis, size)
+            if axis == "parameters":
+                cost |= {f"loop's {phase}": seconds for phase, seconds in of_process("loop", size).items()}
+            phases = [phase for phase in cost if phase != "memory"]
+            cells = [f"{cost[phase]:.3f}{growth(before.get(phase), size, cost[phase])}" for phase in phases]
+            before = {phase: (size, cost[phase]) for phase in phases}
             rows.append([f"{size:,}", *cells, f"{cost['memory']:.0f}"])
             print(rows[-1], file=sys.stderr, flush=True)
         print(f"\n{axis}: {WHAT[axis]} (load {os.getloadavg()[0]:.0f})\n")
-        header = [axis, "prepared", "a round", "final evaluation", "result and files", "peak memory, MB"]
+        header = [axis, "prepared", "a round", "final evaluation", "result and files"]
+        header += ["a loop's round", "a loop's evaluation"] if axis == "parameters" else []
+        header.append("peak memory, MB")
         print(table(header, rows), flush=True)
 
 

@@ -110,3 +110,16 @@ def test_a_row_is_read_to_a_fiftieth_of_each_columns_spread(off, read):
     unit = np.append(rows[5], 1.0)
     unit[7] += off * rows[:, 7].std()
     assert isolated_rows(rows, unit[None], pairs=False) == read
+
+
+def test_sums_far_from_every_row_are_no_chance_that_hides_those_that_are_read():
+    """More than a standard deviation beyond the rows nothing is compared, however many sums are there."""
+    rows = np.concatenate([np.ones(100), np.random.default_rng(0).uniform(-1, 0.9, 100)])[:, None]
+    read = np.column_stack([rows[150:158, 0], np.ones(8)])
+    for beyond, count in ((1.5, 8), (0.95, 0)):
+        for sign in (1, -1):
+            far = np.full((2000, 2), 1.0)
+            far[:, 0] = 1.0 + beyond * rows.std()
+            units = np.concatenate([read, far])
+            units[:, 0] *= sign
+            assert isolated_rows(sign * rows, units, pairs=False) == count

@@ -182,6 +182,16 @@ def test_sets_of_labels_are_other_codes_where_nothing_or_one_of_two_is_common(se
     assert spelled_differently("x", sets, allowed=True) == []
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_sites_are_named_up_to_twelve(more):
+    sites = [f"s{number}" for number in range(12 + more)]
+    (told,) = spelled_differently("x", {site: ["Yes"] for site in sites} | {"other": ["yes"]}, allowed=True)
+    named = ", ".join(f"'{site}'" for site in sites[:12]) + (", …" if more else "")
+    assert told == (
+        f"x: the same label is spelled differently: 'Yes' at {named}, 'yes' at 'other'; spell it alike there"
+    )
+
+
 # -- times -----------------------------------------------------------------------------------------------------------
 
 

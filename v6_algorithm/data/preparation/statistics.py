@@ -230,7 +230,8 @@ def prepare(data: Data, moments: Moments, cells: Sequence[Cells] = ()) -> Prepar
         return Preparation(fill, *(np.tile(numbers, (len(fill), 1)) for numbers in data.fixed_scale))
     if data.scaling.scope == "federation" and data.scaling.kind != "none":
         empty = moments.rows[:, None] - moments.count
-        filled = _merge_two(moments, Moments(moments.rows * 0, empty, fill, fill * 0, fill, fill))
+        more = Moments(np.zeros_like(moments.rows), empty, fill, np.zeros_like(fill), fill, fill)
+        filled = _merge_two(moments, more)
         if data.scaling.kind == "standard":
             shift, scale = filled.mean, filled.deviation
         elif data.scaling.kind == "minmax":
