@@ -245,5 +245,10 @@ def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([cell(name) for name in header])
-    writer.writerows([cell(value) for value in row] for row in rows)
+    # Names of sites and metrics come again and again.
+    texts: dict[str, object] = {}
+    writer.writerows(
+        [texts.get(value) or texts.setdefault(value, cell(value)) if isinstance(value, str) else value for value in row]
+        for row in rows
+    )
     return text.getvalue()
