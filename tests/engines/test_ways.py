@@ -14,6 +14,7 @@ from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.exchange import wire
 from v6_algorithm.learning.training import state
+from v6_algorithm.learning.training.device import Device
 
 # Everything but what says how it was made, and how long that took.
 SAME = ("history", "site_history", "metrics", "folds", "sites", "parameters", "best_round", "notes", "participation")
@@ -188,6 +189,15 @@ def test_a_convolution_is_quicker_with_channels_last_and_is_as_good(make_experim
     assert fast["engine"]["quicker"] == ["channels last"]
     assert "quicker" not in exact["engine"]
     near({key: fast[key] for key in ("history", "metrics")}, {key: exact[key] for key in ("history", "metrics")})
+
+
+def test_sites_on_a_gpu_are_trained_one_after_another(tables, make_experiment):
+    federation = local_federation(make_experiment(rounds=2), tables, way="fast")
+    run(federation, make_experiment(rounds=2))
+    together = federation._shared["together"][2]
+    assert together._reason() is None
+    together.device = Device("cuda", "cuda (any)")
+    assert "GPU" in together._reason()
 
 
 def test_tables_are_laid_out_in_round_1(tables, make_experiment):

@@ -130,8 +130,8 @@ class _Run:
             return f"mode {experiment.mode}: no two sites train the same model"
         if experiment.start.at_sites:
             return "start.weights: each site has its own"
-        if self.device.kind != "cpu" and experiment.training.deterministic:
-            return "training.deterministic on a GPU"
+        if self.device.kind != "cpu":
+            return "on a GPU: what is batched here stays in the processor's memory"
         return None
 
 
