@@ -49,7 +49,7 @@ def test_the_parts_keep_their_sizes_and_the_seed_decides():
 @pytest.mark.parametrize("rows_of_each", [1, 2])
 @pytest.mark.parametrize("positives", [1, 2])
 def test_patients_with_a_rare_class_get_into_each_part_by_its_share(positives, rows_of_each):
-    """One positive patient at each of twenty hospitals was never tested: the part that fits best was always training."""
+    """One positive patient at each of twenty hospitals was never tested: what fits best was always training."""
     labels = np.repeat(np.array([0] * 40 + [1] * positives), rows_of_each)
     patients = np.arange(len(labels)) // rows_of_each
     counts, hospitals = np.zeros(3), 300

@@ -1,4 +1,4 @@
-"""Shares of rows as whole numbers of rows, drawn so that each is right in the mean; `splits` deals rare classes by it."""
+"""Shares of rows as whole numbers of rows, drawn so that each is right in the mean; `splits` deals rare classes so."""
 
 from __future__ import annotations
 
