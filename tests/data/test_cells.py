@@ -289,7 +289,8 @@ PLATELETS = np.random.default_rng(3).integers(300, 2500, 80)
     ("column", "reason"),
     [
         (np.append(WEIGHTS, 999), "codes"), (np.append(WEIGHTS, -9), "codes"), (np.append(STAGES, 99), "codes"),
-        (np.append(STAGES, [88, 99, 99]), "codes"), (np.append(STAGES, -9), "codes"), (np.append(WEIGHTS, -99), "codes"),
+        (np.append(STAGES, [88, 99, 99]), "codes"), (np.append(STAGES, -9), "codes"),
+        (np.append(WEIGHTS, -99), "codes"),
         (np.where(PLATELETS < 1000, PLATELETS, PLATELETS / 1000), "dots"),
     ],
 )  # fmt: skip

@@ -315,7 +315,7 @@ def _has_codes(known: np.ndarray) -> bool:
 
 
 def _has_dots(known: np.ndarray) -> bool:
-    """Say whether whole numbers up to 999 stand beside a few of exactly three decimals, from 1 on, as 1.234 for 1234."""
+    """Say whether whole numbers up to 999 stand beside some of just three decimals, from 1 on: 1.234 for 1234."""
     whole = known == np.floor(known)
     dotted, plain = known[~whole], known[whole]
     if min(len(dotted), len(plain)) < _FEWEST_DOTTED or np.abs(known).max() >= 1000 or np.abs(dotted).min() < 1:
