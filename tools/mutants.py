@@ -390,8 +390,9 @@ def equivalent() -> dict[tuple[str, str, str], str]:
     listed = {}
     for line in EQUIVALENT.read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
-            path, source, change, reason = (part.strip() for part in line.split(" | "))
-            listed[path, source, change] = reason
+            # The line may have the mark in it.
+            path, *source, change, reason = (part.strip() for part in line.split(" | "))
+            listed[path, " | ".join(source), change] = reason
     return listed
 
 

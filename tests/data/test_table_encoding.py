@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from v6_algorithm.data import table as tables
 from v6_algorithm.data.description import describe
 from v6_algorithm.data.preparation import Setup, agree
+from v6_algorithm.data.preparation.statistics import Preparation
 from v6_algorithm.errors import DataError, ExperimentError, SiteError
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.learning.problems import problem_class
@@ -52,6 +55,24 @@ def ward(rows=ROWS, seed=0, **columns):
     rng = np.random.default_rng(seed)
     made = {"age": rng.normal(60, 9, rows), "chol": rng.normal(240, 40, rows), "num": np.arange(rows) % 2}
     return pd.DataFrame(made | columns)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_table_that_nothing_changes_is_in_memory_once(missing):
+    wanted = experiment(dtype="float32")
+    frame = ward(chol=np.where(np.arange(ROWS) == 3, np.nan if missing else 1.0, 200.0))
+    table, setup = encoded(frame, wanted), agreed({"va": frame}, wanted)
+    scaled = Preparation(np.full((1, 2), 7.0), np.array([[60.0, 0.0]]), np.ones((1, 2)))
+    plain = replace(scaled, shift=np.zeros((1, 2)))
+    inputs, centred = (
+        table.inputs(replace(setup, preparation=preparation), wanted.data, 0) for preparation in (plain, scaled)
+    )
+    assert np.shares_memory(inputs, table.values) is not missing
+    assert not np.shares_memory(centred, table.values)
+    expected = np.where(np.isnan(table.values), np.float32(7), table.values)
+    assert inputs.dtype == np.float32
+    assert inputs.tolist() == expected.tolist()
+    assert centred.tolist() == (expected - np.float32([60, 0])).tolist()
 
 
 # -- numeric features ----------------------------------------------------------------------------------------------

@@ -386,6 +386,24 @@ def test_a_fingerprint_tells_states_apart():
     assert len(wire.digest(one)) == 32
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"w": torch.tensor([0.0, 0.0, 1e-30]), "n": torch.tensor(3)},
+        {"w": torch.zeros(3, 1), "n": torch.tensor(3)},
+        {"w": torch.zeros(3, dtype=torch.bfloat16), "n": torch.tensor(3)},
+        {"v": torch.zeros(3), "n": torch.tensor(3)},
+        {"w": torch.zeros(3), "n": torch.tensor(4)},
+        {"w": torch.zeros(3)},
+    ],
+    ids=["number", "shape", "dtype", "name", "counter", "fewer"],
+)
+def test_a_fingerprint_of_tensors_tells_states_apart_and_not_their_order(other):
+    one = {"w": torch.zeros(3), "n": torch.tensor(3)}
+    assert wire.digest_of(one) == wire.digest_of({"n": torch.tensor(3), "w": torch.zeros(3)})
+    assert wire.digest_of(one) != wire.digest_of(other)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(max_size=4), tensors(), max_size=6), st.none() | st.just({"made": "by \u00fc"}))
 def test_large_models_are_packed_to_the_bytes_of_small_ones(monkeypatch, several, metadata):

@@ -269,7 +269,10 @@ class TableData:
         return (values if len(values) else self._series(self.values, everything) for values in self.training_values())
 
     def inputs(self, setup: Setup, data: Data, fold: int) -> Array:
-        """Return (rows, inputs) or (rows, time, channels) filled and scaled inputs of one fold."""
+        """Return (rows, inputs) or (rows, time, channels) filled and scaled inputs of one fold.
+
+        They may be `values` themselves, so nobody writes into them.
+        """
         if setup.preparation is None:
             raise DataError("the request carries no preparation")
         preparation = setup.preparation
@@ -284,6 +287,9 @@ class TableData:
             prepared[self._padding(np.arange(len(values)))] = np.nan
             return prepared
         if not self.one_hot.shape[1]:
+            if values.dtype == self.one_hot.dtype and preparation.leaves(values, fold):
+                # Not a second time in memory: inputs are read only.
+                return values
             # What is centred is rounded to what is trained in; values may be in more digits, see `numbers_of`.
             return preparation.apply(values, fold, out=np.empty(values.shape, self.one_hot.dtype))
         features = values.shape[1]

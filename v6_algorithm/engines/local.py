@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from v6_algorithm.exchange.joint import Joint
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 from v6_algorithm.learning.metrics import CheckedState
 from v6_algorithm.site import SiteContext, handle
-from v6_algorithm.site.together import answer_together, open_together, quicker, quicker_steps, why_alone
+from v6_algorithm.site.together import answer_together, know_run, open_together, quicker, quicker_steps, why_alone
 
 Way = Literal["wire", "exact", "fast"]
 WAYS: tuple[Way, ...] = ("wire", "exact", "fast")
@@ -139,6 +139,9 @@ class LocalFederation(AnswersInTurn):
         end = time.monotonic() + deadline_s
         together: dict[str, dict[str, Any]] = {}
         if self._way == "fast" and method in _REPEATED:
+            if texts:
+                # Which steps are quicker has to be known before the first of them.
+                know_run(requests, self._contexts, self._shared)
             passing = {site: body for site, body in requests.items() if site not in texts}
             joint = answer_together(method, passing, self._contexts, self._shared)
             if whole and isinstance(joint, Joint) and len(joint.heads) == len(requests) and time.monotonic() <= end:
@@ -169,14 +172,15 @@ class LocalFederation(AnswersInTurn):
         replies.bytes_sent[site] = self._sent[method, site] = len(text)
         context = self._contexts[site]
         context.by_reference = False
-        answer = wire.to_text(handle(method, json.loads(text), context, raise_bugs=True))
+        with self._steps():
+            answer = wire.to_text(handle(method, json.loads(text), context, raise_bugs=True))
         self._received[method, site] = len(answer)
         return Arrival(site, answer)
 
     def _handed_over(self, method: str, site: str, request: dict[str, Any], replies: Replies) -> Arrival:
         context = self._contexts[site]
         context.by_reference = True
-        with quicker(self._shared) if self._way == "fast" else nullcontext():
+        with self._steps():
             reply = handle(method, request, context, raise_bugs=True)
         for item in reply.get("folds", []):
             for states in item["metrics"].values():
@@ -184,6 +188,10 @@ class LocalFederation(AnswersInTurn):
                     # It comes from the collector, in this process.
                     states[name] = CheckedState(state)
         return self._arrived(method, site, reply, replies)
+
+    def _steps(self) -> AbstractContextManager[None]:
+        """Let what is done here be trained as the way has it."""
+        return quicker(self._shared) if self._way == "fast" else nullcontext()
 
     def _arrived(self, method: str, site: str, reply: dict[str, Any], replies: Replies) -> Arrival:
         self._book(method, [site], replies)

@@ -473,6 +473,18 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return such a fingerprint of tensors that nobody has packed: of names, dtypes, shapes and numbers."""
+    import torch
+
+    seen = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu()
+        seen.update(json.dumps([name, _dtype(tensor), list(tensor.shape)]).encode())
+        seen.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return seen.hexdigest()[:32]
+
+
 # -- messages ------------------------------------------------------------------------------------------------------
 
 

@@ -248,7 +248,7 @@ def _statistics(work: Work) -> dict[str, Any]:
         "spec": {name: spec.to_json() for name, spec in shared.items()},
         "copies": _copies(work, table),
         "trained_on": _trained_on(table),
-        "start": wire.digest(wire.pack(state_of(networks))),
+        "start": wire.digest_of(state_of(networks)),
         **_event_times(work, problem, table),
     }
 

@@ -75,13 +75,14 @@ class _Run:
         from v6_algorithm.learning.problems import create_problem
         from v6_algorithm.learning.training.device import Device
         from v6_algorithm.learning.training.learner import has_fused_step
-        from v6_algorithm.learning.training.state import build_networks, state_of
+        from v6_algorithm.learning.training.state import build_shapes, state_of
         from v6_algorithm.learning.training.together import is_large, reason_against
 
         self.experiment, self.setup = work.experiment, work.setup()
         self.problem: Problem = create_problem(self.experiment, self.setup)
         self.device: Device = Device.choose(self.experiment.training)
-        self.networks: Networks = build_networks(self.problem)
+        # Without numbers, which no model needs that is trained by each site itself.
+        self.networks: Networks = build_shapes(self.problem)
         self.shared, self.private = shared_and_own(work, self.networks)
         self.sessions: dict[str, _Session] = {}
         # The owners' rules that differ: what one of them says of a request, its equals say too.
@@ -91,11 +92,13 @@ class _Run:
         # Where most of a site's training is its optimiser's, it steps in one pass; the rest stays exact to the bit.
         training = self.experiment.training
         self.fuses = self.device.kind == "cpu" and has_fused_step(training) and is_large(self.networks, training)
-        # Their tensors, by the names of a state.
-        self._tensors: dict[str, Tensor] = state_of(self.networks)
+        self.reason = self._reason() or reason_against(self.problem, self.networks, self.experiment.training)
         for network in self.networks.values():
             network.eval()
-        self.reason = self._reason() or reason_against(self.problem, self.networks, self.experiment.training)
+            if self.reason is None:
+                network.to_empty(device="cpu")
+        # Their tensors, by the names of a state.
+        self._tensors: dict[str, Tensor] = state_of(self.networks)
 
     def rules_of(self, policy: Policy) -> int:
         """Return the number of an owner's rules, those of other owners that are equal among them."""
@@ -175,6 +178,21 @@ def open_together(
                 _Group(method, run, group, contexts).lay_out()
 
 
+def know_run(
+    requests: Mapping[str, dict[str, Any]], contexts: Mapping[str, SiteContext], shared: dict[Any, Any]
+) -> bool:
+    """Look at what a run's sites share, by which `quicker_steps` and `why_alone` tell; returns whether that went."""
+    if not requests:
+        return False
+    first = next(iter(requests))
+    try:
+        _run_of(requests[first], contexts[first], shared)
+        return True
+    except Exception:
+        # Each site is asked by itself, and then says in its reply what is wrong.
+        return False
+
+
 def _groups(
     requests: Mapping[str, dict[str, Any]],
     contexts: Mapping[str, SiteContext],
@@ -182,14 +200,7 @@ def _groups(
     can_go: Callable[[Sequence[Mapping[str, Any]]], bool],
 ) -> list[tuple[_Run, dict[str, dict[str, Any]]]]:
     """Return what sites of a call share, and the requests to those of them whose items can go together."""
-    if not requests:
-        return []
-    first = next(iter(requests))
-    try:
-        # Whether it can be is asked here, so that the result can say why it was not.
-        _run_of(requests[first], contexts[first], shared)
-    except Exception:
-        # Each site is asked by itself, and then says in its reply what is wrong.
+    if not know_run(requests, contexts, shared):
         return []
     groups: dict[Any, dict[str, dict[str, Any]]] = {}
     for site, request in requests.items():

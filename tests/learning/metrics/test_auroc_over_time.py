@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from v6_algorithm.learning.metrics import SurvivalMetrics, merge_states
 from v6_algorithm.learning.metrics.survival import auroc_over_time
@@ -59,3 +61,32 @@ def test_without_cases_or_controls_there_is_none():
     assert auroc_over_time(state(np.zeros(30), np.arange(1.0, 31), nobody, [10.0])) == []
     assert auroc_over_time(state(np.zeros(30), np.arange(1.0, 31), ~nobody, [40.0])) == []
     assert auroc_over_time(SurvivalMetrics([]).state()) == []
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.5, 1.5, 2.5, 3.5]), st.booleans(), st.integers(-2, 2)), min_size=2, max_size=16
+    )
+)
+@settings(max_examples=80)
+def test_it_is_that_of_all_pairs_with_the_life_tables_weights(rows):
+    """Who is censored in a bin leaves halfway, and an event counts by the chances at both ends of its bin."""
+    edges = [1.0, 2.0, 3.0]
+    given_ = [np.array(column) for column in zip(*rows, strict=True)]
+    found = {point["time"]: point["auroc"] for point in auroc_over_time(state(given_[2], *given_[:2], edges))}
+    still, weight = [1.0], []
+    for place in range(4):
+        at_risk = sum(time > place for time, _, _ in rows)
+        died = sum(place < time < place + 1 and dead for time, dead, _ in rows)
+        left = sum(place < time < place + 1 and not dead for time, dead, _ in rows)
+        still.append(still[-1] * max(1 - left / (at_risk - died / 2), 0.0) if at_risk else still[-1])
+        weight.append(np.sqrt(still[-2] * still[-1]))
+    for place, time in enumerate(edges):
+        cases = [(score, weight[int(at)]) for at, dead, score in rows if dead and at < time]
+        controls = [score for at, _, score in rows if at > time]
+        if not cases or not controls or any(each <= 0 for _, each in cases):
+            assert time not in found
+            continue
+        pairs = [((score > other) + (score == other) / 2) / each for score, each in cases for other in controls]
+        wanted = sum(pairs) / (sum(1 / each for _, each in cases) * len(controls))
+        assert found[time] == pytest.approx(wanted), place

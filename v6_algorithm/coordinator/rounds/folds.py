@@ -8,7 +8,7 @@ from typing import Any
 from v6_algorithm.coordinator.rounds.comparable import ComparableScore
 from v6_algorithm.coordinator.rounds.learning_rate import LearningRate
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.learning.metrics import merge_by_name, scores_of
+from v6_algorithm.learning.metrics import merge_by_name, scores_by_name, scores_of
 
 States = Mapping[str, dict[str, Any]]
 # What a fold knows of its rounds as plain JSON, by the attributes' names.
@@ -208,9 +208,9 @@ class FoldProgress:
             for site, loss in zip(sites, losses, strict=True):
                 self.trained(site, round, loss)
         for round, states in self._uncomputed:
-            for site, state in states.items():
-                values = {name: value for name, value in scores_of(state).items() if value is not None}
-                self._note(site, round, {f"validation_{name}": value for name, value in values.items()})
+            for site, values in scores_by_name(states).items():
+                known = {f"validation_{name}": value for name, value in values.items() if value is not None}
+                self._note(site, round, known)
         self._uncomputed, self._uncomputed_rows = [], 0
 
     @property

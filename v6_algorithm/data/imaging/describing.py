@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.data.imaging.files import read_image
-from v6_algorithm.data.imaging.picture import UnreadableImageError, scaled_by
+from v6_algorithm.data.imaging.files import read_as_asked
+from v6_algorithm.data.imaging.picture import UnreadableImageError
 from v6_algorithm.data.summary.cells import tell_labels
 from v6_algorithm.experiment.imaging.images import Image
 
@@ -44,16 +44,7 @@ def describe_images(files: Sequence[Path | Array | str | None], image: Image, sm
     ends = []
     for file in files:
         try:
-            if file is None or isinstance(file, str):
-                raise UnreadableImageError(file or "empty")
-            picture = read_image(
-                file,
-                image.dimensions,
-                image.channels,
-                channel_axis=image.channel_axis,
-                fill=image.fill,
-                spans=scaled_by(image),
-            )
+            picture = read_as_asked(file, image)
         except UnreadableImageError as error:
             causes[error.cause] += 1
             continue

@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 
 from v6_algorithm.data.imaging import dicom, nifti, raster
-from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, narrowed, with_channels
+from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, narrowed, scaled_by, with_channels
 from v6_algorithm.errors import DataError
+from v6_algorithm.experiment.imaging.images import Image
 
 Array = np.ndarray
 ENDINGS = (*raster.ENDINGS, ".npy", *nifti.ENDINGS, *dicom.ENDINGS)
@@ -28,6 +29,26 @@ _NO_ENDING = re.compile(r"[^.]+|.*\.\d+")
 def may_be_image(name: str) -> bool:
     """Say whether a file's name has an ending of an image, or none at all, as DICOM files have."""
     return name.lower().endswith(ENDINGS) or _NO_ENDING.fullmatch(name) is not None
+
+
+def read_as_asked(file: Path | Array | str | None, image: Image) -> Picture:
+    """Read a row's image as `data.image` says; a str is the cause why the row has none, None an empty cell.
+
+    Raises
+    ------
+    UnreadableImageError, DataError
+        As `read_image` does.
+    """
+    if file is None or isinstance(file, str):
+        raise UnreadableImageError(file or "empty")
+    return read_image(
+        file,
+        image.dimensions,
+        image.channels,
+        channel_axis=image.channel_axis,
+        fill=image.fill,
+        spans=scaled_by(image),
+    )
 
 
 def read_image(

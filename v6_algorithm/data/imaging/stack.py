@@ -16,7 +16,7 @@ import numpy as np
 
 from v6_algorithm.data.files import folder_of, names_files
 from v6_algorithm.data.imaging.copies import NONE, CopyFinder, identities
-from v6_algorithm.data.imaging.files import ENDINGS, read_image
+from v6_algorithm.data.imaging.files import ENDINGS, read_as_asked
 from v6_algorithm.data.imaging.fitting import fitted, levelled
 from v6_algorithm.data.imaging.naming import AMBIGUOUS, OTHER, NamedImages
 from v6_algorithm.data.imaging.picture import UnreadableImageError, described_causes, narrowed, scaled_by
@@ -138,7 +138,7 @@ def _read_stack(files: list[File], image: Image, kept: Path | None, dtype: np.dt
     try:
         for row, file in enumerate(files):
             try:
-                values, own_unit = _decode(file, image)
+                values, own_unit = fitted(read_as_asked(file, image), image)
             except UnreadableImageError as error:
                 unreadable.append(row)
                 causes[error.cause] += 1
@@ -174,21 +174,6 @@ def _read_stack(files: list[File], image: Image, kept: Path | None, dtype: np.dt
             room.tidy()
 
 
-def _decode(file: File, image: Image) -> tuple[Array, float]:
-    """Read an image and bring it to the size and range that are asked for; return what 1 of it is worth, too."""
-    if file is None or isinstance(file, str):
-        raise UnreadableImageError(file or "empty")
-    picture = read_image(
-        file,
-        image.dimensions,
-        image.channels,
-        channel_axis=image.channel_axis,
-        fill=image.fill,
-        spans=scaled_by(image),
-    )
-    return fitted(picture, image)
-
-
 def _stored(values: Array, unit: float, dtype: np.dtype) -> Array:
     """Return an image as a stack of this dtype holds it: bytes in the files' unit, or floats whose unit is 1."""
     return values if dtype == np.uint8 else (values * np.float32(unit)).astype(dtype, copy=False)
@@ -199,7 +184,7 @@ def _stream(
 ) -> Stream:
     def decode(row: int) -> Array:
         try:
-            return _stored(*_decode(files[row], image), dtype)
+            return _stored(*fitted(read_as_asked(files[row], image), image), dtype)
         except UnreadableImageError:
             raise DataError(f"the image of row {row + 1} (data.image) was there, and can no longer be read") from None
 

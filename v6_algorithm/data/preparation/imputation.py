@@ -285,8 +285,7 @@ def draw_regression(sums: Array, place: int, generator: np.random.Generator) -> 
     # A column without values, such as a category that no row has, says nothing.
     others = others[np.diag(sums)[others] > 0]
     squares = sums[np.ix_(others, others)]
-    inverse = np.linalg.inv(squares + RIDGE * np.diag(np.diag(squares)))
-    inverse = (inverse + inverse.T) / 2
+    inverse = _inverse(squares)
     cross = sums[others, place]
     best = inverse @ cross
     rest = max(float(sums[place, place] - 2 * best @ cross + best @ squares @ best), 0.0)
@@ -325,8 +324,7 @@ def draw_category(sums: Array, block: Array, generator: np.random.Generator) -> 
     if not size or not len(others):
         return coefficients, spread
     squares = sums[np.ix_(others, others)]
-    inverse = np.linalg.inv(squares + RIDGE * np.diag(np.diag(squares)))
-    inverse = (inverse + inverse.T) / 2
+    inverse = _inverse(squares)
     cross = sums[np.ix_(others, block[:-1])]
     best = inverse @ cross
     rest = sums[np.ix_(block[:-1], block[:-1])] - best.T @ cross - cross.T @ best + best.T @ squares @ best
@@ -341,6 +339,13 @@ def draw_category(sums: Array, block: Array, generator: np.random.Generator) -> 
     spread[:-1, :size] = root
     spread[-1] = -spread[:-1].sum(axis=0)
     return coefficients, spread
+
+
+def _inverse(squares: Array) -> Array:
+    """Invert sums of products, (columns, columns), with a ridge of `RIDGE`; symmetric to the last bit."""
+    inverse = np.linalg.inv(squares + RIDGE * np.diag(np.diag(squares)))
+    symmetric: Array = (inverse + inverse.T) / 2
+    return symmetric
 
 
 def _root(matrix: Array) -> Array:

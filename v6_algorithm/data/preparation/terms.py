@@ -156,15 +156,16 @@ class DesignTerms:
         names = [*features, *(f"{name}={value}" for name, values in categories.items() for value in values)]
         terms = [(), *((name,) for name in names), *self.factors(features, categories)]
         place = {frozenset(factors): number for number, factors in enumerate(terms)}
-        moved = {name: (float(shift[number]), float(scale[number])) for number, name in enumerate(features)}
+        moved = {name: (0.0, 1.0) for factors in terms for name in factors}
+        moved |= {name: (float(shift[number]), float(scale[number])) for number, name in enumerate(features)}
         for name in features:
             if self.splines.get(name, ("",))[0] == "natural":
                 # (x - knot)³ over the squared distance of the outer knots is in units of x.
                 moved |= dict.fromkeys(self.curve_columns(name), (0.0, moved[name][1]))
         matrix = np.zeros((len(terms), len(terms)))
         for number, factors in enumerate(terms):
-            centred = [name for name in factors if moved.get(name, (0.0, 1.0))[0]]
-            divisor = float(np.prod([moved.get(name, (0.0, 1.0))[1] for name in factors]))
+            centred = [name for name in factors if moved[name][0]]
+            divisor = float(np.prod([moved[name][1] for name in factors]))
             for size in range(len(centred) + 1):
                 for gone in combinations(centred, size):
                     share = float(np.prod([-moved[name][0] for name in gone]))

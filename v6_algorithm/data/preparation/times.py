@@ -151,7 +151,7 @@ def coarse_times(time: Array, event: Array, events: int, rows: int, causes: Arra
         cell[index] = number
         have_events, have_rows = have_events + needed[index], have_rows + int(leaving[index])
         events_left, rows_left = events_left - needed[index], rows_left - int(leaving[index])
-    if tail < len(distinct) and have_rows < rows:
+    if have_rows < rows:
         # The events are too few rows for a cell without those that were watched longer.
         tail = len(distinct)
     cell[tail:] = number + 1

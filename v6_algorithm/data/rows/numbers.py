@@ -165,6 +165,8 @@ def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
         rounds = dtype == "float32" and len(frame) > 0 and not (block.dtypes == np.float32).all()
         if rounds and blurred(block.to_numpy(dtype=np.float64, na_value=np.nan)).any():
             return numbers_of(frame, features, "float64")
-        numbers = block.to_numpy(dtype=dtype, na_value=np.nan)
-        values[:, start : start + _BLOCK_COLUMNS] = np.where(np.isfinite(numbers), numbers, np.nan)
+        numbers = values[:, start : start + _BLOCK_COLUMNS]
+        numbers[:] = block.to_numpy(dtype=dtype, na_value=np.nan)
+        if (infinite := np.isinf(numbers)).any():
+            numbers[infinite] = np.nan
     return values

@@ -15,6 +15,7 @@ from v6_algorithm.learning.metrics.states import (
     explain,
     merge_by_name,
     merge_states,
+    scores_by_name,
     scores_of,
     shape_of,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "is_sensitivity",
     "merge_by_name",
     "merge_states",
+    "scores_by_name",
     "scores_of",
     "shape_of",
 ]

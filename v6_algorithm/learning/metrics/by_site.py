@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from v6_algorithm.learning.metrics import sparse
+from v6_algorithm.learning.metrics import classification_state, sparse
 from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS
 from v6_algorithm.learning.metrics.classification import ClassificationMetrics, CountedRows, scored_classes
 from v6_algorithm.learning.metrics.states import CheckedState
@@ -140,6 +140,37 @@ class SiteStates:
         """Return the tables of one site's state."""
         return self._tables(slice(self._ends[number], self._ends[number + 1]))
 
+    def scores(self) -> list[dict[str, float | int | None]]:
+        """Return what `classification_state.scores` computes of each site's state."""
+        counted, classes, bins, sites = self._counted, self._metrics.n_classes, self._metrics.bins, self._sites
+        scored = scored_classes(classes)
+        site = np.repeat(np.arange(sites), self.rows)
+        cells = (site * classes + counted.classes) * classes + counted.predicted
+        confusion = np.bincount(cells, minlength=sites * classes**2).reshape(sites, classes, classes)
+        place = site * CALIBRATION_BINS + counted.place
+        calibration = [
+            np.bincount(place, values, sites * CALIBRATION_BINS).astype(np.int64).reshape(sites, CALIBRATION_BINS)
+            for values in (None, counted.units, counted.hit)
+        ]
+        # A class's bins at one site come after those of the class before, and of all classes at the site before.
+        keys = counted.keys + (site * len(scored) * bins)[:, None]
+        positives, negatives = (
+            np.unique(keys[chosen], return_counts=True) for chosen in (counted.is_class, ~counted.is_class)
+        )
+        pairs = sparse.flat_paired(positives, negatives, sites * len(scored), bins)
+        of_class = confusion.sum(axis=2)[:, scored]
+        rankable = (of_class > 0) & (of_class < np.array(self.rows)[:, None])
+        states = [
+            self._head(number)
+            | {"confusion": confusion[number], "calibration": [values[number].tolist() for values in calibration]}
+            for number in range(sites)
+        ]
+        pairs_of = [
+            [pairs[number * len(scored) + place] for place in np.flatnonzero(rankable[number]).tolist()]
+            for number in range(sites)
+        ]
+        return classification_state.scores_of_all(states, pairs_of)
+
     def pooled(self) -> dict[str, Any]:
         """Return the sum of all the states."""
         head = self._head(0) | {
@@ -248,13 +279,26 @@ class SiteState(CheckedState):
         return self
 
     @staticmethod
+    def scores_of(states: Sequence[dict[str, Any]]) -> list[dict[str, float | int | None]] | None:
+        """Return the scores of states, where they are all those of some tables; None where they are not."""
+        tables = _tables_of(states)
+        if tables is None:
+            return None
+        scores = {id(table): table.scores() for table in tables}
+        return [scores[id(state.table)][state.number] for state in states if isinstance(state, SiteState)]
+
+    @staticmethod
     def sum_of(states: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         """Return the sum of states, where they are all those of some tables; None where they are not."""
-        tables: dict[int, SiteStates] = {}
-        for state in states:
-            if not isinstance(state, SiteState):
-                return None
-            tables[id(state.table)] = state.table
-        if len(states) != sum(len(table.rows) for table in tables.values()):
+        tables = _tables_of(states)
+        return None if tables is None else SiteStates._joined(tables).pooled()
+
+
+def _tables_of(states: Sequence[dict[str, Any]]) -> list[SiteStates] | None:
+    """Return the tables whose states these are, where they are all states of each; None where they are not."""
+    tables: dict[int, SiteStates] = {}
+    for state in states:
+        if not isinstance(state, SiteState):
             return None
-        return SiteStates._joined(list(tables.values())).pooled()
+        tables[id(state.table)] = state.table
+    return list(tables.values()) if len(states) == sum(len(table.rows) for table in tables.values()) else None

@@ -2,6 +2,7 @@
 metrics and explain them. Called by `states`, which picks the module by the state's kind."""
 
 import itertools
+from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import Any
 
@@ -63,7 +64,7 @@ def check(state: dict[str, Any]) -> None:
     require_keys(state, _KEYS | ({"ends"} & state.keys()))
     require_count(state["n_classes"], "n_classes", least=2)
     require_count(state["bins"], "bins", least=2)
-    if max(state["n_classes"], 1) * state["bins"] > _MOST_BINS:
+    if state["n_classes"] * state["bins"] > _MOST_BINS:
         raise ValueError(f"bins of the metric state, of all classes together, must be at most {_MOST_BINS}")
     _check_specificities(state["specificities"], state["n_classes"])
     for name in _COUNTS:
@@ -139,12 +140,12 @@ def _parts(state: dict[str, Any]) -> list[joined.Part]:
     return _told(state) or [(state["positives"], state["negatives"], bool(state["joined"]))]
 
 
-def _told(state: dict[str, Any]) -> list[joined.Part]:
+def _told(state: Mapping[str, Any]) -> list[joined.Part]:
     """Return what is known of where rows are that joined bins stand for; nothing of one site, and where none joins."""
     return state.get("parts") or ([state["ends"]] if "ends" in state else [])
 
 
-def histograms(state: dict[str, Any]) -> list[Pair]:
+def histograms(state: Mapping[str, Any]) -> list[Pair]:
     """Return for each scored class of a checked state the bins that hold rows, with their positives and negatives."""
     positives, negatives = (state[name] for name in _HISTOGRAMS)
     if state["n"] >= sparse.SMALL:
@@ -157,8 +158,29 @@ def scores(state: dict[str, Any]) -> dict[str, float | int | None]:
     return compute(state, alone=True)
 
 
+def scores_of_all(
+    states: Sequence[Mapping[str, Any]], pairs: Sequence[Sequence[Pair]]
+) -> list[dict[str, float | int | None]]:
+    """`scores` of several states from one pass over all their bins; `pairs` are what `_rankable` finds in each."""
+    ranked = list(zip(*rankings([(above, below) for of_state in pairs for _, above, below in of_state]), strict=True))
+    ends = list(itertools.accumulate(map(len, pairs)))
+    return [
+        _values(state, of_state, ranked[end - len(of_state) : end], alone=True)
+        for state, of_state, end in zip(states, pairs, ends, strict=True)
+    ]
+
+
 def compute(state: dict[str, Any], *, alone: bool = False) -> dict[str, float | int | None]:
     """Metrics of a checked state; see `states.compute`. With `alone`, what goes with the scores may be None."""
+    pairs = _rankable(state) if state["n"] else []
+    ranked = list(zip(*rankings([(above, below) for _, above, below in pairs]), strict=True))
+    return _values(state, pairs, ranked, alone=alone)
+
+
+def _values(
+    state: Mapping[str, Any], pairs: Sequence[Pair], ranked: Sequence[tuple[float, float]], *, alone: bool
+) -> dict[str, float | int | None]:
+    """Metrics of a checked state, whose rankable histograms and their AUROC and average precision are known."""
     n = state["n"]
     values: dict[str, float | int | None] = {"n": n, **dict.fromkeys(_METRICS), **dict.fromkeys(_RESOLUTIONS)}
     sensitivities = sensitivity_names(state["specificities"])
@@ -185,10 +207,8 @@ def compute(state: dict[str, Any], *, alone: bool = False) -> dict[str, float | 
     if state["n_classes"] == 2:
         right = hits[0].item()
         values |= {"specificity": _ratio(right, actual[0].item()), "npv": _ratio(right, predicted[0].item())}
-    pairs = _rankable(state)
     if pairs:
-        aurocs, precisions = rankings([(above, below) for _, above, below in pairs])
-        values |= {"auroc": _mean(aurocs), "auprc": _mean(precisions)}
+        values |= {"auroc": _mean([area for area, _ in ranked]), "auprc": _mean([area for _, area in ranked])}
     if pairs and state["n_classes"] == 2:
         places, above, below = pairs[0]
         edges = lower_edges(places, state["bins"])
@@ -211,7 +231,7 @@ def compute(state: dict[str, Any], *, alone: bool = False) -> dict[str, float | 
     return values | _intervals(state, values | moved if few else values) | moved
 
 
-def _moved(state: dict[str, Any], values: dict[str, Any], parts: list[joined.Part]) -> dict[str, float]:
+def _moved(state: Mapping[str, Any], values: dict[str, Any], parts: list[joined.Part]) -> dict[str, float]:
     """Return the resolutions of the sum of sites of which some join bins: to the furthest that its rows may come to."""
     aurocs, precisions = [], []
     for number, (_, above, below) in enumerate(histograms(state)):
@@ -223,7 +243,7 @@ def _moved(state: dict[str, Any], values: dict[str, Any], parts: list[joined.Par
         aurocs.append(max(most - area, area - least, 0.0))
         highest = average_precision_bounds(*extents.best()[1:])[1]
         lowest = average_precision_bounds(*extents.worst()[1:])[0]
-        precisions.append(min(max(highest - precision, precision - lowest, 0.0), 1.0))
+        precisions.append(max(highest - precision, precision - lowest, 0.0))
     moved = {"auroc_resolution": _mean(aurocs), "auprc_resolution": _mean(precisions)}
     for name, specificity in zip(sensitivity_names(state["specificities"]), state["specificities"], strict=True):
         # Of two classes, so of the extents above.
@@ -235,7 +255,7 @@ def _moved(state: dict[str, Any], values: dict[str, Any], parts: list[joined.Par
     return moved
 
 
-def _intervals(state: dict[str, Any], values: dict[str, Any]) -> dict[str, float | None]:
+def _intervals(state: Mapping[str, Any], values: dict[str, Any]) -> dict[str, float | None]:
     """Return the ends of the 95 % confidence intervals of a checked state with rows; see `intervals`."""
     hits, actual, predicted = (counts.tolist() for counts in _margins(state))
     by_metric: dict[str, intervals.Interval | None] = {
@@ -309,7 +329,7 @@ def _add_tables(tables: list[list[list[int]]]) -> list[list[int]]:
     return [[sum(cells) for cells in zip(*rows, strict=True)] for rows in zip(*tables, strict=True)]
 
 
-def _margins(state: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _margins(state: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Rows per class that were predicted right, that are of the class, that were predicted as it."""
     confusion = np.array(state["confusion"], dtype=np.int64)
     return np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)

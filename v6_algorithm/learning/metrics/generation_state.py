@@ -120,7 +120,7 @@ def _check_sums(numbers: NDArray[np.float64], n: int, name: str) -> None:
     largest = float(np.trace(moments.products)) / n
     # Squares are not negative, their mean is not below the square of the mean, and so in every direction.
     spread = np.linalg.eigvalsh(moments.products / n - np.outer(moments.mean, moments.mean))
-    if largest < 0 or spread[0] < -_ROUNDING * max(largest, 0.0):
+    if largest < 0 or spread[0] < -_ROUNDING * largest:
         raise ValueError(f"{name} of the metric state must be sums of squares: no spread can be negative")
     if moments.quartic / n < largest**2 * (1 - _ROUNDING):
         raise ValueError(f"{name} of the metric state contradicts itself: its last sum is below what the others imply")

@@ -28,7 +28,7 @@ _CERTAIN, _CERTAIN_LOGIT = 0.49, 20.0
 _MOST_EXACT = 2**26
 # So few are faster added up one by one than as arrays; the sums are the same.
 _FEW_BINS = 40
-_HARMONIC = [fsum(1 / k for k in range(1, n + 1)) for n in range(64)]
+_HARMONIC = [fsum(1 / k for k in range(1, n + 1)) for n in range(256)]
 
 
 @cache
@@ -133,7 +133,7 @@ def bin_index(probability: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
     with np.errstate(divide="ignore", invalid="ignore"):
         logit = np.log(probability) - np.log1p(-probability)
         guess = (np.arcsinh(logit / _FINE_SCALE) / np.arcsinh(_FINE_RANGE / _FINE_SCALE) + 1) * (bins / 2)
-        place = np.clip(np.nan_to_num(guess, nan=0.0, posinf=bins, neginf=0.0), 0, bins - 1).astype(np.intp)
+        place = np.clip(np.nan_to_num(guess), 0, bins - 1).astype(np.intp)
         certain = (np.abs(guess - place - 0.5) < _CERTAIN) & (np.abs(logit) < _CERTAIN_LOGIT)
     if not certain.all():
         place[~certain] = _place_among(probability[~certain], place[~certain], bins)
@@ -142,15 +142,15 @@ def bin_index(probability: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
 
 def _place_among(probability: NDArray[np.float64], guess: NDArray[np.intp], bins: int) -> NDArray[np.intp]:
     """Return how many edges are not above each probability, (n,): the guess where it is right, else by halving."""
-    inside = (guess == 0) | (_edges_at(np.maximum(guess - 1, 0), bins) <= probability)
-    inside &= (guess == bins - 1) | (probability < _edges_at(np.minimum(guess, bins - 2), bins))
+    inside = lower_edges(guess, bins) <= probability
+    inside &= (guess == bins - 1) | (probability < _edges_at(guess, bins))
     if inside.all():
         return guess
     sought = probability[~inside]
     low, high = np.zeros(len(sought), dtype=np.intp), np.full(len(sought), bins - 1, dtype=np.intp)
     while (open_ := low < high).any():
         middle = (low + high) // 2
-        below = open_ & (_edges_at(np.minimum(middle, bins - 2), bins) <= sought)
+        below = open_ & (_edges_at(middle, bins) <= sought)
         low = np.where(below, middle + 1, low)
         high = np.where(open_ & ~below, middle, high)
     place = guess.copy()
@@ -212,11 +212,11 @@ def auroc(positives: Counts, negatives: Counts) -> float:
        characteristic (ROC) curve, Radiology 143(1), 29-36.
     """
     if len(positives) < _FEW_BINS:
-        twice_ordered = lower = 0
-        for positive, negative in zip(positives, negatives, strict=True):
+        twice_ordered = lower = found = 0
+        for positive, negative in _one_by_one(positives, negatives):
             twice_ordered += positive * (2 * lower + negative)
-            lower += negative
-        return twice_ordered / (2 * sum(positives) * lower)
+            found, lower = found + positive, lower + negative
+        return twice_ordered / (2 * found * lower)
     above, below = _counts(positives, negatives)
     twice_ordered = int((above * (2 * np.cumsum(below) - below)).sum())
     return twice_ordered / (2 * int(above.sum()) * int(below.sum()))
@@ -238,8 +238,9 @@ def auroc_resolution(positives: Counts, negatives: Counts) -> float:
         In [0, 0.5].
     """
     if len(positives) < _FEW_BINS:
-        tied = sum(positive * negative for positive, negative in zip(positives, negatives, strict=True))
-        return tied / (2 * sum(positives) * sum(negatives))
+        pairs = _one_by_one(positives, negatives)
+        tied = sum(positive * negative for positive, negative in pairs)
+        return tied / (2 * sum(positive for positive, _ in pairs) * sum(negative for _, negative in pairs))
     above, below = _counts(positives, negatives)
     return int((above * below).sum()) / (2 * int(above.sum()) * int(below.sum()))
 
@@ -264,7 +265,7 @@ def average_precision_resolution(positives: Counts, negatives: Counts) -> float:
     worst, best = average_precision_bounds(positives, negatives)
     binned = average_precision(positives, negatives)
     # What is left of rounding is no bound.
-    return min(max(best - binned, binned - worst, 0.0), 1.0)
+    return max(best - binned, binned - worst, 0.0)
 
 
 def average_precision_bounds(positives: Counts, negatives: Counts) -> tuple[float, float]:
@@ -289,18 +290,24 @@ def _counts(positives: Counts, negatives: Counts) -> tuple[NDArray[Any], NDArray
     return above, below
 
 
+def _one_by_one(positives: Counts, negatives: Counts) -> list[tuple[int, int]]:
+    """Return positives and negatives of each bin as Python's integers, which no product overflows."""
+    above, below = (counts.tolist() if isinstance(counts, np.ndarray) else counts for counts in (positives, negatives))
+    return list(zip(above, below, strict=True))
+
+
 def _filled(positives: Counts, negatives: Counts) -> list[tuple[int, int]]:
     """Return positives and negatives of each bin that holds a row, highest score first."""
     if len(positives) < _FEW_BINS:
-        return [pair for pair in zip(reversed(positives), reversed(negatives), strict=True) if any(pair)]
+        return [pair for pair in reversed(_one_by_one(positives, negatives)) if any(pair)]
     above, below = np.asarray(positives), np.asarray(negatives)
-    places = np.flatnonzero((above > 0) | (below > 0))[::-1]
+    places = np.flatnonzero(above + below)[::-1]
     return list(zip(above[places].tolist(), below[places].tolist(), strict=True))
 
 
 @cache
 def _harmonic(n: int) -> float:
-    """Sum of 1 / k for k from 1 to n; by its series from 64 on, right to 1e-16."""
+    """Sum of 1 / k for k from 1 to n; by its series from 256 on, right to 1e-16."""
     if n < len(_HARMONIC):
         return _HARMONIC[n]
     return log(n) + 0.5772156649015329 + 1 / (2 * n) - 1 / (12 * n**2) + 1 / (120 * n**4)
@@ -399,7 +406,7 @@ def average_precision(positives: Counts, negatives: Counts) -> float:
     """
     if len(positives) < _FEW_BINS:
         area, found, rows = 0.0, 0, 0
-        for positive, negative in zip(reversed(positives), reversed(negatives), strict=True):
+        for positive, negative in reversed(_one_by_one(positives, negatives)):
             found, rows = found + positive, rows + positive + negative
             if positive:
                 area += positive * found / rows

@@ -77,7 +77,7 @@ def _capped(
     # Each class weighs as much as the other; a bin that alone holds more than a share is one.
     weight = above / max(above.sum(), 1) + below / max(below.sum(), 1)
     share = (np.cumsum(weight) - weight / 2) / weight.sum()
-    group = np.minimum((share * most).astype(np.int64), most - 1)
+    group = (share * most).astype(np.int64)
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     rows = above + below
     first = places[starts]

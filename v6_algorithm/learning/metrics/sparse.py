@@ -145,13 +145,20 @@ def all_paired(
     positives: Sequence[Histogram], negatives: Sequence[Histogram], bins: int
 ) -> list[tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]]:
     """Return what `paired` does for each class, of fewer than `SMALL` rows, made for all of them at once."""
-    each = [flat(positives, bins), flat(negatives, bins)]
+    return flat_paired(flat(positives, bins), flat(negatives, bins), len(positives), bins)
+
+
+def flat_paired(
+    positives: Flat, negatives: Flat, classes: int, bins: int
+) -> list[tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]]:
+    """Return what `all_paired` does, from sorted keys and their rows."""
+    each = [positives, negatives]
     keys = np.sort(np.concatenate([each[0][0], each[1][0]]), kind="stable")
     keys = keys[np.diff(keys, prepend=-1) > 0]
     counts = np.zeros((2, len(keys)), dtype=np.int64)
     for whole, (known, rows) in zip(counts, each, strict=True):
         whole[np.searchsorted(keys, known)] = rows
-    ends = np.searchsorted(keys, np.arange(len(positives) + 1) * bins).tolist()
+    ends = np.searchsorted(keys, np.arange(classes + 1) * bins).tolist()
     return [
         (keys[start:end] - number * bins, counts[0, start:end], counts[1, start:end])
         for number, (start, end) in enumerate(pairwise(ends))

@@ -254,8 +254,9 @@ class _Stack:
                 active = staying
             of_step = [of_site[number] for of_site in lengths[:active]]
             longest = max(of_step)
+            even = longest == min(of_step)
             rows = self._step(
-                places[:active, number, :longest], parts[:active, number, :longest], even=longest == min(of_step)
+                places[:active, number, :longest], parts[:active, number, :longest], even=even, first=number == 0
             )
             losses[:active] += rows.sum(1)
         self._leave(0, active)
@@ -279,10 +280,11 @@ class _Stack:
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self._parameters.values() if parameter.requires_grad]
 
-    def _step(self, places: Tensor, parts: Tensor, *, even: bool) -> Tensor:
+    def _step(self, places: Tensor, parts: Tensor, *, even: bool, first: bool) -> Tensor:
         """Take one step of the first sites, of the rows at these places; return the rows' losses, (sites, rows).
 
-        `even` says that all sites have as many rows, so that no place is there to fill up.
+        `even` says that all sites have as many rows, so that no place is there to fill up; `first` that nobody has
+        stepped yet, so that all sites' parameters are those received.
         """
         chosen = places.reshape(-1)
         inputs = self._inputs.index_select(0, chosen).view(*places.shape, *self._inputs.shape[1:])
@@ -303,7 +305,7 @@ class _Stack:
             return rows if even else torch.where(parts > 0, rows, 0.0), slope.view(output.shape)
 
         if self._plain:
-            rows = self._gradients(inputs, slopes)
+            rows = self._gradients(inputs, slopes, self._received if first else self._parameters)
         else:
             rows = losses(self._forward(inputs))
             self._optimiser.zero_grad(set_to_none=True)
@@ -312,20 +314,24 @@ class _Stack:
         self._optimiser.step()
         return rows.detach()
 
-    def _gradients(self, inputs: Tensor, slopes: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    def _gradients(
+        self,
+        inputs: Tensor,
+        slopes: Callable[[Tensor], tuple[Tensor, Tensor]],
+        values_of: Mapping[str, Tensor],
+    ) -> Tensor:
         """Leave the gradients of a plain network in the memory of those before; return the rows' losses.
 
         It is what autograd does for such a network; layer by layer it costs neither a graph nor new memory. `slopes`
-        gives for an output the rows' losses and the slope of their weighted sum.
+        gives for an output the rows' losses and the slope of their weighted sum. `values_of` are the parameters by
+        name: a stack, or what all sites have, of which a product with all sites' rows at once is the faster.
         """
         values, entering = inputs, []
         with torch.no_grad():
             for path, layer in self._layers:
                 entering.append(values)
                 if isinstance(layer, nn.Linear):
-                    weight, bias = self._parameters[f"{path}.weight"], self._parameters.get(f"{path}.bias")
-                    by_column = weight.transpose(1, 2)
-                    values = values @ by_column if bias is None else torch.baddbmm(bias.unsqueeze(1), values, by_column)
+                    values = _linear(values, values_of[f"{path}.weight"], values_of.get(f"{path}.bias"))
                 else:
                     # Of the product before, which nobody needs as it was.
                     values = values.relu_()
@@ -344,7 +350,7 @@ class _Stack:
                     torch.sum(slope, 1, out=_gradient(bias))
                 if place <= self._first_trained:
                     break
-                slope = torch.bmm(slope, weight)
+                slope = slope @ values_of[f"{path}.weight"]
         return rows
 
     def _forward(self, values: Tensor) -> Tensor:
@@ -352,8 +358,7 @@ class _Stack:
         for path, layer in self._layers:
             weight, bias = (self._parameters.get(f"{path}.{name}") for name in ("weight", "bias"))
             if isinstance(layer, nn.Linear) and weight is not None:
-                by_column = weight.transpose(1, 2)
-                values = values @ by_column if bias is None else torch.baddbmm(bias.unsqueeze(1), values, by_column)
+                values = _linear(values, weight, bias)
             elif isinstance(layer, nn.LayerNorm) and weight is not None:
                 values = functional.layer_norm(values, layer.normalized_shape, eps=layer.eps) * weight.unsqueeze(1)
                 values = values if bias is None else values + bias.unsqueeze(1)
@@ -436,6 +441,14 @@ def is_plain(layers: Sequence[nn.Module]) -> bool:
             return False
         before = layer
     return isinstance(before, nn.Linear)
+
+
+def _linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return (sites, rows, outputs) of (sites, rows, features), by a stack of weights or by those of all sites."""
+    if weight.dim() == 2:
+        return functional.linear(values, weight, bias)
+    by_column = weight.transpose(1, 2)
+    return values @ by_column if bias is None else torch.baddbmm(bias.unsqueeze(1), values, by_column)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -38,7 +38,7 @@ def wilson(hits: float, rows: float) -> Interval | None:
     middle = weight * (share + Z**2 / (2 * rows))
     half = weight * Z * sqrt(share * (1 - share) / rows + Z**2 / (4 * rows**2))
     # At the edges the formula is 0 or 1 but for rounding.
-    return (0.0 if hits == 0 else max(middle - half, 0.0)), (1.0 if hits == rows else min(middle + half, 1.0))
+    return (0.0 if hits == 0 else middle - half), (1.0 if hits == rows else middle + half)
 
 
 def f1_interval(true_positives: int, false: int) -> Interval | None:

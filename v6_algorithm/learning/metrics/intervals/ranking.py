@@ -119,7 +119,7 @@ def _logit(value: float, error: float) -> Interval:
 
 def _expit(logit: float) -> float:
     # Of a large negative number the exponential of its opposite overflows.
-    return 1 / (1 + exp(-logit)) if logit > 0 else exp(max(logit, -700.0)) / (1 + exp(max(logit, -700.0)))
+    return 1 / (1 + exp(-logit)) if logit > 0 else exp(logit) / (1 + exp(logit))
 
 
 def _score_type(area: float, positives: int, negatives: int) -> Interval:

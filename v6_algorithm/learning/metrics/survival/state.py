@@ -296,12 +296,11 @@ def _joined_resolution(state: dict[str, Any], c_index: float) -> float:
     """Bound the same where sites joined cells, by all that these rows may be; see `joined_cells`."""
     exact = Exact(*state["exact"])
     rising, never, falling, always = between_sites(_told(state), len(state["edges"]) + 1)
-    greatest, smallest = (
-        (exact.twice_concordant / 2 + right) / (exact.comparable + right + wrong)
-        if exact.comparable + right + wrong
-        else c_index
-        for right, wrong in ((rising, never), (always, falling))
-    )
+    ends = []
+    for right, wrong in ((rising, never), (always, falling)):
+        pairs = exact.comparable + right + wrong
+        ends.append((exact.twice_concordant / 2 + right) / pairs if pairs else c_index)
+    greatest, smallest = ends
     return max(greatest - c_index, c_index - smallest, 0.0)
 
 
