@@ -11,7 +11,7 @@ from hospitals import command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from v6_algorithm.data.cells import EMPTY_WORDS, hint
+from v6_algorithm.data.cells import EMPTY_WORDS, hint, without_hint
 from v6_algorithm.data.description import column_kinds
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError
@@ -244,7 +244,7 @@ def test_decimal_commas_and_thousands_marks_change_no_number(numbers):
         ([f"{number} mmHg" for number in range(20)], "units"),
         ([f"€{number}" for number in range(20)], "units"),
         ([f"T{number % 4}" for number in range(20)], None),
-        ([f"{number} mm" if number % 2 else f"{number} cm" for number in range(20)], None),
+        ([f"{number} mm" if number % 2 else f"{number} cm" for number in range(20)], "several units"),
         (["45%", "7 %"], "percent"),
         (["<0.1", "0.3", "> 5"], "limits"),
         (["<0,1", "0,3", "2,5"], "limits"),
@@ -252,6 +252,13 @@ def test_decimal_commas_and_thousands_marks_change_no_number(numbers):
         ([*(f"{number},5" for number in range(9)), "not done"], "words"),
         (["1", "2", "3", "4", "5", "6", "7", "8", "not done"], "words"),
         (["mild", "severe"], None),
+        (["1.234.567", "987", "12.345", "2.000.000"], "thousands dot"),
+        ([*(f"{number} mg" for number in range(15)), "12", "7"], "units"),
+        ([*(f"{number}%" for number in range(15)), "unknown"], "percent"),
+        (["<5", "<5", ">90", "<5", "<1", "low"], "limits"),
+        ([*(f"{day}-03-2021" for day in range(1, 20)), "unknown"], "dates"),
+        ([*(str(number) for number in range(30)), "T4"], "words"),
+        (["12A", "13B", "7C", "9D", "88E"] * 4, None),
         # Cells count, not different ones: 4 of 5 are numbers; with spaces around them they are the same.
         (["1", " 1", "1 ", "1", "not done"], "words"),
         (["1", "2", "3", *["not done"] * 3], None),
@@ -276,6 +283,40 @@ def test_text_that_is_meant_as_numbers_is_told_by_its_kind(cells, reason):
 )
 def test_numbers_that_count_rows_or_are_too_large_are_told(numbers, reason):
     assert hint(pd.Series(numbers), "numeric") == reason
+
+
+WEIGHTS = np.random.default_rng(3).normal(75, 9, 80).round(1)
+STAGES = np.random.default_rng(3).integers(1, 5, 80)
+PLATELETS = np.random.default_rng(3).integers(300, 2500, 80)
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (np.append(WEIGHTS, 999), "codes"), (np.append(WEIGHTS, -9), "codes"), (np.append(STAGES, 99), "codes"),
+        (np.append(STAGES, [88, 99, 99]), "codes"), (np.append(STAGES, -9), "codes"),
+        (np.append(WEIGHTS, -99), "codes"),
+        (np.where(PLATELETS < 1000, PLATELETS, PLATELETS / 1000), "dots"),
+    ],
+)  # fmt: skip
+def test_codes_and_thousands_that_are_read_as_they_stand_are_told(column, reason):
+    """A lone -9 or 999 was learned from as a number, and 1.234 for 1234 as 1.234, both without a word."""
+    assert hint(pd.Series(column), "numeric") == reason
+    assert not without_hint(np.asarray(column, dtype=np.float64)[:, None])[0]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.append(WEIGHTS, [99, 111]), np.append(WEIGHTS - 75, -9), np.arange(0.5, 1000), np.append(STAGES, -1),
+        np.append(np.arange(0, 900, 7), 999), np.append(STAGES, 9), np.tile([0, 1], 40), np.append(np.ones(20), 99),
+        np.append(STAGES[:5], 99), WEIGHTS / 1000, np.exp(WEIGHTS / 20).round(3), PLATELETS / 1000,
+        [float(f"{number:.4g}") for number in np.exp(np.linspace(0, 6.9, 200))],
+        [float(f"{number:.3g}") for number in np.exp(np.linspace(0, 6.9, 200))],
+    ],
+)  # fmt: skip
+def test_ordinary_columns_are_told_of_neither(column):
+    assert hint(pd.Series(column), "numeric") not in ("codes", "dots")
 
 
 def test_a_space_for_thousands_may_be_one_that_does_not_break():

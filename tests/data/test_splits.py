@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v6_algorithm.data import splits
-from v6_algorithm.data.splits import _near_shares, _turns, draw_rows, empty_folds, make_folds
+from v6_algorithm.data.splits import _turns, draw_rows, empty_folds, make_folds
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio
 
@@ -377,14 +377,6 @@ def test_rows_are_dealt_to_the_part_that_is_furthest_behind():
     # Behind by 0.5, 0.25, 0.25; by 0, 0.5, 0.5; 0.5, 0.75, -0.25; 1, 0, 0.
     assert _turns(8, shares, entitled).tolist() == [0, 2, 1, 0, 0, 2, 1, 0]
     assert _turns(5, np.full(3, 1 / 3), entitled).tolist() == [2, 0, 1, 2, 0]
-
-
-def test_shares_are_near_where_no_part_is_two_rows_off():
-    of_row, shares = np.zeros(8, dtype=int), np.array([0.5, 0.5])
-    assert _near_shares(np.array([0] * 4 + [1] * 4), of_row, shares)
-    assert _near_shares(np.array([0] * 5 + [1] * 3), of_row, shares)
-    assert not _near_shares(np.array([0] * 6 + [1] * 2), of_row, shares)
-    assert not _near_shares(np.array([0] * 6 + [1] * 2 + [1] * 8), np.array([0] * 8 + [1] * 8), shares)
 
 
 @pytest.mark.parametrize(

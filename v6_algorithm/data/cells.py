@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +30,7 @@ _PERCENT = re.compile(r"[+-]?\d+([.,]\d+)?\s*%")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(\.\d{3})*,\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _THOUSANDS_APOSTROPHE = re.compile(r"[+-]?\d{1,3}('\d{3})+([.,]\d+)?")
+_THOUSANDS_DOT = re.compile(r"[+-]?\d{1,3}(\.\d{3}){2,}(,\d+)?")
 _OTHER_MINUS = re.compile(r"[\u2212\u2012\u2013\ufe63\uff0d]\s*\d+([.,]\d+)?")
 _DATE = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})|\d{4}-W\d{2}(-\d)?|"
@@ -39,15 +40,22 @@ _DATE = re.compile(
 _THOUSANDS_SPACE = re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f\u2009]\d{3})+([.,]\d+)?")
 # By what `hint` calls them: numbers that the form's marks make readable, and what stands beside numbers.
 _MARKED = {"thousands": _THOUSANDS, "thousands space": _THOUSANDS_SPACE, "decimal comma": _DECIMAL_COMMA}
-_MARKED |= {"thousands apostrophe": _THOUSANDS_APOSTROPHE}
+_MARKED |= {"thousands apostrophe": _THOUSANDS_APOSTROPHE, "thousands dot": _THOUSANDS_DOT}
 _BESIDE = {"percent": _PERCENT, "limits": _LIMIT, "minus": _OTHER_MINUS}
 _UNIT = re.compile(r"([^\d\s.,;:<>+-]+)?\s*[+-]?\d+(?:[.,]\d+)?\s*([^\d\s.,;:<>+-]\D*)?")
 _IS_UNIT = re.compile(r"[^\W_]|[€$£°]")
 # So many different numbers beside one unit are no stages such as T1 and T2.
 _MEASURED = 10
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-# A column is meant as numbers when so many of its cells are.
+# A column is meant as numbers when so many of its cells are; and as of several units when there are no more than these.
 _MOSTLY = 0.8
+_MOST_UNITS = 4
+# By which tables say that a number is not known, since a cell had to have one. Of others in the column it is as far.
+_CODES = np.array([digit * repeated for digit in (7, 8, 9) for repeated in (11, 111, 1111, 11111)], dtype=np.float64)
+_NEGATIVE_CODES = -np.concatenate([[9.0], _CODES])
+_FAR_CODE, _ROWS_BESIDE_CODES = 4.0, 10
+# So many numbers of either kind, and so different, show that some are written with a dot for thousands.
+_FEWEST_DOTTED, _DOTTED_APART = 3, 10.0
 # Whole numbers that never repeat in so many rows count rows or patients.
 _ROWS_THAT_COUNT = 100
 # Rounding by more than this share of a column's range is too coarse; or of that of a quarter of some of its rows, at
@@ -62,14 +70,24 @@ HINTS = {
     "thousands": ("numbers with a thousands mark", 'data.thousands: ","'),
     "thousands space": ("numbers with a space for thousands", 'data.thousands: " "'),
     "thousands apostrophe": ("numbers with an apostrophe for thousands", 'data.thousands: "\'"'),
+    "thousands dot": ("numbers with a dot for thousands", 'data.thousands: "." with data.decimal: ","'),
     "minus": ("numbers with another sign for minus than -", "write - there"),
     "units": ("numbers with a unit", "take the unit out there"),
+    "several units": ("numbers with several units", "write them in one unit there, and without it"),
     "percent": ("numbers with a percent sign", "take the sign out there"),
     "limits": ("numbers beside limits such as < 1", "write a number there, or data.missing_values for the limits"),
     "words": ("numbers beside a few words", "name the words in data.missing_values"),
     "arrays": ("arrays", "name it in data.image or data.sequence"),
     "dates": ("dates or times", "compute a number from them there"),
     "row numbers": ("whole numbers that never repeat, such as row or patient numbers", "name it in data.features"),
+    "codes": (
+        "a number far from all others, such as -9 or 999, is learned from as it is",
+        "if it means that nothing is known, name it in data.missing_values",
+    ),
+    "dots": (
+        "some numbers have three decimals each and are far smaller than the others, as where 1.234 is 1234",
+        'if they are thousands, data.thousands: "." with data.decimal: ","',
+    ),
     "infinite": ("infinite numbers, or such as float32 cannot hold, which count as empty", ""),
 }
 
@@ -220,20 +238,24 @@ def hint(column: pd.Series, kind: str) -> str | None:
     if kind != "text":
         return None
     rows = _rows_of_texts(column)
-    rest = [cell for cell in rows if not _NUMBER.fullmatch(cell)]
+    every = sum(rows.values())
+    rest = {cell: count for cell, count in rows.items() if not _NUMBER.fullmatch(cell)}
     if (name := _one_form(rest, _MARKED | _BESIDE)) is not None:
         return name
-    if len(rest) == len(rows) and _one_form(rest, {"dates": _DATE}) is not None:
+    if _one_form(rest, {"dates": _DATE}, _MOSTLY) is not None and sum(rest.values()) >= _MOSTLY * every:
         return "dates"
     # Numbers with marks beside something else: the marks can be declared, what else there is stands in the way.
-    rest = [cell for cell in rest if not any(pattern.fullmatch(cell) for pattern in _MARKED.values())]
+    rest = {
+        cell: count for cell, count in rest.items() if not any(pattern.fullmatch(cell) for pattern in _MARKED.values())
+    }
     if (name := _one_form(rest, _BESIDE)) is not None:
         return name
-    units = {"".join(match.groups("")) if (match := _UNIT.fullmatch(cell)) else "" for cell in rest}
-    if len(rest) == len(rows) and len(units) == 1 and _IS_UNIT.search("".join(units)) and len(rows) > _MEASURED:
-        return "units"
-    every = sum(rows.values())
-    return "words" if every - sum(rows[cell] for cell in rest) >= _MOSTLY * every else None
+    share = sum(rest.values()) / every if every else 0.0
+    if share >= _MOSTLY and (name := _one_form(rest, _BESIDE, _MOSTLY)) is not None:
+        return name
+    if share > 1 - _MOSTLY and (name := _units(rest)) is not None and len(rows) > _MEASURED:
+        return name
+    return "words" if 1 - share >= _MOSTLY else None
 
 
 def _rows_of_texts(column: pd.Series) -> dict[str, int]:
@@ -252,22 +274,33 @@ def _rows_of_texts(column: pd.Series) -> dict[str, int]:
     return rows
 
 
+def _units(cells: Iterable[str]) -> str | None:
+    """Say whether all of these cells are numbers with units, of which there are few."""
+    units = {"".join(match.groups("")) if (match := _UNIT.fullmatch(cell)) else "" for cell in cells}
+    if len(units) > _MOST_UNITS or not all(map(_IS_UNIT.search, units)):
+        return None
+    return "units" if len(units) == 1 else "several units"
+
+
 def without_hint(numbers: np.ndarray) -> np.ndarray:
     """Say of which columns of numbers, (columns,) bool of (rows, columns) float64, `hint` has nothing to say.
 
     Nothing of numbers with a fraction that float32 holds; of others it has to look closer.
     """
-    sizes = np.fmax.reduce(np.abs(numbers), axis=0)
+    low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
     # Of NaN it is True.
-    fractions = (numbers != np.floor(numbers)).any(axis=0)
-    plain: np.ndarray = fractions & ~(sizes > _FLOAT32_MAX)
+    fractions = (broken := numbers != np.floor(numbers)).any(axis=0)
+    coded = np.isin(low, _NEGATIVE_CODES) | np.isin(high, _CODES)
+    dotted = (high < 1000) & (high >= 100) & ((~broken).sum(axis=0) >= _FEWEST_DOTTED)
+    plain: np.ndarray = fractions & ~(np.maximum(np.abs(low), np.abs(high)) > _FLOAT32_MAX) & ~coded & ~dotted
     return plain
 
 
-def _one_form(cells: Sequence[str], patterns: Mapping[str, re.Pattern[str]]) -> str | None:
-    """Return the first of these forms that all cells have; None where there is none, or no cell."""
+def _one_form(rows: Mapping[str, int], patterns: Mapping[str, re.Pattern[str]], share: float = 1.0) -> str | None:
+    """Return the first of these forms that such a share of rows has, given by text; None where there is none."""
+    least = share * sum(rows.values())
     for name, pattern in patterns.items():
-        if cells and all(pattern.fullmatch(cell) for cell in cells):
+        if rows and sum(count for cell, count in rows.items() if pattern.fullmatch(cell)) >= least:
             return name
     return None
 
@@ -279,8 +312,38 @@ def _hint_of_numbers(column: pd.Series) -> str | None:
     known = numbers[~np.isnan(numbers)]
     if (np.abs(known) > _FLOAT32_MAX).any():
         return "infinite"
+    if _has_codes(known):
+        return "codes"
+    if _has_dots(known):
+        return "dots"
     if len(known) < 10 or len(known) < len(column) or (known != np.floor(known)).any():
         return None
     counts_on = bool((np.diff(known) == 1).all())
     never_repeat = len(known) >= _ROWS_THAT_COUNT and len(np.unique(known)) == len(known)
     return "row numbers" if counts_on or never_repeat else None
+
+
+def _has_codes(known: np.ndarray) -> bool:
+    """Say whether a column has codes for "not known": below 0 where no other is, or far above all others."""
+    others = known[~np.isin(known, _CODES) & ~np.isin(known, _NEGATIVE_CODES)]
+    if len(others) < _ROWS_BESIDE_CODES or len(others) == len(known) or others.min() < 0:
+        return False
+    # A column of zeros and ones, or of stages, has them, too; one of a single value says nothing.
+    if len(np.unique(others)) < 2:
+        return False
+    return bool(known.min() < 0 or known.max() > _FAR_CODE * others.max())
+
+
+def _has_dots(known: np.ndarray) -> bool:
+    """Say whether whole numbers up to 999 stand beside some of just three decimals, from 1 on: 1.234 for 1234."""
+    whole = known == np.floor(known)
+    dotted, plain = known[~whole], known[whole]
+    if min(len(dotted), len(plain)) < _FEWEST_DOTTED or np.abs(known).max() >= 1000 or np.abs(dotted).min() < 1:
+        return False
+    thousandths = np.rint(dotted * 1000)
+    if not np.allclose(dotted * 1000, thousandths, rtol=0, atol=1e-6):
+        return False
+    # Of decimals that are written to some digits the third is 0 where the number is large.
+    third = (thousandths % 10 != 0).mean()
+    apart = float(np.median(np.abs(plain))) > _DOTTED_APART * float(np.median(np.abs(dotted)))
+    return bool(third >= _MOSTLY and np.median(np.abs(plain)) >= 100 and apart)

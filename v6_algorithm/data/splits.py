@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from v6_algorithm.data.rounding import rounded
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio, Tested
 
@@ -17,6 +18,8 @@ _PART_NAMES = {
     "train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "test": 2, "testing": 2,
     "unused": 3,
 }  # fmt: skip
+# Fewer rows of a class than this in some part, and a row more or less, rounded alike at every site, is a large share.
+_FEW = 2.0
 
 # Shares are fractions with at most this denominator, where dealing repeats itself; and so often it has to.
 _LONGEST_PERIOD, _LEAST_PERIODS = 1000, 32
@@ -125,7 +128,8 @@ def draw_rows(limit: int, rows: int, generator: np.random.Generator, labels: Arr
     if limit >= rows:
         return np.arange(rows)
     strata = np.zeros(rows, dtype=np.int64) if labels is None else labels
-    return np.flatnonzero(_deal(strata, np.array([limit, rows - limit]) / rows, generator) == 0)
+    shares = np.array([limit, rows - limit]) / rows
+    return np.flatnonzero(_spread_rare(_deal(strata, shares, generator), strata, shares, generator) == 0)
 
 
 def _shares(split: Ratio | KFold | LeaveOneSiteOut) -> Array:
@@ -227,36 +231,28 @@ def _turns_of_periods(rows: int, shares: Array, entitled: Array, period: int) ->
 
 
 def _spread_rare(part: Array, strata: Array, shares: Array, generator: np.random.Generator) -> Array:
-    """Draw where the rows of a class go that is too rare for every part, so that over many sites shares are right.
+    """Deal the rows of a table with rare classes anew, so that over many sites each part gets its share of them.
 
     Dealing rounds, and always the same way: of one positive row at each of twenty hospitals none would ever be tested.
-    Where some part that has a share gets no row of a class, the class's rows are dealt anew by systematic sampling,
-    whose expectation is the exact share and which is less than one row off it; each changes places with a row of a
-    class that is not rare, so that the parts keep their sizes. Equal shares, as of folds, are drawn already.
+    Where some part can expect fewer than `_FEW` rows of a class, counts by class and part are rounded at random.
+    Equal shares, as of folds, are drawn already.
     """
-    wanted = np.flatnonzero(shares > 0)
-    if np.ptp(shares[wanted]) == 0:
-        return part
+    wanted = shares[shares > 0]
     of_row = _numbered(strata)
-    counts = np.bincount(of_row * len(shares) + part, minlength=(of_row.max() + 1) * len(shares))
-    rare = np.flatnonzero((counts.reshape(-1, len(shares))[:, wanted] == 0).any(axis=1)).tolist()
-    if not rare:
+    rows = np.bincount(of_row)
+    if np.ptp(wanted) == 0 or (rows * wanted.min() >= _FEW).all():
         return part
-    common = ~np.isin(of_row, rare)
-    for number in rare:
-        rows = generator.permutation(np.flatnonzero(of_row == number))
-        order = generator.permutation(wanted)
-        edges = np.cumsum(shares[order] / shares[order].sum()) * len(rows)
-        places = np.searchsorted(edges, np.arange(len(rows)) + generator.random(), side="right")
-        moved = part.copy()
-        for row, place in zip(rows, order[np.minimum(places, len(order) - 1)], strict=True):
-            others = np.flatnonzero(common & (moved == place))
-            if moved[row] != place and len(others):
-                other = others[generator.integers(len(others))]
-                moved[row], moved[other] = moved[other], moved[row]
-        # At a site of a few rows the places taken may be all that another class has in a part.
-        if _near_shares(moved, of_row, shares):
-            part = moved
+    drawn = _drawn(of_row, rounded(np.outer(rows, shares), generator), generator)
+    # Of a row or two the first is for training.
+    return drawn if shares[0] == 0 or (drawn == 0).any() else part
+
+
+def _drawn(of_row: Array, counts: Array, generator: np.random.Generator) -> Array:
+    """Return the part of each row, drawn so that each part gets its `counts`, (classes, parts), of every class."""
+    part = np.empty(len(of_row), dtype=np.int64)
+    for number, of_class in enumerate(counts):
+        rows = np.flatnonzero(of_row == number)
+        part[generator.permutation(rows)] = np.repeat(np.arange(len(of_class)), of_class)
     return part
 
 
@@ -270,13 +266,6 @@ def _numbered(strata: Array) -> Array:
     return numbered
 
 
-def _near_shares(part: Array, of_row: Array, shares: Array) -> bool:
-    """Return whether every part has its share of every class to within two rows."""
-    counts = np.zeros((of_row.max() + 1, len(shares)))
-    np.add.at(counts, (of_row, part), 1)
-    return bool((np.abs(counts - counts.sum(axis=1, keepdims=True) * shares) < 2).all())
-
-
 def _deal_groups(strata: Array, groups: Array, shares: Array, generator: np.random.Generator) -> Array:
     """Deal whole groups, the largest first, each to the part it brings nearest to its share of rows and classes."""
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
@@ -287,14 +276,46 @@ def _deal_groups(strata: Array, groups: Array, shares: Array, generator: np.rand
     table = np.column_stack([table, sizes])
     wanted = shares[:, None] * table.sum(axis=0)
     dealt = np.zeros_like(wanted)
-    part_of_group = np.empty(len(sizes), dtype=np.int64)
+    part_of_group = _spread_rare_groups(table, sizes, shares, generator)
+    for chosen in range(len(shares)):
+        dealt[chosen] = table[part_of_group == chosen].sum(axis=0)
     for number in np.lexsort((generator.permutation(len(sizes)), -sizes)):
+        if part_of_group[number] >= 0:
+            continue
         # How much the squared distance to the wanted counts falls, for each part that may take this group.
         gain = ((wanted - dealt) ** 2 - (wanted - dealt - table[number]) ** 2).sum(axis=1)
         chosen = int(np.argmax(np.where(shares > 0, gain, -np.inf)))
         part_of_group[number] = chosen
         dealt[chosen] += table[number]
     return part_of_group[group]
+
+
+def _spread_rare_groups(table: Array, sizes: Array, shares: Array, generator: np.random.Generator) -> Array:
+    """Return the part of each group that is drawn, (groups,), -1 of the others, which are dealt.
+
+    Drawn are those with rows of a class that few groups have, as in `_spread_rare`: the part that they would fit best
+    is the same one at every site. A group that no part has room for is dealt where it does least harm.
+
+    Parameters
+    ----------
+    table
+        (groups, classes + 1) rows of each class, and in the last column of all.
+    """
+    part = np.full(len(sizes), -1, dtype=np.int64)
+    wanted = shares[shares > 0]
+    groups = (table[:, :-1] > 0).sum(axis=0)
+    few = np.flatnonzero(groups * wanted.min() < _FEW)
+    if np.ptp(wanted) == 0 or not len(few):
+        return part
+    # Of several rare classes in a group the rarest counts.
+    few = few[np.argsort(groups[few], kind="stable")]
+    drawn = np.flatnonzero((table[:, few] > 0).any(axis=1) & (sizes <= wanted.min() * sizes.sum()))
+    if len(drawn):
+        of_group = np.unique((table[drawn][:, few] > 0).argmax(axis=1), return_inverse=True)[1]
+        counts = rounded(np.outer(np.bincount(of_group), shares), generator)
+        part[drawn] = _drawn(of_group, counts, generator)
+    # Of a group or two the first is for training.
+    return part if shares[0] == 0 or (part == 0).any() or (part < 0).any() else np.full_like(part, -1)
 
 
 def _check_groups(fold: Fold, groups: Array) -> None:

@@ -168,3 +168,13 @@ def test_a_code_with_a_zero_in_front_is_no_number():
     from v6_algorithm.data.targets import canonical
 
     assert canonical(pd.Series(["01", "1", "1.0", "0", "0.5"], dtype=object)) == ["01", 1, 1, 0, 0.5]
+
+
+def test_a_code_for_not_known_is_told_with_its_column_and_gone_when_it_is_named(run):
+    berlin = hospital(2)
+    berlin.loc[3, "age"] = 999
+    for data, told in (("{target: y}", True), ("{target: y, missing_values: {age: [999]}}", False)):
+        _, result = run(data=data, amsterdam=hospital(1), berlin=berlin)
+        notes = [note for note in result["notes"] if "far from all others" in note]
+        assert len(notes) == told
+        assert not told or notes[0].startswith("column 'age' at berlin: a number far from all others")

@@ -77,7 +77,7 @@ def test_a_node_that_joins_bins_is_close_where_scores_crowd_too(centre, spread):
 def test_secure_aggregation_sums_512_bins():
     score, target, site = drawn(0.0, 2.0)
     sums = to_sums(state_of(score, target))
-    assert np.shape(sums["positives"]) == np.shape(sums["negatives"]) == (1, 512)
+    assert np.shape(sums["rows_by_bin"]) == (1, 512)
     coarse, fine = compute(from_sums(sums)), federated(score, target, site)
     assert coarse["auroc"] == pytest.approx(fine["auroc"], abs=coarse["auroc_resolution"] + 1e-3)
 

@@ -152,7 +152,7 @@ def test_many_equal_scores_are_one_bin_and_not_joined_with_others():
     assert middle == state_of(score, target)["positives"][0]["bins"][-1]
 
 
-def test_secure_aggregation_says_that_joined_bins_may_move_more_than_the_resolution():
+def test_secure_aggregation_says_that_bins_were_joined_before_it():
     state = coarse_state(state_of(*drawn(60, 0)), 5)
     summed = from_sums(to_sums(state))
     assert any("1 sites joined score bins before secure aggregation" in text for text in explain(summed))

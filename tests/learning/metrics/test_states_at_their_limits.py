@@ -100,13 +100,13 @@ def test_rows_up_to_the_largest_value_count_and_shapes_must_fit():
             collector.update(prediction, target, loss)
 
 
-def test_one_site_that_joined_cells_before_a_sum_is_not_told_of_and_two_are():
+def test_sites_that_joined_cells_before_a_sum_are_told_of():
     state = coarse_state(survival_of(), 5)
-    one = from_sums(to_sums(state))
-    two = from_sums(to_sums(state) | {"joined": 2})
-    assert not any("joined cells" in text for text in explain(one))
-    assert any("2 sites joined cells of time and risk before secure aggregation" in text for text in explain(two))
+    for number in (1, 2):
+        told = explain(merge_states([from_sums(to_sums(state) | {"joined": number})]))
+        assert any(f"{number} sites joined cells of time and risk before secure aggregation" in text for text in told)
     assert not any("joined cells" in text for text in explain(merge_states([state, state])))
+    assert not any("joined cells" in text for text in explain(from_sums(to_sums(survival_of()))))
 
 
 @pytest.mark.parametrize("place", [0, 1, 7, CALIBRATION_BINS - 1])

@@ -83,12 +83,24 @@ def _decoded(content: Any) -> tuple[bool, Array]:
             raise UnreadableImageError("compression") from None
         if not decoder.is_available:
             raise UnreadableImageError("decoder")
-    values = content.pixel_array  # YCbCr becomes RGB
+    values = _aligned(content)  # YCbCr becomes RGB
     if content.PhotometricInterpretation == "PALETTE COLOR":
         values = apply_color_lut(values, content)
         deep = values.dtype != np.uint8 and content.RedPaletteColorLookupTableDescriptor[2] == 16
         return True, values / np.float32(257) if deep else values
     return content.get("SamplesPerPixel", 1) > 1, values
+
+
+def _aligned(content: Any) -> Array:
+    """Return the pixels; of older files, whose bits are not at the lower end of a number, moved to it."""
+    bits, above = int(content.BitsStored), int(content.HighBit) + 1
+    if above <= bits:
+        return np.asarray(content.pixel_array)
+    # pydicom keeps as many bits from the lower end on as are stored.
+    content.BitsStored = above
+    values: Array = np.asarray(content.pixel_array) >> (above - bits)
+    content.BitsStored = bits
+    return values
 
 
 def _in_units(content: Any, stored: Array) -> Array:

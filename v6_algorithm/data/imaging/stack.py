@@ -34,7 +34,7 @@ File = Path | Array | str | None
 # Rows without an image that are named.
 SHOWN_ROWS = 30
 # Counts up when files are read in another way, so that images that were kept before are read again.
-READING = 4
+READING = 5
 
 
 @dataclass(frozen=True)

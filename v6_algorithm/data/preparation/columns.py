@@ -68,7 +68,8 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     ]
     if problems:
         raise ExperimentError("\n".join(problems))
-    notes += _uneven(schemas, [*agreed.required, *data.categorical])
+    numbers = [] if classification else [name for name in data.target_columns.values() if name not in agreed.required]
+    notes += _uneven(schemas, [*agreed.required, *data.categorical, *numbers])
     categories = {
         name: sort_labels({label for schema in schemas.values() for label in schema["categories"][name]})
         for name in data.categorical
@@ -166,6 +167,14 @@ def _uneven(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> 
         infinite = [name for name in used if schema.get("hints", {}).get(name) == "infinite"]
         if infinite:
             notes.append(f"site '{site}': {listed(infinite)}: {HINTS['infinite'][0]}, and are filled in")
+    for reason in ("codes", "dots"):
+        at = {
+            name: [site for site, schema in schemas.items() if schema.get("hints", {}).get(name) == reason]
+            for name in used
+        }
+        for name, sites in at.items():
+            if sites:
+                notes.append(f"column '{name}' at {listed(sites)}: {HINTS[reason][0]}; {HINTS[reason][1]}")
     return notes
 
 

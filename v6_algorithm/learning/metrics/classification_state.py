@@ -60,7 +60,8 @@ _COARSE_PRECISION = 0.05
 
 def check(state: dict[str, Any]) -> None:
     """Refuse a state no `ClassificationMetrics` can have produced."""
-    require_keys(state, _KEYS)
+    # What masks added up says where the rows of joined bins may be, which is known no more from their sum.
+    require_keys(state, _KEYS | ({"ends"} & state.keys()))
     require_count(state["n_classes"], "n_classes", least=2)
     require_count(state["bins"], "bins", least=2)
     if state["n_classes"] * state["bins"] > _MOST_BINS:
@@ -83,6 +84,8 @@ def check(state: dict[str, Any]) -> None:
     for scored_class, of_class, of_others in zip(scored, positives, negatives, strict=True):
         if of_class != sum(state["confusion"][scored_class]) or of_class + of_others != state["n"]:
             raise ValueError("histograms of the metric state must count the same rows as its confusion")
+    if "ends" in state:
+        joined.check_ends(state["ends"], list(zip(positives, negatives, strict=True)), state["bins"])
     _check_calibration(state)
 
 
@@ -134,7 +137,12 @@ def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _parts(state: dict[str, Any]) -> list[joined.Part]:
-    return state.get("parts") or [(state["positives"], state["negatives"], bool(state["joined"]))]
+    return _told(state) or [(state["positives"], state["negatives"], bool(state["joined"]))]
+
+
+def _told(state: Mapping[str, Any]) -> list[joined.Part]:
+    """Return what is known of where rows are that joined bins stand for; nothing of one site, and where none joins."""
+    return state.get("parts") or ([state["ends"]] if "ends" in state else [])
 
 
 def histograms(state: Mapping[str, Any]) -> list[Pair]:
@@ -217,18 +225,19 @@ def _values(
         values["auroc_se"] = auroc_error(pairs[0][1], pairs[0][2])
     # An interval has what ties leave open. That all rows of joined bins lie as badly as may be is no chance to allow
     # for: with it intervals are two to four times as wide. Only of a handful of bins the order says too little itself.
-    moved = _moved(state, values) if pairs and "parts" in state else {}
-    few = "parts" in state and joined.listed(state["parts"]) < _FEWEST_JOINED
+    parts = _told(state)
+    moved = _moved(state, values, parts) if pairs and parts else {}
+    few = bool(parts) and joined.listed(parts) < _FEWEST_JOINED
     return values | _intervals(state, values | moved if few else values) | moved
 
 
-def _moved(state: Mapping[str, Any], values: dict[str, Any]) -> dict[str, float]:
+def _moved(state: Mapping[str, Any], values: dict[str, Any], parts: list[joined.Part]) -> dict[str, float]:
     """Return the resolutions of the sum of sites of which some join bins: to the furthest that its rows may come to."""
     aurocs, precisions = [], []
     for number, (_, above, below) in enumerate(histograms(state)):
         if not (above.any() and below.any()):
             continue
-        extents = joined.Extents(state["parts"], number, state["bins"])
+        extents = joined.Extents(parts, number, state["bins"])
         least, most = extents.auroc()
         area, precision = auroc(above, below), average_precision(above, below)
         aurocs.append(max(most - area, area - least, 0.0))
@@ -310,7 +319,7 @@ def explain(state: dict[str, Any]) -> list[str]:
     if state["joined"] and state["bins"] == COARSE_BINS:
         notes.append(
             f"auroc, auprc and thresholds: {state['joined']} sites joined score bins before secure aggregation added "
-            "them up, which may have moved them beyond their resolution"
+            "them up; their resolutions contain what that may have moved"
         )
     return notes
 

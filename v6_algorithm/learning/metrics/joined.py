@@ -11,23 +11,28 @@ above the joined bin before it and below the next; within the site the order of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from v6_algorithm.learning.metrics import sparse
+from v6_algorithm.learning.metrics.checks import require_count
 
 # Bins that hold rows, of all classes together, in one state: some 100 kB as JSON, and ties of 1/2000 of the pairs.
 MOST_LISTED = 4096
 _FEWEST_LISTED = 64
 # Products of two counts, and their sums, are exact in int64 up to so many rows.
 _MOST_EXACT = 2**26
-# A site's positives and negatives, by class, and whether their bins are joined.
-Part = tuple[Sequence[sparse.Histogram], Sequence[sparse.Histogram], bool]
 # Bins and the rows in them, in any order.
 _Rows = tuple[NDArray[np.int64], NDArray[Any]]
+# A site's positives and negatives, by class, and whether their bins are joined; or, of several sites that secure
+# aggregation added up, how many bins they joined (`listed`) and of each of the `classes` what `ends_of` returns, by
+# `ENDS`, with rows as histograms.
+Part = tuple[Sequence[sparse.Histogram], Sequence[sparse.Histogram], bool] | Mapping[str, Any]
+ENDS = ("positives_low", "positives_high", "negatives_low", "negatives_high")
+KNOWN = ("above", "not_above")
 
 
 def capped(state: Any) -> Any:
@@ -93,7 +98,56 @@ def joins(state: Mapping[str, Any]) -> bool:
 
 def listed(parts: Sequence[Part]) -> int:
     """Count the joined bins of the first class, over all sites."""
-    return sum(len({*positives[0]["bins"], *negatives[0]["bins"]}) for positives, negatives, joined in parts if joined)
+    return sum(map(_listed_by, parts))
+
+
+def _listed_by(part: Part) -> int:
+    if isinstance(part, Mapping):
+        return int(part["listed"])
+    positives, negatives, is_joined = part
+    return len({*positives[0]["bins"], *negatives[0]["bins"]}) if is_joined else 0
+
+
+def ends_of(
+    positives: sparse.Histogram,
+    negatives: sparse.Histogram,
+    is_joined: bool,
+    bins: int,
+    moved: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None,
+) -> tuple[list[_Rows], int, int]:
+    """Return where the rows of one site may be, of one class and of the others, all of which adds up over sites.
+
+    Parameters
+    ----------
+    positives, negatives
+        As the site tells them.
+    is_joined
+        Whether it joined bins.
+    bins
+        Number of bins.
+    moved
+        To fewer bins, in which the ends are returned: from bins, in any order, to bins that rise with them.
+
+    Returns
+    -------
+    rows : list
+        The lowest and the highest bins of the positives, and of the negatives.
+    above, not_above : int
+        Pairs within the site of which the positive is above, and of which it is not, though by these ends it may or may
+        not be.
+    """
+    places, above, below = sparse.paired(positives, negatives)
+    low = high = places
+    if is_joined and len(places):
+        low = np.concatenate([[0], places[:-1] + 1])
+        high = np.concatenate([places[1:] - 1, [bins - 1]])
+    if moved is not None:
+        low, high = moved(low), moved(high)
+    surely = perhaps = 0
+    if is_joined or moved is not None:
+        surely = _pairs((places, above), (places, below), ties=False) - _pairs((low, above), (high, below), ties=False)
+        perhaps = _pairs((high, above), (low, below), ties=True) - _pairs((places, above), (places, below), ties=True)
+    return [(low, above), (high, above), (low, below), (high, below)], surely, perhaps
 
 
 class Extents:
@@ -102,7 +156,7 @@ class Extents:
     Parameters
     ----------
     parts
-        What each site told.
+        What each site told, or several together.
     scored
         Which of the classes that have histograms.
     bins
@@ -113,18 +167,17 @@ class Extents:
         ends: list[list[_Rows]] = [[], [], [], []]
         # Pairs within a site that the ends leave open, and whose order is known.
         self._not_above = self._above = 0
-        for positives, negatives, joined in parts:
-            places, above, below = sparse.paired(positives[scored], negatives[scored])
-            low = high = places
-            if joined and len(places):
-                low = np.concatenate([[0], places[:-1] + 1])
-                high = np.concatenate([places[1:] - 1, [bins - 1]])
-                self._not_above += _pairs((high, above), (low, below), ties=True)
-                self._not_above -= _pairs((places, above), (places, below), ties=True)
-                self._above += _pairs((places, above), (places, below), ties=False)
-                self._above -= _pairs((low, above), (high, below), ties=False)
-            for rows, where, counts in zip(ends, (low, high, low, high), (above, above, below, below), strict=True):
-                rows.append((where, counts))
+        for part in parts:
+            if isinstance(part, Mapping):
+                told = part["classes"][scored]
+                found = [(np.array(told[name]["bins"], dtype=np.int64), np.array(told[name]["rows"])) for name in ENDS]
+                above, not_above = (told[name] for name in KNOWN)
+            else:
+                found, above, not_above = ends_of(part[0][scored], part[1][scored], part[2], bins)
+            self._above += above
+            self._not_above += not_above
+            for rows, of_part in zip(ends, found, strict=True):
+                rows.append(of_part)
         self.positives_low, self.positives_high, self.negatives_low, self.negatives_high = map(_together, ends)
 
     def auroc(self) -> tuple[float, float]:
@@ -141,6 +194,29 @@ class Extents:
     def worst(self) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
         """Return the same where each positive is as low as may be, and each negative as high."""
         return _paired(self.positives_low, self.negatives_high)
+
+
+def check_ends(ends: Any, rows: Sequence[tuple[int, int]], bins: int) -> None:
+    """Refuse anything but what several sites told together; see `Part`.
+
+    Parameters
+    ----------
+    rows
+        Of each class, and of the others.
+    """
+    if not isinstance(ends, dict) or set(ends) != {"listed", "classes"} or not isinstance(ends["classes"], list):
+        raise ValueError("ends of the metric state must have listed and a list of classes")
+    require_count(ends["listed"], "listed")
+    if len(ends["classes"]) != len(rows):
+        raise ValueError(f"ends of the metric state must be of {len(rows)} classes")
+    for told, (of_class, of_others) in zip(ends["classes"], rows, strict=True):
+        if not isinstance(told, dict) or set(told) != {*ENDS, *KNOWN}:
+            raise ValueError(f"ends of the metric state must be {', '.join((*ENDS, *KNOWN))}")
+        for name, wanted in zip(ENDS, (of_class, of_class, of_others, of_others), strict=True):
+            if sum(sparse.check([told[name]], 1, bins, name)[1].tolist()) != wanted:
+                raise ValueError(f"{name} of the metric state must count the same rows as its histograms")
+        if any(type(told[name]) is not int or not 0 <= told[name] <= of_class * of_others for name in KNOWN):
+            raise ValueError("above and not_above of the metric state must be numbers of its pairs")
 
 
 def _together(parts: Sequence[_Rows]) -> _Rows:

@@ -3,6 +3,7 @@ them. Called by `states`, which picks the module by the state's kind."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from math import fsum
 from typing import Any
@@ -26,7 +27,7 @@ from v6_algorithm.learning.metrics.survival.collector import (
     pairs_of_cells,
 )
 from v6_algorithm.learning.metrics.survival.concordance import Binned, Exact
-from v6_algorithm.learning.metrics.survival.joined_cells import Part, between_sites
+from v6_algorithm.learning.metrics.survival.joined_cells import Part, between_sites, check_ends, listed
 
 SHAPE: tuple[str, ...] = ("edges", "horizons")
 _KEYS = frozenset(
@@ -55,7 +56,7 @@ _MOST_TIMES = 200
 
 def check(state: dict[str, Any]) -> None:
     """Refuse a state no `SurvivalMetrics` can have produced."""
-    require_keys(state, _KEYS)
+    require_keys(state, _KEYS | ({"ends"} & state.keys()))
     for name in SHAPE:
         times = state[name]
         if not isinstance(times, list) or len(times) > _MOST_TIMES:
@@ -72,6 +73,9 @@ def check(state: dict[str, Any]) -> None:
     require_number(state["loss"], "loss")
     require_nothing_without_rows(state, ("loss",))
     _check_cells(state)
+    if "ends" in state:
+        with_event = sum(cell[2] for cell in state["cells"])
+        check_ends(state["ends"], with_event, state["n"], len(state["edges"]) + 1)
     _check_pairs(state)
     _check_brier(state)
 
@@ -152,7 +156,12 @@ def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _parts(state: dict[str, Any]) -> list[Part]:
-    return state.get("parts") or [(state["cells"], bool(state["joined"]))]
+    return _told(state) or [(state["cells"], bool(state["joined"]))]
+
+
+def _told(state: dict[str, Any]) -> list[Part]:
+    """Return what is known of where rows are that joined cells stand for; nothing of one site, or where none joins."""
+    return state.get("parts") or ([state["ends"]] if "ends" in state else [])
 
 
 def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
@@ -168,9 +177,9 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
     }
     # As of the AUROC, an interval has what bins leave open as they are told, and not the worst that joining may hide.
     allowed = values["c_index_resolution"]
-    if comparable and "parts" in state:
+    if comparable and (parts := _told(state)):
         values["c_index_resolution"] = _joined_resolution(state, concordant / comparable)
-        if sum(len(cells) for cells, joined in state["parts"] if joined) < _FEWEST_JOINED:
+        if listed(parts) < _FEWEST_JOINED:
             allowed = values["c_index_resolution"]
     values |= intervals.ends("c_index", _interval(state, values["c_index"], allowed))
     return values | ({"brier": integrated_brier(state)} if state["horizons"] else {})
@@ -192,10 +201,10 @@ def explain(state: dict[str, Any]) -> list[str]:
         return [*notes, "no rows"]
     if compute(state)["c_index"] is None:
         notes.append("c_index: no event was seen before another row's time, so no pair can be compared")
-    if state["joined"] > 1 and "parts" not in state:
+    if state["joined"] and any(isinstance(part, Mapping) for part in _told(state)):
         notes.append(
-            f"c_index: {state['joined']} sites joined cells of time and risk before secure aggregation added them up, "
-            "which may have moved it beyond its resolution"
+            f"c_index: {state['joined']} sites joined cells of time and risk before secure aggregation added them up; "
+            "its resolution contains what that may have moved"
         )
     if state["horizons"] and integrated_brier(state) is None:
         notes.append("brier: all rows are censored before the first horizon")
@@ -286,7 +295,7 @@ def _resolution(state: dict[str, Any], c_index: float) -> float:
 def _joined_resolution(state: dict[str, Any], c_index: float) -> float:
     """Bound the same where sites joined cells, by all that these rows may be; see `joined_cells`."""
     exact = Exact(*state["exact"])
-    rising, never, falling, always = between_sites(state["parts"], len(state["edges"]) + 1)
+    rising, never, falling, always = between_sites(_told(state), len(state["edges"]) + 1)
     ends = []
     for right, wrong in ((rising, never), (always, falling)):
         pairs = exact.comparable + right + wrong
