@@ -3,6 +3,7 @@
     python benchmarks/network.py                       a small network, blocks of rounds in turn
     python benchmarks/network.py --hidden 3000 3000    about nine million parameters
     python benchmarks/network.py --processes           without Docker: algorithms are processes
+    python benchmarks/network.py --requests FILE       each request to the server and the nodes' proxies, as JSON lines
 
 The network is the one of tests/network: a server, a hub and three sites on this machine. Prints the seconds of a round
 as `master` sees them (median, quartiles, ratios), then where ours go: each phase, as `timing` of the result has it.
@@ -11,8 +12,10 @@ as `master` sees them (median, quartiles, ratios), then where ours go: each phas
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
+import re
 import signal
 import statistics
 import subprocess
@@ -214,6 +217,7 @@ def main() -> None:
     )
     parser.add_argument("--built", action="store_true", help="the images are there already")
     parser.add_argument("--processes", action="store_true", help="algorithms as processes, without Docker")
+    parser.add_argument("--requests", type=Path, help="write each request there that server and proxies answer")
     parser.add_argument("--postgres", action="store_true", help="the server's database is PostgreSQL, not SQLite")
     chosen = parser.parse_args()
     options = where(chosen.processes, chosen.built)
@@ -226,7 +230,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "network").mkdir()
-        network = Network(folder / "network", server_python(), write_patients(folder), **options)
+        logs = bool(chosen.requests)
+        network = Network(folder / "network", server_python(), write_patients(folder), request_log=logs, **options)
         rounds = Rounds(network, chosen.hidden, chosen.rounds)
         # Ended by a time limit it reports what there is, and leaves no node behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -240,6 +245,8 @@ def main() -> None:
             if database is not None:
                 database.stop()
             report(rounds, chosen)
+            if chosen.requests:
+                report_requests(network, chosen.requests)
 
 
 def report(rounds: Rounds, chosen: argparse.Namespace) -> None:
@@ -294,6 +301,28 @@ def report(rounds: Rounds, chosen: argparse.Namespace) -> None:
             ],
         )
     )  # fmt: skip
+
+
+def report_requests(network: Network, path: Path) -> None:
+    """Write all requests into a file, and print by kind what moved bytes or took time."""
+    kinds: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    lines = []
+    for name in ("server", "hub", *"abc"):
+        for request in network.requests_of(name):
+            lines.append({"at": name, **request})
+            at = "server" if name == "server" else "proxies"
+            what = re.sub(r"\d+", "N", request["path"].removeprefix("/api"))
+            kinds.setdefault((at, request["method"], what), []).append(request)
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in sorted(lines, key=lambda line: line["start"])))
+    rows = []
+    for (at, method, what), requests in kinds.items():
+        seconds = [request["end"] - request["start"] for request in requests]
+        sizes = [sum(request[way] for request in requests) / 1e6 for way in ("received", "sent")]
+        if sum(seconds) > 1 or max(sizes) > 1:
+            times = [f"{value:.2f}" for value in (sum(seconds), max(seconds))]
+            rows.append([at, method, what, len(requests), *(f"{size:.1f}" for size in sizes), *times])
+    print("\nRequests that moved over 1 MB or took over 1 s\n")
+    print(table(["at", "method", "path", "requests", "MB in", "MB out", "s together", "s the longest"], rows))
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def RPC_reside(data=None, request=None, *, mock_data=None):  # type: ignore[no-u
 
 
 def RPC_publish(data=None, request=None, *, mock_data=None):  # type: ignore[no-untyped-def]
-    """Return a model that `master` left in this job's folder at its own node, for the sites to fetch.
+    """Make a model that `master` left in this job's folder this run's result, for the sites to fetch.
 
     Parameters
     ----------

@@ -219,7 +219,7 @@ class SlowAnswers:
 def test_answers_are_fetched_side_by_side_and_each_comes_once(monkeypatch, trouble):
     """With each waiting for the other, one after the other would never end; what fails on the way is fetched again."""
     client = SlowAnswers()
-    monkeypatch.setattr(vantage6_v4.results, "fetch", lambda client, task: json.dumps(client.from_task(task)[0]))
+    monkeypatch.setattr(vantage6_v4.results, "fetch", lambda client, task, clear: json.dumps(client.from_task(task)[0]))
     federation = Vantage6Federation(client, poll_s=0.05)
     if trouble:
         # The second fetch of the one that failed has no partner.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -148,6 +149,20 @@ def test_a_large_model_is_published_once_for_all_sites(trained, monkeypatch):
     assert outcome(result) == expected
     trained("encrypted")
     assert "published model" not in trained.tasks
+
+
+@pytest.mark.parametrize(("encrypted", "asked"), [(False, "task/1"), (True, "result")])
+def test_only_results_in_the_clear_are_asked_for_as_parts_of_their_tasks(monkeypatch, encrypted, asked):
+    """A node's proxy decrypts what it is asked for under `result` alone."""
+    with LoopbackProxy({1: ("a", None)}) as proxy:
+        proxy.encrypted = encrypted
+        proxy.tasks[1] = {"status": "completed", "result": base64.b64encode(b'{"answer": 7}').decode()}
+        paths = []
+        answer = proxy.get
+        monkeypatch.setattr(proxy, "get", lambda path, query: (paths.append(path), answer(path, query))[1])
+        federation = vantage6_v4.Vantage6Federation(proxy.client())
+        assert federation._result(1) == '{"answer": 7}'
+    assert paths[-1] == asked
 
 
 def test_a_hub_that_cannot_publish_costs_nobody_the_run(trained, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import urllib.error
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ import pytest
 from v6_algorithm.engines import published
 
 NAME, OTHER = "0a" * 32, "1b" * 32
+TEXT = base64.b64encode(b"a safetensors file").decode()
 PROXY = {"HOST": "http://proxy", "PORT": "80", "API_PATH": "/api"}
 
 
@@ -48,17 +48,21 @@ class Client:
         return {"status": answer} if isinstance(answer, str) else answer
 
 
-def test_a_model_is_left_in_the_volume_and_returned_there(volume):
+def test_a_model_is_left_in_the_volume_and_becomes_a_container_s_output_there(volume, tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTPUT_FILE", str(tmp_path / "output"))
     client = Client()
     publisher = published.Publisher(client)
-    publisher.publish(NAME, "model text")
+    publisher.publish(NAME, TEXT)
     assert publisher.tasks == {NAME: 101}
     (asked,) = client.asked
     assert (asked["organizations"], asked["input_"]["method"]) == ([7], "RPC_publish")
     request = asked["input_"]["kwargs"]["request"]
-    assert published.publish(request) == {"status": "ok", "model": "model text"}
+    with pytest.raises(SystemExit) as ended:
+        published.publish(request)
+    assert ended.value.code == 0
+    assert (tmp_path / "output").read_bytes() == b"a safetensors file"
     assert volume.stat().st_mode & 0o777 == 0o700
-    publisher.publish(NAME, "model text")
+    publisher.publish(NAME, TEXT)
     assert len(client.asked) == 1, "once"
     publisher.close()
     assert list(volume.iterdir()) == []
@@ -82,36 +86,36 @@ def test_without_a_volume_or_in_an_encrypted_collaboration_nothing_is_published(
         Client(created={}),
     ):
         publisher = published.Publisher(client)
-        publisher.publish(NAME, "text")
+        publisher.publish(NAME, TEXT)
         assert publisher.tasks == {}
         assert not volume.exists() or not list(volume.iterdir())
         asked = len(client.asked)
-        publisher.publish(OTHER, "text")
+        publisher.publish(OTHER, TEXT)
         assert len(client.asked) == asked, "what failed is not tried again"
     client = Client(encrypted=0)
     publisher = published.Publisher(client)
-    publisher.publish(NAME, "text")
+    publisher.publish(NAME, TEXT)
     assert list(publisher.tasks) == [NAME]
     monkeypatch.delenv("TEMPORARY_FOLDER")
     publisher = published.Publisher(Client())
-    publisher.publish(NAME, "text")
+    publisher.publish(NAME, TEXT)
     assert publisher.tasks == {}
 
 
 def test_files_go_when_their_subtask_has_ended_and_a_failure_ends_it(volume):
     client = Client()
     publisher = published.Publisher(client)
-    publisher.publish(NAME, "first")
+    publisher.publish(NAME, TEXT)
     for status in ("pending", "initializing", "active", "awaiting", ValueError("away"), {"status": None}, None):
         client.status[101] = status
         publisher._tidy()
         assert [path.name for path in volume.iterdir()] == [NAME], status
     client.status[101] = "completed"
-    publisher.publish(OTHER, "second")
+    publisher.publish(OTHER, TEXT)
     assert [path.name for path in volume.iterdir()] == [OTHER]
     assert publisher.tasks == {NAME: 101, OTHER: 102}
     client.status[102] = "failed"
-    publisher.publish("2c" * 32, "third")
+    publisher.publish("2c" * 32, TEXT)
     assert list(volume.iterdir()) == []
     assert publisher.tasks == {NAME: 101}, "what was returned can still be fetched"
     assert len(client.asked) == 2
@@ -138,8 +142,7 @@ def server(monkeypatch):
     return made
 
 
-def result_of(**content):
-    return {"data": [{"result": base64.b64encode(json.dumps(content).encode()).decode()}]}
+RESULT = {"id": 12, "results": [{"result": TEXT}]}
 
 
 def refused(code):
@@ -148,10 +151,10 @@ def refused(code):
 
 def test_a_site_waits_for_the_model_and_fetches_it(server):
     server.answers = [{"status": "pending"}, OSError(), refused(502), {"status": "active"}, {"status": None},
-                      {"status": "completed"}, result_of(model="text")]  # fmt: skip
-    assert published.fetch(PROXY, "token", 12) == "text"
+                      {"status": "completed"}, RESULT]  # fmt: skip
+    assert published.fetch(PROXY, "token", 12) == TEXT
     assert server.asked[0] == "http://proxy:80/api/task/12/status"
-    assert server.asked[-1] == "http://proxy:80/api/result?task_id=12"
+    assert server.asked[-1] == "http://proxy:80/api/task/12?include=results"
     assert server.slept == [0.1] * 5
 
 
@@ -159,8 +162,8 @@ def test_a_site_waits_for_the_model_and_fetches_it(server):
     "answers",
     [
         [{"status": "failed"}], [refused(404)], [refused(499)], [ValueError()], [["no dictionary"]],
-        [{"status": "completed"}, {"data": []}], [{"status": "completed"}, result_of(other=1)],
-        [{"status": "completed"}, {"data": [{"result": "no base64"}]}], [{"status": "pending"}] * 301,
+        [{"status": "completed"}, {"results": []}], [{"status": "completed"}, {"data": [{"result": TEXT}]}],
+        [{"status": "completed"}, {"results": [{"result": None}]}], [{"status": "pending"}] * 301,
         [{"status": "completed"}, OSError(), OSError(), OSError()],
     ],
 )  # fmt: skip
@@ -171,11 +174,11 @@ def test_where_no_model_is_to_be_had_there_is_none(server, answers):
 
 
 def test_a_result_that_does_not_come_at_once_is_asked_for_three_times(server):
-    server.answers = [{"status": "completed"}, OSError(), OSError(), result_of(model="text")]
-    assert published.fetch(PROXY, "token", 12) == "text"
+    server.answers = [{"status": "completed"}, OSError(), OSError(), RESULT]
+    assert published.fetch(PROXY, "token", 12) == TEXT
     assert server.slept == [1, 2]
-    server.answers = [refused(500), {"status": "completed"}, result_of(model="text")]
-    assert published.fetch(PROXY, "token", 12) == "text"
+    server.answers = [refused(500), {"status": "completed"}, RESULT]
+    assert published.fetch(PROXY, "token", 12) == TEXT
 
 
 def test_nothing_is_fetched_from_what_is_no_server(server):

@@ -22,8 +22,18 @@ class UnreadableError(Exception):
     """The result cannot be read here; vantage6's client may be able to."""
 
 
-def fetch(client: Any, task: int) -> str | TextFile | None:
+def fetch(client: Any, task: int, *, clear: bool = False) -> str | TextFile | None:
     """Fetch the result of a subtask of one organisation: its JSON text; None where it has none.
+
+    Parameters
+    ----------
+    client
+        vantage6's, of the container.
+    task
+        The subtask.
+    clear
+        Whether results are not encrypted. Then it is asked for as a part of its task, for the node's proxy passes that
+        answer on as it comes; a list of results it parses and decrypts, one request at a time.
 
     Raises
     ------
@@ -32,14 +42,17 @@ def fetch(client: Any, task: int) -> str | TextFile | None:
     UnreadableError
         When the result is kept elsewhere (blob storage), the answer is another than vantage6 4.15's, or a disk is full.
     """
-    url = f"{client.generate_path_to('result', False)}?task_id={int(task)}"
+    if clear:
+        url, key = f"{client.generate_path_to(f'task/{int(task)}', False)}?include=results", "results"
+    else:
+        url, key = f"{client.generate_path_to('result', False)}?task_id={int(task)}", "data"
     if not url.startswith(("http://", "https://")):
         raise UnreadableError
     request = urllib.request.Request(url, headers=dict(client.headers))  # noqa: S310
     with urllib.request.urlopen(request, timeout=_FETCH_S) as answer:  # noqa: S310
         body = _in_a_file(iter(lambda: answer.read(_PIECE), b""))
     try:
-        runs = [run for run in read_json(body, json.loads)["data"] if run.get("result")]
+        runs = [run for run in read_json(body, json.loads)[key] if run.get("result")]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UnreadableError from None
     if not runs:

@@ -459,7 +459,7 @@ class Vantage6Federation:
         """Fetch the text of a result; None where there is none that can be read."""
         if self._real and self._fetches:
             with suppress(results.UnreadableError):
-                return results.fetch(self._client, task_id)
+                return results.fetch(self._client, task_id, clear=self._publisher.in_the_clear())
         with self._in_memory:
             given = self._client.result.from_task(task_id)
         return json.dumps(given[0]) if isinstance(given, list) and len(given) == 1 and given[0] is not None else None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import request_log
 import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -84,6 +85,8 @@ class Network:
         Of the server's database; None: a file.
     server_environment
         Variables of the server alone.
+    request_log
+        Whether server and proxies write down each request that they answer; see `requests_of`.
 
     Attributes
     ----------
@@ -106,7 +109,9 @@ class Network:
         proxy_host: str = "127.0.0.1",
         database_uri: str | None = None,
         server_environment: Mapping[str, str] | None = None,
+        request_log: bool = False,
     ) -> None:
+        self._logs_requests = request_log
         self.folder, self.sites = folder, {HUB: Site(), **sites}
         self.encrypted = encrypted
         self.collaboration: int = 0
@@ -230,6 +235,10 @@ class Network:
     def node_log(self, name: str) -> str:
         return self._nodes[name].output()
 
+    def requests_of(self, name: str) -> list[dict[str, Any]]:
+        """The requests that the server (`server`), or a node's proxy by the node's name, has answered so far."""
+        return request_log.read(self._request_log(name))
+
     # -- tasks --------------------------------------------------------------------------------------------------------
 
     def create(
@@ -316,13 +325,13 @@ class Network:
         content = entities(self.name, keys=self._keys, public_keys=public_keys, encrypted=self.encrypted, user=user)
         write_yaml(folder / "server.yaml", settings)
         write_yaml(folder / "entities.yaml", content)
-        command = [self._python, PROGRAMS / "serve.py", folder / "server.yaml", folder / "entities.yaml"]
+        command = [*self._program("server", "serve.py"), folder / "server.yaml", folder / "entities.yaml"]
         return Process(command, folder / "output.log", {**self._environment(), **self._server_environment})
 
     def _new_node(self, name: str, proxy_port: int) -> Process:
         folder = self.folder / name
         folder.mkdir()
-        command = [self._python, PROGRAMS / "run_node.py", folder / f"{self.name}-{name}.yaml"]
+        command = [*self._program(name, "run_node.py"), folder / f"{self.name}-{name}.yaml"]
         if self.in_processes:
             engine = {"folder": str(folder), "python": sys.executable, "images": self._images}
             (folder / "images.json").write_text(json.dumps(engine))
@@ -331,6 +340,14 @@ class Network:
         self.private_key(name).write_bytes(key_pair(name)[0] if self.encrypted else b"")
         self._write_node_configuration(name)
         return Process(command, folder / "output.log", {**self._environment(), **proxy})
+
+    def _program(self, name: str, program: str) -> list[str | Path]:
+        """Return the command of a server or a node, which writes down its requests where that is asked for."""
+        log = [HERE / "request_log.py", self._request_log(name)] if self._logs_requests else []
+        return [self._python, *log, PROGRAMS / program]
+
+    def _request_log(self, name: str) -> Path:
+        return self.folder / name / "requests.jsonl"
 
     def _write_node_configuration(self, name: str) -> None:
         folder = self.folder / name
