@@ -210,8 +210,8 @@ def test_a_node_with_a_folder_reads_its_images_once(tmp_path, monkeypatch, run_l
     monkeypatch.setenv("SCANS_DATABASE_URI", str(tmp_path / "one"))
     monkeypatch.setenv("SCANS_DATABASE_TYPE", "folder")
     monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path / "state"))
-    read, count = images.read_image, []
-    monkeypatch.setattr(images, "read_image", lambda *file, **options: count.append(1) or read(*file, **options))
+    read, count = images.read_as_asked, []
+    monkeypatch.setattr(images, "read_as_asked", lambda *file: count.append(1) or read(*file))
     replies = [
         getattr(v6_algorithm, f"RPC_{method}")(request=request)
         for method, request in requests
