@@ -40,7 +40,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 
@@ -144,7 +144,8 @@ def _changed(node: ast.AST) -> ast.expr | None:
         return ast.BinOp(node.left, _OPERATORS[type(node.op)](), node.right)
     if isinstance(node, ast.BoolOp):
         return ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values)
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    # One more than 1e100 is 1e100.
+    if _is_number(node) and node.value + 1 != node.value:
         return ast.Constant(node.value + 1)
     return None
 
@@ -155,7 +156,7 @@ def _is_text(node: ast.BinOp) -> bool:
     )
 
 
-def _is_number(node: ast.expr) -> bool:
+def _is_number(node: ast.AST) -> TypeGuard[ast.Constant]:
     return isinstance(node, ast.Constant) and type(node.value) in (int, float)
 
 

@@ -416,6 +416,12 @@ def test_large_models_are_packed_to_the_bytes_of_small_ones(monkeypatch, several
     assert_same(dict(large.tensors), given_tensors)
 
 
+def test_a_model_of_several_pieces_is_whole_again():
+    """base64 takes three bytes at a time, so that pieces of other lengths would not fit together."""
+    weights = torch.arange(wire._PIECE // 4 + 5, dtype=torch.float32)
+    assert_same(wire.unpack(wire.pack({"w": weights})), {"w": weights})
+
+
 @pytest.mark.parametrize("thaws", ["3", -1, True, 2.0, None])
 def test_a_spec_that_is_frozen_for_no_whole_number_of_rounds_is_refused(thaws):
     item = {"shape": [2], "dtype": "float32", "kind": "parameter"}
