@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def test_a_federation_that_cannot_go_on_can_go_on_later(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
-def test_a_process_that_is_killed_loses_one_round_at_most(tmp_path, kill):
+def test_a_process_that_is_killed_goes_on_to_the_same_result(tmp_path, kill):
     file = write(tmp_path, rounds=60, stopping={"patience": None})
     assert command("run", file, "--out", tmp_path / "whole").exit_code == 0
     folder = tmp_path / "killed"
@@ -140,3 +141,40 @@ def test_a_process_that_is_killed_loses_one_round_at_most(tmp_path, kill):
     result = command("resume", folder)
     assert result.exit_code == 0, result.output
     assert comparable(folder) == comparable(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_of_rounds_that_take_over_a_second_a_killed_process_loses_one_at_most(tmp_path):
+    file, folder = write(tmp_path, rounds=6, stopping={"patience": None}), tmp_path / "killed"
+    slow = """
+import time
+from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.researcher.cli import main
+
+call = LocalFederation.call
+
+def slowly(self, method, *given, **named):
+    time.sleep(1.2 * (method == "RPC_train"))
+    return call(self, method, *given, **named)
+
+LocalFederation.call = slowly
+main()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow, "run", file, "--out", folder],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "round 4/6" in line:
+            break
+    process.kill()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, output
+    result = command("resume", folder)
+    assert result.exit_code == 0, result.output
+    (done,) = re.findall(r"goes on after round (\d)/6", result.output)
+    assert int(done) in (3, 4)
