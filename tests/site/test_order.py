@@ -42,3 +42,23 @@ def test_a_step_asked_word_for_word_again_is_answered_again():
     for _ in range(20):
         order.admit("prepare", {"step": "schema"})
         order.admit("prepare", {"step": "statistics", "setup": {"a": 1}})
+
+
+@pytest.mark.parametrize("other", [{"middle": 8.503}, {"sums": "other edges"}, {"middle": None}])
+def test_a_survival_task_is_answered_at_one_set_of_times(other):
+    """Answers that are cut at 104.5 and at 105.5 differ in the rows between."""
+    content = {"data": {"target": {"duration": "days", "event": "died"}}, "problem": "survival", "model": "linear"}
+    order = Order({}, Experiment.parse(content), most_experiments=3, researcher_weights=True)
+    for step in ("schema", "statistics"):
+        order.admit("prepare", {"step": step})
+    setup = {"middle": 8.5, "sums": "edges"}
+
+    def ask(round, **changes):
+        folds = [{"fold": 0, "parameters": "model"}]
+        order.admit("train", {"round": round, "setup": setup | changes, "folds": folds})
+
+    ask(1)
+    ask(2, baseline="told after training")
+    with pytest.raises(PolicyError, match="this task has asked with other times before"):
+        ask(3, **other)
+    ask(3)

@@ -62,6 +62,8 @@ class Order:
         if fingerprint in answered:
             return
         self._check_pinned()
+        if method in ("train", "evaluate"):
+            self._check_times(request)
         {"summary": self._step, "prepare": self._step, "train": self._train, "evaluate": self._evaluate}[method](
             method, request
         )
@@ -75,6 +77,18 @@ class Order:
             raise PolicyError(
                 f"this task has asked with another experiment before: {', '.join(other)} must stay the same; what two "
                 "definitions of rows differ in would tell of few"
+            )
+
+    def _check_times(self, request: Mapping[str, Any]) -> None:
+        """Refuse other times than this task's first: what two answers differ in would be rows between their times."""
+        setup = request.get("setup")
+        if self._experiment.problem.kind != "survival" or not isinstance(setup, Mapping):
+            return
+        times = digest([setup.get("middle", 0.0), setup.get("sums")])
+        if self._job.setdefault("times", times) != times:
+            raise PolicyError(
+                "this task has asked with other times before; what answers that are cut at different times differ in "
+                "would tell of few rows"
             )
 
     @property
