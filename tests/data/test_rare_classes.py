@@ -96,3 +96,16 @@ def test_rounding_is_right_in_the_mean():
     wanted = np.outer([1, 3, 9, 4], [0.6, 0.25, 0.15])
     drawn = np.array([rounded(wanted, np.random.default_rng(seed)) for seed in range(2000)])
     assert drawn.mean(axis=0) == pytest.approx(wanted, abs=5 * 0.5 / np.sqrt(2000))
+
+
+@pytest.mark.parametrize("largest", [10**4, 10**8])
+def test_shares_of_any_number_of_rows_are_rounded_to_a_neighbour(largest):
+    """Of many rows a share is whole to fewer digits."""
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        shares = generator.integers(1, 1000, 3) / 1.0
+        rows = np.array([1, 3, *generator.integers(1, largest, 2)])
+        wanted = np.outer(rows, shares / shares.sum())
+        counts = rounded(wanted, generator)
+        assert (counts.sum(axis=1) == rows).all()
+        assert (np.abs(counts - wanted) < 1 + 1e-6).all()

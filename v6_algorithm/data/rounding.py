@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 Array = np.ndarray
-# Shares times counts that are whole but for rounding are meant as that.
-_WHOLE = 1e-9
+# Shares times counts that are whole but for rounding are meant as that: of 100 million rows rounding is some 1e-8.
+_WHOLE = 1e-6
 
 
 def rounded(wanted: Array, generator: np.random.Generator) -> Array:
