@@ -84,5 +84,3 @@ def test_who_joins_agnostic_learning_gets_an_equal_share_of_which_others_give_in
     unasked = make({"kind": "agnostic", "lr": 0.1}, SCALAR, {"a": 10, "b": 30})
     unasked.admit({"a": 10, "b": 30, "c": 1})
     assert unasked._weights.tolist() == pytest.approx([1 / 3] * 3)
-
-
