@@ -32,6 +32,9 @@ $(VENV)/.ready: $(VENV)/.demo
 	$(PIP) -e '.[dev]'
 	@touch $@
 
+# A process for each core, so one thread for each: threads that wait for each other take a quarter more time.
+test test-slow: export OMP_NUM_THREADS = 1
+
 test: setup ## the everyday tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not network and not docker"
 
