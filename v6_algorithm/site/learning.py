@@ -9,7 +9,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.cache import cache_key
-from v6_algorithm.errors import WireError
+from v6_algorithm.errors import PolicyError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.downlink import read_sent
 from v6_algorithm.experiment import PARTS, Experiment
@@ -385,14 +385,18 @@ class _Learner:
 
     def _check_sent(self, watch: UpdateWatch, outgoing: Mapping[str, Tensor], message: Mapping[str, Any]) -> None:
         work = self.work
-        watch.check(
-            outgoing,
-            gradient=bool(message.get("gradient")),
-            smallest=work.policy.minimum_cell,
-            context=work.context,
-            round=work.round,
-            key=f"{cache_key(work.experiment.for_sites(), work.site)}-{self.fold}",
-        )
+        try:
+            watch.check(
+                outgoing,
+                gradient=bool(message.get("gradient")),
+                smallest=work.policy.minimum_cell,
+                context=work.context,
+                round=work.round,
+                key=f"{cache_key(work.experiment.for_sites(), work.site)}-{self.fold}",
+            )
+        except PolicyError:
+            work.guard.count_isolated()
+            raise
 
     def _noised(self) -> PrivateSteps | None:
         """Return the booked steps; an experiment under differential privacy is trained with them or not at all."""
