@@ -108,7 +108,8 @@ class Moon(Remembering):
 
     def term(self, reply: Reply) -> State:
         """Return the model that the site trained, which `clip` leaves as it is."""
-        return reply.state
+        # As it would be sent; of a reply to a rounded model the parameters are in float64.
+        return cast(reply.state, self.spec)
 
 
 class Corrected(Remembering):
