@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm.data.cache import cache_key
 from v6_algorithm.errors import PolicyError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.downlink import read_sent
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.site import local_models
 from v6_algorithm.site.comparison import compare
@@ -243,7 +244,10 @@ def _received(
     from v6_algorithm.learning.training.state import build_networks, load_state, overlay, spec_of
 
     given = item["parameters"]
-    tensors = {} if given is None else wire.unpack(given, None if item.get("partial") else shared)
+    if given is None:
+        tensors = {}
+    else:
+        tensors = wire.unpack(given) if item.get("partial") else read_sent(item, shared)
     if isinstance(given, wire.Packed) and given.tensors is not None:
         # Of others in this process too, and the networks train in place.
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}

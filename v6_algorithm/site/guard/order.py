@@ -274,7 +274,8 @@ class Order:
             unseen = run["unseen"].setdefault(fold, [])
             if model in run["models"].get(fold, []) or model in unseen:
                 continue
-            if len(unseen) >= _UNSEEN_MODELS:
+            # The kept model was seen, but rounded: as it is it is another one.
+            if len(unseen) >= _UNSEEN_MODELS + (self._experiment.strategy.compress_down is not None):
                 raise PolicyError(f"fold {fold}: only models seen in training, the newest and an average are measured")
             unseen.append(model)
 
