@@ -1,11 +1,11 @@
-"""FreeSurfer volumes of five sites: accuracy and bytes of compressed updates against whole models.
+"""FreeSurfer volumes of five sites: accuracy and bytes of compressed updates and rounded models against whole ones.
 
     python benchmarks/compression.py
 
 Classification of `isControl` from 66 volumes by coinstac-dinunet's network for them (layers of 256, 128, 64 and 32),
 5-fold cross-validation within sites. "Upload" is what all sites send in one round once compression has begun, for one
-fold, as base64 in JSON; "of dense" compares it with whole models. Rounds are the same for all, so that is also what a
-run costs, but for the first rounds, which are sent whole.
+fold, as base64 in JSON; "of dense" compares it with whole models; "download" is what all are sent. Rounds are the same
+for all, so that is also what a run costs, but for the first rounds, which are sent whole.
 """
 
 import argparse
@@ -29,15 +29,20 @@ GRADIENTS = {
     "training": {"local_steps": 1, "batch_size": None, "optimizer": {"kind": "adam", "lr": 0.003}},
 }
 COMPRESSIONS = {
-    "dense": None,
-    "powersgd rank 4": {"kind": "powersgd", "rank": 4},
-    "rankdad rank 10": {"kind": "rankdad", "rank": 10},
-    "int8": "int8",
-    "float16": "float16",
-    "bfloat16": "bfloat16",
-    "powersgd rank 4, int8": [{"kind": "powersgd", "rank": 4}, "int8"],
-    "powersgd rank 4, no feedback": {"kind": "powersgd", "rank": 4, "feedback": False},
-    "topk 1 %": {"kind": "topk", "fraction": 0.01},
+    "dense": {},
+    "powersgd rank 4": {"compress": {"kind": "powersgd", "rank": 4}},
+    "rankdad rank 10": {"compress": {"kind": "rankdad", "rank": 10}},
+    "int8": {"compress": "int8"},
+    "float16": {"compress": "float16"},
+    "bfloat16": {"compress": "bfloat16"},
+    "powersgd rank 4, int8": {"compress": [{"kind": "powersgd", "rank": 4}, "int8"]},
+    "powersgd rank 4, no feedback": {"compress": {"kind": "powersgd", "rank": 4, "feedback": False}},
+    "topk 1 %": {"compress": {"kind": "topk", "fraction": 0.01}},
+    "down float16": {"compress_down": "float16"},
+    "down bfloat16": {"compress_down": "bfloat16"},
+    "float16, down float16": {"compress": "float16", "compress_down": "float16"},
+    "int8, down float16": {"compress": "int8", "compress_down": "float16"},
+    "bfloat16, down bfloat16": {"compress": "bfloat16", "compress_down": "bfloat16"},
 }
 WITH_GRADIENTS = ("dense", "powersgd rank 4", "rankdad rank 10")
 
@@ -55,15 +60,20 @@ def main() -> None:
         dense = None
         for name in names:
             content = copy.deepcopy(EXPERIMENT) | changes
-            content["strategy"] = {"kind": kind, "compress": {"stages": COMPRESSIONS[name] or [], "start": 2}}
+            content["strategy"] = {"kind": kind} | COMPRESSIONS[name]
             result = train(content, sites)
-            upload = sum(result["timing"]["rounds"][-2]["bytes_received"].values()) / EXPERIMENT["split"]["folds"]
+            last = result["timing"]["rounds"][-2]
+            upload, download = (
+                sum(last[way].values()) / EXPERIMENT["split"]["folds"] for way in ("bytes_received", "bytes_sent")
+            )
             dense = dense or upload
             test = result["metrics"]["test"]["pooled"]
             figures = [f"{test['accuracy']:.4f}", f"{test['auroc']:.4f}"]
-            rows.append([kind, name, *figures, f"{upload / 1000:.0f} kB", f"{upload / dense:.1%}"])
+            rows.append(
+                [kind, name, *figures, f"{upload / 1000:.0f} kB", f"{upload / dense:.1%}", f"{download / 1000:.0f} kB"]
+            )
             print(*rows[-1], flush=True)
-    print(table(["strategy", "compress", "accuracy", "AUROC", "upload a round", "of dense"], rows))
+    print(table(["strategy", "compress", "accuracy", "AUROC", "upload a round", "of dense", "download"], rows))
 
 
 if __name__ == "__main__":

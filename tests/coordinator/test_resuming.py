@@ -125,6 +125,7 @@ STATEFUL = {
     "centre of a robust rule": {"strategy": {"combine": {"kind": "centred_clipping", "radius": 1.0}}},
     "private layers": {"strategy": {"kind": "fedavg", "private": "head"}},
     "compression": {"strategy": {"kind": "fedavg", "compress": [{"kind": "topk", "fraction": 0.3}, "int8"]}},
+    "rounded model": {"strategy": {"kind": "fedavg", "compress_down": "bfloat16"}},
     "average over rounds": {"output": {"model": "swa", "average_from": 2}},
     "moving average": {"output": {"model": "ema"}},
     "plateau": {"training": ADAM | {"scheduler": {"kind": "ReduceLROnPlateau", "patience": 0, "factor": 0.5}}},
@@ -137,7 +138,7 @@ STATEFUL = {
 }
 
 
-EVERYDAY = {"fedadam", "scaffold", "private layers", "compression", "folds", "groups of rows"}
+EVERYDAY = {"fedadam", "scaffold", "private layers", "compression", "rounded model", "folds", "groups of rows"}
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_whatever_lasts_from_round_to_round_is_in_the_checkpoint(make_experiment
 @pytest.mark.parametrize(
     "more",
     [
-        {"strategy": {"kind": "fedadam"}},
+        {"strategy": {"kind": "fedadam", "compress_down": "bfloat16"}},
         pytest.param(
             {"split": {"kind": "kfold", "folds": 3}, "participation": {"fraction": 0.7}}, marks=pytest.mark.slow
         ),

@@ -81,6 +81,7 @@ CONTRACT = {
         "batch_norm": "moments",
         "private": None,
         "compress": {"stages": [], "start": 2},
+        "compress_down": None,
     },
     "stopping": {"monitor": "loss", "patience": 5, "min_delta": 0.0001},
     "resident": True,

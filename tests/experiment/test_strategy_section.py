@@ -57,6 +57,7 @@ def test_fedopt_says_what_it_needs():
         ({"kind": "moon", "tau": 0}, {}, "strategy.tau: must be greater than 0 (given: 0)"),
         ({"kind": "moon", "mu": -1}, {}, "strategy.mu: must be greater than or equal to 0 (given: -1)"),
         ({"kind": "moon", "compress": "int8"}, {}, "compress does not go with strategy moon: what moon keeps of a"),
+        ({"compress_down": "int8"}, {}, "strategy.compress_down: must be 'float16' or 'bfloat16' (given: 'int8')"),
         ("moon", {"model": "linear"}, "strategy moon compares what a hidden layer makes of a row, and model.kind"),
         ("moon", {"model": "logistic"}, "and model.kind logistic has none; allowed: an mlp with `hidden` layers"),
         ("moon", {"model": {"kind": "mlp", "hidden": []}}, "and model.kind mlp with hidden [] has none"),

@@ -6,6 +6,7 @@ import pytest
 
 from v6_algorithm.data.quantiles import CALLS
 from v6_algorithm.errors import PolicyError
+from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site.guard.order import Order
 
@@ -62,3 +63,66 @@ def test_a_survival_task_is_answered_at_one_set_of_times(other):
     with pytest.raises(PolicyError, match="this task has asked with other times before"):
         ask(3, **other)
     ask(3)
+
+
+class Run:
+    """A task that has prepared an experiment, and asks its rounds and evaluations."""
+
+    def __init__(self, **content):
+        self.content = {"data": {"target": "y"}, "rounds": 20} | content
+        self.job = {}
+        for step in ("schema", "statistics"):
+            self.order().admit("prepare", {"step": step})
+
+    def order(self, **changes):
+        experiment = Experiment.parse(self.content | changes)
+        return Order(self.job, experiment, most_experiments=9, researcher_weights=True)
+
+    def ask(self, round, setup, method="train", model="model", **changes):
+        folds = [{"fold": 0, "parameters": model, "train": method == "train"}]
+        self.order(**changes).admit(method, {"round": round, "setup": setup, "folds": folds})
+
+
+SETUP = {"features": ["a"], "preparation": "scales", "class_weights": None, "event_times": "times", "baseline": None}
+
+
+@pytest.mark.parametrize("key", ["features", "preparation", "class_weights", "event_times", "imputation", "unknown"])
+def test_an_experiment_is_answered_with_one_preparation(key):
+    run = Run()
+    run.ask(1, SETUP)
+    for method, round in (("train", 2), ("evaluate", 1)):
+        with pytest.raises(PolicyError, match="this experiment has asked with another preparation before"):
+            run.ask(round, SETUP | {key: "moved"}, method)
+    run.ask(2, SETUP)
+    run.ask(2, SETUP | {"baseline": "hazard", "baselines": "of sites"}, "evaluate")
+
+
+def test_a_search_for_settings_has_three_preparations_as_where_it_loses_sites():
+    run = Run()
+    for number in range(3):
+        run.ask(1, SETUP | {"preparation": f"scales {number}"}, training={"optimizer": {"lr": 0.1 + number}})
+    # What hangs on the settings is no preparation of rows.
+    run.ask(1, SETUP | {"preparation": "scales 0", "class_weights": [1]}, training={"optimizer": {"lr": 5.0}})
+    run.ask(1, SETUP | {"preparation": "scales 2", "terms": "knots"}, training={"optimizer": {"lr": 6.0}})
+    with pytest.raises(PolicyError, match="this task has asked with 3 preparations before"):
+        run.ask(1, SETUP | {"preparation": "scales 3"}, training={"optimizer": {"lr": 7.0}})
+
+
+def test_each_tested_model_has_its_own_preparation_and_keeps_it():
+    models = [wire.digest("first"), wire.digest("second")]
+    run = Run(split={"kind": "tested", "models": models})
+    run.ask(1, SETUP, "evaluate", "first")
+    run.ask(1, SETUP | {"preparation": "of the second"}, "evaluate", "second")
+    with pytest.raises(PolicyError, match="another preparation"):
+        run.ask(1, SETUP, "evaluate", "second")
+
+
+def test_the_end_measures_no_more_models_of_a_fold_than_a_run_may_keep():
+    run = Run()
+    for round in range(1, 7):
+        run.ask(round, SETUP, model=f"of round {round}")
+    for round in range(1, 5):
+        run.ask(6, SETUP, "evaluate", f"of round {round}")
+    with pytest.raises(PolicyError, match="fold 0: 4 models were measured at the end"):
+        run.ask(6, SETUP, "evaluate", "of round 5")
+    run.ask(6, SETUP | {"baseline": "hazard"}, "evaluate", "of round 1")

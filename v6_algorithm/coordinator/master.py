@@ -15,7 +15,7 @@ from v6_algorithm.coordinator.call_log import Caller, Event
 from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.evaluation.final_evaluation import FinalEvaluation
 from v6_algorithm.coordinator.evaluation.model_test import run_test
-from v6_algorithm.coordinator.preparation.negotiate import agree_on_columns, plan, share_sums
+from v6_algorithm.coordinator.preparation.negotiate import agree_on_columns, plan, share_sums, tell_silent
 from v6_algorithm.coordinator.result.assemble import assemble
 from v6_algorithm.coordinator.rounds.initial_model import InitialModel, initial_model_from
 from v6_algorithm.coordinator.rounds.training import Rounds
@@ -152,7 +152,10 @@ class _Run:
             self._summing.report.policies = agreement.policies
             # From here on all sites are one, and it sees to it that enough of them are behind every sum.
             sites, quorum = [ALL_SITES], 1
-            agreement = replace(agreement, synthetic={ALL_SITES: 0}, policies={})
+            # One site that measures nothing in the rounds leaves no sum over all of them.
+            agreement.notes.extend(tell_silent(agreement.silent, others=False))
+            silent = [ALL_SITES] if agreement.silent else []
+            agreement = replace(agreement, synthetic={ALL_SITES: 0}, policies={}, silent=silent)
         groups = [[site] for site in sites] if experiment.mode == "local" else [sites]
         plans = share_sums([plan(ask, experiment, agreement, group, quorum) for group in groups])
         begun = [

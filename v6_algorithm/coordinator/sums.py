@@ -10,6 +10,7 @@ import numpy as np
 
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.downlink import read_sent
 from v6_algorithm.exchange.secure_aggregation.layout import rounded
 
 
@@ -156,7 +157,7 @@ def _mean_state(
     import torch
 
     sent = wanted["parameters"] is not None and not wanted.get("partial")
-    base = wire.unpack(wanted["parameters"] if sent else start, spec)
+    base = read_sent(wanted, spec) if sent else wire.unpack(start, spec)
     leaves = {key: item for key, item in spec.items() if item.kind != "frozen"} if sent else spec
     gradient = bool(wanted.get("strategy", {}).get("gradient"))
     # Without training rows anywhere there is no mean; a strategy leaves such a reply out.

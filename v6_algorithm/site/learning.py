@@ -9,8 +9,9 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.cache import cache_key
-from v6_algorithm.errors import WireError
+from v6_algorithm.errors import PolicyError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.downlink import read_sent
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.site import local_models
 from v6_algorithm.site.comparison import compare
@@ -243,7 +244,10 @@ def _received(
     from v6_algorithm.learning.training.state import build_networks, load_state, overlay, spec_of
 
     given = item["parameters"]
-    tensors = {} if given is None else wire.unpack(given, None if item.get("partial") else shared)
+    if given is None:
+        tensors = {}
+    else:
+        tensors = wire.unpack(given) if item.get("partial") else read_sent(item, shared)
     if isinstance(given, wire.Packed) and given.tensors is not None:
         # Of others in this process too, and the networks train in place.
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -381,14 +385,18 @@ class _Learner:
 
     def _check_sent(self, watch: UpdateWatch, outgoing: Mapping[str, Tensor], message: Mapping[str, Any]) -> None:
         work = self.work
-        watch.check(
-            outgoing,
-            gradient=bool(message.get("gradient")),
-            smallest=work.policy.minimum_cell,
-            context=work.context,
-            round=work.round,
-            key=f"{cache_key(work.experiment.for_sites(), work.site)}-{self.fold}",
-        )
+        try:
+            watch.check(
+                outgoing,
+                gradient=bool(message.get("gradient")),
+                smallest=work.policy.minimum_cell,
+                context=work.context,
+                round=work.round,
+                key=f"{cache_key(work.experiment.for_sites(), work.site)}-{self.fold}",
+            )
+        except PolicyError:
+            work.guard.count_isolated()
+            raise
 
     def _noised(self) -> PrivateSteps | None:
         """Return the booked steps; an experiment under differential privacy is trained with them or not at all."""

@@ -52,6 +52,7 @@ class Policy:
     minimum_update_rows: int = 1
     refuse_isolated_rows: bool = False
     coarse_histograms: bool = False
+    round_metrics: bool = True
     patient_hashes: bool = True
     secure_aggregation_sites: int | None = None
     maximum_epsilon: float | None = None

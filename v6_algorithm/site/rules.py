@@ -145,6 +145,8 @@ RULES: tuple[Rule, ...] = (
           "the node tries to read single rows out of each update before it goes, and keeps one that gives any away"),
     _rule("coarse_histograms", "COARSE_HISTOGRAMS", "switch", (False, True, True), "on",
           "bins of the metrics' histograms are joined until each holds a cell's rows"),
+    _rule("round_metrics", "ROUND_METRICS", "switch", (True, True, False), "off",
+          "models are measured in rounds too, as early stopping and the best round need it, and not only at the end"),
     _rule("patient_hashes", "PATIENT_HASHES", "switch", (True, False, False), None,
           "tells keyed hashes of data.group, so that a patient at two sites is noticed; with AGGREGATION_SECRET as the "
           "key, nobody but the nodes can try numbers against them"),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.errors import SiteError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.downlink import ROUNDED, read_sent
 from v6_algorithm.exchange.joint import KEYS, Joint, JointItem, JointStates, JointTraining
 from v6_algorithm.experiment import PARTS
 from v6_algorithm.site.context import SiteContext
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from v6_algorithm.site.policy import Policy
 
 # What an item of a request may ask of sites that go together.
-_ITEM = {"fold", "parameters", "evaluate", "train", "strategy", "lr", "epochs"}
+_ITEM = {"fold", "parameters", ROUNDED, "evaluate", "train", "strategy", "lr", "epochs"}
 _STRATEGY = {"mu", "correction"}
 # Strategies that ask for something else, and what.
 _WHY = {
@@ -429,7 +430,7 @@ class _Group:
             return None
         first = next(iter(items.values()))
         fold = first["fold"]
-        received = wire.unpack(first["parameters"], self._run.shared)
+        received = read_sent(first, self._run.shared)
         answer = JointItem(fold, places)
         start = time.perf_counter()
         for part in PARTS:

@@ -12,7 +12,13 @@ from typing import Any
 
 from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.preparation.negotiate import Plan
-from v6_algorithm.coordinator.preparation.schema_checks import check_counts, check_names, check_policy, check_schema
+from v6_algorithm.coordinator.preparation.schema_checks import (
+    check_counts,
+    check_names,
+    check_policy,
+    check_schema,
+    is_silent,
+)
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.rows import row_kind
@@ -192,4 +198,5 @@ def _with_site(
         ],
         synthetic={**plan.synthetic, **synthetic},
         policies={**plan.policies, **({name: dict(policy) for name in synthetic} if policy else {})},
+        silent=[*plan.silent, *([site] if is_silent(policy) else [])],
     )

@@ -38,6 +38,7 @@ from v6_algorithm.coordinator.preparation.schema_checks import (
     check_sums,
     check_targets,
     check_trained_on,
+    is_silent,
 )
 from v6_algorithm.coordinator.preparation.shares import capped_rows, scaled_moments, tell_shares
 from v6_algorithm.coordinator.preparation.site_means import site_means
@@ -90,6 +91,8 @@ class Plan:
         Site to what its training rows are like; see `site_means`.
     fingerprints
         Hospital to the keyed fingerprint of its table's file, of nodes that have a secret.
+    silent
+        The sites whose nodes measure no model in the rounds, by their owner's rule.
     """
 
     sites: list[str]
@@ -104,6 +107,7 @@ class Plan:
     maximum_share: float = 1.0
     means: dict[str, dict[str, Any]] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    silent: list[str] = field(default_factory=list)
 
     @property
     def folds(self) -> list[int]:
@@ -122,6 +126,15 @@ class Plan:
     def has(self, part: str) -> bool:
         """Say whether any hospital has rows in this part."""
         return any(member[part] for fold in self.counts for member in fold.values())
+
+    def validates(self, site: str, fold: int) -> bool:
+        """Say whether a site measures the models of a fold's rounds: it has validation rows, and its node lets it."""
+        return site not in self.silent and self.rows[site][fold]["validation"] > 0
+
+    @property
+    def validated(self) -> bool:
+        """Whether models are measured in the rounds at all."""
+        return any(self.validates(site, fold) for site in self.sites for fold in self.folds)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, for a checkpoint."""
@@ -157,17 +170,20 @@ def agree_on_columns(
     policies: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
     taking_part: list[str] = []
+    silent: list[str] = []
     drops = getattr(experiment.problem.options(), "at_zero", "keep") == "leave_out"
     for site, reply in replies:
         try:
             members = {str(name): check_schema(schema, kind) for name, schema in reply["members"].items()}
             check_names(members)
-            policies |= dict.fromkeys(members, check_policy(reply.get("policy")))
+            rules = check_policy(reply.get("policy"))
+            policies |= dict.fromkeys(members, rules)
         except (KeyError, TypeError, AttributeError, WireError):
             replies.reject(site, "its description of its columns is malformed")
             continue
         schemas |= members
         taking_part.append(site)
+        silent += [site] if is_silent(rules) else []
         for name, schema in members.items():
             if schema["rows_without_target"]:
                 notes.append(f"site '{name}': rows without a target are left out")
@@ -199,7 +215,7 @@ def agree_on_columns(
     hospitals = real if experiment.split.kind == "leave_one_site_out" else []
     notes = [*agreement.notes, *notes, *tell_units(schemas), *tell_shared_patients(experiment, schemas)]
     return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies,
-                               fingerprints=fingerprints(schemas),
+                               silent=silent, fingerprints=fingerprints(schemas),
                                middle=middle_of(schema.get("log_times") for schema in schemas.values()),
                                rows={name: int(schema["rows"]) for name, schema in schemas.items()})  # fmt: skip
 
@@ -207,6 +223,21 @@ def agree_on_columns(
 def fingerprints(schemas: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the keyed fingerprint of each hospital's table that tells one."""
     return {name: schema["fingerprint"] for name, schema in schemas.items() if schema.get("fingerprint")}
+
+
+def tell_silent(silent: Sequence[str], *, others: bool) -> list[str]:
+    """Say what follows where nodes measure no model in the rounds, and whether other sites do."""
+    if not silent:
+        return []
+    follows = (
+        "the best round, early stopping and rates that follow a metric look at the other sites"
+        if others
+        else "no other site does, so all rounds are trained, and the newest model is kept"
+    )
+    return [
+        f"{listed(silent)}: this node measures models at the end, none in the rounds (V6_ALGORITHM_ROUND_METRICS); "
+        f"{follows}"
+    ]
 
 
 def _without_ledger(policies: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -311,7 +342,10 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     made = Plan(
         list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies, share,
         site_means(moments, setup.features), agreement.fingerprints,
+        [site for site in agreement.silent if site in moments],
     )  # fmt: skip
+    if experiment.privacy.secure_aggregation is None and made.has("validation"):
+        made.notes.extend(tell_silent(made.silent, others=made.validated))
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):
             raise ExperimentError(

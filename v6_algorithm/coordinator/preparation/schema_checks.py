@@ -46,6 +46,11 @@ def check_policy(policy: Any) -> dict[str, Any]:
     return dict(policy)
 
 
+def is_silent(rules: Mapping[str, Any]) -> bool:
+    """Say whether a node measures no model in the rounds, by the rules that it says are in force."""
+    return rules.get("round_metrics") is False
+
+
 def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
     """Read what a hospital tells of its table before anything is learned."""
     labels = [schema["labels"], *schema["task_labels"].values(), *schema["categories"].values()]

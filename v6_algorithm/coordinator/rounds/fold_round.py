@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from v6_algorithm.coordinator.rounds.folds import FoldProgress, States
-from v6_algorithm.errors import FederationError
+from v6_algorithm.errors import FederationError, WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.downlink import ROUNDED, pack_rounded, read_sent
 from v6_algorithm.exchange.joint import JointItem
 
 if TYPE_CHECKING:
@@ -69,8 +70,10 @@ class FoldRound:
         self.validates = False
         self.gave = 0
         self._ahead = ahead
-        # The model that was sent, once another is the newest.
-        self._sent_before: dict[str, Any] | None = None
+        # The model that the sites train, where another is the newest: an earlier one, or the newest before rounding.
+        self._trained_from: dict[str, Any] | None = None
+        # The model that is sent, where it is rounded.
+        self._rounded: wire.Packed | None = None
         self._sent_text = fold.model
         self.states: States = {}
         self._number = number
@@ -91,6 +94,7 @@ class FoldRound:
         if turn:
             self._close()
         self._gave_in_turn = 0
+        self._round_down()
         if self._ahead:
             self._messages = self.strategy.messages(self._number, self.trainers(turn), known=True)
             return
@@ -103,8 +107,8 @@ class FoldRound:
         NeurIPS 2021, with sites that hold no model of their own: x ← x + mean of (y - x_sent).
         """
         self.strategy.configure(self._number, self.trainers(0), self._sent(), self.lr)
-        if self.fold.rounds_done != self.sent_round and self._sent_text is not None:
-            self._sent_before = wire.unpack(self._sent_text, self._spec)
+        if self._trained_from is None and self.fold.rounds_done != self.sent_round and self._sent_text is not None:
+            self._trained_from = wire.unpack(self._sent_text, self._spec)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was asked ahead of its time, without the requests."""
@@ -125,7 +129,9 @@ class FoldRound:
 
     def item(self, site: str, evaluate: list[str]) -> dict[str, Any]:
         """Return this fold's part of a site's request."""
-        item = self.fold.item(site, evaluate, train=site in self._messages, model=self._model)
+        item = self.fold.item(site, evaluate, train=site in self._messages, model=self._rounded or self._model)
+        if self._rounded is not None:
+            item[ROUNDED] = self.strategy.section.compress_down
         message = self._messages.get(site)
         return item | ({"strategy": message} if message else {})
 
@@ -138,9 +144,10 @@ class FoldRound:
         reply: Reply | None = item.pop("reply", None)
         if reply is None:
             return
-        # A compressed update was added to the newest model when it was read.
-        if self._sent_before is not None and "compress" not in self._messages.get(reply.site, {}):
-            reply = self.strategy.rebased(reply, self._sent_before)
+        # A compressed update was added to the newest model when it was read, a gradient is one already.
+        whole = not {"compress", "gradient"} & self._messages.get(reply.site, {}).keys()
+        if self._trained_from is not None and whole:
+            reply = self.strategy.rebased(reply, self._trained_from)
         self.strategy.add(reply)
         self.fold.trained(reply.site, self._number, reply.loss)
         self._loss[0] += item["loss"]["sum"]
@@ -155,7 +162,7 @@ class FoldRound:
     @property
     def takes_joint(self) -> bool:
         """Whether the replies of all sites may be taken in as one."""
-        return self.strategy.takes_joint and self._sent_before is None
+        return self.strategy.takes_joint and self._trained_from is None
 
     def take_joint(self, item: JointItem, states: States) -> None:
         """Take in all sites' answers to this fold's item at once, with their states; raises WireError, then none is."""
@@ -176,7 +183,7 @@ class FoldRound:
     def take_belated(self, reply: Reply, asked: dict[str, Any], age: int) -> None:
         """Take in a reply to the model of `age` rounds ago, which the request had; without it there is no update."""
         if asked["parameters"] is not None and not asked.get("partial"):
-            self.strategy.add_belated(reply, wire.unpack(asked["parameters"], self._spec), age)
+            self.strategy.add_belated(reply, read_sent(asked, self._spec), age)
 
     def finish(self, epsilon: float | None = None) -> None:
         """Give the fold the model that the round made, and the average over the rounds where it is to be kept.
@@ -201,8 +208,24 @@ class FoldRound:
         """Return the model that is sent, where the strategy has to know it and anybody here does."""
         if not self.strategy.wants_sent:
             return None
-        known = self._model or self.fold.model or (None if self.fold.starts_partly else self.fold.start)
+        known = self._model or self.fold.model or self._whole_start
         return wire.unpack(known, self._spec) if known is not None else None
+
+    @property
+    def _whole_start(self) -> str | None:
+        """The model that training begins with, where it is known here and whole."""
+        return None if self.fold.starts_partly else self.fold.start
+
+    def _round_down(self) -> None:
+        """Round the model that is sent, where `strategy.compress_down` asks for it; a part of one is sent as it is."""
+        kind, sent = self.strategy.section.compress_down, self._model or self._sent_text or self._whole_start
+        if kind is None or sent is None:
+            return
+        try:
+            self._rounded = pack_rounded(wire.unpack(sent, self._spec), self._spec, kind)
+        except WireError as error:
+            raise FederationError(f"round {self._number}: {error}") from None
+        self._trained_from = dict(self._rounded.tensors or {})
 
     def _close(self) -> None:
         if not self._gave_in_turn:

@@ -47,8 +47,7 @@ class LearningRate:
         return rate_after(*self._optimiser, scheduler, [score for score in scores if score is not None])
 
     def check(self, plan: Plan) -> None:
-        """Refuse a rate that follows from validation where the plan has no rows for that; raises ExperimentError."""
-        if self.on_plateau and not plan.has("validation"):
-            raise ExperimentError(
-                f"training.scheduler: {PLATEAU} follows a validation metric, and no site has validation rows"
-            )
+        """Refuse a rate that follows validation where no site measures models in rounds; raises ExperimentError."""
+        if self.on_plateau and not plan.validated:
+            lacking = "measures models in the rounds" if plan.has("validation") else "has validation rows"
+            raise ExperimentError(f"training.scheduler: {PLATEAU} follows a validation metric, and no site {lacking}")

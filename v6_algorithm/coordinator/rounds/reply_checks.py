@@ -10,6 +10,7 @@ from v6_algorithm.coordinator.evaluation.subgroups import GroupSums
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.secure_aggregation import ALL_SITES
 from v6_algorithm.errors import WireError
+from v6_algorithm.exchange.downlink import ROUNDED
 from v6_algorithm.exchange.joint import Joint, JointItem
 from v6_algorithm.exchange.protocol import Replies
 from v6_algorithm.exchange.text import printable
@@ -20,7 +21,7 @@ from v6_algorithm.learning.metrics.survival import check_baseline
 
 States = Mapping[str, dict[str, Any]]
 # What an item of a request may ask for where all replies are looked at together.
-_PLAIN = {"fold", "parameters", "evaluate", "train", "strategy", "lr"}
+_PLAIN = {"fold", "parameters", ROUNDED, "evaluate", "train", "strategy", "lr"}
 # From site, its item of the reply and the item of the request, to what a strategy makes of it; raises WireError.
 Read = Callable[[str, dict[str, Any], dict[str, Any]], Any]
 

@@ -55,7 +55,7 @@ class Rounds:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._validates = context.plan.has("validation")
+        self._validates = context.plan.validated
         self._pipelined = context.experiment.pipelined
         # The round whose answers are looked at, and the next one where it was asked for already.
         self._current: list[FoldRound] = []
@@ -157,10 +157,9 @@ class Rounds:
         items: dict[str, list[dict[str, Any]]] = {}
         for site in awake:
             for fold_round in rounds:
-                validates = turn == 0 and fold_round.validates
-                item = fold_round.item(
-                    site, self._with_rows(site, fold_round.fold, ["validation"] if validates else [])
-                )
+                asked_for = self._validates and turn == 0 and fold_round.validates
+                validates = asked_for and context.plan.validates(site, fold_round.fold.number)
+                item = fold_round.item(site, ["validation"] if validates else [])
                 if item["train"] or item["evaluate"]:
                     items.setdefault(site, []).append(item)
         if items and turn == 0:
@@ -289,9 +288,6 @@ class Rounds:
     def _trainers(self, fold: FoldProgress, sites: Sequence[str]) -> list[str]:
         awake = set(sites)
         return [site for site in self._context.plan.trainers(fold.number) if site in awake]
-
-    def _with_rows(self, site: str, fold: FoldProgress, parts: list[str]) -> list[str]:
-        return [part for part in parts if self._context.plan.rows[site][fold.number][part]]
 
     def _sample(self, number: int, sites: Sequence[str]) -> list[str]:
         """Draw those of `sites` that train in this round."""

@@ -26,6 +26,7 @@ from v6_algorithm.coordinator.strategies.trajectory import RoundAverage
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.compression import create_compressor
+from v6_algorithm.exchange.downlink import ROUNDED
 from v6_algorithm.exchange.joint import JointTraining
 from v6_algorithm.experiment import Experiment, NoOptions, Section
 
@@ -142,8 +143,8 @@ class FedAvg:
     @property
     def wants_sent(self) -> bool:
         """Whether `configure` is to be given the model that the sites train."""
-        delayed = self.experiment.pipelined
-        return self._steps_from_sent or bool(self.section.compress.stages) or self._thaws or delayed
+        by_updates = bool(self.section.compress.stages or self.section.compress_down) or self.experiment.pipelined
+        return self._steps_from_sent or by_updates or self._thaws
 
     @property
     def _steps_from_sent(self) -> bool:
@@ -250,7 +251,7 @@ class FedAvg:
         self._combiner.add(self.transform(fresh), self.weigh(fresh) / math.sqrt(1 + age))
 
     def rebased(self, reply: Reply, sent: State) -> Reply:
-        """Return a reply to an earlier model as one to the present model, moved by the same update."""
+        """Return a reply to another model, earlier or rounded, as one to the present one, moved by the same update."""
         known = self.known
         moved = {n: known[n].double() + reply.state[n].double() - sent[n].double() for n in self.parameters}
         return replace(reply, state=reply.state | moved)
@@ -304,7 +305,7 @@ class FedAvg:
         """Return what a reply adds; here its model, with an update that is not longer than `clip`."""
         if self.section.clip is None:
             return reply.state
-        return self.moved(reply.state, lambda length: min(1.0, self.section.clip / length) if length else 1.0)
+        return self.moved(reply.state, lambda length: self.section.clip / max(length, self.section.clip))
 
     def make_combiner(self) -> Combiner:
         """Return an empty combiner for a round."""
@@ -413,6 +414,9 @@ class FedAvg:
         text = asked.get("parameters")
         if not self._frozen or text is None or asked.get("partial"):
             return {}
+        if ROUNDED in asked:
+            # They are what they were before they were rounded.
+            return {name: self.known[name] for name in self._frozen}
         if self._held[0] != text:
             sent = wire.unpack(text, self.spec)
             self._held = text, {name: sent[name] for name in self._frozen}

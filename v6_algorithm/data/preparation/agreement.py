@@ -48,6 +48,8 @@ class Agreement:
         What an installed kind of row agreed on; see `data.rows.kind`.
     middle
         Mean binary logarithm of the event times of survival; 0 where a site does not tell it.
+    silent
+        Sites whose nodes measure no model in the rounds.
     """
 
     features: list[str]
@@ -67,3 +69,4 @@ class Agreement:
     rows: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     middle: float = 0.0
+    silent: list[str] = field(default_factory=list)

@@ -59,6 +59,9 @@ class BaseStrategy(Section):
     )
     private: Private | None = Field(None, description="layers that stay at each site, such as norm or head; null: none")
     compress: Compression = Field(Compression(), description="stages that make updates smaller; none: whole models")
+    compress_down: Literal["float16", "bfloat16"] | None = Field(
+        None, description="two bytes for each parameter of the model that sites are sent in rounds; null: whole"
+    )
 
     @model_validator(mode="after")
     def _fit_float32(self) -> BaseStrategy:
@@ -224,6 +227,7 @@ class Newton(BaseStrategy):
         "server": _OWN_STEP,
         "private": "{kind} needs all coefficients",
         "compress": _A_SUM,
+        "compress_down": "its step is taken from the very model that the sums are of",
     }
 
     kind: Literal["newton"]

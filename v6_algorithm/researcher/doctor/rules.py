@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from v6_algorithm.errors import PolicyError
-from v6_algorithm.researcher.doctor.attacks import ATTACKS, attempt, made_up_rows, rows_of
+from v6_algorithm.researcher.doctor.attacks import ATTACKS, IN_ROUNDS, IN_UPDATES, attempt, made_up_rows, rows_of
 from v6_algorithm.researcher.doctor.finding import Finding, note, ok, problem
 from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.rules import BY_FIELD, PRESET, RULES
@@ -56,10 +56,19 @@ def rules(environment: Mapping[str, str] = os.environ, table: Path | None = None
         rows, refusal = attempt(name, policy, frame)
         if rows:
             finding = f"{name}: {rows} of {len(frame)} rows came out"
-            yield replace(note(finding, f"{PRESET}: standard holds it off", attack=name, rows=rows), name="attack")
+            yield replace(note(finding, _held_off_by(name), attack=name, rows=rows), name="attack")
         else:
             finding = f"{name}: nothing came out; {refusal or 'what was answered tells no row'}"
             yield replace(ok(finding, attack=name, rows=0), name="attack")
+
+
+def _held_off_by(attack: str) -> str:
+    """Say what holds an attack off that read rows."""
+    if attack == IN_ROUNDS:
+        return f"{BY_FIELD['round_metrics'].variable}: false holds it off; best round and early stopping go without"
+    if attack == IN_UPDATES:
+        return f"differential privacy alone holds it off ({BY_FIELD['maximum_epsilon'].variable})"
+    return f"{PRESET}: standard holds it off"
 
 
 def _written_to(folder: Path) -> Finding:

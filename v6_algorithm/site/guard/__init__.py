@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from v6_algorithm.site.guard.watch import UpdateWatch
 
 
+# Updates of a task that may be kept for giving rows away: a refusal says that a row is near.
+_MOST_ISOLATED = 5
+
+
 class Guard:
     """The owner's rules applied to one request.
 
@@ -93,6 +97,8 @@ class Guard:
         """Refuse a request that is too large, not approved, or out of order."""
         policy, experiment = self.policy, self._experiment
         self.admit_compared()
+        if method == "train":
+            self._check_round()
         if policy.request_order:
             with self._job.open() as content:
                 Order(
@@ -101,6 +107,28 @@ class Guard:
                     most_experiments=policy.maximum_experiments,
                     researcher_weights=policy.researcher_weights,
                 ).admit(method, self._request)
+
+    def _check_round(self) -> None:
+        """Refuse to measure a model in a round where the rule says so, and any round after too many kept updates."""
+        policy = self.policy
+        if not policy.round_metrics and any(item.get("evaluate") for item in self._request["folds"]):
+            raise PolicyError(
+                "this node measures no model in the rounds, but those that the final evaluation may keep "
+                f"({BY_FIELD['round_metrics'].variable})"
+            )
+        if policy.refuse_isolated_rows:
+            with self._job.open() as content:
+                kept = content.get("isolated", 0)
+            if kept >= _MOST_ISOLATED:
+                raise PolicyError(
+                    f"this node has kept {kept} updates of this task that would have given single rows away, and "
+                    f"trains no more for it ({BY_FIELD['refuse_isolated_rows'].variable})"
+                )
+
+    def count_isolated(self) -> None:
+        """Remember that an update was kept: which ones are would, of many, tell where the rows are."""
+        with self._job.open() as content:
+            content["isolated"] = content.get("isolated", 0) + 1
 
     def admit_compared(self) -> None:
         """Refuse an experiment that is too large or not approved; of a second model's, whose place is the first's."""

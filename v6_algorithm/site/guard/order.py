@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from v6_algorithm.data.quantiles import CALLS
@@ -25,12 +25,22 @@ _BODIES = 3
 _UNSEEN_MODELS = 2
 # Of a Cox model twice, of the sites' own models, of groups, and as many where a site was lost in between.
 _EVALUATIONS = 8
+# Models of a fold that an experiment's final evaluations measure: the kept one, two that nobody has scored, one more.
+_MEASURED_MODELS = 4
+# What of `setup` comes after training, and what hangs on more than the rows: one of an experiment, several of a search.
+_AFTER_TRAINING = ("baseline", "baselines")
+_OF_EXPERIMENT = (*_AFTER_TRAINING, "terms", "event_times", "class_weights", "sums", "middle")
 
 
 def digest(content: Any) -> str:
     """Return a hash of JSON, or of a text."""
     text = content if isinstance(content, str) else json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _without(setup: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Return a hash of what the sites agreed on, but for some of it."""
+    return digest({key: value for key, value in setup.items() if key not in keys})[:32]
 
 
 class Order:
@@ -63,7 +73,7 @@ class Order:
             return
         self._check_pinned()
         if method in ("train", "evaluate"):
-            self._check_times(request)
+            self._check_setup(request)
         {"summary": self._step, "prepare": self._step, "train": self._train, "evaluate": self._evaluate}[method](
             method, request
         )
@@ -79,16 +89,41 @@ class Order:
                 "definitions of rows differ in would tell of few"
             )
 
-    def _check_times(self, request: Mapping[str, Any]) -> None:
-        """Refuse other times than this task's first: what two answers differ in would be rows between their times."""
+    def _check_setup(self, request: Mapping[str, Any]) -> None:
+        """Refuse columns, scales and times other than those before: answers would differ in the rows between."""
         setup = request.get("setup")
-        if self._experiment.problem.kind != "survival" or not isinstance(setup, Mapping):
+        if not isinstance(setup, Mapping):
             return
-        times = digest([setup.get("middle", 0.0), setup.get("sums")])
-        if self._job.setdefault("times", times) != times:
+        if self._experiment.problem.kind == "survival":
+            times = digest([setup.get("middle", 0.0), setup.get("sums")])
+            if self._job.setdefault("times", times) != times:
+                raise PolicyError(
+                    "this task has asked with other times before; what answers that are cut at different times differ "
+                    "in would tell of few rows"
+                )
+        if self._experiment.split.kind == "tested":
+            # Each model was trained with a preparation of its own.
+            for item in request["folds"]:
+                self._pin_setup(self._job.setdefault("tested", {}), digest(str(item.get("parameters")))[:16], setup)
+            return
+        self._pin_setup(self._run, "setup", setup)
+        prepared = self._job.setdefault("setups", [])
+        if (of_rows := _without(setup, _OF_EXPERIMENT)) not in prepared:
+            if len(prepared) >= _BODIES:
+                raise PolicyError(
+                    f"this task has asked with {_BODIES} preparations before (columns, scales, filled values); a "
+                    "search for settings has one, and another where it loses a site"
+                )
+            prepared.append(of_rows)
+
+    @staticmethod
+    def _pin_setup(pinned: dict[str, Any], key: str, setup: Mapping[str, Any]) -> None:
+        made = _without(setup, _AFTER_TRAINING)
+        if pinned.setdefault(key, made) != made:
             raise PolicyError(
-                "this task has asked with other times before; what answers that are cut at different times differ in "
-                "would tell of few rows"
+                "this experiment has asked with another preparation before: columns, scales, filled values and times "
+                "stay the same from the first round to the final evaluation; what two answers differ in would tell of "
+                "few rows"
             )
 
     @property
@@ -101,7 +136,9 @@ class Order:
                     f"this node answers at most {self._most_experiments} experiments in one task "
                     "(V6_ALGORITHM_MAXIMUM_EXPERIMENTS_PER_JOB)"
                 )
-            runs[self._key] = {"round": 0, "trained": {}, "scored": {}, "models": {}, "unseen": {}, "evaluations": 0}
+            runs[self._key] = {
+                "round": 0, "trained": {}, "scored": {}, "models": {}, "unseen": {}, "measured": {}, "evaluations": 0
+            }  # fmt: skip
         run: dict[str, Any] = runs[self._key]
         return run
 
@@ -225,10 +262,20 @@ class Order:
                 if run.get("paired"):
                     raise PolicyError("sums of two models' placements were told in this task; at others they are not")
                 run["paired"] = 1
+            # Ledgers of earlier versions lack it.
+            measured = run.setdefault("measured", {}).setdefault(fold, [])
+            if model not in measured:
+                if len(measured) >= _MEASURED_MODELS:
+                    raise PolicyError(
+                        f"fold {fold}: {_MEASURED_MODELS} models were measured at the end; a training run has no more "
+                        "that it may keep"
+                    )
+                measured.append(model)
             unseen = run["unseen"].setdefault(fold, [])
             if model in run["models"].get(fold, []) or model in unseen:
                 continue
-            if len(unseen) >= _UNSEEN_MODELS:
+            # The kept model was seen, but rounded: as it is it is another one.
+            if len(unseen) >= _UNSEEN_MODELS + (self._experiment.strategy.compress_down is not None):
                 raise PolicyError(f"fold {fold}: only models seen in training, the newest and an average are measured")
             unseen.append(model)
 

@@ -85,6 +85,7 @@ def _check_item(item: Mapping[str, Any]) -> None:
     for key in ("epochs", "baseline"):
         _check(item.get(key) is None or _is_count(item[key]), f"folds.{key}", "a whole number")
     _check(item.get("parameters") is None or isinstance(item["parameters"], str), "folds.parameters", "a packed text")
+    _check(item.get("rounded") is None or _is_text(item["rounded"]), "folds.rounded", "a name")
     _check(item.get("strategy") is None or isinstance(item["strategy"], Mapping), "folds.strategy", "a mapping")
     if (against := item.get("against")) is not None:
         _check(
