@@ -233,6 +233,13 @@ class Order:
                 "seed, or of a file in its image or folder: image:NAME, site:NAME (V6_ALGORITHM_RESEARCHER_WEIGHTS)"
             )
 
+    @property
+    def _most_unseen(self) -> int:
+        """How many models of a fold a final evaluation may measure that no round had sent as they are."""
+        experiment = self._experiment
+        # With `pipeline` two models are unscored beside an average; what was sent rounded is another model whole.
+        return _UNSEEN_MODELS + (experiment.pipelined or experiment.strategy.compress_down is not None)
+
     def _evaluate(self, method: str, request: Mapping[str, Any]) -> None:
         self._prepared()
         run, number = self._run, int(request["round"])
@@ -274,8 +281,7 @@ class Order:
             unseen = run["unseen"].setdefault(fold, [])
             if model in run["models"].get(fold, []) or model in unseen:
                 continue
-            # The kept model was seen, but rounded: as it is it is another one.
-            if len(unseen) >= _UNSEEN_MODELS + (self._experiment.strategy.compress_down is not None):
+            if len(unseen) >= self._most_unseen:
                 raise PolicyError(f"fold {fold}: only models seen in training, the newest and an average are measured")
             unseen.append(model)
 
