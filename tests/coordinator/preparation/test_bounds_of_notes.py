@@ -144,10 +144,10 @@ def test_five_patients_at_two_sites_are_counted_and_four_are_a_few():
 
 
 def test_ten_pairs_of_sites_are_listed_and_more_are_counted():
-    (note,) = shared(**dict.fromkeys("abcde", ["x"]))
+    (note,) = shared(**{site: ["x"] for site in "abcde"})
     assert note.count("(a few)") == 10
     assert "more pairs" not in note
-    (note,) = shared(**dict.fromkeys("abcdef", ["x"]))
+    (note,) = shared(**{site: ["x"] for site in "abcdef"})
     assert note.count("(a few)") == 10
     assert ", and 5 more pairs:" in note
 
