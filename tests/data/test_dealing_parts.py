@@ -18,7 +18,8 @@ from v6_algorithm.data.splits import (
     make_folds,
 )
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio, Tested
+from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio
+from v6_algorithm.experiment import Tested as OnlyTested
 
 LABELS = st.lists(st.integers(-5, 70_000), min_size=1, max_size=30)
 SPLIT = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -130,7 +131,7 @@ def test_who_is_left_out_tests_and_the_others_train():
     split = LeaveOneSiteOut(kind="leave_one_site_out", validation=0.25)
     folds = make_folds(split, 8, np.random.default_rng(0), hospital="b", hospitals=["a", "b", "c"])
     assert [sizes(fold) for fold in folds] == [[6, 2, 0], [0, 0, 8], [6, 2, 0]]
-    (fold,) = make_folds(Tested(kind="tested"), 5, np.random.default_rng(0))
+    (fold,) = make_folds(OnlyTested(kind="tested"), 5, np.random.default_rng(0))
     assert sizes(fold) == [0, 0, 5]
 
 
@@ -163,7 +164,7 @@ def test_a_group_in_two_given_parts_is_refused(pair):
         (KFold(kind="kfold", folds=4, repeats=3), {}, 12),
         (Given(kind="given"), {"columns": 2}, 2), (Given(kind="given", folds=3), {"columns": 2}, 6),
         (LeaveOneSiteOut(kind="leave_one_site_out", validation=0.2), {"hospitals": ["a", "b", "c"]}, 3),
-        (Ratio(**SPLIT), {}, 1), (Tested(kind="tested"), {}, 1),
+        (Ratio(**SPLIT), {}, 1), (OnlyTested(kind="tested"), {}, 1),
     ],
 )  # fmt: skip
 def test_a_site_without_rows_has_as_many_folds_as_others(split, more, number):
