@@ -12,6 +12,7 @@ from v6_algorithm.data.splits import (
     _deal_groups,
     _drawn,
     _numbered,
+    _spread_rare,
     _turns_of_periods,
     draw_rows,
     empty_folds,
@@ -62,6 +63,17 @@ def test_each_part_is_drawn_its_count_of_every_class(counts, seed):
     part = _drawn(of_row, counts, np.random.default_rng(seed))
     table = [[int(((of_row == number) & (part == place)).sum()) for place in range(3)] for number in range(len(counts))]
     assert table == counts.tolist()
+
+
+def test_where_nobody_trains_rare_rows_are_drawn_all_the_same():
+    strata, shares = np.array([0] * 20 + [1]), np.array([0.0, 0.4, 0.6])
+    given = np.array([1] * 8 + [2] * 13)
+    drawn = [_spread_rare(given, strata, shares, np.random.default_rng(seed)) for seed in range(40)]
+    assert {int(part[-1]) for part in drawn} == {1, 2}
+    # Of two rows one must train, and they stay as they were dealt.
+    two, dealt = np.array([0, 1]), np.array([0, 2])
+    kept = [_spread_rare(dealt, two, np.array([0.4, 0.3, 0.3]), np.random.default_rng(seed)) for seed in range(40)]
+    assert all((part == 0).any() for part in kept)
 
 
 def nearest(strata, groups, shares, order):
