@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from v6_algorithm.errors import WireError
+from v6_algorithm.exchange import frames
 from v6_algorithm.exchange.in_file import LongString, TextFile, read_json
 
 if TYPE_CHECKING:
@@ -522,7 +523,10 @@ def read_reply(text: str | TextFile, request: Mapping[str, Any]) -> dict[str, An
         schema version, or of another site, round or attempt (a stale reply).
     """
     try:
-        reply = _loads(text) if isinstance(text, str) else _only_parameters(read_json(text, _loads))
+        if isinstance(text, str):
+            reply = _loads(text)
+        else:
+            reply = _only_parameters((frames.read if frames.is_frame(text) else read_json)(text, _loads))
     except (ValueError, RecursionError):
         raise WireError(
             "the reply is not JSON, or holds numbers that are not finite, or too large to be added up"
