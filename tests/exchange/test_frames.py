@@ -28,7 +28,7 @@ def reply(**item):
 
 
 def framed(content, path):
-    message, parts = frames.take_out(content)
+    message, parts = frames.take_out(content, wire.Packed)
     frame = frames.Frame(str(path))
     for part in parts:
         frame.add([part[:10], part[10:]])

@@ -28,16 +28,14 @@ _PART = "$part"
 _LENGTH_BYTES = 8
 
 
-def take_out(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
-    """Return a message without its large packed texts, and these as the bytes that their base64 stands for."""
+def take_out(content: Mapping[str, Any], packed: type[str]) -> tuple[dict[str, Any], list[bytes]]:
+    """Return a message without its large texts of the type `packed`, and these as the bytes that they are base64 of."""
     import pybase64
-
-    from v6_algorithm.exchange.wire import Packed
 
     parts: list[bytes] = []
 
     def without(value: Any) -> Any:
-        if isinstance(value, Packed) and len(value) >= LEAST_CHARACTERS:
+        if isinstance(value, packed) and len(value) >= LEAST_CHARACTERS:
             parts.append(pybase64.b64decode(value, validate=True))
             return {_PART: len(parts) - 1}
         if isinstance(value, Mapping):

@@ -52,7 +52,9 @@ def answer(method: str, data: Any, request: Any, mock_data: Sequence[Any] | None
         return reply
     frame = None if output is None else frames.Frame(output)
     if frame is not None:
-        reply, parts = frames.take_out(reply)
+        from v6_algorithm.exchange.wire import Packed
+
+        reply, parts = frames.take_out(reply, Packed)
         for part in parts:
             frame.add([part])
     return _left(frame, _with_start(reply, imported))

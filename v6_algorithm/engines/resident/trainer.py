@@ -204,7 +204,9 @@ class Trainer:
             connection.settimeout(_SEND_S)
             parts: list[bytes] = []
             if message.get(frames.ASKED) is True:
-                said, parts = frames.take_out(said)
+                from v6_algorithm.exchange.wire import Packed
+
+                said, parts = frames.take_out(said, Packed)
                 said["parts"] = [len(part) for part in parts]
             protocol.send_text(connection, _text(said))
             for part in parts:
