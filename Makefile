@@ -10,7 +10,7 @@ NO_GPU = $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi > /dev/nu
 TORCH_INDEX ?= $(if $(PIP_FIND_LINKS)$(PIP_INDEX_URL)$(PIP_EXTRA_INDEX_URL),,$(if $(NO_GPU),$(CPU_INDEX)))
 VARIANT ?= cpu
 
-.PHONY: axe axe-docs demo docs setup test test-slow network python-versions house lint format image push clean
+.PHONY: axe axe-docs demo docs setup test test-slow network network-processes network-docker python-versions house lint format image push clean
 
 demo: $(VENV)/.demo ## train on real data at three hospitals, and show what came out
 	@echo "training on scikit-learn's breast cancer table, cut into three hospitals: together, in one place, and each alone ..."
@@ -32,14 +32,25 @@ $(VENV)/.ready: $(VENV)/.demo
 	$(PIP) -e '.[dev]'
 	@touch $@
 
+# A process for each core, so one thread for each: threads that wait for each other take a quarter more time.
+test test-slow: export OMP_NUM_THREADS = 1
+
 test: setup ## the everyday tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not network and not docker"
 
 test-slow: setup ## the tests that take longer, without a network
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow and not network and not docker"
 
-network: setup ## a real vantage6 server and nodes on this machine, as processes and with Docker
-	$(BIN)/python -m pytest -m "network or docker"
+# They share no server, node or port. What one of them printed comes when it is done; either failing fails both.
+network: setup ## a real vantage6 server and nodes on this machine, as processes and with Docker, both at once
+	+$(MAKE) --no-print-directory -j2 --keep-going --output-sync=target network-processes network-docker
+
+network-processes: setup ## the tests whose nodes run algorithms as processes
+	$(BIN)/python -m pytest -m "network and not docker"
+
+# Containers have a thread for each core, so what they are compared with has too: the last bits depend on it.
+network-docker: setup ## the tests whose nodes run algorithms in containers
+	env -u OMP_NUM_THREADS $(BIN)/python -m pytest -m docker
 
 python-versions: ## the unit tests, the demo and the wheel alone on Python 3.13; VERSIONS="3.11 3.12 3.13" for others
 	tools/python_versions.sh $(or $(VERSIONS),3.13)

@@ -63,6 +63,6 @@ PYTHON
     echo "Python $version: the demo"
     (cd "$work/$version" && "$cache/python-$version-dev/bin/v6-algorithm" run "$OLDPWD/mock/breast_cancer.yaml" --out demo)
     echo "Python $version: the unit tests"
-    "$cache/python-$version-dev/bin/python" -m pytest -n auto --dist loadfile -p no:cacheprovider \
+    OMP_NUM_THREADS=1 "$cache/python-$version-dev/bin/python" -m pytest -n auto --dist loadfile -p no:cacheprovider \
         -m "not slow and not network and not docker"
 done

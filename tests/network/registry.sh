@@ -19,7 +19,7 @@ unpack_registry() {
   local folder
   folder="$(mktemp -d "$CACHE/docker-registry.XXXXXX")"
   {
-    [ "$(id -u)" != 0 ] || apt-get update || true # what is known of an earlier update may do
+    [ "$(id -u)" != 0 ] || apt_get update || true # what is known of an earlier update may do
     (cd "$folder" && apt-get download docker-registry && dpkg-deb -x docker-registry_*.deb root)
   } >"$CACHE/apt.log" 2>&1 || impossible "apt-get could not fetch docker-registry; see $CACHE/apt.log"
   rm -rf "$CACHE/docker-registry"

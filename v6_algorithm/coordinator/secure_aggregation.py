@@ -253,10 +253,12 @@ class SummingFederation:
         answers: dict[str, Any] = {}
         for site, reply in replies:
             shares = reply.get("shares")
-            if isinstance(shares, dict):
-                answers[site] = shares
-            else:
+            if not isinstance(shares, dict):
                 replies.reject(site, "malformed reply")
+            elif reply.get("context") != call.context:
+                replies.reject(site, "it told its shares of another call, or of another list of participants")
+            else:
+                answers[site] = shares
         self._stragglers.book(replies, number)
         self._require(len(answers), f"round {number}: {{}} of {len(names)} sites opened the sum", replies)
         shape = next(iter(arrived.values())).masked.vector.shape
@@ -337,6 +339,8 @@ class SummingFederation:
                 participant = Participant.from_json(reply["keys"])
                 if participant.site != site:
                     raise WireError("its keys are those of another site")
+                if reply["run"] != self._run:
+                    raise WireError("its keys are those of another run")
             except (WireError, KeyError) as error:
                 replies.reject(site, str(error) if isinstance(error, WireError) else "malformed reply")
                 continue

@@ -1,5 +1,6 @@
 """What a site keeps for secure aggregation while a run lasts: a secret, and what it has answered already.
 
+Over which sites it opened which sum it keeps as long as its job: a run that is started again in it has other keys.
 The secret is random and lies in the job's folder, or in the process where that lasts. Where the node has a secret of
 its own (`V6_ALGORITHM_NODE_SECRET`), keys are derived from both: whoever reads the folder only has half.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +44,16 @@ class AggregationState:
             )
         self._context, self._run, self._site = context, run, site
         self._name = f"secure-aggregation-{digest([run, site])[:32]}.json"
+        self._of_job = f"secure-aggregation-sums-{digest([site])[:32]}.json"
 
     def keys(self, *, begins: bool = False) -> SiteKeys:
         """Return the site's keys of the run; only where a run `begins` is a new secret made."""
-        content = self._read()
+        content = self._read(self._name)
         if content is None:
             if not begins:
                 raise WireError("this site has no keys of this run: its folder was emptied, or the run is another")
-            self._write({"secret": secrets.token_hex(32), "answered": {}})
-            content = self._read()
+            self._write(self._name, {"secret": secrets.token_hex(32), "answered": {}})
+            content = self._read(self._name)
         if content is None:
             raise SiteError("privacy.secure_aggregation: this site's folder cannot be written", "request")
         of_node = (self._context.policy.node_secret or "").encode()
@@ -59,7 +62,7 @@ class AggregationState:
 
     def answer_once(self, question: str, content: str) -> None:
         """Note that a question is answered; raises WireError if it was before, with other content."""
-        state = self._read()
+        state = self._read(self._name)
         if state is None:
             raise WireError("this site has no keys of this run: its folder was emptied, or the run is another")
         before = state["answered"].get(question)
@@ -67,26 +70,51 @@ class AggregationState:
             raise WireError(f"{question} was answered already, to another request; a second answer would tell more")
         if before is None:
             state["answered"][question] = content
-            self._write(state)
-            if (self._read() or {}).get("answered", {}).get(question) != content:
+            self._write(self._name, state)
+            if (self._read(self._name) or {}).get("answered", {}).get(question) != content:
                 raise SiteError("privacy.secure_aggregation: this site's folder cannot be written", "request")
 
-    def _read(self) -> dict[str, Any] | None:
+    def answered(self, question: str) -> str | None:
+        """Return what `answer_once` noted of a question."""
+        found: str | None = (self._read(self._name) or {"answered": {}})["answered"].get(question)
+        return found
+
+    def open_once(self, numbers: str, sites: Collection[str]) -> None:
+        """Note over which sites the sum of some numbers is opened in this job, in whichever run of it.
+
+        Raises
+        ------
+        WireError
+            If it was before, over others: the difference of the two sums would tell a site's numbers.
+        """
+        opened = self._read(self._of_job) or {}
+        before = opened.get(numbers)
+        if before is not None and before != sorted(sites):
+            raise WireError(
+                f"the sum of these numbers was opened already in this task, over {', '.join(before)}; over other sites "
+                "it stays closed, for the difference would tell the numbers of one"
+            )
+        if before is None:
+            self._write(self._of_job, opened | {numbers: sorted(sites)})
+            if (self._read(self._of_job) or {}).get(numbers) != sorted(sites):
+                raise SiteError("privacy.secure_aggregation: this site's folder cannot be written", "request")
+
+    def _read(self, name: str) -> dict[str, Any] | None:
         if self._context.state is None:
-            kept: dict[str, Any] | None = self._context.memory.get(self._name)
+            kept: dict[str, Any] | None = self._context.memory.get(name)
             return kept
         try:
-            content: dict[str, Any] = json.loads((self._context.state / self._name).read_text(encoding="utf-8"))
+            content: dict[str, Any] = json.loads((self._context.state / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return content
 
-    def _write(self, content: dict[str, Any]) -> None:
+    def _write(self, name: str, content: dict[str, Any]) -> None:
         if self._context.state is None:
-            self._context.memory[self._name] = content
+            self._context.memory[name] = content
             return
         # mkstemp, which this uses, makes files that only their owner reads.
-        write_whole(self._context.state, self._name, lambda path: _write_text(path, json.dumps(content)))
+        write_whole(self._context.state, name, lambda path: _write_text(path, json.dumps(content)))
 
 
 def _write_text(path: Path, text: str) -> None:

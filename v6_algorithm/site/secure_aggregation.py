@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 KEYS, UNMASK = "secure_aggregation_keys", "secure_aggregation_unmask"
 # Answers in which no row is counted: names, types and labels of columns, and the protocol's own.
 IN_THE_CLEAR = ("preflight", "schema", KEYS, UNMASK)
+# What two questions for the same numbers may differ in, beside keys: how many sites take part, and what they weigh.
+_OF_THE_RUN = ("attempt", "sites", "weights", "shares")
+_SUM = "the sum of question {}"
 
 
 def answer_keys(work: Work) -> dict[str, Any]:
@@ -40,7 +43,7 @@ def answer_keys(work: Work) -> dict[str, Any]:
     keys = AggregationState(work.context, run, work.site).keys(begins=True)
     # A secret that is in no folder is in this process only.
     sealed = work.policy.node_secret is not None or work.context.state is None
-    return {"keys": keys.public(run, _shared_secret(work)).to_json(), "sealed": sealed}
+    return {"run": run, "keys": keys.public(run, _shared_secret(work)).to_json(), "sealed": sealed}
 
 
 def open_sum(work: Work) -> dict[str, Any]:
@@ -57,8 +60,12 @@ def open_sum(work: Work) -> dict[str, Any]:
     # What is in the sum has to hide this site as well as what was asked.
     work.policy.check_sites(len(set(arrived)))
     shares = protocol.open_letters(call, state.keys(), arrived, letters)
+    numbers = state.answered(_SUM.format(asked))
+    if numbers is None:
+        raise WireError("this site gave no numbers for this sum")
     state.answer_once(f"the unmasking of call {call.context[:16]}", digest([sorted(arrived), dict(letters)]))
-    return {"shares": shares}
+    state.open_once(numbers, arrived)
+    return {"context": call.context, "shares": shares}
 
 
 def check_hidden(work: Work, method: str) -> bool:
@@ -114,6 +121,7 @@ def hide(work: Work, method: str, body: dict[str, Any]) -> dict[str, Any]:
     if method == "train":
         # Twice the same training, summed over other sites, would tell the difference.
         state.answer_once(f"the training of round {work.round}", call.context)
+    state.answer_once(_SUM.format(call.asked), _numbers(work, method, content))
     if step == "imputation":
         clear, open_body, updates = _products(body)
     else:
@@ -309,6 +317,13 @@ def _share(work: Work, item: Mapping[str, Any], whole: Any) -> Fraction:
         raise WireError("the weights of all sites together must be a whole number, not below this site's")
     # The coordinator divides by the sum of what is sent, so that this rounding does not matter.
     return Fraction(float(Fraction(weight, whole)))
+
+
+def _numbers(work: Work, method: str, content: Mapping[str, Any]) -> str:
+    """Name what is summed, the same for a `master` that is run again: of an experiment, one training a round."""
+    if method == "train":
+        return digest([method, work.request["experiment"], work.round])
+    return digest([method, {key: value for key, value in content.items() if key not in _OF_THE_RUN}])
 
 
 def _section(work: Work) -> SecureAggregation:

@@ -6,6 +6,7 @@ Press et al., Numerical Recipes, 3rd ed., 2007, section 6.4 (the incomplete beta
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 _TINY = 1e-300
 _STEPS = 500
@@ -34,6 +35,8 @@ def f_p(statistic: float, above: float, below: float) -> float:
     return _beta(below / 2, above / 2, below / (below + above * max(statistic, 0.0)))
 
 
+# A report asks for the same few, once for each of its intervals.
+@lru_cache(maxsize=1024)
 def t_quantile(p: float, freedom: float) -> float:
     """Return the value above 0 that a t stays below with chance `p`, from 0.5 on."""
     low, high = 0.0, 1.0

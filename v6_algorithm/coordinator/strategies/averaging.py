@@ -145,7 +145,8 @@ class WeightedMean:
                 self._sums[name] = total if known is None else torch.maximum(known, total)
                 continue
             # Some columns at a time, which stay in the processor's cache as they get wider.
-            pieces = chosen.flatten(1).split(max(_NUMBERS_AT_ONCE // len(chosen), 1), dim=1)
+            columns = max(_NUMBERS_AT_ONCE // len(chosen), 1)
+            pieces = chosen.flatten(1).split(columns, dim=1)
             on_device = weights.to(chosen.device)
             total = torch.cat([on_device @ piece.double() for piece in pieces]).view(chosen.shape[1:])
             self._sums[name] = self._sums[name] + total if name in self._sums else total

@@ -111,7 +111,7 @@ class AgnosticFL(FedAvg):
         unit = self.kept.get("weights", {}).get("unit")
         if unit is None:
             losses = [reply.start_loss or 0.0 for reply in self.seen]
-            mean = abs(sum(losses)) / max(len(losses), 1)
+            mean = abs(sum(losses)) / len(losses)
             unit = torch.tensor(max(mean, _SMALLEST_LOSS), dtype=torch.float64)
         for reply in self.seen:
             weights[places[reply.site]] += self.section.lr * (reply.start_loss or 0.0) / float(unit)

@@ -164,8 +164,8 @@ class Scaffold(Corrected):
     Karimireddy et al., SCAFFOLD: Stochastic Controlled Averaging for Federated Learning, ICML 2020.
     """
 
-    # c, while the messages of a round are made.
-    _mean: State | None = None
+    # c, only while the messages of a round are made.
+    _mean: State
 
     def message(self, site: str) -> Message:
         """Send c − cᵢ; under secure aggregation c, for the site has cᵢ, and ask how that changes."""
@@ -183,18 +183,18 @@ class Scaffold(Corrected):
 
     def messages(self, number: int, sites: Sequence[str], *, known: bool) -> dict[str, Message]:
         """Return what each site's request tells its training; c is added up once for all of them."""
-        self._mean = None if self.hidden or not self.kept else self.mean_term()
+        self._mean = self.mean_term()
         try:
             return super().messages(number, sites, known=known)
         finally:
-            self._mean = None
+            del self._mean
 
     def correction(self, site: str) -> State:
         """Return c − cᵢ."""
         if not self.kept:
             return {}
-        term, mean = self.of_site(site), self._mean or self.mean_term()
-        return {name: mean[name] - term[name] for name in self.parameters}
+        term = self.of_site(site)
+        return {name: self._mean[name] - term[name] for name in self.parameters}
 
     def term(self, reply: Reply) -> State:
         """Return the new variate."""

@@ -305,7 +305,7 @@ class FedAvg:
         """Return what a reply adds; here its model, with an update that is not longer than `clip`."""
         if self.section.clip is None:
             return reply.state
-        return self.moved(reply.state, lambda length: min(1.0, self.section.clip / length) if length else 1.0)
+        return self.moved(reply.state, lambda length: self.section.clip / max(length, self.section.clip))
 
     def make_combiner(self) -> Combiner:
         """Return an empty combiner for a round."""

@@ -101,7 +101,7 @@ def _weighted_median(distances: Tensor, weights: Tensor) -> float:
     order = distances.argsort()
     within = weights[order].cumsum(0)
     place = int(torch.searchsorted(within, within[-1] / 2, right=True))
-    return float(distances[order][min(place, len(distances) - 1)])
+    return float(distances[order][place])
 
 
 def _best_site(updates: Updates, weights: Tensor) -> Tensor:
