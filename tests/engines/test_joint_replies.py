@@ -5,11 +5,13 @@ import math
 
 import pytest
 
+from v6_algorithm.coordinator.evaluation.final_evaluation import FinalEvaluation
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.coordinator.rounds.fold_round import FoldRound
 from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.exchange.joint import KEYS, Joint
 from v6_algorithm.exchange.protocol import Replies
+from v6_algorithm.learning.metrics.by_site import SiteState
 
 SAME = ("history", "site_history", "metrics", "folds", "sites", "best_round", "notes", "participation")
 
@@ -36,9 +38,11 @@ def changed(monkeypatch):
     return by
 
 
-def trained(joint, **changes):
-    if joint.items[0].training is not None:
-        joint.items[0].training = dataclasses.replace(joint.items[0].training, **changes)
+def trained(joint, what, first):
+    training = joint.items[0].training
+    if training is not None:
+        changed = {what: [first, *getattr(training, what)[1:]]}
+        joint.items[0].training = dataclasses.replace(training, **changed)
     return joint
 
 
@@ -47,9 +51,24 @@ def test_one_reply_for_all_sites_is_used_and_gives_what_single_ones_give(tables,
     together = run(local_federation(experiment, tables, way="fast"), experiment)
     assert len(taken) == 2
     monkeypatch.setattr(FoldRound, "takes_joint", False)
+    monkeypatch.setattr(FinalEvaluation, "_take_joint", lambda *given: False)
     single = run(local_federation(experiment, tables, way="fast"), experiment)
     assert len(taken) == 2
     assert [together[key] for key in SAME] == [single[key] for key in SAME]
+
+
+def test_the_final_evaluation_writes_out_no_single_sites_state(tables, experiment, monkeypatch):
+    written, until_tested, write = [], [], SiteState.__missing__
+    monkeypatch.setattr(SiteState, "__missing__", lambda self, key: (written.append(key), write(self, key))[1])
+
+    def listen(event):
+        if event["event"] == "tested":
+            until_tested.append(len(written))
+
+    run(local_federation(experiment, tables, way="fast"), experiment, listen)
+    assert until_tested == [0]
+    # The result tells of each site.
+    assert written
 
 
 @pytest.mark.parametrize(
@@ -63,11 +82,7 @@ def test_one_reply_for_all_sites_is_used_and_gives_what_single_ones_give(tables,
 def test_a_wrong_site_among_them_is_named_and_nothing_of_it_is_used(tables, experiment, changed, what, message):
     wrong = {"rows": 10**6, "losses": math.inf, "steps": 0}[what]
 
-    def change(joint):
-        given = getattr(joint.items[0].training, what)
-        return trained(joint, **{what: [wrong, *given[1:]]})
-
-    taken = changed(change)
+    taken = changed(lambda joint: trained(joint, what, wrong))
     result = run(local_federation(experiment, tables, way="fast"), experiment)
     assert not taken
     first = sorted(tables)[0]

@@ -123,7 +123,7 @@ class Replies:
                 yield site, reply
 
     def taken(self) -> Iterator[tuple[str, dict[str, Any] | Joint]]:
-        """Yield what iterating does, but the replies of all sites as one, by no name, where they came so."""
+        """Yield what iterating does, but the replies of several sites as one, by no name, where they came so."""
         self.ahead = False
         start = time.perf_counter()
         turn = deque(self.requests)
@@ -131,6 +131,7 @@ class Replies:
         for arrival in self.arrivals:
             if arrival.joint is not None:
                 self._book(arrival.joint, round(time.perf_counter() - start, 4))
+                turn = deque(site for site in turn if site not in arrival.joint.heads)
                 given = time.perf_counter()
                 yield "", arrival.joint
                 self.busy_s += time.perf_counter() - given

@@ -9,6 +9,7 @@ from typing import Any
 from v6_algorithm.coordinator.evaluation.model_evaluation import ModelEvaluation, candidates, personal, with_baseline
 from v6_algorithm.coordinator.run_context import RunContext
 from v6_algorithm.data.preparation.times import baseline_times
+from v6_algorithm.exchange.joint import Joint
 from v6_algorithm.exchange.protocol import Replies
 
 
@@ -111,18 +112,53 @@ class FinalEvaluation:
         items = {site: [item for _, item in pairs] for site, pairs in asked.items() if pairs}
         replies = self._call(items)
         context.stragglers.name_resting(replies, set(context.plan.sites) - set(sites))
-        for site, reply in replies:
-            answered = context.check.items(replies, site, reply, items[site])
-            if (
-                answered
-                and any(item.get("subgroups") for item in items[site])
-                and not context.check.groups(replies, site, reply, items[site], context.subgroups)
-            ):
-                continue
-            for (evaluation, _), item in zip(asked[site], answered, strict=False):
-                if evaluation is not None:
-                    evaluation.take(item)
+        for site, reply in replies.taken():
+            if not isinstance(reply, Joint):
+                self._take(replies, site, reply, items[site], asked[site])
+            elif not self._take_joint(reply, items, asked):
+                for each, of_site in reply.split().items():
+                    self._take(replies, each, of_site, items[each], asked[each])
         return replies
+
+    def _take(
+        self,
+        replies: Replies,
+        site: str,
+        reply: dict[str, Any],
+        items: list[dict[str, Any]],
+        asked: Sequence[tuple[ModelEvaluation | None, dict[str, Any]]],
+    ) -> None:
+        """Take in one site's reply to these items, where nothing is wrong with it."""
+        context = self._context
+        answered = context.check.items(replies, site, reply, items)
+        if (
+            answered
+            and any(item.get("subgroups") for item in items)
+            and not context.check.groups(replies, site, reply, items, context.subgroups)
+        ):
+            return
+        for (evaluation, _), item in zip(asked, answered, strict=False):
+            if evaluation is not None:
+                evaluation.take(item)
+
+    def _take_joint(
+        self,
+        joint: Joint,
+        items: Mapping[str, list[dict[str, Any]]],
+        asked: Mapping[str, list[tuple[ModelEvaluation | None, dict[str, Any]]]],
+    ) -> bool:
+        """Take in the replies of several sites at once; returns whether that could be done, and nothing was if not."""
+        measured = [evaluation for evaluation, _ in asked[next(iter(joint.heads))]]
+        for site in joint.heads:
+            if [evaluation for evaluation, _ in asked[site]] != measured:
+                return False
+        states = self._context.check.joint(joint, {site: items[site] for site in joint.heads})
+        if states is None:
+            return False
+        for evaluation, by_part in zip(measured, states, strict=True):
+            if evaluation is not None:
+                evaluation.take_joint(by_part)
+        return True
 
     def _group_items(
         self, site: str, measured: Sequence[tuple[ModelEvaluation, dict[str, Any]]]

@@ -11,6 +11,7 @@ import numpy as np
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress, States
 from v6_algorithm.data.rows.kind import listed
+from v6_algorithm.learning.metrics.by_site import beside
 from v6_algorithm.learning.metrics.survival import cumulative
 
 # Fewest events of a hospital's training rows for a baseline hazard of its own: its standard error at the end is then
@@ -48,10 +49,15 @@ class ModelEvaluation:
     def take(self, item: Mapping[str, Any]) -> None:
         """Add a site's checked answer."""
         for part, members in item["metrics"].items():
-            self.states[part] |= members
+            self.states[part] = {**self.states[part], **members}
         self.sums |= item.get("baseline", {})
         if "samples" in item and self.round is not None:
             self.fold.samples[self.round] = item["samples"]
+
+    def take_joint(self, measured: Mapping[str, States]) -> None:
+        """Add the checked answers of several sites at once: by part the states by hospital."""
+        for part, states in measured.items():
+            self.states[part] = beside(self.states[part], states)
 
     def score(self) -> None:
         """Let the fold know how good the model of one of its last rounds is."""

@@ -187,9 +187,13 @@ class SiteStates:
         return self._head(0) | {
             "n": sum(self.rows),
             "non_finite": sum(self._non_finite),
-            "loss": fsum(self._losses),
-            "brier": fsum(self._squares),
+            **self.float_sums(),
         }
+
+    def float_sums(self, others: Sequence[Mapping[str, Any]] = ()) -> dict[str, float]:
+        """Return the sums of all the states' floats, and of others', rounded once."""
+        sums = {"loss": self._losses, "brier": self._squares}
+        return {name: fsum([*(state[name] for state in others), *values]) for name, values in sums.items()}
 
     def _head(self, number: int) -> dict[str, Any]:
         return {
@@ -260,6 +264,45 @@ class StateByHospital(Mapping[str, dict[str, Any]]):
         if self._sum is None:
             self._sum = PooledState(self._table)
         return self._sum
+
+    def with_others(self, states: Sequence[dict[str, Any]]) -> CheckedState:
+        """Return the sum of all states and of some others; each sum of floats is rounded once."""
+        merged = classification_state.merge([*states, self.merged()])
+        return CheckedState(merged | self._table.float_sums(states))
+
+
+class SomeBesideTable(Mapping[str, dict[str, Any]]):
+    """States of single hospitals, and after them those of a table; see `beside`."""
+
+    def __init__(self, single: Mapping[str, dict[str, Any]], table: StateByHospital) -> None:
+        self._single, self._table = single, table
+        self._sum: CheckedState | None = None
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        return self._single[name] if name in self._single else self._table[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._single
+        yield from self._table
+
+    def __len__(self) -> int:
+        return len(self._single) + len(self._table)
+
+    def merged(self) -> CheckedState:
+        """Return the sum of all states, as `states.merge_states` of them gives it to the bit."""
+        if self._sum is None:
+            self._sum = self._table.with_others([*self._single.values()])
+        return self._sum
+
+
+def beside(known: Mapping[str, dict[str, Any]], more: Mapping[str, dict[str, Any]]) -> Mapping[str, dict[str, Any]]:
+    """Return states by hospital, `more` after those that are `known`, of other hospitals."""
+    if not known:
+        return more
+    # Of joined bins the sum says whose they are, which that of a table does not.
+    if isinstance(more, StateByHospital) and isinstance(known, dict) and not any(s["joined"] for s in known.values()):
+        return SomeBesideTable(known, more)
+    return {**known, **more}
 
 
 class _Unwritten(CheckedState):

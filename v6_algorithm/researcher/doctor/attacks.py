@@ -19,7 +19,7 @@ import numpy as np
 from v6_algorithm import seeding
 from v6_algorithm.errors import PolicyError
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.researcher.doctor import evaluation_attacks, run_attacks
+from v6_algorithm.researcher.doctor import counting_attacks, run_attacks
 from v6_algorithm.researcher.doctor.hospital import FEATURES, SITE, Hospital, Refused, initial
 
 if TYPE_CHECKING:
@@ -242,8 +242,10 @@ def _moved(hospital: Hospital, experiment: Experiment, setup: Setup, packed: str
     return (before[name] - after[name]).double().numpy(), (before[bias] - after[bias]).double().numpy()
 
 
-# What no preset but strict holds off, since early stopping and the best round need the metrics of a round.
+# What standard leaves open, since early stopping and the best round need the metrics of a round.
 IN_ROUNDS = "models that move from round to round"
+# What no preset holds off: differential privacy does.
+IN_UPDATES = "steps that move from round to round"
 # Name for a reader to the attack; each is tried on a node that has answered nothing yet.
 ATTACKS: Mapping[str, Callable[[Hospital], int]] = {
     "sums over folds that the asker knows": known_folds,
@@ -264,8 +266,9 @@ ATTACKS: Mapping[str, Callable[[Hospital], int]] = {
     "regressions of an imputation": run_attacks.imputations,
     "thresholds of an imputation": run_attacks.imputed_thresholds,
     "two tasks that differ by one patient": run_attacks.two_tasks,
-    "scales that move from round to round": evaluation_attacks.moving_scales,
-    IN_ROUNDS: evaluation_attacks.moving_models,
+    "scales that move from round to round": counting_attacks.moving_scales,
+    IN_ROUNDS: counting_attacks.moving_models,
+    IN_UPDATES: counting_attacks.moving_steps,
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from v6_algorithm.errors import PolicyError
-from v6_algorithm.researcher.doctor.attacks import ATTACKS, IN_ROUNDS, attempt, made_up_rows, rows_of
+from v6_algorithm.researcher.doctor.attacks import ATTACKS, IN_ROUNDS, IN_UPDATES, attempt, made_up_rows, rows_of
 from v6_algorithm.researcher.doctor.finding import Finding, note, ok, problem
 from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.rules import BY_FIELD, PRESET, RULES
@@ -66,6 +66,8 @@ def _held_off_by(attack: str) -> str:
     """Say what holds an attack off that read rows."""
     if attack == IN_ROUNDS:
         return f"{BY_FIELD['round_metrics'].variable}: false holds it off; best round and early stopping go without"
+    if attack == IN_UPDATES:
+        return f"differential privacy alone holds it off ({BY_FIELD['maximum_epsilon'].variable})"
     return f"{PRESET}: standard holds it off"
 
 

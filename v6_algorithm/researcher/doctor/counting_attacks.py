@@ -1,8 +1,14 @@
-"""Attacks through what is measured in the rounds: rows counted on one side of a point that moves from round to round.
+"""Attacks that count rows on one side of a point, which moves from round to round.
 
-A model of one column says of each row whether it is above a point. Its confusion matrix counts these rows by label; two
-points between which the count changes by one have one row between them, and halving finds where. The point moves with
-the model's bias, which whoever is in `master`'s place may choose in each round, or with the scales that a request says.
+Two points between which the count changes by one have one row between them, and halving finds where. A model of one
+column says of each row whether it is above the point: its confusion matrix counts these rows by label, and so does the
+update of a layer that sees a step. The point moves with the model, which whoever is in `master`'s place may choose in
+each round, or with the scales that a request says. Answers that are exact sums, of models that the asker chooses by the
+answers before, can always be turned into rows [1]_; what bounds it is noise.
+
+References
+----------
+.. [1] Dinur and Nissim (2003), Revealing information while preserving privacy.
 """
 
 from __future__ import annotations
@@ -21,11 +27,14 @@ if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
 
 _ROUNDS = 120
+_ALL_TRAIN = {"kind": "ratio", "train": 1.0, "validation": 0, "test": 0}
+_EPSILON = 8.0
+_LABELS = (0, 1)
 _GRID = 25
 # A value is read to this share of its column's spread.
 _NEAR = 1e-3
-# Rows above a point, of label 0 and of label 1.
-_Counts = tuple[int, int]
+# Rows above a point, of label 0 and of label 1; or those of label 0 less those of label 1.
+_Counts = tuple[int, ...]
 
 
 def moving_models(hospital: Hospital) -> int:
@@ -46,6 +55,38 @@ def moving_scales(hospital: Hospital) -> int:
         shift[0, 0] = point
         moved = replace(setup, preparation=Preparation(zero, shift, zero + 1))
         return _count(hospital, experiment, moved, number, 0.0)
+
+    return _read_by_counting(hospital, count)
+
+
+def moving_steps(hospital: Hospital) -> int:
+    """A step of two hidden units, flat but for a few thousandths: the next layer's update counts rows beyond it."""
+    import torch
+
+    from v6_algorithm.exchange import wire
+
+    privacy: dict[str, Any] = {}
+    if (epsilon := hospital.policy.maximum_epsilon) is not None:
+        noise = {"unit": "sample", "epsilon": min(epsilon, _EPSILON), "delta": hospital.policy.maximum_delta}
+        privacy = {"privacy": {"differential_privacy": noise}}
+    one_step = {"optimizer": {"kind": "sgd", "lr": 1.0}, "batch_size": None, "local_epochs": 1}
+    model = {"kind": "mlp", "hidden": [2], "norm": "none"}
+    experiment = hospital.experiment(model=model, split=_ALL_TRAIN, rounds=_ROUNDS, training=one_step, **privacy)
+    setup, rows = hospital.setup(1), len(hospital.frame)
+    hospital.prepare(experiment, setup)
+    flat = {name: torch.zeros_like(tensor) for name, tensor in initial(experiment, setup).items()}
+    first, second = (name for name in flat if name.endswith("weight"))
+    steep = 3 / (_NEAR * hospital.values[:, 0].std())
+
+    def count(number: int, point: float) -> _Counts:
+        # The output's weights stay 0: each row is predicted as 0.5, and no gradient reaches the first layer.
+        state = {name: tensor.clone() for name, tensor in flat.items()}
+        state[first][:, 0] = steep
+        state[first.replace("weight", "bias")] -= torch.tensor([steep * point, steep * point + 1])
+        item = {"fold": 0, "parameters": wire.pack(state), "evaluate": [], "train": True}
+        reply = hospital.ask("train", experiment, number, setup=setup.to_json(), folds=[item])
+        moved = (state[second] - wire.unpack(reply["folds"][0]["parameters"])[second]).double().numpy()[-1]
+        return (round(float(moved[0] - moved[1]) * 2 * rows),)
 
     return _read_by_counting(hospital, count)
 
@@ -98,7 +139,8 @@ def _read_by_counting(hospital: Hospital, count: Callable[[int, float], _Counts]
     known, read = sorted(counts), 0
     for left, right in pairwise(known):
         fewer = np.subtract(counts[left], counts[right]).tolist()
-        if right - left <= near and sorted(fewer) == [0, 1]:
-            inside = (values >= left - 1e-6) & (values <= right + 1e-6) & (labels == fewer.index(1))
-            read += int(inside.any())
+        if right - left > near or sorted(map(abs, fewer)) not in ([1], [0, 1]):
+            continue
+        label = fewer.index(1) if len(fewer) == len(_LABELS) else int(fewer[0] < 0)
+        read += int(((values >= left - 1e-6) & (values <= right + 1e-6) & (labels == label)).any())
     return read
