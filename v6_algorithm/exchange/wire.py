@@ -493,18 +493,24 @@ def message(*, site: str, round: int, attempt: int, **body: Any) -> dict[str, An
     return {"schema": SCHEMA, "site": site, "round": round, "attempt": attempt, **body}
 
 
+_PLAIN = frozenset((str, int, float, bool, type(None)))
+
+
 def to_text(content: Mapping[str, Any]) -> str:
     """Write a message as JSON text; a NaN is refused, for browsers do not read it."""
     mark, packed = secrets.token_hex(16), []
 
     def without_packed(value: Any) -> Any:
+        if type(value) in _PLAIN:
+            return value
         if isinstance(value, (Packed, Held)):
             packed.append(value if isinstance(value, Packed) else value.text())
             return mark
+        if isinstance(value, (list, tuple)):
+            # Most are long lists of numbers, and hold nothing that is packed.
+            return value if _PLAIN.issuperset(map(type, value)) else [without_packed(item) for item in value]
         if isinstance(value, Mapping):
             return {key: without_packed(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [without_packed(item) for item in value]
         return value
 
     pieces = json.dumps(without_packed(content), allow_nan=False).split(mark)
