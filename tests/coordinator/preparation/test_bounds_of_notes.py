@@ -117,7 +117,8 @@ def test_columns_are_far_from_0_where_rounding_is_a_thousandth_of_what_they_span
     """Float32 rounds by 2⁻²⁴ of the mean; four deviations of 1 are spanned: from 0.004 · 2²⁴ = 67,109 on."""
     none = {"data": {"target": "y", "scaling": "none"}, "model": "mlp", "problem": "regression"}
     moments = of_spread(mean, 1)
-    assert bool(tell_far(Experiment.parse(none), ["x"], moments)) is told
+    for unit in (0.125, 1.0, 16.0):
+        assert bool(tell_far(Experiment.parse(none), ["x"], of_spread(mean * unit, unit))) is told
     for changes in (
         {"data": {"target": "y"}}, {"training": {"dtype": "float64"}}, {"model": {"kind": "glm"}},
         {"data": {"target": "y", "scaling": "none", "harmonisation": "combat"}},
