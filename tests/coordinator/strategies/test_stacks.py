@@ -102,7 +102,7 @@ def test_joint_replies_of_any_sizes_from_one_row_on_are_averaged(weighting, weig
 @pytest.mark.parametrize(
     "changes",
     [
-        {"rows": [10, 0, 5]}, {"rows": [-1, 30, 5]}, {"seen": [1, 2, 0]}, {"steps": [0, 2, 3]},
+        {"rows": [10, 0, 5]}, {"rows": [-1, 30, 5]}, {"seen": [1, 2, 0]}, {"steps": [0, 2, 3]}, {"steps": [1, 2]},
         {"losses": [0.5, math.nan, 2.0]}, {"losses": [math.inf, 1.0, 2.0]},
         {"stacks": [({"w": torch.zeros(2, 1, dtype=torch.float64)}, [0, 1])]},
         {"stacks": [({"w": torch.zeros(4, 1, dtype=torch.float64)}, [0, 1, 2, 2])]},
@@ -115,7 +115,7 @@ def test_joint_replies_with_anything_wrong_are_refused_and_none_is_added(changes
     strategy = make("fedavg", SCALAR, ROWS)
     strategy.configure(1, list(ROWS), scalar(0))
     with pytest.raises(WireError):
-        strategy.add_joint(joint(**changes))
+        strategy.check_joint(joint(**changes))
     with pytest.raises(ValueError, match="no site with a training row"):
         strategy.aggregate()
 
