@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 
 import numpy as np
@@ -235,6 +236,11 @@ def test_decimal_commas_and_thousands_marks_change_no_number(numbers):
     assert read.tolist() == numbers
 
 
+NAMES = [
+    ("subject", ""), ("sub-", ""), ("PAT ", ""), ("TCGA-", "-01A"), ("P", "_2"), ("ISIC_00", ""), ("#", ""),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("cells", "reason"),
     [
@@ -243,7 +249,13 @@ def test_decimal_commas_and_thousands_marks_change_no_number(numbers):
         (["1 234", "12\u00a0000", "1\u202f234 567"], "thousands space"),
         ([f"{number} mmHg" for number in range(20)], "units"),
         ([f"€{number}" for number in range(20)], "units"),
+        ([f"EUR {number}" for number in range(20)], "units"),
         ([f"T{number % 4}" for number in range(20)], None),
+        *(([f"{before}{number}{behind}" for number in range(20)], "names") for before, behind in NAMES),
+        ([f"sub-{number // 2}" for number in range(40)], None),
+        ([f"{number:04d}A" for number in range(20)], "names"),
+        (["".join(random.Random(row).choices("abcdef", k=12)) for row in range(120)], "names"),
+        (["stroke", "sepsis", "asthma", *(f"{letter}-itis" for letter in "abcdefghijk")], None),
         ([f"{number} mm" if number % 2 else f"{number} cm" for number in range(20)], "several units"),
         (["45%", "7 %"], "percent"),
         (["<0.1", "0.3", "> 5"], "limits"),

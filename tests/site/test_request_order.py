@@ -129,10 +129,10 @@ def test_the_first_round_takes_no_weights_of_the_researchers():
     Job(weights=True).prepared().ask("train", round=1, folds=[item(0, 1.0)])
 
 
-def test_only_models_that_the_site_has_seen_and_two_more_are_measured():
+def test_only_models_that_the_site_has_seen_and_three_more_are_measured():
     """A crafted model in an evaluation told 198 of 200 values; private layers were read through nine evaluations."""
     job = Job().trained(rounds=4)
-    for model in (10.0, 11.0):
+    for model in (10.0, 11.0, 13.0):
         job.ask("evaluate", round=4, folds=[item(0, model, train=False, evaluate=["test"])])
     job.refused(
         "only models seen in training", "evaluate", round=4, folds=[item(0, 12.0, train=False, evaluate=["test"])]

@@ -42,7 +42,9 @@ _THOUSANDS_SPACE = re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f\u2009]\d{3})+([.,]\d
 _MARKED = {"thousands": _THOUSANDS, "thousands space": _THOUSANDS_SPACE, "decimal comma": _DECIMAL_COMMA}
 _MARKED |= {"thousands apostrophe": _THOUSANDS_APOSTROPHE, "thousands dot": _THOUSANDS_DOT}
 _BESIDE = {"percent": _PERCENT, "limits": _LIMIT, "minus": _OTHER_MINUS}
-_UNIT = re.compile(r"([^\d\s.,;:<>+-]+)?\s*[+-]?\d+(?:[.,]\d+)?\s*([^\d\s.,;:<>+-]\D*)?")
+# A unit stands behind its number, but for that of money: "subject12" is a name, and so is what begins with zeros.
+_UNIT = re.compile(r"([€$£¥]|CHF|EUR|USD|GBP)?\s*[+-]?(?!0\d)\d+(?:[.,]\d+)?\s*([^\d\s.,;:<>+-]\D*)?")
+_DIGIT = re.compile(r"\d")
 _IS_UNIT = re.compile(r"[^\W_]|[€$£°]")
 # So many different numbers beside one unit are no stages such as T1 and T2.
 _MEASURED = 10
@@ -77,6 +79,10 @@ HINTS = {
     "percent": ("numbers with a percent sign", "take the sign out there"),
     "limits": ("numbers beside limits such as < 1", "write a number there, or data.missing_values for the limits"),
     "words": ("numbers beside a few words", "name the words in data.missing_values"),
+    "names": (
+        "texts that never repeat, such as names of patients or samples",
+        "data.categorical uses them all the same",
+    ),
     "arrays": ("arrays", "name it in data.image or data.sequence"),
     "dates": ("dates or times", "compute a number from them there"),
     "row numbers": ("whole numbers that never repeat, such as row or patient numbers", "name it in data.features"),
@@ -255,7 +261,10 @@ def hint(column: pd.Series, kind: str) -> str | None:
         return name
     if share > 1 - _MOSTLY and (name := _units(rest)) is not None and len(rows) > _MEASURED:
         return name
-    return "words" if 1 - share >= _MOSTLY else None
+    if 1 - share >= _MOSTLY:
+        return "words"
+    numbered = len(rows) > _MEASURED and all(_DIGIT.search(cell) for cell in rows)
+    return "names" if len(rows) == every and (numbered or every >= _ROWS_THAT_COUNT) else None
 
 
 def _rows_of_texts(column: pd.Series) -> dict[str, int]:

@@ -361,7 +361,7 @@ def sent(design, response, weights, at, total_weight=1.0):
 
 def glm(rows=40, **model):
     newton = blank(Newton)
-    problem = {"gaussian": "regression", "poisson": "count"}.get(
+    problem = {"gaussian": "regression", "poisson": "count", "negative_binomial": "count"}.get(
         model.setdefault("family", "gaussian"), "classification"
     )
     content = {"data": {"target": "y"}, "problem": problem, "model": {"kind": "glm"} | model}

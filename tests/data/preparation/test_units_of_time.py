@@ -24,9 +24,24 @@ def test_days_in_another_unit_are_cut_at_the_same_times_to_the_width_of_a_bin(un
 def test_every_part_between_cuts_has_events(unit, seed):
     times = np.random.default_rng(seed).gamma(2, 300, 200) * unit
     edges = cut(count_times(times), METRIC_BINS)
-    # Two quantiles that fall into one bin are one edge.
-    assert METRIC_BINS - 4 <= len(edges) <= METRIC_BINS - 1
+    assert len(edges) == METRIC_BINS - 1
     assert (np.histogram(times, [0, *edges, np.inf])[0] > 0).all()
+
+
+@given(st.lists(st.integers(0, 400), min_size=1, max_size=60), st.integers(2, 20))
+@settings(deadline=None)
+def test_there_are_as_many_cuts_as_bins_allow_and_parts_are_no_fuller_than_one_bin_makes_them(heaps, parts):
+    counts = np.zeros_like(count_times(DAYS))
+    np.add.at(counts, np.array(heaps) + 900, 1)
+    edges, filled = cut(counts, parts), np.count_nonzero(counts)
+    assert len(edges) == min(parts, filled) - 1
+    assert edges == sorted(set(edges))
+    rows = np.histogram(
+        np.repeat(2.0 ** ((np.flatnonzero(counts) - 1024 - 0.5) / 16), counts[counts > 0].astype(int)),
+        [0, *edges, np.inf],
+    )[0]
+    assert (rows > 0).all()
+    assert rows.max() < len(heaps) / parts + counts.max()
 
 
 def test_times_beyond_the_first_and_last_bin_are_in_these():

@@ -123,7 +123,14 @@ def test_an_interval_over_repeats_adds_the_chance_of_the_splits():
 
 @pytest.mark.parametrize(
     ("metric", "wanted"),
-    [("r2", (-0.5, 1.0)), ("task.auroc", (0.0, 1.0)), ("sensitivity_at_90", (0.0, 1.0)), ("mse", (-0.5, 1.5))],
+    [
+        ("r2", (-0.5, 1.0)),
+        ("task.auroc", (0.0, 1.0)),
+        ("sensitivity_at_90", (0.0, 1.0)),
+        *((name, (0.0, 1.5)) for name in ("mse", "task.mae", "huber", "fid")),
+        ("loss", (-0.5, 1.5)),
+        ("kid", (-0.5, 1.5)),
+    ],
 )
 def test_an_interval_is_cut_to_the_scale_of_its_metric(metric, wanted):
     assert on_scale(metric, (-0.5, 1.5)) == wanted

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from v6_algorithm.coordinator.strategies.averaging import State
 from v6_algorithm.coordinator.strategies.newton import Newton
+from v6_algorithm.coordinator.strategies.newton.steps import risen
 from v6_algorithm.experiment.terms import Penalty
 from v6_algorithm.learning.models.glm import PATH_FIT, TOTALS, link_of
 
@@ -198,10 +199,10 @@ def descend(
     objective = deviance / 2 + penalty
     worse = np.zeros(len(present), dtype=bool)
     if earlier is not None and objective_before is not None:
-        worse = objective > objective_before + 1e-12 * (1 + np.abs(objective))
+        worse = risen(objective, objective_before)
     wanted = np.einsum("fij,fj->fi", information, present) + score
     following = coordinate_descent(information, wanted, absolute * free, square * free, present)
-    if earlier is not None and worse.any():
+    if earlier is not None:
         following[worse] = (present[worse] + earlier[worse]) / 2
     step = following - present
     moved = np.einsum("fi,fij,fj->f", step, information, step)
@@ -225,10 +226,8 @@ def coordinate_descent(information: Array, wanted: Array, absolute: Array, squar
     """
     solution = start.copy()
     diagonal = np.einsum("fii->fi", information)
-    divisor = diagonal + square
-    fixed = divisor <= 0
-    solution[fixed] = 0.0
-    divisor = np.where(fixed, 1.0, divisor)
+    # What has no curvature has a coefficient of 0.
+    divisor = np.where(diagonal + square > 0, diagonal + square, np.inf)
     size = np.sqrt(np.maximum(diagonal, 0))
     open_fits = np.arange(len(start))
     for _ in range(_CYCLES):
@@ -239,7 +238,7 @@ def coordinate_descent(information: Array, wanted: Array, absolute: Array, squar
             for column in range(part.shape[1]):
                 pull = wanted[open_fits, column] - slope[:, column] + diagonal[open_fits, column] * part[:, column]
                 value = np.sign(pull) * np.maximum(np.abs(pull) - absolute[open_fits, column], 0.0)
-                value = np.where(fixed[open_fits, column], 0.0, value / divisor[open_fits, column])
+                value = value / divisor[open_fits, column]
                 change = value - part[:, column]
                 if change.any():
                     slope += information[open_fits, :, column] * change[:, None]

@@ -72,17 +72,33 @@ def _start(middle: float) -> float:
 def cut(counts: Array, parts: int, middle: float = 0.0) -> list[float]:
     """Return up to `parts` - 1 increasing times that cut the counted times into parts of about equal size.
 
-    Each is right to 1/16 of a doubling, 4.4 %; of those that fall together one is left.
+    Each is right to 1/16 of a doubling, 4.4 %. Where several fall together, the fullest other parts are halved instead,
+    as long as there are bins to cut between.
     """
     total = counts.sum()
     if not total:
         return []
     reached = np.cumsum(counts)
     places = np.searchsorted(reached, total * np.arange(1, parts) / parts, side="left")
+    filled = np.flatnonzero(counts)
     # A cut behind the last event would leave a part without any.
-    last = np.flatnonzero(counts)[-1]
+    chosen = [int(place) for place in np.unique(places) if place < filled[-1]]
+    while len(chosen) < min(parts, len(filled)) - 1:
+        chosen = sorted([*chosen, _halving(reached, filled, chosen)])
     start = _start(middle)
-    return [float(2.0 ** ((place + _FIRST) / _PER_DOUBLING + start)) for place in np.unique(places) if place < last]
+    return [float(2.0 ** ((place + _FIRST) / _PER_DOUBLING + start)) for place in chosen]
+
+
+def _halving(reached: Array, filled: Array, chosen: list[int]) -> int:
+    """Return the filled bin whose end halves the fullest part that holds several; `reached` is counted up to each."""
+    # Places among the filled bins of each part's last one.
+    ends = np.searchsorted(filled, [*chosen, filled[-1]])
+    starts = np.concatenate([[-1], ends[:-1]])
+    up_to = np.concatenate([[0.0], reached[filled]])
+    rows = np.where(ends - starts > 1, up_to[ends + 1] - up_to[starts + 1], 0)
+    part = int(rows.argmax())
+    inside = up_to[starts[part] + 2 : ends[part] + 1]
+    return int(filled[starts[part] + 1 + np.abs(inside - up_to[starts[part] + 1] - rows[part] / 2).argmin()])
 
 
 def metric_edges(sums: Mapping[str, Array], middle: float = 0.0) -> list[float]:

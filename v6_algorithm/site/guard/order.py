@@ -21,8 +21,11 @@ from v6_algorithm.experiment import Experiment, Tested
 PINNED = ("data", "problem", "split", "evaluation", "seed")
 # What each step's body may be: in a search for settings a site that is lost changes what the others agree on.
 _BODIES = 3
-# Newest and averaged model: nobody could have seen these before training ended.
-_UNSEEN_MODELS = 2
+# Nobody could have seen them before training ended: the newest two (`pipeline`) beside an average, or what was sent
+# rounded (`strategy.compress_down`) and is measured whole.
+_UNSEEN_MODELS = 3
+# That a test compares.
+_TESTED_MODELS = 2
 # Of a Cox model twice, of the sites' own models, of groups, and as many where a site was lost in between.
 _EVALUATIONS = 8
 # Models of a fold that an experiment's final evaluations measure: the kept one, two that nobody has scored, one more.
@@ -274,17 +277,16 @@ class Order:
             unseen = run["unseen"].setdefault(fold, [])
             if model in run["models"].get(fold, []) or model in unseen:
                 continue
-            # The kept model was seen, but rounded: as it is it is another one.
-            if len(unseen) >= _UNSEEN_MODELS + (self._experiment.strategy.compress_down is not None):
+            if len(unseen) >= _UNSEEN_MODELS:
                 raise PolicyError(f"fold {fold}: only models seen in training, the newest and an average are measured")
             unseen.append(model)
 
     @staticmethod
     def _check_tested(split: Tested, request: Mapping[str, Any]) -> None:
         """Refuse any model but those that the experiment names; these are the unseen ones that a job may have."""
-        if len(split.models) > _UNSEEN_MODELS:
+        if len(split.models) > _TESTED_MODELS:
             raise PolicyError(
-                f"{len(split.models)} models are to be tested on the same rows; this node measures {_UNSEEN_MODELS} "
+                f"{len(split.models)} models are to be tested on the same rows; this node measures {_TESTED_MODELS} "
                 "that it did not see in training (V6_ALGORITHM_REQUEST_ORDER)"
             )
         for item in request["folds"]:

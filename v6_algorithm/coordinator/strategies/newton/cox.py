@@ -12,6 +12,7 @@ from torch import Tensor
 from v6_algorithm.coordinator.strategies.averaging import State
 from v6_algorithm.coordinator.strategies.newton.design import independent, inverse, log_determinant
 from v6_algorithm.coordinator.strategies.newton.glm import DONE_FIRTH, FARTHEST_FIRTH, Newton
+from v6_algorithm.coordinator.strategies.newton.steps import risen, shortened, taken_back
 from v6_algorithm.coordinator.strategies.pipeline import Message, Reply
 from v6_algorithm.data.preparation.setup import unpack_arrays
 from v6_algorithm.errors import WireError
@@ -134,8 +135,7 @@ class CoxNewton(Newton):
                     self.fitted |= {"information": (at_end * rows).tolist()}
         if first and not self.converged:
             # From 0 a whole step goes too far where a column is skewed, and a few rows would carry a site's sums.
-            largest = float((following - present).abs().max())
-            following = present + (following - present) * min(1.0, _FIRST_STEP / max(largest, _FIRST_STEP))
+            following = present + shortened(following - present, _FIRST_STEP)
         return combined | {"model.weight": following}
 
     def _penalised(
@@ -155,9 +155,8 @@ class CoxNewton(Newton):
         )
         self.fitted = {**self.fitted, "penalised": -objective / 2, "penalised_null": -float(kept["null"]) / 2}
         if not int(kept["measured"]):
-            if "before" in kept and objective > float(kept["objective"]) + 1e-12 * (1 + abs(objective)):
-                following = (present + kept["before"]) / 2
-                self.converged = bool(torch.allclose(following, present, rtol=1e-14, atol=1e-14))
+            if "before" in kept and risen(objective, float(kept["objective"])):
+                following, self.converged = taken_back(present, kept["before"])
                 return {"model.weight": following}
             kept |= {"measured": torch.tensor(1), "objective": torch.tensor(objective, dtype=torch.float64)}
             return {"model.weight": present, "model.inverse": inverse(information, free)}
@@ -165,10 +164,10 @@ class CoxNewton(Newton):
         if "before" in kept:
             kept["curvature"] = _rank_one(kept["curvature"], present - kept["before"], kept["penalty"] - penalty)
         gradient = torch.from_numpy(score) + penalty
-        matrix = (information + kept["curvature"])[free][:, free]
-        least = float(torch.linalg.eigvalsh(information[free][:, free])[0]) if bool(free.any()) else 0.0
-        if bool(free.any()) and float(torch.linalg.eigvalsh(matrix)[0]) < _CURVED * least:
-            matrix = information[free][:, free]
+        plain = information[free][:, free]
+        matrix = plain + kept["curvature"][free][:, free]
+        if bool(free.any()) and torch.linalg.eigvalsh(matrix)[0] < _CURVED * torch.linalg.eigvalsh(plain)[0]:
+            matrix = plain
         step = torch.zeros_like(present)
         step[free] = torch.linalg.solve(matrix, gradient[free])
         self.converged = float(gradient[free] @ step[free]) < DONE_FIRTH * (1 + abs(objective))
@@ -176,7 +175,7 @@ class CoxNewton(Newton):
             return {}
         longest = FARTHEST_FIRTH if "before" in kept else _FIRST_STEP
         kept |= {"measured": torch.tensor(0), "before": present, "penalty": penalty}
-        return {"model.weight": present + step * min(1.0, longest / max(float(step.abs().max()), 1e-300))}
+        return {"model.weight": present + shortened(step, longest)}
 
 
 def _halfway(
@@ -225,7 +224,7 @@ def _rank_one(curvature: Tensor, moved: Tensor, change: Tensor) -> Tensor:
     """Return a symmetric matrix that has turned a step into a change, by the least change of itself (SR1)."""
     rest = change - curvature @ moved
     size = float(rest @ moved)
-    if abs(size) < 1e-8 * float(rest.norm() * moved.norm()) or size == 0:
+    if abs(size) <= 1e-8 * float(rest.norm() * moved.norm()):
         return curvature
     return curvature + torch.outer(rest, rest) / size
 

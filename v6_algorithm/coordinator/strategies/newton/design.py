@@ -49,13 +49,11 @@ def independent(
     """
     size = len(information)
     if order is None:
-        order = [0, *range(size - 1, 0, -1)] if intercept else [*range(size - 1, -1, -1)]
+        order = [0, *reversed(range(1, size))] if intercept else [*reversed(range(size))]
     kept: list[int] = []
     factor = torch.zeros(size, size, dtype=torch.float64)
     for column in order:
         diagonal = information[column, column]
-        if not diagonal > 0:
-            continue
         row = torch.zeros(len(kept), dtype=torch.float64)
         if kept:
             lower = factor[: len(kept), : len(kept)]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from v6_algorithm.coordinator.strategies.averaging import State
 from v6_algorithm.coordinator.strategies.newton.design import independent_but, inverse, log_determinant
+from v6_algorithm.coordinator.strategies.newton.steps import risen, shortened, taken_back
 from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Reply
 from v6_algorithm.experiment import Glm
 from v6_algorithm.learning.models.glm import NULL_SUMS, TOTALS, link_of
@@ -72,10 +73,8 @@ class Newton(FedAvg):
         self.kept["begun"] = {"flag": torch.ones(1)}
         if self._scores:
             self.fitted = {"site_scores": self._scores}
-        if self.offset is not None:
-            penalty[self.offset[0]] = 0
-            if first:
-                score = score - information[:, self.offset[0]] * self.offset[1]
+        if self.offset is not None and first:
+            score = score - information[:, self.offset[0]] * self.offset[1]
         free = independent_but(information + torch.diag(penalty), self.offset, self.order)
         if first:
             self.kept["first"] = {"free": free.long()}
@@ -118,9 +117,8 @@ class Newton(FedAvg):
         objective = deviance - log_determinant(information, free)
         kept = self.kept.setdefault("firth", {"measured": torch.tensor(0)})
         if not int(kept["measured"]):
-            if "before" in kept and objective > float(kept["objective"]) + 1e-12 * (1 + abs(objective)):
-                following = (present + kept["before"]) / 2
-                self.converged = bool(torch.allclose(following, present, rtol=1e-14, atol=1e-14))
+            if "before" in kept and risen(objective, float(kept["objective"])):
+                following, self.converged = taken_back(present, kept["before"])
                 return following, {}
             kept |= {"measured": torch.tensor(1), "objective": torch.tensor(objective, dtype=torch.float64)}
             return present, {"model.inverse": inverse(information, free)}
@@ -130,7 +128,7 @@ class Newton(FedAvg):
         if self.converged:
             return present, {}
         kept |= {"measured": torch.tensor(0), "before": present}
-        return present + step * min(1.0, FARTHEST_FIRTH / max(float(step.abs().max()), 1e-300)), {}
+        return present + shortened(step, FARTHEST_FIRTH), {}
 
     def _dispersion(self, combined: State, *, first: bool) -> State:
         """Return the logarithm of a negative binomial's dispersion that follows: a guess by moments, then Newton's."""
@@ -139,8 +137,8 @@ class Newton(FedAvg):
             return {"model.dispersion": torch.log(_by_moments(totals))}
         kept = self.kept["newton"]
         if self._halved and "dispersion" in kept:
-            following = (present + kept["dispersion"]) / 2
-            self.converged = self.converged and bool(torch.allclose(following, present, rtol=1e-14, atol=1e-14))
+            following, still = taken_back(present, kept["dispersion"])
+            self.converged = self.converged and still
             return {"model.dispersion": following}
         kept["dispersion"] = present
         following, small = _dispersion_step(present, *combined["model.curvature"].double())
@@ -193,10 +191,9 @@ class Newton(FedAvg):
         if before is not None and int(before["rows"]) != rows:
             # Other sites answered: what the deviance was over those of the last round says nothing of this step.
             before = None
-        if before is not None and objective > float(before["objective"]) + 1e-12 * (1 + abs(objective)):
+        if before is not None and risen(objective, float(before["objective"])):
             self._halved = True
-            following = (present + before["coefficients"]) / 2
-            self.converged = bool(torch.allclose(following, present, rtol=1e-14, atol=1e-14))
+            following, self.converged = taken_back(present, before["coefficients"])
             return following
         gradient = score - penalty * present
         change = torch.zeros_like(present)

@@ -15,6 +15,8 @@ _SHARES = frozenset(
         "ece", "c_index", "c_index_within",
     )
 )  # fmt: skip
+# Means and sums of squares that are never below 0; a loss may be, as that of a GAN or of a plug-in.
+_ERRORS = frozenset(("mae", "mse", "huber", "fid"))
 # Student's 97.5 % quantiles of 1 and 2 degrees of freedom, which no series gets near.
 _FEW_DEGREES = {1: 12.706204736432095, 2: 4.302652729911275}
 
@@ -52,14 +54,14 @@ def over_repeats(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def on_scale(metric: str, interval: Interval) -> Interval:
-    """Return an interval cut to the metric's scale: nothing is below 0 but R2, no share is above 1."""
+    """Return an interval cut to the metric's scale: no error is below 0, no share below 0 or above 1, no R2 above 1."""
     low, high = interval
     base_name = metric.rpartition(".")[2]
-    if base_name == "r2":
-        return low, min(high, 1.0)
-    return (
-        (max(low, 0.0), min(high, 1.0)) if base_name in _SHARES or base_name.startswith("sensitivity_at_") else interval
-    )
+    if base_name in _SHARES or base_name.startswith("sensitivity_at_"):
+        return max(low, 0.0), min(high, 1.0)
+    if base_name in _ERRORS:
+        return max(low, 0.0), high
+    return (low, min(high, 1.0)) if base_name == "r2" else interval
 
 
 def corrected_over_folds(values: Sequence[float], tested: float, trained: float) -> tuple[float, float] | None:
