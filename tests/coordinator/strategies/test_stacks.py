@@ -136,13 +136,15 @@ def test_one_site_of_one_row_and_step_is_a_joint_reply_too():
         ({"kind": "fedavg", "clip": 1.0}, SCALAR, False),
         ({"kind": "fedavg", "compress": [{"kind": "topk", "fraction": 0.5}]}, SCALAR, False),
         ({"kind": "fedavg", "combine": {"kind": "median", "malicious": 0}}, SCALAR, False),
-        ({"kind": "fedprox", "mu": 0.1}, SCALAR, False),
-        ("scaffold", SCALAR, False),
+        ({"kind": "fedprox", "mu": 0.1}, SCALAR, True),
+        ("scaffold", SCALAR, True),
+        # Derived from one that takes them, and looks at each reply.
+        ({"kind": "feddyn", "alpha": 0.1}, SCALAR, False),
         ("fedavg", SCALAR | {"v": TensorSpec((1,), "float64", "frozen")}, False),
         # Running variances need the means of each site.
         ("fedavg", {f"n.running_{what}": TensorSpec((1,), "float64", "buffer") for what in ("mean", "var")}, False),
         ("fedavg", SPEC, True),
     ],
 )
-def test_only_a_plain_mean_takes_joint_replies(strategy, spec, taken):
+def test_only_who_looks_at_no_single_reply_takes_joint_ones(strategy, spec, taken):
     assert make(strategy, spec, ROWS).takes_joint is taken
