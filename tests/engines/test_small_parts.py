@@ -284,7 +284,7 @@ def test_a_courier_says_what_its_trainer_answered_and_what_it_took(monkeypatch, 
     ticks = iter([10.0, 14.0] * 2)
     monkeypatch.setattr(courier.time, "perf_counter", lambda: next(ticks))
     monkeypatch.setattr(
-        courier, "ask", lambda method, request: ({"round": 3, "timing": {"train_s": 1.5}} | outcome, None)
+        courier, "ask", lambda method, request, frame: ({"round": 3, "timing": {"train_s": 1.5}} | outcome, None)
     )
     outcome = {"status": "ok"}
     assert courier.answer("train", {"round": 3}, None, None)["timing"] == {"train_s": 1.5, "handover_s": 2.5}

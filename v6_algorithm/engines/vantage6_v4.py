@@ -25,7 +25,7 @@ from v6_algorithm.engines.published import LEAST_CHARACTERS, Publisher
 from v6_algorithm.engines.resident.asking import MOST_AT_ONCE, residents
 from v6_algorithm.engines.subtasks import Creation, OfflineNodes, Unread
 from v6_algorithm.errors import ExperimentError, FederationError, PolicyError, UnreachableError
-from v6_algorithm.exchange import wire
+from v6_algorithm.exchange import frames, wire
 from v6_algorithm.exchange.in_file import TextFile
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 
@@ -41,6 +41,8 @@ _CHARACTERS_AT_ONCE = 2**27
 _USUAL_CALL_S, _LEAST_POLLS, _MOST_POLLS = 10.0, 20.0, 0.2
 # Where the last call's end foretells this one's, the seconds until then count, or this share of the call.
 _NEAR_ITS_END = 0.05
+# Methods whose replies have models in them.
+_WITH_MODELS = ("RPC_train",)
 # Answers that are fetched side by side, while others are waited for and added up; large ones come into files.
 _FETCHED_AT_ONCE = 2
 
@@ -120,6 +122,8 @@ class Vantage6Federation:
         # What the sites have of models; None while nobody would take them away when the run is over.
         self._naming: known_models.Naming | None = None
         self._publisher = Publisher(client)
+        # Whether a reply may come as a frame: results are not encrypted, and one has been read here.
+        self._takes_frames = False
 
     @contextmanager
     def residents(self, wanted: bool, deadline_s: float) -> Iterator[None]:
@@ -343,6 +347,8 @@ class Vantage6Federation:
         question = fingerprint(method, request)
         if self._naming is not None:
             request = self._naming.named(site, request, self._publisher.tasks)
+        if self._takes_frames and method in _WITH_MODELS:
+            request = {**request, frames.ASKED: True}
         text = wire.to_text(request)
         # Parsed again so that the mock, which does not serialise inputs, gets what a node would.
         content = request if self._real else json.loads(text)
@@ -475,8 +481,15 @@ class Vantage6Federation:
     def _result(self, task_id: int) -> str | TextFile | None:
         """Fetch the text of a result; None where there is none that can be read."""
         if self._real and self._fetches:
+            clear = self._publisher.in_the_clear()
             with suppress(results.UnreadableError):
-                return results.fetch(self._client, task_id, clear=self._publisher.in_the_clear())
+                text = results.fetch(self._client, task_id, clear=clear)
+                self._takes_frames |= clear and text is not None
+                return text
+            if self._takes_frames:
+                # vantage6's client reads JSON only.
+                with self._in_memory, suppress(results.UnreadableError):
+                    return results.fetch(self._client, task_id, clear=clear, in_memory=True)
         with self._in_memory:
             given = self._client.result.from_task(task_id)
         return json.dumps(given[0]) if isinstance(given, list) and len(given) == 1 and given[0] is not None else None

@@ -12,12 +12,14 @@ import hashlib
 import json
 import math
 import secrets
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from v6_algorithm.errors import WireError
+from v6_algorithm.exchange import frames
 from v6_algorithm.exchange.in_file import LongString, TextFile, read_json
 
 if TYPE_CHECKING:
@@ -235,7 +237,7 @@ def _pack_large(
         _view(content, about[name], starts[name]).copy_(tensors[name].detach())
         if consume and isinstance(tensors, dict):
             del tensors[name]
-    _give_back()
+    give_back()
     written = ""
     for place in range(0, len(content), _PIECE):
         # Of a text that nobody else holds this lengthens it where it is.
@@ -263,8 +265,10 @@ def _view(content: bytearray, about: tuple[str, list[int], int], start: int) -> 
     return torch.frombuffer(content, dtype=kind, offset=start, count=size // kind.itemsize).view(shape)
 
 
-def _give_back() -> None:
-    """Give memory that was let go back to the system, where the C library keeps it for later."""
+def give_back() -> None:
+    """Give memory that was let go back to the system, where the C library and Arrow keep it for later."""
+    if (arrow := sys.modules.get("pyarrow")) is not None:
+        arrow.default_memory_pool().release_unused()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -528,7 +532,10 @@ def read_reply(text: str | TextFile, request: Mapping[str, Any]) -> dict[str, An
         schema version, or of another site, round or attempt (a stale reply).
     """
     try:
-        reply = _loads(text) if isinstance(text, str) else _only_parameters(read_json(text, _loads))
+        if isinstance(text, str):
+            reply = _loads(text)
+        else:
+            reply = _only_parameters((frames.read if frames.is_frame(text) else read_json)(text, _loads))
     except (ValueError, RecursionError):
         raise WireError(
             "the reply is not JSON, or holds numbers that are not finite, or too large to be added up"

@@ -126,7 +126,8 @@ class Joining:
         schemas = {str(name): check_schema(schema, kind) for name, schema in reply["members"].items()}
         check_names(schemas)
         classification = setup.classes is not None or bool(setup.task_classes)
-        mine = agree(self._experiment.data, schemas, classification=classification)
+        known = {name: _beside_agreed(schema, setup) for name, schema in schemas.items()}
+        mine = agree(self._experiment.data, known, classification=classification)
         if lacking := (set(setup.features) - set(mine.features)) | (set(setup.categories) - set(mine.categories)):
             raise ExperimentError(f"column {listed(sorted(lacking))} is not there, or of another kind")
         labels = [(name, mine.categories[name], values) for name, values in setup.categories.items()]
@@ -149,6 +150,17 @@ class Joining:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self._tries, self._until, self.notes = dict(state["tries"]), dict(state["until"]), list(state["notes"])
+
+
+def _beside_agreed(schema: Mapping[str, Any], setup: Setup) -> dict[str, Any]:
+    """Return what a hospital tells with the classes that were agreed on: its own rows may all be of one."""
+    told = schema["task_labels"]
+    return {
+        **schema,
+        "labels": [*schema["labels"], *(setup.classes or [])],
+        "task_labels": {name: [*told.get(name, []), *agreed] for name, agreed in setup.task_classes.items()}
+        | {name: labels for name, labels in told.items() if name not in setup.task_classes},
+    }
 
 
 def _as_agreed(setup: Setup) -> Setup:
