@@ -12,13 +12,15 @@ from v6_algorithm.data.splits import (
     _deal_groups,
     _drawn,
     _numbered,
+    _spread_rare,
     _turns_of_periods,
     draw_rows,
     empty_folds,
     make_folds,
 )
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio, Tested
+from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio
+from v6_algorithm.experiment import Tested as OnlyTested
 
 LABELS = st.lists(st.integers(-5, 70_000), min_size=1, max_size=30)
 SPLIT = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -61,6 +63,17 @@ def test_each_part_is_drawn_its_count_of_every_class(counts, seed):
     part = _drawn(of_row, counts, np.random.default_rng(seed))
     table = [[int(((of_row == number) & (part == place)).sum()) for place in range(3)] for number in range(len(counts))]
     assert table == counts.tolist()
+
+
+def test_where_nobody_trains_rare_rows_are_drawn_all_the_same():
+    strata, shares = np.array([0] * 20 + [1]), np.array([0.0, 0.4, 0.6])
+    given = np.array([1] * 8 + [2] * 13)
+    drawn = [_spread_rare(given, strata, shares, np.random.default_rng(seed)) for seed in range(40)]
+    assert {int(part[-1]) for part in drawn} == {1, 2}
+    # Of two rows one must train, and they stay as they were dealt.
+    two, dealt = np.array([0, 1]), np.array([0, 2])
+    kept = [_spread_rare(dealt, two, np.array([0.4, 0.3, 0.3]), np.random.default_rng(seed)) for seed in range(40)]
+    assert all((part == 0).any() for part in kept)
 
 
 def nearest(strata, groups, shares, order):
@@ -130,7 +143,7 @@ def test_who_is_left_out_tests_and_the_others_train():
     split = LeaveOneSiteOut(kind="leave_one_site_out", validation=0.25)
     folds = make_folds(split, 8, np.random.default_rng(0), hospital="b", hospitals=["a", "b", "c"])
     assert [sizes(fold) for fold in folds] == [[6, 2, 0], [0, 0, 8], [6, 2, 0]]
-    (fold,) = make_folds(Tested(kind="tested"), 5, np.random.default_rng(0))
+    (fold,) = make_folds(OnlyTested(kind="tested"), 5, np.random.default_rng(0))
     assert sizes(fold) == [0, 0, 5]
 
 
@@ -163,7 +176,7 @@ def test_a_group_in_two_given_parts_is_refused(pair):
         (KFold(kind="kfold", folds=4, repeats=3), {}, 12),
         (Given(kind="given"), {"columns": 2}, 2), (Given(kind="given", folds=3), {"columns": 2}, 6),
         (LeaveOneSiteOut(kind="leave_one_site_out", validation=0.2), {"hospitals": ["a", "b", "c"]}, 3),
-        (Ratio(**SPLIT), {}, 1), (Tested(kind="tested"), {}, 1),
+        (Ratio(**SPLIT), {}, 1), (OnlyTested(kind="tested"), {}, 1),
     ],
 )  # fmt: skip
 def test_a_site_without_rows_has_as_many_folds_as_others(split, more, number):
