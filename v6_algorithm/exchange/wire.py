@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import secrets
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -236,7 +237,7 @@ def _pack_large(
         _view(content, about[name], starts[name]).copy_(tensors[name].detach())
         if consume and isinstance(tensors, dict):
             del tensors[name]
-    _give_back()
+    give_back()
     written = ""
     for place in range(0, len(content), _PIECE):
         # Of a text that nobody else holds this lengthens it where it is.
@@ -264,8 +265,10 @@ def _view(content: bytearray, about: tuple[str, list[int], int], start: int) -> 
     return torch.frombuffer(content, dtype=kind, offset=start, count=size // kind.itemsize).view(shape)
 
 
-def _give_back() -> None:
-    """Give memory that was let go back to the system, where the C library keeps it for later."""
+def give_back() -> None:
+    """Give memory that was let go back to the system, where the C library and Arrow keep it for later."""
+    if (arrow := sys.modules.get("pyarrow")) is not None:
+        arrow.default_memory_pool().release_unused()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
