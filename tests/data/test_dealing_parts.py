@@ -12,13 +12,15 @@ from v6_algorithm.data.splits import (
     _deal_groups,
     _drawn,
     _numbered,
+    _spread_rare,
     _turns_of_periods,
     draw_rows,
     empty_folds,
     make_folds,
 )
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio, Tested
+from v6_algorithm.experiment import PARTS, Given, KFold, LeaveOneSiteOut, Ratio
+from v6_algorithm.experiment import Tested as OnlyTested
 
 LABELS = st.lists(st.integers(-5, 70_000), min_size=1, max_size=30)
 SPLIT = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -63,6 +65,17 @@ def test_each_part_is_drawn_its_count_of_every_class(counts, seed):
     assert table == counts.tolist()
 
 
+def test_where_nobody_trains_rare_rows_are_drawn_all_the_same():
+    strata, shares = np.array([0] * 20 + [1]), np.array([0.0, 0.4, 0.6])
+    given = np.array([1] * 8 + [2] * 13)
+    drawn = [_spread_rare(given, strata, shares, np.random.default_rng(seed)) for seed in range(40)]
+    assert {int(part[-1]) for part in drawn} == {1, 2}
+    # Of two rows one must train, and they stay as they were dealt.
+    two, dealt = np.array([0, 1]), np.array([0, 2])
+    kept = [_spread_rare(dealt, two, np.array([0.4, 0.3, 0.3]), np.random.default_rng(seed)) for seed in range(40)]
+    assert all((part == 0).any() for part in kept)
+
+
 def nearest(strata, groups, shares, order):
     """Deal groups one by one to the part whose counts of rows and classes get nearest to what is wanted."""
     names = np.unique(groups)
@@ -95,10 +108,13 @@ def test_of_equal_parts_groups_are_dealt_largest_first_to_where_they_fit_best(se
     assert found.tolist() == nearest(strata, groups, np.array(shares), order)
 
 
-def test_no_group_goes_to_a_part_without_a_share():
-    groups = np.repeat(np.arange(30), 2)
-    found = _deal_groups(np.zeros(60, dtype=int), groups, np.array([0.5, 0.0, 0.5]), np.random.default_rng(0))
-    assert np.bincount(found, minlength=3).tolist() == [30, 0, 30]
+@given(st.integers(0, 2**16), st.sampled_from([(0.5, 0.0, 0.5), (0.8, 0.2, 0.0), (0.0, 0.3, 0.7), (1.0, 0.0, 0.0)]))
+@settings(max_examples=60)
+def test_no_group_goes_to_a_part_without_a_share(seed, shares):
+    generator = np.random.default_rng(seed)
+    groups, strata = generator.integers(0, generator.integers(1, 25), 40) ** 2 // 20, generator.integers(0, 3, 40)
+    found = _deal_groups(strata, groups, np.array(shares), generator)
+    assert set(found.tolist()) <= {part for part, share in enumerate(shares) if share}
 
 
 @pytest.mark.parametrize("repeats", [1, 2])
@@ -130,7 +146,7 @@ def test_who_is_left_out_tests_and_the_others_train():
     split = LeaveOneSiteOut(kind="leave_one_site_out", validation=0.25)
     folds = make_folds(split, 8, np.random.default_rng(0), hospital="b", hospitals=["a", "b", "c"])
     assert [sizes(fold) for fold in folds] == [[6, 2, 0], [0, 0, 8], [6, 2, 0]]
-    (fold,) = make_folds(Tested(kind="tested"), 5, np.random.default_rng(0))
+    (fold,) = make_folds(OnlyTested(kind="tested"), 5, np.random.default_rng(0))
     assert sizes(fold) == [0, 0, 5]
 
 
@@ -163,7 +179,7 @@ def test_a_group_in_two_given_parts_is_refused(pair):
         (KFold(kind="kfold", folds=4, repeats=3), {}, 12),
         (Given(kind="given"), {"columns": 2}, 2), (Given(kind="given", folds=3), {"columns": 2}, 6),
         (LeaveOneSiteOut(kind="leave_one_site_out", validation=0.2), {"hospitals": ["a", "b", "c"]}, 3),
-        (Ratio(**SPLIT), {}, 1), (Tested(kind="tested"), {}, 1),
+        (Ratio(**SPLIT), {}, 1), (OnlyTested(kind="tested"), {}, 1),
     ],
 )  # fmt: skip
 def test_a_site_without_rows_has_as_many_folds_as_others(split, more, number):

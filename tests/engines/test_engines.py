@@ -1,6 +1,7 @@
 """One run on three engines: the local one, vantage6's mock client, and its real AlgorithmClient over HTTP."""
 
 import base64
+import io
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from v6_algorithm.coordinator.master import run
 from v6_algorithm.engines import entry
 from v6_algorithm.engines.simulate import mock_federation
 from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
-from v6_algorithm.exchange import in_file, wire
+from v6_algorithm.exchange import frames, in_file, wire
 
 SPLITS = [{"kind": "ratio"}, {"kind": "kfold", "folds": 3}, {"kind": "leave_one_site_out"}]
 
@@ -163,3 +164,41 @@ def test_a_large_result_comes_through_a_file_to_the_same_bits_and_a_full_disk_co
     assert in_files == {"text": 0, "file": 2 * len(tables), "full disk": 0}
     for key in ("history", "parameters", "metrics", "participation"):
         assert results_of["file"][key] == results_of["full disk"][key] == results_of["text"][key], key
+
+
+def test_a_large_model_comes_back_as_it_is_where_results_are_not_encrypted(
+    tables, make_experiment, monkeypatch, tmp_path
+):
+    """Round by round to the same bits; a hub whose disk is full holds what comes."""
+    monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
+    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    experiment = make_experiment(rounds=2, participation={"poll_s": 0.01}, resident=False)
+    monkeypatch.setattr(frames, "LEAST_CHARACTERS", 64)
+    given, as_they_are = {}, {}
+    write = in_file.TextFile.write
+
+    def full(self, piece):
+        if not isinstance(self.file, io.BytesIO) and piece.startswith(frames.MARK):
+            raise OSError(28, "No space left on device")
+        write(self, piece)
+
+    for what in ("encrypted", "in the clear", "full disk"):
+        with LoopbackProxy(organizations) as proxy, monkeypatch.context() as patched:
+            proxy.encrypted = what == "encrypted"
+            if what == "full disk":
+                patched.setattr(in_file, "LONG", 64)
+                patched.setattr(in_file.TextFile, "write", full)
+            given[what] = entry.run_master(proxy.client(), None, experiment.for_task())
+            outputs = {task["name"]: base64.b64decode(task["result"]) for task in proxy.tasks.values()}
+            as_they_are[what] = sorted(name for name, content in outputs.items() if frames.is_frame(content))
+    assert as_they_are["encrypted"] == []
+    assert len(as_they_are["in the clear"]) == 2 * len(tables)
+    assert all(name.startswith("RPC_train") for name in as_they_are["in the clear"])
+    assert as_they_are["full disk"] == as_they_are["in the clear"]
+    for key in ("history", "parameters", "metrics", "participation"):
+        assert given["encrypted"][key] == given["in the clear"][key] == given["full disk"][key], key
+    received = [
+        {call["round"]: sum(call["bytes_received"].values()) for call in result["timing"]["rounds"]}
+        for result in (given["in the clear"], given["encrypted"])
+    ]
+    assert received[0][1] < received[1][1]

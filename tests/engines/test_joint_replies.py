@@ -14,11 +14,12 @@ from v6_algorithm.exchange.protocol import Replies
 from v6_algorithm.learning.metrics.by_site import SiteState
 
 SAME = ("history", "site_history", "metrics", "folds", "sites", "best_round", "notes", "participation")
+PLAIN = {"rounds": 3, "training": {"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": 16}}
 
 
 @pytest.fixture
 def experiment(make_experiment):
-    return make_experiment(rounds=3, training={"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": 16})
+    return make_experiment(**PLAIN)
 
 
 @pytest.fixture
@@ -46,14 +47,27 @@ def trained(joint, what, first):
     return joint
 
 
-def test_one_reply_for_all_sites_is_used_and_gives_what_single_ones_give(tables, experiment, changed, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "folds"),
+    [
+        ({}, 1),
+        ({"strategy": {"kind": "fedprox", "mu": 0.1, "adaptive": True}}, 1),
+        ({"strategy": {"kind": "scaffold"}}, 1),
+        ({"strategy": {"kind": "scaffold"}, "participation": {"fraction": 0.6}}, 1),
+        ({"split": {"kind": "kfold", "folds": 3}}, 3),
+    ],
+)
+def test_one_reply_for_all_sites_is_used_and_gives_what_single_ones_give(
+    tables, make_experiment, changed, monkeypatch, changes, folds
+):
+    experiment = make_experiment(**PLAIN, **changes)
     taken = changed(lambda joint: joint)
     together = run(local_federation(experiment, tables, way="fast"), experiment)
-    assert len(taken) == 2
+    assert len(taken) == 2 * folds
     monkeypatch.setattr(FoldRound, "takes_joint", False)
     monkeypatch.setattr(FinalEvaluation, "_take_joint", lambda *given: False)
     single = run(local_federation(experiment, tables, way="fast"), experiment)
-    assert len(taken) == 2
+    assert len(taken) == 2 * folds
     assert [together[key] for key in SAME] == [single[key] for key in SAME]
 
 

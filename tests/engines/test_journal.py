@@ -31,6 +31,12 @@ class Killed(BaseException):
     """What SIGKILL is to the container."""
 
 
+@pytest.fixture(scope="module")
+def undisturbed():
+    """What comes of the run when nothing happens: filled by the first test that needs it."""
+    return {}
+
+
 @pytest.fixture
 def network(tables, monkeypatch, tmp_path):
     """Return a function that starts a network of three nodes, the hub's among them."""
@@ -61,15 +67,21 @@ def container(proxy, *, killed_at=None, **arguments):
     return entry.run_master(client, None, arguments.pop("experiment", EXPERIMENT), **arguments)
 
 
+def run_undisturbed(network, kept):
+    """The result of the run and how many subtasks it made, of one run for the whole module."""
+    if not kept:
+        with network() as proxy:
+            kept["result"], kept["created"] = container(proxy), len(proxy.tasks)
+    return kept["result"], kept["created"]
+
+
 def comparable(result):
     keys = ("history", "metrics", "sites", "parameters", "best_round", "participation", "rounds_run", "status")
     return {key: result[key] for key in keys}
 
 
-def test_a_container_that_is_run_again_goes_on_wherever_it_was_killed(network, capsys):
-    with network() as proxy:
-        whole = container(proxy)
-        created = len(proxy.tasks)
+def test_a_container_that_is_run_again_goes_on_wherever_it_was_killed(network, undisturbed, capsys):
+    whole, created = run_undisturbed(network, undisturbed)
     assert created == 18  # of three sites: columns, statistics, three rounds, evaluation
     # Before the first subtask, within the preparation, within each round, and within the evaluation.
     for killed_at in (1, 5, 8, 12, 17):
@@ -173,10 +185,9 @@ def test_earlier_tasks_must_be_ids(network):
 
 @pytest.mark.parametrize("what", ["create", "created", "status", "result"])
 @pytest.mark.parametrize("trouble", ["page", "message"])
-def test_a_server_that_is_restarted_costs_nobody_a_round(network, what, trouble):
+def test_a_server_that_is_restarted_costs_nobody_a_round(network, undisturbed, what, trouble):
     """A page of the web server's, or the proxy's message, in place of each third answer."""
-    with network() as proxy:
-        whole, created = container(proxy), len(proxy.tasks)
+    whole, created = run_undisturbed(network, undisturbed)
     with network() as proxy:
         proxy.trouble = lambda path, number: trouble if path == what and number % 3 == 0 else None
         result = container(proxy)

@@ -175,7 +175,7 @@ class Waiting(vantage6_v4.Vantage6Federation):
     def __init__(self, says, monkeypatch):
         self.says, self.now = says, 0.0
         self._sent_ahead, self._took, self._owed, self._naming = [], {}, {}, None
-        self._real, self._newest, self._children = False, 0, None
+        self._client, self._real, self._newest, self._children = None, False, 0, None
         clock = SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep)
         monkeypatch.setattr(vantage6_v4, "time", clock)
 
@@ -284,7 +284,7 @@ def test_a_courier_says_what_its_trainer_answered_and_what_it_took(monkeypatch, 
     ticks = iter([10.0, 14.0] * 2)
     monkeypatch.setattr(courier.time, "perf_counter", lambda: next(ticks))
     monkeypatch.setattr(
-        courier, "ask", lambda method, request: ({"round": 3, "timing": {"train_s": 1.5}} | outcome, None)
+        courier, "ask", lambda method, request, frame: ({"round": 3, "timing": {"train_s": 1.5}} | outcome, None)
     )
     outcome = {"status": "ok"}
     assert courier.answer("train", {"round": 3}, None, None)["timing"] == {"train_s": 1.5, "handover_s": 2.5}

@@ -62,41 +62,61 @@ class ProgressEvents:
     def reply(self, number: int, site: str, items: Sequence[Mapping[str, Any]], seconds: float | None) -> None:
         """Report one site's reply to a round: its training loss, and how good the model it received is there."""
         states = [state for item in items for state in item["metrics"].get("validation", {}).values()]
-        losses = [item["loss"] for item in items if "loss" in item]
-
-        def metrics() -> dict[str, Any]:
-            trained = (
-                {"train_loss": sum(loss["sum"] for loss in losses) / sum(loss["rows"] for loss in losses)}
-                if losses
-                else {}
-            )
-            measured = compute(merge_states(states)) if states else {}
-            return trained | {
-                f"validation_{name}": measured[name] for name in self._shown if measured.get(name) is not None
-            }
-
-        event = {"event": "reply", "round": number, "site": site, "metrics": WhenRead(metrics), "seconds": seconds}
+        losses = [(item["loss"]["sum"], item["loss"]["rows"]) for item in items if "loss" in item]
+        event = {
+            "event": "reply",
+            "round": number,
+            "site": site,
+            "metrics": WhenRead(partial(self._told, losses, states)),
+            "seconds": seconds,
+        }
         self._on_event(event)
 
     def joint(
-        self, number: int, item: JointItem, states: Mapping[str, dict[str, Any]], seconds: Mapping[str, float]
+        self,
+        number: int,
+        items: Sequence[JointItem],
+        states: Sequence[Mapping[str, dict[str, Any]]],
+        seconds: Mapping[str, float],
     ) -> None:
-        """Report the replies of all sites as `reply` does, each of which is put together when somebody looks."""
-        measured = item.metrics.get("validation")
-        hospital_of = dict(zip(measured.sites, measured.hospitals, strict=True)) if measured is not None else {}
-        training = item.training
-        place_of = {} if training is None else {site: place for place, site in enumerate(training.sites)}
+        """Report the replies of all sites as `reply` does, each of which is put together when somebody looks.
+
+        `states` are for each item how good its model is, by hospital.
+        """
+        hospitals = [
+            dict(zip(measured.sites, measured.hospitals, strict=True)) if measured is not None else {}
+            for item in items
+            for measured in [item.metrics.get("validation")]
+        ]
+        places = [
+            {} if item.training is None else {site: place for place, site in enumerate(item.training.sites)}
+            for item in items
+        ]
 
         def metrics(site: str) -> dict[str, Any]:
-            told: dict[str, Any] = {}
-            if training is not None and site in place_of:
-                told["train_loss"] = training.losses[place_of[site]] / training.seen[place_of[site]]
-            values = compute(states[hospital_of[site]]) if site in hospital_of else {}
-            return told | {f"validation_{name}": values[name] for name in self._shown if values.get(name) is not None}
+            losses = [
+                (item.training.losses[place_of[site]], item.training.seen[place_of[site]])
+                for item, place_of in zip(items, places, strict=True)
+                if item.training is not None and site in place_of
+            ]
+            measured = [
+                of_item[hospital_of[site]]
+                for of_item, hospital_of in zip(states, hospitals, strict=True)
+                if site in hospital_of
+            ]
+            return self._told(losses, measured)
 
-        for site in item.places:
+        for site in dict.fromkeys(site for item in items for site in item.places):
             event = {"event": "reply", "round": number, "site": site, "metrics": WhenRead(partial(metrics, site))}
             self._on_event(event | {"seconds": seconds.get(site)})
+
+    def _told(self, losses: Sequence[tuple[float, int]], states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the metrics of a site's reply: summed losses with their rows, and states, each of one item."""
+        trained = {"train_loss": sum(loss for loss, _ in losses) / sum(rows for _, rows in losses)} if losses else {}
+        measured = compute(merge_states(states)) if states else {}
+        return trained | {
+            f"validation_{name}": measured[name] for name in self._shown if measured.get(name) is not None
+        }
 
     def round(self, number: int, replies: Replies, epsilon: float | None = None) -> None:
         """Report a round: its training loss, and the newest validation, which is of the round before or of this.

@@ -168,6 +168,9 @@ class LocalFederation(AnswersInTurn):
                 yield [self._by_text(method, site, request, replies)]
             else:
                 yield [self._handed_over(method, site, request, replies)]
+        if method == "prepare":
+            # Of tables as they were read, which nobody holds any more.
+            wire.give_back()
         if self._way == "fast" and method == "train" and set(texts) >= set(requests):
             open_together(method, requests, self._contexts, self._shared)
 

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from v6_algorithm.exchange import frames
 from v6_algorithm.exchange.in_file import LongString, TextFile, read_json
 
 _FETCH_S, _PIECE = 600.0, 2**20
@@ -22,8 +23,8 @@ class UnreadableError(Exception):
     """The result cannot be read here; vantage6's client may be able to."""
 
 
-def fetch(client: Any, task: int, *, clear: bool = False) -> str | TextFile | None:
-    """Fetch the result of a subtask of one organisation: its JSON text; None where it has none.
+def fetch(client: Any, task: int, *, clear: bool = False, in_memory: bool = False) -> str | TextFile | None:
+    """Fetch the result of a subtask of one organisation: its JSON text, or a frame; None where it has none.
 
     Parameters
     ----------
@@ -34,6 +35,8 @@ def fetch(client: Any, task: int, *, clear: bool = False) -> str | TextFile | No
     clear
         Whether results are not encrypted. Then it is asked for as a part of its task, for the node's proxy passes that
         answer on as it comes; a list of results it parses and decrypts, one request at a time.
+    in_memory
+        Hold it, where no disk takes it.
 
     Raises
     ------
@@ -50,7 +53,7 @@ def fetch(client: Any, task: int, *, clear: bool = False) -> str | TextFile | No
         raise UnreadableError
     request = urllib.request.Request(url, headers=dict(client.headers))  # noqa: S310
     with urllib.request.urlopen(request, timeout=_FETCH_S) as answer:  # noqa: S310
-        body = _in_a_file(iter(lambda: answer.read(_PIECE), b""))
+        body = _in_a_file(iter(lambda: answer.read(_PIECE), b""), in_memory=in_memory)
     try:
         runs = [run for run in read_json(body, json.loads)[key] if run.get("result")]
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -62,16 +65,17 @@ def fetch(client: Any, task: int, *, clear: bool = False) -> str | TextFile | No
     result = runs[0]["result"]
     try:
         if not isinstance(result, LongString):
-            return base64.b64decode(result).decode()
-        return _in_a_file(result.decoded())
+            content = base64.b64decode(result)
+            return _in_a_file(iter([content]), in_memory=True) if frames.is_frame(content) else content.decode()
+        return _in_a_file(result.decoded(), in_memory=in_memory)
     except (ValueError, TypeError):
         raise UnreadableError from None
 
 
-def _in_a_file(pieces: Iterator[bytes]) -> TextFile:
-    """Write pieces into a file; where the disk takes none vantage6's client may have the memory: UnreadableError."""
+def _in_a_file(pieces: Iterator[bytes], *, in_memory: bool) -> TextFile:
+    """Write pieces into a file; where the disk takes none there may be the memory: UnreadableError."""
     try:
-        text = TextFile(_folder())
+        text = TextFile(_folder(), in_memory=in_memory)
     except OSError:
         raise UnreadableError from None
     for piece in pieces:

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,9 +23,9 @@ from v6_algorithm.engines.children import Children, describe, fingerprint
 from v6_algorithm.engines.provenance import own_identity
 from v6_algorithm.engines.published import LEAST_CHARACTERS, Publisher
 from v6_algorithm.engines.resident.asking import MOST_AT_ONCE, residents
-from v6_algorithm.engines.subtasks import Creation, Unread
+from v6_algorithm.engines.subtasks import Creation, OfflineNodes, Unread
 from v6_algorithm.errors import ExperimentError, FederationError, PolicyError, UnreachableError
-from v6_algorithm.exchange import wire
+from v6_algorithm.exchange import frames, wire
 from v6_algorithm.exchange.in_file import TextFile
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 
@@ -41,6 +41,8 @@ _CHARACTERS_AT_ONCE = 2**27
 _USUAL_CALL_S, _LEAST_POLLS, _MOST_POLLS = 10.0, 20.0, 0.2
 # Where the last call's end foretells this one's, the seconds until then count, or this share of the call.
 _NEAR_ITS_END = 0.05
+# Methods whose replies have models in them.
+_WITH_MODELS = ("RPC_train",)
 # Answers that are fetched side by side, while others are waited for and added up; large ones come into files.
 _FETCHED_AT_ONCE = 2
 
@@ -62,6 +64,15 @@ class _Asked:
     publish_s: float = 0.0
     after: int = 0
     begun: bool = False
+    # As `Replies.enough`, and how many answers there are.
+    enough: Callable[[], int | None] = lambda: None
+    answers: int = 0
+
+    @property
+    def answered_enough(self) -> bool:
+        """Whether those that are left need not be waited for, where they are offline."""
+        enough = self.enough()
+        return enough is not None and self.answers >= enough and not self.waiting
 
 
 class Vantage6Federation:
@@ -111,6 +122,8 @@ class Vantage6Federation:
         # What the sites have of models; None while nobody would take them away when the run is over.
         self._naming: known_models.Naming | None = None
         self._publisher = Publisher(client)
+        # Whether a reply may come as a frame: results are not encrypted, and one has been read here.
+        self._takes_frames = False
 
     @contextmanager
     def residents(self, wanted: bool, deadline_s: float) -> Iterator[None]:
@@ -153,7 +166,9 @@ class Vantage6Federation:
         """Create one subtask a site, then wait for them; see `Federation.call`."""
         sent: dict[str, int] = {}
         asked = _Asked(method, requests, sent)
-        return Replies(requests, self._answer(asked, deadline_s), sent, send=lambda: self._send_ahead(asked))
+        replies = Replies(requests, self._answer(asked, deadline_s), sent, send=lambda: self._send_ahead(asked))
+        asked.enough = lambda: replies.enough
+        return replies
 
     def overdue(self, site: str) -> bool:
         """Look whether the subtask for which a site was late is still open; see `Federation.overdue`."""
@@ -248,10 +263,11 @@ class Vantage6Federation:
         finally:
             if pool is not None:
                 pool.shutdown(wait=False, cancel_futures=True)
+        waited = deadline_s if time.monotonic() > deadline else round(time.monotonic() - begun)
         for site, creation in asked.waiting.items():
-            yield Arrival(site, None, creation.missing(f" within {deadline_s:g} s"))
+            yield Arrival(site, None, creation.missing(f" within {waited:g} s"))
         for site, task_id in asked.tasks.items():
-            yield self._late(site, task_id, f"no answer within {deadline_s:g} s", asked.method, asked.requests[site])
+            yield self._late(site, task_id, f"no answer within {waited:g} s", asked.method, asked.requests[site])
 
     def _arrivals(
         self, asked: _Asked, begun: float, deadline: float, pool: ThreadPoolExecutor | None
@@ -259,7 +275,7 @@ class Vantage6Federation:
         """Yield what came until the deadline; those that did not stay in `asked`."""
         method, tasks, waiting = asked.method, asked.tasks, asked.waiting
         fetching: dict[str, Future[Arrival | None]] = {}
-        unread = Unread()
+        unread, offline, looked = Unread(), OfflineNodes(self._client), begun
         while True:
             # Looked at before the sites are: what is there at the deadline is taken.
             over = time.monotonic() > deadline
@@ -286,6 +302,7 @@ class Vantage6Federation:
                     if self._naming is not None and arrival.text is not None:
                         self._naming.answered(site, asked.requests[site])
                     del tasks[site]
+                    asked.answers += arrival.missing is None
                     arrival.create_s = asked.create_s[site]
                     yield arrival
             if not tasks and not waiting:
@@ -294,6 +311,10 @@ class Vantage6Federation:
             # A server that is silent now says nothing of the sites; an answer on its way is waited for.
             if over and not fetching and not (silent and time.monotonic() < deadline + subtasks.OUTAGE_S):
                 return
+            if asked.answered_enough and not fetching and time.monotonic() - looked >= subtasks.OFFLINE_S / 10:
+                looked = time.monotonic()
+                if offline.are_all(tasks.values()):
+                    return
             pause_s = self._pause_s(method, time.monotonic() - begun)
             if fetching:
                 wait(fetching.values(), pause_s, FIRST_COMPLETED)
@@ -326,6 +347,8 @@ class Vantage6Federation:
         question = fingerprint(method, request)
         if self._naming is not None:
             request = self._naming.named(site, request, self._publisher.tasks)
+        if self._takes_frames and method in _WITH_MODELS:
+            request = {**request, frames.ASKED: True}
         text = wire.to_text(request)
         # Parsed again so that the mock, which does not serialise inputs, gets what a node would.
         content = request if self._real else json.loads(text)
@@ -458,8 +481,15 @@ class Vantage6Federation:
     def _result(self, task_id: int) -> str | TextFile | None:
         """Fetch the text of a result; None where there is none that can be read."""
         if self._real and self._fetches:
+            clear = self._publisher.in_the_clear()
             with suppress(results.UnreadableError):
-                return results.fetch(self._client, task_id, clear=self._publisher.in_the_clear())
+                text = results.fetch(self._client, task_id, clear=clear)
+                self._takes_frames |= clear and text is not None
+                return text
+            if self._takes_frames:
+                # vantage6's client reads JSON only.
+                with self._in_memory, suppress(results.UnreadableError):
+                    return results.fetch(self._client, task_id, clear=clear, in_memory=True)
         with self._in_memory:
             given = self._client.result.from_task(task_id)
         return json.dumps(given[0]) if isinstance(given, list) and len(given) == 1 and given[0] is not None else None

@@ -6,6 +6,7 @@ a text into a file, `wire` reads the JSON around its long strings, and `averagin
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -37,10 +38,13 @@ class TextFile:
     ----------
     folder
         Where; None: where the system keeps temporary files.
+    in_memory
+        Where no disk has room, memory may.
     """
 
-    def __init__(self, folder: str | None = None) -> None:
-        self.file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lasts as long as this object
+    def __init__(self, folder: str | None = None, *, in_memory: bool = False) -> None:
+        # It lasts as long as this object.
+        self.file: IO[bytes] = io.BytesIO() if in_memory else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
 
     def __len__(self) -> int:
         return self.file.seek(0, os.SEEK_END)
@@ -58,6 +62,12 @@ class TextFile:
         """Read some bytes of it."""
         self.file.seek(offset)
         return self.file.read(length)
+
+    def read_into(self, offset: int, content: bytearray) -> None:
+        """Fill `content` with bytes of it; raises ValueError where there are not so many."""
+        self.file.seek(offset)
+        if self.file.readinto(content) != len(content):  # type: ignore[attr-defined]
+            raise ValueError("it is cut short")
 
 
 class LongString:
@@ -100,6 +110,12 @@ class LongString:
             content[start - begin : stop - begin] = wanted
         return content
 
+    def size(self) -> int:
+        """Return how many bytes its base64 stands for; raises ValueError where it is none."""
+        if self._length % 4:
+            raise ValueError("base64 comes in fours")
+        return self._length // 4 * 3 - self._text.at(self._offset + self._length - 2, 2).count(b"=")
+
     def tensors(self, most_bytes: int) -> TensorsInFile:
         """Return the tensors of a safetensors file in base64, which are read when they are looked at.
 
@@ -108,13 +124,10 @@ class LongString:
         WireError
             When it is none, or is larger than `most_bytes`.
         """
-        if self._length * 3 // 4 > most_bytes + 3:
-            raise WireError(f"tensors of {self._length * 3 // 4} bytes are over the cap of {most_bytes} bytes")
+        if len(self) * 3 // 4 > most_bytes + 3:
+            raise WireError(f"tensors of {len(self) * 3 // 4} bytes are over the cap of {most_bytes} bytes")
         try:
-            if self._length % 4:
-                raise ValueError("base64 comes in fours")
-            padding = self._text.at(self._offset + self._length - 2, 2).count(b"=")
-            total = self._length // 4 * 3 - padding
+            total = self.size()
             size = int.from_bytes(self.bytes(0, 8), "little")
             if not 0 < size <= min(total - 8, _LONGEST_HEADER):
                 raise ValueError("its header is too long")
@@ -123,6 +136,36 @@ class LongString:
             return TensorsInFile(self, _entries(header, total - 8 - size), 8 + size)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise WireError(_NOT_TENSORS) from None
+
+
+class LongBytes(LongString):
+    """Bytes in a file that stand for a string, which is their base64."""
+
+    def __len__(self) -> int:
+        return -(-self._length // 3) * 4
+
+    def read(self) -> str:
+        """Return their base64."""
+        import pybase64
+
+        return pybase64.b64encode_as_string(self._text.at(self._offset, self._length))
+
+    def decoded(self) -> Iterator[bytes]:
+        """Yield them in pieces."""
+        for place in range(0, self._length, _PIECE):
+            yield self._text.at(self._offset + place, min(_PIECE, self._length - place))
+
+    def bytes(self, begin: int, end: int) -> bytearray:
+        """Return those from `begin` to before `end`; raises ValueError where they are not there."""
+        if not 0 <= begin <= end <= self._length:
+            raise ValueError("it is cut short")
+        content = bytearray(end - begin)
+        self._text.read_into(self._offset + begin, content)
+        return content
+
+    def size(self) -> int:
+        """Return how many there are."""
+        return self._length
 
 
 class TensorsInFile(Mapping[str, "torch.Tensor"]):

@@ -12,12 +12,14 @@ import hashlib
 import json
 import math
 import secrets
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from v6_algorithm.errors import WireError
+from v6_algorithm.exchange import frames
 from v6_algorithm.exchange.in_file import LongString, TextFile, read_json
 
 if TYPE_CHECKING:
@@ -235,7 +237,7 @@ def _pack_large(
         _view(content, about[name], starts[name]).copy_(tensors[name].detach())
         if consume and isinstance(tensors, dict):
             del tensors[name]
-    _give_back()
+    give_back()
     written = ""
     for place in range(0, len(content), _PIECE):
         # Of a text that nobody else holds this lengthens it where it is.
@@ -263,8 +265,10 @@ def _view(content: bytearray, about: tuple[str, list[int], int], start: int) -> 
     return torch.frombuffer(content, dtype=kind, offset=start, count=size // kind.itemsize).view(shape)
 
 
-def _give_back() -> None:
-    """Give memory that was let go back to the system, where the C library keeps it for later."""
+def give_back() -> None:
+    """Give memory that was let go back to the system, where the C library and Arrow keep it for later."""
+    if (arrow := sys.modules.get("pyarrow")) is not None:
+        arrow.default_memory_pool().release_unused()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -492,18 +496,24 @@ def message(*, site: str, round: int, attempt: int, **body: Any) -> dict[str, An
     return {"schema": SCHEMA, "site": site, "round": round, "attempt": attempt, **body}
 
 
+_PLAIN = frozenset((str, int, float, bool, type(None)))
+
+
 def to_text(content: Mapping[str, Any]) -> str:
     """Write a message as JSON text; a NaN is refused, for browsers do not read it."""
     mark, packed = secrets.token_hex(16), []
 
     def without_packed(value: Any) -> Any:
+        if type(value) in _PLAIN:
+            return value
         if isinstance(value, (Packed, Held)):
             packed.append(value if isinstance(value, Packed) else value.text())
             return mark
+        if isinstance(value, (list, tuple)):
+            # Most are long lists of numbers, and hold nothing that is packed.
+            return value if _PLAIN.issuperset(map(type, value)) else [without_packed(item) for item in value]
         if isinstance(value, Mapping):
             return {key: without_packed(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [without_packed(item) for item in value]
         return value
 
     pieces = json.dumps(without_packed(content), allow_nan=False).split(mark)
@@ -522,7 +532,10 @@ def read_reply(text: str | TextFile, request: Mapping[str, Any]) -> dict[str, An
         schema version, or of another site, round or attempt (a stale reply).
     """
     try:
-        reply = _loads(text) if isinstance(text, str) else _only_parameters(read_json(text, _loads))
+        if isinstance(text, str):
+            reply = _loads(text)
+        else:
+            reply = _only_parameters((frames.read if frames.is_frame(text) else read_json)(text, _loads))
     except (ValueError, RecursionError):
         raise WireError(
             "the reply is not JSON, or holds numbers that are not finite, or too large to be added up"

@@ -94,7 +94,9 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         # What each site has by itself: layers of its own as a round left them, where there are any and they are there.
         version = int(item["private"]["round"]) if private else 0
         layers = private.load(number, version) if private else None
-        networks = _received(problem, networks, item, shared, layers or {})
+        trains = train and item.get("train", True)
+        changes = bool(trains or item.get("personal"))
+        networks = _received(problem, networks, item, shared, layers or {}, changes=changes)
         with work.timed("data_s"):
             rows = work.rows(table, setup, number, device)
         for network in networks.values():
@@ -104,7 +106,6 @@ def _work_on_folds(work: Work, *, train: bool) -> dict[str, Any]:
         if private:
             reply["private"] = version if layers else 0
         batch_rows = min(work.experiment.training.batch_size or len(parts["train"]), len(parts["train"]))
-        trains = train and item.get("train", True)
         learner = _Learner(
             work, problem, rows, parts["train"], number, device,
             private=private.names if private else frozenset(), frozen=frozen,
@@ -236,10 +237,13 @@ def _received(
     item: Mapping[str, Any],
     shared: wire.StateSpec,
     layers: Mapping[str, Tensor],
+    *,
+    changes: bool,
 ) -> Networks:
     """Return networks with the tensors of the request and the site's own layers, the rest as it was initially.
 
-    In the first round nothing may be sent: every site starts from the seed, or from its image.
+    In the first round nothing may be sent: every site starts from the seed, or from its image. `changes` says whether
+    the networks are trained; those that are only measured may hold tensors that other sites of a process hold too.
     """
     from v6_algorithm.learning.training.state import build_networks, load_state, overlay, spec_of
 
@@ -248,7 +252,7 @@ def _received(
         tensors = {}
     else:
         tensors = wire.unpack(given) if item.get("partial") else read_sent(item, shared)
-    if isinstance(given, wire.Packed) and given.tensors is not None:
+    if changes and isinstance(given, wire.Packed) and given.tensors is not None:
         # Of others in this process too, and the networks train in place.
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     if set(tensors) | set(layers) == set(spec_of(networks)):

@@ -12,8 +12,10 @@ from v6_algorithm.coordinator.preparation.event_times import agree_on_times, che
 from v6_algorithm.coordinator.preparation.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.harmonise import _tell_loose
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
+from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
+from v6_algorithm.coordinator.preparation.joining import Joining
 from v6_algorithm.coordinator.preparation.knots import _rounded
-from v6_algorithm.coordinator.preparation.negotiate import _tell_dropped, _without_ledger, tell_silent
+from v6_algorithm.coordinator.preparation.negotiate import _require_values, _tell_dropped, _without_ledger, tell_silent
 from v6_algorithm.coordinator.preparation.patients import tell_shared_patients
 from v6_algorithm.coordinator.preparation.schema_checks import (
     check_class_counts,
@@ -23,6 +25,7 @@ from v6_algorithm.coordinator.preparation.schema_checks import (
     check_sums,
     check_trained_on,
 )
+from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.preparation.setup import Setup, pack_arrays
 from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.errors import ExperimentError, WireError
@@ -114,7 +117,8 @@ def test_columns_are_far_from_0_where_rounding_is_a_thousandth_of_what_they_span
     """Float32 rounds by 2⁻²⁴ of the mean; four deviations of 1 are spanned: from 0.004 · 2²⁴ = 67,109 on."""
     none = {"data": {"target": "y", "scaling": "none"}, "model": "mlp", "problem": "regression"}
     moments = of_spread(mean, 1)
-    assert bool(tell_far(Experiment.parse(none), ["x"], moments)) is told
+    for unit in (0.125, 1.0, 16.0):
+        assert bool(tell_far(Experiment.parse(none), ["x"], of_spread(mean * unit, unit))) is told
     for changes in (
         {"data": {"target": "y"}}, {"training": {"dtype": "float64"}}, {"model": {"kind": "glm"}},
         {"data": {"target": "y", "scaling": "none", "harmonisation": "combat"}},
@@ -292,3 +296,74 @@ def test_sums_of_a_problem_are_finite_and_of_one_shape():
     for others in ({"s": np.zeros(3)}, {"t": np.zeros(2)}, {}):
         with pytest.raises(WireError, match="other names or shapes"):
             check_sums(pack_arrays(edge), others)
+
+
+def test_a_hint_of_every_kind_may_be_told():
+    columns = {f"c{number}": "number" for number in range(len(HINTS))}
+    hints = dict(zip(columns, HINTS, strict=True))
+    assert check_schema(SCHEMA | {"columns": columns, "hints": hints}, KIND)["hints"] == hints
+
+
+def test_a_column_is_lost_where_some_site_hides_it_and_none_has_values():
+    values = Moments.of([np.array([[1.0, np.nan, np.nan], [2.0, np.nan, np.nan]])], with_range=False)
+    columns = ["full", "empty", "hidden"]
+    _require_values({"a": [], "b": ["full"]}, columns, values)
+    _require_values({"a": ["hidden"]}, columns, None)
+    with pytest.raises(ExperimentError, match=r"statistics of column 'hidden'|statistics of column hidden"):
+        _require_values({"a": ["full"], "b": ["hidden"]}, columns, values)
+
+
+# -- who joins -------------------------------------------------------------------------------------------------------
+
+
+def joining(schema, *, problem="classification", agreed=None):
+    """Let a site join that tells of this table; what was agreed on is a feature, a category and classes."""
+    site = object.__new__(Joining)
+    site._experiment = Experiment.parse({"data": {"target": "y", "categorical": ["sex"]}, "problem": problem})
+    told = SCHEMA | {"labels": [], "columns": {"age": "numeric", "sex": "text"}, "categories": {"sex": ["f", "m"]}}
+    setup = Setup(["age"], {"sex": ["f", "m"]}, ["no", "yes"] if problem == "classification" else None)
+    reply = {"members": {"new": told | schema}, "policy": {"round_metrics": False}}
+    return site._check_schema(reply, setup)
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], ["yes"]])
+def test_a_site_with_columns_and_classes_that_were_agreed_on_joins(labels):
+    assert joining({"labels": labels, "synthetic": 3}) == ({"new": 3}, {"round_metrics": False})
+    assert joining({"categories": {"sex": ["m"]}, "labels": labels})[0] == {"new": 0}
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"labels": ["no", "maybe"]}, "the target has values that no site had"),
+        ({"labels": ["no"], "categories": {"sex": ["f", "x"]}}, "sex has values that no site had"),
+        ({"labels": ["no"], "columns": {"sex": "text"}}, "age is not there, or of another kind"),
+        ({"labels": ["no"], "columns": {"age": "numeric"}, "categories": {}}, "'sex' .data.categorical. is not there"),
+    ],
+)
+def test_a_site_with_others_does_not(schema, reason):
+    with pytest.raises(ExperimentError, match=reason):
+        joining(schema)
+
+
+def test_a_regressions_site_joins_without_classes():
+    assert joining({}, problem="regression")[0] == {"new": 0}
+
+
+@pytest.mark.parametrize(("known", "told"), [(20, "no feature has an empty cell"), (19, "empty are c 5.0%.")])
+def test_one_empty_cell_of_all_sites_is_drawn(known, told):
+    """Two sites of ten rows; a column of numbers is whole, and of the category's 20 cells `known` are."""
+    missing = {"kind": "impute", "imputations": 2, "iterations": 1}
+    content = {"data": {"target": "y", "missing": missing}, "problem": "regression", "model": {"kind": "glm"}}
+    setup = Setup(["x"], {"c": ["a", "b"]}, None)
+    design = np.random.default_rng(0).normal(size=(known, setup.imputed_width(1)))
+    design[:, 0] = 1
+
+    def gather(sites, body, check):
+        parts = {"a": design[:10], "b": design[10:]}
+        products = {site: np.tile(part.T @ part, (2, 1, 1, 1)) for site, part in parts.items()}
+        return {site: check({"products": pack_arrays({"products": products[site]})}) for site in sites}
+
+    moments = Moments.of([np.arange(20.0)[:, None]], with_range=False)
+    _, notes = agree_on_imputation(gather, Experiment.parse(content), setup, moments, ["a", "b"])
+    assert told in notes[0]

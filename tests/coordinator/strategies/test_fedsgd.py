@@ -40,15 +40,15 @@ def run_both(run_locally, make_experiment, *, classes: int, dtype: str, loss=Non
     return models
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
 @pytest.mark.parametrize(
-    ("problem", "classes", "loss"),
+    ("problem", "classes", "loss", "dtype", "tolerance"),
     [
-        ("classification", 2, None),
-        ("classification", 3, None),
-        ("classification", 3, {"kind": "cross_entropy", "class_weights": "balanced"}),
-        ("regression", 0, None),
-        ("regression", 0, "huber"),
+        ("classification", 2, None, "float32", 1e-5),
+        ("classification", 2, None, "float64", 1e-10),
+        ("classification", 3, None, "float64", 1e-10),
+        ("classification", 3, {"kind": "cross_entropy", "class_weights": "balanced"}, "float64", 1e-10),
+        ("regression", 0, None, "float64", 1e-10),
+        ("regression", 0, "huber", "float64", 1e-10),
     ],
 )
 def test_full_batch_fedsgd_equals_centralised_gradient_descent_after_20_steps(

@@ -102,7 +102,7 @@ def test_joint_replies_of_any_sizes_from_one_row_on_are_averaged(weighting, weig
 @pytest.mark.parametrize(
     "changes",
     [
-        {"rows": [10, 0, 5]}, {"rows": [-1, 30, 5]}, {"seen": [1, 2, 0]}, {"steps": [0, 2, 3]},
+        {"rows": [10, 0, 5]}, {"rows": [-1, 30, 5]}, {"seen": [1, 2, 0]}, {"steps": [0, 2, 3]}, {"steps": [1, 2]},
         {"losses": [0.5, math.nan, 2.0]}, {"losses": [math.inf, 1.0, 2.0]},
         {"stacks": [({"w": torch.zeros(2, 1, dtype=torch.float64)}, [0, 1])]},
         {"stacks": [({"w": torch.zeros(4, 1, dtype=torch.float64)}, [0, 1, 2, 2])]},
@@ -115,7 +115,7 @@ def test_joint_replies_with_anything_wrong_are_refused_and_none_is_added(changes
     strategy = make("fedavg", SCALAR, ROWS)
     strategy.configure(1, list(ROWS), scalar(0))
     with pytest.raises(WireError):
-        strategy.add_joint(joint(**changes))
+        strategy.check_joint(joint(**changes))
     with pytest.raises(ValueError, match="no site with a training row"):
         strategy.aggregate()
 
@@ -136,13 +136,15 @@ def test_one_site_of_one_row_and_step_is_a_joint_reply_too():
         ({"kind": "fedavg", "clip": 1.0}, SCALAR, False),
         ({"kind": "fedavg", "compress": [{"kind": "topk", "fraction": 0.5}]}, SCALAR, False),
         ({"kind": "fedavg", "combine": {"kind": "median", "malicious": 0}}, SCALAR, False),
-        ({"kind": "fedprox", "mu": 0.1}, SCALAR, False),
-        ("scaffold", SCALAR, False),
+        ({"kind": "fedprox", "mu": 0.1}, SCALAR, True),
+        ("scaffold", SCALAR, True),
+        # Derived from one that takes them, and looks at each reply.
+        ({"kind": "feddyn", "alpha": 0.1}, SCALAR, False),
         ("fedavg", SCALAR | {"v": TensorSpec((1,), "float64", "frozen")}, False),
         # Running variances need the means of each site.
         ("fedavg", {f"n.running_{what}": TensorSpec((1,), "float64", "buffer") for what in ("mean", "var")}, False),
         ("fedavg", SPEC, True),
     ],
 )
-def test_only_a_plain_mean_takes_joint_replies(strategy, spec, taken):
+def test_only_who_looks_at_no_single_reply_takes_joint_ones(strategy, spec, taken):
     assert make(strategy, spec, ROWS).takes_joint is taken

@@ -24,7 +24,9 @@ from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.resident import courier, protocol, trainer
 from v6_algorithm.engines.simulate import local_federation
-from v6_algorithm.exchange import wire
+from v6_algorithm.exchange import frames, wire
+from v6_algorithm.exchange.frames import Frame
+from v6_algorithm.exchange.in_file import TextFile
 from v6_algorithm.exchange.protocol import Arrival, Replies, Site
 from v6_algorithm.experiment import Experiment
 
@@ -88,9 +90,14 @@ class Node:
 
     def run(self, method: str, request: dict, *flags: str, **variables: str) -> tuple[dict, str]:
         """Return what a run gives, and its log."""
+        content, log = self.output(method, request, *flags, **variables)
+        return json.loads(content), log
+
+    def output(self, method: str, request: dict, *flags: str, **variables: str) -> tuple[bytes, str]:
+        """Return what a run leaves in its output, and its log."""
         process, task = self.start(method, request, *flags, **variables)
         assert process.wait(timeout=120) == 0, (task / "log").read_text()
-        return json.loads((task / "output").read_text()), (task / "log").read_text()
+        return (task / "output").read_bytes(), (task / "log").read_text()
 
     def reside(self, idle_s: float = 60, **variables: str) -> tuple[subprocess.Popen[bytes], Path]:
         request = wire.message(site="a", round=0, attempt=1, idle_s=idle_s)
@@ -126,8 +133,9 @@ def node(tmp_path):
 class OneNode:
     """A federation of that node, for `master`."""
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    def __init__(self, node: Node, *, framed: bool = False) -> None:
+        self.node, self.framed = node, framed
+        self.sizes: list[int] = []
         self.logs: list[str] = []
 
     def sites(self):
@@ -144,9 +152,14 @@ class OneNode:
 
     def _answers(self, method, requests):
         for site, request in requests.items():
-            reply, log = self.node.run(method, json.loads(wire.to_text(request)))
+            asked = {frames.ASKED: True} if self.framed and method == "RPC_train" else {}
+            content, log = self.node.output(method, json.loads(wire.to_text(request)) | asked)
             self.logs.append(log)
-            yield Arrival(site, json.dumps(reply))
+            self.sizes.append(len(content))
+            text = TextFile()
+            text.write(content)
+            assert frames.is_frame(text) == bool(asked)
+            yield Arrival(site, text)
 
 
 def columns_request() -> dict:
@@ -183,6 +196,22 @@ def test_a_run_by_the_resident_trainer_gives_the_bits_of_one_without(node, tmp_p
 
 
 @pytest.mark.slow
+def test_a_large_model_comes_as_it_is_to_the_same_bits(node, tmp_path):
+    """With vantage6's own wrapper, by a trainer and without one."""
+    experiment = Experiment.parse(EXPERIMENT | {"model": {"kind": "mlp", "hidden": [1000, 1000]}, "rounds": 1})
+    node.reside()
+    other = Node(tmp_path / "other")
+    by_trainer, alone = OneNode(node, framed=True), OneNode(other, framed=True)
+    as_json = OneNode(other)
+    results = [run(federation, experiment) for federation in (by_trainer, alone, as_json)]
+    assert outcome(results[0]) == outcome(results[1]) == outcome(results[2])
+    assert all("(resident trainer)" in log for log in by_trainer.logs)
+    assert max(by_trainer.sizes) < 0.751 * max(as_json.sizes)
+    phases = [call["phases"]["a"] for call in results[0]["timing"]["rounds"] if call["call"] == "train"]
+    assert all({"import_s", "handover_s", "train_s"} <= set(names) for names in phases)
+
+
+@pytest.mark.slow
 def test_a_courier_whose_trainer_is_killed_does_the_work_itself(node):
     process, _ = node.reside()
     asked, log = node.run("RPC_prepare", columns_request())
@@ -205,9 +234,10 @@ def test_a_courier_imports_no_library(node):
     imported = {line.rpartition("|")[2].strip() for line in log.splitlines() if line.startswith("import time:")}
     assert "v6_algorithm.engines.resident.courier" in imported
     assert not [name for name in imported if name.split(".")[0] in HEAVY]
+    engines = ("", ".marks", ".resident", ".resident.courier", ".resident.protocol")
     assert {name for name in imported if name.startswith("v6_algorithm.")} == {
-        f"v6_algorithm.engines{rest}" for rest in ("", ".marks", ".resident", ".resident.courier", ".resident.protocol")
-    }
+        *(f"v6_algorithm.engines{rest}" for rest in engines), "v6_algorithm.exchange", "v6_algorithm.exchange.frames"
+    }  # fmt: skip
 
 
 @pytest.mark.slow
@@ -297,10 +327,18 @@ def test_a_trainer_that_answers_nonsense_is_as_good_as_none(tmp_path, monkeypatc
             protocol.send(connection, said)
 
     with protocol.listen(place) as listener:
-        for said in ({"reply": "yes"}, {"reply": {"status": "ok"}}, {}):
+        good = {"reply": {"status": "ok", "schema": 1}}
+        for said in (
+            {"reply": "yes"},
+            {"reply": {"status": "ok"}},
+            {},
+            good | {"parts": ["many"]},
+            good | {"parts": [9]},
+        ):
             thread = threading.Thread(target=answer, args=(said,))
             thread.start()
-            reply, why = courier.ask("train", {"site": "a"})
+            frame = Frame(str(tmp_path / "output")) if "parts" in said else None
+            reply, why = courier.ask("train", {"site": "a"}, frame)
             thread.join()
             assert reply is None
             assert "no resident trainer" in why

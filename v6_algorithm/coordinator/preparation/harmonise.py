@@ -63,7 +63,7 @@ def prepare_federation(
         return replace(setup, preparation=first), notes
     filled = Preparation(first.fill, np.zeros_like(first.fill), np.ones_like(first.fill))
     setup = replace(setup, preparation=filled)
-    setup = replace(setup, combat=_combat(gather, data, setup, sites))
+    setup = replace(setup, combat=_combat(gather, data, setup, first.fill.shape, sites))
     if data.scaling.kind == "none":
         return setup, notes
     # Scales are of harmonised columns, in which nothing is missing: fill values stay those of before.
@@ -79,14 +79,15 @@ def prepare_federation(
     return replace(setup, preparation=Preparation(first.fill, second.shift, second.scale)), notes
 
 
-def _combat(gather: Gather, data: Data, setup: Setup, sites: Sequence[str]) -> Combat:
+def _combat(gather: Gather, data: Data, setup: Setup, shape: tuple[int, ...], sites: Sequence[str]) -> Combat:
+    """Return what is shared of ComBat, from sums of `shape`, (folds, features)."""
     untouched = np.array([name in data.harmonisation.covariates for name in setup.features], dtype=bool)
     if (~untouched).sum() < 2:
         raise ExperimentError(
             "data.harmonisation: combat learns from many features what a site does to each; at least 2 numeric "
             f"features that are no covariates are needed, there are {(~untouched).sum()}"
         )
-    folds, features = setup.preparation.fill.shape if setup.preparation else (0, 0)
+    folds, features = shape
     covariates = len(setup.design_columns(data.harmonisation.covariates))
     sums_by_site = gather(
         sites,

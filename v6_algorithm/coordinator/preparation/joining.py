@@ -26,7 +26,7 @@ from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Missing
-from v6_algorithm.experiment import PARTS, Cox, Experiment
+from v6_algorithm.experiment import PARTS, Experiment
 
 # Why a site was missing, where it may be there another time; who refused, or whose data do not fit, has said its word.
 _AWAY = ("late", "unreachable", "crashed")
@@ -50,15 +50,7 @@ class Joining:
         self._experiment, self._caller = experiment, caller
         self._tries: dict[str, int] = {}
         self._until: dict[str, int] = {}
-        # Where folds, harmonisation or event times are of certain hospitals, or sums under masks of certain sites,
-        # nobody joins.
-        closed = (
-            experiment.split.kind == "leave_one_site_out"
-            or experiment.data.harmonisation.kind != "none"
-            or experiment.privacy.secure_aggregation is not None
-            or (isinstance(experiment.model, Cox) and experiment.model.strata == "none")
-        )
-        if not experiment.participation.join or experiment.mode != "federated" or closed:
+        if not experiment.may_join:
             return
         caller.close_books()  # so that its books say who was away
         for entry in caller.participation:
@@ -134,7 +126,8 @@ class Joining:
         schemas = {str(name): check_schema(schema, kind) for name, schema in reply["members"].items()}
         check_names(schemas)
         classification = setup.classes is not None or bool(setup.task_classes)
-        mine = agree(self._experiment.data, schemas, classification=classification)
+        known = {name: _beside_agreed(schema, setup) for name, schema in schemas.items()}
+        mine = agree(self._experiment.data, known, classification=classification)
         if lacking := (set(setup.features) - set(mine.features)) | (set(setup.categories) - set(mine.categories)):
             raise ExperimentError(f"column {listed(sorted(lacking))} is not there, or of another kind")
         labels = [(name, mine.categories[name], values) for name, values in setup.categories.items()]
@@ -157,6 +150,17 @@ class Joining:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self._tries, self._until, self.notes = dict(state["tries"]), dict(state["until"]), list(state["notes"])
+
+
+def _beside_agreed(schema: Mapping[str, Any], setup: Setup) -> dict[str, Any]:
+    """Return what a hospital tells with the classes that were agreed on: its own rows may all be of one."""
+    told = schema["task_labels"]
+    return {
+        **schema,
+        "labels": [*schema["labels"], *(setup.classes or [])],
+        "task_labels": {name: [*told.get(name, []), *agreed] for name, agreed in setup.task_classes.items()}
+        | {name: labels for name, labels in told.items() if name not in setup.task_classes},
+    }
 
 
 def _as_agreed(setup: Setup) -> Setup:

@@ -41,7 +41,8 @@ def agree_on_knots(
         if name not in numbers
     }
     if numbers:
-        cells = _cells(gather, setup, sorted({share for n in numbers.values() for share in KNOT_SHARES[n]}), sites)
+        shares = sorted({share for n in numbers.values() for share in KNOT_SHARES[n]})
+        cells = _cells(gather, setup, moments.mean.size, shares, sites)
         columns = list(zip(*(site.columns() for site in cells), strict=True))
         for name, number in numbers.items():
             feature = setup.features.index(name)
@@ -65,10 +66,9 @@ def agree_on_knots(
     return replace(setup, terms=setup.terms.with_knots(knots)), [f"knots{where}: {told}"]
 
 
-def _cells(gather: Gather, setup: Setup, shares: Sequence[float], sites: Sequence[str]) -> list[Cells]:
+def _cells(gather: Gather, setup: Setup, columns: int, shares: Sequence[float], sites: Sequence[str]) -> list[Cells]:
     cells: dict[str, Cells] = {}
     windows: np.ndarray | None = None
-    columns = 0 if setup.preparation is None else setup.preparation.fill.size
     for _ in range(CALLS):
         step = {"windows": None if windows is None else pack_arrays({"windows": windows})}
         cells |= gather(

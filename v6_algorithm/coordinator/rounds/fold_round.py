@@ -165,7 +165,7 @@ class FoldRound:
         return self.strategy.takes_joint and self._trained_from is None
 
     def take_joint(self, item: JointItem, states: States) -> None:
-        """Take in all sites' answers to this fold's item at once, with their states; raises WireError, then none is."""
+        """Take in all sites' checked answers to this fold's item at once, with their states."""
         training = item.training
         if training is not None:
             self.strategy.add_joint(training)

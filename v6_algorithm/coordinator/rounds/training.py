@@ -241,20 +241,23 @@ class Rounds:
 
     def _take_joint(self, asked: _Asked, joint: Joint, by_fold: Mapping[int, FoldRound]) -> bool:
         """Take in the replies of all sites at once; returns whether that could be done, and nothing was if not."""
-        rounds = [by_fold.get(item.fold) for item in joint.items]
-        # Of two models of one fold the first would be taken in when the second turns out to be wrong.
-        if len(rounds) != 1 or rounds[0] is None or not rounds[0].takes_joint:
+        rounds = [by_fold[item.fold] for item in joint.items if item.fold in by_fold]
+        # Two models of one fold are never asked for in one round.
+        if len({id(one) for one in rounds}) != len(joint.items) or not all(one.takes_joint for one in rounds):
             return False
-        states = self._context.check.joint(joint, asked.items)
-        if states is None:
+        measured = self._context.check.joint(joint, asked.items)
+        if measured is None:
             return False
         try:
-            rounds[0].take_joint(joint.items[0], states[0].get("validation", {}))
+            for one, item in zip(rounds, joint.items, strict=True):
+                if item.training is not None:
+                    one.strategy.check_joint(item.training)
         except (WireError, KeyError, TypeError, AttributeError):
             return False
-        self._context.progress.joint(
-            asked.number, joint.items[0], states[0].get("validation", {}), asked.replies.site_s
-        )
+        states = [by_part.get("validation", {}) for by_part in measured]
+        for one, item, of_item in zip(rounds, joint.items, states, strict=True):
+            one.take_joint(item, of_item)
+        self._context.progress.joint(asked.number, joint.items, states, asked.replies.site_s)
         return True
 
     def _name_left_out(self, number: int, replies: Replies, sites: set[str]) -> None:

@@ -16,6 +16,7 @@ import torch
 from v6_algorithm.coordinator.strategies.averaging import State, cast
 from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Message, Reply
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.joint import JointTraining
 from v6_algorithm.experiment.optimisers import local_reach
 
 
@@ -31,10 +32,20 @@ class FedProx(FedAvg):
     """
 
     STEP, PATIENCE = 0.1, 5
+    joins = True
 
     def message(self, site: str) -> Message:
         """Send μ."""
         return {"mu": float(self.kept["mu"]["mu"]) if self.kept else self.section.mu}
+
+    def add_joint(self, training: JointTraining) -> None:
+        """Take in the replies of several sites, and their losses where μ follows from these."""
+        super().add_joint(training)
+        if self.section.adaptive:
+            told = zip(
+                training.sites, training.rows, training.steps, training.losses, training.seen, strict=True
+            )  # fmt: skip
+            self.seen += [Reply(site, {}, rows, steps, loss / seen) for site, rows, steps, loss, seen in told]
 
     def step(self, combined: State) -> State:
         """Step as FedAvg does, and adapt μ."""
@@ -164,6 +175,7 @@ class Scaffold(Corrected):
     Karimireddy et al., SCAFFOLD: Stochastic Controlled Averaging for Federated Learning, ICML 2020.
     """
 
+    joins = True
     # c, only while the messages of a round are made.
     _mean: State
 
@@ -198,11 +210,34 @@ class Scaffold(Corrected):
 
     def term(self, reply: Reply) -> State:
         """Return the new variate."""
-        lr, reach = local_reach(self.experiment.training, self.round, self.lr, reply.steps)
         # What was sent is c − cᵢ, and the update is yᵢ − x.
-        return {
-            n: -self.was_sent(reply.site, n) - delta / (lr * reach) for n, delta in self.update(reply.state).items()
-        }
+        way = self._way(reply.steps)
+        return {n: -self.was_sent(reply.site, n) - delta / way for n, delta in self.update(reply.state).items()}
+
+    def add_joint(self, training: JointTraining) -> None:
+        """Take in the replies of several sites, and their new variates at once, each as `term` gives it."""
+        super().add_joint(training)
+        known, ways = self.known, {steps: self._way(steps) for steps in set(training.steps)}
+        for stacks, numbers in training.stacks:
+            sites = [training.sites[number] for number in numbers]
+            of_sites = torch.tensor([ways[training.steps[number]] for number in numbers], dtype=torch.float64)
+            terms: list[State] = [{} for _ in sites]
+            for name in self.parameters:
+                start = known[name].double()
+                sent = torch.stack([self.was_sent(site, name).expand(start.shape) for site in sites])
+                update = stacks[name].double() - start
+                variates = -sent - update / of_sites.view(-1, *[1] * start.dim())
+                for term, variate in zip(terms, variates.unbind(), strict=True):
+                    term[name] = variate
+            if self.experiment.participation.fraction < 1:
+                # Other sites train in the next round: one site's variate must not hold those of all others in memory.
+                terms = [{name: variate.clone() for name, variate in term.items()} for term in terms]
+            self._terms |= {f"term/{site}": term for site, term in zip(sites, terms, strict=True)}
+
+    def _way(self, steps: int) -> float:
+        """Return Kη: how far so many steps of a gradient of 1 lead."""
+        lr, reach = local_reach(self.experiment.training, self.round, self.lr, steps)
+        return lr * reach
 
 
 class FedDyn(Corrected):

@@ -112,6 +112,8 @@ class FedAvg:
     refuses: ClassVar[Mapping[str, str]] = {}
     # Whether it has to know the model that was sent.
     needs_sent: ClassVar[bool] = False
+    # Whether replies may be taken in by `add_joint`; a class that is derived from one says so itself, or they are not.
+    joins: ClassVar[bool] = True
     # Whether no further round would move the model; only strategies that can tell set it.
     converged: bool = False
     # What is known of the fit beside the model, as plain JSON; of strategies that solve for it.
@@ -220,11 +222,14 @@ class FedAvg:
     @property
     def takes_joint(self) -> bool:
         """Whether replies may be read and added as one, by `add_joint`: where no stage looks at a single one."""
-        plain = type(self) is FedAvg and self.section.clip is None and not self.section.compress.stages
+        plain = bool(vars(type(self)).get("joins")) and self.section.clip is None and not self.section.compress.stages
         return plain and not self._frozen and isinstance(self._combiner, WeightedMean) and self._combiner.takes_stacks
 
-    def add_joint(self, training: JointTraining) -> None:
-        """Check the replies of several sites as `read` does, and take them in; raises WireError, then nothing is."""
+    def check_joint(self, training: JointTraining) -> None:
+        """Check the replies of several sites as `read` does; raises WireError."""
+        told = (training.rows, training.seen, training.steps, training.losses)
+        if any(len(values) != len(training.sites) for values in told):
+            raise WireError("there must be rows, steps and a loss of each site")
         if min(training.rows) < 1 or min(training.seen) < 1 or min(training.steps) < 1:
             raise WireError("row counts and steps must be whole numbers from 1")
         if not all(map(math.isfinite, training.losses)):
@@ -233,6 +238,9 @@ class FedAvg:
             raise WireError("a site has no model, or two")
         for stacks, numbers in training.stacks:
             wire.check_stacks(stacks, len(numbers), self.spec, training.names, training.checked)
+
+    def add_joint(self, training: JointTraining) -> None:
+        """Take in the replies of several sites, which `check_joint` has looked at."""
         combiner = cast_type(WeightedMean, self._combiner)
         sizes = zip(training.sites, training.rows, training.steps, strict=True)
         weights = [self._weight(site, rows, steps) for site, rows, steps in sizes]

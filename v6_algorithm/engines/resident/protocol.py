@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 PROTOCOL = 1
@@ -186,6 +186,18 @@ def receive(connection: socket.socket, largest: int = LARGEST_MESSAGE) -> dict[s
     if not isinstance(content, dict):
         raise ProtocolError("what came is no JSON object")
     return content
+
+
+def receive_bytes(connection: socket.socket, length: int) -> Iterator[bytes]:
+    """Receive so many bytes that follow a message, in pieces; raises as `receive` does."""
+    if type(length) is not int or not 0 <= length <= LARGEST_MESSAGE:
+        raise ProtocolError(f"a length that is no whole number from 0 to {LARGEST_MESSAGE}")
+    while length > 0:
+        piece = connection.recv(min(_PIECE, length))
+        if not piece:
+            raise ProtocolError("the other side has closed before its message was whole")
+        length -= len(piece)
+        yield piece
 
 
 def _exactly(connection: socket.socket, length: int) -> bytearray:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from v6_algorithm.engines.resident import courier, protocol
+from v6_algorithm.exchange import frames
 
 # At most so long may a request from the network let it wait for the next courier.
 LONGEST_IDLE_S = 86_400.0
@@ -199,9 +200,17 @@ class Trainer:
                 return False
             message = protocol.receive(connection)
             last = message.get("protocol") == protocol.PROTOCOL and message.get("end") is True
-            said = {"ends": True} if last else self._answer(message)
+            said: dict[str, Any] = {"ends": True} if last else self._answer(message)
             connection.settimeout(_SEND_S)
+            parts: list[bytes] = []
+            if message.get(frames.ASKED) is True:
+                from v6_algorithm.exchange.wire import Packed
+
+                said, parts = frames.take_out(said, Packed)
+                said["parts"] = [len(part) for part in parts]
             protocol.send_text(connection, _text(said))
+            for part in parts:
+                connection.sendall(part)
             return last
         except (OSError, protocol.ProtocolError):
             return False  # the courier is gone, and with it who wanted to know

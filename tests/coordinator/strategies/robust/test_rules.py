@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -36,6 +36,10 @@ def matrices(rows=st.integers(7, 9), columns=st.integers(1, 5)):
     return shape.flatmap(lambda size: hnp.arrays(np.float64, size, elements=NUMBERS)).map(torch.from_numpy)
 
 
+# Of each rule, some of which iterate.
+FEW = settings(max_examples=40)
+
+
 def every_rule(test):
     return pytest.mark.parametrize("name", sorted(ONE_BAD))(test)
 
@@ -45,7 +49,9 @@ def test_every_rule_is_tested_here():
 
 
 @every_rule
+@FEW
 @given(updates=matrices(), order=st.randoms(use_true_random=False))
+@settings(max_examples=40)
 def test_order_of_sites_changes_nothing(name, updates, order):
     rule, numbers = ONE_BAD[name], list(range(len(updates)))
     order.shuffle(numbers)
@@ -54,7 +60,9 @@ def test_order_of_sites_changes_nothing(name, updates, order):
 
 
 @every_rule
+@FEW
 @given(updates=matrices(), shift=hnp.arrays(np.float64, 5, elements=NUMBERS))
+@settings(max_examples=40)
 def test_shifted_updates_give_the_shifted_result(name, updates, shift):
     """Of the clipping rules the centre is shifted too: they are about differences from it."""
     rule, move = ONE_BAD[name], torch.from_numpy(shift)[: updates.shape[1]]
@@ -65,6 +73,7 @@ def test_shifted_updates_give_the_shifted_result(name, updates, shift):
 
 
 @every_rule
+@FEW
 @given(update=hnp.arrays(np.float64, 4, elements=st.floats(-1e6, 1e6)), sites=st.integers(7, 12))
 def test_identical_sites_give_their_update(name, update, sites):
     vector = torch.from_numpy(update)
@@ -72,7 +81,9 @@ def test_identical_sites_give_their_update(name, update, sites):
 
 
 @every_rule
+@FEW
 @given(honest=matrices(rows=st.integers(6, 9)), outlier=hnp.arrays(np.float64, 5, elements=FAR))
+@settings(max_examples=40)
 def test_one_outlier_of_any_size_moves_the_result_by_a_bounded_amount(name, honest, outlier):
     """By no more than a few times what the honest differ; of clipping about zero, than their norms."""
     bad = torch.from_numpy(outlier)[: honest.shape[1]]
