@@ -52,6 +52,8 @@ class LoopbackProxy:
         self.encrypted = True
         # The task whose container the client is in.
         self.parent = 1000
+        # Organisations whose nodes the server calls offline.
+        self.offline: set[int] = set()
         # (path, number of the request to it) to what goes wrong, as in `fails`.
         self.trouble: Callable[[str, int], str | None] = lambda path, number: None
         self.requests: dict[str, int] = {}
@@ -149,7 +151,8 @@ class LoopbackProxy:
         if path == "result":
             return 200, {"data": [{"result": task["result"], "blob_storage_used": False}], "links": {}}
         if path == "run":
-            return 200, {"data": [{"log": task.get("log", "")}], "links": {}}
+            node = {"status": "offline" if task.get("organization") in self.offline else "online"}
+            return 200, {"data": [{"log": task.get("log", ""), "node": node}], "links": {}}
         return 200, {"blob_store_enabled": False}
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -170,6 +173,7 @@ class LoopbackProxy:
             "log": "info > ok\nerror > disk full\n",
             "id": number,
             "parent": self.parent,
+            "organization": key,
             "name": body["name"],
             "description": body["description"],
             "init_org": {"id": 1},

@@ -175,7 +175,7 @@ class Waiting(vantage6_v4.Vantage6Federation):
     def __init__(self, says, monkeypatch):
         self.says, self.now = says, 0.0
         self._sent_ahead, self._took, self._owed, self._naming = [], {}, {}, None
-        self._real, self._newest, self._children = False, 0, None
+        self._client, self._real, self._newest, self._children = None, False, 0, None
         clock = SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep)
         monkeypatch.setattr(vantage6_v4, "time", clock)
 

@@ -42,8 +42,11 @@ class Caller:
         self.taking_part: list[str] = []
 
     def prepare(self, sites: Sequence[str], body: dict[str, Any]) -> Replies:
-        """Send one RPC_prepare message to each site."""
-        return self.call("RPC_prepare", 0, dict.fromkeys(sites, body))
+        """Send one RPC_prepare message to each site; one that is offline, and may join later, is not waited for."""
+        replies = self.call("RPC_prepare", 0, dict.fromkeys(sites, body))
+        if self._experiment.may_join:
+            replies.enough = self._experiment.participation.minimum
+        return replies
 
     def call(
         self,

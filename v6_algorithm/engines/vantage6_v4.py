@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from v6_algorithm.engines.children import Children, describe, fingerprint
 from v6_algorithm.engines.provenance import own_identity
 from v6_algorithm.engines.published import LEAST_CHARACTERS, Publisher
 from v6_algorithm.engines.resident.asking import MOST_AT_ONCE, residents
-from v6_algorithm.engines.subtasks import Creation, Unread
+from v6_algorithm.engines.subtasks import Creation, OfflineNodes, Unread
 from v6_algorithm.errors import ExperimentError, FederationError, PolicyError, UnreachableError
 from v6_algorithm.exchange import frames, wire
 from v6_algorithm.exchange.in_file import TextFile
@@ -64,6 +64,15 @@ class _Asked:
     publish_s: float = 0.0
     after: int = 0
     begun: bool = False
+    # As `Replies.enough`, and how many answers there are.
+    enough: Callable[[], int | None] = lambda: None
+    answers: int = 0
+
+    @property
+    def answered_enough(self) -> bool:
+        """Whether those that are left need not be waited for, where they are offline."""
+        enough = self.enough()
+        return enough is not None and self.answers >= enough and not self.waiting
 
 
 class Vantage6Federation:
@@ -157,7 +166,9 @@ class Vantage6Federation:
         """Create one subtask a site, then wait for them; see `Federation.call`."""
         sent: dict[str, int] = {}
         asked = _Asked(method, requests, sent)
-        return Replies(requests, self._answer(asked, deadline_s), sent, send=lambda: self._send_ahead(asked))
+        replies = Replies(requests, self._answer(asked, deadline_s), sent, send=lambda: self._send_ahead(asked))
+        asked.enough = lambda: replies.enough
+        return replies
 
     def overdue(self, site: str) -> bool:
         """Look whether the subtask for which a site was late is still open; see `Federation.overdue`."""
@@ -252,10 +263,11 @@ class Vantage6Federation:
         finally:
             if pool is not None:
                 pool.shutdown(wait=False, cancel_futures=True)
+        waited = deadline_s if time.monotonic() > deadline else round(time.monotonic() - begun)
         for site, creation in asked.waiting.items():
-            yield Arrival(site, None, creation.missing(f" within {deadline_s:g} s"))
+            yield Arrival(site, None, creation.missing(f" within {waited:g} s"))
         for site, task_id in asked.tasks.items():
-            yield self._late(site, task_id, f"no answer within {deadline_s:g} s", asked.method, asked.requests[site])
+            yield self._late(site, task_id, f"no answer within {waited:g} s", asked.method, asked.requests[site])
 
     def _arrivals(
         self, asked: _Asked, begun: float, deadline: float, pool: ThreadPoolExecutor | None
@@ -263,7 +275,7 @@ class Vantage6Federation:
         """Yield what came until the deadline; those that did not stay in `asked`."""
         method, tasks, waiting = asked.method, asked.tasks, asked.waiting
         fetching: dict[str, Future[Arrival | None]] = {}
-        unread = Unread()
+        unread, offline, looked = Unread(), OfflineNodes(self._client), begun
         while True:
             # Looked at before the sites are: what is there at the deadline is taken.
             over = time.monotonic() > deadline
@@ -290,6 +302,7 @@ class Vantage6Federation:
                     if self._naming is not None and arrival.text is not None:
                         self._naming.answered(site, asked.requests[site])
                     del tasks[site]
+                    asked.answers += arrival.missing is None
                     arrival.create_s = asked.create_s[site]
                     yield arrival
             if not tasks and not waiting:
@@ -298,6 +311,10 @@ class Vantage6Federation:
             # A server that is silent now says nothing of the sites; an answer on its way is waited for.
             if over and not fetching and not (silent and time.monotonic() < deadline + subtasks.OUTAGE_S):
                 return
+            if asked.answered_enough and not fetching and time.monotonic() - looked >= subtasks.OFFLINE_S / 10:
+                looked = time.monotonic()
+                if offline.are_all(tasks.values()):
+                    return
             pause_s = self._pause_s(method, time.monotonic() - begun)
             if fetching:
                 wait(fetching.values(), pause_s, FIRST_COMPLETED)

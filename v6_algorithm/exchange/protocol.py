@@ -105,6 +105,8 @@ class Replies:
     send: Callable[[], None] | None = None
     # Whether nobody has looked for them yet, and others are still looked for.
     ahead: bool = False
+    # After so many answers nobody waits for a site that cannot answer, as its engine knows; None: all are waited for.
+    enough: int | None = None
     over: bool = False
     # The last timing that a reply had, with its phases and their sum.
     _timing: tuple[dict[str, Any], dict[str, float], float] | None = None

@@ -209,6 +209,20 @@ class Experiment(Section):
         """Return the experiment as plain JSON with every default filled in."""
         return self.model_dump(mode="json")
 
+    @property
+    def may_join(self) -> bool:
+        """Whether a site that was away at the preparation may join later.
+
+        None may where folds, harmonisation or event times are of certain hospitals, or masked sums of certain sites.
+        """
+        closed = (
+            self.split.kind == "leave_one_site_out"
+            or self.data.harmonisation.kind != "none"
+            or self.privacy.secure_aggregation is not None
+            or (isinstance(self.model, Cox) and self.model.strata == "none")
+        )
+        return self.participation.join and self.mode == "federated" and not closed
+
     def for_sites(self) -> dict[str, Any]:
         """Return what a site needs to know: all but where the other sites' data and the researcher's files are."""
         return self.model_dump(mode="json", exclude={"sites", "central", "tune", "resident", "pipeline"}) | {

@@ -26,7 +26,7 @@ from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Missing
-from v6_algorithm.experiment import PARTS, Cox, Experiment
+from v6_algorithm.experiment import PARTS, Experiment
 
 # Why a site was missing, where it may be there another time; who refused, or whose data do not fit, has said its word.
 _AWAY = ("late", "unreachable", "crashed")
@@ -50,15 +50,7 @@ class Joining:
         self._experiment, self._caller = experiment, caller
         self._tries: dict[str, int] = {}
         self._until: dict[str, int] = {}
-        # Where folds, harmonisation or event times are of certain hospitals, or sums under masks of certain sites,
-        # nobody joins.
-        closed = (
-            experiment.split.kind == "leave_one_site_out"
-            or experiment.data.harmonisation.kind != "none"
-            or experiment.privacy.secure_aggregation is not None
-            or (isinstance(experiment.model, Cox) and experiment.model.strata == "none")
-        )
-        if not experiment.participation.join or experiment.mode != "federated" or closed:
+        if not experiment.may_join:
             return
         caller.close_books()  # so that its books say who was away
         for entry in caller.participation:

@@ -213,7 +213,8 @@ def _check(experiment: Experiment, sites: list[Organization], hub: Organization,
         )
     away = [site.name for site in sites if site.online is False]
     if away:
-        say(f"note: offline, and waited for up to participation.deadline_s a round: {', '.join(away)}")
+        waits = "; the others prepare the run without them" if experiment.may_join else ""
+        say(f"note: offline, and waited for up to participation.deadline_s a round{waits}: {', '.join(away)}")
 
 
 def _describe(
