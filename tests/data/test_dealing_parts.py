@@ -108,10 +108,13 @@ def test_of_equal_parts_groups_are_dealt_largest_first_to_where_they_fit_best(se
     assert found.tolist() == nearest(strata, groups, np.array(shares), order)
 
 
-def test_no_group_goes_to_a_part_without_a_share():
-    groups = np.repeat(np.arange(30), 2)
-    found = _deal_groups(np.zeros(60, dtype=int), groups, np.array([0.5, 0.0, 0.5]), np.random.default_rng(0))
-    assert np.bincount(found, minlength=3).tolist() == [30, 0, 30]
+@given(st.integers(0, 2**16), st.sampled_from([(0.5, 0.0, 0.5), (0.8, 0.2, 0.0), (0.0, 0.3, 0.7), (1.0, 0.0, 0.0)]))
+@settings(max_examples=60)
+def test_no_group_goes_to_a_part_without_a_share(seed, shares):
+    generator = np.random.default_rng(seed)
+    groups, strata = generator.integers(0, generator.integers(1, 25), 40) ** 2 // 20, generator.integers(0, 3, 40)
+    found = _deal_groups(strata, groups, np.array(shares), generator)
+    assert set(found.tolist()) <= {part for part, share in enumerate(shares) if share}
 
 
 @pytest.mark.parametrize("repeats", [1, 2])

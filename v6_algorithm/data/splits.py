@@ -282,9 +282,10 @@ def _deal_groups(strata: Array, groups: Array, shares: Array, generator: np.rand
     for number in np.lexsort((generator.permutation(len(sizes)), -sizes)):
         if part_of_group[number] >= 0:
             continue
-        # How much the squared distance to the wanted counts falls, for each part that may take this group.
+        # How much the squared distance to the wanted counts falls. A part without a share never comes first: what is
+        # not dealt yet is wanted by the others together.
         gain = ((wanted - dealt) ** 2 - (wanted - dealt - table[number]) ** 2).sum(axis=1)
-        chosen = int(np.argmax(np.where(shares > 0, gain, -np.inf)))
+        chosen = int(np.argmax(gain))
         part_of_group[number] = chosen
         dealt[chosen] += table[number]
     return part_of_group[group]

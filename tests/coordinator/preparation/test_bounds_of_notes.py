@@ -12,6 +12,7 @@ from v6_algorithm.coordinator.preparation.event_times import agree_on_times, che
 from v6_algorithm.coordinator.preparation.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.harmonise import _tell_loose
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
+from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
 from v6_algorithm.coordinator.preparation.joining import Joining
 from v6_algorithm.coordinator.preparation.knots import _rounded
 from v6_algorithm.coordinator.preparation.negotiate import _require_values, _tell_dropped, _without_ledger, tell_silent
@@ -116,7 +117,8 @@ def test_columns_are_far_from_0_where_rounding_is_a_thousandth_of_what_they_span
     """Float32 rounds by 2⁻²⁴ of the mean; four deviations of 1 are spanned: from 0.004 · 2²⁴ = 67,109 on."""
     none = {"data": {"target": "y", "scaling": "none"}, "model": "mlp", "problem": "regression"}
     moments = of_spread(mean, 1)
-    assert bool(tell_far(Experiment.parse(none), ["x"], moments)) is told
+    for unit in (0.125, 1.0, 16.0):
+        assert bool(tell_far(Experiment.parse(none), ["x"], of_spread(mean * unit, unit))) is told
     for changes in (
         {"data": {"target": "y"}}, {"training": {"dtype": "float64"}}, {"model": {"kind": "glm"}},
         {"data": {"target": "y", "scaling": "none", "harmonisation": "combat"}},
@@ -346,3 +348,22 @@ def test_a_site_with_others_does_not(schema, reason):
 
 def test_a_regressions_site_joins_without_classes():
     assert joining({}, problem="regression")[0] == {"new": 0}
+
+
+@pytest.mark.parametrize(("known", "told"), [(20, "no feature has an empty cell"), (19, "empty are c 5.0%.")])
+def test_one_empty_cell_of_all_sites_is_drawn(known, told):
+    """Two sites of ten rows; a column of numbers is whole, and of the category's 20 cells `known` are."""
+    missing = {"kind": "impute", "imputations": 2, "iterations": 1}
+    content = {"data": {"target": "y", "missing": missing}, "problem": "regression", "model": {"kind": "glm"}}
+    setup = Setup(["x"], {"c": ["a", "b"]}, None)
+    design = np.random.default_rng(0).normal(size=(known, setup.imputed_width(1)))
+    design[:, 0] = 1
+
+    def gather(sites, body, check):
+        parts = {"a": design[:10], "b": design[10:]}
+        products = {site: np.tile(part.T @ part, (2, 1, 1, 1)) for site, part in parts.items()}
+        return {site: check({"products": pack_arrays({"products": products[site]})}) for site in sites}
+
+    moments = Moments.of([np.arange(20.0)[:, None]], with_range=False)
+    _, notes = agree_on_imputation(gather, Experiment.parse(content), setup, moments, ["a", "b"])
+    assert told in notes[0]

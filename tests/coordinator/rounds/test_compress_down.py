@@ -70,9 +70,9 @@ def mean(spy, rows, number):
 
 
 def test_steps_smaller_than_the_rounding_add_up(make_experiment, run_locally, tables):
-    """Of 40 rounds whose steps are shorter than the distance of two numbers of 8 bits, else little would be left."""
+    """Of 20 rounds whose steps are shorter than the distance of two numbers of 8 bits, else little would be left."""
     training = {"optimizer": {"kind": "sgd", "lr": 1e-4}, "local_steps": 1, "batch_size": None}
-    changes = {"training": training, "rounds": 40, "output": {"model": "last"}}
+    changes = {"training": training, "rounds": 20, "output": {"model": "last"}}
     first, last, other = (
         wire.unpack(run_locally(make_experiment(**changes | more), tables)["parameters"])
         for more in (down(None) | {"rounds": 1}, down(None), down("bfloat16"))
@@ -160,7 +160,22 @@ def test_under_masks_the_sum_counts_from_the_rounded_model(tables, make_experime
         torch.testing.assert_close(results[1][name], tensor, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(("output", "pipeline"), [("best", 0), ("last", 0), ("ema", 0), ("best", 1)])
+@pytest.mark.parametrize("unit", ["sample", "site"])
+def test_differential_privacy_costs_the_same_for_noise_is_added_to_what_a_site_has_made(
+    make_experiment, run_locally, tables, unit
+):
+    private = {"privacy": {"differential_privacy": {"unit": unit, "epsilon": 8, "delta": 1e-3}}}
+    short, whole = (run_locally(make_experiment(**private, **down(kind)), tables) for kind in ("float16", None))
+    assert short["status"] == "completed"
+    assert short["history"]["epsilon"] == whole["history"]["epsilon"]
+
+
+def test_nobody_is_sent_anything_rounded_where_a_site_trains_alone(make_experiment, run_locally, tables):
+    short, whole = (run_locally(make_experiment(mode="local", **down(kind)), tables) for kind in ("float16", None))
+    assert short["history"] == whole["history"]
+
+
+@pytest.mark.parametrize(("output", "pipeline"), [("best", 0), ("last", 0), ("ema", 0), ("best", 1), ("ema", 1)])
 def test_a_node_that_watches_the_order_measures_the_models_at_the_end(tables, make_experiment, output, pipeline):
     """They are other texts than those that it was sent in the rounds."""
     experiment = make_experiment(rounds=5, output={"model": output}, pipeline=pipeline, **down())

@@ -45,8 +45,9 @@ def agree_on_imputation(
         )
         sums = np.sum(list(answers.values()), axis=0)
         if not sweep:
+            first = sums[0]
             rows = float(moments.rows[0])
-            empty |= {name: rows - sums[0, columns.index(name), 0, 0] for name in columns if name not in numbers}
+            empty |= {name: rows - first[columns.index(name), 0, 0] for name in columns if name not in numbers}
             if not any(empty[name] > 0 for name in columns):
                 return setup, nothing
         regressions, deviations = (np.zeros((missing.imputations, *part.shape[2:])) for part in
