@@ -340,7 +340,7 @@ class ManyPhases(Phases):
 TestPhases = Phases.TestCase
 TestPhases.settings = settings(max_examples=8, stateful_step_count=6, deadline=None)
 TestManyPhases = pytest.mark.slow(ManyPhases.TestCase)
-TestManyPhases.settings = settings(max_examples=200, stateful_step_count=25, deadline=None)
+TestManyPhases.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
 
 
 def test_a_site_too_many_or_too_few_in_a_sum_would_be_seen():

@@ -550,6 +550,15 @@ def test_names_without_an_ending_subject_folders_and_dicom_without_one_are_found
     assert cause_of(files[4]) == "missing"
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP"])
+def test_a_picture_whose_name_has_no_ending_is_read_by_how_it_begins(tmp_path, kind):
+    grey = np.random.default_rng(0).integers(0, 256, (9, 7)).astype(np.uint8)
+    pillow.fromarray(grey).save(tmp_path / f"named.{kind.lower()}", format=kind)
+    (tmp_path / "ISIC_0024306").write_bytes((tmp_path / f"named.{kind.lower()}").read_bytes())
+    found, expected = (read_image(tmp_path / name, 2, 1) for name in ("ISIC_0024306", f"named.{kind.lower()}"))
+    np.testing.assert_array_equal(found.values, expected.values)
+
+
 def test_a_name_that_several_images_go_with_is_refused(tmp_path):
     for name in ("a.png", "a.jpg"):
         pillow.fromarray(np.zeros((4, 4), dtype=np.uint8)).save(tmp_path / name)

@@ -477,3 +477,22 @@ def test_a_damaged_file_of_its_kind_is_not_said_to_be_of_another(write, name, co
     with pytest.raises(DataError, match="cannot be read as") as refused:
         TableSource(write(name, content)).read()
     assert "it begins as" not in str(refused.value)
+
+
+@pytest.mark.parametrize("lines", ["age,y\n1,2\n3,4\n", "age,y\n1\t2,5\n"])
+def test_commas_in_a_file_that_is_called_tsv_are_told(tmp_path, lines):
+    (tmp_path / "t.tsv").write_text(lines)
+    with pytest.raises(DataError, match=r'is it data\.separator: ","'):
+        TableSource(str(tmp_path / "t.tsv")).read()
+
+
+def test_a_folders_table_may_be_the_participants_of_bids(tmp_path):
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-01\t61\n")
+    assert source_in(tmp_path).read()["age"].tolist() == [61]
+    # Beside a table, a tsv file is one of its files.
+    (tmp_path / "covariates.csv").write_text("participant_id,age\nsub-01,62\n")
+    assert source_in(tmp_path).read()["age"].tolist() == [62]
+    (tmp_path / "covariates.csv").unlink()
+    (tmp_path / "sessions.tsv").write_text("session\n1\n")
+    with pytest.raises(DataError, match="has 2 tables"):
+        source_in(tmp_path)

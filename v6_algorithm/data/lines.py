@@ -42,7 +42,7 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
         Naming a line with more or fewer cells than the header, a name that is in the header twice, or an encoding or
         separator that does not fit.
     """
-    separator = form.separator or ","
+    separator = separator_of(uri, form)
     frame = _read(
         uri,
         name,
@@ -55,7 +55,7 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
     )
     columns = [str(column) for column in frame.columns]
     if len(columns) == 1 and form.separator is None:
-        _check_one_column(columns[0], name)
+        _check_one_column(columns[0], name, separator)
         if _fits_spaces(uri, form.encoding):
             raise DataError(f'{name} has one column, of as many words as its name: is it data.separator: " "?')
     # The first line of data says how many cells pandas expects; a line that is too short leaves its last cell empty.
@@ -67,9 +67,9 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
     return _with_codes(frame, uri, name, form, empty_words)
 
 
-def _check_one_column(column: str, name: str) -> None:
+def _check_one_column(column: str, name: str, separator: str) -> None:
     """Raise DataError where another separator stands in the header of a table that seems to have one column."""
-    for mark in _SEPARATORS:
+    for mark in _SEPARATORS if separator == "," else (*_SEPARATORS, ","):
         if mark in column:
             shown = "\\t" if mark == "\t" else mark
             raise DataError(f'{name} has one column, in which "{shown}" stands: is it data.separator: "{shown}"?')
@@ -90,16 +90,16 @@ def _with_codes(frame: pd.DataFrame, uri: str, name: str, form: TableForm, empty
 
 def read_as_text(uri: str, name: str, form: TableForm) -> pd.DataFrame:
     """Read a text file without understanding it: what is ``007``, ``1.50`` or ``?`` stays so; raises as `read_csv`."""
-    _check_lines(uri, name, form.separator or ",", form.encoding)
+    _check_lines(uri, name, separator_of(uri, form), form.encoding)
     frame = _read(uri, name, form, dtype=str, keep_default_na=False, na_filter=False)
-    _check_quotes(frame, name, form.separator or ",")
+    _check_quotes(frame, name, separator_of(uri, form))
     return frame
 
 
 def _read(uri: str, name: str, form: TableForm, **options: Any) -> pd.DataFrame:
     import pandas as pd
 
-    separator = form.separator or ","
+    separator = separator_of(uri, form)
     _check_bytes(uri, name, form.encoding)
     try:
         frame: pd.DataFrame = pd.read_csv(
@@ -118,6 +118,11 @@ def _not_in_encoding(uri: str, name: str, encoding: str | None) -> DataError:
     return DataError(
         f"{name} cannot be read as csv: it is not text {given}; data.encoding: {_likely_encoding(uri)} may be right"
     )
+
+
+def separator_of(file: str, form: TableForm) -> str:
+    """Return what stands between the cells of a text file: as said, else a tab in .tsv and a comma in others."""
+    return form.separator or ("\t" if Path(file).suffix.lower() == ".tsv" else ",")
 
 
 def _check_quotes(frame: pd.DataFrame, name: str, separator: str) -> None:
@@ -150,7 +155,7 @@ def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> N
                 header = header or row
                 if len(row) != len(header):
                     if len(header) == 1:
-                        _check_one_column(header[0], name)
+                        _check_one_column(header[0], name, separator)
                     more = "more" if len(row) > len(header) else "fewer"
                     raise DataError(
                         f"{name} cannot be read as csv: line {row.number} has {len(row)} cells, {more} than the "

@@ -397,9 +397,12 @@ def source_in(folder: Path, names: tuple[str, str] | None = None) -> TableSource
         return TableSource(str(folder), names=names)
     if not paths and has_pair(folder):
         return TableSource(str(folder), "npz")
+    if not paths:
+        # BIDS has participants.tsv; beside a table they are more likely one subject's each.
+        paths = [path for path in folder.iterdir() if path.suffix.lower() == ".tsv" and path.name[0] not in ".~"]
     if len(paths) != 1:
         raise DataError(
-            f"the folder {folder.name} has {len(paths)} tables (csv, parquet, excel); it must have one"
+            f"the folder {folder.name} has {len(paths)} tables (csv, tsv, parquet, excel); it must have one"
             + ("" if paths else ", or X.npy and y.npy, or data.image.files say how its images are named")
         )
     return TableSource(str(paths[0]))

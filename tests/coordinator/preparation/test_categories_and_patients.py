@@ -111,3 +111,13 @@ def test_hashes_of_other_keys_have_nothing_in_common():
     first, second = hash_groups(column, b"one"), hash_groups(column, b"other")
     assert len(first) == 3
     assert not set(first) & set(second)
+
+
+@pytest.mark.parametrize("written", ["jose\u0301-12", " José-12 ", "José\u200b-12", "JOSÉ-12", "Jos\u00e9\u00a0-12"])
+def test_a_patient_is_the_same_however_a_hospital_writes_the_name(written):
+    assert hash_groups(pd.Series([written]), b"key") == hash_groups(pd.Series(["José-12"]), b"key")
+
+
+def test_other_names_and_leading_zeros_are_other_patients():
+    column = pd.Series(["7", "007", "P-12", "P12", "P-1 2x"])
+    assert len(hash_groups(column, b"key")) == 5

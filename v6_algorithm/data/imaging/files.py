@@ -65,7 +65,7 @@ def read_image(
     Parameters
     ----------
     file
-        Its ending says what kind it is; without one it is DICOM. Or an array, as if of an npy file.
+        Its ending says what kind it is; without one its first bytes, or it is DICOM. Or an array, as if of an npy file.
     dimensions
         2 of images, 3 of volumes.
     channels
@@ -164,8 +164,17 @@ def _read(
         (raster.ENDINGS, raster.read_raster),
         (nifti.ENDINGS, nifti.read_nifti),
     )
-    reader = next((reader for endings, reader in readers if name.endswith(endings)), dicom.read_dicom)
+    reader = next((reader for endings, reader in readers if name.endswith(endings)), None)
+    if reader is None:
+        reader = raster.read_raster if not name.endswith(dicom.ENDINGS) and _is_raster(file) else dicom.read_dicom
     return reader(file, dimensions, channels, spans)
+
+
+def _is_raster(file: Path) -> bool:
+    """Say whether a file without an ending begins as PNG, JPEG, TIFF, BMP or WEBP do."""
+    with file.open("rb") as opened:
+        head = opened.read(132)
+    return any(begins(head) for begins, endings in _KINDS if endings is raster.ENDINGS)
 
 
 def _loaded(file: Path) -> Array:
@@ -217,6 +226,7 @@ _KINDS: tuple[tuple[Callable[[bytes], bool], tuple[str, ...] | None], ...] = (
     (lambda head: head[:3] == b"\xff\xd8\xff", raster.ENDINGS),
     (lambda head: head[:4] in (b"II*\0", b"MM\0*") and head[128:132] != b"DICM", raster.ENDINGS),
     (lambda head: head[:4] == b"RIFF", raster.ENDINGS),
+    (lambda head: head[:2] == b"BM" and head[6:10] == b"\0\0\0\0", raster.ENDINGS),
     (lambda head: head[128:132] == b"DICM", dicom.ENDINGS),
     (lambda head: head[:6] == b"\x93NUMPY", (".npy",)),
     (lambda head: head[:2] == b"\x1f\x8b", (".nii.gz", ".mgz")),

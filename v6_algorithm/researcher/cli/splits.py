@@ -27,7 +27,7 @@ def split_columns(
 ) -> None:
     """Turn dinunet's SPLIT_*.json into columns of the table, for `data.split_column`."""
     with explained(json_):
-        from v6_algorithm.data.lines import read_as_text
+        from v6_algorithm.data.lines import read_as_text, separator_of
         from v6_algorithm.data.sources import TableSource
         from v6_algorithm.data.split_files import add_split_columns
 
@@ -43,6 +43,6 @@ def split_columns(
             raise ExperimentError(f"{table}: {error}") from None
         frame = add_split_columns(frame.rename(columns=str.strip), files, key)
         with writing(out_file):
-            frame.to_csv(out_file, index=False, sep=source.form.separator or ",")
+            frame.to_csv(out_file, index=False, sep=separator_of(str(out_file), source.form))
         tell({"file": str(out_file), "split_column": [file.stem for file in files]})
         say(f"data:\n  split_column: [{', '.join(file.stem for file in files)}]\nsplit: given")

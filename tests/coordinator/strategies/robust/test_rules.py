@@ -51,7 +51,6 @@ def test_every_rule_is_tested_here():
 @every_rule
 @FEW
 @given(updates=matrices(), order=st.randoms(use_true_random=False))
-@settings(max_examples=40)
 def test_order_of_sites_changes_nothing(name, updates, order):
     rule, numbers = ONE_BAD[name], list(range(len(updates)))
     order.shuffle(numbers)
@@ -62,7 +61,6 @@ def test_order_of_sites_changes_nothing(name, updates, order):
 @every_rule
 @FEW
 @given(updates=matrices(), shift=hnp.arrays(np.float64, 5, elements=NUMBERS))
-@settings(max_examples=40)
 def test_shifted_updates_give_the_shifted_result(name, updates, shift):
     """Of the clipping rules the centre is shifted too: they are about differences from it."""
     rule, move = ONE_BAD[name], torch.from_numpy(shift)[: updates.shape[1]]
@@ -83,7 +81,6 @@ def test_identical_sites_give_their_update(name, update, sites):
 @every_rule
 @FEW
 @given(honest=matrices(rows=st.integers(6, 9)), outlier=hnp.arrays(np.float64, 5, elements=FAR))
-@settings(max_examples=40)
 def test_one_outlier_of_any_size_moves_the_result_by_a_bounded_amount(name, honest, outlier):
     """By no more than a few times what the honest differ; of clipping about zero, than their norms."""
     bad = torch.from_numpy(outlier)[: honest.shape[1]]
