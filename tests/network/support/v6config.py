@@ -34,6 +34,8 @@ class Site:
         A folder into which algorithms write what stays here of a model.
     online
         False: the node exists on the server, and is not started.
+    server_port
+        Where its node finds the server; None: at the server's own port.
     """
 
     databases: Mapping[str, Path | str] = field(default_factory=dict)
@@ -42,6 +44,7 @@ class Site:
     gpu: bool = False
     models: Path | None = None
     online: bool = True
+    server_port: int | None = None
 
 
 def template(name: str, *options: str) -> dict[str, Any]:

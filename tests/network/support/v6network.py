@@ -355,7 +355,7 @@ class Network:
             self.sites[name],
             folder,
             api_key=self._keys[name],
-            port=self.port,
+            port=self.sites[name].server_port or self.port,
             private_key=self.private_key(name) if self.encrypted else None,
             images=ALLOWED_IMAGES,
         )
