@@ -210,7 +210,10 @@ def test_an_interruption_before_training_is_told_without_a_traceback(here, monke
 def test_validate_says_what_the_model_will_see_and_trains_nothing(here):
     result = command("validate", write(here))
     assert result.exit_code == 0
-    unused = "note: left out, for they hold text: remark; use them with data.categorical: [remark]"
+    unused = (
+        "note: left out, for they hold texts that never repeat, such as names of patients or samples: remark; "
+        "data.categorical uses them all the same"
+    )
     assert result.output == f"{unused}\n{here / 'experiment.yaml'}: valid; 3 inputs, 2 classes\n"
     assert {path.suffix for path in here.iterdir()} == {".yaml", ".csv"}
 

@@ -196,7 +196,7 @@ def test_every_description_is_over_all_rows_whatever_the_target():
 
 def test_text_is_not_told_and_identifiers_are_not_described(summary):
     assert SECRET not in json.dumps(summary)
-    assert summary["columns"]["remark"] == {"kinds": dict.fromkeys(FRAMES, "text")}
+    assert summary["columns"]["remark"] == {"kinds": dict.fromkeys(FRAMES, "text"), "hints": ["names"]}
     frames = {name: frame.assign(patient_id=range(len(frame))) for name, frame in FRAMES.items()}
     assert "pooled" not in description(frames)["columns"]["patient_id"]
 
