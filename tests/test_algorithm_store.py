@@ -53,10 +53,12 @@ def complaints(content: Any) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_vantage6s_store_accepts_the_file():
     assert complaints(STORE) == {}
 
 
+@pytest.mark.slow
 def test_the_check_finds_what_is_wrong():
     broken = json.loads(FILE.read_text())
     del broken["code_url"]

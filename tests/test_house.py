@@ -132,6 +132,7 @@ def test_what_starts_first_imports_no_heavy_library_at_its_start(path):
     assert not {found.split(".")[0] for found in imports(path, at_start_only=True)} & HEAVY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["", ".researcher.cli", ".engines.entry", ".experiment", ".exchange.wire", ".researcher.report"]
 )

@@ -192,6 +192,7 @@ def test_a_given_split_that_nobody_trains_is_refused(run_locally, tables, make_e
 # -- groups, repeats, what is told ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_patients_stay_in_one_part_of_every_fold(run_locally, make_experiment):
     """Rows of one patient are copies: with a copy in the training part any test would be perfect."""
     generator = np.random.default_rng(0)
@@ -214,6 +215,7 @@ def test_patients_stay_in_one_part_of_every_fold(run_locally, make_experiment):
     assert run_locally(leaky, sites)["metrics"]["test"]["pooled"]["accuracy"] > 0.8
 
 
+@pytest.mark.slow
 def test_repeats_are_folds_of_their_own(run_locally, tables, make_experiment):
     split = {"kind": "kfold", "folds": 3, "repeats": 2}
     result = run_locally(make_experiment(split=split, rounds=2), tables)
@@ -222,6 +224,7 @@ def test_repeats_are_folds_of_their_own(run_locally, tables, make_experiment):
     assert once["folds"][2]["metrics"] == result["folds"][2]["metrics"]
 
 
+@pytest.mark.slow
 def test_repeats_have_the_same_patients_and_no_narrower_interval(run_locally, tables, make_experiment):
     split = {"kind": "kfold", "folds": 3, "repeats": 4}
     changes = {"rounds": 1, "evaluation": {"subgroups": [{"column": "a", "bands": [0]}]}}

@@ -46,6 +46,7 @@ def weights(result: dict) -> torch.Tensor:
     return torch.cat([tensor.flatten() for tensor in wire.unpack(result["parameters"]).values()])
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_differ_and_epsilon_is_the_accountants():
     first, second = trained(experiment()), trained(experiment())
     assert not torch.equal(weights(first), weights(second))
@@ -123,6 +124,7 @@ def test_the_noise_is_as_wide_as_was_booked(monkeypatch):
     assert set(widths) == {0.5 * cost.noise_multiplier for cost in booked}
 
 
+@pytest.mark.slow
 def test_folds_share_one_account():
     result = trained(experiment(split={"kind": "kfold", "folds": 3}, rounds=2))
     told = result["differential_privacy"]["sites"]["amsterdam"]
@@ -257,6 +259,7 @@ def test_under_secure_aggregation_no_site_tells_its_epsilon():
     assert result["history"]["epsilon"] == [3.0] * 3
 
 
+@pytest.mark.slow
 def test_patients_are_the_unit_where_they_are_asked_for():
     def visits(frame: pd.DataFrame) -> pd.DataFrame:
         return frame.assign(patient=np.arange(len(frame)) // 3)

@@ -98,6 +98,7 @@ def killed_everywhere(experiment, tables, tmp_path, points):
     return whole
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_any_phase_comes_to_the_same_bits(tables, make_experiment, tmp_path):
     experiment = make_experiment(rounds=3)
     calls = len(run(local_federation(experiment, tables), experiment)["participation"])
@@ -141,6 +142,7 @@ STATEFUL = {
 EVERYDAY = {"fedadam", "scaffold", "private layers", "compression", "rounded model", "folds", "groups of rows"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what", [pytest.param(what, marks=() if what in EVERYDAY else pytest.mark.slow) for what in STATEFUL]
 )
@@ -153,6 +155,7 @@ def test_whatever_lasts_from_round_to_round_is_in_the_checkpoint(make_experiment
     killed_everywhere(experiment, tables, tmp_path, [(14, 0), (9, 0)] if what == "each site alone" else [(5, 2)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [

@@ -155,6 +155,7 @@ KEPT = {
 MOMENTUM = {"optimizer": {"kind": "sgd", "lr": 0.1, "momentum": 0.5}, "batch_size": 16, "local_epochs": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if "uniform" in name or name == "moon" else ()) for name in KEPT]
 )
@@ -201,6 +202,7 @@ def numbers(line):
     return {name: value for name, value in line.items() if isinstance(value, (int, float))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in INFERENCE]
 )
@@ -269,6 +271,7 @@ def test_a_term_that_is_gone_is_named(frames, monkeypatch):
 SURVIVAL = {"duration": "days", "event": "died"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -334,6 +337,7 @@ def test_local_engine_and_mock_client_give_the_same_bits(frames):
     assert mock["parameters"] == local["parameters"]
 
 
+@pytest.mark.slow
 def test_over_http_with_a_node_that_dies_in_mid_round_come_the_bits_of_the_local_engine(frames, tmp_path, monkeypatch):
     """vantage6's own client, containers' entry functions, a folder that lasts a job; the seventh call is round 2."""
     monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path))

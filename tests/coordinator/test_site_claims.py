@@ -54,6 +54,7 @@ def test_rows_in_training_are_those_of_preparation(spied, make_experiment):
     assert any("berlin" in note and "of all training rows" in note for note in result["notes"])
 
 
+@pytest.mark.slow
 def test_a_site_with_most_of_the_rows_is_named_and_can_be_limited(spied, make_experiment, tables):
     import numpy as np
 

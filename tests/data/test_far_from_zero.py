@@ -138,6 +138,7 @@ def test_a_target_that_float32_cannot_tell_apart_is_refused_by_name_with_the_rem
 # -- end to end ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [False, True])
 def test_a_run_and_predict_are_the_same_whatever_the_offset_and_the_unit(tmp_path, images):
     predicted = []

@@ -92,6 +92,7 @@ def test_a_rounded_table_is_next_to_what_was_wanted_in_cells_and_sums(rows, weig
     assert table.sum(axis=1).tolist() == rows
 
 
+@pytest.mark.slow
 def test_rounding_is_right_in_the_mean():
     wanted = np.outer([1, 3, 9, 4], [0.6, 0.25, 0.15])
     drawn = np.array([rounded(wanted, np.random.default_rng(seed)) for seed in range(2000)])

@@ -288,6 +288,7 @@ def test_the_given_split_is_read_from_its_column():
     assert [len(table.folds[0][name]) for name in PARTS] == [20, 10, 10]
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(12, 30), min_size=1, max_size=3), st.booleans(), st.booleans())
 def test_members_are_their_own_tables_one_after_another(sizes, cross_validate, drop):
     wanted = experiment(
@@ -359,6 +360,7 @@ def spoiled(draw):
     return frame, experiment(split=split, split_column="part" if split == "given" else None, **options)
 
 
+@pytest.mark.slow
 @given(spoiled())
 def test_no_error_about_a_table_holds_a_cell_of_it(case):
     frame, wanted = case

@@ -30,6 +30,7 @@ def _table(kind: str) -> pd.DataFrame:
     return frame.assign(y=["yes", None, "no"] * 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float32", "float64", "mixed", "named rows", "later rows"])
 def test_wide_parquet_has_the_cells_types_and_rows_of_pyarrows_frame(tmp_path, kind):
     written = _table(kind)

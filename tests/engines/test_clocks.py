@@ -24,6 +24,7 @@ HOURS = 3600.0
 ALLOWED = ("coordinator/result/assemble.py", "researcher/image/build.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jumps", [(0, 6), (5, -5, 48, -48)])
 @pytest.mark.parametrize("pipeline", [0, 1])
 def test_a_wall_clock_that_jumps_in_mid_run_changes_nothing(tables, monkeypatch, tmp_path, jumps, pipeline):
@@ -44,6 +45,7 @@ def test_a_wall_clock_that_jumps_in_mid_run_changes_nothing(tables, monkeypatch,
     assert all(not entry["missing"] for entry in results[1]["participation"])
 
 
+@pytest.mark.slow
 def test_nobody_waits_by_a_clock_that_can_be_set():
     """The time of day is for names of folders, of files and of reports."""
     package = Path(v6_algorithm.__file__).parent

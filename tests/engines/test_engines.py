@@ -58,12 +58,14 @@ def test_order_of_sites_in_the_file_changes_nothing(tables, make_experiment, run
     assert one == two
 
 
+@pytest.mark.slow
 def test_a_proxy_that_fails_in_passing_loses_nothing(tables, make_experiment, run_locally):
     """vantage6.md section 3: the stock client reads one failed poll as 'finished', and returns no results."""
     experiment = make_experiment()
     assert comparable(over_http(experiment, tables, flaky=2)) == comparable(run_locally(experiment, tables))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
@@ -85,6 +87,7 @@ def test_a_run_that_fails_at_one_site_is_named_and_the_others_go_on(tables, make
     assert reason in second["missing"]["berlin"]
 
 
+@pytest.mark.slow
 def test_a_site_that_does_not_answer_is_late_and_says_how_it_was_last_seen(tables, make_experiment):
     result = over_http(
         make_experiment(rounds=1, participation={"deadline_s": 0.3}),
@@ -130,6 +133,7 @@ def test_organisations_can_be_named_or_numbered(tables):
         assert [(site.name, site.id) for site in federation.sites()] == [("cairo", 5), ("x-ray", 3)]
 
 
+@pytest.mark.slow
 def test_a_large_result_comes_through_a_file_to_the_same_bits_and_a_full_disk_costs_no_round(
     tables, make_experiment, monkeypatch, tmp_path
 ):
@@ -166,6 +170,7 @@ def test_a_large_result_comes_through_a_file_to_the_same_bits_and_a_full_disk_co
         assert results_of["file"][key] == results_of["full disk"][key] == results_of["text"][key], key
 
 
+@pytest.mark.slow
 def test_a_large_model_comes_back_as_it_is_where_results_are_not_encrypted(
     tables, make_experiment, monkeypatch, tmp_path
 ):

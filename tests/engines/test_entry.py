@@ -390,6 +390,7 @@ def in_wrapper(folder, task_input, **environment):
     return done, (folder / "output").read_text()
 
 
+@pytest.mark.slow
 def test_the_wrapper_reads_the_nodes_table_and_writes_the_reply(tmp_path):
     tables()["berlin"].to_csv(tmp_path / "ward.csv", index=False)
     done, output = in_wrapper(
@@ -410,6 +411,7 @@ def test_the_wrapper_reads_the_nodes_table_and_writes_the_reply(tmp_path):
     assert SECRET not in output + done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_refusal_is_a_reply_and_not_a_crash(tmp_path):
     tables()["berlin"].assign(a=SECRET).drop(columns="y").to_csv(tmp_path / "ward.csv", index=False)
     done, output = in_wrapper(
@@ -425,6 +427,7 @@ def test_a_refusal_is_a_reply_and_not_a_crash(tmp_path):
     assert SECRET not in output + done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_wrong_value_in_a_form_ends_the_log_with_one_line_that_names_it(tmp_path):
     done, output = in_wrapper(tmp_path, {"method": "master", "kwargs": {**PLAIN, **EMPTY, "rounds": 0}})
     assert (done.returncode, output) == (1, "")

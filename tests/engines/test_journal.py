@@ -80,6 +80,7 @@ def comparable(result):
     return {key: result[key] for key in keys}
 
 
+@pytest.mark.slow
 def test_a_container_that_is_run_again_goes_on_wherever_it_was_killed(network, undisturbed, capsys):
     whole, created = run_undisturbed(network, undisturbed)
     assert created == 18  # of three sites: columns, statistics, three rounds, evaluation
@@ -94,6 +95,7 @@ def test_a_container_that_is_run_again_goes_on_wherever_it_was_killed(network, u
     assert "goes on after round 1/3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_rounds_that_overlap_are_taken_over_by_the_container_that_is_run_again(network):
     experiment = EXPERIMENT | {
         "pipeline": 1,
@@ -113,6 +115,7 @@ def test_rounds_that_overlap_are_taken_over_by_the_container_that_is_run_again(n
             assert len(proxy.tasks) == created, "nobody is asked twice"
 
 
+@pytest.mark.slow
 def test_a_container_that_was_done_returns_what_it_had(network):
     """As when the hub's node was killed, `master` ended meanwhile, and its result was never collected."""
     with network() as proxy:
@@ -124,6 +127,7 @@ def test_a_container_that_was_done_returns_what_it_had(network):
         assert {key for key in proxy.requests if proxy.requests[key] != requests.get(key)} == {"organization"}
 
 
+@pytest.mark.slow
 def test_another_task_takes_what_the_sites_answered_to_the_first(network):
     with network() as proxy:
         whole, created = container(proxy), len(proxy.tasks)
@@ -140,6 +144,7 @@ def test_another_task_takes_what_the_sites_answered_to_the_first(network):
         assert {task["parent"] for task in list(proxy.tasks.values())[answered:]} == {2000}
 
 
+@pytest.mark.slow
 def test_a_site_that_failed_in_the_first_task_is_missing_in_the_second(network):
     """Else all that came after it would be another run."""
     lost = {"outcome": lambda site, call: "crashed" if (site, call) == (4, 3) else None}
@@ -154,6 +159,7 @@ def test_a_site_that_failed_in_the_first_task_is_missing_in_the_second(network):
     assert list(first["missing"]) == ["berlin"]
 
 
+@pytest.mark.slow
 def test_subtasks_that_another_organisation_has_created_are_not_taken(network):
     """A node's key is enough to post a subtask in the name of a task: its answer could be anything."""
     with network() as proxy:
@@ -166,6 +172,7 @@ def test_subtasks_that_another_organisation_has_created_are_not_taken(network):
         assert len(proxy.tasks) == 8 + 12
 
 
+@pytest.mark.slow
 def test_another_image_whose_defaults_differ_begins_anew(network, capsys):
     with network() as proxy:
         with pytest.raises(Killed):
@@ -183,6 +190,7 @@ def test_earlier_tasks_must_be_ids(network):
 # -- what fails on the way ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["create", "created", "status", "result"])
 @pytest.mark.parametrize("trouble", ["page", "message"])
 def test_a_server_that_is_restarted_costs_nobody_a_round(network, undisturbed, what, trouble):
@@ -207,6 +215,7 @@ def ask_berlin(proxy, deadline_s):
     return replies
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_is_not_taken_for_the_site(network, monkeypatch):
     monkeypatch.setattr(subtasks, "OUTAGE_S", 0.2)
     with network() as proxy:
@@ -232,6 +241,7 @@ def test_an_answer_that_is_there_at_the_deadline_is_taken(network):
         assert ask_berlin(proxy, 0.1).missing["berlin"].kind != "late"
 
 
+@pytest.mark.slow
 def test_a_task_of_the_same_number_does_not_get_the_result_of_another_experiment(network, capsys):
     """As of a server that was set up anew, whose nodes kept their folders."""
     with network() as proxy:

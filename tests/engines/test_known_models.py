@@ -111,6 +111,7 @@ def bytes_sent(result: dict, call: str) -> int:
     return sum(sum(one["bytes_sent"].values()) for one in result["timing"]["rounds"] if one["call"] == call)
 
 
+@pytest.mark.slow
 def test_an_evaluation_names_the_models_that_the_rounds_sent(trained):
     by_name, in_full = trained("by name"), trained("in full", resident=False)
     assert outcome(by_name) == outcome(in_full)
@@ -119,6 +120,7 @@ def test_an_evaluation_names_the_models_that_the_rounds_sent(trained):
     assert bytes_sent(by_name, "evaluate") < 0.6 * bytes_sent(in_full, "evaluate")
 
 
+@pytest.mark.slow
 def test_a_site_that_has_lost_its_folder_is_sent_all_of_it(trained, monkeypatch):
     expected = outcome(trained("whole"))
     resolve, requests = known_models.resolve, []
@@ -139,6 +141,7 @@ def test_a_site_that_has_lost_its_folder_is_sent_all_of_it(trained, monkeypatch)
 # -- published once ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_large_model_is_published_once_for_all_sites(trained, monkeypatch):
     expected = outcome(trained("in requests"))
     assert "published model" not in trained.tasks
@@ -165,6 +168,7 @@ def test_only_results_in_the_clear_are_asked_for_as_parts_of_their_tasks(monkeyp
     assert paths[-1] == asked
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_publish_costs_nobody_the_run(trained, monkeypatch):
     expected = outcome(trained("in requests"))
     monkeypatch.setattr(vantage6_v4, "LEAST_CHARACTERS", LEAST_CHARACTERS)

@@ -46,6 +46,7 @@ def test_the_preparation_does_not_wait_an_hour_for_a_node_that_is_offline(train)
     assert proxy.calls[BERLIN] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

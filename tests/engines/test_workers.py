@@ -91,6 +91,7 @@ def test_a_model_and_the_experiment_are_sent_to_a_worker_once(make_experiment):
     assert sizes[0] > 2 * 3 * len(result["parameters"]) // 4
 
 
+@pytest.mark.slow
 def test_processes_give_the_bits_of_one(four, make_experiment):
     experiment = make_experiment(rounds=3)
     expected = run(local_federation(experiment, four, way="exact"), experiment)

@@ -54,6 +54,7 @@ def test_an_optimiser_takes_the_steps_of_torchs_own(kind):
     assert torch.equal(ours[0], theirs[0])
 
 
+@pytest.mark.slow
 def test_training_does_not_load_torchs_compiler():
     """It takes a second, in every container of every round."""
     code = (

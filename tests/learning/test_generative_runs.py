@@ -172,6 +172,7 @@ def test_at_most_twelve_rounds_are_shown_the_first_and_the_last_among_them(round
     assert not steps or max(steps) - min(steps) <= 1
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_fid_and_writes_the_pictures(sites, tmp_path):
     import yaml
 

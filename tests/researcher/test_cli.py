@@ -162,6 +162,7 @@ def test_without_baselines_none_are_run(here):
     assert "baselines" not in content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_mock_engine_gives_the_same_bits_as_the_local_one(here, split):
     changes = {"split": SPLITS[split], "model": {"kind": "mlp", "hidden": [4], "norm": "batch", "dropout": 0.3}}

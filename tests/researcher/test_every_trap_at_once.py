@@ -80,6 +80,7 @@ def refused(folder, *settings):
     return done.output
 
 
+@pytest.mark.slow
 def test_each_trap_is_one_clear_line_and_the_mended_tables_give_the_plain_ones_model(folder):
     def write(*mended):
         for place, (name, rows) in enumerate(ROWS.items()):

@@ -96,6 +96,7 @@ def test_a_file_that_is_there_stays(hospitals):
     assert call("init", "north.csv", "south.csv", "--force").exit_code == 0
 
 
+@pytest.mark.slow
 def test_report_makes_a_page_anew_and_compares_runs(hospitals):
     call("init", "north.csv", "south.csv")
     for name, rounds in (("one", 1), ("two", 2)):

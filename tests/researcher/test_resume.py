@@ -36,6 +36,7 @@ def stop_in_round(monkeypatch, number, error):
     monkeypatch.setattr(Rounds, "_answers", stopped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Terminated()], ids=["Ctrl-C", "SIGTERM"])
 def test_a_run_that_was_asked_to_end_tells_how_to_go_on_and_goes_on(tmp_path, monkeypatch, error):
     file = write(tmp_path, rounds=4, strategy={"kind": "fedadam", "compress": [{"kind": "topk", "fraction": 0.5}]})

@@ -99,6 +99,7 @@ def questions(network):
     return sum(task["name"].startswith("RPC_") for task in network.proxy.tasks.values())
 
 
+@pytest.mark.slow
 def test_a_task_that_crashed_goes_on_in_a_new_one_to_the_same_result(network, tmp_path):
     whole = network().whole
     cut = network(killed_at=14)
@@ -117,6 +118,7 @@ def test_a_task_that_crashed_goes_on_in_a_new_one_to_the_same_result(network, tm
     assert (sent["hub"], sent["arguments"]["resume"]) == (3, [1000])
 
 
+@pytest.mark.slow
 def test_a_task_that_goes_on_itself_is_followed_to_the_first(network, tmp_path):
     cut = network(killed_at=14)
     cut.arguments["resume"] = 900
@@ -141,6 +143,7 @@ def test_what_cannot_be_gone_on_with_is_named_and_nothing_is_sent(network, optio
     assert not cut.sent
 
 
+@pytest.mark.slow
 def test_in_an_encrypted_collaboration_the_file_tells_the_experiment(network, tmp_path):
     cut = network(killed_at=14, encrypted=True)
     file = write(tmp_path, **EXPERIMENT, training={})
@@ -155,6 +158,7 @@ def test_a_folder_goes_on_as_it_was_begun(tmp_path):
     assert (result.exit_code, "--set: goes with a task" in result.output) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_log_in_that_has_ended_tells_how_to_come_back_to_the_task(network, tmp_path, monkeypatch):
     """A server that was restarted without `jwt_secret_key` knows nobody's log-in any more; the task goes on."""
     network(killed_at=14)

@@ -395,6 +395,7 @@ def test_dinunet_bug_in_2_3_sites_of_one_size_are_not_cut_in_the_same_places(spi
     assert losses[0] != losses[1]
 
 
+@pytest.mark.slow
 def test_dinunet_bug_in_2_3_rows_of_a_patient_are_in_one_part(run_locally, make_experiment):
     """A patient's rows are alike, and labels are noise: only one who is in two parts could be known again."""
     generator = np.random.default_rng(3)

@@ -215,6 +215,7 @@ def test_hrc_bug_11_cancel_stops_the_one_task_and_nothing_else():
     assert asked == [("kill/task", {"method": "post", "json": {"id": 7}})]
 
 
+@pytest.mark.slow
 def test_hrc_bug_12_nothing_waits_for_a_key(monkeypatch):
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -233,6 +234,7 @@ def test_hrc_bug_13_the_network_has_an_input_for_each_feature_that_is_left(run_l
     assert shapes[0][1] == len(features or ["a", "b", "c"])
 
 
+@pytest.mark.slow
 def test_hrc_bug_14_a_program_ends_without_a_complaint(tmp_path):
     """Its ended with `ImportError: sys.meta_path is None, Python is likely shutting down`."""
     code = "from v6_algorithm.researcher.cli import main; main()"

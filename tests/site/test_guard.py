@@ -124,6 +124,7 @@ def test_a_damaged_ledger_answers_nothing(tmp_path, damage):
         pass
 
 
+@pytest.mark.slow
 def test_containers_that_write_at_once_lose_nothing(tmp_path):
     code = (
         "import sys; from pathlib import Path; from v6_algorithm.site.guard.ledger import Ledger\n"

@@ -130,6 +130,7 @@ def test_survival_is_measured_on_groups_as_well(method):
     assert set(result["subgroups"]["test"]["sex"]) == {"female", "male"}
 
 
+@pytest.mark.slow
 def test_all_engines_tell_the_same_of_groups(hospitals):
     experiment = experiment_of("sex", {"column": "age", "bands": [50]}, split={"kind": "kfold", "folds": 3}, rounds=1)
     organizations = {number: (name, source.frame) for number, (name, source) in enumerate(hospitals.items(), start=3)}
@@ -436,6 +437,7 @@ def test_groups_survive_the_wire(hospitals):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("output", "calls"), [("last", 1), ("best", 2)])
 def test_groups_take_no_call_of_their_own_where_the_kept_model_is_known(hospitals, output, calls):
     """With personal models there are two calls either way, and the numbers are those of a call for each."""

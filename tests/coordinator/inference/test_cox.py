@@ -120,6 +120,7 @@ def test_categories_have_a_reference_and_metrics_are_measured():
     assert 0.5 < result.content["metrics"]["test"]["pooled"]["c_index"] < 1
 
 
+@pytest.mark.slow
 def test_a_node_of_policy_standard_tells_times_of_several_events_and_the_run_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("V6_ALGORITHM_POLICY", "standard")
     monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path))

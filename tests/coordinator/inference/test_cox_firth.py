@@ -53,6 +53,7 @@ def test_estimates_are_finite_and_those_of_the_pooled_rows(frames, strata):
     assert np.isfinite(result.predict(next(iter(frames.values())))["log_risk"]).all()
 
 
+@pytest.mark.slow
 def test_masked_sums_come_to_the_same(frames):
     keys = {**KEYS, "model": {"kind": "cox", "firth": True, "strata": "site"}}
     frames = {**frames, "three": frames["one"].assign(marker=-frames["one"]["marker"])}

@@ -231,6 +231,7 @@ def fitted_under(policy, **keys):
     return run_master(local_federation(experiment, tables, rules), experiment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["trusted", "standard"])
 def test_cox_models_are_imputed_with_their_categories_and_the_same_under_masks(policy):
     result = fitted_under(policy)

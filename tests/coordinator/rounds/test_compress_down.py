@@ -69,6 +69,7 @@ def mean(spy, rows, number):
     return sums
 
 
+@pytest.mark.slow
 def test_steps_smaller_than_the_rounding_add_up(make_experiment, run_locally, tables):
     """Of 20 rounds whose steps are shorter than the distance of two numbers of 8 bits, else little would be left."""
     training = {"optimizer": {"kind": "sgd", "lr": 1e-4}, "local_steps": 1, "batch_size": None}
@@ -160,6 +161,7 @@ def test_under_masks_the_sum_counts_from_the_rounded_model(tables, make_experime
         torch.testing.assert_close(results[1][name], tensor, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["sample", "site"])
 def test_differential_privacy_costs_the_same_for_noise_is_added_to_what_a_site_has_made(
     make_experiment, run_locally, tables, unit

@@ -55,6 +55,7 @@ def test_the_history_has_every_model_that_was_made_and_its_measures_are_of_it(sp
     assert result["best_round"] == losses.index(min(losses)) + 1
 
 
+@pytest.mark.slow
 def test_every_engine_comes_to_the_same_bits(tables, make_experiment, monkeypatch, tmp_path):
     experiment = make_experiment(rounds=4, **LONG, participation={"poll_s": 0.01, "fraction": 0.7}, resident=False)
     local = run(local_federation(experiment, tables), experiment)
@@ -72,6 +73,7 @@ def test_every_engine_comes_to_the_same_bits(tables, make_experiment, monkeypatc
     assert list(dict.fromkeys(rounds)) == [f"RPC_train round {number}" for number in range(1, 5)]
 
 
+@pytest.mark.slow
 def test_the_next_round_is_asked_for_before_the_answers_of_this_one_are_looked_at(
     tables, make_experiment, monkeypatch, tmp_path
 ):

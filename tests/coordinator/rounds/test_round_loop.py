@@ -290,6 +290,7 @@ def packed(experiment_result, **changes):
     return wire.pack({**tensors, **changes})
 
 
+@pytest.mark.slow
 def test_a_wrong_reply_is_dropped_named_and_never_enters_an_average(spied, make_experiment):
     experiment = make_experiment()
     _, clean = spied(experiment)

@@ -78,6 +78,7 @@ def test_the_table_has_every_strategy():
     assert set(KINDS) == set(STRATEGIES) - {"newton"}
 
 
+@pytest.mark.slow
 @every
 def test_identical_sites_are_as_one(case):
     """With sites that say the same, the step is that of one site with all the rows: the centralised step."""

@@ -100,6 +100,7 @@ def test_fedprox_without_a_pull_is_fedavg_to_the_bit(run_locally, tables, make_e
     assert unpulled["parameters"] == plain["parameters"]
 
 
+@pytest.mark.slow
 def test_fedprox_stays_nearer_to_the_received_model_the_stronger_the_pull(run_locally, tables, make_experiment):
     training = {"local_epochs": 5, "batch_size": 8, "optimizer": {"kind": "sgd", "lr": 0.05}}
     moved = []

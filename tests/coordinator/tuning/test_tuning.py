@@ -37,6 +37,7 @@ def tuned(tables, make_experiment):
     return go
 
 
+@pytest.mark.slow
 def test_the_best_on_validation_rows_is_run_as_run_would(tuned, tables):
     _, result = tuned({"space": RATES}, rounds=4)
     tried = result["tuning"]["trials"]
@@ -78,6 +79,7 @@ def test_a_metric_of_which_more_is_better_is_maximised(tuned):
     assert result["tuning"]["chosen"] == 1 + scores.index(max(scores))
 
 
+@pytest.mark.slow
 def test_halving_gives_all_rounds_to_few(tuned):
     space = {"training.optimizer.lr": [1e-6, 1e-5, 0.02, 0.05]}
     _, result = tuned({"space": space, "halving": {"first_rounds": 2, "keep": 0.5}}, rounds=8)

@@ -120,6 +120,7 @@ def is_whole(parts, group):
     return sum(map(len, homes)) == len(set.union(*homes))
 
 
+@pytest.mark.slow
 @given(KEEPS_GROUPS, LABELS, SEEDS)
 @settings(max_examples=200)
 def test_groups_stay_whole_under_every_kind_that_can_keep_them(content, labels, seed):
@@ -136,6 +137,7 @@ def test_groups_stay_whole_under_every_kind_that_can_keep_them(content, labels, 
 NATURAL = st.just({"kind": "natural", "by": "ward"})
 
 
+@pytest.mark.slow
 @given(st.one_of(COMPLETE, PARTIAL, NATURAL), LABELS, SEEDS)
 @settings(max_examples=200)
 def test_no_kind_puts_a_patient_at_two_sites_what_it_cannot_keep_whole_it_refuses(content, labels, seed):

@@ -226,6 +226,7 @@ def test_a_courier_whose_trainer_is_killed_does_the_work_itself(node):
     assert "ok (resident trainer)" in node.run("RPC_prepare", columns_request())[1]
 
 
+@pytest.mark.slow
 def test_a_courier_imports_no_library(node):
     """With vantage6's own wrapper; what that imports is vantage6's."""
     node.reside()

@@ -79,6 +79,7 @@ def test_the_masked_sum_is_the_plain_sum_to_the_step(sites):
     assert exact[1] == sum(n[1] for n in numbers)
 
 
+@pytest.mark.slow
 def test_every_set_of_drop_outs_of_five_sites_sums_to_the_bit_or_is_refused():
     """All 3^5 ways: a site gives no numbers, gives numbers and then no shares, or stays."""
     keys, threshold = keys_of(5), 3

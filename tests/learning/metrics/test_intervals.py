@@ -127,6 +127,7 @@ def test_regression_intervals_cover_the_truth():
     assert all(0.91 <= count / studies <= 0.985 for count in hits.values()), hits
 
 
+@pytest.mark.slow
 def test_c_index_intervals_cover_the_truth():
     generator, hits, studies = np.random.default_rng(9), 0, 150
 

@@ -132,6 +132,7 @@ def watched(time, event, risk):
     return collector.state()
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(3, 40), st.floats(-2, 2), st.booleans()), min_size=2, max_size=3),
     st.sampled_from([3, 5, 10]), st.integers(0, 2**20),

@@ -318,6 +318,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.sampled_from(["two classes", "four classes", "regression"]), st.data())
 def test_any_reply_is_either_refused_or_gives_finite_metrics(kind, data):

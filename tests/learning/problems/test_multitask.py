@@ -60,6 +60,7 @@ def refusal(**changes):
     return str(refused.value)
 
 
+@pytest.mark.slow
 def test_all_targets_are_learned_at_once(run_locally):
     result = run_locally(experiment(), sources())
     pooled = result["metrics"]["test"]["pooled"]

@@ -334,6 +334,7 @@ def test_statistics_are_over_the_rows_own_times_only(run_locally):
         assert result["preparation"]["scale"][channel] == pytest.approx(filled.std(), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scaling", ["robust", {"kind": "standard", "scope": "site"}])
 @pytest.mark.parametrize("mode", ["federated", "centralised"])
 def test_padded_series_are_learned(run_locally, scaling, mode):

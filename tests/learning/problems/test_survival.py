@@ -106,6 +106,7 @@ def test_a_batch_without_events_changes_nothing():
     assert risk.grad.tolist() == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_federated_cox_is_the_likelihood_stratified_by_site(run_locally):
     """One full-batch step a round is gradient descent; it ends where lifelines does with `strata`."""
     lifelines = pytest.importorskip("lifelines")

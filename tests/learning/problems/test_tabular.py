@@ -84,6 +84,7 @@ def test_poisson_refuses_what_is_no_count_without_its_value(run_locally, make_ex
     assert "4711" not in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["none", "layer", "group", "batch"])
 def test_multi_class_learns_on_sites_with_skewed_labels(run_locally, make_experiment, norm):
     pytest.importorskip("sklearn")

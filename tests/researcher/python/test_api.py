@@ -174,6 +174,7 @@ class Net(nn.Module):
         return self.layers(x)
 
 
+@pytest.mark.slow
 def test_an_own_network_trains_and_predicts():
     result = v6.run(v6.Experiment(target="y", rounds=12, learning_rate=0.05), FRAMES, model=Net)
     assert result.metrics.loc[("test", "pooled"), "auroc"] > 0.5

@@ -123,6 +123,7 @@ def small() -> v6.Result:
     return v6.run({**SMALL, "target": "y", "exclude": ["sex"]}, TABLE)
 
 
+@pytest.mark.slow
 def test_a_strangers_three_lines_on_the_page_load_it(small, tmp_path, monkeypatch):
     onnxruntime = pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)

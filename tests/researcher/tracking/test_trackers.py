@@ -140,6 +140,7 @@ def test_a_tracker_that_is_not_installed_says_what_to_install(tmp_path, monkeypa
         open_tracking([kind], tmp_path, EXPERIMENT).__enter__()
 
 
+@pytest.mark.slow
 def test_a_run_without_trackers_imports_none(tmp_path):
     file = write(tmp_path)
     code = f"""

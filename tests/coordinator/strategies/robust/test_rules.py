@@ -48,6 +48,7 @@ def test_every_rule_is_tested_here():
     assert set(ONE_BAD) == set(MINIMUM)
 
 
+@pytest.mark.slow
 @every_rule
 @FEW
 @given(updates=matrices(), order=st.randoms(use_true_random=False))
@@ -58,6 +59,7 @@ def test_order_of_sites_changes_nothing(name, updates, order):
     torch.testing.assert_close(rule(updates[numbers]), rule(updates), rtol=0, atol=0 if exact else 1e-6)
 
 
+@pytest.mark.slow
 @every_rule
 @FEW
 @given(updates=matrices(), shift=hnp.arrays(np.float64, 5, elements=NUMBERS))
