@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +19,11 @@ from urllib.parse import parse_qs, urlparse
 import jwt
 
 import v6_algorithm
+
+
+def numbered(tables: Mapping[str, Any]) -> dict[int, tuple[str, Any]]:
+    """Return the organisations of these tables as a proxy takes them, from number 3 on."""
+    return {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
 
 
 class LoopbackProxy:

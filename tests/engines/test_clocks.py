@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from loopback import LoopbackProxy
+from loopback import LoopbackProxy, numbered
 
 import v6_algorithm
 from v6_algorithm.engines import entry
@@ -28,7 +28,7 @@ ALLOWED = ("coordinator/result/assemble.py", "researcher/image/build.py")
 @pytest.mark.parametrize("jumps", [(0, 6), (5, -5, 48, -48)])
 @pytest.mark.parametrize("pipeline", [0, 1])
 def test_a_wall_clock_that_jumps_in_mid_run_changes_nothing(tables, monkeypatch, tmp_path, jumps, pipeline):
-    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    organizations = numbered(tables)
     monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
     experiment = EXPERIMENT | {"pipeline": pipeline}
     results = []

@@ -5,7 +5,7 @@ import io
 import json
 
 import pytest
-from loopback import LoopbackProxy
+from loopback import LoopbackProxy, numbered
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.engines import entry
@@ -21,7 +21,7 @@ def comparable(result):
 
 
 def over_http(experiment, tables, **options):
-    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    organizations = numbered(tables)
     with LoopbackProxy(organizations, **options) as proxy:
         return run(Vantage6Federation(proxy.client(), poll_s=0.01), experiment)
 
@@ -102,7 +102,7 @@ def test_a_site_that_does_not_answer_is_late_and_says_how_it_was_last_seen(table
 
 
 def test_a_late_site_is_overdue_until_its_run_has_ended(tables):
-    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    organizations = numbered(tables)
     with LoopbackProxy(organizations, outcome=lambda organization, call: "pending") as proxy:
         federation = Vantage6Federation(proxy.client(), poll_s=0.05)
         request = wire.message(site="cairo", round=1, attempt=1)
@@ -127,7 +127,7 @@ def test_requests_and_replies_are_json_without_nan_on_the_local_engine(tables, m
 
 
 def test_organisations_can_be_named_or_numbered(tables):
-    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    organizations = numbered(tables)
     with LoopbackProxy(organizations) as proxy:
         federation = Vantage6Federation(proxy.client(), organizations=[3, "cairo"], names={3: "x-ray"})
         assert [(site.name, site.id) for site in federation.sites()] == [("cairo", 5), ("x-ray", 3)]
@@ -138,7 +138,7 @@ def test_a_large_result_comes_through_a_file_to_the_same_bits_and_a_full_disk_co
     tables, make_experiment, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
-    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    organizations = numbered(tables)
     experiment = make_experiment(rounds=2, participation={"poll_s": 0.01}, resident=False)
     results_of, looked, in_files = {}, [], {}
     tensors = in_file.LongString.tensors
@@ -176,7 +176,7 @@ def test_a_large_model_comes_back_as_it_is_where_results_are_not_encrypted(
 ):
     """Round by round to the same bits; a hub whose disk is full holds what comes."""
     monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
-    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    organizations = numbered(tables)
     experiment = make_experiment(rounds=2, participation={"poll_s": 0.01}, resident=False)
     monkeypatch.setattr(frames, "LEAST_CHARACTERS", 64)
     given, as_they_are = {}, {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from loopback import LoopbackProxy
+from loopback import LoopbackProxy, numbered
 
 from v6_algorithm.engines import entry, subtasks
 from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
@@ -42,7 +42,7 @@ def network(tables, monkeypatch, tmp_path):
     """Return a function that starts a network of three nodes, the hub's among them."""
     monkeypatch.setenv("V6_ALGORITHM_POLICY", "trusted")
     monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
-    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    organizations = numbered(tables)
     folders = itertools.count()
 
     def start(**options):

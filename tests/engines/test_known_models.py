@@ -8,7 +8,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import LoopbackProxy
+from loopback import LoopbackProxy, numbered
 
 from v6_algorithm.engines import entry, known_models, published, vantage6_v4
 from v6_algorithm.engines.known_models import LEAST_CHARACTERS, NAME, TEXT, Naming, forget, resolve
@@ -87,7 +87,7 @@ def trained(tables, monkeypatch, tmp_path):
     monkeypatch.setenv("V6_ALGORITHM_POLICY", "trusted")
     (tmp_path / "token").write_text("a token that this proxy does not look at")
     monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
-    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    organizations = numbered(tables)
 
     def run(name: str, *, encrypted: bool = True, **changes):
         monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path / name))

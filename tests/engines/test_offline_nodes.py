@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from loopback import LoopbackProxy
+from loopback import LoopbackProxy, numbered
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.engines import subtasks
@@ -19,7 +19,7 @@ AWAY = "(its run is pending; its node seems to be offline)"
 def train(tables, make_experiment, monkeypatch):
     """Return a function that runs an experiment while nobody begins what berlin is asked; gives result and proxy."""
     monkeypatch.setattr(subtasks, "OFFLINE_S", 0.05)
-    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    organizations = numbered(tables)
 
     def go(offline=(BERLIN,), **changes):
         def outcome(organization, call):

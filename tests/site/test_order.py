@@ -117,6 +117,22 @@ def test_each_tested_model_has_its_own_preparation_and_keeps_it():
         run.ask(1, SETUP, "evaluate", "second")
 
 
+@pytest.mark.parametrize("part", ["experiment", "setup"])
+def test_the_second_model_of_a_test_keeps_its_inputs_too(part):
+    models = [wire.digest("first"), wire.digest("second")]
+    run = Run(split={"kind": "tested", "models": models})
+
+    def ask(**changes):
+        against = {"experiment": "of the second", "setup": SETUP, "parameters": "second"} | changes
+        folds = [{"fold": 0, "parameters": "first", "train": False, "against": against}]
+        run.order().admit("evaluate", {"round": 1, "setup": SETUP, "folds": folds})
+
+    ask()
+    with pytest.raises(PolicyError, match="another preparation"):
+        ask(**{part: "moved"})
+    ask(placements="packed")
+
+
 def test_the_end_measures_no_more_models_of_a_fold_than_a_run_may_keep():
     run = Run()
     for round in range(1, 7):

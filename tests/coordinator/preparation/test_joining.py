@@ -39,6 +39,21 @@ def test_a_site_that_is_back_trains_from_the_next_round_on(spied, make_experimen
     assert [entry["round"] for entry in result["participation"] if entry["call"] == "prepare"] == [0, 0, 2, 2]
 
 
+def test_a_site_that_measures_nothing_in_the_rounds_says_so_when_it_joins(spied, make_experiment):
+    def keeps_silent(method, name, number, reply):
+        if method == "RPC_prepare" and name == "berlin" and number > 0 and "members" in reply:
+            reply["policy"] = {"round_metrics": False}
+        return away("berlin")(method, name, number, reply)
+
+    spy, result = spied(make_experiment(rounds=3), keeps_silent, back=["berlin"])
+    assert asked(spy)[-1] == ["amsterdam", "berlin", "cairo"]
+    measured = {site for requests in spy.of("RPC_train")[1:] for site, request in requests.items()
+                if request["folds"][0]["evaluate"]}  # fmt: skip
+    assert measured == {"amsterdam", "cairo"}
+    told = "round 2: berlin: this node measures models at the end, none in the rounds (V6_ALGORITHM_ROUND_METRICS)"
+    assert [note for note in result["notes"] if note.startswith(told)]
+
+
 def test_what_was_agreed_on_stays_as_it_was(spied, tables, make_experiment):
     """The columns' scales are of those who prepared: with or without a late comer they are the same."""
     spy, result = spied(make_experiment(rounds=3), away("berlin"), back=["berlin"])

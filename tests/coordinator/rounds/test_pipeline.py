@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from loopback import LoopbackProxy
+from loopback import LoopbackProxy, numbered
 from spying import Spy, lose
 
 from v6_algorithm.coordinator.master import run
@@ -62,7 +62,7 @@ def test_every_engine_comes_to_the_same_bits(tables, make_experiment, monkeypatc
     mock = run(mock_federation(experiment, tables), experiment)
     monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("TEMPORARY_FOLDER", str(tmp_path / "job"))
-    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    organizations = numbered(tables)
     with LoopbackProxy(organizations) as proxy:
         client = proxy.client()
         network = entry.run_master(client, None, experiment.for_task())
@@ -79,7 +79,7 @@ def test_the_next_round_is_asked_for_before_the_answers_of_this_one_are_looked_a
 ):
     experiment = make_experiment(rounds=4, **LONG, participation={"poll_s": 0.01}, resident=False)
     monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
-    organizations = {number: (name, table.frame) for number, (name, table) in enumerate(tables.items(), start=3)}
+    organizations = numbered(tables)
     order = []
     with LoopbackProxy(organizations) as proxy:
         get, create = proxy.get, proxy.create

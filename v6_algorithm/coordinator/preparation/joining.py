@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from v6_algorithm.coordinator.call_log import Caller
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.negotiate import Plan, tell_silent
 from v6_algorithm.coordinator.preparation.schema_checks import (
     check_counts,
     check_names,
@@ -91,6 +91,8 @@ class Joining:
                 f"round {round}: site '{site}' joined; it was away when the run was prepared, so columns, scales and "
                 "class weights are those agreed on without it"
             )
+            for note in tell_silent([site] if site in joined.silent else [], others=plan.validated):
+                self._tell(f"round {round}: {note}")
         return joined
 
     def _ask(self, sites: Sequence[str], round: int, body: dict[str, Any], check: Any) -> dict[str, Any]:

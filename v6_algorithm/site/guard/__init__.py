@@ -94,13 +94,25 @@ class Guard:
     # -- before anything is read ---------------------------------------------------------------------------------------
 
     def admit(self, method: str) -> None:
-        """Refuse a request that is too large, not approved, or out of order."""
+        """Refuse a request that is too large, not approved, out of order, or asks for what the rounds do not tell."""
         policy, experiment = self.policy, self._experiment
         self.admit_compared()
-        if method == "train":
-            self._check_round()
-        if policy.request_order:
-            with self._job.open() as content:
+        trains = method == "train"
+        if trains and not policy.round_metrics and any(item.get("evaluate") for item in self._request["folds"]):
+            raise PolicyError(
+                "this node measures no model in the rounds, but those that the final evaluation may keep "
+                f"({BY_FIELD['round_metrics'].variable})"
+            )
+        watched = trains and policy.refuse_isolated_rows
+        if not watched and not policy.request_order:
+            return
+        with self._job.open() as content:
+            if watched and (kept := content.get("isolated", 0)) >= _MOST_ISOLATED:
+                raise PolicyError(
+                    f"this node has kept {kept} updates of this task that would have given single rows away, and "
+                    f"trains no more for it ({BY_FIELD['refuse_isolated_rows'].variable})"
+                )
+            if policy.request_order:
                 Order(
                     content.setdefault("job", {}),
                     experiment,
@@ -108,25 +120,8 @@ class Guard:
                     researcher_weights=policy.researcher_weights,
                 ).admit(method, self._request)
 
-    def _check_round(self) -> None:
-        """Refuse to measure a model in a round where the rule says so, and any round after too many kept updates."""
-        policy = self.policy
-        if not policy.round_metrics and any(item.get("evaluate") for item in self._request["folds"]):
-            raise PolicyError(
-                "this node measures no model in the rounds, but those that the final evaluation may keep "
-                f"({BY_FIELD['round_metrics'].variable})"
-            )
-        if policy.refuse_isolated_rows:
-            with self._job.open() as content:
-                kept = content.get("isolated", 0)
-            if kept >= _MOST_ISOLATED:
-                raise PolicyError(
-                    f"this node has kept {kept} updates of this task that would have given single rows away, and "
-                    f"trains no more for it ({BY_FIELD['refuse_isolated_rows'].variable})"
-                )
-
     def count_isolated(self) -> None:
-        """Remember that an update was kept: which ones are would, of many, tell where the rows are."""
+        """Remember that an update was kept back: of many, which ones are would tell where the rows are."""
         with self._job.open() as content:
             content["isolated"] = content.get("isolated", 0) + 1
 

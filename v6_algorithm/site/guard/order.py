@@ -46,6 +46,15 @@ def _without(setup: Mapping[str, Any], keys: Sequence[str]) -> str:
     return digest({key: value for key, value in setup.items() if key not in keys})[:32]
 
 
+def _pin(pinned: dict[str, Any], key: str, made: str) -> None:
+    """Keep the hash of a preparation under a key; raises PolicyError where another one is there."""
+    if pinned.setdefault(key, made) != made:
+        raise PolicyError(
+            "this experiment has asked with another preparation before: columns, scales, filled values and times stay "
+            "the same from the first round to the final evaluation; what two answers differ in would tell of few rows"
+        )
+
+
 class Order:
     """Where one job stands.
 
@@ -106,10 +115,15 @@ class Order:
                 )
         if self._experiment.split.kind == "tested":
             # Each model was trained with a preparation of its own.
+            tested = self._job.setdefault("tested", {})
             for item in request["folds"]:
-                self._pin_setup(self._job.setdefault("tested", {}), digest(str(item.get("parameters")))[:16], setup)
+                _pin(tested, digest(str(item.get("parameters")))[:16], _without(setup, _AFTER_TRAINING))
+                if against := item.get("against"):
+                    # The second model's inputs are its own, in its experiment and in its setup.
+                    of_second = digest([against["experiment"], against["setup"]])[:32]
+                    _pin(tested, f"against {digest(against['parameters'])[:16]}", of_second)
             return
-        self._pin_setup(self._run, "setup", setup)
+        _pin(self._run, "setup", _without(setup, _AFTER_TRAINING))
         prepared = self._job.setdefault("setups", [])
         if (of_rows := _without(setup, _OF_EXPERIMENT)) not in prepared:
             if len(prepared) >= _BODIES:
@@ -118,16 +132,6 @@ class Order:
                     "search for settings has one, and another where it loses a site"
                 )
             prepared.append(of_rows)
-
-    @staticmethod
-    def _pin_setup(pinned: dict[str, Any], key: str, setup: Mapping[str, Any]) -> None:
-        made = _without(setup, _AFTER_TRAINING)
-        if pinned.setdefault(key, made) != made:
-            raise PolicyError(
-                "this experiment has asked with another preparation before: columns, scales, filled values and times "
-                "stay the same from the first round to the final evaluation; what two answers differ in would tell of "
-                "few rows"
-            )
 
     @property
     def _run(self) -> dict[str, Any]:
