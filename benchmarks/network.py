@@ -48,6 +48,11 @@ SUBMIT = [sys.executable, "-c", "from v6_algorithm.researcher.cli import main; m
 EMPTY, PLAIN = "empty-rounds:benchmark", "plain-fedavg:benchmark"
 # What is to be had on vantage6 at best: kind to how many models a round's request and its reply are long.
 FLOORS = {"empty": (0, 0), "empty, model back": (0, 1), "empty, model both ways": (1, 1)}
+# Ours with half precision on the way: kind to its strategy.
+HALVES = {
+    "ours, float16 back": {"compress": "float16"},
+    "ours, float16 both ways": {"compress": "float16", "compress_down": "float16"},
+}
 PHASES = (
     "create",
     "vantage6",
@@ -170,8 +175,8 @@ class Rounds:
         else:
             content = experiment(self.hidden, self.rounds, resident=kind != "ours, not resident")
             content["pipeline"] = int(kind == "ours, pipeline")
-            if kind == "ours, float16 back":
-                content["strategy"] = {"compress": "float16"}
+            if kind in HALVES:
+                content["strategy"] = HALVES[kind]
             result = self.network.run("master", experiment=content, organizations=sites, timeout_s=3600)
             if result["rounds_run"] != self.rounds:
                 raise SystemExit(f"{result['rounds_run']} rounds were run: {result['notes']}")
@@ -213,7 +218,7 @@ def main() -> None:
         nargs="+",
         default=["empty", "ours", "ours, not resident", "plain FedAvg"],
         help="of: empty, 'empty, model back', 'empty, model both ways' (as many bytes as ours), ours, "
-        "'ours, not resident', 'ours, pipeline', 'ours, float16 back', 'plain FedAvg'",
+        "'ours, not resident', 'ours, pipeline', 'ours, float16 back', 'ours, float16 both ways', 'plain FedAvg'",
     )
     parser.add_argument("--built", action="store_true", help="the images are there already")
     parser.add_argument("--processes", action="store_true", help="algorithms as processes, without Docker")
