@@ -171,9 +171,7 @@ def test_a_large_result_comes_through_a_file_to_the_same_bits_and_a_full_disk_co
 
 
 @pytest.mark.slow
-def test_a_large_model_comes_back_as_it_is(
-    tables, make_experiment, monkeypatch, tmp_path
-):
+def test_a_large_model_comes_back_as_it_is(tables, make_experiment, monkeypatch, tmp_path):
     """Round by round to the same bits; a hub whose disk is full holds what comes."""
     monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
     organizations = numbered(tables)

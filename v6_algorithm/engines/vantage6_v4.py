@@ -122,7 +122,7 @@ class Vantage6Federation:
         # What the sites have of models; None while nobody would take them away when the run is over.
         self._naming: known_models.Naming | None = None
         self._publisher = Publisher(client)
-        # Whether a reply may come as a frame: an answer has been read here without vantage6's client, which takes JSON only.
+        # Whether a reply may come as a frame: an answer has been read here without vantage6's client (JSON only).
         self._takes_frames = False
 
     @contextmanager
