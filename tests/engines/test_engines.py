@@ -171,11 +171,14 @@ def test_a_large_result_comes_through_a_file_to_the_same_bits_and_a_full_disk_co
 
 
 @pytest.mark.slow
-def test_a_large_model_comes_back_as_it_is(tables, make_experiment, monkeypatch, tmp_path):
+def test_a_large_model_comes_back_as_it_is_where_results_are_not_encrypted(
+    tables, make_experiment, monkeypatch, tmp_path
+):
     """Round by round to the same bits; a hub whose disk is full holds what comes."""
     monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
     organizations = numbered(tables)
     experiment = make_experiment(rounds=2, participation={"poll_s": 0.01}, resident=False)
+    monkeypatch.setattr(frames, "LEAST_CHARACTERS", 64)
     given, as_they_are = {}, {}
     write = in_file.TextFile.write
 
@@ -184,25 +187,23 @@ def test_a_large_model_comes_back_as_it_is(tables, make_experiment, monkeypatch,
             raise OSError(28, "No space left on device")
         write(self, piece)
 
-    for what in ("small", "encrypted", "in the clear", "full disk"):
+    for what in ("encrypted", "in the clear", "full disk"):
         with LoopbackProxy(organizations) as proxy, monkeypatch.context() as patched:
             proxy.encrypted = what == "encrypted"
-            if what != "small":
-                patched.setattr(frames, "LEAST_CHARACTERS", 64)
             if what == "full disk":
                 patched.setattr(in_file, "LONG", 64)
                 patched.setattr(in_file.TextFile, "write", full)
             given[what] = entry.run_master(proxy.client(), None, experiment.for_task())
             outputs = {task["name"]: base64.b64decode(task["result"]) for task in proxy.tasks.values()}
             as_they_are[what] = sorted(name for name, content in outputs.items() if frames.is_frame(content))
-    trainings = [name for name in as_they_are["in the clear"] if name.startswith("RPC_train")]
-    assert as_they_are["in the clear"] == as_they_are["encrypted"] == as_they_are["full disk"] == trainings
-    assert (as_they_are["small"], len(trainings)) == ([], 2 * len(tables))
-    for result in given.values():
-        for key in ("history", "parameters", "metrics", "participation"):
-            assert result[key] == given["small"][key], key
+    assert as_they_are["encrypted"] == []
+    assert len(as_they_are["in the clear"]) == 2 * len(tables)
+    assert all(name.startswith("RPC_train") for name in as_they_are["in the clear"])
+    assert as_they_are["full disk"] == as_they_are["in the clear"]
+    for key in ("history", "parameters", "metrics", "participation"):
+        assert given["encrypted"][key] == given["in the clear"][key] == given["full disk"][key], key
     received = [
-        {call["round"]: sum(call["bytes_received"].values()) for call in given[what]["timing"]["rounds"]}
-        for what in ("encrypted", "small")
+        {call["round"]: sum(call["bytes_received"].values()) for call in result["timing"]["rounds"]}
+        for result in (given["in the clear"], given["encrypted"])
     ]
     assert received[0][1] < received[1][1]

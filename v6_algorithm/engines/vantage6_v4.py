@@ -122,7 +122,8 @@ class Vantage6Federation:
         # What the sites have of models; None while nobody would take them away when the run is over.
         self._naming: known_models.Naming | None = None
         self._publisher = Publisher(client)
-        # Whether a reply may come as a frame: an answer has been read here without vantage6's client (JSON only).
+        # Whether a reply may come as a frame: one has been read here, and results are not encrypted, for the proxy of
+        # 4.15 decrypts UTF-8 only.
         self._takes_frames = False
 
     @contextmanager
@@ -484,7 +485,7 @@ class Vantage6Federation:
             clear = self._publisher.in_the_clear()
             with suppress(results.UnreadableError):
                 text = results.fetch(self._client, task_id, clear=clear)
-                self._takes_frames |= text is not None
+                self._takes_frames |= clear and text is not None
                 return text
             if self._takes_frames:
                 # vantage6's client reads JSON only.
