@@ -84,9 +84,9 @@ class TableSource:
     def _beside(self) -> list[Path]:
         """Return the files that are read with the table: of measures those that cells name, of arrays all of a pair."""
         if self.kind == "npz":
-            from v6_algorithm.data.arrays import pair_of
+            from v6_algorithm.data.arrays import files_of
 
-            return [] if self.uri.lower().endswith(".npz") else list(pair_of(Path(self.uri)).values())
+            return [] if self.uri.lower().endswith(".npz") else list(files_of(Path(self.uri)).values())
         from v6_algorithm.data.measures import find_measures
 
         frame = self._read(None, None)
@@ -195,7 +195,7 @@ class TableSource:
             if kind == "npz":
                 from v6_algorithm.data.arrays import read_arrays
 
-                return read_arrays(self.uri, self.form.whole)
+                return read_arrays(self.uri, self.form.whole, self.form.codes)
             if kind == "sql":
                 return self._read_sql()
             if self.names is not None:
@@ -395,15 +395,28 @@ def source_in(folder: Path, names: tuple[str, str] | None = None) -> TableSource
         raise DataError(f"the folder {folder.name} cannot be read: {error.strerror}") from None
     if not paths and names is not None:
         return TableSource(str(folder), names=names)
+    archives = [] if paths else [path for path in folder.glob("*.[nN][pP][zZ]") if path.name[0] not in ".~"]
     if not paths and has_pair(folder):
+        if archives:
+            raise DataError(
+                f"the folder {folder.name} has pairs of npy files and npz files; name the file that is the table in "
+                "place of the folder"
+            )
         return TableSource(str(folder), "npz")
     if not paths:
         # BIDS has participants.tsv; beside a table they are more likely one subject's each.
         paths = [path for path in folder.iterdir() if path.suffix.lower() == ".tsv" and path.name[0] not in ".~"]
+    # Beside a table they are one row's each.
+    paths = paths or archives
     if len(paths) != 1:
         raise DataError(
-            f"the folder {folder.name} has {len(paths)} tables (csv, tsv, parquet, excel); it must have one"
-            + ("" if paths else ", or X.npy and y.npy, or data.image.files say how its images are named")
+            f"the folder {folder.name} has {len(paths)} tables (csv, tsv, parquet, excel, npz); it must have one"
+            + (
+                "; name the table in place of the folder, "
+                f"as {{uri: {folder.name}/….{paths[0].suffix[1:]}, images: {folder.name}}} where its cells name files"
+                if paths
+                else ", or X.npy and y.npy, or data.image.files say how its images are named"
+            )
         )
     return TableSource(str(paths[0]))
 
