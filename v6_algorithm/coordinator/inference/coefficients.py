@@ -347,7 +347,7 @@ def _notes(
         notes.append(f"{name}: with model.ridge estimates are drawn to 0, and intervals do not count that")
     if (filled := experiment.data.missing.kind) in ("mean", "median", "constant"):
         notes.append(
-            f"{name}: cells that are empty were filled (data.missing {filled}) and count as observed in errors and "
+            f"{name}: any empty cells are filled (data.missing {filled}) and count as observed in errors and "
             "intervals; data.missing drop leaves such rows out"
         )
     notes += _of_no_category(name, lines, plan)
