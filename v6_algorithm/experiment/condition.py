@@ -29,7 +29,7 @@ def parse_condition(text: str) -> tuple[str, float | str]:
             break
     if re.match(r"(<=?|>=?)\s*\S", text.strip()):
         raise refuse(
-            "must have a number behind <, <=, > or >=, such as '> 0'; dates and words are only == or != another"
+            "must be an operator and, behind <, <=, > and >=, a number such as '> 0'; dates and words are only == or !="
         )
     remedy = f"; if the label is meant, '== {text.strip()}'" if re.fullmatch(r"[\w .-]{1,40}", text.strip()) else ""
     raise refuse(f"must be an operator (<=, >=, ==, !=, <, >) and a value, such as '> 0' or '== yes'{remedy}")
