@@ -11,6 +11,7 @@ from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.master import check, run
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.local import AS_TEXT
 from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.exchange import wire
 from v6_algorithm.learning.training import state
@@ -41,7 +42,8 @@ def near(given, expected, path="result", tolerance=1e-5):
 
 def check_near(experiment, tables):
     exact, fast = results(experiment, tables, "exact", "fast")
-    assert fast["engine"] == {"engine": "local", "way": "fast", "together": True, "because": None, "quicker": []}
+    told = {"engine": "local", "way": "fast", "together": True, "because": None, "quicker": [], "as_text": AS_TEXT}
+    assert fast["engine"] == told
     near({key: fast[key] for key in ("history", "site_history", "metrics", "sites")},
          {key: exact[key] for key in ("history", "site_history", "metrics", "sites")})  # fmt: skip
     if exact["parameters"] is not None:
