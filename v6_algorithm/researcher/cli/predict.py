@@ -25,7 +25,7 @@ def predict(
         list[str] | None, typer.Option(metavar="COLUMN", help="A column to copy beside the predictions, such as an id.")
     ] = None,
     site: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose model, where each site has its own; else their mean.")
+        str | None, typer.Option(metavar="NAME", help="Whose model or Cox baseline hazard, where sites have their own.")
     ] = None,
     layers: Annotated[
         list[Path] | None,

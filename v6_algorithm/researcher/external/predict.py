@@ -35,7 +35,8 @@ def predict(model: ReturnedModel, source: TableSource, site: str | None = None) 
     source
         The rows; the columns that the model was trained on must be there, others are not looked at.
     site
-        Whose model, where each site trained alone (mode local); the mean of all of them when absent.
+        Whose model, where each site trained alone (mode local); the mean of all of them when absent. Of a stratified
+        Cox model whose baseline hazard gives the survival; that of all sites together when absent.
 
     Returns
     -------
@@ -44,17 +45,25 @@ def predict(model: ReturnedModel, source: TableSource, site: str | None = None) 
         probabilities ``p(LABEL)`` for each class, and ``prediction``, the likeliest. Regression: ``prediction``.
         Survival: ``log_risk``, and ``survival(t)`` for each of the experiment's horizons. Several targets: each
         column's name in front, as in ``age: prediction``. A row whose image cannot be read has empty cells.
-        ``attrs["notes"]`` says how many rows have such cells, empty inputs, or values that no site had.
+        ``attrs["notes"]`` says how many rows have such cells, empty inputs, or values that no site had, and which
+        sites have a baseline hazard of their own.
 
     Raises
     ------
     ExperimentError
         When a column is missing, cells are empty that may not be, or there is no such site.
     """
+    own = sorted(set().union(*model.hazards.values())) if not model.by_site else []
+    if site in own and (of_site := model.with_baseline_of(site)):
+        model, site, own = of_site, None, []
     names = [name for name in model.setups if site is None or name == site or name.startswith(f"{site}/")]
     if not names:
         sites = sorted({name.split("/")[0] for name in model.setups}) if model.by_site else []
         known = ", ".join(sites) or "none, for there is one model for all"
+        if own:
+            raise ExperimentError(
+                f"site '{site}': has no baseline hazard of its own; those that have: {', '.join(own)}"
+            )
         raise ExperimentError(f"site '{site}': has no model of its own; those that have: {known}")
     if _class_of(model).generative:
         raise ExperimentError("a model of problem gan makes images and predicts nothing; see `v6-algorithm generate`")
@@ -65,6 +74,10 @@ def predict(model: ReturnedModel, source: TableSource, site: str | None = None) 
     mean = np.mean(frames, axis=0)
     result = _named(mean, problem, model.setups[names[0]]).set_index(index)
     result.attrs["notes"] = _notes(source, model, model.setups[names[0]], mean)
+    if own:
+        result.attrs["notes"].append(
+            f"survival is by the baseline hazard of all sites; for that of a site name the site: {', '.join(own)}"
+        )
     return result
 
 

@@ -254,7 +254,8 @@ class Result:
             A DataFrame, a path, or an array as the sites were given.
         site
             Whose model, in mode local, and of a run that was loaded from its folder with private layers or personal
-            models; the mean of the sites' predictions when absent, of personal models the shared one's.
+            models; the mean of the sites' predictions when absent, of personal models the shared one's. Of a
+            stratified Cox model whose baseline hazard; that of all sites together when absent.
         recalibrate, at
             A result of two classes whose intercept and slope move the risks, such as this one or that of `evaluate`;
             of all its rows, or of those of the site `at`.

@@ -20,6 +20,10 @@ def model_card(result: dict[str, Any]) -> str:
     result = reading.shareable(result)
     experiment, software = mapping(result, "experiment"), mapping(result, "software")
     kind = {key: mapping(experiment, key).get("kind", "") for key in ("problem", "model", "strategy", "split")}
+    # Of a problem with a network of its own the experiment's model is not what was trained.
+    network = result.get("network") or kind["model"]
+    preparation = mapping(result, "preparation")
+    inputs = [*map(str, sequence(preparation, "features")), *map(str, mapping(preparation, "categories"))]
     finished = mapping(result, "timing").get("finished", "(no date)")
     versions = ", ".join(f"{name} {version}" for name, version in software.items())
     lines = [
@@ -27,8 +31,8 @@ def model_card(result: dict[str, Any]) -> str:
         "",
         "## Model",
         "",
-        f"- {kind['problem'].replace('_', ' ')} of {_target(experiment)} by {kind['model']}, {kind['strategy']}",
-        f"- inputs: {', '.join(map(str, sequence(result, 'preparation', 'features'))) or 'see model.safetensors'}",
+        f"- {kind['problem'].replace('_', ' ')} of {_target(experiment)} by {network}, {kind['strategy']}",
+        f"- inputs: {', '.join(inputs) or 'see model.safetensors'}",
         f"- finished {finished}, seed {experiment.get('seed')}, {versions}",
         f"- contact, licence, version: {_FILL.format('who answers questions')}",
         "",
