@@ -35,30 +35,30 @@ class MessageSizes:
 
     def __init__(self) -> None:
         self.last_passed: Request | None = None
-        # By method, and whether each item was trained: a site's name, and how long its reply was.
-        self._replies: dict[Any, tuple[str, int]] = {}
+        # By method, and whether each item was trained: how long a reply was, but for its site's name.
+        self._replies: dict[Any, int] = {}
 
     def passed(self, method: str, request: Request, length: int) -> None:
         """Take in how long the text of a good reply was; the newest is kept."""
         self.last_passed = request
-        self._replies[_reply_kind(method, request)] = request["site"], length
+        self._replies[_reply_kind(method, request)] = length - _of_name(request["site"])
 
     def book(self, method: str, sites: Iterable[str], replies: Replies) -> None:
-        """Book the bytes of messages that were handed over; those of replies that none passed of as text are unknown."""
-        requests: dict[Any, tuple[str, int]] = {}
+        """Book the bytes of messages that were handed over; of replies of which none passed as text none are known."""
+        requests: dict[Any, int] = {}
         for site in sites:
-            request = replies.requests[site]
+            request, name = replies.requests[site], _of_name(site)
             if (kind := kind_of(request)) not in requests:
-                requests[kind] = site, wire.text_length(request)
-            replies.bytes_sent[site] = _of_site(site, *requests[kind])
+                requests[kind] = wire.text_length(request) - name
+            replies.bytes_sent[site] = requests[kind] + name
             if (known := self._replies.get(_reply_kind(method, request))) is not None:
-                replies.bytes_received[site] = _of_site(site, *known)
+                replies.bytes_received[site] = known + name
 
 
 def _reply_kind(method: str, request: Request) -> tuple[Any, ...]:
     return method, *(bool(item.get("train", True)) for item in request.get("folds", ()))
 
 
-def _of_site(site: str, like: str, length: int) -> int:
-    """Return the length of one site's message from that of another, which names itself once."""
-    return length if len(site) == len(like) and site.isascii() else length + len(json.dumps(site)) - len(json.dumps(like))
+def _of_name(site: str) -> int:
+    """Return how long a site's name is in a message, where it stands once."""
+    return len(json.dumps(site))
