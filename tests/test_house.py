@@ -170,4 +170,6 @@ def _dotted(node: ast.expr) -> str:
     """Return `a.b` of a name or an attribute of one, empty for other expressions."""
     if isinstance(node, ast.Name):
         return node.id
-    return f"{node.value.id}.{node.attr}" if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) else ""
+    return (
+        f"{node.value.id}.{node.attr}" if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) else ""
+    )
