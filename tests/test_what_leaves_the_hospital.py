@@ -107,7 +107,7 @@ EXPERIMENTS = {
     "discrete time": {
         "data": {"target": SURVIVAL, "features": ["a", "b"]},
         "problem": {"kind": "survival", "method": "discrete_time", "intervals": 4},
-        "model": {"kind": "mlp", "hidden": [4]},
+        "model": {"kind": "mlp", "hidden": [4], "norm": "batch"},
     },
     "sequences": {
         "data": {"target": "y", "sequence": "series"},

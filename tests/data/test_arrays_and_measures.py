@@ -112,6 +112,80 @@ def test_arrays_that_make_no_table_are_refused_by_name(tmp_path, files, message)
         source_in(tmp_path).read()
 
 
+@pytest.mark.parametrize("ending", ["npz", "NPZ"])
+def test_a_lone_npz_is_its_folders_table(tmp_path, ending):
+    np.savez((tmp_path / f"t.{ending}").open("wb"), X=np.arange(6.0).reshape(3, 2), y=np.arange(3))
+    (tmp_path / ".hidden.npz").write_bytes(b"")
+    assert list(source_in(tmp_path).read().columns) == ["X_0", "X_1", "y"]
+
+
+def test_npz_files_beside_a_table_are_its_rows_and_others_are_asked_for_by_name(tmp_path):
+    for name in ("sub-1", "sub-2"):
+        np.savez(tmp_path / f"{name}.npz", np.zeros(3))
+    with pytest.raises(DataError, match=r"has 2 tables .*name the table in place of the folder"):
+        source_in(tmp_path)
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-1\t50\n")
+    assert source_in(tmp_path).uri.endswith("participants.tsv")
+    (tmp_path / "participants.tsv").unlink()
+    np.save(tmp_path / "X.npy", np.zeros((3, 2)))
+    np.save(tmp_path / "y.npy", np.zeros(3))
+    with pytest.raises(DataError, match="pairs of npy files and npz files; name the file that is the table"):
+        source_in(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f4", "?"])
+def test_a_single_one_in_each_row_of_the_target_is_its_class(tmp_path, dtype):
+    classes = np.array([2, 0, 1, 2])
+    np.savez(tmp_path / "t.npz", X=np.zeros((4, 2)), y=np.eye(3, dtype=dtype)[classes])
+    frame = read(tmp_path / "t.npz", codes=("y",))
+    assert list(frame.columns) == ["X_0", "X_1", "y"]
+    assert frame["y"].tolist() == classes.tolist()
+    # Who learns y_0 and y_1 by themselves gets them.
+    assert list(read(tmp_path / "t.npz", codes=("y_0",)).columns)[2:] == ["y_0", "y_1", "y_2"]
+
+
+@pytest.mark.parametrize("rows", [[[1, 1], [0, 1]], [[0, 0], [0, 1]], [[0.5, 0.5], [0, 1]], [[1, 2], [1, 0]]])
+def test_labels_that_are_not_of_one_class_each_stay_columns(tmp_path, rows):
+    np.savez(tmp_path / "t.npz", X=np.zeros((2, 2)), y=np.array(rows))
+    assert list(read(tmp_path / "t.npz", codes=("y",)).columns)[2:] == ["y_0", "y_1"]
+
+
+@pytest.mark.parametrize("name", ["{part}_{of}", "{of}_{part}", "{of}-{part}"])
+@pytest.mark.parametrize("kind", ["npz", "npy"])
+def test_arrays_of_parts_are_one_table_that_says_which(tmp_path, name, kind):
+    lengths = {"train": 4, "val": 2, "test": 3}
+    arrays = {}
+    for part, rows in lengths.items():
+        arrays[name.format(part=part, of="images")] = np.full((rows, 2, 2), rows, dtype="u1")
+        arrays[name.format(part=part, of="labels")] = np.full((rows, 1), rows)
+    if kind == "npz":
+        np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
+    else:
+        for called, array in arrays.items():
+            np.save(tmp_path / f"{called}.npy", array)
+    frame = source_in(tmp_path).read()
+    assert list(frame.columns) == ["images", "labels", "split"]
+    assert frame.groupby("split").size().to_dict() == {"train": 4, "validation": 2, "test": 3}
+    assert frame["labels"].tolist() == [cell[0, 0] for cell in frame["images"]]
+    words = {4: "train", 2: "validation", 3: "test"}
+    assert frame["split"].tolist() == [words[rows] for rows in frame["labels"]]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"train_x": (3,), "test_x": (2,), "ids": (4,)}, "different numbers of rows"),
+        ({"train_x": (3,), "train_y": (3,), "test_x": (2,)}, "different numbers of rows"),
+        ({"train_x": (3,), "train_y": (2,), "test_x": (2,), "test_y": (2,)}, "different numbers of rows"),
+        ({"train_x": (3, 4), "test_x": (2, 5)}, "other lengths of a row"),
+    ],
+)
+def test_parts_that_do_not_match_are_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "t.npz", **{name: np.zeros(shape) for name, shape in arrays.items()})
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / "t.npz")
+
+
 def test_an_array_without_its_targets_is_refused_with_the_name_that_they_go_by(tmp_path):
     np.save(tmp_path / "X_north.npy", np.zeros((3, 2)))
     with pytest.raises(DataError, match=r"X_north\.npy has no other array beside it: its targets go in y_north\.npy"):
@@ -202,6 +276,28 @@ def test_tables_of_a_subject_become_columns_beside_the_covariates(tmp_path, subj
     assert list(TableSource(str(tmp_path / "t.csv"), form=TableForm(measures="id")).read({"age"}.__contains__)) == [
         "age"
     ]
+
+
+@pytest.mark.parametrize("ids", [["a1", "a2", "a3"], [100307, 100408, 101107]])
+@pytest.mark.parametrize("ending", ["_aparc.txt", ".thickness.csv", "-lh.stats.txt"])
+def test_what_all_cells_leave_out_of_their_files_names_may_be_anything(tmp_path, ids, ending):
+    for number, name in enumerate(ids):
+        (tmp_path / f"{name}{ending}").write_text(f"lh_cuneus\t{number}.5\n")
+        (tmp_path / f"{name}_x{ending}").write_text("lh_cuneus\t99\n") if number > 1 else None
+    pd.DataFrame({"id": ids}).to_csv(tmp_path / "t.csv", index=False)
+    assert read(tmp_path / "t.csv", measures="id")["lh_cuneus"].tolist() == [0.5, 1.5, 2.5]
+    (tmp_path / f"{ids[1]}{ending}").unlink()
+    with pytest.raises(DataError, match=r"has 1 cells .*: row 2;"):
+        read(tmp_path / "t.csv", measures="id")
+
+
+def test_two_tables_of_each_subject_are_told_by_their_endings(tmp_path):
+    for name in ("a1", "a2"):
+        for ending in ("_aparc.txt", "_aseg.txt"):
+            (tmp_path / f"{name}{ending}").write_text("x\t1\n")
+    pd.DataFrame({"id": ["a1", "a2"]}).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(DataError, match=r"more than one table each: _aparc\.txt, _aseg\.txt; write the one"):
+        read(tmp_path / "t.csv", measures="id")
 
 
 def test_a_structure_that_one_subject_lacks_is_empty_there(tmp_path, subjects):

@@ -172,7 +172,7 @@ def test_a_table_in_no_folder_has_no_files():
     with pytest.raises(DataError, match="has no folder"):
         find_images(pd.Series(["a.png"], name="file"), None)
     with pytest.raises(DataError, match="does not hold names of files"):
-        find_images(pd.Series([1, 2], name="file"), None)
+        find_images(pd.Series([0.5, 2], name="file"), None)
 
 
 def test_images_of_different_sizes_need_a_size(tmp_path):

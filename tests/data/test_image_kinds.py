@@ -21,8 +21,9 @@ from v6_algorithm.data.imaging.files import read_image
 from v6_algorithm.data.imaging.fitting import fitted, resized
 from v6_algorithm.data.imaging.picture import CAUSES, Picture, UnreadableImageError, grey, with_channels
 from v6_algorithm.data.imaging.stack import find_images, read_stack
+from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError
-from v6_algorithm.experiment import Image
+from v6_algorithm.experiment import Data, Image
 
 pillow = pytest.importorskip("PIL.Image")
 nibabel = pytest.importorskip("nibabel")
@@ -557,6 +558,47 @@ def test_a_picture_whose_name_has_no_ending_is_read_by_how_it_begins(tmp_path, k
     (tmp_path / "ISIC_0024306").write_bytes((tmp_path / f"named.{kind.lower()}").read_bytes())
     found, expected = (read_image(tmp_path / name, 2, 1) for name in ("ISIC_0024306", f"named.{kind.lower()}"))
     np.testing.assert_array_equal(found.values, expected.values)
+
+
+@pytest.mark.parametrize("cells", [["ISIC_1", "ISIC_2"], ["ISIC_1.jpg", "ISIC_2.jpg"], [" ISIC_1", "ISIC_2 "]])
+def test_bare_names_are_those_of_images_in_folders_below(tmp_path, cells):
+    files = [tmp_path / "part_1" / "ISIC_1.jpg", tmp_path / "deep" / "part_2" / "ISIC_2.jpg"]
+    hidden = tmp_path / ".cache" / "ISIC_1.jpg"
+    for file in (*files, hidden):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"x")
+    assert find_images(pd.Series(cells), tmp_path) == files
+    assert find_images(pd.Series([cells[0], "ISIC_3"]), tmp_path) == [files[0], tmp_path / "ISIC_3"]
+    # A name with a folder is meant there.
+    assert find_images(pd.Series([f"other/{cells[0].strip()}"]), tmp_path) == [tmp_path / "other" / cells[0].strip()]
+    for twice in ("ISIC_2.jpg", "ISIC_2.png"):
+        (tmp_path / "part_1" / twice).write_bytes(b"x")
+    with pytest.raises(DataError, match=r"1 cells .*that several images go with; allowed: .* with their folders"):
+        find_images(pd.Series(cells), tmp_path)
+
+
+def test_an_image_that_is_not_there_is_not_taken_from_a_folder_below(tmp_path):
+    (tmp_path / "masks").mkdir()
+    for name in ("p1.png", "masks/p2.png"):
+        (tmp_path / name).write_bytes(b"x")
+    assert find_images(pd.Series(["p1.png", "p2.png"]), tmp_path) == [tmp_path / "p1.png", tmp_path / "p2.png"]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float64", "Int64"])
+def test_whole_numbers_are_names_of_images(tmp_path, dtype):
+    (tmp_path / "1377.png").write_bytes(b"x")
+    cells = pd.Series([1377, 1378], dtype=dtype)
+    assert find_images(cells, tmp_path) == [tmp_path / "1377.png", tmp_path / "1378"]
+    with pytest.raises(DataError, match="does not hold names of files"):
+        find_images(pd.Series([0.5, 1.0]), tmp_path)
+
+
+def test_zeros_in_front_of_a_number_are_part_of_an_images_name(tmp_path):
+    (tmp_path / "0012.png").write_bytes(b"x")
+    (tmp_path / "t.csv").write_text("id,y\n0012,1\n0013,0\n")
+    data = Data.model_validate({"target": "y", "image": {"column": "id"}})
+    frame = TableSource(str(tmp_path / "t.csv"), form=data.form).read()
+    assert find_images(frame["id"], tmp_path) == [tmp_path / "0012.png", tmp_path / "0013"]
 
 
 def test_a_name_that_several_images_go_with_is_refused(tmp_path):

@@ -14,10 +14,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# Whole numbers that float64 holds.
+_MOST = 2**53
+
+
 def names_files(column: pd.Series) -> bool:
     """Say whether the cells of a column are text, which can only be names of files."""
     known = column.dropna()
     return len(known) > 0 and isinstance(known.iloc[0], str)
+
+
+def as_names(column: pd.Series) -> pd.Series:
+    """Return a column of names whose whole numbers are text: 1377, as of RSNA's bone ages, goes with 1377.png."""
+    import pandas as pd
+
+    if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+        return column
+    known = column.dropna()
+    if not len(known) or not (known == known.round()).all() or (known.abs() >= _MOST).any():
+        return column
+    return column.astype(object).where(column.isna(), [f"{number:.0f}" for number in column.fillna(0).tolist()])
 
 
 def folder_of(column: pd.Series, folder: Path | None, role: str) -> Path:

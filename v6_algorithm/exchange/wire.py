@@ -55,18 +55,21 @@ class TensorSpec:
 
     `kind` says how replies are merged: a ``parameter`` and a ``buffer`` are averaged, of a ``counter`` the maximum
     is kept, and what is ``frozen`` is the same at all sites. Only parameters may ever meet a server optimiser. `thaws`
-    is the last round in which nobody may move the tensor; 0: there is none.
+    is the last round in which nobody may move the tensor; 0: there is none. `momentum` is of BatchNorm's running
+    variances: the share of each batch in the statistics, 0 where they are the mean over all batches; of others None.
     """
 
     shape: tuple[int, ...]
     dtype: str
     kind: str = "parameter"
     thaws: int = 0
+    momentum: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form, in which a 0 is left out."""
+        """Return the JSON form, in which what is not said is left out."""
         content = asdict(self) | {"shape": list(self.shape)}
-        return content if self.thaws else {name: value for name, value in content.items() if name != "thaws"}
+        unsaid = {"thaws": 0, "momentum": None}
+        return {name: value for name, value in content.items() if name not in unsaid or value != unsaid[name]}
 
 
 StateSpec = dict[str, TensorSpec]
@@ -76,7 +79,9 @@ def spec_from_json(content: Any) -> StateSpec:
     """Read a state's spec from a reply; raises WireError when it is not one."""
     try:
         spec = {
-            str(name): TensorSpec(tuple(item["shape"]), str(item["dtype"]), str(item["kind"]), item.get("thaws", 0))
+            str(name): TensorSpec(
+                tuple(item["shape"]), str(item["dtype"]), str(item["kind"]), item.get("thaws", 0), item.get("momentum")
+            )
             for name, item in content.items()
         }
     except (AttributeError, KeyError, TypeError):
@@ -86,6 +91,8 @@ def spec_from_json(content: Any) -> StateSpec:
             raise WireError(f"tensor '{name}' is described with a shape that is not whole numbers from 0")
         if type(item.thaws) is not int or item.thaws < 0:
             raise WireError(f"tensor '{name}' is described as frozen for rounds that are no whole number from 0")
+        if item.momentum is not None and not (type(item.momentum) in (int, float) and 0 <= item.momentum <= 1):
+            raise WireError(f"tensor '{name}' is described with a momentum that is no number from 0 to 1")
         if item.dtype not in _DTYPES or item.kind not in ("parameter", "buffer", "counter", "frozen"):
             raise WireError(f"tensor '{name}' is described as {item.kind} of {item.dtype}, which is not known")
     return spec

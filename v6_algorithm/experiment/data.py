@@ -239,9 +239,10 @@ class Data(Section):
     @property
     def form(self) -> TableForm:
         """How the sites' tables are written."""
-        codes = [name for name in (*self.categorical, self.group, *self.target_columns.values()) if name]
+        named = self.image.column if self.image is not None else None
+        codes = [*self.categorical, self.group, *self.target_columns.values(), self.measures, named]
         whole = [section.column for section in (self.sequence, self.image) if section is not None and section.column]
-        return replace(TableForm.of(self), whole=tuple(whole), measures=self.measures, codes=tuple(codes))
+        return replace(TableForm.of(self), whole=tuple(whole), measures=self.measures, codes=tuple(filter(None, codes)))
 
     @property
     def fixed_scale(self) -> tuple[list[float], list[float]] | None:

@@ -79,7 +79,9 @@ def test_twenty_skewed_covariates_take_eight_calls_and_errors_are_those_of_the_p
     _, expected = pooled(frames, strata == "site")
     assert len(result.coefficients) == 20
     assert result.content["fit"]["converged"]
-    assert sum(bool(call["arrived_s"]) for call in result.content["timing"]["rounds"]) <= 8
+    # With a baseline hazard for each site a call more, when the coefficients are known.
+    calls = sum(bool(call["arrived_s"]) for call in result.content["timing"]["rounds"])
+    assert calls <= (9 if strata == "site" else 8)
     assert result.coefficients["estimate"].to_numpy() == pytest.approx(expected.params_.to_numpy(), rel=1e-7)
     assert result.coefficients["standard_error"].to_numpy() == pytest.approx(
         expected.standard_errors_.to_numpy(), rel=1e-7

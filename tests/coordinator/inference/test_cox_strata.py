@@ -7,11 +7,14 @@ import pandas as pd
 import pytest
 
 from v6_algorithm.coordinator.evaluation.model_evaluation import LEAST_EVENTS
+from v6_algorithm.coordinator.evaluation.returned_model import ReturnedModel
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.researcher.external.predict import predict
 
 
 def hospital(rows, seed, hazard, events=1.0):
@@ -112,3 +115,58 @@ def test_the_result_says_that_the_c_index_ranks_across_strata(federated):
     assert any("c_index of all sites ranks patients of different sites too" in note for note in federated["notes"])
     alone = trained({"fast": FRAMES["fast"]}, participation={"minimum": 1})
     assert not any("c_index of all sites" in note for note in alone["notes"])
+
+
+@pytest.fixture(scope="module")
+def all_rows_fitted():
+    """By strata: a Cox model as statisticians fit it, exactly and to all rows, so that no part is left to measure."""
+    keys = {"data": {"target": {"duration": "days", "event": "died"}}, "problem": "survival"}
+    sources = {name: TableSource(frame=frame) for name, frame in FRAMES.items()}
+    contents = {
+        strata: Experiment.parse({**keys, "model": {"kind": "cox", "strata": strata}}) for strata in ("site", "none")
+    }
+    return {strata: run(local_federation(content, sources), content) for strata, content in contents.items()}
+
+
+def test_a_model_fitted_to_all_rows_predicts_survival_by_the_named_sites_baseline(all_rows_fitted):
+    """It gave log-risks alone: the baseline hazard was asked for with the metrics only, and of those there are none."""
+    model = ReturnedModel.of(all_rows_fitted["site"]["parameters"], "the result")
+    for name, frame in FRAMES.items():
+        predicted = predict(model, TableSource(frame=frame[["dose"]]), name)
+        assert not predicted.attrs["notes"]
+        for column in predicted.columns[1::5]:
+            true = observed(frame, float(column.removeprefix("survival(").removesuffix(")")))
+            assert predicted[column].mean() == pytest.approx(true, abs=0.06)
+    unnamed = predict(model, TableSource(frame=FRAMES["fast"][["dose"]]))
+    assert len(unnamed.columns) > 10
+    assert any("by that of one of these: fast, slow" in note for note in unnamed.attrs["notes"])
+    with pytest.raises(ExperimentError, match=r"site 'fats': has no baseline hazard of its own.*: fast, slow"):
+        predict(model, TableSource(frame=FRAMES["fast"][["dose"]]), "fats")
+
+
+def test_a_model_without_strata_has_one_baseline_hazard(all_rows_fitted):
+    result = all_rows_fitted["none"]
+    baseline, breslow = result["preparation"]["baseline"], result["baseline_hazard"]
+    assert "sites" not in baseline
+    at = np.searchsorted(breslow["time"], baseline["times"], side="right") - 1
+    np.testing.assert_allclose(baseline["cumulative_hazard"], np.array(breslow["cumulative_hazard"])[at], rtol=1e-12)
+
+
+def test_no_note_is_about_a_c_index_that_was_not_measured(all_rows_fitted):
+    assert not any("c_index" in note for note in all_rows_fitted["site"]["notes"])
+
+
+def test_survival_is_told_at_the_times_that_are_asked_for(all_rows_fitted):
+    """Between the model's own times the hazard is constant, so that its logarithm is halfway in the middle."""
+    model = ReturnedModel.of(all_rows_fitted["none"]["parameters"], "the result")
+    rows = TableSource(frame=FRAMES["fast"][["dose"]])
+    known = predict(model, rows)
+    ends = [float(column.removeprefix("survival(").removesuffix(")")) for column in known.columns[1:]]
+    middle = (ends[3] + ends[4]) / 2
+    found = predict(model, rows, None, [0.0, middle])
+    assert [*found.columns] == ["log_risk", "survival(0)", f"survival({middle:g})"]
+    assert (found["survival(0)"] == 1).all()
+    wanted = np.sqrt(known.iloc[:, 4] * known.iloc[:, 5])
+    np.testing.assert_allclose(found.iloc[:, 2], wanted, rtol=1e-4)
+    with pytest.raises(ExperimentError, match=r"survival at 1e\+06 is not known; the model tells it from 0 to"):
+        predict(model, rows, None, [1e6])

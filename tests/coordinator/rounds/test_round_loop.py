@@ -55,6 +55,12 @@ def test_last_model_is_kept_when_asked(spied, tables, make_experiment):
     assert evaluate(spy, experiment, tables, result["parameters"])["loss"] == result["history"]["validation_loss"][-1]
 
 
+def test_an_average_over_rounds_is_no_rounds_model(spied, make_experiment):
+    """The result called the last round the best one."""
+    _, result = spied(make_experiment(rounds=2, output={"model": "ema"}))
+    assert result["best_round"] is None
+
+
 def test_early_stopping_waits_for_patience_and_counts_from_the_best_round(spied, make_experiment):
     experiment = make_experiment(
         rounds=50,

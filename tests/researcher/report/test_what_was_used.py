@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from v6_algorithm.researcher.report import render
 from v6_algorithm.researcher.report.judging import _joined
+from v6_algorithm.researcher.report.model_card import model_card
 from v6_algorithm.researcher.report.reading import best_round, positive_class
 from v6_algorithm.researcher.report.table import closing_table
 
@@ -34,6 +36,33 @@ def test_a_round_that_was_judged_is_the_best(plain: dict[str, Any]) -> None:
     plain["experiment"]["output"] = {"model": "last"}
     assert best_round(plain) is None
     assert "last round kept" in text_of(render(plain))
+
+
+@pytest.mark.parametrize("average", ["ema", "swa"])
+def test_no_round_is_the_best_where_an_average_over_rounds_is_kept(plain: dict[str, Any], average: str) -> None:
+    """It said "best round 6 by validation loss" of a model that no round made."""
+    plain["experiment"]["output"] = {"model": average}
+    assert "last round kept" in text_of(render(plain)), "as where rounds end before the average begins"
+    plain["best_round"] = None
+    page = text_of(render(plain))
+    assert "best round" not in page
+    assert "best: round" not in page
+    assert f"average over rounds ({average}) kept" in page
+
+
+def test_a_model_card_names_the_network_that_was_trained_and_all_its_inputs(plain: dict[str, Any]) -> None:
+    plain["preparation"] = {"features": ["age", "bp"], "categories": {"ward": ["a", "b", "c"]}}
+    plain["network"] = "thumbnails's own"
+    card = model_card(plain)
+    assert " by thumbnails's own, " in card
+    assert "- inputs: age, bp, ward" in card
+
+
+def test_a_network_of_ones_own_is_named(plain: dict[str, Any]) -> None:
+    """Facts and card had "module" for each of them."""
+    plain["experiment"]["model"] = {"kind": "module", "name": "gatednet", "options": {}}
+    assert "gatednet (a network of one's own)" in html.unescape(text_of(render(plain)))
+    assert " by gatednet (a network of one's own), " in model_card(plain)
 
 
 @pytest.mark.parametrize("rows", [[1, 1, 1, 1, 1, 1], [1, 30, 1, 1], [4], [9, 1], [1, 2, 50]])

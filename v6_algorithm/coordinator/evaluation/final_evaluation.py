@@ -6,7 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from v6_algorithm.coordinator.evaluation.model_evaluation import ModelEvaluation, candidates, personal, with_baseline
+from v6_algorithm.coordinator.evaluation.model_evaluation import (
+    ModelEvaluation,
+    candidates,
+    personal,
+    with_baseline,
+    with_fitted_baseline,
+)
 from v6_algorithm.coordinator.run_context import RunContext
 from v6_algorithm.data.preparation.times import baseline_times
 from v6_algorithm.exchange.joint import Joint
@@ -24,6 +30,7 @@ class FinalEvaluation:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
+        self._told = False
 
     def run(self) -> None:
         """Score the last round's models and measure the kept ones on validation and test, in one call.
@@ -31,7 +38,8 @@ class FinalEvaluation:
         Which model is kept may hang on the last one's score, so both candidates are measured; the choice looks at
         validation only. Groups of rows are of the kept one: they go with this call where it is known by now which that
         is. Else they go with the personal models, in a second call, for a site that fails to train one must not cost
-        the test. A Cox model has survival curves only with its baseline hazard, which takes a call before.
+        the test. A Cox model has survival curves only with its baseline hazard: that which it was fitted with, where
+        it was with one for all sites, else from the sums of a call before.
 
         Raises
         ------
@@ -39,15 +47,24 @@ class FinalEvaluation:
             When too few sites answered.
         """
         context, sites = self._context, self._reachable()
-        if not context.parts or not sites or not any(fold.candidates for fold in context.folds):
-            return
         setup = context.plan.setup
-        if times := baseline_times(context.experiment, setup.sums.get("event_times"), setup.middle):
+        times = baseline_times(context.experiment, setup.sums.get("event_times"), setup.middle)
+        # A Cox model predicts survival also where all rows were trained on and none are left to measure it on.
+        if not (context.parts or times) or not sites or not any(fold.candidates for fold in context.folds):
+            return
+        if times and (plan := with_fitted_baseline(context.plan, context.folds, times)):
+            context.plan = plan
+            context.check.expect_other_metrics()  # of survival curves
+        elif times:
             evaluations = self._measure(sites, ["validation"] if context.plan.has("validation") else [], times)
-            by_site = context.experiment.problem.options().baseline == "site"
+            # Without strata it is the model's assumption that all sites have one.
+            stratified = getattr(context.experiment.model, "strata", "site") == "site"
+            by_site = stratified and context.experiment.problem.options().baseline == "site"
             context.plan, notes = with_baseline(context.plan, evaluations, times, by_site=by_site)
             context.notes += notes
             context.check.expect_other_metrics()  # of survival curves
+        if not context.parts:
+            return
         subgroups = context.measures_subgroups
         at_once = subgroups and all(len(fold.candidates) <= 1 for fold in context.folds)
         for evaluation in self._measure(sites, context.parts, subgroups=at_once):
@@ -86,9 +103,10 @@ class FinalEvaluation:
         replies.require(min(context.quorum, len(replies.requests)), "evaluation")
         for evaluation in evaluations:
             evaluation.score()
-        # Of two calls the first has told of the round.
-        if context.plan.setup.baseline is None:
+        # Of two calls the first tells of the round.
+        if not self._told:
             context.progress.round(context.last_round, replies)
+            self._told = True
         return evaluations
 
     def _ask(

@@ -82,6 +82,21 @@ def personal(folds: Sequence[FoldProgress], parts: Sequence[str]) -> list[ModelE
     ]
 
 
+def with_fitted_baseline(plan: Plan, folds: Sequence[FoldProgress], times: Sequence[float]) -> Plan | None:
+    """Return the plan with the baseline hazards that Cox models were fitted with; None where they were not, or by site.
+
+    A model with one baseline for all sites is fitted by sums at each event time, which its hazard's steps come of.
+    """
+    grid = plan.setup.event_times
+    fitted = [fold.fitted.get("hazard") for fold in folds if fold.candidates == [fold.model]]
+    if grid is None or None in fitted or len(fitted) != len(plan.counts):
+        return None
+    # Before the first event time the hazard is 0.
+    steps = np.concatenate([np.zeros((len(fitted), 1)), np.array(fitted)], axis=1)
+    hazard = steps[:, np.searchsorted(grid, times, side="right")]
+    return replace(plan, setup=replace(plan.setup, baseline=hazard, baselines={}))
+
+
 def with_baseline(
     plan: Plan, evaluations: Sequence[ModelEvaluation], times: Sequence[float], *, by_site: bool
 ) -> tuple[Plan, list[str]]:

@@ -8,7 +8,7 @@ leaves out: none of its rows trained, and all are tested.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,12 +46,18 @@ class ReturnedModel:
         name, or ``site/fold-0``.
     by_site
         Whether there is a model for each site: each trained alone, or has layers of its own.
+    hazards
+        By model and site the (times,) cumulative baseline hazard of a Cox model's site that has one of its own.
+    joins_late
+        Whether the rows that it was fitted to joined late, some of them: it predicts, and is not measured.
     """
 
     experiment: Experiment
     setups: dict[str, Setup]
     tensors: dict[str, wire.Packed]
     by_site: bool
+    hazards: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    joins_late: bool = False
 
     @classmethod
     def load(cls, path: Path, layers: Sequence[SiteLayers] = ()) -> ReturnedModel:
@@ -92,12 +98,16 @@ class ReturnedModel:
                 "cannot be measured elsewhere; a hospital predicts with its own: --layers FILE"
             )
         try:
-            submitted = about.get("experiment", {})
+            submitted, data = about.get("experiment", {}), about["data"]
+            # Of a new row nothing is known of when it joined; its prediction is from the start on.
+            joins_late = isinstance(data["target"], dict) and data["target"].get("entry") is not None
+            if joins_late:
+                data = data | {"target": {name: value for name, value in data["target"].items() if name != "entry"}}
             experiment = Experiment.parse(
                 {
                     "name": about["name"],
                     "seed": about["seed"],
-                    "data": _without_draws(about["data"] | WITHOUT),
+                    "data": _without_draws(data | WITHOUT),
                     "problem": submitted.get("problem", {"kind": about["problem"]}),
                     "model": about["model"],
                     "split": "leave_one_site_out",
@@ -109,9 +119,12 @@ class ReturnedModel:
                 where,
                 checked=True,
             )
+            preparations = preparations_of(about)
             setups = {
-                name: _setup(experiment, prepared, about.get("horizons", []))
-                for name, prepared in preparations_of(about).items()
+                name: _setup(experiment, prepared, about.get("horizons", [])) for name, prepared in preparations.items()
+            }
+            hazards = {
+                name: (prepared.get("baseline") or {}).get("sites", {}) for name, prepared in preparations.items()
             }
             if not setups or setups.keys() != models.keys():
                 raise KeyError
@@ -122,7 +135,27 @@ class ReturnedModel:
             raise ExperimentError(
                 f"{where}: its header does not say all that is needed to use it; was it made by another version?"
             ) from None
-        return cls(experiment, setups, packed, bool(layers) or submitted.get("mode") == "local")
+        by_site = bool(layers) or submitted.get("mode") == "local"
+        return cls(experiment, setups, packed, by_site, hazards, joins_late)
+
+    def check_measurable(self) -> None:
+        """Refuse to measure a model on rows of which nobody knows when they joined; raises ExperimentError."""
+        if self.joins_late:
+            raise ExperimentError(
+                "the model was fitted to rows that join late (data.target.entry), of which there is no C-index yet; it "
+                "predicts, and cannot be measured"
+            )
+
+    def with_baseline_of(self, site: str) -> ReturnedModel | None:
+        """Return it with a site's own baseline hazard in place of that of all; None where it has none in some fold."""
+        of_site = {name: hazards[site] for name, hazards in self.hazards.items() if site in hazards}
+        if not of_site or of_site.keys() != self.setups.keys():
+            return None
+        setups = {
+            name: replace(setup, baseline=np.array([of_site[name]], dtype=np.float64))
+            for name, setup in self.setups.items()
+        }
+        return replace(self, setups=setups)
 
     def with_evaluation(self, evaluation: Evaluation) -> ReturnedModel:
         """Return it with other groups or specificities to be told."""

@@ -103,7 +103,8 @@ def _ranks_across_strata(experiment: Experiment, plans: Sequence[Plan]) -> list[
     if experiment.problem.kind != "survival" or experiment.problem.options().method != "cox":
         return []
     hospitals = {name for plan in plans for fold in plan.counts for name in fold}
-    if len(hospitals) < 2 or getattr(experiment.model, "strata", "site") != "site":
+    measured = any(plan.has(part) for plan in plans for part in ("validation", "test"))
+    if len(hospitals) < 2 or not measured or getattr(experiment.model, "strata", "site") != "site":
         return []
     return [
         "c_index of all sites ranks patients of different sites too, whose baseline hazards a stratified Cox model "

@@ -99,7 +99,9 @@ class FoldProgress:
 
     @property
     def kept_round(self) -> int | None:
-        """The round that made the kept model."""
+        """The round that made the kept model; None of an average over rounds, which no single one made."""
+        if self._average is not None:
+            return None
         return self.best_round if self._keep_best and self.best_round is not None else self.rounds_done or None
 
     def round_of(self, model: str) -> int | None:

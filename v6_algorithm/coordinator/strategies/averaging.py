@@ -38,7 +38,9 @@ class WeightedMean:
 
     Parameters and float buffers (such as BatchNorm's running means) are averaged, in float64 and in the order in which
     they are added. A running variance is the variance of all rows: the mean of the sites' variances and the variance
-    of their means, since two sites whose inputs differ spread further together than each does alone. Of counters
+    of their means, since two sites whose inputs differ spread further together than each does alone. Where statistics
+    are moving averages, as BatchNorm's are, a site's are to a part still those that it was sent, the same at all; means
+    differ by the share of its own batches in them, and count as far apart as those batches were. Of counters
     the maximum is kept, for the mean of two counts counts nothing. So it is of
     frozen tensors, which are all the same: their mean need not be, to the last bit.
 
@@ -48,14 +50,19 @@ class WeightedMean:
         Kind, shape and dtype of every tensor.
     moments
         Whether running variances get the variance of the means; else they are averaged as they are.
+    start
+        What the sites' statistics were before, of which those not there are 0, as of a new network; None: they are of
+        the sites' own rows alone.
     """
 
-    def __init__(self, spec: StateSpec, *, moments: bool = True) -> None:
+    def __init__(self, spec: StateSpec, *, moments: bool = True, start: Mapping[str, Tensor] | None = None) -> None:
         self._spec = spec
+        self._start = start
         # Name of a variance to that of its mean.
         self._mean_of = means_of_variances(spec) if moments else {}
+        # By mean: the first site's, and the sums over sites of weight x share x (1, difference, square of it).
         self._first: State = {}
-        self._shifts: State = {}
+        self._apart: dict[str, tuple[float, Tensor, Tensor]] = {}
         self._sums: State = {}
         self._total = 0.0
         # Sites whose tensors are layers of the same stacks, which are added up at once; see `wire.Held`.
@@ -91,11 +98,15 @@ class WeightedMean:
                 torch.maximum(self._sums[name], tensor, out=self._sums[name])
             else:
                 self._sums[name].add_(tensor, alpha=weight)
-        for name in self._mean_of.values():
+        for variance, name in self._mean_of.items():
+            share = self._share_of_own(variance, state)
+            before = 0.0 if self._start is None else self._start.get(name, torch.zeros(())).double()
+            own = before + (state[name].double() - before) / share
             # Measured from the first site's, so that large means lose no digits of small differences.
-            first = self._first.setdefault(name, state[name].double())
-            square = (state[name].double() - first) ** 2 * weight
-            self._shifts[name] = self._shifts[name] + square if name in self._shifts else square
+            shift = own - self._first.setdefault(name, own)
+            counted = weight * share
+            total, shifts, squares = self._apart.get(name, (0.0, torch.zeros(()), torch.zeros(())))
+            self._apart[name] = total + counted, shifts + counted * shift, squares + counted * shift**2
         self._total += weight
 
     def combined(self) -> State:
@@ -107,9 +118,22 @@ class WeightedMean:
             if self._spec[name].kind not in ("counter", "frozen"):
                 value.div_(self._total)
         for variance, name in self._mean_of.items():
-            between = self._shifts[name] / self._total - (mean[name] - self._first[name]) ** 2
-            mean[variance] = mean[variance] + between.clamp(min=0)
+            counted, shifts, squares = self._apart[name]
+            mean[variance] = mean[variance] + ((squares - shifts**2 / counted) / self._total).clamp(min=0)
         return mean
+
+    def _share_of_own(self, variance: str, state: Mapping[str, Tensor]) -> float:
+        """Return which part of a site's statistics comes of its own batches, above 0; 1 where that is not known."""
+        momentum = self._spec[variance].momentum
+        counter = f"{variance.removesuffix('running_var')}num_batches_tracked"
+        if momentum is None or self._start is None or counter not in state:
+            return 1.0
+        seen = int(state[counter])
+        batches = seen - int(self._start.get(counter, torch.zeros(())))
+        # None: they are those that were sent. Fewer: it began with an earlier model.
+        if batches < 1:
+            return 1.0
+        return 1 - (1 - momentum) ** batches if momentum else batches / seen
 
     def _add_waiting(self) -> None:
         """Add what came as layers of stacks: of each stack the weighted sum of its layers, in float64."""

@@ -146,7 +146,8 @@ class FedAvg:
     def wants_sent(self) -> bool:
         """Whether `configure` is to be given the model that the sites train."""
         by_updates = bool(self.section.compress.stages or self.section.compress_down) or self.experiment.pipelined
-        return self._steps_from_sent or by_updates or self._thaws
+        moments = self.section.batch_norm == "moments" and any(item.momentum is not None for item in self.spec.values())
+        return self._steps_from_sent or by_updates or self._thaws or moments
 
     @property
     def _steps_from_sent(self) -> bool:
@@ -325,7 +326,10 @@ class FedAvg:
 
     def make_mean(self) -> WeightedMean:
         """Return an empty mean, with BatchNorm's statistics as `strategy.batch_norm` says."""
-        return WeightedMean(self.spec, moments=self.section.batch_norm == "moments")
+        # A model that only the sites know is a new one, but where they have read weights.
+        unknown: State | None = {} if self.experiment.start.weights is None else None
+        start = unknown if self.sent is None else self.sent
+        return WeightedMean(self.spec, moments=self.section.batch_norm == "moments", start=start)
 
     def make_server(self) -> ServerStep | None:
         """Return the server's step; None where the combined model is the next one."""

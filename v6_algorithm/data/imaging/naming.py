@@ -97,6 +97,7 @@ class NamedImages:
     def __init__(self, base: Path) -> None:
         self._base = base
         self._listed: dict[Path, dict[str, list[Path]]] = {}
+        self._below: dict[str, list[Path]] | None = None
 
     def find(self, cell: str) -> Path | None:
         """Return the file, there or not; `AMBIGUOUS`, `OTHER` or, where none may be read, None."""
@@ -111,6 +112,23 @@ class NamedImages:
         # As ISIC's tables have them: without an ending.
         named = self._list(file.parent).get(file.name, [])
         return named[0] if len(named) == 1 else AMBIGUOUS if named else file if may_be_image(file.name) else OTHER
+
+    def find_below(self, cell: str) -> Path | None:
+        """Return the one image in a folder below that has the cell's name, with or without its ending.
+
+        `AMBIGUOUS` where several have it, None where none has. Of archives whose images are in folders of their own
+        (ISIC's, HAM10000's two parts) tables hold bare names.
+        """
+        if self._below is None:
+            self._below = {}
+            for place, folders, _ in os.walk(self._base):
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                for name, paths in self._list(Path(place)).items() if Path(place) != self._base else ():
+                    for path in paths:
+                        for key in {name, path.name}:
+                            self._below.setdefault(key, []).append(path)
+        found = self._below.get(cell.strip(), [])
+        return found[0] if len(found) == 1 else AMBIGUOUS if found else None
 
     def _list(self, folder: Path) -> dict[str, list[Path]]:
         """Return the images of a folder by their names without the ending."""

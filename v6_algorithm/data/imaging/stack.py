@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.files import folder_of, names_files
+from v6_algorithm.data.files import as_names, folder_of, names_files
 from v6_algorithm.data.imaging.copies import NONE, CopyFinder, identities
 from v6_algorithm.data.imaging.files import ENDINGS, read_as_asked
 from v6_algorithm.data.imaging.fitting import fitted, levelled
@@ -85,7 +85,8 @@ def find_images(column: pd.Series, folder: Path | None) -> list[File]:
 
     Of a name with an ending of no image the cause, ``ending``.
 
-    A cell may leave the ending out where one file goes with it, and may name a folder with one image in it.
+    A cell may leave the ending out where one file goes with it, and may name a folder with one image in it. Where no
+    cell names a file in the folder itself, bare names are those of images in folders below.
 
     Raises
     ------
@@ -94,10 +95,17 @@ def find_images(column: pd.Series, folder: Path | None) -> list[File]:
     """
     if holds_arrays(column):
         return [cell if isinstance(cell, np.ndarray) else None for cell in column.tolist()]
+    column = as_names(column)
     if not names_files(column):
         raise DataError(f"column '{column.name}' (data.image) does not hold names of files")
     named = NamedImages(folder_of(column, folder, "image"))
     files: list[File] = [named.find(cell) if isinstance(cell, str) else None for cell in column.tolist()]
+    # Where none of the names is one in the folder itself; else what is not there would be taken from another folder.
+    if not any(file in (AMBIGUOUS, OTHER) or (isinstance(file, Path) and file.exists()) for file in files):
+        files = [
+            named.find_below(cell) or file if isinstance(file, Path) and _is_bare(cell) else file
+            for file, cell in zip(files, column.tolist(), strict=True)
+        ]
     beyond = sum(file is None and isinstance(cell, str) for file, cell in zip(files, column.tolist(), strict=True))
     if beyond:
         raise DataError(
@@ -106,10 +114,15 @@ def find_images(column: pd.Series, folder: Path | None) -> list[File]:
         )
     if several := sum(file is AMBIGUOUS for file in files):
         raise DataError(
-            f"column '{column.name}' (data.image) has {several} cells without an ending that several images go with; "
-            "allowed: one for each cell, or names with their endings"
+            f"column '{column.name}' (data.image) has {several} cells without an ending, or of a folder or below, that "
+            "several images go with; allowed: one for each cell, or names with their folders and endings"
         )
     return ["ending" if file is OTHER else file for file in files]
+
+
+def _is_bare(cell: str) -> bool:
+    """Say whether a cell is a name alone, without folders."""
+    return not {"/", "\\"} & set(cell)
 
 
 def read_stack(files: list[File], image: Image, kept: Path | None) -> Stack:

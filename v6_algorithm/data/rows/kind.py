@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from v6_algorithm.data.files import names_files, print_files
+from v6_algorithm.data.files import as_names, names_files, print_files
 from v6_algorithm.data.missing_values import without_codes
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.sources import TableSource
@@ -197,6 +197,6 @@ def named_files_fingerprint(
     if source.fingerprint is None or source.kind not in quick:
         return source.fingerprint
     frame = without_codes(source.read(lambda name: name == column), missing_values)
-    if column not in frame or not names_files(frame[column]):
+    if column not in frame or not names_files(as_names(frame[column])):
         return source.fingerprint
     return f"{source.fingerprint}:{print_files(find(frame[column], source.folder))}"

@@ -96,6 +96,16 @@ def parameters_of(networks: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.P
             yield f"{name}.{key}", parameter
 
 
+def momenta_of(networks: Mapping[str, nn.Module]) -> dict[str, float]:
+    """Return the momentum of each BatchNorm by its running variance's name; 0 of means over all batches."""
+    return {
+        f"{name}.{path}.running_var".replace("..", "."): float(module.momentum or 0.0)
+        for name, network in networks.items()
+        for path, module in network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+    }
+
+
 def load_state(networks: Mapping[str, nn.Module], state: Mapping[str, Tensor]) -> None:
     """Make the networks use these tensors; names and shapes were checked against `spec_of` before."""
     for name, network in networks.items():
@@ -111,11 +121,13 @@ def spec_of(networks: Mapping[str, nn.Module]) -> wire.StateSpec:
     A parameter that is not trained, as those of an average over training, is a buffer: no optimiser may touch it.
     """
     parameters = {name for name, parameter in parameters_of(networks) if parameter.requires_grad}
+    momenta = momenta_of(networks)
     spec = {}
     for key, tensor in state_of(networks).items():
         if key in parameters:
             kind = "parameter"
         else:
             kind = "buffer" if tensor.is_floating_point() else "counter"
-        spec[key] = wire.TensorSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), kind)
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        spec[key] = wire.TensorSpec(tuple(tensor.shape), dtype, kind, momentum=momenta.get(key))
     return spec

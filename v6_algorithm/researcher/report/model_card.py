@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from v6_algorithm.researcher.report import reading
+from v6_algorithm.researcher.report.facts import network_of
 from v6_algorithm.researcher.report.reading import finite, mapping, number, sequence
 
 _FILL = "_To be filled in: {}_"
@@ -19,7 +20,9 @@ def model_card(result: dict[str, Any]) -> str:
     """Return the card of a run."""
     result = reading.shareable(result)
     experiment, software = mapping(result, "experiment"), mapping(result, "software")
-    kind = {key: mapping(experiment, key).get("kind", "") for key in ("problem", "model", "strategy", "split")}
+    kind = {key: mapping(experiment, key).get("kind", "") for key in ("problem", "strategy")}
+    preparation = mapping(result, "preparation")
+    inputs = [*map(str, sequence(preparation, "features")), *map(str, mapping(preparation, "categories"))]
     finished = mapping(result, "timing").get("finished", "(no date)")
     versions = ", ".join(f"{name} {version}" for name, version in software.items())
     lines = [
@@ -27,8 +30,8 @@ def model_card(result: dict[str, Any]) -> str:
         "",
         "## Model",
         "",
-        f"- {kind['problem'].replace('_', ' ')} of {_target(experiment)} by {kind['model']}, {kind['strategy']}",
-        f"- inputs: {', '.join(map(str, sequence(result, 'preparation', 'features'))) or 'see model.safetensors'}",
+        f"- {kind['problem'].replace('_', ' ')} of {_target(experiment)} by {network_of(result)}, {kind['strategy']}",
+        f"- inputs: {', '.join(inputs) or 'see model.safetensors'}",
         f"- finished {finished}, seed {experiment.get('seed')}, {versions}",
         f"- contact, licence, version: {_FILL.format('who answers questions')}",
         "",

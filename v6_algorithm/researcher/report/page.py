@@ -115,8 +115,10 @@ def _lead(result: dict[str, Any]) -> str:
         monitored = _in_text(reading.monitored(result))
         if (best := reading.best_round(result)) is not None:
             text += f", best round {best:g} by validation {monitored}"
-        elif mapping(experiment, "output").get("model") == "last":
-            text += ", last round kept"
+        elif not reading.keeps_best(result):
+            # An average has no round; without one, as where rounds ended before it began, the last is kept.
+            average = mapping(experiment, "output").get("model") if result.get("best_round") is None else None
+            text += ", last round kept" if average in (None, "last") else f", average over rounds ({average}) kept"
         elif (kept := finite(result.get("best_round"))) is not None:
             text += f", round {kept:g} kept, for validation {monitored} is not known of any"
     part, metric, pooled, mean = _headline(result)
@@ -312,7 +314,7 @@ def _fold_table(
     body = []
     for name, fold in folds:
         values = [number(by_fold.get(name, {}).get(metric)) for metric in metrics]
-        of_rounds = [_whole(fold.get("best_round")), _whole(fold.get("rounds_run"))] if rounds else []
+        of_rounds = [_whole(fold.get(key)) for key in ("best_round", "rounds_run")] if rounds else []
         body.append(Row([name, *of_rounds, *values]))
     blank = ["", ""] if rounds else []
     values_of = [
@@ -322,7 +324,7 @@ def _fold_table(
         body.append(Row(["Mean", *blank, *(number(statistics.fmean(known)) for known in values_of)], strong=True))
         spread = (number(statistics.stdev(known)) if len(known) > 1 else "–" for known in values_of)
         body.append(Row(["± sd", *blank, *spread], strong=True))
-    named = ["Fold", "Best round", "Rounds"] if rounds else ["Fold"]
+    named = ["Fold", "Kept round", "Rounds"] if rounds else ["Fold"]
     return Table([*heads(*named), *map(metric_head, metrics)], [body])
 
 

@@ -269,7 +269,7 @@ def monitored(result: dict[str, Any]) -> str:
 
 
 def best_round(result: dict[str, Any]) -> float | None:
-    """Return the round that was best by what was monitored; None where no round could be judged, or the last was kept.
+    """Return the round that was best by what was monitored; None where none could be judged, or another model was kept.
 
     `best_round` in a result is the round whose model is kept, which is the last where nothing was known of any: a
     generator's FID, say, of hospitals with too few images.
@@ -277,8 +277,12 @@ def best_round(result: dict[str, Any]) -> float | None:
     judged = any(
         finite(value) is not None for value in sequence(mapping(result, "history"), f"validation_{monitored(result)}")
     )
-    kept_last = mapping(result, "experiment", "output").get("model") == "last"
-    return finite(result.get("best_round")) if judged and not kept_last else None
+    return finite(result.get("best_round")) if judged and keeps_best(result) else None
+
+
+def keeps_best(result: dict[str, Any]) -> bool:
+    """Say whether the model of the best round was asked for, and not the last one or an average over rounds."""
+    return mapping(result, "experiment", "output").get("model") in (None, "best")
 
 
 # Metrics of one class of two.
