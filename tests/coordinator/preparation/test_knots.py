@@ -1,4 +1,4 @@
-"""Knots of a regression's curves from the cells of two sites: their places, fold by fold, and when there are too few."""
+"""Knots of curves from the cells of two sites: their places, fold by fold, and when there are too few."""
 
 from __future__ import annotations
 
