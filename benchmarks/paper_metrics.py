@@ -169,6 +169,14 @@ def ranking(generator: np.random.Generator) -> Iterator[Outcome]:
         yield from concordance(rows, generator)
 
 
+def pairs_of(time: np.ndarray, score: np.ndarray, event: np.ndarray) -> np.ndarray:
+    """Return concordant pairs, ties half, and comparable pairs."""
+    from lifelines.utils.concordance import _concordance_summary_statistics
+
+    concordant, tied, pairs = _concordance_summary_statistics(time, score, event)
+    return np.array([concordant + tied / 2, pairs])
+
+
 def concordance(rows: int, generator: np.random.Generator) -> Iterator[Outcome]:
     """C-index over three sites with risks that differ by site, tied, or saturated."""
     from lifelines.utils import concordance_index
@@ -194,7 +202,12 @@ def concordance(rows: int, generator: np.random.Generator) -> Iterator[Outcome]:
             joined = [coarse_state(state, 5) for state in states]
             ways = {"plain": merge_states(states), "joined": merge_states(joined)}
             ways |= {"masked": masked(states), "masked, joined": masked(joined)}
+            pairs = np.zeros(2)
+            for one in range(3):
+                if event[site == one].any():
+                    pairs += pairs_of(time[site == one], -score[site == one], event[site == one])
             exact = {"c_index": concordance_index(time, -score, event)}
+            exact |= {"c_index_within": pairs[0] / pairs[1]} if pairs[1] else {}
             yield from within(f"C-index {name}, {rows} rows, ties {levels}", ways, exact)
 
 

@@ -3,7 +3,7 @@
     python benchmarks/paper_numbers.py [KIND ...]
 
 Kinds are the keys of `KINDS`; all where none is named. A line for each: how many inputs were tried, and how many are
-equal or inside the bound that is told; above it every one that is not. `V6_ALGORITHM_SEED` makes other inputs.
+equal or inside the bound that is told; above it every one that is not. `PAPER_SEED` makes other inputs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import paper_survival
 import torch
 from common import table
 
-SEED = int(os.environ.get("V6_ALGORITHM_SEED", "20261129"))
+SEED = int(os.environ.get("PAPER_SEED", "20261129"))
 KINDS = paper_survival.KINDS | paper_metrics.KINDS | paper_runs.KINDS
 
 

@@ -76,7 +76,8 @@ def cox(generator: np.random.Generator) -> Iterator[Outcome]:
     from lifelines import CoxPHFitter
 
     for name, frame in survival_sets():
-        sites = hospitals(frame, generator)
+        # A node with fewer than ten rows takes no part.
+        sites = {site: rows for site, rows in hospitals(frame, generator).items() if len(rows) >= 10}
         pooled = pd.concat([rows.assign(site=site) for site, rows in sites.items()], ignore_index=True)
         new = pooled.drop(columns=["time", "event", "site"]).head(25)
         for strata in ("none", "site"):

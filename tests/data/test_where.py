@@ -70,6 +70,12 @@ def test_conditions_hold_together_and_any_takes_one_of_them():
     [
         ({}, "must be columns and conditions"),
         ({"age": "18"}, "must be an operator"),
+        ({"visit": "BL"}, "must be an operator .*; if the label is meant, '== BL'"),
+        ({"visit": ["== BL", "== M6"]}, r"visit: no row is all of these at once; any: \[\{visit: '== BL'\}, \{visit"),
+        (
+            {"date": ">= 2019-01-01"},
+            "must be an operator and, behind .*, a number.*; dates and words are only == or !=",
+        ),
         ({"age": 18}, "a condition is text"),
         ({"any": {"age": "> 1"}}, "any needs a list"),
     ],

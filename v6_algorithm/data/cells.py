@@ -41,6 +41,7 @@ _THOUSANDS_SPACE = re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f\u2009]\d{3})+([.,]\d
 # By what `hint` calls them: numbers that the form's marks make readable, and what stands beside numbers.
 _MARKED = {"thousands": _THOUSANDS, "thousands space": _THOUSANDS_SPACE, "decimal comma": _DECIMAL_COMMA}
 _MARKED |= {"thousands apostrophe": _THOUSANDS_APOSTROPHE, "thousands dot": _THOUSANDS_DOT}
+_PAIR = re.compile(r"\d{1,4}(\.\d+)?\s*[/:]\s*\d{1,4}(\.\d+)?")
 _BESIDE = {"percent": _PERCENT, "limits": _LIMIT, "minus": _OTHER_MINUS}
 # A unit stands behind its number, but for that of money: "subject12" is a name, and so is what begins with zeros.
 _UNIT = re.compile(r"([€$£¥]|CHF|EUR|USD|GBP)?\s*[+-]?(?!0\d)\d+(?:[.,]\d+)?\s*([^\d\s.,;:<>+-]\D*)?")
@@ -51,11 +52,16 @@ _MEASURED = 10
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # A column is meant as numbers when so many of its cells are; and as of several units when there are no more than these.
 _MOSTLY = 0.8
+_FEW_WORDS, _MOST_WORDS = 3, 0.5
 _MOST_UNITS = 4
 # By which tables say that a number is not known, since a cell had to have one. Of others in the column it is as far.
 _CODES = np.array([digit * repeated for digit in (7, 8, 9) for repeated in (11, 111, 1111, 11111)], dtype=np.float64)
 _NEGATIVE_CODES = -np.concatenate([[9.0], _CODES])
+# As where a field has so many digits and no more.
+_CODES = np.concatenate([_CODES, [99.9, 999.9, 9999.9, 99.99, 999.99, 9999.99]])
 _FAR_CODE, _ROWS_BESIDE_CODES = 4.0, 10
+# A lone -1 beside numbers such as 0 and 1 is one of them; beside an age it is none.
+_BEYOND_ONE = 10.0
 # So many numbers of either kind, and so different, show that some are written with a dot for thousands.
 _FEWEST_DOTTED, _DOTTED_APART = 3, 10.0
 # Whole numbers that never repeat in so many rows count rows or patients.
@@ -83,6 +89,7 @@ HINTS = {
         "texts that never repeat, such as names of patients or samples",
         "data.categorical uses them all the same",
     ),
+    "pairs": ("two numbers in a cell, such as 120/80", "write them in two columns there"),
     "arrays": ("arrays", "name it in data.image or data.sequence"),
     "dates": ("dates or times", "compute a number from them there"),
     "row numbers": ("whole numbers that never repeat, such as row or patient numbers", "name it in data.features"),
@@ -261,7 +268,10 @@ def hint(column: pd.Series, kind: str) -> str | None:
         return name
     if share > 1 - _MOSTLY and (name := _units(rest)) is not None and len(rows) > _MEASURED:
         return name
-    if 1 - share >= _MOSTLY:
+    if rest and _one_form(rest, {"pairs": _PAIR}, _MOSTLY) is not None and share >= _MOSTLY and len(rows) > _MEASURED:
+        return "pairs"
+    # A few words for "not measured" may be many rows.
+    if 1 - share >= _MOSTLY or (len(rest) <= _FEW_WORDS and share <= _MOST_WORDS and len(rows) > _MEASURED):
         return "words"
     numbered = len(rows) > _MEASURED and all(_DIGIT.search(cell) for cell in rows)
     return "names" if len(rows) == every and (numbered or every >= _ROWS_THAT_COUNT) else None
@@ -299,7 +309,7 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
     low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
     # Of NaN it is True.
     fractions = (broken := numbers != np.floor(numbers)).any(axis=0)
-    coded = np.isin(low, _NEGATIVE_CODES) | np.isin(high, _CODES)
+    coded = np.isin(low, [*_NEGATIVE_CODES, -1]) | np.isin(high, _CODES)
     dotted = (high < 1000) & (high >= 100) & ((~broken).sum(axis=0) >= _FEWEST_DOTTED)
     plain: np.ndarray = fractions & ~(np.maximum(np.abs(low), np.abs(high)) > _FLOAT32_MAX) & ~coded & ~dotted
     return plain
@@ -335,6 +345,8 @@ def _hint_of_numbers(column: pd.Series) -> str | None:
 def _has_codes(known: np.ndarray) -> bool:
     """Say whether a column has codes for "not known": below 0 where no other is, or far above all others."""
     others = known[~np.isin(known, _CODES) & ~np.isin(known, _NEGATIVE_CODES)]
+    if len(others) and others.max() >= _BEYOND_ONE and (others[others != -1] > 0).all():
+        others = others[others != -1]
     if len(others) < _ROWS_BESIDE_CODES or len(others) == len(known) or others.min() < 0:
         return False
     # A column of zeros and ones, or of stages, has them, too; one of a single value says nothing.

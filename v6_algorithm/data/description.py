@@ -100,6 +100,8 @@ def _plain_numbers(frame: pd.DataFrame) -> set[str]:
 
 def named(columns: list[str]) -> str:
     """List column names for a message, unless they look like a row: a file without a header line starts with one."""
+    if sum(name.startswith("Unnamed: ") for name in columns) * 2 > len(columns):
+        return "most of its columns have no name: does a title stand above the header? Take it out"
     for name in columns:
         try:
             float(name)

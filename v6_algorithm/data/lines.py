@@ -6,6 +6,7 @@ import bz2
 import csv
 import gzip
 import lzma
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Marks by which tables are often separated, that a header in one piece may show.
-_SEPARATORS = (";", "\t", "|")
+_SEPARATORS = (";", "\t", "|", "^")
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -156,6 +157,17 @@ def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> N
                 if len(row) != len(header):
                     if len(header) == 1:
                         _check_one_column(header[0], name, separator)
+                    if re.fullmatch(r"sep=.?", ",".join(header).strip('"'), re.I):
+                        raise DataError(
+                            f"{name} begins with a line {separator.join(header)!r}, which tells Excel the separator: "
+                            f"take the line out, and write data.separator: {separator.join(header)[4:5]!r} where it is "
+                            "no comma"
+                        )
+                    if len(row) > len(header) and (len(header) == 1 or header[0].startswith(("#", "!"))):
+                        raise DataError(
+                            f"{name} cannot be read as csv: line {row.number} has {len(row)} cells, its first line "
+                            f"{len(header)}: does a title or remark stand above the header? Take it out"
+                        )
                     more = "more" if len(row) > len(header) else "fewer"
                     raise DataError(
                         f"{name} cannot be read as csv: line {row.number} has {len(row)} cells, {more} than the "

@@ -19,6 +19,7 @@ import numpy as np
 from v6_algorithm.data.arrays import has_pair
 from v6_algorithm.data.cells import EMPTY_WORDS, blurred, some_rows, uniform
 from v6_algorithm.data.files import print_files
+from v6_algorithm.data.margins import check_margins
 from v6_algorithm.errors import DataError, SiteError
 from v6_algorithm.experiment.table_form import USUAL, TableForm
 
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 _ENDINGS = {
     ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xls": "excel",
     ".npz": "npz", ".npy": "npz", ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
+}  # fmt: skip
+# What hospitals' programs write, by the ending.
+_OF_PROGRAMS = {
+    ".dta": "a file of Stata", ".sav": "a file of SPSS", ".zsav": "a file of SPSS", ".por": "a file of SPSS",
+    ".sas7bdat": "a file of SAS", ".xpt": "a file of SAS", ".rds": "a file of R", ".rda": "a file of R",
+    ".rdata": "a file of R", ".feather": "a feather file", ".arrow": "an Arrow file", ".json": "JSON",
+    ".jsonl": "JSON", ".xml": "XML", ".ods": "a LibreOffice sheet", ".zip": "an archive", ".mat": "a file of Matlab",
+    ".accdb": "an Access database", ".mdb": "an Access database", ".h5": "HDF5", ".hdf5": "HDF5", ".pkl": "a pickle",
+    ".pickle": "a pickle", ".docx": "a Word document", ".pdf": "a PDF document",
 }  # fmt: skip
 _READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "sqlalchemy"}
 _IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xls")
@@ -183,15 +193,21 @@ class TableSource:
             if kind == "csv":
                 from v6_algorithm.data.lines import COMPRESSED, read_csv
 
+                if (program := _OF_PROGRAMS.get(Path(self.uri).suffix.lower())) is not None and self.type is None:
+                    raise DataError(f"{name} is {program}, which is not read; save it as csv or parquet")
                 packed = self.uri.lower().endswith(tuple(COMPRESSED))
                 if why := "" if packed else _begins_as(self.uri, kind):
                     # What such a file has of lines or of an encoding would lead astray.
                     raise DataError(f"{name} cannot be read as {kind}{why}")
-                return read_csv(self.uri, name, self.form, self._empty_words)
+                frame = read_csv(self.uri, name, self.form, self._empty_words)
+                check_margins(frame, name)
+                return frame
             if kind == "parquet":
                 return _read_parquet(self.uri, wanted, exact)
             if kind == "excel":
-                return self._read_excel(name)
+                frame = self._read_excel(name)
+                check_margins(frame, name)
+                return frame
             if kind == "npz":
                 from v6_algorithm.data.arrays import read_arrays
 
@@ -225,14 +241,21 @@ class TableSource:
         import pandas as pd
 
         words, sheet = self._empty_words, self.sheet_name
-        try:
-            return pd.read_excel(self.uri, sheet_name=sheet or 0, na_values=words, keep_default_na=False)
-        except ValueError:
-            with pd.ExcelFile(self.uri) as book:
-                sheets = list(map(str, book.sheet_names))
-            if sheet is None or sheet in sheets:
-                raise
-            raise DataError(f"{name} has no sheet '{sheet}'; it has: {', '.join(sheets[:_SHOWN])}") from None
+        with pd.ExcelFile(self.uri) as book:
+            sheets = list(map(str, book.sheet_names))
+            if sheet is not None and sheet not in sheets:
+                raise DataError(f"{name} has no sheet '{sheet}'; it has: {', '.join(sheets[:_SHOWN])}")
+            if sheet is None and len(sheets) > 1:
+                # A sheet of one column is a remark.
+                heads = {one: book.parse(one, nrows=1) for one in sheets}
+                tables = [one for one, head in heads.items() if len(head) and head.shape[1] > 1] or sheets[:1]
+                if len(tables) > 1:
+                    raise DataError(
+                        f"{name} has {len(tables)} sheets with tables: {', '.join(tables[:_SHOWN])}; "
+                        "say which with sheet_name, or --sheet of a task"
+                    )
+                sheet = tables[0]
+            return book.parse(sheet or 0, na_values=words, keep_default_na=False)
 
     def _read_sql(self) -> pd.DataFrame:
         import contextlib

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from math import isfinite, nan
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from v6_algorithm.experiment.base import refuse
 
@@ -26,7 +27,19 @@ def parse_condition(text: str) -> tuple[str, float | str]:
             if operator in ("==", "!=") and value:
                 return operator, value
             break
-    raise refuse("must be an operator (<=, >=, ==, !=, <, >) and a value, such as '> 0' or '== yes'")
+    if re.match(r"(<=?|>=?)\s*\S", text.strip()):
+        raise refuse(
+            "must be an operator and, behind <, <=, > and >=, a number such as '> 0'; dates and words are only == or !="
+        )
+    remedy = f"; if the label is meant, '== {text.strip()}'" if re.fullmatch(r"[\w .-]{1,40}", text.strip()) else ""
+    raise refuse(f"must be an operator (<=, >=, ==, !=, <, >) and a value, such as '> 0' or '== yes'{remedy}")
+
+
+def _as_text(value: Any) -> Any:
+    """Refuse a label without an operator, which YAML reads as a number or a truth."""
+    if isinstance(value, (bool, int, float)):
+        raise refuse(f"must be an operator and a value in quotes, such as '== {str(value).lower()}'")
+    return value
 
 
 def _readable(text: str) -> str:
@@ -35,4 +48,4 @@ def _readable(text: str) -> str:
 
 
 # A condition in an experiment file, refused there when it cannot be read.
-Condition = Annotated[str, AfterValidator(_readable)]
+Condition = Annotated[str, BeforeValidator(_as_text), AfterValidator(_readable)]

@@ -32,6 +32,9 @@ def _checked(value: Any, depth: int = 0) -> Any:
             if not isinstance(condition, str):
                 raise refuse(f"{name}: a condition is text in quotes, such as '> 0' or '== yes'")
             parse_condition(condition)
+        if len(conditions) > 1 and all(condition.strip().startswith("==") for condition in conditions):
+            either = ", ".join(f"{{{name}: '{condition}'}}" for condition in conditions)
+            raise refuse(f"{name}: no row is all of these at once; any: [{either}] takes rows of each")
         checked[str(name)] = conditions
     return checked
 

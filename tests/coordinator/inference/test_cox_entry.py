@@ -103,3 +103,24 @@ def test_the_loss_adds_up_to_the_log_partial_likelihood(late):
 def test_what_does_not_go_with_entries_is_refused(frames, change, says):
     with pytest.raises(ExperimentError, match=says):
         v6.run(SECTION | change, frames)
+
+
+def test_survival_of_new_rows_is_from_the_risk_sets_of_rows_that_join_late(frames):
+    """Neither predict nor the model could be used: new rows were refused for a C-index that nobody had asked for."""
+    pooled, result = pd.concat(frames.values(), ignore_index=True), v6.run(SECTION, frames)
+    slopes = result.coefficients["estimate"]
+    risk = np.exp(pooled[slopes.index].to_numpy() @ slopes.to_numpy())
+    steps = {}
+    for time in np.unique(pooled["stop"][pooled["died"] == 1]):
+        at_risk = risk[(pooled["start"] < time) & (pooled["stop"] >= time)].sum()
+        tied = risk[(pooled["stop"] == time) & (pooled["died"] == 1)]
+        steps[time] = (1 / (at_risk - np.arange(len(tied)) / len(tied) * tied.sum())).sum()
+    new = pooled[slopes.index].head(5)
+    found = result.predict(new)
+    for column in found.columns[1:]:
+        until = sum(step for time, step in steps.items() if time <= float(column[len("survival(") : -1]))
+        wanted = np.exp(-until * np.exp(new.to_numpy() @ slopes.to_numpy()))
+        assert found[column].to_numpy() == pytest.approx(wanted, rel=1e-4)
+    assert len(found.columns) > 5
+    with pytest.raises(ExperimentError, match=r"join late .*cannot be measured"):
+        result.evaluate(pooled)

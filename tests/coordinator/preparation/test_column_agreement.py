@@ -82,7 +82,11 @@ def test_a_column_that_one_site_lacks_is_left_out_and_said():
         "Fallnummer",
         "zaaknummer",
         "volgnr", "NHS number", "medical record no", "Patientennummer", "rownames", "row.names", "pseudonym",
-        "hospital_key",
+        "hospital_key", "eid", "RID", "PTID", "SEQN", "IID", "subjid", "USUBJID", "redcap_repeat_instance", "zisnr",
+        "num_dossier", "num\u00e9ro de s\u00e9jour", "IPP", "AHV", "SVNR", "BSN nummer", "Hospital No.", "MRN#",
+        "dossiernummer", "patient_identifier", "Teilnehmer", "deelnemernummer", "opnamenr", "episode_nr", "rijnummer",
+        "Zeile", "n\u00b0",
+        "level_0", "Patient Nr.", "Pat.-Nr.", "Fall-Nr.",
     ],
 )  # fmt: skip
 def test_identifiers_are_left_out_and_said(name):
@@ -96,6 +100,8 @@ def test_identifiers_are_left_out_and_said(name):
     [
         "idle", "valid", "covid", "acid", "patients", "named", "indexed", "V1", "no", "number", "fluid", "x1", "rapid",
         "squid", "nrs", "rows", "case_mix", "visits", "uric acid", "steroid", "key", "study", "hospital", "fall",
+        "grid", "lipid", "episode", "episodes", "client", "case", "snr", "nihss", "sid_mean", "num_nodes", "numerator",
+        "obs",
     ],
 )  # fmt: skip
 def test_a_name_that_only_looks_like_an_identifier_is_a_feature(name):
@@ -181,9 +187,29 @@ def test_a_regression_has_no_classes():
 def test_a_class_that_one_site_holds_alone_is_said_without_its_name():
     agreement = agreed(schema(["ill", "well"], age="numeric"), schema(["well", "dead"], age="numeric"))
     assert agreement.notes == [
+        "data.target: column 'num': sites 'a' and 'b' each have a label that the other lacks: is it one label, written "
+        "differently? They are learned as two",
         "class 1 of 3 is seen at one site only: b",
         "class 2 of 3 is seen at one site only: a",
     ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (["M", "V"], ["F", "M"], True),
+        (["M", "V", "X"], ["F", "M", "X"], True),
+        (["F", "M"], ["F", "M", "X"], False),
+        (["a", "b", "c", "d"], ["b", "c", "d", "e"], False),  # of many a site may well lack some
+        ([1, 2, 3], [2, 3, 4], False),
+    ],
+)
+def test_a_category_that_may_be_anothers_other_spelling_is_told(one, other, told):
+    """M and V at one hospital and M and F at the other were three sexes, without a word."""
+    sites = [schema(age="numeric", sex="text", categories={"sex": labels}) for labels in (one, other)]
+    notes = agreed(*sites, categorical=["sex"], different_labels="stop").notes
+    assert any("is it one label, written differently" in note for note in notes) == told
+    assert not any("'V'" in note or "'F'" in note for note in notes)
 
 
 def test_a_site_of_one_class_is_said():

@@ -61,6 +61,7 @@ def experiment_of_test(experiment: Experiment, weights: str, where: str = "--tes
         When the model is none that can be tested elsewhere, or `data` mean something else than they did to it.
     """
     model = ReturnedModel.of(weights, where)
+    model.check_measurable()
     if model.by_site:
         raise ExperimentError(
             f"{where}: a run of mode local has a model of each site and none to be tested at all sites"

@@ -48,6 +48,8 @@ class ReturnedModel:
         Whether there is a model for each site: each trained alone, or has layers of its own.
     hazards
         By model and site the (times,) cumulative baseline hazard of a Cox model's site that has one of its own.
+    joins_late
+        Whether the rows that it was fitted to joined late, some of them: it predicts, and is not measured.
     """
 
     experiment: Experiment
@@ -55,6 +57,7 @@ class ReturnedModel:
     tensors: dict[str, wire.Packed]
     by_site: bool
     hazards: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    joins_late: bool = False
 
     @classmethod
     def load(cls, path: Path, layers: Sequence[SiteLayers] = ()) -> ReturnedModel:
@@ -95,12 +98,16 @@ class ReturnedModel:
                 "cannot be measured elsewhere; a hospital predicts with its own: --layers FILE"
             )
         try:
-            submitted = about.get("experiment", {})
+            submitted, data = about.get("experiment", {}), about["data"]
+            # Of a new row nothing is known of when it joined; its prediction is from the start on.
+            joins_late = isinstance(data["target"], dict) and data["target"].get("entry") is not None
+            if joins_late:
+                data = data | {"target": {name: value for name, value in data["target"].items() if name != "entry"}}
             experiment = Experiment.parse(
                 {
                     "name": about["name"],
                     "seed": about["seed"],
-                    "data": _without_draws(about["data"] | WITHOUT),
+                    "data": _without_draws(data | WITHOUT),
                     "problem": submitted.get("problem", {"kind": about["problem"]}),
                     "model": about["model"],
                     "split": "leave_one_site_out",
@@ -128,7 +135,16 @@ class ReturnedModel:
             raise ExperimentError(
                 f"{where}: its header does not say all that is needed to use it; was it made by another version?"
             ) from None
-        return cls(experiment, setups, packed, bool(layers) or submitted.get("mode") == "local", hazards)
+        by_site = bool(layers) or submitted.get("mode") == "local"
+        return cls(experiment, setups, packed, by_site, hazards, joins_late)
+
+    def check_measurable(self) -> None:
+        """Refuse to measure a model on rows of which nobody knows when they joined; raises ExperimentError."""
+        if self.joins_late:
+            raise ExperimentError(
+                "the model was fitted to rows that join late (data.target.entry), of which there is no C-index yet; it "
+                "predicts, and cannot be measured"
+            )
 
     def with_baseline_of(self, site: str) -> ReturnedModel | None:
         """Return it with a site's own baseline hazard in place of that of all; None where it has none in some fold."""

@@ -237,7 +237,11 @@ def _proportional(
 
 
 def _baseline(fitted: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """Return the baseline hazard by event time, of a row whose columns are at the mean of the training rows."""
+    """Return the baseline hazard by event time, of a row whose inputs are all 0.
+
+    Columns are then where the scaling has its 0 (standard: the mean, robust: the median, minmax: the minimum, none: 0),
+    and categories at their reference.
+    """
     assert plan.setup.event_times is not None  # noqa: S101
     hazard = np.array(fitted["hazard"])
     shown = np.array(fitted["deaths"]) > 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.preparation.agreement import Agreement, Label
-from v6_algorithm.data.preparation.spelling import spelled_differently
+from v6_algorithm.data.preparation.spelling import may_be_one, spelled_differently
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Data
 
@@ -74,6 +74,9 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         name: sort_labels({label for schema in schemas.values() for label in schema["categories"][name]})
         for name in data.categorical
     }
+    for name in data.categorical if data.different_labels == "stop" else ():
+        of_column = {site: schema["categories"].get(name, []) for site, schema in schemas.items()}
+        notes += may_be_one(f"data.categorical: column '{name}'", of_column)
     for name, column in data.indicators.items():
         if len(categories[name]) < 2:
             categories[name] = []
@@ -87,6 +90,7 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
             allowed = data.different_labels == "allow"
             if different := spelled_differently(f"data.target: column '{data.target}'", by_site, allowed=allowed):
                 raise ExperimentError("\n".join(different))
+            notes += [] if allowed else may_be_one(f"data.target: column '{data.target}'", by_site)
         else:
             notes += _met_by_none_or_all(data.positive, by_site)
         classes = _classes(f"data.target: column '{data.target}'", by_site, condition, notes)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from v6_algorithm.data.preparation.agreement import Label
 
 _SHOWN = 12
+# Of more labels a site may well lack some.
+_FEW = 4
 # Cyrillic letters, as code points for they look like these, that a keyboard puts in place of Latin ones.
 _ALIKE = str.maketrans(
     "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0458\u0455", "abekmhopctyxijs"
@@ -57,6 +59,28 @@ def spelled_differently(what: str, by_site: Mapping[str, Sequence[Label]], *, al
             f"{what}: the sites have different labels, most likely codes for the same: {shown}; code them alike there, "
             "or say that they are different with data.different_labels: allow"
         ]
+    return []
+
+
+def may_be_one(what: str, by_site: Mapping[str, Sequence[Label]]) -> list[str]:
+    """Return a note where two sites each have a word that the other lacks, of few in all: M and V here, M and F there.
+
+    Words are not named: one may be of few rows.
+    """
+    several = {site: frozenset(labels) for site, labels in by_site.items() if len(labels) > 1}
+    words = frozenset(label for labels in several.values() for label in labels)
+    if len(words) > _FEW or not all(isinstance(label, str) for label in words):
+        return []
+    first: dict[frozenset[Label], str] = {}
+    for site, labels in several.items():
+        first.setdefault(labels, site)
+    for one, of_one in first.items():
+        for other, of_other in first.items():
+            if one - other and other - one and len(one) == len(other):
+                return [
+                    f"{what}: sites '{of_one}' and '{of_other}' each have a label that the other lacks: is it one "
+                    "label, written differently? They are learned as two"
+                ]
     return []
 
 

@@ -20,12 +20,21 @@ if TYPE_CHECKING:
 _BLOCK_COLUMNS = 512
 # Names that say "this is who, not what": numeric, but nothing to learn from. `data.features` overrules this.
 _IDENTIFIER = re.compile(
-    r"(index|unnamed: [\d.]+|x|(.*[_ .-])?(id|mrn|bsn|ssn)|(.*[_ .-])?(pid|patid|uid|guid|uuid)|subject|patient|"
-    r"participant|pseudonym|name|sample|specimen|accession|barcode|upn|empi|ppn|row|nr|"
+    r"(index|level_0|unnamed: [\d.]+|x|(.*[_ .-])?(id|mrn|bsn|ssn)|(.*[_ .-])?(pid|patid|uid|guid|uuid)|subject|"
+    r"patient|participant|pseudonym|name|sample|specimen|accession|barcode|upn|empi|ppn|row|nr|num[eé]ro|n°|zeile|"
+    r"deelnemer|teilnehmer(in)?|proband|(.*[_ .-])?identifier|"
+    # UK Biobank's eid, ADNI's rid and ptid, NHANES' seqn, PLINK's iid and fid, CDISC's subjid and usubjid.
+    r"eid|rid|ptid|seqn|iid|fid|sid|u?subjid|"
+    # Numbers of persons by law or hospital: French, Swiss, Austrian, Dutch.
+    r"ipp|nip|nir|ahv|ahvn13|svnr|zisnr|patnr|"
+    r"redcap_(event_name|repeat_instrument|repeat_instance|data_access_group|survey_identifier)|"
     r"id[_ .-]?(patient|subject|case|record|visit)|"
+    r"(num[eé]ro|n°|num|nr|no)[_ .-]?(de[_ .-])?(patient|dossier|s[eé]jour|visite|cas)|"
     r"(subject|patient|participant|pat|record|sample|specimen|encounter|visit|case|row|person|study|hosp|hospital|nhs|"
-    r"accession|barcode|medical[ _.-]?record|patienten|fall|zaak|volg|lfd)[ _.-]?(id|nr|no|num|number|nummer|key)|"
-    r"(?-i:.*[a-z]UID)|rownames?|row[ _.-]?names?)",
+    r"accession|barcode|medical[ _.-]?record|patienten|patienten?|fall|zaak|volg|lfd|dossier|opname|deelnemers?|"
+    r"teilnehmer|probanden|episoden?|rij|regel|zeilen|proben|auftrags|versicherten|monster|client|bsn|zis|mrn)"
+    r"[ _.-]*(id|nr|no|num|number|nummer|key)|"
+    r"(?-i:.*[a-z]UID)|rownames?|row[ _.-]?names?)[.#]?",
     re.I,
 )
 
@@ -167,7 +176,9 @@ def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
         if rounds and blurred(block.to_numpy(dtype=np.float64, na_value=np.nan)).any():
             return numbers_of(frame, features, "float64")
         numbers = values[:, start : start + _BLOCK_COLUMNS]
-        numbers[:] = block.to_numpy(dtype=dtype, na_value=np.nan)
+        # What float32 cannot hold becomes infinite, and counts as empty.
+        with np.errstate(over="ignore"):
+            numbers[:] = block.to_numpy(dtype=dtype, na_value=np.nan)
         if (infinite := np.isinf(numbers)).any():
             numbers[infinite] = np.nan
     return values

@@ -113,6 +113,7 @@ class CentralTable:
         ExperimentError
             When the table has other columns, classes or images than the model needs.
         """
+        model.check_measurable()
         schema = self._describe(model.experiment)
         notes = _check_fits(schema, model.experiment, next(iter(model.setups.values())))
         states, groups = {}, {}
