@@ -55,9 +55,9 @@ def write_with_traps(folder, place, name, rows, *, mended=()):
         row = number % rows
         cells = {key: column[row] for key, column in values.items()}
         written = [
-            number, 70000 + 7 * row + 1000 * place, comma(cells["age"]), comma(cells["crp"], "<0,1"), f"{90 + row % 10}%",
-            comma(cells["hb"]), comma(cells["offset"]), spell["categories"](cells["sex"]), cells["smoker"],
-            "" if place == 0 else row % 3, comma(cells["flag"], "?"), str(cells["treated"]).upper(),
+            number, 70000 + 7 * row + 1000 * place, comma(cells["age"]), comma(cells["crp"], "<0,1"),
+            f"{90 + row % 10}%", comma(cells["hb"]), comma(cells["offset"]), spell["categories"](cells["sex"]),
+            cells["smoker"], "" if place == 0 else row % 3, comma(cells["flag"], "?"), str(cells["treated"]).upper(),
             "BL" if number < rows else "FU", spell["labels"](cells["ill"]),
         ]  # fmt: skip
         lines.append(";".join(map(str, written)))
@@ -73,7 +73,8 @@ def folder(tmp_path):
     # A hospital with fewer patients than its node tells of.
     write_plainly(tmp_path, 2, "cairo", 4)
     (tmp_path / "e.yaml").write_text(
-        "name: traps\nsites: {amsterdam: {uri: amsterdam.csv}, berlin: {uri: berlin.csv},\n  cairo: {uri: cairo.csv, separator: ',', decimal: .}}\n"
+        "name: traps\nsites: {amsterdam: {uri: amsterdam.csv}, berlin: {uri: berlin.csv},\n"
+        "  cairo: {uri: cairo.csv, separator: ',', decimal: .}}\n"
         "data: {target: ill}\nrounds: 5\nmodel: {kind: logistic}\ntraining: {optimizer: {kind: adam, lr: 0.05}}\n"
     )
     return tmp_path
@@ -113,6 +114,7 @@ def test_each_trap_is_one_clear_line_and_the_mended_tables_give_the_plain_ones_m
 
     said = train(folder, *settings).output
     assert "left out as identifiers by their names: Unnamed: 0, mrn" in said
+    assert "learned from: ward, treated" in said
     assert 'numbers with a decimal comma: age, hb, offset, flag; data.decimal: ","' in said
     assert "numbers beside limits such as < 1: crp; write a number there, or data.missing_values for the limits" in said
     assert "numbers with a percent sign: saturation" in said
