@@ -122,5 +122,5 @@ def test_survival_of_new_rows_is_from_the_risk_sets_of_rows_that_join_late(frame
         wanted = np.exp(-until * np.exp(new.to_numpy() @ slopes.to_numpy()))
         assert found[column].to_numpy() == pytest.approx(wanted, rel=1e-4)
     assert len(found.columns) > 5
-    with pytest.raises(ExperimentError, match="join late .*cannot be measured"):
+    with pytest.raises(ExperimentError, match=r"join late .*cannot be measured"):
         result.evaluate(pooled)
