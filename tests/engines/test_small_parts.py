@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -20,14 +19,13 @@ from v6_algorithm.coordinator.strategies.robust.updates import weights_for
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines import entry, published, vantage6_v4, workers
 from v6_algorithm.engines.local import texts_of
-from v6_algorithm.engines.resident import asking, courier, protocol
+from v6_algorithm.engines.resident import courier, protocol
 from v6_algorithm.engines.subtasks import Creation
 from v6_algorithm.exchange.protocol import Missing
-from v6_algorithm.learning.training import images, learner
 from v6_algorithm.site import SiteContext
 from v6_algorithm.site.kept_terms import KeptTerm
 from v6_algorithm.site.policy import Policy
-from v6_algorithm.site.together import CHANNELS_LAST, FUSED, _reason_of_site, quicker
+from v6_algorithm.site.together import _reason_of_site
 
 
 def test_a_table_is_as_large_as_its_numbers_or_its_file(tmp_path):
@@ -329,93 +327,3 @@ def test_sites_whose_rules_keep_books_or_that_hold_several_tables_go_alone():
         assert reason(**rules) == "the node's rules keep a book of every request"
     assert reason(refuse_isolated_rows=True) == "the node's rules try to read rows out of each update"
     assert reason(maximum_seconds=9) == "the node's rules stop a request that takes long"
-
-
-@pytest.mark.parametrize(
-    ("event", "line"),
-    [
-        ({"event": "trial", "text": "trial 1 of 3"}, "trial 1 of 3"),
-        ({"event": "chosen", "text": "lr 0.1"}, "lr 0.1"),
-        ({"event": "note", "text": "b is away"}, "b is away"),
-        ({"event": "tested"}, "tested"),
-        ({"event": "another", "text": "of no reader of logs"}, None),
-    ],
-)
-def test_what_is_tried_chosen_and_noted_is_in_the_tasks_log(capsys, event, line):
-    entry._say(event)
-    assert capsys.readouterr().out.splitlines() == ([] if line is None else [line])
-
-
-@pytest.mark.parametrize(
-    ("wanted", "client", "asked"),
-    [
-        (True, SimpleNamespace(request=None), ["start", "in the run", "end"]),
-        (False, SimpleNamespace(request=None), ["in the run"]),
-        (True, SimpleNamespace(), ["in the run"]),
-    ],
-    ids=["wanted", "not wanted", "no real network"],
-)
-def test_trainers_stay_where_they_are_wanted_and_there_is_a_network(monkeypatch, wanted, client, asked):
-    heard, said = [], []
-
-    class Trainers:
-        def __init__(self, client, sites):
-            pass
-
-        def start(self, deadline_s):
-            heard.append("start")
-            return ["c was not asked"]
-
-        def end(self):
-            heard.append("end")
-
-    monkeypatch.setattr(asking, "Residents", Trainers)
-    with asking.residents(client, [], wanted=wanted, deadline_s=1.0, say=said.append):
-        heard.append("in the run")
-    assert heard == asked
-    assert said == ["c was not asked"] * heard.count("start")
-
-
-def test_messages_that_come_in_pieces_do_not_run_into_each_other():
-    """A socket gives what is there, up to what is asked for."""
-    sent = bytearray()
-    for word in ("first", "second"):
-        protocol.send(SimpleNamespace(sendall=sent.extend), {"word": word})
-
-    def recv(most):
-        piece = bytes(sent[: min(most, 5)])
-        del sent[: len(piece)]
-        return piece
-
-    assert [protocol.receive(SimpleNamespace(recv=recv)) for _ in range(2)] == [{"word": "first"}, {"word": "second"}]
-
-
-@pytest.mark.parametrize("ways", [[], [FUSED], [CHANNELS_LAST], [FUSED, CHANNELS_LAST]])
-def test_sites_take_the_quicker_steps_that_are_told_and_no_others(monkeypatch, ways):
-    taken = []
-    for module, name in ((learner, "fused_steps"), (images, "channels_last")):
-        monkeypatch.setattr(module, name, lambda name=name: taken.append(name) or nullcontext())
-    monkeypatch.setattr("v6_algorithm.site.together.quicker_steps", lambda shared: ways)
-    with quicker({}):
-        assert taken == [{FUSED: "fused_steps", CHANNELS_LAST: "channels_last"}[way] for way in ways]
-
-
-def test_a_client_without_a_server_is_asked_from_one_thread(monkeypatch):
-    """vantage6's mock client has its sites' tables and answers in it, with no lock around them."""
-    made, threads = Waiting(lambda now: "completed", monkeypatch), []
-
-    def answers(task):
-        threads.append(threading.get_ident())
-        return [{"status": "ok"}]
-
-    made._client, made._in_memory = SimpleNamespace(result=SimpleNamespace(from_task=answers)), nullcontext()
-    assert made.wait().text == '{"status": "ok"}'
-    assert threads == [threading.get_ident()]
-
-
-def test_how_long_a_call_took_is_counted_from_its_beginning(monkeypatch):
-    made = Waiting(lambda now: "active" if now < 1030 else "completed", monkeypatch)
-    made.now, made._fetches = 1000.0, False
-    monkeypatch.setattr(made, "_collect", lambda site, *_: vantage6_v4.Arrival(site, "{}"), raising=False)
-    made.wait()
-    assert made._took == {"RPC_train": 30.0}

@@ -109,7 +109,7 @@ def test_each_strategy_comes_near_to_what_it_is_with_whole_models(make_experimen
     # BatchNorm over few rows makes much of small differences.
     model = {"kind": "mlp", "hidden": [8], "norm": "layer" if "private" in strategy else "none"}
     short, whole = (
-        run_locally(make_experiment(rounds=4, model=model, training=training, output={"model": "last"},
+        run_locally(make_experiment(rounds=3, model=model, training=training, output={"model": "last"},
                                     **down(kind, **strategy)), tables)
         for kind in ("float16", None)
     )  # fmt: skip
