@@ -63,7 +63,7 @@ def test_how_a_worker_ended_is_said(code, how):
     ("way", "method", "rounds", "told"),
     [
         ("wire", "train", (5, 5), {"a", "b"}), ("exact", "prepare", (5, 5), {"a", "b"}),
-        ("exact", "train", (1, 1), {"a", "b"}), ("exact", "train", (2, 2), set()), ("fast", "train", (0, 2), {"a"}),
+        ("exact", "train", (1, 1), {"a", "b"}), ("exact", "train", (2, 2), set()), ("fast", "train", (0, 2), set()),
         ("fast", "evaluate", (2, 2), {"a"}),
     ],
 )  # fmt: skip

@@ -192,6 +192,7 @@ def test_what_is_no_list_of_participants_is_refused_and_no_bug(sites, wrong):
     assert (reply["status"], reply["kind"]) == ("error", "request")
 
 
+@pytest.mark.slow
 def test_the_protocols_own_calls_load_no_torch(sites):
     """So that the second call of a round costs a node the start of a container and little more."""
     asked, _ = sites

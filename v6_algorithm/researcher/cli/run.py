@@ -13,7 +13,7 @@ import typer
 from v6_algorithm.errors import ExperimentError, V6AlgorithmError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central
-from v6_algorithm.researcher.cli.memory import import_libraries
+from v6_algorithm.researcher.cli.memory import import_libraries, leave_out_of_searches
 from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, say_inputs, unused_folder
 from v6_algorithm.researcher.cli.profiling import profiled
 from v6_algorithm.researcher.cli.progress import progress
@@ -324,6 +324,7 @@ def _train(
         def on_event(event: dict[str, Any]) -> None:
             for listener in (show, *listeners):
                 listener(event)
+            leave_out_of_searches(event)
 
         try:
             return run_experiment(federation, experiment, on_event, weights=weights, checkpoints=checkpoints)
