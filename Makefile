@@ -32,6 +32,10 @@ $(VENV)/.ready: $(VENV)/.demo
 	$(PIP) -e '.[dev]'
 	@touch $@
 
+# Compiled files are kept, also where the environment says otherwise: pytest's rewritten tests and the package are else compiled
+# anew by each process, nine seconds of each worker's start and a quarter of the import at a site.
+export PYTHONDONTWRITEBYTECODE =
+
 # A process for each core, so one thread for each: threads that wait for each other take a quarter more time.
 test test-slow: export OMP_NUM_THREADS = 1
 

@@ -83,6 +83,8 @@ def measure(python: str, who: str, workload: str, data: Path) -> dict[str, Any]:
             DATA: str(data), EVENTS: str(events), "SIMULATION_MARK": name, "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0",
         }  # fmt: skip
+        # An installed package is compiled; torch is, and so is whatever else the others import.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         if who.startswith(PROCESSES):
             # As it is typed: torch takes the cores that there are.
             environment = {key: value for key, value in environment.items() if not key.endswith("_NUM_THREADS")}

@@ -13,6 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+# Six builds of a second each; `make docs` is one.
+pytestmark = pytest.mark.slow
+
 
 def build(root: Path, site: Path) -> subprocess.CompletedProcess[str]:
     """Build the site of a checkout."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 
 import pytest
@@ -417,23 +418,29 @@ def halved(arrival, before):
     return Arrival(arrival.site, arrival.text[: len(arrival.text) // 2])
 
 
-@pytest.fixture
-def run_tampered(tmp_path, monkeypatch):
-    """Return a function that runs an experiment whose replies are tampered with; gives the CLI's and its own result."""
+def tampered(folder, change, *options, changes=None, **where):
+    """Run an experiment whose replies are tampered with; return the CLI's and its own result."""
     real = simulate.local_federation
-
-    def go(change, *options, name="out", changes=None, **where):
+    with pytest.MonkeyPatch.context() as patch:
         # Texts are what is tampered with.
-        monkeypatch.setattr(
+        patch.setattr(
             simulate,
             "local_federation",
             lambda *given, way="wire", workers=None: Tampered(real(*given[:4]), change, **where),
         )
-        result = command("run", write(tmp_path, **(changes or {})), "--out", tmp_path / name, *options)
-        monkeypatch.setattr(simulate, "local_federation", real)
-        return result, read_result(tmp_path / name)
+        result = command("run", write(folder, **(changes or {})), "--out", folder / "out", *options)
+    return result, read_result(folder / "out")
 
-    return go
+
+@pytest.fixture
+def run_tampered(tmp_path):
+    return partial(tampered, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def without_a_reply(tmp_path_factory):
+    """The result of the run in which berlin's reply of round 2 is lost."""
+    return tampered(tmp_path_factory.mktemp("without"), gone)[1]
 
 
 WRONG_REPLIES = {
@@ -449,16 +456,15 @@ WRONG_REPLIES = {
 
 
 @pytest.mark.parametrize(("change", "reason"), WRONG_REPLIES.values(), ids=WRONG_REPLIES)
-def test_a_wrong_reply_counts_as_no_reply_and_is_named(tmp_path, run_tampered, change, reason):
+def test_a_wrong_reply_counts_as_no_reply_and_is_named(tmp_path, run_tampered, without_a_reply, change, reason):
     result, content = run_tampered(change)
-    _, without = run_tampered(gone, name="without")
     explained(result, FINE, "round 2: missing berlin: wrong: ", reason, folder=tmp_path / "out")
     (second,) = [entry for entry in content["participation"] if (entry["call"], entry["round"]) == ("train", 2)]
     assert second["answered"] == ["amsterdam", "cairo"]
     assert second["missing"]["berlin"].startswith("wrong: ")
     assert reason in second["missing"]["berlin"]
     for key in ("parameters", "metrics", "history", "best_round", "sites"):
-        assert content[key] == without[key], key
+        assert content[key] == without_a_reply[key], key
 
 
 def test_the_site_is_back_in_the_round_after(run_tampered):

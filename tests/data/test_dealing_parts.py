@@ -13,6 +13,7 @@ from v6_algorithm.data.splits import (
     _drawn,
     _numbered,
     _spread_rare,
+    _spread_rare_groups,
     _turns_of_periods,
     draw_rows,
     empty_folds,
@@ -115,6 +116,12 @@ def test_no_group_goes_to_a_part_without_a_share(seed, shares):
     groups, strata = generator.integers(0, generator.integers(1, 25), 40) ** 2 // 20, generator.integers(0, 3, 40)
     found = _deal_groups(strata, groups, np.array(shares), generator)
     assert set(found.tolist()) <= {part for part, share in enumerate(shares) if share}
+
+
+def test_groups_of_rare_classes_are_drawn_where_nothing_is_for_training():
+    table = np.column_stack([np.eye(10), np.ones(10)])
+    part = _spread_rare_groups(table, np.ones(10), np.array([0, 0.3, 0.7]), np.random.default_rng(0))
+    assert set(part.tolist()) == {1, 2}
 
 
 @pytest.mark.parametrize("repeats", [1, 2])

@@ -584,6 +584,52 @@ def test_an_image_that_is_not_there_is_not_taken_from_a_folder_below(tmp_path):
     assert find_images(pd.Series(["p1.png", "p2.png"]), tmp_path) == [tmp_path / "p1.png", tmp_path / "p2.png"]
 
 
+@pytest.mark.parametrize("cell", ["img\\p1.jpg", "img/p1.JPG", "img/p1.jpeg", "img\\p1.JPEG", "img/p1"])
+@pytest.mark.parametrize("there", ["p1.jpg", "p1.JPG", "p1.jpeg"])
+def test_names_as_windows_and_cameras_write_them_are_found(tmp_path, cell, there):
+    (tmp_path / "img").mkdir()
+    (tmp_path / "img" / there).write_bytes(b"x")
+    assert find_images(pd.Series([cell, "img/p2.jpg"]), tmp_path) == [
+        tmp_path / "img" / there,
+        tmp_path / "img" / "p2.jpg",
+    ]
+
+
+def test_no_backslash_leads_out_of_the_folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "p1.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match="1 cells that do not name a file in the table's folder"):
+        find_images(pd.Series(["..\\p1.jpg"]), tmp_path / "in")
+
+
+def test_what_all_names_leave_out_of_their_images_may_be_anything_that_is_one(tmp_path):
+    for name in ("sub-1_T1w.nii.gz", "sub-2_T1w.nii.gz", "sub-2_T2w.nii.gz"):
+        (tmp_path / name).write_bytes(b"x")
+    cells = pd.Series(["sub-1", "sub-2", "sub-3", None])
+    ends = "_T1w.nii.gz"
+    assert find_images(cells, tmp_path) == [*(tmp_path / f"sub-{number}{ends}" for number in (1, 2, 3)), None]
+    (tmp_path / "sub-1_T2w.nii.gz").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"there is more than one: _T1w\.nii\.gz, _T2w\.nii\.gz; write the one"):
+        find_images(cells, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["p1.dcm", "p2.dcm"], r"has 1 cells whose files are there with another ending, \.png; write that, or none"),
+        (["C:\\x\\p1.png"], "addresses of another machine or of the web; write names in the table's folder"),
+        (["https://x.org/p1.png", None], "addresses of another machine or of the web"),
+        (["series"], "1 cells that name folders with several images each; .*DICOM series .* make one NIfTI"),
+    ],
+)
+def test_images_that_are_there_but_not_so_are_told(tmp_path, cells, message):
+    (tmp_path / "series").mkdir()
+    for name in ("p1.png", "series/1.dcm", "series/2.dcm"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=message):
+        find_images(pd.Series(cells), tmp_path)
+
+
 @pytest.mark.parametrize("dtype", ["int64", "float64", "Int64"])
 def test_whole_numbers_are_names_of_images(tmp_path, dtype):
     (tmp_path / "1377.png").write_bytes(b"x")

@@ -26,7 +26,11 @@ def over_http(experiment, tables, **options):
         return run(Vantage6Federation(proxy.client(), poll_s=0.01), experiment)
 
 
-@pytest.mark.parametrize("split", SPLITS, ids=lambda split: split["kind"])
+@pytest.mark.parametrize(
+    "split",
+    [SPLITS[0], *(pytest.param(split, marks=pytest.mark.slow) for split in SPLITS[1:])],
+    ids=[split["kind"] for split in SPLITS],
+)
 def test_all_engines_give_the_same_bits(tables, make_experiment, run_locally, split):
     experiment = make_experiment(split=split, model={"kind": "mlp", "hidden": [8], "norm": "batch", "dropout": 0.2})
     local = comparable(run_locally(experiment, tables))

@@ -271,7 +271,7 @@ def test_answers_that_cannot_be_listed_are_none_that_are_taken_over():
 @pytest.mark.parametrize(
     ("way", "number", "method", "is_text"),
     [
-        ("wire", 5, "train", True), ("fast", 1, "train", True), ("fast", 2, "train", False),
+        ("wire", 5, "train", True), ("exact", 1, "train", True), ("fast", 2, "train", False),
         ("exact", 2, "train", False), ("fast", 2, "prepare", True),
     ],
 )  # fmt: skip

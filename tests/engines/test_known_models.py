@@ -47,6 +47,12 @@ def test_a_site_reads_what_was_asked_whatever_it_has(tmp_path_factory, rounds):
             assert len(list((folder / "models").iterdir())) <= 3
 
 
+def test_a_site_without_a_folder_reads_what_came_and_keeps_nothing():
+    assert resolve({"folds": [{"parameters": {NAME: "0" * 64, TEXT: "aaaa"}}]}, None) == {
+        "folds": [{"parameters": "aaaa"}]
+    }
+
+
 def test_a_model_goes_once_and_its_name_afterwards(tmp_path):
     naming, request = Naming(), {"folds": [{"parameters": model("a")}]}
     (first,) = naming.named("a", request)["folds"]

@@ -63,7 +63,7 @@ def test_how_a_worker_ended_is_said(code, how):
     ("way", "method", "rounds", "told"),
     [
         ("wire", "train", (5, 5), {"a", "b"}), ("exact", "prepare", (5, 5), {"a", "b"}),
-        ("exact", "train", (1, 1), {"a", "b"}), ("exact", "train", (2, 2), set()), ("fast", "train", (0, 2), {"a"}),
+        ("exact", "train", (1, 1), {"a", "b"}), ("exact", "train", (2, 2), set()), ("fast", "train", (0, 2), set()),
         ("fast", "evaluate", (2, 2), {"a"}),
     ],
 )  # fmt: skip
@@ -189,7 +189,7 @@ class Waiting(vantage6_v4.Vantage6Federation):
         return self.says(self.now)
 
     def wait(self):
-        asked = vantage6_v4._Asked("RPC_train", {"a": {}}, {"a": 1}, tasks={"a": 5}, begun=True)
+        asked = vantage6_v4._Asked("RPC_train", {"a": {}}, {"a": 1}, tasks={"a": 5}, create_s={"a": 0.0}, begun=True)
         (arrival,) = self._answer(asked, 30.0)
         return arrival
 

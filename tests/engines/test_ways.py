@@ -11,10 +11,13 @@ from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.master import check, run
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines import local
+from v6_algorithm.engines.local import AS_TEXT, LocalFederation
 from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.exchange import wire
 from v6_algorithm.learning.training import state
 from v6_algorithm.learning.training.device import Device
+from v6_algorithm.site import handle
 
 # Everything but what says how it was made, and how long that took.
 SAME = ("history", "site_history", "metrics", "folds", "sites", "parameters", "best_round", "notes", "participation")
@@ -41,7 +44,8 @@ def near(given, expected, path="result", tolerance=1e-5):
 
 def check_near(experiment, tables):
     exact, fast = results(experiment, tables, "exact", "fast")
-    assert fast["engine"] == {"engine": "local", "way": "fast", "together": True, "because": None, "quicker": []}
+    told = {"engine": "local", "way": "fast", "together": True, "because": None, "quicker": [], "as_text": AS_TEXT}
+    assert fast["engine"] == told
     near({key: fast[key] for key in ("history", "site_history", "metrics", "sites")},
          {key: exact[key] for key in ("history", "site_history", "metrics", "sites")})  # fmt: skip
     if exact["parameters"] is not None:
@@ -260,3 +264,35 @@ def test_sites_of_one_process_build_the_first_networks_once(tables, make_experim
         built.append(way)
     assert built == [1, "together", *[1] * len(tables), "alone"]
     assert all(one == other for one, other in replies.values())
+
+
+def test_bytes_of_what_is_handed_over_are_those_of_its_text(tables, make_experiment):
+    experiment = make_experiment(rounds=3)
+    wire_, exact, fast = results(experiment, tables, "wire", "exact", "fast")
+    sent, exactly, quickly = (
+        [call["bytes_sent"] for call in result["timing"]["rounds"]] for result in (wire_, exact, fast)
+    )
+    assert sent == exactly == quickly
+    received = [call["bytes_received"] for call in fast["timing"]["rounds"]]
+    assert all(set(by_site) == set(tables) for by_site in received)
+
+
+def test_the_first_site_that_answers_goes_as_text_in_round_1(tables, make_experiment, monkeypatch):
+    experiment, texts, by_text = make_experiment(rounds=1), [], LocalFederation._by_text
+    failing = sorted(tables)[0]
+
+    def asked(self, method, site, request, replies):
+        texts.append((method, site))
+        return by_text(self, method, site, request, replies)
+
+    def answered(method, request, context, **more):
+        if method == "train" and request["site"] == failing:
+            head = {key: request[key] for key in ("site", "round", "attempt")}
+            return wire.message(**head, status="error", kind="data", message="no rows")
+        return handle(method, request, context, **more)
+
+    monkeypatch.setattr(LocalFederation, "_by_text", asked)
+    monkeypatch.setattr(local, "handle", answered)
+    result = run(local_federation(experiment, tables, way="fast"), experiment)
+    assert [site for method, site in texts if method == "train"] == sorted(tables)[:2]
+    assert set(result["participation"][-2]["missing"]) == {failing}

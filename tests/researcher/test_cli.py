@@ -215,7 +215,7 @@ def test_validate_says_what_the_model_will_see_and_trains_nothing(here):
         "note: left out, for they hold texts that never repeat, such as names of patients or samples: remark; "
         "data.categorical uses them all the same"
     )
-    assert result.output == f"{unused}\n{here / 'experiment.yaml'}: valid; 3 inputs, 2 classes\n"
+    assert result.output == f"learned from: a, b, c\n{unused}\n{here / 'experiment.yaml'}: valid; 3 inputs, 2 classes\n"
     assert {path.suffix for path in here.iterdir()} == {".yaml", ".csv"}
 
 

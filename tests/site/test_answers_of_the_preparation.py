@@ -75,10 +75,10 @@ def test_products_of_a_column_are_told_where_enough_rows_have_a_value(monkeypatc
     known[:rows, 0], known[:, 1] = True, True
     asked = []
     table = SimpleNamespace(
-        folds=[SimpleNamespace(train=np.arange(12))] * 2, target=np.zeros(12), known_cells=lambda setup: known,
+        folds=[SimpleNamespace(train=np.arange(12))], target=np.zeros(12), known_cells=lambda setup: known,
         products=lambda setup, given: asked.append(given) or np.zeros((2, 3, 3)),
     )  # fmt: skip
-    setup = SimpleNamespace(imputation=SimpleNamespace(imputations=2), imputed_width=lambda outcomes: 2 + outcomes)
+    setup = SimpleNamespace(imputation=SimpleNamespace(imputations=1), imputed_width=lambda outcomes: 2 + outcomes)
     guard = SimpleNamespace(
         check_imputation=lambda: None, check_information=lambda width, rows: asked.append((width, rows)),
         bears=lambda width, given: given == 12 or bears,
@@ -103,3 +103,18 @@ def test_products_of_a_column_are_told_where_enough_rows_have_a_value(monkeypatc
             setup.imputation = SimpleNamespace(imputations=3)
         with pytest.raises(WireError, match="an imputation is asked for that the experiment does not want"):
             preparing._imputation(work)
+
+
+@pytest.mark.parametrize(("at_sites", "private", "built"), [(False, None, 1), (True, None, 2), (False, {}, 2)])
+def test_sites_of_one_process_share_first_networks_but_where_each_has_its_own(monkeypatch, at_sites, private, built):
+    made = []
+    monkeypatch.setattr("v6_algorithm.learning.training.state.build_networks", lambda problem: made.append(1))
+    monkeypatch.setattr("v6_algorithm.learning.training.state.state_of", lambda networks: {})
+    privacy = SimpleNamespace(differential_privacy=private)
+    experiment, shared = SimpleNamespace(start=SimpleNamespace(at_sites=at_sites), privacy=privacy), {}
+    guard = SimpleNamespace(check_model=lambda problem: None, check_networks=lambda networks, squares: None)
+    work = SimpleNamespace(experiment=experiment, context=SimpleNamespace(shared=shared), guard=guard)
+    setup, problem = object(), SimpleNamespace(sums_of_squares=None)
+    first, second = (preparing._initial(work, setup, problem)[1] for _ in range(2))
+    assert first == second
+    assert len(made) == built

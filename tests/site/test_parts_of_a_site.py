@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hospitals import table
 
@@ -16,7 +17,7 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.training.device import Device
 from v6_algorithm.site import SiteContext, handle
 from v6_algorithm.site import work as work_module
-from v6_algorithm.site.work import Work
+from v6_algorithm.site.work import Work, _bytes_of
 
 CONTENT = {"data": {"target": "y", "features": ["a", "b"]}, "model": "logistic", "split": {"kind": "kfold", "folds": 3}}
 
@@ -123,3 +124,10 @@ def test_a_frame_that_is_kept_is_read_once_and_anew_when_its_file_has_changed(mo
         where = SiteContext({"s": source}, lasting=True)
         Work(request, where).read(source, every, keep=True)
         assert any(key[0] == "frame" for key in where.memory if isinstance(key, tuple)) is kept
+
+
+def test_a_table_is_as_large_as_its_columns_of_every_type():
+    frame = pd.DataFrame({"a": np.zeros(6), "b": np.zeros(6, dtype=np.int16)})
+    assert _bytes_of(frame) == 6 * (8 + 2)
+    # An Int64 has a mask beside its numbers.
+    assert _bytes_of(frame.assign(c=pd.array([1] * 6, dtype="Int64"))) == 6 * (8 + 2 + 9)

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hospitals import table
@@ -19,7 +20,7 @@ from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.errors import PolicyError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.site import SiteContext, handle
+from v6_algorithm.site import SiteContext, handle, secure_aggregation
 from v6_algorithm.site.aggregation_state import AggregationState
 from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.rules import BY_FIELD
@@ -191,6 +192,7 @@ def test_what_is_no_list_of_participants_is_refused_and_no_bug(sites, wrong):
     assert (reply["status"], reply["kind"]) == ("error", "request")
 
 
+@pytest.mark.slow
 def test_the_protocols_own_calls_load_no_torch(sites):
     """So that the second call of a round costs a node the start of a container and little more."""
     asked, _ = sites
@@ -260,3 +262,37 @@ def test_a_site_without_training_rows_adds_nothing_to_a_sum():
     assert (added["rows"], added["loss"], added["steps"]) == (0, {"sum": 0.0, "rows": 0}, 0)
     assert added["parameters"].moved.tolist() == added["parameters"].term.tolist() == [0.0] * 6
     assert added["parameters"].others == {"mean": [0.0] * 3, "steps": [0]}
+
+
+@pytest.mark.parametrize(
+    ("secret", "folder", "sealed"), [(None, True, False), ("ab" * 32, True, True), (None, False, True)]
+)
+def test_keys_are_sealed_where_the_folder_alone_does_not_give_them(tmp_path, monkeypatch, secret, folder, sealed):
+    monkeypatch.setattr(secure_aggregation, "_run_of", lambda work: RUN)
+    monkeypatch.setattr(secure_aggregation, "_shared_secret", lambda work: None)
+    context = SiteContext({}, state=tmp_path if folder else None, lasting=True, policy=Policy(node_secret=secret))
+    work = SimpleNamespace(context=context, policy=context.policy, site="berlin")
+    assert secure_aggregation.answer_keys(work)["sealed"] is sealed
+
+
+@pytest.mark.parametrize(
+    ("method", "step", "hidden"),
+    [
+        ("summary", None, False), ("prepare", "schema", False), ("prepare", "statistics", True), ("train", None, True),
+        ("train", "schema", True), ("evaluate", "preflight", True),
+    ],
+)  # fmt: skip
+def test_all_but_questions_without_rows_are_masked(method, step, hidden):
+    privacy = SimpleNamespace(secure_aggregation=SimpleNamespace(threshold=2))
+    request = {"step": step, "secure_aggregation": {}}
+    work = SimpleNamespace(request=request, experiment=SimpleNamespace(privacy=privacy))
+    assert secure_aggregation.check_hidden(work, method) is hidden
+
+
+def test_copies_that_are_too_few_to_be_told_add_nothing_to_a_sum(monkeypatch):
+    for name in ("arrays_to_lists", "moments_to_sums"):
+        monkeypatch.setattr(f"v6_algorithm.data.preparation.additive.{name}", lambda given: given)
+    body = dict.fromkeys(("class_counts", "sums", "moments", "targets", "trained_on", "spec", "hidden", "start"))
+    body |= {"counts": [{"berlin": 3}], "copies": {"rows": 6, "apart": None}}
+    assert secure_aggregation._statistics(body)[1]["copies"] == {"rows": 6, "apart": 0}
+    assert secure_aggregation._statistics(body | {"copies": None})[1]["copies"] is None

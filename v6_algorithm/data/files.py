@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Whole numbers that float64 holds.
 _MOST = 2**53
+# Names whose files are looked at for what names leave out.
+_LOOKED_AT = 20
 
 
 def names_files(column: pd.Series) -> bool:
@@ -53,9 +55,26 @@ def within(base: Path, cell: Any, endings: tuple[str, ...]) -> Path | None:
     """
     try:
         file = (base / cell.strip()).resolve()
+        if "\\" in cell and not file.exists():
+            # As Windows writes folders.
+            file = (base / cell.strip().replace("\\", "/")).resolve()
     except (ValueError, OSError, RuntimeError):
         return None
     return file if file.is_relative_to(base) and file.name.lower().endswith(endings) else None
+
+
+def left_out_of(cells: Sequence[str], folder: Path, endings: tuple[str, ...]) -> list[str]:
+    """Return what follows most of these names in those of files in the folder, such as ``_T1w.nii.gz``."""
+    if any({"/", "\\"} & set(cell) for cell in cells):
+        return []
+    names = {path.name for path in folder.iterdir() if path.name.lower().endswith(endings)}
+    follow = {
+        name[len(cell) :]
+        for cell in cells[:_LOOKED_AT]
+        for name in names
+        if name.startswith(cell) and name[len(cell) :][:1] in tuple("._-")
+    }
+    return sorted(end for end in follow if 2 * sum(f"{cell}{end}" in names for cell in cells) > len(cells))
 
 
 def cache_key(*parts: Any) -> str:

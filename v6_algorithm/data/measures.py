@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from v6_algorithm.data.files import as_names, folder_of, within
+from v6_algorithm.data.files import as_names, folder_of, left_out_of, within
 from v6_algorithm.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _IN_FOLDERS = ("aseg.stats", "lh.aparc.stats", "rh.aparc.stats")
 # What `aparcstats2table` calls the columns of a parcellation.
 _PARCELS = {"SurfArea": "area", "GrayVol": "volume", "ThickAvg": "thickness"}
 _TABLES = (".stats", ".txt", ".tsv", ".csv")
-_SHOWN_ROWS, _SHOWN_ENDINGS, _LOOKED_AT = 30, 10, 20
+_SHOWN_ROWS, _SHOWN_ENDINGS = 30, 10
 _MOST_BYTES = 2**22
 _MOST_MEASURES = 20_000
 
@@ -43,27 +43,13 @@ def find_measures(column: pd.Series, folder: Path | None) -> list[list[Path] | N
     files = [_find(base, cell) if cell else None for cell in cells]
     if any(files) or not any(cells):
         return files
-    endings = _endings_of([cell for cell in cells if cell], base)
+    endings = left_out_of([cell for cell in cells if cell], base, _TABLES)
     if len(endings) > 1:
         raise DataError(
             f"column '{column.name}' (data.measures) names subjects of which there is more than one table each: "
             f"{', '.join(endings[:_SHOWN_ENDINGS])}; write the one that is meant behind each name there"
         )
     return [_find(base, f"{cell}{endings[0]}") if cell else None for cell in cells] if endings else files
-
-
-def _endings_of(cells: Sequence[str], base: Path) -> list[str]:
-    """Return what follows most of these names in those of files in the folder."""
-    if any({"/", "\\"} & set(cell) for cell in cells):
-        return []
-    names = {path.name for path in base.iterdir() if path.name.lower().endswith(_TABLES)}
-    endings = {
-        name[len(cell) :]
-        for cell in cells[:_LOOKED_AT]
-        for name in names
-        if name.startswith(cell) and name[len(cell) :][:1] in tuple("._-")
-    }
-    return sorted(ending for ending in endings if 2 * sum(f"{cell}{ending}" in names for cell in cells) > len(cells))
 
 
 def _find(base: Path, cell: str) -> list[Path] | None:

@@ -5,19 +5,21 @@ those of the preparation and of round 1 do, and from then on the objects themsel
 text passes on a node, and the arithmetic is the same bit for bit, which tests hold. As ``fast`` sites that share
 network and batches are also trained together, in one batched computation; see `site.together`. A network too large for
 that is moved by its optimiser in one pass over the memory, and images lie channels last for a `cnn` without BatchNorm.
-All of these differ from the rest by rounding.
+All of these differ from the rest by rounding. Of round 1 only the first site of each kind (of those that are asked the
+same) goes as text then, or the next one where that fails.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from v6_algorithm.engines.message_sizes import MessageSizes, kind_of
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.joint import Joint
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
@@ -29,6 +31,8 @@ Way = Literal["wire", "exact", "fast"]
 WAYS: tuple[Way, ...] = ("wire", "exact", "fast")
 # Calls that come round after round; what is asked once goes as text.
 _REPEATED = ("train", "evaluate")
+# What a result says of ``fast``: of whose messages a text was made.
+AS_TEXT = "preparation; of round 1 the first site of each kind; of an evaluation the first site"
 
 
 class AnswersInTurn:
@@ -75,10 +79,7 @@ class LocalFederation(AnswersInTurn):
         # What all sites of a process may share: what the experiment says, and nothing of anybody's data.
         shared: dict[Any, Any] = {}
         self._contexts = {name: replace(context, lasting=True, shared=shared) for name, context in contexts.items()}
-        self._way, self._shared = way, shared
-        # Bytes of the texts that passed, by method and site: of those that are handed over later, nobody makes a text.
-        self._sent: dict[tuple[str, str], int] = {}
-        self._received: dict[tuple[str, str], int] = {}
+        self._way, self._shared, self._sizes = way, shared, MessageSizes()
 
     def sites(self) -> Sequence[Site]:
         """Return the sites by name."""
@@ -91,7 +92,7 @@ class LocalFederation(AnswersInTurn):
             return made
         reason = self.alone()
         made |= {"together": None if reason is None else not reason, "because": reason or None}
-        return made | {"quicker": self.quicker()}
+        return made | {"quicker": self.quicker(), "as_text": AS_TEXT}
 
     def alone(self) -> str | None:
         """Say why sites are not trained together: see `why_alone`."""
@@ -137,32 +138,41 @@ class LocalFederation(AnswersInTurn):
             Whether the answers of all sites may come as one.
         """
         end = time.monotonic() + deadline_s
+        spoken: dict[str, Arrival] = {}
         together: dict[str, dict[str, Any]] = {}
         if self._way == "fast" and method in _REPEATED:
-            if texts:
+            begins = _begins(method, requests)
+            if texts or begins:
                 # Which steps are quicker has to be known before the first of them.
                 know_run(requests, self._contexts, self._shared)
+            if begins and len(texts) < len(requests):
+                spoken = self._first_of_each_kind(method, requests, texts, replies, end)
+                texts = spoken
             passing = {site: body for site, body in requests.items() if site not in texts}
             joint = answer_together(method, passing, self._contexts, self._shared)
             # Of an evaluation the first site's goes as text, and is looked at before the others.
             first = list(requests)[: len(texts)]
             if whole and isinstance(joint, Joint) and set(first) <= set(texts) and time.monotonic() <= end:
                 for site in first:
-                    yield [self._by_text(method, site, requests[site], replies)]
-                self._book(method, passing, replies)
+                    yield [spoken[site] if site in spoken else self._by_text(method, site, requests[site], replies)]
+                self._sizes.book(method, passing, replies)
                 yield [Arrival("", None, joint=joint)]
+                self._open(method, requests, texts)
                 return
             together = joint.split() if isinstance(joint, Joint) else joint
         if together:
             late = _late(deadline_s) if time.monotonic() > end else None
+            self._sizes.book(method, () if late else together, replies)
             yield [
-                self._arrived(method, site, reply, replies) if late is None else Arrival(site, None, late)
+                Arrival(site, None, reply=reply) if late is None else Arrival(site, None, late)
                 for site, reply in together.items()
             ]
         for site, request in requests.items():
             if site in together:
                 continue
-            if time.monotonic() > end:
+            if site in spoken:
+                yield [spoken.pop(site)]
+            elif time.monotonic() > end:
                 yield [Arrival(site, None, _late(deadline_s))]
             elif site in texts:
                 yield [self._by_text(method, site, request, replies)]
@@ -171,17 +181,44 @@ class LocalFederation(AnswersInTurn):
         if method == "prepare":
             # Of tables as they were read, which nobody holds any more.
             wire.give_back()
-        if self._way == "fast" and method == "train" and set(texts) >= set(requests):
+        self._open(method, requests, texts)
+
+    def _first_of_each_kind(
+        self,
+        method: str,
+        requests: Mapping[str, dict[str, Any]],
+        texts: Collection[str],
+        replies: Replies,
+        end: float,
+    ) -> dict[str, Arrival]:
+        """Ask sites by text: those that have to, and one of each kind that answers, where any does."""
+        spoken: dict[str, Arrival] = {}
+        answered: set[Any] = set()
+        for site, request in requests.items():
+            if (kind := kind_of(request)) in answered and site not in texts:
+                continue
+            if time.monotonic() > end:
+                break
+            spoken[site] = self._by_text(method, site, request, replies)
+            if self._sizes.last_passed is request:
+                answered.add(kind)
+        return spoken
+
+    def _open(self, method: str, requests: Mapping[str, dict[str, Any]], texts: Collection[str]) -> None:
+        """Let those that went as text in round 1 read their tables for the rounds that all of them train together."""
+        if self._way == "fast" and texts and _begins(method, requests):
             open_together(method, requests, self._contexts, self._shared)
 
     def _by_text(self, method: str, site: str, request: dict[str, Any], replies: Replies) -> Arrival:
         text = wire.to_text(request)
-        replies.bytes_sent[site] = self._sent[method, site] = len(text)
+        replies.bytes_sent[site] = len(text)
         context = self._contexts[site]
         context.by_reference = False
         with self._steps():
-            answer = wire.to_text(handle(method, json.loads(text), context, raise_bugs=True))
-        self._received[method, site] = len(answer)
+            reply = handle(method, json.loads(text), context, raise_bugs=True)
+        answer = wire.to_text(reply)
+        if reply["status"] == "ok":
+            self._sizes.passed(method, request, len(answer))
         return Arrival(site, answer)
 
     def _handed_over(self, method: str, site: str, request: dict[str, Any], replies: Replies) -> Arrival:
@@ -194,28 +231,19 @@ class LocalFederation(AnswersInTurn):
                 for name, state in states.items():
                     # It comes from the collector, in this process.
                     states[name] = CheckedState(state)
-        return self._arrived(method, site, reply, replies)
+        self._sizes.book(method, [site], replies)
+        return Arrival(site, None, reply=reply)
 
     def _steps(self) -> AbstractContextManager[None]:
         """Let what is done here be trained as the way has it."""
         return quicker(self._shared) if self._way == "fast" else nullcontext()
 
-    def _arrived(self, method: str, site: str, reply: dict[str, Any], replies: Replies) -> Arrival:
-        self._book(method, [site], replies)
-        return Arrival(site, None, reply=reply)
-
-    def _book(self, method: str, sites: Iterable[str], replies: Replies) -> None:
-        """Book the bytes of what was handed over: of the same call that went as text, if any did."""
-        for site in sites:
-            if (method, site) in self._sent:
-                replies.bytes_sent[site] = self._sent[method, site]
-                replies.bytes_received[site] = self._received[method, site]
-
 
 def texts_of(way: Way, method: str, requests: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """Return the sites whose requests go as text: of training all in round 1, of an evaluation the first.
+    """Return the sites whose requests go as text, but for the first of each kind in round 1 as ``fast``.
 
-    It depends on the requests alone, so that a run that was interrupted goes on to the same bits.
+    Of training these are all in round 1 as ``exact``, of an evaluation the first. It depends on the requests alone, so
+    that a run that was interrupted goes on to the same bits.
     """
     if way == "wire" or method not in _REPEATED:
         return set(requests)
@@ -223,8 +251,14 @@ def texts_of(way: Way, method: str, requests: Mapping[str, Mapping[str, Any]]) -
     return {
         site
         for site, request in requests.items()
-        if "secure_aggregation" in request or (request["round"] <= 1 if method == "train" else site == first)
+        if "secure_aggregation" in request
+        or (way == "exact" and request["round"] <= 1 if method == "train" else site == first)
     }
+
+
+def _begins(method: str, requests: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Say whether this is the training of round 1, in which each kind of message passes as text."""
+    return method == "train" and any(request["round"] <= 1 for request in requests.values())
 
 
 def _late(deadline_s: float) -> Missing:

@@ -508,13 +508,27 @@ _PLAIN = frozenset((str, int, float, bool, type(None)))
 
 def to_text(content: Mapping[str, Any]) -> str:
     """Write a message as JSON text; a NaN is refused, for browsers do not read it."""
-    mark, packed = secrets.token_hex(16), []
+    pieces, packed = _pieces(content)
+    texts = [value if isinstance(value, Packed) else value.text() for value in packed]
+    return "".join(part for pair in zip(pieces, [*texts, ""], strict=True) for part in pair)
+
+
+def text_length(content: Mapping[str, Any]) -> int:
+    """Return how long the text of a message is, without a copy of what is packed already."""
+    pieces, packed = _pieces(content)
+    return sum(map(len, pieces)) + sum(len(value if isinstance(value, Packed) else value.text()) for value in packed)
+
+
+def _pieces(content: Mapping[str, Any]) -> tuple[list[str], list[Packed | Held]]:
+    """Return the pieces of a message's JSON text, and what is packed between them."""
+    mark = secrets.token_hex(16)
+    packed: list[Packed | Held] = []
 
     def without_packed(value: Any) -> Any:
         if type(value) in _PLAIN:
             return value
         if isinstance(value, (Packed, Held)):
-            packed.append(value if isinstance(value, Packed) else value.text())
+            packed.append(value)
             return mark
         if isinstance(value, (list, tuple)):
             # Most are long lists of numbers, and hold nothing that is packed.
@@ -523,8 +537,7 @@ def to_text(content: Mapping[str, Any]) -> str:
             return {key: without_packed(item) for key, item in value.items()}
         return value
 
-    pieces = json.dumps(without_packed(content), allow_nan=False).split(mark)
-    return "".join(part for pair in zip(pieces, [*packed, ""], strict=True) for part in pair)
+    return json.dumps(without_packed(content), allow_nan=False).split(mark), packed
 
 
 def read_reply(text: str | TextFile, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -115,6 +115,13 @@ class _Run:
         for name, tensor in received.items():
             self._tensors[name].copy_(tensor)
 
+    def start(self) -> dict[str, Tensor]:
+        """Return the model that training begins with, which follows from the seed."""
+        from v6_algorithm.learning.training.state import build_networks, state_of
+
+        state = state_of(build_networks(self.problem))
+        return {name: state[name] for name in self.shared}
+
     def _reason(self) -> str | None:
         experiment = self.experiment
         if experiment.privacy.secure_aggregation is not None:
@@ -171,7 +178,7 @@ def answer_together(
 def open_together(
     method: str, requests: Mapping[str, dict[str, Any]], contexts: Mapping[str, SiteContext], shared: dict[Any, Any]
 ) -> None:
-    """Let sites that were asked by themselves in round 1 read their tables for the rounds that they train together.
+    """Let sites of which some were asked by themselves in round 1 read their tables for the rounds that follow.
 
     Nothing is answered: it is what the first call of `answer_together` would do.
     """
@@ -278,6 +285,9 @@ def _can_go(items: Sequence[Mapping[str, Any]]) -> bool:
         given = item["parameters"]
         if set(item) - _ITEM or set(item.get("strategy", {})) - _STRATEGY:
             return False
+        if given is None:
+            # Of round 1, in which each begins with what the seed gives it.
+            continue
         if not isinstance(given, wire.Packed):
             return False
         if given.tensors is None:
@@ -347,6 +357,8 @@ class _Group:
         from v6_algorithm.learning.metrics import by_site  # noqa: F401 (the next round's)
         from v6_algorithm.learning.training import together  # noqa: F401
 
+        # Of round 1, in which one of them went by itself.
+        self._run.joined.clear()
         trained: dict[int, list[str]] = {}
         measured: dict[int, list[str]] = {}
         for site in self._sites:
@@ -430,7 +442,8 @@ class _Group:
             return None
         first = next(iter(items.values()))
         fold = first["fold"]
-        received = read_sent(first, self._run.shared)
+        sent = first["parameters"] is not None
+        received = read_sent(first, self._run.shared) if sent else self._run.start()
         answer = JointItem(fold, places)
         start = time.perf_counter()
         for part in PARTS:
@@ -441,6 +454,9 @@ class _Group:
         trained = [site for site, item in items.items() if item.get("train", True)] if self._method == "train" else []
         if trained:
             answer.training = self._train(received, {site: items[site] for site in trained}, fold)
+            if not sent:
+                # Who has sent nothing does not know the frozen ones.
+                answer.training.names = list(self._run.shared)
         self._book("evaluate_s", middle - start)
         self._book("train_s", time.perf_counter() - middle)
         return answer
@@ -536,6 +552,8 @@ class _Group:
             # What a guard says of a training depends on its owner's rules, the rows and the passes.
             if (question := (session.rules, rows, item.get("epochs"))) not in checked:
                 guard.check_training(rows, item, self._round)
+                guard.check_information(run.problem.sums_of_squares, rows)
+                guard.check_left_out(rows)
                 checked.add(question)
             strategy = item.get("strategy")
             objective = create_objective(strategy, run.shared) if strategy else nothing

@@ -37,6 +37,7 @@ def hospitals(rows=(120, 150, 90), seed=0):
     return frames
 
 
+@pytest.mark.slow
 def test_incidence_and_late_entries_are_those_of_the_pooled_rows():
     frames = hospitals((90, 90, 80))
     pooled = pd.concat(frames.values())

@@ -139,7 +139,7 @@ def test_a_model_fitted_to_all_rows_predicts_survival_by_the_named_sites_baselin
             assert predicted[column].mean() == pytest.approx(true, abs=0.06)
     unnamed = predict(model, TableSource(frame=FRAMES["fast"][["dose"]]))
     assert len(unnamed.columns) > 10
-    assert any("name the site: fast, slow" in note for note in unnamed.attrs["notes"])
+    assert any("by that of one of these: fast, slow" in note for note in unnamed.attrs["notes"])
     with pytest.raises(ExperimentError, match=r"site 'fats': has no baseline hazard of its own.*: fast, slow"):
         predict(model, TableSource(frame=FRAMES["fast"][["dose"]]), "fats")
 
@@ -154,3 +154,19 @@ def test_a_model_without_strata_has_one_baseline_hazard(all_rows_fitted):
 
 def test_no_note_is_about_a_c_index_that_was_not_measured(all_rows_fitted):
     assert not any("c_index" in note for note in all_rows_fitted["site"]["notes"])
+
+
+def test_survival_is_told_at_the_times_that_are_asked_for(all_rows_fitted):
+    """Between the model's own times the hazard is constant, so that its logarithm is halfway in the middle."""
+    model = ReturnedModel.of(all_rows_fitted["none"]["parameters"], "the result")
+    rows = TableSource(frame=FRAMES["fast"][["dose"]])
+    known = predict(model, rows)
+    ends = [float(column.removeprefix("survival(").removesuffix(")")) for column in known.columns[1:]]
+    middle = (ends[3] + ends[4]) / 2
+    found = predict(model, rows, None, [0.0, middle])
+    assert [*found.columns] == ["log_risk", "survival(0)", f"survival({middle:g})"]
+    assert (found["survival(0)"] == 1).all()
+    wanted = np.sqrt(known.iloc[:, 4] * known.iloc[:, 5])
+    np.testing.assert_allclose(found.iloc[:, 2], wanted, rtol=1e-4)
+    with pytest.raises(ExperimentError, match=r"survival at 1e\+06 is not known; the model tells it from 0 to"):
+        predict(model, rows, None, [1e6])

@@ -157,6 +157,7 @@ SEVERAL = {
 }
 
 
+@pytest.mark.slow
 def test_of_several_targets_numbers_are_scaled_and_counts_and_classes_are_not(run_locally):
     frames = {name: frame.assign(age=frame["age"].where(frame.index % 4 > 0)) for name, frame in FRAMES.items()}
     result = run_locally(experiment(data=SEVERAL, problem="multitask", rounds=25), sources(frames))

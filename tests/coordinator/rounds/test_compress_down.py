@@ -102,14 +102,24 @@ STRATEGIES = {
 }
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+# Two runs each: every day those whose sites or server keep something from round to round, in CI all.
+OFTEN = ("fedavg", "server", "scaffold", "feddyn", "moon", "cyclic", "private")
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        pytest.param(strategy, id=name, marks=() if name in OFTEN else pytest.mark.slow)
+        for name, strategy in STRATEGIES.items()
+    ],
+)
 def test_each_strategy_comes_near_to_what_it_is_with_whole_models(make_experiment, run_locally, tables, strategy):
     training = {"local_steps": 1} if strategy.get("kind") == "fedsgd" else {"local_epochs": 1}
     training |= {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}
     # BatchNorm over few rows makes much of small differences.
     model = {"kind": "mlp", "hidden": [8], "norm": "layer" if "private" in strategy else "none"}
     short, whole = (
-        run_locally(make_experiment(rounds=4, model=model, training=training, output={"model": "last"},
+        run_locally(make_experiment(rounds=3, model=model, training=training, output={"model": "last"},
                                     **down(kind, **strategy)), tables)
         for kind in ("float16", None)
     )  # fmt: skip

@@ -89,6 +89,7 @@ def test_all_folds_train_in_one_request_per_site_and_round(spied, make_experimen
     assert {name.split("/")[0] for name in wire.unpack(result["parameters"])} == {f"fold-{n}" for n in range(5)}
 
 
+@pytest.mark.slow
 def test_a_fold_that_stops_does_not_stop_the_others(spied, make_experiment):
     experiment = make_experiment(
         split={"kind": "kfold", "folds": 4},
@@ -336,7 +337,7 @@ def test_a_wrong_reply_is_dropped_named_and_never_enters_an_average(spied, make_
     ],
 )
 def test_a_malformed_reply_is_dropped_and_named(spied, make_experiment, what, reason):
-    _, result = spied(make_experiment(), change(**what))
+    _, result = spied(make_experiment(rounds=3), change(**what))
     (missing,) = [e["missing"] for e in result["participation"] if e["call"] == "train" and e["round"] == 2]
     assert reason in missing["berlin"]
     assert result["status"] == "completed"

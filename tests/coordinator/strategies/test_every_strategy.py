@@ -222,7 +222,15 @@ def test_the_next_model_is_finite_and_has_the_models_shapes(counts, kind, seed):
         wire.unpack(wire.pack(model), SPEC)
 
 
-@every
+# Two runs each: every day those that keep or divide by something of their own, in CI all.
+OFTEN = ("fedavg", "fedopt", "fedsgd", "cyclic", "moon", "scaffold", "fednova", "feddyn", "qfedavg", "agnostic")
+OFTEN += ("median", "geometric median", "all stages")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(*case.values, id=case.id, marks=() if case.id in OFTEN else pytest.mark.slow) for case in CASES],
+)
 def test_a_site_that_sends_nan_is_dropped_as_if_it_were_lost(spied, make_experiment, case):
     training = {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}
     experiment = make_experiment(rounds=3, strategy=case, training=training, stopping={"patience": None})

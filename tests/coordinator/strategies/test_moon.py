@@ -65,6 +65,7 @@ def test_moon_without_mu_is_fedavg_to_the_bit(run_locally, tables, make_experime
     assert run_locally(make_experiment(strategy={"kind": "moon", "mu": 0}), tables)["parameters"] == plain["parameters"]
 
 
+@pytest.mark.slow
 def test_the_smaller_mu_the_nearer_to_fedavg(run_locally, tables, make_experiment):
     training = {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8, "dtype": "float64"}
 

@@ -226,6 +226,7 @@ def test_where_nobody_shares_nothing_is_private(mode):
     assert one["metrics"] == other["metrics"]
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_shared_layers_of_an_earlier_one_or_of_a_whole_model(monkeypatch):
     earlier, whole = finished(experiment_of()), finished(experiment_of(strategy="fedavg"))
     for result, start in ((earlier, {"weights": "before.json"}), (whole, {"weights": "before.json", "partial": True})):

@@ -179,6 +179,10 @@ def test_values_of_a_category_are_drawn_together_and_add_up():
     assert spread[:2, :2] == pytest.approx(root)
     drawn = best + imputation._root(inverse) @ same.normal(size=(4, 2)) @ root.T
     assert coefficients[:2][:, [0, 1, 2, 6]] == pytest.approx(drawn.T)
+    # A column of small numbers counts as much as the same in another unit.
+    unit = np.array([1, 1e-4, 1, 1, 1, 1, 1, 1])
+    small, _ = imputation.draw_category((given * unit).T @ (given * unit), block, np.random.default_rng(2))
+    assert small[0, 1] != 0
     # A category of one value is that value, and of no other columns each row has the last.
     one, nothing = imputation.draw_category(given.T @ given, np.array([3]), np.random.default_rng(2))
     assert (one[0].tolist(), nothing.tolist()) == ([1, *[0] * 7], [[0]])

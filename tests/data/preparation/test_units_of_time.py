@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from v6_algorithm.data.preparation import times
 from v6_algorithm.data.preparation.times import METRIC_BINS, count_times, cut
 
 DAYS = np.ceil(np.random.default_rng(0).exponential(900, 500))
@@ -22,10 +23,10 @@ def test_days_in_another_unit_are_cut_at_the_same_times_to_the_width_of_a_bin(un
 @given(st.floats(1e-18, 1e15), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_every_part_between_cuts_has_events(unit, seed):
-    times = np.random.default_rng(seed).gamma(2, 300, 200) * unit
-    edges = cut(count_times(times), METRIC_BINS)
+    given_times = np.random.default_rng(seed).gamma(2, 300, 200) * unit
+    edges = cut(count_times(given_times), METRIC_BINS)
     assert len(edges) == METRIC_BINS - 1
-    assert (np.histogram(times, [0, *edges, np.inf])[0] > 0).all()
+    assert (np.histogram(given_times, [0, *edges, np.inf])[0] > 0).all()
 
 
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=60), st.integers(2, 20))
@@ -49,3 +50,18 @@ def test_times_beyond_the_first_and_last_bin_are_in_these():
     assert count_times(np.array([2.0**64, 2.0**64.5, 2.0**80, *usual]))[-1] == 3
     assert count_times(np.array([2.0**-64, 2.0**-64.5, 2.0**-80, *usual]))[0] == 3
     assert count_times(np.array([2.0**63.9]))[-1] == count_times(np.array([2.0**-63.9]))[0] == 0
+
+
+def test_the_fullest_part_of_several_bins_is_cut_nearest_to_its_middle():
+    """Against looking at every filled bin of every part."""
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        counts = generator.integers(0, 9, 14)
+        filled = np.flatnonzero(counts)
+        chosen = sorted(generator.choice(filled[:-1], min(3, len(filled) - 2), replace=False).tolist())
+        parts = np.split(filled, np.searchsorted(filled, chosen) + 1)
+        several = [part for part in parts if len(part) > 1]
+        part = max(several, key=lambda part: counts[part].sum())
+        reached = np.cumsum(counts[part])
+        wanted = part[:-1][np.abs(reached[:-1] - reached[-1] / 2).argmin()]
+        assert times._halving(np.cumsum(counts), filled, chosen) == wanted

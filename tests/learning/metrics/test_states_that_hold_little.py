@@ -288,6 +288,9 @@ def test_classes_that_are_never_predicted_are_counted():
     probability = np.array([[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
     notes = explain(classified(probability, np.array([0, 1, 2, 1]), 3))
     assert "precision: 1 of 3 classes were never predicted and count as 0" in notes
+    # Also one of a single row, where the others are predicted twice.
+    notes = explain(classified(probability[[0, 1, 2, 2]], np.array([0, 1, 2, 2]), 3))
+    assert "precision: 1 of 3 classes were never predicted and count as 0" in notes
     # One that nobody has is left out, and not counted.
     assert not any("never predicted" in note for note in explain(classified(probability, np.array([0, 0, 2, 2]), 3)))
 

@@ -208,7 +208,9 @@ def test_given_intervals_are_taken_as_they_are():
     ],
     ids=["cox", "cox mlp", "discrete time", "given intervals"],
 )
-@pytest.mark.parametrize("mode", ["federated", "centralised", "local"])
+@pytest.mark.parametrize(
+    "mode", ["federated", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("centralised", "local"))]
+)
 def test_survival_learns(run_locally, changes, mode):
     result = run_locally(Experiment.parse(content(mode=mode, **changes)), sources(sites()))
     pooled = result["metrics"]["test"]["pooled"]

@@ -135,6 +135,7 @@ def test_a_strangers_three_lines_on_the_page_load_it(small, tmp_path, monkeypatc
     assert len([line for line in code.splitlines() if line]) == 3
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_wrote_and_how_near_it_is(small, tmp_path):
     small.save(tmp_path / "run")
     done = command("export", tmp_path / "run", tmp_path / "out", "--format", "torch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import Any
 
@@ -55,6 +56,13 @@ def test_a_model_card_names_the_network_that_was_trained_and_all_its_inputs(plai
     card = model_card(plain)
     assert " by thumbnails's own, " in card
     assert "- inputs: age, bp, ward" in card
+
+
+def test_a_network_of_ones_own_is_named(plain: dict[str, Any]) -> None:
+    """Facts and card had "module" for each of them."""
+    plain["experiment"]["model"] = {"kind": "module", "name": "gatednet", "options": {}}
+    assert "gatednet (a network of one's own)" in html.unescape(text_of(render(plain)))
+    assert " by gatednet (a network of one's own), " in model_card(plain)
 
 
 @pytest.mark.parametrize("rows", [[1, 1, 1, 1, 1, 1], [1, 30, 1, 1], [4], [9, 1], [1, 2, 50]])

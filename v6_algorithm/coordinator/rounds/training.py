@@ -240,12 +240,13 @@ class Rounds:
             by_fold[item["fold"]].take(item)
 
     def _take_joint(self, asked: _Asked, joint: Joint, by_fold: Mapping[int, FoldRound]) -> bool:
-        """Take in the replies of all sites at once; returns whether that could be done, and nothing was if not."""
+        """Take in the replies of several sites at once; returns whether that could be done, and nothing was if not."""
         rounds = [by_fold[item.fold] for item in joint.items if item.fold in by_fold]
         # Two models of one fold are never asked for in one round.
         if len({id(one) for one in rounds}) != len(joint.items) or not all(one.takes_joint for one in rounds):
             return False
-        measured = self._context.check.joint(joint, asked.items)
+        items = {site: items for site, items in asked.items.items() if site in joint.heads}
+        measured = self._context.check.joint(joint, items)
         if measured is None:
             return False
         try:

@@ -102,8 +102,10 @@ class NamedImages:
     def find(self, cell: str) -> Path | None:
         """Return the file, there or not; `AMBIGUOUS`, `OTHER` or, where none may be read, None."""
         file = within(self._base, cell, ("",))
-        if file is None or file.name.lower().endswith(ENDINGS):
-            return file
+        if file is None:
+            return None
+        if file.name.lower().endswith(ENDINGS):
+            return file if file.exists() else self._spelled_otherwise(file) or file
         if file.is_dir():
             images = _images_below(file)
             return images[0] if len(images) == 1 else AMBIGUOUS if images else file
@@ -112,6 +114,22 @@ class NamedImages:
         # As ISIC's tables have them: without an ending.
         named = self._list(file.parent).get(file.name, [])
         return named[0] if len(named) == 1 else AMBIGUOUS if named else file if may_be_image(file.name) else OTHER
+
+    def _spelled_otherwise(self, file: Path) -> Path | None:
+        """Return the one file whose ending is written in another way: .JPG or .jpeg for .jpg."""
+        stem, ending = _parts(file.name)
+        alike = [
+            path for path in self._list(file.parent).get(stem, []) if _plain(_parts(path.name)[1]) == _plain(ending)
+        ]
+        return alike[0] if len(alike) == 1 else None
+
+    def others(self, cell: str) -> str | None:
+        """Return the ending with which a file is there that a cell names with another one."""
+        file = within(self._base, cell, ("",))
+        if file is None or file.exists() or not file.name.lower().endswith(ENDINGS):
+            return None
+        named = self._list(file.parent).get(_parts(file.name)[0], [])
+        return _parts(named[0].name)[1] if named else None
 
     def find_below(self, cell: str) -> Path | None:
         """Return the one image in a folder below that has the cell's name, with or without its ending.
@@ -141,6 +159,16 @@ class NamedImages:
                     images.setdefault(path.name[: -len(ending)], []).append(path)
             self._listed[folder] = images
         return self._listed[folder]
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Return a name without an image's ending, and the ending."""
+    ending = next((end for end in _LONGEST_FIRST if name.lower().endswith(end)), "")
+    return name[: len(name) - len(ending)], name[len(name) - len(ending) :]
+
+
+def _plain(ending: str) -> str:
+    return {".jpeg": ".jpg", ".tiff": ".tif"}.get(ending.lower(), ending.lower())
 
 
 _LONGEST_FIRST = sorted(ENDINGS, key=len, reverse=True)

@@ -6,6 +6,7 @@ later rounds map the file that it is kept in, and read from it what a batch need
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.files import as_names, folder_of, names_files
+from v6_algorithm.data.files import as_names, folder_of, left_out_of, names_files, within
 from v6_algorithm.data.imaging.copies import NONE, CopyFinder, identities
 from v6_algorithm.data.imaging.files import ENDINGS, read_as_asked
 from v6_algorithm.data.imaging.fitting import fitted, levelled
@@ -102,27 +103,58 @@ def find_images(column: pd.Series, folder: Path | None) -> list[File]:
     files: list[File] = [named.find(cell) if isinstance(cell, str) else None for cell in column.tolist()]
     # Where none of the names is one in the folder itself; else what is not there would be taken from another folder.
     if not any(file in (AMBIGUOUS, OTHER) or (isinstance(file, Path) and file.exists()) for file in files):
-        files = [
-            named.find_below(cell) or file if isinstance(file, Path) and _is_bare(cell) else file
-            for file, cell in zip(files, column.tolist(), strict=True)
-        ]
+        files = _found_otherwise(column, files, named, folder_of(column, folder, "image"))
     beyond = sum(file is None and isinstance(cell, str) for file, cell in zip(files, column.tolist(), strict=True))
     if beyond:
         raise DataError(
             f"column '{column.name}' (data.image) has {beyond:,} cells that do not name a file in the table's folder, "
             f"or below, that ends in {', '.join(ENDINGS)} or, of DICOM, in nothing"
         )
-    if several := sum(file is AMBIGUOUS for file in files):
+    if several := [cell for file, cell in zip(files, column.tolist(), strict=True) if file is AMBIGUOUS]:
+        if all((within(folder_of(column, folder, "image"), cell, ("",)) or OTHER).is_dir() for cell in several):
+            raise DataError(
+                f"column '{column.name}' (data.image) has {len(several)} cells that name folders with several images "
+                "each; allowed: one for each cell, or the image's name behind the folder's; of a DICOM series (a file "
+                "for each slice) make one NIfTI file"
+            )
         raise DataError(
-            f"column '{column.name}' (data.image) has {several} cells without an ending, or of a folder or below, that "
-            "several images go with; allowed: one for each cell, or names with their folders and endings"
+            f"column '{column.name}' (data.image) has {len(several)} cells without an ending, or without a folder, "
+            "that several images go with; allowed: one for each cell, or names with their folders and endings"
         )
     return ["ending" if file is OTHER else file for file in files]
 
 
-def _is_bare(cell: str) -> bool:
-    """Say whether a cell is a name alone, without folders."""
-    return not {"/", "\\"} & set(cell)
+def _found_otherwise(column: pd.Series, files: list[File], named: NamedImages, base: Path) -> list[File]:
+    """Look for images that no cell names as they stand: in folders below, or with what all names leave out.
+
+    Raises DataError where the cells are addresses of another machine, or the files have another ending.
+    """
+    cells = [cell.strip() if isinstance(cell, str) else "" for cell in column.tolist()]
+    what = f"column '{column.name}' (data.image)"
+    if cells and all(re.match(r"[A-Za-z]:[\\/]|\w+://", cell) for cell in cells if cell):
+        raise DataError(f"{what} holds addresses of another machine or of the web; write names in the table's folder")
+    found = [
+        named.find_below(cell) or file if isinstance(file, Path) and not {"/", "\\"} & set(cell) else file
+        for file, cell in zip(files, cells, strict=True)
+    ]
+    if found != files:
+        return found
+    ends = left_out_of([cell for cell in cells if cell], base, ENDINGS)
+    if len(ends) > 1:
+        raise DataError(
+            f"{what} leaves out what follows in its files' names, and there is more than one: {', '.join(ends[:10])}; "
+            "write the one that is meant behind each name there"
+        )
+    if ends:
+        return [
+            base / f"{cell}{ends[0]}" if isinstance(file, Path) else file
+            for file, cell in zip(files, cells, strict=True)
+        ]
+    if other := [ending for cell in cells if cell and (ending := named.others(cell))]:
+        raise DataError(
+            f"{what} has {len(other)} cells whose files are there with another ending, {other[0]}; write that, or none"
+        )
+    return files
 
 
 def read_stack(files: list[File], image: Image, kept: Path | None) -> Stack:

@@ -303,9 +303,9 @@ def explain(state: dict[str, Any]) -> list[str]:
         )
     if state["n_classes"] == 2:
         if predicted[1] == 0:
-            notes.append("precision: no row was predicted as class 1, so it is set to 0")
+            notes.append("precision: no row was predicted as the positive class, so it is set to 0")
         if actual[1] == 0:
-            notes.append("recall: no row is of class 1, so it is set to 0")
+            notes.append("recall: no row is of the positive class, so it is set to 0")
     else:
         never = int(((predicted == 0) & (actual > 0)).sum())
         if never:

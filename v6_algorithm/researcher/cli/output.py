@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +15,9 @@ from v6_algorithm.errors import ExperimentError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.terminal import complain, say, tell, writing
 from v6_algorithm.researcher.cli.unfinished import refuse_unfinished
+
+# Columns that the terminal names.
+_SHOWN_INPUTS = 30
 
 
 @contextmanager
@@ -104,6 +107,9 @@ def finish(
     for part in ("test", "central"):
         for line in gap_lines(result, part):
             say(line)
+    prepared = result.get("preparation") or {}
+    if prepared.get("image_shape") is None:
+        say_inputs([*prepared.get("features", []), *prepared.get("categories", {})], result["notes"])
     for note in result["notes"]:
         say(f"note: {note}")
     for line in [*recalibration_lines(result), *comparison_lines(result)]:
@@ -167,3 +173,10 @@ def write_results(result: dict[str, Any], folder: Path) -> tuple[list[Path], str
 
 def _slug(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+
+
+def say_inputs(columns: Sequence[str], notes: Sequence[str]) -> None:
+    """Name the columns that are learned from, where others are left out."""
+    if columns and any(note.startswith("left out") for note in notes):
+        more = f", … {len(columns) - _SHOWN_INPUTS} more" if len(columns) > _SHOWN_INPUTS else ""
+        say(f"learned from: {', '.join(columns[:_SHOWN_INPUTS])}{more}")

@@ -27,6 +27,12 @@ def predict(
     site: Annotated[
         str | None, typer.Option(metavar="NAME", help="Whose model or Cox baseline hazard, where sites have their own.")
     ] = None,
+    time: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="TIME", help="Of survival: when, as in --time 365 --time 730.", show_default="the model's horizons"
+        ),
+    ] = None,
     layers: Annotated[
         list[Path] | None,
         typer.Option(
@@ -63,7 +69,7 @@ def predict(
         with terminal.err.status("predicting …"):
             model = model_for(result, layers or [], site)
             source = source_of("URI", Source(uri=data), Path.cwd(), model.experiment)
-            predictions = predict_rows(model, source, site)
+            predictions = predict_rows(model, source, site, time or [])
             notes = predictions.attrs["notes"]
             if recalibrate is not None:
                 file, _, whose = recalibrate.partition("::")

@@ -13,8 +13,8 @@ import typer
 from v6_algorithm.errors import ExperimentError, V6AlgorithmError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.central import measure_central, open_central
-from v6_algorithm.researcher.cli.memory import import_libraries
-from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, unused_folder
+from v6_algorithm.researcher.cli.memory import import_libraries, leave_out_of_searches
+from v6_algorithm.researcher.cli.output import Force, finish, refuse_done, results_folder, say_inputs, unused_folder
 from v6_algorithm.researcher.cli.profiling import profiled
 from v6_algorithm.researcher.cli.progress import progress
 from v6_algorithm.researcher.cli.terminal import POLICIES, Json, choice, complain, explained, say, tell
@@ -278,6 +278,8 @@ def validate(file: File, set_: Set = None, json_: Json = False) -> None:
             return
         tables = tables_of(experiment, file.parent, experiment_file=file)
         agreement = check(local_federation(experiment, tables), experiment)
+        if agreement.image_shape is None:
+            say_inputs([*agreement.features, *agreement.categories], agreement.notes)
         for note in agreement.notes:
             say(f"note: {note}")
         tell(
@@ -322,6 +324,7 @@ def _train(
         def on_event(event: dict[str, Any]) -> None:
             for listener in (show, *listeners):
                 listener(event)
+            leave_out_of_searches(event)
 
         try:
             return run_experiment(federation, experiment, on_event, weights=weights, checkpoints=checkpoints)

@@ -6,6 +6,7 @@ what that model would have been measured by; no outcome column is needed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from v6_algorithm.learning.problems.base import Problem
 
 
-def predict(model: ReturnedModel, source: TableSource, site: str | None = None) -> pd.DataFrame:
+def predict(
+    model: ReturnedModel, source: TableSource, site: str | None = None, times: Sequence[float] = ()
+) -> pd.DataFrame:
     """Predict for each row of a table.
 
     Parameters
@@ -37,21 +40,25 @@ def predict(model: ReturnedModel, source: TableSource, site: str | None = None) 
     site
         Whose model, where each site trained alone (mode local); the mean of all of them when absent. Of a stratified
         Cox model whose baseline hazard gives the survival; that of all sites together when absent.
+    times
+        Of survival: when, in units of the duration column, in place of the model's own horizons. Between those the
+        hazard is taken to be constant.
 
     Returns
     -------
     pandas.DataFrame
         A line for each row, in the table's order and with a dataframe's own index. Classification: a column of
         probabilities ``p(LABEL)`` for each class, and ``prediction``, the likeliest. Regression: ``prediction``.
-        Survival: ``log_risk``, and ``survival(t)`` for each of the experiment's horizons. Several targets: each
-        column's name in front, as in ``age: prediction``. A row whose image cannot be read has empty cells.
+        Survival: ``log_risk``, and ``survival(t)`` for each of the model's horizons or of `times`. Several targets:
+        each column's name in front, as in ``age: prediction``. A row whose image cannot be read has empty cells.
         ``attrs["notes"]`` says how many rows have such cells, empty inputs, or values that no site had, and which
         sites have a baseline hazard of their own.
 
     Raises
     ------
     ExperimentError
-        When a column is missing, cells are empty that may not be, or there is no such site.
+        When a column is missing, cells are empty that may not be, there is no such site, or the model does not tell
+        survival at one of the times.
     """
     own = sorted(set().union(*model.hazards.values())) if not model.by_site else []
     if site in own and (of_site := model.with_baseline_of(site)):
@@ -70,15 +77,36 @@ def predict(model: ReturnedModel, source: TableSource, site: str | None = None) 
     frames = []
     for name in names:
         values, index, problem = _outputs(model, model.setups[name], model.tensors[name], source)
-        frames.append(values)
+        frames.append(_at_times(values, problem, times) if times else values)
     mean = np.mean(frames, axis=0)
-    result = _named(mean, problem, model.setups[names[0]]).set_index(index)
+    result = _named(mean, problem, model.setups[names[0]], times).set_index(index)
     result.attrs["notes"] = _notes(source, model, model.setups[names[0]], mean)
     if own:
         result.attrs["notes"].append(
-            f"survival is by the baseline hazard of all sites; for that of a site name the site: {', '.join(own)}"
+            f"survival is by the baseline hazard of all sites; with `site` by that of one of these: {', '.join(own)}"
         )
     return result
+
+
+def _at_times(values: np.ndarray, problem: Problem, times: Sequence[float]) -> np.ndarray:
+    """Return (rows, 1 + times) log-risks and survival, from those at the model's horizons; see `predict`."""
+    if problem.experiment.problem.kind != "survival":
+        raise ExperimentError(
+            "times are those at which a survival model is asked for survival; this model is of another kind"
+        )
+    horizons = np.array(getattr(problem, "horizons", [])[: values.shape[1] - 1])
+    if not len(horizons):
+        raise ExperimentError("times: the model has no baseline hazard, and tells log-risks alone")
+    if wrong := [time for time in times if not 0 <= time <= horizons[-1]]:
+        raise ExperimentError(
+            f"times: survival at {wrong[0]:g} is not known; the model tells it from 0 to {horizons[-1]:g}"
+        )
+    ends = np.concatenate([[0.0], horizons])
+    # No hazard is infinite: a survival that is rounded to 0 stays a number between the horizons too.
+    hazard = -np.log(np.maximum(values[:, 1:], np.finfo(np.float64).tiny))
+    hazard = np.column_stack([np.zeros(len(values)), hazard])
+    curves = [np.interp(times, ends, of_row) for of_row in hazard]
+    return np.column_stack([values[:, 0], np.exp(-np.array(curves).reshape(len(values), len(times)))])
 
 
 def _notes(source: TableSource, model: ReturnedModel, setup: Setup, values: np.ndarray) -> list[str]:
@@ -202,13 +230,13 @@ def _any_value(target: TargetColumn, setup: Setup) -> Any:
     return 0
 
 
-def _named(values: np.ndarray, problem: Problem, setup: Setup) -> pd.DataFrame:
+def _named(values: np.ndarray, problem: Problem, setup: Setup, asked: Sequence[float] = ()) -> pd.DataFrame:
     """Give the numbers their names; see `predict`."""
     import pandas as pd
 
     kind, data = problem.experiment.problem.kind, problem.experiment.data
     if kind == "survival":
-        times = getattr(problem, "horizons", [])[: values.shape[1] - 1]
+        times = asked or getattr(problem, "horizons", [])[: values.shape[1] - 1]
         return pd.DataFrame(values, columns=["log_risk", *(f"survival({time:g})" for time in times)])
     if kind == "multitask":
         parts, start = [], 0

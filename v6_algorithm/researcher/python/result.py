@@ -244,7 +244,13 @@ class Result:
         return ReturnedModel.of(parameters, self.name)
 
     def predict(
-        self, rows: Any, site: str | None = None, *, recalibrate: Result | None = None, at: str | None = None
+        self,
+        rows: Any,
+        site: str | None = None,
+        *,
+        times: Sequence[float] = (),
+        recalibrate: Result | None = None,
+        at: str | None = None,
     ) -> pd.DataFrame:
         """Predict for new rows, with the training's own preparation; no outcome column is needed.
 
@@ -256,6 +262,8 @@ class Result:
             Whose model, in mode local, and of a run that was loaded from its folder with private layers or personal
             models; the mean of the sites' predictions when absent, of personal models the shared one's. Of a
             stratified Cox model whose baseline hazard; that of all sites together when absent.
+        times
+            Of survival: when, in place of the model's own horizons; between those the hazard is taken to be constant.
         recalibrate, at
             A result of two classes whose intercept and slope move the risks, such as this one or that of `evaluate`;
             of all its rows, or of those of the site `at`.
@@ -268,7 +276,7 @@ class Result:
         from v6_algorithm.researcher.external.predict import predict
 
         model = self._model_with_layers(site)
-        predicted = predict(model, source_of_rows(rows, model.experiment, "rows"), site)
+        predicted = predict(model, source_of_rows(rows, model.experiment, "rows"), site, times)
         for note in predicted.attrs["notes"]:
             warnings.warn(note, stacklevel=2)
         if recalibrate is not None:

@@ -26,7 +26,7 @@ def facts(result: dict[str, Any]) -> dict[str, str]:
         "Images": f"{' x '.join(shape[1:])}, channels: {shape[0]}" if shape else "",
         "Classes": ", ".join(classes[:12]) + (" …" if classes[12:] else ""),
         "Metrics of one class": reading.positive_class(result, ["auroc"]),
-        "Model": str(result.get("network") or "") or kind_of(experiment.get("model")),
+        "Model": network_of(result),
         "Strategy": kind_of(experiment.get("strategy")),
         "Split": kind_of(experiment.get("split")),
         "Rounds at most": str(experiment.get("rounds") or ""),
@@ -123,6 +123,16 @@ def _differential_privacy(section: dict[str, Any]) -> str:
 def kind_of(section: object) -> str:
     """Return the `kind` of a section, or the section itself where the kind is all that was given."""
     return str((section.get("kind") if isinstance(section, dict) else section) or "")
+
+
+def network_of(result: dict[str, Any]) -> str:
+    """Name the network that was trained: a problem's own, one that others ship by its name, or the kind of `model`."""
+    model = mapping(result, "experiment").get("model")
+    if own := result.get("network"):
+        return str(own)
+    if isinstance(model, dict) and model.get("kind") == "module":
+        return f"{model.get('name')} (a network of one's own)"
+    return kind_of(model)
 
 
 def target_of(experiment: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from v6_algorithm.researcher.report import reading
+from v6_algorithm.researcher.report.facts import network_of
 from v6_algorithm.researcher.report.reading import finite, mapping, number, sequence
 
 _FILL = "_To be filled in: {}_"
@@ -19,9 +20,7 @@ def model_card(result: dict[str, Any]) -> str:
     """Return the card of a run."""
     result = reading.shareable(result)
     experiment, software = mapping(result, "experiment"), mapping(result, "software")
-    kind = {key: mapping(experiment, key).get("kind", "") for key in ("problem", "model", "strategy", "split")}
-    # Of a problem with a network of its own the experiment's model is not what was trained.
-    network = result.get("network") or kind["model"]
+    kind = {key: mapping(experiment, key).get("kind", "") for key in ("problem", "strategy")}
     preparation = mapping(result, "preparation")
     inputs = [*map(str, sequence(preparation, "features")), *map(str, mapping(preparation, "categories"))]
     finished = mapping(result, "timing").get("finished", "(no date)")
@@ -31,7 +30,7 @@ def model_card(result: dict[str, Any]) -> str:
         "",
         "## Model",
         "",
-        f"- {kind['problem'].replace('_', ' ')} of {_target(experiment)} by {network}, {kind['strategy']}",
+        f"- {kind['problem'].replace('_', ' ')} of {_target(experiment)} by {network_of(result)}, {kind['strategy']}",
         f"- inputs: {', '.join(inputs) or 'see model.safetensors'}",
         f"- finished {finished}, seed {experiment.get('seed')}, {versions}",
         f"- contact, licence, version: {_FILL.format('who answers questions')}",
