@@ -99,11 +99,12 @@ def find_images(column: pd.Series, folder: Path | None) -> list[File]:
     column = as_names(column)
     if not names_files(column):
         raise DataError(f"column '{column.name}' (data.image) does not hold names of files")
-    named = NamedImages(folder_of(column, folder, "image"))
+    base = folder_of(column, folder, "image")
+    named = NamedImages(base)
     files: list[File] = [named.find(cell) if isinstance(cell, str) else None for cell in column.tolist()]
     # Where none of the names is one in the folder itself; else what is not there would be taken from another folder.
     if not any(file in (AMBIGUOUS, OTHER) or (isinstance(file, Path) and file.exists()) for file in files):
-        files = _found_otherwise(column, files, named, folder_of(column, folder, "image"))
+        files = _found_otherwise(column, files, named, base)
     beyond = sum(file is None and isinstance(cell, str) for file, cell in zip(files, column.tolist(), strict=True))
     if beyond:
         raise DataError(
@@ -111,7 +112,7 @@ def find_images(column: pd.Series, folder: Path | None) -> list[File]:
             f"or below, that ends in {', '.join(ENDINGS)} or, of DICOM, in nothing"
         )
     if several := [cell for file, cell in zip(files, column.tolist(), strict=True) if file is AMBIGUOUS]:
-        if all((within(folder_of(column, folder, "image"), cell, ("",)) or OTHER).is_dir() for cell in several):
+        if all((within(base, cell, ("",)) or OTHER).is_dir() for cell in several):
             raise DataError(
                 f"column '{column.name}' (data.image) has {len(several)} cells that name folders with several images "
                 "each; allowed: one for each cell, or the image's name behind the folder's; of a DICOM series (a file "

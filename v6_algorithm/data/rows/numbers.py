@@ -31,7 +31,7 @@ _IDENTIFIER = re.compile(
     r"id[_ .-]?(patient|subject|case|record|visit)|"
     r"(num[eé]ro|n°|num|nr|no)[_ .-]?(de[_ .-])?(patient|dossier|s[eé]jour|visite|cas)|"
     r"(subject|patient|participant|pat|record|sample|specimen|encounter|visit|case|row|person|study|hosp|hospital|nhs|"
-    r"accession|barcode|medical[ _.-]?record|patienten|patienten?|fall|zaak|volg|lfd|dossier|opname|deelnemers?|"
+    r"accession|barcode|medical[ _.-]?record|patienten?|fall|zaak|volg|lfd|dossier|opname|deelnemers?|"
     r"teilnehmer|probanden|episoden?|rij|regel|zeilen|proben|auftrags|versicherten|monster|client|bsn|zis|mrn)"
     r"[ _.-]*(id|nr|no|num|number|nummer|key)|"
     r"(?-i:.*[a-z]UID)|rownames?|row[ _.-]?names?)[.#]?",
