@@ -51,7 +51,8 @@ def summary(work: Work) -> dict[str, Any]:
     work.guard.account_frame(frame, features)
     if step == "columns":
         more = work.kind.summarise(work.sources[work.site], smallest)
-        return table.columns(frame, work.experiment.data, smallest, work.targets) | more
+        assumed = work.assumed(work.sources[work.site])
+        return table.columns(frame, work.experiment.data, smallest, work.targets) | more | {"assumed": assumed}
     if step == "moments":
         return table.moments(frame, features, smallest)
     if step == "shape":
@@ -130,6 +131,8 @@ def _schema(work: Work) -> dict[str, Any]:
             if (secret := work.policy.node_secret) and (fingerprint := source.keyed_fingerprint(secret.encode())):
                 schema["fingerprint"] = fingerprint
             schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.disclosed)
+            if assumed := work.assumed(source):
+                schema["assumed"] = assumed
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
             # In a centralised run the site is not the hospital whose table is wrong.

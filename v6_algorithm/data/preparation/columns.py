@@ -171,14 +171,20 @@ def _uneven(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> 
         infinite = [name for name in used if schema.get("hints", {}).get(name) == "infinite"]
         if infinite:
             notes.append(f"site '{site}': {listed(infinite)}: {HINTS['infinite'][0]}, and are filled in")
-    for reason in ("codes", "dots"):
-        at = {
-            name: [site for site, schema in schemas.items() if schema.get("hints", {}).get(name) == reason]
-            for name in used
-        }
+    return notes + tell_numbers({site: schema.get("hints", {}) for site, schema in schemas.items()}, used)
+
+
+def tell_numbers(hints: Mapping[str, Mapping[str, str]], used: Collection[str]) -> list[str]:
+    """Tell which used columns of numbers may not be what they seem, by the sites' hints (`cells.HINTS`)."""
+    from v6_algorithm.data.rows.kind import listed
+
+    notes = []
+    for reason in ("codes", "zeros", "dots", "day numbers"):
+        at = {name: [site for site, of_site in hints.items() if of_site.get(name) == reason] for name in used}
         for name, sites in at.items():
             if sites:
-                notes.append(f"column '{name}' at {listed(sites)}: {HINTS[reason][0]}; {HINTS[reason][1]}")
+                holds, remedy = HINTS[reason]
+                notes.append(f"column '{name}' at {listed(sites)}: {holds}; {remedy.replace('COLUMN', name)}")
     return notes
 
 
