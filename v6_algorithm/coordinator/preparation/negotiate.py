@@ -18,6 +18,7 @@ from v6_algorithm.coordinator.preparation.event_times import (
     agree_on_times,
     check_times,
     needs_times,
+    tell_met,
     tell_no_events,
     tell_units,
 )
@@ -216,7 +217,13 @@ def agree_on_columns(
     real = sorted(site for site, schema in schemas.items() if schema["rows"] > synthetic[site])
     hospitals = real if experiment.split.kind == "leave_one_site_out" else []
     notes += tell_assumed({name: schema.get("assumed", []) for name, schema in schemas.items()})
-    notes = [*agreement.notes, *notes, *tell_units(schemas), *tell_shared_patients(experiment, schemas)]
+    notes = [
+        *agreement.notes,
+        *notes,
+        *tell_units(schemas),
+        *tell_met(experiment, schemas),
+        *tell_shared_patients(experiment, schemas),
+    ]
     return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies,
                                silent=silent, fingerprints=fingerprints(schemas),
                                middle=middle_of(schema.get("log_times") for schema in schemas.values()),
