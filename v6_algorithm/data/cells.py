@@ -322,8 +322,6 @@ def hint(column: pd.Series, kind: str) -> str | None:
     if (name := _one_form(rest, _BESIDE)) is not None:
         return name
     share = sum(rest.values()) / every if every else 0.0
-    if share <= _MOST_WORDS and (name := known_word(rest)) is not None:
-        return name
     if share >= _MOSTLY and (name := _one_form(rest, _BESIDE, _MOSTLY)) is not None:
         return name
     if share > 1 - _MOSTLY and (name := _units(rest)) is not None and len(rows) > _MEASURED:
@@ -332,7 +330,7 @@ def hint(column: pd.Series, kind: str) -> str | None:
         return "pairs"
     # A few words for "not measured" may be many rows.
     if 1 - share >= _MOSTLY or (len(rest) <= _FEW_WORDS and share <= _MOST_WORDS and len(rows) > _MEASURED):
-        return "words"
+        return known_word(rest) or "words"
     numbered = len(rows) > _MEASURED and all(_DIGIT.search(cell) for cell in rows)
     return "names" if len(rows) == every and (numbered or every >= _ROWS_THAT_COUNT) else None
 

@@ -52,7 +52,8 @@ def summary(work: Work) -> dict[str, Any]:
     if step == "columns":
         more = work.kind.summarise(work.sources[work.site], smallest)
         assumed = work.assumed(work.sources[work.site])
-        return table.columns(frame, work.experiment.data, smallest, work.targets) | more | {"assumed": assumed}
+        more |= {"assumed": assumed} if assumed else {}
+        return table.columns(frame, work.experiment.data, smallest, work.targets) | more
     if step == "moments":
         return table.moments(frame, features, smallest)
     if step == "shape":

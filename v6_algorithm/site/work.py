@@ -204,9 +204,9 @@ class Work:
 
     def assumed(self, source: TableSource) -> list[Told]:
         """Return what reading this table took for granted, as far as the node's rules let it be told."""
-        every, data = self.policy.allowed_columns is None, self.experiment.data
+        every = self.policy.allowed_columns is None
         assumed = dict(source.assumed)
-        if data.image is not None or data.sequence is not None or data.measures is not None:
+        if self.kind.columns() or source.form.measures is not None:
             # They are what cells name.
             assumed.pop("other tables", None)
         return disclosed(assumed, self.policy.disclosed, self.policy.allows, every=every)

@@ -367,7 +367,7 @@ def _check_columns(reply: Mapping[str, Any]) -> dict[str, Any]:
         "hints": hints,
         "labels": labels,
         "image": _check_image(reply),
-        "assumed": check_assumed(reply["assumed"]),
+        "assumed": check_assumed(reply.get("assumed", [])),
     }
 
 

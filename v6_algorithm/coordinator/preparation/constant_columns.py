@@ -18,9 +18,11 @@ def tell_constant(features: Sequence[str], moments: Mapping[str, Moments], merge
 
     `merged` are all sites' moments; columns of which no site, or not every site, tells anything are in neither.
     """
-    everywhere: np.ndarray = (_is_constant(merged) & (merged.count > 1)).all(axis=0)
+    everywhere = np.atleast_1d((_is_constant(merged) & (merged.count > 1)).all(axis=0))
     told = np.all([(of_site.count > 1).all(axis=0) for of_site in moments.values()], axis=0)
-    at_each: np.ndarray = np.all([_is_constant(of_site).all(axis=0) for of_site in moments.values()], axis=0) & told & ~everywhere
+    at_each: np.ndarray = (
+        np.all([_is_constant(of_site).all(axis=0) for of_site in moments.values()], axis=0) & told & ~everywhere
+    )
     notes = []
     where = f"site '{next(iter(moments))}': " if len(moments) == 1 else ""
     if names := [name for name, is_one in zip(features, everywhere, strict=True) if is_one]:
