@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from v6_algorithm.data.assumed import Assumed
-from v6_algorithm.data.unknown import CODES, NEGATIVE_CODES, WORD_HINTS, has_codes, has_zeros, known_word
+from v6_algorithm.data.unknown import BELOW_ZERO, CODES, WORD_HINTS, has_codes, has_zeros, known_word, may_have_zeros
 from v6_algorithm.experiment.table_form import TableForm
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def uniform(frame: pd.DataFrame, form: TableForm, assumed: Assumed | None = None
         if any(said.values()):
             assumed["word None"] = [name for name, count in said.items() if count], sum(said.values())
     changed = {}
-    for place, (name, dtype) in enumerate(frame.dtypes.items()):
+    for place, (name, dtype) in enumerate(zip(frame.columns.tolist(), frame.dtypes.tolist(), strict=True)):
         if isinstance(dtype, np.dtype) and dtype.kind != "O":
             # Numbers and dates of numpy; a wide table is nothing else.
             continue
@@ -171,8 +171,8 @@ def _clean(column: pd.Series, form: TableForm) -> pd.Series | None:
         if not (column.cat.categories.dtype == object or isinstance(column.cat.categories.dtype, pd.StringDtype)):
             return None
         column = column.astype(object)
-    if pd.api.types.infer_dtype(column, skipna=True) == "string":
-        # Nothing but text and empty cells: a column has few different ones in many rows.
+    if only_texts(column):
+        # A column has few different ones in many rows.
         place, distinct = pd.factorize(column.astype(object).to_numpy())
         values = [*distinct.tolist(), None]
     else:
@@ -335,11 +335,16 @@ def hint(column: pd.Series, kind: str) -> str | None:
     return "names" if len(rows) == every and (numbered or every >= _ROWS_THAT_COUNT) else None
 
 
-def _rows_of_texts(column: pd.Series) -> dict[str, int]:
-    """Count the rows of each text that cells hold, without spaces around it: there are few texts in many rows."""
+def only_texts(column: pd.Series) -> bool:
+    """Say whether a column holds nothing but text and empty cells."""
     import pandas as pd
 
-    if pd.api.types.infer_dtype(column, skipna=True) == "string":
+    return isinstance(column.dtype, pd.StringDtype) or pd.api.types.infer_dtype(column, skipna=True) == "string"
+
+
+def _rows_of_texts(column: pd.Series) -> dict[str, int]:
+    """Count the rows of each text that cells hold, without spaces around it: there are few texts in many rows."""
+    if only_texts(column):
         counted = list(column.value_counts(sort=False).items())
     else:
         # Of several types: as keys 1 and True would be one.
@@ -362,14 +367,18 @@ def _units(cells: Iterable[str]) -> str | None:
 def without_hint(numbers: np.ndarray) -> np.ndarray:
     """Say of which columns of numbers, (columns,) bool of (rows, columns) float64, `hint` has nothing to say.
 
-    Nothing of numbers with a fraction that float32 holds; of others it has to look closer.
+    Nothing of numbers that float32 holds, of which one has a fraction or comes twice; of others it has to look closer.
     """
     low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
     # Of NaN it is True.
     fractions = (broken := numbers != np.floor(numbers)).any(axis=0)
-    coded = np.isin(low, [*NEGATIVE_CODES, -1]) | np.isin(high, CODES)
-    dotted = (high < 1000) & (high >= 100) & ((~broken).sum(axis=0) >= _FEWEST_DOTTED)
-    plain: np.ndarray = fractions & ~(np.maximum(np.abs(low), np.abs(high)) > _FLOAT32_MAX) & ~coded & ~dotted
+    ordered = np.sort(numbers[:_ROWS_THAT_COUNT], axis=0)
+    repeats = (ordered[1:] == ordered[:-1]).any(axis=0)
+    coded = np.isin(low, BELOW_ZERO) | np.isin(high, CODES) | may_have_zeros(numbers, low, high)
+    dotted = fractions & (high < 1000) & (high >= 100) & ((~broken).sum(axis=0) >= _FEWEST_DOTTED)
+    days = (low >= _EXCEL_DAYS[0]) & (high < _EXCEL_DAYS[1])
+    large = np.maximum(np.abs(low), np.abs(high)) > _FLOAT32_MAX
+    plain: np.ndarray = (fractions | repeats) & ~large & ~coded & ~dotted & ~days
     return plain
 
 

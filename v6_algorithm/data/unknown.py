@@ -12,6 +12,8 @@ import numpy as np
 # By which tables say that a number is not known, since a cell had to have one. Of others in the column it is as far.
 _CODES = np.array([digit * repeated for digit in (7, 8, 9) for repeated in (11, 111, 1111, 11111)], dtype=np.float64)
 NEGATIVE_CODES = -np.concatenate([[9.0], _CODES])
+# The smallest number of a column with codes, where that is below 0: one of them, or a lone -1.
+BELOW_ZERO = np.array([*NEGATIVE_CODES, -1.0])
 # As where a field has so many digits and no more.
 CODES = np.concatenate([_CODES, [99.9, 999.9, 9999.9, 99.99, 999.99, 9999.99]])
 _FAR_CODE, _ROWS_BESIDE_CODES = 4.0, 10
@@ -67,3 +69,16 @@ def has_zeros(known: np.ndarray) -> bool:
     low, median = np.quantile(others, [_LOWEST, 0.5])
     apart = low > median / 2 and others.min() > _NEAR_ZERO * median
     return bool(apart and len(np.unique(others)) >= _FEWEST_DIFFERENT)
+
+
+def may_have_zeros(numbers: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Say of which columns, (columns,) bool of (rows, columns) with their ends, `has_zeros` has to look closer."""
+    may = (low == 0) & (high > 0)
+    if not may.any():
+        return may
+    columns = np.flatnonzero(may)
+    some = numbers[:, columns]
+    least = np.where(some > 0, some, np.inf).min(axis=0)
+    few = (some == 0).sum(axis=0) <= _MOST_ZEROS * np.maximum((~np.isnan(some)).sum(axis=0), 1)
+    may[columns] = few & (least < high[columns])
+    return may
