@@ -83,6 +83,20 @@ def test_columns_with_one_value_are_told(value):
     assert alone.startswith("site 'p': one value")
 
 
+def test_one_value_at_a_site_far_from_those_of_others_is_told():
+    generator = np.random.default_rng(0)
+    rare = lambda share: generator.random(60) < share  # noqa: E731
+    sites = {
+        name: moments(generator.normal(240, 50, 60), rare(0.1), rare(0.5), generator.poisson(1, 60))
+        for name in ("p", "q")
+    }
+    sites["r"] = moments(*np.zeros((4, 60)))
+    (note,) = tell_constant(["chol", "rare", "half", "count"], sites, merge_moments(sites.values()))
+    assert note.startswith("site 'r': one value in all training rows, and far from those of other sites: chol;")
+    few = {**sites, "r": moments(*np.zeros((4, 5)))}
+    assert tell_constant(["chol", "rare", "half", "count"], few, merge_moments(few.values())) == []
+
+
 def test_columns_that_vary_are_not_told():
     sites = {name: moments(np.arange(7), 1e9 + np.arange(7), [0, 0, 0, 0, 0, 0, 1]) for name in ("p", "q")}
     assert tell_constant(["a", "b", "c"], sites, merge_moments(sites.values())) == []

@@ -75,6 +75,11 @@ def test_names_of_columns_that_are_one_are_named_beside_each_other():
     assert "one name" not in plain
 
 
+def test_names_of_columns_that_differ_in_a_unit_are_named_beside_each_other():
+    (note,) = LeftOut(somewhere=["Age", "age (years)", "Glucose [mg/dL]", "glucose", "bmi", "rest (a) b"]).notes()
+    assert "'Age' and 'age (years)'; 'Glucose [mg/dL]' and 'glucose' differ in what stands in brackets" in note
+
+
 def test_a_label_that_is_a_word_for_an_empty_cell_is_explained():
     sites = {name: pd.DataFrame({"a": np.arange(30.0) ** 0.5, "y": ["None", "severe"] * 15}) for name in ("p", "q")}
     with pytest.raises(ExperimentError, match="data\\.not_missing"):

@@ -139,3 +139,22 @@ def test_a_mask_whose_name_is_longer_is_not_its_image(tmp_path):
     for name in ("p1.nii.gz", "p1_mask.nii.gz", "p1_seg.nii.gz"):
         (tmp_path / name).write_bytes(b"x")
     assert find_images(pd.Series(["p1"]), tmp_path) == [tmp_path / "p1.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "alpha", "told"),
+    [("RGBA", 255, False), ("RGBA", 100, True), ("LA", 100, True), ("LA", 255, False), ("RGB", None, False)],
+)
+def test_transparency_that_is_left_out_is_told(tmp_path, mode, alpha, told):
+    pillow = pytest.importorskip("PIL.Image")
+    image = pillow.new(mode.rstrip("A"), (4, 4), 7)
+    if alpha is not None:
+        image.putalpha(alpha)
+    image.save(tmp_path / "a.png")
+    assert set(read_image(tmp_path / "a.png", 2, 3).assumed) == ({"transparency"} if told else set())
+
+
+@pytest.mark.parametrize(("width", "channels", "told"), [(4, 3, True), (4, None, False), (2, 3, True), (3, 1, False)])
+def test_a_channel_of_an_array_that_is_left_out_is_told(width, channels, told):
+    picture = read_image(np.zeros((5, 5, width), np.float32), 2, channels, channel_axis="last")
+    assert set(picture.assumed) == ({"transparency"} if told else set())

@@ -53,6 +53,10 @@ KINDS: dict[str, Kind] = {
         "{count} arrays in data.image have a further axis of 1 or 3, which is taken for that of the channels",
         "data.image.channel_axis says which",
     ),
+    "transparency": Kind(
+        "{count} images in data.image are transparent in part, or have a channel for that (the second, or the fourth), "
+        "which is left out: their colours are read as they are stored"
+    ),
     "orientation": Kind(
         "{count} volumes in data.image have no affine that says how they lie in the patient; they are turned as "
         "nibabel takes such files to lie",

@@ -14,7 +14,15 @@ from typing import Literal
 import numpy as np
 
 from v6_algorithm.data.imaging import dicom, nifti, raster
-from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, narrowed, scaled_by, with_channels
+from v6_algorithm.data.imaging.picture import (
+    Picture,
+    Span,
+    UnreadableImageError,
+    left_out,
+    narrowed,
+    scaled_by,
+    with_channels,
+)
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.imaging.images import Image
 
@@ -161,7 +169,10 @@ def _read(
         arranged = _arranged(array, dimensions, channels, channel_axis, spans)
         said = array.ndim == dimensions or channel_axis is not None
         first = array.shape[0] in _CHANNELS
-        return Picture(arranged, assumed={} if said else {"channel axis": "first" if first else "last"})
+        assumed = {} if said else {"channel axis": "first" if first else "last"}
+        axis = channel_axis or assumed.get("channel axis")
+        given = 1 if axis is None or array.ndim == dimensions else array.shape[0 if axis == "first" else -1]
+        return Picture(arranged, assumed=assumed | left_out(given, channels))
     readers: tuple[tuple[tuple[str, ...], Callable[[Path, int, int | None, Sequence[Span] | None], Picture]], ...] = (
         (raster.ENDINGS, raster.read_raster),
         (nifti.ENDINGS, nifti.read_nifti),

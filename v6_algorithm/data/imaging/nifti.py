@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, narrowed, with_channels
+from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, left_out, narrowed, with_channels
 
 Array = np.ndarray
 # Of a pair of .hdr and .img, as Analyze and NIfTI have them, either name stands for both.
@@ -51,13 +51,13 @@ def read_nifti(file: Path, dimensions: int, channels: int | None, spans: Sequenc
     if dimensions == 3:
         if len(image.shape) < 3:
             raise UnreadableImageError("flat")
-        assumed = {} if _says_how_it_lies(image) else {"orientation": ""}
+        assumed = ({} if _says_how_it_lies(image) else {"orientation": ""}) | left_out(len(turned), channels)
         return Picture(with_channels(turned, channels), spacing=spacing, assumed=assumed)
     # A single slice, of whatever direction.
     flat = last if turned.shape[1 + last] == 1 else next((n for n in range(3) if turned.shape[1 + n] == 1), None)
     if flat is None:
         raise UnreadableImageError("volume")
-    return Picture(with_channels(turned.take(0, axis=1 + flat), channels))
+    return Picture(with_channels(turned.take(0, axis=1 + flat), channels), assumed=left_out(len(turned), channels))
 
 
 def _millimetres(header: Any) -> float:

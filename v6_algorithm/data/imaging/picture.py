@@ -109,6 +109,11 @@ def with_channels(values: Array, channels: int | None) -> Array:
     raise UnreadableImageError("channels")
 
 
+def left_out(given: int, channels: int | None) -> dict[str, str]:
+    """Return what `with_channels` takes for granted of so many channels: of two or four the last is transparency."""
+    return {"transparency": ""} if channels is not None and given in (2, 4) and given != channels else {}
+
+
 def scaled_by(image: Image) -> list[Span] | None:
     """Return the lowest and highest value of what `range`, or `mean` and `sd` of a channel, keep; None without."""
     if image.range is not None:

@@ -38,6 +38,9 @@ _IDENTIFIER = re.compile(
     re.I,
 )
 
+# "Age (years)", "Glucose [mmol/L]".
+_WITH_UNIT = re.compile(r"\s*[(\[][^()\[\]]*[)\]]\s*$")
+
 
 class Numbers(RowKind):
     """Rows whose features are columns of numbers."""
@@ -150,7 +153,16 @@ def _alike(names: Sequence[str]) -> str:
     for name in names:
         written.setdefault(folded(name), []).append(name)
     pairs = [" and ".join(f"{name!a}" for name in same) for same in written.values() if len(same) > 1]
-    return f"; {'; '.join(pairs)} are one name, spelled differently: spell it alike at all sites" if pairs else ""
+    alike = f"; {'; '.join(pairs)} are one name, spelled differently: spell it alike at all sites" if pairs else ""
+    bare: dict[object, list[str]] = {}
+    for same in written.values():
+        bare.setdefault(folded(_WITH_UNIT.sub("", same[0])), []).append(same[0])
+    units = [" and ".join(f"{name!a}" for name in same) for same in bare.values() if len(same) > 1]
+    return alike + (
+        f"; {'; '.join(units)} differ in what stands in brackets: if they are in one unit, give them one name"
+        if units
+        else ""
+    )
 
 
 def looks_like_identifier(name: str) -> bool:
