@@ -48,7 +48,14 @@ _MARKED |= {"thousands apostrophe": _THOUSANDS_APOSTROPHE, "thousands dot": _THO
 _PAIR = re.compile(r"\d{1,4}(\.\d+)?\s*[/:]\s*\d{1,4}(\.\d+)?")
 # As accountants write numbers below 0.
 _BRACKETS = re.compile(r"\(\s*\d+([.,]\d+)?\s*\)")
+_QUOTED = re.compile(
+    r"=?\s*[\"'\u2018-\u201f\u00ab\u00bb]\s*[+-]?\d+([.,]\d+)?\s*[\"'\u2018-\u201f\u00ab\u00bb]|=\s*[+-]?\d+([.,]\d+)?"
+)
+_DIGITS = re.compile(r"(?=.*[^\x00-\x7f])[+-]?\d+([.,\u066b\uff0e]\d+)?")
+# Of Fortran and SAS, and of computers.
+_NOTATION = re.compile(r"[+-]?\d+(\.\d*)?[dD][+-]?\d+|0x[0-9a-fA-F]+")
 _BESIDE = {"percent": _PERCENT, "limits": _LIMIT, "minus": _OTHER_MINUS, "negatives": _BRACKETS}
+_BESIDE |= {"quotes": _QUOTED, "digits": _DIGITS, "notation": _NOTATION}
 # A unit stands behind its number, but for that of money: "subject12" is a name, and so is what begins with zeros.
 _UNIT = re.compile(r"([€$£¥]|CHF|EUR|USD|GBP)?\s*[+-]?(?!0\d)\d+(?:[.,]\d+)?\s*([^\d\s.,;:<>+-]\D*)?")
 _DIGIT = re.compile(r"\d")
@@ -112,6 +119,9 @@ HINTS = {
         "dates, by its name, as numbers of days such as Excel's (45292 is 2024-01-01)",
         "compute a number from them there, or leave it out with data.exclude",
     ),
+    "quotes": ("numbers in quotation marks, or behind =", "take the marks out there"),
+    "digits": ("numbers in the digits of another script", "write 0 to 9 there"),
+    "notation": ("numbers in another notation, such as 1.5D+02 or 0x1A", "write 150 there"),
     "nested": ("structures or bytes", "write what is needed of them in columns of their own there"),
     "negatives": ("numbers of which those below 0 are in brackets, such as (1.2)", "write -1.2 there"),
     "infinite": ("infinite numbers, or such as float32 cannot hold, which count as empty", ""),
@@ -154,6 +164,11 @@ def _says_none(column: pd.Series) -> int:
     return texts.count("None") if others else 0
 
 
+def bare(text: str) -> str:
+    """Return a text without spaces around it, and without the marks of byte order that joined files have in between."""
+    return text.strip().strip("\ufeff\u200b").strip()
+
+
 def cleaned(column: pd.Series, form: TableForm) -> pd.Series:
     """Return a column with empty words empty and numbers read by the form's marks; itself where nothing changes."""
     import pandas as pd
@@ -189,7 +204,7 @@ def _clean(column: pd.Series, form: TableForm) -> pd.Series | None:
         return None
     kept = {word.strip() for word in form.kept}
     words = {word for word in EMPTY_WORDS if word not in kept}
-    stripped = np.array([str(value).strip() for value in values], dtype=object)
+    stripped = np.array([bare(str(value)) for value in values], dtype=object)
     padded = np.array([text != str(value).strip(_PLAIN_SPACES) for text, value in zip(stripped, values, strict=True)])
     empty = np.array([text in words for text in stripped], dtype=bool) & texts
     if form.decimal == "," or form.thousands is not None:

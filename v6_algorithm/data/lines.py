@@ -105,6 +105,8 @@ def _mentions(uri: str, word: bytes) -> bool:
 
 def _check_one_column(column: str, name: str, separator: str) -> None:
     """Raise DataError where another separator stands in the header of a table that seems to have one column."""
+    if separator in column:
+        raise DataError(f"{name} has one column, for each line is in quotation marks as a whole: take them out")
     for mark in _SEPARATORS if separator == "," else (*_SEPARATORS, ","):
         if mark in column:
             shown = "\\t" if mark == "\t" else mark
@@ -196,8 +198,13 @@ def _check_quotes(frame: pd.DataFrame, name: str, separator: str) -> None:
         for cell in frame.iloc[:, dtype_place]:
             # The first and the last piece are the rest of the line where it opens, and the start of that where it ends.
             if isinstance(cell, str) and "\n" in cell:
-                inner = cell.splitlines()[1:-1]
-                if any(len(next(csv.reader([line], delimiter=separator), [])) == frame.shape[1] for line in inner):
+                pieces, place = cell.splitlines(), dtype_place
+                inner = pieces[1:-1]
+                # The rest of the line in which it opens, and the start of the one in which it closes, fit the table.
+                ends = pieces[0].count(separator), pieces[-1].count(separator)
+                if ends == (frame.shape[1] - place - 1, place) or any(
+                    len(next(csv.reader([line], delimiter=separator), [])) == frame.shape[1] for line in inner
+                ):
                     raise DataError(
                         f"{name} cannot be read as csv: a cell of column '{frame.columns[dtype_place]}' holds whole "
                         "lines of the table; does a quote open in one line that closes in another?"

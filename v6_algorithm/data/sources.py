@@ -18,7 +18,7 @@ import numpy as np
 
 from v6_algorithm.data.arrays import has_pair
 from v6_algorithm.data.assumed import Assumed
-from v6_algorithm.data.cells import EMPTY_WORDS, blurred, some_rows, uniform
+from v6_algorithm.data.cells import EMPTY_WORDS, bare, blurred, some_rows, uniform
 from v6_algorithm.data.files import print_files
 from v6_algorithm.data.margins import check_margins
 from v6_algorithm.errors import DataError, SiteError
@@ -106,7 +106,7 @@ class TableSource:
         from v6_algorithm.data.measures import find_measures
 
         frame = self._read(None, None)
-        frame = frame.set_axis([str(name).strip() for name in frame.columns], axis=1)
+        frame = frame.set_axis([bare(str(name)) for name in frame.columns], axis=1)
         named = find_measures(frame[self.form.measures], self.folder) if self.form.measures in frame.columns else []
         return [file for files in named for file in files or ()]
 
@@ -177,7 +177,7 @@ class TableSource:
             raise DataError("the table is empty: it has no columns")
         if not len(frame):
             raise DataError("the table is empty: it has column names but no rows")
-        names = [str(name).strip() for name in frame.columns.tolist()]
+        names = [bare(str(name)) for name in frame.columns.tolist()]
         frame = frame if names == frame.columns.tolist() else frame.set_axis(names, axis=1)
         if measures is not None:
             from v6_algorithm.data.measures import with_measures
@@ -353,7 +353,7 @@ def _read_parquet(
         named = [item["name"] if isinstance(item, dict) else item for item in index]
         if named := [str(name) for name in named if name is not None and not str(name).startswith("__index_level_")]:
             assumed["row names"] = named, len(named)
-        names = [name for name in columns if wanted is None or wanted(str(name).strip())]
+        names = [name for name in columns if wanted is None or wanted(bare(str(name)))]
         blocks = []
         threads = file.metadata.num_rows * len(names) >= _CELLS_FOR_THREADS
         # A table without rows or wanted columns still has its columns' names to tell.
@@ -382,7 +382,7 @@ def _narrowed(table: Any, exact: Collection[str]) -> Any:
     places = [
         place
         for place, field in enumerate(fields)
-        if (pa.types.is_integer(field.type) or pa.types.is_float64(field.type)) and field.name.strip() not in exact
+        if (pa.types.is_integer(field.type) or pa.types.is_float64(field.type)) and bare(field.name) not in exact
     ]
     if not places:
         return table.schema

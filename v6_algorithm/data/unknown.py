@@ -28,7 +28,8 @@ WORDS = (
     "na", "n.a.", "n.b.", "nb", "nd", "n.d.", "ND", "NB", "N.A.", "N.B.", "N.D.", "Na", "-", "--", ".", "..", "*", "x",
     "missing", "Missing", "MISSING", "unknown", "Unknown", "UNKNOWN", "UNK", "unk", "onbekend", "Onbekend", "ONBEKEND",
     "unbekannt", "Unbekannt", "k.A.", "k. A.", "inconnu", "Inconnu", "NC", "NP", "non fait", "not done", "Not done",
-    "NOT DONE", "pending", "Pending", "hemolyzed", "haemolysed", "NASK", "ASKU", "NI", "INV", "NAV", "#NV", "#WERT!",
+    "NOT DONE", "pending", "Pending", "hemolyzed", "haemolysed", "NASK", "ASKU", "NI", "INV", "NAV",
+    "n.v.t.", "nvt", "NVT", "niet bekend", "nicht bestimmt", "k.a.", "#NV", "#WERT!",
     "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/B", "#WAARDE!", "#BEZUG!", "#ZAHL!",
 )  # fmt: skip
 WORD_HINTS = {

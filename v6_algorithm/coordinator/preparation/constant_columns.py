@@ -18,8 +18,8 @@ _FEWEST, _APART = 10, 2.0
 def tell_constant(features: Sequence[str], moments: Mapping[str, Moments], merged: Moments) -> list[str]:
     """Name the columns that have one value in all training rows, at each site, or at a site far from all others.
 
-    Of the last kind is a cholesterol of 0 in every row. `merged` are all sites' moments; columns of which no site, or not
-    every site, tells anything are in neither of the first two.
+    Of the last kind is a cholesterol of 0 in every row. `merged` are all sites' moments; columns of which no site, or
+    not every site, tells anything are in neither of the first two.
     """
     everywhere = np.atleast_1d((_is_constant(merged) & (merged.count > 1)).all(axis=0))
     told = np.all([(of_site.count > 1).all(axis=0) for of_site in moments.values()], axis=0)
