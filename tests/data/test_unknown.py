@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import v6_algorithm.api as v6
 from v6_algorithm.data.cells import hint, uniform
+from v6_algorithm.data.description import column_kinds, hints_of
 from v6_algorithm.data.rows.numbers import LeftOut
 from v6_algorithm.data.unknown import WORDS
+from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment.table_form import USUAL
 
 GENERATOR = np.random.default_rng(0)
@@ -85,3 +88,72 @@ def test_spaces_around_a_number_are_no_part_of_it(space):
 def test_spaces_within_a_number_are_thousands():
     for space in ("\u00a0", "\u2009", "\u202f", " "):
         assert hint(pd.Series([f"1{space}234", f"12{space}500.5", "7"] * 4), "text") == "thousands space"
+
+
+@pytest.mark.parametrize(
+    ("codes", "others"),
+    [([-95, -99], [0, 40]), ([-98], [0, 40]), ([-1, -3], [15, 70]), ([-4], [60, 95]), ([-10, -1], [11, 60])],
+)
+def test_codes_of_registries_are_a_hint(codes, others):
+    column = pd.Series([*GENERATOR.integers(*others, 100), *codes * 3])
+    assert hint(column, "numeric") == "codes"
+    assert hint(column[:100], "numeric") is None
+
+
+@pytest.mark.parametrize("numbers", [GENERATOR.integers(-8, 30, 200), GENERATOR.normal(0, 3, 200).round()])
+def test_numbers_on_both_sides_of_0_are_no_codes(numbers):
+    assert hint(pd.Series(numbers), "numeric") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "reason"),
+    [
+        ("datum", 20230101 + np.arange(60) % 28, "day numbers"),
+        ("visit_date", 45000 + np.arange(60) % 7, "day numbers"),
+        ("created_at", 1.7e9 + np.arange(60) % 9, "day numbers"),
+        ("birthDate", 19500101 + np.arange(60) % 9, "day numbers"),
+        ("datum", 20239901 + np.arange(60) % 28, None),
+        ("dose", 20230101 + np.arange(60) % 28, None),
+        ("date", np.arange(60) % 31, None),
+        ("birth_year", 1950 + np.arange(60) % 9, None),
+    ],
+)
+def test_dates_that_are_numbers_are_told_by_their_name_and_values(name, numbers, reason):
+    assert hint(pd.Series(numbers, name=name), "numeric") == reason
+
+
+@pytest.mark.parametrize("cells", [["*5.1", "6"] * 6, ["5.1 *", "6 !"] * 6, ["5,1\u2191", "6"] * 6])
+def test_marks_of_laboratories_are_told(cells):
+    assert hint(pd.Series(cells), "text") == "flags"
+
+
+def frame_of(rows_of_one):
+    return pd.DataFrame({"patient_id": np.arange(60) // rows_of_one, "a": np.arange(60) % 7 / 2, "y": [0, 1] * 30})
+
+
+def test_rows_of_one_patient_without_a_group_are_told():
+    said = lambda experiment, rows: [  # noqa: E731
+        note
+        for note in v6.run(experiment, {"p": frame_of(rows), "q": frame_of(rows)}).notes
+        if "several are of one" in note
+    ]
+    plain = {"data": {"target": "y"}, "rounds": 1}
+    (note,) = said(plain, 3)
+    assert note.startswith("column 'patient_id' at p, q: says whose rows these are")
+    assert note.endswith("; data.group: patient_id keeps them together")
+    assert said(plain, 1) == []
+    assert said({"data": {"target": "y", "group": "patient_id"}, "rounds": 1}, 3) == []
+
+
+@pytest.mark.parametrize("name", ["visit_id", "site", "sample_id", "patient_age", "row_id", "subjective_health"])
+def test_columns_that_say_nobody_are_no_patients(name):
+    frame = frame_of(3).rename(columns={"patient_id": name})
+    assert "repeats" not in hints_of(frame, column_kinds(frame)).values()
+
+
+def test_why_no_column_is_left_is_part_of_the_error():
+    frame = pd.DataFrame({"crp": [f"{row} mg/L" for row in range(30)], "y": [0, 1] * 15})
+    with pytest.raises(
+        ExperimentError, match=r"no numeric column is left(.|\n)*numbers with a unit: crp; take the unit out"
+    ):
+        v6.run({"data": {"target": "y"}, "rounds": 1}, {"p": frame, "q": frame})

@@ -55,7 +55,9 @@ _DIGITS = re.compile(r"(?=.*[^\x00-\x7f])[+-]?\d+([.,\u066b\uff0e]\d+)?")
 # Of Fortran and SAS, and of computers.
 _NOTATION = re.compile(r"[+-]?\d+(\.\d*)?[dD][+-]?\d+|0x[0-9a-fA-F]+")
 _BESIDE = {"percent": _PERCENT, "limits": _LIMIT, "minus": _OTHER_MINUS, "negatives": _BRACKETS}
-_BESIDE |= {"quotes": _QUOTED, "digits": _DIGITS, "notation": _NOTATION}
+# As laboratories mark what is out of range or was corrected.
+_FLAGGED = re.compile(r"[*!\u2191\u2193]+\s*[+-]?\d+([.,]\d+)?|[+-]?\d+([.,]\d+)?\s*[*!\u2191\u2193]+")
+_BESIDE |= {"flags": _FLAGGED, "quotes": _QUOTED, "digits": _DIGITS, "notation": _NOTATION}
 # A unit stands behind its number, but for that of money: "subject12" is a name, and so is what begins with zeros.
 _UNIT = re.compile(r"([€$£¥]|CHF|EUR|USD|GBP)?\s*[+-]?(?!0\d)\d+(?:[.,]\d+)?\s*([^\d\s.,;:<>+-]\D*)?")
 _DIGIT = re.compile(r"\d")
@@ -69,10 +71,11 @@ _FEW_WORDS, _MOST_WORDS = 3, 0.5
 _MOST_UNITS = 4
 # So many numbers of either kind, and so different, show that some are written with a dot for thousands.
 _FEWEST_DOTTED, _DOTTED_APART = 3, 10.0
-# Days that Excel counts, and names of columns of dates.
-_EXCEL_DAYS = (10_000, 60_000)
+# Days that Excel counts, days such as 20240131, seconds and milliseconds from 1970; and names of columns of dates.
+_DATES_FROM = ((10_000, 60_000), (19_000_101, 21_001_231), (3e8, 3e9), (3e11, 3e12))
 _DATE_NAME = re.compile(
-    r"(?i:\b|_)(?i:date|datum|dob|dat|birth|geb|geboorte\w*|geburts\w*)(?i:\b|_)|[a-z]D(ate|at|atum)\b"
+    r"(?i:\b|_)(?i:date|datum|dob|dat|birth|geb|geboorte\w*|geburts\w*|timestamp|created|updated|at)(?i:\b|_)|"
+    r"[a-z]D(ate|at|atum)\b"
 )
 # Whole numbers that never repeat in so many rows count rows or patients.
 _ROWS_THAT_COUNT = 100
@@ -116,14 +119,19 @@ HINTS = {
         "if 0 means that nothing is known, data.missing_values: {COLUMN: [0]} makes those cells empty",
     ),
     "day numbers": (
-        "dates, by its name, as numbers of days such as Excel's (45292 is 2024-01-01)",
+        "dates, by the name, as numbers: Excel's days (45292 is 2024-01-01), 20240101 or seconds from 1970",
         "compute a number from them there, or leave it out with data.exclude",
     ),
+    "flags": ("numbers with a mark, such as * or !", "take the mark out there"),
     "quotes": ("numbers in quotation marks, or behind =", "take the marks out there"),
     "digits": ("numbers in the digits of another script", "write 0 to 9 there"),
     "notation": ("numbers in another notation, such as 1.5D+02 or 0x1A", "write 150 there"),
     "nested": ("structures or bytes", "write what is needed of them in columns of their own there"),
     "negatives": ("numbers of which those below 0 are in brackets, such as (1.2)", "write -1.2 there"),
+    "repeats": (
+        "says whose rows these are, by its name, and several are of one patient, which may be in training and test",
+        "data.group: COLUMN keeps them together",
+    ),
     "infinite": ("infinite numbers, or such as float32 cannot hold, which count as empty", ""),
     **WORD_HINTS,
 }
@@ -391,7 +399,7 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
     repeats = (ordered[1:] == ordered[:-1]).any(axis=0)
     coded = np.isin(low, BELOW_ZERO) | np.isin(high, CODES) | may_have_zeros(numbers, low, high)
     dotted = fractions & (high < 1000) & (high >= 100) & ((~broken).sum(axis=0) >= _FEWEST_DOTTED)
-    days = (low >= _EXCEL_DAYS[0]) & (high < _EXCEL_DAYS[1])
+    days = np.logical_or.reduce([(low >= start) & (high < end) for start, end in _DATES_FROM])
     large = np.maximum(np.abs(low), np.abs(high)) > _FLOAT32_MAX
     plain: np.ndarray = (fractions | repeats) & ~large & ~coded & ~dotted & ~days
     return plain
@@ -429,10 +437,13 @@ def _hint_of_numbers(column: pd.Series) -> str | None:
 
 
 def _are_day_numbers(name: object, known: np.ndarray) -> bool:
-    """Say whether a column that is called a date holds days since 1899-12-30, as Excel counts them, of 1927 to 2064."""
-    low, high = _EXCEL_DAYS
-    named = _DATE_NAME.search(str(name)) is not None
-    return named and len(known) > 1 and bool((known >= low).all() and (known < high).all())
+    """Say whether a column called a date holds Excel's days (of 1927 to 2064), 20240131, or seconds from 1970."""
+    if _DATE_NAME.search(str(name)) is None or len(known) < 2 or (known != np.floor(known)).any():
+        return False
+    month, day = known // 100 % 100, known % 100
+    calendar = (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    ways = [(known >= low) & (known < high) for low, high in _DATES_FROM]
+    return any(bool(way.all()) for way in (ways[0], ways[1] & calendar, *ways[2:]))
 
 
 def _has_dots(known: np.ndarray) -> bool:

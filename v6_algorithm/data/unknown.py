@@ -11,9 +11,12 @@ import numpy as np
 
 # By which tables say that a number is not known, since a cell had to have one. Of others in the column it is as far.
 _CODES = np.array([digit * repeated for digit in (7, 8, 9) for repeated in (11, 111, 1111, 11111)], dtype=np.float64)
-NEGATIVE_CODES = -np.concatenate([[9.0], _CODES])
+# Castor's codes for what is missing are -95 to -99.
+NEGATIVE_CODES = -np.concatenate([[9.0, 95.0, 96.0, 97.0, 98.0], _CODES])
+# Of UK Biobank, ADNI and panels, where all other numbers are well above.
+_SMALL_CODES, _ABOVE_SMALL_CODES = -np.arange(1.0, 11.0), 10.0
 # The smallest number of a column with codes, where that is below 0: one of them, or a lone -1.
-BELOW_ZERO = np.array([*NEGATIVE_CODES, -1.0])
+BELOW_ZERO = np.array([*NEGATIVE_CODES, *_SMALL_CODES])
 # As where a field has so many digits and no more.
 CODES = np.concatenate([_CODES, [99.9, 999.9, 9999.9, 99.99, 999.99, 9999.99]])
 _FAR_CODE, _ROWS_BESIDE_CODES = 4.0, 10
@@ -29,8 +32,9 @@ WORDS = (
     "missing", "Missing", "MISSING", "unknown", "Unknown", "UNKNOWN", "UNK", "unk", "onbekend", "Onbekend", "ONBEKEND",
     "unbekannt", "Unbekannt", "k.A.", "k. A.", "inconnu", "Inconnu", "NC", "NP", "non fait", "not done", "Not done",
     "NOT DONE", "pending", "Pending", "hemolyzed", "haemolysed", "NASK", "ASKU", "NI", "INV", "NAV",
-    "n.v.t.", "nvt", "NVT", "niet bekend", "nicht bestimmt", "k.a.", "#NV", "#WERT!",
-    "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/B", "#WAARDE!", "#BEZUG!", "#ZAHL!",
+    "n.v.t.", "nvt", "NVT", "niet bekend", "nicht bestimmt", "k.a.", "#NULL!", "#NV", "#WERT!", "#DIV/0!", "#VALUE!",
+    "#REF!", "#NAME?", "#NUM!", "#N/B", "#WAARDE!", "#BEZUG!", "#ZAHL!", "._",
+    *(f".{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"),
 )  # fmt: skip
 WORD_HINTS = {
     f"word {word}": (f"numbers beside the word '{word}'", f'data.missing_values: ["{word}"] makes those cells empty')
@@ -47,6 +51,9 @@ def known_word(cells: Collection[str]) -> str | None:
 def has_codes(known: np.ndarray) -> bool:
     """Say whether a column has codes for "not known": below 0 where no other is, or far above all others."""
     others = known[~np.isin(known, CODES) & ~np.isin(known, NEGATIVE_CODES)]
+    large = others[~np.isin(others, _SMALL_CODES)]
+    if len(large) and large.min() > _ABOVE_SMALL_CODES:
+        others = large
     if len(others) and others.max() >= _BEYOND_ONE and (others[others != -1] > 0).all():
         others = others[others != -1]
     if len(others) < _ROWS_BESIDE_CODES or len(others) == len(known) or others.min() < 0:

@@ -23,7 +23,7 @@ from v6_algorithm.data.assumed import check_assumed
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.imaging.picture import CAUSES
 from v6_algorithm.data.preparation import Moments, merge_moments
-from v6_algorithm.data.preparation.columns import sort_labels, tell_numbers, unknown_coded
+from v6_algorithm.data.preparation.columns import sort_labels, tell_numbers, tell_patients, unknown_coded
 from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
 from v6_algorithm.data.quantiles import CALLS, CellColumn, Cells, next_windows, quantiles
 from v6_algorithm.data.rows.numbers import LeftOut, looks_like_identifier
@@ -184,7 +184,7 @@ class _Description:
         for name in numeric[:MOST_COLUMNS]:
             columns[name]["described"] = True
         told = {site: answer["hints"] for site, answer in replies.items()}
-        self._notes += tell_numbers(told, numeric)
+        self._notes += [*tell_patients(self._data, told), *tell_numbers(told, numeric)]
         return columns
 
     def _wanted(self, name: str) -> bool:

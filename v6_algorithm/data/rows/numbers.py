@@ -34,10 +34,19 @@ _IDENTIFIER = re.compile(
     r"accession|barcode|medical[ _.-]?record|patienten?|fall|zaak|volg|lfd|dossier|opname|deelnemers?|"
     r"teilnehmer|probanden|episoden?|rij|regel|zeilen|proben|auftrags|versicherten|monster|client|bsn|zis|mrn)"
     r"[ _.-]*(id|nr|no|num|number|nummer|key)|"
+    # Where and how a person is reached.
+    r"(tel|telephone|telefoon|telefon|phone|mobile|mobiel|mobil|fax|iban)([ _.-]*(nr|no|num|number|nummer))?|"
+    r"postcode|postal[ _.-]?code|zip([ _.-]?code)?|plz|code[ _.-]?postal|"
     r"(?-i:.*[a-z]UID)|rownames?|row[ _.-]?names?)[.#]?",
     re.I,
 )
 
+# Of identifiers, those of persons, and not of rows, samples, visits or places.
+_PERSON = re.compile(
+    r"patient|pat(_|id|nr)|subj|participant|person|proband|teilnehmer|deelnemer|pseudonym|client|mrn|bsn|zis|ssn|"
+    r"^(pid|ptid|eid|rid|seqn|ipp|nip|sid)$|record[ _.-]?id|study[ _.-]?id",
+    re.I,
+)
 # "Age (years)", "Glucose [mmol/L]".
 _WITH_UNIT = re.compile(r"\s*[(\[][^()\[\]]*[)\]]\s*$")
 
@@ -168,6 +177,11 @@ def _alike(names: Sequence[str]) -> str:
 def looks_like_identifier(name: str) -> bool:
     """Say whether a column's name tells that it says who, not what."""
     return _IDENTIFIER.fullmatch(name.strip()) is not None
+
+
+def says_whose(name: str) -> bool:
+    """Say whether a column's name tells that it says whose rows these are, as patients' numbers do."""
+    return looks_like_identifier(name) and _PERSON.search(name) is not None
 
 
 def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
