@@ -132,6 +132,8 @@ def to_bytes(content: Mapping[str, Any]) -> bytes:
             name = f"tensor-{len(tensors)}"
             tensors[name] = value.detach().cpu().contiguous().clone()
             return {_TENSOR: name}
+        if isinstance(value, wire.Held):
+            value = value.text()
         if isinstance(value, wire.Packed):
             import pybase64
 

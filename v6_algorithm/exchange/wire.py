@@ -503,6 +503,17 @@ def message(*, site: str, round: int, attempt: int, **body: Any) -> dict[str, An
     return {"schema": SCHEMA, "site": site, "round": round, "attempt": attempt, **body}
 
 
+def with_texts(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an item of a request or a reply with what it says for the strategy as text, where that is held."""
+    told = item.get("strategy") or {}
+    if not any(isinstance(value, Held) for value in told.values()):
+        return dict(item)
+    return {
+        **item,
+        "strategy": {key: value.text() if isinstance(value, Held) else value for key, value in told.items()},
+    }
+
+
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 
 

@@ -17,6 +17,8 @@ class FedAvgM(FedAvg):
     Hsu et al., Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification, 2019.
     """
 
+    joins = True
+
     def make_server(self) -> ServerStep:
         """Return SGD with momentum."""
         return TorchServer("sgd", {"lr": self.section.lr, "momentum": self.section.momentum})
@@ -24,6 +26,8 @@ class FedAvgM(FedAvg):
 
 class Adaptive(FedAvg):
     """FedAdam, FedYogi and FedAdagrad; see `server.AdaptiveServer`."""
+
+    joins = True
 
     def make_server(self) -> ServerStep:
         """Return the paper's optimiser."""

@@ -47,7 +47,10 @@ def capped(state: Any) -> Any:
         return state
     if state.get("kind") != "classification":
         # Another kind's lists are of a length of their own; several targets, members and groups are in dicts.
-        return {key: capped(value) for key, value in state.items()} if "n" not in state or "tasks" in state else state
+        if "n" in state and "tasks" not in state:
+            return state
+        parts = {key: capped(value) for key, value in state.items()}
+        return state if all(parts[key] is value for key, value in state.items()) else parts
     if lists_all(state["n"], state["n_classes"]):
         return state
     most = _most(state["n_classes"])

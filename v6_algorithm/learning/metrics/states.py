@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
 from v6_algorithm.experiment.metric_names import is_score
 from v6_algorithm.learning.metrics import classification_state, generation_state, means, regression, tasks
 from v6_algorithm.learning.metrics.survival import state as survival_state
@@ -67,6 +69,37 @@ class CheckedState(dict[str, Any]):
         except AttributeError:
             self._values: dict[str, float | int | None] = _KINDS[self["kind"]].compute(self)
             return dict(self._values)
+
+
+def states_of_sites(
+    empty: Callable[[], Any],
+    prediction: NDArray[Any],
+    target: NDArray[Any],
+    loss: NDArray[Any],
+    lengths: Sequence[int],
+) -> list[CheckedState]:
+    """Return the state of each of several sites, from all their rows at once where the kind of metric can.
+
+    Parameters
+    ----------
+    empty
+        Makes an empty collector.
+    prediction, target, loss
+        As for the collector's `update`, one site's rows after the other's.
+    lengths
+        Their numbers of rows.
+    """
+    collector = empty()
+    if type(collector) is regression.RegressionMetrics:
+        return list(map(CheckedState, collector.states_of(prediction, target, loss, lengths)))
+    states, end = [], 0
+    for length in lengths:
+        place = slice(end, end + length)
+        end += length
+        collector = empty()
+        collector.update(prediction[place], target[place], loss[place])
+        states.append(CheckedState(collector.state()))
+    return states
 
 
 def checked_state(state: Any) -> CheckedState:

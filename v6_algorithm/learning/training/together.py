@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Training
 from v6_algorithm.learning.problems.base import Problem
 from v6_algorithm.learning.training.cross_entropy import formula_of
@@ -401,17 +402,8 @@ class _Terms:
         self._received = received
         self._mus = [0.0 if objective is None else objective.mu for objective in corrected]
         names = {name for objective in corrected if objective is not None for name in objective.correction}
-        self._corrections = {
-            name: torch.stack(
-                [
-                    torch.zeros_like(received[name])
-                    if objective is None or name not in objective.correction
-                    else objective.correction[name].to(received[name].device)
-                    for objective in corrected
-                ]
-            )
-            for name in names
-        }
+        given = [{} if objective is None else objective.correction for objective in corrected]
+        self._corrections = {name: _stacked(given, name, received[name]) for name in names}
 
     def add(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Change the gradients that are there."""
@@ -431,6 +423,17 @@ class _Terms:
         """Keep those of the first sites."""
         self._mus = self._mus[:staying]
         self._corrections = {name: stack[:staying] for name, stack in self._corrections.items()}
+
+
+def _stacked(given: Sequence[Mapping[str, Tensor]], name: str, like: Tensor) -> Tensor:
+    """Return (sites, …) of a name from each site's tensors, zeros where it has none."""
+    first = given[0]
+    if isinstance(first, wire.Stacked) and all(
+        isinstance(each, wire.Stacked) and each.stacks is first.stacks for each in given
+    ):
+        layers = [each.layer for each in given if isinstance(each, wire.Stacked)]
+        return first.stacks[name][layers].to(like.device)
+    return torch.stack([each[name].to(like.device) if name in each else torch.zeros_like(like) for each in given])
 
 
 def is_plain(layers: Sequence[nn.Module]) -> bool:

@@ -164,8 +164,13 @@ def _told(state: dict[str, Any]) -> list[Part]:
     return state.get("parts") or ([state["ends"]] if "ends" in state else [])
 
 
-def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
-    """Metrics of a checked state; see `states.compute`."""
+def scores(state: dict[str, Any]) -> dict[str, float | int | None]:
+    """Metrics of a checked state without what goes with them: the resolution and the interval of the C-index."""
+    return compute(state, alone=True)
+
+
+def compute(state: dict[str, Any], *, alone: bool = False) -> dict[str, float | int | None]:
+    """Metrics of a checked state; see `states.compute`. With `alone`, what goes with the scores is None."""
     n = state["n"]
     concordant, comparable = _all_pairs(state)
     values: dict[str, float | int | None] = {
@@ -173,11 +178,11 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
         "loss": state["loss"] / n if n else None,
         "c_index": concordant / comparable if comparable else None,
         "c_index_within": state["exact"][0] / (2 * state["exact"][1]) if state["exact"][1] else None,
-        "c_index_resolution": _resolution(state, concordant / comparable) if comparable else None,
+        "c_index_resolution": _resolution(state, concordant / comparable) if comparable and not alone else None,
     }
     # As of the AUROC, an interval has what bins leave open as they are told, and not the worst that joining may hide.
     allowed = values["c_index_resolution"]
-    if comparable and (parts := _told(state)):
+    if comparable and not alone and (parts := _told(state)):
         values["c_index_resolution"] = _joined_resolution(state, concordant / comparable)
         if listed(parts) < _FEWEST_JOINED:
             allowed = values["c_index_resolution"]
