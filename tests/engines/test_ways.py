@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hospitals import make_table
 
 from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.checkpoint import Checkpoints
@@ -98,6 +97,12 @@ FAST = {
     },
     "fedprox": {"strategy": {"kind": "fedprox", "mu": 0.5}},
     "scaffold": {"strategy": "scaffold", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}},
+    "fednova": {"strategy": "fednova", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "local_epochs": 2}},
+    "feddyn": {"strategy": {"kind": "feddyn", "alpha": 0.1}},
+    "qfedavg": {"strategy": "qfedavg", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}},
+    "agnostic": {"strategy": "agnostic"},
+    "clipped, fedadam": {"strategy": {"kind": "fedadam", "clip": 0.1}},
+    "clipped, trimmed": {"strategy": {"kind": "fedavg", "clip": 0.1, "combine": {"kind": "median", "malicious": 0}}},
     "rounded": {"strategy": {"kind": "fedavg", "compress_down": "float16"}},
     "folds": {"split": {"kind": "kfold", "folds": 3}},
     "leave one out": {"split": "leave_one_site_out"},
@@ -119,12 +124,21 @@ def test_sites_trained_together_are_as_good_as_one_after_the_other(tables, make_
     check_near(make_experiment(**{"rounds": 3, **changes}), tables)
 
 
-def test_regression_is_trained_together_too(make_experiment):
-    tables = {
-        name: TableSource(frame=make_table(rows, seed).assign(y=lambda frame: frame.iloc[:, 0] * 2 + 1))
-        for name, rows, seed in (("a", 50, 1), ("b", 31, 2), ("c", 44, 3))
-    }
-    check_near(make_experiment(problem="regression", rounds=3), tables)
+OTHER_PROBLEMS = {
+    "regression": {"problem": "regression", "data": {"target": "d"}},
+    "survival": {
+        "problem": {"kind": "survival", "method": "discrete_time"},
+        "data": {"target": {"duration": "time", "event": "y"}},
+    },
+    "two targets": {"problem": "multitask", "data": {"targets": {"y": "classification", "d": "regression"}}},
+}
+
+
+@pytest.mark.parametrize("changes", OTHER_PROBLEMS.values(), ids=OTHER_PROBLEMS)
+def test_other_problems_are_trained_together_too(tables, make_experiment, changes):
+    for source in tables.values():
+        source.frame["time"] = np.exp(source.frame["a"])
+    check_near(make_experiment(rounds=3, **changes), tables)
 
 
 ALONE = {
