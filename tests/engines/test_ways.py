@@ -101,6 +101,14 @@ FAST = {
     "feddyn": {"strategy": {"kind": "feddyn", "alpha": 0.1}},
     "qfedavg": {"strategy": "qfedavg", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}},
     "agnostic": {"strategy": "agnostic"},
+    "fedsgd": {
+        "strategy": {"kind": "fedsgd", "clip": 0.5},
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": None, "local_steps": 1},
+    },
+    "fedsgd, frozen": {
+        "strategy": "fedsgd",
+        "training": {"optimizer": {"kind": "adam"}, "batch_size": None, "local_steps": 1, "freeze": ["model.0.*"]},
+    },
     "clipped, fedadam": {"strategy": {"kind": "fedadam", "clip": 0.1}},
     "clipped, trimmed": {"strategy": {"kind": "fedavg", "clip": 0.1, "combine": {"kind": "median", "malicious": 0}}},
     "rounded": {"strategy": {"kind": "fedavg", "compress_down": "float16"}},

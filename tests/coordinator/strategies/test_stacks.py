@@ -136,7 +136,6 @@ def test_one_site_of_one_row_and_step_is_a_joint_reply_too():
         ({"kind": "fedavg", "clip": 1.0}, SCALAR, True),
         ({"kind": "fedavg", "compress": [{"kind": "topk", "fraction": 0.5}]}, SCALAR, False),
         # Derived from one that takes them, without a word of its own; it looks at each reply.
-        ("fedsgd", SCALAR, False),
         ("moon", SCALAR, False),
         ("fedavg", SCALAR | {"v": TensorSpec((1,), "float64", "frozen")}, False),
     ],
@@ -154,6 +153,8 @@ LEARN_ALIKE = {
     "clipped": {"kind": "fedavg", "clip": 0.5},
     "momentum": "fedavgm",
     "adam": "fedadam",
+    "gradients": "fedsgd",
+    "gradients, clipped median": {"kind": "fedsgd", "clip": 0.5, "combine": {"kind": "median", "malicious": 0}},
     "prox": {"kind": "fedprox", "adaptive": True},
     "scaffold": "scaffold",
     "nova": "fednova",

@@ -147,12 +147,12 @@ class OneGradient(LocalObjective):
     """
 
     def __init__(self, names: Collection[str]) -> None:
-        self._names = names
+        self.names = names
         self._parameters: dict[str, nn.Parameter] = {}
 
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
         """See whose gradients are sent."""
-        self._parameters = {name: value for name, value in parameters_of(networks) if name in self._names}
+        self._parameters = {name: value for name, value in parameters_of(networks) if name in self.names}
 
     def step(self, optimiser: torch.optim.Optimizer) -> None:
         """Leave the networks as they are."""

@@ -25,7 +25,7 @@ from v6_algorithm.learning.problems.base import Problem
 from v6_algorithm.learning.training.cross_entropy import formula_of
 from v6_algorithm.learning.training.learner import TrainingContext, optimiser_of
 from v6_algorithm.learning.training.loop import steps_of
-from v6_algorithm.learning.training.objectives import Corrected, LocalObjective
+from v6_algorithm.learning.training.objectives import Corrected, LocalObjective, OneGradient
 
 # What these optimisers of torch do to a number depends on its own gradients alone, so a stack is moved as its layers.
 _BY_NUMBER = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam")
@@ -121,11 +121,6 @@ def is_large(networks: Mapping[str, nn.Module], training: Training) -> bool:
     """Say whether a step of one site takes so long that nothing is won by doing several at once."""
     weights = sum(parameter.numel() for network in networks.values() for parameter in network.parameters())
     return weights * (training.batch_size or 1) > _LARGE
-
-
-def takes(objective: LocalObjective) -> bool:
-    """Say whether what a strategy asks of a training has a batched form: nothing, a pull, a correction."""
-    return type(objective) in (LocalObjective, Corrected)
 
 
 def train_together(
@@ -234,6 +229,9 @@ class _Stack:
             len(self._layers),
         )
         self._terms = _Terms([site.objective for site in sites], received)
+        # The parameters in whose place gradients are sent, and no step is taken; nobody else's sites are beside them.
+        first = sites[0].objective
+        self._sent_as_gradients = first.names if isinstance(first, OneGradient) else None
         # Tensors of those sites that have taken their last step, and which sites these are; and whether each is finite.
         self.finished: list[tuple[dict[str, Tensor], slice]] = []
         self._finite = [False] * len(sites)
@@ -312,7 +310,8 @@ class _Stack:
             self._optimiser.zero_grad(set_to_none=True)
             (rows * parts).sum().backward()
         self._terms.add(self._parameters)
-        self._optimiser.step()
+        if self._sent_as_gradients is None:
+            self._optimiser.step()
         return rows.detach()
 
     def _gradients(
@@ -370,6 +369,9 @@ class _Stack:
     def _leave(self, staying: int, active: int) -> None:
         """Let the sites from number `staying` on be done, and the stacks be those of the others."""
         tensors = {name: parameter.detach() for name, parameter in self._parameters.items()}
+        for name in self._sent_as_gradients or ():
+            gradient = self._parameters[name].grad
+            tensors[name] = torch.zeros_like(tensors[name]) if gradient is None else gradient
         finite = torch.stack([_finite(tensor[staying:active]) for tensor in tensors.values()]).all(0).tolist()
         self._finite[staying:active] = finite
         # Layers of the old stacks, which nobody steps any more.
