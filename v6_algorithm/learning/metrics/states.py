@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from v6_algorithm.experiment.metric_names import is_score
 from v6_algorithm.learning.metrics import classification_state, generation_state, means, regression, tasks
+from v6_algorithm.learning.metrics.survival import SurvivalMetrics
 from v6_algorithm.learning.metrics.survival import state as survival_state
 
 
@@ -24,6 +25,8 @@ class _Kind(Protocol):
     def explain(self, state: dict[str, Any]) -> list[str]: ...
 
 
+# Of so many rows the pairs within a site are counted faster with those within others than by themselves.
+_FEW_PAIRS = 64
 _KINDS: dict[str, _Kind] = {
     "classification": classification_state,
     "regression": regression,
@@ -71,6 +74,19 @@ class CheckedState(dict[str, Any]):
             return dict(self._values)
 
 
+class OneSurvivalState(CheckedState):
+    """The survival state of a single site, in whose scores pairs between sites have no part."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def scores_of(states: Sequence[dict[str, Any]]) -> list[dict[str, float | int | None]] | None:
+        """Return the scores of states, where they are all of a single site; None where they are not."""
+        if not all(isinstance(state, OneSurvivalState) for state in states):
+            return None
+        return survival_state.scores_of_sites(states)
+
+
 def states_of_sites(
     empty: Callable[[], Any],
     prediction: NDArray[Any],
@@ -92,13 +108,17 @@ def states_of_sites(
     collector = empty()
     if type(collector) is regression.RegressionMetrics:
         return list(map(CheckedState, collector.states_of(prediction, target, loss, lengths)))
+    is_survival = type(collector) is SurvivalMetrics
+    made: type[CheckedState] = OneSurvivalState if is_survival else CheckedState
+    if is_survival and max(lengths) <= _FEW_PAIRS:
+        return list(map(made, collector.states_of(prediction, target, loss, lengths)))
     states, end = [], 0
     for length in lengths:
         place = slice(end, end + length)
         end += length
         collector = empty()
         collector.update(prediction[place], target[place], loss[place])
-        states.append(CheckedState(collector.state()))
+        states.append(made(collector.state()))
     return states
 
 
