@@ -555,9 +555,9 @@ class _Group:
             if not math.isfinite(loss) or not math.isfinite(before):
                 self._errors[site] = diverged(run.experiment.training, self._round)
         leaves = [name for name, item in run.shared.items() if item.kind != "frozen"]
-        start = wire.Held({name: received[name] for name in run.shared}, run.shared) if asked.get("start") else None
+        begun = wire.Held({name: received[name] for name in run.shared}, run.shared) if asked.get("start") else None
         return JointTraining(
-            sites, lengths, trained.steps, trained.losses, trained.seen, trained.stacks, leaves, run.shared, start,
+            sites, lengths, trained.steps, trained.losses, trained.seen, trained.stacks, leaves, run.shared, begun,
             start_losses,
         )  # fmt: skip
 

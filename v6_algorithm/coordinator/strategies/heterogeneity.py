@@ -121,6 +121,10 @@ class Corrected(Remembering):
     """
 
     needs_sent = True
+    # The corrections of a round, which layer of them is which site's, and what they are known to be.
+    _sent_stack: State
+    _layers: dict[str, int]
+    _checked: wire.StateSpec | None
 
     def corrected(self, sites: Sequence[str]) -> list[str]:
         """Return those of some sites that are sent a correction."""
@@ -200,10 +204,7 @@ class Corrected(Remembering):
 
     def _begin(self) -> None:
         super()._begin()
-        # The corrections that were sent, and which layer of them is which site's.
-        self._sent_stack: State = {}
-        self._layers: dict[str, int] = {}
-        self._checked: wire.StateSpec | None = None
+        self._sent_stack, self._layers, self._checked = {}, {}, None
 
 
 class Scaffold(Corrected):

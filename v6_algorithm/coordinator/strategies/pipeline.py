@@ -268,7 +268,7 @@ class FedAvg:
         ]  # fmt: skip
         if not self._combiner.takes_stacks:
             for reply, state in zip(replies, training.states(list(self.spec)), strict=True):
-                self.add(replace(reply, state=state))
+                self.add(replace(reply, state=cast_type("State", state)))
             return
         self.seen += replies
         for stacks, numbers in training.stacks:
