@@ -95,7 +95,7 @@ class SurvivalMetrics:
             )
         if not np.isin(targets[:, 1], (0, 1)).all():
             raise ValueError("target must hold an event of 0 or 1 in its second column")
-        usable: NDArray[np.bool_] = (np.abs(np.column_stack([rows, targets, losses])) <= LARGEST_ROW_VALUE).all(axis=1)
+        usable = np.all(np.abs(np.column_stack([rows, targets, losses])) <= LARGEST_ROW_VALUE, axis=1)
         return usable, np.column_stack([targets, rows])[usable], losses[usable]
 
     def state(self) -> dict[str, Any]:
