@@ -91,6 +91,11 @@ FAST = {
     "three epochs": {"training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 16, "local_epochs": 3}},
     "whole batches": {"training": {"optimizer": {"kind": "rmsprop", "lr": 0.01}, "batch_size": None}},
     "layer norm": {"model": {"kind": "mlp", "hidden": [8, 4], "norm": "layer", "activation": "gelu"}},
+    "dropout": {"model": {"kind": "mlp", "hidden": [8, 6], "norm": "layer", "dropout": 0.3}},
+    "dropout, uneven steps": {
+        "model": {"kind": "mlp", "hidden": [8], "dropout": 0.5},
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 7, "local_epochs": 2},
+    },
     "logistic, class weights": {
         "model": "logistic",
         "training": {"loss": {"kind": "focal", "class_weights": "balanced"}, "batch_size": 8},
@@ -138,6 +143,17 @@ OTHER_PROBLEMS = {
         "problem": {"kind": "survival", "method": "discrete_time"},
         "data": {"target": {"duration": "time", "event": "y"}},
     },
+    "cox": {
+        "problem": {"kind": "survival", "method": "cox"},
+        "data": {"target": {"duration": "time", "event": "y"}},
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9}, "batch_size": 8},
+    },
+    "cox, all rows": {
+        "problem": {"kind": "survival", "method": "cox"},
+        "data": {"target": {"duration": "days", "event": "y"}},
+        "strategy": "qfedavg",
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": None, "local_epochs": 2},
+    },
     "two targets": {"problem": "multitask", "data": {"targets": {"y": "classification", "d": "regression"}}},
 }
 
@@ -146,11 +162,12 @@ OTHER_PROBLEMS = {
 def test_other_problems_are_trained_together_too(tables, make_experiment, changes):
     for source in tables.values():
         source.frame["time"] = np.exp(source.frame["a"])
+        # Of which many are equal.
+        source.frame["days"] = (source.frame["time"] * 3).round() + 1
     check_near(make_experiment(rounds=3, **changes), tables)
 
 
 ALONE = {
-    "dropout": ({"model": {"kind": "mlp", "hidden": [8], "dropout": 0.2}}, "dropout"),
     "BatchNorm": ({"model": {"kind": "mlp", "hidden": [8], "norm": "batch"}}, "BatchNorm1d"),
     "private layers": (
         {"strategy": {"kind": "fedavg", "private": "norm"}, "model": {"kind": "mlp", "hidden": [8], "norm": "layer"}},
@@ -159,11 +176,14 @@ ALONE = {
     "compressed": ({"strategy": {"kind": "fedavg", "compress": "int8"}}, "strategy.compress"),
     "accumulated": ({"training": {"accumulate": 2, "batch_size": 8}}, "training.accumulate"),
     "moon": ({"strategy": "moon"}, "strategy moon"),
+    "cox with adam": (OTHER_PROBLEMS["cox"] | {"training": {"optimizer": "adam", "batch_size": 8}}, "optimizer adam"),
 }
 
 
 @pytest.mark.parametrize(("changes", "reason"), ALONE.values(), ids=ALONE)
 def test_what_has_no_batched_form_is_trained_alone_and_says_why(tables, make_experiment, changes, reason):
+    for source in tables.values():
+        source.frame["time"] = np.exp(source.frame["a"])
     experiment = make_experiment(**{"rounds": 3, **changes})
     exact, fast = results(experiment, tables, "exact", "fast")
     assert fast["engine"]["together"] is False

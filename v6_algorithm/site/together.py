@@ -506,7 +506,7 @@ class _Group:
 
         run = self._run
         inputs, target, lengths = self._joined(sites, part, fold)
-        prediction, loss = (values.numpy() for values in self._outputs(received, inputs, target, fold))
+        prediction, loss = (values.numpy() for values in self._outputs(received, inputs, target, lengths, fold))
         answer = JointStates(list(sites), [run.sessions[site].table.members[0] for site in sites])
         accumulator = run.problem.accumulator()
         rows = prediction, target.cpu().numpy(), loss, lengths
@@ -567,12 +567,12 @@ class _Group:
         """Return the mean loss of the model as received over each site's rows."""
         import torch
 
-        _, loss = self._outputs(received, inputs, target, fold)
+        _, loss = self._outputs(received, inputs, target, lengths, fold)
         means: list[float] = torch.stack([of_site.mean() for of_site in loss.split(list(lengths))]).tolist()
         return means
 
     def _outputs(
-        self, received: Mapping[str, Tensor], inputs: Tensor, target: Tensor, fold: int
+        self, received: Mapping[str, Tensor], inputs: Tensor, target: Tensor, lengths: Sequence[int], fold: int
     ) -> tuple[Tensor, Tensor]:
         """Return predictions and losses of the model as received, of each row, on the CPU."""
         import torch
@@ -581,12 +581,24 @@ class _Group:
 
         problem, run = self._run.problem, self._run
         run.load(received)
-        predictions, losses = [], []
+        outputs, predictions, losses = [], [], []
         with torch.inference_mode():
             for chunk, true in zip(
                 *(rows.split(rows_at_once_of(problem, inputs)) for rows in (inputs, target)), strict=True
             ):
                 output = problem.forward(run.networks, chunk)
                 predictions.append(problem.prediction_of(output, fold).cpu())
-                losses.append(problem.row_loss(output, true, fold).double().cpu())
+                if problem.joint:
+                    outputs.append(output)
+                else:
+                    losses.append(problem.row_loss(output, true, fold).double().cpu())
+            if problem.joint:
+                counts = torch.tensor(lengths)
+                filled = torch.arange(int(counts.max())) < counts[:, None]
+                of_sites = []
+                for rows in (torch.cat(outputs), target):
+                    stack = rows.new_zeros(*filled.shape, *rows.shape[1:])
+                    stack[filled] = rows
+                    of_sites.append(stack)
+                losses.append(problem.losses_of_sites(*of_sites, filled, fold)[filled].double())
         return torch.cat(predictions), torch.cat(losses)

@@ -81,15 +81,16 @@ def reason_against(problem: Problem, networks: Mapping[str, nn.Module], training
     """Say why these networks are trained site by site; None where they need not be."""
     if not type(problem).__module__.startswith("v6_algorithm."):
         return f"problem {problem.experiment.problem.kind} is a plug-in"
-    if problem.joint:
+    if problem.joint and type(problem).losses_of_sites is Problem.losses_of_sites:
         return "the loss of a row depends on the rows beside it"
+    if problem.joint and training.optimizer.kind.lower() != "sgd":
+        # Cox's does not depend on the last bias, whose gradient is what is left of rounding.
+        return f"optimizer {training.optimizer.kind} makes whole steps of rounding, with a loss by differences of rows"
     if problem.generative or set(networks) != {"model"}:
         return f"problem {problem.experiment.problem.kind} trains networks in steps of its own"
     if any(_has_hooks(module) for module in networks["model"].modules()):
         return "the network has hooks"
     for _, layer in _layers(networks["model"]):
-        if type(layer) is nn.Dropout and layer.p > 0:
-            return "dropout draws its numbers batch by batch"
         # A class that is derived from one of these may do something else.
         if type(layer) not in (nn.Linear, nn.LayerNorm, nn.Dropout, *_ACTIVATIONS):
             return f"layer {type(layer).__name__} has no batched form here"
@@ -231,6 +232,12 @@ class _Stack:
         self._terms = _Terms([site.objective for site in sites], received)
         # The parameters in whose place gradients are sent, and no step is taken; nobody else's sites are beside them.
         first = sites[0].objective
+        # What dropout at each site draws from, where there is any.
+        drops = any(isinstance(layer, nn.Dropout) for _, layer in self._layers)
+        self._draws = [
+            torch.Generator().manual_seed(replace(context, site=site.site, seed=site.seed).derive("training"))
+            for site in (sites if drops else ())
+        ]
         self._sent_as_gradients = first.names if isinstance(first, OneGradient) else None
         # Tensors of those sites that have taken their last step, and which sites these are; and whether each is finite.
         self.finished: list[tuple[dict[str, Tensor], slice]] = []
@@ -253,9 +260,8 @@ class _Stack:
                 active = staying
             of_step = [of_site[number] for of_site in lengths[:active]]
             longest = max(of_step)
-            even = longest == min(of_step)
             rows = self._step(
-                places[:active, number, :longest], parts[:active, number, :longest], even=even, first=number == 0
+                places[:active, number, :longest], parts[:active, number, :longest], of_step, first=number == 0
             )
             losses[:active] += rows.sum(1)
         self._leave(0, active)
@@ -279,18 +285,20 @@ class _Stack:
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self._parameters.values() if parameter.requires_grad]
 
-    def _step(self, places: Tensor, parts: Tensor, *, even: bool, first: bool) -> Tensor:
+    def _step(self, places: Tensor, parts: Tensor, lengths: Sequence[int], *, first: bool) -> Tensor:
         """Take one step of the first sites, of the rows at these places; return the rows' losses, (sites, rows).
 
-        `even` says that all sites have as many rows, so that no place is there to fill up; `first` that nobody has
-        stepped yet, so that all sites' parameters are those received.
+        `lengths` are the sites' numbers of rows, what is beyond fills up; `first` says that nobody has stepped yet, so
+        that all sites' parameters are those received.
         """
+        even = min(lengths) == max(lengths)
         chosen = places.reshape(-1)
         inputs = self._inputs.index_select(0, chosen).view(*places.shape, *self._inputs.shape[1:])
         target = self._target.index_select(0, chosen)
 
         def losses(output: Tensor) -> Tensor:
-            rows = self._problem.row_loss(output.flatten(0, 1), target, self._fold).view(places.shape)
+            of_sites = target.view(*places.shape, *target.shape[1:])
+            rows = self._problem.losses_of_sites(output, of_sites, parts > 0, self._fold)
             return rows if even else torch.where(parts > 0, rows, 0.0)
 
         def slopes(output: Tensor) -> tuple[Tensor, Tensor]:
@@ -306,7 +314,7 @@ class _Stack:
         if self._plain:
             rows = self._gradients(inputs, slopes, self._received if first else self._parameters)
         else:
-            rows = losses(self._forward(inputs))
+            rows = losses(self._forward(inputs, lengths))
             self._optimiser.zero_grad(set_to_none=True)
             (rows * parts).sum().backward()
         self._terms.add(self._parameters)
@@ -353,8 +361,8 @@ class _Stack:
                 slope = slope @ values_of[f"{path}.weight"]
         return rows
 
-    def _forward(self, values: Tensor) -> Tensor:
-        """Return (sites, rows, outputs) for (sites, rows, features)."""
+    def _forward(self, values: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return (sites, rows, outputs) for (sites, rows, features); `lengths` are the sites' numbers of rows."""
         for path, layer in self._layers:
             weight, bias = (self._parameters.get(f"{path}.{name}") for name in ("weight", "bias"))
             if isinstance(layer, nn.Linear) and weight is not None:
@@ -362,9 +370,19 @@ class _Stack:
             elif isinstance(layer, nn.LayerNorm) and weight is not None:
                 values = functional.layer_norm(values, layer.normalized_shape, eps=layer.eps) * weight.unsqueeze(1)
                 values = values if bias is None else values + bias.unsqueeze(1)
+            elif isinstance(layer, nn.Dropout):
+                values = values * self._kept(layer.p, values, lengths)
             else:
                 values = layer(values)
         return values
+
+    def _kept(self, p: float, values: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return by what dropout multiplies: each site draws for its rows what it would draw by itself."""
+        kept = torch.zeros_like(values, requires_grad=False)
+        for rows, length, generator in zip(kept, lengths, self._draws, strict=False):
+            if p < 1:
+                rows[:length].bernoulli_(1 - p, generator=generator).div_(1 - p)
+        return kept
 
     def _leave(self, staying: int, active: int) -> None:
         """Let the sites from number `staying` on be done, and the stacks be those of the others."""
