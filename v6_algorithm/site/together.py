@@ -600,5 +600,6 @@ class _Group:
                     stack = rows.new_zeros(*filled.shape, *rows.shape[1:])
                     stack[filled] = rows
                     of_sites.append(stack)
-                losses.append(problem.losses_of_sites(*of_sites, filled, fold)[filled].double())
+                by_site = problem.losses_of_sites(of_sites[0], of_sites[1], filled, fold)
+                losses.append(by_site[filled].double())
         return torch.cat(predictions), torch.cat(losses)
