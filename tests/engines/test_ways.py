@@ -102,6 +102,11 @@ FAST = {
     },
     "fedprox": {"strategy": {"kind": "fedprox", "mu": 0.5}},
     "scaffold": {"strategy": "scaffold", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}},
+    "moon": {"strategy": "moon", "participation": {"fraction": 0.7, "minimum": 2}},
+    "moon, gelu": {
+        "strategy": {"kind": "moon", "mu": 5.0, "tau": 1.0},
+        "model": {"kind": "mlp", "hidden": [8, 4], "norm": "layer", "activation": "gelu", "dropout": 0.1},
+    },
     "fednova": {"strategy": "fednova", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "local_epochs": 2}},
     "feddyn": {"strategy": {"kind": "feddyn", "alpha": 0.1}},
     "qfedavg": {"strategy": "qfedavg", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}},
@@ -175,7 +180,7 @@ ALONE = {
     ),
     "compressed": ({"strategy": {"kind": "fedavg", "compress": "int8"}}, "strategy.compress"),
     "accumulated": ({"training": {"accumulate": 2, "batch_size": 8}}, "training.accumulate"),
-    "moon": ({"strategy": "moon"}, "strategy moon"),
+    "cyclic": ({"strategy": "cyclic"}, "strategy cyclic"),
     "cox with adam": (OTHER_PROBLEMS["cox"] | {"training": {"optimizer": "adam", "batch_size": 8}}, "optimizer adam"),
 }
 

@@ -505,13 +505,13 @@ def message(*, site: str, round: int, attempt: int, **body: Any) -> dict[str, An
 
 def with_texts(item: Mapping[str, Any]) -> dict[str, Any]:
     """Return an item of a request or a reply with what it says for the strategy as text, where that is held."""
-    told = item.get("strategy") or {}
-    if not any(isinstance(value, Held) for value in told.values()):
-        return dict(item)
-    return {
-        **item,
-        "strategy": {key: value.text() if isinstance(value, Held) else value for key, value in told.items()},
-    }
+    return {**item, "strategy": _with_texts(item["strategy"])} if item.get("strategy") else dict(item)
+
+
+def _with_texts(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_texts(each) for key, each in value.items()}
+    return value.text() if isinstance(value, Held) else value
 
 
 _PLAIN = frozenset((str, int, float, bool, type(None)))

@@ -37,12 +37,11 @@ if TYPE_CHECKING:
 
 # What an item of a request may ask of sites that go together.
 _ITEM = {"fold", "parameters", ROUNDED, "evaluate", "train", "strategy", "lr", "epochs"}
-_STRATEGY = {"mu", "correction", "start", "start_loss", "gradient"}
+_STRATEGY = {"mu", "correction", "start", "start_loss", "gradient", "contrast"}
 # What it asks a site to tell beside its model, or in its place.
 _TOLD = ("start", "start_loss", "gradient")
 # Strategies that ask for something else, and what.
 _WHY = {
-    "moon": "strategy moon compares with each site's last model",
     "cyclic": "strategy cyclic trains at one site after the other",
 }
 # Bytes of inputs of one part of all sites that are held a second time, beside each other.

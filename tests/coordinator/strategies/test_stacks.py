@@ -136,7 +136,7 @@ def test_one_site_of_one_row_and_step_is_a_joint_reply_too():
         ({"kind": "fedavg", "clip": 1.0}, SCALAR, True),
         ({"kind": "fedavg", "compress": [{"kind": "topk", "fraction": 0.5}]}, SCALAR, False),
         # Derived from one that takes them, without a word of its own; it looks at each reply.
-        ("moon", SCALAR, False),
+        ("cyclic", SCALAR, False),
         ("fedavg", SCALAR | {"v": TensorSpec((1,), "float64", "frozen")}, False),
     ],
 )
@@ -156,6 +156,7 @@ LEARN_ALIKE = {
     "gradients": "fedsgd",
     "gradients, clipped median": {"kind": "fedsgd", "clip": 0.5, "combine": {"kind": "median", "malicious": 0}},
     "prox": {"kind": "fedprox", "adaptive": True},
+    "moon": {"kind": "moon", "clip": 0.5},
     "scaffold": "scaffold",
     "nova": "fednova",
     "dyn": {"kind": "feddyn", "alpha": 0.1},
@@ -202,6 +203,7 @@ def model(seed, spec):
 
 
 def texts_of(message):
+    message = message | {"own": message["contrast"]["own"], "contrast": 1} if "contrast" in message else message
     held = {key: wire.unpack(value) for key, value in message.items() if isinstance(value, wire.Held)}
     return {key: value for key, value in message.items() if key not in held} | {
         f"{key}/{name}": tensor for key, tensors in held.items() for name, tensor in tensors.items()

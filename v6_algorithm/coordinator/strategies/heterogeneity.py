@@ -10,6 +10,7 @@ that runs `master`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -75,6 +76,15 @@ class Remembering(FedAvg):
         if reply.rows and not self.hidden:
             self._terms[f"term/{reply.site}"] = self.term(reply)
 
+    def add_stack(self, stacks: Mapping[str, torch.Tensor], replies: Sequence[Reply]) -> None:
+        """Take in several sites' models, and the terms that they tell."""
+        super().add_stack(stacks, replies)
+        for layer, reply in enumerate(replies):
+            state = {name: stacks[name][layer] for name in self.spec}
+            # A term must not hold those of all others in memory.
+            term = {name: tensor.clone() for name, tensor in self.term(replace(reply, state=state)).items()}
+            self._terms[f"term/{reply.site}"] = term
+
     def step(self, combined: State) -> State:
         """Step as FedAvg does, with the new terms kept."""
         self.kept |= self._terms
@@ -98,6 +108,8 @@ class Moon(Remembering):
     Li et al., Model-Contrastive Federated Learning, CVPR 2021; its z come from a projection head of their own.
     """
 
+    joins = True
+
     def message(self, site: str) -> Message:
         """Send μ, τ and the site's own last model; under secure aggregation it has all of them."""
         if self.hidden:
@@ -105,7 +117,7 @@ class Moon(Remembering):
         previous = self.kept.get(f"term/{site}")
         if previous is None or not self.section.mu:
             return {}
-        return {"contrast": {"mu": self.section.mu, "tau": self.section.tau, "own": wire.pack(previous)}}
+        return {"contrast": {"mu": self.section.mu, "tau": self.section.tau, "own": wire.Held(previous, self.spec)}}
 
     def term(self, reply: Reply) -> State:
         """Return the model that the site trained, which `clip` leaves as it is."""
@@ -176,8 +188,8 @@ class Corrected(Remembering):
         return {name: term[0] for name, term in self._new_terms([reply], of_one).items()}
 
     def add_stack(self, stacks: Mapping[str, torch.Tensor], replies: Sequence[Reply]) -> None:
-        """Take in several sites' models, and their new terms."""
-        super().add_stack(stacks, replies)
+        """Take in several sites' models, and their new terms at once."""
+        FedAvg.add_stack(self, stacks, replies)
         known = self.known
         updates = {name: stacks[name].double() - known[name].double() for name in self.parameters}
         new = {name: stack.unbind() for name, stack in self._new_terms(replies, updates).items()}

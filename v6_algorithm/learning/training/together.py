@@ -12,7 +12,7 @@ padded to the longest batch of a step with rows that weigh nothing, and leave th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,7 +25,13 @@ from v6_algorithm.learning.problems.base import Problem
 from v6_algorithm.learning.training.cross_entropy import formula_of
 from v6_algorithm.learning.training.learner import TrainingContext, optimiser_of
 from v6_algorithm.learning.training.loop import steps_of
-from v6_algorithm.learning.training.objectives import Corrected, LocalObjective, OneGradient
+from v6_algorithm.learning.training.objectives import (
+    Contrastive,
+    Corrected,
+    LocalObjective,
+    OneGradient,
+    contrastive_loss,
+)
 
 # What these optimisers of torch do to a number depends on its own gradients alone, so a stack is moved as its layers.
 _BY_NUMBER = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam")
@@ -96,6 +102,8 @@ def reason_against(problem: Problem, networks: Mapping[str, nn.Module], training
             return f"layer {type(layer).__name__} has no batched form here"
         if isinstance(layer, nn.LayerNorm) and not (layer.elementwise_affine and len(layer.normalized_shape) == 1):
             return "a LayerNorm without weights, or of several axes, has no batched form here"
+    if problem.experiment.strategy.kind == "moon" and problem.head(networks) is not _layers(networks["model"])[-1][1]:
+        return "strategy moon compares features, which are not what enters the last layer"
     if training.augmentation:
         return "training.augmentation changes images batch by batch"
     if training.accumulate > 1:
@@ -232,6 +240,8 @@ class _Stack:
         self._terms = _Terms([site.objective for site in sites], received)
         # The parameters in whose place gradients are sent, and no step is taken; nobody else's sites are beside them.
         first = sites[0].objective
+        self._contrast = _Contrast([site.objective for site in sites], received)
+        self._plain = self._plain and not self._contrast.is_asked
         # What dropout at each site draws from, where there is any.
         drops = any(isinstance(layer, nn.Dropout) for _, layer in self._layers)
         self._draws = [
@@ -314,9 +324,17 @@ class _Stack:
         if self._plain:
             rows = self._gradients(inputs, slopes, self._received if first else self._parameters)
         else:
-            rows = losses(self._forward(inputs, lengths))
+            features = self._through(self._layers[:-1], inputs, self._parameters, lengths)
+            rows = losses(self._through(self._layers[-1:], features, self._parameters, lengths))
+            weighted = rows * parts
+            if self._contrast.is_asked:
+                with torch.no_grad():
+                    received, own = (
+                        self._through(self._layers[:-1], inputs, values) for values in self._contrast.models(len(parts))
+                    )
+                weighted = weighted + self._contrast.losses(features, received, own) * parts
             self._optimiser.zero_grad(set_to_none=True)
-            (rows * parts).sum().backward()
+            weighted.sum().backward()
         self._terms.add(self._parameters)
         if self._sent_as_gradients is None:
             self._optimiser.step()
@@ -361,17 +379,26 @@ class _Stack:
                 slope = slope @ values_of[f"{path}.weight"]
         return rows
 
-    def _forward(self, values: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Return (sites, rows, outputs) for (sites, rows, features); `lengths` are the sites' numbers of rows."""
-        for path, layer in self._layers:
-            weight, bias = (self._parameters.get(f"{path}.{name}") for name in ("weight", "bias"))
+    def _through(
+        self,
+        layers: Sequence[tuple[str, nn.Module]],
+        values: Tensor,
+        parameters: Mapping[str, Tensor],
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Return what comes out of some layers, (sites, rows, …), by stacks of parameters.
+
+        `lengths` are the sites' numbers of rows, for which dropout draws; without them it does nothing.
+        """
+        for path, layer in layers:
+            weight, bias = (parameters.get(f"{path}.{name}") for name in ("weight", "bias"))
             if isinstance(layer, nn.Linear) and weight is not None:
                 values = _linear(values, weight, bias)
             elif isinstance(layer, nn.LayerNorm) and weight is not None:
                 values = functional.layer_norm(values, layer.normalized_shape, eps=layer.eps) * weight.unsqueeze(1)
                 values = values if bias is None else values + bias.unsqueeze(1)
             elif isinstance(layer, nn.Dropout):
-                values = values * self._kept(layer.p, values, lengths)
+                values = values if lengths is None else values * self._kept(layer.p, values, lengths)
             else:
                 values = layer(values)
         return values
@@ -443,6 +470,34 @@ class _Terms:
         """Keep those of the first sites."""
         self._mus = self._mus[:staying]
         self._corrections = {name: stack[:staying] for name, stack in self._corrections.items()}
+
+
+class _Contrast:
+    """What MOON adds to the losses of those sites that have an own model: see `objectives.Contrastive`."""
+
+    def __init__(self, objectives: Sequence[LocalObjective], received: Mapping[str, Tensor]) -> None:
+        given = [objective if isinstance(objective, Contrastive) else None for objective in objectives]
+        asked = [objective for objective in given if objective is not None]
+        self.is_asked = bool(asked)
+        if not asked:
+            return
+        # One strategy asks all sites; of those that have no model yet the features are 0, and so is the weight.
+        self._tau = asked[0].tau
+        self._mus = torch.tensor([0.0 if objective is None else objective.mu for objective in given])[:, None]
+        self._received = {name: tensor.expand(len(given), *tensor.shape) for name, tensor in received.items()}
+        models = [{} if objective is None else objective.own for objective in given]
+        self._own = {name: _stacked(models, name, tensor) for name, tensor in received.items()}
+
+    def models(self, sites: int) -> Iterator[dict[str, Tensor]]:
+        """Return the models as received and the own ones, of the first sites."""
+        for stacks in (self._received, self._own):
+            yield {name: stack[:sites] for name, stack in stacks.items()}
+
+    def losses(self, features: Tensor, received: Tensor, own: Tensor) -> Tensor:
+        """Return μ times the loss of each row, (sites, rows), from features of three models, (sites, rows, width)."""
+        flat = (values.flatten(0, 1) for values in (features, received, own))
+        losses = contrastive_loss(*flat, self._tau).view(features.shape[:2])
+        return losses * self._mus[: len(features)].to(losses)
 
 
 def _stacked(given: Sequence[Mapping[str, Tensor]], name: str, like: Tensor) -> Tensor:
