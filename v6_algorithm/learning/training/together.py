@@ -495,8 +495,8 @@ class _Contrast:
 
     def losses(self, features: Tensor, received: Tensor, own: Tensor) -> Tensor:
         """Return μ times the loss of each row, (sites, rows), from features of three models, (sites, rows, width)."""
-        flat = (values.flatten(0, 1) for values in (features, received, own))
-        losses = contrastive_loss(*flat, self._tau).view(features.shape[:2])
+        flat = [values.flatten(0, 1) for values in (features, received, own)]
+        losses = contrastive_loss(flat[0], flat[1], flat[2], self._tau).view(features.shape[:2])
         return losses * self._mus[: len(features)].to(losses)
 
 
