@@ -8,13 +8,16 @@ import stat
 import urllib.error
 
 import pytest
+from loopback import LoopbackProxy, numbered
 
+from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import entry, provenance
+from v6_algorithm.engines import asked_once, entry, provenance
 from v6_algorithm.engines.resident import protocol
 from v6_algorithm.engines.resident.asking import Residents
 from v6_algorithm.engines.resident.protocol import lock
 from v6_algorithm.engines.simulate import _contexts, source_of
+from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange.protocol import Site
 from v6_algorithm.experiment import Source
@@ -218,3 +221,55 @@ def test_a_round_is_told_with_what_it_says_of_training_and_of_which_model(capsys
     assert capsys.readouterr().out.splitlines() == ["round 3: a: train loss 1", "round 3: a: train loss 1 (2.3 s)"]
     entry._say({"event": "prepared", "sites": ["a", "b"], "done": 2, "rounds": 9})
     assert capsys.readouterr().out.splitlines() == ["prepared: 2 sites take part: a, b", "goes on after round 2/9"]
+
+
+class Asked:
+    """vantage6's client as far as `keep_answers` goes: what it was asked, and what it says."""
+
+    def __init__(self, **answers):
+        self.answers, self.log = answers, []
+
+    def request(self, endpoint, *args, **kwargs):
+        self.log.append((endpoint, args, kwargs))
+        return self.answers.get(endpoint.replace("/", "_"), {"msg": "Request failed"})
+
+    def check_if_blob_store_enabled(self):
+        self.log.append("own")
+        return True
+
+
+def test_keys_and_the_storage_are_asked_for_once_a_minute(monkeypatch):
+    now = [5.0]
+    monkeypatch.setattr(asked_once.time, "monotonic", lambda: now[0])
+    client = Asked(organization_2={"public_key": "k"}, blobstream_status={"blob_store_enabled": False})
+    asked_once.keep_answers(client)
+    for _ in range(3):
+        assert client.request("organization/2") == {"public_key": "k"}
+        assert client.check_if_blob_store_enabled() is False
+    assert [endpoint for endpoint, *_ in client.log] == ["organization/2", "blobstream/status"]
+    client.answers = {"organization_2": {"public_key": "new"}, "blobstream_status": {"blob_store_enabled": True}}
+    now[0] += 59.9
+    assert client.request("organization/2") == {"public_key": "k"}
+    now[0] += 0.1
+    assert client.request(endpoint="organization/2") == {"public_key": "new"}
+    assert client.check_if_blob_store_enabled() is True
+
+
+def test_errors_and_other_requests_are_not_kept():
+    client = Asked(organization_2={"msg": "Request failed"}, organization={"data": []})
+    asked_once.keep_answers(client)
+    for _ in range(2):
+        assert client.request("organization/2") == {"msg": "Request failed"}
+        assert client.request("organization") == {"data": []}
+        assert client.request("organization/2", params={"page": 1}, method="patch") == {"msg": "Request failed"}
+        # What the client itself makes of a server that does not say.
+        assert client.check_if_blob_store_enabled() is True
+    assert len(client.log) == 10
+    assert client.log[2] == ("organization/2", (), {"params": {"page": 1}, "method": "patch"})
+
+
+def test_a_run_asks_for_each_organisations_key_once(tables, make_experiment):
+    with LoopbackProxy(numbered(tables)) as proxy:
+        run(Vantage6Federation(proxy.client(), poll_s=0.01), make_experiment(rounds=3, resident=False))
+        assert {proxy.requests[str(number)] for number in proxy.organizations} == {1}
+        assert proxy.requests["create"] >= 5 * len(tables)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from v6_algorithm.engines import known_models, results, runs, subtasks
+from v6_algorithm.engines.asked_once import keep_answers
 from v6_algorithm.engines.children import Children, describe, fingerprint
 from v6_algorithm.engines.provenance import own_identity
 from v6_algorithm.engines.published import LEAST_CHARACTERS, Publisher
@@ -107,6 +108,8 @@ class Vantage6Federation:
         self._poll_s = poll_s
         # vantage6 5's mock has the name, and nothing behind it.
         self._real = callable(getattr(client, "request", None))
+        if self._real and self._fetches:
+            keep_answers(client)
         self._sites = self._find(organizations, names or {})
         # Site to the last subtask for which it was late, and what that asked.
         self._owed: dict[str, tuple[int, str, dict[str, Any]]] = {}
