@@ -198,8 +198,12 @@ def loop(workload: str) -> None:
 
 def ours(workload: str, *options: str) -> None:
     """Run the command as it is typed, with a mark after each round."""
-    from v6_algorithm.coordinator import master
     from v6_algorithm.researcher.cli import main
+    from v6_algorithm.researcher.cli.memory import import_libraries
+
+    # As the command does before all else.
+    import_libraries()
+    from v6_algorithm.coordinator import master
 
     run, marked = master.run, set()
 

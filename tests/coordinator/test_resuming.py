@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -243,13 +244,28 @@ TREES = st.recursive(
 @given(TREES, st.lists(st.floats(width=32), max_size=4))
 def test_a_tree_comes_back_from_its_file_as_it_was(tree, numbers):
     model = wire.pack({"w": torch.tensor(numbers, dtype=torch.float32)})
-    content = {"tree": copy.deepcopy(tree), "models": [model, model], "count": torch.tensor(3)}
+    held = wire.Held({"w": torch.tensor(numbers, dtype=torch.float32)})
+    content = {"tree": copy.deepcopy(tree), "models": [model, model], "held": held, "count": torch.tensor(3)}
     again = from_bytes(to_bytes(content))
+    assert again["held"] == model
     assert again["tree"] == tree
     assert again["models"] == [model, model]
     assert isinstance(again["models"][0], wire.Packed)
     assert again["count"].dtype == torch.int64
     assert again["count"] == 3
+
+
+def test_a_model_that_was_saved_does_not_wait_for_a_search_for_circles():
+    gc.collect()
+    gc.disable()
+    try:
+        content = {"model": wire.pack({"w": torch.ones(3)}), "tensor": torch.ones(3)}
+        from_bytes(to_bytes(content))
+        seen = len([each for each in gc.get_objects() if type(each) is torch.Tensor])
+        from_bytes(to_bytes(content))
+        assert len([each for each in gc.get_objects() if type(each) is torch.Tensor]) == seen
+    finally:
+        gc.enable()
 
 
 def test_a_file_cut_anywhere_is_not_taken_for_a_checkpoint():

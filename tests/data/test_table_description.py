@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.data.description import column_kind, describe
+from v6_algorithm.data.cells import hint
+from v6_algorithm.data.description import column_kind, column_kinds, describe, hints_of
 from v6_algorithm.data.targets import TargetColumn, canonical
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Experiment
@@ -83,6 +84,24 @@ def test_columns_are_told_with_their_kinds():
 )
 def test_kind_of_a_column(values, kind):
     assert column_kind(pd.Series(values)) == kind
+
+
+def test_columns_that_are_looked_at_together_are_told_as_each_by_itself():
+    generator = np.random.default_rng(4)
+    columns = {}
+    for number in range(120):
+        rows = [generator.integers(0, 9, 120), generator.permutation(120), np.arange(120), generator.random(120) * 9]
+        column = rows[number % 4] * 10.0 ** generator.integers(0, 3)
+        if number % 3 == 0:
+            column[:2] = generator.choice([-9, -1, 99, 999, 1.234, np.nan, np.inf, 1e39], 2)
+        whole = np.array_equal(column, np.floor(column)) and np.abs(column).max() < 1e9
+        columns[f"x{number}"] = column.astype("int64") if whole and number % 5 else column
+    frame = pd.DataFrame(columns).assign(none=np.nan, yes=generator.random(120) < 0.5, text="3 mg")
+    kinds = column_kinds(frame)
+    assert kinds == {name: column_kind(frame[name]) for name in frame}
+    alone = {name: hint(frame[name], kind) for name, kind in kinds.items()}
+    assert hints_of(frame, kinds) == {name: reason for name, reason in alone.items() if reason is not None}
+    assert {"codes", "infinite", "row numbers"} <= set(alone.values())
 
 
 @pytest.mark.parametrize("role", ["target", "group", "split_column"])

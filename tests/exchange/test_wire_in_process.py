@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import pytest
 import torch
@@ -105,3 +107,17 @@ def test_only_a_model_of_one_network_may_go_without_its_name():
         wire.fit({"w": torch.ones(1)}, two, partial=True)
     one = {"model.w": wire.TensorSpec((1,), "float32")}
     assert wire.fit({"model.w": torch.ones(1)}, one, partial=False)[0].keys() == one.keys()
+
+
+def test_a_model_that_was_written_as_text_does_not_wait_for_a_search_for_circles():
+    """A round's models lay in memory for several more rounds: 88 MB each, with the text, of 9.4 million numbers."""
+    gc.collect()
+    gc.disable()
+    try:
+        tensor = torch.zeros(3)
+        known = weakref.ref(tensor)
+        wire.to_text({"folds": [{"parameters": wire.Held({"w": tensor})}]})
+        del tensor
+        assert known() is None
+    finally:
+        gc.enable()

@@ -126,39 +126,45 @@ def to_bytes(content: Mapping[str, Any]) -> bytes:
     import torch
 
     tensors: dict[str, Tensor] = {}
-
-    def leaves(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            name = f"tensor-{len(tensors)}"
-            tensors[name] = value.detach().cpu().contiguous().clone()
-            return {_TENSOR: name}
-        if isinstance(value, wire.Packed):
-            import pybase64
-
-            name = f"packed-{wire.digest(value)}"
-            if name not in tensors:
-                tensors[name] = torch.frombuffer(bytearray(pybase64.b64decode(value)), dtype=torch.uint8)
-            return {_PACKED: name}
-        if isinstance(value, CheckedState):
-            return dict(value.whole())
-        if isinstance(value, Mapping):
-            if wrong := [key for key in value if not isinstance(key, str)]:
-                raise TypeError(f"keys of a state must be text, not {wrong[0]!r}")
-            return {key: leaves(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [leaves(item) for item in value]
-        return value
-
-    tree = json.dumps(leaves(content))
+    tree = json.dumps(_without_tensors(content, tensors))
     # The header has a limit of its own (100 MB), which long runs of many sites would meet; a tensor has none.
     tensors["tree"] = torch.frombuffer(bytearray(tree.encode()), dtype=torch.uint8)
     data: bytes = safetensors.torch.save(tensors, {"v6_algorithm": "checkpoint"})
     return data
 
 
+def _without_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return JSON with the names of tensors and packed models, which are put into `tensors`."""
+    if type(value) in wire.PLAIN:
+        return value
+    if isinstance(value, CheckedState):
+        return dict(value.whole())
+    if isinstance(value, Mapping):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"keys of a state must be text, not {wrong[0]!r}")
+        return {key: _without_tensors(item, tensors) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        # Most are long lists of numbers.
+        return value if wire.PLAIN.issuperset(map(type, value)) else [_without_tensors(item, tensors) for item in value]
+    import pybase64
+    import torch
+
+    if isinstance(value, wire.Held):
+        value = value.text()
+    if isinstance(value, wire.Packed):
+        name = f"packed-{wire.digest(value)}"
+        if name not in tensors:
+            tensors[name] = torch.frombuffer(pybase64.b64decode_as_bytearray(value), dtype=torch.uint8)
+        return {_PACKED: name}
+    if isinstance(value, torch.Tensor):
+        name = f"tensor-{len(tensors)}"
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {_TENSOR: name}
+    return value
+
+
 def from_bytes(data: bytes) -> dict[str, Any]:
     """Read what `to_bytes` wrote; raises WireError when it is something else."""
-    import pybase64
     import safetensors
     import safetensors.torch
 
@@ -167,23 +173,26 @@ def from_bytes(data: bytes) -> dict[str, Any]:
         tree = json.loads(tensors["tree"].numpy().tobytes())
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
         raise WireError("it is not whole, or was written by something else") from None
-
-    def with_leaves(value: Any) -> Any:
-        if isinstance(value, dict):
-            if set(value) == {_TENSOR}:
-                return tensors[value[_TENSOR]]
-            if set(value) == {_PACKED}:
-                return wire.Packed(pybase64.b64encode_as_string(tensors[value[_PACKED]].numpy().tobytes()))
-            return {key: with_leaves(item) for key, item in value.items()}
-        return [with_leaves(item) for item in value] if isinstance(value, list) else value
-
     try:
-        read = with_leaves(tree)
+        read = _with_tensors(tree, tensors)
     except KeyError:
         raise WireError("it lacks tensors that it names") from None
     if not isinstance(read, dict):
         raise WireError("it is not whole, or was written by something else")
     return read
+
+
+def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Put back what `_without_tensors` took out; raises KeyError where it is not there."""
+    if isinstance(value, dict):
+        if set(value) == {_TENSOR}:
+            return tensors[value[_TENSOR]]
+        if set(value) == {_PACKED}:
+            import pybase64
+
+            return wire.Packed(pybase64.b64encode_as_string(tensors[value[_PACKED]].numpy().tobytes()))
+        return {key: _with_tensors(item, tensors) for key, item in value.items()}
+    return [_with_tensors(item, tensors) for item in value] if isinstance(value, list) else value
 
 
 def write_whole(path: Path, data: bytes) -> None:

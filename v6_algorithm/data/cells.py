@@ -57,6 +57,8 @@ _MOST_UNITS = 4
 # By which tables say that a number is not known, since a cell had to have one. Of others in the column it is as far.
 _CODES = np.array([digit * repeated for digit in (7, 8, 9) for repeated in (11, 111, 1111, 11111)], dtype=np.float64)
 _NEGATIVE_CODES = -np.concatenate([[9.0], _CODES])
+# The smallest number of a column with codes, where that is below 0: one of them, or a lone -1.
+_BELOW_ZERO = np.array([*_NEGATIVE_CODES, -1.0])
 # As where a field has so many digits and no more.
 _CODES = np.concatenate([_CODES, [99.9, 999.9, 9999.9, 99.99, 999.99, 9999.99]])
 _FAR_CODE, _ROWS_BESIDE_CODES = 4.0, 10
@@ -110,7 +112,7 @@ def uniform(frame: pd.DataFrame, form: TableForm) -> pd.DataFrame:
     import pandas as pd
 
     changed = {}
-    for place, (name, dtype) in enumerate(frame.dtypes.items()):
+    for place, (name, dtype) in enumerate(zip(frame.columns.tolist(), frame.dtypes.tolist(), strict=True)):
         if isinstance(dtype, np.dtype) and dtype.kind != "O":
             # Numbers and dates of numpy; a wide table is nothing else.
             continue
@@ -141,8 +143,8 @@ def _clean(column: pd.Series, form: TableForm) -> pd.Series | None:
         if not (column.cat.categories.dtype == object or isinstance(column.cat.categories.dtype, pd.StringDtype)):
             return None
         column = column.astype(object)
-    if pd.api.types.infer_dtype(column, skipna=True) == "string":
-        # Nothing but text and empty cells: a column has few different ones in many rows.
+    if only_texts(column):
+        # A column has few different ones in many rows.
         place, distinct = pd.factorize(column.astype(object).to_numpy())
         values = [*distinct.tolist(), None]
     else:
@@ -277,11 +279,16 @@ def hint(column: pd.Series, kind: str) -> str | None:
     return "names" if len(rows) == every and (numbered or every >= _ROWS_THAT_COUNT) else None
 
 
-def _rows_of_texts(column: pd.Series) -> dict[str, int]:
-    """Count the rows of each text that cells hold, without spaces around it: there are few texts in many rows."""
+def only_texts(column: pd.Series) -> bool:
+    """Say whether a column holds nothing but text and empty cells."""
     import pandas as pd
 
-    if pd.api.types.infer_dtype(column, skipna=True) == "string":
+    return isinstance(column.dtype, pd.StringDtype) or pd.api.types.infer_dtype(column, skipna=True) == "string"
+
+
+def _rows_of_texts(column: pd.Series) -> dict[str, int]:
+    """Count the rows of each text that cells hold, without spaces around it: there are few texts in many rows."""
+    if only_texts(column):
         counted = list(column.value_counts(sort=False).items())
     else:
         # Of several types: as keys 1 and True would be one.
@@ -304,14 +311,17 @@ def _units(cells: Iterable[str]) -> str | None:
 def without_hint(numbers: np.ndarray) -> np.ndarray:
     """Say of which columns of numbers, (columns,) bool of (rows, columns) float64, `hint` has nothing to say.
 
-    Nothing of numbers with a fraction that float32 holds; of others it has to look closer.
+    Nothing of numbers that float32 holds, of which one has a fraction or comes twice; of others it has to look closer.
     """
     low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
     # Of NaN it is True.
     fractions = (broken := numbers != np.floor(numbers)).any(axis=0)
-    coded = np.isin(low, [*_NEGATIVE_CODES, -1]) | np.isin(high, _CODES)
-    dotted = (high < 1000) & (high >= 100) & ((~broken).sum(axis=0) >= _FEWEST_DOTTED)
-    plain: np.ndarray = fractions & ~(np.maximum(np.abs(low), np.abs(high)) > _FLOAT32_MAX) & ~coded & ~dotted
+    ordered = np.sort(numbers[:_ROWS_THAT_COUNT], axis=0)
+    repeats = (ordered[1:] == ordered[:-1]).any(axis=0)
+    coded = np.isin(low, _BELOW_ZERO) | np.isin(high, _CODES)
+    dotted = fractions & (high < 1000) & (high >= 100) & ((~broken).sum(axis=0) >= _FEWEST_DOTTED)
+    large = np.maximum(np.abs(low), np.abs(high)) > _FLOAT32_MAX
+    plain: np.ndarray = (fractions | repeats) & ~large & ~coded & ~dotted
     return plain
 
 

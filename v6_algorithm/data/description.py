@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.cells import hint, without_hint
+import numpy as np
+
+from v6_algorithm.data.cells import hint, only_texts, without_hint
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.data.synthetic import synthetic_rows
@@ -19,8 +21,6 @@ from v6_algorithm.experiment import Data
 if TYPE_CHECKING:
     import pandas as pd
 
-# Columns of a wide table that are looked at together.
-BLOCK_COLUMNS = 512
 # Cells of numbers that are looked at together.
 _MOST_CELLS = 2_000_000
 # More categories than this are no category but an identifier.
@@ -71,7 +71,7 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
         "task_labels": {} if data.targets is None else labels,
         "categories": categories,
         "sequence": None,
-        **kind.describe(frame.loc[known]),
+        **kind.describe(frame if known.all() else frame.loc[known]),
     }
 
 
@@ -79,23 +79,24 @@ def hints_of(frame: pd.DataFrame, kinds: dict[str, str]) -> dict[str, str]:
     """Say why columns are not used as they stand, where that is clear; see `cells.HINTS`."""
     if frame.shape[1] > _MOST_HINTED:
         return {}
-    plain = _plain_numbers(frame)
+    plain = {
+        name
+        for names, numbers in _numbers(frame)
+        for name, nothing in zip(names, without_hint(numbers).tolist(), strict=True)
+        if nothing
+    }
     hints = {name: hint(frame[name], kind) for name, kind in kinds.items() if name not in plain}
     return {name: reason for name, reason in hints.items() if reason is not None}
 
 
-def _plain_numbers(frame: pd.DataFrame) -> set[str]:
-    """Return the columns of numpy's numbers that have no hint, looked at some at a time."""
-    import numpy as np
-
-    numeric = [name for name, dtype in frame.dtypes.items() if isinstance(dtype, np.dtype) and dtype.kind == "f"]
+def _numbers(frame: pd.DataFrame) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield the columns of numpy's numbers, some at a time: their names, and (rows, columns) float64."""
+    of_numpy = [isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes]
+    places = np.flatnonzero(of_numpy)
     step = max(_MOST_CELLS // max(len(frame), 1), 1)
-    plain: set[str] = set()
-    for start in range(0, len(numeric), step):
-        names = numeric[start : start + step]
-        of_block = without_hint(frame[names].to_numpy(dtype=np.float64))
-        plain |= {str(name) for name, nothing in zip(names, of_block.tolist(), strict=True) if nothing}
-    return plain
+    for start in range(0, len(places), step):
+        block = frame.take(places[start : start + step], axis=1)
+        yield block.columns.tolist(), block.to_numpy(dtype=np.float64)
 
 
 def named(columns: list[str]) -> str:
@@ -112,38 +113,28 @@ def named(columns: list[str]) -> str:
 
 
 def column_kinds(frame: pd.DataFrame) -> dict[str, str]:
-    """Classify all columns; in blocks where they are numbers, for a table may have 18,000 of them."""
-    import pandas as pd
-
-    numeric = {dtype: pd.api.types.is_numeric_dtype(dtype) for dtype in set(frame.dtypes)}
-    kinds: dict[str, str] = {}
-    for start in range(0, frame.shape[1], BLOCK_COLUMNS):
-        block = frame.iloc[:, start : start + BLOCK_COLUMNS]
-        for name, dtype, empty in zip(block.columns, block.dtypes, block.isna().all(), strict=True):
-            if empty:
-                kinds[str(name)] = "empty"
-            else:
-                kinds[str(name)] = "numeric" if numeric[dtype] else column_kind(block[name])
-    return kinds
+    """Classify all columns; many at a time where they are numbers, for a table may have 18,000 of them."""
+    kinds = dict.fromkeys(frame.columns.tolist())
+    for names, numbers in _numbers(frame):
+        kinds |= zip(names, np.where(np.isnan(numbers).all(axis=0), "empty", "numeric").tolist(), strict=True)
+    return {str(name): kind or column_kind(frame[name]) for name, kind in kinds.items()}
 
 
 def column_kind(column: pd.Series) -> str:
     """Classify a column as ``numeric``, ``text``, ``empty`` or ``other``; text that is all numbers is numeric."""
     import pandas as pd
 
-    if column.isna().all():
+    known = column.dropna()
+    if not len(known):
         return "empty"
     if pd.api.types.is_numeric_dtype(column):
         return "numeric"
+    if only_texts(known):
+        # There are few texts in many rows.
+        known = pd.Series(known.unique())
     # A time span would be a number, but of days at one site and of seconds at another.
-    if (
-        holds_arrays(column)
-        or pd.api.types.is_datetime64_any_dtype(column)
-        or pd.api.types.is_timedelta64_dtype(column)
+    elif (
+        holds_arrays(known) or pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column)
     ):
         return "other"
-    if pd.api.types.infer_dtype(column, skipna=True) == "string":
-        # There are few texts in many rows.
-        column = pd.Series(column.dropna().unique())
-    numbers = pd.to_numeric(column, errors="coerce")
-    return "numeric" if bool((numbers.notna() == column.notna()).all()) else "text"
+    return "numeric" if bool(pd.to_numeric(known, errors="coerce").notna().all()) else "text"

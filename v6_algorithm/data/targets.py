@@ -76,7 +76,7 @@ def describe_targets(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> di
         column = frame[target.column]
         _check(column, target)
         if target.kind == "class":
-            distinct = set(coded_labels(column[_known(column, target)], target)[0])
+            distinct = set(coded_labels(_cells(column, _known(column, target)), target)[0])
             if len(distinct) > _MOST_CLASSES:
                 raise DataError(
                     f"{target.name} has over {_MOST_CLASSES} distinct values; "
@@ -111,7 +111,7 @@ def rows_of_labels(frame: pd.DataFrame, targets: Sequence[TargetColumn]) -> dict
     for target in targets:
         if target.kind == "class":
             column = frame[target.column]
-            labels, code = coded_labels(column[_known(column, target)], target)
+            labels, code = coded_labels(_cells(column, _known(column, target)), target)
             counts = counted[target.column] = {}
             for label, rows in zip(labels, np.bincount(code, minlength=len(labels)).tolist(), strict=True):
                 counts[label] = counts.get(label, 0) + rows
@@ -169,7 +169,7 @@ def encode_targets(
         place = {label: index for index, label in enumerate(classes[target.column])}
         encoded = np.full(len(column), -1, dtype=np.int64)
         try:
-            labels, code = coded_labels(column[known], target)
+            labels, code = coded_labels(_cells(column, known), target)
             encoded[known] = np.array([place[label] for label in labels], dtype=np.int64)[code]
         except KeyError:
             raise DataError(f"column '{target.column}' has a class that was not there at preparation") from None
@@ -216,14 +216,14 @@ def coded_labels(column: pd.Series, target: TargetColumn) -> tuple[list[Label], 
     return _labels_of(distinct, target), code
 
 
-def _labels_of(column: pd.Series, target: TargetColumn) -> list[Label]:
-    labels = [_canonical(value) for value in column.tolist()]
+def _labels_of(values: Sequence[Any], target: TargetColumn) -> list[Label]:
+    labels = [_canonical(value) for value in values]
     if target.positive is None:
         return labels
     operator, threshold = parse_condition(target.positive)
     if operator in ("==", "!="):
         wanted = _canonical(threshold)
-        if str(threshold).lower() in ("true", "false") and all(isinstance(value, bool) for value in column.tolist()):
+        if str(threshold).lower() in ("true", "false") and all(isinstance(value, bool) for value in values):
             wanted = int(str(threshold).lower() == "true")
         return [int((label == wanted) == (operator == "==")) for label in labels]
     if any(isinstance(label, str) for label in labels):
@@ -237,31 +237,32 @@ def _labels_of(column: pd.Series, target: TargetColumn) -> list[Label]:
 def canonical(column: pd.Series) -> list[Label]:
     """Give labels one form at all sites: 1, 1.0, True and '1' are 1; text is stripped. No cell may be empty."""
     distinct, code = _distinct(column)
-    labels = [_canonical(value) for value in distinct.tolist()]
+    labels = [_canonical(value) for value in distinct]
     return [labels[number] for number in code.tolist()]
 
 
 def coded(column: pd.Series) -> tuple[list[Label], Array]:
     """Return the labels of `canonical` by their places: labels, some of which may be the same, and (rows,) places."""
     distinct, code = _distinct(column)
-    return [_canonical(value) for value in distinct.tolist()], code
+    return [_canonical(value) for value in distinct], code
 
 
-def _distinct(column: pd.Series) -> tuple[pd.Series, Array]:
+def _distinct(column: pd.Series) -> tuple[list[Any], Array]:
     """Return the distinct values of cells that are not empty, in the order they come in, and (rows,) the place of each
     row's: a column has few labels and many rows."""
     import pandas as pd
 
     dtype = column.dtype
-    plain = pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_numeric_dtype(dtype)
-    text = isinstance(dtype, pd.StringDtype) or pd.api.types.is_object_dtype(dtype)
-    if plain or (text and pd.api.types.infer_dtype(column, skipna=False) == "string"):
+    plain = (
+        isinstance(dtype, pd.StringDtype) or pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_numeric_dtype(dtype)
+    )
+    if plain or (pd.api.types.is_object_dtype(dtype) and pd.api.types.infer_dtype(column, skipna=False) == "string"):
         code, distinct = column.factorize(use_na_sentinel=False)
-        return pd.Series(distinct, dtype=dtype), np.asarray(code, dtype=np.int64)
+        return distinct.tolist(), np.asarray(code, dtype=np.int64)
     # Of several types: a bool is no 1 here, nor is a text.
     places: dict[tuple[type, Any], int] = {}
     code = np.array([places.setdefault((type(value), value), len(places)) for value in column.tolist()], dtype=np.int64)
-    return pd.Series([value for _, value in places], dtype=object), code
+    return [value for _, value in places], code
 
 
 def _canonical(value: Any) -> Label:
@@ -283,6 +284,11 @@ def _known(column: pd.Series, target: TargetColumn) -> Array:
     if target.kind in ("class", "event", "duration", "entry", "patient"):
         return known
     return known & np.isfinite(_as_numbers(column))
+
+
+def _cells(column: pd.Series, known: Array) -> pd.Series:
+    """Return the cells that are known; most columns have no others."""
+    return column if known.all() else column[known]
 
 
 def _numbers(column: pd.Series, target: TargetColumn) -> Array:

@@ -503,7 +503,19 @@ def message(*, site: str, round: int, attempt: int, **body: Any) -> dict[str, An
     return {"schema": SCHEMA, "site": site, "round": round, "attempt": attempt, **body}
 
 
-_PLAIN = frozenset((str, int, float, bool, type(None)))
+def with_texts(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an item of a request or a reply with what it says for the strategy as text, where that is held."""
+    return {**item, "strategy": _with_texts(item["strategy"])} if item.get("strategy") else dict(item)
+
+
+def _with_texts(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_texts(each) for key, each in value.items()}
+    return value.text() if isinstance(value, Held) else value
+
+
+# What is JSON already, and holds nothing else.
+PLAIN = frozenset((str, int, float, bool, type(None)))
 
 
 def to_text(content: Mapping[str, Any]) -> str:
@@ -523,21 +535,25 @@ def _pieces(content: Mapping[str, Any]) -> tuple[list[str], list[Packed | Held]]
     """Return the pieces of a message's JSON text, and what is packed between them."""
     mark = secrets.token_hex(16)
     packed: list[Packed | Held] = []
+    return json.dumps(_without_packed(content, mark, packed), allow_nan=False).split(mark), packed
 
-    def without_packed(value: Any) -> Any:
-        if type(value) in _PLAIN:
-            return value
-        if isinstance(value, (Packed, Held)):
-            packed.append(value)
-            return mark
-        if isinstance(value, (list, tuple)):
-            # Most are long lists of numbers, and hold nothing that is packed.
-            return value if _PLAIN.issuperset(map(type, value)) else [without_packed(item) for item in value]
-        if isinstance(value, Mapping):
-            return {key: without_packed(item) for key, item in value.items()}
+
+def _without_packed(value: Any, mark: str, packed: list[Packed | Held]) -> Any:
+    """Return JSON with `mark` for what is packed, which is put into `packed`.
+
+    No function within one: that calls itself is a circle, and holds the models until Python looks for circles.
+    """
+    if type(value) in PLAIN:
         return value
-
-    return json.dumps(without_packed(content), allow_nan=False).split(mark), packed
+    if isinstance(value, (Packed, Held)):
+        packed.append(value)
+        return mark
+    if isinstance(value, (list, tuple)):
+        # Most are long lists of numbers, and hold nothing that is packed.
+        return value if PLAIN.issuperset(map(type, value)) else [_without_packed(item, mark, packed) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _without_packed(item, mark, packed) for key, item in value.items()}
+    return value
 
 
 def read_reply(text: str | TextFile, request: Mapping[str, Any]) -> dict[str, Any]:

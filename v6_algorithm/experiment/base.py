@@ -13,7 +13,8 @@ from v6_algorithm.experiment.optimisers import did_you_mean
 class Section(BaseModel):
     """A part of the experiment; unknown keys are refused with the allowed ones named."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+    # Of the many kinds a run asks for few: each is built when it is looked at.
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

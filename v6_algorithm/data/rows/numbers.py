@@ -167,12 +167,16 @@ def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
     import pandas as pd
 
     values = np.empty((len(frame), len(features)), dtype=dtype)
+    places = {name: place for place, name in enumerate(frame.columns.tolist())}
     for start in range(0, len(features), _BLOCK_COLUMNS):
-        block = frame[features[start : start + _BLOCK_COLUMNS]]
-        text = [name for name, kind in block.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-        if text:
-            block = block.assign(**{str(name): pd.to_numeric(block[name], errors="coerce") for name in text})
-        rounds = dtype == "float32" and len(frame) > 0 and not (block.dtypes == np.float32).all()
+        names = features[start : start + _BLOCK_COLUMNS]
+        block = frame.take([places[name] for name in names], axis=1)
+        kinds = block.dtypes.tolist()
+        text = {kind for kind in set(kinds) if not pd.api.types.is_numeric_dtype(kind)}
+        texts = [name for name, kind in zip(names, kinds, strict=True) if kind in text]
+        if texts:
+            block = block.assign(**{name: pd.to_numeric(block[name], errors="coerce") for name in texts})
+        rounds = dtype == "float32" and len(frame) > 0 and set(kinds) != {np.dtype("float32")}
         if rounds and blurred(block.to_numpy(dtype=np.float64, na_value=np.nan)).any():
             return numbers_of(frame, features, "float64")
         numbers = values[:, start : start + _BLOCK_COLUMNS]

@@ -106,8 +106,9 @@ def run(
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
         _check_workers(workers, engine, test)
         refuse_done(out_dir, force)
-        experiment = load_experiment(file, set_)
+        # First, for reading an experiment imports torch.
         import_libraries()
+        experiment = load_experiment(file, set_)
         from v6_algorithm.researcher.external.local_layers import forget_layers
 
         if test is not None or against is not None:
