@@ -315,8 +315,7 @@ def _spread_rare_groups(table: Array, sizes: Array, shares: Array, generator: np
         of_group = np.unique((table[drawn][:, few] > 0).argmax(axis=1), return_inverse=True)[1]
         counts = rounded(np.outer(np.bincount(of_group), shares), generator)
         part[drawn] = _drawn(of_group, counts, generator)
-    # Of a group or two the first is for training.
-    return part if shares[0] == 0 or (part == 0).any() or (part < 0).any() else np.full_like(part, -1)
+    return part
 
 
 def _check_groups(fold: Fold, groups: Array) -> None:
