@@ -2,8 +2,10 @@
 
     python benchmarks/growth.py
     python benchmarks/growth.py --only sites sampled --largest 1000
+    python benchmarks/growth.py --only classes folds --repeats 5
 
-Each size is `v6-algorithm run` in a process of its own, from the command to the files, with one thread. CPU seconds are
+Each size is `v6-algorithm run` in a process of its own, from the command to the files, with one thread; of `--repeats`
+processes each cost is the median, the sizes of an axis in turns (the first compiles the byte code). CPU seconds are
 counted until all is prepared (reading, agreeing, statistics; the start of Python and torch is taken off), for a round
 (the median of those after the first), from the last round to the end of the final evaluation, and from there to the
 files. The number behind each is how it grew from the size before, as a power of the unit: 1 is linear, 0 costs nothing
@@ -193,11 +195,29 @@ def growth(before: tuple[int, float] | None, size: int, cost: float) -> str:
 def of_process(axis: str, size: int) -> dict[str, float]:
     """Measure one size in a process of its own."""
     command = [sys.executable, __file__, "--one", axis, str(size)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    # With it Python would compile the package anew in each process.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"{axis} {size} failed:\n{done.stderr[-2000:]}")
     cost: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return cost
+
+
+def measured(axis: str, sizes: list[int], repeats: int) -> dict[int, dict[str, float]]:
+    """Return the median cost of each size over so many processes, in turns, so that load meets all sizes alike."""
+    costs: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
+    for _ in range(repeats):
+        for size in sizes:
+            cost = of_process(axis, size)
+            if axis == "parameters":
+                cost |= {f"loop's {phase}": seconds for phase, seconds in of_process("loop", size).items()}
+            costs[size].append(cost)
+            print(axis, size, {phase: round(value, 3) for phase, value in cost.items()}, file=sys.stderr, flush=True)
+    return {
+        size: {phase: statistics.median(cost[phase] for cost in of_size) for phase in of_size[0]}
+        for size, of_size in costs.items()
+    }
 
 
 def main() -> None:
@@ -205,6 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=AXES, default=list(AXES))
     parser.add_argument("--largest", type=int, help="leave larger sizes out")
+    parser.add_argument("--repeats", type=int, default=1, help="processes of each size, of which the median counts")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -212,18 +233,14 @@ def main() -> None:
         print(json.dumps(measure_loop(size) if axis == "loop" else measure(axis, size)))
         return
     for axis in given.only:
-        rows, before = [], {}
-        for size in AXES[axis]:
-            if given.largest is not None and size > given.largest:
-                continue
-            cost = of_process(axis, size)
-            if axis == "parameters":
-                cost |= {f"loop's {phase}": seconds for phase, seconds in of_process("loop", size).items()}
+        rows: list[list[str]] = []
+        before: dict[str, tuple[int, float]] = {}
+        sizes = [size for size in AXES[axis] if given.largest is None or size <= given.largest]
+        for size, cost in measured(axis, sizes, given.repeats).items():
             phases = [phase for phase in cost if phase != "memory"]
             cells = [f"{cost[phase]:.3f}{growth(before.get(phase), size, cost[phase])}" for phase in phases]
             before = {phase: (size, cost[phase]) for phase in phases}
             rows.append([f"{size:,}", *cells, f"{cost['memory']:.0f}"])
-            print(rows[-1], file=sys.stderr, flush=True)
         print(f"\n{axis}: {WHAT[axis]} (load {os.getloadavg()[0]:.0f})\n")
         header = [axis, "prepared", "a round", "final evaluation", "result and files"]
         header += ["a loop's round", "a loop's evaluation"] if axis == "parameters" else []

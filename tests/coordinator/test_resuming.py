@@ -244,8 +244,10 @@ TREES = st.recursive(
 @given(TREES, st.lists(st.floats(width=32), max_size=4))
 def test_a_tree_comes_back_from_its_file_as_it_was(tree, numbers):
     model = wire.pack({"w": torch.tensor(numbers, dtype=torch.float32)})
-    content = {"tree": copy.deepcopy(tree), "models": [model, model], "count": torch.tensor(3)}
+    held = wire.Held({"w": torch.tensor(numbers, dtype=torch.float32)})
+    content = {"tree": copy.deepcopy(tree), "models": [model, model], "held": held, "count": torch.tensor(3)}
     again = from_bytes(to_bytes(content))
+    assert again["held"] == model
     assert again["tree"] == tree
     assert again["models"] == [model, model]
     assert isinstance(again["models"][0], wire.Packed)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from v6_algorithm.coordinator.evaluation.final_evaluation import FinalEvaluation
@@ -47,20 +48,36 @@ def trained(joint, what, first):
     return joint
 
 
-@pytest.mark.parametrize(
-    ("changes", "joint"),
-    [
-        ({}, 3),
-        ({"strategy": {"kind": "fedprox", "mu": 0.1, "adaptive": True}}, 3),
-        # The first replies carry the model that the sites began with.
-        ({"strategy": {"kind": "scaffold"}}, 2),
-        ({"strategy": {"kind": "scaffold"}, "participation": {"fraction": 0.6}}, 2),
-        ({"split": {"kind": "kfold", "folds": 3}}, 9),
-    ],
-)
+JOINT = {
+    "plain": ({}, 3),
+    "fedprox": ({"strategy": {"kind": "fedprox", "mu": 0.1, "adaptive": True}}, 3),
+    # The first replies carry the model that the sites began with.
+    "scaffold": ({"strategy": {"kind": "scaffold"}}, 3),
+    "scaffold, sampled": ({"strategy": {"kind": "scaffold"}, "participation": {"fraction": 0.6}}, 2),
+    "fednova": ({"strategy": {"kind": "fednova"}}, 3),
+    "feddyn": ({"strategy": {"kind": "feddyn", "alpha": 0.1}}, 3),
+    "qfedavg": ({"strategy": {"kind": "qfedavg"}}, 3),
+    "agnostic": ({"strategy": {"kind": "agnostic"}}, 3),
+    "median": ({"strategy": {"kind": "fedavg", "combine": {"kind": "median", "malicious": 0}, "clip": 0.1}}, 3),
+    "folds": ({"split": {"kind": "kfold", "folds": 3}}, 9),
+    "regression": ({"problem": "regression", "data": {"target": "d"}}, 3),
+    "survival": (
+        {
+            "problem": {"kind": "survival", "method": "discrete_time"},
+            "data": {"target": {"duration": "time", "event": "y"}},
+        },
+        3,
+    ),
+    "two targets": ({"problem": "multitask", "data": {"targets": {"y": "classification", "d": "regression"}}}, 3),
+}
+
+
+@pytest.mark.parametrize(("changes", "joint"), JOINT.values(), ids=JOINT)
 def test_one_reply_for_all_sites_is_used_and_gives_what_single_ones_give(
     tables, make_experiment, changed, monkeypatch, changes, joint
 ):
+    for source in tables.values():
+        source.frame["time"] = np.exp(source.frame["a"])
     experiment = make_experiment(**PLAIN, **changes)
     taken = changed(lambda joint: joint)
     together = run(local_federation(experiment, tables, way="fast"), experiment)

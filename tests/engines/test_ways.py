@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hospitals import make_table
 
 from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.checkpoint import Checkpoints
@@ -92,12 +91,36 @@ FAST = {
     "three epochs": {"training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 16, "local_epochs": 3}},
     "whole batches": {"training": {"optimizer": {"kind": "rmsprop", "lr": 0.01}, "batch_size": None}},
     "layer norm": {"model": {"kind": "mlp", "hidden": [8, 4], "norm": "layer", "activation": "gelu"}},
+    "dropout": {"model": {"kind": "mlp", "hidden": [8, 6], "norm": "layer", "dropout": 0.3}},
+    "dropout, uneven steps": {
+        "model": {"kind": "mlp", "hidden": [8], "dropout": 0.5},
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 7, "local_epochs": 2},
+    },
     "logistic, class weights": {
         "model": "logistic",
         "training": {"loss": {"kind": "focal", "class_weights": "balanced"}, "batch_size": 8},
     },
     "fedprox": {"strategy": {"kind": "fedprox", "mu": 0.5}},
     "scaffold": {"strategy": "scaffold", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}},
+    "moon": {"strategy": "moon", "participation": {"fraction": 0.7, "minimum": 2}},
+    "moon, gelu": {
+        "strategy": {"kind": "moon", "mu": 5.0, "tau": 1.0},
+        "model": {"kind": "mlp", "hidden": [8, 4], "norm": "layer", "activation": "gelu", "dropout": 0.1},
+    },
+    "fednova": {"strategy": "fednova", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "local_epochs": 2}},
+    "feddyn": {"strategy": {"kind": "feddyn", "alpha": 0.1}},
+    "qfedavg": {"strategy": "qfedavg", "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}},
+    "agnostic": {"strategy": "agnostic"},
+    "fedsgd": {
+        "strategy": {"kind": "fedsgd", "clip": 0.5},
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": None, "local_steps": 1},
+    },
+    "fedsgd, frozen": {
+        "strategy": "fedsgd",
+        "training": {"optimizer": {"kind": "adam"}, "batch_size": None, "local_steps": 1, "freeze": ["model.0.*"]},
+    },
+    "clipped, fedadam": {"strategy": {"kind": "fedadam", "clip": 0.1}},
+    "clipped, trimmed": {"strategy": {"kind": "fedavg", "clip": 0.1, "combine": {"kind": "median", "malicious": 0}}},
     "rounded": {"strategy": {"kind": "fedavg", "compress_down": "float16"}},
     "folds": {"split": {"kind": "kfold", "folds": 3}},
     "leave one out": {"split": "leave_one_site_out"},
@@ -119,16 +142,37 @@ def test_sites_trained_together_are_as_good_as_one_after_the_other(tables, make_
     check_near(make_experiment(**{"rounds": 3, **changes}), tables)
 
 
-def test_regression_is_trained_together_too(make_experiment):
-    tables = {
-        name: TableSource(frame=make_table(rows, seed).assign(y=lambda frame: frame.iloc[:, 0] * 2 + 1))
-        for name, rows, seed in (("a", 50, 1), ("b", 31, 2), ("c", 44, 3))
-    }
-    check_near(make_experiment(problem="regression", rounds=3), tables)
+OTHER_PROBLEMS = {
+    "regression": {"problem": "regression", "data": {"target": "d"}},
+    "survival": {
+        "problem": {"kind": "survival", "method": "discrete_time"},
+        "data": {"target": {"duration": "time", "event": "y"}},
+    },
+    "cox": {
+        "problem": {"kind": "survival", "method": "cox"},
+        "data": {"target": {"duration": "time", "event": "y"}},
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9}, "batch_size": 8},
+    },
+    "cox, all rows": {
+        "problem": {"kind": "survival", "method": "cox"},
+        "data": {"target": {"duration": "days", "event": "y"}},
+        "strategy": "qfedavg",
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": None, "local_epochs": 2},
+    },
+    "two targets": {"problem": "multitask", "data": {"targets": {"y": "classification", "d": "regression"}}},
+}
+
+
+@pytest.mark.parametrize("changes", OTHER_PROBLEMS.values(), ids=OTHER_PROBLEMS)
+def test_other_problems_are_trained_together_too(tables, make_experiment, changes):
+    for source in tables.values():
+        source.frame["time"] = np.exp(source.frame["a"])
+        # Of which many are equal.
+        source.frame["days"] = (source.frame["time"] * 3).round() + 1
+    check_near(make_experiment(rounds=3, **changes), tables)
 
 
 ALONE = {
-    "dropout": ({"model": {"kind": "mlp", "hidden": [8], "dropout": 0.2}}, "dropout"),
     "BatchNorm": ({"model": {"kind": "mlp", "hidden": [8], "norm": "batch"}}, "BatchNorm1d"),
     "private layers": (
         {"strategy": {"kind": "fedavg", "private": "norm"}, "model": {"kind": "mlp", "hidden": [8], "norm": "layer"}},
@@ -136,12 +180,15 @@ ALONE = {
     ),
     "compressed": ({"strategy": {"kind": "fedavg", "compress": "int8"}}, "strategy.compress"),
     "accumulated": ({"training": {"accumulate": 2, "batch_size": 8}}, "training.accumulate"),
-    "moon": ({"strategy": "moon"}, "strategy moon"),
+    "cyclic": ({"strategy": "cyclic"}, "strategy cyclic"),
+    "cox with adam": (OTHER_PROBLEMS["cox"] | {"training": {"optimizer": "adam", "batch_size": 8}}, "optimizer adam"),
 }
 
 
 @pytest.mark.parametrize(("changes", "reason"), ALONE.values(), ids=ALONE)
 def test_what_has_no_batched_form_is_trained_alone_and_says_why(tables, make_experiment, changes, reason):
+    for source in tables.values():
+        source.frame["time"] = np.exp(source.frame["a"])
     experiment = make_experiment(**{"rounds": 3, **changes})
     exact, fast = results(experiment, tables, "exact", "fast")
     assert fast["engine"]["together"] is False

@@ -67,6 +67,9 @@ class Caller:
         requests = {
             site: wire.message(site=site, round=number, attempt=1, **common, **body) for site, body in bodies.items()
         }
+        if method == "RPC_train" and not getattr(self._federation, "takes_held", False):
+            for request in requests.values():
+                request["folds"] = [wire.with_texts(item) for item in request["folds"]]
         replies = self._federation.call(method, requests, deadline_s=self._experiment.participation.deadline_s)
         self._book(method, number, replies)
         if ahead:

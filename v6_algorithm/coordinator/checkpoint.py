@@ -149,6 +149,8 @@ def _without_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
     import pybase64
     import torch
 
+    if isinstance(value, wire.Held):
+        value = value.text()
     if isinstance(value, wire.Packed):
         name = f"packed-{wire.digest(value)}"
         if name not in tensors:

@@ -62,6 +62,11 @@ class AnswersInTurn:
 class LocalFederation(AnswersInTurn):
     """Sites simulated in this process.
 
+    Attributes
+    ----------
+    takes_held
+        Says that what strategies send need not be text; see `wire.Held`.
+
     Parameters
     ----------
     contexts
@@ -71,6 +76,8 @@ class LocalFederation(AnswersInTurn):
     temporary
         A folder of the sites' that is to last as long as this object.
     """
+
+    takes_held = True
 
     def __init__(
         self, contexts: Mapping[str, SiteContext], way: Way = "wire", temporary: TemporaryDirectory[str] | None = None

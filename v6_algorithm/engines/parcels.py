@@ -217,7 +217,7 @@ class _Writing:
         return content, self._parts
 
     def _item(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        written = dict(item)
+        written = wire.with_texts(item)
         given = written.get("parameters")
         if isinstance(given, wire.Held):
             written["parameters"] = self._held(given)

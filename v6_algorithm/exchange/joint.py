@@ -6,7 +6,7 @@ where it can. Whoever asks for one site's reply gets what that site would have a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # All that a reply made here says, but for how it begins: for the guard, which knows a rule for each key or stops it.
 KEYS: dict[str, Any] = {
-    "folds": [dict.fromkeys(("fold", "metrics", "parameters", "rows", "loss", "steps"))],
+    "folds": [dict.fromkeys(("fold", "metrics", "parameters", "rows", "loss", "steps", "strategy"))],
     "device": None,
     "timing": None,
 }
@@ -49,6 +49,8 @@ class JointTraining:
         Which of the tensors leave the sites.
     checked
         What all of them are known to be, finite numbers among it.
+    start, start_losses
+        The model that all of them started from, and its mean loss over the training rows of each, where asked for.
     """
 
     sites: list[str]
@@ -59,21 +61,30 @@ class JointTraining:
     stacks: Sequence[tuple[Mapping[str, torch.Tensor], list[int]]]
     names: list[str]
     checked: wire.StateSpec
+    start: wire.Held | None = None
+    start_losses: list[float] | None = None
+
+    def states(self, names: Collection[str]) -> list[wire.Stacked]:
+        """Return each site's tensors, those of some names."""
+        states: dict[int, wire.Stacked] = {}
+        for stack, numbers in self.stacks:
+            states |= {number: wire.Stacked(stack, layer).only(names) for layer, number in enumerate(numbers)}
+        return [states[number] for number in range(len(self.sites))]
 
     def by_site(self) -> dict[str, dict[str, Any]]:
         """Return what each site's item of a reply says of it."""
-        states: dict[int, wire.Stacked] = {}
-        for stack, numbers in self.stacks:
-            states |= {number: wire.Stacked(stack, layer) for layer, number in enumerate(numbers)}
-        return {
-            site: {
-                "parameters": wire.Held(states[number].only(self.names), self.checked),
+        replies = {}
+        for number, (site, state) in enumerate(zip(self.sites, self.states(self.names), strict=True)):
+            replies[site] = {
+                "parameters": wire.Held(state, self.checked),
                 "rows": self.rows[number],
                 "loss": {"sum": self.losses[number], "rows": self.seen[number]},
                 "steps": self.steps[number],
             }
-            for number, site in enumerate(self.sites)
-        }
+            extras: dict[str, Any] = {} if self.start is None else {"start": self.start}
+            extras |= {} if self.start_losses is None else {"start_loss": self.start_losses[number]}
+            replies[site] |= {"strategy": extras} if extras else {}
+        return replies
 
 
 @dataclass

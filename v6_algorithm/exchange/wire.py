@@ -503,6 +503,17 @@ def message(*, site: str, round: int, attempt: int, **body: Any) -> dict[str, An
     return {"schema": SCHEMA, "site": site, "round": round, "attempt": attempt, **body}
 
 
+def with_texts(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an item of a request or a reply with what it says for the strategy as text, where that is held."""
+    return {**item, "strategy": _with_texts(item["strategy"])} if item.get("strategy") else dict(item)
+
+
+def _with_texts(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_texts(each) for key, each in value.items()}
+    return value.text() if isinstance(value, Held) else value
+
+
 # What is JSON already, and holds nothing else.
 PLAIN = frozenset((str, int, float, bool, type(None)))
 

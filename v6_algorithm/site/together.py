@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 # What an item of a request may ask of sites that go together.
 _ITEM = {"fold", "parameters", ROUNDED, "evaluate", "train", "strategy", "lr", "epochs"}
-_STRATEGY = {"mu", "correction"}
+_STRATEGY = {"mu", "correction", "start", "start_loss", "gradient", "contrast"}
+# What it asks a site to tell beside its model, or in its place.
+_TOLD = ("start", "start_loss", "gradient")
 # Strategies that ask for something else, and what.
 _WHY = {
-    "moon": "strategy moon compares with each site's last model",
-    "fedsgd": "strategy fedsgd sends gradients, not models",
     "cyclic": "strategy cyclic trains at one site after the other",
 }
 # Bytes of inputs of one part of all sites that are held a second time, beside each other.
@@ -381,7 +381,8 @@ class _Group:
         models: dict[Any, dict[str, int]] = {}
         for site in self._sites:
             for place, item in enumerate(self._requests[site]["folds"]):
-                models.setdefault((item["fold"], id(item["parameters"]), item.get("epochs")), {})[site] = place
+                told = tuple(bool((item.get("strategy") or {}).get(name)) for name in _TOLD)
+                models.setdefault((item["fold"], id(item["parameters"]), item.get("epochs"), told), {})[site] = place
         with (
             fused_steps(),
             deterministic(run.experiment.training.deterministic),
@@ -419,7 +420,7 @@ class _Group:
     def leaves_as_it_is(self, joint: Joint) -> bool:
         """Say whether the sites' guards would let each answer leave as it is, and none of them has more to say."""
         from v6_algorithm.learning.metrics.by_site import SiteStates
-        from v6_algorithm.learning.metrics.joined import lists_all
+        from v6_algorithm.learning.metrics.joined import capped
 
         run = self._run
         if any(policy.coarse_histograms for policy in run.rules):
@@ -427,8 +428,9 @@ class _Group:
         check_keys(self._method, KEYS)
         for item in joint.items:
             for measured in item.metrics.values():
-                if not isinstance(measured.table, SiteStates) or not lists_all(
-                    max(measured.table.rows, default=0), measured.table.n_classes
+                # Of a table no state lists more than it may.
+                if not isinstance(measured.table, SiteStates) and any(
+                    capped(state) is not state for state in measured.states or ()
                 ):
                     return False
         return True
@@ -498,37 +500,19 @@ class _Group:
 
     def _measure(self, received: Mapping[str, Tensor], sites: Sequence[str], part: str, fold: int) -> JointStates:
         """Return how good the model as received is at each site."""
-        import torch
-
-        from v6_algorithm.learning.metrics import CheckedState, ClassificationMetrics
+        from v6_algorithm.learning.metrics import ClassificationMetrics, states_of_sites
         from v6_algorithm.learning.metrics.by_site import SiteStates
-        from v6_algorithm.learning.training.loop import rows_at_once_of
 
-        problem, run = self._run.problem, self._run
+        run = self._run
         inputs, target, lengths = self._joined(sites, part, fold)
-        run.load(received)
-        predictions, losses = [], []
-        with torch.inference_mode():
-            for chunk, true in zip(
-                *(rows.split(rows_at_once_of(problem, inputs)) for rows in (inputs, target)), strict=True
-            ):
-                output = problem.forward(run.networks, chunk)
-                predictions.append(problem.prediction_of(output, fold).cpu())
-                losses.append(problem.row_loss(output, true, fold).double().cpu())
-        prediction, loss, true = torch.cat(predictions).numpy(), torch.cat(losses).numpy(), target.cpu().numpy()
+        prediction, loss = (values.numpy() for values in self._outputs(received, inputs, target, lengths, fold))
         answer = JointStates(list(sites), [run.sessions[site].table.members[0] for site in sites])
-        accumulator = problem.accumulator()
+        accumulator = run.problem.accumulator()
+        rows = prediction, target.cpu().numpy(), loss, lengths
         if type(accumulator) is ClassificationMetrics:
-            answer.table = SiteStates.of(accumulator, prediction, true, loss, lengths)
-            return answer
-        states, end = [], 0
-        for length in lengths:
-            place = slice(end, end + length)
-            end += length
-            accumulator = problem.accumulator()
-            accumulator.update(prediction[place], true[place], loss[place])
-            states.append(CheckedState(accumulator.state()))
-        answer.states = states
+            answer.table = SiteStates.of(accumulator, *rows)
+        else:
+            answer.states = states_of_sites(run.problem.accumulator, *rows)
         return answer
 
     def _train(
@@ -559,15 +543,62 @@ class _Group:
             objective = create_objective(strategy, run.shared) if strategy else nothing
             parts.append(SiteRows(start, rows, site, guard.seed, objective))
             start += rows
+        asked = first.get("strategy") or {}
+        start_losses = self._start_losses(received, inputs, target, lengths, fold) if asked.get("start_loss") else None
         lr = rate_of(run.experiment, first)
         context = TrainingContext(parts[0].seed, sites[0], self._round, fold, run.device, "training", frozen, lr)
         trained = train_together(
             run.problem, run.networks, received, inputs, target, parts, context, epochs=first.get("epochs")
         )
-        for site, loss in zip(sites, trained.losses, strict=True):
-            if not math.isfinite(loss):
+        for site, loss, before in zip(sites, trained.losses, start_losses or trained.losses, strict=True):
+            if not math.isfinite(loss) or not math.isfinite(before):
                 self._errors[site] = diverged(run.experiment.training, self._round)
         leaves = [name for name, item in run.shared.items() if item.kind != "frozen"]
+        begun = wire.Held({name: received[name] for name in run.shared}, run.shared) if asked.get("start") else None
         return JointTraining(
-            sites, lengths, trained.steps, trained.losses, trained.seen, trained.stacks, leaves, run.shared
-        )
+            sites, lengths, trained.steps, trained.losses, trained.seen, trained.stacks, leaves, run.shared, begun,
+            start_losses,
+        )  # fmt: skip
+
+    def _start_losses(
+        self, received: Mapping[str, Tensor], inputs: Tensor, target: Tensor, lengths: Sequence[int], fold: int
+    ) -> list[float]:
+        """Return the mean loss of the model as received over each site's rows."""
+        import torch
+
+        _, loss = self._outputs(received, inputs, target, lengths, fold)
+        means: list[float] = torch.stack([of_site.mean() for of_site in loss.split(list(lengths))]).tolist()
+        return means
+
+    def _outputs(
+        self, received: Mapping[str, Tensor], inputs: Tensor, target: Tensor, lengths: Sequence[int], fold: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return predictions and losses of the model as received, of each row, on the CPU."""
+        import torch
+
+        from v6_algorithm.learning.training.loop import rows_at_once_of
+
+        problem, run = self._run.problem, self._run
+        run.load(received)
+        outputs, predictions, losses = [], [], []
+        with torch.inference_mode():
+            for chunk, true in zip(
+                *(rows.split(rows_at_once_of(problem, inputs)) for rows in (inputs, target)), strict=True
+            ):
+                output = problem.forward(run.networks, chunk)
+                predictions.append(problem.prediction_of(output, fold).cpu())
+                if problem.joint:
+                    outputs.append(output)
+                else:
+                    losses.append(problem.row_loss(output, true, fold).double().cpu())
+            if problem.joint:
+                counts = torch.tensor(lengths)
+                filled = torch.arange(int(counts.max())) < counts[:, None]
+                of_sites = []
+                for rows in (torch.cat(outputs), target):
+                    stack = rows.new_zeros(*filled.shape, *rows.shape[1:])
+                    stack[filled] = rows
+                    of_sites.append(stack)
+                by_site = problem.losses_of_sites(of_sites[0], of_sites[1], filled, fold)
+                losses.append(by_site[filled].double())
+        return torch.cat(predictions), torch.cat(losses)

@@ -172,7 +172,8 @@ def test_messages_are_json(case):
     model = play(strategy, 1, replies_of(1), state(0))
     (turn, *_) = strategy.turns(2, list(ROWS))
     messages = strategy.configure(2, turn, model)
-    assert json.loads(wire.to_text(messages)) == messages
+    written = {site: wire.with_texts({"strategy": message})["strategy"] for site, message in messages.items()}
+    assert json.loads(wire.to_text(messages)) == written == json.loads(json.dumps(written))
 
 
 def item_of(strategy, changes):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
-from playing import SCALAR, SPEC, make, scalar
+from playing import SCALAR, SPEC, make, reply, scalar, state
 
 from v6_algorithm.coordinator.strategies.averaging import Gathered, WeightedMean
 from v6_algorithm.errors import WireError
@@ -132,19 +133,103 @@ def test_one_site_of_one_row_and_step_is_a_joint_reply_too():
     ("strategy", "spec", "taken"),
     [
         ("fedavg", SCALAR, True),
-        ({"kind": "fedavg", "weighting": "steps"}, SCALAR, True),
-        ({"kind": "fedavg", "clip": 1.0}, SCALAR, False),
+        ({"kind": "fedavg", "clip": 1.0}, SCALAR, True),
         ({"kind": "fedavg", "compress": [{"kind": "topk", "fraction": 0.5}]}, SCALAR, False),
-        ({"kind": "fedavg", "combine": {"kind": "median", "malicious": 0}}, SCALAR, False),
-        ({"kind": "fedprox", "mu": 0.1}, SCALAR, True),
-        ("scaffold", SCALAR, True),
-        # Derived from one that takes them, and looks at each reply.
-        ({"kind": "feddyn", "alpha": 0.1}, SCALAR, False),
+        # Derived from one that takes them, without a word of its own; it looks at each reply.
+        ("cyclic", SCALAR, False),
         ("fedavg", SCALAR | {"v": TensorSpec((1,), "float64", "frozen")}, False),
-        # Running variances need the means of each site.
-        ("fedavg", {f"n.running_{what}": TensorSpec((1,), "float64", "buffer") for what in ("mean", "var")}, False),
-        ("fedavg", SPEC, True),
     ],
 )
-def test_only_who_looks_at_no_single_reply_takes_joint_ones(strategy, spec, taken):
+def test_who_says_so_takes_joint_replies_of_whole_models(strategy, spec, taken):
     assert make(strategy, spec, ROWS).takes_joint is taken
+
+
+MEANS = {name: item for name, item in SPEC.items() if name != "model.running_var"} | {
+    "model.average": TensorSpec((3,), "float64", "buffer")
+}
+LEARN_ALIKE = {
+    "plain": "fedavg",
+    "by steps": {"kind": "fedavg", "weighting": "steps"},
+    "clipped": {"kind": "fedavg", "clip": 0.5},
+    "momentum": "fedavgm",
+    "adam": "fedadam",
+    "gradients": "fedsgd",
+    "gradients, clipped median": {"kind": "fedsgd", "clip": 0.5, "combine": {"kind": "median", "malicious": 0}},
+    "prox": {"kind": "fedprox", "adaptive": True},
+    "moon": {"kind": "moon", "clip": 0.5},
+    "scaffold": "scaffold",
+    "nova": "fednova",
+    "dyn": {"kind": "feddyn", "alpha": 0.1},
+    "q": {"kind": "qfedavg", "q": 2.0},
+    "agnostic": {"kind": "agnostic", "clip": 0.5},
+    "median": {"kind": "fedavg", "combine": {"kind": "median", "malicious": 0}},
+    "clipped median": {"kind": "fedavg", "clip": 0.5, "combine": {"kind": "median", "malicious": 0}},
+}
+
+
+@pytest.mark.parametrize("spec", [MEANS, SPEC], ids=["means", "moments"])
+@pytest.mark.parametrize("kind", LEARN_ALIKE)
+def test_joint_replies_teach_what_single_ones_do(kind, spec):
+    alone, together = (make(LEARN_ALIKE[kind], spec, ROWS) for _ in range(2))
+    assert together.takes_joint
+    sites, steps, losses = list(ROWS), [1, 2, 5], [0.5, 1.5, 0.25]
+    sent, start = None, model(0, spec)
+    for number in (1, 2, 3):
+        messages = [strategy.configure(number, sites, sent) for strategy in (alone, together)]
+        check_same(*({site: texts_of(message) for site, message in of_all.items()} for of_all in messages))
+        asks_start = any("start" in message for message in messages[0].values())
+        states = [model(10 * number + place, spec) for place in range(3)]
+        for place, site in enumerate(sites):
+            answer = reply(site, states[place], ROWS[site], steps[place], losses[place])
+            alone.add(dataclasses.replace(answer, start=start if asks_start else None))
+        stacks = [
+            ({name: torch.stack([states[place][name] for place in places]) for name in spec}, places)
+            for places in ([2, 0], [1])
+        ]
+        training = JointTraining(
+            sites, list(ROWS.values()), steps, losses, [1, 1, 1], stacks, list(spec), spec,
+            wire.Held(start, spec) if asks_start else None,
+            [loss + 0.1 for loss in losses] if together.needs_start_loss else None,
+        )  # fmt: skip
+        together.check_joint(training)
+        together.add_joint(training)
+        sent, other = (strategy.aggregate() for strategy in (alone, together))
+        check_same(sent, other)
+        check_same(alone.state_dict(), together.state_dict())
+
+
+def model(seed, spec):
+    return {name: value.to(getattr(torch, spec[name].dtype)) for name, value in state(seed, spec).items()}
+
+
+def texts_of(message):
+    message = message | {"own": message["contrast"]["own"], "contrast": 1} if "contrast" in message else message
+    held = {key: wire.unpack(value) for key, value in message.items() if isinstance(value, wire.Held)}
+    return {key: value for key, value in message.items() if key not in held} | {
+        f"{key}/{name}": tensor for key, tensors in held.items() for name, tensor in tensors.items()
+    }
+
+
+def check_same(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        if isinstance(value, dict):
+            check_same(value, other[name])
+        elif isinstance(value, torch.Tensor):
+            assert torch.allclose(value, other[name], rtol=1e-12, atol=1e-14), name
+        else:
+            assert value == other[name], name
+
+
+@pytest.mark.parametrize("changes", [{}, {"start": "other"}, {"start_losses": [0.1, math.nan, 0.2]}], ids=str)
+def test_what_is_told_beside_the_models_must_be_what_was_asked_for(changes):
+    strategy = make("qfedavg", SCALAR, ROWS)
+    strategy.configure(1, list(ROWS), None)
+    right = {"start": wire.Held(scalar(1.0), SCALAR), "start_losses": [0.1, 0.3, 0.2]}
+    strategy.check_joint(joint(**right))
+    strategy.sent = scalar(1.0)
+    wrong = right | changes if changes else {}
+    if "start" in changes:
+        wrong["start"] = wire.Held(scalar(2.0), SCALAR)
+    with pytest.raises(WireError):
+        strategy.check_joint(joint(**wrong))

@@ -7,10 +7,19 @@ import copy
 import numpy as np
 import pytest
 
-from v6_algorithm.learning.metrics import ClassificationMetrics, check_state, merge_states
+from v6_algorithm.learning.metrics import ClassificationMetrics, check_state, compute, joined, merge_states
 from v6_algorithm.learning.metrics.by_site import SiteState, SiteStates, StateByHospital
 
 LENGTHS = [5, 0, 9, 1, 30]
+
+
+@pytest.fixture(params=[False, True], ids=["all bins", "joined bins"], autouse=True)
+def joins(request, monkeypatch):
+    """Let sites list all their bins, or so few that the larger ones join some."""
+    if request.param:
+        monkeypatch.setattr(joined, "MOST_LISTED", 12)
+        monkeypatch.setattr(joined, "_FEWEST_LISTED", 4)
+    return request.param
 
 
 def rows_of(classes, seed=0):
@@ -28,7 +37,7 @@ def collected(classes, seed=0):
     for length in LENGTHS:
         collector = ClassificationMetrics(classes)
         collector.update(*(array[start : start + length] for array in rows_of(classes, seed)))
-        states.append(collector.state())
+        states.append(joined.capped(collector.state()))
         start += length
     return states
 
@@ -65,6 +74,16 @@ def test_a_single_site_is_its_own_sum():
     collector = ClassificationMetrics(2)
     collector.update(*given)
     same(SiteStates.of(ClassificationMetrics(2), *given, [5]).pooled(), collector.state())
+
+
+def test_where_bins_are_joined_the_sum_knows_whose_they_are(joins):
+    table, wanted = table_of(3), merge_states(collected(3))
+    assert [state["joined"] for state in table.states()] == [0, 0, int(joins), 0, int(joins)]
+    assert ("parts" in table.pooled()) == ("parts" in wanted) == joins
+    of_table = StateByHospital({str(number): number for number in range(5)}, table)
+    assert compute(of_table.merged()) == pytest.approx(compute(wanted), rel=1e-12)
+    with_others = compute(of_table.with_others(collected(3, 1)))
+    assert with_others == pytest.approx(compute(merge_states([*collected(3), *collected(3, 1)])), rel=1e-12)
 
 
 def test_states_of_several_tables_are_added_up_where_all_of_them_are_there():

@@ -119,7 +119,10 @@ class ReplyCheck:
             planned = [self.plan.rows[site][item.fold]["train"] for site in trained]
             if given is not None and given.rows != planned:
                 return None
-            measured = self._measured(item, wanted)
+            try:
+                measured = self._measured(item, wanted)
+            except (WireError, ValueError, KeyError, TypeError):
+                return None
             if measured is None:
                 return None
             states.append(measured)
@@ -137,9 +140,17 @@ class ReplyCheck:
         for part, measured in item.metrics.items():
             table, asked = measured.table, [site for site, each in wanted.items() if part in each["evaluate"]]
             hospitals = {hospital: number for number, hospital in enumerate(measured.hospitals)}
-            if not isinstance(table, SiteStates) or measured.sites != asked or not hospitals.keys() <= known.keys():
+            if measured.sites != asked or not hospitals.keys() <= known.keys() or len(hospitals) != len(asked):
                 return None
-            if len(hospitals) != len(asked) or len(table.rows) != len(asked):
+            if not isinstance(table, SiteStates):
+                of_sites = [checked_state(state) for state in measured.states or ()]
+                if len(of_sites) != len(asked):
+                    return None
+                for state in of_sites:
+                    self._check_metrics(state)
+                states[part] = dict(zip(hospitals, of_sites, strict=True))
+                continue
+            if len(table.rows) != len(asked):
                 return None
             self._shape = self._shape or table.shape
             if table.shape != self._shape or table.n_classes != len(self.plan.setup.classes or ()):

@@ -19,12 +19,16 @@ State = dict[str, Tensor]
 # From one vector a site, and the sites' weights, to a float64 vector; raises TooFewSitesError.
 Rule = Callable[[Sequence[Tensor], Tensor], Tensor]
 
-# Of a stack of many sites: their float64 copy, 1 MB, stays in the processor's caches.
+# Of a large tensor, or a stack of many sites: their float64 copy, 1 MB, stays in the processor's caches.
 _NUMBERS_AT_ONCE = 2**17
 
 
 class Combiner(Protocol):
     """Takes the models of a round one by one, and gives what they come to."""
+
+    @property
+    def takes_stacks(self) -> bool:
+        """Whether it has `add_stack`, for many models at once; see `WeightedMean`."""
 
     def add(self, state: Mapping[str, Tensor], weight: float) -> None:
         """Add one site's checked state with a weight >= 0; a weight of zero changes nothing."""
@@ -73,14 +77,41 @@ class WeightedMean:
         """Whether `add_stack` may be called: of running variances the mean alone is not enough."""
         return not self._mean_of
 
-    def add_stack(self, stacks: Mapping[str, Tensor], names: Sequence[str], weights: Sequence[float]) -> None:
-        """Add several sites' checked states: tensors by name, (sites, …), those of `names`, with each one's weight."""
+    def add_stack(
+        self,
+        stacks: Mapping[str, Tensor],
+        names: Sequence[str],
+        weights: Sequence[float],
+        scales: Sequence[float] | None = None,
+        origin: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Add several sites' checked states.
+
+        Parameters
+        ----------
+        stacks, names
+            Tensors by name, (sites, …), and which of them are added.
+        weights
+            Of each site.
+        scales, origin
+            By what each site's update is multiplied, the difference of its parameters from `origin`; None: by 1.
+        """
         # A site of no weight has nothing to add, not even its counters.
         layers = [number for number, weight in enumerate(weights) if weight > 0]
-        if layers:
-            self._total += sum(weights)
-            whole = len(layers) == len(weights)
-            self._add_layers(stacks, names, layers, [weights[layer] for layer in layers], whole=whole)
+        if not layers:
+            return
+        self._total += sum(weights)
+        whole = len(layers) == len(weights)
+        given = [weights[layer] for layer in layers]
+        if scales is None or origin is None:
+            self._add_layers(stacks, names, layers, given, whole=whole)
+            return
+        moved = [name for name in names if self._spec[name].kind == "parameter"]
+        scaled = [weights[layer] * scales[layer] for layer in layers]
+        self._add_layers(stacks, moved, layers, scaled, whole=whole)
+        self._add_layers(stacks, [name for name in names if name not in moved], layers, given, whole=whole)
+        for name in moved:
+            self._sums[name].add_(origin[name].double(), alpha=sum(given) - sum(scaled))
 
     def add(self, state: Mapping[str, Tensor], weight: float) -> None:
         """Add one site's checked state with a weight >= 0; a weight of zero changes nothing."""
@@ -93,11 +124,16 @@ class WeightedMean:
         for name, tensor in state.items():
             counter = self._spec[name].kind in ("counter", "frozen")
             if name not in self._sums:
-                self._sums[name] = tensor.clone() if counter else tensor.to(torch.float64, copy=True).mul_(weight)
+                self._sums[name] = (
+                    tensor.clone() if counter else tensor.contiguous().to(torch.float64, copy=True).mul_(weight)
+                )
             elif counter:
                 torch.maximum(self._sums[name], tensor, out=self._sums[name])
             else:
-                self._sums[name].add_(tensor, alpha=weight)
+                # Some numbers at a time, of which torch makes a float64 copy.
+                pieces = (each.flatten().split(_NUMBERS_AT_ONCE) for each in (self._sums[name], tensor))
+                for total, added in zip(*pieces, strict=True):
+                    total.add_(added, alpha=weight)
         for variance, name in self._mean_of.items():
             share = self._share_of_own(variance, state)
             before = 0.0 if self._start is None else self._start.get(name, torch.zeros(())).double()
@@ -195,6 +231,7 @@ class Gathered:
     """
 
     def __init__(self, spec: StateSpec, rule: Rule, origin: Callable[[], State] | None = None) -> None:
+        self.takes_stacks = False
         self._spec = spec
         self._rule = rule
         self._origin = origin

@@ -5,13 +5,14 @@ They need each site's loss of the model it received, which it measures on its tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from v6_algorithm.coordinator.strategies.averaging import Combiner, State, WeightedMean
-from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Message, Reply, norm
+from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Reply
 
 # A loss of 0 has no negative power.
 _SMALLEST_LOSS = 1e-10
@@ -28,22 +29,23 @@ class QFedAvg(FedAvg):
     Li et al., Fair Resource Allocation in Federated Learning, ICLR 2020.
     """
 
-    needs_sent = True
-
-    def message(self, site: str) -> Message:
-        """Ask for the loss before training."""
-        return {"start_loss": True}
+    needs_sent = needs_start_loss = True
+    joins = True
 
     def weigh(self, reply: Reply) -> float:
         """Return F^q."""
         return float(self._loss(reply) ** self.section.q)
 
-    def transform(self, reply: Reply) -> State:
-        """Return the model, and book the reply's part of the denominator."""
+    @property
+    def scales(self) -> bool:
+        """True: `scale` looks at each update's length."""
+        return True
+
+    def scale(self, reply: Reply, length: float) -> float:
+        """Return 1, and book the reply's part of the denominator."""
         q, large = self.section.q, self._lipschitz
-        squared = (large * norm(self.update(reply.state))) ** 2
-        self._denominator += q * self._loss(reply) ** (q - 1) * squared + large * self._loss(reply) ** q
-        return super().transform(reply)
+        self._denominator += q * self._loss(reply) ** (q - 1) * (large * length) ** 2 + large * self._loss(reply) ** q
+        return 1.0
 
     def step(self, combined: State) -> State:
         """Scale the mean update, which is that of FedAvg for q = 0."""
@@ -76,6 +78,8 @@ class AgnosticFL(FedAvg):
     Mohri et al., Agnostic Federated Learning, ICML 2019.
     """
 
+    needs_start_loss = True
+    joins = True
     # Site to λ, which stays through a round.
     _in_round: dict[str, float]
 
@@ -89,10 +93,6 @@ class AgnosticFL(FedAvg):
         # The unit of the loss stays that of the first round.
         joined = {"weights": torch.tensor(weights, dtype=torch.float64)}
         self.kept["weights"] = self.kept.get("weights", {}) | joined
-
-    def message(self, site: str) -> Message:
-        """Ask for the loss before training."""
-        return {"start_loss": True}
 
     def weigh(self, reply: Reply) -> float:
         """Return the site's λ."""
@@ -135,6 +135,7 @@ class _MeanOrEqual:
     def __init__(self, mean: WeightedMean, equal: WeightedMean) -> None:
         self._mean, self._equal = mean, equal
         self._has_weight = False
+        self.takes_stacks = mean.takes_stacks
 
     def add(self, state: Mapping[str, Tensor], weight: float) -> None:
         """Add one site's checked state with a weight >= 0."""
@@ -142,6 +143,15 @@ class _MeanOrEqual:
         self._mean.add(state, weight)
         if not self._has_weight:
             self._equal.add(state, 1.0)
+
+    def add_stack(
+        self, stacks: Mapping[str, Tensor], names: Sequence[str], weights: Sequence[float], *update: Any
+    ) -> None:
+        """Add several sites' checked states; see `WeightedMean`."""
+        self._has_weight = self._has_weight or any(weight > 0 for weight in weights)
+        self._mean.add_stack(stacks, names, weights, *update)
+        if not self._has_weight:
+            self._equal.add_stack(stacks, names, [1.0] * len(weights), *update)
 
     def combined(self) -> State:
         """Return the mean in float64; raises ValueError when nothing was added."""

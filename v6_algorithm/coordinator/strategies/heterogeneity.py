@@ -9,14 +9,14 @@ that runs `master`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from v6_algorithm.coordinator.strategies.averaging import State, cast
 from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Message, Reply
 from v6_algorithm.exchange import wire
-from v6_algorithm.exchange.joint import JointTraining
 from v6_algorithm.experiment.optimisers import local_reach
 
 
@@ -37,15 +37,6 @@ class FedProx(FedAvg):
     def message(self, site: str) -> Message:
         """Send μ."""
         return {"mu": float(self.kept["mu"]["mu"]) if self.kept else self.section.mu}
-
-    def add_joint(self, training: JointTraining) -> None:
-        """Take in the replies of several sites, and their losses where μ follows from these."""
-        super().add_joint(training)
-        if self.section.adaptive:
-            told = zip(
-                training.sites, training.rows, training.steps, training.losses, training.seen, strict=True
-            )  # fmt: skip
-            self.seen += [Reply(site, {}, rows, steps, loss / seen) for site, rows, steps, loss, seen in told]
 
     def step(self, combined: State) -> State:
         """Step as FedAvg does, and adapt μ."""
@@ -85,6 +76,15 @@ class Remembering(FedAvg):
         if reply.rows and not self.hidden:
             self._terms[f"term/{reply.site}"] = self.term(reply)
 
+    def add_stack(self, stacks: Mapping[str, torch.Tensor], replies: Sequence[Reply]) -> None:
+        """Take in several sites' models, and the terms that they tell."""
+        super().add_stack(stacks, replies)
+        for layer, reply in enumerate(replies):
+            state = {name: stacks[name][layer] for name in self.spec}
+            # A term must not hold those of all others in memory.
+            term = {name: tensor.clone() for name, tensor in self.term(replace(reply, state=state)).items()}
+            self._terms[f"term/{reply.site}"] = term
+
     def step(self, combined: State) -> State:
         """Step as FedAvg does, with the new terms kept."""
         self.kept |= self._terms
@@ -108,6 +108,8 @@ class Moon(Remembering):
     Li et al., Model-Contrastive Federated Learning, CVPR 2021; its z come from a projection head of their own.
     """
 
+    joins = True
+
     def message(self, site: str) -> Message:
         """Send μ, τ and the site's own last model; under secure aggregation it has all of them."""
         if self.hidden:
@@ -115,7 +117,7 @@ class Moon(Remembering):
         previous = self.kept.get(f"term/{site}")
         if previous is None or not self.section.mu:
             return {}
-        return {"contrast": {"mu": self.section.mu, "tau": self.section.tau, "own": wire.pack(previous)}}
+        return {"contrast": {"mu": self.section.mu, "tau": self.section.tau, "own": wire.Held(previous, self.spec)}}
 
     def term(self, reply: Reply) -> State:
         """Return the model that the site trained, which `clip` leaves as it is."""
@@ -124,41 +126,97 @@ class Moon(Remembering):
 
 
 class Corrected(Remembering):
-    """Base of those whose terms, one tensor a parameter, start at zero and make a correction of the gradient."""
+    """Base of those whose terms, one tensor a parameter, start at zero and make a correction of the gradient.
+
+    A site that was sent the correction c, or 0, and moved the parameters by Δ, has the term −c − sΔ from then on, with
+    some strength s. Terms and corrections of several sites are stacks, tensors by name, (sites, …).
+    """
 
     needs_sent = True
+    # The corrections of a round, which layer of them is which site's, and what they are known to be.
+    _sent_stack: State
+    _layers: dict[str, int]
+    _checked: wire.StateSpec | None
 
-    def correction(self, site: str) -> State:
-        """Return what a site adds to its gradients, float64; empty for nothing."""
+    def corrected(self, sites: Sequence[str]) -> list[str]:
+        """Return those of some sites that are sent a correction."""
         raise NotImplementedError
 
-    def message(self, site: str) -> Message:
-        """Send the correction, in the model's precision: what a site computes with is what is reckoned with here."""
-        correction = cast(self.correction(site), self.spec)
-        self._sent_corrections[site] = {name: tensor.double() for name, tensor in correction.items()}
-        return {"correction": wire.pack(correction)} if correction else {}
+    def corrections(self, terms: State) -> State:
+        """Return the stack of what sites add to their gradients, float64, from that of their terms."""
+        raise NotImplementedError
 
-    def of_site(self, site: str) -> State:
-        """Return a site's term; zeros before its first reply."""
-        term = self.kept.get(f"term/{site}")
-        return term or {name: torch.zeros(self.spec[name].shape, dtype=torch.float64) for name in self.parameters}
+    def strength(self, reply: Reply) -> float:
+        """Return s of a reply."""
+        raise NotImplementedError
+
+    def messages(self, number: int, sites: Sequence[str], *, known: bool) -> dict[str, Message]:
+        """Return what each site's request tells its training; all corrections are made at once."""
+        chosen = [] if self.hidden else self.corrected(sites)
+        # In the model's precision: what a site computes with is what is reckoned with here.
+        self._sent_stack = cast(self.corrections(self.terms_of(chosen)), self.spec) if chosen else {}
+        self._layers = {site: layer for layer, site in enumerate(chosen)}
+        finite = all(map(wire.all_finite, self._sent_stack.values()))
+        self._checked = {name: self.spec[name] for name in self.parameters} if finite else None
+        return super().messages(number, sites, known=known)
+
+    def message(self, site: str) -> Message:
+        """Send the correction."""
+        if site not in self._layers:
+            return {}
+        return {"correction": wire.Held(wire.Stacked(self._sent_stack, self._layers[site]), self._checked)}
+
+    def terms_of(self, sites: Sequence[str]) -> State:
+        """Return the stack of some sites' terms; zeros before a site's first reply."""
+        zeros = self._zeros()
+        terms = [self.kept.get(f"term/{site}", zeros) for site in sites]
+        return {name: torch.stack([term[name] for term in terms]) for name in self.parameters}
 
     def mean_term(self) -> State:
         """Return the mean of the terms of all sites, by their share, those included that have none yet."""
         if self.hidden:
-            zeros = {n: torch.zeros(self.spec[n].shape, dtype=torch.float64) for n in self.parameters}
-            return self.kept.get("mean", zeros)
-        terms = {site: self.kept[f"term/{site}"] for site in self.rows if f"term/{site}" in self.kept}
-        zero = torch.zeros((), dtype=torch.float64)
-        return {n: sum((self.share(site) * term[n] for site, term in terms.items()), zero) for n in self.parameters}
+            return self.kept.get("mean", self._zeros())
+        sites = [site for site in self.rows if f"term/{site}" in self.kept]
+        if not sites:
+            return self._zeros()
+        shares = torch.tensor([self.share(site) for site in sites], dtype=torch.float64)
+        return {name: torch.tensordot(shares, terms, 1) for name, terms in self.terms_of(sites).items()}
 
-    def was_sent(self, site: str, name: str) -> torch.Tensor:
-        """Return the correction of a parameter that a site was sent; 0 where there was none."""
-        return self._sent_corrections[site].get(name, torch.zeros((), dtype=torch.float64))
+    def term(self, reply: Reply) -> State:
+        """Return a site's new term."""
+        of_one = {name: delta[None] for name, delta in self.update(reply.state).items()}
+        return {name: term[0] for name, term in self._new_terms([reply], of_one).items()}
+
+    def add_stack(self, stacks: Mapping[str, torch.Tensor], replies: Sequence[Reply]) -> None:
+        """Take in several sites' models, and their new terms at once."""
+        FedAvg.add_stack(self, stacks, replies)
+        known = self.known
+        updates = {name: stacks[name].double() - known[name].double() for name in self.parameters}
+        new = {name: stack.unbind() for name, stack in self._new_terms(replies, updates).items()}
+        # Where other sites train in the next round, one site's term must not hold those of all others in memory.
+        alone = self.experiment.participation.fraction < 1
+        for layer, reply in enumerate(replies):
+            term = {name: terms[layer].clone() if alone else terms[layer] for name, terms in new.items()}
+            self._terms[f"term/{reply.site}"] = term
+
+    def _new_terms(self, replies: Sequence[Reply], updates: State) -> State:
+        strengths = torch.tensor([self.strength(reply) for reply in replies], dtype=torch.float64)
+        places = [place for place, reply in enumerate(replies) if reply.site in self._layers]
+        layers = [self._layers[replies[place].site] for place in places]
+        terms = {}
+        for name, update in updates.items():
+            term = -strengths.view(-1, *[1] * (update.dim() - 1)) * update
+            if places:
+                term[places] -= self._sent_stack[name][layers].double()
+            terms[name] = term
+        return terms
+
+    def _zeros(self) -> State:
+        return {name: torch.zeros(self.spec[name].shape, dtype=torch.float64) for name in self.parameters}
 
     def _begin(self) -> None:
         super()._begin()
-        self._sent_corrections: dict[str, State] = {}
+        self._sent_stack, self._layers, self._checked = {}, {}, None
 
 
 class Scaffold(Corrected):
@@ -176,8 +234,6 @@ class Scaffold(Corrected):
     """
 
     joins = True
-    # c, only while the messages of a round are made.
-    _mean: State
 
     def message(self, site: str) -> Message:
         """Send c − cᵢ; under secure aggregation c, for the site has cᵢ, and ask how that changes."""
@@ -193,51 +249,19 @@ class Scaffold(Corrected):
             mean = self.mean_term()
             self._terms["mean"] = {name: mean[name] + change for name, change in reply.term.items()}
 
-    def messages(self, number: int, sites: Sequence[str], *, known: bool) -> dict[str, Message]:
-        """Return what each site's request tells its training; c is added up once for all of them."""
-        self._mean = self.mean_term()
-        try:
-            return super().messages(number, sites, known=known)
-        finally:
-            del self._mean
+    def corrected(self, sites: Sequence[str]) -> list[str]:
+        """Return all sites, once any has a variate."""
+        return list(sites) if self.kept else []
 
-    def correction(self, site: str) -> State:
+    def corrections(self, terms: State) -> State:
         """Return c − cᵢ."""
-        if not self.kept:
-            return {}
-        term = self.of_site(site)
-        return {name: self._mean[name] - term[name] for name in self.parameters}
+        mean = self.mean_term()
+        return {name: mean[name] - variates for name, variates in terms.items()}
 
-    def term(self, reply: Reply) -> State:
-        """Return the new variate."""
-        # What was sent is c − cᵢ, and the update is yᵢ − x.
-        way = self._way(reply.steps)
-        return {n: -self.was_sent(reply.site, n) - delta / way for n, delta in self.update(reply.state).items()}
-
-    def add_joint(self, training: JointTraining) -> None:
-        """Take in the replies of several sites, and their new variates at once, each as `term` gives it."""
-        super().add_joint(training)
-        known, ways = self.known, {steps: self._way(steps) for steps in set(training.steps)}
-        for stacks, numbers in training.stacks:
-            sites = [training.sites[number] for number in numbers]
-            of_sites = torch.tensor([ways[training.steps[number]] for number in numbers], dtype=torch.float64)
-            terms: list[State] = [{} for _ in sites]
-            for name in self.parameters:
-                start = known[name].double()
-                sent = torch.stack([self.was_sent(site, name).expand(start.shape) for site in sites])
-                update = stacks[name].double() - start
-                variates = -sent - update / of_sites.view(-1, *[1] * start.dim())
-                for term, variate in zip(terms, variates.unbind(), strict=True):
-                    term[name] = variate
-            if self.experiment.participation.fraction < 1:
-                # Other sites train in the next round: one site's variate must not hold those of all others in memory.
-                terms = [{name: variate.clone() for name, variate in term.items()} for term in terms]
-            self._terms |= {f"term/{site}": term for site, term in zip(sites, terms, strict=True)}
-
-    def _way(self, steps: int) -> float:
-        """Return Kη: how far so many steps of a gradient of 1 lead."""
-        lr, reach = local_reach(self.experiment.training, self.round, self.lr, steps)
-        return lr * reach
+    def strength(self, reply: Reply) -> float:
+        """Return 1 / (Kη): Kη is how far K steps of a gradient of 1 lead."""
+        lr, reach = local_reach(self.experiment.training, self.round, self.lr, reply.steps)
+        return 1 / (lr * reach)
 
 
 class FedDyn(Corrected):
@@ -252,21 +276,25 @@ class FedDyn(Corrected):
     Acar et al., Federated Learning Based on Dynamic Regularization, ICLR 2021.
     """
 
+    joins = True
+
     def message(self, site: str) -> Message:
         """Send the strength of the pull and the linear term; under secure aggregation the site has both."""
         if self.hidden:
             return {"keeps": True}
         return super().message(site) | {"mu": self._alpha(site)}
 
-    def correction(self, site: str) -> State:
-        """Return −hᵢ."""
-        term = self.kept.get(f"term/{site}", {})
-        return {name: -tensor for name, tensor in term.items()}
+    def corrected(self, sites: Sequence[str]) -> list[str]:
+        """Return those that have an hᵢ."""
+        return [site for site in sites if f"term/{site}" in self.kept]
 
-    def term(self, reply: Reply) -> State:
-        """Return the new hᵢ."""
-        alpha, update = self._alpha(reply.site), self.update(reply.state)
-        return {name: -self.was_sent(reply.site, name) - alpha * delta for name, delta in update.items()}
+    def corrections(self, terms: State) -> State:
+        """Return −hᵢ."""
+        return {name: -linear for name, linear in terms.items()}
+
+    def strength(self, reply: Reply) -> float:
+        """Return αᵢ."""
+        return self._alpha(reply.site)
 
     def add(self, reply: Reply) -> None:
         """Take in a reply; of those under masks Σ pᵢ hᵢ grows by −α/m Σ (yᵢ − x) over the sites in the sum."""
@@ -301,16 +329,22 @@ class FedNova(FedAvg):
     """
 
     needs_sent = True
+    joins = True
 
-    def transform(self, reply: Reply) -> State:
-        """Return the model with its update divided by aᵢ."""
-        return self.moved(
-            reply.state, lambda length: 1 / local_reach(self.experiment.training, self.round, self.lr, reply.steps)[1]
-        )
+    @property
+    def scales(self) -> bool:
+        """True: each update is divided by aᵢ."""
+        return True
+
+    def scale(self, reply: Reply, length: float) -> float:
+        """Return 1 / aᵢ."""
+        return 1 / self._reach(reply)
+
+    def _reach(self, reply: Reply) -> float:
+        return local_reach(self.experiment.training, self.round, self.lr, reply.steps)[1]
 
     def step(self, combined: State) -> State:
         """Scale the mean update, and step as FedAvg does."""
-        weights = [self.weigh(reply) for reply in self.seen]
-        reaches = [local_reach(self.experiment.training, self.round, self.lr, reply.steps)[1] for reply in self.seen]
+        weights, reaches = [self.weigh(reply) for reply in self.seen], [self._reach(reply) for reply in self.seen]
         tau = sum(weight * reach for weight, reach in zip(weights, reaches, strict=True)) / sum(weights)
         return super().step(self.moved(combined, lambda length: tau))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+from torch import Tensor
 
 from v6_algorithm.coordinator.strategies.averaging import State
 from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Message, Reply
@@ -17,6 +20,8 @@ class FedAvgM(FedAvg):
     Hsu et al., Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification, 2019.
     """
 
+    joins = True
+
     def make_server(self) -> ServerStep:
         """Return SGD with momentum."""
         return TorchServer("sgd", {"lr": self.section.lr, "momentum": self.section.momentum})
@@ -24,6 +29,8 @@ class FedAvgM(FedAvg):
 
 class Adaptive(FedAvg):
     """FedAdam, FedYogi and FedAdagrad; see `server.AdaptiveServer`."""
+
+    joins = True
 
     def make_server(self) -> ServerStep:
         """Return the paper's optimiser."""
@@ -42,6 +49,8 @@ class FedSGD(FedAvg):
     McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017 (FedSGD).
     """
 
+    joins = True
+
     def make_server(self) -> ServerStep:
         """Return the optimiser of the training, whose scheduler steps once a round as it does at sites."""
         training = self.experiment.training
@@ -54,9 +63,15 @@ class FedSGD(FedAvg):
 
     def transform(self, reply: Reply) -> State:
         """Turn gradients into the model one step of size 1 away, from where the stages are those of any update."""
+        return super().transform(replace(reply, state=reply.state | self._moved(reply.state)))
+
+    def add_stack(self, stacks: Mapping[str, Tensor], replies: Sequence[Reply]) -> None:
+        """Take in several sites' gradients as the models one step away."""
+        super().add_stack({**stacks, **self._moved(stacks)}, replies)
+
+    def _moved(self, gradients: Mapping[str, Tensor]) -> State:
         known = self.known
-        moved = {name: known[name].double() - reply.state[name] for name in self.parameters}
-        return super().transform(replace(reply, state=reply.state | moved))
+        return {name: known[name].double() - gradients[name] for name in self.parameters}
 
     def arrived(self, update: State) -> State:
         """Return the gradients, which are what was compressed."""

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 from typing import cast as cast_type
 
+import torch
 from torch import Tensor
 
 from v6_algorithm import seeding
@@ -112,6 +113,8 @@ class FedAvg:
     refuses: ClassVar[Mapping[str, str]] = {}
     # Whether it has to know the model that was sent.
     needs_sent: ClassVar[bool] = False
+    # Whether it has to know each site's loss before it trains.
+    needs_start_loss: ClassVar[bool] = False
     # Whether replies may be taken in by `add_joint`; a class that is derived from one says so itself, or they are not.
     joins: ClassVar[bool] = True
     # Whether no further round would move the model; only strategies that can tell set it.
@@ -130,6 +133,8 @@ class FedAvg:
         self.round = 0
         self.lr: float | None = None
         self.sent: State | None = None
+        # Whether the sites are asked for the model that they start from.
+        self._asks_start = False
         self.kept: dict[str, State] = {}
         self._frozen = [name for name, item in spec.items() if item.kind == "frozen"]
         self._thaws = any(item.thaws for item in spec.values())
@@ -179,6 +184,7 @@ class FedAvg:
             Their learning rate in this round; None where it is the optimiser's throughout.
         """
         self.round, self.sent, self.lr = number, sent, lr
+        self._asks_start = self._steps_from_sent and sent is None
         self._begin()
         return self.messages(number, sites, known=sent is not None)
 
@@ -222,9 +228,8 @@ class FedAvg:
 
     @property
     def takes_joint(self) -> bool:
-        """Whether replies may be read and added as one, by `add_joint`: where no stage looks at a single one."""
-        plain = bool(vars(type(self)).get("joins")) and self.section.clip is None and not self.section.compress.stages
-        return plain and not self._frozen and isinstance(self._combiner, WeightedMean) and self._combiner.takes_stacks
+        """Whether replies may be read and added as one, by `add_joint`: of whole models."""
+        return bool(vars(type(self)).get("joins")) and not self.section.compress.stages and not self._frozen
 
     def check_joint(self, training: JointTraining) -> None:
         """Check the replies of several sites as `read` does; raises WireError."""
@@ -239,14 +244,43 @@ class FedAvg:
             raise WireError("a site has no model, or two")
         for stacks, numbers in training.stacks:
             wire.check_stacks(stacks, len(numbers), self.spec, training.names, training.checked)
+        asked = self._asks_start, self.needs_start_loss
+        if (training.start is not None, training.start_losses is not None) != asked:
+            raise WireError("they tell other things for the strategy than they were asked for")
+        if training.start is not None:
+            self._check_start(wire.unpack(training.start, self.spec))
+        if training.start_losses is not None and not (
+            len(training.start_losses) == len(training.sites) and all(map(math.isfinite, training.start_losses))
+        ):
+            raise WireError("a loss before training is not a finite number")
 
     def add_joint(self, training: JointTraining) -> None:
         """Take in the replies of several sites, which `check_joint` has looked at."""
-        combiner = cast_type(WeightedMean, self._combiner)
-        sizes = zip(training.sites, training.rows, training.steps, strict=True)
-        weights = [self._weight(site, rows, steps) for site, rows, steps in sizes]
+        if self.sent is None and training.start is not None:
+            self.sent = wire.unpack(training.start, self.spec)
+        replies = [
+            Reply(
+                site, {}, training.rows[number], training.steps[number],
+                training.losses[number] / training.seen[number],
+                start_loss=training.start_losses[number] if training.start_losses is not None else None,
+            )
+            for number, site in enumerate(training.sites)
+        ]  # fmt: skip
+        if not self._combiner.takes_stacks:
+            for reply, state in zip(replies, training.states(list(self.spec)), strict=True):
+                self.add(replace(reply, state=cast_type("State", state)))
+            return
+        self.seen += replies
         for stacks, numbers in training.stacks:
-            combiner.add_stack(stacks, list(self.spec), [weights[number] for number in numbers])
+            self.add_stack(stacks, [replies[number] for number in numbers])
+
+    def add_stack(self, stacks: Mapping[str, Tensor], replies: Sequence[Reply]) -> None:
+        """Take in several sites' models, tensors by name, (sites, …), with the rest of their replies."""
+        weights, scales = [self.weigh(reply) for reply in replies], None
+        if self.scales:
+            lengths = self._lengths(stacks)
+            scales = [self.scale(reply, length) for reply, length in zip(replies, lengths, strict=True)]
+        cast_type(WeightedMean, self._combiner).add_stack(stacks, list(self.spec), weights, scales, self.sent)
 
     def add_belated(self, reply: Reply, sent: State, age: int) -> None:
         """Take in a reply to a model sent `age` rounds ago: its update counts from the present model, and less.
@@ -298,23 +332,28 @@ class FedAvg:
     # -- where strategies differ -----------------------------------------------------------------------------------
 
     def message(self, site: str) -> Message:
-        """Return what a site's training has to know in this round."""
-        return {}
+        """Return what a site's training has to know in this round, and what it is asked to tell beside its model."""
+        return {"start_loss": True} if self.needs_start_loss else {}
 
     def weigh(self, reply: Reply) -> float:
         """Return the weight of a reply, >= 0."""
-        return self._weight(reply.site, reply.rows, reply.steps)
-
-    def _weight(self, site: str, rows: int, steps: int) -> float:
         # Of rows no more than the plan says, where a site's share is limited.
-        counted = min(rows, self.rows.get(site, rows))
-        return float({"samples": counted, "uniform": 1, "steps": steps}[self.section.weighting])
+        counted = min(reply.rows, self.rows.get(reply.site, reply.rows))
+        return float({"samples": counted, "uniform": 1, "steps": reply.steps}[self.section.weighting])
+
+    @property
+    def scales(self) -> bool:
+        """Whether `scale` is to be asked of each reply."""
+        return self.section.clip is not None
+
+    def scale(self, reply: Reply, length: float) -> float:
+        """Return by what a reply's update is multiplied, whose L2 norm is `length`; here so that `clip` is no less."""
+        clip = self.section.clip
+        return 1.0 if clip is None else float(clip / max(length, clip))
 
     def transform(self, reply: Reply) -> State:
-        """Return what a reply adds; here its model, with an update that is not longer than `clip`."""
-        if self.section.clip is None:
-            return reply.state
-        return self.moved(reply.state, lambda length: self.section.clip / max(length, self.section.clip))
+        """Return what a reply adds: its model, with an update that is multiplied by `scale`."""
+        return self.moved(reply.state, lambda length: self.scale(reply, length)) if self.scales else reply.state
 
     def make_combiner(self) -> Combiner:
         """Return an empty combiner for a round."""
@@ -388,6 +427,13 @@ class FedAvg:
         known = self.known
         return state | {name: known[name].double() + factor * delta for name, delta in update.items()}
 
+    def _lengths(self, stacks: Mapping[str, Tensor]) -> list[float]:
+        """Return the L2 norm of each site's update; `stacks` are tensors by name, (sites, …)."""
+        known = self.known
+        squares = [(stacks[n].double() - known[n].double()).flatten(1).square().sum(1) for n in self.parameters]
+        lengths: list[float] = torch.stack(squares).sum(0).sqrt().tolist()
+        return lengths
+
     def share(self, site: str) -> float:
         """Return a site's share of the weight of all sites, those included that do not take part in this round."""
         if self._shares is None or self._shares[0] is not self.rows:
@@ -434,6 +480,10 @@ class FedAvg:
             self._held = text, {name: sent[name] for name in self._frozen}
         return self._held[1]
 
+    def _check_start(self, start: Mapping[str, Tensor]) -> None:
+        if self.sent is not None and not all(start[name].equal(self.sent[name]) for name in self.spec):
+            raise WireError("it started from another model than the other sites")
+
     def _with_extras(self, reply: Reply, given: Any, asked: Mapping[str, Any]) -> Reply:
         question = asked.get("strategy", {})
         wanted = {key for key in ("start", "start_loss", "sums", "term") if question.get(key)}
@@ -442,8 +492,7 @@ class FedAvg:
             raise WireError("it tells other things for the strategy than it was asked for")
         if "start" in given:
             start = wire.unpack(given["start"], self.spec)
-            if self.sent is not None and not all(start[name].equal(self.sent[name]) for name in self.spec):
-                raise WireError("it started from another model than the other sites")
+            self._check_start(start)
             reply = replace(reply, start=start)
         if "start_loss" in given:
             loss = given["start_loss"]

@@ -18,6 +18,7 @@ from v6_algorithm.learning.metrics.states import (
     scores_by_name,
     scores_of,
     shape_of,
+    states_of_sites,
 )
 from v6_algorithm.learning.metrics.survival import SurvivalMetrics
 from v6_algorithm.learning.metrics.tasks import TaskMetrics
@@ -43,4 +44,5 @@ __all__ = [
     "scores_by_name",
     "scores_of",
     "shape_of",
+    "states_of_sites",
 ]

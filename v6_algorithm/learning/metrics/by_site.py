@@ -1,8 +1,9 @@
 """The classification states of many sites from one pass over all their rows, on a machine that simulates them.
 
-The states are those that a collector at each site would give, but for the order in which losses and squared errors are
-added up. A site's tables are written out when somebody reads them: in most rounds nobody looks at more than their sum,
-which is counted at once. Used by `site.together`; `states.merge_states` asks for the sum.
+The states are those that a collector at each site would give, with no more bins than one may list (`joined.capped`),
+but for the order in which losses and squared errors are added up. A site's tables are written out when somebody reads
+them: in most rounds nobody looks at more than their sum, which is counted at once. Used by `site.together`;
+`states.merge_states` asks for the sum.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from v6_algorithm.learning.metrics import classification_state, sparse
 from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS
 from v6_algorithm.learning.metrics.classification import ClassificationMetrics, CountedRows, scored_classes
+from v6_algorithm.learning.metrics.joined import joined_keys, lists_all, most_listed
 from v6_algorithm.learning.metrics.states import CheckedState
 
 # What the rows of a table keep once losses and squared errors are added up.
@@ -43,10 +45,11 @@ class SiteStates:
         self, metrics: ClassificationMetrics, counted: CountedRows, site: NDArray[np.int64], non_finite: Sequence[int]
     ) -> None:
         self._metrics, self._non_finite = metrics, non_finite
-        # What is added up at once need not wait with the rest.
-        self._counted = replace(counted, squares=counted.squares[:0], losses=counted.losses[:0])
         self._sites = sites = len(non_finite)
         self.rows = np.bincount(site, minlength=sites).tolist()
+        keys, self._joins = self._capped(counted, site)
+        # What is added up at once need not wait with the rest.
+        self._counted = replace(counted, keys=keys, squares=counted.squares[:0], losses=counted.losses[:0])
         self._losses = np.bincount(site, counted.losses, sites).tolist()
         self._squares = np.bincount(site, counted.squares.sum(axis=1), sites).tolist()
         # Each site's rows lie one after the other.
@@ -67,6 +70,21 @@ class SiteStates:
         unusable = np.bincount(site[~counted.usable], minlength=len(lengths)).tolist()
         return cls(metrics, counted, site[counted.usable], unusable)
 
+    def _capped(self, counted: CountedRows, site: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[int]]:
+        """Return each row's bins, with those joined that a site may not list, and which sites join any."""
+        classes, bins = self._metrics.n_classes, self._metrics.bins
+        if lists_all(max(self.rows, default=0), classes):
+            return counted.keys, [0] * self._sites
+        width = counted.keys.shape[1] * bins
+        keys, place = np.unique((counted.keys + (site * width)[:, None]).ravel(), return_inverse=True)
+        above = np.bincount(place, counted.is_class.ravel(), len(keys)).astype(np.int64)
+        rows = np.bincount(place, minlength=len(keys))
+        moved = joined_keys(keys, np.stack([above, rows - above]), bins, most_listed(classes))
+        if moved is None:
+            return counted.keys, [0] * self._sites
+        joins = np.bincount(keys // width, moved != keys, self._sites) > 0
+        return (moved % width)[place].reshape(counted.keys.shape), joins.astype(int).tolist()
+
     @property
     def n_classes(self) -> int:
         """Number of classes."""
@@ -82,7 +100,8 @@ class SiteStates:
         metrics = self._metrics
         content = {
             "n_classes": metrics.n_classes, "bins": metrics.bins, "specificities": list(metrics.specificities),
-            "non_finite": list(self._non_finite), "rows": self.rows, "losses": self._losses, "squares": self._squares,
+            "non_finite": list(self._non_finite), "rows": self.rows, "joins": self._joins, "losses": self._losses,
+            "squares": self._squares,
         }  # fmt: skip
         arrays = {name: getattr(self._counted, name) for name in _BY_ROW}
         return content, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -91,9 +110,8 @@ class SiteStates:
     def from_arrays(cls, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> SiteStates:
         """Make anew what `to_arrays` told of."""
         metrics = ClassificationMetrics(content["n_classes"], content["bins"], content["specificities"])
-        return cls._made(
-            metrics, arrays, content["non_finite"], content["rows"], content["losses"], content["squares"]
-        )  # fmt: skip
+        told = (content[name] for name in ("non_finite", "rows", "joins", "losses", "squares"))
+        return cls._made(metrics, arrays, *told)
 
     @classmethod
     def _made(
@@ -102,6 +120,7 @@ class SiteStates:
         arrays: Mapping[str, NDArray[Any]],
         non_finite: Sequence[int],
         rows: list[int],
+        joins: list[int],
         losses: list[float],
         squares: list[float],
     ) -> SiteStates:
@@ -110,7 +129,7 @@ class SiteStates:
         # What was added up is in the sums.
         empty: dict[str, Any] = {each.name: np.zeros(0) for each in fields(CountedRows)}
         made._counted = CountedRows(**(empty | dict(arrays)))
-        made.rows, made._losses, made._squares = rows, losses, squares
+        made.rows, made._joins, made._losses, made._squares = rows, joins, losses, squares
         made._ends = np.cumsum([0, *rows]).tolist()
         return made
 
@@ -122,11 +141,11 @@ class SiteStates:
         arrays = {
             name: np.concatenate([getattr(table._counted, name) for table in tables]) for name in _BY_ROW
         }  # fmt: skip
-        rows, losses, squares, non_finite = (
+        lists = (
             [value for table in tables for value in getattr(table, name)]
-            for name in ("rows", "_losses", "_squares", "_non_finite")
+            for name in ("_non_finite", "rows", "_joins", "_losses", "_squares")
         )
-        return cls._made(tables[0]._metrics, arrays, non_finite, rows, losses, squares)
+        return cls._made(tables[0]._metrics, arrays, *lists)
 
     def states(self) -> list[SiteState]:
         """Return the state of each site."""
@@ -138,7 +157,17 @@ class SiteStates:
 
     def tables(self, number: int | None) -> dict[str, Any]:
         """Return the tables of one site's state, or of the sum of all."""
-        return self._tables(slice(None) if number is None else slice(self._ends[number], self._ends[number + 1]))
+        if number is not None:
+            return self._tables(slice(self._ends[number], self._ends[number + 1]))
+        tables = self._tables(slice(None))
+        if not any(self._joins):
+            return tables
+        # As `classification_state.merge` keeps them.
+        sites = [self.tables(number) for number in range(self._sites)]
+        parts = [
+            (site["positives"], site["negatives"], bool(joins)) for site, joins in zip(sites, self._joins, strict=True)
+        ]
+        return tables | {"parts": parts}
 
     def scores(self) -> list[dict[str, float | int | None]]:
         """Return what `classification_state.scores` computes of each site's state."""
@@ -187,6 +216,7 @@ class SiteStates:
         return self._head(0) | {
             "n": sum(self.rows),
             "non_finite": sum(self._non_finite),
+            "joined": sum(self._joins),
             **self.float_sums(),
         }
 
@@ -203,7 +233,7 @@ class SiteStates:
             "specificities": self._metrics.specificities,
             "n": self.rows[number],
             "non_finite": self._non_finite[number],
-            "joined": 0,
+            "joined": self._joins[number],
             "loss": self._losses[number],
             "brier": self._squares[number],
         }
@@ -267,7 +297,7 @@ class StateByHospital(Mapping[str, dict[str, Any]]):
 
     def with_others(self, states: Sequence[dict[str, Any]]) -> CheckedState:
         """Return the sum of all states and of some others; each sum of floats is rounded once."""
-        merged = classification_state.merge([*states, self.merged()])
+        merged = classification_state.merge([*states, self.merged().whole()])
         return CheckedState(merged | self._table.float_sums(states))
 
 

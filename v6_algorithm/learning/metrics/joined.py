@@ -25,6 +25,8 @@ MOST_LISTED = 4096
 _FEWEST_LISTED = 64
 # Products of two counts, and their sums, are exact in int64 up to so many rows.
 _MOST_EXACT = 2**26
+# And these, times the bins that may be listed, up to so many rows.
+_MOST_SHARED = 2**25
 # Bins and the rows in them, in any order.
 _Rows = tuple[NDArray[np.int64], NDArray[Any]]
 # A site's positives and negatives, by class, and whether their bins are joined; or, of several sites that secure
@@ -47,48 +49,77 @@ def capped(state: Any) -> Any:
         return state
     if state.get("kind") != "classification":
         # Another kind's lists are of a length of their own; several targets, members and groups are in dicts.
-        return {key: capped(value) for key, value in state.items()} if "n" not in state or "tasks" in state else state
+        if "n" in state and "tasks" not in state:
+            return state
+        parts = {key: capped(value) for key, value in state.items()}
+        return state if all(parts[key] is value for key, value in state.items()) else parts
     if lists_all(state["n"], state["n_classes"]):
         return state
-    most = _most(state["n_classes"])
-    pairs = [_capped(*pair, most) for pair in zip(state["positives"], state["negatives"], strict=True)]
-    if not any(changed for _, _, changed in pairs):
+    classes, bins = len(state["positives"]), state["bins"]
+    keys, counts = sparse.counted(sparse.flat(state["positives"], bins), sparse.flat(state["negatives"], bins))
+    moved = joined_keys(keys, counts, bins, most_listed(state["n_classes"]))
+    if moved is None:
         return state
-    positives, negatives, _ = map(list, zip(*pairs, strict=True))
+    starts = np.flatnonzero(np.diff(moved, prepend=-1))
+    positives, negatives = (
+        sparse.from_flat((moved[starts][rows > 0], rows[rows > 0]), classes, bins)
+        for rows in np.add.reduceat(counts, starts, axis=1)
+    )
     return {**state, "positives": positives, "negatives": negatives, "joined": 1}
 
 
 def lists_all(rows: int, classes: int) -> bool:
     """Say whether a classification's state of so many rows may list each of its bins."""
-    return rows <= _most(classes)
+    return rows <= most_listed(classes)
 
 
-def _most(classes: int) -> int:
+def most_listed(classes: int) -> int:
     """Return how many bins of one class may be listed."""
     return max(MOST_LISTED // (1 if classes == 2 else classes), _FEWEST_LISTED)
 
 
-def _capped(
-    positives: sparse.Histogram, negatives: sparse.Histogram, most: int
-) -> tuple[sparse.Histogram, sparse.Histogram, bool]:
-    places, above, below = sparse.paired(positives, negatives)
-    if len(places) <= most:
-        return positives, negatives, False
-    # Each class weighs as much as the other; a bin that alone holds more than a share is one.
-    weight = above / max(above.sum(), 1) + below / max(below.sum(), 1)
-    share = (np.cumsum(weight) - weight / 2) / weight.sum()
-    group = (share * most).astype(np.int64)
-    starts = np.flatnonzero(np.diff(group, prepend=-1))
-    rows = above + below
-    first = places[starts]
-    moved = np.add.reduceat((places - np.repeat(first, np.diff(starts, append=len(places)))) * rows, starts)
-    middle = first + np.rint(moved / np.add.reduceat(rows, starts)).astype(np.int64)
-    listed = [_listed(middle, np.add.reduceat(counts, starts)) for counts in (above, below)]
-    return listed[0], listed[1], True
+def joined_keys(keys: NDArray[np.int64], counts: NDArray[np.int64], bins: int, most: int) -> NDArray[np.int64] | None:
+    """Join bins of those of several histograms that list more than they may.
 
+    Parameters
+    ----------
+    keys
+        (filled,) rising: number of the histogram times `bins`, plus that of the bin, of those that hold rows.
+    counts
+        (2, filled) positives and negatives in each.
+    most
+        How many bins a histogram may list.
 
-def _listed(places: NDArray[np.int64], rows: NDArray[Any]) -> sparse.Histogram:
-    return {"bins": places[rows > 0].tolist(), "rows": rows[rows > 0].tolist()}
+    Returns
+    -------
+    ndarray or None
+        (filled,) not falling: the key of the joined bin that each bin goes to; None where all stay.
+    """
+    histogram = keys // bins
+    chosen = np.flatnonzero(np.bincount(histogram)[histogram] > most)
+    if not len(chosen):
+        return None
+    rows, (above, below) = counts[:, chosen].sum(axis=0), counts[:, chosen]
+    begins = np.diff(histogram[chosen], prepend=-1) > 0
+    starts = np.flatnonzero(begins)
+    lengths = np.diff(starts, append=len(chosen))
+    of_class, of_others = (np.add.reduceat(values, starts) for values in (above, below))
+    if int((of_class + of_others).max()) >= _MOST_SHARED:
+        above, below, of_class, of_others = (values.astype(object) for values in (above, below, of_class, of_others))
+    # Each class weighs as much as the other; a bin that alone holds more than a share is one. In whole numbers, so that
+    # it does not depend on the histograms beside.
+    weight = above * np.repeat(np.maximum(of_others, 1), lengths) + below * np.repeat(np.maximum(of_class, 1), lengths)
+    before = np.cumsum(weight) - weight
+    before = before - np.repeat(before[starts], lengths)
+    total = np.repeat(np.add.reduceat(weight, starts), lengths)
+    share = ((2 * before + weight) * most // (2 * total)).astype(np.int64)
+    first = np.flatnonzero(begins | (np.diff(share, prepend=-1) != 0))
+    sizes = np.diff(first, append=len(chosen))
+    offset = np.add.reduceat((keys[chosen] - np.repeat(keys[chosen][first], sizes)) * rows, first)
+    middle = keys[chosen][first] + np.rint(offset / np.add.reduceat(rows, first)).astype(np.int64)
+    moved = keys.copy()
+    moved[chosen] = np.repeat(middle, sizes)
+    return moved
 
 
 def joins(state: Mapping[str, Any]) -> bool:

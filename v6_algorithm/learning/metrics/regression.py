@@ -1,11 +1,12 @@
 """Regression metrics: one site's predictions become sums of errors and the moments of the target.
 Problems fill `RegressionMetrics`; `states` calls the functions below it on what the sites sent."""
 
+from collections.abc import Sequence
 from math import fsum, isfinite
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from v6_algorithm.learning.metrics import intervals
 from v6_algorithm.learning.metrics.checks import (
@@ -67,25 +68,60 @@ class RegressionMetrics:
         ValueError
             If the shapes differ or are not one-dimensional.
         """
+        usable, actual, errors, losses = self._counted(prediction, target, loss)
+        self._non_finite += int((~usable).sum())
+        if not usable.any():
+            return
+        for name, values in errors.items():
+            self._errors[name] += float(values.sum())
+        self._loss += float(losses.sum())
+        # Measured from the first row, so that a constant target has a spread of exactly 0.
+        mean = float(actual[0] + (actual - actual[0]).mean())
+        self._moments = _merge_moments([self._moments, (len(actual), mean, float(((actual - mean) ** 2).sum()))])
+
+    def _counted(
+        self, prediction: ArrayLike, target: ArrayLike, loss: ArrayLike
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64], dict[str, NDArray[np.float64]], NDArray[np.float64]]:
+        """Return which rows are usable, and of these the target, what adds up to each error, and the loss."""
         columns = [np.asarray(column, dtype=np.float64) for column in (prediction, target, loss)]
         shapes = [column.shape for column in columns]
         if any(len(shape) != 1 or shape != shapes[0] for shape in shapes):
             raise ValueError(f"prediction, target and loss must have one shape (n,), got {shapes}")
         usable = np.logical_and.reduce([np.abs(column) <= LARGEST_ROW_VALUE for column in columns])
-        self._non_finite += int((~usable).sum())
-        if not usable.any():
-            return
         predicted, actual, losses = (column[usable] for column in columns)
         error = np.abs(predicted - actual)
         beyond = np.maximum(error - self.huber_delta, 0)
         within = error - beyond
-        self._errors["squared_error"] += float((error**2).sum())
-        self._errors["absolute_error"] += float(error.sum())
-        self._errors["huber"] += float((within**2 / 2 + self.huber_delta * beyond).sum())
-        self._loss += float(losses.sum())
-        # Measured from the first row, so that a constant target has a spread of exactly 0.
-        mean = float(actual[0] + (actual - actual[0]).mean())
-        self._moments = _merge_moments([self._moments, (len(actual), mean, float(((actual - mean) ** 2).sum()))])
+        errors = {
+            "squared_error": error**2, "absolute_error": error,
+            "huber": within**2 / 2 + self.huber_delta * beyond,
+        }  # fmt: skip
+        return usable, actual, errors, losses
+
+    def states_of(
+        self, prediction: ArrayLike, target: ArrayLike, loss: ArrayLike, lengths: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """Return what collectors at several sites would tell; rows as for `update`, one site's after the other's.
+
+        Equal to theirs but for the order in which floats are added up. `lengths` are the sites' numbers of rows.
+        """
+        usable, actual, errors, losses = self._counted(prediction, target, loss)
+        sites = len(lengths)
+        every = np.repeat(np.arange(sites), lengths)
+        site = every[usable]
+        rows = np.bincount(site, minlength=sites)
+        first = np.zeros(sites)
+        first[rows > 0] = actual[(np.cumsum(rows) - rows)[rows > 0]]
+        mean = first + np.bincount(site, actual - first[site], sites) / np.maximum(rows, 1)
+        sums = {"loss": losses, **errors, "target_m2": (actual - mean[site]) ** 2}
+        columns = {
+            "n": rows.tolist(),
+            "non_finite": np.bincount(every[~usable], minlength=sites).tolist(),
+            "target_mean": mean.tolist(),
+            **{name: np.bincount(site, values, sites).tolist() for name, values in sums.items()},
+        }
+        empty = self.state()
+        return [empty | dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def state(self) -> dict[str, Any]:
         """Return what the rows add up to, as plain JSON.
@@ -136,8 +172,13 @@ def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
-    """Metrics of a checked state; see `states.compute`."""
+def scores(state: dict[str, Any]) -> dict[str, float | int | None]:
+    """Metrics of a checked state without their intervals."""
+    return compute(state, alone=True)
+
+
+def compute(state: dict[str, Any], *, alone: bool = False) -> dict[str, float | int | None]:
+    """Metrics of a checked state; see `states.compute`. With `alone` the ends of intervals are None."""
     n = state["n"]
     if n == 0:
         empty = dict.fromkeys(("loss", "mse", "mae", "r2", "huber"))
@@ -150,8 +191,8 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
         "mae": mae,
         "r2": r2,
         "huber": state["huber"] / n,
-        **intervals.ends("mae", intervals.mae_interval(mae, mse, n)),
-        **intervals.ends("r2", None if r2 is None else intervals.r2_interval(r2, n)),
+        **intervals.ends("mae", None if alone else intervals.mae_interval(mae, mse, n)),
+        **intervals.ends("r2", None if alone or r2 is None else intervals.r2_interval(r2, n)),
     }
 
 

@@ -152,17 +152,23 @@ def flat_paired(
     positives: Flat, negatives: Flat, classes: int, bins: int
 ) -> list[tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]]:
     """Return what `all_paired` does, from sorted keys and their rows."""
+    keys, counts = counted(positives, negatives)
+    ends = np.searchsorted(keys, np.arange(classes + 1) * bins).tolist()
+    return [
+        (keys[start:end] - number * bins, counts[0, start:end], counts[1, start:end])
+        for number, (start, end) in enumerate(pairwise(ends))
+    ]
+
+
+def counted(positives: Flat, negatives: Flat) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the keys of either, (filled,) rising, and (2, filled) the rows of both."""
     each = [positives, negatives]
     keys = np.sort(np.concatenate([each[0][0], each[1][0]]), kind="stable")
     keys = keys[np.diff(keys, prepend=-1) > 0]
     counts = np.zeros((2, len(keys)), dtype=np.int64)
     for whole, (known, rows) in zip(counts, each, strict=True):
         whole[np.searchsorted(keys, known)] = rows
-    ends = np.searchsorted(keys, np.arange(classes + 1) * bins).tolist()
-    return [
-        (keys[start:end] - number * bins, counts[0, start:end], counts[1, start:end])
-        for number, (start, end) in enumerate(pairwise(ends))
-    ]
+    return keys, counts
 
 
 def folded(histogram: Histogram, places: NDArray[np.int64]) -> Histogram:

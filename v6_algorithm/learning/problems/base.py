@@ -106,6 +106,22 @@ class Problem(ABC):
     def row_loss(self, output: Tensor, target: Tensor, fold: int) -> Tensor:
         """Return the (rows,) loss of each row; training minimises its mean."""
 
+    def losses_of_sites(self, output: Tensor, target: Tensor, filled: Tensor, fold: int) -> Tensor:
+        """Return `row_loss` of batches of several sites, (sites, rows).
+
+        A problem whose `joint` is true trains the sites of a simulation one by one unless it overrides this.
+
+        Parameters
+        ----------
+        output, target
+            (sites, rows, …); sites with fewer rows are filled up.
+        filled
+            (sites, rows) whether it is a row; of the others the loss may be any finite number.
+        fold
+            As for `row_loss`.
+        """
+        return self.row_loss(output.flatten(0, 1), target.flatten(0, 1), fold).view(filled.shape)
+
     @abstractmethod
     def prediction(self, output: Tensor) -> Tensor:
         """Turn the network's output into what the metrics expect: (rows, classes) probabilities or (rows,) values."""

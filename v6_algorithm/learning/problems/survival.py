@@ -140,6 +140,14 @@ class Survival(TableProblem):
             return efron_loss(output[:, 0], duration, event, entry)
         return hazard_loss(output, self._interval(duration, event), event)
 
+    def losses_of_sites(self, output: Tensor, target: Tensor, filled: Tensor, fold: int) -> Tensor:
+        """Return `row_loss` of batches of several sites, (sites, rows): each has risk sets of its own."""
+        if not self.cox:
+            return super().losses_of_sites(output, target, filled, fold)
+        # What fills up comes after all rows, of which none still observes it.
+        duration = torch.where(filled, target[..., 0], -torch.inf)
+        return _efron_losses(output[..., 0], duration, (target[..., 1] == 1) & filled)
+
     def prediction(self, output: Tensor) -> Tensor:
         """Return (rows, 1 + horizons) float64: log-risk, then the chance to be without the event at each horizon.
 
@@ -221,22 +229,33 @@ def efron_loss(risk: Tensor, duration: Tensor, event: Tensor, entry: Tensor | No
     Tensor, shape (rows,)
         In the order of the rows.
     """
-    order = torch.argsort(duration, descending=True, stable=True)
-    sorted_risk, seen = risk[order], event[order]
-    _, group, sizes = torch.unique_consecutive(duration[order], return_inverse=True, return_counts=True)
+    return _efron_losses(risk[None], duration[None], event[None], entry)[0]
+
+
+def _efron_losses(risk: Tensor, duration: Tensor, event: Tensor, entry: Tensor | None = None) -> Tensor:
+    """Return `efron_loss` of several sites, (sites, rows) as all are but `entry`, which is of one site's rows."""
+    order = torch.argsort(duration, dim=1, descending=True, stable=True)
+    time = duration.gather(1, order)
+    # Rows of all sites one after the other; those of a site and a time are a group.
+    begins = torch.ones_like(event)
+    begins[:, 1:] = time[:, 1:] != time[:, :-1]
+    group = torch.cumsum(begins.flatten(), dim=0) - 1
+    sizes = torch.bincount(group)
+    ends = torch.cumsum(sizes, dim=0) - 1
+    sorted_risk, seen = risk.gather(1, order).flatten(), event.gather(1, order).flatten()
     # All rows of one time are at risk together: the running sum at the end of their group.
-    at_risk = torch.logcumsumexp(sorted_risk, dim=0)[torch.cumsum(sizes, dim=0) - 1][group]
+    at_risk = torch.logcumsumexp(sorted_risk.view(risk.shape), dim=1).flatten()[ends][group]
     if entry is not None:
-        at_risk = _less_those_not_yet_there(at_risk, risk, duration[order], entry)
+        at_risk = _less_those_not_yet_there(at_risk, risk[0], time[0], entry)
     # Relative to `at_risk`, the sum over the group's events is at most 1.
     share = torch.where(seen, torch.exp(sorted_risk - at_risk), torch.zeros_like(sorted_risk))
     deaths = torch.zeros(len(sizes), dtype=risk.dtype).index_add(0, group, seen.to(risk.dtype))
     tied = torch.zeros(len(sizes), dtype=risk.dtype).index_add(0, group, share)
     running = torch.cumsum(seen, dim=0)
-    before = (running - seen.long()) - (running[torch.cumsum(sizes, dim=0) - 1] - deaths.long())[group]
+    before = (running - seen.long()) - (running[ends] - deaths.long())[group]
     part = torch.where(seen, before.to(risk.dtype) / deaths[group].clamp(min=1), torch.zeros_like(sorted_risk))
     loss = torch.where(seen, at_risk + torch.log1p(-part * tied[group]) - sorted_risk, torch.zeros_like(sorted_risk))
-    return torch.empty_like(loss).index_copy(0, order, loss)
+    return torch.empty_like(risk).scatter(1, order, loss.view(risk.shape))
 
 
 def _less_those_not_yet_there(at_risk: Tensor, risk: Tensor, time: Tensor, entry: Tensor) -> Tensor:

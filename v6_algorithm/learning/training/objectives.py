@@ -114,15 +114,15 @@ class Contrastive(LocalObjective):
     """
 
     def __init__(self, mu: float, tau: float, previous: Mapping[str, Tensor]) -> None:
-        self._mu, self._tau = mu, tau
-        self._own = previous
+        self.mu, self.tau = mu, tau
+        self.own = previous
         self._references: list[Networks] = []
 
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
         """Copy the networks twice: as they were received, and with the tensors of the site's own last model."""
         received, previous = copy.deepcopy(dict(networks)), copy.deepcopy(dict(networks))
         devices = {name: tensor.device for name, tensor in state_of(networks).items()}
-        load_state(previous, {name: tensor.to(devices[name]) for name, tensor in self._own.items()})
+        load_state(previous, {name: tensor.to(devices[name]) for name, tensor in self.own.items()})
         self._references = [received, previous]
         for network in (*received.values(), *previous.values()):
             network.eval()
@@ -134,7 +134,7 @@ class Contrastive(LocalObjective):
         output, features = with_features(problem, networks, inputs)
         with torch.no_grad():
             received, previous = (with_features(problem, reference, inputs)[1] for reference in self._references)
-        return output, self._mu * contrastive_loss(features, received, previous, self._tau).mean()
+        return output, self.mu * contrastive_loss(features, received, previous, self.tau).mean()
 
 
 class OneGradient(LocalObjective):
@@ -147,12 +147,12 @@ class OneGradient(LocalObjective):
     """
 
     def __init__(self, names: Collection[str]) -> None:
-        self._names = names
+        self.names = names
         self._parameters: dict[str, nn.Parameter] = {}
 
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
         """See whose gradients are sent."""
-        self._parameters = {name: value for name, value in parameters_of(networks) if name in self._names}
+        self._parameters = {name: value for name, value in parameters_of(networks) if name in self.names}
 
     def step(self, optimiser: torch.optim.Optimizer) -> None:
         """Leave the networks as they are."""

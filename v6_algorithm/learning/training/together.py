@@ -12,19 +12,26 @@ padded to the longest batch of a step with rows that weigh nothing, and leave th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Training
 from v6_algorithm.learning.problems.base import Problem
 from v6_algorithm.learning.training.cross_entropy import formula_of
 from v6_algorithm.learning.training.learner import TrainingContext, optimiser_of
 from v6_algorithm.learning.training.loop import steps_of
-from v6_algorithm.learning.training.objectives import Corrected, LocalObjective
+from v6_algorithm.learning.training.objectives import (
+    Contrastive,
+    Corrected,
+    LocalObjective,
+    OneGradient,
+    contrastive_loss,
+)
 
 # What these optimisers of torch do to a number depends on its own gradients alone, so a stack is moved as its layers.
 _BY_NUMBER = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam")
@@ -80,20 +87,23 @@ def reason_against(problem: Problem, networks: Mapping[str, nn.Module], training
     """Say why these networks are trained site by site; None where they need not be."""
     if not type(problem).__module__.startswith("v6_algorithm."):
         return f"problem {problem.experiment.problem.kind} is a plug-in"
-    if problem.joint:
+    if problem.joint and type(problem).losses_of_sites is Problem.losses_of_sites:
         return "the loss of a row depends on the rows beside it"
+    if problem.joint and training.optimizer.kind.lower() != "sgd":
+        # Cox's does not depend on the last bias, whose gradient is what is left of rounding.
+        return f"optimizer {training.optimizer.kind} makes whole steps of rounding, with a loss by differences of rows"
     if problem.generative or set(networks) != {"model"}:
         return f"problem {problem.experiment.problem.kind} trains networks in steps of its own"
     if any(_has_hooks(module) for module in networks["model"].modules()):
         return "the network has hooks"
     for _, layer in _layers(networks["model"]):
-        if type(layer) is nn.Dropout and layer.p > 0:
-            return "dropout draws its numbers batch by batch"
         # A class that is derived from one of these may do something else.
         if type(layer) not in (nn.Linear, nn.LayerNorm, nn.Dropout, *_ACTIVATIONS):
             return f"layer {type(layer).__name__} has no batched form here"
         if isinstance(layer, nn.LayerNorm) and not (layer.elementwise_affine and len(layer.normalized_shape) == 1):
             return "a LayerNorm without weights, or of several axes, has no batched form here"
+    if problem.experiment.strategy.kind == "moon" and problem.head(networks) is not _layers(networks["model"])[-1][1]:
+        return "strategy moon compares features, which are not what enters the last layer"
     if training.augmentation:
         return "training.augmentation changes images batch by batch"
     if training.accumulate > 1:
@@ -120,11 +130,6 @@ def is_large(networks: Mapping[str, nn.Module], training: Training) -> bool:
     """Say whether a step of one site takes so long that nothing is won by doing several at once."""
     weights = sum(parameter.numel() for network in networks.values() for parameter in network.parameters())
     return weights * (training.batch_size or 1) > _LARGE
-
-
-def takes(objective: LocalObjective) -> bool:
-    """Say whether what a strategy asks of a training has a batched form: nothing, a pull, a correction."""
-    return type(objective) in (LocalObjective, Corrected)
 
 
 def train_together(
@@ -233,6 +238,17 @@ class _Stack:
             len(self._layers),
         )
         self._terms = _Terms([site.objective for site in sites], received)
+        # The parameters in whose place gradients are sent, and no step is taken; nobody else's sites are beside them.
+        first = sites[0].objective
+        self._contrast = _Contrast([site.objective for site in sites], received)
+        self._plain = self._plain and not self._contrast.is_asked
+        # What dropout at each site draws from, where there is any.
+        drops = any(isinstance(layer, nn.Dropout) for _, layer in self._layers)
+        self._draws = [
+            torch.Generator().manual_seed(replace(context, site=site.site, seed=site.seed).derive("training"))
+            for site in (sites if drops else ())
+        ]
+        self._sent_as_gradients = first.names if isinstance(first, OneGradient) else None
         # Tensors of those sites that have taken their last step, and which sites these are; and whether each is finite.
         self.finished: list[tuple[dict[str, Tensor], slice]] = []
         self._finite = [False] * len(sites)
@@ -254,9 +270,8 @@ class _Stack:
                 active = staying
             of_step = [of_site[number] for of_site in lengths[:active]]
             longest = max(of_step)
-            even = longest == min(of_step)
             rows = self._step(
-                places[:active, number, :longest], parts[:active, number, :longest], even=even, first=number == 0
+                places[:active, number, :longest], parts[:active, number, :longest], of_step, first=number == 0
             )
             losses[:active] += rows.sum(1)
         self._leave(0, active)
@@ -280,18 +295,20 @@ class _Stack:
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self._parameters.values() if parameter.requires_grad]
 
-    def _step(self, places: Tensor, parts: Tensor, *, even: bool, first: bool) -> Tensor:
+    def _step(self, places: Tensor, parts: Tensor, lengths: Sequence[int], *, first: bool) -> Tensor:
         """Take one step of the first sites, of the rows at these places; return the rows' losses, (sites, rows).
 
-        `even` says that all sites have as many rows, so that no place is there to fill up; `first` that nobody has
-        stepped yet, so that all sites' parameters are those received.
+        `lengths` are the sites' numbers of rows, what is beyond fills up; `first` says that nobody has stepped yet, so
+        that all sites' parameters are those received.
         """
+        even = min(lengths) == max(lengths)
         chosen = places.reshape(-1)
         inputs = self._inputs.index_select(0, chosen).view(*places.shape, *self._inputs.shape[1:])
         target = self._target.index_select(0, chosen)
 
         def losses(output: Tensor) -> Tensor:
-            rows = self._problem.row_loss(output.flatten(0, 1), target, self._fold).view(places.shape)
+            of_sites = target.view(*places.shape, *target.shape[1:])
+            rows = self._problem.losses_of_sites(output, of_sites, parts > 0, self._fold)
             return rows if even else torch.where(parts > 0, rows, 0.0)
 
         def slopes(output: Tensor) -> tuple[Tensor, Tensor]:
@@ -307,11 +324,20 @@ class _Stack:
         if self._plain:
             rows = self._gradients(inputs, slopes, self._received if first else self._parameters)
         else:
-            rows = losses(self._forward(inputs))
+            features = self._through(self._layers[:-1], inputs, self._parameters, lengths)
+            rows = losses(self._through(self._layers[-1:], features, self._parameters, lengths))
+            weighted = rows * parts
+            if self._contrast.is_asked:
+                with torch.no_grad():
+                    received, own = (
+                        self._through(self._layers[:-1], inputs, values) for values in self._contrast.models(len(parts))
+                    )
+                weighted = weighted + self._contrast.losses(features, received, own) * parts
             self._optimiser.zero_grad(set_to_none=True)
-            (rows * parts).sum().backward()
+            weighted.sum().backward()
         self._terms.add(self._parameters)
-        self._optimiser.step()
+        if self._sent_as_gradients is None:
+            self._optimiser.step()
         return rows.detach()
 
     def _gradients(
@@ -353,22 +379,44 @@ class _Stack:
                 slope = slope @ values_of[f"{path}.weight"]
         return rows
 
-    def _forward(self, values: Tensor) -> Tensor:
-        """Return (sites, rows, outputs) for (sites, rows, features)."""
-        for path, layer in self._layers:
-            weight, bias = (self._parameters.get(f"{path}.{name}") for name in ("weight", "bias"))
+    def _through(
+        self,
+        layers: Sequence[tuple[str, nn.Module]],
+        values: Tensor,
+        parameters: Mapping[str, Tensor],
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Return what comes out of some layers, (sites, rows, …), by stacks of parameters.
+
+        `lengths` are the sites' numbers of rows, for which dropout draws; without them it does nothing.
+        """
+        for path, layer in layers:
+            weight, bias = (parameters.get(f"{path}.{name}") for name in ("weight", "bias"))
             if isinstance(layer, nn.Linear) and weight is not None:
                 values = _linear(values, weight, bias)
             elif isinstance(layer, nn.LayerNorm) and weight is not None:
                 values = functional.layer_norm(values, layer.normalized_shape, eps=layer.eps) * weight.unsqueeze(1)
                 values = values if bias is None else values + bias.unsqueeze(1)
+            elif isinstance(layer, nn.Dropout):
+                values = values if lengths is None else values * self._kept(layer.p, values, lengths)
             else:
                 values = layer(values)
         return values
 
+    def _kept(self, p: float, values: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return by what dropout multiplies: each site draws for its rows what it would draw by itself."""
+        kept = torch.zeros_like(values, requires_grad=False)
+        for rows, length, generator in zip(kept, lengths, self._draws, strict=False):
+            if p < 1:
+                rows[:length].bernoulli_(1 - p, generator=generator).div_(1 - p)
+        return kept
+
     def _leave(self, staying: int, active: int) -> None:
         """Let the sites from number `staying` on be done, and the stacks be those of the others."""
         tensors = {name: parameter.detach() for name, parameter in self._parameters.items()}
+        for name in self._sent_as_gradients or ():
+            gradient = self._parameters[name].grad
+            tensors[name] = torch.zeros_like(tensors[name]) if gradient is None else gradient
         finite = torch.stack([_finite(tensor[staying:active]) for tensor in tensors.values()]).all(0).tolist()
         self._finite[staying:active] = finite
         # Layers of the old stacks, which nobody steps any more.
@@ -401,17 +449,8 @@ class _Terms:
         self._received = received
         self._mus = [0.0 if objective is None else objective.mu for objective in corrected]
         names = {name for objective in corrected if objective is not None for name in objective.correction}
-        self._corrections = {
-            name: torch.stack(
-                [
-                    torch.zeros_like(received[name])
-                    if objective is None or name not in objective.correction
-                    else objective.correction[name].to(received[name].device)
-                    for objective in corrected
-                ]
-            )
-            for name in names
-        }
+        given = [{} if objective is None else objective.correction for objective in corrected]
+        self._corrections = {name: _stacked(given, name, received[name]) for name in names}
 
     def add(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Change the gradients that are there."""
@@ -431,6 +470,45 @@ class _Terms:
         """Keep those of the first sites."""
         self._mus = self._mus[:staying]
         self._corrections = {name: stack[:staying] for name, stack in self._corrections.items()}
+
+
+class _Contrast:
+    """What MOON adds to the losses of those sites that have an own model: see `objectives.Contrastive`."""
+
+    def __init__(self, objectives: Sequence[LocalObjective], received: Mapping[str, Tensor]) -> None:
+        given = [objective if isinstance(objective, Contrastive) else None for objective in objectives]
+        asked = [objective for objective in given if objective is not None]
+        self.is_asked = bool(asked)
+        if not asked:
+            return
+        # One strategy asks all sites; of those that have no model yet the features are 0, and so is the weight.
+        self._tau = asked[0].tau
+        self._mus = torch.tensor([0.0 if objective is None else objective.mu for objective in given])[:, None]
+        self._received = {name: tensor.expand(len(given), *tensor.shape) for name, tensor in received.items()}
+        models = [{} if objective is None else objective.own for objective in given]
+        self._own = {name: _stacked(models, name, tensor) for name, tensor in received.items()}
+
+    def models(self, sites: int) -> Iterator[dict[str, Tensor]]:
+        """Return the models as received and the own ones, of the first sites."""
+        for stacks in (self._received, self._own):
+            yield {name: stack[:sites] for name, stack in stacks.items()}
+
+    def losses(self, features: Tensor, received: Tensor, own: Tensor) -> Tensor:
+        """Return μ times the loss of each row, (sites, rows), from features of three models, (sites, rows, width)."""
+        flat = [values.flatten(0, 1) for values in (features, received, own)]
+        losses = contrastive_loss(flat[0], flat[1], flat[2], self._tau).view(features.shape[:2])
+        return losses * self._mus[: len(features)].to(losses)
+
+
+def _stacked(given: Sequence[Mapping[str, Tensor]], name: str, like: Tensor) -> Tensor:
+    """Return (sites, …) of a name from each site's tensors, zeros where it has none."""
+    first = given[0]
+    if isinstance(first, wire.Stacked) and all(
+        isinstance(each, wire.Stacked) and each.stacks is first.stacks for each in given
+    ):
+        layers = [each.layer for each in given if isinstance(each, wire.Stacked)]
+        return first.stacks[name][layers].to(like.device)
+    return torch.stack([each[name].to(like.device) if name in each else torch.zeros_like(like) for each in given])
 
 
 def is_plain(layers: Sequence[nn.Module]) -> bool:

@@ -37,8 +37,12 @@ _OF_EXPERIMENT = (*_AFTER_TRAINING, "terms", "event_times", "class_weights", "su
 
 def digest(content: Any) -> str:
     """Return a hash of JSON, or of a text."""
-    text = content if isinstance(content, str) else json.dumps(content, sort_keys=True, default=str)
+    text = content if isinstance(content, str) else json.dumps(content, sort_keys=True, default=_written)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _written(value: Any) -> str:
+    return value.text() if isinstance(value, wire.Held) else str(value)
 
 
 def _without(setup: Mapping[str, Any], keys: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from v6_algorithm.learning.metrics.checks import LARGEST_ROW_VALUE
-from v6_algorithm.learning.metrics.survival.concordance import Binned, binned_pairs, exact_pairs
+from v6_algorithm.learning.metrics.survival.concordance import Binned, binned_pairs, exact_pairs, pairs_of_sites
 
 # Scores are log-risks. Bins of 1/16, near the width of the AUROC's, over [-16, 16].
 SCORE_BINS = 512
@@ -74,6 +74,15 @@ class SurvivalMetrics:
         ValueError
             If the shapes differ or an event is neither 0 nor 1.
         """
+        usable, rows, losses = self._counted(prediction, target, loss)
+        self._non_finite += int((~usable).sum())
+        self._loss += float(losses.sum())
+        self._batches.append(rows)
+
+    def _counted(
+        self, prediction: ArrayLike, target: ArrayLike, loss: ArrayLike
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+        """Return which rows are usable, and of these time, event and prediction beside each other, and the loss."""
         rows = np.asarray(prediction, dtype=np.float64)
         targets = np.asarray(target, dtype=np.float64)
         losses = np.asarray(loss, dtype=np.float64)
@@ -86,10 +95,8 @@ class SurvivalMetrics:
             )
         if not np.isin(targets[:, 1], (0, 1)).all():
             raise ValueError("target must hold an event of 0 or 1 in its second column")
-        usable = (np.abs(np.column_stack([rows, targets, losses])) <= LARGEST_ROW_VALUE).all(axis=1)
-        self._non_finite += int((~usable).sum())
-        self._loss += float(losses[usable].sum())
-        self._batches.append(np.column_stack([targets, rows])[usable])
+        usable = np.all(np.abs(np.column_stack([rows, targets, losses])) <= LARGEST_ROW_VALUE, axis=1)
+        return usable, np.column_stack([targets, rows])[usable], losses[usable]
 
     def state(self) -> dict[str, Any]:
         """Return what the rows add up to, as plain JSON.
@@ -107,7 +114,8 @@ class SurvivalMetrics:
         """
         rows = np.concatenate([np.empty((0, 3 + len(self.horizons))), *self._batches])
         time, event, score, survival = rows[:, 0], rows[:, 1] == 1, rows[:, 2], rows[:, 3:]
-        cells = self._cells(time, event, score)
+        times, one = np.searchsorted(self.edges, time, side="left"), np.zeros(len(rows), dtype=np.int64)
+        cells = self._cells(times, self._scores(score), event, one)[:, 1:]
         return {
             "kind": "survival",
             "edges": self.edges,
@@ -117,32 +125,76 @@ class SurvivalMetrics:
             "joined": 0,
             "loss": self._loss,
             "cells": cells.tolist(),
-            "exact": list(exact_pairs(time, event, score, np.searchsorted(self.edges, time, side="left"))),
+            "exact": list(exact_pairs(time, event, score, times)),
             "binned": list(pairs_of_cells(cells, len(self.edges))),
-            **self._brier(time, event, survival),
+            **{name: values[0].tolist() for name, values in self._brier(time, event, survival, one, 1).items()},
         }
 
-    def _cells(self, time: NDArray[Any], event: NDArray[Any], score: NDArray[Any]) -> NDArray[np.int64]:
-        times = np.searchsorted(self.edges, time, side="left")
+    def states_of(
+        self, prediction: ArrayLike, target: ArrayLike, loss: ArrayLike, lengths: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """Return what collectors at several sites would tell; rows as for `update`, one site's after the other's.
+
+        Equal to theirs but for the order in which losses are added up. `lengths` are the sites' numbers of rows.
+        """
+        usable, rows, losses = self._counted(prediction, target, loss)
+        sites = len(lengths)
+        every = np.repeat(np.arange(sites), lengths)
+        site = every[usable]
+        counts = np.bincount(site, minlength=sites)
+        time, event, score, survival = rows[:, 0], rows[:, 1] == 1, rows[:, 2], rows[:, 3:]
+        bins = np.searchsorted(self.edges, time, side="left"), self._scores(score)
+        cells = self._cells(*bins, event, site)
+        exact, binned = pairs_of_sites(time, event, score, bins, counts.tolist())
+        columns = {
+            "n": counts.tolist(),
+            "non_finite": np.bincount(every[~usable], minlength=sites).tolist(),
+            "loss": np.bincount(site, losses, sites).tolist(),
+            "cells": [
+                of_site.tolist()
+                for of_site in np.split(cells[:, 1:], np.searchsorted(cells[:, 0], np.arange(1, sites)))
+            ],
+            "exact": exact.tolist(),
+            "binned": binned.tolist(),
+            **{name: values.tolist() for name, values in self._brier(time, event, survival, site, sites).items()},
+        }
+        empty = SurvivalMetrics(self.edges, self.horizons).state()
+        return [empty | dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    @staticmethod
+    def _scores(score: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the bin of each score."""
         width = 2 * SCORE_RANGE / SCORE_BINS
-        scores = np.clip(np.floor((score + SCORE_RANGE) / width), 0, SCORE_BINS - 1).astype(np.int64)
-        place, number = np.unique(times * SCORE_BINS + scores, return_inverse=True)
+        return np.clip(np.floor((score + SCORE_RANGE) / width), 0, SCORE_BINS - 1).astype(np.int64)
+
+    def _cells(
+        self, times: NDArray[Any], scores: NDArray[np.int64], event: NDArray[Any], site: NDArray[Any]
+    ) -> NDArray[np.int64]:
+        """Return (cells, 5): site, bin of time, bin of score, rows with the event and without."""
+        keys = (site * (len(self.edges) + 1) + times) * SCORE_BINS + scores
+        place, number = np.unique(keys, return_inverse=True)
         counts = np.zeros((len(place), 2), dtype=np.int64)
         np.add.at(counts, (number, (~event).astype(np.int64)), 1)
-        return np.column_stack([place // SCORE_BINS, place % SCORE_BINS, counts])
+        of_time, of_score = np.divmod(place, SCORE_BINS)
+        return np.column_stack([*np.divmod(of_time, len(self.edges) + 1), of_score, counts])
 
-    def _brier(self, time: NDArray[Any], event: NDArray[Any], survival: NDArray[Any]) -> dict[str, Any]:
+    def _brier(
+        self, time: NDArray[Any], event: NDArray[Any], survival: NDArray[Any], site: NDArray[Any], sites: int
+    ) -> dict[str, NDArray[np.int64]]:
+        """Return what the Brier score is made of, (sites, …) each."""
         horizons = len(self.horizons)
         interval = np.searchsorted(self.horizons, time, side="left")
-        leaving = np.zeros((2, horizons + 1), dtype=np.int64)
-        np.add.at(leaving, ((~event).astype(np.int64), interval), 1)
+        leaving = np.zeros((sites, 2, horizons + 1), dtype=np.int64)
+        np.add.at(leaving, (site, (~event).astype(np.int64), interval), 1)
         alive, dead = (np.rint(values**2 * SQUARE_UNITS).astype(np.int64) for values in (1 - survival, survival))
-        early = np.zeros((horizons, horizons), dtype=np.int64)
-        np.add.at(early, interval[event & (interval < horizons)], dead[event & (interval < horizons)])
-        late = np.where(interval[:, None] > np.arange(horizons), alive, 0).sum(axis=0)
-        expected = np.rint((1 - survival) * SQUARE_UNITS).astype(np.int64).sum(axis=0)
-        brier = {"leaving": leaving.tolist(), "early": np.triu(early).tolist(), "late": late.tolist()}
-        return brier | {"expected": expected.tolist()}
+        early, late, expected = (
+            np.zeros((sites, *shape), dtype=np.int64) for shape in ((horizons, horizons), (horizons,), (horizons,))
+        )
+        left = event & (interval < horizons)
+        np.add.at(early, (site[left], interval[left]), dead[left])
+        np.add.at(late, site, np.where(interval[:, None] > np.arange(horizons), alive, 0))
+        np.add.at(expected, site, np.rint((1 - survival) * SQUARE_UNITS).astype(np.int64))
+        return {"leaving": leaving, "early": np.triu(early), "late": late, "expected": expected}
 
 
 def pairs_of_cells(cells: NDArray[np.int64], edges: int) -> Binned:

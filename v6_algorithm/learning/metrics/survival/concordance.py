@@ -3,6 +3,7 @@ and score. Used by the survival metrics."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 # Pairs are compared in blocks of this many events against all rows.
 _BLOCK = 512
+# Pairs within sites that are looked at together.
+_PAIRS = 2**18
 
 
 class Exact(NamedTuple):
@@ -87,6 +90,56 @@ def exact_pairs(
         together = after & (bins == bins[block])
         counts += (twice, after.sum(), (together & event).sum(), (together & ~event).sum())
     return Exact(*(int(count) for count in counts))
+
+
+def pairs_of_sites(
+    time: NDArray[np.float64],
+    event: NDArray[np.bool_],
+    score: NDArray[np.float64],
+    bins: tuple[NDArray[np.int64], NDArray[np.int64]],
+    lengths: Sequence[int],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the pairs within each of several sites, as `exact_pairs` and `binned_pairs` do of one.
+
+    Parameters
+    ----------
+    time, event, score
+        As for `exact_pairs`, one site's rows after the other's.
+    bins
+        Of each row's time and score, (n,) each.
+    lengths
+        The sites' numbers of rows.
+
+    Returns
+    -------
+    exact, binned
+        (sites, 4) and (sites, 6) int64, with the columns of `Exact` and `Binned`.
+    """
+    sites, (times, scores) = len(lengths), bins
+    site = np.repeat(np.arange(sites), lengths)
+    starts, rows = (np.cumsum(lengths) - lengths)[site], np.asarray(lengths)[site]
+    found = np.zeros((sites, 10), dtype=np.int64)
+    events = np.flatnonzero(event)
+    # Each event with all rows of its site, so many pairs at a time.
+    blocks = np.cumsum(rows[events]) // _PAIRS
+    for block in np.split(events, np.flatnonzero(np.diff(blocks)) + 1):
+        first = np.repeat(block, rows[block])
+        begins = np.cumsum(rows[block]) - rows[block]
+        other = np.arange(len(first)) - np.repeat(begins - starts[block], rows[block])
+        after = (time[other] > time[first]) | ((time[other] == time[first]) & ~event[other])
+        together, later = times[other] == times[first], times[other] > times[first]
+        lower, level = scores[other] < scores[first], scores[other] == scores[first]
+        mixed = together & ~event[other]
+        columns = (
+            after * (2 * (score[other] < score[first]) + (score[other] == score[first])), after,
+            after & together & event[other], after & mixed,
+            later * (2 * lower + level), later, later & level,
+            # Of two events each pair once.
+            together & event[other] & (other < first), mixed, mixed * (2 * lower + level),
+        )  # fmt: skip
+        for column, values in enumerate(columns):
+            found[:, column] += np.bincount(site[first], values, sites).astype(np.int64)
+    return found[:, :4], found[:, 4:]
 
 
 def binned_pairs(events: NDArray[np.int64], censored: NDArray[np.int64]) -> Binned:

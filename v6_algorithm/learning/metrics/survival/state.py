@@ -3,7 +3,7 @@ them. Called by `states`, which picks the module by the state's kind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import fsum
 from typing import Any
@@ -164,8 +164,28 @@ def _told(state: dict[str, Any]) -> list[Part]:
     return state.get("parts") or ([state["ends"]] if "ends" in state else [])
 
 
-def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
-    """Metrics of a checked state; see `states.compute`."""
+def scores(state: dict[str, Any]) -> dict[str, float | int | None]:
+    """Metrics of a checked state without what goes with them: the resolution and the interval of the C-index."""
+    return compute(state, alone=True)
+
+
+def scores_of_sites(states: Sequence[Mapping[str, Any]]) -> list[dict[str, float | int | None]]:
+    """Return the `scores` of several states, each of a single site, where no pairs are between sites."""
+    briers = _briers(states) if states else []
+    scores = []
+    for state, brier in zip(states, briers, strict=True):
+        n, (twice, comparable, _, _) = state["n"], state["exact"]
+        c_index = twice / (2 * comparable) if comparable else None
+        values = {
+            "n": n, "loss": state["loss"] / n if n else None, "c_index": c_index, "c_index_within": c_index,
+            "c_index_resolution": None, **intervals.ends("c_index", None),
+        }  # fmt: skip
+        scores.append(values | ({"brier": brier} if state["horizons"] else {}))
+    return scores
+
+
+def compute(state: dict[str, Any], *, alone: bool = False) -> dict[str, float | int | None]:
+    """Metrics of a checked state; see `states.compute`. With `alone`, what goes with the scores is None."""
     n = state["n"]
     concordant, comparable = _all_pairs(state)
     values: dict[str, float | int | None] = {
@@ -173,11 +193,11 @@ def compute(state: dict[str, Any]) -> dict[str, float | int | None]:
         "loss": state["loss"] / n if n else None,
         "c_index": concordant / comparable if comparable else None,
         "c_index_within": state["exact"][0] / (2 * state["exact"][1]) if state["exact"][1] else None,
-        "c_index_resolution": _resolution(state, concordant / comparable) if comparable else None,
+        "c_index_resolution": _resolution(state, concordant / comparable) if comparable and not alone else None,
     }
     # As of the AUROC, an interval has what bins leave open as they are told, and not the worst that joining may hide.
     allowed = values["c_index_resolution"]
-    if comparable and (parts := _told(state)):
+    if comparable and not alone and (parts := _told(state)):
         values["c_index_resolution"] = _joined_resolution(state, concordant / comparable)
         if listed(parts) < _FEWEST_JOINED:
             allowed = values["c_index_resolution"]
@@ -224,26 +244,34 @@ def integrated_brier(state: dict[str, Any]) -> float | None:
     .. [1] Graf, Schmoor, Sauerbrei and Schumacher (1999), Assessment and comparison of prognostic classification
        schemes for survival data, Statistics in Medicine 18(17-18), 2529-2545.
     """
-    n, horizons = state["n"], state["horizons"]
-    events, censored = (np.asarray(row[: len(horizons)], dtype=np.float64) for row in state["leaving"])
-    if not n or not horizons:
-        return None
-    at_risk = n - np.concatenate([[0.0], np.cumsum(events + censored)[:-1]])
+    return _briers([state])[0]
+
+
+def _briers(states: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """Return `integrated_brier` of several states of the same horizons."""
+    times = np.asarray(states[0]["horizons"])
+    if not len(times):
+        return [None] * len(states)
+    rows, leaving, early, late = (
+        np.array([state[name] for state in states], dtype=np.float64) for name in ("n", "leaving", "early", "late")
+    )
+    events, censored = leaving[:, 0, :-1], leaving[:, 1, :-1]
+    left = events + censored
+    at_risk = rows[:, None] - (np.cumsum(left, axis=1) - left)
     exposed = at_risk - events / 2
-    stay = 1 - np.divide(censored, exposed, out=np.zeros(len(horizons)), where=exposed > 0)
-    uncensored = np.cumprod(stay)
-    judged = int((uncensored > 0).sum())
-    if judged == 0:
-        return None
-    uncensored = uncensored[:judged]
-    halfway = np.sqrt(np.concatenate([[1.0], uncensored[:-1]]) * uncensored)
-    early = np.asarray(state["early"], dtype=np.float64)[:judged, :judged] / halfway[:, None]
-    late = np.asarray(state["late"], dtype=np.float64)[:judged] / uncensored
-    scores = (early.sum(axis=0) + late) / (n * SQUARE_UNITS)
-    times = np.asarray(horizons[:judged])
-    if judged == 1:
-        return float(scores[0])
-    return float((np.diff(times) * (scores[1:] + scores[:-1]) / 2).sum() / (times[-1] - times[0]))
+    stay = 1 - np.divide(censored, exposed, out=np.zeros_like(exposed), where=exposed > 0)
+    uncensored = np.cumprod(stay, axis=1)
+    # The first horizons; what is divided by 1 at the others is not looked at.
+    judged = (uncensored > 0) & (rows > 0)[:, None]
+    uncensored = np.where(judged, uncensored, 1.0)
+    before = np.concatenate([np.ones((len(rows), 1)), uncensored[:, :-1]], axis=1)
+    sums = (np.where(judged, early.transpose(2, 0, 1), 0.0) / np.sqrt(before * uncensored)).sum(axis=2).T
+    scores = (sums + late / uncensored) / (np.maximum(rows, 1) * SQUARE_UNITS)[:, None]
+    last = judged.sum(axis=1) - 1
+    areas = np.where(judged[:, 1:], np.diff(times) * (scores[:, 1:] + scores[:, :-1]) / 2, 0.0).sum(axis=1)
+    spans = times[np.maximum(last, 0)] - times[0]
+    means = np.divide(areas, spans, out=scores[:, 0].copy(), where=spans > 0)
+    return [mean if place >= 0 else None for mean, place in zip(means.tolist(), last.tolist(), strict=True)]
 
 
 def _pairs(state: dict[str, Any]) -> Binned:
