@@ -182,7 +182,7 @@ class FoldProgress:
         if score is None:
             return
         if is_best:
-            self._best, self.best_round = model, round
+            self._best, self.best_round = model if self._keep_best else None, round
         if self._reference is None or self._score.by(score, self._reference[0]) > self._stopping.min_delta:
             self._reference = (score, trained)
         patience = self._stopping.patience

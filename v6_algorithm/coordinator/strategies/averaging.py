@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 # From one vector a site, and the sites' weights, to a float64 vector; raises TooFewSitesError.
 Rule = Callable[[Sequence[Tensor], Tensor], Tensor]
 
-# Of a stack of many sites: their float64 copy, 1 MB, stays in the processor's caches.
+# Of a large tensor, or a stack of many sites: their float64 copy, 1 MB, stays in the processor's caches.
 _NUMBERS_AT_ONCE = 2**17
 
 
@@ -124,11 +124,16 @@ class WeightedMean:
         for name, tensor in state.items():
             counter = self._spec[name].kind in ("counter", "frozen")
             if name not in self._sums:
-                self._sums[name] = tensor.clone() if counter else tensor.to(torch.float64, copy=True).mul_(weight)
+                self._sums[name] = (
+                    tensor.clone() if counter else tensor.contiguous().to(torch.float64, copy=True).mul_(weight)
+                )
             elif counter:
                 torch.maximum(self._sums[name], tensor, out=self._sums[name])
             else:
-                self._sums[name].add_(tensor, alpha=weight)
+                # Some numbers at a time, of which torch makes a float64 copy.
+                pieces = (each.flatten().split(_NUMBERS_AT_ONCE) for each in (self._sums[name], tensor))
+                for total, added in zip(*pieces, strict=True):
+                    total.add_(added, alpha=weight)
         for variance, name in self._mean_of.items():
             share = self._share_of_own(variance, state)
             before = 0.0 if self._start is None else self._start.get(name, torch.zeros(())).double()
