@@ -126,6 +126,7 @@ HINTS = {
     "quotes": ("numbers in quotation marks, or behind =", "take the marks out there"),
     "digits": ("numbers in the digits of another script", "write 0 to 9 there"),
     "notation": ("numbers in another notation, such as 1.5D+02 or 0x1A", "write 150 there"),
+    "some dates": ("numbers or words beside dates, as Excel makes of cells such as 1-2", "write there what was meant"),
     "nested": ("structures or bytes", "write what is needed of them in columns of their own there"),
     "negatives": ("numbers of which those below 0 are in brackets, such as (1.2)", "write -1.2 there"),
     "repeats": (
@@ -331,6 +332,9 @@ def hint(column: pd.Series, kind: str) -> str | None:
         return "nested"
     if isinstance(first, datetime.timedelta):
         return "dates"
+    if any(isinstance(value, (datetime.date, datetime.time)) for value in column.dropna().tolist()):
+        dated = column.dropna().map(lambda value: isinstance(value, (datetime.date, datetime.time)))
+        return "dates" if dated.mean() >= _MOSTLY else "some dates"
     rows = _rows_of_texts(column)
     every = sum(rows.values())
     rest = {cell: count for cell, count in rows.items() if not _NUMBER.fullmatch(cell)}

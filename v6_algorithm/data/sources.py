@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ENDINGS = {
-    ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xls": "excel",
+    ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xlsm": "excel", ".xls": "excel",
     ".npz": "npz", ".npy": "npz", ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
 }  # fmt: skip
 # What hospitals' programs write, by the ending.
@@ -41,7 +41,7 @@ _OF_PROGRAMS = {
     ".pickle": "a pickle", ".docx": "a Word document", ".pdf": "a PDF document",
 }  # fmt: skip
 _READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "sqlalchemy"}
-_IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xls")
+_IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xlsm", ".xls")
 _BEGINNINGS = {
     b"PK\x03\x04": "excel (xlsx) or a zip file", b"\xd0\xcf\x11\xe0": "an old excel file (xls)", b"PAR1": "parquet",
     b"SQLite format 3": "a database (sql)", b"\x1f\x8b": "a gzip file",
