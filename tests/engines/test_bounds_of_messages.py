@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import urllib.error
 from types import SimpleNamespace
 
 import pytest
 
-from v6_algorithm.engines import parcels, published, results, simulate, workers
+from v6_algorithm.engines import journal, message_sizes, parcels, published, results, simulate, workers
 from v6_algorithm.engines.resident import courier, protocol, trainer
-from v6_algorithm.errors import ExperimentError
+from v6_algorithm.errors import ExperimentError, UnreachableError
+from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.protocol import Replies
 from v6_algorithm.experiment import Experiment
 
 # A model of 2 GiB in base64, and 64 MiB.
@@ -251,3 +254,114 @@ def test_there_are_no_more_workers_than_sites(number, sites, mode, wrong):
         return
     with pytest.raises(ExperimentError, match=wrong):
         simulate.check_workers(number, given, sites)
+
+
+@pytest.mark.parametrize(
+    ("worker", "text"),
+    [(0, "worker 1 of 2 (x) ended; it held 1 site"), (1, "worker 2 of 2 (x) ended; it held 3 sites")],
+)
+def test_what_a_lost_worker_held_is_said(worker, text):
+    assert workers.lost(worker, [1, 3], "x", "ended") == text
+
+
+def test_threads_are_few_while_workers_begin_and_as_they_were_afterwards(monkeypatch):
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    for name in names[1:]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(names[0], "5")
+    with workers._few_threads(2):
+        assert [os.environ[name] for name in names] == ["5", "2", "2"]
+    assert [os.environ.get(name) for name in names] == ["5", None, None]
+
+
+def test_workers_that_do_not_end_by_a_word_get_a_signal_and_then_a_harder_one(monkeypatch):
+    now, told = [0.0], []
+    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    class Process:
+        def __init__(self, ends):
+            self.ends, self.exitcode = ends, None
+
+        def join(self, seconds=None):
+            if seconds is not None and self.exitcode is None:
+                told.append((self.ends, "join", seconds))
+                now[0] += seconds
+            if self.ends == "word":
+                self.exitcode = 0
+
+        def terminate(self):
+            told.append((self.ends, "terminate"))
+            self.exitcode = -15 if self.ends == "terminate" else None
+
+        def kill(self):
+            told.append((self.ends, "kill"))
+            self.exitcode = -9
+
+    words = []
+    outbox = SimpleNamespace(put=words.append)
+    workers._end([Process("word"), Process("terminate"), Process("kill")], [outbox] * 3)
+    assert words == [None] * 3
+    assert told == [
+        ("word", "join", 0.5), ("terminate", "join", 0), ("kill", "join", 0),
+        ("terminate", "terminate"), ("kill", "terminate"), ("kill", "join", 0.5), ("kill", "kill"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("item", "kind"),
+    [({"fold": 1}, (1, True, (), 1, None)), ({"fold": 0, "epochs": 4}, (0, True, (), 2, 4)),
+     ({"fold": 1, "train": False, "evaluate": ["test"]}, (1, False, ("test",), 3, None))],
+)  # fmt: skip
+def test_requests_are_of_one_kind_where_sites_do_the_same(item, kind):
+    assert message_sizes.kind_of({"folds": [item]}) == (kind,)
+    assert message_sizes.kind_of({}) == ()
+
+
+def test_messages_that_are_handed_over_are_as_long_as_their_text_would_be():
+    sizes, sent = message_sizes.MessageSizes(), {}
+    requests = {name: {"site": name, "round": 2, "folds": [{"fold": 0}]} for name in ("a", "berlin", 'a"')}
+    replies = Replies(requests, iter(()), sent)
+    sizes.book("train", ["a"], replies)
+    assert replies.bytes_received == {}, "of a reply that never passed as text"
+    sizes.passed("train", requests["a"], 100)
+    assert sizes.last_passed is requests["a"]
+    sizes.book("train", requests, replies)
+    assert replies.bytes_sent == {name: len(wire.to_text(request)) for name, request in requests.items()}
+    assert replies.bytes_received == {"a": 100, "berlin": 105, 'a"': 102}
+    sizes.book("evaluate", ["a"], other := Replies(requests, iter(()), {}))
+    assert other.bytes_received == {}
+
+
+# -- journal -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_server_is_asked_for_subtasks_by_a_container_that_had_begun_and_for_earlier_tasks(tmp_path):
+    said, sought = [], []
+
+    def take_over(since, task=None):
+        sought.append((since, task))
+        if task == 9:
+            raise UnreachableError("away")
+        return 2
+
+    federation = SimpleNamespace(state_dict=dict, take_over=take_over, load_state_dict=lambda state: 17)
+    given = Experiment.parse({"data": {"target": "y"}, "model": "linear"})
+
+    def begin(folder, *earlier):
+        said.clear()
+        sought.clear()
+        return journal.Journal(folder, federation, given, said.append).begin(earlier)
+
+    assert begin(tmp_path) is None
+    assert (sought, said) == ([], []), "a first start"
+    assert begin(tmp_path, 4, 9) is None
+    assert sought == [(0, None), (0, 4), (0, 9)]
+    assert said == [
+        "the container was run again; nothing was trained yet", "away; the sites are asked anew",
+        "4 answers of sites, given before or on their way, are taken over",
+    ]  # fmt: skip
+    assert begin(None) is None
+    assert (sought, said) == ([], [])
+    journal.Journal(tmp_path, federation, given, said.append).finish({"status": "completed", "rounds_run": 3})
+    assert begin(tmp_path) == {"status": "completed", "rounds_run": 3}
+    assert sought == []

@@ -69,7 +69,8 @@ class Caller:
         }
         if method == "RPC_train" and not getattr(self._federation, "takes_held", False):
             for request in requests.values():
-                request["folds"] = [wire.with_texts(item) for item in request["folds"]]
+                if "folds" in request:
+                    request["folds"] = [wire.with_texts(item) for item in request["folds"]]
         replies = self._federation.call(method, requests, deadline_s=self._experiment.participation.deadline_s)
         self._book(method, number, replies)
         if ahead:

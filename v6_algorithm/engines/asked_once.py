@@ -13,7 +13,7 @@ _OF_ORGANIZATION = re.compile(r"organization/\d+")
 
 
 def keep_answers(client: Any) -> None:
-    """Have vantage6's `AlgorithmClient` ask once a minute for organisations' keys, and whether inputs are stored as blobs.
+    """Have an `AlgorithmClient` ask once a minute for organisations' keys, and whether inputs are stored as blobs.
 
     Its `task.create` asks for both with every site and round, and a node's proxy answers one request at a time.
     What is no such answer, an error for one, is not kept.

@@ -51,6 +51,8 @@ def summary(work: Work) -> dict[str, Any]:
     work.guard.account_frame(frame, features)
     if step == "columns":
         more = work.kind.summarise(work.sources[work.site], smallest)
+        assumed = work.assumed(work.sources[work.site])
+        more |= {"assumed": assumed} if assumed else {}
         return table.columns(frame, work.experiment.data, smallest, work.targets) | more
     if step == "moments":
         return table.moments(frame, features, smallest)
@@ -132,6 +134,8 @@ def _schema(work: Work) -> dict[str, Any]:
             if (secret := work.policy.node_secret) and (fingerprint := source.keyed_fingerprint(secret.encode())):
                 schema["fingerprint"] = fingerprint
             schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.disclosed)
+            if assumed := work.assumed(source):
+                schema["assumed"] = assumed
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
             # In a centralised run the site is not the hospital whose table is wrong.

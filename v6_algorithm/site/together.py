@@ -500,8 +500,9 @@ class _Group:
 
     def _measure(self, received: Mapping[str, Tensor], sites: Sequence[str], part: str, fold: int) -> JointStates:
         """Return how good the model as received is at each site."""
-        from v6_algorithm.learning.metrics import ClassificationMetrics, states_of_sites
+        from v6_algorithm.learning.metrics import ClassificationMetrics
         from v6_algorithm.learning.metrics.by_site import SiteStates
+        from v6_algorithm.learning.metrics.many_sites import states_of_sites
 
         run = self._run
         inputs, target, lengths = self._joined(sites, part, fold)

@@ -1,4 +1,4 @@
-"""Regression's and survival's states of many sites, made at once, are those of a collector at each site."""
+"""States of numbers, times and several targets of many sites, made at once, are those of a collector at each site."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import pytest
 from v6_algorithm.learning.metrics import (
     RegressionMetrics,
     SurvivalMetrics,
+    TaskMetrics,
     check_state,
     compute,
     merge_states,
     scores_by_name,
     scores_of,
-    states_of_sites,
 )
+from v6_algorithm.learning.metrics.many_sites import states_of_sites
 
 LENGTHS = [5, 0, 9, 1, 30, 2]
 HORIZONS = [0.5, 1.0, 1.5, 2.0]
@@ -43,14 +44,36 @@ def survival(seed):
     return (lambda: SurvivalMetrics([0.6, 1.2, 1.8], HORIZONS)), (prediction, np.column_stack([time, event]), loss)
 
 
+def tasks(seed):
+    generator = np.random.default_rng(seed)
+    rows = sum(LENGTHS)
+    target = np.column_stack(
+        [generator.integers(0, 3, rows), generator.normal(size=rows), generator.integers(0, 2, rows)]
+    )
+    # Of some rows one of the targets is not known, of one site none of the first.
+    target[generator.random((rows, 3)) < 0.2] = np.nan
+    target[5:14, 0] = np.nan
+    score, loss = generator.random(rows), generator.random(rows)
+    prediction = [
+        generator.dirichlet(np.ones(3), rows),
+        generator.normal(size=(rows, 1)),
+        np.stack([1 - score, score], 1),
+    ]
+    loss[[1, 7]], loss[-2:] = np.nan, np.inf
+    return (lambda: TaskMetrics({"a": 3, "b": None, "c": 2})), (np.hstack(prediction), target, loss)
+
+
 def near(found, wanted):
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
-        assert found[name] == (pytest.approx(value, rel=1e-12, abs=1e-12) if isinstance(value, float) else value), name
+        if isinstance(value, dict):
+            near(found[name], value)
+        else:
+            assert found[name] == (pytest.approx(value, rel=1e-12, abs=1e-12) if isinstance(value, float) else value)
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("drawn", [regression, survival])
+@pytest.mark.parametrize("drawn", [regression, survival, tasks])
 def test_states_at_once_and_their_scores_are_those_of_collectors(drawn, seed):
     empty, rows = drawn(seed)
     wanted, end = [], 0

@@ -18,7 +18,6 @@ from v6_algorithm.learning.metrics.states import (
     scores_by_name,
     scores_of,
     shape_of,
-    states_of_sites,
 )
 from v6_algorithm.learning.metrics.survival import SurvivalMetrics
 from v6_algorithm.learning.metrics.tasks import TaskMetrics
@@ -44,5 +43,4 @@ __all__ = [
     "scores_by_name",
     "scores_of",
     "shape_of",
-    "states_of_sites",
 ]

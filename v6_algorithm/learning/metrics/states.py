@@ -6,11 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
-
 from v6_algorithm.experiment.metric_names import is_score
 from v6_algorithm.learning.metrics import classification_state, generation_state, means, regression, tasks
-from v6_algorithm.learning.metrics.survival import SurvivalMetrics
 from v6_algorithm.learning.metrics.survival import state as survival_state
 
 
@@ -25,8 +22,6 @@ class _Kind(Protocol):
     def explain(self, state: dict[str, Any]) -> list[str]: ...
 
 
-# Of so many rows the pairs within a site are counted faster with those within others than by themselves.
-_FEW_PAIRS = 64
 _KINDS: dict[str, _Kind] = {
     "classification": classification_state,
     "regression": regression,
@@ -72,54 +67,6 @@ class CheckedState(dict[str, Any]):
         except AttributeError:
             self._values: dict[str, float | int | None] = _KINDS[self["kind"]].compute(self)
             return dict(self._values)
-
-
-class OneSurvivalState(CheckedState):
-    """The survival state of a single site, in whose scores pairs between sites have no part."""
-
-    __slots__ = ()
-
-    @staticmethod
-    def scores_of(states: Sequence[dict[str, Any]]) -> list[dict[str, float | int | None]] | None:
-        """Return the scores of states, where they are all of a single site; None where they are not."""
-        if not all(isinstance(state, OneSurvivalState) for state in states):
-            return None
-        return survival_state.scores_of_sites(states)
-
-
-def states_of_sites(
-    empty: Callable[[], Any],
-    prediction: NDArray[Any],
-    target: NDArray[Any],
-    loss: NDArray[Any],
-    lengths: Sequence[int],
-) -> list[CheckedState]:
-    """Return the state of each of several sites, from all their rows at once where the kind of metric can.
-
-    Parameters
-    ----------
-    empty
-        Makes an empty collector.
-    prediction, target, loss
-        As for the collector's `update`, one site's rows after the other's.
-    lengths
-        Their numbers of rows.
-    """
-    collector = empty()
-    if type(collector) is regression.RegressionMetrics:
-        return list(map(CheckedState, collector.states_of(prediction, target, loss, lengths)))
-    is_survival = type(collector) is SurvivalMetrics
-    made: type[CheckedState] = OneSurvivalState if is_survival else CheckedState
-    if is_survival and max(lengths) <= _FEW_PAIRS:
-        return list(map(made, collector.states_of(prediction, target, loss, lengths)))
-    states, end = [], 0
-    for length in lengths:
-        place = slice(end, end + length)
-        end += length
-        collector = empty()
-        collector.update(prediction[place], target[place], loss[place])
-        states.append(made(collector.state()))
-    return states
 
 
 def checked_state(state: Any) -> CheckedState:

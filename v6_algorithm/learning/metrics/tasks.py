@@ -3,12 +3,12 @@ the functions below it are what `states` calls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import fsum
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from v6_algorithm.learning.metrics import classification_state, regression
 from v6_algorithm.learning.metrics.checks import LARGEST_ROW_VALUE, require_count, require_keys, require_number
@@ -19,6 +19,8 @@ from v6_algorithm.learning.metrics.regression import RegressionMetrics
 SHAPE: tuple[str, ...] = ("shape",)
 _KEYS = frozenset(("kind", *SHAPE, "n", "non_finite", "loss", "tasks"))
 _KINDS: dict[str, Any] = {"classification": classification_state, "regression": regression}
+# Which rows have a target of a task, and of these prediction, target and a loss of nothing.
+_Rows = tuple[NDArray[np.bool_], NDArray[Any], NDArray[Any], NDArray[Any]]
 # One loss trains all tasks; a task has none of its own.
 _NOT_OF_TASKS = ("n", "loss")
 
@@ -57,21 +59,66 @@ class TaskMetrics:
         loss : array of float, shape (n,)
             Loss of each row, as trained. Rows whose loss is not finite are counted, not added up.
         """
-        targets, losses = np.asarray(target, dtype=np.float64), np.asarray(loss, dtype=np.float64)
+        losses = np.asarray(loss, dtype=np.float64)
         usable = np.abs(losses) <= LARGEST_ROW_VALUE
         self._non_finite += int((~usable).sum())
         self._n += int(usable.sum())
         self._loss += float(losses[usable].sum())
+        for name, (_, *rows) in self._by_task(prediction, target, usable).items():
+            self._tasks[name].update(*rows)
+
+    def _by_task(self, prediction: ArrayLike, target: ArrayLike, usable: NDArray[np.bool_]) -> dict[str, _Rows]:
+        """Return of each task which of the usable rows have a target, and of these what its collector takes."""
         parts = np.split(np.asarray(prediction, dtype=np.float64)[usable], np.cumsum(self._widths)[:-1], axis=1)
-        for (metrics, part), labels in zip(
-            zip(self._tasks.values(), parts, strict=True), targets[usable].T, strict=True
+        by_task = {}
+        for (name, metrics), part, labels in zip(
+            self._tasks.items(), parts, np.asarray(target, dtype=np.float64)[usable].T, strict=True
         ):
             known = ~np.isnan(labels)
             nothing = np.zeros(int(known.sum()))
             if isinstance(metrics, ClassificationMetrics):
-                metrics.update(part[known], labels[known].astype(np.int64), nothing)
+                by_task[name] = known, part[known], labels[known].astype(np.int64), nothing
             else:
-                metrics.update(part[known, 0], labels[known], nothing)
+                by_task[name] = known, part[known, 0], labels[known], nothing
+        return by_task
+
+    def states_of(
+        self,
+        prediction: ArrayLike,
+        target: ArrayLike,
+        loss: ArrayLike,
+        lengths: Sequence[int],
+        of_task: Callable[..., Sequence[dict[str, Any]]],
+    ) -> list[dict[str, Any]]:
+        """Return what collectors at several sites would tell; rows as for `update`, one site's after the other's.
+
+        Equal to theirs, with no more bins than a site may list, but for the order in which floats are added up.
+        `lengths` are the sites' numbers of rows; `of_task` makes the states from a task's collector and such arguments.
+        """
+        losses, sites = np.asarray(loss, dtype=np.float64), len(lengths)
+        usable = np.abs(losses) <= LARGEST_ROW_VALUE
+        every = np.repeat(np.arange(sites), lengths)
+        site = every[usable]
+        tasks: dict[str, Sequence[dict[str, Any]]] = {}
+        for name, (known, *rows) in self._by_task(prediction, target, usable).items():
+            of_sites = np.bincount(site[known], minlength=sites).tolist()
+            tasks[name] = of_task(self._tasks[name], *rows, of_sites)
+        numbers = (
+            np.bincount(site, minlength=sites), np.bincount(every[~usable], minlength=sites),
+            np.bincount(site, losses[usable], sites),
+        )  # fmt: skip
+        shape = shape_of_tasks({name: states[0] for name, states in tasks.items()})
+        return [
+            {
+                "kind": "multitask",
+                "shape": shape,
+                "n": n,
+                "non_finite": non_finite,
+                "loss": total,
+                "tasks": {name: states[number] for name, states in tasks.items()},
+            }
+            for number, (n, non_finite, total) in enumerate(zip(*(of.tolist() for of in numbers), strict=True))
+        ]
 
     def state(self) -> dict[str, Any]:
         """Return what the rows add up to, as plain JSON: the state of each task by its name."""
