@@ -366,7 +366,8 @@ def _read_parquet(
                 table = table.replace_schema_metadata(None)
                 narrow = _narrowed(table, exact)
                 table = table if narrow == table.schema else table.cast(narrow, safe=False)
-            blocks.append(table.to_pandas(use_threads=threads))
+            # Threads are woken for each of many columns, and copying one takes less than that.
+            blocks.append(table.to_pandas(use_threads=False))
             del table
     if len(blocks) == 1:
         return blocks[0]
