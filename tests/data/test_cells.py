@@ -261,8 +261,8 @@ NAMES = [
         (["<0.1", "0.3", "> 5"], "limits"),
         (["<0,1", "0,3", "2,5"], "limits"),
         (["<1", "1 000", "2 000,5"], "limits"),
-        ([*(f"{number},5" for number in range(9)), "not done"], "words"),
-        (["1", "2", "3", "4", "5", "6", "7", "8", "not done"], "words"),
+        ([*(f"{number},5" for number in range(9)), "not done"], "word not done"),
+        (["1", "2", "3", "4", "5", "6", "7", "8", "not done"], "word not done"),
         (["mild", "severe"], None),
         (["1.234.567", "987", "12.345", "2.000.000"], "thousands dot"),
         ([*(f"{number} mg" for number in range(15)), "12", "7"], "units"),
@@ -272,7 +272,7 @@ NAMES = [
         ([*(str(number) for number in range(30)), "T4"], "words"),
         (["12A", "13B", "7C", "9D", "88E"] * 4, None),
         # Cells count, not different ones: 4 of 5 are numbers; with spaces around them they are the same.
-        (["1", " 1", "1 ", "1", "not done"], "words"),
+        (["1", " 1", "1 ", "1", "not done"], "word not done"),
         (["1", "2", "3", *["not done"] * 3], None),
         # As keys 1, 1.0 and True were one.
         ([True, 1, 1.0, 1.5, "not done"], None),
@@ -349,7 +349,7 @@ def test_one_mark_has_one_use():
     ("cell", "reason"),
     [
         (lambda row: "<LOD" if row % 4 == 0 else row * 1.5, "words"),
-        (lambda row: "onbekend" if row % 3 == 0 else row * 1.5, "words"),
+        (lambda row: "onbekend" if row % 3 == 0 else row * 1.5, "word onbekend"),
         (lambda row: "unknown" if row % 3 else row % 5, None),
         (lambda row: f"{110 + row % 20}/{70 + row % 15}", "pairs"),
         (lambda row: f"{row % 5 * 10}-{row % 5 * 10 + 9}", None),

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
-from v6_algorithm.coordinator.preparation.event_times import tell_no_events, tell_units
+from v6_algorithm.coordinator.preparation.event_times import tell_met, tell_no_events, tell_units
 from v6_algorithm.data.cells import hint
 from v6_algorithm.data.preparation.spelling import folded, spelled_differently
 from v6_algorithm.data.rows.numbers import LeftOut
 from v6_algorithm.errors import ExperimentError
+from v6_algorithm.experiment import Experiment
 
 SPELLINGS = {
     "a Cyrillic letter": ("A", "\u0410"),
@@ -74,6 +75,11 @@ def test_names_of_columns_that_are_one_are_named_beside_each_other():
     assert "one name" not in plain
 
 
+def test_names_of_columns_that_differ_in_a_unit_are_named_beside_each_other():
+    (note,) = LeftOut(somewhere=["Age", "age (years)", "Glucose [mg/dL]", "glucose", "bmi", "rest (a) b"]).notes()
+    assert "'Age' and 'age (years)'; 'Glucose [mg/dL]' and 'glucose' differ in what stands in brackets" in note
+
+
 def test_a_label_that_is_a_word_for_an_empty_cell_is_explained():
     sites = {name: pd.DataFrame({"a": np.arange(30.0) ** 0.5, "y": ["None", "severe"] * 15}) for name in ("p", "q")}
     with pytest.raises(ExperimentError, match="data\\.not_missing"):
@@ -89,6 +95,17 @@ def test_sites_whose_times_are_in_other_units_are_told_and_others_are_not():
     assert tell_units({"p": of(400)}) == []
     # 0 events: the site has too few to tell of them.
     assert tell_units({"p": of(400), "q": of(90), "r": {"log_times": [0, 0.0]}}) == []
+
+
+def test_a_site_where_no_row_or_every_row_meets_the_condition_of_an_event_is_named():
+    target = {"duration": "days", "event": "status"}
+    parse = lambda **data: Experiment.parse({"data": {"target": target, **data}, "problem": "survival"})  # noqa: E731
+    sites = {"p": {"rows": 40, "log_times": [12, 8.0]}, "q": {"rows": 40, "log_times": [0, 0.0]}}
+    sites |= {"r": {"rows": 40, "log_times": [40, 8.0]}, "s": {"rows": 40}}
+    none, every = tell_met(parse(positive="== dead"), sites)
+    assert none == "site 'q': no row, or only few, meet data.positive '== dead'; is it written so there?"
+    assert every.startswith("site 'r': every row meets")
+    assert tell_met(parse(), sites) == []
 
 
 def test_survival_without_an_event_is_told():

@@ -453,7 +453,7 @@ def spoilt(folder):
         "mac.png": (b"\0\5\x16\7" + b"\0" * 99, "other_kind"), "scan.dcm": (good.getvalue(), "other_kind"),
         "plain.nii.gz": (b"\0" * 344 + b"n+1\0" + b"\0" * 9, "other_kind"),
         "cut.png": (good.getvalue()[:100], "damaged"), "text.npy": (b"1,2,3", "damaged"),
-        "animation.gif": (gif.getvalue(), "ending"), "letter.pdf": (b"%PDF-1.4", "ending"),
+        "animation.gif": (gif.getvalue(), "format"), "letter.pdf": (b"%PDF-1.4", "ending"),
     }  # fmt: skip
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)
@@ -573,7 +573,7 @@ def test_bare_names_are_those_of_images_in_folders_below(tmp_path, cells):
     assert find_images(pd.Series([f"other/{cells[0].strip()}"]), tmp_path) == [tmp_path / "other" / cells[0].strip()]
     for twice in ("ISIC_2.jpg", "ISIC_2.png"):
         (tmp_path / "part_1" / twice).write_bytes(b"x")
-    with pytest.raises(DataError, match=r"1 cells .*that several images go with; allowed: .* with their folders"):
+    with pytest.raises(DataError, match=r"1 cells .*that several images go with, .*; allowed: .* with their folders"):
         find_images(pd.Series(cells), tmp_path)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError
+from v6_algorithm.experiment.table_form import TableForm
 
 HEADER = ["age", "crp", "sex", "y"]
 ROWS = [[60 + row, f"{row / 4:.2f}", "mf"[row % 2], row % 2] for row in range(12)]
@@ -67,10 +68,6 @@ def test_words_that_rows_hold_are_no_margins(tmp_path, kind, lines):
         ),
         ("Export of 2024\n\nage,y\n1,0\n2,1\n", r"line 3 has 2 cells, its first line 1: does a title"),
         ("!Series,x\nage,crp,y\n1,0,1\n", "does a title or remark stand above the header"),
-        (
-            "sep=,\nage,crp,y\n1,0,1\n",
-            r"begins with a line 'sep=,', which tells Excel the separator: take the line out",
-        ),
         ("age^crp^y\n1^2^0\n", r'is it data.separator: "\^"'),
         ("age,crp,y\n1,2,0,9\n", "has 4 cells, more than the 3 of the header"),
     ],
@@ -93,6 +90,22 @@ def test_files_of_other_programs_are_told_by_their_name(tmp_path, name, message)
     (tmp_path / name).write_bytes(b"\x1f\x8b\0\0[{")
     with pytest.raises(DataError, match=message):
         TableSource(str(tmp_path / name)).read()
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["sep=;\n", "sep=;\r\n", "SEP=;\n", '"sep=;"\n', "\ufeffsep=;\n"],
+    ids=["unix", "dos", "case", "quoted", "bom"],
+)
+def test_a_line_that_tells_excel_the_separator_is_no_row(tmp_path, start):
+    (tmp_path / "t.csv").write_text(f"{start}age;crp;y\n1;0;1\n2;5;0\n", newline="")
+    frame = TableSource(str(tmp_path / "t.csv")).read()
+    pd.testing.assert_frame_equal(frame, pd.DataFrame({"age": [1, 2], "crp": [0, 5], "y": [1, 0]}))
+    with pytest.raises(DataError, match=r"line sep=;, which tells Excel the separator, and data\.separator is ','"):
+        TableSource(str(tmp_path / "t.csv"), form=TableForm(separator=",")).read()
+    (tmp_path / "t.csv").write_text(f"{start}age;crp;y\n1;0;1\n2;5;0;9\n", newline="")
+    with pytest.raises(DataError, match="line 4 has 4 cells, more than the 3 of the header"):
+        TableSource(str(tmp_path / "t.csv")).read()
 
 
 # -- sheets ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from v6_algorithm.data.assumed import Assumed
 from v6_algorithm.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ _SPLIT = "split"
 _MOST_COLUMNS = 200_000
 
 
-def read_arrays(uri: str, whole: Collection[str] = (), learned: Collection[str] = ()) -> pd.DataFrame:
+def read_arrays(
+    uri: str, whole: Collection[str] = (), learned: Collection[str] = (), assumed: Assumed | None = None
+) -> pd.DataFrame:
     """Read an npz file, the npy files that go with one, or those of a folder.
 
     Parameters
@@ -49,6 +52,8 @@ def read_arrays(uri: str, whole: Collection[str] = (), learned: Collection[str] 
         Arrays of which a row is one cell, whatever their axes.
     learned
         Arrays of labels, of which a row of one 1 and zeros is the number of its class.
+    assumed
+        What is taken for granted is written here.
 
     Raises
     ------
@@ -56,21 +61,23 @@ def read_arrays(uri: str, whole: Collection[str] = (), learned: Collection[str] 
         When the arrays have different numbers of rows, one holds Python objects, which are never unpickled, or an npy
         file has no other beside it.
     """
-    path = Path(uri)
+    path, assumed = Path(uri), {} if assumed is None else assumed
     if path.suffix.lower() == ".npz":
         with np.load(path, allow_pickle=False) as file:
             try:
                 arrays = {name: file[name] for name in file.files}
             except ValueError:
                 raise DataError("an array of the npz file holds Python objects; save numbers or text") from None
-        return _table(arrays, "npz file", whole, learned)
+        return _table(arrays, "npz file", whole, learned, assumed)
     arrays = {}
     for place, file_path in files_of(path).items():
         try:
             arrays[place] = np.load(file_path, allow_pickle=False)
         except ValueError:
             raise DataError("an npy file is damaged, or holds Python objects; save numbers or text") from None
-    return _table(arrays, "npy files", whole, learned)
+    if path.is_dir() and (others := sum(file.suffix.lower() == ".npy" for file in path.iterdir()) - len(arrays)) > 0:
+        assumed["other arrays"] = [], others
+    return _table(arrays, "npy files", whole, learned, assumed)
 
 
 def files_of(path: Path) -> dict[str, Path]:
@@ -123,7 +130,9 @@ def _pairs(folder: Path) -> dict[str, dict[str, Path]]:
     return {rest: files for rest, files in pairs.items() if rest in with_inputs}
 
 
-def _table(arrays: dict[str, Array], what: str, whole: Collection[str], learned: Collection[str]) -> pd.DataFrame:
+def _table(
+    arrays: dict[str, Array], what: str, whole: Collection[str], learned: Collection[str], assumed: Assumed
+) -> pd.DataFrame:
     import pandas as pd
 
     # A record array is as many columns as it has fields.
@@ -141,6 +150,16 @@ def _table(arrays: dict[str, Array], what: str, whole: Collection[str], learned:
             )
     if any(array.dtype.kind not in "biufUSM" for array in arrays.values()):
         raise DataError(f"an array of the {what} is of complex numbers or of bytes; save numbers or text")
+    if len(parts) > 1:
+        assumed["parts"] = list(parts), len(parts)
+    one_hot = {
+        name
+        for of in parts.values()
+        for name, array in of.items()
+        if name in {*learned} - {*whole} and _is_one_hot(array)
+    }
+    if one_hot:
+        assumed["one-hot"] = sorted(one_hot), len(one_hot)
     frames = [
         _columns(of_part, whole, learned).assign(**({_SPLIT: part} if part else {})) for part, of_part in parts.items()
     ]

@@ -6,6 +6,7 @@ cells are the same table. `hint` says of a column that is not numbers why it may
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from v6_algorithm.data.assumed import Assumed
+from v6_algorithm.data.unknown import BELOW_ZERO, CODES, WORD_HINTS, has_codes, has_zeros, known_word, may_have_zeros
 from v6_algorithm.experiment.table_form import TableForm
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ EMPTY_WORDS = (
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null", "?",
 )  # fmt: skip
+_PLAIN_SPACES = " \t\n\r\f\v"
 # Text that is numbers of a laboratory, but not to a computer.
 _LIMIT = re.compile(r"[<>≤≥]=?\s*[+-]?\d+([.,]\d+)?")
 _PERCENT = re.compile(r"[+-]?\d+([.,]\d+)?\s*%")
@@ -42,7 +46,18 @@ _THOUSANDS_SPACE = re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f\u2009]\d{3})+([.,]\d
 _MARKED = {"thousands": _THOUSANDS, "thousands space": _THOUSANDS_SPACE, "decimal comma": _DECIMAL_COMMA}
 _MARKED |= {"thousands apostrophe": _THOUSANDS_APOSTROPHE, "thousands dot": _THOUSANDS_DOT}
 _PAIR = re.compile(r"\d{1,4}(\.\d+)?\s*[/:]\s*\d{1,4}(\.\d+)?")
-_BESIDE = {"percent": _PERCENT, "limits": _LIMIT, "minus": _OTHER_MINUS}
+# As accountants write numbers below 0.
+_BRACKETS = re.compile(r"\(\s*\d+([.,]\d+)?\s*\)")
+_QUOTED = re.compile(
+    r"=?\s*[\"'\u2018-\u201f\u00ab\u00bb]\s*[+-]?\d+([.,]\d+)?\s*[\"'\u2018-\u201f\u00ab\u00bb]|=\s*[+-]?\d+([.,]\d+)?"
+)
+_DIGITS = re.compile(r"(?=.*[^\x00-\x7f])[+-]?\d+([.,\u066b\uff0e]\d+)?")
+# Of Fortran and SAS, and of computers.
+_NOTATION = re.compile(r"[+-]?\d+(\.\d*)?[dD][+-]?\d+|0x[0-9a-fA-F]+")
+_BESIDE = {"percent": _PERCENT, "limits": _LIMIT, "minus": _OTHER_MINUS, "negatives": _BRACKETS}
+# As laboratories mark what is out of range or was corrected.
+_FLAGGED = re.compile(r"[*!\u2191\u2193]+\s*[+-]?\d+([.,]\d+)?|[+-]?\d+([.,]\d+)?\s*[*!\u2191\u2193]+")
+_BESIDE |= {"flags": _FLAGGED, "quotes": _QUOTED, "digits": _DIGITS, "notation": _NOTATION}
 # A unit stands behind its number, but for that of money: "subject12" is a name, and so is what begins with zeros.
 _UNIT = re.compile(r"([€$£¥]|CHF|EUR|USD|GBP)?\s*[+-]?(?!0\d)\d+(?:[.,]\d+)?\s*([^\d\s.,;:<>+-]\D*)?")
 _DIGIT = re.compile(r"\d")
@@ -54,18 +69,14 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _MOSTLY = 0.8
 _FEW_WORDS, _MOST_WORDS = 3, 0.5
 _MOST_UNITS = 4
-# By which tables say that a number is not known, since a cell had to have one. Of others in the column it is as far.
-_CODES = np.array([digit * repeated for digit in (7, 8, 9) for repeated in (11, 111, 1111, 11111)], dtype=np.float64)
-_NEGATIVE_CODES = -np.concatenate([[9.0], _CODES])
-# The smallest number of a column with codes, where that is below 0: one of them, or a lone -1.
-_BELOW_ZERO = np.array([*_NEGATIVE_CODES, -1.0])
-# As where a field has so many digits and no more.
-_CODES = np.concatenate([_CODES, [99.9, 999.9, 9999.9, 99.99, 999.99, 9999.99]])
-_FAR_CODE, _ROWS_BESIDE_CODES = 4.0, 10
-# A lone -1 beside numbers such as 0 and 1 is one of them; beside an age it is none.
-_BEYOND_ONE = 10.0
 # So many numbers of either kind, and so different, show that some are written with a dot for thousands.
 _FEWEST_DOTTED, _DOTTED_APART = 3, 10.0
+# Days that Excel counts, days such as 20240131, seconds and milliseconds from 1970; and names of columns of dates.
+_DATES_FROM = ((10_000, 60_000), (19_000_101, 21_001_231), (3e8, 3e9), (3e11, 3e12))
+_DATE_NAME = re.compile(
+    r"(?i:\b|_)(?i:date|datum|dob|dat|birth|geb|geboorte\w*|geburts\w*|timestamp|created|updated|at)(?i:\b|_)|"
+    r"[a-z]D(ate|at|atum)\b"
+)
 # Whole numbers that never repeat in so many rows count rows or patients.
 _ROWS_THAT_COUNT = 100
 # Rounding by more than this share of a column's range is too coarse; or of that of a quarter of some of its rows, at
@@ -103,14 +114,41 @@ HINTS = {
         "some numbers have three decimals each and are far smaller than the others, as where 1.234 is 1234",
         'if they are thousands, data.thousands: "." with data.decimal: ","',
     ),
+    "zeros": (
+        "zeros stand apart from all other numbers, and are learned from as they are",
+        "if 0 means that nothing is known, data.missing_values: {COLUMN: [0]} makes those cells empty",
+    ),
+    "day numbers": (
+        "dates, by the name, as numbers: Excel's days (45292 is 2024-01-01), 20240101 or seconds from 1970",
+        "compute a number from them there, or leave it out with data.exclude",
+    ),
+    "flags": ("numbers with a mark, such as * or !", "take the mark out there"),
+    "quotes": ("numbers in quotation marks, or behind =", "take the marks out there"),
+    "digits": ("numbers in the digits of another script", "write 0 to 9 there"),
+    "notation": ("numbers in another notation, such as 1.5D+02 or 0x1A", "write 150 there"),
+    "some dates": ("numbers or words beside dates, as Excel makes of cells such as 1-2", "write there what was meant"),
+    "nested": ("structures or bytes", "write what is needed of them in columns of their own there"),
+    "negatives": ("numbers of which those below 0 are in brackets, such as (1.2)", "write -1.2 there"),
+    "repeats": (
+        "says whose rows these are, by its name, and several are of one patient, which may be in training and test",
+        "data.group: COLUMN keeps them together",
+    ),
     "infinite": ("infinite numbers, or such as float32 cannot hold, which count as empty", ""),
+    **WORD_HINTS,
 }
 
 
-def uniform(frame: pd.DataFrame, form: TableForm) -> pd.DataFrame:
-    """Return the table with empty words empty, and with texts numbers where the form's marks make them numbers."""
+def uniform(frame: pd.DataFrame, form: TableForm, assumed: Assumed | None = None) -> pd.DataFrame:
+    """Return the table with empty words empty, and with texts numbers where the form's marks make them numbers.
+
+    How many cells of labels say None, which is an empty word, is written into `assumed`.
+    """
     import pandas as pd
 
+    if assumed is not None and "word None" not in assumed and "None" not in form.kept and frame.columns.is_unique:
+        said = {name: _says_none(frame[name]) for name in form.codes if name in frame.columns}
+        if any(said.values()):
+            assumed["word None"] = [name for name, count in said.items() if count], sum(said.values())
     changed = {}
     for place, (name, dtype) in enumerate(zip(frame.columns.tolist(), frame.dtypes.tolist(), strict=True)):
         if isinstance(dtype, np.dtype) and dtype.kind != "O":
@@ -124,6 +162,20 @@ def uniform(frame: pd.DataFrame, form: TableForm) -> pd.DataFrame:
     if not changed or not frame.columns.is_unique:
         return frame
     return frame.assign(**{str(name): column for name, column in changed.items()})
+
+
+def _says_none(column: pd.Series) -> int:
+    """Count the cells that say None in a column of words; numbers beside it have no such label."""
+    if column.dtype != object and not str(column.dtype).startswith("str"):
+        return 0
+    texts = [value.strip() for value in column.tolist() if isinstance(value, str)]
+    others = any(text not in EMPTY_WORDS and not _NUMBER.fullmatch(text) for text in texts)
+    return texts.count("None") if others else 0
+
+
+def bare(text: str) -> str:
+    """Return a text without spaces around it, and without the marks of byte order that joined files have in between."""
+    return text.strip().strip("\ufeff\u200b").strip()
 
 
 def cleaned(column: pd.Series, form: TableForm) -> pd.Series:
@@ -150,12 +202,19 @@ def _clean(column: pd.Series, form: TableForm) -> pd.Series | None:
     else:
         values = column.astype(object).tolist()
         place = np.arange(len(values))
+    if any(isinstance(value, bytes) for value in values):
+        # As databases and parquet keep text that is not said to be text.
+        decoded = column.map(_decoded)
+        if any(isinstance(value, bytes) for value in decoded):
+            return None
+        return decoded if (clean := _clean(decoded, form)) is None else clean
     texts = np.array([isinstance(value, str) for value in values], dtype=bool)
     if not texts.any():
         return None
     kept = {word.strip() for word in form.kept}
     words = {word for word in EMPTY_WORDS if word not in kept}
-    stripped = np.array([str(value).strip() for value in values], dtype=object)
+    stripped = np.array([bare(str(value)) for value in values], dtype=object)
+    padded = np.array([text != str(value).strip(_PLAIN_SPACES) for text, value in zip(stripped, values, strict=True)])
     empty = np.array([text in words for text in stripped], dtype=bool) & texts
     if form.decimal == "," or form.thousands is not None:
         numbers = _numbers_by_marks(stripped[texts & ~empty], form)
@@ -163,7 +222,23 @@ def _clean(column: pd.Series, form: TableForm) -> pd.Series | None:
             result = np.full(len(values), np.nan)
             result[texts & ~empty] = numbers
             return pd.Series(result[place], column.index, name=column.name)
+    if (padded & texts).any():
+        # What pandas does not take for space: one that does not break, a thin one, one of no width.
+        cells = np.array(
+            [text if is_text else value for text, is_text, value in zip(stripped, texts, values, strict=True)],
+            dtype=object,
+        )
+        column = pd.Series(cells[place], column.index, object, name=column.name)
+        return column.mask(empty[place])
     return column.mask(empty[place]) if empty.any() else None
+
+
+def _decoded(value: object) -> object:
+    """Return bytes as the UTF-8 text that they are; itself what is none."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
 
 
 def _numbers_by_marks(texts: np.ndarray, form: TableForm) -> np.ndarray | None:
@@ -252,6 +327,14 @@ def hint(column: pd.Series, kind: str) -> str | None:
         return _hint_of_numbers(column)
     if kind != "text":
         return None
+    first = column.dropna().iloc[0]
+    if isinstance(first, (dict, set, frozenset, bytes)):
+        return "nested"
+    if isinstance(first, datetime.timedelta):
+        return "dates"
+    if any(isinstance(value, (datetime.date, datetime.time)) for value in column.dropna().tolist()):
+        dated = column.dropna().map(lambda value: isinstance(value, (datetime.date, datetime.time)))
+        return "dates" if dated.mean() >= _MOSTLY else "some dates"
     rows = _rows_of_texts(column)
     every = sum(rows.values())
     rest = {cell: count for cell, count in rows.items() if not _NUMBER.fullmatch(cell)}
@@ -274,7 +357,7 @@ def hint(column: pd.Series, kind: str) -> str | None:
         return "pairs"
     # A few words for "not measured" may be many rows.
     if 1 - share >= _MOSTLY or (len(rest) <= _FEW_WORDS and share <= _MOST_WORDS and len(rows) > _MEASURED):
-        return "words"
+        return known_word(rest) or "words"
     numbered = len(rows) > _MEASURED and all(_DIGIT.search(cell) for cell in rows)
     return "names" if len(rows) == every and (numbered or every >= _ROWS_THAT_COUNT) else None
 
@@ -318,10 +401,11 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
     fractions = (broken := numbers != np.floor(numbers)).any(axis=0)
     ordered = np.sort(numbers[:_ROWS_THAT_COUNT], axis=0)
     repeats = (ordered[1:] == ordered[:-1]).any(axis=0)
-    coded = np.isin(low, _BELOW_ZERO) | np.isin(high, _CODES)
+    coded = np.isin(low, BELOW_ZERO) | np.isin(high, CODES) | may_have_zeros(numbers, low, high)
     dotted = fractions & (high < 1000) & (high >= 100) & ((~broken).sum(axis=0) >= _FEWEST_DOTTED)
+    days = np.logical_or.reduce([(low >= start) & (high < end) for start, end in _DATES_FROM])
     large = np.maximum(np.abs(low), np.abs(high)) > _FLOAT32_MAX
-    plain: np.ndarray = (fractions | repeats) & ~large & ~coded & ~dotted
+    plain: np.ndarray = (fractions | repeats) & ~large & ~coded & ~dotted & ~days
     return plain
 
 
@@ -341,10 +425,14 @@ def _hint_of_numbers(column: pd.Series) -> str | None:
     known = numbers[~np.isnan(numbers)]
     if (np.abs(known) > _FLOAT32_MAX).any():
         return "infinite"
-    if _has_codes(known):
+    if has_codes(known):
         return "codes"
     if _has_dots(known):
         return "dots"
+    if has_zeros(known):
+        return "zeros"
+    if _are_day_numbers(column.name, known):
+        return "day numbers"
     if len(known) < 10 or len(known) < len(column) or (known != np.floor(known)).any():
         return None
     counts_on = bool((np.diff(known) == 1).all())
@@ -352,17 +440,14 @@ def _hint_of_numbers(column: pd.Series) -> str | None:
     return "row numbers" if counts_on or never_repeat else None
 
 
-def _has_codes(known: np.ndarray) -> bool:
-    """Say whether a column has codes for "not known": below 0 where no other is, or far above all others."""
-    others = known[~np.isin(known, _CODES) & ~np.isin(known, _NEGATIVE_CODES)]
-    if len(others) and others.max() >= _BEYOND_ONE and (others[others != -1] > 0).all():
-        others = others[others != -1]
-    if len(others) < _ROWS_BESIDE_CODES or len(others) == len(known) or others.min() < 0:
+def _are_day_numbers(name: object, known: np.ndarray) -> bool:
+    """Say whether a column called a date holds Excel's days (of 1927 to 2064), 20240131, or seconds from 1970."""
+    if _DATE_NAME.search(str(name)) is None or len(known) < 2 or (known != np.floor(known)).any():
         return False
-    # A column of zeros and ones, or of stages, has them, too; one of a single value says nothing.
-    if len(np.unique(others)) < 2:
-        return False
-    return bool(known.min() < 0 or known.max() > _FAR_CODE * others.max())
+    month, day = known // 100 % 100, known % 100
+    calendar = (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    ways = [(known >= low) & (known < high) for low, high in _DATES_FROM]
+    return any(bool(way.all()) for way in (ways[0], ways[1] & calendar, *ways[2:]))
 
 
 def _has_dots(known: np.ndarray) -> bool:

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from v6_algorithm.data.cells import hint, only_texts, without_hint
 from v6_algorithm.data.rows import row_kind
+from v6_algorithm.data.rows.numbers import says_whose
 from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.data.synthetic import synthetic_rows
 from v6_algorithm.data.targets import TargetColumn, coded, describe_targets, known_rows
@@ -21,11 +23,15 @@ from v6_algorithm.experiment import Data
 if TYPE_CHECKING:
     import pandas as pd
 
+# Rows of which one has a number in all but a few columns that have any.
+_FIRST_ROWS = 100
 # Cells of numbers that are looked at together.
 _MOST_CELLS = 2_000_000
 # More categories than this are no category but an identifier.
 _MOST_CATEGORIES = 100
 _SHOWN = 30
+# Of a column that says whose rows these are: fewer are groups of another kind.
+_FEWEST_PATIENTS, _ROWS_OF_ONE = 10, 1.2
 # A table of more columns is one of genes, which are not looked at one by one.
 _MOST_HINTED = 2000
 
@@ -86,7 +92,17 @@ def hints_of(frame: pd.DataFrame, kinds: dict[str, str]) -> dict[str, str]:
         if nothing
     }
     hints = {name: hint(frame[name], kind) for name, kind in kinds.items() if name not in plain}
+    hints |= {name: "repeats" for name, kind in kinds.items() if kind != "other" and _repeats(frame[name])}
     return {name: reason for name, reason in hints.items() if reason is not None}
+
+
+def _repeats(column: pd.Series) -> bool:
+    """Say whether a column that is called as patients' numbers are has each number in some rows, of many."""
+    if not says_whose(str(column.name)):
+        return False
+    known = column.dropna()
+    numbers = known.nunique()
+    return numbers >= _FEWEST_PATIENTS and len(known) >= _ROWS_OF_ONE * numbers
 
 
 def _numbers(frame: pd.DataFrame) -> Iterator[tuple[list[str], np.ndarray]]:
@@ -114,9 +130,9 @@ def named(columns: list[str]) -> str:
 
 def column_kinds(frame: pd.DataFrame) -> dict[str, str]:
     """Classify all columns; many at a time where they are numbers, for a table may have 18,000 of them."""
-    kinds = dict.fromkeys(frame.columns.tolist())
-    for names, numbers in _numbers(frame):
-        kinds |= zip(names, np.where(np.isnan(numbers).all(axis=0), "empty", "numeric").tolist(), strict=True)
+    kinds: dict[str, str | None] = dict.fromkeys(frame.columns.tolist())
+    for names, numbers in _numbers(frame.head(_FIRST_ROWS)):
+        kinds |= dict.fromkeys(compress(names, (~np.isnan(numbers)).any(axis=0)), "numeric")
     return {str(name): kind or column_kind(frame[name]) for name, kind in kinds.items()}
 
 

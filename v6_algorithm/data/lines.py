@@ -12,18 +12,23 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from v6_algorithm.data.assumed import Assumed
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.table_form import TableForm
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# What tells Excel the separator, in a line above the header.
+_SEP = re.compile(r"[\ufeff]?\"?sep=([^\r\n\"])\"?[\r\n]", re.I)
 # Marks by which tables are often separated, that a header in one piece may show.
 _SEPARATORS = (";", "\t", "|", "^")
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
-def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd.DataFrame:
+def read_csv(
+    uri: str, name: str, form: TableForm, empty_words: list[str], assumed: Assumed | None = None
+) -> pd.DataFrame:
     """Read a text file as pandas does, but that every line must fit the header.
 
     Parameters
@@ -36,6 +41,8 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
         Its marks and encoding.
     empty_words
         Cells that are empty.
+    assumed
+        What is taken for granted is written here.
 
     Raises
     ------
@@ -65,11 +72,41 @@ def read_csv(uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd
     if any("." in column for column in columns):
         _check_names(uri, separator, form.encoding)
     _check_quotes(frame, name, separator)
+    if assumed is not None and "None" in empty_words:
+        _note_none(frame, uri, name, form, assumed)
     return _with_codes(frame, uri, name, form, empty_words)
+
+
+def _note_none(frame: pd.DataFrame, uri: str, name: str, form: TableForm, assumed: Assumed) -> None:
+    """Write down the cells of labels that say None, which pandas has read as empty."""
+    import pandas as pd
+
+    places = [place for place, column in enumerate(frame.columns) if str(column).strip() in form.codes]
+    places = [place for place in places if not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[place])]
+    if not any(frame.iloc[:, place].isna().any() for place in places) or not _mentions(uri, b"None"):
+        return
+    text = _read(uri, name, form, usecols=places, dtype=str, keep_default_na=False, na_filter=False)
+    counts = {str(column): int((text[column].str.strip() == "None").sum()) for column in text.columns}
+    if any(counts.values()):
+        assumed["word None"] = [column for column, count in counts.items() if count], sum(counts.values())
+
+
+def _mentions(uri: str, word: bytes) -> bool:
+    """Say whether a file has these bytes."""
+    how: Any = COMPRESSED.get(Path(uri).suffix.lower(), open)
+    with how(uri, "rb") as file:
+        end = b""
+        while block := file.read(2**20):
+            if word in end + block:
+                return True
+            end = block[-len(word) :]
+    return False
 
 
 def _check_one_column(column: str, name: str, separator: str) -> None:
     """Raise DataError where another separator stands in the header of a table that seems to have one column."""
+    if separator in column:
+        raise DataError(f"{name} has one column, for each line is in quotation marks as a whole: take them out")
     for mark in _SEPARATORS if separator == "," else (*_SEPARATORS, ","):
         if mark in column:
             shown = "\\t" if mark == "\t" else mark
@@ -100,11 +137,15 @@ def read_as_text(uri: str, name: str, form: TableForm) -> pd.DataFrame:
 def _read(uri: str, name: str, form: TableForm, **options: Any) -> pd.DataFrame:
     import pandas as pd
 
-    separator = separator_of(uri, form)
     _check_bytes(uri, name, form.encoding)
+    separator = separator_of(uri, form)
     try:
         frame: pd.DataFrame = pd.read_csv(
-            uri, sep=r"\s+" if separator == " " else separator, encoding=form.encoding, **options
+            uri,
+            sep=r"\s+" if separator == " " else separator,
+            encoding=form.encoding,
+            skiprows=1 if _said_to_excel(uri, form.encoding) else 0,
+            **options,
         )
     except UnicodeError:
         raise _not_in_encoding(uri, name, form.encoding) from None
@@ -122,8 +163,27 @@ def _not_in_encoding(uri: str, name: str, encoding: str | None) -> DataError:
 
 
 def separator_of(file: str, form: TableForm) -> str:
-    """Return what stands between the cells of a text file: as said, else a tab in .tsv and a comma in others."""
-    return form.separator or ("\t" if Path(file).suffix.lower() == ".tsv" else ",")
+    """Return what stands between the cells of a text file: as said, else a tab in .tsv and a comma in others.
+
+    A first line ``sep=;`` says so as well, as Excel reads and writes it; raises DataError where it says another.
+    """
+    said = _said_to_excel(file, form.encoding)
+    if said and form.separator not in (None, said):
+        raise DataError(
+            f"{Path(file).name} begins with the line sep={said}, which tells Excel the separator, and data.separator "
+            f"is {form.separator!r}"
+        )
+    return said or form.separator or ("\t" if Path(file).suffix.lower() == ".tsv" else ",")
+
+
+def _said_to_excel(uri: str, encoding: str | None) -> str | None:
+    """Return the separator of a first line such as ``sep=;``, which is none of the table's; None without one."""
+    try:
+        with _whole(uri, encoding) as file:
+            match = _SEP.match(file.readline(16))
+    except (OSError, UnicodeError, EOFError):
+        return None
+    return match[1] if match else None
 
 
 def _check_quotes(frame: pd.DataFrame, name: str, separator: str) -> None:
@@ -138,8 +198,13 @@ def _check_quotes(frame: pd.DataFrame, name: str, separator: str) -> None:
         for cell in frame.iloc[:, dtype_place]:
             # The first and the last piece are the rest of the line where it opens, and the start of that where it ends.
             if isinstance(cell, str) and "\n" in cell:
-                inner = cell.splitlines()[1:-1]
-                if any(len(next(csv.reader([line], delimiter=separator), [])) == frame.shape[1] for line in inner):
+                pieces, place = cell.splitlines(), dtype_place
+                inner = pieces[1:-1]
+                # The rest of the line in which it opens, and the start of the one in which it closes, fit the table.
+                ends = pieces[0].count(separator), pieces[-1].count(separator)
+                if ends == (frame.shape[1] - place - 1, place) or any(
+                    len(next(csv.reader([line], delimiter=separator), [])) == frame.shape[1] for line in inner
+                ):
                     raise DataError(
                         f"{name} cannot be read as csv: a cell of column '{frame.columns[dtype_place]}' holds whole "
                         "lines of the table; does a quote open in one line that closes in another?"
@@ -147,6 +212,7 @@ def _check_quotes(frame: pd.DataFrame, name: str, separator: str) -> None:
 
 
 def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> None:
+    above = 1 if _said_to_excel(uri, encoding) else 0
     with _opened(uri, encoding) as file:
         header: list[str] = []
         try:
@@ -155,22 +221,17 @@ def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> N
                     continue
                 header = header or row
                 if len(row) != len(header):
+                    line = row.number + above
                     if len(header) == 1:
                         _check_one_column(header[0], name, separator)
-                    if re.fullmatch(r"sep=.?", ",".join(header).strip('"'), re.I):
-                        raise DataError(
-                            f"{name} begins with a line {separator.join(header)!r}, which tells Excel the separator: "
-                            f"take the line out, and write data.separator: {separator.join(header)[4:5]!r} where it is "
-                            "no comma"
-                        )
                     if len(row) > len(header) and (len(header) == 1 or header[0].startswith(("#", "!"))):
                         raise DataError(
-                            f"{name} cannot be read as csv: line {row.number} has {len(row)} cells, its first line "
+                            f"{name} cannot be read as csv: line {line} has {len(row)} cells, its first line "
                             f"{len(header)}: does a title or remark stand above the header? Take it out"
                         )
                     more = "more" if len(row) > len(header) else "fewer"
                     raise DataError(
-                        f"{name} cannot be read as csv: line {row.number} has {len(row)} cells, {more} than the "
+                        f"{name} cannot be read as csv: line {line} has {len(row)} cells, {more} than the "
                         f"{len(header)} of the header, so values would stand in the wrong columns; mend the lines, or "
                         "give each column a name"
                     )
@@ -241,7 +302,14 @@ def _check_names(uri: str, separator: str, encoding: str | None) -> None:
 
 
 def _opened(uri: str, encoding: str | None) -> TextIO:
-    """Open a text file, compressed or not."""
+    """Open a text file, compressed or not, at its header."""
+    file = _whole(uri, encoding)
+    if _said_to_excel(uri, encoding):
+        file.readline()
+    return file
+
+
+def _whole(uri: str, encoding: str | None) -> TextIO:
     how: Any = COMPRESSED.get(Path(uri).suffix.lower(), open)
     opened: TextIO = how(uri, "rt", encoding=encoding or "utf-8-sig", newline="")
     return opened

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from v6_algorithm.data.assumed import Assumed
 from v6_algorithm.data.files import as_names, folder_of, left_out_of, within
 from v6_algorithm.errors import DataError
 
@@ -33,15 +34,19 @@ _MOST_BYTES = 2**22
 _MOST_MEASURES = 20_000
 
 
-def find_measures(column: pd.Series, folder: Path | None) -> list[list[Path] | None]:
+def find_measures(column: pd.Series, folder: Path | None, assumed: Assumed | None = None) -> list[list[Path] | None]:
     """Return the files of each cell, None where it is empty or names nothing that is there; raises DataError.
 
-    What most cells leave out of their files' names, such as ``_aparc.txt``, may be anything, as long as it is one.
+    What most cells leave out of their files' names, such as ``_aparc.txt``, may be anything, as long as it is one. What
+    they leave out is written into `assumed`.
     """
     base = folder_of(column, folder, "measures")
     cells = [cell.strip() if isinstance(cell, str) else "" for cell in as_names(column).tolist()]
     files = [_find(base, cell) if cell else None for cell in cells]
     if any(files) or not any(cells):
+        ends = [found[0].name[len(Path(cell).name) :] for cell, found in zip(cells, files, strict=True) if found]
+        if assumed is not None and (left_out := [end for end in ends if end in _ENDINGS[1:]]):
+            assumed["measures suffix"] = sorted(set(left_out)), len(left_out)
         return files
     endings = left_out_of([cell for cell in cells if cell], base, _TABLES)
     if len(endings) > 1:
@@ -49,7 +54,12 @@ def find_measures(column: pd.Series, folder: Path | None) -> list[list[Path] | N
             f"column '{column.name}' (data.measures) names subjects of which there is more than one table each: "
             f"{', '.join(endings[:_SHOWN_ENDINGS])}; write the one that is meant behind each name there"
         )
-    return [_find(base, f"{cell}{endings[0]}") if cell else None for cell in cells] if endings else files
+    if not endings:
+        return files
+    files = [_find(base, f"{cell}{endings[0]}") if cell else None for cell in cells]
+    if assumed is not None:
+        assumed["measures ending"] = endings, sum(file is not None for file in files)
+    return files
 
 
 def _find(base: Path, cell: str) -> list[Path] | None:
@@ -66,7 +76,7 @@ def _find(base: Path, cell: str) -> list[Path] | None:
     return None
 
 
-def with_measures(frame: pd.DataFrame, name: str, folder: Path | None) -> pd.DataFrame:
+def with_measures(frame: pd.DataFrame, name: str, folder: Path | None, assumed: Assumed | None = None) -> pd.DataFrame:
     """Return a table with the measures of the files that a column names as further columns, NaN where one has none.
 
     Raises
@@ -81,7 +91,7 @@ def with_measures(frame: pd.DataFrame, name: str, folder: Path | None) -> pd.Dat
         raise DataError(f"column '{name}' (data.measures) is not there")
     subjects: list[dict[str, float]] = []
     wrong = []
-    for row, files in enumerate(find_measures(frame[name], folder)):
+    for row, files in enumerate(find_measures(frame[name], folder, assumed)):
         measures: dict[str, float] = {}
         for file in files or ():
             measures |= _read(file)

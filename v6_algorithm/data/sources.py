@@ -10,14 +10,15 @@ import hmac
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from v6_algorithm.data.arrays import has_pair
-from v6_algorithm.data.cells import EMPTY_WORDS, blurred, some_rows, uniform
+from v6_algorithm.data.assumed import Assumed
+from v6_algorithm.data.cells import EMPTY_WORDS, bare, blurred, some_rows, uniform
 from v6_algorithm.data.files import print_files
 from v6_algorithm.data.margins import check_margins
 from v6_algorithm.errors import DataError, SiteError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ENDINGS = {
-    ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xls": "excel",
+    ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xlsm": "excel", ".xls": "excel",
     ".npz": "npz", ".npy": "npz", ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
 }  # fmt: skip
 # What hospitals' programs write, by the ending.
@@ -40,7 +41,7 @@ _OF_PROGRAMS = {
     ".pickle": "a pickle", ".docx": "a Word document", ".pdf": "a PDF document",
 }  # fmt: skip
 _READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "sqlalchemy"}
-_IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xls")
+_IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xlsm", ".xls")
 _BEGINNINGS = {
     b"PK\x03\x04": "excel (xlsx) or a zip file", b"\xd0\xcf\x11\xe0": "an old excel file (xls)", b"PAR1": "parquet",
     b"SQLite format 3": "a database (sql)", b"\x1f\x8b": "a gzip file",
@@ -50,6 +51,8 @@ _PAGE = (b"<!doctype", b"<html", b"<head", b"<table", b"<?xml")
 # Sheets or tables that a message names.
 _SHOWN = 30
 FOLDER = "v6_algorithm.folder"
+# What the reading of a dataframe of the mock took for granted.
+ASSUMED = "v6_algorithm.assumed"
 # What a dataframe of the mock is told of a folder that lasts from call to call.
 STATE = "v6_algorithm.state"
 # Columns of a parquet file that are read at once: at 17,000 rows of float64, 70 MB.
@@ -64,7 +67,7 @@ class TableSource:
 
     `base` is the folder of the files that cells name, where that is not the table's own. With `names`, which is a
     template and the column of the names, the uri is a folder that has no table, and the type ``names``. `readable` says
-    of each column of a SQLite table whether a query may read it.
+    of each column of a SQLite table whether a query may read it. Into `assumed` goes what reading takes for granted.
     """
 
     uri: str = ""
@@ -76,6 +79,7 @@ class TableSource:
     names: tuple[str, str] | None = None
     form: TableForm = USUAL
     readable: Callable[[str], bool] | None = None
+    assumed: Assumed = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def fingerprint(self) -> str | None:
@@ -102,7 +106,7 @@ class TableSource:
         from v6_algorithm.data.measures import find_measures
 
         frame = self._read(None, None)
-        frame = frame.set_axis([str(name).strip() for name in frame.columns], axis=1)
+        frame = frame.set_axis([bare(str(name)) for name in frame.columns], axis=1)
         named = find_measures(frame[self.form.measures], self.folder) if self.form.measures in frame.columns else []
         return [file for files in named for file in files or ()]
 
@@ -173,14 +177,14 @@ class TableSource:
             raise DataError("the table is empty: it has no columns")
         if not len(frame):
             raise DataError("the table is empty: it has column names but no rows")
-        names = [str(name).strip() for name in frame.columns.tolist()]
+        names = [bare(str(name)) for name in frame.columns.tolist()]
         frame = frame if names == frame.columns.tolist() else frame.set_axis(names, axis=1)
         if measures is not None:
             from v6_algorithm.data.measures import with_measures
 
-            frame = with_measures(frame, measures, self.folder)
+            frame = with_measures(frame, measures, self.folder, self.assumed)
         needed = [wanted is None or wanted(name) for name in frame.columns.tolist()]
-        return uniform(frame if all(needed) else frame.loc[:, needed], self.form)
+        return uniform(frame if all(needed) else frame.loc[:, needed], self.form, self.assumed)
 
     def read_as_it_is(self) -> pd.DataFrame:
         """Read the whole table with its empty words and marks, for a copy that is read again; raises DataError."""
@@ -202,19 +206,23 @@ class TableSource:
                 if why := "" if packed else _begins_as(self.uri, kind):
                     # What such a file has of lines or of an encoding would lead astray.
                     raise DataError(f"{name} cannot be read as {kind}{why}")
-                frame = read_csv(self.uri, name, self.form, self._empty_words)
+                frame = read_csv(self.uri, name, self.form, self._empty_words, self.assumed)
                 check_margins(frame, name)
                 return frame
             if kind == "parquet":
-                return _read_parquet(self.uri, wanted, exact)
+                return _read_parquet(self.uri, wanted, exact, self.assumed)
             if kind == "excel":
-                frame = self._read_excel(name)
+                from v6_algorithm.data.excel import read_excel
+
+                # That is not a word for an empty cell in every column, and `uniform` sees to it.
+                words = [word for word in self._empty_words if word != "None"]
+                frame = read_excel(self.uri, name, self.sheet_name, words, self.assumed)
                 check_margins(frame, name)
                 return frame
             if kind == "npz":
                 from v6_algorithm.data.arrays import read_arrays
 
-                return read_arrays(self.uri, self.form.whole, self.form.codes)
+                return read_arrays(self.uri, self.form.whole, self.form.codes, self.assumed)
             if kind == "sql":
                 return self._read_sql()
             if self.names is not None:
@@ -239,26 +247,6 @@ class TableSource:
     def _empty_words(self) -> list[str]:
         """Cells that a reader of files takes for empty; those with spaces around them are seen to by `uniform`."""
         return [word for word in (*EMPTY_WORDS, " ?") if word.strip() not in self.form.kept]
-
-    def _read_excel(self, name: str) -> pd.DataFrame:
-        import pandas as pd
-
-        words, sheet = self._empty_words, self.sheet_name
-        with pd.ExcelFile(self.uri) as book:
-            sheets = list(map(str, book.sheet_names))
-            if sheet is not None and sheet not in sheets:
-                raise DataError(f"{name} has no sheet '{sheet}'; it has: {', '.join(sheets[:_SHOWN])}")
-            if sheet is None and len(sheets) > 1:
-                # A sheet of one column is a remark.
-                heads = {one: book.parse(one, nrows=1) for one in sheets}
-                tables = [one for one, head in heads.items() if len(head) and head.shape[1] > 1] or sheets[:1]
-                if len(tables) > 1:
-                    raise DataError(
-                        f"{name} has {len(tables)} sheets with tables: {', '.join(tables[:_SHOWN])}; "
-                        "say which with sheet_name, or --sheet of a task"
-                    )
-                sheet = tables[0]
-            return book.parse(sheet or 0, na_values=words, keep_default_na=False)
 
     def _read_sql(self) -> pd.DataFrame:
         import contextlib
@@ -349,7 +337,9 @@ def _authorizer(readable: Callable[[str], bool], denied: list[str]) -> Callable[
     return authorize
 
 
-def _read_parquet(uri: str, wanted: Callable[[str], bool] | None, exact: Collection[str] | None) -> pd.DataFrame:
+def _read_parquet(
+    uri: str, wanted: Callable[[str], bool] | None, exact: Collection[str] | None, assumed: Assumed
+) -> pd.DataFrame:
     """Read a parquet file some columns at a time, so that one of 18,000 is in memory once."""
     import pandas as pd
     import pyarrow.parquet as pq
@@ -359,7 +349,11 @@ def _read_parquet(uri: str, wanted: Callable[[str], bool] | None, exact: Collect
         # What pandas wrote as a row's name is no column.
         index = (schema.pandas_metadata or {}).get("index_columns", [])
         columns = [name for name in schema.names if name not in index]
-        names = [name for name in columns if wanted is None or wanted(str(name).strip())]
+        # Whole numbers that count on are kept as a range.
+        named = [item["name"] if isinstance(item, dict) else item for item in index]
+        if named := [str(name) for name in named if name is not None and not str(name).startswith("__index_level_")]:
+            assumed["row names"] = named, len(named)
+        names = [name for name in columns if wanted is None or wanted(bare(str(name)))]
         blocks = []
         threads = file.metadata.num_rows * len(names) >= _CELLS_FOR_THREADS
         # A table without rows or wanted columns still has its columns' names to tell.
@@ -372,7 +366,8 @@ def _read_parquet(uri: str, wanted: Callable[[str], bool] | None, exact: Collect
                 table = table.replace_schema_metadata(None)
                 narrow = _narrowed(table, exact)
                 table = table if narrow == table.schema else table.cast(narrow, safe=False)
-            blocks.append(table.to_pandas(use_threads=threads))
+            # Threads are woken for each of many columns, and copying one takes less than that.
+            blocks.append(table.to_pandas(use_threads=False))
             del table
     if len(blocks) == 1:
         return blocks[0]
@@ -388,7 +383,7 @@ def _narrowed(table: Any, exact: Collection[str]) -> Any:
     places = [
         place
         for place, field in enumerate(fields)
-        if (pa.types.is_integer(field.type) or pa.types.is_float64(field.type)) and field.name.strip() not in exact
+        if (pa.types.is_integer(field.type) or pa.types.is_float64(field.type)) and bare(field.name) not in exact
     ]
     if not places:
         return table.schema
@@ -447,7 +442,14 @@ def source_in(folder: Path, names: tuple[str, str] | None = None) -> TableSource
                 else ", or X.npy and y.npy, or data.image.files say how its images are named"
             )
         )
-    return TableSource(str(paths[0]))
+    return TableSource(str(paths[0]), assumed=_beside(folder, paths[0]))
+
+
+def _beside(folder: Path, table: Path) -> Assumed:
+    """Write down how many files beside a folder's table could be tables as well."""
+    others = [path for path in folder.iterdir() if path != table and path.suffix.lower() in (".tsv", ".npz")]
+    count = sum(path.name[0] not in ".~" for path in others) + has_pair(folder)
+    return {"other tables": ([table.suffix.lower()], count)} if count else {}
 
 
 def source_from_node(environment: Mapping[str, str] = os.environ, names: tuple[str, str] | None = None) -> TableSource:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from v6_algorithm.data.cells import blurred
+from v6_algorithm.data.preparation.spelling import check_written
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
 
@@ -225,13 +226,17 @@ def _labels_of(values: Sequence[Any], target: TargetColumn) -> list[Label]:
         wanted = _canonical(threshold)
         if str(threshold).lower() in ("true", "false") and all(isinstance(value, bool) for value in values):
             wanted = int(str(threshold).lower() == "true")
+        check_written(labels, [wanted], target.name, _positive(target))
         return [int((label == wanted) == (operator == "==")) for label in labels]
     if any(isinstance(label, str) for label in labels):
-        place = target.role.split(".")[0]
-        key = f"data.{target.role}.positive" if place == "targets" else "data.positive"
-        raise DataError(f"{target.name} holds text, {key} is '{target.positive}'")
+        raise DataError(f"{target.name} holds text, {_positive(target)} is '{target.positive}'")
     compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[operator]
     return [int(hit) for hit in compare(np.asarray(labels, dtype=float), threshold)]
+
+
+def _positive(target: TargetColumn) -> str:
+    """Return the key of the target's condition."""
+    return f"data.{target.role}.positive" if target.role.split(".")[0] == "targets" else "data.positive"
 
 
 def canonical(column: pd.Series) -> list[Label]:

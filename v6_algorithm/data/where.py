@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.data.preparation.spelling import check_written
 from v6_algorithm.data.targets import canonical, coded
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
+from v6_algorithm.experiment.where import columns_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,14 +26,34 @@ def rows_where(frame: pd.DataFrame, where: Mapping[str, Any]) -> Array:
     Raises
     ------
     DataError
-        When a column is not there, or holds text where a number is compared.
+        When a column is not there, holds text where a number is compared, or what is asked for spelled differently.
     """
+    import pandas as pd
+
+    for name in {*columns_of(where)} & {*frame.columns}:
+        asked = [canonical(pd.Series([text], dtype=object))[0] for text in _asked(where, name)]
+        if any(isinstance(text, str) for text in asked):
+            check_written(coded(frame[name].dropna())[0], asked, f"column '{name}'", "data.where")
+    return _rows_where(frame, where)
+
+
+def _asked(where: Mapping[str, Any], column: str) -> Iterator[Any]:
+    """Yield what conditions say that a column's cells are, or are not."""
+    for name, given in where.items():
+        if name in ("any", "all"):
+            for part in given:
+                yield from _asked(part, column)
+        elif name == column:
+            yield from (text for operator, text in map(parse_condition, given) if operator in ("==", "!="))
+
+
+def _rows_where(frame: pd.DataFrame, where: Mapping[str, Any]) -> Array:
     kept = np.ones(len(frame), dtype=bool)
     for name, given in where.items():
         if name == "any":
-            kept &= np.logical_or.reduce([rows_where(frame, part) for part in given])
+            kept &= np.logical_or.reduce([_rows_where(frame, part) for part in given])
         elif name == "all":
-            kept &= np.logical_and.reduce([rows_where(frame, part) for part in given])
+            kept &= np.logical_and.reduce([_rows_where(frame, part) for part in given])
         else:
             if name not in frame.columns:
                 raise DataError(f"column '{name}' (data.where) is not there")

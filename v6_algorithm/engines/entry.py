@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.sources import FOLDER, STATE, TableSource, source_from_node
+from v6_algorithm.data.sources import ASSUMED, FOLDER, STATE, TableSource, source_from_node
 from v6_algorithm.engines import known_models, session
 from v6_algorithm.engines.provenance import RULE, asking, check_chain, own_identity
 from v6_algorithm.engines.runs import scores_line
@@ -268,8 +268,9 @@ def check_sender() -> None:
 
 def _source_of(frame: Any) -> TableSource:
     """Take a dataframe that vantage6 or its mock passes; of images `simulate` has told which folder they are in."""
-    folder = getattr(frame, "attrs", {}).get(FOLDER)
-    return TableSource(frame=frame, base=Path(folder) if folder else None)
+    attributes = getattr(frame, "attrs", {})
+    folder = attributes.get(FOLDER)
+    return TableSource(frame=frame, base=Path(folder) if folder else None, assumed=dict(attributes.get(ASSUMED) or {}))
 
 
 def _names_of_files(request: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from v6_algorithm.data.sources import FOLDER, TableSource, source_in
+from v6_algorithm.data.sources import ASSUMED, FOLDER, TableSource, source_in
 from v6_algorithm.engines import session
 from v6_algorithm.errors import DataError, ExperimentError
 from v6_algorithm.experiment.table_form import TableForm
@@ -63,10 +63,10 @@ def run_extract(
     if source.kind == "npz":
         return _copied_file(Path(source.uri), mock is None)
     frame = source.read_as_it_is()
-    frame.attrs = {}
+    frame.attrs = {ASSUMED: source.assumed} if source.assumed else {}
     # The step's files are gone when it ends: later steps see the session's folder only.
     if source.folder is not None and _is_folder(mock):
-        frame.attrs = {FOLDER: str(source.folder) if mock is not None else _copied_folder(source.folder)}
+        frame.attrs |= {FOLDER: str(source.folder) if mock is not None else _copied_folder(source.folder)}
     return _arrow(frame)
 
 

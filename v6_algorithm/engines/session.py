@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from v6_algorithm.data.sources import FOLDER, TableSource
+from v6_algorithm.data.sources import ASSUMED, FOLDER, TableSource
 from v6_algorithm.errors import DataError, ExperimentError, SiteError
 
 # Among a dataframe's `attrs`: a file in our folder that is read instead of the dataframe.
@@ -86,7 +86,8 @@ def source_of_session() -> TableSource:
     places = {name: _of_ours(attributes.get(name)) for name in (FOLDER, FILE)}
     if (file := places[FILE]) is not None:
         return TableSource(str(file), "npz")
-    return TableSource(str(path), "parquet", base=places[FOLDER])
+    assumed = attributes.get(ASSUMED)
+    return TableSource(str(path), "parquet", base=places[FOLDER], assumed=dict(assumed) if assumed else {})
 
 
 def _of_ours(name: Any) -> Path | None:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from v6_algorithm import seeding
-from v6_algorithm.data.sources import FOLDER, STATE, TableSource, source_in
+from v6_algorithm.data.sources import ASSUMED, FOLDER, STATE, TableSource, source_in
 from v6_algorithm.engines.local import LocalFederation, Way
 from v6_algorithm.errors import DataError, ExperimentError, PolicyError
 from v6_algorithm.experiment import Experiment, PartitionedSource, Source
@@ -117,13 +117,13 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
     from v6_algorithm.data.builtin import load_builtin
     from v6_algorithm.data.partition.tables import cut_table
 
-    base = None
+    base, assumed = None, {}
     if sites.source.startswith("builtin:"):
         frame = load_builtin(sites.source.removeprefix("builtin:"))
     else:
         try:
             whole = source_of("sites.source", Source(uri=sites.source, images=sites.images), folder, experiment)
-            frame, base = _without_measures(whole).read(), whole.folder
+            frame, base, assumed = _without_measures(whole).read(), whole.folder, whole.assumed
         except DataError as error:
             raise ExperimentError(f"sites.source: {error}") from None
     data = experiment.data
@@ -144,7 +144,10 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
         )
     except ExperimentError as error:
         raise ExperimentError(f"sites.partition: {error}") from None
-    return {name: TableSource(frame=parts.frame_of(frame, site), base=base) for site, name in enumerate(parts.names)}
+    return {
+        name: TableSource(frame=parts.frame_of(frame, site), base=base, assumed=dict(assumed))
+        for site, name in enumerate(parts.names)
+    }
 
 
 def local_federation(
@@ -273,7 +276,7 @@ def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -
             raise ExperimentError(f"site '{name}': {error}") from None
         folder = tables[name].folder
         # The mock hands on a dataframe only; what its cells name is in the folder that goes with it.
-        frame.attrs = {FOLDER: None if folder is None else str(folder)}
+        frame.attrs = {FOLDER: None if folder is None else str(folder), ASSUMED: tables[name].assumed}
         if lasting is not None:
             frame.attrs[STATE] = lasting.name
         datasets.append([{"database": frame}])

@@ -51,6 +51,8 @@ def summary(work: Work) -> dict[str, Any]:
     work.guard.account_frame(frame, features)
     if step == "columns":
         more = work.kind.summarise(work.sources[work.site], smallest)
+        assumed = work.assumed(work.sources[work.site])
+        more |= {"assumed": assumed} if assumed else {}
         return table.columns(frame, work.experiment.data, smallest, work.targets) | more
     if step == "moments":
         return table.moments(frame, features, smallest)
@@ -132,6 +134,8 @@ def _schema(work: Work) -> dict[str, Any]:
             if (secret := work.policy.node_secret) and (fingerprint := source.keyed_fingerprint(secret.encode())):
                 schema["fingerprint"] = fingerprint
             schema |= {"image": None} | work.kind.describe_files(source, work.shelf, work.policy.disclosed)
+            if assumed := work.assumed(source):
+                schema["assumed"] = assumed
             work.check_rows(schema["rows"], schema["synthetic"])
         except SiteError as error:
             # In a centralised run the site is not the hospital whose table is wrong.
@@ -398,7 +402,8 @@ def _hidden(work: Work, counts: np.ndarray) -> np.ndarray:
     """
     import numpy as np
 
-    return np.array([any(work.policy.too_few(int(rows)) for rows in column) for column in counts.T], dtype=bool)
+    few = [rows for rows in np.unique(counts).tolist() if work.policy.too_few(int(rows))]
+    return np.asarray(np.isin(counts, few).any(axis=0))
 
 
 def _check_values(work: Work, setup: Setup, table: TableData) -> None:

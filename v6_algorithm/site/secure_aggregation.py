@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.data.assumed import without_counts
 from v6_algorithm.errors import PolicyError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.secure_aggregation import fixed_point, protocol
@@ -89,6 +90,7 @@ def check_hidden(work: Work, method: str) -> bool:
 def hide_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """Tell of row counts only whether there are any."""
     hidden = schema | {key: int(bool(schema[key])) for key in ("rows", "rows_without_target")}
+    hidden |= {"assumed": without_counts(schema["assumed"])} if "assumed" in schema else {}
     return hidden | ({"at_zero": None} if "at_zero" in schema else {})
 
 

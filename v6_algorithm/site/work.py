@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from v6_algorithm.data.assumed import Told, disclosed
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import RowKind, Shelf
@@ -200,6 +201,15 @@ class Work:
                 self.policy.check_weights(table.weights[split.train])
         self.guard.account(table, setup)
         return table
+
+    def assumed(self, source: TableSource) -> list[Told]:
+        """Return what reading this table took for granted, as far as the node's rules let it be told."""
+        every = self.policy.allowed_columns is None
+        assumed = dict(source.assumed)
+        if self.kind.columns() or source.form.measures is not None:
+            # They are what cells name.
+            assumed.pop("other tables", None)
+        return disclosed(assumed, self.policy.disclosed, self.policy.allows, every=every)
 
     def check_rows(self, rows: int, synthetic: int) -> None:
         """Refuse a table with too few rows, or with too few that are a patient's; with none of these it may be made."""

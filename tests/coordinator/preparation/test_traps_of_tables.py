@@ -121,7 +121,7 @@ def test_a_change_of_case_or_spaces_is_always_found_and_the_same_labels_never(la
 def test_a_condition_that_no_row_of_a_site_meets_is_a_note_that_names_it(run):
     tables = {"a": hospital(1), "b": hospital(2)}
     tables["a"]["y"] = tables["a"]["y"].map({0: "no", 1: "yes"})
-    tables["b"]["y"] = tables["b"]["y"].map({0: "no", 1: "Yes"})
+    tables["b"]["y"] = tables["b"]["y"].map({0: "no", 1: "ja"})
     _, result = run(data="{target: y, positive: '== yes'}", **tables)
     assert "site 'b': no row meets data.positive '== yes'; is it written so there?" in result["notes"]
 

@@ -18,10 +18,12 @@ import numpy as np
 
 from v6_algorithm.coordinator.description.table_one import check_groups, grouped
 from v6_algorithm.coordinator.inference.distributions import t_p
+from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
+from v6_algorithm.data.assumed import check_assumed
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.imaging.picture import CAUSES
 from v6_algorithm.data.preparation import Moments, merge_moments
-from v6_algorithm.data.preparation.columns import sort_labels, unknown_coded
+from v6_algorithm.data.preparation.columns import sort_labels, tell_numbers, tell_patients, unknown_coded
 from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
 from v6_algorithm.data.quantiles import CALLS, CellColumn, Cells, next_windows, quantiles
 from v6_algorithm.data.rows.numbers import LeftOut, looks_like_identifier
@@ -98,6 +100,7 @@ class _Description:
     def run(self) -> Summary:
         """Make the calls."""
         replies = self._gather({"step": "columns"}, _check_columns)
+        self._notes += tell_assumed({site: reply["assumed"] for site, reply in replies.items()})
         columns = self._columns(replies)
         features = [name for name, column in columns.items() if column["described"]]
         if features:
@@ -164,7 +167,7 @@ class _Description:
             if "numeric" in differ and not labelled and self._wanted(name):
                 numeric.append(name)
             elif not labelled and name not in self._set_aside and self._data.features is None:
-                if "numeric" in differ:
+                if "numeric" in differ or looks_like_identifier(name):
                     left_out.identifiers.append(name)
                 else:
                     hints = {site: str(answer["hints"].get(name, "")) for site, answer in replies.items()}
@@ -180,6 +183,8 @@ class _Description:
             )
         for name in numeric[:MOST_COLUMNS]:
             columns[name]["described"] = True
+        told = {site: answer["hints"] for site, answer in replies.items()}
+        self._notes += [*tell_patients(self._data, told), *tell_numbers(told, numeric)]
         return columns
 
     def _wanted(self, name: str) -> bool:
@@ -356,7 +361,14 @@ def _check_columns(reply: Mapping[str, Any]) -> dict[str, Any]:
     hints = {str(name): str(reason) for name, reason in reply["hints"].items()}
     if not (set(hints) <= set(columns) and set(hints.values()) <= set(HINTS)):
         raise WireError("what it says of columns must be of the known hints")
-    return {"rows": reply["rows"], "columns": columns, "hints": hints, "labels": labels, "image": _check_image(reply)}
+    return {
+        "rows": reply["rows"],
+        "columns": columns,
+        "hints": hints,
+        "labels": labels,
+        "image": _check_image(reply),
+        "assumed": check_assumed(reply.get("assumed", [])),
+    }
 
 
 def _check_image(reply: Mapping[str, Any]) -> dict[str, Any] | None:

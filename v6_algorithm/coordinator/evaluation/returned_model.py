@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
 from v6_algorithm.coordinator.rounds.initial_model import about_model, models_in, preparations_of, read_model
 from v6_algorithm.data.preparation import Preparation, Setup
 from v6_algorithm.data.preparation.combat import Combat
@@ -219,6 +220,7 @@ def misfits(schema: Mapping[str, Any], experiment: Experiment, setup: Setup, whe
         if set(schema["categories"].get(name, [])) - set(values)
     ]
     notes += [f"{where}: {remark}" for remark in kind.remarks(schema)]
+    notes += [f"{where}: {note}" for note in tell_assumed({"": schema.get("assumed", [])})]
     if schema["rows_without_target"]:
         notes.append(f"{where}: {schema['rows_without_target']} rows have no target, and are left out")
     return [f"{where}: {problem}" for problem in problems], notes

@@ -80,6 +80,19 @@ def tell_units(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def tell_met(experiment: Experiment, schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the sites where no row, or every row, meets the condition that says an event, of those that tell of it."""
+    condition, notes = experiment.data.positive, []
+    for site, schema in schemas.items() if condition is not None else ():
+        events = schema["log_times"][0] if "log_times" in schema else None
+        # Fewer than its cells have are told as none.
+        met = "no row, or only few," if events == 0 else "every row" if events == schema["rows"] else None
+        if met is not None:
+            meets = "meet" if events == 0 else "meets"
+            notes.append(f"site '{site}': {met} {meets} data.positive '{condition}'; is it written so there?")
+    return notes
+
+
 def tell_no_events(sums: Mapping[str, np.ndarray]) -> list[str]:
     """Say so where no training row has an event, of which nothing can be learned."""
     if "event_times" not in sums or sums["event_times"].any():

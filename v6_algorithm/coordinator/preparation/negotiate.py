@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
+from v6_algorithm.coordinator.preparation.constant_columns import tell_constant
 from v6_algorithm.coordinator.preparation.event_times import (
     agree_on_times,
     check_times,
     needs_times,
+    tell_met,
     tell_no_events,
     tell_units,
 )
@@ -213,7 +216,14 @@ def agree_on_columns(
     # Who has only synthetic images is no hospital that a model could be tested at.
     real = sorted(site for site, schema in schemas.items() if schema["rows"] > synthetic[site])
     hospitals = real if experiment.split.kind == "leave_one_site_out" else []
-    notes = [*agreement.notes, *notes, *tell_units(schemas), *tell_shared_patients(experiment, schemas)]
+    notes += tell_assumed({name: schema.get("assumed", []) for name, schema in schemas.items()})
+    notes = [
+        *agreement.notes,
+        *notes,
+        *tell_units(schemas),
+        *tell_met(experiment, schemas),
+        *tell_shared_patients(experiment, schemas),
+    ]
     return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies,
                                silent=silent, fingerprints=fingerprints(schemas),
                                middle=middle_of(schema.get("log_times") for schema in schemas.values()),
@@ -335,6 +345,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes = [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     notes += time_notes
     notes += tell_values(moments) if setup.image_shape is not None else []
+    notes += tell_constant(setup.features, moments, merged) if setup.image_shape is None else []
     notes += [*tell_far(experiment, setup.features, merged), *tell_no_events(setup.sums)]
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     notes += [*tell_shares(rows, share), *loose, *of_knots, *of_imputation, *_tell_unknown(setup)]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.data.assumed import check_assumed
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.preparation.columns import Agreement
 from v6_algorithm.data.preparation.setup import unpack_arrays
@@ -82,6 +83,7 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         events, mean = schema["log_times"]
         if not is_rows(events) or not isinstance(mean, (int, float)) or not abs(mean) <= _LONGEST_LOG:
             raise WireError("the mean logarithm of its event times must be a count and a number")
+    check_assumed(schema.get("assumed", []))
     groups = schema.get("groups")
     if groups is not None and not (isinstance(groups["keyed"], bool) and all(map(is_label, groups["hashes"]))):
         raise WireError("hashes of groups must be texts")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.data.assumed import Assumed, add
 from v6_algorithm.data.imaging.files import read_as_asked
 from v6_algorithm.data.imaging.picture import UnreadableImageError
 from v6_algorithm.data.summary.cells import tell_labels
@@ -20,7 +21,9 @@ from v6_algorithm.experiment.imaging.images import Image
 Array = np.ndarray
 
 
-def describe_images(files: Sequence[Path | Array | str | None], image: Image, smallest: int) -> dict[str, Any]:
+def describe_images(
+    files: Sequence[Path | Array | str | None], image: Image, smallest: int, assumed: Assumed | None = None
+) -> dict[str, Any]:
     """Read all images and count them.
 
     Parameters
@@ -31,6 +34,8 @@ def describe_images(files: Sequence[Path | Array | str | None], image: Image, sm
         How they are read.
     smallest
         Fewest images that a size or a mean may be told of.
+    assumed
+        What the files do not say is written here, and what was taken for it.
 
     Returns
     -------
@@ -41,15 +46,20 @@ def describe_images(files: Sequence[Path | Array | str | None], image: Image, sm
     """
     sizes: Counter[str] = Counter()
     causes: Counter[str] = Counter()
-    ends = []
+    ends: list[tuple[float, float]] = []
+    own: Assumed = {}
     for file in files:
         try:
             picture = read_as_asked(file, image)
         except UnreadableImageError as error:
             causes[error.cause] += 1
             continue
+        for kind, detail in picture.assumed.items():
+            add(own, kind, detail)
         sizes["x".join(map(str, picture.values.shape))] += 1
         ends.append((float(picture.values.min()) * picture.unit, float(picture.values.max()) * picture.unit))
+    if assumed is not None:
+        assumed |= own
     shown, hidden = tell_labels({size: sizes[size] for size in sorted(sizes)}, smallest)
     low, high = np.mean(ends, axis=0).tolist() if len(ends) >= max(smallest, 1) else (None, None)
     return {

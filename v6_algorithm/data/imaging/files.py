@@ -14,7 +14,15 @@ from typing import Literal
 import numpy as np
 
 from v6_algorithm.data.imaging import dicom, nifti, raster
-from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, narrowed, scaled_by, with_channels
+from v6_algorithm.data.imaging.picture import (
+    Picture,
+    Span,
+    UnreadableImageError,
+    left_out,
+    narrowed,
+    scaled_by,
+    with_channels,
+)
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.imaging.images import Image
 
@@ -114,7 +122,7 @@ def read_image(
         if fill is None:
             raise UnreadableImageError("not_finite")
         values = np.where(np.isfinite(values), values, values.dtype.type(fill / picture.unit))
-    return Picture(values, picture.unit, picture.spacing)
+    return Picture(values, picture.unit, picture.spacing, picture.assumed)
 
 
 def _check_file(file: Path) -> None:
@@ -155,11 +163,16 @@ def _read(
     channel_axis: str | None,
     spans: Sequence[Span] | None,
 ) -> Picture:
-    if isinstance(file, np.ndarray):
-        return Picture(_arranged(file, dimensions, channels, channel_axis, spans))
-    name = file.name.lower()
-    if name.endswith(".npy"):
-        return Picture(_arranged(_loaded(file), dimensions, channels, channel_axis, spans))
+    name = "" if isinstance(file, np.ndarray) else file.name.lower()
+    if isinstance(file, np.ndarray) or name.endswith(".npy"):
+        array = file if isinstance(file, np.ndarray) else _loaded(file)
+        arranged = _arranged(array, dimensions, channels, channel_axis, spans)
+        said = array.ndim == dimensions or channel_axis is not None
+        first = array.shape[0] in _CHANNELS
+        assumed = {} if said else {"channel axis": "first" if first else "last"}
+        axis = channel_axis or assumed.get("channel axis")
+        given = 1 if axis is None or array.ndim == dimensions else array.shape[0 if axis == "first" else -1]
+        return Picture(arranged, assumed=assumed | left_out(given, channels))
     readers: tuple[tuple[tuple[str, ...], Callable[[Path, int, int | None, Sequence[Span] | None], Picture]], ...] = (
         (raster.ENDINGS, raster.read_raster),
         (nifti.ENDINGS, nifti.read_nifti),
@@ -230,7 +243,7 @@ _KINDS: tuple[tuple[Callable[[bytes], bool], tuple[str, ...] | None], ...] = (
     (lambda head: head[128:132] == b"DICM", dicom.ENDINGS),
     (lambda head: head[:6] == b"\x93NUMPY", (".npy",)),
     (lambda head: head[:2] == b"\x1f\x8b", (".nii.gz", ".mgz")),
-    (lambda head: head[344:348] in (b"n+1\0", b"ni1\0"), (".nii",)),
+    (lambda head: head[344:348] in (b"n+1\0", b"ni1\0"), (".nii", ".hdr")),
     (lambda head: head.lstrip()[:1] == b"<", None),
     (
         lambda head: head.startswith((b"PK\x03\x04", b"%PDF", b"GIF8", b"version https://git-lfs", b"\0\x05\x16\x07")),

@@ -7,7 +7,8 @@ columns are read from its name. `stack` looks here for the files that a column n
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ def images_in(folder: Path, levels: int) -> Iterator[str]:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    named = entry.name.lower().endswith(ENDINGS)
+    named = entry.name.lower().endswith(_LISTED)
     return named or (may_be_image(entry.name) and is_dicom(Path(entry.path)))
 
 
@@ -148,12 +149,23 @@ class NamedImages:
         found = self._below.get(cell.strip(), [])
         return found[0] if len(found) == 1 else AMBIGUOUS if found else None
 
+    def folders_of(self, cells: Sequence[str]) -> list[str]:
+        """Return the folders in which most of these bare names are, below: such as images and masks."""
+        below = self._below or {}
+        parents = Counter(
+            parent
+            for cell in cells
+            for parent in {path.parent.relative_to(self._base).as_posix() for path in below.get(cell.strip(), [])}
+        )
+        return sorted(parent for parent, count in parents.items() if 2 * count > len(cells) and count > 1)
+
     def _list(self, folder: Path) -> dict[str, list[Path]]:
         """Return the images of a folder by their names without the ending."""
         if folder not in self._listed:
             images: dict[str, list[Path]] = {}
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
                 ending = next((end for end in _LONGEST_FIRST if path.name.lower().endswith(end)), None)
+                ending = None if ending not in _LISTED else ending
                 # A link may lead out of the folder.
                 if ending is not None and not path.is_symlink():
                     images.setdefault(path.name[: -len(ending)], []).append(path)
@@ -168,9 +180,11 @@ def _parts(name: str) -> tuple[str, str]:
 
 
 def _plain(ending: str) -> str:
-    return {".jpeg": ".jpg", ".tiff": ".tif"}.get(ending.lower(), ending.lower())
+    return {".jpeg": ".jpg", ".tiff": ".tif", ".hdr": ".img"}.get(ending.lower(), ending.lower())
 
 
+# The header of a pair is not counted beside its image.
+_LISTED = tuple(ending for ending in ENDINGS if ending != ".hdr")
 _LONGEST_FIRST = sorted(ENDINGS, key=len, reverse=True)
 
 
@@ -180,7 +194,7 @@ def _images_below(folder: Path) -> list[Path]:
     for place, _, names in os.walk(folder):
         for name in sorted(names):
             path = Path(place, name)
-            if path.is_symlink() or not (name.lower().endswith(ENDINGS) or (may_be_image(name) and is_dicom(path))):
+            if path.is_symlink() or not (name.lower().endswith(_LISTED) or (may_be_image(name) and is_dicom(path))):
                 continue
             images.append(path)
             if len(images) == 2:

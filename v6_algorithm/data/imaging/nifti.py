@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, narrowed, with_channels
+from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, left_out, narrowed, with_channels
 
 Array = np.ndarray
-ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh")
+# Of a pair of .hdr and .img, as Analyze and NIfTI have them, either name stands for both.
+ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".hdr")
+_MILLIMETRES = {"meter": 1e3, "micron": 1e-3}
 
 
 def read_nifti(file: Path, dimensions: int, channels: int | None, spans: Sequence[Span] | None) -> Picture:
@@ -21,6 +23,9 @@ def read_nifti(file: Path, dimensions: int, channels: int | None, spans: Sequenc
     """
     import nibabel
 
+    other = {".img": ".hdr", ".hdr": ".img"}.get(file.suffix.lower())
+    if other is not None and not any(file.with_suffix(end).exists() for end in (other, other.upper())):
+        raise UnreadableImageError("pair")
     image: Any = nibabel.load(file)
     stored = image.get_data_dtype()
     if stored.fields is not None:
@@ -40,17 +45,35 @@ def read_nifti(file: Path, dimensions: int, channels: int | None, spans: Sequenc
     if values.ndim != 4:
         raise UnreadableImageError("axes")
     turned, spacing, last = turned_to_patient(values, image.affine)
+    spacing = tuple(step * _millimetres(image.header) for step in spacing)
     turned = np.moveaxis(turned, -1, 0)
     turned = turned if turned.dtype == np.uint8 else narrowed(turned, spans)
     if dimensions == 3:
         if len(image.shape) < 3:
             raise UnreadableImageError("flat")
-        return Picture(with_channels(turned, channels), spacing=spacing)
+        assumed = ({} if _says_how_it_lies(image) else {"orientation": ""}) | left_out(len(turned), channels)
+        return Picture(with_channels(turned, channels), spacing=spacing, assumed=assumed)
     # A single slice, of whatever direction.
     flat = last if turned.shape[1 + last] == 1 else next((n for n in range(3) if turned.shape[1 + n] == 1), None)
     if flat is None:
         raise UnreadableImageError("volume")
-    return Picture(with_channels(turned.take(0, axis=1 + flat), channels))
+    return Picture(with_channels(turned.take(0, axis=1 + flat), channels), assumed=left_out(len(turned), channels))
+
+
+def _millimetres(header: Any) -> float:
+    """Return how many millimetres a unit of the header's space is; one where it does not say."""
+    units = getattr(header, "get_xyzt_units", None)
+    return 1.0 if units is None else _MILLIMETRES.get(units()[0], 1.0)
+
+
+def _says_how_it_lies(image: Any) -> bool:
+    """Say whether the file has an affine: NIfTI by a form code, FreeSurfer by a flag, SPM by a .mat file beside it."""
+    keys = set(image.header.keys())
+    for codes in ({"sform_code", "qform_code"}, {"goodRASFlag"}):
+        if codes <= keys:
+            return any(int(image.header[code]) > 0 for code in codes)
+    mat = image.file_map.get("mat") if hasattr(image, "file_map") else None
+    return mat is not None and mat.filename is not None and Path(mat.filename).exists()
 
 
 def _may_be_far(image: Any) -> bool:

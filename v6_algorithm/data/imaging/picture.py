@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,9 @@ CAUSES = {
     "empty": "no file is named",
     "missing": "the file is not there",
     "ending": "a name with another ending than images have (docs/images.md lists them)",
+    "format": "of a format that is not read (NRRD, MetaImage, MINC, PAR/REC, HEIC, GIF, JPEG 2000, whole slides): make "
+    "NIfTI of volumes, as with SimpleITK or dcm2niix, and PNG of images",
+    "pair": "one of a pair of .hdr and .img files, of which the other is not there",
     "folder": "a folder without an image, and no file",
     "permission": "a file that may not be read here",
     "no_bytes": "a file of 0 bytes",
@@ -61,11 +64,14 @@ class Picture:
         What 1 in `values` is worth: 8 bits of a PNG file are stored as they are, and mean 0 to 1.
     spacing
         Millimetres from one voxel to the next, where the file says so.
+    assumed
+        What the file does not say, of `data.assumed.KINDS`, and what was taken for it.
     """
 
     values: Array
     unit: float = 1.0
     spacing: tuple[float, ...] | None = None
+    assumed: Mapping[str, str] = field(default_factory=dict)
 
 
 class UnreadableImageError(Exception):
@@ -101,6 +107,11 @@ def with_channels(values: Array, channels: int | None) -> Array:
     if channels == 1 and len(values) in (3, 4):
         return grey(values[:3])[None]
     raise UnreadableImageError("channels")
+
+
+def left_out(given: int, channels: int | None) -> dict[str, str]:
+    """Return what `with_channels` takes for granted of so many channels: of two or four the last is transparency."""
+    return {"transparency": ""} if channels is not None and given in (2, 4) and given != channels else {}
 
 
 def scaled_by(image: Image) -> list[Span] | None:

@@ -33,6 +33,7 @@ def read_raster(file: Path, dimensions: int, channels: int | None, spans: Sequen
             raise UnreadableImageError("time")
         if dimensions == 3 and (frames == 1 or image.format != "TIFF"):
             raise UnreadableImageError("flat")
+        seen_through = _is_transparent(image)
         pages = []
         for number in range(frames):
             if frames > 1:
@@ -41,7 +42,15 @@ def read_raster(file: Path, dimensions: int, channels: int | None, spans: Sequen
     if len({(values.shape, values.dtype, unit) for values, unit in pages}) > 1:
         raise UnreadableImageError("axes")
     values, unit = pages[0]
-    return Picture(values if dimensions == 2 else np.stack([page for page, _ in pages], axis=1), unit)
+    stacked = values if dimensions == 2 else np.stack([page for page, _ in pages], axis=1)
+    return Picture(stacked, unit, assumed={"transparency": ""} if seen_through else {})
+
+
+def _is_transparent(image: Any) -> bool:
+    """Say whether any pixel of an image is, whose colour is read all the same."""
+    if "A" in image.getbands():
+        return bool(image.getchannel("A").getextrema()[0] < 255)
+    return "transparency" in image.info and image.mode == "P"
 
 
 def _page(image: Any, channels: int | None, spans: Sequence[Span] | None) -> tuple[Array, float]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.data.assumed import Assumed, add
 from v6_algorithm.data.files import as_names, folder_of, left_out_of, names_files, within
 from v6_algorithm.data.imaging.copies import NONE, CopyFinder, identities
 from v6_algorithm.data.imaging.files import ENDINGS, read_as_asked
@@ -32,10 +33,15 @@ if TYPE_CHECKING:
 Array = np.ndarray
 # A row's image: a file, an array, why there is none (of `picture.CAUSES`), or no name of one.
 File = Path | Array | str | None
+# Endings of images that are not read, by which a message can name the way out.
+_NOT_READ = (
+    ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".mnc.gz", ".par", ".rec", ".heic", ".heif", ".gif", ".jp2", ".svs",
+    ".ndpi", ".mrxs", ".czi", ".nii.bz2", ".npz",
+)  # fmt: skip
 # Rows without an image that are named.
 SHOWN_ROWS = 30
 # Counts up when files are read in another way, so that images that were kept before are read again.
-READING = 5
+READING = 6
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Stack:
         (copies, 2) int64: the row of an exact copy, and the first row with the same image.
     causes
         How many of the unreadable rows have which of `picture.CAUSES`.
+    assumed
+        What the files do not say, and what was taken for it.
     """
 
     array: Array | Stream
@@ -62,6 +70,7 @@ class Stack:
     unreadable: Array
     copies: Array = field(default_factory=NONE.copy)
     causes: Mapping[str, int] = field(default_factory=dict)
+    assumed: Assumed = field(default_factory=dict)
 
     @property
     def streamed(self) -> bool:
@@ -81,13 +90,14 @@ class Stack:
         return list(self.array.shape[1:])
 
 
-def find_images(column: pd.Series, folder: Path | None) -> list[File]:
+def find_images(column: pd.Series, folder: Path | None, assumed: Assumed | None = None) -> list[File]:
     """Return the file that each cell names, there or not, or the array that it is; None where a cell is empty.
 
-    Of a name with an ending of no image the cause, ``ending``.
+    Of a name with an ending of no image the cause, ``ending`` or ``format``.
 
     A cell may leave the ending out where one file goes with it, and may name a folder with one image in it. Where no
-    cell names a file in the folder itself, bare names are those of images in folders below.
+    cell names a file in the folder itself, bare names are those of images in folders below. Whatever a cell does not
+    say of the file that it is read as is written into `assumed`.
 
     Raises
     ------
@@ -104,7 +114,7 @@ def find_images(column: pd.Series, folder: Path | None) -> list[File]:
     files: list[File] = [named.find(cell) if isinstance(cell, str) else None for cell in column.tolist()]
     # Where none of the names is one in the folder itself; else what is not there would be taken from another folder.
     if not any(file in (AMBIGUOUS, OTHER) or (isinstance(file, Path) and file.exists()) for file in files):
-        files = _found_otherwise(column, files, named, base)
+        files = _found_otherwise(column, files, named, base, {} if assumed is None else assumed)
     beyond = sum(file is None and isinstance(cell, str) for file, cell in zip(files, column.tolist(), strict=True))
     if beyond:
         raise DataError(
@@ -115,17 +125,57 @@ def find_images(column: pd.Series, folder: Path | None) -> list[File]:
         if all((within(base, cell, ("",)) or OTHER).is_dir() for cell in several):
             raise DataError(
                 f"column '{column.name}' (data.image) has {len(several)} cells that name folders with several images "
-                "each; allowed: one for each cell, or the image's name behind the folder's; of a DICOM series (a file "
+                "each; allowed: one for each cell, or the image's name behind the folder's, also "
+                "where a mask lies beside it; of a DICOM series (a file "
                 "for each slice) make one NIfTI file"
             )
+        folders = named.folders_of(several)
+        beside = (
+            f"; they are in the folders {', '.join(folders[:10])}: with images: beside the site's uri one of them is "
+            "looked in"
+            if len(folders) > 1
+            else ""
+        )
         raise DataError(
             f"column '{column.name}' (data.image) has {len(several)} cells without an ending, or without a folder, "
-            "that several images go with; allowed: one for each cell, or names with their folders and endings"
+            "that several images go with, such as an image and its mask; allowed: one for each cell, or names with "
+            f"their folders and endings{beside}"
         )
-    return ["ending" if file is OTHER else file for file in files]
+    if assumed is not None:
+        _note_names(column, files, assumed)
+    cells = column.tolist()
+    return [_of_other(cell) if file is OTHER else file for file, cell in zip(files, cells, strict=True)]
 
 
-def _found_otherwise(column: pd.Series, files: list[File], named: NamedImages, base: Path) -> list[File]:
+def _of_other(cell: str) -> str:
+    """Return why a name with an ending of no image is none: ``format`` where it is one of another kind of image."""
+    return "format" if cell.strip().lower().endswith(_NOT_READ) else "ending"
+
+
+def _note_names(column: pd.Series, files: list[File], assumed: Assumed) -> None:
+    """Write down how files are called otherwise than the cells that they go with."""
+    counted: Counter[str] = Counter()
+    suffixes = set()
+    for cell, file in zip(column.tolist(), files, strict=True):
+        if not isinstance(file, Path) or not isinstance(cell, str):
+            continue
+        name = cell.strip().replace("\\", "/").rstrip("/").rpartition("/")[2]
+        rest = file.name.removeprefix(name)
+        if file.name == name or file in (OTHER, AMBIGUOUS):
+            continue
+        if rest != file.name and rest.lower() in ENDINGS:
+            counted["image suffix"] += 1
+            suffixes.add(rest)
+        elif file.stem == Path(name).stem:
+            counted["image spelling"] += 1
+        elif name in file.parts:
+            counted["image folder"] += 1
+    assumed |= {kind: (sorted(suffixes) if kind == "image suffix" else [], count) for kind, count in counted.items()}
+
+
+def _found_otherwise(
+    column: pd.Series, files: list[File], named: NamedImages, base: Path, assumed: Assumed
+) -> list[File]:
     """Look for images that no cell names as they stand: in folders below, or with what all names leave out.
 
     Raises DataError where the cells are addresses of another machine, or the files have another ending.
@@ -139,6 +189,8 @@ def _found_otherwise(column: pd.Series, files: list[File], named: NamedImages, b
         for file, cell in zip(files, cells, strict=True)
     ]
     if found != files:
+        below = sum(one is not other and one is not AMBIGUOUS for one, other in zip(found, files, strict=True))
+        assumed |= {"image below": ([], below)} if below else {}
         return found
     ends = left_out_of([cell for cell in cells if cell], base, ENDINGS)
     if len(ends) > 1:
@@ -147,6 +199,7 @@ def _found_otherwise(column: pd.Series, files: list[File], named: NamedImages, b
             "write the one that is meant behind each name there"
         )
     if ends:
+        assumed["image ending"] = ends, sum(isinstance(file, Path) for file in files)
         return [
             base / f"{cell}{ends[0]}" if isinstance(file, Path) else file
             for file, cell in zip(files, cells, strict=True)
@@ -181,14 +234,18 @@ def _read_stack(files: list[File], image: Image, kept: Path | None, dtype: np.dt
     room: Room | None = None
     unit, unreadable, copies = 1.0, [], CopyFinder()
     causes: Counter[str] = Counter()
+    assumed: Assumed = {}
     try:
         for row, file in enumerate(files):
             try:
-                values, own_unit = fitted(read_as_asked(file, image), image)
+                picture = read_as_asked(file, image)
+                values, own_unit = fitted(picture, image)
             except UnreadableImageError as error:
                 unreadable.append(row)
                 causes[error.cause] += 1
                 continue
+            for kind, detail in picture.assumed.items():
+                add(assumed, kind, detail)
             if dtype == np.float32 and values.dtype == np.float64:
                 return None
             if room is None:
@@ -211,6 +268,7 @@ def _read_stack(files: list[File], image: Image, kept: Path | None, dtype: np.dt
             )
         _check_tolerance(unreadable, len(files), image, causes)
         about = {"unit": unit, "unreadable": unreadable, "copies": copies.pairs.tolist(), "causes": dict(causes)}
+        about["assumed"] = assumed
         array: Array | Stream | None = room.finish(about)
         if array is None:
             array = _stream(files, image, room.shape, dtype, unreadable)
@@ -308,6 +366,7 @@ def _stack(array: Array | Stream | None, about: Mapping[str, Any]) -> Stack:
         np.asarray(about["unreadable"], dtype=np.int64),
         np.asarray(about["copies"], dtype=np.int64).reshape(-1, 2),
         about["causes"],
+        {kind: (details, count) for kind, (details, count) in about.get("assumed", {}).items()},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from v6_algorithm.data.cells import HINTS
@@ -12,6 +12,8 @@ from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Data
 
 _COVARIATES = "harmonisation.covariates"
+# Hints on columns of numbers that are used all the same.
+_SEEMING = ("codes", "zeros", "dots", "day numbers")
 
 
 def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:
@@ -69,6 +71,7 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     if problems:
         raise ExperimentError("\n".join(problems))
     numbers = [] if classification else [name for name in data.target_columns.values() if name not in agreed.required]
+    notes += tell_patients(data, {site: schema.get("hints", {}) for site, schema in schemas.items()})
     notes += _uneven(schemas, [*agreed.required, *data.categorical, *numbers])
     categories = {
         name: sort_labels({label for schema in schemas.values() for label in schema["categories"][name]})
@@ -111,7 +114,12 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     }
     if not agreed.features and not any(categories.values()):
         raise ExperimentError(
-            "data.features: no numeric column is left at all sites; name the features, or categorical"
+            "\n  ".join(
+                [
+                    "data.features: no numeric column is left at all sites; name the features, or categorical",
+                    *(note for note in notes if note.startswith("left out")),
+                ]
+            )
         )
     return Agreement(
         agreed.features,
@@ -171,14 +179,30 @@ def _uneven(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> 
         infinite = [name for name in used if schema.get("hints", {}).get(name) == "infinite"]
         if infinite:
             notes.append(f"site '{site}': {listed(infinite)}: {HINTS['infinite'][0]}, and are filled in")
-    for reason in ("codes", "dots"):
-        at = {
-            name: [site for site, schema in schemas.items() if schema.get("hints", {}).get(name) == reason]
-            for name in used
-        }
+    return notes + tell_numbers({site: schema.get("hints", {}) for site, schema in schemas.items()}, used)
+
+
+def tell_patients(data: Data, hints: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Tell which columns say whose rows these are, where several are of one patient and nothing keeps them together."""
+    if data.group is not None or data.split_columns:
+        return []
+    names = dict.fromkeys(name for of_site in hints.values() for name, reason in of_site.items() if reason == "repeats")
+    return tell_numbers(hints, [name for name in names if name not in data.exclude], ("repeats",))
+
+
+def tell_numbers(
+    hints: Mapping[str, Mapping[str, str]], used: Collection[str], reasons: Sequence[str] = _SEEMING
+) -> list[str]:
+    """Tell which of these columns may not be what they seem, by the sites' hints (`cells.HINTS`)."""
+    from v6_algorithm.data.rows.kind import listed
+
+    notes = []
+    for reason in reasons:
+        at = {name: [site for site, of_site in hints.items() if of_site.get(name) == reason] for name in used}
         for name, sites in at.items():
             if sites:
-                notes.append(f"column '{name}' at {listed(sites)}: {HINTS[reason][0]}; {HINTS[reason][1]}")
+                holds, remedy = HINTS[reason]
+                notes.append(f"column '{name}' at {listed(sites)}: {holds}; {remedy.replace('COLUMN', name)}")
     return notes
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from v6_algorithm.data.preparation.agreement import Label
+from v6_algorithm.errors import DataError
 
 _SHOWN = 12
 # Of more labels a site may well lack some.
@@ -60,6 +61,29 @@ def spelled_differently(what: str, by_site: Mapping[str, Sequence[Label]], *, al
             "or say that they are different with data.different_labels: allow"
         ]
     return []
+
+
+def check_written(labels: Iterable[Label], asked: Collection[Label], what: str, key: str) -> None:
+    """Raise DataError where a label is one of those that conditions ask for, but for case, spaces or Unicode form.
+
+    It would meet none of them, in silence. What is asked for in several spellings is meant so.
+
+    Parameters
+    ----------
+    labels
+        Those of a column at one site.
+    asked
+        What conditions compare it with.
+    what, key
+        The column, and where the conditions stand, as messages name them.
+    """
+    texts = {folded(one): one for one in asked if isinstance(one, str)}
+    for label in labels:
+        if isinstance(label, str) and label not in asked and (one := texts.get(folded(label))) is not None:
+            raise DataError(
+                f"{what} holds '{one}' ({key}) spelled differently, in case, spaces or marks, and such rows would not "
+                "meet the condition; spell it alike there"
+            )
 
 
 def may_be_one(what: str, by_site: Mapping[str, Sequence[Label]]) -> list[str]:

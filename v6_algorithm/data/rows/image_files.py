@@ -38,7 +38,7 @@ class ImageFiles(Images):
 
     def summarise(self, source: TableSource, smallest: int) -> dict[str, Any]:
         """Tell sizes and values of the files as they are, and why some cannot be read."""
-        return {"image": describe_images(self._files(source), self.image, smallest)}
+        return {"image": describe_images(self._files(source), self.image, smallest, source.assumed)}
 
     def describe_files(
         self, source: TableSource, shelf: Shelf, disclosed: Callable[[int], int | None]
@@ -48,6 +48,10 @@ class ImageFiles(Images):
         And whether they fit on no disk here, and how many names a template did not fit.
         """
         stack = self.stack(source, [], shelf)
+        source.assumed.update(stack.assumed)
+        if source.kind in _QUICK:
+            # A stack that was kept is found without a look at the names.
+            self._files(source)
         unfitting = 0 if source.names is None else count_unfitting(Path(source.uri), source.names[0])
         return {
             "image": {
@@ -122,7 +126,7 @@ class ImageFiles(Images):
         """Find the files that a table names, or its arrays, one a row."""
         name = self.column
         frame = without_codes(source.read(lambda column: column == name, exact=()), self.data.missing_values)
-        return find_images(frame[name], source.folder)
+        return find_images(frame[name], source.folder, source.assumed)
 
 
 def _notes(site: str, image: Mapping[str, Any]) -> list[str]:

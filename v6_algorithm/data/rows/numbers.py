@@ -34,9 +34,21 @@ _IDENTIFIER = re.compile(
     r"accession|barcode|medical[ _.-]?record|patienten?|fall|zaak|volg|lfd|dossier|opname|deelnemers?|"
     r"teilnehmer|probanden|episoden?|rij|regel|zeilen|proben|auftrags|versicherten|monster|client|bsn|zis|mrn)"
     r"[ _.-]*(id|nr|no|num|number|nummer|key)|"
+    # Where and how a person is reached.
+    r"(tel|telephone|telefoon|telefon|phone|mobile|mobiel|mobil|fax|iban)([ _.-]*(nr|no|num|number|nummer))?|"
+    r"postcode|postal[ _.-]?code|zip([ _.-]?code)?|plz|code[ _.-]?postal|"
     r"(?-i:.*[a-z]UID)|rownames?|row[ _.-]?names?)[.#]?",
     re.I,
 )
+
+# Of identifiers, those of persons, and not of rows, samples, visits or places.
+_PERSON = re.compile(
+    r"patient|pat(_|id|nr)|subj|participant|person|proband|teilnehmer|deelnemer|pseudonym|client|mrn|bsn|zis|ssn|"
+    r"^(pid|ptid|eid|rid|seqn|ipp|nip|sid)$|record[ _.-]?id|study[ _.-]?id",
+    re.I,
+)
+# "Age (years)", "Glucose [mmol/L]".
+_WITH_UNIT = re.compile(r"\s*[(\[][^()\[\]]*[)\]]\s*$")
 
 
 class Numbers(RowKind):
@@ -150,12 +162,26 @@ def _alike(names: Sequence[str]) -> str:
     for name in names:
         written.setdefault(folded(name), []).append(name)
     pairs = [" and ".join(f"{name!a}" for name in same) for same in written.values() if len(same) > 1]
-    return f"; {'; '.join(pairs)} are one name, spelled differently: spell it alike at all sites" if pairs else ""
+    alike = f"; {'; '.join(pairs)} are one name, spelled differently: spell it alike at all sites" if pairs else ""
+    bare: dict[object, list[str]] = {}
+    for same in written.values():
+        bare.setdefault(folded(_WITH_UNIT.sub("", same[0])), []).append(same[0])
+    units = [" and ".join(f"{name!a}" for name in same) for same in bare.values() if len(same) > 1]
+    return alike + (
+        f"; {'; '.join(units)} differ in what stands in brackets: if they are in one unit, give them one name"
+        if units
+        else ""
+    )
 
 
 def looks_like_identifier(name: str) -> bool:
     """Say whether a column's name tells that it says who, not what."""
     return _IDENTIFIER.fullmatch(name.strip()) is not None
+
+
+def says_whose(name: str) -> bool:
+    """Say whether a column's name tells that it says whose rows these are, as patients' numbers do."""
+    return looks_like_identifier(name) and _PERSON.search(name) is not None
 
 
 def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:

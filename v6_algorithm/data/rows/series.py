@@ -64,6 +64,12 @@ class Series(RowKind):
         shortest = min(schema["sequence"]["shortest"] for schema in schemas.values())
         longest = max(schema["sequence"]["longest"] for schema in schemas.values())
         padded = self.sequence.length == "longest"
+        if (width := next(iter(channels.values()))) > longest:
+            axes = "channels_time" if self.sequence.axes == "time_channels" else "time_channels"
+            notes.append(
+                f"time series are read as {longest} times of {width} channels; where it is the other way round, "
+                f"data.sequence.axes: {axes}"
+            )
         if longest > shortest and not padded:
             notes.append(
                 f"time series are cut to their first {shortest} times, the shortest; the longest has {longest}"

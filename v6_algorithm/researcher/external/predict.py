@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from v6_algorithm.coordinator.evaluation.returned_model import CENTRAL, ReturnedModel
+from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
+from v6_algorithm.data.assumed import disclosed
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.targets import TargetColumn, canonical
 from v6_algorithm.errors import DataError, ExperimentError, SiteError, WireError
@@ -130,6 +132,7 @@ def _notes(source: TableSource, model: ReturnedModel, setup: Setup, values: np.n
     empty = int(frame[numbers].isna().any(axis=1).sum()) if numbers and data.sequence is None else 0
     if empty:
         notes.append(f"{empty} rows have empty cells among the inputs, which the values of the training fill")
+    notes += tell_assumed({"": disclosed(source.assumed, int, lambda _: True, every=True)})
     unreadable = int(np.isnan(values).any(axis=1).sum())
     if unreadable:
         notes.append(f"{unreadable} rows have no prediction: their image is missing or cannot be read")
@@ -168,7 +171,7 @@ def _outputs(
             site=CENTRAL, round=0, attempt=1, experiment=experiment.for_sites(), sites=1, setup=setup.to_json()
         )
         policy = Policy(minimum_rows=1, minimum_part_rows=1)
-        table_source = TableSource(frame=filled, base=source.folder)
+        table_source = TableSource(frame=filled, base=source.folder, assumed=source.assumed)
         work = Work(request, SiteContext({CENTRAL: table_source}, policy, lasting=True))
         table = work.table(setup)
         problem = create_problem(experiment, setup)

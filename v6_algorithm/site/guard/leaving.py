@@ -17,7 +17,7 @@ _SETTING = "says nothing of the data"
 LEAVES: dict[str, dict[str, str]] = {
     "summary": {
         "rows": "minimum rows", "columns": "allowed columns", "labels": "minimum cell", "image": "minimum cell",
-        "hints": "allowed columns",
+        "hints": "allowed columns", "assumed": "minimum cell; allowed columns",
         "moments": "minimum cell",
         "hidden": "allowed columns", "cells": "minimum cell", "products": "minimum cell", "policy": _SETTING,
         "groups": "minimum cell", "withheld": "minimum cell", "cell": _SETTING, "bins": "minimum cell",

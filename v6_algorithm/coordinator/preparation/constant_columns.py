@@ -1,0 +1,63 @@
+"""What the researcher is told of columns with one value: they tell a model nothing, or only whose rows they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from v6_algorithm.data.preparation.statistics import Moments, merge_moments
+from v6_algorithm.data.rows.kind import listed
+
+# As `unit_where_constant` has it.
+_ROUNDING = 1e-12
+# Of how many rows, and so many standard deviations, a site's one value is not by chance.
+_FEWEST, _APART = 10, 2.0
+
+
+def tell_constant(features: Sequence[str], moments: Mapping[str, Moments], merged: Moments) -> list[str]:
+    """Name the columns that have one value in all training rows, at each site, or at a site far from all others.
+
+    Of the last kind is a cholesterol of 0 in every row. `merged` are all sites' moments; columns of which no site, or
+    not every site, tells anything are in neither of the first two.
+    """
+    everywhere = np.atleast_1d((_is_constant(merged) & (merged.count > 1)).all(axis=0))
+    told = np.all([(of_site.count > 1).all(axis=0) for of_site in moments.values()], axis=0)
+    at_each: np.ndarray = (
+        np.all([_is_constant(of_site).all(axis=0) for of_site in moments.values()], axis=0) & told & ~everywhere
+    )
+    notes = []
+    where = f"site '{next(iter(moments))}': " if len(moments) == 1 else ""
+    if names := [name for name, is_one in zip(features, everywhere, strict=True) if is_one]:
+        notes.append(f"{where}one value in all training rows, so nothing is learned from it: {listed(names)}")
+    if names := [name for name, is_one in zip(features, at_each, strict=True) if is_one]:
+        notes.append(
+            "one value at each site, and another at some, so that it tells only whose rows these are: "
+            f"{listed(names)}; data.exclude leaves it out"
+        )
+    told_of = set(np.flatnonzero(everywhere | at_each).tolist())
+    for site, of_site in moments.items():
+        apart = _is_constant(of_site).all(axis=0) & (of_site.count >= _FEWEST).all(axis=0) & _is_apart(site, moments)
+        if names := [name for place, name in enumerate(features) if apart[place] and place not in told_of]:
+            notes.append(
+                f"site '{site}': one value in all training rows, and far from those of other sites: {listed(names)}; "
+                "does it mean there that nothing is known? data.missing_values then makes it empty"
+            )
+    return notes
+
+
+def _is_apart(site: str, moments: Mapping[str, Moments]) -> np.ndarray:
+    """Say of each column whether a site's mean is far from that of the others, in their standard deviations."""
+    others = [of_site for name, of_site in moments.items() if name != site]
+    if not others:
+        return np.zeros(moments[site].mean.shape[1], dtype=bool)
+    rest = merge_moments(others)
+    far = np.abs(moments[site].mean - rest.mean) > _APART * rest.deviation
+    apart: np.ndarray = (far & (rest.deviation > 0) & (rest.count >= _FEWEST)).all(axis=0)
+    return apart
+
+
+def _is_constant(moments: Moments) -> np.ndarray:
+    """Say of (folds, columns) whether values differ by no more than rounding."""
+    constant: np.ndarray = moments.deviation <= _ROUNDING * np.abs(moments.mean)
+    return constant

@@ -1,0 +1,134 @@
+"""Excel's books: the one sheet that is a table, and what a sheet shows that its cells do not hold.
+
+`sources` reads through here. pandas sees values only; merged cells, errors, hidden rows and formulas without a result
+are looked for in the sheet's XML (ECMA-376), of xlsx files.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from v6_algorithm.data.assumed import Assumed
+from v6_algorithm.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Sheets that a message names.
+_SHOWN = 30
+_ATTRIBUTE = re.compile(r'([\w:]+)="([^"]*)"')
+_CELL = re.compile(rb"<(?:\w+:)?c\b([^>]*)(?<!/)>(.*?)</(?:\w+:)?c>", re.S)
+_VALUE = re.compile(rb"<(?:\w+:)?v\b[^>]*(?<!/)>[^<]")
+_ERROR = re.compile(rb'<(?:\w+:)?c\b[^>]*\bt="e"[^>]*>')
+_MERGED = re.compile(rb'<(?:\w+:)?mergeCell\b[^>]*\bref="[A-Z]+\d+:[A-Z]+(\d+)"')
+_HIDDEN = re.compile(rb'<(?:\w+:)?row\b[^>]*\bhidden="(?:1|true)"')
+
+
+def read_excel(uri: str, name: str, sheet: str | None, words: Collection[str], assumed: Assumed) -> pd.DataFrame:
+    """Read a sheet of a book.
+
+    Parameters
+    ----------
+    uri
+        The file.
+    name
+        How messages call it.
+    sheet
+        Of the table; None: the one that has more than one column.
+    words
+        Cells that are empty.
+    assumed
+        What is taken for granted is written here.
+
+    Raises
+    ------
+    DataError
+        When there is no such sheet, or several have tables; a name is in the header twice; cells of rows are merged; or
+        formulas have no result.
+    """
+    import pandas as pd
+
+    with pd.ExcelFile(uri) as book:
+        sheets = list(map(str, book.sheet_names))
+        if sheet is not None and sheet not in sheets:
+            raise DataError(f"{name} has no sheet '{sheet}'; it has: {', '.join(sheets[:_SHOWN])}")
+        if sheet is None and len(sheets) > 1:
+            # A sheet of one column is a remark.
+            heads = {one: book.parse(one, nrows=1) for one in sheets}
+            tables = [one for one, head in heads.items() if len(head) and head.shape[1] > 1] or sheets[:1]
+            if len(tables) > 1:
+                raise DataError(
+                    f"{name} has {len(tables)} sheets with tables: {', '.join(tables[:_SHOWN])}; "
+                    "say which with sheet_name, or --sheet of a task"
+                )
+            sheet = tables[0]
+            assumed["sheet"] = [sheet], len(sheets)
+        sheet = sheets[0] if sheet is None else sheet
+        _check_sheet(_xml(uri, sheet), name, assumed)
+        header = book.parse(sheet, header=None, nrows=1, dtype=object)
+        _check_header(header.iloc[0].tolist() if len(header) else [])
+        frame = book.parse(sheet, na_values=list(words), keep_default_na=False)
+        if any(column != column for column in frame.columns):
+            raise DataError(f"{name} has an error of Excel, such as #REF!, in place of a column's name")
+        return frame
+
+
+def _check_header(cells: list[Any]) -> None:
+    """Raise DataError for a name that is in the header twice, which pandas renames to ``name.1``."""
+    names = [str(cell).strip() for cell in cells if cell == cell and cell is not None]
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise DataError(f"column '{twice[0]}' is there twice")
+
+
+def _check_sheet(xml: bytes, name: str, assumed: Assumed) -> None:
+    """Look for what a reader of the sheet sees otherwise than it is stored.
+
+    Below the header only the first of merged cells has a value, and a formula that no program has computed has none.
+    """
+    if any(int(last) > 1 for last in _MERGED.findall(xml)):
+        raise DataError(
+            f"{name} has merged cells among its rows, of which only the first holds a value: unmerge them in Excel, "
+            "and fill in each"
+        )
+    if b"<f" in xml or b":f>" in xml:
+        # A result may be an empty text.
+        bare = sum(
+            (b"<f" in cell or b":f>" in cell) and b't="str"' not in given and not _VALUE.search(cell)
+            for given, cell in _CELL.findall(xml)
+        )
+        if bare:
+            raise DataError(
+                f"{name} has {bare:,} formulas without a result, which no program has computed yet: open it in Excel, "
+                "and save it"
+            )
+    if errors := len(_ERROR.findall(xml)):
+        assumed["excel errors"] = [], errors
+    if hidden := len(_HIDDEN.findall(xml)):
+        assumed["hidden rows"] = [], hidden
+
+
+def _xml(uri: str, sheet: str) -> bytes:
+    """Return the XML of a sheet; nothing of an old book (xls), or where the book does not say where it is."""
+    if not zipfile.is_zipfile(uri):
+        return b""
+    with zipfile.ZipFile(uri) as book:
+        parts = set(book.namelist())
+        if not {"xl/workbook.xml", "xl/_rels/workbook.xml.rels"} <= parts:
+            return b""
+        sheets = _elements(book.read("xl/workbook.xml"), "sheet")
+        places = _elements(book.read("xl/_rels/workbook.xml.rels"), "Relationship")
+        key = next((item.get("r:id") for item in sheets if html.unescape(item.get("name", "")) == sheet), None)
+        place = next((item["Target"] for item in places if key is not None and item.get("Id") == key), "")
+        part = place.lstrip("/") if place.startswith("/") else str(Path("xl", place).as_posix())
+        return book.read(part) if part in parts else b""
+
+
+def _elements(xml: bytes, tag: str) -> list[dict[str, str]]:
+    """Return the attributes of each element of a name."""
+    found = re.findall(rf"<(?:\w+:)?{tag}\b([^>]*)>", xml.decode("utf-8", "replace"))
+    return [dict(_ATTRIBUTE.findall(attributes)) for attributes in found]

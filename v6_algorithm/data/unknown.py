@@ -1,0 +1,92 @@
+"""What a table may hold in place of "not known": codes such as -9, zeros where nothing is 0, words such as na.
+
+`cells.hint` asks here, for hints only: nobody but a hospital can say what they mean, and nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+# By which tables say that a number is not known, since a cell had to have one. Of others in the column it is as far.
+_CODES = np.array([digit * repeated for digit in (7, 8, 9) for repeated in (11, 111, 1111, 11111)], dtype=np.float64)
+# Castor's codes for what is missing are -95 to -99.
+NEGATIVE_CODES = -np.concatenate([[9.0, 95.0, 96.0, 97.0, 98.0], _CODES])
+# Of UK Biobank, ADNI and panels, where all other numbers are well above.
+_SMALL_CODES, _ABOVE_SMALL_CODES = -np.arange(1.0, 11.0), 10.0
+# The smallest number of a column with codes, where that is below 0: one of them, or a lone -1.
+BELOW_ZERO = np.array([*NEGATIVE_CODES, *_SMALL_CODES])
+# As where a field has so many digits and no more.
+CODES = np.concatenate([_CODES, [99.9, 999.9, 9999.9, 99.99, 999.99, 9999.99]])
+_FAR_CODE, _ROWS_BESIDE_CODES = 4.0, 10
+# A lone -1 beside numbers such as 0 and 1 is one of them; beside an age it is none.
+_BEYOND_ONE = 10.0
+# Zeros are at most this share of a column whose other numbers are so many and so different, none near 0.
+_MOST_ZEROS, _FEWEST_OTHERS, _FEWEST_DIFFERENT, _NEAR_ZERO = 0.4, 20, 12, 0.2
+# Below so small a share of them others may be wrong.
+_LOWEST = 0.02
+# Words by which hospitals and laboratories say so, and programs of other languages; none that may be a category.
+WORDS = (
+    "na", "n.a.", "n.b.", "nb", "nd", "n.d.", "ND", "NB", "N.A.", "N.B.", "N.D.", "Na", "-", "--", ".", "..", "*", "x",
+    "missing", "Missing", "MISSING", "unknown", "Unknown", "UNKNOWN", "UNK", "unk", "onbekend", "Onbekend", "ONBEKEND",
+    "unbekannt", "Unbekannt", "k.A.", "k. A.", "inconnu", "Inconnu", "NC", "NP", "non fait", "not done", "Not done",
+    "NOT DONE", "pending", "Pending", "hemolyzed", "haemolysed", "NASK", "ASKU", "NI", "INV", "NAV",
+    "n.v.t.", "nvt", "NVT", "niet bekend", "nicht bestimmt", "k.a.", "#NULL!", "#NV", "#WERT!", "#DIV/0!", "#VALUE!",
+    "#REF!", "#NAME?", "#NUM!", "#N/B", "#WAARDE!", "#BEZUG!", "#ZAHL!", "._",
+    *(f".{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"),
+)  # fmt: skip
+WORD_HINTS = {
+    f"word {word}": (f"numbers beside the word '{word}'", f'data.missing_values: ["{word}"] makes those cells empty')
+    for word in WORDS
+}
+
+
+def known_word(cells: Collection[str]) -> str | None:
+    """Return the key of `WORD_HINTS` where these cells are all one of these words."""
+    one = next(iter(cells), "")
+    return f"word {one}" if set(cells) == {one} and one in WORDS else None
+
+
+def has_codes(known: np.ndarray) -> bool:
+    """Say whether a column has codes for "not known": below 0 where no other is, or far above all others."""
+    others = known[~np.isin(known, CODES) & ~np.isin(known, NEGATIVE_CODES)]
+    large = others[~np.isin(others, _SMALL_CODES)]
+    if len(large) and large.min() > _ABOVE_SMALL_CODES:
+        others = large
+    if len(others) and others.max() >= _BEYOND_ONE and (others[others != -1] > 0).all():
+        others = others[others != -1]
+    if len(others) < _ROWS_BESIDE_CODES or len(others) == len(known) or others.min() < 0:
+        return False
+    # A column of zeros and ones, or of stages, has them, too; one of a single value says nothing.
+    if len(np.unique(others)) < 2:
+        return False
+    return bool(known.min() < 0 or known.max() > _FAR_CODE * others.max())
+
+
+def has_zeros(known: np.ndarray) -> bool:
+    """Say whether zeros stand apart from a column's other numbers, which lie well above: a cholesterol of 0.
+
+    Not of counts and amounts, whose other numbers begin near 0: all but a few of these must be above half of their
+    median, and none near 0.
+    """
+    zero = known == 0
+    others = known[~zero]
+    if not zero.any() or zero.mean() > _MOST_ZEROS or len(others) < _FEWEST_OTHERS or others.min() <= 0:
+        return False
+    low, median = np.quantile(others, [_LOWEST, 0.5])
+    apart = low > median / 2 and others.min() > _NEAR_ZERO * median
+    return bool(apart and len(np.unique(others)) >= _FEWEST_DIFFERENT)
+
+
+def may_have_zeros(numbers: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Say of which columns, (columns,) bool of (rows, columns) with their ends, `has_zeros` has to look closer."""
+    may = (low == 0) & (high > 0)
+    if not may.any():
+        return may
+    columns = np.flatnonzero(may)
+    some = numbers[:, columns]
+    least = np.where(some > 0, some, np.inf).min(axis=0)
+    few = (some == 0).sum(axis=0) <= _MOST_ZEROS * np.maximum((~np.isnan(some)).sum(axis=0), 1)
+    may[columns] = few & (least < high[columns])
+    return may
