@@ -92,14 +92,12 @@ def hints_of(frame: pd.DataFrame, kinds: dict[str, str]) -> dict[str, str]:
         if nothing
     }
     hints = {name: hint(frame[name], kind) for name, kind in kinds.items() if name not in plain}
-    hints |= {name: "repeats" for name, kind in kinds.items() if kind != "other" and _repeats(frame[name])}
+    hints |= {name: "repeats" for name, kind in kinds.items() if kind != "other" and says_whose(name) and _repeats(frame[name])}
     return {name: reason for name, reason in hints.items() if reason is not None}
 
 
 def _repeats(column: pd.Series) -> bool:
     """Say whether a column that is called as patients' numbers are has each number in some rows, of many."""
-    if not says_whose(str(column.name)):
-        return False
     known = column.dropna()
     numbers = known.nunique()
     return numbers >= _FEWEST_PATIENTS and len(known) >= _ROWS_OF_ONE * numbers

@@ -106,5 +106,6 @@ def may_have_zeros(numbers: np.ndarray, low: np.ndarray, high: np.ndarray) -> np
     some = numbers[:, columns]
     least = np.where(some > 0, some, np.inf).min(axis=0)
     few = (some == 0).sum(axis=0) <= _MOST_ZEROS * np.maximum((~np.isnan(some)).sum(axis=0), 1)
-    may[columns] = few & (least < high[columns])
+    enough = (some > 0).sum(axis=0) >= _FEWEST_OTHERS
+    may[columns] = few & enough & (least < high[columns])
     return may

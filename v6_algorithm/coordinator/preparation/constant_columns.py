@@ -37,8 +37,13 @@ def tell_constant(features: Sequence[str], moments: Mapping[str, Moments], merge
         )
     told_of = set(np.flatnonzero(everywhere | at_each).tolist())
     for site, of_site in moments.items():
-        apart = _is_constant(of_site).all(axis=0) & (of_site.count >= _FEWEST).all(axis=0) & _is_apart(site, moments)
-        if names := [name for place, name in enumerate(features) if apart[place] and place not in told_of]:
+        apart = _is_constant(of_site).all(axis=0) & (of_site.count >= _FEWEST).all(axis=0)
+        apart[list(told_of)] = False
+        if not apart.any():
+            # Looking at all others for each site would be slow where there are many.
+            continue
+        apart &= _is_apart(site, moments)
+        if names := [name for place, name in enumerate(features) if apart[place]]:
             notes.append(
                 f"site '{site}': one value in all training rows, and far from those of other sites: {listed(names)}; "
                 "does it mean there that nothing is known? data.missing_values then makes it empty"
