@@ -56,7 +56,7 @@ def test_a_site_corrects_by_the_mean_less_its_own_control_variate():
     context = SiteContext({}, lasting=True)
     mean = {"mean": wire.pack({"w": torch.tensor([10.0, 20.0])})}
     first = term(context, 1, {"kept": {}} | mean)
-    first.objective()
+    assert type(first.objective()).__name__ == "Corrected"
     assert first._correction["w"].tolist() == [10, 20]
     first.keep({"w": torch.tensor([0.0, 0.0])}, 2, None)
     # c_i = (x - y) / (K lr) - c: [2, 4] less [10, 20].
@@ -74,6 +74,7 @@ def test_the_linear_term_of_feddyn_weighs_by_the_sites_share():
     context = SiteContext({}, lasting=True)
     kept = term(context, 1, {"kept": {}}, strategy={"kind": "feddyn", "alpha": 0.3}, participants=4, share=0.5)
     assert kept._alpha == pytest.approx(0.3 / (4 * 0.5))
+    assert type(kept.objective()).__name__ == "Corrected", "before there is a term it is the proximal one alone"
     assert kept.keep({"w": torch.tensor([3.0, 2.0])}, 2, None) == {}
     later = term(context, 2, {"kept": {"a": 1}}, strategy={"kind": "feddyn", "alpha": 0.3}, participants=4, share=0.5)
     assert later._term["w"].tolist() == pytest.approx([-0.15 * 2, 0])

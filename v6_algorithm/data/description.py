@@ -92,7 +92,11 @@ def hints_of(frame: pd.DataFrame, kinds: dict[str, str]) -> dict[str, str]:
         if nothing
     }
     hints = {name: hint(frame[name], kind) for name, kind in kinds.items() if name not in plain}
-    hints |= {name: "repeats" for name, kind in kinds.items() if kind != "other" and says_whose(name) and _repeats(frame[name])}
+    hints |= {
+        name: "repeats"
+        for name, kind in kinds.items()
+        if kind != "other" and says_whose(name) and _repeats(frame[name])
+    }
     return {name: reason for name, reason in hints.items() if reason is not None}
 
 
