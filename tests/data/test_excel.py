@@ -109,3 +109,37 @@ def test_the_word_none_among_labels_is_counted_and_kept_on_request(tmp_path):
     kept = TableSource(source.uri, form=TableForm(codes=("sex",), kept=("None",)))
     assert (kept.read()["sex"] == "None").sum() == 3
     assert kept.assumed == {}
+
+
+@pytest.mark.parametrize(("every", "reason"), [(1, "dates"), (2, "some dates"), (8, "some dates")])
+def test_dates_that_excel_made_of_some_cells_are_told(tmp_path, every, reason):
+    def change(sheet):
+        for row in range(2, 10, every):
+            sheet.cell(row, 2).value = datetime.datetime(2024, 2, row)
+
+    frame = book(tmp_path, change).read()
+    assert hint(frame["crp"], "other" if every == 1 else "text") == reason
+
+
+def test_an_error_in_place_of_a_name_is_refused(tmp_path):
+    def change(sheet):
+        sheet["B1"].value = "#REF!"
+        sheet["B1"].data_type = "e"
+
+    with pytest.raises(DataError, match="has an error of Excel, such as #REF!, in place of a column's name"):
+        book(tmp_path, change).read()
+
+
+@pytest.mark.parametrize("row", [10, 12])
+def test_a_remark_below_the_rows_is_refused(tmp_path, row):
+    with pytest.raises(
+        DataError, match="the last line holds one cell, of words in a column of numbers, as a remark does"
+    ):
+        book(tmp_path, put(f"A{row}", "source: laboratory")).read()
+    assert len(book(tmp_path, put(f"C{row}", "m")).read()) == row - 1
+
+
+def test_a_book_with_macros_is_a_book(tmp_path):
+    source = book(tmp_path)
+    (tmp_path / "t.xlsx").rename(tmp_path / "t.xlsm")
+    assert TableSource(source.uri.replace("xlsx", "xlsm")).read().shape == (8, 4)

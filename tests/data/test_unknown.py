@@ -10,7 +10,7 @@ import v6_algorithm.api as v6
 from v6_algorithm.data.cells import hint, uniform
 from v6_algorithm.data.description import column_kinds, hints_of
 from v6_algorithm.data.rows.numbers import LeftOut
-from v6_algorithm.data.unknown import WORDS
+from v6_algorithm.data.unknown import WORDS, unknown_labels
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment.table_form import USUAL
 
@@ -157,3 +157,49 @@ def test_why_no_column_is_left_is_part_of_the_error():
         ExperimentError, match=r"no numeric column is left(.|\n)*numbers with a unit: crp; take the unit out"
     ):
         v6.run({"data": {"target": "y"}, "rounds": 1}, {"p": frame, "q": frame})
+
+
+@pytest.mark.parametrize(
+    ("labels", "unknown"),
+    [
+        ([0, 1, 9], [9]),
+        ([1, 2, 3, 4, 9], [9]),
+        ([0, 1, 99], [99]),
+        ([-9, 0, 1], [-9]),
+        (["no", "unknown", "yes"], ["unknown"]),
+        (["Onbekend", "ja", "nee"], ["Onbekend"]),
+        ([0, 1], []),
+        ([0, 9], []),
+        ([*range(10)], []),
+        ([-1, 0, 1], []),
+        (["a", "nd"], []),
+        ([1, 2, 3], []),
+        ([0, 1, 2, 4, 8], []),
+        (["no", "unknown"], []),
+    ],
+)
+def test_a_class_that_says_that_nothing_is_known_is_named(labels, unknown):
+    assert unknown_labels(labels) == unknown
+
+
+def test_a_class_that_is_none_is_a_note_of_the_run():
+    frame = pd.DataFrame({"a": np.arange(60) % 7 / 2, "y": [0, 1, 9] * 20})
+    experiment = {"data": {"target": "y"}, "rounds": 1}
+    said = "class '9' is learned as one of 3; if it means that nothing is known, data.missing_values: {y: [9]} leaves"
+    assert any(note.startswith(said) for note in v6.run(experiment, {"p": frame, "q": frame}).notes)
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (["120 ± 5", "130 ± 6"], "more"),
+        (["1.2x10^3", "1.5 x 10^4"], "more"),
+        (["ca. 5 mg", "~6"], "more"),
+        (["1,", "2,"], "more"),
+        (["90+", "88", "87"], "limits"),
+        (["+", "++"], None),
+        (["CA19", "ca 125x"], None),
+    ],
+)
+def test_numbers_with_more_beside_them_are_told(cells, reason):
+    assert hint(pd.Series(cells * 6), "text") == reason

@@ -265,6 +265,8 @@ def test_errors_and_other_requests_are_not_kept():
         # What the client itself makes of a server that does not say.
         assert client.check_if_blob_store_enabled() is True
     assert len(client.log) == 10
+    client.answers = None
+    assert client.check_if_blob_store_enabled() is True
     assert client.log[2] == ("organization/2", (), {"params": {"page": 1}, "method": "patch"})
 
 

@@ -29,7 +29,7 @@ EMPTY_WORDS = (
 )  # fmt: skip
 _PLAIN_SPACES = " \t\n\r\f\v"
 # Text that is numbers of a laboratory, but not to a computer.
-_LIMIT = re.compile(r"[<>≤≥]=?\s*[+-]?\d+([.,]\d+)?")
+_LIMIT = re.compile(r"[<>≤≥]=?\s*[+-]?\d+([.,]\d+)?|\d+([.,]\d+)?\s*\+")
 _PERCENT = re.compile(r"[+-]?\d+([.,]\d+)?\s*%")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(\.\d{3})*,\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
@@ -57,7 +57,12 @@ _NOTATION = re.compile(r"[+-]?\d+(\.\d*)?[dD][+-]?\d+|0x[0-9a-fA-F]+")
 _BESIDE = {"percent": _PERCENT, "limits": _LIMIT, "minus": _OTHER_MINUS, "negatives": _BRACKETS}
 # As laboratories mark what is out of range or was corrected.
 _FLAGGED = re.compile(r"[*!\u2191\u2193]+\s*[+-]?\d+([.,]\d+)?|[+-]?\d+([.,]\d+)?\s*[*!\u2191\u2193]+")
-_BESIDE |= {"flags": _FLAGGED, "quotes": _QUOTED, "digits": _DIGITS, "notation": _NOTATION}
+# "120 ± 5", "1.2 x 10^3", "ca. 5 mg", "12,".
+_MORE = re.compile(
+    r"(~|\u2248|ca\.?|circa)\s*\d+([.,]\d+)?(\s*[^\d\s]\D*)?|"
+    r"\d+([.,]\d+)?\s*(([±]|\+/-)\s*\d+([.,]\d+)?|[x×*]\s*10\s*(\^|\*\*)?\s*-?\d+|[.,;])"
+)
+_BESIDE |= {"more": _MORE, "flags": _FLAGGED, "quotes": _QUOTED, "digits": _DIGITS, "notation": _NOTATION}
 # A unit stands behind its number, but for that of money: "subject12" is a name, and so is what begins with zeros.
 _UNIT = re.compile(r"([€$£¥]|CHF|EUR|USD|GBP)?\s*[+-]?(?!0\d)\d+(?:[.,]\d+)?\s*([^\d\s.,;:<>+-]\D*)?")
 _DIGIT = re.compile(r"\d")
@@ -122,10 +127,12 @@ HINTS = {
         "dates, by the name, as numbers: Excel's days (45292 is 2024-01-01), 20240101 or seconds from 1970",
         "compute a number from them there, or leave it out with data.exclude",
     ),
+    "more": ("numbers with more beside them, such as ± 5, x10^3 or ca.", "write the number alone there"),
     "flags": ("numbers with a mark, such as * or !", "take the mark out there"),
     "quotes": ("numbers in quotation marks, or behind =", "take the marks out there"),
     "digits": ("numbers in the digits of another script", "write 0 to 9 there"),
     "notation": ("numbers in another notation, such as 1.5D+02 or 0x1A", "write 150 there"),
+    "some dates": ("numbers or words beside dates, as Excel makes of cells such as 1-2", "write there what was meant"),
     "nested": ("structures or bytes", "write what is needed of them in columns of their own there"),
     "negatives": ("numbers of which those below 0 are in brackets, such as (1.2)", "write -1.2 there"),
     "repeats": (
@@ -331,6 +338,9 @@ def hint(column: pd.Series, kind: str) -> str | None:
         return "nested"
     if isinstance(first, datetime.timedelta):
         return "dates"
+    if any(isinstance(value, (datetime.date, datetime.time)) for value in column.dropna().tolist()):
+        dated = column.dropna().map(lambda value: isinstance(value, (datetime.date, datetime.time)))
+        return "dates" if dated.mean() >= _MOSTLY else "some dates"
     rows = _rows_of_texts(column)
     every = sum(rows.values())
     rest = {cell: count for cell, count in rows.items() if not _NUMBER.fullmatch(cell)}

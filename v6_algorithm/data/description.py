@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from v6_algorithm.experiment import Data
 if TYPE_CHECKING:
     import pandas as pd
 
+# Rows of which one has a number in all but a few columns that have any.
+_FIRST_ROWS = 100
 # Cells of numbers that are looked at together.
 _MOST_CELLS = 2_000_000
 # More categories than this are no category but an identifier.
@@ -89,14 +92,16 @@ def hints_of(frame: pd.DataFrame, kinds: dict[str, str]) -> dict[str, str]:
         if nothing
     }
     hints = {name: hint(frame[name], kind) for name, kind in kinds.items() if name not in plain}
-    hints |= {name: "repeats" for name, kind in kinds.items() if kind != "other" and _repeats(frame[name])}
+    hints |= {
+        name: "repeats"
+        for name, kind in kinds.items()
+        if kind != "other" and says_whose(name) and _repeats(frame[name])
+    }
     return {name: reason for name, reason in hints.items() if reason is not None}
 
 
 def _repeats(column: pd.Series) -> bool:
     """Say whether a column that is called as patients' numbers are has each number in some rows, of many."""
-    if not says_whose(str(column.name)):
-        return False
     known = column.dropna()
     numbers = known.nunique()
     return numbers >= _FEWEST_PATIENTS and len(known) >= _ROWS_OF_ONE * numbers
@@ -127,9 +132,9 @@ def named(columns: list[str]) -> str:
 
 def column_kinds(frame: pd.DataFrame) -> dict[str, str]:
     """Classify all columns; many at a time where they are numbers, for a table may have 18,000 of them."""
-    kinds = dict.fromkeys(frame.columns.tolist())
-    for names, numbers in _numbers(frame):
-        kinds |= zip(names, np.where(np.isnan(numbers).all(axis=0), "empty", "numeric").tolist(), strict=True)
+    kinds: dict[str, str | None] = dict.fromkeys(frame.columns.tolist())
+    for names, numbers in _numbers(frame.head(_FIRST_ROWS)):
+        kinds |= dict.fromkeys(compress(names, (~np.isnan(numbers)).any(axis=0)), "numeric")
     return {str(name): kind or column_kind(frame[name]) for name, kind in kinds.items()}
 
 

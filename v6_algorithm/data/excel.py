@@ -72,7 +72,10 @@ def read_excel(uri: str, name: str, sheet: str | None, words: Collection[str], a
         _check_sheet(_xml(uri, sheet), name, assumed)
         header = book.parse(sheet, header=None, nrows=1, dtype=object)
         _check_header(header.iloc[0].tolist() if len(header) else [])
-        return book.parse(sheet, na_values=list(words), keep_default_na=False)
+        frame = book.parse(sheet, na_values=list(words), keep_default_na=False)
+        if any(column != column for column in frame.columns):
+            raise DataError(f"{name} has an error of Excel, such as #REF!, in place of a column's name")
+        return frame
 
 
 def _check_header(cells: list[Any]) -> None:

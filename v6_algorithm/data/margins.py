@@ -59,6 +59,19 @@ def check_margins(frame: pd.DataFrame, name: str) -> None:
             f"{name}: the last line holds a word such as total or mean in a column of numbers, so it is no row: take "
             "it out of the file"
         )
+    if _is_remark(frame.iloc[-1].tolist()) and any(
+        isinstance(column[-1], str) and _are_numbers(column[:-1]) for column in cells.values()
+    ):
+        raise DataError(
+            f"{name}: the last line holds one cell, of words in a column of numbers, as a remark does: take it out of "
+            "the file"
+        )
+
+
+def _is_remark(row: Sequence[Any]) -> bool:
+    """Say whether a row of several cells is empty but for one, which has words."""
+    known = [cell for cell in row if cell is not None and cell == cell and str(cell).strip()]
+    return len(row) > _LINES and len(known) == 1 and isinstance(known[0], str) and bool(_WORD.search(known[0]))
 
 
 def _check_headers(cells: dict[int, list[Any]], headers: dict[int, str], name: str) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ENDINGS = {
-    ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xls": "excel",
+    ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xlsm": "excel", ".xls": "excel",
     ".npz": "npz", ".npy": "npz", ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
 }  # fmt: skip
 # What hospitals' programs write, by the ending.
@@ -41,7 +41,7 @@ _OF_PROGRAMS = {
     ".pickle": "a pickle", ".docx": "a Word document", ".pdf": "a PDF document",
 }  # fmt: skip
 _READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "sqlalchemy"}
-_IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xls")
+_IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xlsm", ".xls")
 _BEGINNINGS = {
     b"PK\x03\x04": "excel (xlsx) or a zip file", b"\xd0\xcf\x11\xe0": "an old excel file (xls)", b"PAR1": "parquet",
     b"SQLite format 3": "a database (sql)", b"\x1f\x8b": "a gzip file",
@@ -366,7 +366,8 @@ def _read_parquet(
                 table = table.replace_schema_metadata(None)
                 narrow = _narrowed(table, exact)
                 table = table if narrow == table.schema else table.cast(narrow, safe=False)
-            blocks.append(table.to_pandas(use_threads=threads))
+            # Threads are woken for each of many columns, and copying one takes less than that.
+            blocks.append(table.to_pandas(use_threads=False))
             del table
     if len(blocks) == 1:
         return blocks[0]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -26,6 +26,8 @@ _BEYOND_ONE = 10.0
 _MOST_ZEROS, _FEWEST_OTHERS, _FEWEST_DIFFERENT, _NEAR_ZERO = 0.4, 20, 12, 0.2
 # Below so small a share of them others may be wrong.
 _LOWEST = 0.02
+# Shorter ones may be the names of classes.
+_LONG_WORD = 6
 # Words by which hospitals and laboratories say so, and programs of other languages; none that may be a category.
 WORDS = (
     "na", "n.a.", "n.b.", "nb", "nd", "n.d.", "ND", "NB", "N.A.", "N.B.", "N.D.", "Na", "-", "--", ".", "..", "*", "x",
@@ -40,6 +42,22 @@ WORD_HINTS = {
     f"word {word}": (f"numbers beside the word '{word}'", f'data.missing_values: ["{word}"] makes those cells empty')
     for word in WORDS
 }
+
+
+def unknown_labels(labels: Sequence[int | float | str]) -> list[int | float | str]:
+    """Return those of three labels or more that most likely say "not known": 9 beside 0 and 1, or unknown."""
+    numbers = [label for label in labels if not isinstance(label, str)]
+    found: list[int | float | str] = []
+    for label in labels:
+        if isinstance(label, str):
+            said = label.casefold() in {word.casefold() for word in WORDS if len(word) >= _LONG_WORD}
+        else:
+            others = [number for number in numbers if number != label]
+            far = bool(others) and min(others) >= 0 and label > 2 * max(others)
+            below = bool(others) and min(others) >= 0 and label in NEGATIVE_CODES
+            said = below or (far and label in (7, 8, 9, *CODES))
+        found += [label] if said else []
+    return found if len(labels) - len(found) >= 2 else []
 
 
 def known_word(cells: Collection[str]) -> str | None:
@@ -88,5 +106,6 @@ def may_have_zeros(numbers: np.ndarray, low: np.ndarray, high: np.ndarray) -> np
     some = numbers[:, columns]
     least = np.where(some > 0, some, np.inf).min(axis=0)
     few = (some == 0).sum(axis=0) <= _MOST_ZEROS * np.maximum((~np.isnan(some)).sum(axis=0), 1)
-    may[columns] = few & (least < high[columns])
+    enough = (some > 0).sum(axis=0) >= _FEWEST_OTHERS
+    may[columns] = few & enough & (least < high[columns])
     return may

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from typing import Any
 
 # Seconds that an answer is kept: a key or a storage that changes is known so soon.
@@ -36,9 +37,11 @@ def keep_answers(client: Any) -> None:
         return once(endpoint, _KEY)
 
     def stores_blobs_kept() -> bool:
-        answer = once(_STORAGE, _STORES_BLOBS)
-        if isinstance(answer, dict) and _STORES_BLOBS in answer:
-            return bool(answer[_STORES_BLOBS])
+        # Where the server does not say, the client has a way of its own.
+        with suppress(Exception):
+            answer = once(_STORAGE, _STORES_BLOBS)
+            if isinstance(answer, dict) and _STORES_BLOBS in answer:
+                return bool(answer[_STORES_BLOBS])
         return bool(stores_blobs())  # type: ignore[misc]
 
     client.request = request_kept

@@ -402,7 +402,8 @@ def _hidden(work: Work, counts: np.ndarray) -> np.ndarray:
     """
     import numpy as np
 
-    return np.array([any(work.policy.too_few(int(rows)) for rows in column) for column in counts.T], dtype=bool)
+    few = [rows for rows in np.unique(counts).tolist() if work.policy.too_few(int(rows))]
+    return np.asarray(np.isin(counts, few).any(axis=0))
 
 
 def _check_values(work: Work, setup: Setup, table: TableData) -> None:

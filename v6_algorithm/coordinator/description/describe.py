@@ -167,7 +167,7 @@ class _Description:
             if "numeric" in differ and not labelled and self._wanted(name):
                 numeric.append(name)
             elif not labelled and name not in self._set_aside and self._data.features is None:
-                if "numeric" in differ:
+                if "numeric" in differ or looks_like_identifier(name):
                     left_out.identifiers.append(name)
                 else:
                     hints = {site: str(answer["hints"].get(name, "")) for site, answer in replies.items()}

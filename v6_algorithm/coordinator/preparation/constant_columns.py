@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from v6_algorithm.data.preparation.statistics import Moments, merge_moments
+from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.data.rows.kind import listed
 
 # As `unit_where_constant` has it.
@@ -37,7 +37,7 @@ def tell_constant(features: Sequence[str], moments: Mapping[str, Moments], merge
         )
     told_of = set(np.flatnonzero(everywhere | at_each).tolist())
     for site, of_site in moments.items():
-        apart = _is_constant(of_site).all(axis=0) & (of_site.count >= _FEWEST).all(axis=0) & _is_apart(site, moments)
+        apart = _is_constant(of_site).all(axis=0) & (of_site.count >= _FEWEST).all(axis=0) & _is_apart(of_site, merged)
         if names := [name for place, name in enumerate(features) if apart[place] and place not in told_of]:
             notes.append(
                 f"site '{site}': one value in all training rows, and far from those of other sites: {listed(names)}; "
@@ -46,14 +46,18 @@ def tell_constant(features: Sequence[str], moments: Mapping[str, Moments], merge
     return notes
 
 
-def _is_apart(site: str, moments: Mapping[str, Moments]) -> np.ndarray:
-    """Say of each column whether a site's mean is far from that of the others, in their standard deviations."""
-    others = [of_site for name, of_site in moments.items() if name != site]
-    if not others:
-        return np.zeros(moments[site].mean.shape[1], dtype=bool)
-    rest = merge_moments(others)
-    far = np.abs(moments[site].mean - rest.mean) > _APART * rest.deviation
-    apart: np.ndarray = (far & (rest.deviation > 0) & (rest.count >= _FEWEST)).all(axis=0)
+def _is_apart(of_site: Moments, merged: Moments) -> np.ndarray:
+    """Say of each column whether a site's mean is far from that of the others, in their standard deviations.
+
+    The others' moments are all sites' less this one's, the update of `merge_moments` solved for one of its two parts.
+    """
+    count = merged.count - of_site.count
+    safe = np.maximum(count, 1)
+    away = (merged.mean - of_site.mean) * merged.count / safe
+    squares = merged.squares - of_site.squares - away**2 * of_site.count * count / np.maximum(merged.count, 1)
+    deviation = np.sqrt(np.maximum(squares, 0) / safe)
+    varies = deviation > np.sqrt(_ROUNDING) * np.abs(merged.mean)
+    apart: np.ndarray = ((np.abs(away) > _APART * deviation) & varies & (count >= _FEWEST)).all(axis=0)
     return apart
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.preparation.agreement import Agreement, Label
 from v6_algorithm.data.preparation.spelling import may_be_one, spelled_differently
+from v6_algorithm.data.unknown import unknown_labels
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Data
 
@@ -97,6 +98,12 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         else:
             notes += _met_by_none_or_all(data.positive, by_site)
         classes = _classes(f"data.target: column '{data.target}'", by_site, condition, notes)
+        if data.positive is None and (unknown := unknown_labels(classes)):
+            shown = ", ".join(f"'{label}'" for label in unknown)
+            notes.append(
+                f"class {shown} is learned as one of {len(classes)}; if it means that nothing is known, "
+                f"data.missing_values: {{{data.target}: [{', '.join(map(str, unknown))}]}} leaves those rows out"
+            )
         if len(classes) == 2 and classes != [0, 1]:
             notes.append(
                 f"precision, recall, f1, sensitivity, auroc and auprc are of class '{classes[1]}', the last in order; "

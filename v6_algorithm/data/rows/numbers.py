@@ -44,7 +44,7 @@ _IDENTIFIER = re.compile(
 # Of identifiers, those of persons, and not of rows, samples, visits or places.
 _PERSON = re.compile(
     r"patient|pat(_|id|nr)|subj|participant|person|proband|teilnehmer|deelnemer|pseudonym|client|mrn|bsn|zis|ssn|"
-    r"^(pid|ptid|eid|rid|seqn|ipp|nip|sid)$|record[ _.-]?id|study[ _.-]?id",
+    r"^(id|pid|ptid|eid|rid|seqn|ipp|nip|sid)$|record[ _.-]?id|study[ _.-]?id",
     re.I,
 )
 # "Age (years)", "Glucose [mmol/L]".

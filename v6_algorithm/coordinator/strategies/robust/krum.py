@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from v6_algorithm.coordinator.strategies.robust.coordinates import median_of_rows
-from v6_algorithm.coordinator.strategies.robust.updates import Updates, by_slices, require_sites, squared_distance
+from v6_algorithm.coordinator.strategies.robust.updates import SLICE, Updates, by_slices, require_sites
 
 
 def krum(updates: Updates, malicious: int) -> Tensor:
@@ -124,11 +124,15 @@ def _near_median(rows: Tensor, dropped: int) -> Tensor:
 
 
 def _distances(updates: Updates) -> Tensor:
-    """Return the squared distances of all pairs, (sites, sites), float64."""
-    distances = torch.zeros(len(updates), len(updates), dtype=torch.float64)
-    for number in range(len(updates)):
-        for other in range(number):
-            distances[number, other] = distances[other, number] = squared_distance(updates[number], updates[other])
+    """Return the squared distances of all pairs, (sites, sites), float64, from differences as in `squared_distance`."""
+    sites = len(updates)
+    of_pairs = torch.zeros(sites * (sites - 1) // 2, dtype=torch.float64)
+    for start in range(0, len(updates[0]), SLICE):
+        rows = [update[start : start + SLICE].double() for update in updates]
+        of_pairs += torch.pdist(torch.stack(rows)).square()
+    distances = torch.zeros(sites, sites, dtype=torch.float64)
+    first, second = torch.triu_indices(sites, sites, 1)
+    distances[first, second] = distances[second, first] = of_pairs
     return distances
 
 

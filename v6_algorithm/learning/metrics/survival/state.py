@@ -219,7 +219,7 @@ def explain(state: dict[str, Any]) -> list[str]:
         notes.append(f"{state['non_finite']} rows had a non-finite prediction, target or loss and are left out")
     if state["n"] == 0:
         return [*notes, "no rows"]
-    if compute(state)["c_index"] is None:
+    if not _all_pairs(state)[1]:
         notes.append("c_index: no event was seen before another row's time, so no pair can be compared")
     if state["joined"] and any(isinstance(part, Mapping) for part in _told(state)):
         notes.append(
