@@ -44,7 +44,7 @@ def test_an_item_goes_with_others_where_it_asks_for_what_all_can_do():
     item = {"fold": 0, "parameters": model, "train": True}
     assert _can_go([item, item | {"parameters": None}])
     assert _can_go([item | {"strategy": {"mu": 0.1}}])
-    assert not _can_go([item | {"strategy": {"start": True}}])
+    assert not _can_go([item | {"strategy": {"term": True}}])
     assert not _can_go([item | {"private": {}}])
     assert not _can_go([item, item | {"parameters": "text"}])
     read = wire.Packed(str(model))
@@ -56,7 +56,7 @@ def test_an_item_goes_with_others_where_it_asks_for_what_all_can_do():
     ("changes", "reason"),
     [({}, None), ({"secure": {}}, "secure aggregation"), ({"private_dp": {}}, "differential privacy"),
      ({"layers": "norm"}, "strategy.private"), ({"stages": ["int8"]}, "strategy.compress"),
-     ({"kind": "moon"}, "last model"), ({"kind": "fedsgd"}, "sends gradients"), ({"kind": "cyclic"}, "one site after"),
+     ({"kind": "cyclic"}, "one site after"),
      ({"mode": "local"}, "mode local"), ({"at_sites": True}, "each site has its own"), ({"device": "cuda"}, "a GPU")],
 )  # fmt: skip
 def test_what_a_run_asks_for_keeps_sites_apart(changes, reason):
