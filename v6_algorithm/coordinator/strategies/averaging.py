@@ -95,6 +95,11 @@ class WeightedMean:
             Of each site.
         scales, origin
             By what each site's update is multiplied, the difference of its parameters from `origin`; None: by 1.
+
+        Raises
+        ------
+        ValueError
+            When `scales` are given without `origin`.
         """
         # A site of no weight has nothing to add, not even its counters.
         layers = [number for number, weight in enumerate(weights) if weight > 0]
@@ -103,9 +108,11 @@ class WeightedMean:
         self._total += sum(weights)
         whole = len(layers) == len(weights)
         given = [weights[layer] for layer in layers]
-        if scales is None or origin is None:
+        if scales is None:
             self._add_layers(stacks, names, layers, given, whole=whole)
             return
+        if origin is None:
+            raise ValueError("scales are given without origin, the parameters that updates are differences from")
         moved = [name for name in names if self._spec[name].kind == "parameter"]
         scaled = [weights[layer] * scales[layer] for layer in layers]
         self._add_layers(stacks, moved, layers, scaled, whole=whole)
