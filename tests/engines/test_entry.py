@@ -18,7 +18,7 @@ from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines import entry, vantage6_v4
 from v6_algorithm.engines.simulate import local_federation
-from v6_algorithm.errors import ExperimentError, FederationError
+from v6_algorithm.errors import ExperimentError, FederationError, PolicyError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 
@@ -441,3 +441,12 @@ def test_what_a_round_leaves_in_the_servers_database_is_told_of_large_models_alo
     assert "database" not in capsys.readouterr().out
     entry._say({**prepared, "model_bytes": 37_500_000})
     assert "each round leaves up to 400 MB in the server's database: a model of 37.5 MB" in capsys.readouterr().out
+
+
+def test_a_request_beside_a_mapping_of_data_stays_the_request(monkeypatch):
+    def refuse(*_):
+        raise PolicyError("not this table")
+
+    monkeypatch.setattr(entry, "guarded_source", refuse)
+    found = entry.run_site("prepare", {"site": "other"}, {"site": "asked", "round": 7, "attempt": 2}, None)
+    assert (found["kind"], found["site"], found["round"]) == ("refused", "asked", 7)

@@ -124,3 +124,14 @@ def test_runs_on_other_rows_have_accounts_of_their_own():
     made.open(first)
     made.open(second)
     assert len(made._job.content["privacy"]) == 2
+
+
+def test_a_site_that_nobody_counts_adds_all_of_its_noise():
+    given = account(honest=1)
+    unsaid = PrivacyAccount(given._policy, given._experiment, Book(), Book(), "database")
+    table = table_of(10)
+    unsaid.open(table)
+    unsaid.book(table, [0], 1)
+    given.open(table)
+    given.book(table, [0], 1)
+    assert unsaid._lasting.content == given._lasting.content

@@ -10,6 +10,7 @@ import pytest
 from v6_algorithm.coordinator.preparation import event_times
 from v6_algorithm.coordinator.preparation.schema_checks import (
     check_hidden,
+    check_names,
     check_policy,
     check_schema,
     is_count,
@@ -101,3 +102,9 @@ def test_names_and_labels_have_a_thousand_letters_at_most():
     for change in ({"columns": {"x" + name: "number", "sex": "text"}}, {"labels": ["x" + name]}):
         with pytest.raises(WireError, match="at most 1000 letters"):
             check_schema(SCHEMA | change, KIND)
+
+
+def test_names_of_hospitals_have_up_to_200_letters():
+    check_names(["a" * 200])
+    with pytest.raises(WireError, match="at most 200 letters"):
+        check_names(["a" * 201])

@@ -98,3 +98,11 @@ def test_moving_averages_become_those_of_the_pooled_rows(dimensions, batches, mo
     # Each batch's own variance counts n / (n - 1) times in torch; the first 1 and 0 have faded.
     torch.testing.assert_close(model["bn.running_mean"], together.mean(dim=1), rtol=0.01, atol=0.01)
     torch.testing.assert_close(model["bn.running_var"], together.var(dim=1), rtol=0.06, atol=0)
+
+
+@pytest.mark.parametrize(("batch_norm", "momentum", "asks"), [
+    ("moments", 0.1, True), ("moments", None, False), ("average", 0.1, False),
+])  # fmt: skip
+def test_what_was_sent_is_wanted_for_moments_of_moving_averages_alone(batch_norm, momentum, asks):
+    spec = SPEC | {"bn.running_var": TensorSpec((2,), "float64", "buffer", momentum=momentum)}
+    assert make({"kind": "fedavg", "batch_norm": batch_norm}, spec).wants_sent is asks

@@ -233,3 +233,8 @@ def test_what_is_told_beside_the_models_must_be_what_was_asked_for(changes):
         wrong["start"] = wire.Held(scalar(2.0), SCALAR)
     with pytest.raises(WireError):
         strategy.check_joint(joint(**wrong))
+
+
+def test_scaled_updates_without_an_origin_are_refused():
+    with pytest.raises(ValueError, match="without origin"):
+        WeightedMean(COUNTED).add_stack(stacked(2), list(COUNTED), [1.0, 2.0], scales=[0.5, 1.0])
