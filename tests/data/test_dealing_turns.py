@@ -48,3 +48,7 @@ def test_labels_of_text_alone_have_that_form_too(values):
     for dtype in (object, "string"):
         labels = canonical(pd.Series(values, dtype=dtype))
         assert labels == [_canonical(value) for value in values]
+
+
+def test_a_part_that_is_entitled_to_all_rows_gets_them():
+    assert _turns(5, np.array([1.0, 0.0]), np.array([1, 0])).tolist() == [0] * 5

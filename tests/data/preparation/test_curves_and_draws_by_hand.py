@@ -17,7 +17,7 @@ from v6_algorithm.data.preparation.statistics import (
     site_scaling,
     unit_where_constant,
 )
-from v6_algorithm.data.preparation.terms import DesignTerms, cubic_basis, natural_basis
+from v6_algorithm.data.preparation.terms import MOST_COLUMNS, DesignTerms, cubic_basis, natural_basis
 from v6_algorithm.data.quantiles import Cells, quantiles
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import Experiment
@@ -373,3 +373,19 @@ def test_sums_of_a_column_that_nobody_has_are_those_of_nothing():
     none = {"rows": [4, 5], "count": [[], []], "total": [[], []], "squares": [[], []]}
     assert unpack_arrays(moments_from_sums(none))["mean"].shape == (2, 0)
     assert moments_to_sums(None) is None
+
+
+def test_a_spread_at_the_limit_of_rounding_is_that_of_a_constant():
+    assert unit_where_constant(np.array([1e-12]), np.array([1.0])).tolist() == [1.0]
+
+
+def test_a_long_table_is_cut_into_blocks_of_few_columns():
+    cells = statistics._BLOCK_CELLS
+    assert statistics.column_blocks(np.broadcast_to(0.0, (cells // 2, 3))) == [slice(0, 2), slice(2, 4)]
+    assert statistics.column_blocks(np.broadcast_to(0.0, (cells, 0))) == [slice(0, 1)]
+
+
+def test_the_columns_of_a_curve_count_in_its_products():
+    values = list(range(MOST_COLUMNS // 3 + 1))
+    with pytest.raises(WireError, match="the terms are more than"):
+        DesignTerms.from_json(TERMS | {"products": [["a", "c"]]}, ["a", "b"], {"c": values})
