@@ -408,6 +408,6 @@ def test_rows_are_sorted_by_class_and_shuffled_within(most):
     assert order.tolist() == np.lexsort((drawn, strata)).tolist()
 
 
-@pytest.mark.parametrize("strata", [[3, -1, 3, 5], [10**9, 0, 10**9], [0]])
+@pytest.mark.parametrize("strata", [[3, -1, 3, 5], [10**9, 0, 10**9], [-(2**45), 2**45], [0]])
 def test_classes_are_numbered_in_their_order(strata):
     assert splits._numbered(np.array(strata)).tolist() == np.unique(strata, return_inverse=True)[1].tolist()
