@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from v6_algorithm.data.preparation.statistics import Moments
+from v6_algorithm.data.preparation.statistics import Moments, is_constant
 from v6_algorithm.data.rows.kind import listed
 
-# As `unit_where_constant` has it.
-_ROUNDING = 1e-12
+# Of the others' spread by subtraction: the square root of what a spread is rounded by.
+_ROUNDING = 1e-6
 # Of how many rows, and so many standard deviations, a site's one value is not by chance.
 _FEWEST, _APART = 10, 2.0
 
@@ -21,10 +21,12 @@ def tell_constant(features: Sequence[str], moments: Mapping[str, Moments], merge
     Of the last kind is a cholesterol of 0 in every row. `merged` are all sites' moments; columns of which no site, or
     not every site, tells anything are in neither of the first two.
     """
-    everywhere = np.atleast_1d((_is_constant(merged) & (merged.count > 1)).all(axis=0))
+    everywhere = np.atleast_1d((is_constant(merged.deviation, merged.mean) & (merged.count > 1)).all(axis=0))
     told = np.all([(of_site.count > 1).all(axis=0) for of_site in moments.values()], axis=0)
     at_each: np.ndarray = (
-        np.all([_is_constant(of_site).all(axis=0) for of_site in moments.values()], axis=0) & told & ~everywhere
+        np.all([is_constant(of_site.deviation, of_site.mean).all(axis=0) for of_site in moments.values()], axis=0)
+        & told
+        & ~everywhere
     )
     notes = []
     where = f"site '{next(iter(moments))}': " if len(moments) == 1 else ""
@@ -37,7 +39,11 @@ def tell_constant(features: Sequence[str], moments: Mapping[str, Moments], merge
         )
     told_of = set(np.flatnonzero(everywhere | at_each).tolist())
     for site, of_site in moments.items():
-        apart = _is_constant(of_site).all(axis=0) & (of_site.count >= _FEWEST).all(axis=0) & _is_apart(of_site, merged)
+        apart = (
+            is_constant(of_site.deviation, of_site.mean).all(axis=0)
+            & (of_site.count >= _FEWEST).all(axis=0)
+            & _is_apart(of_site, merged)
+        )
         if names := [name for place, name in enumerate(features) if apart[place] and place not in told_of]:
             notes.append(
                 f"site '{site}': one value in all training rows, and far from those of other sites: {listed(names)}; "
@@ -56,12 +62,6 @@ def _is_apart(of_site: Moments, merged: Moments) -> np.ndarray:
     away = (merged.mean - of_site.mean) * merged.count / safe
     squares = merged.squares - of_site.squares - away**2 * of_site.count * count / np.maximum(merged.count, 1)
     deviation = np.sqrt(np.maximum(squares, 0) / safe)
-    varies = deviation > np.sqrt(_ROUNDING) * np.abs(merged.mean)
+    varies = deviation > _ROUNDING * np.abs(merged.mean)
     apart: np.ndarray = ((np.abs(away) > _APART * deviation) & varies & (count >= _FEWEST)).all(axis=0)
     return apart
-
-
-def _is_constant(moments: Moments) -> np.ndarray:
-    """Say of (folds, columns) whether values differ by no more than rounding."""
-    constant: np.ndarray = moments.deviation <= _ROUNDING * np.abs(moments.mean)
-    return constant

@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from v6_algorithm.data.preparation.statistics import Arrays, check_arrays
+from v6_algorithm.data.preparation.statistics import Arrays, check_arrays, is_constant
 from v6_algorithm.errors import DataError, WireError
 
 Array = np.ndarray
@@ -104,7 +104,7 @@ class Combat(Arrays):
         alpha = (sums.y - (sums.x[:, None, :] @ beta)[:, 0]) / rows
         residual = sums.yy - (beta * (2 * sums.xy - sums.xx @ beta)).sum(axis=1)
         sigma = np.sqrt(np.maximum(residual, 0) / rows)
-        constant = sigma <= 1e-12 * np.abs(alpha)
+        constant = is_constant(sigma, alpha)
         return cls(beta, alpha, np.where(constant | untouched, 0.0, sigma))
 
     def adjust(self, values: Array, covariates: Array, fold: int, basis: Array) -> Array:

@@ -316,4 +316,10 @@ def _own_scale(kind: str, values: Array, fill: Array) -> tuple[Array, Array]:
 
 def unit_where_constant(scale: Array, centre: Array) -> Array:
     """Replace spreads that are nothing but rounding of a constant by 1."""
-    return np.where(scale > 1e-12 * np.maximum(np.abs(centre), 1e-300), scale, 1.0)
+    return np.where(is_constant(scale, centre), 1.0, scale)
+
+
+def is_constant(scale: Array, centre: Array) -> Array:
+    """Say of which columns the spread is nothing but rounding of one value."""
+    constant: Array = ~(scale > 1e-12 * np.maximum(np.abs(centre), 1e-300))
+    return constant
