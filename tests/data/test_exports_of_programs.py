@@ -9,7 +9,7 @@ import pytest
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.preparation.patients import tell_repeats
 from v6_algorithm.coordinator.preparation.value_ranges import tell_target_sizes
-from v6_algorithm.data.repeats import repeated_rows, row_hashes
+from v6_algorithm.data.repeats import RowHashes, row_hashes
 from v6_algorithm.data.sources import TableSource, source_in
 from v6_algorithm.errors import DataError, ExperimentError
 
@@ -178,8 +178,9 @@ def test_rows_of_few_values_are_alike_by_chance_and_not_told():
     kinds = dict.fromkeys(frame.columns, "numeric")
     assert row_hashes(frame, kinds, {}) is None
     hashes = row_hashes(table(), dict.fromkeys(table().columns, "numeric"), {})
-    assert repeated_rows(hashes) == 0
-    assert repeated_rows(np.concatenate([hashes, hashes[:1]])) == 0
+    assert hashes.repeated() == 0
+    twice = lambda rows, alike: RowHashes(np.concatenate([hashes.hashes, hashes.hashes[:rows]]), alike).repeated()  # noqa: E731
+    assert [twice(1, hashes.alike), twice(9, hashes.alike), twice(9, 1e-3)] == [0, 9, 0]
     assert tell_repeats({"p": {"table": "ab"}, "q": {"table": "cd"}, "r": {}}) == []
     assert "some rows are exact copies" in tell_repeats({"p": {"repeated": None}})[0]
 

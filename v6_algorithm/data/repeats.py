@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,44 +20,49 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = np.ndarray
-# As many rows as no two patients have alike by chance: of a column with so many different values among the rows that
-# differ, and so large a share of all.
-_DIFFERENT, _SHARE, _FEWEST = 0.5, 0.02, 3
+# So many rows, and so large a share of all, that are alike, and so many times as many as would be by chance.
+_FEWEST, _SHARE, _TIMES_CHANCE = 3, 0.02, 10.0
+# Of tables in which more pairs of rows are alike by chance nothing is compared.
+_MOST_ALIKE = 0.01
 # 64 bits, as of a group.
 _DIGITS = 16
 
 
-def row_hashes(frame: pd.DataFrame, kinds: Mapping[str, str], hints: Mapping[str, str]) -> Array | None:
-    """Return a hash of each row, (rows,) uint64; None of a table in which nothing tells rows apart.
+@dataclass(frozen=True)
+class RowHashes:
+    """A hash of each row, (rows,) uint64, and how likely two rows are alike where columns are independent."""
+
+    hashes: Array
+    alike: float
+
+    def repeated(self) -> int:
+        """Count the rows that are copies of others; 0 of so few that they are hardly a mistake."""
+        rows = len(self.hashes)
+        repeated = rows - len(np.unique(self.hashes))
+        by_chance = self.alike * rows * (rows - 1) / 2
+        return repeated if repeated >= max(_FEWEST, _SHARE * rows, _TIMES_CHANCE * by_chance) else 0
+
+    def of_table(self, key: bytes) -> str:
+        """Return a keyed hash of the rows in any order, 16 hexadecimal digits."""
+        return hmac.new(key, np.sort(self.hashes).tobytes(), hashlib.sha256).hexdigest()[:_DIGITS]
+
+
+def row_hashes(frame: pd.DataFrame, kinds: Mapping[str, str], hints: Mapping[str, str]) -> RowHashes | None:
+    """Hash the rows of a table; None of one in which rows are alike by chance.
 
     `kinds` and `hints` are those of its columns; see `description`.
     """
     import pandas as pd
 
-    names = [
-        name
-        for name, kind in kinds.items()
-        if kind in ("numeric", "text") and hints.get(name) != "row numbers" and not looks_like_identifier(name)
-    ]
-    columns = {
-        name: pd.to_numeric(frame[name], errors="coerce").astype(float)
-        if kinds[name] == "numeric"
-        else frame[name].astype(str)
-        for name in names
-    }
-    if not columns:
+    columns, alike = {}, 1.0
+    for name, kind in kinds.items():
+        if kind not in ("numeric", "text") or hints.get(name) == "row numbers" or looks_like_identifier(name):
+            continue
+        column = frame[name]
+        numeric = kind == "numeric"
+        columns[name] = pd.to_numeric(column, errors="coerce").astype(float) if numeric else column.astype(str)
+        shares = columns[name].value_counts(dropna=False, normalize=True).to_numpy()
+        alike *= float((shares**2).sum())
+    if alike > _MOST_ALIKE:
         return None
-    hashes: Array = pd.util.hash_pandas_object(pd.DataFrame(columns), index=False).to_numpy()
-    most = max((column.nunique() for name, column in columns.items() if kinds[name] == "numeric"), default=0)
-    return hashes if most > _DIFFERENT * len(np.unique(hashes)) else None
-
-
-def repeated_rows(hashes: Array) -> int:
-    """Count the rows that are copies of others; 0 of so few that they are hardly a mistake."""
-    repeated = len(hashes) - len(np.unique(hashes))
-    return repeated if repeated >= max(_FEWEST, _SHARE * len(hashes)) else 0
-
-
-def table_hash(hashes: Array, key: bytes) -> str:
-    """Return a keyed hash of a table's rows in any order, 16 hexadecimal digits."""
-    return hmac.new(key, np.sort(hashes).tobytes(), hashlib.sha256).hexdigest()[:_DIGITS]
+    return RowHashes(pd.util.hash_pandas_object(pd.DataFrame(columns), index=False).to_numpy(), alike)

@@ -25,7 +25,7 @@ def table_facts(work: Work, frame: pd.DataFrame, schema: dict[str, Any], *, size
     """
     from v6_algorithm.data.description import MOST_HINTED, two_codes
     from v6_algorithm.data.leaks import telling_columns
-    from v6_algorithm.data.repeats import repeated_rows, row_hashes, table_hash
+    from v6_algorithm.data.repeats import row_hashes
     from v6_algorithm.data.targets import known_rows
 
     if not work.kind.tables or frame.shape[1] > MOST_HINTED or schema["synthetic"]:
@@ -42,11 +42,11 @@ def table_facts(work: Work, frame: pd.DataFrame, schema: dict[str, Any], *, size
     learned = frame.loc[known_rows(frame, work.targets)]
     hashes = row_hashes(learned, schema["columns"], schema["hints"])
     if hashes is not None:
-        if (repeated := repeated_rows(hashes)) and work.experiment.data.group is None:
+        if (repeated := hashes.repeated()) and work.experiment.data.group is None:
             facts["repeated"] = None if hides else work.policy.disclosed(repeated)
         if work.policy.patient_hashes and not hides:
             key = work.policy.aggregation_secret or digest(work.experiment.for_sites())
-            facts["table"] = table_hash(hashes, key.encode())
+            facts["table"] = hashes.of_table(key.encode())
     if sizes and (size := _target_size(work, frame)) is not None:
         facts["target_size"] = size
     return facts
