@@ -50,7 +50,7 @@ def pretrain(epochs: int, plan: Plan, folds: Sequence[FoldProgress], caller: Cal
         replies = caller.call("RPC_train", 0, bodies, together=1)
         for site, reply in replies:
             for fold, item in zip(asked[site], check.items(replies, site, reply, items[site]), strict=False):
-                fold.begin(wire.pack(item["reply"].state))
+                fold.begin(fold.pack(dict(item["reply"].state)))
                 waiting = [other for other in waiting if other is not fold]
                 of_fold = f"fold {fold.number}: " if len(folds) > 1 else ""
                 notes.append(f"{of_fold}pretrained for {epochs} epochs at the largest site, '{site}'")
