@@ -77,7 +77,15 @@ def measure(size: int, optimizer: str, keep: str, options: list[str]) -> dict[st
         content["training"]["optimizer"] = OPTIMISERS[optimizer]
         content["output"] = {"model": keep}
         (folder / "experiment.yaml").write_text(yaml.safe_dump(content))
-        sys.argv = ["v6-algorithm", "run", str(folder / "experiment.yaml"), "--out", str(folder / "run"), "-q", *options]
+        sys.argv = [
+            "v6-algorithm",
+            "run",
+            str(folder / "experiment.yaml"),
+            "--out",
+            str(folder / "run"),
+            "-q",
+            *options,
+        ]
         try:
             main()
         except SystemExit as end:

@@ -1,4 +1,4 @@
-"""A safetensors file made piece by piece, so that nothing large is in memory twice; `wire` and checkpoints are made of it.
+"""A safetensors file in pieces, so that nothing large is in memory twice; `wire` and checkpoints are made of it.
 
 To the byte it is what safetensors' own `save` returns, which copies each tensor twice.
 """
@@ -64,7 +64,8 @@ def bytes_of(tensor: torch.Tensor) -> memoryview:
     """Return the bytes of a tensor, in its memory where that is dense and of the processor."""
     import torch
 
-    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    content: memoryview = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    return content
 
 
 def in_base64(content: Iterable[Any]) -> Iterator[str]:

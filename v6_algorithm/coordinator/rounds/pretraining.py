@@ -10,7 +10,6 @@ from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.coordinator.rounds.reply_checks import ReplyCheck
 from v6_algorithm.errors import FederationError
-from v6_algorithm.exchange import wire
 
 
 def pretrain(epochs: int, plan: Plan, folds: Sequence[FoldProgress], caller: Caller, check: ReplyCheck) -> list[str]:
