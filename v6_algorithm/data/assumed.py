@@ -86,7 +86,18 @@ KINDS: dict[str, Kind] = {
     ),
     "measures suffix": Kind("{count} names in data.measures have no ending, and are read as those of files that have"),
     "excel errors": Kind("{count} cells of the Excel sheet hold errors such as #DIV/0!, which count as empty"),
-    "hidden rows": Kind("{count} rows are hidden in the Excel sheet, and are read as all others"),
+    "hidden rows": Kind(
+        "{count} rows are hidden in the Excel sheet, as those are that a filter takes out, and are read as all others"
+    ),
+    "hidden columns": Kind(
+        "{count} columns are hidden in the Excel sheet, and are read as all others",
+        "data.exclude leaves them out",
+        "columns",
+        rows=False,
+    ),
+    "hidden sheet": Kind(
+        "{count} sheet that is read is hidden in the Excel book", "sheet_name names another", "sheet", rows=False
+    ),
     "row names": Kind(
         "{count} columns of the parquet file are the names of its rows to pandas, and are not read",
         "reset_index() before it is written makes them columns",

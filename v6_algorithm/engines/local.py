@@ -25,7 +25,9 @@ from v6_algorithm.exchange.joint import Joint
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 from v6_algorithm.learning.metrics import CheckedState
 from v6_algorithm.site import SiteContext, handle
-from v6_algorithm.site.together import answer_together, know_run, open_together, quicker, quicker_steps, why_alone
+from v6_algorithm.site.together import answer_together, open_together
+from v6_algorithm.site.together.quicker import quicker, quicker_steps
+from v6_algorithm.site.together.run import know_run, why_alone
 
 Way = Literal["wire", "exact", "fast"]
 WAYS: tuple[Way, ...] = ("wire", "exact", "fast")
