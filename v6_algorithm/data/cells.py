@@ -133,6 +133,7 @@ HINTS = {
     "digits": ("numbers in the digits of another script", "write 0 to 9 there"),
     "notation": ("numbers in another notation, such as 1.5D+02 or 0x1A", "write 150 there"),
     "some dates": ("numbers or words beside dates, as Excel makes of cells such as 1-2", "write there what was meant"),
+    "complex": ("complex numbers", "write the real part, or the magnitude, in a column of its own there"),
     "nested": ("structures or bytes", "write what is needed of them in columns of their own there"),
     "negatives": ("numbers of which those below 0 are in brackets, such as (1.2)", "write -1.2 there"),
     "repeats": (
@@ -327,6 +328,8 @@ def hint(column: pd.Series, kind: str) -> str | None:
     if kind == "other":
         if isinstance(column.dropna().iloc[0], (list, tuple, np.ndarray)):
             return "arrays"
+        if holds_complex(column):
+            return "complex"
         dates = pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column)
         return "dates" if dates else None
     if kind == "numeric":
@@ -373,6 +376,17 @@ def only_texts(column: pd.Series) -> bool:
     import pandas as pd
 
     return isinstance(column.dtype, pd.StringDtype) or pd.api.types.infer_dtype(column, skipna=True) == "string"
+
+
+def holds_complex(column: pd.Series) -> bool:
+    """Say whether any cell is a complex number, whose imaginary part would be lost."""
+    import pandas as pd
+
+    dtype = column.dtype
+    kind = getattr(dtype, "kind", "O")
+    return kind == "c" or (
+        pd.api.types.is_object_dtype(dtype) and any(isinstance(cell, complex) for cell in column.tolist())
+    )
 
 
 def _rows_of_texts(column: pd.Series) -> dict[str, int]:

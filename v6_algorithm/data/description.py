@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.cells import hint, only_texts, without_hint
+from v6_algorithm.data.cells import hint, holds_complex, only_texts, without_hint
+from v6_algorithm.data.names import check_once, not_there
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.numbers import says_whose
 from v6_algorithm.data.sequences import holds_arrays
@@ -29,11 +30,11 @@ _FIRST_ROWS = 100
 _MOST_CELLS = 2_000_000
 # More categories than this are no category but an identifier.
 _MOST_CATEGORIES = 100
-_SHOWN = 30
 # Of a column that says whose rows these are: fewer are groups of another kind.
 _FEWEST_PATIENTS, _ROWS_OF_ONE = 10, 1.2
+_LARGEST_CODE = 1000
 # A table of more columns is one of genes, which are not looked at one by one.
-_MOST_HINTED = 2000
+MOST_HINTED = 2000
 
 
 def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -> dict[str, Any]:
@@ -52,9 +53,8 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
     roles += kind.columns().items()
     for role, name in roles:
         if name is not None and name not in frame.columns:
-            raise DataError(f"column '{name}' (data.{role}) is not there; {named(list(frame.columns))}")
-    if frame.columns.duplicated().any():
-        raise DataError(f"column '{frame.columns[frame.columns.duplicated()][0]}' is there twice")
+            raise DataError(not_there(f"column '{name}' (data.{role})", name, frame.columns))
+    check_once(frame.columns)
     labels = describe_targets(frame, targets)
     known = known_rows(frame, targets)
     categories = {}
@@ -83,7 +83,7 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
 
 def hints_of(frame: pd.DataFrame, kinds: dict[str, str]) -> dict[str, str]:
     """Say why columns are not used as they stand, where that is clear; see `cells.HINTS`."""
-    if frame.shape[1] > _MOST_HINTED:
+    if frame.shape[1] > MOST_HINTED:
         return {}
     plain = {
         name
@@ -98,6 +98,21 @@ def hints_of(frame: pd.DataFrame, kinds: dict[str, str]) -> dict[str, str]:
         if kind != "other" and says_whose(name) and _repeats(frame[name])
     }
     return {name: reason for name, reason in hints.items() if reason is not None}
+
+
+def two_codes(frame: pd.DataFrame, smallest: int) -> dict[str, tuple[int, int]]:
+    """Return the two whole numbers of each column that holds no others, where each is of at least so many rows."""
+    codes: dict[str, tuple[int, int]] = {}
+    for names, numbers in _numbers(frame):
+        low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
+        lows, highs = (numbers == low).sum(axis=0), (numbers == high).sum(axis=0)
+        known = (~np.isnan(numbers)).sum(axis=0)
+        two = (low < high) & (lows + highs == known) & (np.minimum(lows, highs) >= max(smallest, 1))
+        two &= (
+            (low == np.floor(low)) & (high == np.floor(high)) & (np.maximum(np.abs(low), np.abs(high)) <= _LARGEST_CODE)
+        )
+        codes |= {names[place]: (int(low[place]), int(high[place])) for place in np.flatnonzero(two).tolist()}
+    return codes
 
 
 def _repeats(column: pd.Series) -> bool:
@@ -117,19 +132,6 @@ def _numbers(frame: pd.DataFrame) -> Iterator[tuple[list[str], np.ndarray]]:
         yield block.columns.tolist(), block.to_numpy(dtype=np.float64)
 
 
-def named(columns: list[str]) -> str:
-    """List column names for a message, unless they look like a row: a file without a header line starts with one."""
-    if sum(name.startswith("Unnamed: ") for name in columns) * 2 > len(columns):
-        return "most of its columns have no name: does a title stand above the header? Take it out"
-    for name in columns:
-        try:
-            float(name)
-        except ValueError:
-            continue
-        return "its column names hold numbers, which are not shown: does the file begin with a header line?"
-    return f"it has: {', '.join(columns[:_SHOWN])}{', …' if len(columns) > _SHOWN else ''}"
-
-
 def column_kinds(frame: pd.DataFrame) -> dict[str, str]:
     """Classify all columns; many at a time where they are numbers, for a table may have 18,000 of them."""
     kinds: dict[str, str | None] = dict.fromkeys(frame.columns.tolist())
@@ -145,6 +147,8 @@ def column_kind(column: pd.Series) -> str:
     known = column.dropna()
     if not len(known):
         return "empty"
+    if holds_complex(known):
+        return "other"
     if pd.api.types.is_numeric_dtype(column):
         return "numeric"
     if only_texts(known):

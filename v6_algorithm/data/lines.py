@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from v6_algorithm.data.assumed import Assumed
+from v6_algorithm.data.names import check_once
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.table_form import TableForm
 
@@ -293,12 +294,11 @@ def _check_bytes(uri: str, name: str, encoding: str | None) -> None:
 
 
 def _check_names(uri: str, separator: str, encoding: str | None) -> None:
-    """Raise DataError for a name that is in the header twice, which pandas renames to ``name.1``."""
+    """Check the names as they are written, for pandas calls the second of two alike ``name.1``."""
     with _opened(uri, encoding) as file:
         header = [cell.strip() for cell in next(_rows(file, separator), [])]
-    for cell in header:
-        if cell and header.count(cell) > 1 and not cell.replace(".", "").isdigit():
-            raise DataError(f"column '{cell}' is there twice")
+    # Numbers are a row, of a file that has no header.
+    check_once(cell for cell in header if cell and not cell.replace(".", "").isdigit())
 
 
 def _opened(uri: str, encoding: str | None) -> TextIO:

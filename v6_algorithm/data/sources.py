@@ -234,7 +234,7 @@ class TableSource:
         except pd.errors.EmptyDataError:
             raise DataError(f"the file {name} is empty") from None
         except ImportError as error:
-            package = error.name or _READERS[kind]
+            package = "xlrd" if "xlrd" in str(error) else error.name or _READERS[kind]
             raise DataError(f"reading {kind} needs the package {package}: pip install {package}") from None
         except DataError:
             raise

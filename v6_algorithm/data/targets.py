@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from v6_algorithm.data.cells import blurred
+from v6_algorithm.data.cells import blurred, holds_complex
 from v6_algorithm.data.preparation.spelling import check_written
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
@@ -182,6 +182,18 @@ def encode_targets(
     return rows, strata[0] if len(strata) == 1 else np.unique(np.stack(strata), axis=1, return_inverse=True)[1]
 
 
+def encoded_target(column: pd.Series, target: TargetColumn) -> tuple[Array, Array]:
+    """Return which rows have a target, (rows,) bool, and of these the number of its label, or the number itself."""
+    if target.kind == "class":
+        known = _known(column, target)
+        labels, code = coded_labels(_cells(column, known), target)
+        first: dict[Label, int] = {}
+        return known, np.array([first.setdefault(label, len(first)) for label in labels], dtype=np.int64)[code]
+    numbers = _numbers(column, target)
+    known = np.isfinite(numbers)
+    return known, numbers[known]
+
+
 def patient_numbers(column: pd.Series) -> Array:
     """Number patients: (rows,) int64; a row without one is a patient by itself."""
     codes, _ = column.factorize()
@@ -326,6 +338,10 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
 
     if target.kind == "patient":
         return
+    if holds_complex(column):
+        raise DataError(
+            f"{target.name} holds complex numbers; write the real part, or the magnitude, in a column of its own there"
+        )
     if target.kind == "class":
         if column.isna().all():
             raise DataError(f"{target.name} is empty")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.data.names import not_there
 from v6_algorithm.data.preparation.spelling import check_written
 from v6_algorithm.data.targets import canonical, coded
 from v6_algorithm.errors import DataError
@@ -56,7 +57,7 @@ def _rows_where(frame: pd.DataFrame, where: Mapping[str, Any]) -> Array:
             kept &= np.logical_and.reduce([_rows_where(frame, part) for part in given])
         else:
             if name not in frame.columns:
-                raise DataError(f"column '{name}' (data.where) is not there")
+                raise DataError(not_there(f"column '{name}' (data.where)", name, frame.columns))
             for condition in given:
                 kept &= _meets(frame[name], condition)
     return kept

@@ -14,8 +14,8 @@ from v6_algorithm.experiment import Cox, Experiment
 
 # Numbers (256 MB) that a site would send in each round.
 _MOST_NUMBERS = 2**25
-# Hospitals differ by a factor of a few; days and months by 30, days and years by 365.
-_OTHER_UNIT = 12.0
+# Hospitals differ by a factor of a few; days and weeks by 7, months and years by 12, days and months by 30.
+_OTHER_UNIT = 5.0
 
 
 def needs_times(experiment: Experiment) -> bool:

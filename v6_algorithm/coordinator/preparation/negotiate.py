@@ -27,6 +27,7 @@ from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
 from v6_algorithm.coordinator.preparation.knots import agree_on_knots
+from v6_algorithm.coordinator.preparation.leaks import tell_leaks
 from v6_algorithm.coordinator.preparation.patients import tell_shared_patients
 from v6_algorithm.coordinator.preparation.questions import Ask, gather, raise_data_errors
 from v6_algorithm.coordinator.preparation.schema_checks import (
@@ -45,6 +46,7 @@ from v6_algorithm.coordinator.preparation.schema_checks import (
 )
 from v6_algorithm.coordinator.preparation.shares import capped_rows, scaled_moments, tell_shares
 from v6_algorithm.coordinator.preparation.site_means import site_means
+from v6_algorithm.coordinator.preparation.value_ranges import tell_codes, tell_ranges
 from v6_algorithm.data.preparation.agreement import Agreement
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
@@ -52,7 +54,7 @@ from v6_algorithm.data.preparation.statistics import Moments, merge_moments, sca
 from v6_algorithm.data.preparation.terms import DesignTerms
 from v6_algorithm.data.preparation.times import middle_of
 from v6_algorithm.data.rows import row_kind
-from v6_algorithm.data.rows.kind import listed
+from v6_algorithm.data.rows.kind import listed, some
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
@@ -188,8 +190,10 @@ def agree_on_columns(
         taking_part.append(site)
         silent += [site] if is_silent(rules) else []
         for name, schema in members.items():
-            if schema["rows_without_target"]:
-                notes.append(f"site '{name}': rows without a target are left out")
+            if schema["rows_without_target"] != 0:
+                notes.append(
+                    f"site '{name}': {some(schema['rows_without_target'])} rows have no target, and are left out"
+                )
             if schema.get("left_out"):
                 notes.append(
                     f"site '{name}': {schema['left_out']} rows do not meet data.where"
@@ -220,6 +224,8 @@ def agree_on_columns(
     notes = [
         *agreement.notes,
         *notes,
+        *tell_leaks(schemas, [*agreement.features, *agreement.categories]),
+        *tell_codes(schemas, agreement.features),
         *tell_units(schemas),
         *tell_met(experiment, schemas),
         *tell_shared_patients(experiment, schemas),
@@ -346,6 +352,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes += time_notes
     notes += tell_values(moments) if setup.image_shape is not None else []
     notes += tell_constant(setup.features, moments, merged) if setup.image_shape is None else []
+    notes += tell_ranges(setup.features, moments) if setup.image_shape is None else []
     notes += [*tell_far(experiment, setup.features, merged), *tell_no_events(setup.sums)]
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     notes += [*tell_shares(rows, share), *loose, *of_knots, *of_imputation, *_tell_unknown(setup)]

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.coordinator.preparation.leaks import check_leaks
+from v6_algorithm.coordinator.preparation.value_ranges import check_codes
 from v6_algorithm.data.assumed import check_assumed
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.preparation.columns import Agreement
@@ -59,7 +61,7 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError(f"labels must be lists of at most {_MOST_LABELS}")
     if not all(is_label(label) for column in labels for label in column):
         raise WireError(f"labels must be numbers or text of at most {_LONGEST_LABEL} letters")
-    if not all(is_rows(schema[key]) for key in ("rows", "rows_without_target")):
+    if not (is_rows(schema["rows"]) and is_count(schema["rows_without_target"])):
         raise WireError("row counts must be whole numbers")
     columns = schema["columns"]
     if not isinstance(columns, dict) or any(len(str(name)) > _LONGEST_LABEL for name in columns):
@@ -74,6 +76,8 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError("what it says of columns must be of the known hints")
     if not is_rows(schema.get("left_out", 0)):
         raise WireError("rows that data.where leaves out must be a count")
+    check_leaks(schema.get("leaks", {}), columns)
+    check_codes(schema.get("codes", {}), columns)
     fingerprint = schema.get("fingerprint", "")
     if not isinstance(fingerprint, str) or not re.fullmatch("[0-9a-f]{0,64}", fingerprint):
         raise WireError("the fingerprint of its table must be hexadecimal digits")
@@ -135,7 +139,7 @@ def check_hidden(names: Any, columns: Sequence[str]) -> list[str]:
 
 def is_count(number: Any) -> bool:
     """Say whether this is a number of rows, or None, which are too few to be told."""
-    return number is None or (isinstance(number, int) and 0 <= number < 10**9)
+    return number is None or (type(number) is int and 0 <= number < 10**9)
 
 
 def check_trained_on(seen: Any, folds: int, columns: int) -> list[list[int]]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from v6_algorithm.data.cells import HINTS
+from v6_algorithm.data.names import not_there
 from v6_algorithm.data.preparation.agreement import Agreement, Label
 from v6_algorithm.data.preparation.spelling import may_be_one, spelled_differently
 from v6_algorithm.data.unknown import unknown_labels
@@ -37,7 +38,6 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     """
     # Not at the start: whoever imports `data.rows` first comes by this file.
     from v6_algorithm.data.rows import row_kind
-    from v6_algorithm.data.rows.kind import listed
 
     notes: list[str] = []
     problems: list[str] = []
@@ -50,7 +50,7 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         for name in [*agreed.required, *data.categorical, *covariates]:
             if name not in columns:
                 key = "features" if name in features else "categorical" if name in categorical else _COVARIATES
-                problems.append(f"site '{site}': column '{name}' (data.{key}) is not there; it has: {listed(columns)}")
+                problems.append(f"site '{site}': " + not_there(f"column '{name}' (data.{key})", name, columns))
             elif name not in categorical and columns[name] not in ("numeric", "empty"):
                 problems.append(
                     f"site '{site}': column '{name}' holds {columns[name]} where numbers are expected; "
