@@ -59,7 +59,7 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
         return _cox(model, fold, plan, experiment)
     if not isinstance(model, Glm) or fold.kept is None or plan.setup.preparation is None:
         return {}, []
-    state = {name: tensor.double().numpy() for name, tensor in wire.unpack(wire.Packed(fold.kept)).items()}
+    state = {name: tensor.double().numpy().copy() for name, tensor in wire.unpack(fold.kept).items()}
     import torch
 
     terms = ["(intercept)", *plan.setup.inputs]
@@ -122,7 +122,7 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
     import torch
 
     fitted, terms = fold.fitted, list(plan.setup.inputs)
-    weight = wire.unpack(wire.Packed(fold.kept or ""))["model.weight"].double().numpy()
+    weight = wire.unpack(fold.kept or "")["model.weight"].double().numpy().copy()
     information = np.array(fitted["information"]).reshape(len(weight), len(weight))
     penalty = np.diag([model.ridge] * len(weight))
     order = elimination(plan.setup, intercept=False)
