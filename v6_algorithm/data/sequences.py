@@ -45,7 +45,7 @@ def find_files(column: pd.Series, folder: Path | None) -> list[Path | None]:
         if isinstance(cell, str) and (file is None or not file.is_file()):
             raise DataError(
                 f"column '{column.name}' (data.sequence) has cells that do not name an .npy or .npz file in "
-                "the table's folder, or below"
+                "the table's folder, or below; of EDF, WFDB, CSV, MATLAB and other files write each as npy"
             )
         files.append(file)
     return files
@@ -145,6 +145,8 @@ def _cells(column: pd.Series, sequence: Sequence) -> list[Array]:
 
 def _array(value: Any) -> Array:
     if isinstance(value, np.ndarray) and value.dtype != object:
+        if value.dtype.kind in "cMm":  # NumPy would drop the imaginary part, and count days.
+            raise TypeError
         return value.astype(np.float64, copy=False)
     # A list of lists from parquet is an array of arrays.
     return np.asarray([np.asarray(item, dtype=np.float64) for item in value], dtype=np.float64)
