@@ -223,8 +223,12 @@ class LocalFederation(AnswersInTurn):
         replies.bytes_sent[site] = len(text)
         context = self._contexts[site]
         context.by_reference = False
+        asked = json.loads(text)
+        # A model's text is larger than the model: no more of them is kept than somebody reads.
+        del text
         with self._steps():
-            reply = handle(method, json.loads(text), context, raise_bugs=True)
+            reply = handle(method, asked, context, raise_bugs=True)
+        del asked
         answer = wire.to_text(reply)
         if reply["status"] == "ok":
             self._sizes.passed(method, request, len(answer))

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from v6_algorithm.errors import WireError
-from v6_algorithm.exchange import frames
+from v6_algorithm.exchange import frames, tensor_file
 from v6_algorithm.exchange.in_file import LongString, TextFile, read_json
 
 if TYPE_CHECKING:
@@ -30,16 +30,8 @@ SCHEMA = 1
 MAX_BYTES = 2**31
 # Squares and sums of squares of such numbers over all sites are still finite; no measured quantity is larger.
 LARGEST_NUMBER = 1e100
-# In the order in which safetensors writes them, the last first, with its names.
-_SHORT = {
-    "bool": "BOOL", "uint8": "U8", "int8": "I8", "float16": "F16", "bfloat16": "BF16", "int32": "I32", "float32": "F32",
-    "float64": "F64", "int64": "I64",
-}  # fmt: skip
-_BY_SIZE = tuple(_SHORT)
 # Bytes of tensors from which on a second copy of them counts.
 _LARGE = 2**24
-# Bytes that are made text at once; a multiple of three.
-_PIECE = 3 * 2**22
 # How deep in a reply the keys of an item are: reply, folds, item.
 _IN_AN_ITEM = 3
 _MOST_DIGITS, _LARGEST_COUNT = 20, 2**62
@@ -170,18 +162,62 @@ class Stacked(Mapping[str, "torch.Tensor"]):
 class Held:
     """Tensors that are handed on within one process as they are; they become text only where a message does.
 
-    `unpack` takes them as it takes text. They are shared: nobody changes them. `checked` is what their maker knows them
-    to be, finite numbers among it; else whoever reads them looks.
+    `unpack` takes them as it takes text. They are shared: nobody changes them. `checked` is what their maker, or who
+    read them first, knows them to be, finite numbers among it. Two are equal whose text is.
     """
 
-    __slots__ = ("checked", "tensors")
+    __slots__ = ("_digest", "checked", "tensors")
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], checked: StateSpec | None = None) -> None:
         self.tensors, self.checked = tensors, checked
+        self._digest: str | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return _same_bits(self.tensors, other.tensors) if isinstance(other, Held) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.tensors))
 
     def text(self) -> Packed:
         """Return them as `pack` does."""
         return pack(self.tensors)
+
+    def letters(self) -> Iterator[str]:
+        """Yield the text in pieces."""
+        return tensor_file.in_base64(tensor_file.pieces(self.tensors))
+
+    @property
+    def digest(self) -> str:
+        """The fingerprint that `digest` makes of the text."""
+        if self._digest is None:
+            seen = hashlib.sha256()
+            for letters in self.letters():
+                seen.update(letters.encode())
+            self._digest = seen.hexdigest()[:32]
+        return self._digest
+
+    @property
+    def length(self) -> int:
+        """How long the text is."""
+        return -(-tensor_file.size(self.tensors) // 3) * 4
+
+
+# A model on its way: as text, or as it is within one process.
+Model = str | Held
+
+
+def _same_bits(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
+    import torch
+
+    return first.keys() == second.keys() and all(
+        one.dtype == other.dtype
+        and one.shape == other.shape
+        and torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))
+        for name, one in first.items()
+        for other in [second[name]]
+    )
 
 
 def pack(
@@ -224,52 +260,40 @@ def pack(
 def _pack_large(
     tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None, *, keep: bool, consume: bool
 ) -> Packed:
-    """Encode as `pack` does, to the same bytes, with less in memory at once: kept tensors are views of one copy."""
-    import pybase64
-
-    about = {name: (_dtype(tensor), list(tensor.shape), tensor.nbytes) for name, tensor in tensors.items()}
-    order = sorted(about, key=lambda name: (-_BY_SIZE.index(about[name][0]), name))
-    header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
-    end = 0
-    for name in order:
-        dtype, shape, size = about[name]
-        header[name] = {"dtype": _SHORT[dtype], "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    content = bytearray(8 + len(text) + end)
-    content[: 8 + len(text)] = len(text).to_bytes(8, "little") + text
-    starts = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in order}
-    for name in list(tensors):
-        _view(content, about[name], starts[name]).copy_(tensors[name].detach())
-        if consume and isinstance(tensors, dict):
-            del tensors[name]
-    give_back()
+    """Encode as `pack` does, to the same bytes, with less in memory at once."""
     written = ""
-    for place in range(0, len(content), _PIECE):
+    for letters in tensor_file.in_base64(tensor_file.pieces(tensors, metadata)):
         # Of a text that nobody else holds this lengthens it where it is.
-        written += pybase64.b64encode_as_string(memoryview(content)[place : place + _PIECE])
-    # The text is copied as it gets its type; the numbers are not there meanwhile.
-    del content
+        written += letters
+    about = tensor_file.about(tensors)
+    kept: dict[str, torch.Tensor] | None = None
+    if consume and isinstance(tensors, dict):
+        tensors.clear()
+    elif keep:
+        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    give_back()
+    # The text is copied as it gets its type; the numbers are not there meanwhile, where they may be taken.
     packed = Packed(written)
     del written
-    if keep:
-        letters, content = _PIECE // 3 * 4, bytearray()
-        for place in range(0, len(packed), letters):
-            content += pybase64.b64decode(packed[place : place + letters])
-        packed.tensors = {name: _view(content, about[name], starts[name]) for name in about}
+    if keep and kept is None:
+        content = bytearray()
+        for piece in tensor_file.from_base64(packed):
+            content += piece
+        starts = tensor_file.header(about, metadata)[1]
+        kept = {name: _view(content, about[name], starts[name]) for name in about}
+    packed.tensors = kept
     return packed
 
 
-def _view(content: bytearray, about: tuple[str, list[int], int], start: int) -> torch.Tensor:
+def _view(content: bytearray, about: tensor_file.About, start: int) -> torch.Tensor:
     """Return the tensor that lies in some bytes; `about` is its type, shape and size."""
     import torch
 
     dtype, shape, size = about
     kind = getattr(torch, dtype)
     if not size:
-        return torch.empty(shape, dtype=kind)
-    return torch.frombuffer(content, dtype=kind, offset=start, count=size // kind.itemsize).view(shape)
+        return torch.empty(tuple(shape), dtype=kind)
+    return torch.frombuffer(content, dtype=kind, offset=start, count=size // kind.itemsize).view(tuple(shape))
 
 
 def give_back() -> None:
@@ -301,8 +325,7 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
     if kept is not None:
         if spec is not None and not _alike(text.checked, spec):
             check(kept, spec)
-            if isinstance(text, Packed):
-                text.checked = spec
+            text.checked = spec
         names = spec or sorted(kept)
         if isinstance(kept, Stacked):
             # It is read as the dictionary that others get.
@@ -521,14 +544,22 @@ PLAIN = frozenset((str, int, float, bool, type(None)))
 def to_text(content: Mapping[str, Any]) -> str:
     """Write a message as JSON text; a NaN is refused, for browsers do not read it."""
     pieces, packed = _pieces(content)
-    texts = [value if isinstance(value, Packed) else value.text() for value in packed]
-    return "".join(part for pair in zip(pieces, [*texts, ""], strict=True) for part in pair)
+    written = pieces[0]
+    for value, piece in zip(packed, pieces[1:], strict=True):
+        if isinstance(value, Packed):
+            written = "".join((written, value))
+        else:
+            for letters in value.letters():
+                # Of a text that nobody else holds this lengthens it where it is.
+                written += letters
+        written += piece
+    return written
 
 
 def text_length(content: Mapping[str, Any]) -> int:
-    """Return how long the text of a message is, without a copy of what is packed already."""
+    """Return how long the text of a message is, without making one of what is packed or held."""
     pieces, packed = _pieces(content)
-    return sum(map(len, pieces)) + sum(len(value if isinstance(value, Packed) else value.text()) for value in packed)
+    return sum(map(len, pieces)) + sum(len(value) if isinstance(value, Packed) else value.length for value in packed)
 
 
 def _pieces(content: Mapping[str, Any]) -> tuple[list[str], list[Packed | Held]]:

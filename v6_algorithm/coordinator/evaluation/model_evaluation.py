@@ -11,6 +11,7 @@ import numpy as np
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress, States
 from v6_algorithm.data.rows.kind import listed
+from v6_algorithm.exchange import wire
 from v6_algorithm.learning.metrics.by_site import beside
 from v6_algorithm.learning.metrics.survival import cumulative
 
@@ -28,7 +29,7 @@ class ModelEvaluation:
     """
 
     fold: FoldProgress
-    model: str
+    model: wire.Model
     states: dict[str, States]
     sums: dict[str, dict[str, Any]] = field(default_factory=dict)
     personal: bool = False

@@ -94,8 +94,8 @@ def can_go(items: Sequence[Mapping[str, Any]]) -> bool:
         given = item["parameters"]
         if set(item) - _ITEM or set(item.get("strategy", {})) - _STRATEGY:
             return False
-        if given is None:
-            # Of round 1, in which each begins with what the seed gives it.
+        if given is None or isinstance(given, wire.Held):
+            # Of round 1, in which each begins with what the seed gives it; or the model itself.
             continue
         if not isinstance(given, wire.Packed):
             return False
