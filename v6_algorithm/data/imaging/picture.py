@@ -51,7 +51,7 @@ CAUSES = {
     "axes": "axes that fit neither an image nor a volume",
     "channel_axis": "an array that does not say which axis is that of the channels (data.image.channel_axis)",
     "channels": "channels that data.image.channels does not fit",
-    "geometry": "no place in space that could be used (an affine or directions that span none, frames without positions, "
+    "geometry": "no place in space to use (an affine or directions that span none, frames without positions, "
     "of several directions or unevenly spaced): make NIfTI of even spacing",
     "spacing": "no spacing in millimetres, which data.image.spacing needs",
 }
