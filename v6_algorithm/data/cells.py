@@ -84,6 +84,8 @@ _DATE_NAME = re.compile(
 )
 # Whole numbers that never repeat in so many rows count rows or patients.
 _ROWS_THAT_COUNT = 100
+# Of a few patients the number is not known.
+_LEAST_KNOWN = 0.95
 # Rounding by more than this share of a column's range is too coarse; or of that of a quarter of some of its rows, at
 # least of a few of them.
 _COARSEST = 1e-3
@@ -453,9 +455,10 @@ def _hint_of_numbers(column: pd.Series) -> str | None:
         return "zeros"
     if _are_day_numbers(column.name, known):
         return "day numbers"
-    if len(known) < 10 or len(known) < len(column) or (known != np.floor(known)).any():
+    if len(known) < 10 or len(known) < _LEAST_KNOWN * len(column) or (known != np.floor(known)).any():
         return None
-    counts_on = bool((np.diff(known) == 1).all())
+    # Whoever has no number is passed over, or has a blank in place of it.
+    counts_on = (np.diff(known) == 1).all() or (np.diff(known) == np.diff(np.flatnonzero(~np.isnan(numbers)))).all()
     never_repeat = len(known) >= _ROWS_THAT_COUNT and len(np.unique(known)) == len(known)
     return "row numbers" if counts_on or never_repeat else None
 
