@@ -4,7 +4,8 @@
     python benchmarks/rounds_by_kind.py --sites 100 --only regression scaffold --exact
 
 CPU milliseconds of a round, the median of those after the first, and of the final evaluation, in this process with one
-thread; with `--exact` also of sites one after another. The loop has the same rows, network and steps, and measures the loss on the validation rows.
+thread; with `--exact` also of sites one after another. The loop has the same rows, network and steps, and measures the
+loss on the validation rows.
 What is said at the end of a line is why sites were not trained together.
 """
 
