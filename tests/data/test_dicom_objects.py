@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pictures import scan
@@ -86,3 +88,9 @@ def test_a_parametric_map_has_its_real_values(tmp_path, kind, slope):
     content.save_as(file)
     expected = VOLUME[0] * slope + (-3 if slope == 0.5 else 0)
     np.testing.assert_allclose(read_image(file, 2, None).values[0], expected)
+
+
+@pytest.mark.parametrize("name", ["rtplan.dcm", "waveform_ecg.dcm", "reportsi.dcm", "DICOMDIR"])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_an_object_without_an_image_is_refused_as_that(name, dimensions):
+    assert cause_of(Path(pydicom.data.get_testdata_file(name)), dimensions) == "no_pixels"

@@ -113,6 +113,11 @@ OME = '<?xml version="1.0"?><OME xmlns="http://x"><Image><Pixels SizeX="5" SizeY
         (OME.format(6, 1, 1), None),
         (OME.format(3, 2, 1), "time"),
         (OME.format(1, 1, 6), "time"),
+        ('{"shape": [6, 4, 5]}', None),
+        ('{"shape": [6, 4, 5], "axes": "ZYX"}', None),
+        ('{"shape": [6, 4, 5], "axes": "CYX"}', "time"),
+        ('{"shape": [2, 3, 4, 5]}', "time"),
+        ('{"shape": [2, 3, 4, 5], "axes": "TZYX"}', "time"),
     ],
 )
 def test_pages_that_are_channels_or_times_are_no_volume(tmp_path, description, cause):
@@ -124,8 +129,8 @@ def test_pages_that_are_channels_or_times_are_no_volume(tmp_path, description, c
 
 
 def test_the_one_page_of_a_stack_whose_others_follow_without_headers_is_no_image(tmp_path):
-    file = pages(tmp_path / "a.tif", "ImageJ=1.53t\nimages=40\nslices=40\n", number=1)
-    assert cause_of(file) == "time"
+    for description in ("ImageJ=1.53t\nimages=40\nslices=40\n", '{"shape": [40, 4, 5], "truncated": true}'):
+        assert cause_of(pages(tmp_path / "a.tif", description, number=1)) == "time"
     assert read_image(pages(tmp_path / "b.tif", "ImageJ=1.53t\nimages=1\n", number=1), 2, None).values.shape == (
         1,
         4,
@@ -137,3 +142,13 @@ def test_the_one_page_of_a_stack_whose_others_follow_without_headers_is_no_image
 def test_a_colour_that_is_transparent_is_told_where_a_pixel_has_it(tmp_path, mode, clear, told):
     pillow.new(mode, (4, 4), 7 if mode == "L" else (7, 7, 7)).save(tmp_path / "a.png", transparency=clear)
     assert set(read_image(tmp_path / "a.png", 2, None).assumed) == ({"transparency"} if told else set())
+
+
+def test_sixteen_bits_of_three_colours_in_a_bmp_are_no_sixteen_bits_of_each(tmp_path):
+    body = RNG.integers(0, 65536, (6, 8)).astype("<u2").tobytes()
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 6, 1, 16, 3, len(body), 0, 0, 0, 0) + struct.pack(
+        "<III", 0xF800, 0x7E0, 0x1F
+    )
+    file = tmp_path / "a.bmp"
+    file.write_bytes(b"BM" + struct.pack("<IHHI", 14 + len(header + body), 0, 0, 14 + len(header)) + header + body)
+    assert read_image(file, 2, None).assumed == {}

@@ -399,3 +399,9 @@ def test_series_of_complex_numbers_or_dates_are_no_series_of_numbers(dtype):
     column = pd.Series([np.ones((4, 2)).astype("int64").astype(dtype)] * 2, dtype=object)
     with pytest.raises(DataError, match="no arrays of numbers"):
         describe_sequences(column, Sequence(column="s"))
+
+
+def test_an_encoding_of_nrrd_that_is_not_read_is_no_damage(pynrrd, tmp_path):
+    file = nrrd(tmp_path / "a.nrrd", VALUES, np.eye(3))
+    file.write_bytes(file.read_bytes().replace(b"encoding: raw", b"encoding: hex"))
+    assert cause_of(file) == "layout"

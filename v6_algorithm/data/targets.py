@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from v6_algorithm.data.cells import blurred, holds_complex
+from v6_algorithm.data.cells import HINTS, blurred, hint, holds_complex
 from v6_algorithm.data.preparation.spelling import check_written
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
@@ -332,6 +332,18 @@ _NEEDS = {
 }
 
 
+def _needs(column: pd.Series, target: TargetColumn) -> str:
+    """Say what a column holds in place of numbers, what its kind needs, and what would make it so."""
+    import pandas as pd
+
+    dates = pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column)
+    reason = "dates" if dates else hint(column, "text")
+    if reason is None:
+        return _NEEDS[target.kind]
+    holds, remedy = HINTS[reason]
+    return f"{_NEEDS[target.kind].replace('holds text', f'holds {holds}', 1)}: {remedy}"
+
+
 def _check(column: pd.Series, target: TargetColumn) -> None:
     """Raise DataError unless the column holds what its kind allows."""
     import pandas as pd
@@ -350,7 +362,7 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
     if target.positive is None:
         text = np.isnan(numbers) & column.notna().to_numpy()
         if text.any() or pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
-            raise DataError(f"{target.name} {_NEEDS[target.kind]}")
+            raise DataError(f"{target.name} {_needs(column, target)}")
     if not _known(column, target).any():
         raise DataError(f"{target.name} is empty")
     finite = numbers[np.isfinite(numbers)]
@@ -360,7 +372,10 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
         raise DataError(
             f"{target.name} has empty cells; survival needs every row's time and event; "
             + (
-                f"data.where: {{{target.column}: '>= 0'}} leaves out rows without"
+                f"if an empty cell means that it is not seen, write 0 there; data.where: {{{target.column}: "
+                "'>= 0'} leaves out rows without"
+                if target.positive is None and target.kind == "event"
+                else f"data.where: {{{target.column}: '>= 0'}} leaves out rows without"
                 if target.positive is None
                 else "fill them there, or leave the rows out"
             )

@@ -112,6 +112,30 @@ def test_separation_is_named():
     assert not any("separation" in note for note in calm.notes)
 
 
+@pytest.mark.parametrize(("problem", "family"), [("classification", "Binomial"), ("count", "Poisson")])
+def test_columns_that_differ_in_a_row_that_stops_weighing_grow_all_and_the_rest_is_as_without_it(problem, family):
+    """The one was named, and the other told with an estimate of 15 or more and a small error."""
+    frames = hospitals(CASES["poisson"][1])
+    for frame in frames.values():
+        frame["drug"] = frame["arm"] = (frame.index % 2).astype(float)
+        frame["y"] = np.minimum(frame["y"], 1) if problem == "classification" else frame["y"]
+    first = next(iter(frames.values()))
+    row = np.flatnonzero((first["y"] == 0) & (first["drug"] == 0))[0]
+    first.loc[row, "drug"] = 1.0
+    result = fit(frames, problem, {})
+    left = result.coefficients["left_out"].dropna()
+    assert left.to_dict() == {"arm": "separated", "drug": "separated"}, "the intercept and the others are finite"
+    assert any("drug, arm: grows without end" in note for note in result.notes)
+    rest = pd.concat(frames.values(), ignore_index=True).drop(columns="drug").drop(index=row)
+    design = sm.add_constant(rest[[column for column in rest if column not in ("y", "arm")]].assign(arm=rest["arm"]))
+    wanted = sm.GLM(rest["y"], design, getattr(sm.families, family)()).fit(tol=1e-12)
+    others = [name for name in result.coefficients.index if name in design and name != "arm"]
+    assert len(others) >= 2
+    found = result.coefficients.loc[others, "estimate"].to_numpy()
+    assert found == pytest.approx(wanted.params[others].to_numpy(), rel=1e-4)
+    assert result.coefficients.loc["(intercept)", "estimate"] == pytest.approx(wanted.params["const"], rel=1e-4)
+
+
 def test_predictions_and_metrics_are_those_of_the_coefficients():
     frames = hospitals(CASES["binomial"][1])
     result = fit(frames, "classification", {}, split={"kind": "ratio", "train": 0.8, "validation": 0.0, "test": 0.2})

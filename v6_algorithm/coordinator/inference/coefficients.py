@@ -13,7 +13,7 @@ import numpy as np
 from v6_algorithm.coordinator.inference.distributions import chi_square_p, normal_p, t_p, t_quantile
 from v6_algorithm.coordinator.inference.goodness_of_fit import effective_rows, goodness_of_fit, residual_dispersion
 from v6_algorithm.coordinator.inference.penalised import penalised
-from v6_algorithm.coordinator.inference.terms import joint_tests, spline_effects, units, without_aliased
+from v6_algorithm.coordinator.inference.terms import growing, joint_tests, spline_effects, units, without_aliased
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.coordinator.strategies.newton import (
@@ -91,7 +91,8 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
     lines = _lines(plan, terms, estimates, errors, free, ratio, freedom)
     if offset is not None:
         lines[offset[0]] = {"term": terms[offset[0]], "left_out": "offset"}
-    notes = _notes(lines, terms, scaled, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan)
+    lost = growing(units(plan, fold.number), information, free, fold.fitted.get("separated", []))
+    notes = _notes(lines, terms, scaled, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan, lost)
     fit = goodness_of_fit(model, totals, rank, dispersion, _null_of(state))
     if model.firth:
         fit["penalised_log_likelihood"] = (
@@ -133,8 +134,8 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
         model, fold, inverse, free, covariance, int(fitted["training_rows"])
     )
     # A hazard ratio has no intercept: the units are those of the scales alone.
-    raw = units(plan, fold.number)[1:, 1:]
-    raw = without_aliased(raw, information, free)
+    of_columns = units(plan, fold.number)[1:, 1:]
+    raw = without_aliased(of_columns, information, free)
     estimates, errors = raw @ weight, np.sqrt(np.clip(np.diag(raw @ covariance @ raw.T), 0, None))
     lines = _lines(plan, terms, estimates, errors, free, "hazard_ratio", freedom)
     rows, events, rank = int(fitted["training_rows"]), round(fitted["events"]), int(free.sum())
@@ -156,7 +157,8 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
         "rounds": fold.rounds_done,
         "converged": fold.finished,
     }
-    notes = _notes(lines, terms, weight, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan)
+    lost = growing(of_columns, information, free, fitted.get("separated", []))
+    notes = _notes(lines, terms, weight, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan, lost)
     if events < 10 * rank:
         notes.append(
             f"cox: {events} events for {rank} coefficients; with fewer than 10 for each, estimates and intervals are "
@@ -306,14 +308,16 @@ def _notes(
     experiment: Experiment,
     rows: int,
     plan: Plan,
+    growing_places: set[int],
 ) -> list[str]:
     model, notes = experiment.model, []
     assert isinstance(model, (Glm, Cox))  # noqa: S101
     name = model.kind
-    lost = {terms[place] for place in fold.fitted.get("separated", [])} if isinstance(model, Glm) else set()
-    for line in lines:
-        if line["term"] in lost and line.get("left_out") == "aliased":
-            line["left_out"] = "separated"
+    lost = {terms[place] for place in growing_places}
+    for place, line in enumerate(lines):
+        if line["term"] in lost and line.get("left_out", "aliased") == "aliased":
+            # Of two that grow together one may have an error, which is that of their sum.
+            lines[place] = {"term": line["term"], "left_out": "separated"}
     aliased = [line["term"] for line in lines if line.get("left_out") == "aliased"]
     if aliased:
         notes.append(
@@ -322,8 +326,7 @@ def _notes(
     unbounded = [
         term
         for term, value, error, line in zip(terms, scaled, scaled_errors, lines, strict=True)
-        if line.get("left_out") == "separated"
-        or ("left_out" not in line and (abs(value) > _UNBOUNDED or error > _UNSURE))
+        if term in lost or ("left_out" not in line and (abs(value) > _UNBOUNDED or error > _UNSURE))
     ]
     bounded = model.ridge or (isinstance(model, Glm) and model.firth)
     if (isinstance(model, Cox) or model.family == "binomial" or lost) and unbounded and not bounded:

@@ -72,6 +72,8 @@ def _opened(file: Path) -> Any:
         content = pydicom.dcmread(file, force=True)
         if "Rows" not in content:
             raise UnreadableImageError("damaged") from None
+    if not any(name in content for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise UnreadableImageError("no_pixels")
     if "TransferSyntaxUID" not in content.file_meta:
         implicit, _ = content.original_encoding
         content.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian

@@ -62,9 +62,9 @@ def read_minc(file: Path, dimensions: int, channels: int | None, spans: Sequence
 
     try:
         image: Any = nibabel.load(file)
-    except KeyError as error:
+    except (KeyError, AttributeError) as error:
         # An axis without a place in space: of vectors or colours, which nibabel does not read.
-        raise UnreadableImageError("axes" if "vector" in str(error) else "damaged") from None
+        raise UnreadableImageError("axes" if "vector" in str(error) else "layout") from None
     except ValueError as error:
         raise UnreadableImageError("geometry" if "rregular" in str(error) else "damaged") from None
     if len(image.shape) > 3:

@@ -21,6 +21,7 @@ _SPACES = {
 }  # fmt: skip
 # ITK takes what has no such name for left, posterior, superior.
 _ITKS = (-1, -1, 1)
+_ENCODINGS = ("raw", "ascii", "text", "txt", "gzip", "gz", "bzip2", "bz2")
 _OF_SPACE, _OF_TIME = ("domain", "space"), ("time", "list")
 _MILLIMETRES = {"m": 1e3, "cm": 10.0, "um": 1e-3, "µm": 1e-3, "micron": 1e-3, "microns": 1e-3, "nm": 1e-6}
 
@@ -37,6 +38,8 @@ def read_nrrd(file: Path, dimensions: int, channels: int | None, spans: Sequence
         header: dict[str, Any] = nrrd.read_header(opened)
         if (name := header.get("data file", header.get("datafile"))) is not None:
             beside(file, str(name))
+        if str(header.get("encoding")).lower() not in _ENCODINGS or str(header.get("type")).lower() == "block":
+            raise UnreadableImageError("layout")
         spatial = _axes_of_space(header)
         if dimensions == 3 and len(spatial) == 2:
             raise UnreadableImageError("flat")

@@ -33,22 +33,26 @@ CAUSES = {
     "no_bytes": "a file of 0 bytes",
     "other_kind": "of another kind than the name says, such as a web page, an archive or another kind of image",
     "damaged": "cut short, damaged, or no image of its kind",
-    "layout": "a damaged header, or one that says bits or colours that are not read (TIFF of several channels that are "
-    "floats or more than colours, Lab, 12-bit JPEG): store it as npy, or as PNG of 8 or 16 bits",
+    "layout": "a damaged header, or one that says bits, colours or an encoding that are not read (TIFF of several "
+    "channels that are floats or more than colours, Lab, 12-bit JPEG, NRRD in hex): store it as npy, PNG or NIfTI",
+    "no_pixels": "a DICOM object without an image, such as a plan, structures, a report, a waveform or an index "
+    "(DICOMDIR): name the files of images",
     "large": "of more pixels than are read from one file",
     "no_numbers": "an array of something else than numbers",
     "complex": "complex numbers, which are no intensities: store their magnitude, or what else is meant",
     "decoder": "compressed, and no decoder is installed: pip install 'v6-algorithm[imaging]', which has python-gdcm",
     "compression": "in a compression that is not read, such as video",
     "not_finite": "NaN or infinite values (data.image.fill puts a number in their place)",
-    "volume": "a volume, where the problem is of images",
+    "volume": "a volume, where the problem is of images (problem: volume_classification reads it)",
     "flat": "a single image, where the problem is of volumes (of a series, a file for each slice, make one NIfTI file, "
     "as with dcm2niix)",
-    "time": "several volumes or images in one file, such as a series over time, channels by pages, or a slide's tiles",
+    "time": "several volumes or images in one file, such as a series over time, channels by pages, or a slide's tiles: "
+    "write a file for each row",
     "axes": "axes that fit neither an image nor a volume",
     "channel_axis": "an array that does not say which axis is that of the channels (data.image.channel_axis)",
     "channels": "channels that data.image.channels does not fit",
-    "geometry": "frames without positions in space, or unevenly spaced",
+    "geometry": "no place in space to use (an affine or directions that span none, frames without positions, "
+    "of several directions or unevenly spaced): make NIfTI of even spacing",
     "spacing": "no spacing in millimetres, which data.image.spacing needs",
 }
 """Why an image is left out, as a reader of a note is told. The short names are what a site sends, with a count each."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +71,8 @@ def _check_pages(image: Any, frames: int) -> None:
     if image.format != "TIFF":
         return
     said = str(image.tag_v2.get(_DESCRIPTION, ""))
+    if said.startswith('{"shape":'):
+        _check_shape(said, frames)
     patterns = _COUNTS if said.startswith("ImageJ=") else _OME_COUNTS if "<OME" in said[:1000] else {}
     found = {name: re.search(pattern, said) for name, pattern in patterns.items()}
     counts = {name: int(match[1]) for name, match in found.items() if match}
@@ -76,6 +80,25 @@ def _check_pages(image: Any, frames: int) -> None:
     if counts.get("planes", frames) != frames or counts.get("times", 1) > 1:
         raise UnreadableImageError("time")
     if frames > 1 and counts.get("channels", 1) > 1 and len(image.getbands()) == 1:
+        raise UnreadableImageError("time")
+
+
+def _check_shape(said: str, frames: int) -> None:
+    """Raise UnreadableImageError where tifffile wrote that the pages are more than planes, or less than it had."""
+    try:
+        content = json.loads(said)
+        shape, axes = [int(length) for length in content["shape"]], str(content.get("axes", ""))
+    except (ValueError, KeyError, TypeError):
+        return
+    # Without names of axes the last two are those of a page, or before colours.
+    named = axes if len(axes) == len(shape) else "Q" * (len(shape) - 2) + "YX"
+    further = [(axis, length) for axis, length in zip(named, shape, strict=True) if axis not in "YXS" and length > 1]
+    if content.get("truncated"):
+        raise UnreadableImageError("time")
+    planes = math.prod(length for _, length in further)
+    if len(axes) == len(shape) and planes != frames and not (frames == 1 and {axis for axis, _ in further} == {"C"}):
+        raise UnreadableImageError("time")
+    if frames > 1 and (len(further) > 1 + (shape[-1] in (3, 4)) or {axis for axis, _ in further} & {"C", "T"}):
         raise UnreadableImageError("time")
 
 
@@ -93,6 +116,8 @@ def _is_transparent(image: Any) -> bool:
 
 def _loses_bits(image: Any) -> bool:
     """Say whether Pillow reads the upper eight of sixteen bits, as it does of colours and of grey with transparency."""
+    if image.format not in ("PNG", "TIFF"):
+        return False
     layouts = [arguments if isinstance(arguments, str) else arguments[0] for *_, arguments in image.tile if arguments]
     return image.mode not in (*_SIXTEEN_BITS, "I", "F") and any(";16" in str(layout) for layout in layouts)
 

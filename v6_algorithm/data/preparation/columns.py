@@ -13,6 +13,8 @@ from v6_algorithm.data.unknown import unknown_labels
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Data
 
+# More different numbers that are not all whole are no classes.
+_MOST_FRACTIONS = 10
 _COVARIATES = "harmonisation.covariates"
 # Hints on columns of numbers that are used all the same.
 _SEEMING = ("codes", "zeros", "dots", "day numbers")
@@ -92,6 +94,8 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         condition = "" if data.positive is None else f" with data.positive '{data.positive}'"
         if data.positive is None:
             allowed = data.different_labels == "allow"
+            if not allowed:
+                _check_classes(data, by_site)
             if different := spelled_differently(f"data.target: column '{data.target}'", by_site, allowed=allowed):
                 raise ExperimentError("\n".join(different))
             notes += [] if allowed else may_be_one(f"data.target: column '{data.target}'", by_site)
@@ -141,6 +145,16 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         pixels=agreed.pixels,
         facts=agreed.facts,
     )
+
+
+def _check_classes(data: Data, by_site: Mapping[str, Sequence[Label]]) -> None:
+    """Raise ExperimentError for labels that are measurements: each may be of one row, and is not shown."""
+    labels = {label for of_site in by_site.values() for label in of_site}
+    if len(labels) > _MOST_FRACTIONS and any(isinstance(label, float) for label in labels):
+        raise ExperimentError(
+            f"data.target: column '{data.target}' holds {len(labels)} different numbers, with fractions, where classes "
+            "are expected: problem: regression learns numbers, and data.positive, such as '> 0', makes two classes"
+        )
 
 
 def unknown_coded(data: Data, names: Collection[str]) -> list[str]:

@@ -139,7 +139,10 @@ class LeftOut:
         """Say for each reason which columns are not used, and what would make them so."""
         notes = []
         if self.identifiers:
-            notes.append(f"left out as identifiers by their names: {listed(self.identifiers)}")
+            notes.append(
+                f"left out as identifiers by their names: {listed(self.identifiers)}; "
+                "data.features uses them all the same"
+            )
         if self.row_numbers:
             notes.append(
                 f"left out, for they hold whole numbers that never repeat, such as row or patient numbers: "
