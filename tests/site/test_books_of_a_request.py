@@ -73,8 +73,8 @@ def test_one_site_by_itself_is_not_asked_together(monkeypatch, sites, reason, as
 
     run = SimpleNamespace(reason=reason)
     group = {str(number): {} for number in range(sites)}
-    monkeypatch.setattr(together, "_groups", lambda *_: [(run, group)])
-    monkeypatch.setattr(together, "_Group", Group)
+    monkeypatch.setattr(together, "groups", lambda *_: [(run, group)])
+    monkeypatch.setattr(together, "Group", Group)
     assert together.answer_together("train", group, {}, {}) == {}
     assert len(groups) == asked
     together.open_together("train", group, {}, {})
