@@ -114,7 +114,7 @@ def test_numbers_on_both_sides_of_0_are_no_codes(numbers):
         ("birthDate", 19500101 + np.arange(60) % 9, "day numbers"),
         ("datum", 20239901 + np.arange(60) % 28, None),
         ("dose", 20230101 + np.arange(60) % 28, "day numbers"),
-        ("dose", 20230101 + np.arange(60), None),
+        ("dose", 20230101 + np.arange(60) % 40, None),
         ("date", np.arange(60) % 31, None),
         ("birth_year", 1950 + np.arange(60) % 9, None),
     ],
