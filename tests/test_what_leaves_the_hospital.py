@@ -163,6 +163,8 @@ def hospital(rows: int, seed: int) -> pd.DataFrame:
 
 
 FRAMES = {name: hospital(rows, seed) for seed, (name, rows) in enumerate(SITES.items())}
+# Some patients of amsterdam are there twice.
+FRAMES["amsterdam"] = pd.concat([FRAMES["amsterdam"].iloc[:-6], FRAMES["amsterdam"].iloc[:6]], ignore_index=True)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,10 @@ def check_once(names: Iterable[object]) -> None:
 def named(columns: Sequence[str]) -> str:
     """List column names for a message, unless they look like a row: a file without a header line starts with one."""
     if sum(name.startswith("Unnamed: ") for name in columns) * 2 > len(columns):
-        return "most of its columns have no name: does a title stand above the header? Take it out"
+        return (
+            "most of its columns have no name: does a title stand above the header, or does the table begin further "
+            "down or to the right? Take out what stands above and beside it"
+        )
     for name in columns:
         try:
             float(name)

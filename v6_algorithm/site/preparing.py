@@ -14,6 +14,7 @@ from v6_algorithm.site.memory import remembered
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.private_update import check_shared_noise
 from v6_algorithm.site.secure_aggregation import hide_schema
+from v6_algorithm.site.table_facts import table_facts
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _schema(work: Work) -> dict[str, Any]:
             if work.left_out:
                 schema["left_out"] = work.left_out
             schema["rows_without_target"] = work.policy.disclosed(schema["rows_without_target"])
-            schema |= _seen_in_columns(work, frame, schema)
+            schema |= table_facts(work, frame, schema, sizes=not _counts_around_one(work))
             if at_zero := int(rows_at_zero(frame, work.targets).sum()):
                 schema["at_zero"] = work.policy.disclosed(at_zero)
             if (logs := _log_times(work, frame)) is not None:
@@ -144,20 +145,6 @@ def _schema(work: Work) -> dict[str, Any]:
             raise error if name == work.site else SiteError(f"{name}: {error}", error.kind) from None
         members[name] = schema if work.experiment.privacy.secure_aggregation is None else hide_schema(schema)
     return {"members": members}
-
-
-def _seen_in_columns(work: Work, frame: pd.DataFrame, schema: dict[str, Any]) -> dict[str, Any]:
-    """Tell which columns tell the target by themselves, and which hold two codes, where all are of many rows."""
-    from v6_algorithm.data.description import MOST_HINTED, two_codes
-    from v6_algorithm.data.leaks import telling_columns
-
-    if not work.kind.tables or frame.shape[1] > MOST_HINTED or schema["synthetic"]:
-        return {}
-    smallest = max(work.policy.minimum_cell, work.policy.minimum_label_rows)
-    numeric = [name for name, kind in schema["columns"].items() if kind == "numeric"]
-    leaks = telling_columns(frame, numeric, work.experiment.data.categorical, work.targets, smallest)
-    codes = two_codes(frame, smallest)
-    return ({"leaks": leaks} if leaks else {}) | ({"codes": codes} if codes else {})
 
 
 def _event_times(work: Work, problem: Problem, table: TableData) -> dict[str, Any]:

@@ -83,10 +83,15 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError("the fingerprint of its table must be hexadecimal digits")
     if schema.get("at_zero") is not None and not is_rows(schema["at_zero"]):
         raise WireError("rows with a time of 0 must be a count")
-    if "log_times" in schema:
-        events, mean = schema["log_times"]
-        if not is_rows(events) or not isinstance(mean, (int, float)) or not abs(mean) <= _LONGEST_LOG:
-            raise WireError("the mean logarithm of its event times must be a count and a number")
+    for key, what in (("log_times", "event times"), ("target_size", "target")):
+        if key in schema:
+            rows, mean = schema[key]
+            if not is_rows(rows) or not isinstance(mean, (int, float)) or not abs(mean) <= _LONGEST_LOG:
+                raise WireError(f"the mean logarithm of its {what} must be a count and a number")
+    if not is_count(schema.get("repeated", 0)):
+        raise WireError("rows that are copies of others must be a count")
+    if not re.fullmatch("[0-9a-f]{0,64}", str(schema.get("table", ""))):
+        raise WireError("the hash of its rows must be hexadecimal digits")
     check_assumed(schema.get("assumed", []))
     groups = schema.get("groups")
     if groups is not None and not (isinstance(groups["keyed"], bool) and all(map(is_label, groups["hashes"]))):

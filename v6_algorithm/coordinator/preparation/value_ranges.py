@@ -20,6 +20,8 @@ _APART, _FACTOR, _ALIKE, _WIDEST = 3.0, 4.0, 2.5, 1.0
 # Pounds in a kilogram, centimetres in an inch: mean and spread differ by these.
 _KNOWN, _NEAR, _NEAR_SPREAD, _KNOWN_APART = (2.2046, 2.54), 0.05, 0.25, 1.5
 _FEWEST = 10
+# As of event times.
+_OTHER_UNIT = 5.0
 _SHOWN_SITES = 10
 
 
@@ -64,6 +66,19 @@ def _differ(low: float, high: float, low_deviation: float, high_deviation: float
     relative = low_deviation / low, high_deviation / high
     alike = max(relative) < _WIDEST and max(relative) < _ALIKE * min(relative)
     return factor >= _FACTOR and alike
+
+
+def tell_target_sizes(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say so where the sites' targets differ so much in size that they are most likely in other units."""
+    sizes = {site: 2.0 ** schema["target_size"][1] for site, schema in schemas.items() if "target_size" in schema}
+    if len(sizes) < 2 or max(sizes.values()) < _OTHER_UNIT * min(sizes.values()):
+        return []
+    ranked = sorted(sizes, key=lambda site: sizes[site])
+    listing = ", ".join(f"{site} {sizes[site]:.3g}" for site in ranked[:_SHOWN_SITES])
+    return [
+        f"data.target: the sites' targets differ {sizes[ranked[-1]] / sizes[ranked[0]]:.0f}-fold in size (geometric "
+        f"means: {listing}); are they in one unit?"
+    ]
 
 
 def check_codes(codes: Any, columns: Collection[str]) -> None:

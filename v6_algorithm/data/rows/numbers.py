@@ -37,7 +37,7 @@ _IDENTIFIER = re.compile(
     r"[ _.-]*(id|nr|no|num|number|nummer|key)|"
     # Where and how a person is reached.
     r"(tel|telephone|telefoon|telefon|phone|mobile|mobiel|mobil|fax|iban)([ _.-]*(nr|no|num|number|nummer))?|"
-    r"postcode|postal[ _.-]?code|zip([ _.-]?code)?|plz|code[ _.-]?postal|"
+    r"postcode|pc[46]|postal[ _.-]?code|zip([ _.-]?code)?|plz|code[ _.-]?postal|"
     r"(?-i:.*[a-z]UID)|rownames?|row[ _.-]?names?)[.#]?",
     re.I,
 )
@@ -139,7 +139,10 @@ class LeftOut:
         """Say for each reason which columns are not used, and what would make them so."""
         notes = []
         if self.identifiers:
-            notes.append(f"left out as identifiers by their names: {listed(self.identifiers)}")
+            notes.append(
+                f"left out as identifiers by their names: {listed(self.identifiers)}; "
+                "data.features uses them all the same"
+            )
         if self.row_numbers:
             notes.append(
                 f"left out, for they hold whole numbers that never repeat, such as row or patient numbers: "
