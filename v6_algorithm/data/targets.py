@@ -244,7 +244,10 @@ def _labels_of(values: Sequence[Any], target: TargetColumn) -> list[Label]:
         check_written(labels, [wanted], target.name, _positive(target))
         return [int((label == wanted) == (operator == "==")) for label in labels]
     if any(isinstance(label, str) for label in labels):
-        raise DataError(f"{target.name} holds text, {_positive(target)} is '{target.positive}'")
+        raise DataError(
+            f"{target.name} holds text, {_positive(target)} is '{target.positive}', which compares numbers; "
+            "'== word' asks for a word"
+        )
     compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[operator]
     return [int(hit) for hit in compare(np.asarray(labels, dtype=float), threshold)]
 
