@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,8 @@ import pytest
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.preparation.patients import tell_repeats
 from v6_algorithm.coordinator.preparation.value_ranges import tell_target_sizes
+from v6_algorithm.data.cells import hint
+from v6_algorithm.data.preparation.spelling import may_be_one
 from v6_algorithm.data.repeats import RowHashes, row_hashes
 from v6_algorithm.data.sources import TableSource, source_in
 from v6_algorithm.errors import DataError, ExperimentError
@@ -198,3 +202,63 @@ def test_a_column_of_zeros_at_one_site_is_told_and_a_sex_alone_is_not():
     sites["q"] = sites["q"].assign(dose=0.0, sex=1)
     (note,) = [n for n in v6.run({"data": {"target": "y"}, "rounds": 1}, sites).notes if "unlike other sites" in n]
     assert note.startswith("site 'q': one value in all training rows, unlike other sites: dose;")
+
+
+NUMBERED = {
+    "yyyymmdd": (lambda row: 20190101 + row % 12 * 100 + row % 28, "day numbers"),
+    "Excel's days": (lambda row: 43831 + row * 7 % 900, "day numbers"),
+    "seconds": (lambda row: 1577836800 + row * 86411, "day numbers"),
+    "case numbers": (lambda row: 100_003 + row * 7919 % 899_999, "row numbers"),
+    "platelets": (lambda row: 150_000 + row * 7 % 120 * 1000 + row % 2 * 1000, None),
+    "NT-proBNP": (lambda row: 5 + row**3 // 7, None),
+    "leukocytes": (lambda row: 4_000 + row * 411, None),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERED)
+def test_numbers_that_are_dates_or_count_patients_are_told_whatever_the_column_is_called(kind):
+    number, reason = NUMBERED[kind]
+    assert hint(pd.Series([number(row) for row in range(70)], name="opname"), "numeric") == reason
+
+
+def test_an_excluded_column_that_no_site_has_is_told():
+    frame = table().assign(leak=1.5)
+    data = {"target": "y", "exclude": ["Leak", "other", "b"]}
+    notes = v6.run({"data": data, "rounds": 1}, {"p": frame, "q": table(1).assign(leak=2.5)}).notes
+    assert "data.exclude: no site tells of a column 'Leak'; is it 'leak'?" in notes
+    assert "data.exclude: no site tells of a column 'other'" in notes
+    assert not any("'b'" in note for note in notes)
+
+
+def test_a_dash_in_one_column_is_no_line_of_dashes(tmp_path):
+    lines = [line if row else line.replace("0.0", "-") for row, line in enumerate(LINES)]
+    assert len(read(tmp_path, [HEADER, *lines])) == 12
+
+
+def test_labels_with_zeros_in_front_and_without_are_told():
+    assert "such as 01 and 1" in may_be_one("y", {"p": ["01", 2], "q": [1, 2]})[0]
+    assert may_be_one("y", {"p": ["01", "02"], "q": ["01", "02"]}) == []
+
+
+QUERIES = {
+    "SELECT a, bb FROM t": "the query cannot be run: no such column: bb",
+    "SELEC * FROM t": 'the query cannot be run: near "SELEC": syntax error',
+}
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_what_is_wrong_with_a_query_is_said(tmp_path, query):
+    with sqlite3.connect(tmp_path / "t.db") as connection:
+        table().to_sql("t", connection)
+    with pytest.raises(DataError, match=QUERIES[query]):
+        TableSource(str(tmp_path / "t.db"), query=query).read()
+
+
+def test_an_infinite_target_is_a_row_without_one_and_not_filled_in():
+    frame = table()
+    frame.loc[:6, "dose"] = np.inf
+    notes = v6.run(
+        {"data": {"target": "dose"}, "problem": "regression", "rounds": 1}, {"p": frame, "q": table(1)}
+    ).notes
+    assert "site 'p': 7 rows have no target, and are left out" in notes
+    assert not any("filled in" in note for note in notes)

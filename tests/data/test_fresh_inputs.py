@@ -111,7 +111,7 @@ def test_a_site_where_no_row_or_every_row_meets_the_condition_of_an_event_is_nam
 
 def test_survival_without_an_event_is_told():
     assert tell_no_events({"event_times": np.zeros(5)})
-    assert tell_no_events({"event_times": np.eye(5)[2]}) == []
+    assert tell_no_events({"event_times": np.eye(5)[2] + np.eye(5)[3]}) == []
     assert tell_no_events({}) == []
 
 
@@ -149,3 +149,13 @@ def test_rows_without_a_target_are_counted_from_a_cell_on(without, said):
     sites = {"p": frame, "q": frame.assign(y=frame["y"].where(frame.index >= without))}
     notes = v6.run({"data": {"target": "y"}, "rounds": 1}, sites).notes
     assert f"site 'q': {said}, and are left out" in notes
+
+
+def test_survival_at_one_time_is_told_for_what_it_leaves_out():
+    """There was no Brier score and no survival curve, and no word of it."""
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": generator.normal(size=60), "time": 12.0, "died": generator.integers(0, 2, 60)})
+    content = {"data": {"target": {"duration": "time", "event": "died"}}, "problem": "survival", "rounds": 1}
+    result = v6.run(content | {"model": "linear"}, {"p": frame, "q": frame})
+    assert "brier" not in result.content["metrics"]["test"]["pooled"]
+    assert any("all events of the training rows are at one time" in note for note in result.notes)

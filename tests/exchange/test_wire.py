@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import tensor_file, wire
+from v6_algorithm.exchange.wire import packed
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "int64", "int32", "uint8", "bool")
 SECRET = 4711.0
@@ -411,7 +412,7 @@ def test_large_models_are_packed_to_the_bytes_of_small_ones(monkeypatch, several
     usual = wire.pack(given_tensors, metadata)
     # Pieces so small that there are several.
     monkeypatch.setattr(tensor_file, "PIECE", 12)
-    large = wire._pack_large(dict(given_tensors), metadata, keep=True, consume=True)
+    large = packed._pack_large(dict(given_tensors), metadata, keep=True, consume=True)
     assert large == usual
     assert_same(dict(large.tensors), given_tensors)
 

@@ -152,3 +152,15 @@ def test_where_so_much_matches_by_chance_it_is_looked_at_closer_by_thirds_and_mo
     decoys = [0.3, 0.3, 0.02 / 9 * 100, 0.02 / 27 * 100, 0.02 / 81 * 100, 1e-2]
     assert looked_at[::4][:-1] == pytest.approx(decoys)
     assert looked_at[-1] == 1e-4 < near[-1]
+
+
+def test_decoys_lie_three_to_six_times_the_distance_beside_the_rows(monkeypatch):
+    compared = []
+    monkeypatch.setattr(
+        isolation, "_matches", lambda rows, guesses, near: compared.append((rows, near)) or np.zeros(len(rows))
+    )
+    assert isolation._beyond_chance(np.zeros((500, 2)), np.ones((1, 2))) == 0
+    *decoys, (rows, near) = compared
+    assert (len(decoys), near, np.abs(rows).max()) == (4, 0.02, 0)
+    apart = np.abs(np.concatenate([shifted for shifted, _ in decoys])) / decoys[0][1]
+    assert (apart.min(), apart.max()) == (pytest.approx(3, abs=0.01), pytest.approx(6, abs=0.01))

@@ -100,6 +100,11 @@ def test_sites_go_together_by_experiment_and_setup_but_those_whose_rules_keep_bo
     found = groups(requests, contexts, {}, lambda folds: bool(folds))
     assert [(run, list(group)) for run, group in found] == [("one", ["a", "c"]), ("two", ["b"])]
     assert groups({}, contexts, {}, lambda folds: True) == []
+    # Each its own hazard after training; what was agreed on before is the same, or is not.
+    hazards = {"a": {"baselines": "of a"}, "c": {"baselines": "of c", "baseline": "all"}, "e": {"features": ["x"]}}
+    requests = {site: requests[site] | {"setup": setup} for site, setup in hazards.items()}
+    found = groups(requests, contexts, {}, lambda folds: True)
+    assert [(run, list(group)) for run, group in found] == [("one", ["a", "c"]), ("one", ["e"])]
 
     def fail(*_):
         raise KeyError

@@ -57,7 +57,7 @@ def check_margins(frame: pd.DataFrame, name: str) -> None:
                 f"hold{'s' if lines == 1 else ''} words in {len(above)} columns that are numbers below, as units or "
                 "labels do: take it out of the file"
             )
-    if cells and all(_RULE.fullmatch(str(column[0]).strip()) for column in cells.values()):
+    if len(cells) == frame.shape[1] > 1 and all(_RULE.fullmatch(str(column[0]).strip()) for column in cells.values()):
         raise DataError(f"{name}: the line below the header is of dashes, and no row: take it out of the file")
     below = max((lines for column in cells.values() if (lines := _totals_below(column)) > 1), default=0)
     if below:

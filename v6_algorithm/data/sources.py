@@ -23,6 +23,7 @@ from v6_algorithm.data.file_kinds import OF_PROGRAMS, begins_as
 from v6_algorithm.data.files import print_files
 from v6_algorithm.data.margins import check_margins
 from v6_algorithm.errors import DataError, SiteError
+from v6_algorithm.exchange.text import printable
 from v6_algorithm.experiment.table_form import USUAL, TableForm
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _ENDINGS = {
 }  # fmt: skip
 _READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "sqlalchemy"}
 _IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xlsm", ".xls")
+# What SQLite says of a query, which has nothing of the rows.
+_SAID_OF_QUERY = re.compile(r"no such (?:column|function): [\w.\" ]+|near \"[^\"]*\": syntax error|incomplete input")
 # Tables that a message names.
 _SHOWN = 30
 # Where the folder of its files is told of a dataframe that is passed on alone, among its `attrs`.
@@ -259,7 +262,7 @@ class TableSource:
                     connection.set_authorizer(_authorizer(self.readable, denied))
                 try:
                     return pd.read_sql_query(self.query, connection)
-                except (sqlite3.Error, pd.errors.DatabaseError):
+                except (sqlite3.Error, pd.errors.DatabaseError) as error:
                     if denied:
                         raise DataError(
                             f"the query reads column '{denied[0]}', which this node does not allow"
@@ -267,6 +270,8 @@ class TableSource:
                     connection.set_authorizer(None)
                     there = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
                     _check_tables(self.query, path.name, [str(name) for (name,) in there])
+                    if said := _SAID_OF_QUERY.search(str(error)):
+                        raise DataError(f"{path.name}: the query cannot be run: {printable(said[0], 200)}") from None
                     raise
         import sqlalchemy
 

@@ -489,7 +489,10 @@ def _weights(frame: pd.DataFrame, experiment: Experiment) -> Array:
         raise DataError(not_there(f"column '{name}' (model.weights)", name, frame.columns))
     weights: Array = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     if not np.isfinite(weights).all():
-        raise DataError(f"column '{name}' (model.weights) has cells that are empty or no number; data.where leaves out")
+        raise DataError(
+            f"column '{name}' (model.weights) has cells that are empty or no number; data.where: "
+            f"{{{name}: '>= 0'}} leaves such rows out"
+        )
     if (weights < 0).any():
         raise DataError(f"column '{name}' (model.weights) has weights below 0")
     if section.kind == "frequency" and (weights != np.round(weights)).any():

@@ -46,12 +46,15 @@ class TargetColumn:
         without a class, number or count is left out; a survival time without its event would be a guess.
     positive
         A condition that makes labels, or events, 0/1.
+    above_zero
+        Of a number: whether 0 and below are refused, as of a gamma distribution.
     """
 
     column: str
     role: str = "target"
     kind: Literal["class", "number", "count", "duration", "event", "entry", "patient"] = "number"
     positive: str | None = None
+    above_zero: bool = False
 
     @property
     def name(self) -> str:
@@ -241,7 +244,10 @@ def _labels_of(values: Sequence[Any], target: TargetColumn) -> list[Label]:
         check_written(labels, [wanted], target.name, _positive(target))
         return [int((label == wanted) == (operator == "==")) for label in labels]
     if any(isinstance(label, str) for label in labels):
-        raise DataError(f"{target.name} holds text, {_positive(target)} is '{target.positive}'")
+        raise DataError(
+            f"{target.name} holds text, {_positive(target)} is '{target.positive}', which compares numbers; "
+            "'== word' asks for a word"
+        )
     compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[operator]
     return [int(hit) for hit in compare(np.asarray(labels, dtype=float), threshold)]
 
@@ -368,6 +374,11 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
     finite = numbers[np.isfinite(numbers)]
     if target.kind == "count" and ((finite < 0) | (finite != np.floor(finite))).any():
         raise DataError(f"{target.name} holds numbers that are not counts; loss poisson needs whole numbers from 0")
+    if target.above_zero and (finite <= 0).any():
+        raise DataError(
+            f"{target.name} holds numbers that are not above 0; model.family gamma needs those; data.where: "
+            f"{{{target.column}: '> 0'}} leaves out rows without"
+        )
     if target.kind in ("duration", "event", "entry") and column.isna().any():
         raise DataError(
             f"{target.name} has empty cells; survival needs every row's time and event; "

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ RATIOS = {
 # Of a scaled input, and of its standard error; a larger one says that no finite one fits best.
 _UNBOUNDED = 12.0
 _UNSURE = 30.0
+# Of the target's squares, and of its variance, what is rounding.
+_NO_VARIANCE, _EXACT = 1e-14, 1e-20
 _REMEDIES = {"binomial": "model.firth, model.ridge"}
 
 
@@ -94,6 +97,7 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
     lost = growing(units(plan, fold.number), information, free, fold.fitted.get("separated", []))
     notes = _notes(lines, terms, scaled, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan, lost)
     fit = goodness_of_fit(model, totals, rank, dispersion, _null_of(state))
+    notes += _of_no_variance(model, fit, totals)
     if model.firth:
         fit["penalised_log_likelihood"] = (
             totals["log_likelihood"] + log_determinant(torch.from_numpy(information), torch.from_numpy(free)) / 2
@@ -323,13 +327,17 @@ def _notes(
         notes.append(
             f"{name}: {', '.join(aliased)}: left out, since the other columns tell it exactly, or no row has it"
         )
+    counts = getattr(model, "family", "") in ("poisson", "negative_binomial")
+    odds = isinstance(model, Cox) or model.family == "binomial"
+    # The logarithm of a large count is large itself.
     unbounded = [
         term
         for term, value, error, line in zip(terms, scaled, scaled_errors, lines, strict=True)
-        if term in lost or ("left_out" not in line and (abs(value) > _UNBOUNDED or error > _UNSURE))
+        if term in lost
+        or ("left_out" not in line and ((odds and abs(value) > _UNBOUNDED) or ((odds or counts) and error > _UNSURE)))
     ]
     bounded = model.ridge or (isinstance(model, Glm) and model.firth)
-    if (isinstance(model, Cox) or model.family == "binomial" or lost) and unbounded and not bounded:
+    if unbounded and not bounded:
         for line in lines:
             if line["term"] in unbounded:
                 line["separated"] = True
@@ -368,6 +376,17 @@ def _notes(
             "answered in the last round; see participation"
         )
     return notes
+
+
+def _of_no_variance(model: Glm, fit: Mapping[str, Any], totals: Mapping[str, float]) -> list[str]:
+    """Say so where a gaussian target, or what is left of it, does not vary: errors and p values are of nothing then."""
+    if model.family != "gaussian":
+        return []
+    if fit["null_deviance"] <= _NO_VARIANCE * totals["y2"]:
+        return ["glm: the target has one value in all rows, so there is nothing to explain: errors and p mean nothing"]
+    if fit["deviance"] <= _EXACT * fit["null_deviance"]:
+        return ["glm: the columns tell the target exactly, but for rounding: errors, intervals and p mean nothing"]
+    return []
 
 
 def _of_no_category(name: str, lines: list[dict[str, Any]], plan: Plan) -> list[str]:

@@ -99,8 +99,15 @@ def tell_met(experiment: Experiment, schemas: Mapping[str, Mapping[str, Any]]) -
 
 
 def tell_no_events(sums: Mapping[str, np.ndarray]) -> list[str]:
-    """Say so where no training row has an event, of which nothing can be learned."""
-    if "event_times" not in sums or sums["event_times"].any():
+    """Say so where no training row has an event, of which nothing can be learned, or all have it at one time."""
+    if "event_times" not in sums:
+        return []
+    if (filled := np.count_nonzero(sums["event_times"])) == 1:
+        return [
+            "all events of the training rows are at one time, to 4.4 %: survival curves, the Brier score and the AUROC "
+            "over time need events at several times, and are left out unless problem.intervals are given"
+        ]
+    if filled:
         return []
     return [
         "no training row of any site has an event after time 0, so nothing is learned of when they happen; is "

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from v6_algorithm.data.cells import HINTS
-from v6_algorithm.data.names import not_there
+from v6_algorithm.data.names import alike_to, not_there
 from v6_algorithm.data.preparation.agreement import Agreement, Label
 from v6_algorithm.data.preparation.spelling import may_be_one, spelled_differently
 from v6_algorithm.data.unknown import unknown_labels
@@ -75,7 +75,8 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         raise ExperimentError("\n".join(problems))
     numbers = [] if classification else [name for name in data.target_columns.values() if name not in agreed.required]
     notes += tell_patients(data, {site: schema.get("hints", {}) for site, schema in schemas.items()})
-    notes += _uneven(schemas, [*agreed.required, *data.categorical, *numbers])
+    notes += _uneven(schemas, [*agreed.required, *data.categorical, *numbers], numbers)
+    notes += _absent_excluded(data, names)
     categories = {
         name: sort_labels({label for schema in schemas.values() for label in schema["categories"][name]})
         for name in data.categorical
@@ -157,6 +158,16 @@ def _check_classes(data: Data, by_site: Mapping[str, Sequence[Label]]) -> None:
         )
 
 
+def _absent_excluded(data: Data, names: Collection[str]) -> list[str]:
+    """Tell which columns of `data.exclude` no site has, so that nothing is left out by them."""
+    notes = []
+    for name in data.exclude:
+        if name not in names:
+            meant = " or ".join(f"'{column}'" for column in alike_to(name, names))
+            notes.append(f"data.exclude: no site tells of a column '{name}'" + (f"; is it {meant}?" if meant else ""))
+    return notes
+
+
 def unknown_coded(data: Data, names: Collection[str]) -> list[str]:
     """Tell which columns of `data.missing_values` no site has: their codes would be learned from as numbers."""
     coded = data.missing_values if isinstance(data.missing_values, dict) else {}
@@ -169,7 +180,10 @@ def _classes(what: str, by_site: Mapping[str, list[Label]], condition: str, note
         # Beside a word there may be one that counts as an empty cell.
         words = not condition and any(isinstance(label, str) for label in classes)
         kept = "; a label such as None or NA counts as an empty cell, data.not_missing keeps it" if words else ""
-        raise ExperimentError(f"{what} has {len(classes)} class over all sites{condition}; at least 2 are needed{kept}")
+        written = "; is it written as in the tables?" if condition else ""
+        raise ExperimentError(
+            f"{what} has {len(classes)} class over all sites{condition}; at least 2 are needed{kept}{written}"
+        )
     task = f"{what}: " if what.startswith("data.targets") else ""
     for number, label in enumerate(classes):
         holders = [site for site, labels in by_site.items() if label in labels]
@@ -186,7 +200,7 @@ def sort_labels(labels: set[Label]) -> list[Label]:
     return sorted(labels, key=lambda label: (isinstance(label, str), label))
 
 
-def _uneven(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> list[str]:
+def _uneven(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str], targets: Collection[str]) -> list[str]:
     """Tell which used columns are empty at a site, or hold numbers there that count as empty."""
     from v6_algorithm.data.rows.kind import listed
 
@@ -197,7 +211,8 @@ def _uneven(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> 
             notes.append(
                 f"site '{site}': no row has a value in {listed(empty)}; every value there is filled in from other sites"
             )
-        infinite = [name for name in used if schema.get("hints", {}).get(name) == "infinite"]
+        # Rows whose target is infinite have none, and are counted so.
+        infinite = [name for name in used if schema.get("hints", {}).get(name) == "infinite" and name not in targets]
         if infinite:
             notes.append(f"site '{site}': {listed(infinite)}: {HINTS['infinite'][0]}, and are filled in")
     return notes + tell_numbers({site: schema.get("hints", {}) for site, schema in schemas.items()}, used)

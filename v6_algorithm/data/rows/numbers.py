@@ -37,7 +37,7 @@ _IDENTIFIER = re.compile(
     r"[ _.-]*(id|nr|no|num|number|nummer|key)|"
     # Where and how a person is reached.
     r"(tel|telephone|telefoon|telefon|phone|mobile|mobiel|mobil|fax|iban)([ _.-]*(nr|no|num|number|nummer))?|"
-    r"postcode|postal[ _.-]?code|zip([ _.-]?code)?|plz|code[ _.-]?postal|"
+    r"postcode|pc[46]|postal[ _.-]?code|zip([ _.-]?code)?|plz|code[ _.-]?postal|"
     r"(?-i:.*[a-z]UID)|rownames?|row[ _.-]?names?)[.#]?",
     re.I,
 )

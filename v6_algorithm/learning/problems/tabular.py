@@ -184,9 +184,11 @@ class Regression(TableProblem):
 
     @classmethod
     def targets(cls, experiment: Experiment) -> list[TargetColumn]:
-        """Return the target: a count where the loss is Poisson's."""
+        """Return the target: a count where the loss is Poisson's, above 0 where the model is a gamma distribution's."""
         loss, (column,) = experiment.training.loss, experiment.data.target_columns.values()
-        return [TargetColumn(column, "target", "count" if loss and loss.kind == "poisson" else "number")]
+        if loss and loss.kind == "poisson":
+            return [TargetColumn(column, "target", "count")]
+        return [TargetColumn(column, above_zero=getattr(experiment.model, "family", None) == "gamma")]
 
     @property
     def _loss(self) -> Loss:

@@ -17,10 +17,10 @@ from v6_algorithm.exchange.downlink import ROUNDED
 from v6_algorithm.exchange.joint import Joint
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.together.group import Group
-from v6_algorithm.site.together.run import Run, know_run, reason_of_site, run_of
+from v6_algorithm.site.together.run import Run, as_trained_with, know_run, reason_of_site, run_of
 
 # What an item of a request may ask of sites that go together.
-_ITEM = {"fold", "parameters", ROUNDED, "evaluate", "train", "strategy", "lr", "epochs"}
+_ITEM = {"fold", "parameters", ROUNDED, "evaluate", "train", "strategy", "lr", "epochs", "baseline"}
 _STRATEGY = {"mu", "correction", "start", "start_loss", "gradient", "contrast"}
 
 
@@ -47,6 +47,7 @@ def answer_together(
     replies: dict[str, dict[str, Any]] = {}
     for run, group in groups(requests, contexts, shared, can_go):
         if run.reason is None and len(group) > 1:
+            run.measure_with([request["setup"] for request in group.values()])
             answered = Group(method, run, group, contexts)
             joint = answered.answer()
             if len(joint.heads) == len(requests) and answered.leaves_as_it_is(joint):
@@ -79,13 +80,26 @@ def groups(
     """Return what sites of a call share, and the requests to those of them whose items can go together."""
     if not know_run(requests, contexts, shared):
         return []
-    groups: dict[Any, dict[str, dict[str, Any]]] = {}
+    found: list[tuple[Any, dict[str, Any], dict[str, dict[str, Any]]]] = []
+    group: dict[str, dict[str, Any]] = {}
+    last: Any = None
     for site, request in requests.items():
         if reason_of_site(contexts[site]) is not None or not can_go(request["folds"]):
             continue
-        groups.setdefault((id(request["experiment"]), id(request["setup"])), {})[site] = request
-    firsts = {key: next(iter(group)) for key, group in groups.items()}
-    return [(run_of(group[firsts[key]], contexts[firsts[key]], shared), group) for key, group in groups.items()]
+        experiment, setup = request["experiment"], request["setup"]
+        if last is None or last[0] is not experiment or last[1] is not setup:
+            # Once a Cox model is trained each site is told the baseline hazard of its own hospital.
+            last, alike = (experiment, setup), as_trained_with(setup)
+            known = [each for of, agreed, each in found if of is experiment and agreed == alike]
+            group = known[0] if known else {}
+            if not known:
+                found.append((experiment, alike, group))
+        group[site] = request
+    firsts = [next(iter(group)) for _, _, group in found]
+    return [
+        (run_of(group[first], contexts[first], shared), group)
+        for first, (_, _, group) in zip(firsts, found, strict=True)
+    ]
 
 
 def can_go(items: Sequence[Mapping[str, Any]]) -> bool:

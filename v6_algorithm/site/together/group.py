@@ -103,7 +103,8 @@ class Group:
         for site in self._sites:
             for place, item in enumerate(self._requests[site]["folds"]):
                 told = tuple(bool((item.get("strategy") or {}).get(name)) for name in _TOLD)
-                models.setdefault((item["fold"], id(item["parameters"]), item.get("epochs"), told), {})[site] = place
+                asked = item["fold"], id(item["parameters"]), item.get("epochs"), item.get("baseline"), told
+                models.setdefault(asked, {})[site] = place
         with (
             fused_steps(),
             deterministic(run.experiment.training.deterministic),
@@ -173,6 +174,8 @@ class Group:
             measured = [site for site, item in items.items() if part in item.get("evaluate", ())]
             if measured:
                 answer.metrics[part] = self._measure(received, measured, part, fold)
+        if first.get("baseline"):
+            answer.baseline = self._baseline(received, list(items), fold)
         middle = time.perf_counter()
         trained = [site for site, item in items.items() if item.get("train", True)] if self._method == "train" else []
         if trained:
@@ -195,8 +198,9 @@ class Group:
 
         run = self._run
         inputs, target, lengths = run.joined_rows(sites, part, fold)
-        prediction, loss = (values.numpy() for values in self._outputs(received, inputs, target, lengths, fold))
-        answer = JointStates(list(sites), [run.sessions[site].table.members[0] for site in sites])
+        answer = self._states(sites)
+        outputs = self._outputs(received, inputs, target, lengths, fold, answer.hospitals)
+        prediction, loss = (values.numpy() for values in outputs)
         accumulator = run.problem.accumulator()
         rows = prediction, target.cpu().numpy(), loss, lengths
         if type(accumulator) is ClassificationMetrics:
@@ -204,6 +208,23 @@ class Group:
         else:
             answer.states = states_of_sites(run.problem.accumulator, *rows)
         return answer
+
+    def _baseline(self, received: Mapping[str, Tensor], sites: Sequence[str], fold: int) -> JointStates:
+        """Return the sums of a baseline hazard over the training rows of each site."""
+        run, answer = self._run, self._states(sites)
+        inputs, target, lengths = run.joined_rows(sites, "train", fold)
+        outputs = self._outputs(received, inputs, target, lengths, fold, answer.hospitals)
+        of_sites = zip(*(values.split(list(lengths)) for values in (outputs[0], target.cpu(), outputs[1])), strict=True)
+        answer.states = []
+        for site, rows in zip(sites, of_sites, strict=True):
+            sums = run.problem.baseline(run.sessions[site].work.policy.minimum_part_rows)
+            sums.update(*(values.numpy() for values in rows))
+            answer.states.append(sums.state())
+        return answer
+
+    def _states(self, sites: Sequence[str]) -> JointStates:
+        """Return the empty states of some sites, of one hospital each."""
+        return JointStates(list(sites), [self._run.sessions[site].table.members[0] for site in sites])
 
     def _train(
         self, received: Mapping[str, Tensor], items: Mapping[str, Mapping[str, Any]], fold: int
@@ -261,9 +282,18 @@ class Group:
         return means
 
     def _outputs(
-        self, received: Mapping[str, Tensor], inputs: Tensor, target: Tensor, lengths: Sequence[int], fold: int
+        self,
+        received: Mapping[str, Tensor],
+        inputs: Tensor,
+        target: Tensor,
+        lengths: Sequence[int],
+        fold: int,
+        hospitals: Sequence[str] = (),
     ) -> tuple[Tensor, Tensor]:
-        """Return predictions and losses of the model as received, of each row, on the CPU."""
+        """Return predictions and losses of the model as received, of each row, on the CPU.
+
+        Where `hospitals` are strata each one's rows are predicted with its own baseline hazard.
+        """
         import torch
 
         from v6_algorithm.learning.training.loop import rows_at_once_of
@@ -291,4 +321,7 @@ class Group:
                     of_sites.append(stack)
                 by_site = problem.losses_of_sites(of_sites[0], of_sites[1], filled, fold)
                 losses.append(by_site[filled].double())
+                if problem.stratified and hospitals:
+                    of_hospitals = zip(torch.cat(outputs).split(list(lengths)), hospitals, strict=True)
+                    predictions = [problem.prediction_at(rows, fold, name).cpu() for rows, name in of_hospitals]
         return torch.cat(predictions), torch.cat(losses)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.site.context import SiteContext
@@ -56,6 +56,8 @@ class Run:
 
         self.experiment, self.setup = work.experiment, work.setup()
         self.problem: Problem = create_problem(self.experiment, self.setup)
+        # Of a Cox model the baseline hazards that the problem predicts with, as the requests had them.
+        self._hazards: Any = _hazards([work.request["setup"]])
         self.device: Device = Device.choose(self.experiment.training)
         # Without numbers, which no model needs that is trained by each site itself.
         self.networks: Networks = build_shapes(self.problem)
@@ -82,6 +84,20 @@ class Run:
         if policy not in self.rules:
             self.rules.append(policy)
         return self.rules.index(policy)
+
+    def measure_with(self, setups: Sequence[Mapping[str, Any]]) -> None:
+        """Predict with the baseline hazards that the sites' requests carry, each of its own hospital."""
+        from v6_algorithm.data.preparation.setup import unpack_arrays
+        from v6_algorithm.learning.problems import create_problem
+
+        given = _hazards(setups)
+        if given == self._hazards:
+            return
+        pooled, of_hospitals = self._hazards = given
+        baselines = {name: hazard for text in of_hospitals for name, hazard in unpack_arrays(text).items()}
+        baseline = None if pooled is None else unpack_arrays(pooled)["hazard"]
+        self.setup = replace(self.setup, baseline=baseline, baselines=baselines)
+        self.problem = create_problem(self.experiment, self.setup)
 
     def load(self, received: Mapping[str, Tensor]) -> None:
         """Copy a model into the networks, which nobody trains."""
@@ -154,11 +170,21 @@ class Run:
 
 def run_of(request: dict[str, Any], context: SiteContext, shared: dict[Any, Any]) -> Run:
     """Return what is known of a run, which begins anew when the experiment or the setup is another one."""
-    known = shared.get("together")
-    if known is None or known[0] is not request["experiment"] or known[1] != request["setup"]:
-        known = shared["together"] = request["experiment"], request["setup"], Run(Work(request, context))
+    known, agreed = shared.get("together"), as_trained_with(request["setup"])
+    if known is None or known[0] is not request["experiment"] or known[1] != agreed:
+        known = shared["together"] = request["experiment"], agreed, Run(Work(request, context))
     run: Run = known[2]
     return run
+
+
+def as_trained_with(setup: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the sites agreed on before training: without the baseline hazards that come of it."""
+    return {key: value for key, value in setup.items() if key not in ("baseline", "baselines")}
+
+
+def _hazards(setups: Sequence[Mapping[str, Any]]) -> tuple[Any, list[Any]]:
+    """Return the pooled baseline hazard of some requests, and those of hospitals, packed as they are."""
+    return setups[0].get("baseline"), [given for setup in setups if (given := setup.get("baselines")) is not None]
 
 
 def know_run(
