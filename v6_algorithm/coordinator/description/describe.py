@@ -285,7 +285,7 @@ def _tested(r: float, n: int) -> tuple[float | None, float | None, float | None]
         return None, None, None
     if abs(r) >= 1:
         # As next to it: whether rounding leaves a line's r at 1 is chance.
-        return r, r, 0.0
+        return float(r), float(r), 0.0
     width = Z / math.sqrt(n - 3)
     low, high = (math.tanh(math.atanh(r) + side * width) for side in (-1, 1))
     return low, high, t_p(float(r * math.sqrt((n - 2) / (1 - r * r))), n - 2)
