@@ -23,6 +23,7 @@ from v6_algorithm.exchange import frames
 from v6_algorithm.exchange.in_file import LongString, TextFile, read_json
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 SCHEMA = 1
@@ -228,18 +229,9 @@ def _pack_large(
     import pybase64
 
     about = {name: (_dtype(tensor), list(tensor.shape), tensor.nbytes) for name, tensor in tensors.items()}
-    order = sorted(about, key=lambda name: (-_BY_SIZE.index(about[name][0]), name))
-    header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
-    end = 0
-    for name in order:
-        dtype, shape, size = about[name]
-        header[name] = {"dtype": _SHORT[dtype], "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    content = bytearray(8 + len(text) + end)
-    content[: 8 + len(text)] = len(text).to_bytes(8, "little") + text
-    starts = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in order}
+    header, starts = _header(about, metadata)
+    content = bytearray(len(header) + sum(size for _, _, size in about.values()))
+    content[: len(header)] = header
     for name in list(tensors):
         _view(content, about[name], starts[name]).copy_(tensors[name].detach())
         if consume and isinstance(tensors, dict):
@@ -259,6 +251,40 @@ def _pack_large(
             content += pybase64.b64decode(packed[place : place + letters])
         packed.tensors = {name: _view(content, about[name], starts[name]) for name in about}
     return packed
+
+
+def _header(
+    about: Mapping[str, tuple[str, list[int], int]], metadata: dict[str, str] | None
+) -> tuple[bytes, dict[str, int]]:
+    """Return what a safetensors file begins with, and where each tensor begins, in the order in which they lie there.
+
+    `about` has type, shape and size in bytes of each.
+    """
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
+    end = 0
+    for name in sorted(about, key=lambda name: (-_BY_SIZE.index(about[name][0]), name)):
+        dtype, shape, size = about[name]
+        header[name] = {"dtype": _SHORT[dtype], "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    starts = {name: 8 + len(text) + of["data_offsets"][0] for name, of in header.items() if name in about}
+    return len(text).to_bytes(8, "little") + text, starts
+
+
+def pack_arrays(arrays: Mapping[str, np.ndarray]) -> Packed:
+    """Encode arrays to the text that `pack` makes of them as tensors, without torch and in a tenth of the time."""
+    import numpy as np
+    import pybase64
+
+    dense = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    known = all(str(array.dtype) in _SHORT for array in dense.values())
+    if not known or sum(array.nbytes for array in dense.values()) >= _LARGE:
+        import torch
+
+        return pack({name: torch.from_numpy(array) for name, array in dense.items()})
+    header, starts = _header({name: (str(of.dtype), list(of.shape), of.nbytes) for name, of in dense.items()}, None)
+    return Packed(pybase64.b64encode_as_string(header + b"".join(dense[name].tobytes() for name in starts)))
 
 
 def _view(content: bytearray, about: tuple[str, list[int], int], start: int) -> torch.Tensor:
