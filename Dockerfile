@@ -51,7 +51,7 @@ RUN set -eu; \
     find "$site/numpy" "$site/sympy" "$site/networkx" -type d -name tests -prune -exec rm -rf {} +; \
     rm -rf /src /tmp/* /root/.cache; \
     python -c 'import numpy.testing, openpyxl, pandas, pyarrow.dataset, pyarrow.fs, pyarrow.parquet; \
-        import gdcm, monai.networks.nets, nibabel, PIL.Image, pydicom; \
+        import gdcm, h5py, monai.networks.nets, nibabel, nrrd, PIL.Image, pydicom; \
         import safetensors.torch, sympy, torch; from vantage6.algorithm.tools import wrap'; \
     python -c "from vantage6.algorithm.tools import ${tools}"
 

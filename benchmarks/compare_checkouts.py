@@ -59,7 +59,7 @@ def run(
     """Return the result (None where the run failed), CPU seconds and wall seconds."""
     shutil.rmtree(out, ignore_errors=True)
     arguments = ["run", str(experiment), "--out", str(out), *_LESS_WORK.get(experiment.stem, [])]
-    knows = (checkout / "v6_algorithm" / "site" / "together.py").exists()
+    knows = any((checkout / "v6_algorithm" / "site").glob("together*"))
     arguments += ["--exact"] if exact and knows else []
     wing = "researcher." if (checkout / "v6_algorithm" / "researcher").is_dir() else ""
     code = f"import sys; from v6_algorithm.{wing}cli import main; sys.argv[0] = 'v6-algorithm'; main()"

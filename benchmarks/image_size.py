@@ -29,8 +29,8 @@ ROWS = {
     "rich, typer": (("rich", "pygments", "typer", "click", "markdown_it"), "the command line, `doctor`"),
     "setuptools": (("setuptools", "pkg_resources", "_distutils_hack"), "torch asks for it"),
     "docker": (("docker",), "vantage6's common package asks for it"),
-    "monai, nibabel, pillow, pydicom": (
-        ("monai", "nibabel", "nisext", "PIL", "pillow", "pydicom"),
+    "monai, nibabel, pillow, pydicom, pynrrd, h5py": (
+        ("monai", "nibabel", "nisext", "PIL", "pillow", "pydicom", "nrrd", "h5py"),
         "networks and readers of images",
     ),
     "openpyxl": (("openpyxl", "et_xmlfile"), "reads excel files"),

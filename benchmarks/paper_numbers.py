@@ -15,12 +15,13 @@ import warnings
 import numpy as np
 import paper_metrics
 import paper_runs
+import paper_sksurv
 import paper_survival
 import torch
 from common import table
 
 SEED = int(os.environ.get("PAPER_SEED", "20261129"))
-KINDS = paper_survival.KINDS | paper_metrics.KINDS | paper_runs.KINDS
+KINDS = paper_survival.KINDS | paper_sksurv.KINDS | paper_metrics.KINDS | paper_runs.KINDS
 
 
 def main() -> None:

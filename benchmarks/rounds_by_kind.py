@@ -3,8 +3,9 @@
     python benchmarks/rounds_by_kind.py
     python benchmarks/rounds_by_kind.py --sites 100 --only regression scaffold --exact
 
-CPU milliseconds of a round, the median of those after the first, in this process with one thread; with `--exact` also
-of sites one after another. The loop has the same rows, network and steps, and measures the loss on the validation rows.
+CPU milliseconds of a round, the median of those after the first, and of the final evaluation, in this process with one
+thread; with `--exact` also of sites one after another. The loop has the same rows, network and steps, and measures the
+loss on the validation rows.
 What is said at the end of a line is why sites were not trained together.
 """
 
@@ -101,19 +102,20 @@ def experiment(kind: str, sites: int, rounds: int, folder: Path) -> Experiment:
     return Experiment.parse(content)
 
 
-def measure(kind: str, sites: int, rounds: int, way: Way) -> tuple[float, str]:
-    """Return CPU milliseconds of a round, and why sites were trained one after another."""
+def measure(kind: str, sites: int, rounds: int, way: Way) -> tuple[float, float, str]:
+    """Return CPU milliseconds of a round and of the evaluation, and why sites were trained one after another."""
     with tempfile.TemporaryDirectory() as name:
         asked, marks = experiment(kind, sites, rounds, Path(name)), [0.0]
         federation = local_federation(asked, tables_of(asked, Path(name)), way=way)
 
         def listen(event: dict[str, Any]) -> None:
-            if event["event"] == "round":
+            if event["event"] in ("round", "tested"):
                 marks.append(time.process_time())
 
         master.run(federation, asked, listen)
         # The last event of a round is the final evaluation's.
-        return _median(marks[1 : rounds + 1]), federation.how().get("because") or ""
+        evaluation = (marks[-1] - marks[rounds]) * 1000
+        return _median(marks[1 : rounds + 1]), evaluation, federation.how().get("because") or ""
 
 
 def measure_loop(sites: int, rounds: int) -> float:
@@ -160,11 +162,12 @@ def main() -> None:
     for kind in given.only:
         loop = measure_loop(given.sites, given.rounds)
         measured = [measure(kind, given.sites, given.rounds, way) for way in ways]
-        cells = [f"{milliseconds:.1f}" for milliseconds, _ in measured]
-        rows.append([kind, *cells, f"{loop:.1f}", f"{measured[0][0] / loop:.2f}", measured[0][1]])
+        cells = [f"{milliseconds:.1f}" for of_way in measured for milliseconds in of_way[:2]]
+        rows.append([kind, *cells, f"{loop:.1f}", f"{measured[0][0] / loop:.2f}", measured[0][2]])
         print(rows[-1], flush=True)
+    headers = [name for way in ways for name in (way, f"{way}, final evaluation")]
     print(f"\n{given.sites} sites of {ROWS} rows (load {os.getloadavg()[0]:.0f}), CPU ms a round\n")
-    print(table(["", *ways, "loop", "of the loop's", "why one after another"], rows))
+    print(table(["", *headers, "loop", "of the loop's", "why one after another"], rows))
 
 
 if __name__ == "__main__":

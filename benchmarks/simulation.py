@@ -4,6 +4,7 @@
     python benchmarks/simulation.py --pfl PYTHON --flower PYTHON   # and pfl-research and Flower
     python benchmarks/simulation.py --only digits-10 --repeats 5
     python benchmarks/simulation.py --workers 1 2           # and v6_algorithm with that many processes
+    python benchmarks/simulation.py --difference --only digits-100   # how far sites together are from sites in turn
 
 Everybody trains the same network from the same start, on the same rows at the same sites, one local epoch a round with
 one thread, and is measured on the same held-out rows after each round. The loop is what a researcher writes by hand:
@@ -121,6 +122,46 @@ def measure(python: str, who: str, workload: str, data: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def differences(workload: str, data: Path) -> list[tuple[float, float]]:
+    """Return for each round how far the run of sites together is from that with `--exact`, both in this process.
+
+    Of the parameters it is the largest difference in a tensor as a share of its largest number, of accuracy points.
+    """
+    import torch
+
+    from v6_algorithm.coordinator import master
+    from v6_algorithm.coordinator.rounds.folds import FoldProgress
+    from v6_algorithm.engines.local import Way
+    from v6_algorithm.engines.simulate import local_federation, tables_of
+    from v6_algorithm.exchange import wire
+    from v6_algorithm.experiment import Experiment
+
+    torch.set_num_threads(1)
+    file, advance = data / workload / "experiment.yaml", FoldProgress.advance
+    experiment = Experiment.load(file)
+
+    def run(way: Way) -> tuple[list[dict[str, torch.Tensor]], list[float]]:
+        models: list[dict[str, torch.Tensor]] = []
+
+        def watched(self: FoldProgress, round: int, model: wire.Model, *given: Any, **more: Any) -> None:
+            models.append(wire.unpack(model))
+            advance(self, round, model, *given, **more)
+
+        FoldProgress.advance = watched  # type: ignore[method-assign]
+        federation = local_federation(experiment, tables_of(experiment, file.parent), way=way)
+        history = master.run(federation, experiment)["history"]
+        FoldProgress.advance = advance  # type: ignore[method-assign]
+        return models, history["validation_accuracy"]
+
+    (models, accuracies), (exact_models, exact_accuracies) = run("fast"), run("exact")
+    shares = [
+        max(float((one[name] - other[name]).abs().max() / other[name].abs().max()) for name in other)
+        for one, other in zip(models, exact_models, strict=True)
+    ]
+    apart = [abs(one - other) for one, other in zip(accuracies, exact_accuracies, strict=True)]
+    return list(zip(shares, apart, strict=True))
+
+
 def main() -> None:
     """Measure in turns, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -130,6 +171,7 @@ def main() -> None:
     parser.add_argument("--pfl", help="Python of an environment with pfl-research")
     parser.add_argument("--flower", help="Python of an environment with Flower")
     parser.add_argument("--exact", action="store_true", help="also v6_algorithm with --exact")
+    parser.add_argument("--difference", action="store_true", help="only how far apart both are, round by round")
     parser.add_argument(
         "--workers", nargs="*", type=int, default=[], help="also v6_algorithm with so many workers, and all threads"
     )
@@ -140,6 +182,11 @@ def main() -> None:
     names |= {name: python for name in ("pfl", "flower") if (python := getattr(given, name))}
     for workload in given.only:
         prepare(given.data, workload)
+        if given.difference:
+            print(f"\n{workload}: parameters (as a share of the tensor's largest number), accuracy")
+            for round_, (share, apart) in enumerate(differences(workload, given.data), 1):
+                print(f"round {round_}: {share:.1e}, {apart:.1e}")
+            continue
         turns: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for _ in range(given.repeats):
             for name, python in names.items():

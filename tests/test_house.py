@@ -94,7 +94,7 @@ def test_the_reader_of_a_house_sees_every_fault(tmp_path):
 
 
 def test_the_reader_of_imports_reads_them_all():
-    sample = ROOT / PACKAGE / "exchange" / "wire.py"
+    sample = ROOT / PACKAGE / "exchange" / "wire" / "packed.py"
     assert {"json", "pybase64", "torch", "v6_algorithm.errors.WireError"} <= imports(sample)
     assert "torch" not in imports(sample, at_start_only=True)
 

@@ -233,7 +233,7 @@ def test_a_site_with_one_class_is_a_note(tmp_path):
 
 def test_rows_without_a_target_are_left_out_with_a_note(tmp_path):
     result = run(tmp_path, files={"berlin": BERLIN.assign(y=[None, *BERLIN["y"][1:]])})
-    explained(result, FINE, "note: site 'berlin': rows without a target are left out", folder=tmp_path / "out")
+    explained(result, FINE, "note: site 'berlin': some rows have no target, and are left out", folder=tmp_path / "out")
 
 
 def test_identifiers_that_group_rows_stay_at_the_site(tmp_path):

@@ -1,7 +1,7 @@
 """Mutants: small faults put into the package, one at a time, to see whether the everyday tests notice.
 
     python -m tools.mutants --sample 300 --seed 13 --record mutants.jsonl
-    python -m tools.mutants --sample 30 v6_algorithm/exchange/wire.py v6_algorithm/learning/metrics
+    python -m tools.mutants --sample 30 v6_algorithm/exchange/wire v6_algorithm/learning/metrics
 
 A mutant changes one comparison, one operator, one `and` or `or`, or one number. It is killed if an everyday test that
 reaches it fails or runs into the time limit. All mutants of a sample are put into the package in memory, each behind a
@@ -50,7 +50,7 @@ CORE = [
     "v6_algorithm/coordinator/preparation",
     "v6_algorithm/coordinator/rounds/reply_checks.py",
     "v6_algorithm/coordinator/rounds/comparable.py",
-    "v6_algorithm/exchange/wire.py",
+    "v6_algorithm/exchange/wire",
     "v6_algorithm/learning/metrics",
     "v6_algorithm/data/preparation",
     "v6_algorithm/data/splits.py",

@@ -135,7 +135,7 @@ def test_cells_between_spaces_are_suggested_and_read(write, between):
 
 
 def test_a_byte_of_0_which_ends_a_cell_is_refused(write):
-    with pytest.raises(DataError, match="holds bytes of 0, as no text does; is it an Excel file"):
+    with pytest.raises(DataError, match="holds bytes of 0, as no text does; is it a file of Excel, or of"):
         read(write("age,y\n5\0000,1\n"))
     with pytest.raises(DataError, match=r"data\.encoding: utf-16 may be right"):
         read(write("age,y\n50,1\n", encoding="utf-16"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from types import SimpleNamespace
 
 import openpyxl
 import pytest
 
 from v6_algorithm.data.cells import hint
+from v6_algorithm.data.excel import _check_old
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.table_form import TableForm
@@ -143,3 +145,77 @@ def test_a_book_with_macros_is_a_book(tmp_path):
     source = book(tmp_path)
     (tmp_path / "t.xlsx").rename(tmp_path / "t.xlsm")
     assert TableSource(source.uri.replace("xlsx", "xlsm")).read().shape == (8, 4)
+
+
+def test_hidden_columns_are_columns_and_named(tmp_path):
+    def change(sheet):
+        sheet.column_dimensions["B"].hidden = True
+        sheet.column_dimensions["C"].hidden = True
+
+    source = book(tmp_path, change)
+    assert source.read().columns.tolist() == HEADER
+    assert source.assumed == {"hidden columns": (["crp", "sex"], 2)}
+
+
+def test_rows_that_a_filter_takes_out_are_told_of_as_hidden(tmp_path):
+    def change(sheet):
+        sheet.auto_filter.ref = "A1:D9"
+        sheet.auto_filter.add_filter_column(3, ["1"])
+        for row in (2, 4, 6, 8):
+            sheet.row_dimensions[row].hidden = True
+
+    source = book(tmp_path, change)
+    assert len(source.read()) == 8
+    assert source.assumed == {"hidden rows": ([], 4)}
+
+
+def test_a_hidden_sheet_is_called_so(tmp_path):
+    def change(sheet):
+        other = sheet.parent.create_sheet("old")
+        other.append(HEADER)
+        other.append([1, 2, "m", 0])
+        other.sheet_state = "veryHidden"
+
+    source = book(tmp_path, change)
+    with pytest.raises(DataError, match=r"2 sheets with tables: Sheet, old \(hidden\)"):
+        source.read()
+    chosen = TableSource(source.uri, sheet_name="old")
+    assert len(chosen.read()) == 1
+    assert chosen.assumed == {"hidden sheet": (["old"], 1)}
+
+
+def old_sheet(**change):
+    """What xlrd tells of a sheet of an old book."""
+    hidden, shown = SimpleNamespace(hidden=1), SimpleNamespace(hidden=0)
+    plain = {
+        "merged_cells": [(0, 1, 0, 4)], "nrows": 9, "row_types": lambda row: [2, 2, 1, 2],
+        "rowinfo_map": {0: shown, 3: shown}, "colinfo_map": {0: shown, 2: shown},
+    }  # fmt: skip
+    return SimpleNamespace(**plain | change), hidden, shown
+
+
+def test_an_old_sheet_is_looked_at_as_a_new_one():
+    sheet, hidden, shown = old_sheet()
+    assumed = {}
+    assert _check_old(sheet, "t.xls", assumed) == []
+    assert assumed == {}
+    with pytest.raises(DataError, match=r"t\.xls has merged cells among its rows"):
+        _check_old(old_sheet(merged_cells=[(2, 5, 1, 2)])[0], "t.xls", {})
+    sheet, *_ = old_sheet(
+        rowinfo_map={2: hidden, 3: hidden, 4: shown, 12: hidden},
+        colinfo_map={1: hidden, 2: shown},
+        row_types=lambda row: [2, 5 if row < 3 else 2, 1, 2],
+    )
+    assert _check_old(sheet, "t.xls", assumed) == [1]
+    assert assumed == {"excel errors": ([], 3), "hidden rows": ([], 2)}
+
+
+def test_an_old_book_without_its_reader_names_that(tmp_path, monkeypatch):
+    (tmp_path / "t.xls").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))
+
+    def missing(*_, **__):
+        raise ImportError("`Import xlrd` failed.  Use pip or conda to install the xlrd package.")
+
+    monkeypatch.setattr("pandas.ExcelFile", missing)
+    with pytest.raises(DataError, match="needs the package xlrd: pip install xlrd"):
+        TableSource(str(tmp_path / "t.xls")).read()

@@ -11,7 +11,8 @@ from v6_algorithm.coordinator.preparation.event_times import tell_met, tell_no_e
 from v6_algorithm.data.cells import hint
 from v6_algorithm.data.preparation.spelling import folded, spelled_differently
 from v6_algorithm.data.rows.numbers import LeftOut
-from v6_algorithm.errors import ExperimentError
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.errors import DataError, ExperimentError
 from v6_algorithm.experiment import Experiment
 
 SPELLINGS = {
@@ -110,5 +111,51 @@ def test_a_site_where_no_row_or_every_row_meets_the_condition_of_an_event_is_nam
 
 def test_survival_without_an_event_is_told():
     assert tell_no_events({"event_times": np.zeros(5)})
-    assert tell_no_events({"event_times": np.eye(5)[2]}) == []
+    assert tell_no_events({"event_times": np.eye(5)[2] + np.eye(5)[3]}) == []
     assert tell_no_events({}) == []
+
+
+@pytest.mark.parametrize(("other", "told"), [(7, True), (12, True), (3, False)])
+def test_times_in_weeks_or_months_beside_days_are_told(other, told):
+    of = lambda days: {"log_times": (50, float(np.log2(days)))}  # noqa: E731
+    assert bool(tell_units({"p": of(400), "q": of(400 / other)})) is told
+
+
+@pytest.mark.parametrize("kind", [complex, object])
+def test_complex_numbers_are_left_out_and_said_and_refused_as_a_target(kind):
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=40) + 1j * generator.normal(size=40)
+    frame = pd.DataFrame({"a": generator.normal(size=40), "fft": pd.Series(values).astype(kind), "y": [0, 1] * 20})
+    sites = {"p": frame, "q": frame}
+    notes = v6.run({"data": {"target": "y"}, "rounds": 1}, sites).notes
+    assert any("left out, for they hold complex numbers: fft" in note for note in notes)
+    for problem in ("classification", "regression"):
+        with pytest.raises(ExperimentError, match=r"column 'fft' \(data.target\) holds complex numbers"):
+            v6.run({"data": {"target": "fft"}, "problem": problem}, sites)
+
+
+def test_bytes_of_an_array_that_are_not_utf_8_are_refused_and_others_are_text(tmp_path):
+    words = np.array(["M\u00fcller", "Berg"] * 5)
+    for encoding in ("utf-8", "latin-1"):
+        np.savez(tmp_path / f"{encoding}.npz", x=np.arange(10.0), ward=np.char.encode(words, encoding))
+    assert TableSource(str(tmp_path / "utf-8.npz")).read()["ward"].tolist() == words.tolist()
+    with pytest.raises(DataError, match="array 'ward' holds bytes that are not text in UTF-8"):
+        TableSource(str(tmp_path / "latin-1.npz")).read()
+
+
+@pytest.mark.parametrize(("without", "said"), [(7, "7 rows have no target"), (2, "some rows have no target")])
+def test_rows_without_a_target_are_counted_from_a_cell_on(without, said):
+    frame = pd.DataFrame({"a": np.random.default_rng(0).normal(size=40), "y": [0.0, 1.0] * 20})
+    sites = {"p": frame, "q": frame.assign(y=frame["y"].where(frame.index >= without))}
+    notes = v6.run({"data": {"target": "y"}, "rounds": 1}, sites).notes
+    assert f"site 'q': {said}, and are left out" in notes
+
+
+def test_survival_at_one_time_is_told_for_what_it_leaves_out():
+    """There was no Brier score and no survival curve, and no word of it."""
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": generator.normal(size=60), "time": 12.0, "died": generator.integers(0, 2, 60)})
+    content = {"data": {"target": {"duration": "time", "event": "died"}}, "problem": "survival", "rounds": 1}
+    result = v6.run(content | {"model": "linear"}, {"p": frame, "q": frame})
+    assert "brier" not in result.content["metrics"]["test"]["pooled"]
+    assert any("all events of the training rows are at one time" in note for note in result.notes)

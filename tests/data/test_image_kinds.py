@@ -453,13 +453,13 @@ def spoilt(folder):
         "mac.png": (b"\0\5\x16\7" + b"\0" * 99, "other_kind"), "scan.dcm": (good.getvalue(), "other_kind"),
         "plain.nii.gz": (b"\0" * 344 + b"n+1\0" + b"\0" * 9, "other_kind"),
         "cut.png": (good.getvalue()[:100], "damaged"), "text.npy": (b"1,2,3", "damaged"),
-        "animation.gif": (gif.getvalue(), "format"), "letter.pdf": (b"%PDF-1.4", "ending"),
+        "animation.gif": (gif.getvalue(), "pictures"), "letter.pdf": (b"%PDF-1.4", "ending"),
     }  # fmt: skip
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)
     arrays = {
         "objects.npy": (np.array([{}], dtype=object), "no_numbers"), "words.npy": (np.full((4, 4), "a"), "no_numbers"),
-        "complex.npy": (np.ones((4, 4), complex), "no_numbers"), "nothing.npy": (np.zeros((0, 4, 4)), "axes"),
+        "complex.npy": (np.ones((4, 4), complex), "complex"), "nothing.npy": (np.zeros((0, 4, 4)), "axes"),
         "series.npy": (np.zeros((2, 3, 4, 4)), "axes"), "gap.npy": (np.array([[np.nan, 1], [0, 1]]), "not_finite"),
         "endless.npy": (np.array([[np.inf, 1], [0, 1]]), "not_finite"),
     }  # fmt: skip

@@ -116,11 +116,14 @@ def test_a_column_that_is_not_there_is_refused_with_its_key_and_what_is_there(ro
 def test_a_long_list_of_columns_is_cut_short():
     frame = pd.DataFrame(0, index=[0], columns=[f"gene{number}" for number in range(18_388)])
     message = refusal(frame)
-    assert message.endswith("gene29, …")
+    assert message.endswith("gene29, … 18358 more")
 
 
 def test_two_columns_of_one_name_are_refused():
-    assert refusal(pd.concat([FRAME, FRAME[["age"]]], axis=1)) == "column 'age' is there twice"
+    assert (
+        refusal(pd.concat([FRAME, FRAME[["age"]]], axis=1))
+        == "column 'age' is there twice; name each column differently"
+    )
 
 
 def test_a_categorical_column_that_is_not_there_has_no_categories():

@@ -90,9 +90,9 @@ def test_spacing_is_in_millimetres_whatever_the_units_of_the_file(tmp_path, unit
     np.testing.assert_allclose(read_image(path, 3, None).spacing, (2, 3, 4), rtol=1e-6)
 
 
-@pytest.mark.parametrize("ending", ["nrrd", "mha", "MNC", "heic", "gif"])
+@pytest.mark.parametrize("ending", ["par", "GIPL", "brik.gz", "vtk"])
 def test_formats_that_are_not_read_are_told_with_the_way_out(tmp_path, ending):
-    (tmp_path / f"p1.{ending}").write_bytes(b"NRRD0004")
+    (tmp_path / f"p1.{ending}").write_bytes(b"x")
     (cause,) = find_images(pd.Series([f"p1.{ending}"]), tmp_path)
     assert cause == "format"
     assert "SimpleITK" in str(UnreadableImageError(cause))

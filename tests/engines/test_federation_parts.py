@@ -150,6 +150,16 @@ def test_the_pause_between_two_looks_follows_the_last_call(elapsed, pauses):
     assert federation._pause_s("evaluate", elapsed) == pytest.approx(2 * pauses)
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"), [("not allowed", "refused"), ("failed", "crashed"), ("crashed", "crashed")]
+)
+def test_a_run_that_a_node_does_not_allow_is_refused_and_any_other_that_ends_badly_has_crashed(status, kind):
+    federation = object.__new__(Vantage6Federation)
+    federation._client = None
+    arrival = federation._collect("a", 1, status, Unread())
+    assert (arrival.site, arrival.text, arrival.missing.kind) == ("a", None, kind)
+
+
 @pytest.mark.parametrize("names", [("task",), ("organization",), ()])
 def test_half_a_client_is_none(names):
     client = type("Half", (), dict.fromkeys(names))()

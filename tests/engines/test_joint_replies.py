@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from v6_algorithm.coordinator.evaluation.final_evaluation import FinalEvaluation
+from v6_algorithm.coordinator.evaluation.model_evaluation import ModelEvaluation
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.coordinator.rounds.fold_round import FoldRound
 from v6_algorithm.engines.simulate import local_federation
@@ -66,6 +67,10 @@ JOINT = {
             "problem": {"kind": "survival", "method": "discrete_time"},
             "data": {"target": {"duration": "time", "event": "y"}},
         },
+        3,
+    ),
+    "Cox": (
+        {"problem": {"kind": "survival", "method": "cox"}, "data": {"target": {"duration": "time", "event": "y"}}},
         3,
     ),
     "two targets": ({"problem": "multitask", "data": {"targets": {"y": "classification", "d": "regression"}}}, 3),
@@ -134,3 +139,90 @@ def test_a_reply_made_from_it_has_no_other_keys(tables, experiment, changed):
     taken = changed(change)
     run(local_federation(experiment, tables, way="fast"), experiment)
     assert taken
+
+
+COX = {
+    **PLAIN,
+    "problem": {"kind": "survival", "method": "cox"},
+    "data": {"target": {"duration": "time", "event": "event"}},
+    # So that one model is measured.
+    "output": {"model": "last"},
+}
+
+
+@pytest.fixture
+def watched_tables(tables):
+    """Two hospitals with events enough for a baseline hazard of their own, and one without."""
+    for number, source in enumerate(tables.values()):
+        source.frame["time"] = np.exp(source.frame["a"])
+        source.frame["event"] = (np.arange(len(source.frame)) % (2 if number < 2 else 4) == 0).astype(int)
+        if number < 2:
+            source.frame["event"] = 1
+        source.frame.drop(columns="y", inplace=True)
+    return tables
+
+
+def test_baseline_hazards_are_asked_of_all_sites_at_once_and_curves_measured_with_each_ones_own(
+    watched_tables, make_experiment, monkeypatch
+):
+    """At 100 sites the final evaluation took as long as 50 rounds: each was asked by itself, twice."""
+    experiment, together, alone = make_experiment(**COX), [], []
+    take, take_joint = ModelEvaluation.take, ModelEvaluation.take_joint
+    monkeypatch.setattr(ModelEvaluation, "take", lambda self, item: (alone.append(item), take(self, item)))
+    monkeypatch.setattr(
+        ModelEvaluation, "take_joint", lambda self, *given: (together.append(given), take_joint(self, *given))
+    )
+    joint = run(local_federation(experiment, watched_tables, way="fast"), experiment)
+    # Each of the two calls asks the first site by text, and the other two at once.
+    assert (len(together), len(alone)) == (2, 2)
+    assert [len(list(sums.by_site())) for _, sums in together if sums is not None] == [2]
+    monkeypatch.setattr(FinalEvaluation, "_take_joint", lambda *given: False)
+    single = run(local_federation(experiment, watched_tables, way="fast"), experiment)
+    assert (len(together), len(alone)) == (2, 8)
+    assert [joint[key] for key in SAME] == [single[key] for key in SAME]
+    by_site = joint["preparation"]["baseline"]["sites"]
+    assert len(by_site) == 2
+    exact = run(local_federation(experiment, watched_tables, way="exact"), experiment)
+    for name, hazard in exact["preparation"]["baseline"]["sites"].items():
+        assert by_site[name] == pytest.approx(hazard, rel=1e-5)
+    for site, scores in exact["metrics"]["test"]["sites"].items():
+        known = {name: score for name, score in scores.items() if score is not None}
+        assert {name: joint["metrics"]["test"]["sites"][site][name] for name in known} == pytest.approx(
+            known, rel=1e-4, abs=2e-3
+        ), site
+
+
+@pytest.mark.parametrize("wrong", [{"events": [-1]}, {"risk": None}, {"more": 1}])
+def test_a_site_with_wrong_sums_of_a_baseline_hazard_is_named_and_the_others_count(
+    watched_tables, make_experiment, changed, wrong
+):
+    def change(joint):
+        for item in joint.items:
+            if item.baseline is not None:
+                item.baseline.states[0] = item.baseline.states[0] | wrong
+        return joint
+
+    changed(change)
+    experiment = make_experiment(**COX)
+    result = run(local_federation(experiment, watched_tables, way="fast"), experiment)
+    second = sorted(watched_tables)[1]
+    first_call = next(call for call in result["participation"] if call["call"] == "evaluate")
+    assert first_call["missing"].keys() == {second}
+
+
+def test_sums_of_a_baseline_hazard_that_nobody_asked_for_are_not_taken(watched_tables, make_experiment, changed):
+    kept = []
+
+    def change(joint):
+        for item in joint.items:
+            if item.baseline is not None:
+                kept.append(item.baseline)
+            elif kept:
+                item.baseline = kept[0]
+        return joint
+
+    changed(change)
+    experiment = make_experiment(**COX)
+    result = run(local_federation(experiment, watched_tables, way="fast"), experiment)
+    calls = [call for call in result["participation"] if call["call"] == "evaluate"]
+    assert [len(call["missing"]) for call in calls] == [0, 2]

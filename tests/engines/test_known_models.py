@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -158,6 +159,17 @@ def test_a_large_model_is_published_once_for_all_sites(trained, monkeypatch):
     assert outcome(result) == expected
     trained("encrypted")
     assert "published model" not in trained.tasks
+
+
+def test_models_of_four_million_characters_are_published():
+    """And of smaller ones none, which another container is not worth."""
+    federation, published_texts = object.__new__(vantage6_v4.Vantage6Federation), []
+    federation._naming = Naming()
+    federation._publisher = SimpleNamespace(publish=lambda name, text: published_texts.append(text))
+    for characters in (2**22 - 1, 2**22):
+        request = {"folds": [{"parameters": Packed("a" * characters)}]}
+        federation._publish({"a": request, "b": request})
+    assert list(map(len, published_texts)) == [2**22]
 
 
 @pytest.mark.parametrize(("encrypted", "asked"), [(False, "task/1"), (True, "result")])

@@ -25,7 +25,7 @@ from v6_algorithm.exchange.protocol import Missing
 from v6_algorithm.site import SiteContext
 from v6_algorithm.site.kept_terms import KeptTerm
 from v6_algorithm.site.policy import Policy
-from v6_algorithm.site.together import _reason_of_site
+from v6_algorithm.site.together.run import reason_of_site
 
 
 def test_a_table_is_as_large_as_its_numbers_or_its_file(tmp_path):
@@ -319,7 +319,7 @@ def test_the_seconds_of_asking_are_added_up_and_what_fails_is_told_apart(monkeyp
 
 def test_sites_whose_rules_keep_books_or_that_hold_several_tables_go_alone():
     def reason(tables=1, **rules):
-        return _reason_of_site(SiteContext({f"t{number}": None for number in range(tables)}, Policy(**rules)))
+        return reason_of_site(SiteContext({f"t{number}": None for number in range(tables)}, Policy(**rules)))
 
     assert reason() is None
     assert reason(2) == "the site holds several hospitals' tables"

@@ -14,7 +14,7 @@ from v6_algorithm.engines.resident import asking, courier, protocol
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import frames
 from v6_algorithm.learning.training import images, learner
-from v6_algorithm.site.together import CHANNELS_LAST, FUSED, quicker
+from v6_algorithm.site.together.quicker import CHANNELS_LAST, FUSED, quicker
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_sites_take_the_quicker_steps_that_are_told_and_no_others(monkeypatch, w
     taken = []
     for module, name in ((learner, "fused_steps"), (images, "channels_last")):
         monkeypatch.setattr(module, name, lambda name=name: taken.append(name) or nullcontext())
-    monkeypatch.setattr("v6_algorithm.site.together.quicker_steps", lambda shared: ways)
+    monkeypatch.setattr("v6_algorithm.site.together.quicker.quicker_steps", lambda shared: ways)
     with quicker({}):
         assert taken == [{FUSED: "fused_steps", CHANNELS_LAST: "channels_last"}[way] for way in ways]
 

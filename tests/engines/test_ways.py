@@ -261,7 +261,7 @@ def test_tables_are_laid_out_in_round_1(tables, make_experiment):
     assert result["engine"]["quicker"] == []
     known = federation._shared["together"][2]
     assert set(known.sessions) == set(tables)
-    assert {part for _, part, _ in known.joined} >= {"train", "validation"}
+    assert {part for _, part, _ in known._joined} >= {"train", "validation"}
 
 
 def test_a_site_that_diverges_is_named_and_the_others_go_on(tables, make_experiment):

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from v6_algorithm.errors import WireError
-from v6_algorithm.exchange import wire
+from v6_algorithm.exchange import tensor_file, wire
+from v6_algorithm.exchange.wire import packed
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "int64", "int32", "uint8", "bool")
 SECRET = 4711.0
@@ -410,15 +411,15 @@ def test_large_models_are_packed_to_the_bytes_of_small_ones(monkeypatch, several
     given_tensors = {f"{number}{name}": tensor for number, (name, tensor) in enumerate(several.items())}
     usual = wire.pack(given_tensors, metadata)
     # Pieces so small that there are several.
-    monkeypatch.setattr(wire, "_PIECE", 12)
-    large = wire._pack_large(dict(given_tensors), metadata, keep=True, consume=True)
+    monkeypatch.setattr(tensor_file, "PIECE", 12)
+    large = packed._pack_large(dict(given_tensors), metadata, keep=True, consume=True)
     assert large == usual
     assert_same(dict(large.tensors), given_tensors)
 
 
 def test_a_model_of_several_pieces_is_whole_again():
     """base64 takes three bytes at a time, so that pieces of other lengths would not fit together."""
-    weights = torch.arange(wire._PIECE // 4 + 5, dtype=torch.float32)
+    weights = torch.arange(tensor_file.PIECE // 4 + 5, dtype=torch.float32)
     assert_same(wire.unpack(wire.pack({"w": weights})), {"w": weights})
 
 

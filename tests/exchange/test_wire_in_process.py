@@ -11,6 +11,7 @@ import torch
 
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.wire import packed
 
 
 def spec(length=2, dtype="float32"):
@@ -90,7 +91,7 @@ def test_the_largest_number_of_a_reply_is_taken_and_one_beyond_is_not(number, ta
 
 def test_tensors_of_more_bytes_than_their_header_are_packed_and_kept():
     tensors = {"w": torch.arange(1000.0), "n": torch.zeros(0)}
-    large = wire._pack_large(dict(tensors), None, keep=True, consume=False)
+    large = packed._pack_large(dict(tensors), None, keep=True, consume=False)
     assert large == wire.pack(tensors)
     assert torch.equal(large.tensors["w"], tensors["w"])
 

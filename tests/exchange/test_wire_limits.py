@@ -9,6 +9,7 @@ import torch
 
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.wire import packed
 
 ONE = {"w": wire.TensorSpec((3,), "float64")}
 
@@ -49,7 +50,7 @@ def test_texts_are_capped_by_what_is_expected_and_a_kilobyte_a_name():
 
 @pytest.mark.parametrize("large", [1, 2**24])
 def test_only_who_says_so_has_tensors_taken_out_and_only_large_ones(monkeypatch, large):
-    monkeypatch.setattr(wire, "_LARGE", large)
+    monkeypatch.setattr(packed, "_LARGE", large)
     tensors = {"a": torch.arange(3.0), "b": torch.ones(2)}
     text = wire.pack(tensors)
     assert list(tensors) == ["a", "b"]

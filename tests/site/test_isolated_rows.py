@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from v6_algorithm.site.guard import isolation
 from v6_algorithm.site.guard.isolation import isolated_rows
 
 
@@ -123,3 +124,43 @@ def test_sums_far_from_every_row_are_no_chance_that_hides_those_that_are_read():
             units = np.concatenate([read, far])
             units[:, 0] *= sign
             assert isolated_rows(sign * rows, units, pairs=False) == count
+
+
+def test_sums_just_a_standard_deviation_beyond_the_rows_are_not_compared(monkeypatch):
+    rows = np.where(np.arange(40) % 2, 1.0, -1.0)[:, None]
+    monkeypatch.setattr(isolation, "_beyond_chance", lambda rows, guesses: len(guesses))
+    assert isolated_rows(rows, np.array([[guess, 1.0] for guess in (-2, -1.999, 0, 1.999, 2)]), pairs=False) == 3
+    assert isolated_rows(rows, np.array([[-2.0, 1], [2, 1]]), pairs=False) == 0
+
+
+@pytest.mark.parametrize(("read", "counted"), [(11, 0), (12, 12)])
+def test_where_so_much_matches_by_chance_it_is_looked_at_closer_by_thirds_and_more_must_be_read(
+    monkeypatch, read, counted
+):
+    """One match by chance in two columns: three times that, five times its root and three are no row."""
+    looked_at = []
+
+    def matches(rows, guesses, near):
+        looked_at.append(near)
+        # Of four decoys ten thousand each, which is one at a hundredth of the distance in two columns.
+        return np.ones(read) if near < 1e-3 else np.full(1, 1e4)
+
+    monkeypatch.setattr(isolation, "_matches", matches)
+    assert isolation._beyond_chance(np.zeros((20, 2)), np.zeros((5, 2))) == counted
+    near = [0.02, 0.02 / 3, 0.02 / 9, 0.02 / 27, 0.02 / 81]
+    # Decoys lie a hundred times as far off, but no further than 0.3.
+    decoys = [0.3, 0.3, 0.02 / 9 * 100, 0.02 / 27 * 100, 0.02 / 81 * 100, 1e-2]
+    assert looked_at[::4][:-1] == pytest.approx(decoys)
+    assert looked_at[-1] == 1e-4 < near[-1]
+
+
+def test_decoys_lie_three_to_six_times_the_distance_beside_the_rows(monkeypatch):
+    compared = []
+    monkeypatch.setattr(
+        isolation, "_matches", lambda rows, guesses, near: compared.append((rows, near)) or np.zeros(len(rows))
+    )
+    assert isolation._beyond_chance(np.zeros((500, 2)), np.ones((1, 2))) == 0
+    *decoys, (rows, near) = compared
+    assert (len(decoys), near, np.abs(rows).max()) == (4, 0.02, 0)
+    apart = np.abs(np.concatenate([shifted for shifted, _ in decoys])) / decoys[0][1]
+    assert (apart.min(), apart.max()) == (pytest.approx(3, abs=0.01), pytest.approx(6, abs=0.01))

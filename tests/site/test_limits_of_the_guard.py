@@ -164,6 +164,15 @@ def test_of_very_many_numbers_the_first_rows_are_looked_at(monkeypatch):
     assert len(seen(2**24)) == 600
 
 
+def test_sixteen_million_numbers_are_looked_at():
+    """A layer that says that each of its rows has four million."""
+    layer = nn.Linear(3, 1)
+    layer.in_features = 2**22
+    problem = SimpleNamespace(forward=lambda networks, inputs: networks["model"](inputs))
+    inputs = torch.randn(9, 3)
+    assert len(watch._inputs_of(problem, {"model": layer}, layer, rows_of(inputs), torch.arange(9))) == 4
+
+
 @pytest.mark.parametrize(("values", "refused"), [(21, True), (20, False)])
 def test_rows_are_told_apart_by_columns_of_more_than_twenty_values(values, refused):
     """Sums of two imputed tables that differ in one row."""

@@ -65,6 +65,19 @@ def test_a_survival_task_is_answered_at_one_set_of_times(other):
     ask(3)
 
 
+def test_no_middle_of_times_is_a_middle_of_0():
+    """For the next experiment of a task too, whose times are those of the first."""
+    content = {"data": {"target": {"duration": "days", "event": "died"}}, "problem": "survival", "model": "linear"}
+    job = {}
+    for rounds, setup in ((3, {"sums": "edges"}), (4, {"sums": "edges", "middle": 0.0})):
+        experiment = Experiment.parse(content | {"rounds": rounds})
+        Order(job, experiment, most_experiments=3, researcher_weights=True)._check_setup({"setup": setup})
+    with pytest.raises(PolicyError, match="this task has asked with other times before"):
+        Order(job, experiment, most_experiments=3, researcher_weights=True)._check_setup(
+            {"setup": setup | {"middle": 1}}
+        )
+
+
 class Run:
     """A task that has prepared an experiment, and asks its rounds and evaluations."""
 

@@ -20,7 +20,7 @@ from v6_algorithm.site.guard.join import joined_groups
 from v6_algorithm.site.guard.privacy_account import _add
 from v6_algorithm.site.guard.requests import check_parts
 from v6_algorithm.site.guard.rowsets import check_differences
-from v6_algorithm.site.guard.watch import _EARLIER, UpdateWatch, _Sent
+from v6_algorithm.site.guard.watch import UpdateWatch, _Sent
 from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.rules import Rule
 
@@ -55,8 +55,8 @@ def test_units_of_another_width_are_not_compared_and_the_newest_are_kept():
     assert second.earlier(3).tolist() == [[0, 1, 2], [3, 4, 5]]
     assert second.earlier(4).shape == (0, 4)
     assert _Sent(sent_context, 1, "layer").earlier(3).shape == (0, 3), "a round that comes again sees what it saw"
-    second.keep(second.earlier(3), np.zeros((_EARLIER, 3)))
-    assert len(_Sent(sent_context, 3, "layer").earlier(3)) == _EARLIER
+    second.keep(second.earlier(3), np.zeros((2000, 3)))
+    assert len(_Sent(sent_context, 3, "layer").earlier(3)) == 2000
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,15 @@ def test_what_a_few_units_sent_is_remembered_and_the_next_round_may_not_differ_i
         watch.check(gradient_of(weights, rows), gradient=True, smallest=5, context=context, round=2, key="0")
     # By itself it gives nothing away.
     watch.check(gradient_of(weights, rows), gradient=True, smallest=5, context=SiteContext({}), round=2, key="0")
+
+
+@pytest.mark.parametrize(("units", "kept"), [(8, True), (9, False)])
+def test_layers_of_up_to_eight_units_are_compared_with_earlier_rounds(units, kept):
+    rows, context = np.random.default_rng(0).normal(size=(80, 5)), SiteContext({})
+    weights = np.random.default_rng(1).normal(size=(units, 80))
+    sent = gradient_of(weights, rows)
+    watch_of(rows, units).check(sent, gradient=True, smallest=5, context=context, round=1, key="0")
+    assert any(context.memory.values()) is kept
 
 
 def test_the_round_before_is_compared_by_itself_as_soon_as_it_was_sent():

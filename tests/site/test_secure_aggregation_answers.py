@@ -296,3 +296,15 @@ def test_copies_that_are_too_few_to_be_told_add_nothing_to_a_sum(monkeypatch):
     body |= {"counts": [{"berlin": 3}], "copies": {"rows": 6, "apart": None}}
     assert secure_aggregation._statistics(body)[1]["copies"] == {"rows": 6, "apart": 0}
     assert secure_aggregation._statistics(body | {"copies": None})[1]["copies"] is None
+
+
+def test_a_training_is_named_by_its_round_and_any_other_question_by_what_it_asks():
+    """Whoever runs `master` again trains the same round once, and may ask what was not asked before."""
+
+    def name(method, round=1, **content):
+        work = SimpleNamespace(request={"experiment": {"rounds": 3}}, round=round)
+        return secure_aggregation._numbers(work, method, content)
+
+    assert name("train", folds=1) == name("train", folds=2) != name("train", round=2)
+    assert name("prepare", step="moments") != name("prepare", step="quantiles")
+    assert name("prepare", step="moments", attempt=1, sites=["a"]) == name("prepare", step="moments", attempt=2)

@@ -10,7 +10,10 @@ import torch
 from v6_algorithm.exchange import wire
 from v6_algorithm.site import SiteContext, together
 from v6_algorithm.site.policy import Policy
-from v6_algorithm.site.together import CHANNELS_LAST, FUSED, _can_go, _Group, _groups, _Run, quicker_steps, why_alone
+from v6_algorithm.site.together import can_go, groups
+from v6_algorithm.site.together import run as together_run
+from v6_algorithm.site.together.quicker import CHANNELS_LAST, FUSED, quicker_steps
+from v6_algorithm.site.together.run import Run, why_alone
 
 
 @pytest.mark.parametrize("fuses", [True, False])
@@ -42,13 +45,13 @@ def test_why_sites_are_alone_is_a_rule_of_theirs_or_what_the_run_asks_for():
 def test_an_item_goes_with_others_where_it_asks_for_what_all_can_do():
     model = wire.pack({"w": torch.ones(2)}, keep=True)
     item = {"fold": 0, "parameters": model, "train": True}
-    assert _can_go([item, item | {"parameters": None}])
-    assert _can_go([item | {"strategy": {"mu": 0.1}}])
-    assert not _can_go([item | {"strategy": {"term": True}}])
-    assert not _can_go([item | {"private": {}}])
-    assert not _can_go([item, item | {"parameters": "text"}])
+    assert can_go([item, item | {"parameters": None}])
+    assert can_go([item | {"strategy": {"mu": 0.1}}])
+    assert not can_go([item | {"strategy": {"term": True}}])
+    assert not can_go([item | {"private": {}}])
+    assert not can_go([item, item | {"parameters": "text"}])
     read = wire.Packed(str(model))
-    assert _can_go([item | {"parameters": read}])
+    assert can_go([item | {"parameters": read}])
     assert read.tensors["w"].tolist() == [1, 1], "of a checkpoint it is read once"
 
 
@@ -60,7 +63,7 @@ def test_an_item_goes_with_others_where_it_asks_for_what_all_can_do():
      ({"mode": "local"}, "mode local"), ({"at_sites": True}, "each site has its own"), ({"device": "cuda"}, "a GPU")],
 )  # fmt: skip
 def test_what_a_run_asks_for_keeps_sites_apart(changes, reason):
-    made = object.__new__(_Run)
+    made = object.__new__(Run)
     made.experiment = SimpleNamespace(
         privacy=SimpleNamespace(
             secure_aggregation=changes.get("secure"), differential_privacy=changes.get("private_dp")
@@ -77,7 +80,7 @@ def test_what_a_run_asks_for_keeps_sites_apart(changes, reason):
 
 
 def test_owners_rules_that_are_equal_are_looked_at_once():
-    made = object.__new__(_Run)
+    made = object.__new__(Run)
     made.rules = []
     given = [Policy(), Policy(minimum_cell=7), Policy(), Policy(minimum_cell=7)]
     assert [made.rules_of(policy) for policy in given] == [0, 1, 0, 1]
@@ -85,7 +88,8 @@ def test_owners_rules_that_are_equal_are_looked_at_once():
 
 
 def test_sites_go_together_by_experiment_and_setup_but_those_whose_rules_keep_books(monkeypatch):
-    monkeypatch.setattr(together, "_run_of", lambda request, context, shared: request["experiment"]["name"])
+    for module in (together, together_run):
+        monkeypatch.setattr(module, "run_of", lambda request, context, shared: request["experiment"]["name"])
     one, two, setup = {"name": "one"}, {"name": "two"}, {}
     requests = {
         site: {"experiment": experiment, "setup": setup, "folds": folds}
@@ -93,28 +97,33 @@ def test_sites_go_together_by_experiment_and_setup_but_those_whose_rules_keep_bo
             ("a", one, [1]), ("b", two, [1]), ("c", one, [1]), ("d", one, [1]), ("e", one, []))
     }  # fmt: skip
     contexts = {site: SiteContext({}, Policy(request_order=site == "d")) for site in requests}
-    groups = _groups(requests, contexts, {}, lambda folds: bool(folds))
-    assert [(run, list(group)) for run, group in groups] == [("one", ["a", "c"]), ("two", ["b"])]
-    assert _groups({}, contexts, {}, lambda folds: True) == []
+    found = groups(requests, contexts, {}, lambda folds: bool(folds))
+    assert [(run, list(group)) for run, group in found] == [("one", ["a", "c"]), ("two", ["b"])]
+    assert groups({}, contexts, {}, lambda folds: True) == []
+    # Each its own hazard after training; what was agreed on before is the same, or is not.
+    hazards = {"a": {"baselines": "of a"}, "c": {"baselines": "of c", "baseline": "all"}, "e": {"features": ["x"]}}
+    requests = {site: requests[site] | {"setup": setup} for site, setup in hazards.items()}
+    found = groups(requests, contexts, {}, lambda folds: True)
+    assert [(run, list(group)) for run, group in found] == [("one", ["a", "c"]), ("one", ["e"])]
 
     def fail(*_):
         raise KeyError
 
-    monkeypatch.setattr(together, "_run_of", fail)
-    assert _groups(requests, contexts, {}, lambda folds: True) == []
+    monkeypatch.setattr(together_run, "run_of", fail)
+    assert groups(requests, contexts, {}, lambda folds: True) == []
 
 
 @pytest.mark.parametrize(
     ("fraction", "limit", "kept"), [(1, 2**30, True), (0.5, 2**30, False), (1, 95, False), (1, 96, True)]
 )
 def test_rows_beside_each_other_are_kept_where_the_same_sites_are_asked_again(monkeypatch, fraction, limit, kept):
-    monkeypatch.setattr(together, "_MOST_BYTES", limit)
-    made = object.__new__(_Group)
-    made._run = SimpleNamespace(joined={}, experiment=SimpleNamespace(participation=SimpleNamespace(fraction=fraction)))
-    made._rows = lambda site, fold, part: (torch.full((3, 4), float(len(site))), torch.ones(3))
-    inputs, target, lengths = made._joined(["a", "bb"], "train", 0)
+    monkeypatch.setattr(together_run, "_MOST_BYTES", limit)
+    made = object.__new__(Run)
+    made._joined, made.experiment = {}, SimpleNamespace(participation=SimpleNamespace(fraction=fraction))
+    made._rows_of = lambda site, fold, part: (torch.full((3, 4), float(len(site))), torch.ones(3))
+    inputs, target, lengths = made.joined_rows(["a", "bb"], "train", 0)
     assert (inputs[:, 0].tolist(), len(target), lengths) == ([1, 1, 1, 2, 2, 2], 6, [3, 3])
-    assert bool(made._run.joined) is kept
+    assert bool(made._joined) is kept
     # Two parts of 96 bytes each are over the limit of one; each is kept where those before it leave room.
-    made._joined(["a", "bb"], "validation", 0)
-    assert len(made._run.joined) == {(1, 2**30): 2, (0.5, 2**30): 1, (1, 95): 0, (1, 96): 1}[fraction, limit]
+    made.joined_rows(["a", "bb"], "validation", 0)
+    assert len(made._joined) == {(1, 2**30): 2, (0.5, 2**30): 1, (1, 95): 0, (1, 96): 1}[fraction, limit]

@@ -41,6 +41,11 @@ class Caller:
         # The real sites, where they are asked as one.
         self.taking_part: list[str] = []
 
+    @property
+    def takes_held(self) -> bool:
+        """Whether what is sent need not be text; see `wire.Held`."""
+        return bool(getattr(self._federation, "takes_held", False))
+
     def prepare(self, sites: Sequence[str], body: dict[str, Any]) -> Replies:
         """Send one RPC_prepare message to each site; one that is offline, and may join later, is not waited for."""
         replies = self.call("RPC_prepare", 0, dict.fromkeys(sites, body))
@@ -67,7 +72,7 @@ class Caller:
         requests = {
             site: wire.message(site=site, round=number, attempt=1, **common, **body) for site, body in bodies.items()
         }
-        if method == "RPC_train" and not getattr(self._federation, "takes_held", False):
+        if method == "RPC_train" and not self.takes_held:
             for request in requests.values():
                 if "folds" in request:
                     request["folds"] = [wire.with_texts(item) for item in request["folds"]]

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.errors import CheckpointError, WireError
-from v6_algorithm.exchange import wire
+from v6_algorithm.exchange import tensor_file, wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import CheckedState
 
@@ -80,7 +81,7 @@ class Checkpoints:
             "state": state,
         }
         try:
-            write_whole(self.path, to_bytes(content))
+            write_whole(self.path, pieces_of(content))
             self.trouble = None
         except OSError as error:
             self.trouble = f"the checkpoint could not be written: {error.strerror}"
@@ -115,26 +116,43 @@ class Checkpoints:
 
 
 def to_bytes(content: Mapping[str, Any]) -> bytes:
-    """Write a tree of JSON, tensors and packed models as a safetensors file; what occurs twice is written once.
+    """Return the whole of what `pieces_of` yields."""
+    return b"".join(pieces_of(content))
+
+
+def pieces_of(content: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield a tree of JSON, tensors and packed models as a safetensors file, piece by piece; none of it is copied.
+
+    What occurs twice is written once.
 
     Raises
     ------
     TypeError
         When a mapping in it has a key that is no text, which JSON would change.
     """
-    import safetensors.torch
-    import torch
-
-    tensors: dict[str, Tensor] = {}
-    tree = json.dumps(_without_tensors(content, tensors))
+    parts: dict[str, _Part] = {}
+    tree = json.dumps(_without_tensors(content, parts)).encode()
     # The header has a limit of its own (100 MB), which long runs of many sites would meet; a tensor has none.
-    tensors["tree"] = torch.frombuffer(bytearray(tree.encode()), dtype=torch.uint8)
-    data: bytes = safetensors.torch.save(tensors, {"v6_algorithm": "checkpoint"})
-    return data
+    parts["tree"] = _Part("uint8", (len(tree),), len(tree), [tree])
+    about = {name: (part.dtype, part.shape, part.size) for name, part in parts.items()}
+    header, places = tensor_file.header(about, {"v6_algorithm": "checkpoint"})
+    yield header
+    for name in places:
+        yield from parts[name].pieces
 
 
-def _without_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return JSON with the names of tensors and packed models, which are put into `tensors`."""
+@dataclass(frozen=True)
+class _Part:
+    """A tensor of the file: its type, shape and size in bytes, and these bytes, made when they are written."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    pieces: Iterable[Any]
+
+
+def _without_tensors(value: Any, parts: dict[str, _Part]) -> Any:
+    """Return JSON with the names of tensors and packed models, which are put into `parts`."""
     if type(value) in wire.PLAIN:
         return value
     if isinstance(value, CheckedState):
@@ -142,23 +160,25 @@ def _without_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
             raise TypeError(f"keys of a state must be text, not {wrong[0]!r}")
-        return {key: _without_tensors(item, tensors) for key, item in value.items()}
+        return {key: _without_tensors(item, parts) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         # Most are long lists of numbers.
-        return value if wire.PLAIN.issuperset(map(type, value)) else [_without_tensors(item, tensors) for item in value]
-    import pybase64
+        return value if wire.PLAIN.issuperset(map(type, value)) else [_without_tensors(item, parts) for item in value]
     import torch
 
-    if isinstance(value, wire.Held):
-        value = value.text()
-    if isinstance(value, wire.Packed):
-        name = f"packed-{wire.digest(value)}"
-        if name not in tensors:
-            tensors[name] = torch.frombuffer(pybase64.b64decode_as_bytearray(value), dtype=torch.uint8)
+    if isinstance(value, (wire.Held, wire.Packed)):
+        if isinstance(value, wire.Held):
+            name, size = f"held-{id(value)}", tensor_file.size(value.tensors)
+            pieces: Iterable[Any] = tensor_file.pieces(value.tensors)
+        else:
+            name, size = f"packed-{wire.digest(value)}", len(value) // 4 * 3 - value[-2:].count("=")
+            pieces = tensor_file.from_base64(value)
+        parts.setdefault(name, _Part("uint8", (size,), size, pieces))
         return {_PACKED: name}
     if isinstance(value, torch.Tensor):
-        name = f"tensor-{len(tensors)}"
-        tensors[name] = value.detach().cpu().contiguous().clone()
+        name = f"tensor-{len(parts)}"
+        dtype, shape, size = tensor_file.about({name: value})[name]
+        parts[name] = _Part(dtype, tuple(shape), size, (tensor_file.bytes_of(each) for each in [value]))
         return {_TENSOR: name}
     return value
 
@@ -174,7 +194,7 @@ def from_bytes(data: bytes) -> dict[str, Any]:
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
         raise WireError("it is not whole, or was written by something else") from None
     try:
-        read = _with_tensors(tree, tensors)
+        read = _with_tensors(tree, tensors, {})
     except KeyError:
         raise WireError("it lacks tensors that it names") from None
     if not isinstance(read, dict):
@@ -182,26 +202,32 @@ def from_bytes(data: bytes) -> dict[str, Any]:
     return read
 
 
-def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Put back what `_without_tensors` took out; raises KeyError where it is not there."""
+def _with_tensors(value: Any, tensors: Mapping[str, Tensor], models: dict[str, wire.Packed]) -> Any:
+    """Put back what `_without_tensors` took out, a model as one object; raises KeyError where it is not there."""
     if isinstance(value, dict):
         if set(value) == {_TENSOR}:
             return tensors[value[_TENSOR]]
         if set(value) == {_PACKED}:
-            import pybase64
+            name = value[_PACKED]
+            if name not in models:
+                letters = tensor_file.in_base64([tensor_file.bytes_of(tensors[name])])
+                models[name] = wire.Packed("".join(letters))
+            return models[name]
+        return {key: _with_tensors(item, tensors, models) for key, item in value.items()}
+    return [_with_tensors(item, tensors, models) for item in value] if isinstance(value, list) else value
 
-            return wire.Packed(pybase64.b64encode_as_string(tensors[value[_PACKED]].numpy().tobytes()))
-        return {key: _with_tensors(item, tensors) for key, item in value.items()}
-    return [_with_tensors(item, tensors) for item in value] if isinstance(value, list) else value
 
+def write_whole(path: Path, data: Iterable[Any]) -> None:
+    """Replace a file by bytes that come in pieces; raises OSError.
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file, so that after a crash or a power cut there is the old one or the new one; raises OSError."""
+    After a crash or a power cut there is the old one or the new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("wb") as file:
-            file.write(data)
+            for piece in data:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

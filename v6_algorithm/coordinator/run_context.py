@@ -82,7 +82,9 @@ class RunContext:
         self.pretrained = self.evaluated = False
         self.stopped_because: str | None = None
         LearningRate(experiment).check(plan)
-        self.folds = [FoldProgress(number, experiment, begun.models.get(number)) for number in plan.folds]
+        self.folds = [
+            FoldProgress(number, experiment, begun.models.get(number), holds=caller.takes_held) for number in plan.folds
+        ]
         self.strategies = {fold: create_strategy(experiment, plan.spec, plan.weights(fold)) for fold in plan.folds}
         for fold, strategy in self.strategies.items():
             fix_offset(strategy, experiment, plan.setup, fold)

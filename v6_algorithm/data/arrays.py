@@ -192,7 +192,7 @@ def _columns(arrays: dict[str, Array], whole: Collection[str], learned: Collecti
     columns = []
     for name, given in arrays.items():
         # As pandas has it: bytes as text, and numbers in this machine's order.
-        array = np.char.decode(given, "utf-8", "replace") if given.dtype.kind == "S" else given
+        array = _decoded(name, given) if given.dtype.kind == "S" else given
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if name in learned and name not in whole and _is_one_hot(array):
             array = array.argmax(axis=1)
@@ -203,6 +203,18 @@ def _columns(arrays: dict[str, Array], whole: Collection[str], learned: Collecti
         else:
             columns.append(pd.DataFrame({name: array if array.ndim == 1 else list(array)}))
     return pd.concat(columns, axis=1)
+
+
+def _decoded(name: str, array: Array) -> Array:
+    """Return an array of bytes as text; raises DataError where it is not UTF-8, and letters could only be guessed."""
+    try:
+        text: Array = np.char.decode(array, "utf-8")
+    except UnicodeDecodeError:
+        raise DataError(
+            f"array '{name}' holds bytes that are not text in UTF-8; save it as text (dtype str), decoded as it was "
+            "written"
+        ) from None
+    return text
 
 
 def _is_one_hot(array: Array) -> bool:

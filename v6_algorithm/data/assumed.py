@@ -49,6 +49,11 @@ KINDS: dict[str, Kind] = {
     "image below": Kind("{count} names in data.image are those of files in folders below the one that is named"),
     "image spelling": Kind("{count} names in data.image end otherwise than their files, such as .jpg and .JPG"),
     "image folder": Kind("{count} names in data.image are folders, of which the one image in each is read"),
+    "masks": Kind(
+        "{count} images in data.image are called as another one is, with _mask, _seg or the like "
+        "behind it, and are read as images",
+        "where they are masks, leave them out of the table or of data.image.files",
+    ),
     "channel axis": Kind(
         "{count} arrays in data.image have a further axis of 1 or 3, which is taken for that of the channels",
         "data.image.channel_axis says which",
@@ -59,11 +64,43 @@ KINDS: dict[str, Kind] = {
     ),
     "orientation": Kind(
         "{count} volumes in data.image have no affine that says how they lie in the patient; they are turned as "
-        "nibabel takes such files to lie",
+        "nibabel, or of NRRD and MetaImage ITK, takes such files to lie",
+    ),
+    "two affines": Kind(
+        "{count} volumes in data.image have two affines (sform and qform) by which they lie otherwise, or have "
+        "other spacings; the sform is read, as nibabel does",
+    ),
+    "sheared": Kind(
+        "{count} volumes in data.image have axes that are not at right angles, such as slices of a tilted gantry; "
+        "their voxels are read as stored",
+        "to straighten them, resample before",
+    ),
+    "slice axes": Kind(
+        "{count} single slices in data.image are of kinds of volumes (NIfTI, NRRD, MetaImage, MINC): their first axis "
+        "goes to the patient's right, front or head as volumes' do, where that of PNG and DICOM goes down the image",
+        "where sites differ in this, store all as one kind",
+    ),
+    "eight bits": Kind(
+        "{count} images in data.image have colours of 16 bits (or grey with transparency); the upper 8 are read",
+        "npy keeps all",
+    ),
+    "gaps": Kind(
+        "{count} time series in data.sequence have empty or infinite numbers, which are filled as empty cells are"
     ),
     "measures suffix": Kind("{count} names in data.measures have no ending, and are read as those of files that have"),
     "excel errors": Kind("{count} cells of the Excel sheet hold errors such as #DIV/0!, which count as empty"),
-    "hidden rows": Kind("{count} rows are hidden in the Excel sheet, and are read as all others"),
+    "hidden rows": Kind(
+        "{count} rows are hidden in the Excel sheet, as those are that a filter takes out, and are read as all others"
+    ),
+    "hidden columns": Kind(
+        "{count} columns are hidden in the Excel sheet, and are read as all others",
+        "data.exclude leaves them out",
+        "columns",
+        rows=False,
+    ),
+    "hidden sheet": Kind(
+        "{count} sheet that is read is hidden in the Excel book", "sheet_name names another", "sheet", rows=False
+    ),
     "row names": Kind(
         "{count} columns of the parquet file are the names of its rows to pandas, and are not read",
         "reset_index() before it is written makes them columns",

@@ -65,7 +65,7 @@ _MORE = re.compile(
 )
 _BESIDE |= {"more": _MORE, "flags": _FLAGGED, "quotes": _QUOTED, "digits": _DIGITS, "notation": _NOTATION}
 # A unit stands behind its number, but for that of money: "subject12" is a name, and so is what begins with zeros.
-_UNIT = re.compile(r"([€$£¥]|CHF|EUR|USD|GBP)?\s*[+-]?(?!0\d)\d+(?:[.,]\d+)?\s*([^\d\s.,;:<>+-]\D*)?")
+_UNIT = re.compile(r"([€$£¥]|CHF|EUR|USD|GBP)?\s*[+-]?(?!0\d)\d+(?:[.,]\d{3})*(?:[.,]\d+)?\s*([^\d\s.,;:<>+-]\D*)?")
 _DIGIT = re.compile(r"\d")
 _IS_UNIT = re.compile(r"[^\W_]|[€$£°]")
 # So many different numbers beside one unit are no stages such as T1 and T2.
@@ -79,12 +79,16 @@ _MOST_UNITS = 4
 _FEWEST_DOTTED, _DOTTED_APART = 3, 10.0
 # Days that Excel counts, days such as 20240131, seconds and milliseconds from 1970; and names of columns of dates.
 _DATES_FROM = ((10_000, 60_000), (19_000_101, 21_001_231), (3e8, 3e9), (3e11, 3e12))
+# The same of 2000 to 2040, the calendar's of 1900 on; and so many rows and different days of a column of another name.
+_RECENT = ((36_526, 51_500), (19_000_101, 20_401_231), (9e8, 2.3e9), (9e11, 2.3e12))
+_FEWEST_DATES, _DIFFERENT_DATES = 20, 5
 _DATE_NAME = re.compile(
     r"(?i:\b|_)(?i:date|datum|dob|dat|birth|geb|geboorte\w*|geburts\w*|timestamp|created|updated|at)(?i:\b|_)|"
     r"[a-z]D(ate|at|atum)\b"
 )
 # Whole numbers that never repeat in so many rows count rows or patients.
 _ROWS_THAT_COUNT = 100
+_ROWS_GIVEN_OUT, _LONG_NUMBER = 40, 100_000
 # Rounding by more than this share of a column's range is too coarse; or of that of a quarter of some of its rows, at
 # least of a few of them.
 _COARSEST = 1e-3
@@ -125,7 +129,7 @@ HINTS = {
         "if 0 means that nothing is known, data.missing_values: {COLUMN: [0]} makes those cells empty",
     ),
     "day numbers": (
-        "dates, by the name, as numbers: Excel's days (45292 is 2024-01-01), 20240101 or seconds from 1970",
+        "dates as numbers, most likely: Excel's days (45292 is 2024-01-01), 20240101 or seconds from 1970",
         "compute a number from them there, or leave it out with data.exclude",
     ),
     "more": ("numbers with more beside them, such as ± 5, x10^3 or ca.", "write the number alone there"),
@@ -134,6 +138,7 @@ HINTS = {
     "digits": ("numbers in the digits of another script", "write 0 to 9 there"),
     "notation": ("numbers in another notation, such as 1.5D+02 or 0x1A", "write 150 there"),
     "some dates": ("numbers or words beside dates, as Excel makes of cells such as 1-2", "write there what was meant"),
+    "complex": ("complex numbers", "write the real part, or the magnitude, in a column of its own there"),
     "nested": ("structures or bytes", "write what is needed of them in columns of their own there"),
     "negatives": ("numbers of which those below 0 are in brackets, such as (1.2)", "write -1.2 there"),
     "repeats": (
@@ -349,6 +354,8 @@ def hint(column: pd.Series, kind: str, texts: Texts | None = None) -> str | None
     if kind == "other":
         if isinstance(column.dropna().iloc[0], (list, tuple, np.ndarray)):
             return "arrays"
+        if holds_complex(column):
+            return "complex"
         dates = pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column)
         return "dates" if dates else None
     if kind not in ("numeric", "text"):
@@ -390,6 +397,17 @@ def hint(column: pd.Series, kind: str, texts: Texts | None = None) -> str | None
         return known_word(rest) or "words"
     numbered = len(rows) > _MEASURED and all(_DIGIT.search(cell) for cell in rows)
     return "names" if len(rows) == every and (numbered or every >= _ROWS_THAT_COUNT) else None
+
+
+def holds_complex(column: pd.Series) -> bool:
+    """Say whether any cell is a complex number, whose imaginary part would be lost."""
+    import pandas as pd
+
+    dtype = column.dtype
+    kind = getattr(dtype, "kind", "O")
+    return kind == "c" or (
+        pd.api.types.is_object_dtype(dtype) and any(isinstance(cell, complex) for cell in column.tolist())
+    )
 
 
 def _rows_of_texts(column: pd.Series, texts: Texts | None) -> dict[str, int]:
@@ -459,17 +477,27 @@ def _hint_of_numbers(column: pd.Series, texts: Texts | None) -> str | None:
     if len(known) < 10 or len(known) < len(column) or (known != np.floor(known)).any():
         return None
     counts_on = bool((np.diff(known) == 1).all())
-    never_repeat = len(known) >= _ROWS_THAT_COUNT and len(np.unique(known)) == len(known)
+    # Numbers of one length, as they are given out, show it sooner.
+    digits = np.floor(np.log10(np.maximum(known, 1)))
+    given_out = known.min() >= _LONG_NUMBER and bool((digits == digits[0]).all())
+    enough = len(known) >= (_ROWS_GIVEN_OUT if given_out else _ROWS_THAT_COUNT)
+    never_repeat = enough and len(np.unique(known)) == len(known)
     return "row numbers" if counts_on or never_repeat else None
 
 
 def _are_day_numbers(name: object, known: np.ndarray) -> bool:
-    """Say whether a column called a date holds Excel's days (of 1927 to 2064), 20240131, or seconds from 1970."""
-    if _DATE_NAME.search(str(name)) is None or len(known) < 2 or (known != np.floor(known)).any():
+    """Say whether a column holds Excel's days, 20240131, or seconds from 1970.
+
+    Called a date, of 1927 to 2064; called otherwise, of more rows and fewer years.
+    """
+    if len(known) < 2 or (known != np.floor(known)).any():
         return False
     month, day = known // 100 % 100, known % 100
     calendar = (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
-    ways = [(known >= low) & (known < high) for low, high in _DATES_FROM]
+    called = _DATE_NAME.search(str(name)) is not None
+    if not called and (len(known) < _FEWEST_DATES or len(np.unique(known)) < _DIFFERENT_DATES):
+        return False
+    ways = [(known >= low) & (known < high) for low, high in (_DATES_FROM if called else _RECENT)]
     return any(bool(way.all()) for way in (ways[0], ways[1] & calendar, *ways[2:]))
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.cells import columns_at, hint, without_hint
+from v6_algorithm.data.cells import columns_at, hint, holds_complex, without_hint
+from v6_algorithm.data.names import check_once, not_there
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.numbers import says_whose
 from v6_algorithm.data.sequences import holds_arrays
@@ -31,11 +32,11 @@ _FIRST_ROWS = 100
 _MOST_CELLS = 2_000_000
 # More categories than this are no category but an identifier.
 _MOST_CATEGORIES = 100
-_SHOWN = 30
 # Of a column that says whose rows these are: fewer are groups of another kind.
 _FEWEST_PATIENTS, _ROWS_OF_ONE = 10, 1.2
+_LARGEST_CODE = 1000
 # A table of more columns is one of genes, which are not looked at one by one.
-_MOST_HINTED = 2000
+MOST_HINTED = 2000
 
 
 def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -> dict[str, Any]:
@@ -54,9 +55,8 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
     roles += kind.columns().items()
     for role, name in roles:
         if name is not None and name not in frame.columns:
-            raise DataError(f"column '{name}' (data.{role}) is not there; {named(list(frame.columns))}")
-    if frame.columns.duplicated().any():
-        raise DataError(f"column '{frame.columns[frame.columns.duplicated()][0]}' is there twice")
+            raise DataError(not_there(f"column '{name}' (data.{role})", name, frame.columns))
+    check_once(frame.columns)
     labels = describe_targets(frame, targets)
     known = known_rows(frame, targets)
     categories = {}
@@ -93,7 +93,7 @@ class LookedUp:
     texts
         Of columns that are not numpy's numbers, by name.
     numbers
-        The columns of numpy's numbers, as `_blocks` yields them, of a table so small that it is worth keeping.
+        The columns of numpy's numbers, as `_numbers` yields them, of a table so small that it is worth keeping.
     """
 
     texts: dict[str, Texts | None] = field(default_factory=dict)
@@ -106,17 +106,17 @@ class LookedUp:
         return self.texts[name]
 
     def numbers_of(self, frame: pd.DataFrame) -> Iterable[tuple[list[str], np.ndarray]]:
-        """Return the columns of numpy's numbers; see `_blocks`."""
-        if len(frame) > _FIRST_ROWS or frame.shape[1] > _MOST_HINTED:
-            return _blocks(frame)
+        """Return the columns of numpy's numbers; see `_numbers`."""
+        if len(frame) > _FIRST_ROWS or frame.shape[1] > MOST_HINTED:
+            return _numbers(frame)
         if self.numbers is None:
-            self.numbers = list(_blocks(frame))
+            self.numbers = list(_numbers(frame))
         return self.numbers
 
 
 def hints_of(frame: pd.DataFrame, kinds: dict[str, str], looked_up: LookedUp | None = None) -> dict[str, str]:
     """Say why columns are not used as they stand, where that is clear; see `cells.HINTS`."""
-    if frame.shape[1] > _MOST_HINTED:
+    if frame.shape[1] > MOST_HINTED:
         return {}
     looked_up = looked_up or LookedUp()
     plain = {
@@ -137,6 +137,21 @@ def hints_of(frame: pd.DataFrame, kinds: dict[str, str], looked_up: LookedUp | N
     return {name: reason for name, reason in hints.items() if reason is not None}
 
 
+def two_codes(frame: pd.DataFrame, smallest: int) -> dict[str, tuple[int, int]]:
+    """Return the two whole numbers of each column that holds no others, where each is of at least so many rows."""
+    codes: dict[str, tuple[int, int]] = {}
+    for names, numbers in _numbers(frame):
+        low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
+        lows, highs = (numbers == low).sum(axis=0), (numbers == high).sum(axis=0)
+        known = (~np.isnan(numbers)).sum(axis=0)
+        two = (low < high) & (lows + highs == known) & (np.minimum(lows, highs) >= max(smallest, 1))
+        two &= (
+            (low == np.floor(low)) & (high == np.floor(high)) & (np.maximum(np.abs(low), np.abs(high)) <= _LARGEST_CODE)
+        )
+        codes |= {names[place]: (int(low[place]), int(high[place])) for place in np.flatnonzero(two).tolist()}
+    return codes
+
+
 def _repeats(column: pd.Series) -> bool:
     """Say whether a column that is called as patients' numbers are has each number in some rows, of many."""
     known = column.dropna()
@@ -144,7 +159,7 @@ def _repeats(column: pd.Series) -> bool:
     return numbers >= _FEWEST_PATIENTS and len(known) >= _ROWS_OF_ONE * numbers
 
 
-def _blocks(frame: pd.DataFrame) -> Iterator[tuple[list[str], np.ndarray]]:
+def _numbers(frame: pd.DataFrame) -> Iterator[tuple[list[str], np.ndarray]]:
     """Yield the columns of numpy's numbers, some at a time: their names, and (rows, columns) float64."""
     names, dtypes = frame.columns.tolist(), frame.dtypes.tolist()
     places = [place for place, dtype in enumerate(dtypes) if isinstance(dtype, np.dtype) and dtype.kind in "biuf"]
@@ -152,19 +167,6 @@ def _blocks(frame: pd.DataFrame) -> Iterator[tuple[list[str], np.ndarray]]:
     for start in range(0, len(places), step):
         some = places[start : start + step]
         yield [names[place] for place in some], columns_at(frame, some).to_numpy(dtype=np.float64)
-
-
-def named(columns: list[str]) -> str:
-    """List column names for a message, unless they look like a row: a file without a header line starts with one."""
-    if sum(name.startswith("Unnamed: ") for name in columns) * 2 > len(columns):
-        return "most of its columns have no name: does a title stand above the header? Take it out"
-    for name in columns:
-        try:
-            float(name)
-        except ValueError:
-            continue
-        return "its column names hold numbers, which are not shown: does the file begin with a header line?"
-    return f"it has: {', '.join(columns[:_SHOWN])}{', …' if len(columns) > _SHOWN else ''}"
 
 
 def column_kinds(frame: pd.DataFrame, looked_up: LookedUp | None = None) -> dict[str, str]:
@@ -192,6 +194,8 @@ def column_kind(column: pd.Series, texts: Texts | None = None) -> str:
     known = column.dropna()
     if not len(known):
         return "empty"
+    if holds_complex(known):
+        return "other"
     if pd.api.types.is_numeric_dtype(column):
         return "numeric"
     # A time span would be a number, but of days at one site and of seconds at another.

@@ -1,7 +1,7 @@
 """Excel's books: the one sheet that is a table, and what a sheet shows that its cells do not hold.
 
-`sources` reads through here. pandas sees values only; merged cells, errors, hidden rows and formulas without a result
-are looked for in the sheet's XML (ECMA-376), of xlsx files.
+`sources` reads through here. pandas sees values only; merged cells, errors, what is hidden and formulas without a
+result are looked for in the sheet's XML (ECMA-376), and in old books (xls) as xlrd tells of them.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import html
 import re
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.assumed import Assumed
+from v6_algorithm.data.names import check_once
 from v6_algorithm.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ _VALUE = re.compile(rb"<(?:\w+:)?v\b[^>]*(?<!/)>[^<]")
 _ERROR = re.compile(rb'<(?:\w+:)?c\b[^>]*\bt="e"[^>]*>')
 _MERGED = re.compile(rb'<(?:\w+:)?mergeCell\b[^>]*\bref="[A-Z]+\d+:[A-Z]+(\d+)"')
 _HIDDEN = re.compile(rb'<(?:\w+:)?row\b[^>]*\bhidden="(?:1|true)"')
+_TRUE = ("1", "true")
+# The first bytes of an old book.
+_OLD = b"\xd0\xcf\x11\xe0"
+_MOST_COLUMNS = 16_384
+# How xlrd names a cell that holds an error.
+_XLS_ERROR = 5
 
 
 def read_excel(uri: str, name: str, sheet: str | None, words: Collection[str], assumed: Assumed) -> pd.DataFrame:
@@ -53,48 +60,52 @@ def read_excel(uri: str, name: str, sheet: str | None, words: Collection[str], a
     """
     import pandas as pd
 
-    with pd.ExcelFile(uri) as book:
+    with Path(uri).open("rb") as file:
+        old = file.read(len(_OLD)) == _OLD
+    # Only with what a book looks like does xlrd tell of merged cells, and of what is hidden.
+    with pd.ExcelFile(uri, engine_kwargs={"formatting_info": True} if old else None) as book:
         sheets = list(map(str, book.sheet_names))
+        hidden = _hidden_sheets(uri, book.book if old else None)
         if sheet is not None and sheet not in sheets:
-            raise DataError(f"{name} has no sheet '{sheet}'; it has: {', '.join(sheets[:_SHOWN])}")
+            raise DataError(f"{name} has no sheet '{sheet}'; it has: {_listed(sheets, hidden)}")
         if sheet is None and len(sheets) > 1:
             # A sheet of one column is a remark.
             heads = {one: book.parse(one, nrows=1) for one in sheets}
             tables = [one for one, head in heads.items() if len(head) and head.shape[1] > 1] or sheets[:1]
             if len(tables) > 1:
                 raise DataError(
-                    f"{name} has {len(tables)} sheets with tables: {', '.join(tables[:_SHOWN])}; "
+                    f"{name} has {len(tables)} sheets with tables: {_listed(tables, hidden)}; "
                     "say which with sheet_name, or --sheet of a task"
                 )
             sheet = tables[0]
             assumed["sheet"] = [sheet], len(sheets)
         sheet = sheets[0] if sheet is None else sheet
-        _check_sheet(_xml(uri, sheet), name, assumed)
+        if sheet in hidden:
+            assumed["hidden sheet"] = [sheet], 1
         header = book.parse(sheet, header=None, nrows=1, dtype=object)
-        _check_header(header.iloc[0].tolist() if len(header) else [])
+        cells = header.iloc[0].tolist() if len(header) else []
+        names = [str(cell).strip() if cell == cell and cell is not None else "" for cell in cells]
+        check_once(one for one in names if one)
+        columns = _check_old(book.book[sheet], name, assumed) if old else _check_sheet(_xml(uri, sheet), name, assumed)
+        if unseen := [names[place] or f"Unnamed: {place}" for place in columns if place < len(names)]:
+            assumed["hidden columns"] = unseen, len(unseen)
         frame = book.parse(sheet, na_values=list(words), keep_default_na=False)
         if any(column != column for column in frame.columns):
             raise DataError(f"{name} has an error of Excel, such as #REF!, in place of a column's name")
         return frame
 
 
-def _check_header(cells: list[Any]) -> None:
-    """Raise DataError for a name that is in the header twice, which pandas renames to ``name.1``."""
-    names = [str(cell).strip() for cell in cells if cell == cell and cell is not None]
-    if twice := [name for name in names if name and names.count(name) > 1]:
-        raise DataError(f"column '{twice[0]}' is there twice")
+def _listed(sheets: Sequence[str], hidden: Collection[str]) -> str:
+    return ", ".join(f"{sheet} (hidden)" if sheet in hidden else sheet for sheet in sheets[:_SHOWN])
 
 
-def _check_sheet(xml: bytes, name: str, assumed: Assumed) -> None:
-    """Look for what a reader of the sheet sees otherwise than it is stored.
+def _check_sheet(xml: bytes, name: str, assumed: Assumed) -> list[int]:
+    """Look for what a reader of the sheet sees otherwise than it is stored; return the places of hidden columns.
 
     Below the header only the first of merged cells has a value, and a formula that no program has computed has none.
     """
     if any(int(last) > 1 for last in _MERGED.findall(xml)):
-        raise DataError(
-            f"{name} has merged cells among its rows, of which only the first holds a value: unmerge them in Excel, "
-            "and fill in each"
-        )
+        raise _merged(name)
     if b"<f" in xml or b":f>" in xml:
         # A result may be an empty text.
         bare = sum(
@@ -110,10 +121,45 @@ def _check_sheet(xml: bytes, name: str, assumed: Assumed) -> None:
         assumed["excel errors"] = [], errors
     if hidden := len(_HIDDEN.findall(xml)):
         assumed["hidden rows"] = [], hidden
+    spans = [item for item in _elements(xml.partition(b"<sheetData")[0], "col") if item.get("hidden") in _TRUE]
+    # One element may be of all 16,384 columns.
+    return sorted(
+        {place for item in spans for place in range(int(item["min"]) - 1, min(int(item["max"]), _MOST_COLUMNS))}
+    )
+
+
+def _check_old(sheet: Any, name: str, assumed: Assumed) -> list[int]:
+    """Look for the same in a sheet of an old book, which xlrd has read: its formulas always have a result."""
+    if any(below > 1 for _, below, _, _ in sheet.merged_cells):
+        raise _merged(name)
+    if errors := sum(sheet.row_types(row).count(_XLS_ERROR) for row in range(sheet.nrows)):
+        assumed["excel errors"] = [], errors
+    if hidden := sum(bool(row.hidden) for place, row in sheet.rowinfo_map.items() if place < sheet.nrows):
+        assumed["hidden rows"] = [], hidden
+    return sorted(place for place, column in sheet.colinfo_map.items() if column.hidden)
+
+
+def _merged(name: str) -> DataError:
+    return DataError(
+        f"{name} has merged cells among its rows, of which only the first holds a value: unmerge them in Excel, "
+        "and fill in each"
+    )
+
+
+def _hidden_sheets(uri: str, old: Any) -> set[str]:
+    """Return the sheets that a reader of the book does not see."""
+    if old is not None:
+        return {str(sheet.name) for sheet in old.sheets() if sheet.visibility}
+    if not zipfile.is_zipfile(uri):
+        return set()
+    with zipfile.ZipFile(uri) as book:
+        xml = book.read("xl/workbook.xml") if "xl/workbook.xml" in book.namelist() else b""
+    states = ("hidden", "veryHidden")
+    return {html.unescape(item.get("name", "")) for item in _elements(xml, "sheet") if item.get("state") in states}
 
 
 def _xml(uri: str, sheet: str) -> bytes:
-    """Return the XML of a sheet; nothing of an old book (xls), or where the book does not say where it is."""
+    """Return the XML of a sheet; nothing where the book does not say where it is."""
     if not zipfile.is_zipfile(uri):
         return b""
     with zipfile.ZipFile(uri) as book:

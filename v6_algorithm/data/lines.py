@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from v6_algorithm.data.assumed import Assumed
+from v6_algorithm.data.names import check_once
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.table_form import TableForm
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _SEP = re.compile(r"[\ufeff]?\"?sep=([^\r\n\"])\"?[\r\n]", re.I)
 # Marks by which tables are often separated, that a header in one piece may show.
 _SEPARATORS = (";", "\t", "|", "^")
+_NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
+_FIRST_LINE = 2
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -216,7 +219,8 @@ def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> N
     with _opened(uri, encoding) as file:
         header: list[str] = []
         try:
-            for row in _rows(file, separator):
+            rows = _rows(file, separator)
+            for row in rows:
                 if not row:
                     continue
                 header = header or row
@@ -232,13 +236,26 @@ def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> N
                     more = "more" if len(row) > len(header) else "fewer"
                     raise DataError(
                         f"{name} cannot be read as csv: line {line} has {len(row)} cells, {more} than the "
-                        f"{len(header)} of the header, so values would stand in the wrong columns; mend the lines, or "
-                        "give each column a name"
+                        f"{len(header)} of the header, so values would stand in the wrong columns; "
+                        f"{_remedy(row, header, line, [len(other) for other in islice(filter(None, rows), 3)])}"
                     )
         except UnicodeError:
             raise _not_in_encoding(uri, name, encoding) from None
         except csv.Error:
             return
+
+
+def _remedy(row: list[str], header: list[str], line: int, following: list[int]) -> str:
+    """Say how a line came to have another number of cells than the header, where that is clear, and what to do."""
+    alike = len(row) > len(header) and bool(following) and set(following) == {len(row)}
+    if alike and len(row) == len(header) + 1 and line == _FIRST_LINE:
+        return (
+            "are the first cells names of the rows, as R's write.table writes them? Write with row.names = FALSE, or "
+            "give that column a name"
+        )
+    if alike and not any(_NUMBER.fullmatch(cell) for cell in row):
+        return f"do lines of remarks stand above the header, which is line {line}? Take them out"
+    return "mend the lines, or give each column a name"
 
 
 def _rows(file: TextIO, separator: str) -> Iterator[_Row]:
@@ -288,17 +305,20 @@ def _check_bytes(uri: str, name: str, encoding: str | None) -> None:
         while block := file.read(2**20):
             if b"\0" in block:
                 likely = _likely_encoding(uri)
-                remedy = f"data.encoding: {likely} may be right" if likely.startswith("utf") else "is it an Excel file?"
+                remedy = (
+                    f"data.encoding: {likely} may be right"
+                    if likely.startswith("utf")
+                    else "is it a file of Excel, or of another program? Save it as csv"
+                )
                 raise DataError(f"{name} cannot be read as csv: it holds bytes of 0, as no text does; {remedy}")
 
 
 def _check_names(uri: str, separator: str, encoding: str | None) -> None:
-    """Raise DataError for a name that is in the header twice, which pandas renames to ``name.1``."""
+    """Check the names as they are written, for pandas calls the second of two alike ``name.1``."""
     with _opened(uri, encoding) as file:
         header = [cell.strip() for cell in next(_rows(file, separator), [])]
-    for cell in header:
-        if cell and header.count(cell) > 1 and not cell.replace(".", "").isdigit():
-            raise DataError(f"column '{cell}' is there twice")
+    # Numbers are a row, of a file that has no header.
+    check_once(cell for cell in header if cell and not cell.replace(".", "").isdigit())
 
 
 def _opened(uri: str, encoding: str | None) -> TextIO:

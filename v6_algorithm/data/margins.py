@@ -25,6 +25,9 @@ _WORD = re.compile(r"[^\W\d_]")
 # Lines below the header that may be labels or units (Qualtrics has two), and at the end that may be totals.
 _LINES = 2
 _FEWEST_ROWS = 5
+_MOST_BELOW = 12
+# As databases draw a line below the header.
+_RULE = re.compile(r"[-=_+]+")
 
 
 def check_margins(frame: pd.DataFrame, name: str) -> None:
@@ -54,6 +57,14 @@ def check_margins(frame: pd.DataFrame, name: str) -> None:
                 f"hold{'s' if lines == 1 else ''} words in {len(above)} columns that are numbers below, as units or "
                 "labels do: take it out of the file"
             )
+    if len(cells) == frame.shape[1] > 1 and all(_RULE.fullmatch(str(column[0]).strip()) for column in cells.values()):
+        raise DataError(f"{name}: the line below the header is of dashes, and no row: take it out of the file")
+    below = max((lines for column in cells.values() if (lines := _totals_below(column)) > 1), default=0)
+    if below:
+        raise DataError(
+            f"{name}: the last {below} lines hold words such as total or mean in a column of numbers, so they are no "
+            "rows: take them out of the file"
+        )
     if any(_TOTAL.fullmatch(str(column[-1]).strip()) and _are_numbers(column[:-1]) for column in cells.values()):
         raise DataError(
             f"{name}: the last line holds a word such as total or mean in a column of numbers, so it is no row: take "
@@ -66,6 +77,17 @@ def check_margins(frame: pd.DataFrame, name: str) -> None:
             f"{name}: the last line holds one cell, of words in a column of numbers, as a remark does: take it out of "
             "the file"
         )
+
+
+def _totals_below(column: Sequence[Any]) -> int:
+    """Count the lines at the end of a column of numbers that have words or nothing, where one is called a total."""
+    if not any(isinstance(cell, str) and _TOTAL.fullmatch(cell.strip()) for cell in column[-_MOST_BELOW:]):
+        return 0
+    for lines in range(1, min(_MOST_BELOW, len(column) - _FEWEST_ROWS) + 1):
+        if _are_numbers(column[:-lines]):
+            words = [str(cell).strip() for cell in column[-lines:] if isinstance(cell, str)]
+            return lines if any(map(_TOTAL.fullmatch, words)) else 0
+    return 0
 
 
 def _is_remark(row: Sequence[Any]) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 
 from v6_algorithm.data.assumed import Assumed
 from v6_algorithm.data.files import as_names, folder_of, left_out_of, within
+from v6_algorithm.data.names import not_there
 from v6_algorithm.errors import DataError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def with_measures(frame: pd.DataFrame, name: str, folder: Path | None, assumed: 
     import pandas as pd
 
     if name not in frame.columns:
-        raise DataError(f"column '{name}' (data.measures) is not there")
+        raise DataError(not_there(f"column '{name}' (data.measures)", name, frame.columns))
     subjects: list[dict[str, float]] = []
     wrong = []
     for row, files in enumerate(find_measures(frame[name], folder, assumed)):

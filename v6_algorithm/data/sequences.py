@@ -45,7 +45,7 @@ def find_files(column: pd.Series, folder: Path | None) -> list[Path | None]:
         if isinstance(cell, str) and (file is None or not file.is_file()):
             raise DataError(
                 f"column '{column.name}' (data.sequence) has cells that do not name an .npy or .npz file in "
-                "the table's folder, or below"
+                "the table's folder, or below; of EDF, WFDB, CSV, MATLAB and other files write each as npy"
             )
         files.append(file)
     return files
@@ -79,6 +79,18 @@ def _read_array(file: Path, column: Any) -> Array:
         raise DataError(
             f"column '{column}' (data.sequence) names files that are not one array of numbers each"
         ) from None
+
+
+def count_gaps(column: pd.Series) -> int:
+    """Count the series that have empty or infinite numbers; what is no series is left to `describe_sequences`."""
+    count = 0
+    for value in column.tolist():
+        if isinstance(value, (list, tuple, np.ndarray)):
+            try:
+                count += not np.isfinite(_array(value)).all()
+            except (TypeError, ValueError):
+                continue
+    return count
 
 
 def describe_sequences(column: pd.Series, sequence: Sequence) -> dict[str, int]:
@@ -145,6 +157,8 @@ def _cells(column: pd.Series, sequence: Sequence) -> list[Array]:
 
 def _array(value: Any) -> Array:
     if isinstance(value, np.ndarray) and value.dtype != object:
+        if value.dtype.kind in "cMm":  # NumPy would drop the imaginary part, and count days.
+            raise TypeError
         return value.astype(np.float64, copy=False)
     # A list of lists from parquet is an array of arrays.
     return np.asarray([np.asarray(item, dtype=np.float64) for item in value], dtype=np.float64)

@@ -20,9 +20,11 @@ import numpy as np
 from v6_algorithm.data.arrays import has_pair
 from v6_algorithm.data.assumed import Assumed
 from v6_algorithm.data.cells import EMPTY_WORDS, bare, blurred, some_rows, uniform
+from v6_algorithm.data.file_kinds import OF_PROGRAMS, begins_as
 from v6_algorithm.data.files import print_files
 from v6_algorithm.data.margins import check_margins
 from v6_algorithm.errors import DataError, SiteError
+from v6_algorithm.exchange.text import printable
 from v6_algorithm.experiment.table_form import USUAL, TableForm
 
 if TYPE_CHECKING:
@@ -32,25 +34,13 @@ _ENDINGS = {
     ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xlsm": "excel", ".xls": "excel",
     ".npz": "npz", ".npy": "npz", ".sqlite": "sql", ".sqlite3": "sql", ".db": "sql",
 }  # fmt: skip
-# What hospitals' programs write, by the ending.
-_OF_PROGRAMS = {
-    ".dta": "a file of Stata", ".sav": "a file of SPSS", ".zsav": "a file of SPSS", ".por": "a file of SPSS",
-    ".sas7bdat": "a file of SAS", ".xpt": "a file of SAS", ".rds": "a file of R", ".rda": "a file of R",
-    ".rdata": "a file of R", ".feather": "a feather file", ".arrow": "an Arrow file", ".json": "JSON",
-    ".jsonl": "JSON", ".xml": "XML", ".ods": "a LibreOffice sheet", ".zip": "an archive", ".mat": "a file of Matlab",
-    ".accdb": "an Access database", ".mdb": "an Access database", ".h5": "HDF5", ".hdf5": "HDF5", ".pkl": "a pickle",
-    ".pickle": "a pickle", ".docx": "a Word document", ".pdf": "a PDF document",
-}  # fmt: skip
 _READERS = {"csv": "pandas", "parquet": "pyarrow", "excel": "openpyxl", "sql": "sqlalchemy"}
 _IN_FOLDERS = (".csv", ".parquet", ".pq", ".xlsx", ".xlsm", ".xls")
-_BEGINNINGS = {
-    b"PK\x03\x04": "excel (xlsx) or a zip file", b"\xd0\xcf\x11\xe0": "an old excel file (xls)", b"PAR1": "parquet",
-    b"SQLite format 3": "a database (sql)", b"\x1f\x8b": "a gzip file",
-}  # fmt: skip
-_PAGE = (b"<!doctype", b"<html", b"<head", b"<table", b"<?xml")
-# Where the folder of its files is told of a dataframe that is passed on alone, among its `attrs`.
-# Sheets or tables that a message names.
+# What SQLite says of a query, which has nothing of the rows.
+_SAID_OF_QUERY = re.compile(r"no such (?:column|function): [\w.\" ]+|near \"[^\"]*\": syntax error|incomplete input")
+# Tables that a message names.
 _SHOWN = 30
+# Where the folder of its files is told of a dataframe that is passed on alone, among its `attrs`.
 FOLDER = "v6_algorithm.folder"
 # What the reading of a dataframe of the mock took for granted.
 ASSUMED = "v6_algorithm.assumed"
@@ -178,6 +168,10 @@ class TableSource:
             raise DataError("the table is empty: it has no columns")
         if not len(frame):
             raise DataError("the table is empty: it has column names but no rows")
+        if frame.columns.nlevels > 1:
+            raise DataError(
+                f"its columns have names of {frame.columns.nlevels} levels; join each to one name there, as 'labs_crp'"
+            )
         names = [bare(str(name)) for name in frame.columns.tolist()]
         frame = frame if names == frame.columns.tolist() else frame.set_axis(names, axis=1)
         if measures is not None:
@@ -201,10 +195,10 @@ class TableSource:
             if kind == "csv":
                 from v6_algorithm.data.lines import COMPRESSED, read_csv
 
-                if (program := _OF_PROGRAMS.get(Path(self.uri).suffix.lower())) is not None and self.type is None:
+                if (program := OF_PROGRAMS.get(Path(self.uri).suffix.lower())) is not None and self.type is None:
                     raise DataError(f"{name} is {program}, which is not read; save it as csv or parquet")
                 packed = self.uri.lower().endswith(tuple(COMPRESSED))
-                if why := "" if packed else _begins_as(self.uri, kind):
+                if why := "" if packed else begins_as(self.uri, kind):
                     # What such a file has of lines or of an encoding would lead astray.
                     raise DataError(f"{name} cannot be read as {kind}{why}")
                 frame = read_csv(self.uri, name, self.form, self._empty_words, self.assumed)
@@ -235,12 +229,13 @@ class TableSource:
         except pd.errors.EmptyDataError:
             raise DataError(f"the file {name} is empty") from None
         except ImportError as error:
-            package = error.name or _READERS[kind]
-            raise DataError(f"reading {kind} needs the package {package}: pip install {package}") from None
+            package = "xlrd" if "xlrd" in str(error) else error.name or _READERS[kind]
+            other = ", or save it as xlsx" if package == "xlrd" else ""
+            raise DataError(f"reading {kind} needs the package {package}: pip install {package}{other}") from None
         except DataError:
             raise
         except Exception as error:  # a parser's own message may quote the data
-            why = _begins_as(self.uri, kind) or f" ({type(error).__name__})"
+            why = begins_as(self.uri, kind) or f" ({type(error).__name__})"
             raise DataError(f"{name} cannot be read as {kind}{why}") from None
         raise DataError(f"a database of type '{kind}' cannot be read; allowed: csv, parquet, excel, npz, sql")
 
@@ -268,7 +263,7 @@ class TableSource:
                     connection.set_authorizer(_authorizer(self.readable, denied))
                 try:
                     return pd.read_sql_query(self.query, connection)
-                except (sqlite3.Error, pd.errors.DatabaseError):
+                except (sqlite3.Error, pd.errors.DatabaseError) as error:
                     if denied:
                         raise DataError(
                             f"the query reads column '{denied[0]}', which this node does not allow"
@@ -276,6 +271,8 @@ class TableSource:
                     connection.set_authorizer(None)
                     there = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
                     _check_tables(self.query, path.name, [str(name) for (name,) in there])
+                    if said := _SAID_OF_QUERY.search(str(error)):
+                        raise DataError(f"{path.name}: the query cannot be run: {printable(said[0], 200)}") from None
                     raise
         import sqlalchemy
 
@@ -295,21 +292,6 @@ class TableSource:
             frame = pd.DataFrame(result.mappings().all(), columns=list(result.keys()))
             read.rollback()
         return frame
-
-
-def _begins_as(uri: str, kind: str) -> str:
-    """Say what a file is, where its first bytes tell that it is not of the kind that it is read as; else nothing."""
-    try:
-        with Path(uri).open("rb") as file:
-            start = file.read(512)
-    except OSError:
-        return ""
-    looks = next((name for mark, name in _BEGINNINGS.items() if start.startswith(mark)), "")
-    if not looks and start and b"\0" not in start:
-        looks = "an HTML page" if start.lstrip().lower().startswith(_PAGE) else "text, as csv is"
-    if not looks or kind in looks:
-        return ""
-    return f": it begins as {looks}; give its type, or save it as {kind}"
 
 
 def _check_tables(query: str, name: str, there: Collection[str]) -> None:
@@ -436,6 +418,12 @@ def source_in(folder: Path, names: tuple[str, str] | None = None) -> TableSource
     # Beside a table they are one row's each.
     paths = paths or archives
     if len(paths) != 1:
+        below = 0 if paths else sum(path.suffix.lower() in _IN_FOLDERS for path in folder.glob("*/**/*"))
+        if below:
+            raise DataError(
+                f"the folder {folder.name} has no table of its own, and {below} in folders below, as of a table "
+                "that is written in parts; write it as one file (csv, parquet), and name that"
+            )
         raise DataError(
             f"the folder {folder.name} has {len(paths)} tables (csv, tsv, parquet, excel, npz); it must have one"
             + (

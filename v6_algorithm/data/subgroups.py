@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from v6_algorithm.data.description import column_kind, named
+from v6_algorithm.data.description import column_kind
+from v6_algorithm.data.names import not_there
 from v6_algorithm.data.targets import coded
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.evaluation import LONGEST_GROUP_NAME, MOST_GROUPS, NOT_KNOWN, Subgroup
@@ -82,7 +83,7 @@ def _groups_of(frame: pd.DataFrame, subgroup: Subgroup) -> list[str]:
 
     name, what = subgroup.column, f"column '{subgroup.column}' (evaluation.subgroups)"
     if name not in frame.columns:
-        raise DataError(f"{what} is not there; {named(list(frame.columns))}")
+        raise DataError(not_there(what, name, frame.columns))
     column = frame[name]
     kind = column_kind(column)
     if kind == "other":

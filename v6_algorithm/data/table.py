@@ -17,6 +17,7 @@ from v6_algorithm import seeding
 from v6_algorithm.data.imaging.copies import NONE, identities, with_copies_together
 from v6_algorithm.data.imaging.stack import TableImages
 from v6_algorithm.data.imaging.statistics import image_moments
+from v6_algorithm.data.names import not_there
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.preparation.agreement import Label
 from v6_algorithm.data.preparation.combat import Sums
@@ -485,10 +486,13 @@ def _weights(frame: pd.DataFrame, experiment: Experiment) -> Array:
         return np.empty(0)
     name = section.column
     if name not in frame.columns:
-        raise DataError(f"column '{name}' (model.weights) is not there")
+        raise DataError(not_there(f"column '{name}' (model.weights)", name, frame.columns))
     weights: Array = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     if not np.isfinite(weights).all():
-        raise DataError(f"column '{name}' (model.weights) has cells that are empty or no number; data.where leaves out")
+        raise DataError(
+            f"column '{name}' (model.weights) has cells that are empty or no number; data.where: "
+            f"{{{name}: '>= 0'}} leaves such rows out"
+        )
     if (weights < 0).any():
         raise DataError(f"column '{name}' (model.weights) has weights below 0")
     if section.kind == "frequency" and (weights != np.round(weights)).any():

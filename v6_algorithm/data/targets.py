@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from v6_algorithm.data.cells import blurred
+from v6_algorithm.data.cells import HINTS, blurred, hint, holds_complex
 from v6_algorithm.data.preparation.spelling import check_written
 from v6_algorithm.data.texts import has_value
 from v6_algorithm.errors import DataError
@@ -47,12 +47,15 @@ class TargetColumn:
         without a class, number or count is left out; a survival time without its event would be a guess.
     positive
         A condition that makes labels, or events, 0/1.
+    above_zero
+        Of a number: whether 0 and below are refused, as of a gamma distribution.
     """
 
     column: str
     role: str = "target"
     kind: Literal["class", "number", "count", "duration", "event", "entry", "patient"] = "number"
     positive: str | None = None
+    above_zero: bool = False
 
     @property
     def name(self) -> str:
@@ -183,6 +186,18 @@ def encode_targets(
     return rows, strata[0] if len(strata) == 1 else np.unique(np.stack(strata), axis=1, return_inverse=True)[1]
 
 
+def encoded_target(column: pd.Series, target: TargetColumn) -> tuple[Array, Array]:
+    """Return which rows have a target, (rows,) bool, and of these the number of its label, or the number itself."""
+    if target.kind == "class":
+        known = _known(column, target)
+        labels, code = coded_labels(_cells(column, known), target)
+        first: dict[Label, int] = {}
+        return known, np.array([first.setdefault(label, len(first)) for label in labels], dtype=np.int64)[code]
+    numbers = _numbers(column, target)
+    known = np.isfinite(numbers)
+    return known, numbers[known]
+
+
 def patient_numbers(column: pd.Series) -> Array:
     """Number patients: (rows,) int64; a row without one is a patient by itself."""
     codes, _ = column.factorize()
@@ -230,7 +245,10 @@ def _labels_of(values: Sequence[Any], target: TargetColumn) -> list[Label]:
         check_written(labels, [wanted], target.name, _positive(target))
         return [int((label == wanted) == (operator == "==")) for label in labels]
     if any(isinstance(label, str) for label in labels):
-        raise DataError(f"{target.name} holds text, {_positive(target)} is '{target.positive}'")
+        raise DataError(
+            f"{target.name} holds text, {_positive(target)} is '{target.positive}', which compares numbers; "
+            "'== word' asks for a word"
+        )
     compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[operator]
     return [int(hit) for hit in compare(np.asarray(labels, dtype=float), threshold)]
 
@@ -322,12 +340,28 @@ _NEEDS = {
 }
 
 
+def _needs(column: pd.Series, target: TargetColumn) -> str:
+    """Say what a column holds in place of numbers, what its kind needs, and what would make it so."""
+    import pandas as pd
+
+    dates = pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column)
+    reason = "dates" if dates else hint(column, "text")
+    if reason is None:
+        return _NEEDS[target.kind]
+    holds, remedy = HINTS[reason]
+    return f"{_NEEDS[target.kind].replace('holds text', f'holds {holds}', 1)}: {remedy}"
+
+
 def _check(column: pd.Series, target: TargetColumn) -> None:
     """Raise DataError unless the column holds what its kind allows."""
     import pandas as pd
 
     if target.kind == "patient":
         return
+    if holds_complex(column):
+        raise DataError(
+            f"{target.name} holds complex numbers; write the real part, or the magnitude, in a column of its own there"
+        )
     if target.kind == "class":
         if not has_value(column).any():
             raise DataError(f"{target.name} is empty")
@@ -336,17 +370,25 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
     if target.positive is None:
         text = np.isnan(numbers) & has_value(column)
         if text.any() or pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
-            raise DataError(f"{target.name} {_NEEDS[target.kind]}")
+            raise DataError(f"{target.name} {_needs(column, target)}")
     if not _known(column, target).any():
         raise DataError(f"{target.name} is empty")
     finite = numbers[np.isfinite(numbers)]
     if target.kind == "count" and ((finite < 0) | (finite != np.floor(finite))).any():
         raise DataError(f"{target.name} holds numbers that are not counts; loss poisson needs whole numbers from 0")
+    if target.above_zero and (finite <= 0).any():
+        raise DataError(
+            f"{target.name} holds numbers that are not above 0; model.family gamma needs those; data.where: "
+            f"{{{target.column}: '> 0'}} leaves out rows without"
+        )
     if target.kind in ("duration", "event", "entry") and column.isna().any():
         raise DataError(
             f"{target.name} has empty cells; survival needs every row's time and event; "
             + (
-                f"data.where: {{{target.column}: '>= 0'}} leaves out rows without"
+                f"if an empty cell means that it is not seen, write 0 there; data.where: {{{target.column}: "
+                "'>= 0'} leaves out rows without"
+                if target.positive is None and target.kind == "event"
+                else f"data.where: {{{target.column}: '>= 0'}} leaves out rows without"
                 if target.positive is None
                 else "fill them there, or leave the rows out"
             )

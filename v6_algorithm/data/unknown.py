@@ -35,7 +35,8 @@ WORDS = (
     "unbekannt", "Unbekannt", "k.A.", "k. A.", "inconnu", "Inconnu", "NC", "NP", "non fait", "not done", "Not done",
     "NOT DONE", "pending", "Pending", "hemolyzed", "haemolysed", "NASK", "ASKU", "NI", "INV", "NAV",
     "n.v.t.", "nvt", "NVT", "niet bekend", "nicht bestimmt", "k.a.", "#NULL!", "#NV", "#WERT!", "#DIV/0!", "#VALUE!",
-    "#REF!", "#NAME?", "#NUM!", "#N/B", "#WAARDE!", "#BEZUG!", "#ZAHL!", "._",
+    "#REF!", "\\N", "#NAME?", "#NUM!", "#N/B", "#WAARDE!", "#BEZUG!", "#ZAHL!", "._",
+    *(f"##USER_MISSING_{code}##" for code in (95, 96, 97, 98, 99)),
     *(f".{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"),
 )  # fmt: skip
 WORD_HINTS = {

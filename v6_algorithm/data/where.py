@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.data.cells import HINTS, hint
+from v6_algorithm.data.names import not_there
 from v6_algorithm.data.preparation.spelling import check_written
 from v6_algorithm.data.targets import canonical, coded
 from v6_algorithm.errors import DataError
@@ -37,6 +39,11 @@ def rows_where(frame: pd.DataFrame, where: Mapping[str, Any]) -> Array:
     return _rows_where(frame, where)
 
 
+def not_met(frame: pd.DataFrame, where: Mapping[str, Any]) -> list[str]:
+    """Return the columns of which no cell meets what is asked of it, whatever else is."""
+    return [name for name in where if not _rows_where(frame, {name: where[name]}).any()]
+
+
 def _asked(where: Mapping[str, Any], column: str) -> Iterator[Any]:
     """Yield what conditions say that a column's cells are, or are not."""
     for name, given in where.items():
@@ -56,7 +63,7 @@ def _rows_where(frame: pd.DataFrame, where: Mapping[str, Any]) -> Array:
             kept &= np.logical_and.reduce([_rows_where(frame, part) for part in given])
         else:
             if name not in frame.columns:
-                raise DataError(f"column '{name}' (data.where) is not there")
+                raise DataError(not_there(f"column '{name}' (data.where)", name, frame.columns))
             for condition in given:
                 kept &= _meets(frame[name], condition)
     return kept
@@ -77,6 +84,10 @@ def _meets(column: pd.Series, condition: str) -> Array:
         return met
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     if np.isnan(numbers[known]).any():
-        raise DataError(f"column '{column.name}' (data.where) holds text, and the condition is '{condition}'")
+        holds, remedy = HINTS.get(hint(column, "text") or "", ("text", ""))
+        mended = f": {remedy}" if remedy else ""
+        raise DataError(
+            f"column '{column.name}' (data.where) holds {holds}, and the condition '{condition}' needs numbers{mended}"
+        )
     met[known] = _COMPARE[operator](numbers[known], threshold)
     return met

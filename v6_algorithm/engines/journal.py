@@ -60,7 +60,7 @@ class Journal:
             if (self._folder / _BEGUN).exists():
                 replayed += self._find(self._restore(self.checkpoints))
             with suppress(OSError):
-                write_whole(self._folder / _BEGUN, b"")
+                write_whole(self._folder / _BEGUN, [])
         for task in earlier_tasks:
             replayed += self._find(0, task)
         if replayed:
@@ -72,7 +72,7 @@ class Journal:
         if self._folder is not None and result["status"] == "completed":
             content = {"experiment": self._experiment.resolved(), "result": result}
             with suppress(OSError):
-                write_whole(self._folder / _RESULT, json.dumps(content).encode())
+                write_whole(self._folder / _RESULT, [json.dumps(content).encode()])
 
     def _result_of_before(self, path: Path) -> dict[str, Any] | None:
         """Read the result that `finish` kept; None where there is none, or one of another experiment.

@@ -11,7 +11,6 @@ same) goes as text then, or the next one where that fails.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -25,7 +24,9 @@ from v6_algorithm.exchange.joint import Joint
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names
 from v6_algorithm.learning.metrics import CheckedState
 from v6_algorithm.site import SiteContext, handle
-from v6_algorithm.site.together import answer_together, know_run, open_together, quicker, quicker_steps, why_alone
+from v6_algorithm.site.together import answer_together, open_together
+from v6_algorithm.site.together.quicker import quicker, quicker_steps
+from v6_algorithm.site.together.run import know_run, why_alone
 
 Way = Literal["wire", "exact", "fast"]
 WAYS: tuple[Way, ...] = ("wire", "exact", "fast")
@@ -217,12 +218,13 @@ class LocalFederation(AnswersInTurn):
             open_together(method, requests, self._contexts, self._shared)
 
     def _by_text(self, method: str, site: str, request: dict[str, Any], replies: Replies) -> Arrival:
-        text = wire.to_text(request)
-        replies.bytes_sent[site] = len(text)
+        asked, replies.bytes_sent[site] = wire.as_read(request)
         context = self._contexts[site]
         context.by_reference = False
         with self._steps():
-            reply = handle(method, json.loads(text), context, raise_bugs=True)
+            reply = handle(method, asked, context, raise_bugs=True)
+        # A model's text is larger than the model.
+        del asked
         answer = wire.to_text(reply)
         if reply["status"] == "ok":
             self._sizes.passed(method, request, len(answer))

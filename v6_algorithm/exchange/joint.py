@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # All that a reply made here says, but for how it begins: for the guard, which knows a rule for each key or stops it.
 KEYS: dict[str, Any] = {
-    "folds": [dict.fromkeys(("fold", "metrics", "parameters", "rows", "loss", "steps", "strategy"))],
+    "folds": [dict.fromkeys(("fold", "metrics", "baseline", "parameters", "rows", "loss", "steps", "strategy"))],
     "device": None,
     "timing": None,
 }
@@ -125,6 +125,8 @@ class JointItem:
         Site to the place of this item in its reply.
     metrics
         How good the model is, by part.
+    baseline
+        The sums of a baseline hazard over the training rows of each site, where these were asked for.
     training
         What training came to, where anybody trained.
     """
@@ -132,6 +134,7 @@ class JointItem:
     fold: int
     places: dict[str, int]
     metrics: dict[str, JointStates] = field(default_factory=dict)
+    baseline: JointStates | None = None
     training: JointTraining | None = None
 
 
@@ -168,6 +171,9 @@ class Joint:
                 for site, states in measured.by_site():
                     if site in folds:
                         folds[site][item.places[site]]["metrics"][part] = states
+            for site, sums in item.baseline.by_site() if item.baseline is not None else ():
+                if site in folds:
+                    folds[site][item.places[site]]["baseline"] = sums
             for site, told in (item.training.by_site() if item.training is not None else {}).items():
                 if site in folds:
                     folds[site][item.places[site]] |= told

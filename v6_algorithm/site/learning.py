@@ -252,7 +252,7 @@ def _received(
         tensors = {}
     else:
         tensors = wire.unpack(given) if item.get("partial") else read_sent(item, shared)
-    if changes and isinstance(given, wire.Packed) and given.tensors is not None:
+    if changes and (isinstance(given, wire.Held) or (isinstance(given, wire.Packed) and given.tensors is not None)):
         # Of others in this process too, and the networks train in place.
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     if set(tensors) | set(layers) == set(spec_of(networks)):

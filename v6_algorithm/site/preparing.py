@@ -14,6 +14,7 @@ from v6_algorithm.site.memory import remembered
 from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.private_update import check_shared_noise
 from v6_algorithm.site.secure_aggregation import hide_schema
+from v6_algorithm.site.table_facts import table_facts
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def _schema(work: Work) -> dict[str, Any]:
             work.guard.check_labels(frame, schema, counted)
             if work.left_out:
                 schema["left_out"] = work.left_out
+            schema["rows_without_target"] = work.policy.disclosed(schema["rows_without_target"])
+            schema |= table_facts(work, frame, schema, sizes=not _counts_around_one(work))
             if at_zero := int(rows_at_zero(frame, work.targets).sum()):
                 schema["at_zero"] = work.policy.disclosed(at_zero)
             if (logs := _log_times(work, frame)) is not None:

@@ -89,7 +89,9 @@ def check_hidden(work: Work, method: str) -> bool:
 
 def hide_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """Tell of row counts only whether there are any."""
-    hidden = schema | {key: int(bool(schema[key])) for key in ("rows", "rows_without_target")}
+    hidden = schema | {"rows": int(bool(schema["rows"]))}
+    # None is a count that is too small to tell.
+    hidden |= {"rows_without_target": None if schema["rows_without_target"] != 0 else 0}
     hidden |= {"assumed": without_counts(schema["assumed"])} if "assumed" in schema else {}
     return hidden | ({"at_zero": None} if "at_zero" in schema else {})
 

@@ -270,14 +270,16 @@ class Work:
         if self.experiment.data.where is None and not drops:
             return frame
         from v6_algorithm.data.targets import rows_at_zero
-        from v6_algorithm.data.where import rows_where
+        from v6_algorithm.data.where import not_met, rows_where
 
         kept = rows_where(frame, self.experiment.data.where or {})
         if drops:
             kept &= ~rows_at_zero(frame, self.targets)
         self.left_out = int((~kept).sum())
         if not kept.any():
-            raise DataError("no row meets data.where" + (", or has a time above 0" if drops else ""))
+            never = not_met(frame, self.experiment.data.where or {})
+            of = f"; no row meets that of {', '.join(never)} alone: is it written as in the table?" if never else ""
+            raise DataError("no row meets data.where" + (", or has a time above 0" if drops else "") + of)
         if self.left_out:
             self.policy.check_left_out(self.left_out)
         return frame.loc[kept]

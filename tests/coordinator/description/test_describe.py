@@ -423,7 +423,7 @@ def test_columns_that_are_not_described_are_named_with_the_reason():
     }  # fmt: skip
     frames = {name: frame.head(rows).drop(columns="remark").assign(**traps) for name, frame in FRAMES.items()}
     notes = description(frames)["notes"]
-    assert "left out as identifiers by their names: mrn" in notes
+    assert "left out as identifiers by their names: mrn; data.features uses them all the same" in notes
     assert 'left out, for they hold numbers with a decimal comma: crp; data.decimal: ","' in notes
     assert "left out, for they hold numbers with a percent sign: share; take the sign out there" in notes
     assert "left out, for they hold text: word; use them with data.categorical: [word]" in notes

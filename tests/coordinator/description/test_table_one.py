@@ -193,3 +193,24 @@ def test_what_makes_no_groups_is_said():
         v6.describe(SURVIVAL, hospitals(), by="age")
     with pytest.raises(ExperimentError, match="needs by"):
         _ = v6.describe(SURVIVAL, hospitals()).table_one
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"died": 0}, "no group has an event"),
+        ({"died": 1, "days": 30.0}, "nobody is left, or only one group, where events"),
+    ],
+)
+def test_a_log_rank_test_that_there_is_none_of_is_told(changes, why):
+    generator = np.random.default_rng(0)
+    frames = {
+        name: pd.DataFrame({"age": generator.normal(size=60), "days": generator.integers(1, 50, 60), "died": 1}).assign(
+            **changes
+        )
+        for name in "pq"
+    }
+    content = {"data": {"target": {"duration": "days", "event": "died"}}, "problem": "survival"}
+    told = v6.describe(content, frames, by="site")
+    assert told.content["curves"]["log_rank"] is None
+    assert any(f"there is no log-rank test, for {why}" in note for note in told.notes)

@@ -165,6 +165,31 @@ def test_separation_is_named_and_ridge_keeps_it_finite():
     json.dumps(result.content["coefficients"], allow_nan=False)
 
 
+@pytest.mark.parametrize("strata", ["none", "site"])
+def test_two_columns_that_differ_in_a_row_without_event_grow_both_and_the_rest_is_as_without_it(strata):
+    """The one was called a combination of the other, which then had an estimate of 15, an error of 0.3 and p = 0."""
+    frames = {name: frame.assign(drug=(frame.index % 2).astype(float)) for name, frame in hospitals().items()}
+    for frame in frames.values():
+        frame["arm"] = frame["drug"]
+    row = np.flatnonzero((frames["h0"]["died"] == 0) & (frames["h0"]["drug"] == 0))[-1]
+    frames["h0"].loc[row, "drug"] = 1.0
+    result = fit(frames, {"strata": strata})
+    assert any("drug, arm: grows without end" in note for note in result.notes)
+    assert not any("other columns tell it exactly" in note for note in result.notes)
+    assert result.coefficients.loc[["arm", "drug"], "left_out"].tolist() == ["separated"] * 2
+    assert result.content["fit"]["converged"]
+    rest = pd.concat([frame.assign(site=name) for name, frame in frames.items()])
+    rest = rest.drop(columns="drug").reset_index(drop=True).drop(index=row)
+    given = {"strata": ["site"]} if strata == "site" else {}
+    rest = rest if strata == "site" else rest.drop(columns="site")
+    wanted = CoxPHFitter().fit(rest, "days", "died", fit_options={"precision": 1e-10}, **given)
+    found = result.coefficients.loc[["age", "dose"]]
+    assert found["estimate"].to_numpy() == pytest.approx(wanted.params_[["age", "dose"]].to_numpy(), rel=1e-4)
+    assert found["standard_error"].to_numpy() == pytest.approx(
+        wanted.standard_errors_[["age", "dose"]].to_numpy(), rel=1e-4
+    )
+
+
 def test_files_text_and_the_model_hold_no_sums_by_time(tmp_path):
     result = fit(hospitals())
     folder = result.save(tmp_path / "run")

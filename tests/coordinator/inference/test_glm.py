@@ -112,6 +112,30 @@ def test_separation_is_named():
     assert not any("separation" in note for note in calm.notes)
 
 
+@pytest.mark.parametrize(("problem", "family"), [("classification", "Binomial"), ("count", "Poisson")])
+def test_columns_that_differ_in_a_row_that_stops_weighing_grow_all_and_the_rest_is_as_without_it(problem, family):
+    """The one was named, and the other told with an estimate of 15 or more and a small error."""
+    frames = hospitals(CASES["poisson"][1])
+    for frame in frames.values():
+        frame["drug"] = frame["arm"] = (frame.index % 2).astype(float)
+        frame["y"] = np.minimum(frame["y"], 1) if problem == "classification" else frame["y"]
+    first = next(iter(frames.values()))
+    row = np.flatnonzero((first["y"] == 0) & (first["drug"] == 0))[0]
+    first.loc[row, "drug"] = 1.0
+    result = fit(frames, problem, {})
+    left = result.coefficients["left_out"].dropna()
+    assert left.to_dict() == {"arm": "separated", "drug": "separated"}, "the intercept and the others are finite"
+    assert any("drug, arm: grows without end" in note for note in result.notes)
+    rest = pd.concat(frames.values(), ignore_index=True).drop(columns="drug").drop(index=row)
+    design = sm.add_constant(rest[[column for column in rest if column not in ("y", "arm")]].assign(arm=rest["arm"]))
+    wanted = sm.GLM(rest["y"], design, getattr(sm.families, family)()).fit(tol=1e-12)
+    others = [name for name in result.coefficients.index if name in design and name != "arm"]
+    assert len(others) >= 2
+    found = result.coefficients.loc[others, "estimate"].to_numpy()
+    assert found == pytest.approx(wanted.params[others].to_numpy(), rel=1e-4)
+    assert result.coefficients.loc["(intercept)", "estimate"] == pytest.approx(wanted.params["const"], rel=1e-4)
+
+
 def test_predictions_and_metrics_are_those_of_the_coefficients():
     frames = hospitals(CASES["binomial"][1])
     result = fit(frames, "classification", {}, split={"kind": "ratio", "train": 0.8, "validation": 0.0, "test": 0.2})
@@ -292,3 +316,42 @@ def test_gamma_with_its_canonical_link_starts_where_there_is_no_mean_yet():
     expected = sm.GLM(rows["y"], sm.add_constant(rows[["x"]]), family=family, var_weights=rows["w"]).fit(tol=1e-14)
     assert result.coefficients["estimate"].to_numpy() == pytest.approx(expected.params.to_numpy(), rel=1e-9)
     assert result.coefficients["standard_error"].to_numpy() == pytest.approx(expected.bse.to_numpy(), rel=1e-9)
+
+
+def test_a_gamma_model_refuses_a_target_of_0_as_r_does():
+    """Its deviance is infinite there; what was told was that of a number near 0, and a likelihood that followed."""
+    frames = hospitals(CASES["gamma"][1])
+    frames["h1"].loc[:9, "y"] = 0.0
+    with pytest.raises(ExperimentError, match=r"column 'y' .* holds numbers that are not above 0; model\.family gamma"):
+        fit(frames, "regression", {"family": "gamma"})
+    assert fit(frames, "regression", {"family": "gamma"}, data={"where": {"y": "> 0"}}).content["fit"]["rows"] == 175
+    assert fit(frames, "regression", {"family": "gaussian"}).content["fit"]["rows"] == 185
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (lambda frame: 0.1, "the target has one value in all rows"),
+        (lambda frame: 3 - 2 * frame["dose"] + 0.1 * frame["age"], "the columns tell the target exactly"),
+        (lambda frame: 1e6 + frame["dose"] + frame["y"], None),
+    ],
+)
+def test_a_target_without_variance_or_without_residuals_is_named(target, told):
+    """Errors of 1e-17 and p = 0 stood there without a word."""
+    frames = {name: frame.assign(y=target(frame)) for name, frame in hospitals(CASES["gaussian"][1]).items()}
+    notes = [note for note in fit(frames, "regression", {}).notes if "p mean nothing" in note]
+    assert [told in note for note in notes] == ([] if told is None else [True])
+
+
+def test_a_category_without_counts_is_named_and_a_large_mean_is_not():
+    """It had an estimate of -26 with an error of 40,000, of which nothing was said but that 25 rounds were few."""
+    frames = {name: frame.assign(ward=np.resize(["u", "v", "w"], len(frame)))
+              for name, frame in hospitals(CASES["poisson"][1]).items()}  # fmt: skip
+    for frame in frames.values():
+        frame.loc[frame["ward"] == "w", "y"] = 0
+    keys = {"target": "y", "missing": "error", "categorical": ["ward"]}
+    found = fit(frames, "count", {}, data=keys)
+    assert any("glm: ward=w: grows without end (separation: no row with it has a count" in note for note in found.notes)
+    assert found.coefficients["separated"].dropna().index.tolist() == ["ward=w"]
+    large = {name: frame.assign(y=(1e6 * np.exp(0.01 * frame["age"])).round()) for name, frame in frames.items()}
+    assert not any("grows without end" in note for note in fit(large, "count", {}).notes)

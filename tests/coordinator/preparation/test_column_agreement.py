@@ -92,7 +92,7 @@ def test_a_column_that_one_site_lacks_is_left_out_and_said():
 def test_identifiers_are_left_out_and_said(name):
     agreement = agreed(schema(age="numeric", **{name: "numeric"}))
     assert agreement.features == ["age"]
-    assert agreement.notes == [f"left out as identifiers by their names: {name}"]
+    assert agreement.notes == [f"left out as identifiers by their names: {name}; data.features uses them all the same"]
 
 
 @pytest.mark.parametrize(

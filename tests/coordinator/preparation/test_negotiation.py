@@ -176,7 +176,7 @@ def test_rows_without_a_target_are_said():
     num = [None, *np.arange(29) % 2]
     sites = Sites(frames(b=ward(num=num)))
     _, agreement = agree_on_columns(sites.ask, sites.experiment, list(sites.frames), 2)
-    assert agreement.notes == ["site 'b': rows without a target are left out"]
+    assert agreement.notes == ["site 'b': some rows have no target, and are left out"]
 
 
 def test_columns_that_the_nodes_owner_keeps_back_are_not_even_named():

@@ -6,7 +6,7 @@ from spying import Spy, lose
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.engines.simulate import local_federation, mock_federation
-from v6_algorithm.errors import ExperimentError
+from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.downlink import read_sent
 from v6_algorithm.site.policy import Policy
@@ -215,7 +215,7 @@ def test_a_site_refuses_a_rounding_it_does_not_know():
         {"rounded": "float16", "parameters": wire.pack({"w": torch.zeros(2)})},
         {"parameters": wire.pack({"w": torch.zeros(2, dtype=torch.float16)})},
     ):
-        with pytest.raises(wire.WireError):
+        with pytest.raises(WireError):
             read_sent(item, spec)
 
 

@@ -425,6 +425,23 @@ def test_features_that_all_vary_alike_are_no_division_by_zero():
     np.testing.assert_allclose(scale, 1)
 
 
+def test_the_steps_end_where_no_feature_moves_by_more_than_a_ten_thousandth():
+    """As in the original: more steps give other digits."""
+    scaled = np.random.default_rng(0).normal([0.2, 1.0, -0.5, 0.1], [0.5, 1.5, 1.0, 3.0], (8, 4))
+    location, variance = scaled.mean(axis=0), scaled.var(axis=0, ddof=1)
+    centre, between, mean, spread = location.mean(), location.var(ddof=1), variance.mean(), variance.var(ddof=1)
+    shape, rate = (2 * spread + mean**2) / spread, (mean * spread + mean**3) / spread
+    gamma, delta, change = location, variance, 1.0
+    while change > 1e-4:
+        before = np.concatenate([gamma, delta])
+        gamma = (between * 8 * location + delta * centre) / (between * 8 + delta)
+        delta = (((scaled - gamma) ** 2).sum(axis=0) / 2 + rate) / (4 + shape - 1)
+        change = np.abs(np.concatenate([gamma, delta]) / before - 1).max()
+    found = empirical_bayes(scaled)
+    np.testing.assert_allclose(found[0], gamma, rtol=1e-12)
+    np.testing.assert_allclose(found[1], np.sqrt(delta), rtol=1e-12)
+
+
 def test_a_site_with_one_row_says_what_is_missing():
     rng = np.random.default_rng(0)
     sums = merge_sums([Sums.of([[(rng.normal(size=(9, 3)), np.empty((9, 0)))]]) for _ in range(2)])

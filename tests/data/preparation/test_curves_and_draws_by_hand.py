@@ -219,6 +219,16 @@ def test_places_of_columns_are_those_of_a_design_with_an_intercept():
     assert [block.tolist() for block in found] == [[6, 7], [2], [3, 4, 5]]
 
 
+def test_each_value_of_a_category_that_nobody_lends_has_a_regression_of_its_own():
+    blocks = [np.array([1, 2])]
+    made = imputation.Imputation.empty(["c"], 3, 1, 4, blocks).followed_by(
+        np.array([[[0.2, 0, 0, 1], [0.8, 0, 0, -1]]]), np.zeros((1, 2, 2))
+    )
+    outcome = np.array([[0.1], [0.3]])
+    cells = made.complete(np.zeros((2, 0)), np.full((2, 2), np.nan), outcome, blocks, 0, [], np.ones(2, dtype=bool))
+    assert cells == pytest.approx(np.array([[0.3, 0.7], [0.5, 0.5]]))
+
+
 def test_where_hardly_anybody_has_a_value_it_is_drawn_from_the_regression():
     """Two of three rows have none, so the third lends nothing."""
     made = imputation.Imputation.empty(["a"], 3, 2, 4)

@@ -17,7 +17,7 @@ from v6_algorithm.data.preparation.columns import unknown_coded
 from v6_algorithm.data.preparation.combat import Combat, Sums, empirical_bayes
 from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
 from v6_algorithm.data.preparation.spelling import folded, spelled_differently
-from v6_algorithm.data.preparation.statistics import Moments, check_arrays, loose_quantiles
+from v6_algorithm.data.preparation.statistics import Moments, check_arrays, loose_quantiles, merge_moments
 from v6_algorithm.data.quantiles import Cells, quantiles
 from v6_algorithm.errors import DataError, WireError
 from v6_algorithm.exchange.wire import LARGEST_NUMBER
@@ -112,6 +112,14 @@ def test_a_range_is_no_sum(low, high):
     moments = Moments(np.ones(1), one, one, one, one * low, one * high)
     with pytest.raises(WireError, match="no sums"):
         moments_to_sums(pack_arrays(moments.arrays()))
+
+
+def test_the_one_value_of_all_sites_is_their_mean():
+    nothing = Moments(np.ones(1), *(np.zeros((1, 1)) for _ in range(5)))
+    one = Moments(np.ones(1), np.ones((1, 1)), np.full((1, 1), 7.0), np.zeros((1, 1)), *[np.full((1, 1), 7.0)] * 2)
+    for parts in ([nothing, one], [one, nothing]):
+        merged = merge_moments(parts)
+        assert (merged.count.item(), merged.mean.item(), merged.squares.item()) == (1, 7, 0)
 
 
 @given(st.lists(st.lists(st.floats(-1e3, 1e3), max_size=4), min_size=1, max_size=3))

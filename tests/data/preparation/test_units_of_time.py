@@ -65,3 +65,9 @@ def test_the_fullest_part_of_several_bins_is_cut_nearest_to_its_middle():
         reached = np.cumsum(counts[part])
         wanted = part[:-1][np.abs(reached[:-1] - reached[-1] / 2).argmin()]
         assert times._halving(np.cumsum(counts), filled, chosen) == wanted
+
+
+def test_counts_around_one_are_cut_as_if_no_middle_were_told():
+    counts = count_times(DAYS)
+    assert times.metric_edges({"event_times": counts}) == times.metric_edges({"event_times": counts}, 0.0)
+    assert times.metric_edges({"event_times": counts}) == cut(counts, METRIC_BINS)

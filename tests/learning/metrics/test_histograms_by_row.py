@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from v6_algorithm.learning.metrics import histogram
+from v6_algorithm.learning.metrics import histogram, sparse
 
 LENGTHS = st.sampled_from([1, 2, 5, 39, 40, 41])
 
@@ -112,3 +112,12 @@ def test_the_nearest_edge_and_the_middle_are_those_of_a_search(bins):
     # argmin takes the lower of two as near.
     assert place.tolist() == np.abs(edges - sought[:, None]).argmin(axis=1).tolist()
     assert (edge == edges[place]).all()
+
+
+def test_histograms_keep_the_arrays_that_they_are_made_of_unless_these_hold_pythons_integers():
+    """Whoever adds up need not read the lists again."""
+    flat = np.array([0, 3, 9]), np.array([2, 1, 5])
+    assert sparse.flat(sparse.from_flat(flat, 2, 8), 8) is flat
+    large = sparse.from_flat((flat[0], flat[1].astype(object) * 2**62), 2, 8)
+    assert large == [{"bins": [0, 3], "rows": [2**63, 2**62]}, {"bins": [1], "rows": [5 * 2**62]}]
+    assert not isinstance(large, sparse.Counted)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from v6_algorithm.learning.metrics import ClassificationMetrics, compute, explain, merge_states
+from v6_algorithm.learning.metrics import ClassificationMetrics, compute, explain, joined, merge_states
 from v6_algorithm.learning.metrics.additive import from_sums, to_sums
 from v6_algorithm.learning.metrics.histogram import average_precision_bounds
 from v6_algorithm.learning.metrics.joined import MOST_LISTED, Extents, capped
@@ -190,3 +190,36 @@ def test_an_interval_of_joined_bins_is_hardly_wider_than_that_of_the_rows_and_ho
         widths.append((told["auroc_high"] - told["auroc_low"]) / (plain["auroc_high"] - plain["auroc_low"]))
     assert np.mean(held) >= 0.93
     assert 1 <= np.mean(widths) < 1.2
+
+
+def test_the_resolution_of_an_auprc_counts_ties_of_the_worst_order_against_it():
+    """Where positives and negatives of the worst order share a bin, the negatives come first."""
+    tied = state_of(np.full(22, 0.99), np.array([1] * 20 + [0] * 2))
+    merged = merge_states([coarse_state(state_of(*drawn(200, 0)), 8), tied])
+    _, positives, negatives = Extents(merged["parts"], 0, merged["bins"]).worst()
+    assert (positives * negatives).any()
+    pairs = zip(positives.tolist(), negatives.tolist(), strict=True)
+    worst = np.concatenate([[1] * above + [0] * below for above, below in pairs])
+    found = compute(merged)
+    lowest = sk.average_precision_score(worst, np.arange(len(worst)))
+    assert found["auprc_resolution"] == pytest.approx(found["auprc"] - lowest)
+
+
+def test_only_sites_that_join_bins_list_joined_ones():
+    """So that a handful of joined bins stays one, however many sites join none."""
+    coarse, plain = coarse_state(state_of(*drawn(60, 0)), 20), state_of(*drawn(60, 1))
+    parts = merge_states([coarse, *[plain] * 9])["parts"]
+    mine = {place for name in ("positives", "negatives") for place in coarse[name][0]["bins"]}
+    assert joined.listed(parts) == len(mine) < 8
+    assert joined.listed(parts[1:]) == 0
+
+
+@pytest.mark.parametrize("times", [2**22, 2**38])
+def test_bins_of_very_many_rows_are_joined_as_those_of_few(times):
+    """Their products are no longer exact in int64, whichever class is the larger."""
+    generator = np.random.default_rng(0)
+    keys, counts = np.arange(300) * 7, generator.integers(1, 9, (2, 300))
+    counts[1] = counts[0][::-1]
+    assert joined.joined_keys(keys, counts * times, 4096, 50).tolist() == (
+        joined.joined_keys(keys, counts, 4096, 50).tolist()
+    )

@@ -390,10 +390,18 @@ def test_an_event_may_be_told_by_a_condition(run_locally):
         ("days", -4711, "column 'days' (data.target.duration) holds times below 0, or not finite; data.where: {days"),
         ("days", np.inf, "not finite"),
         ("days", None, "column 'days' (data.target.duration) has empty cells"),
-        ("days", "SECRET-4711", "column 'days' (data.target.duration) holds text; survival needs times as numbers"),
+        (
+            "days",
+            "SECRET-4711",
+            "column 'days' (data.target.duration) holds numbers beside a few words; survival needs",
+        ),
         ("died", 4711, "column 'died' (data.target.event) holds other values than 0 (not seen until then) and 1"),
         ("died", None, "column 'died' (data.target.event) has empty cells"),
-        ("died", "SECRET-4711", "column 'died' (data.target.event) holds text; survival needs 0 and 1"),
+        (
+            "died",
+            "SECRET-4711",
+            "column 'died' (data.target.event) holds numbers beside a few words; survival needs 0 and 1",
+        ),
     ],
 )
 def test_times_and_events_that_cannot_be_are_named_without_their_values(run_locally, column, value, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import stat
@@ -271,3 +272,18 @@ def test_json_is_indented_as_python_indents_it(value):
 def test_json_has_no_nan():
     with pytest.raises(ValueError, match="not JSON compliant"):
         artifacts._indented({"a": [float("nan")], "b": {}}, 0)
+
+
+def test_a_large_model_is_written_in_pieces_to_the_same_bytes(
+    plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain["parameters"] = base64.b64encode(bytes(range(200))).decode()
+    whole = {path.name: path.read_bytes() for path in write_artifacts(plain, tmp_path / "whole")}
+    monkeypatch.setattr(artifacts, "_PIECE", 16)
+    wrote: list[bytes] = []
+    plain_write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, data: (wrote.append(data), plain_write(path, data))[1])
+    again = {path.name: path.read_bytes() for path in write_artifacts(plain, tmp_path / "pieces")}
+    assert again == whole
+    # Neither of the two files that hold the model was put together in memory.
+    assert not any(data in (whole["result.json"], whole["model.safetensors"]) for data in wrote)

@@ -349,6 +349,10 @@ def _fisher(table: Array) -> dict[str, Any] | None:
     return {"name": "Fisher", "odds_ratio": a * d / (b * c) if b * c else None, "p": p}
 
 
+def _events(groups: Mapping[str, Leaving]) -> bool:
+    return any(rows.events.any() for rows in groups.values())
+
+
 def _curves(
     members: Mapping[str, Mapping[str, GroupAnswer]],
     answers: Mapping[str, SiteAnswer],
@@ -396,6 +400,9 @@ def _curves(
                 f"survival of group '{name}': all who were watched at time {rows.time[empty[0]]:g} had the event then: "
                 "the curve is 0 from there on, though others join later: begin at a time at which more are watched"
             )
+    if len(pooled) > 1 and curves["log_rank"] is None:
+        why = "nobody is left, or only one group, where events are" if _events(pooled) else "no group has an event"
+        notes.append(f"survival: there is no log-rank test, for {why}")
     curves["mean_differences"] = mean_differences(curves["groups"])
     if by != SITE:
         strata = [{name: sites[site] for name, sites in known.items() if site in sites} for site in answers]

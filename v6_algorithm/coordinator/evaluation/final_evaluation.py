@@ -173,9 +173,9 @@ class FinalEvaluation:
         states = self._context.check.joint(joint, {site: items[site] for site in joint.heads})
         if states is None:
             return False
-        for evaluation, by_part in zip(measured, states, strict=True):
+        for evaluation, by_part, item in zip(measured, states, joint.items, strict=True):
             if evaluation is not None:
-                evaluation.take_joint(by_part)
+                evaluation.take_joint(by_part, item.baseline)
         return True
 
     def _group_items(
@@ -201,6 +201,6 @@ class FinalEvaluation:
         packed = setup.to_json()
         # A site is a hospital, or holds them all.
         several = setup.baselines and len(context.plan.sites) > 1
-        setups = {site: setup.for_hospitals([site]).to_json() if several else packed for site in items}
+        setups = {site: packed | setup.for_hospitals([site]).hazards() if several else packed for site in items}
         bodies = {site: {"setup": setups[site], "folds": of_site} for site, of_site in items.items()}
         return context.caller.call("RPC_evaluate", context.last_round, bodies)

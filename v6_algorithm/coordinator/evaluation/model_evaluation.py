@@ -11,6 +11,8 @@ import numpy as np
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress, States
 from v6_algorithm.data.rows.kind import listed
+from v6_algorithm.exchange import wire
+from v6_algorithm.exchange.joint import JointStates
 from v6_algorithm.learning.metrics.by_site import beside
 from v6_algorithm.learning.metrics.survival import cumulative
 
@@ -28,7 +30,7 @@ class ModelEvaluation:
     """
 
     fold: FoldProgress
-    model: str
+    model: wire.Model
     states: dict[str, States]
     sums: dict[str, dict[str, Any]] = field(default_factory=dict)
     personal: bool = False
@@ -54,10 +56,12 @@ class ModelEvaluation:
         if "samples" in item and self.round is not None:
             self.fold.samples[self.round] = item["samples"]
 
-    def take_joint(self, measured: Mapping[str, States]) -> None:
-        """Add the checked answers of several sites at once: by part the states by hospital."""
+    def take_joint(self, measured: Mapping[str, States], baseline: JointStates | None = None) -> None:
+        """Add the checked answers of several sites at once: by part the states by hospital, and their sums."""
         for part, states in measured.items():
             self.states[part] = beside(self.states[part], states)
+        for _, sums in baseline.by_site() if baseline is not None else ():
+            self.sums |= sums
 
     def score(self) -> None:
         """Let the fold know how good the model of one of its last rounds is."""

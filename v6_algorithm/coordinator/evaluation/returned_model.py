@@ -20,6 +20,7 @@ from v6_algorithm.data.preparation import Preparation, Setup
 from v6_algorithm.data.preparation.combat import Combat
 from v6_algorithm.data.preparation.terms import DesignTerms
 from v6_algorithm.data.rows import row_kind
+from v6_algorithm.data.rows.kind import some
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Evaluation, Experiment
@@ -221,8 +222,8 @@ def misfits(schema: Mapping[str, Any], experiment: Experiment, setup: Setup, whe
     ]
     notes += [f"{where}: {remark}" for remark in kind.remarks(schema)]
     notes += [f"{where}: {note}" for note in tell_assumed({"": schema.get("assumed", [])})]
-    if schema["rows_without_target"]:
-        notes.append(f"{where}: {schema['rows_without_target']} rows have no target, and are left out")
+    if schema["rows_without_target"] != 0:
+        notes.append(f"{where}: {some(schema['rows_without_target'])} rows have no target, and are left out")
     return [f"{where}: {problem}" for problem in problems], notes
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from v6_algorithm.coordinator.inference.distributions import chi_square_p, normal_p, t_p, t_quantile
 from v6_algorithm.coordinator.inference.goodness_of_fit import effective_rows, goodness_of_fit, residual_dispersion
 from v6_algorithm.coordinator.inference.penalised import penalised
-from v6_algorithm.coordinator.inference.terms import joint_tests, spline_effects, units, without_aliased
+from v6_algorithm.coordinator.inference.terms import growing, joint_tests, spline_effects, units, without_aliased
 from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.coordinator.strategies.newton import (
@@ -38,6 +39,8 @@ RATIOS = {
 # Of a scaled input, and of its standard error; a larger one says that no finite one fits best.
 _UNBOUNDED = 12.0
 _UNSURE = 30.0
+# Of the target's squares, and of its variance, what is rounding.
+_NO_VARIANCE, _EXACT = 1e-14, 1e-20
 _REMEDIES = {"binomial": "model.firth, model.ridge"}
 
 
@@ -59,7 +62,7 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
         return _cox(model, fold, plan, experiment)
     if not isinstance(model, Glm) or fold.kept is None or plan.setup.preparation is None:
         return {}, []
-    state = {name: tensor.double().numpy() for name, tensor in wire.unpack(wire.Packed(fold.kept)).items()}
+    state = {name: tensor.double().numpy().copy() for name, tensor in wire.unpack(fold.kept).items()}
     import torch
 
     terms = ["(intercept)", *plan.setup.inputs]
@@ -91,8 +94,10 @@ def inference(fold: FoldProgress, plan: Plan, experiment: Experiment) -> tuple[d
     lines = _lines(plan, terms, estimates, errors, free, ratio, freedom)
     if offset is not None:
         lines[offset[0]] = {"term": terms[offset[0]], "left_out": "offset"}
-    notes = _notes(lines, terms, scaled, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan)
+    lost = growing(units(plan, fold.number), information, free, fold.fitted.get("separated", []))
+    notes = _notes(lines, terms, scaled, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan, lost)
     fit = goodness_of_fit(model, totals, rank, dispersion, _null_of(state))
+    notes += _of_no_variance(model, fit, totals)
     if model.firth:
         fit["penalised_log_likelihood"] = (
             totals["log_likelihood"] + log_determinant(torch.from_numpy(information), torch.from_numpy(free)) / 2
@@ -121,7 +126,7 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
     import torch
 
     fitted, terms = fold.fitted, list(plan.setup.inputs)
-    weight = wire.unpack(wire.Packed(fold.kept or ""))["model.weight"].double().numpy()
+    weight = wire.unpack(fold.kept or "")["model.weight"].double().numpy().copy()
     information = np.array(fitted["information"]).reshape(len(weight), len(weight))
     penalty = np.diag([model.ridge] * len(weight))
     order = elimination(plan.setup, intercept=False)
@@ -133,8 +138,8 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
         model, fold, inverse, free, covariance, int(fitted["training_rows"])
     )
     # A hazard ratio has no intercept: the units are those of the scales alone.
-    raw = units(plan, fold.number)[1:, 1:]
-    raw = without_aliased(raw, information, free)
+    of_columns = units(plan, fold.number)[1:, 1:]
+    raw = without_aliased(of_columns, information, free)
     estimates, errors = raw @ weight, np.sqrt(np.clip(np.diag(raw @ covariance @ raw.T), 0, None))
     lines = _lines(plan, terms, estimates, errors, free, "hazard_ratio", freedom)
     rows, events, rank = int(fitted["training_rows"]), round(fitted["events"]), int(free.sum())
@@ -156,7 +161,8 @@ def _cox(model: Cox, fold: FoldProgress, plan: Plan, experiment: Experiment) -> 
         "rounds": fold.rounds_done,
         "converged": fold.finished,
     }
-    notes = _notes(lines, terms, weight, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan)
+    lost = growing(of_columns, information, free, fitted.get("separated", []))
+    notes = _notes(lines, terms, weight, np.sqrt(np.diag(covariance)), fold, experiment, rows, plan, lost)
     if events < 10 * rank:
         notes.append(
             f"cox: {events} events for {rank} coefficients; with fewer than 10 for each, estimates and intervals are "
@@ -306,27 +312,32 @@ def _notes(
     experiment: Experiment,
     rows: int,
     plan: Plan,
+    growing_places: set[int],
 ) -> list[str]:
     model, notes = experiment.model, []
     assert isinstance(model, (Glm, Cox))  # noqa: S101
     name = model.kind
-    lost = {terms[place] for place in fold.fitted.get("separated", [])} if isinstance(model, Glm) else set()
-    for line in lines:
-        if line["term"] in lost and line.get("left_out") == "aliased":
-            line["left_out"] = "separated"
+    lost = {terms[place] for place in growing_places}
+    for place, line in enumerate(lines):
+        if line["term"] in lost and line.get("left_out", "aliased") == "aliased":
+            # Of two that grow together one may have an error, which is that of their sum.
+            lines[place] = {"term": line["term"], "left_out": "separated"}
     aliased = [line["term"] for line in lines if line.get("left_out") == "aliased"]
     if aliased:
         notes.append(
             f"{name}: {', '.join(aliased)}: left out, since the other columns tell it exactly, or no row has it"
         )
+    counts = getattr(model, "family", "") in ("poisson", "negative_binomial")
+    odds = isinstance(model, Cox) or model.family == "binomial"
+    # The logarithm of a large count is large itself.
     unbounded = [
         term
         for term, value, error, line in zip(terms, scaled, scaled_errors, lines, strict=True)
-        if line.get("left_out") == "separated"
-        or ("left_out" not in line and (abs(value) > _UNBOUNDED or error > _UNSURE))
+        if term in lost
+        or ("left_out" not in line and ((odds and abs(value) > _UNBOUNDED) or ((odds or counts) and error > _UNSURE)))
     ]
     bounded = model.ridge or (isinstance(model, Glm) and model.firth)
-    if (isinstance(model, Cox) or model.family == "binomial" or lost) and unbounded and not bounded:
+    if unbounded and not bounded:
         for line in lines:
             if line["term"] in unbounded:
                 line["separated"] = True
@@ -365,6 +376,17 @@ def _notes(
             "answered in the last round; see participation"
         )
     return notes
+
+
+def _of_no_variance(model: Glm, fit: Mapping[str, Any], totals: Mapping[str, float]) -> list[str]:
+    """Say so where a gaussian target, or what is left of it, does not vary: errors and p values are of nothing then."""
+    if model.family != "gaussian":
+        return []
+    if fit["null_deviance"] <= _NO_VARIANCE * totals["y2"]:
+        return ["glm: the target has one value in all rows, so there is nothing to explain: errors and p mean nothing"]
+    if fit["deviance"] <= _EXACT * fit["null_deviance"]:
+        return ["glm: the columns tell the target exactly, but for rounding: errors, intervals and p mean nothing"]
+    return []
 
 
 def _of_no_category(name: str, lines: list[dict[str, Any]], plan: Plan) -> list[str]:

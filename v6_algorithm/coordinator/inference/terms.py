@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.preparation.terms import DesignTerms
 from v6_algorithm.learning.metrics.intervals.proportions import Z
 
+# Of a standard deviation of its column: what a coefficient moves by beside another that grows, but for rounding.
+_GROWING = 1e-3
 # Points of a curve.
 _POINTS = 41
 
@@ -44,6 +47,33 @@ def without_aliased(units: np.ndarray, information: np.ndarray, free: np.ndarray
     )[0]
     cleaned: np.ndarray = shares @ units
     return cleaned
+
+
+def growing(units: np.ndarray, information: np.ndarray, free: np.ndarray, lost: Sequence[int]) -> set[int]:
+    """Return which coefficients grow without end: those lost while it was fitted, and all that grow with them.
+
+    Where two columns differ in rows that weigh nothing any more, one is lost, and what the other tells is only the sum
+    of both.
+
+    Parameters
+    ----------
+    units
+        (columns, columns) as of `units`.
+    information
+        (columns, columns) of scaled inputs, at the last coefficients.
+    free
+        (columns,) bool: what could be estimated there.
+    lost
+        Places of what could be at first.
+    """
+    told: set[int] = set()
+    for place in lost:
+        way = np.zeros(len(free))
+        way[place] = 1.0
+        way[free] = -np.linalg.lstsq(information[np.ix_(free, free)], information[free, place], rcond=None)[0]
+        least = _GROWING * np.maximum(np.abs(np.diag(units)), np.abs(units) @ np.abs(way))
+        told |= {place, *np.flatnonzero(np.abs(units @ way) > least).tolist()}
+    return told
 
 
 def joint_tests(

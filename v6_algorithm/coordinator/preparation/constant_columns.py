@@ -12,7 +12,7 @@ from v6_algorithm.data.rows.kind import listed
 # Of the others' spread by subtraction: the square root of what a spread is rounded by.
 _ROUNDING = 1e-6
 # Of how many rows, and so many standard deviations, a site's one value is not by chance.
-_FEWEST, _APART = 10, 2.0
+_FEWEST, _APART, _BY_CHANCE = 10, 2.0, 1e-3
 
 
 def tell_constant(features: Sequence[str], moments: Mapping[str, Moments], merged: Moments) -> list[str]:
@@ -46,14 +46,14 @@ def tell_constant(features: Sequence[str], moments: Mapping[str, Moments], merge
         )
         if names := [name for place, name in enumerate(features) if apart[place] and place not in told_of]:
             notes.append(
-                f"site '{site}': one value in all training rows, and far from those of other sites: {listed(names)}; "
+                f"site '{site}': one value in all training rows, unlike other sites: {listed(names)}; "
                 "does it mean there that nothing is known? data.missing_values then makes it empty"
             )
     return notes
 
 
 def _is_apart(of_site: Moments, merged: Moments) -> np.ndarray:
-    """Say of each column whether a site's mean is far from that of the others, in their standard deviations.
+    """Say of each column whether a site's one value is far from the others' mean, or such as is not by chance.
 
     The others' moments are all sites' less this one's, the update of `merge_moments` solved for one of its two parts.
     """
@@ -63,5 +63,13 @@ def _is_apart(of_site: Moments, merged: Moments) -> np.ndarray:
     squares = merged.squares - of_site.squares - away**2 * of_site.count * count / np.maximum(merged.count, 1)
     deviation = np.sqrt(np.maximum(squares, 0) / safe)
     varies = deviation > _ROUNDING * np.abs(merged.mean)
-    apart: np.ndarray = ((np.abs(away) > _APART * deviation) & varies & (count >= _FEWEST)).all(axis=0)
+    far = np.abs(away) > _APART * deviation
+    # A share of rows of at least d^2 / (d^2 + s^2) has another value (Cauchy and Schwarz), so that a site has none of
+    # them by chance at most so often. One of two codes, such as a sex, a site may well have alone.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rare = of_site.count * np.log1p((away / deviation) ** 2) > -np.log(_BY_CHANCE)
+    mean = of_site.mean + away
+    low = np.floor(mean)
+    codes = np.isclose((mean - low) * (low + 1 - mean), deviation**2, rtol=1e-6, atol=1e-12)
+    apart: np.ndarray = ((far | (rare & ~codes)) & varies & (count >= _FEWEST)).all(axis=0)
     return apart

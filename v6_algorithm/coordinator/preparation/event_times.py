@@ -14,8 +14,8 @@ from v6_algorithm.experiment import Cox, Experiment
 
 # Numbers (256 MB) that a site would send in each round.
 _MOST_NUMBERS = 2**25
-# Hospitals differ by a factor of a few; days and months by 30, days and years by 365.
-_OTHER_UNIT = 12.0
+# Hospitals differ by a factor of a few; days and weeks by 7, months and years by 12, days and months by 30.
+_OTHER_UNIT = 5.0
 
 
 def needs_times(experiment: Experiment) -> bool:
@@ -23,8 +23,12 @@ def needs_times(experiment: Experiment) -> bool:
     return isinstance(experiment.model, Cox) and experiment.model.strata == "none"
 
 
-def agree_on_times(answers: Mapping[str, tuple[np.ndarray, list[int]]], setup: Setup) -> tuple[Setup, list[str]]:
+def agree_on_times(
+    answers: Mapping[str, tuple[np.ndarray, list[int]]], setup: Setup, condition: str | None = None
+) -> tuple[Setup, list[str]]:
     """Return the setup with all sites' times, and sentences on coarse times; the answers are as of `check_times`.
+
+    `condition` is that of `data.positive` which says an event.
 
     Raises
     ------
@@ -33,7 +37,8 @@ def agree_on_times(answers: Mapping[str, tuple[np.ndarray, list[int]]], setup: S
     """
     times = np.unique(np.concatenate([times for times, _ in answers.values()]))
     if not len(times):
-        raise ExperimentError("model cox: no training row of any site has an event")
+        met = "" if condition is None else f": none meets data.positive '{condition}'; is it written so in the tables?"
+        raise ExperimentError(f"model cox: no training row of any site has an event{met}")
     width = len(setup.inputs)
     numbers = len(times) * (1 + width + width * (width + 1) // 2) * 2
     if numbers > _MOST_NUMBERS:
@@ -94,8 +99,15 @@ def tell_met(experiment: Experiment, schemas: Mapping[str, Mapping[str, Any]]) -
 
 
 def tell_no_events(sums: Mapping[str, np.ndarray]) -> list[str]:
-    """Say so where no training row has an event, of which nothing can be learned."""
-    if "event_times" not in sums or sums["event_times"].any():
+    """Say so where no training row has an event, of which nothing can be learned, or all have it at one time."""
+    if "event_times" not in sums:
+        return []
+    if (filled := np.count_nonzero(sums["event_times"])) == 1:
+        return [
+            "all events of the training rows are at one time, to 4.4 %: survival curves, the Brier score and the AUROC "
+            "over time need events at several times, and are left out unless problem.intervals are given"
+        ]
+    if filled:
         return []
     return [
         "no training row of any site has an event after time 0, so nothing is learned of when they happen; is "

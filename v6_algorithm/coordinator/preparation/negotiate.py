@@ -27,7 +27,8 @@ from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
 from v6_algorithm.coordinator.preparation.knots import agree_on_knots
-from v6_algorithm.coordinator.preparation.patients import tell_shared_patients
+from v6_algorithm.coordinator.preparation.leaks import tell_leaks
+from v6_algorithm.coordinator.preparation.patients import tell_repeats, tell_shared_patients
 from v6_algorithm.coordinator.preparation.questions import Ask, gather, raise_data_errors
 from v6_algorithm.coordinator.preparation.schema_checks import (
     Counts,
@@ -45,6 +46,7 @@ from v6_algorithm.coordinator.preparation.schema_checks import (
 )
 from v6_algorithm.coordinator.preparation.shares import capped_rows, scaled_moments, tell_shares
 from v6_algorithm.coordinator.preparation.site_means import site_means
+from v6_algorithm.coordinator.preparation.value_ranges import tell_codes, tell_ranges, tell_target_sizes
 from v6_algorithm.data.preparation.agreement import Agreement
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
@@ -52,7 +54,7 @@ from v6_algorithm.data.preparation.statistics import Moments, merge_moments, sca
 from v6_algorithm.data.preparation.terms import DesignTerms
 from v6_algorithm.data.preparation.times import middle_of
 from v6_algorithm.data.rows import row_kind
-from v6_algorithm.data.rows.kind import listed
+from v6_algorithm.data.rows.kind import listed, some
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, Experiment
@@ -188,8 +190,10 @@ def agree_on_columns(
         taking_part.append(site)
         silent += [site] if is_silent(rules) else []
         for name, schema in members.items():
-            if schema["rows_without_target"]:
-                notes.append(f"site '{name}': rows without a target are left out")
+            if schema["rows_without_target"] != 0:
+                notes.append(
+                    f"site '{name}': {some(schema['rows_without_target'])} rows have no target, and are left out"
+                )
             if schema.get("left_out"):
                 notes.append(
                     f"site '{name}': {schema['left_out']} rows do not meet data.where"
@@ -220,7 +224,12 @@ def agree_on_columns(
     notes = [
         *agreement.notes,
         *notes,
+        *tell_leaks(schemas, [*agreement.features, *agreement.categories]),
+        *tell_codes(schemas, agreement.features),
         *tell_units(schemas),
+        *tell_target_sizes(schemas),
+        *tell_repeats(schemas),
+        *_tell_none_left_out(experiment, schemas),
         *tell_met(experiment, schemas),
         *tell_shared_patients(experiment, schemas),
     ]
@@ -233,6 +242,13 @@ def agree_on_columns(
 def fingerprints(schemas: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the keyed fingerprint of each hospital's table that tells one."""
     return {name: schema["fingerprint"] for name, schema in schemas.items() if schema.get("fingerprint")}
+
+
+def _tell_none_left_out(experiment: Experiment, schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say so where `data.where` leaves out no row anywhere, as when what is asked for is written otherwise."""
+    if experiment.data.where is None or any(schema.get("left_out") for schema in schemas.values()):
+        return []
+    return ["data.where: every row of every site meets it, so no row is left out; is it written as in the tables?"]
 
 
 def tell_silent(silent: Sequence[str], *, others: bool) -> list[str]:
@@ -315,7 +331,9 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     replies.require(quorum, "preparation")
     time_notes: list[str] = []
     if needs_times(experiment):
-        setup, time_notes = agree_on_times({site: event_times[site] for site in moments}, setup)
+        setup, time_notes = agree_on_times(
+            {site: event_times[site] for site in moments}, setup, experiment.data.positive
+        )
     if len(set(starts.values())) > 1:
         of = experiment.start.weights
         reason = f"for their files '{of}' (start.weights) differ" if experiment.start.site else _OTHER_SOFTWARE
@@ -346,6 +364,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes += time_notes
     notes += tell_values(moments) if setup.image_shape is not None else []
     notes += tell_constant(setup.features, moments, merged) if setup.image_shape is None else []
+    notes += tell_ranges(setup.features, moments) if setup.image_shape is None else []
     notes += [*tell_far(experiment, setup.features, merged), *tell_no_events(setup.sums)]
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     notes += [*tell_shares(rows, share), *loose, *of_knots, *of_imputation, *_tell_unknown(setup)]

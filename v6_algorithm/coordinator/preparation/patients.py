@@ -6,12 +6,32 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
-from v6_algorithm.data.rows.kind import listed
+from v6_algorithm.data.rows.kind import listed, some
 from v6_algorithm.experiment import Experiment
 
 # Fewer are called a few: a pair of sites is no place to point at one patient.
 _LEAST_TOLD = 5
 _MOST_PAIRS = 10
+
+
+def tell_repeats(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the sites where rows are copies of others, and those whose tables are the same."""
+    notes = [
+        f"site '{site}': {some(schema['repeated'])} rows are exact copies of others, which may be trained on and "
+        "tested with: take them out there, or name the patients' column in data.group"
+        for site, schema in schemas.items()
+        if "repeated" in schema
+    ]
+    same: dict[str, list[str]] = {}
+    for site, schema in schemas.items():
+        if schema.get("table"):
+            same.setdefault(str(schema["table"]), []).append(site)
+    notes += [
+        f"sites {listed(sites)} have the same rows: is one table given twice? They count as other patients"
+        for sites in same.values()
+        if len(sites) > 1
+    ]
+    return notes
 
 
 def tell_shared_patients(experiment: Experiment, schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.coordinator.preparation.leaks import check_leaks
+from v6_algorithm.coordinator.preparation.value_ranges import check_codes
 from v6_algorithm.data.assumed import check_assumed
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.preparation.columns import Agreement
@@ -59,7 +61,7 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError(f"labels must be lists of at most {_MOST_LABELS}")
     if not all(is_label(label) for column in labels for label in column):
         raise WireError(f"labels must be numbers or text of at most {_LONGEST_LABEL} letters")
-    if not all(is_rows(schema[key]) for key in ("rows", "rows_without_target")):
+    if not (is_rows(schema["rows"]) and is_count(schema["rows_without_target"])):
         raise WireError("row counts must be whole numbers")
     columns = schema["columns"]
     if not isinstance(columns, dict) or any(len(str(name)) > _LONGEST_LABEL for name in columns):
@@ -74,15 +76,22 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError("what it says of columns must be of the known hints")
     if not is_rows(schema.get("left_out", 0)):
         raise WireError("rows that data.where leaves out must be a count")
+    check_leaks(schema.get("leaks", {}), columns)
+    check_codes(schema.get("codes", {}), columns)
     fingerprint = schema.get("fingerprint", "")
     if not isinstance(fingerprint, str) or not re.fullmatch("[0-9a-f]{0,64}", fingerprint):
         raise WireError("the fingerprint of its table must be hexadecimal digits")
     if schema.get("at_zero") is not None and not is_rows(schema["at_zero"]):
         raise WireError("rows with a time of 0 must be a count")
-    if "log_times" in schema:
-        events, mean = schema["log_times"]
-        if not is_rows(events) or not isinstance(mean, (int, float)) or not abs(mean) <= _LONGEST_LOG:
-            raise WireError("the mean logarithm of its event times must be a count and a number")
+    for key, what in (("log_times", "event times"), ("target_size", "target")):
+        if key in schema:
+            rows, mean = schema[key]
+            if not is_rows(rows) or not isinstance(mean, (int, float)) or not abs(mean) <= _LONGEST_LOG:
+                raise WireError(f"the mean logarithm of its {what} must be a count and a number")
+    if not is_count(schema.get("repeated", 0)):
+        raise WireError("rows that are copies of others must be a count")
+    if not re.fullmatch("[0-9a-f]{0,64}", str(schema.get("table", ""))):
+        raise WireError("the hash of its rows must be hexadecimal digits")
     check_assumed(schema.get("assumed", []))
     groups = schema.get("groups")
     if groups is not None and not (isinstance(groups["keyed"], bool) and all(map(is_label, groups["hashes"]))):
@@ -135,7 +144,7 @@ def check_hidden(names: Any, columns: Sequence[str]) -> list[str]:
 
 def is_count(number: Any) -> bool:
     """Say whether this is a number of rows, or None, which are too few to be told."""
-    return number is None or (isinstance(number, int) and 0 <= number < 10**9)
+    return number is None or (type(number) is int and 0 <= number < 10**9)
 
 
 def check_trained_on(seen: Any, folds: int, columns: int) -> list[list[int]]:

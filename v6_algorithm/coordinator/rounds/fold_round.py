@@ -78,9 +78,8 @@ class FoldRound:
         self.states: States = {}
         self._number = number
         self._spec = spec
-        self._made: dict[str, Any] = {}
         # What the turn before made; None in the first, which trains the fold's own.
-        self._model: wire.Packed | None = None
+        self._model: wire.Model | None = None
         self._messages: dict[str, dict[str, Any]] = {}
         self._loss = [0.0, 0]
         self._gave_in_turn = 0
@@ -192,11 +191,13 @@ class FoldRound:
         """
         self._close()
         total, rows = self._loss
-        average = self.strategy.average.add(self._made, self._number) if self.strategy.average else None
-        packed = wire.pack(average) if average else None
+        model, packed = cast("wire.Model", self._model), None
+        if self.strategy.average is not None:
+            average = self.strategy.average.add(wire.unpack(model), self._number)
+            packed = self.fold.pack(average) if average else None
         self.fold.advance(
             self._number,
-            cast("wire.Packed", self._model),
+            model,
             total / rows,
             packed,
             self.lr,
@@ -212,7 +213,7 @@ class FoldRound:
         return wire.unpack(known, self._spec) if known is not None else None
 
     @property
-    def _whole_start(self) -> str | None:
+    def _whole_start(self) -> wire.Model | None:
         """The model that training begins with, where it is known here and whole."""
         return None if self.fold.starts_partly else self.fold.start
 
@@ -234,5 +235,4 @@ class FoldRound:
             following = self.strategy.aggregate()
         except ValueError as error:
             raise FederationError(f"round {self._number}: {error}") from None
-        self._model = wire.pack(following, keep=True, consume=True)
-        self._made = dict(self._model.tensors or {})
+        self._model = self.fold.pack(following)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from v6_algorithm.coordinator.rounds.comparable import ComparableScore
 from v6_algorithm.coordinator.rounds.learning_rate import LearningRate
+from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import merge_by_name, scores_by_name, scores_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 States = Mapping[str, dict[str, Any]]
 # What a fold knows of its rounds as plain JSON, by the attributes' names.
@@ -32,7 +36,8 @@ _MOST_ROWS_KEPT = 200_000
 class FoldProgress:
     """The progress of one fold; a run without cross-validation has one.
 
-    A model is packed once and kept as that text: it is what the next request carries, and what a checkpoint holds.
+    A model is made text once and kept so: it is what the next request carries, and what a checkpoint holds. Where the
+    sites are in this process it is kept as it is; see `wire.Held`.
 
     Parameters
     ----------
@@ -42,10 +47,15 @@ class FoldProgress:
         For what is monitored and kept.
     start
         Packed tensors that the first round starts from, all of the model's or some; None: all are the sites' own.
+    holds
+        Whether models are kept as they are, and not as text.
     """
 
-    def __init__(self, number: int, experiment: Experiment, start: str | None = None) -> None:
+    def __init__(
+        self, number: int, experiment: Experiment, start: wire.Model | None = None, *, holds: bool = False
+    ) -> None:
         self.number = number
+        self.holds = holds
         self.start = start
         self.starts_partly = experiment.start.partial
         self.finished = False
@@ -64,11 +74,11 @@ class FoldProgress:
         self.uneven: list[int] = []
         # What a strategy that solves for the model knows of the fit.
         self.fitted: dict[str, Any] = {}
-        self.model: str | None = None
+        self.model: wire.Model | None = None
         # Whether a model may be validated only when the next one is there (pipeline).
         self.scored_later = False
         # Models that nobody has validated yet with the rounds that made them, the newest last: two at most.
-        self._unscored: list[tuple[int, str]] = []
+        self._unscored: list[tuple[int, wire.Model]] = []
         self._at_sites: dict[str, dict[int, dict[str, float]]] = {}
         # Sites, round and their mean training losses, and round and states, of which nobody has asked yet.
         self._untold: list[tuple[list[str], int, list[float]]] = []
@@ -80,8 +90,8 @@ class FoldProgress:
         self._plateau = ComparableScore(self._rates.monitor or experiment.stopping.monitor, experiment.problem.kind)
         self._has_private = experiment.private is not None
         self._keep_best = experiment.output.model == "best"
-        self._average: str | None = None
-        self._best: str | None = None
+        self._average: wire.Model | None = None
+        self._best: wire.Model | None = None
         # A score must be at least this much better for patience to start again.
         self._reference: tuple[float, int] | None = None
 
@@ -91,7 +101,7 @@ class FoldProgress:
         return not self.finished and self.rounds_done > self.rounds_scored
 
     @property
-    def kept(self) -> str | None:
+    def kept(self) -> wire.Model | None:
         """The model that is returned and tested: of the best validated round, an average over rounds, or the newest."""
         if self._average is not None:
             return self._average
@@ -104,23 +114,31 @@ class FoldProgress:
             return None
         return self.best_round if self._keep_best and self.best_round is not None else self.rounds_done or None
 
-    def round_of(self, model: str) -> int | None:
+    def round_of(self, model: wire.Model) -> int | None:
         """Return the round that made the newest model or the best one; None of an average over rounds."""
         unscored = {model: round for round, model in self._unscored}
         return (unscored | {self._best or "": self.best_round, self.model or "": self.rounds_done}).get(model)
 
     @property
-    def candidates(self) -> list[str]:
+    def candidates(self) -> list[wire.Model]:
         """The models that may turn out to be kept: the one that is now, and before it those not yet scored."""
         models = [*(model for _, model in self.unscored_models), self.kept]
         return list(dict.fromkeys(model for model in models if model is not None))
 
     @property
-    def unscored_models(self) -> list[tuple[int, str]]:
+    def unscored_models(self) -> list[tuple[int, wire.Model]]:
         """The newest models that were not validated yet, with their rounds, in their order."""
         return [] if self.finished else self._unscored
 
-    def item(self, site: str, evaluate: list[str], *, train: bool = False, model: str | None = None) -> dict[str, Any]:
+    def pack(self, tensors: dict[str, Tensor]) -> wire.Model:
+        """Return a model that nobody else holds as it is kept; large tensors may be taken out of `tensors`."""
+        if not self.holds:
+            return wire.pack(tensors, keep=True, consume=True)
+        return wire.Held({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+    def item(
+        self, site: str, evaluate: list[str], *, train: bool = False, model: wire.Model | None = None
+    ) -> dict[str, Any]:
         """Return this fold's part of a site's request, with the newest model or another."""
         packed = model or self.model
         content: dict[str, Any] = {
@@ -143,7 +161,7 @@ class FoldProgress:
         """Return what a request says of the learning rate: nothing where the sites know it from the round."""
         return {"lr": self.rate(self.rounds_done + 1)} if self._rates.on_plateau else {}
 
-    def _private(self, site: str, packed: str | None) -> dict[str, Any]:
+    def _private(self, site: str, packed: wire.Model | None) -> dict[str, Any]:
         """Say which version of a site's own layers goes with a model, and which others are still needed."""
         newest, best = (self._last_trained(site, number) for number in (self.rounds_done, self.best_round or 0))
         of_best = packed is not None and packed == self._best != self.model
@@ -188,7 +206,7 @@ class FoldProgress:
         patience = self._stopping.patience
         self.finished = patience is not None and trained - self._reference[1] >= patience
 
-    def begin(self, model: str) -> None:
+    def begin(self, model: wire.Model) -> None:
         """Take in the model that a pretraining made, for the first round to start from."""
         self.start, self.starts_partly = model, False
 
@@ -224,9 +242,9 @@ class FoldProgress:
     def advance(
         self,
         round: int,
-        model: str,
+        model: wire.Model,
         train_loss: float,
-        average: str | None = None,
+        average: wire.Model | None = None,
         lr: float | None = None,
         epsilon: float | None = None,
         trained_from: int | None = None,
@@ -291,12 +309,24 @@ class FoldProgress:
         self._at_sites = {
             site: {int(round): values for round, values in rounds} for site, rounds in state["at_sites"].items()
         }
-        self.model, self._average, self._best = state["model"], state["average"], state["best"]
+        again: dict[str, wire.Held] = {}
+        self.model, self._average, self._best = (
+            self._as_kept(state[name], again) for name in ("model", "average", "best")
+        )
         # Checkpoints of earlier versions lack them: it was the newest alone.
         newest = (
             [] if self.model is None or self.rounds_scored == self.rounds_done else [(self.rounds_done, self.model)]
         )
-        self._unscored = [(int(round), model) for round, model in state.get("unscored", newest)]
+        self._unscored = [
+            (int(round), cast("wire.Model", self._as_kept(model, again)))
+            for round, model in state.get("unscored", newest)
+        ]
         self._score.load_state_dict(state["score"])
         self._plateau.load_state_dict(state["plateau"])
         self._reference = None if state["reference"] is None else (state["reference"][0], state["reference"][1])
+
+    def _as_kept(self, model: wire.Model | None, again: dict[str, wire.Held]) -> wire.Model | None:
+        """Return a model of a checkpoint as it is kept; `again` has those that were read."""
+        if not self.holds or not isinstance(model, str):
+            return model
+        return again.setdefault(model, again.get(model) or wire.Held(wire.unpack(model)))

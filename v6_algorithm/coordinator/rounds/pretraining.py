@@ -10,7 +10,6 @@ from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.coordinator.rounds.reply_checks import ReplyCheck
 from v6_algorithm.errors import FederationError
-from v6_algorithm.exchange import wire
 
 
 def pretrain(epochs: int, plan: Plan, folds: Sequence[FoldProgress], caller: Caller, check: ReplyCheck) -> list[str]:
@@ -50,7 +49,7 @@ def pretrain(epochs: int, plan: Plan, folds: Sequence[FoldProgress], caller: Cal
         replies = caller.call("RPC_train", 0, bodies, together=1)
         for site, reply in replies:
             for fold, item in zip(asked[site], check.items(replies, site, reply, items[site]), strict=False):
-                fold.begin(wire.pack(item["reply"].state))
+                fold.begin(fold.pack(dict(item["reply"].state)))
                 waiting = [other for other in waiting if other is not fold]
                 of_fold = f"fold {fold.number}: " if len(folds) > 1 else ""
                 notes.append(f"{of_fold}pretrained for {epochs} epochs at the largest site, '{site}'")

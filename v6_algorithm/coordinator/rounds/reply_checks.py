@@ -21,7 +21,7 @@ from v6_algorithm.learning.metrics.survival import check_baseline
 
 States = Mapping[str, dict[str, Any]]
 # What an item of a request may ask for where all replies are looked at together.
-_PLAIN = {"fold", "parameters", ROUNDED, "evaluate", "train", "strategy", "lr"}
+_PLAIN = {"fold", "parameters", ROUNDED, "evaluate", "train", "strategy", "lr", "baseline"}
 # From site, its item of the reply and the item of the request, to what a strategy makes of it; raises WireError.
 Read = Callable[[str, dict[str, Any], dict[str, Any]], Any]
 
@@ -120,6 +120,7 @@ class ReplyCheck:
             if given is not None and given.rows != planned:
                 return None
             try:
+                self._check_baseline(item, wanted)
                 measured = self._measured(item, wanted)
             except (WireError, ValueError, KeyError, TypeError):
                 return None
@@ -129,6 +130,15 @@ class ReplyCheck:
         for site in asked:
             self._check_device(site, joint.device)
         return states
+
+    def _check_baseline(self, item: JointItem, wanted: Mapping[str, dict[str, Any]]) -> None:
+        """Check the sums of a baseline hazard of all sites at once, of each as `check_sums` does."""
+        sums = dict(item.baseline.by_site()) if item.baseline is not None else {}
+        for site, asked in wanted.items():
+            told = {"baseline": sums.pop(site)} if site in sums else {}
+            check_sums(told, asked.get("baseline"), self.plan.counts[item.fold])
+        if sums:
+            raise WireError("a site that was not asked tells of a baseline hazard")
 
     def _measured(self, item: JointItem, wanted: Mapping[str, dict[str, Any]]) -> dict[str, States] | None:
         """Return the states of an item by part and hospital, where they are as they should be."""

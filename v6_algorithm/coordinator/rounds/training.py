@@ -130,6 +130,9 @@ class Rounds:
             fold_round.finish(spent(context.check.epsilons))
             fold.finished = fold.finished or fold_round.strategy.converged
             fold.fitted = dict(fold_round.strategy.fitted)
+        if self._ahead is None:
+            # They hold the model that the round began with, which nobody needs while a checkpoint is written.
+            self._current = []
         context.progress.round(number, replies, spent(context.check.epsilons))
 
     def _fold_rounds(self, number: int, awake: Sequence[str], *, ahead: bool = False) -> list[FoldRound]:

@@ -1,6 +1,6 @@
 """DICOM images and multi-frame volumes by pydicom: decoded, in their own units, and placed in the patient.
 
-Volumes are turned as `nifti` turns them, so that a scan has the same axes, order and spacing from either kind of file.
+Volumes are turned as those of NIfTI are, so that a scan has the same axes, order and spacing from either kind of file.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.data.imaging.nifti import turned_to_patient
 from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, narrowed, with_channels
+from v6_algorithm.data.imaging.volume import affine_of, is_sheared, turned_to_patient
 
 Array = np.ndarray
 ENDINGS = (".dcm", ".dicom", ".ima")
+# Of these the real values are what is stored; of others they are a further measure, beside the modality's.
+_PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
+_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 # Distances between frames may differ by this share of their mean, which is rounding of their positions.
 _UNEVEN = 0.02
+# And they may stand aside of a straight line by this share of a pixel.
+_ASIDE = 0.5
 
 
 def is_dicom(file: Path) -> bool:
@@ -42,6 +47,8 @@ def read_dicom(file: Path, dimensions: int, channels: int | None, spans: Sequenc
         raise UnreadableImageError("time" if _positions(content) is None else "volume")
     if dimensions == 3 and frames == 1:
         raise UnreadableImageError("flat")
+    if "ConcatenationUID" in content:
+        raise UnreadableImageError("part")
     colour, values = _decoded(content)
     if not colour:
         values = narrowed(_in_units(content, values.reshape(frames, *values.shape[-2:]))[None], spans)[0, ..., None]
@@ -51,7 +58,8 @@ def read_dicom(file: Path, dimensions: int, channels: int | None, spans: Sequenc
     order, affine = _geometry(content, frames)
     # From (frames, rows, columns, channels) to x, y and z.
     turned, spacing, _ = turned_to_patient(values[order].transpose(2, 1, 0, 3), affine)
-    return Picture(with_channels(np.moveaxis(turned, -1, 0), channels), spacing=spacing)
+    sheared = {"sheared": ""} if is_sheared(affine) else {}
+    return Picture(with_channels(np.moveaxis(turned, -1, 0), channels), spacing=spacing, assumed=sheared)
 
 
 def _opened(file: Path) -> Any:
@@ -64,7 +72,9 @@ def _opened(file: Path) -> Any:
     except pydicom.errors.InvalidDicomError:
         content = pydicom.dcmread(file, force=True)
         if "Rows" not in content:
-            raise UnreadableImageError("damaged") from None
+            raise UnreadableImageError("no_pixels" if "SOPClassUID" in content else "damaged") from None
+    if not any(name in content for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise UnreadableImageError("no_pixels")
     if "TransferSyntaxUID" not in content.file_meta:
         implicit, _ = content.original_encoding
         content.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
@@ -83,7 +93,13 @@ def _decoded(content: Any) -> tuple[bool, Array]:
             raise UnreadableImageError("compression") from None
         if not decoder.is_available:
             raise UnreadableImageError("decoder")
-    values = _aligned(content)  # YCbCr becomes RGB
+    try:
+        values = _aligned(content)  # YCbCr becomes RGB
+    except Exception:
+        # GDCM as PyPI has it lacks the lossy JPEG of 12 bits.
+        if syntax == _JPEG_EXTENDED and content.get("BitsStored", 0) > 8:
+            raise UnreadableImageError("compression") from None
+        raise
     if content.PhotometricInterpretation == "PALETTE COLOR":
         values = apply_color_lut(values, content)
         deep = values.dtype != np.uint8 and content.RedPaletteColorLookupTableDescriptor[2] == 16
@@ -93,6 +109,8 @@ def _decoded(content: Any) -> tuple[bool, Array]:
 
 def _aligned(content: Any) -> Array:
     """Return the pixels; of older files, whose bits are not at the lower end of a number, moved to it."""
+    if "BitsStored" not in content:  # Floats, of parametric maps.
+        return np.asarray(content.pixel_array)
     bits, above = int(content.BitsStored), int(content.HighBit) + 1
     if above <= bits:
         return np.asarray(content.pixel_array)
@@ -127,6 +145,9 @@ def _rescale(content: Any, frame: int) -> tuple[float, float]:
     transformation = _functional(content, frame, "PixelValueTransformationSequence")
     if transformation is None and "DoseGridScaling" in content:
         return float(content.DoseGridScaling), 0.0
+    mapping = _functional(content, frame, "RealWorldValueMappingSequence")
+    if transformation is None and mapping is not None and content.get("SOPClassUID") == _PARAMETRIC_MAP:
+        return float(mapping.RealWorldValueSlope), float(mapping.RealWorldValueIntercept)
     given = content if transformation is None else transformation
     slope, intercept = given.get("RescaleSlope"), given.get("RescaleIntercept")
     return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
@@ -184,9 +205,9 @@ def _geometry(content: Any, frames: int) -> tuple[Array, Array]:
         raise UnreadableImageError("time")  # two frames at one place
     if np.ptp(steps) > _UNEVEN * steps.mean():
         raise UnreadableImageError("geometry")
-    affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1] = across * across_mm, down * down_mm
-    affine[:3, 2] = (positions[order[-1]] - positions[order[0]]) / (frames - 1)
-    affine[:3, 3] = positions[order[0]]
+    step = (positions[order[-1]] - positions[order[0]]) / (frames - 1)
+    aside = positions[order] - positions[order[0]] - np.arange(frames)[:, None] * step
+    if np.abs(aside).max() > _ASIDE * min(down_mm, across_mm) + _UNEVEN * steps.mean():
+        raise UnreadableImageError("geometry")
     # DICOM's x and y go to the patient's left and back.
-    return order, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    return order, affine_of(np.stack([across * across_mm, down * down_mm, step]), positions[order[0]])

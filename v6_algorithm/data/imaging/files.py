@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from v6_algorithm.data.imaging import dicom, nifti, raster
+from v6_algorithm.data.imaging import dicom, metaimage, nifti, nrrd, raster
 from v6_algorithm.data.imaging.picture import (
     Picture,
     Span,
@@ -27,7 +27,9 @@ from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.imaging.images import Image
 
 Array = np.ndarray
-ENDINGS = (*raster.ENDINGS, ".npy", *nifti.ENDINGS, *dicom.ENDINGS)
+ENDINGS = (
+    *raster.ENDINGS, ".npy", *nifti.ENDINGS, *nifti.MINC_ENDINGS, *nrrd.ENDINGS, *metaimage.ENDINGS, *dicom.ENDINGS,
+)  # fmt: skip
 # What an axis of an array may be that is taken for the channels' where nobody says: grey, or colours.
 _CHANNELS = (1, 3)
 # A name without an ending, or with a number that is part of a DICOM identifier.
@@ -176,6 +178,9 @@ def _read(
     readers: tuple[tuple[tuple[str, ...], Callable[[Path, int, int | None, Sequence[Span] | None], Picture]], ...] = (
         (raster.ENDINGS, raster.read_raster),
         (nifti.ENDINGS, nifti.read_nifti),
+        (nifti.MINC_ENDINGS, nifti.read_minc),
+        (nrrd.ENDINGS, nrrd.read_nrrd),
+        (metaimage.ENDINGS, metaimage.read_metaimage),
     )
     reader = next((reader for endings, reader in readers if name.endswith(endings)), None)
     if reader is None:
@@ -211,7 +216,7 @@ def _arranged(
     the last, of 1 or 3 entries, and the other is not.
     """
     if values.dtype.kind not in "buif":
-        raise UnreadableImageError("no_numbers")
+        raise UnreadableImageError("complex" if values.dtype.kind == "c" else "no_numbers")
     if not values.size:
         raise UnreadableImageError("axes")
     if values.ndim == dimensions:
@@ -242,7 +247,11 @@ _KINDS: tuple[tuple[Callable[[bytes], bool], tuple[str, ...] | None], ...] = (
     (lambda head: head[:2] == b"BM" and head[6:10] == b"\0\0\0\0", raster.ENDINGS),
     (lambda head: head[128:132] == b"DICM", dicom.ENDINGS),
     (lambda head: head[:6] == b"\x93NUMPY", (".npy",)),
-    (lambda head: head[:2] == b"\x1f\x8b", (".nii.gz", ".mgz")),
+    (lambda head: head[:2] == b"\x1f\x8b", (".nii.gz", ".mgz", ".mnc.gz")),
+    (lambda head: head[:3] == b"BZh", (".nii.bz2",)),
+    (lambda head: head[:4] in (b"CDF\1", b"\x89HDF"), (".mnc",)),
+    (lambda head: head[:6] == b"NRRD00", nrrd.ENDINGS),
+    (lambda head: head.lstrip()[:10] == b"ObjectType" or head[:5] == b"NDims", metaimage.ENDINGS),
     (lambda head: head[344:348] in (b"n+1\0", b"ni1\0"), (".nii", ".hdr")),
     (lambda head: head.lstrip()[:1] == b"<", None),
     (
@@ -250,4 +259,7 @@ _KINDS: tuple[tuple[Callable[[bytes], bool], tuple[str, ...] | None], ...] = (
         None,
     ),
 )
-_PACKAGES = {"PIL": "PNG and JPEG files", "nibabel": "NIfTI files", "pydicom": "DICOM files"}
+_PACKAGES = {
+    "PIL": "PNG and JPEG files", "nibabel": "volumes such as NIfTI", "pydicom": "DICOM files", "nrrd": "NRRD files",
+    "h5py": "MINC files",
+}  # fmt: skip

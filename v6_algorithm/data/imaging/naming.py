@@ -179,6 +179,11 @@ def _parts(name: str) -> tuple[str, str]:
     return name[: len(name) - len(ending)], name[len(name) - len(ending) :]
 
 
+def without_ending(name: str) -> str:
+    """Return a file's name without an image's ending."""
+    return _parts(name)[0]
+
+
 def _plain(ending: str) -> str:
     return {".jpeg": ".jpg", ".tiff": ".tif", ".hdr": ".img"}.get(ending.lower(), ending.lower())
 

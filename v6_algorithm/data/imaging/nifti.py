@@ -1,4 +1,4 @@
-"""NIfTI and FreeSurfer files by nibabel, and the one orientation that volumes of all kinds of files are turned to."""
+"""NIfTI, FreeSurfer, Analyze and MINC files by nibabel."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError, left_out, narrowed, with_channels
+from v6_algorithm.data.imaging.detached import paired
+from v6_algorithm.data.imaging.picture import Picture, Span, UnreadableImageError
+from v6_algorithm.data.imaging.volume import placed
 
 Array = np.ndarray
 # Of a pair of .hdr and .img, as Analyze and NIfTI have them, either name stands for both.
-ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".hdr")
+ENDINGS = (".nii", ".nii.gz", ".nii.bz2", ".mgz", ".mgh", ".img", ".hdr")
+MINC_ENDINGS = (".mnc", ".mnc.gz")
 _MILLIMETRES = {"meter": 1e3, "micron": 1e-3}
 
 
@@ -23,18 +26,19 @@ def read_nifti(file: Path, dimensions: int, channels: int | None, spans: Sequenc
     """
     import nibabel
 
-    other = {".img": ".hdr", ".hdr": ".img"}.get(file.suffix.lower())
-    if other is not None and not any(file.with_suffix(end).exists() for end in (other, other.upper())):
+    if file.suffix.lower() in (".img", ".hdr") and paired(file) is None:
         raise UnreadableImageError("pair")
     image: Any = nibabel.load(file)
+    if not isinstance(image, nibabel.spatialimages.SpatialImage):
+        raise UnreadableImageError("damaged")  # such as CIFTI's values of places on a surface
     stored = image.get_data_dtype()
     if stored.fields is not None:
         # RGB24 and RGBA32: one byte for each colour of a voxel.
         raw = np.asarray(image.dataobj)
-        values = np.stack([raw[name] for name in stored.names], axis=-1).reshape(*image.shape[:3], -1)
+        values = np.stack([raw[name] for name in stored.names or ()], axis=-1).reshape(*image.shape[:3], -1)
         extra = image.shape[3:]
     elif stored.kind not in "buif":
-        raise UnreadableImageError("damaged")
+        raise UnreadableImageError("complex" if stored.kind == "c" else "no_numbers")
     else:
         values = image.get_fdata(dtype=np.float64 if _may_be_far(image) else np.float32, caching="unchanged")
         extra = image.shape[3:]
@@ -44,20 +48,29 @@ def read_nifti(file: Path, dimensions: int, channels: int | None, spans: Sequenc
         raise UnreadableImageError("time")
     if values.ndim != 4:
         raise UnreadableImageError("axes")
-    turned, spacing, last = turned_to_patient(values, image.affine)
-    spacing = tuple(step * _millimetres(image.header) for step in spacing)
-    turned = np.moveaxis(turned, -1, 0)
-    turned = turned if turned.dtype == np.uint8 else narrowed(turned, spans)
-    if dimensions == 3:
-        if len(image.shape) < 3:
-            raise UnreadableImageError("flat")
-        assumed = ({} if _says_how_it_lies(image) else {"orientation": ""}) | left_out(len(turned), channels)
-        return Picture(with_channels(turned, channels), spacing=spacing, assumed=assumed)
-    # A single slice, of whatever direction.
-    flat = last if turned.shape[1 + last] == 1 else next((n for n in range(3) if turned.shape[1 + n] == 1), None)
-    if flat is None:
-        raise UnreadableImageError("volume")
-    return Picture(with_channels(turned.take(0, axis=1 + flat), channels), assumed=left_out(len(turned), channels))
+    if dimensions == 3 and len(image.shape) < 3:
+        raise UnreadableImageError("flat")
+    assumed = ({} if _says_how_it_lies(image) else {"orientation": ""}) | _disagreement(image)
+    return placed(
+        values, image.affine, dimensions, channels, spans, millimetres=_millimetres(image.header), assumed=assumed
+    )
+
+
+def read_minc(file: Path, dimensions: int, channels: int | None, spans: Sequence[Span] | None) -> Picture:
+    """Read a volume of MINC 1 or 2, whose axes are right, anterior and superior by their names, in whatever order."""
+    import nibabel
+
+    try:
+        image: Any = nibabel.load(file)
+    except (KeyError, AttributeError) as error:
+        # An axis without a place in space: of vectors or colours, which nibabel does not read.
+        raise UnreadableImageError("axes" if "vector" in str(error) else "layout") from None
+    except ValueError as error:
+        raise UnreadableImageError("geometry" if "rregular" in str(error) else "damaged") from None
+    if len(image.shape) > 3:
+        raise UnreadableImageError("time")
+    values = image.get_fdata(caching="unchanged")
+    return placed(values[..., None], image.affine, dimensions, channels, spans)
 
 
 def _millimetres(header: Any) -> float:
@@ -76,6 +89,20 @@ def _says_how_it_lies(image: Any) -> bool:
     return mat is not None and mat.filename is not None and Path(mat.filename).exists()
 
 
+def _disagreement(image: Any) -> dict[str, str]:
+    """Return what is told of a NIfTI file with two affines by which it would be another tensor, or of another size."""
+    if not {"sform_code", "qform_code"} <= set(image.header.keys()):
+        return {}
+    from nibabel.affines import voxel_sizes
+    from nibabel.orientations import io_orientation
+
+    sform, qform = (form for form, _ in (image.get_sform(coded=True), image.get_qform(coded=True)))
+    if sform is None or qform is None or not np.isfinite(sform).all() or not np.isfinite(qform).all():
+        return {}
+    alike = np.array_equal(io_orientation(sform), io_orientation(qform))
+    return {} if alike and np.allclose(voxel_sizes(sform), voxel_sizes(qform), rtol=0.01) else {"two affines": ""}
+
+
 def _may_be_far(image: Any) -> bool:
     """Say whether float32 may not hold what is stored: wide numbers, or narrow ones far from 0 by their intercept."""
     stored = image.get_data_dtype()
@@ -83,36 +110,3 @@ def _may_be_far(image: Any) -> bool:
         return True
     slope, intercept = (float(getattr(image.dataobj, name, 0)) for name in ("slope", "inter"))
     return abs(intercept) > 2.0**16 * abs(slope)
-
-
-def turned_to_patient(values: Array, affine: Array) -> tuple[Array, tuple[float, ...], int]:
-    """Turn a volume so that its axes go to the patient's right, front and head, as near as that is without resampling.
-
-    Parameters
-    ----------
-    values
-        (three lengths of space, …).
-    affine
-        (4, 4) from voxels to millimetres: right, anterior, superior.
-
-    Returns
-    -------
-    tuple
-        The turned values, millimetres from one voxel to the next along each axis, and where the third axis went.
-
-    Raises
-    ------
-    UnreadableImageError
-        When the affine spans no space.
-    """
-    from nibabel.affines import voxel_sizes
-    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
-
-    if not np.isfinite(affine).all():
-        raise UnreadableImageError("geometry")
-    orientation = io_orientation(affine)
-    if not np.isfinite(orientation).all():
-        raise UnreadableImageError("geometry")
-    spacing = voxel_sizes(affine @ inv_ornt_aff(orientation, values.shape[:3]))
-    turned: Array = apply_orientation(values, orientation)
-    return turned, tuple(float(step) for step in spacing), int(orientation[2, 0])

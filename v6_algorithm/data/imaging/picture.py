@@ -18,29 +18,59 @@ CAUSES = {
     "empty": "no file is named",
     "missing": "the file is not there",
     "ending": "a name with another ending than images have (docs/images.md lists them)",
-    "format": "of a format that is not read (NRRD, MetaImage, MINC, PAR/REC, HEIC, GIF, JPEG 2000, whole slides): make "
-    "NIfTI of volumes, as with SimpleITK or dcm2niix, and PNG of images",
-    "pair": "one of a pair of .hdr and .img files, of which the other is not there",
+    "format": "of a format of volumes that is not read (PAR/REC, GIPL, VTK, AFNI, ECAT): make NIfTI, as with SimpleITK "
+    "or dcm2niix",
+    "pictures": "of a format of images that is not read (HEIC, AVIF, GIF, JPEG 2000, PSD, camera raw): make PNG",
+    "slides": "whole slides (SVS, NDPI, MRXS, CZI, SCN, VSI), which are not read: cut them into tiles, PNG or JPEG",
+    "archives": "files of arrays of another kind than npy (npz, HDF5, MATLAB, Zarr, pickle, PyTorch), which are not "
+    "read as images: write an npy file for each row",
+    "recordings": "recordings over time (EDF, BDF, WFDB, GDF), which are no images: of data.sequence, an npy file for "
+    "each row",
+    "pair": "one of a pair of files (.hdr and .img, .nhdr or .mhd and its data) of which the other is not beside it",
+    "part": "a part of a volume, whose other parts are in files of their own: make one file of them, such as NIfTI",
     "folder": "a folder without an image, and no file",
     "permission": "a file that may not be read here",
     "no_bytes": "a file of 0 bytes",
     "other_kind": "of another kind than the name says, such as a web page, an archive or another kind of image",
     "damaged": "cut short, damaged, or no image of its kind",
+    "layout": "a damaged header, or one that says bits, colours or an encoding that are not read (TIFF of several "
+    "channels that are floats or more than colours, Lab, 12-bit JPEG, NRRD in hex): store it as npy, PNG or NIfTI",
+    "no_pixels": "a DICOM object without an image, such as a plan, structures, a report, a waveform or an index "
+    "(DICOMDIR): name the files of images",
     "large": "of more pixels than are read from one file",
     "no_numbers": "an array of something else than numbers",
+    "complex": "complex numbers, which are no intensities: store their magnitude, or what else is meant",
     "decoder": "compressed, and no decoder is installed: pip install 'v6-algorithm[imaging]', which has python-gdcm",
-    "compression": "in a compression that is not read, such as video",
+    "compression": "in a compression that is not read, such as video or lossy JPEG of 12 bits (dcmdjpeg undoes that)",
     "not_finite": "NaN or infinite values (data.image.fill puts a number in their place)",
-    "volume": "a volume, where the problem is of images",
-    "flat": "a single image, where the problem is of volumes",
-    "time": "several volumes or images in one file, such as a series over time",
+    "volume": "a volume, where the problem is of images (problem: volume_classification reads it)",
+    "flat": "a single image, where the problem is of volumes (of a series, a file for each slice, make one NIfTI file, "
+    "as with dcm2niix)",
+    "time": "several volumes or images in one file, such as a series over time, channels by pages, or a slide's tiles: "
+    "write a file for each row",
     "axes": "axes that fit neither an image nor a volume",
     "channel_axis": "an array that does not say which axis is that of the channels (data.image.channel_axis)",
     "channels": "channels that data.image.channels does not fit",
-    "geometry": "frames without positions in space, or unevenly spaced",
+    "geometry": "no place in space to use (an affine or directions that span none, frames without positions, "
+    "of several directions or unevenly spaced): make NIfTI of even spacing",
     "spacing": "no spacing in millimetres, which data.image.spacing needs",
 }
 """Why an image is left out, as a reader of a note is told. The short names are what a site sends, with a count each."""
+
+OTHER_ENDINGS = {
+    "format": (
+        ".par", ".rec", ".gipl", ".gipl.gz", ".vtk", ".vti", ".head", ".brik", ".brik.gz", ".v", ".nrrd.gz", ".dcm.gz",
+    ),
+    "pictures": (
+        ".heic", ".heif", ".avif", ".gif", ".jp2", ".j2k", ".jpx", ".psd", ".svg", ".dng", ".cr2", ".nef", ".arw",
+    ),
+    "slides": (".svs", ".ndpi", ".mrxs", ".czi", ".scn", ".vsi", ".vms", ".isyntax", ".bif", ".lif", ".nd2"),
+    "archives": (
+        ".npz", ".h5", ".hdf5", ".hdf", ".mat", ".zarr", ".pkl", ".pickle", ".pt", ".pth", ".zip", ".tar", ".tar.gz",
+    ),
+    "recordings": (".edf", ".bdf", ".gdf", ".hea", ".dat", ".atr", ".vhdr", ".eeg", ".set", ".wav"),
+}  # fmt: skip
+"""Endings of what is not read, by the cause that says the way out."""
 
 # What a channel's values span, from its lowest to its highest that matters.
 Span = tuple[float, float]

@@ -20,8 +20,8 @@ from v6_algorithm.data.files import as_names, folder_of, left_out_of, names_file
 from v6_algorithm.data.imaging.copies import NONE, CopyFinder, identities
 from v6_algorithm.data.imaging.files import ENDINGS, read_as_asked
 from v6_algorithm.data.imaging.fitting import fitted, levelled
-from v6_algorithm.data.imaging.naming import AMBIGUOUS, OTHER, NamedImages
-from v6_algorithm.data.imaging.picture import UnreadableImageError, described_causes, narrowed, scaled_by
+from v6_algorithm.data.imaging.naming import AMBIGUOUS, OTHER, NamedImages, without_ending
+from v6_algorithm.data.imaging.picture import OTHER_ENDINGS, UnreadableImageError, described_causes, narrowed, scaled_by
 from v6_algorithm.data.imaging.room import Room, Stream, load
 from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.errors import DataError
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 Array = np.ndarray
 # A row's image: a file, an array, why there is none (of `picture.CAUSES`), or no name of one.
 File = Path | Array | str | None
-# Endings of images that are not read, by which a message can name the way out.
-_NOT_READ = (
-    ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".mnc.gz", ".par", ".rec", ".heic", ".heif", ".gif", ".jp2", ".svs",
-    ".ndpi", ".mrxs", ".czi", ".nii.bz2", ".npz",
-)  # fmt: skip
+# What follows an image's name in that of its mask.
+_MASK = re.compile(
+    r"(.+?)[ ._-](?:d?seg(?:mentation)?s?|masks?|labels?|lesions?|rois?|gt|ground[_-]?truth|annotations?|contours?)",
+    re.I,
+)
 # Rows without an image that are named.
 SHOWN_ROWS = 30
 # Counts up when files are read in another way, so that images that were kept before are read again.
-READING = 6
+READING = 7
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Stack:
 def find_images(column: pd.Series, folder: Path | None, assumed: Assumed | None = None) -> list[File]:
     """Return the file that each cell names, there or not, or the array that it is; None where a cell is empty.
 
-    Of a name with an ending of no image the cause, ``ending`` or ``format``.
+    Of a name with an ending of no image the cause, of `picture.OTHER_ENDINGS` or ``ending``.
 
     A cell may leave the ending out where one file goes with it, and may name a folder with one image in it. Where no
     cell names a file in the folder itself, bare names are those of images in folders below. Whatever a cell does not
@@ -148,8 +148,9 @@ def find_images(column: pd.Series, folder: Path | None, assumed: Assumed | None 
 
 
 def _of_other(cell: str) -> str:
-    """Return why a name with an ending of no image is none: ``format`` where it is one of another kind of image."""
-    return "format" if cell.strip().lower().endswith(_NOT_READ) else "ending"
+    """Return why a name with an ending of no image is none, by what it is an ending of."""
+    name = cell.strip().lower()
+    return next((cause for cause, endings in OTHER_ENDINGS.items() if name.endswith(endings)), "ending")
 
 
 def _note_names(column: pd.Series, files: list[File], assumed: Assumed) -> None:
@@ -170,6 +171,14 @@ def _note_names(column: pd.Series, files: list[File], assumed: Assumed) -> None:
             counted["image spelling"] += 1
         elif name in file.parts:
             counted["image folder"] += 1
+    named = {file.parent / without_ending(file.name) for file in files if isinstance(file, Path)}
+    counted["masks"] = sum(
+        isinstance(file, Path)
+        and (mask := _MASK.fullmatch(without_ending(file.name))) is not None
+        and file.parent / mask[1] in named
+        for file in files
+    )
+    counted = +counted
     assumed |= {kind: (sorted(suffixes) if kind == "image suffix" else [], count) for kind, count in counted.items()}
 
 

@@ -6,12 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from v6_algorithm.data.cells import HINTS
+from v6_algorithm.data.names import alike_to, not_there
 from v6_algorithm.data.preparation.agreement import Agreement, Label
 from v6_algorithm.data.preparation.spelling import may_be_one, spelled_differently
 from v6_algorithm.data.unknown import unknown_labels
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Data
 
+# More different numbers that are not all whole are no classes.
+_MOST_FRACTIONS = 10
 _COVARIATES = "harmonisation.covariates"
 # Hints on columns of numbers that are used all the same.
 _SEEMING = ("codes", "zeros", "dots", "day numbers")
@@ -37,7 +40,6 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     """
     # Not at the start: whoever imports `data.rows` first comes by this file.
     from v6_algorithm.data.rows import row_kind
-    from v6_algorithm.data.rows.kind import listed
 
     notes: list[str] = []
     problems: list[str] = []
@@ -50,7 +52,7 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         for name in [*agreed.required, *data.categorical, *covariates]:
             if name not in columns:
                 key = "features" if name in features else "categorical" if name in categorical else _COVARIATES
-                problems.append(f"site '{site}': column '{name}' (data.{key}) is not there; it has: {listed(columns)}")
+                problems.append(f"site '{site}': " + not_there(f"column '{name}' (data.{key})", name, columns))
             elif name not in categorical and columns[name] not in ("numeric", "empty"):
                 problems.append(
                     f"site '{site}': column '{name}' holds {columns[name]} where numbers are expected; "
@@ -73,7 +75,8 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         raise ExperimentError("\n".join(problems))
     numbers = [] if classification else [name for name in data.target_columns.values() if name not in agreed.required]
     notes += tell_patients(data, {site: schema.get("hints", {}) for site, schema in schemas.items()})
-    notes += _uneven(schemas, [*agreed.required, *data.categorical, *numbers])
+    notes += _uneven(schemas, [*agreed.required, *data.categorical, *numbers], numbers)
+    notes += _absent_excluded(data, names)
     categories = {
         name: sort_labels({label for schema in schemas.values() for label in schema["categories"][name]})
         for name in data.categorical
@@ -92,6 +95,8 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         condition = "" if data.positive is None else f" with data.positive '{data.positive}'"
         if data.positive is None:
             allowed = data.different_labels == "allow"
+            if not allowed:
+                _check_classes(data, by_site)
             if different := spelled_differently(f"data.target: column '{data.target}'", by_site, allowed=allowed):
                 raise ExperimentError("\n".join(different))
             notes += [] if allowed else may_be_one(f"data.target: column '{data.target}'", by_site)
@@ -143,6 +148,26 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     )
 
 
+def _check_classes(data: Data, by_site: Mapping[str, Sequence[Label]]) -> None:
+    """Raise ExperimentError for labels that are measurements: each may be of one row, and is not shown."""
+    labels = {label for of_site in by_site.values() for label in of_site}
+    if len(labels) > _MOST_FRACTIONS and any(isinstance(label, float) for label in labels):
+        raise ExperimentError(
+            f"data.target: column '{data.target}' holds {len(labels)} different numbers, with fractions, where classes "
+            "are expected: problem: regression learns numbers, and data.positive, such as '> 0', makes two classes"
+        )
+
+
+def _absent_excluded(data: Data, names: Collection[str]) -> list[str]:
+    """Tell which columns of `data.exclude` no site has, so that nothing is left out by them."""
+    notes = []
+    for name in data.exclude:
+        if name not in names:
+            meant = " or ".join(f"'{column}'" for column in alike_to(name, names))
+            notes.append(f"data.exclude: no site tells of a column '{name}'" + (f"; is it {meant}?" if meant else ""))
+    return notes
+
+
 def unknown_coded(data: Data, names: Collection[str]) -> list[str]:
     """Tell which columns of `data.missing_values` no site has: their codes would be learned from as numbers."""
     coded = data.missing_values if isinstance(data.missing_values, dict) else {}
@@ -155,7 +180,10 @@ def _classes(what: str, by_site: Mapping[str, list[Label]], condition: str, note
         # Beside a word there may be one that counts as an empty cell.
         words = not condition and any(isinstance(label, str) for label in classes)
         kept = "; a label such as None or NA counts as an empty cell, data.not_missing keeps it" if words else ""
-        raise ExperimentError(f"{what} has {len(classes)} class over all sites{condition}; at least 2 are needed{kept}")
+        written = "; is it written as in the tables?" if condition else ""
+        raise ExperimentError(
+            f"{what} has {len(classes)} class over all sites{condition}; at least 2 are needed{kept}{written}"
+        )
     task = f"{what}: " if what.startswith("data.targets") else ""
     for number, label in enumerate(classes):
         holders = [site for site, labels in by_site.items() if label in labels]
@@ -172,7 +200,7 @@ def sort_labels(labels: set[Label]) -> list[Label]:
     return sorted(labels, key=lambda label: (isinstance(label, str), label))
 
 
-def _uneven(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> list[str]:
+def _uneven(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str], targets: Collection[str]) -> list[str]:
     """Tell which used columns are empty at a site, or hold numbers there that count as empty."""
     from v6_algorithm.data.rows.kind import listed
 
@@ -183,7 +211,8 @@ def _uneven(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> 
             notes.append(
                 f"site '{site}': no row has a value in {listed(empty)}; every value there is filled in from other sites"
             )
-        infinite = [name for name in used if schema.get("hints", {}).get(name) == "infinite"]
+        # Rows whose target is infinite have none, and are counted so.
+        infinite = [name for name in used if schema.get("hints", {}).get(name) == "infinite" and name not in targets]
         if infinite:
             notes.append(f"site '{site}': {listed(infinite)}: {HINTS['infinite'][0]}, and are filled in")
     return notes + tell_numbers({site: schema.get("hints", {}) for site, schema in schemas.items()}, used)

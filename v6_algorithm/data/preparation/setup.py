@@ -127,7 +127,7 @@ class Setup:
             "combat": None if self.combat is None else pack_arrays(self.combat.arrays()),
             "target_scales": pack_arrays(self.target_scales) if self.target_scales else None,
             "baseline": None if self.baseline is None else pack_arrays({"hazard": self.baseline}),
-            "baselines": pack_arrays(self.baselines) if self.baselines else None,
+            **self.hazards(),
             **({"unknown": self.unknown} if self.unknown else {}),
             "image_shape": self.image_shape,
             "pixels": self.pixels,
@@ -137,6 +137,10 @@ class Setup:
             **({} if self.imputation is None else {"imputation": self._packed_imputation()}),
             **({"middle": self.middle} if self.middle else {}),
         }
+
+    def hazards(self) -> dict[str, Any]:
+        """Return the part of the JSON form that is of the hospitals' baseline hazards."""
+        return {"baselines": pack_arrays(self.baselines) if self.baselines else None}
 
     def _packed_imputation(self) -> dict[str, Any]:
         made = self.imputation

@@ -91,6 +91,13 @@ def may_be_one(what: str, by_site: Mapping[str, Sequence[Label]]) -> list[str]:
 
     Words are not named: one may be of few rows.
     """
+    every = {label for labels in by_site.values() for label in labels}
+    zeros = {label.lstrip("0") or "0" for label in every if isinstance(label, str) and label.isdigit()}
+    if zeros & {str(label) for label in every if not isinstance(label, str)}:
+        return [
+            f"{what}: some numbers stand there with zeros in front and without, such as 01 and 1: are they one "
+            "label? They are learned as two"
+        ]
     several = {site: frozenset(labels) for site, labels in by_site.items() if len(labels) > 1}
     words = frozenset(label for labels in several.values() for label in labels)
     if len(words) > _FEW or not all(isinstance(label, str) for label in words):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.imaging.describing import describe_images
+from v6_algorithm.data.imaging.detached import with_companions
 from v6_algorithm.data.imaging.naming import count_unfitting
 from v6_algorithm.data.imaging.picture import CAUSES, described_causes
 from v6_algorithm.data.imaging.stack import SHOWN_ROWS, File, Stack, find_images, load_stack, read_stack
@@ -97,7 +98,7 @@ class ImageFiles(Images):
 
     def fingerprint(self, source: TableSource) -> str | None:
         """Identify the table and the image files that it names."""
-        return named_files_fingerprint(source, self.column, self.data.missing_values, find_images, _QUICK)
+        return named_files_fingerprint(source, self.column, self.data.missing_values, _find_all, _QUICK)
 
     def read(self, frame: pd.DataFrame, source: TableSource, shelf: Shelf) -> pd.DataFrame:
         """Leave out rows whose image cannot be read."""
@@ -127,6 +128,11 @@ class ImageFiles(Images):
         name = self.column
         frame = without_codes(source.read(lambda column: column == name, exact=()), self.data.missing_values)
         return find_images(frame[name], source.folder, source.assumed)
+
+
+def _find_all(column: pd.Series, folder: Path | None) -> list[File]:
+    """Find the files of a column, and those that hold the values of headers among them."""
+    return with_companions(find_images(column, folder))
 
 
 def _notes(site: str, image: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from v6_algorithm.data.cells import HINTS, blurred, columns_at
+from v6_algorithm.data.names import bare_name, not_there
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.rows.kind import Agreed, Array, RowKind, Schemas, listed
 
@@ -39,7 +40,7 @@ _IDENTIFIER = re.compile(
     r"[ _.-]*(id|nr|no|num|number|nummer|key)|"
     # Where and how a person is reached.
     r"(tel|telephone|telefoon|telefon|phone|mobile|mobiel|mobil|fax|iban)([ _.-]*(nr|no|num|number|nummer))?|"
-    r"postcode|postal[ _.-]?code|zip([ _.-]?code)?|plz|code[ _.-]?postal|"
+    r"postcode|pc[46]|postal[ _.-]?code|zip([ _.-]?code)?|plz|code[ _.-]?postal|"
     r"(?-i:.*[a-z]UID)|rownames?|row[ _.-]?names?)[.#]?",
     re.I,
 )
@@ -50,8 +51,6 @@ _PERSON = re.compile(
     r"^(id|pid|ptid|eid|rid|seqn|ipp|nip|sid)$|record[ _.-]?id|study[ _.-]?id",
     re.I,
 )
-# "Age (years)", "Glucose [mmol/L]".
-_WITH_UNIT = re.compile(r"\s*[(\[][^()\[\]]*[)\]]\s*$")
 
 
 class Numbers(RowKind):
@@ -77,11 +76,13 @@ class Numbers(RowKind):
         problems, columns = [], schema["columns"]
         for name in [*(setup.pixels or setup.features), *setup.covariates]:
             if name not in columns:
-                problems.append(f"column '{name}', an input of the model, is not there")
+                problems.append(not_there(f"column '{name}', an input of the model,", name, columns))
             elif columns[name] not in ("numeric", "empty"):
                 problems.append(f"column '{name}' holds {columns[name]} where the model's input is numbers")
         return problems + [
-            f"column '{name}', an input of the model, is not there" for name in setup.categories if name not in columns
+            not_there(f"column '{name}', an input of the model,", name, columns)
+            for name in setup.categories
+            if name not in columns
         ]
 
     def _features(self, schemas: Schemas, notes: list[str], problems: list[str]) -> list[str]:
@@ -141,7 +142,10 @@ class LeftOut:
         """Say for each reason which columns are not used, and what would make them so."""
         notes = []
         if self.identifiers:
-            notes.append(f"left out as identifiers by their names: {listed(self.identifiers)}")
+            notes.append(
+                f"left out as identifiers by their names: {listed(self.identifiers)}; "
+                "data.features uses them all the same"
+            )
         if self.row_numbers:
             notes.append(
                 f"left out, for they hold whole numbers that never repeat, such as row or patient numbers: "
@@ -168,7 +172,7 @@ def _alike(names: Sequence[str]) -> str:
     alike = f"; {'; '.join(pairs)} are one name, spelled differently: spell it alike at all sites" if pairs else ""
     bare: dict[object, list[str]] = {}
     for same in written.values():
-        bare.setdefault(folded(_WITH_UNIT.sub("", same[0])), []).append(same[0])
+        bare.setdefault(folded(bare_name(same[0])), []).append(same[0])
     units = [" and ".join(f"{name!a}" for name in same) for same in bare.values() if len(same) > 1]
     return alike + (
         f"; {'; '.join(units)} differ in what stands in brackets: if they are in one unit, give them one name"

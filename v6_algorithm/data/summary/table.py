@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from v6_algorithm.data.description import LookedUp, column_kind, column_kinds, hints_of
+from v6_algorithm.data.names import check_once
 from v6_algorithm.data.preparation import Moments
 from v6_algorithm.data.preparation.setup import pack_arrays
 from v6_algorithm.data.quantiles import Cells, check_windows
 from v6_algorithm.data.summary.cells import tell_labels
 from v6_algorithm.data.targets import TargetColumn, canonical, labels_of
-from v6_algorithm.errors import DataError, WireError
+from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import Data
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ _TOLD_BY_MOMENTS = 3
 
 def columns(frame: pd.DataFrame, data: Data, smallest: int, targets: Sequence[TargetColumn]) -> dict[str, Any]:
     """Tell rows, columns with their kinds, and the labels of targets, of events, and of the categorical columns."""
-    if frame.columns.duplicated().any():
-        raise DataError(f"column '{frame.columns[frame.columns.duplicated()][0]}' is there twice")
+    check_once(frame.columns)
     labels = {}
     labelled = {target.column: target for target in targets if target.kind in ("class", "event")}
     for name in [*labelled, *data.categorical]:

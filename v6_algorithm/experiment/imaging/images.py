@@ -16,12 +16,13 @@ Millimetres = Annotated[float, Field(gt=0)]
 class Image(Section):
     """A column whose cells name image files, or names of files themselves, or columns that are the pixels of an image.
 
-    Values of PNG, JPEG, TIFF, BMP and WEBP files are from 0 to 1; those of npy, NIfTI and DICOM files and of columns
-    are as stored.
+    Values of PNG, JPEG, TIFF, BMP and WEBP files are from 0 to 1; those of npy files, of volumes' and of DICOM files
+    and of columns are as stored.
     """
 
     column: str | None = Field(
-        None, description="names image files: PNG, JPEG, TIFF, BMP, WEBP, npy, NIfTI, MGH or DICOM"
+        None,
+        description="names image files: PNG, JPEG, TIFF, BMP, WEBP, npy, NIfTI, MGH, MINC, NRRD, MetaImage or DICOM",
     )
     files: str | None = Field(
         None,
@@ -43,7 +44,8 @@ class Image(Section):
     )
     spacing: list[Millimetres] | None = Field(
         None,
-        description="of NIfTI, MGH and DICOM volumes: resampled to this many millimetres a voxel before they fit",
+        description="of volumes but npy and TIFF (NIfTI, MGH, MINC, NRRD, MetaImage, DICOM): resampled to this many "
+        "millimetres a voxel before they fit",
     )
     channels: Literal[1, 3] | None = Field(None, description="1: grey, 3: colour; null: as in the files")
     channel_axis: Literal["first", "last"] | None = Field(

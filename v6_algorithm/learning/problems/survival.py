@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -186,8 +187,11 @@ class Survival(TableProblem):
 
     def baseline(self, least: int) -> BaselineSums:
         """Return the empty sums behind the baseline hazard of a Cox model; see `Problem.baseline`."""
-        ends = times.baseline_times(self.experiment, self.setup.sums.get("event_times"), self.setup.middle)
-        return BaselineSums(ends, least)
+        return BaselineSums(self._baseline_times, least)
+
+    @cached_property
+    def _baseline_times(self) -> list[float]:
+        return times.baseline_times(self.experiment, self.setup.sums.get("event_times"), self.setup.middle)
 
     def default_metrics(self) -> SurvivalMetrics:
         """Return empty survival metrics."""

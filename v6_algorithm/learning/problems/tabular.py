@@ -13,6 +13,7 @@ from torch.nn import functional
 from v6_algorithm import seeding
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.targets import TargetColumn
+from v6_algorithm.data.unknown import unknown_labels
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import CLASSIFICATION_METRICS, REGRESSION_METRICS, Experiment, Glm, Loss, OwnModel
 from v6_algorithm.learning.metrics import ClassificationMetrics, RegressionMetrics, is_sensitivity
@@ -48,8 +49,10 @@ class TableProblem(Problem):
             return build_own(model.name, model.options, shape, self.outputs, classes=self.classes)
         if isinstance(model, Glm):
             if self.classification and self.classes != 2:
+                unknown = unknown_labels(self.setup.classes or [])
+                means = f"; {unknown[0]} may mean that nothing is known: data.missing_values" if unknown else ""
                 raise ExperimentError(
-                    f"model glm: the target has {self.classes} classes; binomial needs two, see data.positive"
+                    f"model glm: the target has {self.classes} classes; binomial needs two, see data.positive{means}"
                 )
             offset = None
             if model.offset is not None:
@@ -180,9 +183,11 @@ class Regression(TableProblem):
 
     @classmethod
     def targets(cls, experiment: Experiment) -> list[TargetColumn]:
-        """Return the target: a count where the loss is Poisson's."""
+        """Return the target: a count where the loss is Poisson's, above 0 where the model is a gamma distribution's."""
         loss, (column,) = experiment.training.loss, experiment.data.target_columns.values()
-        return [TargetColumn(column, "target", "count" if loss and loss.kind == "poisson" else "number")]
+        if loss and loss.kind == "poisson":
+            return [TargetColumn(column, "target", "count")]
+        return [TargetColumn(column, above_zero=getattr(experiment.model, "family", None) == "gamma")]
 
     @property
     def _loss(self) -> Loss:

@@ -251,7 +251,8 @@ class _GradientDescent:
         return summed
 
     def finish(self) -> None:
-        """Do nothing: all is in the networks."""
+        """Let go of what only the steps needed: all is in the networks."""
+        self._objective.finish(self._optimiser)
 
 
 class _LearnerSteps:

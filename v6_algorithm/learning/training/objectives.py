@@ -50,6 +50,10 @@ class LocalObjective:
         """Step, with the gradients of the loss in place."""
         take_step(optimiser)
 
+    def finish(self, optimiser: torch.optim.Optimizer) -> None:
+        """End the round: the last gradients, as large as the model, are let go."""
+        optimiser.zero_grad(set_to_none=True)
+
     def outgoing(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return what is sent for the trained state, of the same names, shapes and dtypes."""
         return state
@@ -156,6 +160,9 @@ class OneGradient(LocalObjective):
 
     def step(self, optimiser: torch.optim.Optimizer) -> None:
         """Leave the networks as they are."""
+
+    def finish(self, optimiser: torch.optim.Optimizer) -> None:
+        """Keep the gradients, which are sent."""
 
     def outgoing(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return the gradients in place of the parameters; a parameter without one has zeros."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from v6_algorithm.errors import ImageError
+from v6_algorithm.errors import ImageError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.researcher.image.engine import image_of
 
@@ -75,7 +75,7 @@ def run_call(client: Any, image: str) -> dict[str, Any]:
     try:
         reply = wire.read_reply(output.decode(), request)
         rows = reply["members"]["trial"]["rows"] if reply["status"] == "ok" else None
-    except (ValueError, KeyError, TypeError, wire.WireError):
+    except (ValueError, KeyError, TypeError, WireError):
         raise ImageError(f"{image}: the reply to RPC_prepare cannot be read{log}") from None
     if reply["status"] != "ok":
         raise ImageError(f"{image}: RPC_prepare answers {reply['kind']}: {reply['message']}")

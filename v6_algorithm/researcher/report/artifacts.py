@@ -12,9 +12,11 @@ import csv
 import io
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,10 @@ _OF_SOME_RUNS = (
     "subgroups.csv",
     "tuning.csv",
 )
+# Characters of a model's text that are written at once; a multiple of four.
+_PIECE = 2**24
+# A file's content, whole or in pieces.
+Content = str | bytes | Iterable[str] | Iterable[bytes]
 METRIC_HEADER = ("run", "part", "scope", "name", "metric", "value")
 
 
@@ -119,7 +125,7 @@ class PartlyWrittenError(OSError):
         self.written, self.failed = written, failed
 
 
-def _files(clean: dict[str, Any]) -> Iterator[tuple[str, bool, Callable[[], str | bytes]]]:
+def _files(clean: dict[str, Any]) -> Iterator[tuple[str, bool, Callable[[], Content]]]:
     """Yield names, whether they are told (of many of a kind the last is), and what makes their content."""
     yield "result.json", True, lambda: _json(clean)
     if clean.get("status") not in (EVALUATED, TESTED):
@@ -144,7 +150,7 @@ def _files(clean: dict[str, Any]) -> Iterator[tuple[str, bool, Callable[[], str 
     yield from _of_many((f"samples/round-{number}.png", content) for number, content in samples.pictures(clean))
     parameters = clean.get("parameters")
     if isinstance(parameters, str):
-        yield "model.safetensors", True, lambda: base64.b64decode(parameters, validate=True)
+        yield "model.safetensors", True, lambda: _decoded(parameters)
 
 
 def write_trials(tuning: dict[str, Any], directory: Path) -> Path:
@@ -164,8 +170,23 @@ def _of_many(files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bool, Ca
         yield name, place == len(every), partial(bytes, content)
 
 
-def _json(content: dict[str, Any]) -> str:
-    return _indented(content, 0) + "\n"
+def _json(content: dict[str, Any]) -> str | Iterator[str]:
+    """Return result.json; with a large model in pieces."""
+    parameters = content.get("parameters")
+    if not isinstance(parameters, str) or len(parameters) <= _PIECE:
+        return _indented(content, 0) + "\n"
+    mark = secrets.token_hex(16)
+    before, after = _indented({**content, "parameters": mark}, 0).split(mark)
+    pieces = (parameters[place : place + _PIECE] for place in range(0, len(parameters), _PIECE))
+    return chain([before], (json.dumps(piece, ensure_ascii=False)[1:-1] for piece in pieces), [after + "\n"])
+
+
+def _decoded(text: str) -> bytes | Iterator[bytes]:
+    """Return the bytes of a base64 text, many in pieces; raises ValueError where it is none."""
+    if len(text) <= _PIECE:
+        return base64.b64decode(text, validate=True)
+    pieces = (text[place : place + _PIECE] for place in range(0, len(text), _PIECE))
+    return (base64.b64decode(piece, validate=True) for piece in pieces)
 
 
 def _indented(value: Any, depth: int) -> str:
@@ -188,21 +209,28 @@ def _indented(value: Any, depth: int) -> str:
     return f"{first}{start}{f',{start}'.join(written)}{end}{last}"
 
 
-def write_file(path: Path, content: str | bytes) -> Path:
+def write_file(path: Path, content: Content) -> Path:
     """Put a file in place whole, or not at all."""
-    if isinstance(content, str):
-        # A lone surrogate in a site's text has no UTF-8; escaped it is still valid JSON.
-        content = content.encode("utf-8", "backslashreplace")
     # Hidden, beside its final place (a rename does not cross file systems), and one per process.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # A model tells about its rows, and a report names hospitals: both are their owner's to pass on.
         temporary.touch(mode=0o600)
-        temporary.write_bytes(content)
+        if isinstance(content, (str, bytes)):
+            temporary.write_bytes(_encoded(content))
+        else:
+            with temporary.open("wb") as file:
+                for piece in content:
+                    file.write(_encoded(piece))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _encoded(content: str | bytes) -> bytes:
+    # A lone surrogate in a site's text has no UTF-8; escaped it is still valid JSON.
+    return content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
 
 
 def _history_csv(result: dict[str, Any]) -> str:

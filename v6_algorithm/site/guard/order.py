@@ -41,6 +41,12 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _model(item: Mapping[str, Any]) -> str:
+    """Return a hash of the model that an item of a request carries, the same of its text and of what is held."""
+    given = item.get("parameters")
+    return (given.digest if isinstance(given, wire.Held) else digest(str(given)))[:16]
+
+
 def _written(value: Any) -> str:
     return value.text() if isinstance(value, wire.Held) else str(value)
 
@@ -121,7 +127,7 @@ class Order:
             # Each model was trained with a preparation of its own.
             tested = self._job.setdefault("tested", {})
             for item in request["folds"]:
-                _pin(tested, digest(str(item.get("parameters")))[:16], _without(setup, _AFTER_TRAINING))
+                _pin(tested, _model(item), _without(setup, _AFTER_TRAINING))
                 if against := item.get("against"):
                     # The second model's inputs are its own, in its experiment and in its setup.
                     of_second = digest([against["experiment"], against["setup"]])[:32]
@@ -221,13 +227,13 @@ class Order:
                 self._once(run["scored"], fold, number, item, "measured")
             if item.get("train", True):
                 self._once(run["trained"], fold, number, item, "trained")
-            if isinstance(item.get("parameters"), str):
+            if isinstance(item.get("parameters"), (str, wire.Held)):
                 seen = run["models"].setdefault(fold, [])
-                seen.append(digest(item["parameters"])[:16])
+                seen.append(_model(item))
 
     def _once(self, done: dict[str, Any], fold: str, number: int, item: Mapping[str, Any], what: str) -> None:
         """Let a fold be asked about once a round; again of the same model, as by a `master` that was run again."""
-        model = digest(str(item.get("parameters")))[:16]
+        model = _model(item)
         last, of = done.get(fold, (-1, ""))
         if last > number or (last == number and of != model):
             raise PolicyError(f"fold {fold} was {what} in round {number}; a training run does so once, with one model")
@@ -260,7 +266,7 @@ class Order:
             self._check_tested(split, request)
         asked = set()
         for item in request["folds"]:
-            fold, model = str(int(item["fold"])), digest(str(item.get("parameters")))[:16]
+            fold, model = str(int(item["fold"])), _model(item)
             # As it is, and trained on with the site's own rows.
             way = fold, model, bool(item.get("personal"))
             if way in asked:

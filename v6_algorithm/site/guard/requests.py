@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from v6_algorithm.errors import WireError
+from v6_algorithm.exchange.wire import Held
 from v6_algorithm.experiment import PARTS
 
 _MOST = 10**9
@@ -84,7 +85,8 @@ def _check_item(item: Mapping[str, Any]) -> None:
         _check(item.get(key) is None or isinstance(item[key], bool), f"folds.{key}", "true or false")
     for key in ("epochs", "baseline"):
         _check(item.get(key) is None or _is_count(item[key]), f"folds.{key}", "a whole number")
-    _check(item.get("parameters") is None or isinstance(item["parameters"], str), "folds.parameters", "a packed text")
+    given = item.get("parameters")
+    _check(given is None or isinstance(given, (str, Held)), "folds.parameters", "a packed text")
     _check(item.get("rounded") is None or _is_text(item["rounded"]), "folds.rounded", "a name")
     _check(item.get("strategy") is None or isinstance(item["strategy"], Mapping), "folds.strategy", "a mapping")
     if (against := item.get("against")) is not None:

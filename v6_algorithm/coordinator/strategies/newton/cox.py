@@ -116,6 +116,7 @@ class CoxNewton(Newton):
         penalty = torch.full_like(present, model.ridge / rows)  # type: ignore[union-attr]
         matrix = torch.from_numpy(information / rows)
         free = independent(matrix + torch.diag(penalty), intercept=False, order=self.order)
+        self._tell_separated(free, first=first)
         if "model.inverse" in combined:
             changed = self._penalised(present, score, firth, torch.from_numpy(information), value, free)
             return combined | changed

@@ -76,12 +76,7 @@ class Newton(FedAvg):
         if self.offset is not None and first:
             score = score - information[:, self.offset[0]] * self.offset[1]
         free = independent_but(information + torch.diag(penalty), self.offset, self.order)
-        if first:
-            self.kept["first"] = {"free": free.long()}
-        elif "first" in self.kept:
-            # What was no combination of the others at first, and is now: rows with it weigh nothing any more.
-            lost = torch.nonzero(self.kept["first"]["free"].bool() & ~free)[:, 0].tolist()
-            self.fitted = {**self.fitted, "separated": lost}
+        self._tell_separated(free, first=first)
         misfit = float(totals[_DEVIANCE])
         if "model.dispersion" in combined:
             misfit = -2 * float(totals[_LOG_LIKELIHOOD])
@@ -105,6 +100,14 @@ class Newton(FedAvg):
             if name in combined
         }
         return combined | sums | changed | firth
+
+    def _tell_separated(self, free: Tensor, *, first: bool) -> None:
+        """Note what was no combination of the others at first, and is now: rows that differ weigh nothing any more."""
+        if first:
+            self.kept["first"] = {"free": free.long()}
+        elif "first" in self.kept:
+            lost = torch.nonzero(self.kept["first"]["free"].bool() & ~free)[:, 0].tolist()
+            self.fitted = {**self.fitted, "separated": lost}
 
     def _firth(
         self, present: Tensor, score: Tensor, information: Tensor, deviance: float, free: Tensor
@@ -199,7 +202,9 @@ class Newton(FedAvg):
         change = torch.zeros_like(present)
         change[free] = torch.linalg.solve((information + torch.diag(penalty))[free][:, free], gradient[free])
         following = change if first else present + change
-        following[~free] = 0
+        # What grows without end stays where rows ceased to weigh: at 0 they would weigh again.
+        growing = self.kept["first"]["free"].bool() if "first" in self.kept else torch.zeros_like(free)
+        following[~(free | growing)] = 0
         self.converged = not first and float(gradient[free] @ change[free]) < _DONE * (1 + abs(objective))
         if not first:
             self.kept["newton"] = {

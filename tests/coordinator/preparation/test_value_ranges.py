@@ -1,0 +1,101 @@
+"""Columns of which two sites' values differ as two units do are named, and such as hospitals have are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import v6_algorithm.api as v6
+from v6_algorithm.coordinator.preparation.value_ranges import check_codes, tell_codes, tell_ranges
+from v6_algorithm.data.preparation.statistics import Moments
+from v6_algorithm.errors import WireError
+
+# Mean and standard deviation at one site, and what the other writes of the same.
+UNITS = {
+    "glucose, mg/dL and mmol/L": (105, 30, lambda x: x / 18.02),
+    "cholesterol, mg/dL and mmol/L": (200, 42, lambda x: x / 38.67),
+    "creatinine, mg/dL and umol/L": (1.1, 0.6, lambda x: x * 88.4),
+    "haemoglobin, g/dL and g/L": (13.6, 1.7, lambda x: x * 10),
+    "temperature, C and F": (37.1, 0.7, lambda x: x * 1.8 + 32),
+    "height, m and cm": (1.72, 0.1, lambda x: x * 100),
+    "height, cm and inch": (172, 10, lambda x: x / 2.54),
+    "weight, kg and lb": (78, 16, lambda x: x * 2.2046),
+    "haematocrit, a share and percent": (0.42, 0.05, lambda x: x * 100),
+    "age, years and months": (61, 14, lambda x: x * 12),
+}
+
+
+def moments(*columns):
+    return {
+        f"site{number}": Moments.of([np.asarray(column, dtype=float).reshape(-1, 1)], with_range=False)
+        for number, column in enumerate(columns)
+    }
+
+
+@pytest.mark.parametrize("kind", UNITS)
+@pytest.mark.parametrize("seed", range(3))
+def test_sites_that_write_a_column_in_two_units_are_told(kind, seed):
+    mean, deviation, convert = UNITS[kind]
+    generator = np.random.default_rng(seed)
+    here, there = (np.abs(generator.normal(mean, deviation, 200)) for _ in range(2))
+    (note,) = tell_ranges(["x"], moments(here, convert(there)))
+    assert note.startswith("column 'x': the sites' values lie far apart")
+    assert "in one unit?" in note
+    assert tell_ranges(["x"], moments(here, there)) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (lambda g: g.normal(45, 12, 200), lambda g: g.normal(70, 10, 200)),
+        (lambda g: g.lognormal(1, 1.2, 200), lambda g: g.lognormal(2.2, 1.2, 200)),
+        (lambda g: g.integers(0, 2, 200), lambda g: g.random(200) < 0.05),
+        (lambda g: g.normal(0, 1, 200), lambda g: g.normal(1.5, 2, 200)),
+        (lambda g: g.poisson(0.4, 200), lambda g: g.poisson(2, 200)),
+        (lambda g: g.normal(45, 12, 5), lambda g: g.normal(4500, 12, 200)),
+    ],
+)
+def test_sites_whose_patients_differ_are_not(first, second):
+    generator = np.random.default_rng(0)
+    assert tell_ranges(["x"], moments(first(generator), second(generator))) == []
+
+
+def test_of_many_sites_the_one_in_another_unit_is_seen():
+    generator = np.random.default_rng(3)
+    sites = [generator.normal(105, 30, 80) for _ in range(30)]
+    sites[7] = sites[7] / 18.02
+    (note,) = tell_ranges(["x"], moments(*sites))
+    assert "site7" in note
+
+
+def test_codes_that_differ_between_sites_are_told():
+    schemas = {"p": {"codes": {"sex": [0, 1], "cp": [0, 1]}}, "q": {"codes": {"sex": [1, 2]}}, "r": {}}
+    (note,) = tell_codes(schemas, ["sex", "cp"])
+    assert note.startswith("column 'sex' holds 0 and 1 at p; 1 and 2 at q: are these codes for the same?")
+    assert tell_codes(schemas, ["cp"]) == []
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [["sex"], {"age": [0, 1]}, {"sex": [1, 0]}, {"sex": [0.5, 1]}, {"sex": [False, True]}, {"sex": [0]}, {"sex": 1}],
+)
+def test_codes_are_two_whole_numbers_of_a_column_that_is_there(codes):
+    check_codes({"sex": [0, 1]}, ["sex"])
+    with pytest.raises(WireError):
+        check_codes(codes, ["sex"])
+
+
+def test_a_run_tells_of_units_and_codes():
+    def table(seed):
+        generator = np.random.default_rng(seed)
+        sex = generator.integers(0, 2, 80)
+        glucose = generator.normal(100, 20, 80)
+        return pd.DataFrame({"sex": sex, "glucose": glucose, "y": (glucose > 100) ^ (generator.random(80) < 0.2)})
+
+    sites = {"p": table(0), "q": table(1).assign(sex=lambda f: f["sex"] + 1, glucose=lambda f: f["glucose"] / 18)}
+    notes = v6.run({"data": {"target": "y"}, "rounds": 1}, sites).notes
+    assert any(note.startswith("column 'glucose': the sites' values lie far apart") for note in notes)
+    assert any(note.startswith("column 'sex' holds 0 and 1 at p; 1 and 2 at q") for note in notes)
+    same = v6.run({"data": {"target": "y"}, "rounds": 1}, {"p": table(0), "q": table(1)}).notes
+    assert not any("far apart" in note or "codes for the same" in note for note in same)

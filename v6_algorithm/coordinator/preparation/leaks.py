@@ -1,0 +1,29 @@
+"""What the researcher is told of inputs that tell the target by themselves; `negotiate` makes the notes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from v6_algorithm.data.leaks import REASONS
+from v6_algorithm.data.rows.kind import listed
+from v6_algorithm.errors import WireError
+
+
+def check_leaks(leaks: Any, columns: Collection[str]) -> None:
+    """Raise WireError unless a site names its own columns, with known reasons."""
+    if not isinstance(leaks, dict) or not (set(leaks) <= set(columns) and set(leaks.values()) <= set(REASONS)):
+        raise WireError("what it says of columns that tell the target must be of known reasons")
+
+
+def tell_leaks(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> list[str]:
+    """Return a note for each input that tells the target at some site, and how: it may be known only afterwards."""
+    notes = []
+    for name in used:
+        for reason, text in REASONS.items():
+            if sites := [site for site, schema in schemas.items() if schema.get("leaks", {}).get(name) == reason]:
+                notes.append(
+                    f"column '{name}' at {listed(sites)}: it {text}; is it known before the target is? "
+                    "data.exclude leaves it out"
+                )
+    return notes

@@ -1,0 +1,109 @@
+"""What the researcher is told of columns whose values, or codes, differ between sites as those of two units do.
+
+`negotiate` makes the notes, from the moments of the training rows and from what sites say of columns with two codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from v6_algorithm.data.preparation.statistics import Moments
+from v6_algorithm.data.rows.kind import listed
+from v6_algorithm.errors import WireError
+
+# Hospitals' patients differ, but hardly by so many standard deviations; nor by such a factor, where the spread differs
+# by about as much. Glucose in mg/dL is 18-fold that in mmol/L, and 3 of its standard deviations away.
+_APART, _FACTOR, _ALIKE, _WIDEST = 3.0, 4.0, 2.5, 1.0
+# Pounds in a kilogram, centimetres in an inch: mean and spread differ by these.
+_KNOWN, _NEAR, _NEAR_SPREAD, _KNOWN_APART = (2.2046, 2.54), 0.05, 0.25, 1.5
+_FEWEST = 10
+# As of event times.
+_OTHER_UNIT = 5.0
+_SHOWN_SITES = 10
+
+
+def tell_ranges(features: Sequence[str], moments: Mapping[str, Moments]) -> list[str]:
+    """Name the columns of which two sites' values lie so far apart that they are most likely in other units.
+
+    Of each site it is mean and standard deviation of the first fold's training rows. Sites with few values, or with one
+    value only, are passed over.
+    """
+    if len(moments) < 2:
+        return []
+    sites = list(moments)
+    count = np.stack([of_site.count[0] for of_site in moments.values()])
+    mean = np.stack([of_site.mean[0] for of_site in moments.values()])
+    deviation = np.stack([of_site.deviation[0] for of_site in moments.values()])
+    seen = (count >= _FEWEST) & (deviation > 1e-9 * np.abs(mean))
+    notes = []
+    for place in np.flatnonzero(seen.sum(axis=0) > 1).tolist():
+        ranked = sorted(np.flatnonzero(seen[:, place]).tolist(), key=lambda site: mean[site, place])
+        lowest, highest = ranked[0], ranked[-1]
+        if not _differ(*mean[[lowest, highest], place].tolist(), *deviation[[lowest, highest], place].tolist()):
+            continue
+        shown = ranked if len(ranked) <= _SHOWN_SITES else [*ranked[: _SHOWN_SITES // 2], *ranked[-_SHOWN_SITES // 2 :]]
+        listing = ", ".join(f"{sites[site]} {mean[site, place]:.3g} ± {deviation[site, place]:.3g}" for site in shown)
+        notes.append(
+            f"column '{features[place]}': the sites' values lie far apart (mean ± standard deviation: {listing}); are "
+            "they in one unit? Convert them there, or leave the column out with data.exclude"
+        )
+    return notes
+
+
+def _differ(low: float, high: float, low_deviation: float, high_deviation: float) -> bool:
+    """Say whether two sites' means and standard deviations are as of two units."""
+    widest = max(low_deviation, high_deviation)
+    if high - low > _APART * widest:
+        return True
+    if low <= 0 or high - low <= 0:
+        return False
+    factor, spread = high / low, high_deviation / low_deviation
+    if any(abs(factor / known - 1) < _NEAR and abs(spread / known - 1) < _NEAR_SPREAD for known in _KNOWN):
+        return high - low > _KNOWN_APART * widest
+    relative = low_deviation / low, high_deviation / high
+    alike = max(relative) < _WIDEST and max(relative) < _ALIKE * min(relative)
+    return factor >= _FACTOR and alike
+
+
+def tell_target_sizes(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say so where the sites' targets differ so much in size that they are most likely in other units."""
+    sizes = {site: 2.0 ** schema["target_size"][1] for site, schema in schemas.items() if "target_size" in schema}
+    if len(sizes) < 2 or max(sizes.values()) < _OTHER_UNIT * min(sizes.values()):
+        return []
+    ranked = sorted(sizes, key=lambda site: sizes[site])
+    listing = ", ".join(f"{site} {sizes[site]:.3g}" for site in ranked[:_SHOWN_SITES])
+    return [
+        f"data.target: the sites' targets differ {sizes[ranked[-1]] / sizes[ranked[0]]:.0f}-fold in size (geometric "
+        f"means: {listing}); are they in one unit?"
+    ]
+
+
+def check_codes(codes: Any, columns: Collection[str]) -> None:
+    """Raise WireError unless a site tells of its own columns two whole numbers each, the smaller one first."""
+    if not isinstance(codes, dict) or not set(codes) <= set(columns):
+        raise WireError("its columns of two codes must be some of its columns")
+    for pair in codes.values():
+        whole = isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(code) is int for code in pair)
+        if not whole or pair[0] >= pair[1]:
+            raise WireError("two codes of a column must be whole numbers, the smaller one first")
+
+
+def tell_codes(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> list[str]:
+    """Name the columns that hold two numbers at one site and two others at another: 0 and 1 here, 1 and 2 there."""
+    notes = []
+    for name in used:
+        held: dict[tuple[int, int], list[str]] = {}
+        for site, schema in schemas.items():
+            if name in schema.get("codes", {}):
+                low, high = schema["codes"][name]
+                held.setdefault((low, high), []).append(site)
+        if len(held) > 1:
+            listing = "; ".join(f"{low} and {high} at {listed(sites)}" for (low, high), sites in sorted(held.items()))
+            notes.append(
+                f"column '{name}' holds {listing}: are these codes for the same? They are learned from as numbers; "
+                "code them alike there, or list it under data.categorical"
+            )
+    return notes

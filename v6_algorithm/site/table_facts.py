@@ -1,0 +1,65 @@
+"""What a site tells of its table beside columns and labels, by which the researcher sees that something is amiss.
+
+`preparing` puts it into the answer to the first question of a run; docs/what-leaves-the-hospital.md lists it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from v6_algorithm.site.guard.order import digest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from v6_algorithm.site.work import Work
+
+
+def table_facts(work: Work, frame: pd.DataFrame, schema: dict[str, Any], *, sizes: bool) -> dict[str, Any]:
+    """Return entries of a site's schema: columns that tell the target, columns of two codes, copies of rows.
+
+    Of classes and codes of fewer rows than the node's smallest cell nothing is told. With `sizes` also how large the
+    numbers are that are learned.
+    """
+    from v6_algorithm.data.description import MOST_HINTED, two_codes
+    from v6_algorithm.data.leaks import telling_columns
+    from v6_algorithm.data.repeats import row_hashes
+    from v6_algorithm.data.targets import known_rows
+
+    if not work.kind.tables or frame.shape[1] > MOST_HINTED or schema["synthetic"]:
+        return {}
+    smallest = max(work.policy.minimum_cell, work.policy.minimum_label_rows)
+    numeric = [name for name, kind in schema["columns"].items() if kind == "numeric"]
+    facts: dict[str, Any] = {}
+    if leaks := telling_columns(frame, numeric, work.experiment.data.categorical, work.targets, smallest):
+        facts["leaks"] = leaks
+    if codes := two_codes(frame, smallest):
+        facts["codes"] = codes
+    hides = work.experiment.privacy.secure_aggregation is not None
+    # Of rows without a target nothing is learned.
+    learned = frame.loc[known_rows(frame, work.targets)]
+    hashes = row_hashes(learned, schema["columns"], schema["hints"])
+    if hashes is not None:
+        if (repeated := hashes.repeated()) and work.experiment.data.group is None:
+            facts["repeated"] = None if hides else work.policy.disclosed(repeated)
+        if work.policy.patient_hashes and not hides:
+            key = work.policy.aggregation_secret or digest(work.experiment.for_sites())
+            facts["table"] = hashes.of_table(key.encode())
+    if sizes and (size := _target_size(work, frame)) is not None:
+        facts["target_size"] = size
+    return facts
+
+
+def _target_size(work: Work, frame: pd.DataFrame) -> tuple[int, float] | None:
+    """Return of how many rows the number that is learned is not 0, and the mean binary logarithm of its size there."""
+    from v6_algorithm.data.targets import encoded_target
+
+    if len(work.targets) != 1 or work.targets[0].kind != "number":
+        return None
+    _, values = encoded_target(frame[work.targets[0].column], work.targets[0])
+    sizes = np.abs(values[values != 0])
+    if len(sizes) < max(work.policy.minimum_cell, 1):
+        return None
+    return len(sizes), float(np.log2(sizes).mean())
