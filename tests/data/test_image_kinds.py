@@ -165,6 +165,19 @@ def test_a_modality_lut_is_applied_as_pydicom_applies_it(tmp_path):
     np.testing.assert_array_equal(read_image(file, 2, None).values[0], expected)
 
 
+@pytest.mark.parametrize("first", [5, -20])
+@pytest.mark.parametrize("stored_as", ["US", "OW"])
+def test_monochrome1_is_turned_about_the_range_of_its_modality_lut(tmp_path, stored_as, first):
+    table = RNG.integers(0, 4000, 64).astype(np.uint16)
+    lut = group(ModalityLUTType="US")
+    lut[0].add_new("LUTDescriptor", "SS" if first < 0 else "US", [64, first, 16])
+    lut[0].add_new("LUTData", stored_as, table.tolist() if stored_as == "US" else table.tobytes())
+    stored = RNG.integers(first - 5, 90, (5, 6)).astype(np.int16 if first < 0 else np.uint16)
+    file = scan(tmp_path / "a.dcm", stored, "MONOCHROME1", ModalityLUTSequence=lut)
+    expected = int(table.min()) + int(table.max()) - table[np.clip(stored.astype(int) - first, 0, 63)].astype(float)
+    np.testing.assert_array_equal(read_image(file, 2, None).values[0], expected)
+
+
 @pytest.mark.parametrize(("bits", "signed"), [(12, False), (16, False), (12, True)])
 def test_monochrome1_is_turned_about_the_range_of_its_bits_and_not_of_the_image(tmp_path, bits, signed):
     low = -(2 ** (bits - 1)) if signed else 0

@@ -56,11 +56,21 @@ def test_sites_that_write_a_column_in_two_units_are_told(kind, seed):
         (lambda g: g.normal(0, 1, 200), lambda g: g.normal(1.5, 2, 200)),
         (lambda g: g.poisson(0.4, 200), lambda g: g.poisson(2, 200)),
         (lambda g: g.normal(45, 12, 5), lambda g: g.normal(4500, 12, 200)),
+        (lambda g: g.normal(0, 1, 200), lambda g: g.normal(0, 10, 200)),
     ],
 )
 def test_sites_whose_patients_differ_are_not(first, second):
     generator = np.random.default_rng(0)
     assert tell_ranges(["x"], moments(first(generator), second(generator))) == []
+
+
+@pytest.mark.parametrize("factor", [100, 1000, 1e6])
+def test_values_around_zero_in_two_units_are_told_by_their_spread(factor):
+    generator = np.random.default_rng(4)
+    volts, others = generator.normal(0, 1, 200), generator.normal(0, factor, 200)
+    (note,) = tell_ranges(["c1"], moments(volts, others))
+    assert note.startswith("column 'c1': the sites' values lie far apart")
+    assert "in one unit?" in note
 
 
 def test_of_many_sites_the_one_in_another_unit_is_seen():

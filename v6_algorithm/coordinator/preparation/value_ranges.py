@@ -21,6 +21,8 @@ _APART, _FACTOR, _ALIKE, _WIDEST = 3.0, 4.0, 2.5, 1.0
 # Pounds in a kilogram, centimetres in an inch: mean and spread differ by these.
 _KNOWN, _NEAR, _NEAR_SPREAD, _KNOWN_APART = (2.2046, 2.54), 0.05, 0.25, 1.5
 _FACTOR_MIXED = 10.0
+# Values around 0, such as of an ECG, have means that tell nothing: what differs with their unit is their spread.
+_AROUND_ZERO, _FACTOR_SPREAD = 0.5, 30.0
 _FEWEST = 10
 # As of event times.
 _OTHER_UNIT = 5.0
@@ -44,7 +46,8 @@ def tell_ranges(features: Sequence[str], moments: Mapping[str, Moments]) -> list
     for place in np.flatnonzero(seen.sum(axis=0) > 1).tolist():
         ranked = sorted(np.flatnonzero(seen[:, place]).tolist(), key=lambda site: mean[site, place])
         lowest, highest = ranked[0], ranked[-1]
-        if not _differ(*mean[[lowest, highest], place].tolist(), *deviation[[lowest, highest], place].tolist()):
+        apart = _differ(*mean[[lowest, highest], place].tolist(), *deviation[[lowest, highest], place].tolist())
+        if not apart and not _spread_apart(mean[ranked, place], deviation[ranked, place]):
             continue
         shown = ranked if len(ranked) <= _SHOWN_SITES else [*ranked[: _SHOWN_SITES // 2], *ranked[-_SHOWN_SITES // 2 :]]
         listing = ", ".join(f"{sites[site]} {mean[site, place]:.3g} ± {deviation[site, place]:.3g}" for site in shown)
@@ -71,6 +74,12 @@ def _differ(low: float, high: float, low_deviation: float, high_deviation: float
         return True
     # Where one site has rows in both units, its spread is wide.
     return factor >= _FACTOR_MIXED and max(relative) < _WIDEST
+
+
+def _spread_apart(means: np.ndarray, deviations: np.ndarray) -> bool:
+    """Say whether (sites,) standard deviations are as of two units, among the sites whose values are around 0."""
+    spreads = deviations[np.abs(means) < _AROUND_ZERO * deviations]
+    return len(spreads) > 1 and bool(spreads.max() >= _FACTOR_SPREAD * spreads.min())
 
 
 def tell_target_sizes(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:

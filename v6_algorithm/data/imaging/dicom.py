@@ -128,7 +128,9 @@ def _in_units(content: Any, stored: Array) -> Array:
     inverted = content.PhotometricInterpretation == "MONOCHROME1"
     if "ModalityLUTSequence" in content:
         values = apply_modality_lut(stored, content).astype(np.float64)
-        table = np.asarray(content.ModalityLUTSequence[0].LUTData)
+        # The table as it is applied, whether it is stored as numbers (US) or as bytes (OW).
+        length, first = content.ModalityLUTSequence[0].LUTDescriptor[:2]
+        table = apply_modality_lut(np.arange(first, first + (length or 2**16), dtype=np.int64), content)
         return (float(table.min()) + float(table.max()) - values) if inverted else values
     values = stored.astype(np.float64)
     if inverted:
