@@ -103,11 +103,10 @@ def _blocks(frame: pd.DataFrame, names: Sequence[str], places: Array) -> Iterabl
     step = max(_MOST_CELLS // max(len(places), 1), 1)
     for start in range(0, len(names), step):
         some = names[start : start + step]
-        block = [
-            pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)[places]
-            for name in some
-        ]
-        yield some, np.stack(block, axis=1)
+        columns = frame.loc[:, some]
+        if any(not isinstance(kind, np.dtype) or kind.kind not in "biuf" for kind in columns.dtypes.tolist()):
+            columns = columns.apply(pd.to_numeric, errors="coerce")
+        yield some, columns.to_numpy(dtype=np.float64, na_value=np.nan)[places]
 
 
 def _reasons(numbers: Array, groups: Array, starts: Array, *, is_class: bool) -> list[str | None]:

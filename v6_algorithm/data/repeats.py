@@ -26,6 +26,10 @@ _FEWEST, _SHARE, _TIMES_CHANCE = 3, 0.02, 10.0
 _MOST_ALIKE = 0.01
 # 64 bits, as of a group.
 _DIGITS = 16
+# The odd factor of a multiplicative hash (Steele, Lea and Flood 2014), and a number that no table holds.
+_MIX = np.uint64(0xBF58476D1CE4E5B9)
+_EMPTY = -1.0715e301
+_MOST_CELLS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,45 @@ def row_hashes(frame: pd.DataFrame, kinds: Mapping[str, str], hints: Mapping[str
     """
     import pandas as pd
 
-    columns, alike = {}, 1.0
-    for name, kind in kinds.items():
-        if kind not in ("numeric", "text") or hints.get(name) == "row numbers" or looks_like_identifier(name):
-            continue
-        column = frame[name]
-        numeric = kind == "numeric"
-        columns[name] = pd.to_numeric(column, errors="coerce").astype(float) if numeric else column.astype(str)
-        shares = columns[name].value_counts(dropna=False, normalize=True).to_numpy()
-        alike *= float((shares**2).sum())
-    if alike > _MOST_ALIKE:
-        return None
-    return RowHashes(pd.util.hash_pandas_object(pd.DataFrame(columns), index=False).to_numpy(), alike)
+    names = [
+        name
+        for name, kind in kinds.items()
+        if kind in ("numeric", "text") and hints.get(name) != "row numbers" and not looks_like_identifier(name)
+    ]
+    hashes, alike = np.zeros(len(frame), dtype=np.uint64), 1.0
+    step = max(_MOST_CELLS // max(len(frame), 1), 1)
+    for start in range(0, len(names), step):
+        some = names[start : start + step]
+        block = np.column_stack([_numbers(frame[name], kinds[name]) for name in some])
+        alike *= float(np.prod(_alike(block)))
+        # Odd factors, each of its own column, by name, so that columns may stand in another order.
+        factors = pd.util.hash_array(np.array(some, dtype=object)) | np.uint64(1)
+        mixed = block.view(np.uint64) * factors
+        hashes += ((mixed ^ (mixed >> np.uint64(29))) * _MIX).sum(axis=1, dtype=np.uint64)
+    return None if alike > _MOST_ALIKE else RowHashes(hashes, alike)
+
+
+def _numbers(column: pd.Series, kind: str) -> Array:
+    """Return a column as (rows,) float64, words by their hashes, and one number for what is empty."""
+    import pandas as pd
+
+    if kind == "text":
+        hashed = pd.util.hash_array(column.astype(str).to_numpy(dtype=object))
+        return (hashed >> np.uint64(11)).astype(np.float64)
+    plain = isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf"
+    numbers = column if plain else pd.to_numeric(column, errors="coerce")
+    values: Array = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    # Zero is one number, too.
+    return np.where(np.isnan(values), _EMPTY, values + 0.0)
+
+
+def _alike(block: Array) -> Array:
+    """Return for each column, of (rows, columns), how likely two rows have the same number."""
+    ordered = np.sort(block, axis=0)
+    place = np.arange(len(block))[:, None]
+    first = np.ones(block.shape, dtype=bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    # Of equal numbers each makes a pair with those before it.
+    pairs = (place - np.maximum.accumulate(np.where(first, place, 0), axis=0)).sum(axis=0)
+    share: Array = 2 * pairs / len(block) ** 2 + 1 / len(block)
+    return share

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -178,6 +179,8 @@ def _alike(names: Sequence[str]) -> str:
     )
 
 
+# All sites of a run ask of the same names.
+@lru_cache(maxsize=20_000)
 def looks_like_identifier(name: str) -> bool:
     """Say whether a column's name tells that it says who, not what."""
     return _IDENTIFIER.fullmatch(name.strip()) is not None
