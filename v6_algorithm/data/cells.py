@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from v6_algorithm.data.assumed import Assumed
-from v6_algorithm.data.unknown import BELOW_ZERO, CODES, WORD_HINTS, has_codes, has_zeros, known_word, may_have_zeros
+from v6_algorithm.data.unknown import (
+    BELOW_ZERO,
+    CODES,
+    NINE,
+    WORD_HINTS,
+    has_codes,
+    has_zeros,
+    known_word,
+    may_have_zeros,
+)
 from v6_algorithm.experiment.table_form import TableForm
 
 if TYPE_CHECKING:
@@ -425,7 +434,7 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
     fractions = (broken := numbers != np.floor(numbers)).any(axis=0)
     ordered = np.sort(numbers[:_ROWS_THAT_COUNT], axis=0)
     repeats = (ordered[1:] == ordered[:-1]).any(axis=0)
-    coded = np.isin(low, BELOW_ZERO) | np.isin(high, CODES) | may_have_zeros(numbers, low, high)
+    coded = np.isin(low, BELOW_ZERO) | np.isin(high, CODES) | (high == NINE) | may_have_zeros(numbers, low, high)
     dotted = fractions & (high < 1000) & (high >= 100) & ((~broken).sum(axis=0) >= _FEWEST_DOTTED)
     days = np.logical_or.reduce([(low >= start) & (high < end) for start, end in _DATES_FROM])
     large = np.maximum(np.abs(low), np.abs(high)) > _FLOAT32_MAX

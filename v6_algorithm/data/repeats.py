@@ -26,8 +26,7 @@ _FEWEST, _SHARE, _TIMES_CHANCE = 3, 0.02, 10.0
 _MOST_ALIKE = 0.01
 # 64 bits, as of a group.
 _DIGITS = 16
-# The odd factor of a multiplicative hash (Steele, Lea and Flood 2014), and a number that no table holds.
-_MIX = np.uint64(0xBF58476D1CE4E5B9)
+# A number that no table holds.
 _EMPTY = -1.0715e301
 _MOST_CELLS = 2_000_000
 
@@ -69,11 +68,18 @@ def row_hashes(frame: pd.DataFrame, kinds: Mapping[str, str], hints: Mapping[str
         some = names[start : start + step]
         block = np.column_stack([_numbers(frame[name], kinds[name]) for name in some])
         alike *= float(np.prod(_alike(block)))
-        # Odd factors, each of its own column, by name, so that columns may stand in another order.
-        factors = pd.util.hash_array(np.array(some, dtype=object)) | np.uint64(1)
-        mixed = block.view(np.uint64) * factors
-        hashes += ((mixed ^ (mixed >> np.uint64(29))) * _MIX).sum(axis=1, dtype=np.uint64)
+        # Each column begins elsewhere, by its name, so that columns may stand in another order.
+        starts = pd.util.hash_array(np.array(some, dtype=object))
+        hashes += _mixed(block.view(np.uint64) + starts).sum(axis=1, dtype=np.uint64)
     return None if alike > _MOST_ALIKE else RowHashes(hashes, alike)
+
+
+def _mixed(words: Array) -> Array:
+    """Spread the bits of (rows, columns) uint64, as SplitMix64 does (Steele, Lea and Flood 2014)."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: Array = words ^ (words >> np.uint64(31))
+    return mixed
 
 
 def _numbers(column: pd.Series, kind: str) -> Array:
