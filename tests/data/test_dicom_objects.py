@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,15 @@ def test_a_parametric_map_has_its_real_values(tmp_path, kind, slope):
     np.testing.assert_allclose(read_image(file, 2, None).values[0], expected)
 
 
-@pytest.mark.parametrize("name", ["rtplan.dcm", "waveform_ecg.dcm", "reportsi.dcm", "DICOMDIR"])
+@pytest.mark.parametrize("name", ["rtplan.dcm", "rtstruct.dcm", "waveform_ecg.dcm", "reportsi.dcm", "DICOMDIR"])
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_an_object_without_an_image_is_refused_as_that(name, dimensions):
     assert cause_of(Path(pydicom.data.get_testdata_file(name)), dimensions) == "no_pixels"
+
+
+@pytest.mark.parametrize("name", ["JPEG-lossy.dcm", "JPGExtended.dcm"])
+def test_lossy_jpeg_of_twelve_bits_is_no_damage(name):
+    pytest.importorskip("gdcm")
+    if find_spec("libjpeg"):
+        pytest.skip("pylibjpeg-libjpeg, which reads it, is installed")
+    assert cause_of(Path(pydicom.data.get_testdata_file(name)), 2) == "compression"

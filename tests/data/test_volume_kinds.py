@@ -16,6 +16,8 @@ from v6_algorithm.data.imaging.files import read_image
 from v6_algorithm.data.imaging.picture import CAUSES, UnreadableImageError
 from v6_algorithm.data.imaging.stack import find_images
 from v6_algorithm.data.rows.image_files import ImageFiles
+from v6_algorithm.data.rows.kind import Shelf
+from v6_algorithm.data.rows.series import Series
 from v6_algorithm.data.sequences import describe_sequences
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError
@@ -392,6 +394,23 @@ def test_what_is_kept_of_an_image_is_read_again_when_only_its_values_change(tmp_
     os.utime(tmp_path / data, ns=(1, 1))
     assert rows.fingerprint(TableSource(str(tmp_path / "t.csv"))) != before
     assert with_companions([tmp_path / name, None, "ending"])[3:] == [tmp_path / data]
+
+
+@pytest.mark.parametrize(("value", "told"), [(np.nan, {"gaps": ([], 2)}), (np.inf, {"gaps": ([], 2)}), (1.0, {})])
+@pytest.mark.parametrize("files", [True, False])
+def test_gaps_of_series_are_told(tmp_path, value, told, files):
+    cells = [np.ones((4, 2)) for _ in range(5)]
+    cells[1][0, 1] = cells[3][2, 0] = value
+    (tmp_path / "t.csv").write_text("s,y\n")
+    for number, cell in enumerate(cells):
+        np.save(tmp_path / f"{number}.npy", cell)
+    frame = pd.DataFrame(
+        {"s": [f"{number}.npy" for number in range(5)] if files else [cell.tolist() for cell in cells]}
+    )
+    source = TableSource(str(tmp_path / "t.csv"))
+    rows = Series(Data.model_validate({"target": "y", "sequence": {"column": "s"}}))
+    rows.read(frame, source, Shelf(lambda _: None))
+    assert source.assumed == told
 
 
 @pytest.mark.parametrize("dtype", ["complex128", "datetime64[D]"])

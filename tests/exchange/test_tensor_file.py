@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import pytest
 import safetensors.torch
@@ -10,7 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import tensor_file, wire
+from v6_algorithm.exchange.wire import packed as packed_module
 
 DTYPES = (
     torch.bool, torch.uint8, torch.int8, torch.float16, torch.bfloat16, torch.int32, torch.float32, torch.float64,
@@ -89,3 +92,40 @@ def test_two_held_models_are_equal_where_their_texts_are(other, equal):
     assert (first == second) is (first.text() == second.text()) is equal
     assert len({first, second}) == 2 - equal
     assert first != "text"
+
+
+@given(TENSORS, st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=5))
+def test_what_is_read_of_a_message_is_what_its_text_says(about, other):
+    held = wire.Held(made(about.items()))
+    content = {"folds": [{"parameters": held, "other": other}, {"parameters": held.text()}], "last": [1, [held]]}
+    read, length = wire.as_read(content)
+    text = wire.to_text(content)
+    assert read == json.loads(text)
+    assert length == len(text)
+    assert type(read["folds"][0]["parameters"]) is type(read["folds"][1]["parameters"]) is str
+
+
+@given(TENSORS)
+def test_a_large_text_is_read_tensor_by_tensor_to_the_same_tensors(about):
+    tensors = made(about.items())
+    text = str(wire.pack(tensors))
+    usual = wire.unpack(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed_module, "_LARGE", 0)
+        large = wire.unpack(text)
+    assert list(large) == list(usual)
+    assert wire.Held(large) == wire.Held(usual) == wire.Held(tensors)
+
+
+@pytest.mark.parametrize("wrong", ["AAAA", "AAA", "????", "\u00fc" * 16, "A" * 64])
+def test_a_large_text_that_is_no_model_is_refused(monkeypatch, wrong):
+    monkeypatch.setattr(packed_module, "_LARGE", 0)
+    with pytest.raises(WireError, match="not valid base64 safetensors"):
+        wire.unpack(wrong)
+
+
+def test_a_large_model_of_another_shape_is_refused_by_name(monkeypatch):
+    text = str(wire.pack({"w": torch.zeros(3)}))
+    monkeypatch.setattr(packed_module, "_LARGE", 0)
+    with pytest.raises(WireError, match=r"'w' has shape \[3\], expected \[2\]"):
+        wire.unpack(text, {"w": wire.TensorSpec((2,), "float32")})

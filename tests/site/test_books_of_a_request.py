@@ -19,6 +19,7 @@ from v6_algorithm.site import SiteContext, together
 from v6_algorithm.site.guard import bounds
 from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.rules import BY_FIELD
+from v6_algorithm.site.together import group as together_group
 
 
 def test_the_time_of_a_reply_is_told_by_what_it_was_spent_on(monkeypatch):
@@ -40,8 +41,8 @@ def test_the_time_of_a_reply_is_told_by_what_it_was_spent_on(monkeypatch):
 
 def test_the_time_of_sites_that_train_together_is_shared_by_them(monkeypatch):
     ticks = iter([10.0, 20.0])
-    monkeypatch.setattr(together, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    made = object.__new__(together._Group)
+    monkeypatch.setattr(together_group, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    made = object.__new__(together_group.Group)
     made._sites, made._errors, made._seconds = ["a", "b"], {}, {"train_s": 6.0}
     made._requests = {name: {"round": 2, "attempt": 1, "folds": []} for name in "ab"}
     experiment = Experiment.parse({"data": {"target": "y"}, "model": "logistic"})

@@ -84,6 +84,9 @@ KINDS: dict[str, Kind] = {
         "{count} images in data.image have colours of 16 bits (or grey with transparency); the upper 8 are read",
         "npy keeps all",
     ),
+    "gaps": Kind(
+        "{count} time series in data.sequence have empty or infinite numbers, which are filled as empty cells are"
+    ),
     "measures suffix": Kind("{count} names in data.measures have no ending, and are read as those of files that have"),
     "excel errors": Kind("{count} cells of the Excel sheet hold errors such as #DIV/0!, which count as empty"),
     "hidden rows": Kind(

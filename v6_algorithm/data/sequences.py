@@ -81,6 +81,18 @@ def _read_array(file: Path, column: Any) -> Array:
         ) from None
 
 
+def count_gaps(column: pd.Series) -> int:
+    """Count the series that have empty or infinite numbers; what is no series is left to `describe_sequences`."""
+    count = 0
+    for value in column.tolist():
+        if isinstance(value, (list, tuple, np.ndarray)):
+            try:
+                count += not np.isfinite(_array(value)).all()
+            except (TypeError, ValueError):
+                continue
+    return count
+
+
 def describe_sequences(column: pd.Series, sequence: Sequence) -> dict[str, int]:
     """Return the `shortest` and `longest` number of times, and the number of `channels`.
 

@@ -11,7 +11,6 @@ same) goes as text then, or the next one where that fails.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -219,15 +218,12 @@ class LocalFederation(AnswersInTurn):
             open_together(method, requests, self._contexts, self._shared)
 
     def _by_text(self, method: str, site: str, request: dict[str, Any], replies: Replies) -> Arrival:
-        text = wire.to_text(request)
-        replies.bytes_sent[site] = len(text)
+        asked, replies.bytes_sent[site] = wire.as_read(request)
         context = self._contexts[site]
         context.by_reference = False
-        asked = json.loads(text)
-        # A model's text is larger than the model: no more of them is kept than somebody reads.
-        del text
         with self._steps():
             reply = handle(method, asked, context, raise_bugs=True)
+        # A model's text is larger than the model.
         del asked
         answer = wire.to_text(reply)
         if reply["status"] == "ok":

@@ -70,10 +70,21 @@ class TextFile:
             raise ValueError("it is cut short")
 
 
+class InMemory:
+    """A text in memory, of which `LongString` reads pieces as of a file."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def at(self, offset: int, length: int) -> bytes:
+        """Return some characters of it; raises ValueError where these are no ASCII."""
+        return self._text[offset : offset + length].encode("ascii")
+
+
 class LongString:
     """A string of a JSON text that lies in a file, without its quotes."""
 
-    def __init__(self, text: TextFile, offset: int, length: int) -> None:
+    def __init__(self, text: TextFile | InMemory, offset: int, length: int) -> None:
         self._text, self._offset, self._length = text, offset, length
 
     def __len__(self) -> int:
@@ -141,6 +152,10 @@ class LongString:
 class LongBytes(LongString):
     """Bytes in a file that stand for a string, which is their base64."""
 
+    def __init__(self, text: TextFile, offset: int, length: int) -> None:
+        super().__init__(text, offset, length)
+        self._file = text
+
     def __len__(self) -> int:
         return -(-self._length // 3) * 4
 
@@ -160,7 +175,7 @@ class LongBytes(LongString):
         if not 0 <= begin <= end <= self._length:
             raise ValueError("it is cut short")
         content = bytearray(end - begin)
-        self._text.read_into(self._offset + begin, content)
+        self._file.read_into(self._offset + begin, content)
         return content
 
     def size(self) -> int:
@@ -211,7 +226,7 @@ def _entries(header: Mapping[str, Any], total: int) -> dict[str, tuple[str, list
         shape, (begin, end), dtype = list(item["shape"]), item["data_offsets"], _DTYPES[item["dtype"]]
         numbers = 1
         for length in shape:
-            if type(length) is not int or length < 0:
+            if type(length) is not int or not 0 <= length < 2**63:
                 raise ValueError("a shape is no whole numbers")
             numbers *= length
         if type(begin) is not int or begin != covered or end - begin != numbers * getattr(torch, dtype).itemsize:

@@ -341,3 +341,17 @@ def test_a_target_without_variance_or_without_residuals_is_named(target, told):
     frames = {name: frame.assign(y=target(frame)) for name, frame in hospitals(CASES["gaussian"][1]).items()}
     notes = [note for note in fit(frames, "regression", {}).notes if "p mean nothing" in note]
     assert [told in note for note in notes] == ([] if told is None else [True])
+
+
+def test_a_category_without_counts_is_named_and_a_large_mean_is_not():
+    """It had an estimate of -26 with an error of 40,000, of which nothing was said but that 25 rounds were few."""
+    frames = {name: frame.assign(ward=np.resize(["u", "v", "w"], len(frame)))
+              for name, frame in hospitals(CASES["poisson"][1]).items()}  # fmt: skip
+    for frame in frames.values():
+        frame.loc[frame["ward"] == "w", "y"] = 0
+    keys = {"target": "y", "missing": "error", "categorical": ["ward"]}
+    found = fit(frames, "count", {}, data=keys)
+    assert any("glm: ward=w: grows without end (separation: no row with it has a count" in note for note in found.notes)
+    assert found.coefficients["separated"].dropna().index.tolist() == ["ward=w"]
+    large = {name: frame.assign(y=(1e6 * np.exp(0.01 * frame["age"])).round()) for name, frame in frames.items()}
+    assert not any("grows without end" in note for note in fit(large, "count", {}).notes)

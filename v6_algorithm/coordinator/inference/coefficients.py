@@ -327,13 +327,17 @@ def _notes(
         notes.append(
             f"{name}: {', '.join(aliased)}: left out, since the other columns tell it exactly, or no row has it"
         )
+    counts = getattr(model, "family", "") in ("poisson", "negative_binomial")
+    odds = isinstance(model, Cox) or model.family == "binomial"
+    # The logarithm of a large count is large itself.
     unbounded = [
         term
         for term, value, error, line in zip(terms, scaled, scaled_errors, lines, strict=True)
-        if term in lost or ("left_out" not in line and (abs(value) > _UNBOUNDED or error > _UNSURE))
+        if term in lost
+        or ("left_out" not in line and ((odds and abs(value) > _UNBOUNDED) or ((odds or counts) and error > _UNSURE)))
     ]
     bounded = model.ridge or (isinstance(model, Glm) and model.firth)
-    if (isinstance(model, Cox) or model.family == "binomial" or lost) and unbounded and not bounded:
+    if unbounded and not bounded:
         for line in lines:
             if line["term"] in unbounded:
                 line["separated"] = True

@@ -18,6 +18,7 @@ Array = np.ndarray
 ENDINGS = (".dcm", ".dicom", ".ima")
 # Of these the real values are what is stored; of others they are a further measure, beside the modality's.
 _PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
+_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 # Distances between frames may differ by this share of their mean, which is rounding of their positions.
 _UNEVEN = 0.02
 # And they may stand aside of a straight line by this share of a pixel.
@@ -71,7 +72,7 @@ def _opened(file: Path) -> Any:
     except pydicom.errors.InvalidDicomError:
         content = pydicom.dcmread(file, force=True)
         if "Rows" not in content:
-            raise UnreadableImageError("damaged") from None
+            raise UnreadableImageError("no_pixels" if "SOPClassUID" in content else "damaged") from None
     if not any(name in content for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise UnreadableImageError("no_pixels")
     if "TransferSyntaxUID" not in content.file_meta:
@@ -92,7 +93,13 @@ def _decoded(content: Any) -> tuple[bool, Array]:
             raise UnreadableImageError("compression") from None
         if not decoder.is_available:
             raise UnreadableImageError("decoder")
-    values = _aligned(content)  # YCbCr becomes RGB
+    try:
+        values = _aligned(content)  # YCbCr becomes RGB
+    except Exception:
+        # GDCM as PyPI has it lacks the lossy JPEG of 12 bits.
+        if syntax == _JPEG_EXTENDED and content.get("BitsStored", 0) > 8:
+            raise UnreadableImageError("compression") from None
+        raise
     if content.PhotometricInterpretation == "PALETTE COLOR":
         values = apply_color_lut(values, content)
         deep = values.dtype != np.uint8 and content.RedPaletteColorLookupTableDescriptor[2] == 16

@@ -41,7 +41,7 @@ CAUSES = {
     "no_numbers": "an array of something else than numbers",
     "complex": "complex numbers, which are no intensities: store their magnitude, or what else is meant",
     "decoder": "compressed, and no decoder is installed: pip install 'v6-algorithm[imaging]', which has python-gdcm",
-    "compression": "in a compression that is not read, such as video",
+    "compression": "in a compression that is not read, such as video or lossy JPEG of 12 bits (dcmdjpeg undoes that)",
     "not_finite": "NaN or infinite values (data.image.fill puts a number in their place)",
     "volume": "a volume, where the problem is of images (problem: volume_classification reads it)",
     "flat": "a single image, where the problem is of volumes (of a series, a file for each slice, make one NIfTI file, "

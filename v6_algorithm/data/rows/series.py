@@ -18,7 +18,7 @@ from v6_algorithm.data.rows.kind import (
     channel_names,
     named_files_fingerprint,
 )
-from v6_algorithm.data.sequences import describe_sequences, find_files, read_files, stack_sequences
+from v6_algorithm.data.sequences import count_gaps, describe_sequences, find_files, read_files, stack_sequences
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.experiment import Data, Sequence
@@ -87,10 +87,14 @@ class Series(RowKind):
         )
 
     def read(self, frame: pd.DataFrame, source: TableSource, shelf: Shelf) -> pd.DataFrame:
-        """Read the files that cells name."""
+        """Read the files that cells name, and note how many series have gaps."""
         name = self.sequence.column
-        if name in frame and names_files(frame[name]):
-            return frame.assign(**{name: read_files(frame[name], find_files(frame[name], source.folder))})
+        if name not in frame:
+            return frame
+        if names_files(frame[name]):
+            frame = frame.assign(**{name: read_files(frame[name], find_files(frame[name], source.folder))})
+        if gaps := count_gaps(frame[name]):
+            source.assumed["gaps"] = [], gaps
         return frame
 
     def encode(self, frame: pd.DataFrame, setup: Setup, dtype: str) -> tuple[Array, Array]:

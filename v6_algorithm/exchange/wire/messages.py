@@ -38,6 +38,7 @@ def _with_texts(value: Any) -> Any:
 
 # What is JSON already, and holds nothing else.
 PLAIN = frozenset((str, int, float, bool, type(None)))
+_NUMBERS = PLAIN - {str}
 
 
 def to_text(content: Mapping[str, Any]) -> str:
@@ -53,6 +54,42 @@ def to_text(content: Mapping[str, Any]) -> str:
                 written += letters
         written += piece
     return written
+
+
+def as_read(content: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """Return what a reader gets of the text of a message, and how long that text is.
+
+    Equal to parsing what `to_text` returns, but each model's text is made by itself: with the text of the whole
+    message all of them would be in memory twice.
+    """
+    pieces, packed = _pieces(content)
+    mark = secrets.token_hex(16)
+    texts = [_plain(value) for value in packed]
+    length = sum(map(len, pieces)) + sum(map(len, texts))
+    texts.reverse()
+    read: dict[str, Any] = _with_packed(json.loads(mark.join(pieces)), mark, texts)
+    return read, length
+
+
+def _plain(value: Packed | Held) -> str:
+    if isinstance(value, Packed):
+        return str(value)
+    written = ""
+    for letters in value.letters():
+        written += letters
+    return written
+
+
+def _with_packed(value: Any, mark: str, texts: list[str]) -> Any:
+    """Put texts, the first one last, in the places of `mark`."""
+    if value == mark:
+        return texts.pop()
+    if isinstance(value, dict):
+        return {key: _with_packed(item, mark, texts) for key, item in value.items()}
+    if isinstance(value, list):
+        # As in `_without_packed`: what is flat has no mark, or few.
+        return [_with_packed(item, mark, texts) if type(item) not in _NUMBERS else item for item in value]
+    return value
 
 
 def text_length(content: Mapping[str, Any]) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import tensor_file
-from v6_algorithm.exchange.in_file import LongString
+from v6_algorithm.exchange.in_file import InMemory, LongString
 from v6_algorithm.exchange.wire.spec import DTYPES, StateSpec, alike, check, dtype_of, spec_bytes
 
 if TYPE_CHECKING:
@@ -166,16 +166,20 @@ def pack(
 
     if sum(tensor.nbytes for tensor in tensors.values()) >= _LARGE:
         return _pack_large(tensors, metadata, keep=keep, consume=consume)
-    # safetensors wants dense memory that no two entries share.
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    if len({tensor.untyped_storage().data_ptr() for tensor in contiguous.values() if tensor.numel()}) < sum(
-        1 for tensor in contiguous.values() if tensor.numel()
-    ):
-        contiguous = {name: tensor.clone() for name, tensor in contiguous.items()}
+    contiguous = _dense(tensors)
     packed = Packed(pybase64.b64encode_as_string(safetensors.torch.save(contiguous, metadata)))
     if keep:
         packed.tensors = contiguous
     return packed
+
+
+def _dense(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors in dense memory of the processor that no two of them share, as safetensors wants them."""
+    dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    filled = [tensor for tensor in dense.values() if tensor.numel()]
+    if len({tensor.untyped_storage().data_ptr() for tensor in filled}) < len(filled):
+        dense = {name: tensor.clone() for name, tensor in dense.items()}
+    return dense
 
 
 def _pack_large(
@@ -191,7 +195,7 @@ def _pack_large(
     if consume and isinstance(tensors, dict):
         tensors.clear()
     elif keep:
-        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        kept = _dense(tensors)
     give_back()
     # The text is copied as it gets its type; the numbers are not there meanwhile, where they may be taken.
     packed = Packed(written)
@@ -264,6 +268,13 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
         max_bytes = min(max_bytes, spec_bytes(spec) + 1024 * (len(spec) + 8))
     if len(text) * 3 // 4 > max_bytes + 3:
         raise WireError(f"tensors of {len(text) * 3 // 4} bytes are over the cap of {max_bytes} bytes")
+    if len(text) >= _LARGE:
+        # Tensor by tensor, so that it is in memory once beside its text.
+        in_memory = LongString(InMemory(text), 0, len(text)).tensors(max_bytes)
+        tensors = {name: in_memory[name] for name in in_memory}
+        if spec is not None:
+            check(tensors, spec)
+        return {name: tensors[name] for name in spec or sorted(tensors)}
     try:
         content = pybase64.b64decode(text, validate=True)
         # A caller who has let the text go does not have both in memory.

@@ -230,7 +230,7 @@ def _any_value(target: TargetColumn, setup: Setup) -> Any:
         return parse_condition(target.positive)[1]
     if target.kind == "class":
         return setup.labels_of(target.column)[target.column][0]
-    return 0
+    return 1 if target.above_zero else 0
 
 
 def _named(values: np.ndarray, problem: Problem, setup: Setup, asked: Sequence[float] = ()) -> pd.DataFrame:
