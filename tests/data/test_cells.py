@@ -286,6 +286,8 @@ def test_text_that_is_meant_as_numbers_is_told_by_its_kind(cells, reason):
     ("numbers", "reason"),
     [
         (np.arange(30), "row numbers"),
+        (np.where(np.arange(30) == 5, np.nan, np.arange(30) + 1000.0), "row numbers"),
+        (np.where(np.arange(30) % 2, np.nan, np.arange(30.0)), None),
         (np.random.default_rng(1).permutation(200) + 80_000, "row numbers"),
         (np.random.default_rng(1).integers(0, 90, 200), None),
         (np.random.default_rng(1).normal(size=200), None),
@@ -295,6 +297,7 @@ def test_text_that_is_meant_as_numbers_is_told_by_its_kind(cells, reason):
 )
 def test_numbers_that_count_rows_or_are_too_large_are_told(numbers, reason):
     assert hint(pd.Series(numbers), "numeric") == reason
+    assert reason is None or not without_hint(np.asarray(numbers, dtype=np.float64)[:, None])[0]
 
 
 WEIGHTS = np.random.default_rng(3).normal(75, 9, 80).round(1)

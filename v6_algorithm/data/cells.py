@@ -97,6 +97,8 @@ _DATE_NAME = re.compile(
 # Whole numbers that never repeat in so many rows count rows or patients.
 _ROWS_THAT_COUNT = 100
 _ROWS_GIVEN_OUT, _LONG_NUMBER = 40, 100_000
+# Of a few patients the number is not known.
+_LEAST_KNOWN = 0.95
 # Rounding by more than this share of a column's range is too coarse; or of that of a quarter of some of its rows, at
 # least of a few of them.
 _COARSEST = 1e-3
@@ -431,7 +433,8 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
     """
     low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
     # Of NaN it is True.
-    fractions = (broken := numbers != np.floor(numbers)).any(axis=0)
+    broken, empty = numbers != np.floor(numbers), np.isnan(numbers)
+    fractions = (broken & ~empty).any(axis=0) | empty.all(axis=0)
     ordered = np.sort(numbers[:_ROWS_THAT_COUNT], axis=0)
     repeats = (ordered[1:] == ordered[:-1]).any(axis=0)
     coded = np.isin(low, BELOW_ZERO) | np.isin(high, CODES) | (high == NINE) | may_have_zeros(numbers, low, high)
@@ -466,9 +469,9 @@ def _hint_of_numbers(column: pd.Series) -> str | None:
         return "zeros"
     if _are_day_numbers(column.name, known):
         return "day numbers"
-    if len(known) < 10 or len(known) < len(column) or (known != np.floor(known)).any():
+    if len(known) < 10 or len(known) < _LEAST_KNOWN * len(column) or (known != np.floor(known)).any():
         return None
-    counts_on = bool((np.diff(known) == 1).all())
+    counts_on = bool((np.diff(known) == np.diff(np.flatnonzero(~np.isnan(numbers)))).all())
     # Numbers of one length, as they are given out, show it sooner.
     digits = np.floor(np.log10(np.maximum(known, 1)))
     given_out = known.min() >= _LONG_NUMBER and bool((digits == digits[0]).all())

@@ -33,6 +33,8 @@ _MOST_CATEGORIES = 100
 # Of a column that says whose rows these are: fewer are groups of another kind.
 _FEWEST_PATIENTS, _ROWS_OF_ONE = 10, 1.2
 _LARGEST_CODE = 1000
+# Grades and scores have no more codes.
+MOST_CODES = 10
 # A table of more columns is one of genes, which are not looked at one by one.
 MOST_HINTED = 2000
 
@@ -100,18 +102,27 @@ def hints_of(frame: pd.DataFrame, kinds: dict[str, str]) -> dict[str, str]:
     return {name: reason for name, reason in hints.items() if reason is not None}
 
 
-def two_codes(frame: pd.DataFrame, smallest: int) -> dict[str, tuple[int, int]]:
-    """Return the two whole numbers of each column that holds no others, where each is of at least so many rows."""
-    codes: dict[str, tuple[int, int]] = {}
+def codes_of(frame: pd.DataFrame, smallest: int) -> dict[str, tuple[int, ...]]:
+    """Return the whole numbers of each column that holds two and no others, or 3 to 10 that follow each other.
+
+    Each must be of at least so many rows.
+    """
+    codes: dict[str, tuple[int, ...]] = {}
     for names, numbers in _numbers(frame):
         low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
-        lows, highs = (numbers == low).sum(axis=0), (numbers == high).sum(axis=0)
-        known = (~np.isnan(numbers)).sum(axis=0)
-        two = (low < high) & (lows + highs == known) & (np.minimum(lows, highs) >= max(smallest, 1))
-        two &= (
+        whole = (
             (low == np.floor(low)) & (high == np.floor(high)) & (np.maximum(np.abs(low), np.abs(high)) <= _LARGEST_CODE)
         )
-        codes |= {names[place]: (int(low[place]), int(high[place])) for place in np.flatnonzero(two).tolist()}
+        lows, highs = (numbers == low).sum(axis=0), (numbers == high).sum(axis=0)
+        known = (~np.isnan(numbers)).sum(axis=0)
+        enough = (low < high) & whole & (np.minimum(lows, highs) >= max(smallest, 1))
+        for place in np.flatnonzero(enough & (lows + highs == known)).tolist():
+            codes[names[place]] = int(low[place]), int(high[place])
+        follow = enough & (lows + highs < known) & (high - low >= 2) & (high - low < MOST_CODES)
+        for place in np.flatnonzero(follow).tolist():
+            found, counts = np.unique(numbers[~np.isnan(numbers[:, place]), place], return_counts=True)
+            if (np.diff(found) == 1).all() and counts.min() >= smallest:
+                codes[names[place]] = tuple(map(int, found))
     return codes
 
 

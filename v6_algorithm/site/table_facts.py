@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def table_facts(work: Work, frame: pd.DataFrame, schema: dict[str, Any], *, sizes: bool) -> dict[str, Any]:
-    """Return entries of a site's schema: columns that tell the target, columns of two codes, copies of rows.
+    """Return entries of a site's schema: columns that tell the target, columns of codes, copies of rows.
 
     Of classes and codes of fewer rows than the node's smallest cell nothing is told. With `sizes` also how large the
     numbers are that are learned.
     """
-    from v6_algorithm.data.description import MOST_HINTED, two_codes
+    from v6_algorithm.data.description import MOST_HINTED, codes_of
     from v6_algorithm.data.leaks import telling_columns
     from v6_algorithm.data.repeats import row_hashes
     from v6_algorithm.data.targets import known_rows
@@ -35,7 +35,7 @@ def table_facts(work: Work, frame: pd.DataFrame, schema: dict[str, Any], *, size
     facts: dict[str, Any] = {}
     if leaks := telling_columns(frame, numeric, work.experiment.data.categorical, work.targets, smallest):
         facts["leaks"] = leaks
-    if codes := two_codes(frame, smallest):
+    if codes := codes_of(frame, smallest):
         facts["codes"] = codes
     hides = work.experiment.privacy.secure_aggregation is not None
     # Of rows without a target nothing is learned.

@@ -13,6 +13,7 @@ from hospitals import SECRET, command, tables, write
 from vantage6.algorithm.tools.mock_client import MockAlgorithmClient
 
 import v6_algorithm
+import v6_algorithm.api as v6
 from v6_algorithm.coordinator.description.describe import describe
 from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
 from v6_algorithm.data.sources import TableSource
@@ -430,3 +431,15 @@ def test_columns_that_are_not_described_are_named_with_the_reason():
     assert "left out, empty at every site that has them: nothing" in notes
     # What was asked for by name is no surprise.
     assert not [note for note in description(frames, features=["age"])["notes"] if note.startswith("left out")]
+
+
+def test_columns_that_are_a_line_of_each_other_have_an_interval_and_p():
+    """As scipy has them; whether r was 1 or a rounding below decided whether they were told."""
+    a = np.random.default_rng(0).normal(size=60)
+    frame = pd.DataFrame({"a": a, "twice": 2 * a, "less": -a, "shifted": 0.1 * a + 3, "y": (a > 0) * 1})
+    found = v6.describe({"data": {"target": "y"}}, {"p": frame[:30], "q": frame[30:]}).correlations
+    lines = found[(found["column"] != "y") & (found["with"] != "y")]
+    assert len(lines) == 6
+    assert lines["r"].abs().to_numpy() == pytest.approx(1)
+    np.testing.assert_allclose(lines[["low", "high"]], np.column_stack([lines["r"]] * 2))
+    assert lines["p"].to_numpy() == pytest.approx(0, abs=1e-100)

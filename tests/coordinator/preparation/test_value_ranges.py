@@ -8,8 +8,10 @@ import pytest
 
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.preparation.value_ranges import check_codes, tell_codes, tell_ranges
+from v6_algorithm.data.description import codes_of
 from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.errors import WireError
+from v6_algorithm.researcher.report.coefficients import fit_text
 
 # Mean and standard deviation at one site, and what the other writes of the same.
 UNITS = {
@@ -76,9 +78,42 @@ def test_codes_that_differ_between_sites_are_told():
     assert tell_codes(schemas, ["cp"]) == []
 
 
+def test_grades_from_another_number_on_are_told_and_grades_that_a_site_lacks_are_not():
+    schemas = {"p": {"codes": {"nyha": [1, 2, 3, 4]}}, "q": {"codes": {"nyha": [0, 1, 2, 3]}}}
+    (note,) = tell_codes(schemas, ["nyha"])
+    assert note.startswith("column 'nyha' holds 0 to 3 at q; 1 to 4 at p: are these codes for the same?")
+    schemas["q"] = {"codes": {"nyha": [1, 2, 3]}}
+    assert tell_codes(schemas, ["nyha"]) == []
+
+
+def test_codes_are_of_two_numbers_or_of_some_that_follow_each_other():
+    frame = pd.DataFrame(
+        {"two": [1, 5] * 12, "grade": [1, 2, 3, 4] * 6, "gap": [1, 2, 4, 5] * 6, "rare": [1, 2, 2, 3, 3, 3] * 4}
+    ).assign(many=range(24), half=[0, 0.5, 1, 2] * 6)
+    assert codes_of(frame, 5) == {"two": (1, 5), "grade": (1, 2, 3, 4)}
+    assert codes_of(frame, 4)["rare"] == (1, 2, 3)
+
+
+def test_a_site_with_rows_in_both_units_is_told():
+    generator = np.random.default_rng(0)
+    creatinine = generator.gamma(20, 0.05, 80)
+    mixed = np.where(np.arange(80) < 56, 88.4, 1) * generator.gamma(20, 0.05, 80)
+    (note,) = tell_ranges(["creatinine"], moments(creatinine, mixed))
+    assert note.startswith("column 'creatinine': the sites' values lie far apart")
+
+
 @pytest.mark.parametrize(
     "codes",
-    [["sex"], {"age": [0, 1]}, {"sex": [1, 0]}, {"sex": [0.5, 1]}, {"sex": [False, True]}, {"sex": [0]}, {"sex": 1}],
+    [
+        ["sex"],
+        {"age": [0, 1]},
+        {"sex": [1, 0]},
+        {"sex": [0.5, 1]},
+        {"sex": [False, True]},
+        {"sex": [0]},
+        {"sex": 1},
+        {"sex": [*range(11)]},
+    ],
 )
 def test_codes_are_two_whole_numbers_of_a_column_that_is_there(codes):
     check_codes({"sex": [0, 1]}, ["sex"])
@@ -99,3 +134,15 @@ def test_a_run_tells_of_units_and_codes():
     assert any(note.startswith("column 'sex' holds 0 and 1 at p; 1 and 2 at q") for note in notes)
     same = v6.run({"data": {"target": "y"}, "rounds": 1}, {"p": table(0), "q": table(1)}).notes
     assert not any("far apart" in note or "codes for the same" in note for note in same)
+
+
+def test_a_column_without_name_or_values_is_told_as_empty_and_odds_name_their_class():
+
+    generator = np.random.default_rng(0)
+    age = generator.normal(60, 9, 120)
+    group = np.where(generator.random(120) < 1 / (1 + np.exp((60 - age) / 9)), "case", "control")
+    rows = pd.DataFrame({"age": age, "Unnamed: 4": np.nan, "group": group})
+    experiment = {"data": {"target": "group"}, "model": {"kind": "glm"}, "rounds": 15}
+    result = v6.run(experiment, {"p": rows[:60], "q": rows[60:]})
+    assert "left out, empty at every site that has them: Unnamed: 4" in result.notes
+    assert fit_text(result.content).startswith("binomial (positive: control), link logit, 120 rows")

@@ -52,6 +52,8 @@ def test_labels_are_shown_up_to_twelve():
         ({"a": [-1, 0, 1], "b": [0, 1]}, False),
         ({"a": [0, 1], "b": [0, 1]}, False),
         ({"a": ["x", "y", "z"], "b": ["x", "y"]}, False),
+        ({"a": [7, 23, 110], "b": ["007", "023", "110"]}, True),
+        ({"a": ["007", "110"], "b": ["007", "110", "7"]}, False),
     ],
 )
 def test_each_kind_of_other_codes_by_itself_is_told(sets, differ):

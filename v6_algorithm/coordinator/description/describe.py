@@ -281,8 +281,11 @@ class _Description:
 
 def _tested(r: float, n: int) -> tuple[float | None, float | None, float | None]:
     """Return the ends of a correlation's 95 % interval (Fisher's z) and p of the t test; None where there is none."""
-    if math.isnan(r) or n < _FEWEST_CORRELATED or abs(r) >= 1:
+    if math.isnan(r) or n < _FEWEST_CORRELATED:
         return None, None, None
+    if abs(r) >= 1:
+        # As next to it: whether rounding leaves a line's r at 1 is chance.
+        return float(r), float(r), 0.0
     width = Z / math.sqrt(n - 3)
     low, high = (math.tanh(math.atanh(r) + side * width) for side in (-1, 1))
     return low, high, t_p(float(r * math.sqrt((n - 2) / (1 - r * r))), n - 2)

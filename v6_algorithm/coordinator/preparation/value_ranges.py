@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.data.description import MOST_CODES
 from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import WireError
@@ -19,6 +20,7 @@ from v6_algorithm.errors import WireError
 _APART, _FACTOR, _ALIKE, _WIDEST = 3.0, 4.0, 2.5, 1.0
 # Pounds in a kilogram, centimetres in an inch: mean and spread differ by these.
 _KNOWN, _NEAR, _NEAR_SPREAD, _KNOWN_APART = (2.2046, 2.54), 0.05, 0.25, 1.5
+_FACTOR_MIXED = 10.0
 _FEWEST = 10
 # As of event times.
 _OTHER_UNIT = 5.0
@@ -65,7 +67,10 @@ def _differ(low: float, high: float, low_deviation: float, high_deviation: float
         return high - low > _KNOWN_APART * widest
     relative = low_deviation / low, high_deviation / high
     alike = max(relative) < _WIDEST and max(relative) < _ALIKE * min(relative)
-    return factor >= _FACTOR and alike
+    if factor >= _FACTOR and alike:
+        return True
+    # Where one site has rows in both units, its spread is wide.
+    return factor >= _FACTOR_MIXED and max(relative) < _WIDEST
 
 
 def tell_target_sizes(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -82,26 +87,31 @@ def tell_target_sizes(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def check_codes(codes: Any, columns: Collection[str]) -> None:
-    """Raise WireError unless a site tells of its own columns two whole numbers each, the smaller one first."""
+    """Raise WireError unless a site tells of its own columns two to ten whole numbers each, ascending."""
     if not isinstance(codes, dict) or not set(codes) <= set(columns):
-        raise WireError("its columns of two codes must be some of its columns")
-    for pair in codes.values():
-        whole = isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(code) is int for code in pair)
-        if not whole or pair[0] >= pair[1]:
-            raise WireError("two codes of a column must be whole numbers, the smaller one first")
+        raise WireError("its columns of codes must be some of its columns")
+    for held in codes.values():
+        whole = isinstance(held, (list, tuple)) and all(type(code) is int for code in held)
+        if not whole or not 2 <= len(held) <= MOST_CODES or list(held) != sorted(set(held)):
+            raise WireError(f"codes of a column must be 2 to {MOST_CODES} whole numbers, ascending")
 
 
 def tell_codes(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> list[str]:
-    """Name the columns that hold two numbers at one site and two others at another: 0 and 1 here, 1 and 2 there."""
+    """Name the columns of which one site's codes are not another's: 0 and 1 here, 1 and 2 there; 0 to 3, and 1 to 4."""
     notes = []
     for name in used:
-        held: dict[tuple[int, int], list[str]] = {}
+        by_codes: dict[tuple[int, ...], list[str]] = {}
         for site, schema in schemas.items():
             if name in schema.get("codes", {}):
-                low, high = schema["codes"][name]
-                held.setdefault((low, high), []).append(site)
-        if len(held) > 1:
-            listing = "; ".join(f"{low} and {high} at {listed(sites)}" for (low, high), sites in sorted(held.items()))
+                by_codes.setdefault(tuple(schema["codes"][name]), []).append(site)
+        # Of more than two, a site may lack the lowest or the highest: as many, from another number on, are other codes.
+        lengths = [len(codes) for codes in by_codes]
+        held = {codes: sites for codes, sites in by_codes.items() if lengths.count(len(codes)) > 1}
+        if held:
+            listing = "; ".join(
+                f"{codes[0]} {'and' if len(codes) == 2 else 'to'} {codes[-1]} at {listed(sites)}"
+                for codes, sites in sorted(held.items())
+            )
             notes.append(
                 f"column '{name}' holds {listing}: are these codes for the same? They are learned from as numbers; "
                 "code them alike there, or list it under data.categorical"

@@ -11,6 +11,8 @@ from v6_algorithm.errors import DataError
 _SHOWN = 12
 # Of more labels a site may well lack some.
 _FEW = 4
+# Numbers of more digits are no codes.
+_LONGEST = 20
 # Cyrillic letters, as code points for they look like these, that a keyboard puts in place of Latin ones.
 _ALIKE = str.maketrans(
     "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0458\u0455", "abekmhopctyxijs"
@@ -47,6 +49,14 @@ def spelled_differently(what: str, by_site: Mapping[str, Sequence[Label]], *, al
         return [f"{what}: the same label is spelled differently: {shown}; spell it alike there"]
     if allowed:
         return []
+    if padded := _with_zeros_in_front(by_site):
+        shown = "; ".join(
+            f"{label} at {_some([site])}, {other} at {_some([second])}" for label, site, other, second in padded
+        )
+        return [
+            f"{what}: sites write one code with and without zeros in front: {shown}; write it alike there, or say that "
+            "they are different with data.different_labels: allow"
+        ]
     sets = {site: {folded(label) for label in labels} for site, labels in by_site.items()}
     several = {site: labels for site, labels in sets.items() if len(labels) > 1}
     # Thousands of sites have a few different sets.
@@ -133,6 +143,19 @@ def folded(label: Label) -> Label:
     alike = plain.translate(_ALIKE)
     # A word of another alphabet stays itself: only what would be read as Latin is.
     return alike if alike.isascii() else plain
+
+
+def _with_zeros_in_front(by_site: Mapping[str, Sequence[Label]]) -> list[tuple[Label, str, Label, str]]:
+    """Return codes that a site writes with zeros in front, and that another, which has none such, writes without."""
+    padded: dict[int, tuple[Label, str]] = {}
+    plain: dict[int, tuple[Label, str]] = {}
+    for site, labels in by_site.items():
+        digits = [text for label in labels if (text := str(label)).isascii() and text.isdigit()]
+        zeros = any(text != str(int(text)) for text in digits)
+        for text in digits:
+            (padded if zeros else plain).setdefault(int(text), (text, site))
+    codes = [code for code in padded if code in plain and padded[code][0] != plain[code][0]]
+    return [(*plain[code], *padded[code]) for code in codes[:_SHOWN]]
 
 
 def _is_yes_and_no(labels: frozenset[Label]) -> bool:

@@ -97,7 +97,7 @@ class Numbers(RowKind):
             numeric = [site for site, kind in kinds.items() if kind == "numeric"]
             if name in used:
                 continue
-            if looks_like_identifier(name):
+            if looks_like_identifier(name) and not (name.startswith("Unnamed: ") and not numeric):
                 left_out.identifiers.append(name)
             elif not numeric:
                 left_out.add(name, kinds, hints)

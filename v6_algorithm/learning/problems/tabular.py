@@ -52,7 +52,8 @@ class TableProblem(Problem):
                 unknown = unknown_labels(self.setup.classes or [])
                 means = f"; {unknown[0]} may mean that nothing is known: data.missing_values" if unknown else ""
                 raise ExperimentError(
-                    f"model glm: the target has {self.classes} classes; binomial needs two, see data.positive{means}"
+                    f"model glm: the target has {self.classes} classes, of all sites together; binomial needs two, see "
+                    f"data.positive{means}"
                 )
             offset = None
             if model.offset is not None:

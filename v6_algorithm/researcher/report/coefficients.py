@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.researcher.report.reading import finite, mapping, sequence
+from v6_algorithm.researcher.report.reading import finite, mapping, positive_class, sequence
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -117,7 +117,10 @@ def fit_text(result: dict[str, Any]) -> str:
             p = p_text(finite(fit.get("likelihood_ratio_p")))
             parts.append(f"likelihood ratio {chi2:.4g} with {fit.get('rank')} degrees of freedom, p {p}")
     else:
-        head = f"{fit.get('family')}, link {fit.get('link')}, {fit.get('rows')} rows"
+        of_class = (
+            f" ({named})" if fit.get("family") == "binomial" and (named := positive_class(result, ["auroc"])) else ""
+        )
+        head = f"{fit.get('family')}{of_class}, link {fit.get('link')}, {fit.get('rows')} rows"
     if penalty := mapping(fit, "penalty"):
         head += f", penalty {penalty.get('kind')} of strength {_number(finite(penalty.get('strength')))}"
     head = f"{head}, {converged} after {fit.get('rounds')}"
