@@ -438,3 +438,21 @@ def test_a_file_that_fits_as_a_whole_leaves_nothing_of_the_model_over():
     assert (sorted(fitting), left) == (["model.a", "model.b"], [])
     fitting, left = wire.fit({"a": torch.ones(2), "b": torch.zeros(3)}, spec, partial=True)
     assert (sorted(fitting), left) == (["model.a"], ["model.b"])
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"b": np.arange(3.0), "a": np.ones((2, 0)), "c": np.float64(1.5)},
+        {"n": np.arange(4), "x": np.ones(2, np.float32), "y": np.zeros((2, 3), bool), "ü": np.full(3, np.nan)},
+        {"t": np.arange(12.0).reshape(3, 4).T, "every": np.arange(12.0)[::2]},
+        {},
+    ],
+    ids=["floats", "types", "not dense", "none"],
+)  # fmt: skip
+def test_arrays_are_packed_to_the_text_of_the_same_tensors(arrays):
+    packed = wire.pack_arrays(arrays)
+    assert packed == wire.pack({name: torch.from_numpy(np.ascontiguousarray(of)) for name, of in arrays.items()})
+    assert isinstance(packed, wire.Packed)
+    read = wire.unpack(packed)
+    assert all(np.array_equal(read[name].numpy().ravel(), of.ravel(), equal_nan=True) for name, of in arrays.items())

@@ -9,12 +9,13 @@ from __future__ import annotations
 import datetime
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from v6_algorithm.data.assumed import Assumed
+from v6_algorithm.data.texts import Texts, has_value, texts_of
 from v6_algorithm.data.unknown import (
     BELOW_ZERO,
     CODES,
@@ -167,32 +168,43 @@ def uniform(frame: pd.DataFrame, form: TableForm, assumed: Assumed | None = None
     """
     import pandas as pd
 
-    if assumed is not None and "word None" not in assumed and "None" not in form.kept and frame.columns.is_unique:
-        said = {name: _says_none(frame[name]) for name in form.codes if name in frame.columns}
-        if any(said.values()):
-            assumed["word None"] = [name for name, count in said.items() if count], sum(said.values())
-    changed = {}
-    for place, (name, dtype) in enumerate(zip(frame.columns.tolist(), frame.dtypes.tolist(), strict=True)):
-        if isinstance(dtype, np.dtype) and dtype.kind != "O":
-            # Numbers and dates of numpy; a wide table is nothing else.
-            continue
-        if isinstance(dtype, pd.ArrowDtype):
-            changed[name] = _without_arrow(frame.iloc[:, place])
-        column = changed.get(name, frame.iloc[:, place])
-        if (without := cleaned(column, form)) is not column:
+    names, dtypes = frame.columns.tolist(), frame.dtypes.tolist()
+    # Numbers and dates of numpy are as they are; a wide table is nothing else.
+    places = [n for n, dtype in enumerate(dtypes) if not isinstance(dtype, np.dtype) or dtype.kind == "O"]
+    unique = frame.columns.is_unique
+    counts_none = assumed is not None and "word None" not in assumed and "None" not in form.kept and unique
+    said, changed = {}, {}
+    for place in places:
+        name, column = names[place], frame.iloc[:, place]
+        texts = texts_of(column)
+        if counts_none and name in form.codes:
+            said[name] = _says_none(column, texts)
+        if isinstance(dtypes[place], pd.ArrowDtype):
+            changed[name] = column = _without_arrow(column)
+            texts = texts_of(column)
+        if (without := cleaned(column, form, texts)) is not column:
             changed[name] = without
-    if not changed or not frame.columns.is_unique:
+    if assumed is not None and any(said.values()):
+        assumed["word None"] = [name for name in dict.fromkeys(form.codes) if said.get(name)], sum(said.values())
+    if not changed or not unique:
         return frame
     return frame.assign(**{str(name): column for name, column in changed.items()})
 
 
-def _says_none(column: pd.Series) -> int:
+def _says_none(column: pd.Series, texts: Texts | None) -> int:
     """Count the cells that say None in a column of words; numbers beside it have no such label."""
     if column.dtype != object and not str(column.dtype).startswith("str"):
         return 0
-    texts = [value.strip() for value in column.tolist() if isinstance(value, str)]
-    others = any(text not in EMPTY_WORDS and not _NUMBER.fullmatch(text) for text in texts)
-    return texts.count("None") if others else 0
+    counted = Counter(value for value in column.tolist() if isinstance(value, str)) if texts is None else texts.counts
+    rows = [(value.strip(), count) for value, count in counted.items()]
+    others = any(text not in EMPTY_WORDS and not _NUMBER.fullmatch(text) for text, _ in rows)
+    return sum(count for text, count in rows if text == "None") if others else 0
+
+
+def columns_at(frame: pd.DataFrame, places: Sequence[int]) -> pd.DataFrame:
+    """Return the columns at some places, without a copy where they stand side by side, as in most tables."""
+    beside = len(places) > 0 and list(places) == list(range(places[0], places[0] + len(places)))
+    return frame.iloc[:, places[0] : places[0] + len(places)] if beside else frame.take(list(places), axis=1)
 
 
 def bare(text: str) -> str:
@@ -200,27 +212,30 @@ def bare(text: str) -> str:
     return text.strip().strip("\ufeff\u200b").strip()
 
 
-def cleaned(column: pd.Series, form: TableForm) -> pd.Series:
-    """Return a column with empty words empty and numbers read by the form's marks; itself where nothing changes."""
+def cleaned(column: pd.Series, form: TableForm, texts: Texts | None = None) -> pd.Series:
+    """Return a column with empty words empty and numbers read by the form's marks; itself where nothing changes.
+
+    `texts` are the column's, where somebody has looked them up.
+    """
     import pandas as pd
 
-    if pd.api.types.is_object_dtype(column) or isinstance(column.dtype, (pd.StringDtype, pd.CategoricalDtype)):
-        without = _clean(column, form)
+    if column.dtype == object or isinstance(column.dtype, (pd.StringDtype, pd.CategoricalDtype)):
+        without = _clean(column, form, texts)
         return column if without is None else without
     return column
 
 
-def _clean(column: pd.Series, form: TableForm) -> pd.Series | None:
+def _clean(column: pd.Series, form: TableForm, texts: Texts | None = None) -> pd.Series | None:
     import pandas as pd
 
     if isinstance(column.dtype, pd.CategoricalDtype):
         if not (column.cat.categories.dtype == object or isinstance(column.cat.categories.dtype, pd.StringDtype)):
             return None
         column = column.astype(object)
-    if only_texts(column):
-        # A column has few different ones in many rows.
-        place, distinct = pd.factorize(column.astype(object).to_numpy())
-        values = [*distinct.tolist(), None]
+    texts = texts or texts_of(column)
+    if texts is not None:
+        values: list[object] = [*texts.values, None]
+        place = texts.code
     else:
         values = column.astype(object).tolist()
         place = np.arange(len(values))
@@ -230,24 +245,30 @@ def _clean(column: pd.Series, form: TableForm) -> pd.Series | None:
         if any(isinstance(value, bytes) for value in decoded):
             return None
         return decoded if (clean := _clean(decoded, form)) is None else clean
-    texts = np.array([isinstance(value, str) for value in values], dtype=bool)
-    if not texts.any():
-        return None
     kept = {word.strip() for word in form.kept}
     words = {word for word in EMPTY_WORDS if word not in kept}
-    stripped = np.array([bare(str(value)) for value in values], dtype=object)
-    padded = np.array([text != str(value).strip(_PLAIN_SPACES) for text, value in zip(stripped, values, strict=True)])
-    empty = np.array([text in words for text in stripped], dtype=bool) & texts
+    is_text = [isinstance(value, str) for value in values]
+    if not any(is_text):
+        return None
+    # What is no text, such as an array, is not written out as one.
+    stripped = [bare(value) if isinstance(value, str) else "" for value in values]
+    padded = [
+        isinstance(value, str) and text != value.strip(_PLAIN_SPACES)
+        for text, value in zip(stripped, values, strict=True)
+    ]
+    empty = np.array([text in words and of_text for text, of_text in zip(stripped, is_text, strict=True)], dtype=bool)
     if form.decimal == "," or form.thousands is not None:
-        numbers = _numbers_by_marks(stripped[texts & ~empty], form)
-        if numbers is not None and texts[place][column.notna().to_numpy()].all():
+        of_texts = np.array(is_text, dtype=bool)
+        filled = of_texts & ~empty
+        numbers = _numbers_by_marks(np.array(stripped, dtype=object)[filled], form)
+        if numbers is not None and of_texts[place][has_value(column)].all():
             result = np.full(len(values), np.nan)
-            result[texts & ~empty] = numbers
+            result[filled] = numbers
             return pd.Series(result[place], column.index, name=column.name)
-    if (padded & texts).any():
+    if any(padded):
         # What pandas does not take for space: one that does not break, a thin one, one of no width.
         cells = np.array(
-            [text if is_text else value for text, is_text, value in zip(stripped, texts, values, strict=True)],
+            [text if of_text else value for text, of_text, value in zip(stripped, is_text, values, strict=True)],
             dtype=object,
         )
         column = pd.Series(cells[place], column.index, object, name=column.name)
@@ -333,10 +354,11 @@ def _crowded(numbers: np.ndarray, share: float) -> np.ndarray:
     return crowded
 
 
-def hint(column: pd.Series, kind: str) -> str | None:
+def hint(column: pd.Series, kind: str, texts: Texts | None = None) -> str | None:
     """Say why a column is not used as it stands, or only in part: a key of `HINTS`; None where there is no reason.
 
-    `kind` is what `description.column_kind` says of the column.
+    `kind` is what `description.column_kind` says of the column, and `texts` are its texts, where somebody has looked
+    them up.
     """
     import pandas as pd
 
@@ -347,19 +369,21 @@ def hint(column: pd.Series, kind: str) -> str | None:
             return "complex"
         dates = pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column)
         return "dates" if dates else None
-    if kind == "numeric":
-        return _hint_of_numbers(column)
-    if kind != "text":
+    if kind not in ("numeric", "text"):
         return None
-    first = column.dropna().iloc[0]
-    if isinstance(first, (dict, set, frozenset, bytes)):
-        return "nested"
-    if isinstance(first, datetime.timedelta):
-        return "dates"
-    if any(isinstance(value, (datetime.date, datetime.time)) for value in column.dropna().tolist()):
-        dated = column.dropna().map(lambda value: isinstance(value, (datetime.date, datetime.time)))
-        return "dates" if dated.mean() >= _MOSTLY else "some dates"
-    rows = _rows_of_texts(column)
+    texts = texts or texts_of(column)
+    if kind == "numeric":
+        return _hint_of_numbers(column, texts)
+    if texts is None:
+        known = column.dropna()
+        if isinstance(known.iloc[0], (dict, set, frozenset, bytes)):
+            return "nested"
+        if isinstance(known.iloc[0], datetime.timedelta):
+            return "dates"
+        dated = [isinstance(value, (datetime.date, datetime.time)) for value in known.tolist()]
+        if any(dated):
+            return "dates" if sum(dated) / len(dated) >= _MOSTLY else "some dates"
+    rows = _rows_of_texts(column, texts)
     every = sum(rows.values())
     rest = {cell: count for cell, count in rows.items() if not _NUMBER.fullmatch(cell)}
     if (name := _one_form(rest, _MARKED | _BESIDE)) is not None:
@@ -386,13 +410,6 @@ def hint(column: pd.Series, kind: str) -> str | None:
     return "names" if len(rows) == every and (numbered or every >= _ROWS_THAT_COUNT) else None
 
 
-def only_texts(column: pd.Series) -> bool:
-    """Say whether a column holds nothing but text and empty cells."""
-    import pandas as pd
-
-    return isinstance(column.dtype, pd.StringDtype) or pd.api.types.infer_dtype(column, skipna=True) == "string"
-
-
 def holds_complex(column: pd.Series) -> bool:
     """Say whether any cell is a complex number, whose imaginary part would be lost."""
     import pandas as pd
@@ -404,17 +421,14 @@ def holds_complex(column: pd.Series) -> bool:
     )
 
 
-def _rows_of_texts(column: pd.Series) -> dict[str, int]:
+def _rows_of_texts(column: pd.Series, texts: Texts | None) -> dict[str, int]:
     """Count the rows of each text that cells hold, without spaces around it: there are few texts in many rows."""
-    if only_texts(column):
-        counted = list(column.value_counts(sort=False).items())
-    else:
-        # Of several types: as keys 1 and True would be one.
-        counted = list(Counter(str(value) for value in column.dropna().tolist()).items())
+    # Of several types: as keys 1 and True would be one.
+    counted = Counter(str(value) for value in column.dropna().tolist()) if texts is None else texts.counts
     rows: dict[str, int] = {}
-    for value, count in counted:
-        cell = str(value).strip()
-        rows[cell] = rows.get(cell, 0) + int(count)
+    for value, count in counted.items():
+        cell = value.strip()
+        rows[cell] = rows.get(cell, 0) + count
     return rows
 
 
@@ -454,10 +468,13 @@ def _one_form(rows: Mapping[str, int], patterns: Mapping[str, re.Pattern[str]], 
     return None
 
 
-def _hint_of_numbers(column: pd.Series) -> str | None:
+def _hint_of_numbers(column: pd.Series, texts: Texts | None) -> str | None:
     import pandas as pd
 
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    if texts is None:
+        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        numbers = texts.numbers
     known = numbers[~np.isnan(numbers)]
     if (np.abs(known) > _FLOAT32_MAX).any():
         return "infinite"

@@ -5,19 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.cells import hint, holds_complex, only_texts, without_hint
+from v6_algorithm.data.cells import columns_at, hint, holds_complex, without_hint
 from v6_algorithm.data.names import check_once, not_there
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.numbers import says_whose
 from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.data.synthetic import synthetic_rows
 from v6_algorithm.data.targets import TargetColumn, coded, describe_targets, known_rows
+from v6_algorithm.data.texts import Texts, texts_of
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Data
 
@@ -69,12 +71,13 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
                 )
         else:
             categories[name] = []
+    looked_up = LookedUp()
     return {
         "rows": int(known.sum()),
         "rows_without_target": int((~known).sum()),
         "synthetic": int((synthetic_rows(frame, data) & known).sum()),
-        "columns": (kinds := column_kinds(frame)),
-        "hints": hints_of(frame, kinds),
+        "columns": (kinds := column_kinds(frame, looked_up)),
+        "hints": hints_of(frame, kinds, looked_up),
         "labels": [] if data.targets is not None else next(iter(labels.values()), []),
         "task_labels": {} if data.targets is None else labels,
         "categories": categories,
@@ -83,17 +86,51 @@ def describe(frame: pd.DataFrame, data: Data, targets: Sequence[TargetColumn]) -
     }
 
 
-def hints_of(frame: pd.DataFrame, kinds: dict[str, str]) -> dict[str, str]:
+@dataclass
+class LookedUp:
+    """What `column_kinds` and `hints_of` both look up of one table.
+
+    Attributes
+    ----------
+    texts
+        Of columns that are not numpy's numbers, by name.
+    numbers
+        The columns of numpy's numbers, as `_numbers` yields them, of a table so small that it is worth keeping.
+    """
+
+    texts: dict[str, Texts | None] = field(default_factory=dict)
+    numbers: list[tuple[list[str], np.ndarray]] | None = None
+
+    def texts_of(self, name: str, column: pd.Series) -> Texts | None:
+        """Return the texts of a column."""
+        if name not in self.texts:
+            self.texts[name] = texts_of(column)
+        return self.texts[name]
+
+    def numbers_of(self, frame: pd.DataFrame) -> Iterable[tuple[list[str], np.ndarray]]:
+        """Return the columns of numpy's numbers; see `_numbers`."""
+        if len(frame) > _FIRST_ROWS or frame.shape[1] > MOST_HINTED:
+            return _numbers(frame)
+        if self.numbers is None:
+            self.numbers = list(_numbers(frame))
+        return self.numbers
+
+
+def hints_of(frame: pd.DataFrame, kinds: dict[str, str], looked_up: LookedUp | None = None) -> dict[str, str]:
     """Say why columns are not used as they stand, where that is clear; see `cells.HINTS`."""
     if frame.shape[1] > MOST_HINTED:
         return {}
+    looked_up = looked_up or LookedUp()
     plain = {
         name
-        for names, numbers in _numbers(frame)
+        for names, numbers in looked_up.numbers_of(frame)
         for name, nothing in zip(names, without_hint(numbers).tolist(), strict=True)
         if nothing
     }
-    hints = {name: hint(frame[name], kind) for name, kind in kinds.items() if name not in plain}
+    hints: dict[str, str | None] = {}
+    for name in (name for name in kinds if name not in plain):
+        column = frame[name]
+        hints[name] = hint(column, kinds[name], looked_up.texts_of(name, column))
     hints |= {
         name: "repeats"
         for name, kind in kinds.items()
@@ -135,26 +172,36 @@ def _repeats(column: pd.Series) -> bool:
 
 def _numbers(frame: pd.DataFrame) -> Iterator[tuple[list[str], np.ndarray]]:
     """Yield the columns of numpy's numbers, some at a time: their names, and (rows, columns) float64."""
-    of_numpy = [isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes]
-    places = np.flatnonzero(of_numpy)
+    names, dtypes = frame.columns.tolist(), frame.dtypes.tolist()
+    places = [place for place, dtype in enumerate(dtypes) if isinstance(dtype, np.dtype) and dtype.kind in "biuf"]
     step = max(_MOST_CELLS // max(len(frame), 1), 1)
     for start in range(0, len(places), step):
-        block = frame.take(places[start : start + step], axis=1)
-        yield block.columns.tolist(), block.to_numpy(dtype=np.float64)
+        some = places[start : start + step]
+        yield [names[place] for place in some], columns_at(frame, some).to_numpy(dtype=np.float64)
 
 
-def column_kinds(frame: pd.DataFrame) -> dict[str, str]:
+def column_kinds(frame: pd.DataFrame, looked_up: LookedUp | None = None) -> dict[str, str]:
     """Classify all columns; many at a time where they are numbers, for a table may have 18,000 of them."""
+    looked_up = looked_up or LookedUp()
     kinds: dict[str, str | None] = dict.fromkeys(frame.columns.tolist())
-    for names, numbers in _numbers(frame.head(_FIRST_ROWS)):
+    for names, numbers in looked_up.numbers_of(frame if len(frame) <= _FIRST_ROWS else frame.head(_FIRST_ROWS)):
         kinds |= dict.fromkeys(compress(names, (~np.isnan(numbers)).any(axis=0)), "numeric")
-    return {str(name): kind or column_kind(frame[name]) for name, kind in kinds.items()}
+    for name in (name for name, kind in kinds.items() if kind is None):
+        column = frame[name]
+        kinds[name] = column_kind(column, looked_up.texts_of(name, column))
+    return {str(name): str(kind) for name, kind in kinds.items()}
 
 
-def column_kind(column: pd.Series) -> str:
-    """Classify a column as ``numeric``, ``text``, ``empty`` or ``other``; text that is all numbers is numeric."""
+def column_kind(column: pd.Series, texts: Texts | None = None) -> str:
+    """Classify a column as ``numeric``, ``text``, ``empty`` or ``other``; text that is all numbers is numeric.
+
+    `texts` are the column's, where somebody has looked them up.
+    """
     import pandas as pd
 
+    texts = texts or texts_of(column)
+    if texts is not None:
+        return ("numeric" if texts.are_numbers else "text") if texts.values else "empty"
     known = column.dropna()
     if not len(known):
         return "empty"
@@ -162,12 +209,7 @@ def column_kind(column: pd.Series) -> str:
         return "other"
     if pd.api.types.is_numeric_dtype(column):
         return "numeric"
-    if only_texts(known):
-        # There are few texts in many rows.
-        known = pd.Series(known.unique())
     # A time span would be a number, but of days at one site and of seconds at another.
-    elif (
-        holds_arrays(known) or pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column)
-    ):
+    if holds_arrays(known) or pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
         return "other"
     return "numeric" if bool(pd.to_numeric(known, errors="coerce").notna().all()) else "text"

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ class TableSource:
             # Which files there are is told by themselves.
             return f"{self.uri}:{self.names}"
         try:
-            stat = Path(self.uri).stat()
+            stat = os.stat(self.uri)
             beside = self._beside() if self.form.measures is not None or self.kind == "npz" else []
         except (OSError, DataError):
             return None
@@ -117,7 +118,7 @@ class TableSource:
             return None
         return mac.hexdigest()[:16]
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """Return ``csv``, ``parquet``, ``excel``, ``npz``, ``sql`` or ``names``: as given, or by the uri's ending."""
         if self.names is not None:
@@ -341,8 +342,10 @@ def _read_parquet(
         # A table without rows or wanted columns still has its columns' names to tell.
         for start in range(0, len(names), _BLOCK) if file.metadata.num_rows else ():
             block = names[start : start + _BLOCK]
+            whole = block == schema.names
+            table = file.read(None if whole else block, use_threads=threads)
             # Arrow takes `a` to mean `a.b` as well.
-            table = file.read(None if block == schema.names else block, use_threads=threads).select(block)
+            table = table if whole else table.select(block)
             if exact is not None:
                 # What pandas wrote of 18,000 columns would be read again with each block; a cast leaves it out as well.
                 table = table.replace_schema_metadata(None)

@@ -15,6 +15,7 @@ import numpy as np
 
 from v6_algorithm.data.cells import HINTS, blurred, hint, holds_complex
 from v6_algorithm.data.preparation.spelling import check_written
+from v6_algorithm.data.texts import has_value
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
 
@@ -280,7 +281,8 @@ def _distinct(column: pd.Series) -> tuple[list[Any], Array]:
         isinstance(dtype, pd.StringDtype) or pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_numeric_dtype(dtype)
     )
     if plain or (pd.api.types.is_object_dtype(dtype) and pd.api.types.infer_dtype(column, skipna=False) == "string"):
-        code, distinct = column.factorize(use_na_sentinel=False)
+        cells = column.array if isinstance(dtype, pd.api.extensions.ExtensionDtype) else column.to_numpy()
+        code, distinct = pd.factorize(cells, use_na_sentinel=False)
         return distinct.tolist(), np.asarray(code, dtype=np.int64)
     # Of several types: a bool is no 1 here, nor is a text.
     places: dict[tuple[type, Any], int] = {}
@@ -303,7 +305,7 @@ def _canonical(value: Any) -> Label:
 
 def _known(column: pd.Series, target: TargetColumn) -> Array:
     """Return (rows,) bool; an infinite number is no target."""
-    known: Array = column.notna().to_numpy()
+    known = has_value(column)
     if target.kind in ("class", "event", "duration", "entry", "patient"):
         return known
     return known & np.isfinite(_as_numbers(column))
@@ -361,12 +363,12 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
             f"{target.name} holds complex numbers; write the real part, or the magnitude, in a column of its own there"
         )
     if target.kind == "class":
-        if column.isna().all():
+        if not has_value(column).any():
             raise DataError(f"{target.name} is empty")
         return
     numbers = _as_numbers(column)
     if target.positive is None:
-        text = np.isnan(numbers) & column.notna().to_numpy()
+        text = np.isnan(numbers) & has_value(column)
         if text.any() or pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
             raise DataError(f"{target.name} {_needs(column, target)}")
     if not _known(column, target).any():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.assumed import Told, disclosed
+from v6_algorithm.data.files import cache_key
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import RowKind, Shelf
@@ -127,7 +128,7 @@ class Work:
 
     def table(self, setup: Setup) -> TableData:
         """Load the site's table from memory, from the state folder or from its source."""
-        from v6_algorithm.data.cache import cache_key, keep, load_cached
+        from v6_algorithm.data.cache import keep, load_cached
         from v6_algorithm.data.table import load_table
 
         # Which rows are in which part is drawn with a secret of the node's, where its rules say so.
@@ -138,23 +139,7 @@ class Work:
             self.context.memory,
             "table key",
             (prints, drawn, setup),
-            lambda: cache_key(
-                prints,
-                drawn.model_dump(mode="json", include=_OF_TABLE),
-                [
-                    setup.features,
-                    setup.categories,
-                    setup.classes,
-                    setup.hospitals,
-                    setup.task_classes,
-                    setup.sequence_length,
-                    setup.covariates,
-                    setup.image_shape,
-                    setup.pixels,
-                    *([setup.facts] if setup.facts else []),
-                    *([weights_column(drawn)] if weights_column(drawn) else []),
-                ],
-            ),
+            lambda: cache_key(prints, self._of_table(drawn, setup)),
             same=lambda before: before[0] == prints and before[1] is drawn and before[2] is setup,
         )
         folder = self.context.state if None not in prints.values() else None
@@ -201,6 +186,40 @@ class Work:
                 self.policy.check_weights(table.weights[split.train])
         self.guard.account(table, setup)
         return table
+
+    def _of_table(self, drawn: Experiment, setup: Setup) -> str:
+        """Return a hash of what an encoded table depends on beside its rows; sites of one process make it once."""
+
+        def make() -> str:
+            weights = weights_column(drawn)
+            return cache_key(
+                drawn.model_dump(mode="json", include=_OF_TABLE),
+                [
+                    setup.features,
+                    setup.categories,
+                    setup.classes,
+                    setup.hospitals,
+                    setup.task_classes,
+                    setup.sequence_length,
+                    setup.covariates,
+                    setup.image_shape,
+                    setup.pixels,
+                    *([setup.facts] if setup.facts else []),
+                    *([weights] if weights else []),
+                ],
+            )
+
+        if drawn is not self.experiment:
+            # By a secret of this node's.
+            return make()
+        of_table: str = remembered(
+            self.context.shared,
+            "of table",
+            (drawn, setup),
+            make,
+            same=lambda before: before[0] is drawn and before[1] is setup,
+        )
+        return of_table
 
     def assumed(self, source: TableSource) -> list[Told]:
         """Return what reading this table took for granted, as far as the node's rules let it be told."""
@@ -310,8 +329,8 @@ def _bytes_of(frame: pd.DataFrame) -> int:
     import numpy as np
 
     return sum(
-        dtype.itemsize * len(frame) if isinstance(dtype, np.dtype) else int(frame.iloc[:, place].nbytes)
-        for place, dtype in enumerate(frame.dtypes)
+        dtype.itemsize * len(frame) if isinstance(dtype, np.dtype) else int(frame.iloc[:, place].array.nbytes)
+        for place, dtype in enumerate(frame.dtypes.tolist())
     )
 
 

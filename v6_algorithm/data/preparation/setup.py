@@ -239,9 +239,7 @@ class Setup:
 
 def pack_arrays(arrays: dict[str, np.ndarray]) -> str:
     """Pack float64 arrays for a message."""
-    import torch
-
-    return wire.pack({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})
+    return wire.pack_arrays(arrays)
 
 
 def unpack_arrays(text: Any) -> dict[str, np.ndarray]:

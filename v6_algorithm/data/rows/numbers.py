@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from v6_algorithm.data.cells import HINTS, blurred
+from v6_algorithm.data.cells import HINTS, blurred, columns_at
 from v6_algorithm.data.names import bare_name, not_there
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.rows.kind import Agreed, Array, RowKind, Schemas, listed
@@ -18,6 +18,8 @@ from v6_algorithm.data.rows.kind import Agreed, Array, RowKind, Schemas, listed
 if TYPE_CHECKING:
     import pandas as pd
 
+# Names of columns, which are looked at for each of many sites' tables.
+_NAMES_KEPT = 10_000
 # Columns of a wide table that are converted at once.
 _BLOCK_COLUMNS = 512
 # Names that say "this is who, not what": numeric, but nothing to learn from. `data.features` overrules this.
@@ -186,6 +188,7 @@ def looks_like_identifier(name: str) -> bool:
     return _IDENTIFIER.fullmatch(name.strip()) is not None
 
 
+@lru_cache(_NAMES_KEPT)
 def says_whose(name: str) -> bool:
     """Say whether a column's name tells that it says whose rows these are, as patients' numbers do."""
     return looks_like_identifier(name) and _PERSON.search(name) is not None
@@ -203,7 +206,7 @@ def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
     places = {name: place for place, name in enumerate(frame.columns.tolist())}
     for start in range(0, len(features), _BLOCK_COLUMNS):
         names = features[start : start + _BLOCK_COLUMNS]
-        block = frame.take([places[name] for name in names], axis=1)
+        block = columns_at(frame, [places[name] for name in names])
         kinds = block.dtypes.tolist()
         text = {kind for kind in set(kinds) if not pd.api.types.is_numeric_dtype(kind)}
         texts = [name for name, kind in zip(names, kinds, strict=True) if kind in text]
@@ -214,8 +217,10 @@ def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
             return numbers_of(frame, features, "float64")
         numbers = values[:, start : start + _BLOCK_COLUMNS]
         # What float32 cannot hold becomes infinite, and counts as empty.
+        of_numpy = not texts and all(isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in set(kinds))
         with np.errstate(over="ignore"):
-            numbers[:] = block.to_numpy(dtype=dtype, na_value=np.nan)
+            # Numbers of numpy have no other empty cell than NaN, which need not be looked for.
+            numbers[:] = block.to_numpy(dtype=dtype) if of_numpy else block.to_numpy(dtype=dtype, na_value=np.nan)
         if (infinite := np.isinf(numbers)).any():
             numbers[infinite] = np.nan
     return values

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.description import column_kind, column_kinds, hints_of
+from v6_algorithm.data.description import LookedUp, column_kind, column_kinds, hints_of
 from v6_algorithm.data.names import check_once
 from v6_algorithm.data.preparation import Moments
 from v6_algorithm.data.preparation.setup import pack_arrays
@@ -47,10 +47,11 @@ def columns(frame: pd.DataFrame, data: Data, smallest: int, targets: Sequence[Ta
                 "hidden": hidden,
                 "missing": len(frame) - len(known),
             }
+    looked_up = LookedUp()
     return {
         "rows": len(frame),
-        "columns": (kinds := column_kinds(frame)),
-        "hints": hints_of(frame, kinds),
+        "columns": (kinds := column_kinds(frame, looked_up)),
+        "hints": hints_of(frame, kinds, looked_up),
         "labels": labels,
     }
 

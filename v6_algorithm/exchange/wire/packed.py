@@ -16,6 +16,7 @@ from v6_algorithm.exchange.in_file import InMemory, LongString
 from v6_algorithm.exchange.wire.spec import DTYPES, StateSpec, alike, check, dtype_of, spec_bytes
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 # Larger than any model that a JSON transport carries in reasonable time (vantage6 base64s it once more).
@@ -171,6 +172,22 @@ def pack(
     if keep:
         packed.tensors = contiguous
     return packed
+
+
+def pack_arrays(arrays: Mapping[str, np.ndarray]) -> Packed:
+    """Encode arrays to the text that `pack` makes of them as tensors, without torch and in a tenth of the time."""
+    import numpy as np
+    import pybase64
+
+    dense = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    known = all(str(array.dtype) in DTYPES for array in dense.values())
+    if not known or sum(array.nbytes for array in dense.values()) >= _LARGE:
+        import torch
+
+        return pack({name: torch.from_numpy(array) for name, array in dense.items()})
+    about = {name: (str(array.dtype), array.shape, array.nbytes) for name, array in dense.items()}
+    header, starts = tensor_file.header(about)
+    return Packed(pybase64.b64encode_as_string(header + b"".join(dense[name].tobytes() for name in starts)))
 
 
 def _dense(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
