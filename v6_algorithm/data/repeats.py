@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,8 +65,7 @@ def row_hashes(frame: pd.DataFrame, kinds: Mapping[str, str], hints: Mapping[str
     hashes, alike = np.zeros(len(frame), dtype=np.uint64), 1.0
     step = max(_MOST_CELLS // max(len(frame), 1), 1)
     for start in range(0, len(names), step):
-        some = names[start : start + step]
-        block = np.column_stack([_numbers(frame[name], kinds[name]) for name in some])
+        some, block = _block(frame, names[start : start + step], kinds)
         alike *= float(np.prod(_alike(block)))
         # Each column begins elsewhere, by its name, so that columns may stand in another order.
         starts = pd.util.hash_array(np.array(some, dtype=object))
@@ -82,18 +81,28 @@ def _mixed(words: Array) -> Array:
     return mixed
 
 
+def _block(frame: pd.DataFrame, names: Sequence[str], kinds: Mapping[str, str]) -> tuple[list[str], Array]:
+    """Return columns as (rows, columns) float64, one number for what is empty, and their names in that order."""
+    types = dict(zip(frame.columns, frame.dtypes, strict=True))
+    # Those that are numbers already are taken out together; of 64 columns that is ten times as fast as one by one.
+    plain = [name for name in names if kinds[name] == "numeric" and isinstance(types[name], np.dtype)]
+    plain = [name for name in plain if types[name].kind in "biuf"]
+    others = [name for name in names if name not in set(plain)]
+    parts = [frame.loc[:, plain].to_numpy(dtype=np.float64)] if plain else []
+    block = np.column_stack([*parts, *(_numbers(frame[name], kinds[name]) for name in others)])
+    # Zero is one number, too.
+    return [*plain, *others], np.where(np.isnan(block), _EMPTY, block + 0.0)
+
+
 def _numbers(column: pd.Series, kind: str) -> Array:
-    """Return a column as (rows,) float64, words by their hashes, and one number for what is empty."""
+    """Return a column as (rows,) float64, words by their hashes."""
     import pandas as pd
 
     if kind == "text":
         hashed = pd.util.hash_array(column.astype(str).to_numpy(dtype=object))
         return (hashed >> np.uint64(11)).astype(np.float64)
-    plain = isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf"
-    numbers = column if plain else pd.to_numeric(column, errors="coerce")
-    values: Array = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-    # Zero is one number, too.
-    return np.where(np.isnan(values), _EMPTY, values + 0.0)
+    values: Array = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return values
 
 
 def _alike(block: Array) -> Array:
