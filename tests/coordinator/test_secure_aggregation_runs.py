@@ -425,7 +425,7 @@ def test_no_reply_holds_a_count_a_loss_or_a_metric_of_one_site(frames):
         if not path.startswith((".timing.", ".spec.", ".policy.")) and path not in (".round", ".attempt", ".schema")
     }
     allowed = (".shape[]", ".fold", ".n_classes", ".bins", ".specificities[]", ".labels[]")
-    # Which classes and which codes of columns there are is told as without secure aggregation, by the node's cell.
+    # Which classes and which codes there are is told as it is without secure aggregation, by the node's smallest cell.
     allowed += (".masked.updates", ".masked.words", ".codes.y[]")
     left = sorted((path, value) for path, value in clear if not path.endswith(allowed))
     # Of the columns' description: whether there are rows, and whether some have no target.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from v6_algorithm.data.preparation.spelling import may_be_one
 from v6_algorithm.data.repeats import RowHashes, row_hashes
 from v6_algorithm.data.sources import TableSource, source_in
 from v6_algorithm.errors import DataError, ExperimentError
+from v6_algorithm.experiment.table_form import TableForm
 
 HEADER = "age,crp,y"
 LINES = [f"{50 + row},{row / 4},{row % 2}" for row in range(12)]
@@ -262,3 +264,19 @@ def test_an_infinite_target_is_a_row_without_one_and_not_filled_in():
     ).notes
     assert "site 'p': 7 rows have no target, and are left out" in notes
     assert not any("filled in" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("cells", "form", "numbers"),
+    [
+        (["27.1", "3.5"], TableForm(decimal=",", thousands="."), [27.1, 3.5]),
+        (["1.234,5", "12"], TableForm(decimal=",", thousands="."), [1234.5, 12.0]),
+        (["1.234", "56.789"], TableForm(decimal=",", thousands="."), [1234.0, 56789.0]),
+        (["1,234.5", "12"], TableForm(thousands=","), [1234.5, 12.0]),
+        (["1,5", "12"], TableForm(thousands=","), ["1,5", "12"]),
+    ],
+)
+def test_a_mark_for_thousands_is_one_only_between_groups_of_three(tmp_path, cells, form, numbers):
+    (tmp_path / "t.csv").write_text("a;y\n" + "".join(f"{cell};1\n" for cell in cells))
+    column = TableSource(str(tmp_path / "t.csv"), form=replace(form, separator=";")).read()["a"]
+    assert (pd.to_numeric(column).tolist() if isinstance(numbers[0], float) else column.tolist()) == numbers

@@ -48,6 +48,8 @@ def test_columns_that_only_go_along_with_the_class_are_not_named():
     frame = table()
     copy = frame["y"].to_numpy().copy()
     copy[3] = 1 - copy[3]
+    assert told(frame.assign(nearly=copy)) == {"nearly": "nearly"}
+    copy[5] = 1 - copy[5]
     assert told(frame.assign(nearly=copy)) == {}
 
 

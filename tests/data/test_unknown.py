@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
-from v6_algorithm.data.cells import hint, uniform
+from v6_algorithm.data.cells import hint, uniform, without_hint
 from v6_algorithm.data.description import column_kinds, hints_of
 from v6_algorithm.data.rows.numbers import LeftOut
 from v6_algorithm.data.unknown import WORDS, unknown_labels
@@ -204,3 +204,22 @@ def test_a_class_that_is_none_is_a_note_of_the_run():
 )
 def test_numbers_with_more_beside_them_are_told(cells, reason):
     assert hint(pd.Series(cells * 6), "text") == reason
+
+
+SMALL_CODES = {
+    "a sex of 9": ([0, 1] * 30 + [9] * 4, "codes"),
+    "stages with 8 and 9": ([0, 1, 2, 3, 4] * 12 + [8, 9, 9], "codes"),
+    "one 9": ([0, 1] * 30 + [9], None),
+    "scores from 0 to 10": (list(range(11)) * 6, None),
+    "counts": ([0, 1, 2, 3, 4, 5, 7, 9] * 8, None),
+    "-99 beside both signs": ([*np.linspace(-8, 9, 60), -99.0, -99.0], "codes"),
+    "both signs": ([*np.linspace(-120, 90, 60), -99.0], None),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL_CODES)
+def test_codes_beside_stages_and_beside_numbers_of_both_signs_are_told(kind):
+    numbers, reason = SMALL_CODES[kind]
+    assert hint(pd.Series(numbers, dtype=float), "numeric") == reason
+    if reason is not None:
+        assert not without_hint(np.array(numbers, dtype=float)[:, None])[0]

@@ -16,7 +16,16 @@ import numpy as np
 
 from v6_algorithm.data.assumed import Assumed
 from v6_algorithm.data.texts import Texts, has_value, texts_of
-from v6_algorithm.data.unknown import BELOW_ZERO, CODES, WORD_HINTS, has_codes, has_zeros, known_word, may_have_zeros
+from v6_algorithm.data.unknown import (
+    BELOW_ZERO,
+    CODES,
+    NINE,
+    WORD_HINTS,
+    has_codes,
+    has_zeros,
+    known_word,
+    may_have_zeros,
+)
 from v6_algorithm.experiment.table_form import TableForm
 
 if TYPE_CHECKING:
@@ -442,7 +451,7 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
     fractions = (broken & ~empty).any(axis=0) | empty.all(axis=0)
     ordered = np.sort(numbers[:_ROWS_THAT_COUNT], axis=0)
     repeats = (ordered[1:] == ordered[:-1]).any(axis=0)
-    coded = np.isin(low, BELOW_ZERO) | np.isin(high, CODES) | may_have_zeros(numbers, low, high)
+    coded = np.isin(low, BELOW_ZERO) | np.isin(high, CODES) | (high == NINE) | may_have_zeros(numbers, low, high)
     dotted = fractions & (high < 1000) & (high >= 100) & ((~broken).sum(axis=0) >= _FEWEST_DOTTED)
     days = np.logical_or.reduce([(low >= start) & (high < end) for start, end in _DATES_FROM])
     large = np.maximum(np.abs(low), np.abs(high)) > _FLOAT32_MAX

@@ -22,6 +22,7 @@ Array = np.ndarray
 # What is told of a column, with what the note says.
 REASONS = {
     "copy": "is the target written differently: each value stands for one class",
+    "nearly": "is the target written differently in all but a few rows",
     "separates": "separates the classes in every row, by a threshold",
     "empty": "is empty in just the rows of some classes, so that whether it is known tells the class",
     "line": "is the target but for a factor and a constant",
@@ -29,6 +30,8 @@ REASONS = {
 }
 # How often, over all columns of a table, the same would come by chance.
 _BY_CHANCE = 1e-3
+# Of the rows of the rarer class, how many a copy may have wrong.
+_FEW_WRONG = 0.05
 # Of a numeric target: correlation of what was rounded, such as kilograms and pounds; and the fewest different values.
 _LINE, _FEWEST_VALUES = 0.9999, 10
 # Cells that are looked at together.
@@ -103,11 +106,10 @@ def _blocks(frame: pd.DataFrame, names: Sequence[str], places: Array) -> Iterabl
     step = max(_MOST_CELLS // max(len(places), 1), 1)
     for start in range(0, len(names), step):
         some = names[start : start + step]
-        block = [
-            pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)[places]
-            for name in some
-        ]
-        yield some, np.stack(block, axis=1)
+        columns = frame.loc[:, some]
+        if any(not isinstance(kind, np.dtype) or kind.kind not in "biuf" for kind in columns.dtypes.tolist()):
+            columns = columns.apply(pd.to_numeric, errors="coerce")
+        yield some, columns.to_numpy(dtype=np.float64, na_value=np.nan)[places]
 
 
 def _reasons(numbers: Array, groups: Array, starts: Array, *, is_class: bool) -> list[str | None]:
@@ -125,12 +127,26 @@ def _reasons(numbers: Array, groups: Array, starts: Array, *, is_class: bool) ->
         ends, begins = np.take_along_axis(high, ranked, 0)[:-1], np.take_along_axis(low, ranked, 0)[1:]
         apart = whole & (ends < begins).all(axis=0)
         copies = apart & (low == high).all(axis=0)
-        return _named({"copy": copies, "separates": apart, "empty": by_gaps}, numbers.shape[1])
+        nearly = whole & ~apart & _nearly(numbers, starts, rows)
+        return _named({"copy": copies, "separates": apart, "empty": by_gaps, "nearly": nearly}, numbers.shape[1])
     values = np.repeat(groups.astype(np.float64), rows)
     several = np.array([len(np.unique(column)) >= _FEWEST_VALUES for column in numbers.T], dtype=bool) & whole
     rises, falls = (high[:-1] <= low[1:]).all(axis=0), (low[:-1] >= high[1:]).all(axis=0)
     lines = several & (np.abs(_correlation(np.where(empty, 0.0, numbers), values)) >= _LINE)
     return _named({"line": lines, "follows": several & (rises | falls)}, numbers.shape[1])
+
+
+def _nearly(numbers: Array, starts: Array, rows: Array) -> Array:
+    """Say which columns of two values tell one of two classes from the other, but for few rows of the rarer one."""
+    low, high = numbers.min(axis=0), numbers.max(axis=0)
+    two = ((numbers == low) | (numbers == high)).all(axis=0) & (low < high)
+    if len(rows) != 2 or not two.any():
+        return np.zeros(numbers.shape[1], dtype=bool)
+    highs = np.add.reduceat(numbers == high, starts, axis=0, dtype=np.int64)
+    wrong = highs[0] + rows[1] - highs[1]
+    wrong = np.minimum(wrong, rows.sum() - wrong)
+    nearly: Array = two & (wrong <= _FEW_WRONG * rows.min())
+    return nearly
 
 
 def _correlation(numbers: Array, values: Array) -> Array:

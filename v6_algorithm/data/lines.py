@@ -59,7 +59,7 @@ def read_csv(
         name,
         form,
         decimal=form.decimal or ".",
-        thousands=form.thousands,
+        # A mark for thousands is left to `cells.uniform`: pandas takes any of them out, and makes 271 of 27.1.
         na_values=empty_words,
         keep_default_na=False,
         low_memory=False,

@@ -20,6 +20,10 @@ BELOW_ZERO = np.array([*NEGATIVE_CODES, *_SMALL_CODES])
 # As where a field has so many digits and no more.
 CODES = np.concatenate([_CODES, [99.9, 999.9, 9999.9, 99.99, 999.99, 9999.99]])
 _FAR_CODE, _ROWS_BESIDE_CODES = 4.0, 10
+_FAR_BELOW = NEGATIVE_CODES[NEGATIVE_CODES <= -95]
+# Of stages, and the fewest rows that have such a code.
+_LAST_STAGE, _FEWEST_NINES = 4, 3
+NINE = 9.0
 # A lone -1 beside numbers such as 0 and 1 is one of them; beside an age it is none.
 _BEYOND_ONE = 10.0
 # Zeros are at most this share of a column whose other numbers are so many and so different, none near 0.
@@ -69,7 +73,12 @@ def known_word(cells: Collection[str]) -> str | None:
 
 def has_codes(known: np.ndarray) -> bool:
     """Say whether a column has codes for "not known": below 0 where no other is, or far above all others."""
+    if _has_nines(known):
+        return True
     others = known[~np.isin(known, CODES) & ~np.isin(known, NEGATIVE_CODES)]
+    if len(others) >= _ROWS_BESIDE_CODES and known.min() in _FAR_BELOW and others.min() < 0:
+        # Of numbers on both sides of 0, such as a base excess.
+        return bool(known.min() < -_FAR_CODE * np.abs(others).max())
     large = others[~np.isin(others, _SMALL_CODES)]
     if len(large) and large.min() > _ABOVE_SMALL_CODES:
         others = large
@@ -81,6 +90,15 @@ def has_codes(known: np.ndarray) -> bool:
     if len(np.unique(others)) < 2:
         return False
     return bool(known.min() < 0 or known.max() > _FAR_CODE * others.max())
+
+
+def _has_nines(known: np.ndarray) -> bool:
+    """Say whether a few stages, such as 0 to 4, have 7, 8 or 9 beside them in several rows, and nothing between."""
+    stages = known[known <= _LAST_STAGE]
+    if known.min() < 0 or len(known) - len(stages) < _FEWEST_NINES or len(stages) < _ROWS_BESIDE_CODES:
+        return False
+    only = np.isin(known, [*range(_LAST_STAGE + 1), 7, 8, 9]).all() and 9 in known
+    return bool(only) and len(np.unique(stages)) > 1
 
 
 def has_zeros(known: np.ndarray) -> bool:

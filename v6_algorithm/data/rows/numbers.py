@@ -181,6 +181,8 @@ def _alike(names: Sequence[str]) -> str:
     )
 
 
+# All sites of a run ask of the same names.
+@lru_cache(maxsize=20_000)
 def looks_like_identifier(name: str) -> bool:
     """Say whether a column's name tells that it says who, not what."""
     return _IDENTIFIER.fullmatch(name.strip()) is not None
