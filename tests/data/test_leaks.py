@@ -112,3 +112,33 @@ def test_a_site_names_its_own_columns_with_known_reasons(leaks):
     check_leaks({"a": "copy"}, ["a", "b"])
     with pytest.raises(WireError):
         check_leaks(leaks, ["a", "b"])
+
+
+@pytest.mark.parametrize("kind", ["class", "number"])
+def test_of_long_tables_some_rows_are_looked_at_first_and_the_same_columns_are_named(monkeypatch, kind):
+    generator = np.random.default_rng(4)
+    rows = 2_000
+    y = (generator.random(rows) < 0.2).astype(int) if kind == "class" else generator.normal(size=rows).round(2)
+    copy = y.copy()
+    # Of a class 1 in 25 of the rarer one is written down wrongly, and of a number one row.
+    wrong = np.flatnonzero(y == 1)[::25] if kind == "class" else np.array([7])
+    copy[wrong] = 1 - copy[wrong] if kind == "class" else copy[wrong] + 0.5
+    frame = pd.DataFrame(
+        {
+            "y": y, "copy": y * 3 + 1, "few wrong": copy, "other": generator.normal(size=rows),
+            "coin": generator.integers(0, 2, rows), "curve": np.exp(y.astype(float)),
+            "goes along": y + generator.normal(size=rows),
+            "apart": y + generator.random(rows) / 2, "gaps": np.where(y == 1, np.nan, generator.normal(size=rows)),
+            # It tells in all rows but one, which is not among the first that are looked at.
+            "all but one": np.where(np.arange(rows) == 1_013, np.where(y > 0, -50.0, 50.0), y * 2.0),
+        }
+    )  # fmt: skip
+    target = TargetColumn("y", kind=kind)
+    of_all = told(frame, target)
+    monkeypatch.setattr("v6_algorithm.data.leaks._FIRST_ROWS", 200)
+    assert told(frame, target) == of_all
+    assert of_all == (
+        {"copy": "copy", "curve": "copy", "few wrong": "nearly", "apart": "separates", "gaps": "empty"}
+        if kind == "class"
+        else {"copy": "line", "curve": "follows", "few wrong": "line"}
+    )

@@ -36,6 +36,9 @@ _FEW_WRONG = 0.05
 _LINE, _FEWEST_VALUES = 0.9999, 10
 # Cells that are looked at together.
 _MOST_CELLS = 2_000_000
+# Of longer tables so many rows are looked at first, and then all rows of those columns that may still tell the target;
+# so many times as many may be wrong among them, and the correlation may be so much lower.
+_FIRST_ROWS, _SLACK, _FIRST_LINE = 20_000, 4.0, 0.999
 
 
 def telling_columns(
@@ -72,16 +75,47 @@ def telling_columns(
         order = np.argsort(values, kind="stable")
         starts = np.concatenate([[0], np.cumsum(rows)[:-1]])
         places = np.flatnonzero(known)[order]
-        for some, numbers in _blocks(frame, names, places):
+        looked_at = [name for name in names if name not in told]
+        if len(places) > _FIRST_ROWS:
+            looked_at = _left_after_some_rows(frame, looked_at, places, values[order], starts, is_class=is_class)
+        for some, numbers in _blocks(frame, looked_at, places):
             told |= {
                 name: reason
                 for name, reason in zip(some, _reasons(numbers, groups, starts, is_class=is_class), strict=True)
-                if reason is not None and name not in told
+                if reason is not None
             }
         for name in labels if is_class else ():
             if name not in told and _is_recoded(frame[name].iloc[places], starts):
                 told[name] = "copy"
     return told
+
+
+def _left_after_some_rows(
+    frame: pd.DataFrame, names: Sequence[str], places: Array, ordered: Array, starts: Array, *, is_class: bool
+) -> list[str]:
+    """Return the columns that may tell the target by all rows, for they seem to by some.
+
+    `ordered` is the target of the rows at `places`, ascending. Of classes as many rows of each are looked at.
+    """
+    if is_class:
+        lengths = np.diff(np.append(starts, len(places)))
+        each = max(_FIRST_ROWS // len(lengths), 2)
+        chosen = np.concatenate(
+            [start + _spread(int(length), each) for start, length in zip(starts, lengths, strict=True)]
+        )
+    else:
+        chosen = _spread(len(places), _FIRST_ROWS)
+    groups, firsts = np.unique(ordered[chosen], return_index=True)
+    left: list[str] = []
+    for some, numbers in _blocks(frame, names, places[chosen]):
+        reasons = _reasons(numbers, groups, firsts, is_class=is_class, wrong=_SLACK * _FEW_WRONG, line=_FIRST_LINE)
+        left += [name for name, reason in zip(some, reasons, strict=True) if reason is not None]
+    return left
+
+
+def _spread(length: int, most: int) -> Array:
+    """Return at most so many places, evenly over a length."""
+    return np.unique(np.linspace(0, length - 1, min(length, most)).astype(np.int64))
 
 
 def _enough(rows: Array, smallest: int, columns: int, *, is_class: bool) -> bool:
@@ -112,7 +146,9 @@ def _blocks(frame: pd.DataFrame, names: Sequence[str], places: Array) -> Iterabl
         yield some, columns.to_numpy(dtype=np.float64, na_value=np.nan)[places]
 
 
-def _reasons(numbers: Array, groups: Array, starts: Array, *, is_class: bool) -> list[str | None]:
+def _reasons(
+    numbers: Array, groups: Array, starts: Array, *, is_class: bool, wrong: float = _FEW_WRONG, line: float = _LINE
+) -> list[str | None]:
     """Say of each column, (rows, columns) ordered by the target, what it tells; `starts` are its groups' first rows."""
     empty = ~np.isfinite(numbers)
     rows = np.diff(np.append(starts, len(numbers)))
@@ -127,16 +163,16 @@ def _reasons(numbers: Array, groups: Array, starts: Array, *, is_class: bool) ->
         ends, begins = np.take_along_axis(high, ranked, 0)[:-1], np.take_along_axis(low, ranked, 0)[1:]
         apart = whole & (ends < begins).all(axis=0)
         copies = apart & (low == high).all(axis=0)
-        nearly = whole & ~apart & _nearly(numbers, starts, rows)
+        nearly = whole & ~apart & _nearly(numbers, starts, rows, wrong)
         return _named({"copy": copies, "separates": apart, "empty": by_gaps, "nearly": nearly}, numbers.shape[1])
     values = np.repeat(groups.astype(np.float64), rows)
     several = np.array([len(np.unique(column)) >= _FEWEST_VALUES for column in numbers.T], dtype=bool) & whole
     rises, falls = (high[:-1] <= low[1:]).all(axis=0), (low[:-1] >= high[1:]).all(axis=0)
-    lines = several & (np.abs(_correlation(np.where(empty, 0.0, numbers), values)) >= _LINE)
+    lines = several & (np.abs(_correlation(np.where(empty, 0.0, numbers), values)) >= line)
     return _named({"line": lines, "follows": several & (rises | falls)}, numbers.shape[1])
 
 
-def _nearly(numbers: Array, starts: Array, rows: Array) -> Array:
+def _nearly(numbers: Array, starts: Array, rows: Array, few: float) -> Array:
     """Say which columns of two values tell one of two classes from the other, but for few rows of the rarer one."""
     low, high = numbers.min(axis=0), numbers.max(axis=0)
     two = ((numbers == low) | (numbers == high)).all(axis=0) & (low < high)
@@ -145,7 +181,7 @@ def _nearly(numbers: Array, starts: Array, rows: Array) -> Array:
     highs = np.add.reduceat(numbers == high, starts, axis=0, dtype=np.int64)
     wrong = highs[0] + rows[1] - highs[1]
     wrong = np.minimum(wrong, rows.sum() - wrong)
-    nearly: Array = two & (wrong <= _FEW_WRONG * rows.min())
+    nearly: Array = two & (wrong <= few * rows.min())
     return nearly
 
 

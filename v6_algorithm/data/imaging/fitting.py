@@ -38,6 +38,25 @@ def fitted(picture: Picture, image: Image) -> tuple[Array, float]:
     return levelled(resized(values, image.size), picture.unit, image)
 
 
+def voxel_size(picture: Picture, image: Image) -> tuple[float, ...] | None:
+    """Return the millimetres from one voxel of the fitted image to the next; None where the file does not say them."""
+    if picture.spacing is None:
+        return None
+    spacing, lengths = picture.spacing, picture.values.shape[1:]
+    if image.spacing is not None:
+        lengths = tuple(
+            max(1, round(length * current / wanted))
+            for length, current, wanted in zip(lengths, spacing, image.spacing, strict=True)
+        )
+        spacing = tuple(image.spacing)
+    if image.size is None or image.fit == "crop":
+        return spacing
+    factors = [wanted / length for wanted, length in zip(image.size, lengths, strict=True)]
+    if image.fit == "cover":
+        factors = [max(factors)] * len(factors)
+    return tuple(current / factor for current, factor in zip(spacing, factors, strict=True))
+
+
 def resized(values: Array, lengths: Sequence[int], scales: Sequence[float] | None = None) -> Array:
     """Bring (channels, lengths …) to other lengths: each axis is averaged over where it gets smaller, else linear.
 

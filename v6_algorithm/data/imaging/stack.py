@@ -19,7 +19,7 @@ from v6_algorithm.data.assumed import Assumed, add
 from v6_algorithm.data.files import as_names, folder_of, left_out_of, names_files, within
 from v6_algorithm.data.imaging.copies import NONE, CopyFinder, identities
 from v6_algorithm.data.imaging.files import ENDINGS, read_as_asked
-from v6_algorithm.data.imaging.fitting import fitted, levelled
+from v6_algorithm.data.imaging.fitting import fitted, levelled, voxel_size
 from v6_algorithm.data.imaging.naming import AMBIGUOUS, OTHER, NamedImages, without_ending
 from v6_algorithm.data.imaging.picture import OTHER_ENDINGS, UnreadableImageError, described_causes, narrowed, scaled_by
 from v6_algorithm.data.imaging.room import Room, Stream, load
@@ -40,8 +40,10 @@ _MASK = re.compile(
 )
 # Rows without an image that are named.
 SHOWN_ROWS = 30
+# Between which shares of the images sizes of voxels are told, so that one odd image does not count, and their digits.
+_MIDDLE, _DIGITS = (0.1, 0.9), 2
 # Counts up when files are read in another way, so that images that were kept before are read again.
-READING = 7
+READING = 8
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,9 @@ class Stack:
         How many of the unreadable rows have which of `picture.CAUSES`.
     assumed
         What the files do not say, and what was taken for it.
+    voxels
+        Millimetres from one voxel to the next along each axis, once fitted: of the image at a tenth of all, and of
+        that at nine tenths, to two digits. Empty where no file says them.
     """
 
     array: Array | Stream
@@ -71,6 +76,7 @@ class Stack:
     copies: Array = field(default_factory=NONE.copy)
     causes: Mapping[str, int] = field(default_factory=dict)
     assumed: Assumed = field(default_factory=dict)
+    voxels: list[list[float]] = field(default_factory=list)
 
     @property
     def streamed(self) -> bool:
@@ -244,6 +250,7 @@ def _read_stack(files: list[File], image: Image, kept: Path | None, dtype: np.dt
     unit, unreadable, copies = 1.0, [], CopyFinder()
     causes: Counter[str] = Counter()
     assumed: Assumed = {}
+    sizes: list[tuple[float, ...]] = []
     try:
         for row, file in enumerate(files):
             try:
@@ -255,6 +262,8 @@ def _read_stack(files: list[File], image: Image, kept: Path | None, dtype: np.dt
                 continue
             for kind, detail in picture.assumed.items():
                 add(assumed, kind, detail)
+            if (size := voxel_size(picture, image)) is not None:
+                sizes.append(size)
             if dtype == np.float32 and values.dtype == np.float64:
                 return None
             if room is None:
@@ -277,7 +286,7 @@ def _read_stack(files: list[File], image: Image, kept: Path | None, dtype: np.dt
             )
         _check_tolerance(unreadable, len(files), image, causes)
         about = {"unit": unit, "unreadable": unreadable, "copies": copies.pairs.tolist(), "causes": dict(causes)}
-        about["assumed"] = assumed
+        about |= {"assumed": assumed, "voxels": _middle_of(sizes)}
         array: Array | Stream | None = room.finish(about)
         if array is None:
             array = _stream(files, image, room.shape, dtype, unreadable)
@@ -285,6 +294,14 @@ def _read_stack(files: list[File], image: Image, kept: Path | None, dtype: np.dt
     finally:
         if room is not None:
             room.tidy()
+
+
+def _middle_of(sizes: list[tuple[float, ...]]) -> list[list[float]]:
+    """Return the lower and the upper end of most sizes of voxels, along each axis; empty of none."""
+    if not sizes:
+        return []
+    ends = np.quantile(np.asarray(sizes, dtype=np.float64), _MIDDLE, axis=0, method="nearest")
+    return [[float(f"{length:.{_DIGITS}g}") for length in end] for end in ends.tolist()]
 
 
 def _stored(values: Array, unit: float, dtype: np.dtype) -> Array:
@@ -376,6 +393,7 @@ def _stack(array: Array | Stream | None, about: Mapping[str, Any]) -> Stack:
         np.asarray(about["copies"], dtype=np.int64).reshape(-1, 2),
         about["causes"],
         {kind: (details, count) for kind, (details, count) in about.get("assumed", {}).items()},
+        about.get("voxels", []),
     )
 
 

@@ -17,10 +17,13 @@ from v6_algorithm.data.rows.kind import Agreed, Schemas, Shelf, channel_names, n
 from v6_algorithm.data.rows.stacked import Images
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import ExperimentError, WireError
+from v6_algorithm.exchange.wire import LARGEST_NUMBER
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# So many times as large along one axis voxels of one site's volumes, or of two sites', are told.
+_UNLIKE_VOXELS = 1.5
 # Sources in which a column of names is read again in little time.
 _QUICK = ("csv", "excel", "parquet", "names")
 
@@ -54,6 +57,7 @@ class ImageFiles(Images):
             # A stack that was kept is found without a look at the names.
             self._files(source)
         unfitting = 0 if source.names is None else count_unfitting(Path(source.uri), source.names[0])
+        are_many = disclosed(int(stack.readable.sum())) is not None
         return {
             "image": {
                 "shape": stack.shape,
@@ -61,6 +65,7 @@ class ImageFiles(Images):
                 "causes": dict(stack.causes),
                 "rows": [row + 1 for row in stack.unreadable[:SHOWN_ROWS].tolist()],
                 "streamed": stack.streamed,
+                "voxels": stack.voxels if are_many else [],
                 "unfitting": disclosed(unfitting),
             }
         }
@@ -75,6 +80,7 @@ class ImageFiles(Images):
         is_count = unfitting is None or (isinstance(unfitting, int) and 0 <= unfitting < 10**9)
         if not isinstance(described["streamed"], bool) or not is_count:
             raise WireError("what is told of images must be a count and a truth")
+        _check_voxels(described["voxels"], len(described["shape"]) - 1)
         causes = described["causes"]
         if not isinstance(causes, dict) or not all(
             cause in CAUSES and type(count) is int and 0 < count < 10**9 for cause, count in causes.items()
@@ -94,6 +100,7 @@ class ImageFiles(Images):
         self.check_channels(shape[0])
         for site, schema in schemas.items():
             notes += _notes(site, schema["image"])
+        notes += _unlike_voxels({site: schema["image"]["voxels"] for site, schema in schemas.items()})
         return Agreed(channel_names(self.column, shape[0]), image_shape=shape)
 
     def fingerprint(self, source: TableSource) -> str | None:
@@ -133,6 +140,38 @@ class ImageFiles(Images):
 def _find_all(column: pd.Series, folder: Path | None) -> list[File]:
     """Find the files of a column, and those that hold the values of headers among them."""
     return with_companions(find_images(column, folder))
+
+
+def _check_voxels(voxels: Any, axes: int) -> None:
+    """Raise WireError unless these are two lengths of voxels for each axis, or nothing."""
+    ends = voxels if isinstance(voxels, list) else [None]
+    if len(ends) not in (0, 2) or not all(
+        isinstance(end, list)
+        and len(end) == axes
+        and all(type(length) in (int, float) and 0 < length < LARGEST_NUMBER for length in end)
+        for end in ends
+    ):
+        raise WireError("sizes of voxels must be two lengths above 0 for each axis")
+
+
+def _unlike_voxels(voxels: Mapping[str, list[list[float]]]) -> list[str]:
+    """Tell where the voxels that are learned from are not of one size: the same organ is larger in some images."""
+    said = {site: ends for site, ends in voxels.items() if ends}
+    if not said:
+        return []
+    lowest = [min(lengths) for lengths in zip(*(ends[0] for ends in said.values()), strict=True)]
+    highest = [max(lengths) for lengths in zip(*(ends[1] for ends in said.values()), strict=True)]
+    if all(high < _UNLIKE_VOXELS * low for low, high in zip(lowest, highest, strict=True)):
+        return []
+    shown = "; ".join(f"{site} {' x '.join(map(_between, *ends))}" for site, ends in said.items())
+    return [
+        f"data.image: the voxels that are learned from are not of one size (mm, of most images: {shown}), so that the "
+        "same organ is larger in some images than in others; data.image.spacing, with fit: crop, brings them to one"
+    ]
+
+
+def _between(low: float, high: float) -> str:
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def _notes(site: str, image: Mapping[str, Any]) -> list[str]:
