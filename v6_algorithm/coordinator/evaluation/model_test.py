@@ -30,7 +30,8 @@ from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Federation
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.learning.metrics import checked_state, compute, explain, merge_states
+from v6_algorithm.learning.metrics import checked_state, compute, merge_states
+from v6_algorithm.learning.metrics.explanations import explain_part
 
 _NOT_TRAINED = ("strategy", "stopping", "start", "personal", "tune", "central", "mode", "rounds", "seed")
 _READING = ("group", "synthetic", "split_column", "load_limit")
@@ -392,9 +393,7 @@ def _result(
         "site_history": {},
         "metrics": {"test": scopes[first_name] if not others else _mean_of_models(scopes)},
         "folds": [],
-        "notes": list(
-            dict.fromkeys(f"test, site '{name}': {text}" for name, state in first.items() for text in explain(state))
-        ),
+        "notes": explain_part("test", None, first),
         "preparation": next(iter(model.setups.values())).readable(),
         "parameters": None,
     }

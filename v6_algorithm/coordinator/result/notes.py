@@ -11,7 +11,8 @@ from v6_algorithm.coordinator.result.repeats import repeats_note
 from v6_algorithm.coordinator.rounds.folds import States
 from v6_algorithm.coordinator.run_context import RunContext
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.learning.metrics import explain, merge_states
+from v6_algorithm.learning.metrics import merge_states
+from v6_algorithm.learning.metrics.explanations import explain_part
 from v6_algorithm.learning.metrics.joined import MOST_LISTED, joins
 
 
@@ -57,9 +58,7 @@ def _explanations(measured: dict[str, States]) -> list[str]:
             f"than {MOST_LISTED:,}): ranking metrics over sites are of joined bins, and their resolutions contain that"
         )
     for part, members in measured.items():
-        notes += [f"{part}, pooled: {sentence}" for sentence in explain(merge_states(members.values()))]
-        if len(members) > 1:
-            notes += [f"{part}, site '{name}': {text}" for name, state in members.items() for text in explain(state)]
+        notes += explain_part(part, merge_states(members.values()), members if len(members) > 1 else {})
     return notes
 
 

@@ -37,7 +37,7 @@ from v6_algorithm.researcher.report.templating import (
 )
 
 # Notes of one kind, as many as sites and metrics, which are folded away.
-_BINNED = re.compile(r": binned, within \S+ of the exact value$")
+_BINNED = re.compile(r": binned, within .+ of the exact values?$")
 # A note of one site.
 _OF_SITE = re.compile(r"^((?:[a-z]+, )?)site ('[^']+')(: .+)$")
 # Metrics of the main table, with their intervals as many columns as a page is wide.
