@@ -118,7 +118,11 @@ KINDS: dict[str, Kind] = {
         "columns",
         rows=False,
     ),
-    "parts": Kind("arrays of {count} parts are read as one table, whose column split says which", rows=False),
+    "parts": Kind(
+        "arrays of {count} parts are read as one table, whose column split says which: data.split_column: split, with "
+        "split: given, keeps them apart",
+        rows=False,
+    ),
     "other arrays": Kind(
         "{count} npy files of the folder go with no others by their names, and are not read", rows=False
     ),

@@ -31,7 +31,8 @@ CAUSES = {
     "folder": "a folder without an image, and no file",
     "permission": "a file that may not be read here",
     "no_bytes": "a file of 0 bytes",
-    "other_kind": "of another kind than the name says, such as a web page, an archive or another kind of image",
+    "other_kind": "of another kind than the name says, such as a web page, an archive or another kind of image: name "
+    "it by what it is (gzipped NIfTI .nii.gz)",
     "damaged": "cut short, damaged, or no image of its kind",
     "layout": "a damaged header, or one that says bits, colours or an encoding that are not read (TIFF of several "
     "channels that are floats or more than colours, Lab, 12-bit JPEG, NRRD in hex): store it as npy, PNG or NIfTI",
@@ -49,7 +50,8 @@ CAUSES = {
     "time": "several volumes or images in one file, such as a series over time, channels by pages, or a slide's tiles: "
     "write a file for each row",
     "axes": "axes that fit neither an image nor a volume",
-    "channel_axis": "an array that does not say which axis is that of the channels (data.image.channel_axis)",
+    "channel_axis": "an array that does not say which axis is that of the channels (data.image.channel_axis; a volume "
+    "goes with problem: volume_classification)",
     "channels": "channels that data.image.channels does not fit",
     "geometry": "no place in space to use (an affine or directions that span none, frames without positions, "
     "of several directions or unevenly spaced): make NIfTI of even spacing",
