@@ -338,8 +338,8 @@ def test_a_subject_without_a_table_is_told_by_its_row(tmp_path, subjects, cell, 
 def test_measures_train_within_the_nodes_columns_and_change_with_their_files(tmp_path, subjects, monkeypatch):
     for site in ("a", "b"):
         folder = tmp_path / site
-        names = subjects("dinunet", 60, folder)
-        frame = pd.DataFrame({"freesurferfile": [f"{name}_aseg_stats.txt" for name in names], "y": np.arange(60) % 2})
+        names = subjects("dinunet", 36, folder)
+        frame = pd.DataFrame({"freesurferfile": [f"{name}_aseg_stats.txt" for name in names], "y": np.arange(36) % 2})
         frame.to_csv(folder / "covariates.csv", index=False)
     content = {
         "sites": {"a": "a/covariates.csv", "b": "b"},

@@ -362,3 +362,10 @@ def test_one_mark_has_one_use():
 def test_words_in_many_rows_and_pairs_of_numbers_are_told_as_such(cell, reason):
     """A third of "not known" made a column text that data.categorical was to use; 120/80 was a patient's name."""
     assert hint(pd.Series([cell(row) for row in range(60)], dtype=object), "text") == reason
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_large_whole_numbers_that_crowd_around_a_middle_are_measurements(seed):
+    volumes = np.random.default_rng(seed).normal(1_300_000, 120_000, 60).round()
+    assert len(set(volumes)) == 60
+    assert hint(pd.Series(volumes, name="BrainSegVol"), "numeric") is None

@@ -72,12 +72,14 @@ def test_one_site_by_itself_is_not_asked_together(monkeypatch, sites, reason, as
 
         screen = None
 
-    run = SimpleNamespace(reason=reason)
-    group = {str(number): {} for number in range(sites)}
+    measured = []
+    run = SimpleNamespace(reason=reason, measure_with=measured.append)
+    group = {str(number): {"setup": number} for number in range(sites)}
     monkeypatch.setattr(together, "groups", lambda *_: [(run, group)])
     monkeypatch.setattr(together, "Group", Group)
     assert together.answer_together("train", group, {}, {}) == {}
     assert len(groups) == asked
+    assert measured == [list(range(sites))] * asked
     together.open_together("train", group, {}, {})
     assert len(groups) == 2 * asked
 
