@@ -15,7 +15,7 @@ from v6_algorithm.experiment import Cox, Experiment
 # Numbers (256 MB) that a site would send in each round.
 _MOST_NUMBERS = 2**25
 # Hospitals differ by a factor of a few; days and weeks by 7, months and years by 12, days and months by 30.
-_OTHER_UNIT = 5.0
+OTHER_UNIT = 5.0
 
 
 def needs_times(experiment: Experiment) -> bool:
@@ -76,7 +76,7 @@ def tell_units(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
     # Sites with fewer events than a cell tell 0 of them, and a mean of nothing.
     said = {site: schema["log_times"] for site, schema in schemas.items() if "log_times" in schema}
     means = {site: 2.0**mean for site, (events, mean) in said.items() if events}
-    if len(means) < 2 or max(means.values()) < _OTHER_UNIT * min(means.values()):
+    if len(means) < 2 or max(means.values()) < OTHER_UNIT * min(means.values()):
         return []
     listing = ", ".join(f"{site} {means[site]:.3g}" for site in sorted(means, key=lambda site: means[site]))
     return [

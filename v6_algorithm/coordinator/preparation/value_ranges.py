@@ -1,6 +1,6 @@
 """What the researcher is told of columns whose values, or codes, differ between sites as those of two units do.
 
-`negotiate` makes the notes, from the moments of the training rows and from what sites say of columns with two codes.
+`negotiate` makes the notes, from the moments of the training rows and from what sites say of columns with few codes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from v6_algorithm.coordinator.preparation.event_times import OTHER_UNIT
 from v6_algorithm.data.description import MOST_CODES
 from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.data.rows.kind import listed
@@ -24,8 +25,6 @@ _FACTOR_MIXED = 10.0
 # Values around 0, such as of an ECG, have means that tell nothing: what differs with their unit is their spread.
 _AROUND_ZERO, _FACTOR_SPREAD = 0.5, 30.0
 _FEWEST = 10
-# As of event times.
-_OTHER_UNIT = 5.0
 _SHOWN_SITES = 10
 
 
@@ -85,7 +84,7 @@ def _spread_apart(means: np.ndarray, deviations: np.ndarray) -> bool:
 def tell_target_sizes(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Say so where the sites' targets differ so much in size that they are most likely in other units."""
     sizes = {site: 2.0 ** schema["target_size"][1] for site, schema in schemas.items() if "target_size" in schema}
-    if len(sizes) < 2 or max(sizes.values()) < _OTHER_UNIT * min(sizes.values()):
+    if len(sizes) < 2 or max(sizes.values()) < OTHER_UNIT * min(sizes.values()):
         return []
     ranked = sorted(sizes, key=lambda site: sizes[site])
     listing = ", ".join(f"{site} {sizes[site]:.3g}" for site in ranked[:_SHOWN_SITES])

@@ -19,9 +19,7 @@ def fitted(picture: Picture, image: Image) -> tuple[Array, float]:
     if image.spacing is not None:
         if picture.spacing is None:
             raise UnreadableImageError("spacing")
-        scales = [wanted / current for current, wanted in zip(picture.spacing, image.spacing, strict=True)]
-        lengths = [max(1, round(current / scale)) for current, scale in zip(values.shape[1:], scales, strict=True)]
-        values = resized(values, lengths, scales)
+        values = resized(values, *_at_spacing(values.shape[1:], picture.spacing, image.spacing))
     if image.size is None or list(values.shape[1:]) == image.size:
         return levelled(values, picture.unit, image)
     if image.fit == "crop":
@@ -42,19 +40,24 @@ def voxel_size(picture: Picture, image: Image) -> tuple[float, ...] | None:
     """Return the millimetres from one voxel of the fitted image to the next; None where the file does not say them."""
     if picture.spacing is None:
         return None
-    spacing, lengths = picture.spacing, picture.values.shape[1:]
+    spacing: Sequence[float] = picture.spacing
+    lengths: Sequence[int] = picture.values.shape[1:]
     if image.spacing is not None:
-        lengths = tuple(
-            max(1, round(length * current / wanted))
-            for length, current, wanted in zip(lengths, spacing, image.spacing, strict=True)
-        )
-        spacing = tuple(image.spacing)
+        lengths, spacing = _at_spacing(lengths, spacing, image.spacing)[0], image.spacing
     if image.size is None or image.fit == "crop":
-        return spacing
+        return tuple(spacing)
     factors = [wanted / length for wanted, length in zip(image.size, lengths, strict=True)]
     if image.fit == "cover":
         factors = [max(factors)] * len(factors)
     return tuple(current / factor for current, factor in zip(spacing, factors, strict=True))
+
+
+def _at_spacing(
+    lengths: Sequence[int], spacing: Sequence[float], wanted: Sequence[float]
+) -> tuple[list[int], list[float]]:
+    """Return the lengths of an image brought to another spacing, and how many of its voxels one of the result spans."""
+    scales = [of_result / current for current, of_result in zip(spacing, wanted, strict=True)]
+    return [max(1, round(length / scale)) for length, scale in zip(lengths, scales, strict=True)], scales
 
 
 def resized(values: Array, lengths: Sequence[int], scales: Sequence[float] | None = None) -> Array:
