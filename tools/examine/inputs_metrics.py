@@ -53,8 +53,15 @@ def repeats_of_classes(folder: Path) -> Seen:
 @case("C2")
 def repeats_of_numbers(folder: Path) -> Seen:
     """regression, six repeats: intervals of R2 and MAE no narrower"""
-    tables = {name: rows_of(60, seed).assign(y=lambda frame: frame["a"] + np.random.default_rng(9).normal(0, 0.5, len(frame))) for seed, name in enumerate("ab")}
-    keys = {"problem": "regression", "rounds": 15, "training": {"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": 8}}
+    tables = {
+        name: rows_of(60, seed).assign(y=lambda frame: frame["a"] + np.random.default_rng(9).normal(0, 0.5, len(frame)))
+        for seed, name in enumerate("ab")
+    }
+    keys = {
+        "problem": "regression",
+        "rounds": 15,
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": 8},
+    }
     return _repeats(keys, tables, ["r2", "mae"])
 
 
@@ -88,7 +95,11 @@ def repeats_of_groups(folder: Path) -> Seen:
     for repeats in (1, 6):
         keys = {"data": {"target": "y", "exclude": ["sex"]}, "evaluation": {"subgroups": ["sex"]}}
         result = run({**keys, "split": {"kind": "kfold", "folds": 4, "repeats": repeats}}, tables)
-        group = result.content["subgroups"]["test"]["sex"]["1"] if "1" in result.content["subgroups"]["test"]["sex"] else result.content["subgroups"]["test"]["sex"]
+        group = (
+            result.content["subgroups"]["test"]["sex"]["1"]
+            if "1" in result.content["subgroups"]["test"]["sex"]
+            else result.content["subgroups"]["test"]["sex"]
+        )
         found.append(group)
     one, many = ((group.get("pooled", group)) for group in found)
     wide = many["auroc_high"] - many["auroc_low"] >= 0.85 * (one["auroc_high"] - one["auroc_low"])
@@ -102,7 +113,11 @@ def mean_of_repeats(folder: Path) -> Seen:
     result = run({"split": {"kind": "kfold", "folds": 3, "repeats": 6}}, tables)
     frame = result.metrics
     pooled = result.content["metrics"]["test"]["pooled"]
-    return true(pooled["auroc_low"] < pooled["auroc"] < pooled["auroc_high"] and len(frame), pooled["auroc"], "; ".join(result.notes))
+    return true(
+        pooled["auroc_low"] < pooled["auroc"] < pooled["auroc_high"] and len(frame),
+        pooled["auroc"],
+        "; ".join(result.notes),
+    )
 
 
 # -- C5 ------------------------------------------------------------------------------------------------------------
@@ -119,7 +134,15 @@ def _one_column(tables: dict[str, Any], keys: dict[str, Any] | None = None) -> t
 
     parted = {name: _parted(frame) for name, frame in tables.items()}
     given = {"data": {"target": "y", "features": ["s"], "split_column": "part"}, "split": {"kind": "given"}, **LAST}
-    result = run({**given, "rounds": 40, "training": {"optimizer": {"kind": "adam", "lr": 1.0}, "batch_size": None}, **(keys or {})}, parted)
+    result = run(
+        {
+            **given,
+            "rounds": 40,
+            "training": {"optimizer": {"kind": "adam", "lr": 1.0}, "batch_size": None},
+            **(keys or {}),
+        },
+        parted,
+    )
     test = pd.concat([frame[frame["part"] == "test"] for frame in parted.values()])
     return result, test["y"].to_numpy(), test["s"].to_numpy()
 
@@ -135,7 +158,11 @@ def _against_sklearn(tables: dict[str, Any], *, within: float = 1e-3, keys: dict
     inside = all(one <= limit for one, limit in zip(off, bound, strict=True))
     near = all(one <= within for one in off)
     told = "; ".join(result.notes)
-    return Seen(inside and near, told, f"auroc {found['auroc']:.5f} for {wanted[0]:.5f}, auprc {found['auprc']:.5f} for {wanted[1]:.5f}, bounds {bound};")
+    return Seen(
+        inside and near,
+        told,
+        f"auroc {found['auroc']:.5f} for {wanted[0]:.5f}, {found['auprc']:.5f} for {wanted[1]:.5f}, bounds {bound};",
+    )
 
 
 def _scores(rows: int, seed: int, *, scale: float = 1.0, tail: bool = False, share: float = 0.5) -> Any:
@@ -162,7 +189,10 @@ def one_in_a_hundred(folder: Path) -> Seen:
 @case("C5")
 def five_values(folder: Path) -> Seen:
     """a score of five values: ties count half, AUPRC of scikit-learn"""
-    tables = {name: _scores(300, seed).assign(s=lambda frame: np.clip(np.round(frame["s"]), -1, 3)) for seed, name in enumerate("ab")}
+    tables = {
+        name: _scores(300, seed).assign(s=lambda frame: np.clip(np.round(frame["s"]), -1, 3))
+        for seed, name in enumerate("ab")
+    }
     return _against_sklearn(tables)
 
 
@@ -177,7 +207,7 @@ def a_site_with_one_class(folder: Path) -> Seen:
 def joined_bins_under_standard(folder: Path) -> Seen:
     """policy standard, 3 x 300 rows: scikit-learn's values within the resolution that is told"""
     with policy("standard"):
-        result, y, s = _one_column({name: _scores(300, seed) for seed, name in enumerate("abc")})
+        result, _, _ = _one_column({name: _scores(300, seed) for seed, name in enumerate("abc")})
     return _resolved(result)
 
 
@@ -215,7 +245,13 @@ def crowded_risks(folder: Path) -> Seen:
         frame = patients(200, seed)
         tables[name] = _parted(frame.assign(x=frame["x"] + 0.3 * np.random.default_rng(seed).standard_cauchy(200)))
     result = run(
-        {**DEEP, "data": {"target": TARGET, "split_column": "part", "features": ["x"]}, "problem": "survival", "split": {"kind": "given"}, **LAST},
+        {
+            **DEEP,
+            "data": {"target": TARGET, "split_column": "part", "features": ["x"]},
+            "problem": "survival",
+            "split": {"kind": "given"},
+            **LAST,
+        },
         tables,
     )
     test = pd.concat([frame[frame["part"] == "test"] for frame in tables.values()])
@@ -281,9 +317,19 @@ def shares_by_wilson(folder: Path) -> Seen:
     found = _tested(tables)
     test = pd.concat([frame[frame["part"] == "test"] for frame in tables.values()])
     positive, predicted = test["y"].to_numpy() == 1, test["s"].to_numpy() > 0
-    tp, fp, fn, tn = ((positive & predicted).sum(), (~positive & predicted).sum(), (positive & ~predicted).sum(), (~positive & ~predicted).sum())
+    tp, fp, fn, tn = (
+        (positive & predicted).sum(),
+        (~positive & predicted).sum(),
+        (positive & ~predicted).sum(),
+        (~positive & ~predicted).sum(),
+    )
     seen, wanted = [], []
-    for metric, count, rows in (("recall", tp, tp + fn), ("specificity", tn, tn + fp), ("precision", tp, tp + fp), ("npv", tn, tn + fn)):
+    for metric, count, rows in (
+        ("recall", tp, tp + fn),
+        ("specificity", tn, tn + fp),
+        ("precision", tp, tp + fp),
+        ("npv", tn, tn + fn),
+    ):
         seen += [found[metric], found[f"{metric}_low"], found[f"{metric}_high"]]
         wanted += [count / rows, *_wilson(count, rows)]
     return same(seen, wanted, within=1e-6)
@@ -306,14 +352,16 @@ def no_positives_in_test(folder: Path) -> Seen:
         tables[name] = frame[(frame["part"] == "train") | (frame["y"] == 0)]
     found = _tested(tables)
     return true(
-        found.get("auroc") is None and found.get("recall_low") is None and abs(found["specificity_low"] - _wilson(40, 40)[0]) < 1e-6,
+        found.get("auroc") is None
+        and found.get("recall_low") is None
+        and abs(found["specificity_low"] - _wilson(40, 40)[0]) < 1e-6,
         f"{found.get('auroc')} {found.get('recall_low')} {found.get('specificity_low')}",
     )
 
 
 @case("C6")
 def intervals_of_numbers(folder: Path) -> Seen:
-    """regression of 200 test rows: MAE's interval holds the mean's by normal errors within a fifth, R2's is within -1 to 1"""
+    """regression of 200 test rows: MAE's interval is that by normal errors within a fifth, R2's is within -1 to 1"""
     import pandas as pd
 
     tables = {}
@@ -321,8 +369,20 @@ def intervals_of_numbers(folder: Path) -> Seen:
         frame = rows_of(200, seed)
         noise = np.random.default_rng(seed + 5).normal(0, 0.7, len(frame))
         tables[name] = _parted(frame.assign(y=2 * frame["a"] + noise))
-    given = {"data": {"target": "y", "split_column": "part"}, "split": {"kind": "given"}, **LAST, "problem": "regression"}
-    result = run({**given, "rounds": 30, "training": {"optimizer": {"kind": "adam", "lr": 0.1}, "batch_size": None, "local_epochs": 3}}, tables)
+    given = {
+        "data": {"target": "y", "split_column": "part"},
+        "split": {"kind": "given"},
+        **LAST,
+        "problem": "regression",
+    }
+    result = run(
+        {
+            **given,
+            "rounds": 30,
+            "training": {"optimizer": {"kind": "adam", "lr": 0.1}, "batch_size": None, "local_epochs": 3},
+        },
+        tables,
+    )
     found = result.content["metrics"]["test"]["pooled"]
     test = pd.concat([frame[frame["part"] == "test"] for frame in tables.values()])
     errors = np.abs(result.predict(test)["prediction"] - test["y"])
@@ -336,7 +396,10 @@ def intervals_of_numbers(folder: Path) -> Seen:
 @case("C6")
 def gap_of_groups(folder: Path) -> Seen:
     """accuracy of two groups, one always right: the gap has an interval that does not collapse, from 0 to 1"""
-    tables = {name: _separated(40, wrong=15).assign(ward=lambda frame: np.where(frame["y"] == (frame["s"] > 0), "w", "v")) for name in "ab"}
+    tables = {
+        name: _separated(40, wrong=15).assign(ward=lambda frame: np.where(frame["y"] == (frame["s"] > 0), "w", "v"))
+        for name in "ab"
+    }
     given = {"data": {"target": "y", "features": ["s"], "split_column": "part"}, "split": {"kind": "given"}, **LAST}
     training = {"optimizer": {"kind": "adam", "lr": 0.5}, "batch_size": None}
     for frame in tables.values():

@@ -17,7 +17,9 @@ from tools.examine.tries import Seen, case, policy, same, true
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def _columns(make: Callable[[np.random.Generator, int], Any], sizes: tuple[int, ...] = (300, 200, 150)) -> dict[str, Any]:
+def _columns(
+    make: Callable[[np.random.Generator, int], Any], sizes: tuple[int, ...] = (300, 200, 150)
+) -> dict[str, Any]:
     import pandas as pd
 
     tables = {}
@@ -29,7 +31,7 @@ def _columns(make: Callable[[np.random.Generator, int], Any], sizes: tuple[int, 
 
 
 def _quantiles(tables: dict[str, Any], *, within: float = 0.05, preset: str = "trusted") -> Seen:
-    """Compare with NumPy's of the pooled rows: bounds hold them, and the estimate is off by a share of the IQR at most."""
+    """Compare with NumPy's of the pooled rows: bounds hold them, and estimates are off by a share of the IQR."""
     import pandas as pd
 
     import v6_algorithm.api as v6
@@ -91,7 +93,7 @@ def standard_with_tails(folder: Path) -> Seen:
 
 @case("C4")
 def robust_scale_and_median(folder: Path) -> Seen:
-    """scaling robust and missing median with an outlier and a tenth empty: median and IQR of the pooled training rows"""
+    """scaling robust, missing median, an outlier and a tenth empty: median and IQR of the pooled training rows"""
     import pandas as pd
 
     def make(generator: np.random.Generator, rows: int) -> Any:
@@ -163,7 +165,11 @@ def _hard() -> dict[str, Any]:
     return {**tables, "hard": hard}
 
 
-SLOW = {"rounds": 12, "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 32}, "stopping": {"monitor": "loss", "patience": None}}
+SLOW = {
+    "rounds": 12,
+    "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 32},
+    "stopping": {"monitor": "loss", "patience": None},
+}
 
 
 @case("C7")
@@ -179,13 +185,18 @@ def stopping_and_a_missed_call(folder: Path) -> Seen:
     """patience 3, the hard site misses round 2: training does not stop for that"""
     keys = {**SLOW, "stopping": {"monitor": "loss", "patience": 3}}
     content = _losing(keys, _hard(), lambda site, number: site == "hard" and number == 2)
-    return true(content["rounds_done"] > 8 if "rounds_done" in content else content["best_round"] > 5, content["best_round"])
+    return true(
+        content["rounds_done"] > 8 if "rounds_done" in content else content["best_round"] > 5, content["best_round"]
+    )
 
 
 @case("C7")
 def plateau_and_a_missed_call(folder: Path) -> Seen:
     """rate on plateau, the hard site misses round 2: the rate is that of the run without it until round 6"""
-    keys = {**SLOW, "training": SLOW["training"] | {"scheduler": {"kind": "reducelronplateau", "patience": 1, "factor": 0.1}}}
+    keys = {
+        **SLOW,
+        "training": SLOW["training"] | {"scheduler": {"kind": "reducelronplateau", "patience": 1, "factor": 0.1}},
+    }
     rates = []
     for lost in (lambda site, number: False, lambda site, number: site == "hard" and number == 2):
         content = _losing(keys, _hard(), lost)
@@ -233,7 +244,11 @@ def _rare(sites: int, positives: int, rows: int = 30) -> dict[str, Any]:
 
 
 def _positives(result: Any, part: str = "test") -> float:
-    matrix = result.content["confusion"]["y"][part]["pooled"] if "y" in result.content["confusion"] else result.content["confusion"][part]["y"]["pooled"]
+    matrix = (
+        result.content["confusion"]["y"][part]["pooled"]
+        if "y" in result.content["confusion"]
+        else result.content["confusion"][part]["y"]["pooled"]
+    )
     return float(np.asarray(matrix)[1].sum())
 
 
@@ -277,7 +292,10 @@ def three_rare_classes(folder: Path) -> Seen:
     result = run({"rounds": 1}, tables)
     confusion = result.content["confusion"]
     by_part = confusion.get("y", confusion)
-    text = {part: np.asarray(by_part[part]["pooled"] if part in by_part else confusion[part]["y"]["pooled"]).sum(axis=1) for part in ("validation", "test")}
+    text = {
+        part: np.asarray(by_part[part]["pooled"] if part in by_part else confusion[part]["y"]["pooled"]).sum(axis=1)
+        for part in ("validation", "test")
+    }
     return true(all((rows > 0).all() for rows in text.values()), text)
 
 
@@ -292,7 +310,10 @@ def shares_of_all_rows(folder: Path) -> Seen:
 
 # -- C9 ------------------------------------------------------------------------------------------------------------
 
-AGNOSTIC = {"strategy": {"kind": "agnostic", "lr": 0.5}, "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 32}}
+AGNOSTIC = {
+    "strategy": {"kind": "agnostic", "lr": 0.5},
+    "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 32},
+}
 
 
 def _numbers(factor: float = 1.0) -> dict[str, Any]:
@@ -309,7 +330,10 @@ def agnostic_with_some(folder: Path) -> Seen:
     """agnostic with fraction 0.4 over fifteen rounds of five sites: finishes"""
     tables = {name: rows_of(60, seed) for seed, name in enumerate("abcde")}
     result = run({**AGNOSTIC, "rounds": 15, "participation": {"fraction": 0.4}}, tables)
-    return true(np.isfinite(result.content["metrics"]["test"]["pooled"]["loss"]), result.content["metrics"]["test"]["pooled"]["loss"])
+    return true(
+        np.isfinite(result.content["metrics"]["test"]["pooled"]["loss"]),
+        result.content["metrics"]["test"]["pooled"]["loss"],
+    )
 
 
 @case("C9")
@@ -328,7 +352,12 @@ def agnostic_of_any_unit_unscaled(folder: Path) -> Seen:
     """the losses a thousandth as large (target in other units, a rate to match): the same weights of sites"""
     found = []
     for factor in (1.0, 0.03):
-        keys = {"problem": "regression", **AGNOSTIC, "rounds": 6, "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 32}}
+        keys = {
+            "problem": "regression",
+            **AGNOSTIC,
+            "rounds": 6,
+            "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 32},
+        }
         result = run(keys, _numbers(factor))
         found.append(result.predict(rows_of(6, 99)[["a", "b"]])["prediction"].to_numpy() / factor)
     return same(found[1], found[0], within=1e-2)
@@ -380,12 +409,21 @@ def _normalised(strategy: Any, weights: tuple[int, int] = (200, 200)) -> tuple[n
 
     import v6_algorithm.api as v6
 
-    tables = {name: rows_of(rows, seed).assign(a=lambda frame, seed=seed: frame["a"] + (5 if seed else -5)) for seed, (name, rows) in enumerate(zip("ab", weights, strict=True))}
+    tables = {
+        name: rows_of(rows, seed).assign(a=lambda frame, seed=seed: frame["a"] + (5 if seed else -5))
+        for seed, (name, rows) in enumerate(zip("ab", weights, strict=True))
+    }
 
     def network(inputs: int, outputs: int) -> Any:
         return nn.Sequential(nn.BatchNorm1d(inputs, momentum=0.5), nn.Linear(inputs, outputs))
 
-    keys = {"data": {"target": "y", "scaling": "none"}, "strategy": strategy, "rounds": 8, **ALL_TRAIN, "training": {"optimizer": {"kind": "sgd", "lr": 0.01}, "batch_size": None, "local_epochs": 4}}
+    keys = {
+        "data": {"target": "y", "scaling": "none"},
+        "strategy": strategy,
+        "rounds": 8,
+        **ALL_TRAIN,
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.01}, "batch_size": None, "local_epochs": 4},
+    }
     tensors = _tensors(v6.run(keys, sites=tables, model=network))
     mean = next(value for name, value in tensors.items() if name.endswith("running_mean"))
     variance = next(value for name, value in tensors.items() if name.endswith("running_var"))
@@ -420,7 +458,10 @@ def average_on_request(folder: Path) -> Seen:
 
 
 def _with_rare_category(frame: Any) -> Any:
-    frame = frame.assign(colour=np.where(np.arange(len(frame)) % 2, "red", "blue"), part=np.where(np.arange(len(frame)) % 4 == 0, "test", "train"))
+    frame = frame.assign(
+        colour=np.where(np.arange(len(frame)) % 2, "red", "blue"),
+        part=np.where(np.arange(len(frame)) % 4 == 0, "test", "train"),
+    )
     frame.loc[frame.index[[0, 4]], "colour"] = "green"
     return frame
 
@@ -429,17 +470,27 @@ def _with_rare_category(frame: Any) -> Any:
 def category_of_test_rows(folder: Path) -> Seen:
     """a category that only test rows have: predicted as one that no site has, not by an untrained weight"""
     tables = {name: _with_rare_category(rows_of(80, seed)) for seed, name in enumerate("ab")}
-    keys = {"data": {"target": "y", "categorical": ["colour"], "split_column": "part"}, "split": {"kind": "given"}, "model": {"kind": "mlp", "hidden": [4]}, **LAST}
+    keys = {
+        "data": {"target": "y", "categorical": ["colour"], "split_column": "part"},
+        "split": {"kind": "given"},
+        "model": {"kind": "mlp", "hidden": [4]},
+        **LAST,
+    }
     result = run(keys, tables)
     rows = tables["a"].head(6)
-    green, none = (result.predict(rows.assign(colour=colour)).iloc[:, 0].to_numpy(dtype=float) for colour in ("green", "violet"))
+    green, none = (
+        result.predict(rows.assign(colour=colour)).iloc[:, 0].to_numpy(dtype=float) for colour in ("green", "violet")
+    )
     return same(green, none, told="; ".join(result.notes))
 
 
 @case("C10", told="two sites|both|more than one site|at other sites|stand at")
 def patients_at_two_sites(folder: Path) -> Seen:
     """ten patients of `group` with rows at two hospitals: told, without their numbers"""
-    tables = {name: rows_of(60, seed).assign(patient=[f"P{number // 2 + shift}" for number in range(60)]) for seed, (name, shift) in enumerate({"a": 0, "b": 20}.items())}
+    tables = {
+        name: rows_of(60, seed).assign(patient=[f"P{number // 2 + shift}" for number in range(60)])
+        for seed, (name, shift) in enumerate({"a": 0, "b": 20}.items())
+    }
     notes = "; ".join(run({"data": {"target": "y", "group": "patient"}}, tables).notes)
     return Seen("P2" not in notes, notes)
 
@@ -447,7 +498,10 @@ def patients_at_two_sites(folder: Path) -> Seen:
 @case("C10", told="two sites|both|more than one site|at other sites|stand at")
 def patients_as_numbers(folder: Path) -> Seen:
     """patient numbers as 7 at one site and "7.0" as text at the other: the same patients, told"""
-    tables = {name: rows_of(60, seed).assign(patient=[number // 2 + 100 for number in range(60)]) for seed, name in enumerate("ab")}
+    tables = {
+        name: rows_of(60, seed).assign(patient=[number // 2 + 100 for number in range(60)])
+        for seed, name in enumerate("ab")
+    }
     tables["b"]["patient"] = tables["b"]["patient"].map(lambda number: f"{number}")
     return Seen(None, "; ".join(run({"data": {"target": "y", "group": "patient"}}, tables).notes))
 
@@ -470,9 +524,15 @@ def network_of_its_own(folder: Path) -> Seen:
     def heart_network(inputs: int, outputs: int) -> Any:
         return nn.Linear(inputs, outputs)
 
-    result = v6.run({"data": {"target": "y"}, "rounds": 1}, sites={name: rows_of(60, seed) for seed, name in enumerate("ab")}, model=heart_network)
+    result = v6.run(
+        {"data": {"target": "y"}, "rounds": 1},
+        sites={name: rows_of(60, seed) for seed, name in enumerate("ab")},
+        model=heart_network,
+    )
     page = _report(result, folder)
-    return true("heart_network" in page and "Model mlp" not in page, [line for line in page.splitlines() if "Model" in line][:3])
+    return true(
+        "heart_network" in page and "Model mlp" not in page, [line for line in page.splitlines() if "Model" in line][:3]
+    )
 
 
 @case("C11")
@@ -492,19 +552,27 @@ def gan_without_fid(folder: Path) -> Seen:
 
     from tools.examine.making import hospital, png
 
-    images = [(f"{n}.png", lambda path: png(path, np.random.default_rng(1).integers(0, 256, (16, 16)), 0, 8)) for n in range(14)]
+    images = [
+        (f"{n}.png", lambda path: png(path, np.random.default_rng(1).integers(0, 256, (16, 16)), 0, 8))
+        for n in range(14)
+    ]
     sites = {name: hospital(folder, name, images, [n % 2 for n in range(14)]) for name in "ab"}
     import v6_algorithm.api as v6
 
     keys = {
-        "data": {"target": "label", "image": {"column": "file"}}, "problem": "gan", "model": {"kind": "dcgan", "width": 4}, "rounds": 2,
+        "data": {"target": "label", "image": {"column": "file"}}, "problem": "gan",
+        "model": {"kind": "dcgan", "width": 4}, "rounds": 2,
     }  # fmt: skip
     result = v6.run(keys, sites=sites)
     pooled = result.content["metrics"].get("validation", {}).get("pooled", {})
     history = json.dumps(result.content.get("history"), default=str)
     by_fid = result.content["best_round"] is not None and pooled.get("fid") is None and "fid" not in history
     page = _report(result, folder)
-    return true(not by_fid and not ("best round" in page.lower() and "fid" in page.lower() and pooled.get("fid") is None), result.content["best_round"], "; ".join(result.notes))
+    return true(
+        not by_fid and not ("best round" in page.lower() and "fid" in page.lower() and pooled.get("fid") is None),
+        result.content["best_round"],
+        "; ".join(result.notes),
+    )
 
 
 @case("C11")
@@ -523,7 +591,10 @@ def history_without_validation(folder: Path) -> Seen:
     """no validation rows: no best round, and the history has no validation columns of NaN"""
     result = run({**ALL_TRAIN, "rounds": 3}, {name: rows_of(40, seed) for seed, name in enumerate("ab")})
     history = result.history
-    return true(result.content["best_round"] is None and not history.isna().any().any(), f"{result.content['best_round']} {list(history.columns)}")
+    return true(
+        result.content["best_round"] is None and not history.isna().any().any(),
+        f"{result.content['best_round']} {list(history.columns)}",
+    )
 
 
 @case("C11")

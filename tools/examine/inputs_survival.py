@@ -40,7 +40,9 @@ def scaled(tables: dict[str, Any], factor: float) -> dict[str, Any]:
 
 
 def three(**options: Any) -> dict[str, Any]:
-    return {name: patients(rows, seed, **options) for seed, (name, rows) in enumerate({"a": 90, "b": 120, "c": 70}.items())}
+    return {
+        name: patients(rows, seed, **options) for seed, (name, rows) in enumerate({"a": 90, "b": 120, "c": 70}.items())
+    }
 
 
 def pooled(result: Any, part: str = "test") -> dict[str, float]:
@@ -132,9 +134,17 @@ def months_of_thirds(folder: Path) -> Seen:
 
     tables = {name: frame.assign(t=np.ceil(frame["t"] / 30)) for name, frame in three().items()}
     months = scaled(tables, 1 / 30.4375)
-    split = {name: frame.assign(part=np.where(np.arange(len(frame)) % 2, "test", "train")) for name, frame in months.items()}
+    split = {
+        name: frame.assign(part=np.where(np.arange(len(frame)) % 2, "test", "train")) for name, frame in months.items()
+    }
     result = run(
-        DEEP | {"data": {"target": TARGET, "split_column": "part", "features": ["x", "z"]}, "split": {"kind": "given"}, "stopping": {"patience": None}, "output": {"model": "last"}},
+        DEEP
+        | {
+            "data": {"target": TARGET, "split_column": "part", "features": ["x", "z"]},
+            "split": {"kind": "given"},
+            "stopping": {"patience": None},
+            "output": {"model": "last"},
+        },
         split,
     )
     import pandas as pd
@@ -150,7 +160,7 @@ def days_and_months(folder: Path) -> Seen:
     tables = three()
     tables["c"] = tables["c"].assign(t=tables["c"]["t"] / 30.4375)
     result = run(DEEP, tables)
-    words = [note for note in result.notes if "unit" in note.lower() and "'t'" in note or "duration" in note.lower()]
+    words = [note for note in result.notes if ("unit" in note.lower() and "'t'" in note) or "duration" in note.lower()]
     return Seen(None, "; ".join(words))
 
 
@@ -159,7 +169,9 @@ def standard_policy_in_milliseconds(folder: Path) -> Seen:
     """discrete time under policy standard, days and milliseconds: metrics there, and within 5 % of each other"""
     with policy("standard"):
         return _in_two_units(
-            DEEP | {"problem": {"kind": "survival", "method": "discrete_time", "intervals": 5}}, 86_400_000.0, within=0.06
+            DEEP | {"problem": {"kind": "survival", "method": "discrete_time", "intervals": 5}},
+            86_400_000.0,
+            within=0.06,
         )
 
 
@@ -290,7 +302,9 @@ def stratified_with_ties(folder: Path) -> Seen:
     theirs = fit.predict_survival_function(rows[["x", "z"]].assign(place="c"), times=[5]).iloc[0]
     table = result.coefficients
     return same(
-        [*table["estimate"], *table["standard_error"], *ours], [*fit.params_, *fit.standard_errors_, *theirs], within=2e-3
+        [*table["estimate"], *table["standard_error"], *ours],
+        [*fit.params_, *fit.standard_errors_, *theirs],
+        within=2e-3,
     )
 
 
@@ -317,21 +331,26 @@ def breslow_ties(folder: Path) -> Seen:
     whole = pd.concat(tables.values())
     fit = PHReg(whole["t"], whole[["x", "z"]], status=whole["d"], ties="breslow").fit()
     result = run({"model": {"kind": "cox", "ties": "breslow"}}, tables)
-    return same([*result.coefficients["estimate"], *result.coefficients["standard_error"]], [*fit.params, *fit.bse], within=1e-3)
+    return same(
+        [*result.coefficients["estimate"], *result.coefficients["standard_error"]], [*fit.params, *fit.bse], within=1e-3
+    )
 
 
 @case("C3")
 def network_baselines_by_site(folder: Path) -> Seen:
     """a Cox network at sites of unlike hazards: survival at each site is Breslow's of that site's own rows"""
     tables = {
-        name: patients(150, seed, rate=rate) for seed, (name, rate) in enumerate({"a": 0.001, "b": 0.004, "c": 0.01}.items())
+        name: patients(150, seed, rate=rate)
+        for seed, (name, rate) in enumerate({"a": 0.001, "b": 0.004, "c": 0.01}.items())
     }
     result = run(DEEP | {"rounds": 20, **ALL_TRAIN}, tables)
     rows, at = patients(6, 51), 200.0
     ours, theirs = [], []
     for name, frame in tables.items():
         risk = np.exp(result.predict(frame, site=name)["log_risk"].to_numpy())
-        hazard = sum(1 / risk[frame["t"].to_numpy() >= t].sum() for t in frame.loc[(frame["d"] == 1) & (frame["t"] <= at), "t"])
+        hazard = sum(
+            1 / risk[frame["t"].to_numpy() >= t].sum() for t in frame.loc[(frame["d"] == 1) & (frame["t"] <= at), "t"]
+        )
         new = result.predict(rows, site=name, times=[at])
         ours += new.iloc[:, 1].tolist()
         theirs += np.exp(-hazard * np.exp(new["log_risk"])).tolist()
@@ -340,15 +359,23 @@ def network_baselines_by_site(folder: Path) -> Seen:
 
 @case("C3")
 def headline_and_within(folder: Path) -> Seen:
-    """sites of unlike hazards: the headline C-index is lifelines' of all pairs, c_index_within that of pairs of one site"""
+    """sites of unlike hazards: the headline C-index is of all pairs, c_index_within of pairs of one site"""
     from lifelines.utils import concordance_index
 
     tables = {
-        name: patients(100, seed, rate=rate).assign(part=lambda frame: np.where(np.arange(len(frame)) % 2, "test", "train"))
+        name: patients(100, seed, rate=rate).assign(
+            part=lambda frame: np.where(np.arange(len(frame)) % 2, "test", "train")
+        )
         for seed, (name, rate) in enumerate({"a": 0.001, "b": 0.01}.items())
     }
     result = run(
-        DEEP | {"data": {"target": TARGET, "split_column": "part"}, "split": {"kind": "given"}, "stopping": {"patience": None}, "output": {"model": "last"}},
+        DEEP
+        | {
+            "data": {"target": TARGET, "split_column": "part"},
+            "split": {"kind": "given"},
+            "stopping": {"patience": None},
+            "output": {"model": "last"},
+        },
         tables,
     )
     import pandas as pd

@@ -1,4 +1,4 @@
-"""Makes image files by other libraries than the package's readers use where that can be, and reads files as a site would."""
+"""Makes image files, by other code than the package's readers where that can be, and reads files as a site does."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def transcoded(path: Path, syntax: str) -> Path:
 
 
 def geometry(orientation: Sequence[float], spacing: Sequence[float], step: float, origin: Sequence[float]) -> Array:
-    """Return the affine to right, anterior, superior of (columns, rows, frames), from DICOM's numbers, by the standard."""
+    """Return the affine to right, anterior, superior of (columns, rows, frames), from DICOM's numbers."""
     across, down = np.array(orientation[:3], float), np.array(orientation[3:], float)
     affine = np.eye(4)
     affine[:3, 0] = across * spacing[1]

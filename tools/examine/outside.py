@@ -37,7 +37,10 @@ def main() -> None:
         verdict, what = judge(case)
         verdicts.append((case, verdict))
         if options.all or verdict != "right":
-            print(f"{verdict:8} {case.kind:4} {case.name} [{time.perf_counter() - started:.1f} s]\n         {what}", flush=True)
+            print(
+                f"{verdict:8} {case.kind:4} {case.name} [{time.perf_counter() - started:.1f} s]\n         {what}",
+                flush=True,
+            )
     print(f"\n{'':5}" + "".join(f"{name:>9}" for name in VERDICTS))
     counted = count(iter(verdicts))
     for kind in sorted(counted, key=lambda kind: (kind[0], int(kind[1:]))):

@@ -34,7 +34,7 @@ _LONGEST_MESSAGE = 900
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of an input: whether the numbers are the expected ones (None: there are none), what was told, how far off."""
+    """What came of an input: whether its numbers are right (None: there are none), what was told, how far off."""
 
     equal: bool | None
     told: str = ""
