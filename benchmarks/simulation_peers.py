@@ -103,7 +103,7 @@ def prepare(folder: Path, workload: str) -> None:
 
 
 def seeds(content: dict[str, Any]) -> dict[str, Any]:
-    """Return what v6_algorithm draws the first network and the batches from, by round and site, for all to draw from."""
+    """Return the seeds of v6_algorithm's first network, and of its batches by round and site."""
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.learning.training.learner import TrainingContext
     from v6_algorithm.seeding import derive
