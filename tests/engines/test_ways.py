@@ -13,7 +13,7 @@ from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines import local
 from v6_algorithm.engines.local import AS_TEXT, LocalFederation
 from v6_algorithm.engines.simulate import local_federation
-from v6_algorithm.exchange import wire
+from v6_algorithm.exchange import tensor_file, wire
 from v6_algorithm.learning.training import state
 from v6_algorithm.learning.training.device import Device
 from v6_algorithm.site import handle
@@ -288,6 +288,34 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(tables, make_experiment, 
         run(local_federation(experiment, tables, way=way), experiment, kill, checkpoints=Checkpoints(path))
     again = run(local_federation(experiment, tables, way=way), experiment, checkpoints=Checkpoints(path))
     assert [again[key] for key in (*SAME, "engine")] == [whole[key] for key in (*SAME, "engine")]
+
+
+def test_models_that_are_kept_in_a_file_give_the_same_bits_and_leave_nothing_behind(
+    tables, make_experiment, tmp_path, monkeypatch
+):
+    changes = {"output": {"model": "best"}, "strategy": {"kind": "fedadam", "clip": 0.5}}
+    experiment, path = make_experiment(rounds=3, **changes), tmp_path / "checkpoint.safetensors"
+    whole, kept, left = run(local_federation(experiment, tables, way="exact"), experiment), [], tmp_path / "temporary"
+    left.mkdir()
+
+    def store(tensors):
+        kept.append(tensor_file.Stored(tensors))
+        return wire.Held(kept[-1])
+
+    def kill(event):
+        if event["event"] == "round" and event["round"] == 2:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(wire, "hold", store)
+    monkeypatch.setattr(tensor_file.tempfile, "tempdir", str(left))
+    with pytest.raises(RuntimeError, match="killed"):
+        run(local_federation(experiment, tables, way="exact"), experiment, kill, checkpoints=Checkpoints(path))
+    again = run(
+        local_federation(experiment, tables, way="exact"), experiment, checkpoints=Checkpoints(path)
+    )  # fmt: skip
+    assert [again[key] for key in SAME] == [whole[key] for key in SAME]
+    assert len(kept) >= 4
+    assert not list(left.iterdir())
 
 
 def test_sites_of_one_process_build_the_first_networks_once(tables, make_experiment, monkeypatch):
