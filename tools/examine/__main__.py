@@ -27,7 +27,9 @@ LETTERS = {
     "w": "wrong or silent",
 }
 # What a node says that keeps something to itself, or answers nothing.
-WITHHELD = r"withh|not told|policy|V6_ALGORITHM_|this node|node's (rules|least|smallest)|may not|fewer than \d+ rows"
+WITHHELD = (
+    r"withh|not told|policy|V6_ALGORITHM_|(this|its) node|node's (rules|least|smallest)|may not|fewer than \d+ rows"
+)
 # Notes of every run under these policies, which are about no table.
 ALWAYS = ("rule against differences", "neighbouring score bins", "binned, within", "measures models at the end")
 
@@ -86,11 +88,13 @@ def judge(one: Case, policy: str = "trusted") -> Verdict:
         said = "\n".join(result["notes"])
         lacks = [] if expected.told is None else matches(expected.told, said)
         about_rows = [line for line in result["notes"] if not any(phrase in line for phrase in ALWAYS)]
-        if lacks and policy != "trusted" and re.search(WITHHELD, "\n".join(about_rows)):
+        withheld = policy != "trusted" and re.search(WITHHELD, "\n".join(about_rows)) is not None
+        if withheld:
             lacks = []
+        looked_at = policy == "trusted" or not (expected.seeded or withheld)
         if expected.told is None and expected.right is None:
             lacks.append(f"a refusal with {', '.join(expected.refused or ())}")
-        elif expected.right is not None and not expected.right(result):
+        elif expected.right is not None and looked_at and not expected.right(result):
             lacks.append("the right numbers")
         return Verdict("w" if lacks else "r" if expected.told is None else "t", ", ".join(lacks), said)
 

@@ -23,11 +23,14 @@ class Expected:
         Patterns that the notes of a result must match, all of them.
     right
         Says of ``result.json`` whether its numbers are right; None: they are not looked at.
+    seeded
+        Whether that holds only where rows are dealt by the seed alone, as they are by no node of policy standard.
     """
 
     refused: tuple[str, ...] | None = None
     told: tuple[str, ...] | None = None
     right: Callable[[Outcome], bool] | None = None
+    seeded: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def _(folder: Path) -> Input:
     return Input(
         frames,
         glm() | LEAVE_OUT,
-        told("2 of 3", r"\bc\b", right=logit_is(pooled({"a": frames["a"], "b": frames["b"]}))),
+        told("'c' took no part", right=logit_is(pooled({"a": frames["a"], "b": frames["b"]}))),
     )
 
 
@@ -64,7 +64,7 @@ def _(folder: Path) -> Input:
     texts = csv(three())
     texts["c"] = texts["c"].splitlines()[0] + "\n"
     return Input(
-        written(folder, texts), glm() | LEAVE_OUT, told("2 of 3", r"\bc\b", "no rows|0 rows|without rows|fewer")
+        written(folder, texts), glm() | LEAVE_OUT, told("'c' took no part", "no rows|0 rows|without rows|fewer")
     )
 
 
@@ -80,8 +80,8 @@ def _(folder: Path) -> Input:
     frames = three()
     frames["c"] = frames["c"].assign(age=[80.0] * 4 + [30.0] * 146)
     kept = pooled({name: frames[name] for name in "ab"})
-    experiment = glm(where={"age": ">= 40"}) | LEAVE_OUT
-    return Input(frames, experiment, told("2 of 3", r"\bc\b", right=logit_is(kept[kept["age"] >= 40])))
+    experiment = glm(where={"age": ">= 60"}) | LEAVE_OUT
+    return Input(frames, experiment, told("'c' took no part", right=logit_is(kept[kept["age"] >= 60])))
 
 
 @first("A3", "a site's 'xls' is HTML, as web portals write it")
@@ -256,7 +256,9 @@ def _(folder: Path) -> Input:
 def _(folder: Path) -> Input:
     frames = _category(a=["low", "high"], b=[None, None])
     return Input(
-        written(folder, csv(frames)), net(categorical=["extra"]), told_or_refused(r"\bb\b", "extra", "empty|no value")
+        written(folder, csv(frames)),
+        net(categorical=["extra"]),
+        told_or_refused(r"\bb\b", "extra", "empty|no row has a value"),
     )
 
 

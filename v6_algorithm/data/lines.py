@@ -7,12 +7,13 @@ import csv
 import gzip
 import lzma
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from v6_algorithm.data.assumed import Assumed
+from v6_algorithm.data.cells import note_words, words_of_labels
 from v6_algorithm.data.names import check_once
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.table_form import TableForm
@@ -25,7 +26,8 @@ _SEP = re.compile(r"[\ufeff]?\"?sep=([^\r\n\"])\"?[\r\n]", re.I)
 # Marks by which tables are often separated, that a header in one piece may show.
 _SEPARATORS = (";", "\t", "|", "^")
 _NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
-_FIRST_LINE = 2
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_FIRST_LINE, _FEW_LINES = 2, 50
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -66,7 +68,7 @@ def read_csv(
     )
     columns = [str(column) for column in frame.columns]
     if len(columns) == 1 and form.separator is None:
-        _check_one_column(columns[0], name, separator)
+        _check_one_column(columns[0], uri, name, separator, form)
         if _fits_spaces(uri, form.encoding):
             raise DataError(f'{name} has one column, of as many words as its name: is it data.separator: " "?')
     # The first line of data says how many cells pandas expects; a line that is too short leaves its last cell empty.
@@ -75,45 +77,57 @@ def read_csv(
     if any("." in column for column in columns):
         _check_names(uri, separator, form.encoding)
     _check_quotes(frame, name, separator)
-    if assumed is not None and "None" in empty_words:
-        _note_none(frame, uri, name, form, assumed)
+    if assumed is not None:
+        _note_words(frame, uri, name, form, assumed)
     return _with_codes(frame, uri, name, form, empty_words)
 
 
-def _note_none(frame: pd.DataFrame, uri: str, name: str, form: TableForm, assumed: Assumed) -> None:
-    """Write down the cells of labels that say None, which pandas has read as empty."""
+def _note_words(frame: pd.DataFrame, uri: str, name: str, form: TableForm, assumed: Assumed) -> None:
+    """Write down the cells of labels that say None, NA or N/A, which pandas has read as empty."""
     import pandas as pd
 
     places = [place for place, column in enumerate(frame.columns) if str(column).strip() in form.codes]
     places = [place for place in places if not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[place])]
-    if not any(frame.iloc[:, place].isna().any() for place in places) or not _mentions(uri, b"None"):
+    if not any(frame.iloc[:, place].isna().any() for place in places) or not _mentions(
+        uri, (b"None", b"N/A", b"n/a", b"NA")
+    ):
         return
     text = _read(uri, name, form, usecols=places, dtype=str, keep_default_na=False, na_filter=False)
-    counts = {str(column): int((text[column].str.strip() == "None").sum()) for column in text.columns}
-    if any(counts.values()):
-        assumed["word None"] = [column for column, count in counts.items() if count], sum(counts.values())
+    counts = {str(column): text[column].value_counts().to_dict() for column in text.columns}
+    note_words({column: words_of_labels(of_column, form.kept) for column, of_column in counts.items()}, assumed)
 
 
-def _mentions(uri: str, word: bytes) -> bool:
-    """Say whether a file has these bytes."""
+def _mentions(uri: str, words: Sequence[bytes]) -> bool:
+    """Say whether a file has any of these bytes."""
     how: Any = COMPRESSED.get(Path(uri).suffix.lower(), open)
     with how(uri, "rb") as file:
         end = b""
         while block := file.read(2**20):
-            if word in end + block:
+            if any(word in end + block for word in words):
                 return True
-            end = block[-len(word) :]
+            end = block[-max(map(len, words)) :]
     return False
 
 
-def _check_one_column(column: str, name: str, separator: str) -> None:
+def _check_one_column(column: str, uri: str, name: str, separator: str, form: TableForm) -> None:
     """Raise DataError where another separator stands in the header of a table that seems to have one column."""
     if separator in column:
         raise DataError(f"{name} has one column, for each line is in quotation marks as a whole: take them out")
     for mark in _SEPARATORS if separator == "," else (*_SEPARATORS, ","):
         if mark in column:
             shown = "\\t" if mark == "\t" else mark
-            raise DataError(f'{name} has one column, in which "{shown}" stands: is it data.separator: "{shown}"?')
+            commas = "" if mark == "," or form.decimal else _with_commas(uri, mark, form.encoding)
+            raise DataError(
+                f'{name} has one column, in which "{shown}" stands: is it data.separator: "{shown}"{commas}?'
+            )
+
+
+def _with_commas(uri: str, mark: str, encoding: str | None) -> str:
+    """Ask for a decimal comma as well where the first lines have numbers with one between these marks."""
+    with _opened(uri, encoding) as file:
+        cells = [cell.strip().strip('"') for line in islice(file, 1, _FEW_LINES) for cell in line.split(mark)]
+    commas = any(_DECIMAL_COMMA.fullmatch(cell) for cell in cells)
+    return ', with data.decimal: ","' if commas else ""
 
 
 def _with_codes(frame: pd.DataFrame, uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd.DataFrame:
