@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tools.examine.case import Input, case, refused, right, told, told_or_refused
+from tools.examine.case import Expected, Input, case, refused, right, told, told_or_refused
 from tools.examine.patients import (
     COLUMNS,
     cox,
@@ -62,7 +62,7 @@ def _classes(no: Any, yes: Any, **data: Any) -> Callable[[Path], Input]:
 
     def make(folder: Path) -> Input:
         frames = {name: frame.assign(died=frame["died"].map({0: no, 1: yes})) for name, frame in three().items()}
-        expected = str(max(str(no), str(yes)))
+        expected = "1" if yes == "TRUE" else str(max(str(no), str(yes)))
         given = data.get("positive")
         return Input(written(folder, csv(frames)), net(**data), right(named(given or expected)))
 
@@ -73,7 +73,7 @@ for _name, _no, _yes, _data in [
     ("alive and dead", "alive", "dead", {}),
     ("control and case: control is the later in the alphabet", "control", "case", {}),
     ("1 and 2 (SPSS)", 1, 2, {}),
-    ("R's TRUE and FALSE", "FALSE", "TRUE", {}),
+    ("R's TRUE and FALSE, which are 1 and 0", "FALSE", "TRUE", {}),
     ("ja and nee: nee is the later", "nee", "ja", {}),
     ("positief and negatief with positive: '== positief'", "negatief", "positief", {"positive": "== positief"}),
     ("responder and non-responder", "non-responder", "responder", {}),

@@ -1,4 +1,4 @@
-"""Made-up patients of three hospitals, experiments over them, and what statsmodels and lifelines say of the same rows."""
+"""Made-up patients of three hospitals, experiments over them, and what statsmodels and lifelines make of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def hospital(seed: int, rows: int) -> pd.DataFrame:
 
 def three(seed: int = 1) -> dict[str, pd.DataFrame]:
     """Return three hospitals of 160, 130 and 150 patients."""
-    return {name: hospital(10 * seed + number, rows) for number, (name, rows) in enumerate(zip("abc", (160, 130, 150)))}
+    return {
+        name: hospital(10 * seed + number, rows)
+        for number, (name, rows) in enumerate(zip("abc", (160, 130, 150), strict=True))
+    }
 
 
 def with_survival(frames: Mapping[str, pd.DataFrame], seed: int = 5) -> dict[str, pd.DataFrame]:

@@ -40,7 +40,7 @@ EMPTY_WORDS = (
 )  # fmt: skip
 _PLAIN_SPACES = " \t\n\r\f\v"
 # Of these words those that may be labels; and the labels of a column that are codes such as EU.
-_MAY_BE_LABELS, _CAPITALS = ("None", "NA", "N/A", "n/a"), re.compile(r"[A-Z]{1,4}")
+MAY_BE_LABELS, _CAPITALS = ("None", "NA", "N/A", "n/a"), re.compile(r"[A-Z]{1,4}")
 # Text that is numbers of a laboratory, but not to a computer.
 _LIMIT = re.compile(r"[<>≤≥]=?\s*[+-]?\d+([.,]\d+)?|\d+([.,]\d+)?\s*\+")
 _PERCENT = re.compile(r"[+-]?\d+([.,]\d+)?\s*%")
@@ -236,7 +236,7 @@ def words_of_labels(counts: Mapping[str, int], kept: Collection[str], *, blank: 
     labels = [text for text in rows if text not in EMPTY_WORDS and not _NUMBER.fullmatch(text)]
     if not labels:
         return {}
-    may_be = set(_MAY_BE_LABELS)
+    may_be = set(MAY_BE_LABELS)
     if not (blank or rows.get("") or all(map(_CAPITALS.fullmatch, labels))):
         may_be.discard("NA")
     return {word: rows[word] for word in sorted(may_be & rows.keys() - {word.strip() for word in kept})}

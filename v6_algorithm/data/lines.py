@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from v6_algorithm.data.assumed import Assumed
-from v6_algorithm.data.cells import note_words, words_of_labels
+from v6_algorithm.data.cells import MAY_BE_LABELS, note_words, words_of_labels
 from v6_algorithm.data.names import check_once
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.table_form import TableForm
@@ -73,7 +73,7 @@ def read_csv(
             raise DataError(f'{name} has one column, of as many words as its name: is it data.separator: " "?')
     # The first line of data says how many cells pandas expects; a line that is too short leaves its last cell empty.
     if not _begins_well(uri, separator, form.encoding) or (len(columns) and frame.iloc[:, -1].isna().any()):
-        _check_lines(uri, name, separator, form.encoding)
+        _check_lines(uri, name, separator, form)
     if any("." in column for column in columns):
         _check_names(uri, separator, form.encoding)
     _check_quotes(frame, name, separator)
@@ -88,9 +88,9 @@ def _note_words(frame: pd.DataFrame, uri: str, name: str, form: TableForm, assum
 
     places = [place for place, column in enumerate(frame.columns) if str(column).strip() in form.codes]
     places = [place for place in places if not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[place])]
-    if not any(frame.iloc[:, place].isna().any() for place in places) or not _mentions(
-        uri, (b"None", b"N/A", b"n/a", b"NA")
-    ):
+    if not any(frame.iloc[:, place].isna().any() for place in places):
+        return
+    if not _mentions(uri, [word.encode() for word in MAY_BE_LABELS]):
         return
     text = _read(uri, name, form, usecols=places, dtype=str, keep_default_na=False, na_filter=False)
     counts = {str(column): text[column].value_counts().to_dict() for column in text.columns}
@@ -145,7 +145,7 @@ def _with_codes(frame: pd.DataFrame, uri: str, name: str, form: TableForm, empty
 
 def read_as_text(uri: str, name: str, form: TableForm) -> pd.DataFrame:
     """Read a text file without understanding it: what is ``007``, ``1.50`` or ``?`` stays so; raises as `read_csv`."""
-    _check_lines(uri, name, separator_of(uri, form), form.encoding)
+    _check_lines(uri, name, separator_of(uri, form), form)
     frame = _read(uri, name, form, dtype=str, keep_default_na=False, na_filter=False)
     _check_quotes(frame, name, separator_of(uri, form))
     return frame
@@ -167,7 +167,7 @@ def _read(uri: str, name: str, form: TableForm, **options: Any) -> pd.DataFrame:
     except UnicodeError:
         raise _not_in_encoding(uri, name, form.encoding) from None
     except pd.errors.ParserError:
-        _check_lines(uri, name, separator, form.encoding)
+        _check_lines(uri, name, separator, form)
         raise DataError(f"{name} cannot be read as csv: does a cell open with a quote that nothing closes?") from None
     return frame
 
@@ -228,7 +228,8 @@ def _check_quotes(frame: pd.DataFrame, name: str, separator: str) -> None:
                     )
 
 
-def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> None:
+def _check_lines(uri: str, name: str, separator: str, form: TableForm) -> None:
+    encoding = form.encoding
     above = 1 if _said_to_excel(uri, encoding) else 0
     with _opened(uri, encoding) as file:
         header: list[str] = []
@@ -241,7 +242,7 @@ def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> N
                 if len(row) != len(header):
                     line = row.number + above
                     if len(header) == 1:
-                        _check_one_column(header[0], name, separator)
+                        _check_one_column(header[0], uri, name, separator, form)
                     if len(row) > len(header) and (len(header) == 1 or header[0].startswith(("#", "!"))):
                         raise DataError(
                             f"{name} cannot be read as csv: line {line} has {len(row)} cells, its first line "
