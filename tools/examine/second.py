@@ -25,6 +25,7 @@ from tools.examine.patients import (
     net,
     ols_is,
     pooled,
+    sites_are,
     three,
     with_survival,
     written,
@@ -141,7 +142,7 @@ def _(folder: Path) -> Input:
 def _(folder: Path) -> Input:
     frames = three(2)
     frames["c"] = frames["c"].assign(died=(np.arange(150) < 2).astype(int))
-    return Input(frames, net() | {"split": {"kind": "kfold", "folds": 5}}, told_or_refused(r"\bc\b"))
+    return Input(frames, net() | {"split": {"kind": "kfold", "folds": 5}}, right(sites_are("a", "b", "c")))
 
 
 @second("A3", "a site whose Excel book has two tables")
@@ -177,7 +178,11 @@ def _(folder: Path) -> Input:
         lambda frame: words(["weiblich", "männlich"])[frame["sbp"] % 2],
         b=lambda frame: words(["weiblich", "maennlich"])[frame["sbp"] % 2],
     )
-    return Input(written(folder, csv(frames)), net(categorical=["extra"]), told_or_refused("extra", "maennlich"))
+    return Input(
+        written(folder, csv(frames)),
+        net(categorical=["extra"]),
+        told_or_refused("extra", "each have a label that the other lacks"),
+    )
 
 
 @second("A4", "the outcome is 0/1 in two sites and 0/1/9 (unknown) in the third")
@@ -359,7 +364,9 @@ for _name, _column, _of in [
 @second("A8", "ferritin in whole numbers, skewed, is a measurement")
 def _(folder: Path) -> Input:
     rng = np.random.default_rng(8)
-    frames = _with(lambda frame: np.unique(np.exp(rng.normal(5.3, 1.1, 5000)).astype(int))[rng.permutation(len(frame))])
+    values = np.unique(np.exp(rng.normal(5.3, 1.1, 5000)).astype(int) + 5)
+    weights = np.exp(-((np.log(values) - 5.3) ** 2) / 2.4) / values
+    frames = _with(lambda frame: rng.choice(values, len(frame), replace=False, p=weights / weights.sum()))
     return Input(written(folder, csv(frames)), glm(), right(logit_is(pooled(frames), [*COLUMNS, "extra"])))
 
 
@@ -447,9 +454,7 @@ def _(folder: Path) -> Input:
     (folder / "c.xlsx").write_bytes(
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(2000) + "EncryptedPackage".encode("utf-16-le")
     )
-    return Input(
-        sites | {"c": str(folder / "c.xlsx")}, glm(), refused(r"\bc\b", "c.xlsx", "password|old book|xls|Excel")
-    )
+    return Input(sites | {"c": str(folder / "c.xlsx")}, glm(), refused(r"\bc\b", "c.xlsx", "password"))
 
 
 @second("A10", "an integer column of pyarrow with nulls in a dataframe")
@@ -499,7 +504,7 @@ def _(folder: Path) -> Input:
 @second("A11", "times of 0 and at_zero: leave_out in Cox")
 def _(folder: Path) -> Input:
     frames = {
-        name: frame.assign(days=frame["days"].mask(frame["sbp"] % 12 == 0, 0))
+        name: frame.assign(days=frame["days"].mask(frame["sbp"] % 8 == 0, 0))
         for name, frame in with_survival(three(2)).items()
     }
     rows = pooled(frames)

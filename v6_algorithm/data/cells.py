@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from v6_algorithm.data.assumed import Assumed
-from v6_algorithm.data.mixed_columns import counted, has_two_units, may_have_two_units, mixed_marks
+from v6_algorithm.data.mixed_columns import (
+    counted,
+    has_outlier,
+    has_two_units,
+    may_have_outlier,
+    may_have_two_units,
+    mixed_marks,
+)
 from v6_algorithm.data.texts import Texts, has_value, texts_of
 from v6_algorithm.data.unknown import (
     BELOW_ZERO,
@@ -62,7 +69,7 @@ _PAIR = re.compile(r"\d{1,4}(\.\d+)?\s*[/:]\s*\d{1,4}(\.\d+)?")
 # As accountants write numbers below 0.
 _BRACKETS = re.compile(r"\(\s*\d+([.,]\d+)?\s*\)")
 _QUOTED = re.compile(
-    r"=?\s*[\"'\u2018-\u201f\u00ab\u00bb]\s*[+-]?\d+([.,]\d+)?\s*[\"'\u2018-\u201f\u00ab\u00bb]|=\s*[+-]?\d+([.,]\d+)?"
+    r"=?\s*[\"'\u2018-\u201f\u00ab\u00bb]\s*[+-]?\d+([.,]\d+)?\s*[\"'\u2018-\u201f\u00ab\u00bb]|[='\u2018\u2019]\s*[+-]?\d+([.,]\d+)?"
 )
 _DIGITS = re.compile(r"(?=.*[^\x00-\x7f])[+-]?\d+([.,\u066b\uff0e]\d+)?")
 # Of Fortran and SAS, and of computers.
@@ -103,6 +110,8 @@ _ROWS_THAT_COUNT = 100
 _ROWS_GIVEN_OUT, _LONG_NUMBER = 40, 100_000
 # Standard deviation as a share of the range: 0.29 of numbers given out in turn, about 0.22 of so many measurements.
 _EVENLY_SPREAD = 0.27
+# The largest share of rows in which -1 beside 0 and 1 is most likely "not known".
+_FEW_MINUS_ONES = 0.2
 # Of concentrations: the largest is so many times the median, whose logarithm is in this part of the range.
 _FAR_BELOW_LARGEST, _MIDDLE = 6.0, (0.3, 0.7)
 # Of a few patients the number is not known.
@@ -131,6 +140,15 @@ HINTS = {
     "two units": (
         "numbers of two sizes with none in between, as of two units in one column",
         "are all in one unit? Convert them there, or leave the column out with data.exclude",
+    ),
+    "outlier": (
+        "a number more than a million times as far from the middle as half of the others are, beside which all others "
+        "are next to alike",
+        "correct it there, or name it in data.missing_values",
+    ),
+    "minus one": (
+        "-1 in a few rows beside 0 and 1, learned from as it is",
+        "if it means that nothing is known, data.missing_values: {COLUMN: [-1]} makes those cells empty",
     ),
     "minus": ("numbers with another sign for minus than -", "write - there"),
     "units": ("numbers with a unit", "take the unit out there"),
@@ -516,7 +534,7 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
     days = np.logical_or.reduce([(low >= start) & (high < end) for start, end in _DATES_FROM])
     large = np.maximum(np.abs(low), np.abs(high)) > _FLOAT32_MAX
     plain: np.ndarray = (fractions | repeats) & ~large & ~coded & ~dotted & ~days
-    plain &= ~may_have_two_units(numbers, low, high)
+    plain &= ~may_have_two_units(numbers, low, high) & ~may_have_outlier(numbers, low, high)
     return plain
 
 
@@ -547,6 +565,10 @@ def _hint_of_numbers(column: pd.Series, texts: Texts | None) -> str | None:
         return "zeros"
     if has_two_units(known):
         return "two units"
+    if has_outlier(known):
+        return "outlier"
+    if _has_few_minus_ones(known):
+        return "minus one"
     if _are_day_numbers(column.name, known):
         return "day numbers"
     if len(known) < 10 or len(known) < _LEAST_KNOWN * len(column) or (known != np.floor(known)).any():
@@ -559,6 +581,14 @@ def _hint_of_numbers(column: pd.Series, texts: Texts | None) -> str | None:
     enough = len(known) >= (_ROWS_GIVEN_OUT if given_out else _ROWS_THAT_COUNT)
     never_repeat = enough and len(np.unique(known)) == len(known) and not _crowds_low(known)
     return "row numbers" if counts_on or never_repeat else None
+
+
+def _has_few_minus_ones(known: np.ndarray) -> bool:
+    """Say whether -1 stands beside 0 and 1, in fewer rows than either and few of all: of changes 0 is between them."""
+    if len(known) < _ROWS_GIVEN_OUT or not np.isin(known, (-1, 0, 1)).all():
+        return False
+    rows = [(known == value).sum() for value in (-1, 0, 1)]
+    return bool(0 < rows[0] < min(rows[1:]) and rows[0] <= _FEW_MINUS_ONES * len(known))
 
 
 def _crowds_low(known: np.ndarray) -> bool:

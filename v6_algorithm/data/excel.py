@@ -169,6 +169,12 @@ def _merged(name: str) -> DataError:
     )
 
 
+def is_locked(uri: str) -> bool:
+    """Say whether a book is encrypted: such as xlsx are in an old book's container then, under this name."""
+    with Path(uri).open("rb") as file:
+        return "EncryptedPackage".encode("utf-16-le") in file.read()
+
+
 def _hidden_sheets(uri: str, old: Any) -> set[str]:
     """Return the sheets that a reader of the book does not see."""
     if old is not None:

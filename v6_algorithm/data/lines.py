@@ -7,6 +7,7 @@ import csv
 import gzip
 import lzma
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -93,7 +94,7 @@ def _note_words(frame: pd.DataFrame, uri: str, name: str, form: TableForm, assum
     if not _mentions(uri, [word.encode() for word in MAY_BE_LABELS]):
         return
     text = _read(uri, name, form, usecols=places, dtype=str, keep_default_na=False, na_filter=False)
-    counts = {str(column): text[column].value_counts().to_dict() for column in text.columns}
+    counts = {str(column): Counter(map(str, text[column])) for column in text.columns}
     note_words({column: words_of_labels(of_column, form.kept) for column, of_column in counts.items()}, assumed)
 
 

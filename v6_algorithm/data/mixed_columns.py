@@ -16,9 +16,10 @@ Array = np.ndarray
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _POINT = re.compile(r"[+-]?\d*\.\d+")
 _ONE_GROUP = re.compile(r"[+-]?\d{1,3}\.\d{3}")
-# "3 episodes", "1 episode"; and how much of a word is the same of one thing and of several.
-_COUNTED = re.compile(r"(\d+(?:[.,]\d+)?)\s+([^\W\d_]+)\.?")
-_STEM, _FEWEST_COUNTS, _MOSTLY = 3, 3, 0.8
+# "3 episodes", "1 episode"; how much of a word is the same of one thing and of several; and how many other texts, in
+# how many of the rows, may stand beside them ("none").
+_COUNTED = re.compile(r"(\d+(?:[.,]\d+)?)\s+([^\W\d_][^\W\d_ -]*(?:-[^\W\d_]+)*)\.?")
+_STEM, _FEWEST_COUNTS, _MOST_OTHERS, _OTHERS = 3, 3, 3, 0.5
 # By what laboratory values differ between units: of glucose, creatinine, cholesterol, triglycerides, bilirubin, urea
 # (and its nitrogen), calcium, urate, phosphate and pressures; powers of ten; inches and pounds.
 _FACTORS = np.array(
@@ -30,6 +31,8 @@ _ROWS, _FEWEST, _DIFFERENT, _SHARE = 40, 10, 6, 0.02
 # and how much one group's spread may be of the other's, in logarithms.
 _OFF, _GAP, _GAP_SHARE, _ALIKE = 0.12, 1.5, 0.25, 2.5
 _LOOKED_AT = 200
+# Of the distance between the quartiles: counts of viruses reach 10,000 of them.
+_FAR_OUT = 1e6
 
 
 def mixed_marks(cells: Collection[str]) -> bool:
@@ -45,7 +48,8 @@ def counted(rows: Mapping[str, int]) -> bool:
     words = {match[2].casefold() for match in found.values()}
     stems = {word[:_STEM] for word in words}
     numbers = {match[1] for match in found.values()}
-    most = sum(rows[cell] for cell in found) >= _MOSTLY * sum(rows.values())
+    others = len(rows) - len(found) <= _MOST_OTHERS
+    most = others and sum(rows[cell] for cell in found) >= _OTHERS * sum(rows.values())
     return len(stems) == 1 and len(words) <= 2 and len(numbers) >= _FEWEST_COUNTS and most
 
 
@@ -65,6 +69,26 @@ def has_two_units(known: Array) -> bool:
     near = bool((np.abs(apart - np.log(_FACTORS)) < np.log1p(_OFF)).any())
     alike = spreads[1] <= _ALIKE * spreads[0]
     return near and alike and gap >= max(np.log(_GAP), _GAP_SHARE * apart)
+
+
+def has_outlier(known: Array) -> bool:
+    """Say whether a number is so far from all others that scaling by mean and deviation leaves these next to alike."""
+    if len(known) < _ROWS:
+        return False
+    low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
+    spread = high - low
+    return bool(spread > 0 and np.abs(known - middle).max() > _FAR_OUT * spread)
+
+
+def may_have_outlier(numbers: Array, low: Array, high: Array) -> Array:
+    """Say of which columns, (columns,) bool of (rows, columns) with their ends, `has_outlier` has to look closer."""
+    if len(numbers) < _ROWS:
+        return np.zeros(numbers.shape[1], dtype=bool)
+    places = np.unique((np.arange(_LOOKED_AT) * (np.sqrt(5) - 1) / 2 % 1 * len(numbers)).astype(np.int64))
+    size = np.sort(np.abs(numbers[places]), axis=0)
+    middle = size[np.maximum(np.isfinite(size).sum(axis=0) - 1, 0) // 2, np.arange(numbers.shape[1])]
+    may: Array = np.maximum(np.abs(low), np.abs(high)) > _FAR_OUT / 10 * middle
+    return may
 
 
 def may_have_two_units(numbers: Array, low: Array, high: Array) -> Array:

@@ -385,8 +385,9 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
         made.notes.extend(tell_silent(made.silent, others=made.validated))
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):
+            lost = "".join(f"\n  site '{site}' took no part: {why}" for site, why in sorted(replies.missing.items()))
             raise ExperimentError(
-                f"fold {number}: {len(trainers)} sites have training rows, participation.minimum is {quorum}"
+                f"fold {number}: {len(trainers)} sites have training rows, participation.minimum is {quorum}{lost}"
             )
     return made
 

@@ -30,7 +30,10 @@ _IDENTIFIER = re.compile(
     r"deelnemer|teilnehmer(in)?|proband|(.*[_ .-])?identifier|"
     # UK Biobank's eid, ADNI's rid and ptid, NHANES' seqn, PLINK's iid and fid, CDISC's subjid and usubjid.
     r"eid|rid|ptid|seqn|iid|fid|sid|u?subjid|"
-    # Numbers of persons by law or hospital: French, Swiss, Austrian, Dutch.
+    # Numbers of persons by law or hospital: Spanish, Portuguese, Italian, French, Swiss, Austrian, Dutch.
+    r"(n[uú]mero|num|n[ºo°]?)[_ .-]*(de[_ .-])?(historia|paciente|expediente|registro|prontu[aá]rio|processo)"
+    r"([_ .-]*cl[ií]nica)?|nhc|historia[_ .-]*cl[ií]nica|"
+    r"(codice|numero|id|cod)[_ .-]*(del[_ .-])?(paziente|cartella|fiscale|paciente)|"
     r"ipp|nip|nir|ahv|ahvn13|svnr|zisnr|patnr|"
     r"redcap_(event_name|repeat_instrument|repeat_instance|data_access_group|survey_identifier)|"
     r"id[_ .-]?(patient|subject|case|record|visit)|"
@@ -48,7 +51,7 @@ _IDENTIFIER = re.compile(
 
 # Of identifiers, those of persons, and not of rows, samples, visits or places.
 _PERSON = re.compile(
-    r"patient|pat(_|id|nr)|subj|participant|person|proband|teilnehmer|deelnemer|pseudonym|client|mrn|bsn|zis|ssn|"
+    r"patient|pa[cz]ient|nhc|historia|expediente|pat(_|id|nr)|subj|participant|person|proband|teilnehmer|deelnemer|pseudonym|client|mrn|bsn|zis|ssn|"
     r"^(id|pid|ptid|eid|rid|seqn|ipp|nip|sid)$|record[ _.-]?id|study[ _.-]?id",
     re.I,
 )
