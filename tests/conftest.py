@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from hospitals import make_table
 from hypothesis import settings
 from spying import Spy
+from warm_python import WarmPython
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 
-# A busy machine is no failure.
-# CI draws the same 100 examples each time; at a desk half as many, which differ from run to run: so new counterexamples
-# are found.
-settings.register_profile(
-    "patient", deadline=None, derandomize="CI" in os.environ, max_examples=100 if "CI" in os.environ else 50
-)
-settings.load_profile("patient")
+# A busy machine is no failure. CI draws the same examples each time; at a desk they differ from run to run: so new
+# counterexamples are found.
+settings.register_profile("patient", deadline=None, derandomize="CI" in os.environ, max_examples=50)
+# For `tools/python_versions.sh`: what another Python does otherwise shows in any case of a test.
+FEW = bool(os.environ.get("V6_TEST_FEW"))
+settings.register_profile("few", settings.get_profile("patient"), max_examples=10)
+settings.load_profile("few" if FEW else "patient")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the first and the last case of each parametrised test, where few are wanted."""
+    if not FEW:
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = {id(item) for case in cases.values() for item in (case[0], case[-1])}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+    items[:] = [item for item in items if id(item) in kept]
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests themselves out of Python's searches for circles, which take a twentieth of their time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -32,6 +55,16 @@ def at_the_desk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("V6_ALGORITHM_POLICY", "trusted")
         yield
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """What starts the algorithm as a process where its imports are not looked at."""
+    # A socket's address has at most 107 characters, pytest's folders may have more.
+    with TemporaryDirectory() as folder:
+        started = WarmPython(Path(folder))
+        yield started
+        started.stop()
 
 
 @pytest.fixture
