@@ -77,7 +77,7 @@ EXACT = {
 
 @pytest.mark.parametrize("changes", EXACT.values(), ids=EXACT)
 def test_objects_that_are_handed_over_give_the_bits_of_text(tables, make_experiment, changes):
-    experiment = make_experiment(**{"rounds": 3, **changes})
+    experiment = make_experiment(**{"rounds": 2, **changes})
     text, exact = results(experiment, tables, "wire", "exact")
     assert [text[key] for key in SAME] == [exact[key] for key in SAME]
     assert (text["engine"]["way"], exact["engine"]["way"]) == ("wire", "exact")
@@ -157,7 +157,7 @@ FAST = {
 
 @pytest.mark.parametrize("changes", FAST.values(), ids=FAST)
 def test_sites_trained_together_are_as_good_as_one_after_the_other(tables, make_experiment, changes):
-    check_near(make_experiment(**{"rounds": 3, **changes}), tables)
+    check_near(make_experiment(**{"rounds": 2, **changes}), tables)
 
 
 def test_what_sites_send_compressed_is_what_each_would_send_of_the_same_training(tables, make_experiment, monkeypatch):
@@ -234,7 +234,7 @@ ALONE = {
 def test_what_has_no_batched_form_is_trained_alone_and_says_why(tables, make_experiment, changes, reason):
     for source in tables.values():
         source.frame["time"] = np.exp(source.frame["a"])
-    experiment = make_experiment(**{"rounds": 3, **changes})
+    experiment = make_experiment(**{"rounds": 2, **changes})
     exact, fast = results(experiment, tables, "exact", "fast")
     assert fast["engine"]["together"] is False
     assert reason in fast["engine"]["because"]
