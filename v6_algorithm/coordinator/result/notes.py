@@ -10,6 +10,7 @@ from v6_algorithm.coordinator.preparation.negotiate import Plan
 from v6_algorithm.coordinator.result.repeats import repeats_note
 from v6_algorithm.coordinator.rounds.folds import States
 from v6_algorithm.coordinator.run_context import RunContext
+from v6_algorithm.coordinator.strategies.fairness import AgnosticFL
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import merge_states
 from v6_algorithm.learning.metrics.explanations import explain_part
@@ -48,7 +49,7 @@ def notes_of_result(
         *_without_private(experiment),
         *(note for run in runs for note in _lost_work(run)),
         *_imprecise(experiment, runs),
-        *_weights_of_sites(experiment, runs),
+        *_weights_of_sites(runs),
     ]
 
 
@@ -128,13 +129,13 @@ def _imprecise(experiment: Experiment, runs: Sequence[RunContext]) -> list[str]:
     return [f"trained in full precision, for want of bfloat16: {', '.join(full)}"] if full else []
 
 
-def _weights_of_sites(experiment: Experiment, runs: Sequence[RunContext]) -> list[str]:
+def _weights_of_sites(runs: Sequence[RunContext]) -> list[str]:
     """Say of agnostic learning how much each site counted in the end: one may have come to carry all."""
-    if experiment.strategy.kind != "agnostic":
-        return []
     notes = []
     for run in runs:
         for fold, strategy in run.strategies.items():
+            if not isinstance(strategy, AgnosticFL):
+                continue
             weights = sorted(strategy.shares().items(), key=lambda item: -item[1])
             shown = ", ".join(f"{site} {weight:.2f}" for site, weight in weights[:_SHOWN_WEIGHTS])
             more = f", … {len(weights) - _SHOWN_WEIGHTS} more" if len(weights) > _SHOWN_WEIGHTS else ""
