@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +104,19 @@ def _python(version: str) -> str:
     raise MissingError(f"no Python {version}, which the test network of vantage6 5 needs")
 
 
+class Algorithm:
+    """What the algorithm's Python is started with: `python -c PROGRAM …`. Tests set one with its libraries."""
+
+    python: Callable[[], str] = staticmethod(algorithm_python)
+
+
 def run_script(name: str, request: dict[str, Any], folder: Path) -> Any:
     """Run a script beside this file with the algorithm's Python, in a folder, and return what it answers."""
     files = folder / "request.json", folder / "answer.json"
     files[0].write_text(json.dumps(request))
     files[1].unlink(missing_ok=True)
-    command = [algorithm_python(), str(Path(__file__).with_name(name)), *map(str, files)]
+    program = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    command = [Algorithm.python(), "-c", program, str(Path(__file__).with_name(name)), *map(str, files)]
     done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=600)
     if not files[1].exists():
         raise RuntimeError((done.stdout + done.stderr)[-3000:])
@@ -137,7 +145,7 @@ class HqNetwork:
         self._log = (folder / "stack.log").open("w")
         self._process = subprocess.Popen(
             [hq_python(), str(Path(__file__).with_name("hq_stack.py")), str(folder)],
-            env=_environment() | ({"ALGORITHM_IMAGE": image} if image else {"ALGORITHM_COMMAND": algorithm_python()}),
+            env=_environment() | ({"ALGORITHM_IMAGE": image} if image else {"ALGORITHM_COMMAND": Algorithm.python()}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
