@@ -3,7 +3,7 @@
 More than half of what a network of processes computes is imports of torch, about ten in a run. `WarmPython` is one
 process that imports libraries, none of ours, and forks for each run. A node starts `WarmPython.command` in place of an
 interpreter: that process lasts as long as its run and ends as the run ends, and when it is killed, so is the run. Runs
-in containers and of `v6-algorithm network` start cold, as at a hospital.
+in containers, of `v6-algorithm network` and of nodes of vantage6 5 start cold, as at a hospital.
 """
 
 from __future__ import annotations

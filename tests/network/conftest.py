@@ -25,7 +25,7 @@ sys.path[:0] = [str(HERE / "support"), str(HERE / "hq")]
 
 from docker_cli import BASE_IMAGE, bridge_gateway, docker, image_size  # noqa: E402
 from figures import CONTAINERS, ENCRYPTED, PROCESSES, STARTUP, Figures  # noqa: E402
-from hq_network import Algorithm, HqNetwork, algorithm_python, hq_python  # noqa: E402
+from hq_network import HqNetwork, Scripts, algorithm_python, hq_python  # noqa: E402
 from services import Postgres, Registry, run_script  # noqa: E402
 from v6config import Site  # noqa: E402
 from v6network import IMAGE, PROCESS_IMAGES, SELF_TEST_IMAGE, Network  # noqa: E402
@@ -68,14 +68,14 @@ def vantage6_python() -> str:
 
 @pytest.fixture(scope="session")
 def algorithm_python_5() -> Iterator[str]:
-    """Python 3.11 with torch and vantage6 5's algorithm tools; while it is there, networks start it warm."""
+    """Python 3.11 with torch and vantage6 5's algorithm tools; scripts start warm while it is there."""
     try:
         python = algorithm_python()
     except MissingError as what:
         missing(str(what))
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         warm = WarmPython(Path(folder), python, OMP_NUM_THREADS="1")
-        patch.setattr(Algorithm, "python", staticmethod(lambda: str(warm.command)))
+        patch.setattr(Scripts, "python", staticmethod(lambda: str(warm.command)))
         yield python
         warm.stop()
 

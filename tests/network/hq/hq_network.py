@@ -104,8 +104,11 @@ def _python(version: str) -> str:
     raise MissingError(f"no Python {version}, which the test network of vantage6 5 needs")
 
 
-class Algorithm:
-    """What the algorithm's Python is started with: `python -c PROGRAM …`. Tests set one with its libraries."""
+class Scripts:
+    """What `run_script` starts, as `python -c PROGRAM …`; tests set a Python that has the libraries imported.
+
+    Jobs of nodes start cold: where two end within a second, the node of 5.0.3 may send the result of one only.
+    """
 
     python: Callable[[], str] = staticmethod(algorithm_python)
 
@@ -116,7 +119,7 @@ def run_script(name: str, request: dict[str, Any], folder: Path) -> Any:
     files[0].write_text(json.dumps(request))
     files[1].unlink(missing_ok=True)
     program = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
-    command = [Algorithm.python(), "-c", program, str(Path(__file__).with_name(name)), *map(str, files)]
+    command = [Scripts.python(), "-c", program, str(Path(__file__).with_name(name)), *map(str, files)]
     done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=600)
     if not files[1].exists():
         raise RuntimeError((done.stdout + done.stderr)[-3000:])
@@ -145,7 +148,7 @@ class HqNetwork:
         self._log = (folder / "stack.log").open("w")
         self._process = subprocess.Popen(
             [hq_python(), str(Path(__file__).with_name("hq_stack.py")), str(folder)],
-            env=_environment() | ({"ALGORITHM_IMAGE": image} if image else {"ALGORITHM_COMMAND": Algorithm.python()}),
+            env=_environment() | ({"ALGORITHM_IMAGE": image} if image else {"ALGORITHM_COMMAND": algorithm_python()}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
