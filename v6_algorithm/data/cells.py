@@ -177,7 +177,8 @@ def uniform(frame: pd.DataFrame, form: TableForm, assumed: Assumed | None = None
     counts_none = assumed is not None and "word None" not in assumed and "None" not in form.kept and unique
     said, changed = {}, {}
     for place in places:
-        name, column = names[place], frame.iloc[:, place]
+        name = names[place]
+        column = frame[name] if unique else frame.iloc[:, place]
         texts = texts_of(column)
         if counts_none and name in form.codes:
             said[name] = _says_none(column, texts)

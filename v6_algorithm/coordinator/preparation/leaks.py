@@ -19,7 +19,8 @@ def check_leaks(leaks: Any, columns: Collection[str]) -> None:
 def tell_leaks(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> list[str]:
     """Return a note for each input that tells the target at some site, and how: it may be known only afterwards."""
     notes = []
-    for name in used:
+    telling = {name for schema in schemas.values() for name in schema.get("leaks", {})}
+    for name in (name for name in used if name in telling):
         for reason, text in REASONS.items():
             if sites := [site for site, schema in schemas.items() if schema.get("leaks", {}).get(name) == reason]:
                 notes.append(
