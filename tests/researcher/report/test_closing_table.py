@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from v6_algorithm.researcher.report import closing_table
-from v6_algorithm.researcher.report.reading import number, seconds, size
+from v6_algorithm.researcher.report.formatting import number, seconds, size
 
 
 def show(result: dict[str, Any]) -> str:

@@ -150,32 +150,9 @@ class Result:
         ExperimentError
             When the fits are not nested, of other rows, or have no likelihood.
         """
-        from v6_algorithm.coordinator.inference.distributions import chi_square_p
+        from v6_algorithm.researcher.python.likelihood_ratio import likelihood_ratio
 
-        fits = [self.content.get("fit") or {}, larger.content.get("fit") or {}]
-        terms = [
-            {line["term"] for line in of.content.get("coefficients", []) if "left_out" not in line}
-            for of in (self, larger)
-        ]
-        for key in ("family", "link", "ties", "strata", "rows", "events"):
-            if fits[0].get(key) != fits[1].get(key):
-                raise ExperimentError(
-                    f"likelihood_ratio: the fits differ in {key}: {fits[0].get(key)} and {fits[1].get(key)}"
-                )
-        if any(fit.get("log_likelihood") is None or fit.get("family") == "gamma" for fit in fits):
-            raise ExperimentError("likelihood_ratio: a fit without a likelihood; of model gamma there is none")
-        if any("imputations" in fit or "penalised_log_likelihood" in fit for fit in fits):
-            raise ExperimentError(
-                "likelihood_ratio: not of fits that were pooled over imputations or are Firth's; see their Wald tests"
-            )
-        if not terms[0] < terms[1]:
-            raise ExperimentError(
-                "likelihood_ratio: the larger fit must have all terms of this one and more; not in it: "
-                f"{', '.join(sorted(terms[0] - terms[1])) or 'none, but it has no more'}"
-            )
-        chi2 = 2 * (fits[1]["log_likelihood"] - fits[0]["log_likelihood"])
-        freedom = fits[1]["rank"] - fits[0]["rank"]
-        return {"chi2": chi2, "freedom": freedom, "p": chi_square_p(chi2, freedom)}
+        return likelihood_ratio(self.content, larger.content)
 
     @property
     @_whole
@@ -338,31 +315,9 @@ class Result:
         metrics
             Columns of `history`; the losses and the first metric when absent.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ExperimentError("plot needs matplotlib: pip install 'v6-algorithm[plots]'") from None
-        history = self.history
-        columns = list(history.columns)
-        unknown = [name for name in metrics or [] if name not in columns]
-        if unknown:
-            raise ExperimentError(f"plot: '{unknown[0]}' is no column of the history; allowed: {', '.join(columns)}")
-        losses = [name for name in columns if name.endswith("loss")]
-        others = [name for name in columns if name.startswith("validation_") and name not in losses]
-        chosen = list(metrics) if metrics else [*losses, *others[:1]]
-        axes = [[name for name in chosen if name in losses], [name for name in chosen if name not in losses]]
-        axes = [names for names in axes if names]
-        figure = Figure(figsize=(5 * len(axes), 3.4), layout="constrained")
-        for place, names in enumerate(axes):
-            axis = figure.add_subplot(1, len(axes), place + 1)
-            for name in names:
-                groups = history.groupby(level="fold") if "fold" in history.index.names else [("", history)]
-                for fold, part in groups:
-                    rounds = part.index.get_level_values("round")
-                    axis.plot(rounds, part[name].to_numpy(dtype=float), label=f"{name} {fold}".strip())
-            axis.set_xlabel("round")
-            axis.legend(frameon=False)
-        return figure
+        from v6_algorithm.researcher.python.plot import plot
+
+        return plot(self.history, metrics)
 
     @_whole
     def report(self) -> str:

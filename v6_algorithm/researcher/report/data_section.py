@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from v6_algorithm.researcher.report.reading import finite, mapping, number, sequence
+from v6_algorithm.researcher.report.formatting import number
+from v6_algorithm.researcher.report.reading import finite, mapping, sequence
 from v6_algorithm.researcher.report.templating import Row, Table, heads
 
 # Columns in the tables, those that shift most first; result.json has all.

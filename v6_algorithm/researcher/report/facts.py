@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from v6_algorithm.researcher.report import reading
-from v6_algorithm.researcher.report.reading import finite, mapping, number, sequence
+from v6_algorithm.researcher.report.formatting import number
+from v6_algorithm.researcher.report.reading import finite, mapping, sequence
 
 # Of columns, in one line.
 _MOST_NAMES = 20
