@@ -50,13 +50,13 @@ network: setup ## a real vantage6 server and nodes on this machine, as processes
 	+$(MAKE) --no-print-directory -j2 --keep-going --output-sync=target network-processes network-docker
 
 network-processes: setup ## the tests whose nodes run algorithms as processes
-	$(BIN)/python -m pytest -m "network and not docker"
+	$(BIN)/python -m pytest tests/network -m "network and not docker"
 
 # Containers have a thread for each core, so what they are compared with has too: the last bits depend on it.
 network-docker: setup ## the tests whose nodes run algorithms in containers
-	env -u OMP_NUM_THREADS $(BIN)/python -m pytest -m docker
+	env -u OMP_NUM_THREADS $(BIN)/python -m pytest tests/network -m docker
 
-python-versions: ## the unit tests, the demo and the wheel alone on Python 3.13; VERSIONS="3.11 3.12 3.13" for others
+python-versions: ## the unit tests (two cases of each), the demo and the wheel alone on Python 3.13; VERSIONS="3.11 3.12 3.13" for others
 	tools/python_versions.sh $(or $(VERSIONS),3.13)
 
 house: ## the wings of the package, their lines, and who imports whom

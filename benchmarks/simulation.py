@@ -9,8 +9,8 @@
 Everybody trains the same network from the same start, on the same rows at the same sites, one local epoch a round with
 one thread, and is measured on the same held-out rows after each round. The loop is what a researcher writes by hand:
 one network, its state loaded anew for each site, an average in the end. Runs are interleaved, and a ratio is taken
-within one turn; figures are medians over the turns. pfl and Flower draw batches as the loop does; v6_algorithm by its
-seeds, so its accuracies differ a little, as another seed's do.
+within one turn; figures are medians over the turns. All begin from the weights and train on the batches that
+v6_algorithm draws, so accuracies agree round by round, but for rounding.
 
 - pfl: `python -m venv pfl; pfl/bin/pip install pfl==0.6.0 torch scikit-learn`
 - Flower: `python -m venv flower; flower/bin/pip install "flwr[simulation]==1.42.0" torch scikit-learn`
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from simulation_peers import DATA, EVENTS, PROCESSES, WORKLOADS, prepare
+from simulation_peers import AWAY, DATA, EVENTS, PROCESSES, WORKLOADS, prepare
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
@@ -175,9 +175,13 @@ def main() -> None:
     parser.add_argument(
         "--workers", nargs="*", type=int, default=[], help="also v6_algorithm with so many workers, and all threads"
     )
+    parser.add_argument(
+        "--away", nargs="*", type=float, default=[], help="also the loop from first weights larger by this share"
+    )
     given = parser.parse_args()
     names = {"loop": sys.executable, "v6_algorithm": sys.executable}
     names |= {"exact": sys.executable} if given.exact else {}
+    names |= {f"{AWAY}{share}": sys.executable for share in given.away}
     names |= {f"{PROCESSES}{workers}": sys.executable for workers in given.workers}
     names |= {name: python for name in ("pfl", "flower") if (python := getattr(given, name))}
     for workload in given.only:

@@ -24,6 +24,8 @@ WORKLOADS: dict[str, dict[str, Any]] = {
 }
 # What v6_algorithm with several processes is called, before their number.
 PROCESSES = "workers-"
+# And the loop from first weights that are larger by this share.
+AWAY = "loop-"
 DATA, EVENTS = "SIMULATION_DATA", "SIMULATION_EVENTS"
 
 
@@ -52,7 +54,7 @@ def make_rows(workload: str) -> tuple[np.ndarray, np.ndarray]:
 
 def prepare(folder: Path, workload: str) -> None:
     """Write each site's rows and the held-out ones, and the same as tables for v6_algorithm."""
-    if (folder / workload / "done").exists():
+    if (folder / workload / "seeds.json").exists():
         return
     import pandas as pd
     import yaml
@@ -96,15 +98,36 @@ def prepare(folder: Path, workload: str) -> None:
         "output": {"model": "last"},
     }
     (place / "experiment.yaml").write_text(yaml.safe_dump(experiment))
-    (place / "done").touch()
+    # Comes last: where it is, all is.
+    (place / "seeds.json").write_text(json.dumps(seeds(experiment)))
+
+
+def seeds(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the seeds of v6_algorithm's first network, and of its batches by round and site."""
+    from v6_algorithm.experiment import Experiment
+    from v6_algorithm.learning.training.learner import TrainingContext
+    from v6_algorithm.seeding import derive
+
+    seed = Experiment.parse(content).seed
+    drawn = [
+        [TrainingContext(seed, site, round, fold=0).derive("batches") for site in content["sites"]]
+        for round in range(1, content["rounds"] + 1)
+    ]
+    return {"network": derive(seed, "initial weights"), "batches": drawn}
+
+
+def seeds_of(workload: str) -> dict[str, Any]:
+    """Read them."""
+    content: dict[str, Any] = json.loads((Path(os.environ[DATA]) / workload / "seeds.json").read_text())
+    return content
 
 
 def network(workload: str) -> Any:
-    """Build the workload's network, the one that v6_algorithm builds for it."""
+    """Build the workload's network, the one that v6_algorithm builds for it, with its first weights."""
     import torch
     from torch import nn
 
-    torch.manual_seed(0)
+    torch.manual_seed(seeds_of(workload)["network"])
     if workload.startswith("digits"):
         return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     if workload == "genes-4":
@@ -123,11 +146,11 @@ def rows_of(workload: str, name: str) -> tuple[Any, Any]:
     return torch.from_numpy(content["x"]), torch.from_numpy(content["y"])
 
 
-def batches(inputs: Any, labels: Any, size: int, round: int, site: int) -> Any:
-    """Yield shuffled batches, whose order depends on round and site alone."""
+def batches(inputs: Any, labels: Any, size: int, seed: int) -> Any:
+    """Yield shuffled batches, those that v6_algorithm draws."""
     import torch
 
-    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(1_000_003 * (round + 1) + site))
+    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))
     for rows in order.split(size):
         yield inputs[rows], labels[rows]
 
@@ -141,13 +164,13 @@ def optimiser(model: Any, workload: str) -> Any:
     return kind(model.parameters(), lr=section["lr"])
 
 
-def train_locally(model: Any, workload: str, rows: tuple[Any, Any], site: int, round: int) -> int:
-    """Train one local epoch; return the number of rows."""
+def train_locally(model: Any, workload: str, rows: tuple[Any, Any], seed: int) -> int:
+    """Train one local epoch, with batches drawn by this seed; return the number of rows."""
     from torch.nn import functional
 
     model.train()
     steps = optimiser(model, workload)
-    for inputs, labels in batches(*rows, WORKLOADS[workload]["batch"], round, site):
+    for inputs, labels in batches(*rows, WORKLOADS[workload]["batch"], seed):
         steps.zero_grad()
         functional.cross_entropy(model(inputs), labels).backward()
         steps.step()
@@ -176,18 +199,18 @@ def round_over(model: Any, workload: str, held: tuple[Any, Any], round: int) -> 
 # -- who is compared ---------------------------------------------------------------------------------------------------
 
 
-def loop(workload: str) -> None:
-    """Run the loop that a researcher writes by hand."""
-    model, section = network(workload), WORKLOADS[workload]
+def loop(workload: str, away: float = 0.0) -> None:
+    """Run the loop that a researcher writes by hand, from first weights that are larger by the share `away`."""
+    model, section, drawn = network(workload), WORKLOADS[workload], seeds_of(workload)["batches"]
     sites = [rows_of(workload, str(number)) for number in range(section["sites"])]
     held = rows_of(workload, "held")
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = {name: tensor * (1 + away) for name, tensor in model.state_dict().items()}
     for round in range(section["rounds"]):
         total: dict[str, Any] = {}
         count = 0
         for site, rows in enumerate(sites):
             model.load_state_dict(state)
-            seen = train_locally(model, workload, rows, site, round)
+            seen = train_locally(model, workload, rows, drawn[round][site])
             for name, tensor in model.state_dict().items():
                 total[name] = tensor * seen if site == 0 else total[name].add_(tensor, alpha=seen)
             count += seen
@@ -246,7 +269,7 @@ def pfl(workload: str) -> None:
     from pfl.model.pytorch import PyTorchModel
     from torch import nn
 
-    section, held = WORKLOADS[workload], rows_of(workload, "held")
+    section, held, drawn = WORKLOADS[workload], rows_of(workload, "held"), seeds_of(workload)["batches"]
 
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -270,7 +293,7 @@ def pfl(workload: str) -> None:
 
         def iter(self, batch_size: int) -> Any:
             self.round += 1
-            yield from batches(*self._raw_data, batch_size, self.round - 1, self.site)
+            yield from batches(*self._raw_data, batch_size, drawn[self.round - 1][self.site])
 
     class Watch(TrainingProcessCallback):
         def after_central_iteration(self, metrics: Any, model: Any, *, central_iteration: int) -> Any:
@@ -318,6 +341,7 @@ def flower(workload: str) -> None:
     from flwr.simulation import run_simulation
 
     section, client, server = WORKLOADS[workload], ClientApp(), ServerApp()
+    drawn = seeds_of(workload)["batches"]
 
     @client.train()
     def train(message: Any, context: Any) -> Any:
@@ -327,7 +351,7 @@ def flower(workload: str) -> None:
         model, site = network(workload), int(context.node_config["partition-id"])
         model.load_state_dict(message.content["arrays"].to_torch_state_dict())
         round = int(message.content["config"]["server-round"]) - 1
-        seen = train_locally(model, workload, rows_of(workload, str(site)), site, round)
+        seen = train_locally(model, workload, rows_of(workload, str(site)), drawn[round][site])
         content = {"arrays": ArrayRecord(model.state_dict()), "metrics": MetricRecord({"num-examples": seen})}
         return Message(content=RecordDict(content), reply_to=message)
 
@@ -377,5 +401,7 @@ if __name__ == "__main__":
         ours(workload_, *(["--exact"] if who == "exact" else []))
     elif who.startswith(PROCESSES):
         ours(workload_, "--workers", who.removeprefix(PROCESSES))
+    elif who.startswith(AWAY):
+        loop(workload_, float(who.removeprefix(AWAY)))
     else:
         {"loop": loop, "pfl": pfl, "flower": flower}[who](workload_)

@@ -2,8 +2,9 @@
 # Every Python that the metadata promises, in environments that are kept between runs: `make python-versions`.
 #
 # For each version: the wheel alone, without extras, in an environment of its own, trains on a CSV; then, with what
-# developers have, the unit tests and the demo. The index's torch for 3.13 is the CUDA build, which imports only with
-# its libraries (3 GB), hence the cache: V6_ALGORITHM_CACHE, or v6-algorithm in the user's cache folder.
+# developers have, the demo and the unit tests, two cases of each parametrised one: what differs between versions of Python
+# shows in any case. The index's torch for 3.13 is the CUDA build, which imports only with its libraries (3 GB), hence the
+# cache: V6_ALGORITHM_CACHE, or v6-algorithm in the user's cache folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 versions=("${@:-3.13}")
@@ -63,6 +64,6 @@ PYTHON
     echo "Python $version: the demo"
     (cd "$work/$version" && "$cache/python-$version-dev/bin/v6-algorithm" run "$OLDPWD/mock/breast_cancer.yaml" --out demo)
     echo "Python $version: the unit tests"
-    OMP_NUM_THREADS=1 "$cache/python-$version-dev/bin/python" -m pytest -n auto --dist loadfile -p no:cacheprovider \
+    V6_TEST_FEW=1 OMP_NUM_THREADS=1 "$cache/python-$version-dev/bin/python" -m pytest -n auto --dist loadfile -p no:cacheprovider \
         -m "not slow and not network and not docker"
 done
