@@ -18,6 +18,8 @@ def likelihood_ratio(smaller: Mapping[str, Any], larger: Mapping[str, Any]) -> d
         When the fits are not nested, of other rows, or have no likelihood.
     """
     fits = [smaller.get("fit") or {}, larger.get("fit") or {}]
+    if not all(fits):
+        raise ExperimentError("likelihood_ratio: a result has no fit; results of model glm and cox have, without folds")
     terms = [
         {line["term"] for line in of.get("coefficients", []) if "left_out" not in line} for of in (smaller, larger)
     ]

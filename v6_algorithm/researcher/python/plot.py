@@ -11,19 +11,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def plot(history: pd.DataFrame, metrics: Sequence[str] | None = None) -> Any:
+def plot(history: pd.DataFrame, metrics: Sequence[str] | str | None = None) -> Any:
     """Draw columns of a history, losses apart from metrics; the losses and the first metric when none are named.
 
     Raises
     ------
     ExperimentError
-        When matplotlib is missing, or a column is not in the history.
+        When matplotlib is missing, a column is not in the history, or there is none.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ExperimentError("plot needs matplotlib: pip install 'v6-algorithm[plots]'") from None
     columns = list(history.columns)
+    if not columns:
+        raise ExperimentError("plot: there is no history to draw, for no round was trained")
+    metrics = [metrics] if isinstance(metrics, str) else metrics
     unknown = [name for name in metrics or [] if name not in columns]
     if unknown:
         raise ExperimentError(f"plot: '{unknown[0]}' is no column of the history; allowed: {', '.join(columns)}")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from v6_algorithm.researcher.external import ReturnedModel
 
 
+# Metrics in a result's text, as in the terminal's table.
+_SHOWN = 5
 _Read = TypeVar("_Read", bound=Callable[..., Any])
 
 
@@ -128,7 +130,7 @@ class Result:
         import pandas as pd
 
         if not self.content.get("coefficients"):
-            raise ExperimentError("the result has no coefficients; they are of model glm, without folds")
+            raise ExperimentError("the result has no coefficients; they are of model glm and cox, without folds")
         return pd.DataFrame(self.content["coefficients"]).set_index("term")
 
     @_whole
@@ -292,10 +294,10 @@ class Result:
 
     def evaluate(self, rows: Any) -> Result:
         """Measure the model on rows whose outcome is known; nothing of them leaves this process."""
-        from v6_algorithm.researcher.external import CENTRAL, CentralTable
+        from v6_algorithm.researcher.external import CentralTable
 
         model = self.model
-        measurement = CentralTable(source_of_rows(rows, model.experiment, CENTRAL)).measure(model)
+        measurement = CentralTable(source_of_rows(rows, model.experiment, "rows"), "rows").measure(model)
         content = {
             "schema": 1,
             "status": "evaluated",
@@ -307,13 +309,18 @@ class Result:
         measurement.add_to(content)
         return Result(content)
 
-    def plot(self, metrics: Sequence[str] | None = None) -> Any:
+    def plot(self, metrics: Sequence[str] | str | None = None) -> Any:
         """Draw the history with matplotlib; returns the figure.
 
         Parameters
         ----------
         metrics
-            Columns of `history`; the losses and the first metric when absent.
+            Columns of `history`, or one; the losses and the first metric when absent.
+
+        Raises
+        ------
+        ExperimentError
+            When matplotlib is missing, a column is not in the history, or nothing was trained.
         """
         from v6_algorithm.researcher.python.plot import plot
 
@@ -354,7 +361,15 @@ class Result:
         status, rounds = self.content.get("status"), self.content.get("rounds_run")
         head = f"Result of '{self.name}': {status}" + (f" after {rounds} rounds" if rounds else "")
         notes = [f"note: {note}" for note in self.notes]
-        return "\n".join([head, self.metrics.round(4).to_string() if self.content.get("metrics") else "", *notes])
+        return "\n".join([head, self._main_metrics() if self.content.get("metrics") else "", *notes])
+
+    def _main_metrics(self) -> str:
+        """Return the metrics that the terminal shows, as text; `metrics` has all of them."""
+        from v6_algorithm.researcher.report.reading import columns, metric_rows
+
+        frame = self.metrics
+        shown = columns(metric_rows(self.content))[:_SHOWN]
+        return frame[[*(["n"] if "n" in frame else []), *shown]].round(4).to_string(na_rep="–")
 
 
 def load(path: str | Path) -> Result:
@@ -387,11 +402,21 @@ def compare(results: Sequence[Result] | Mapping[str, Result], part: str = "test"
         In a mapping the names that the lines get; else the experiments' names.
     part
         ``test``, ``validation`` or ``central``.
+
+    Raises
+    ------
+    ExperimentError
+        When there is no such part, or something else than a result is given.
     """
     import pandas as pd
 
-    from v6_algorithm.researcher.report.reading import finite, mapping
+    from v6_algorithm.researcher.report.reading import RESULT_PARTS, finite, mapping
 
+    if part not in RESULT_PARTS:
+        raise ExperimentError(f"compare: part '{part}' is not known; allowed: {', '.join(RESULT_PARTS)}")
+    given = list(results.values() if isinstance(results, Mapping) else results)
+    if other := [type(one).__name__ for one in given if not isinstance(one, Result)]:
+        raise ExperimentError(f"compare: a {other[0]} is not taken; allowed: results, as load('runs/heart') reads them")
     named = list(results.items()) if isinstance(results, Mapping) else [(result.name, result) for result in results]
     lines = [mapping(result.content, "metrics", part, "pooled") for _, result in named]
     numbers = [{key: value for key, value in line.items() if finite(value) is not None} for line in lines]

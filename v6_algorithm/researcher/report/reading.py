@@ -240,7 +240,7 @@ def central_rows(result: dict[str, Any]) -> list[tuple[str, MetricRow]]:
             several = any(
                 other.run == row.run and other.scope in ("mean_over_folds", "mean_over_sites") for other in rows
             )
-            name = "mean over models" if several else "" if len(runs) > 1 else CENTRAL
+            name = "mean over models" if several else "" if len(runs) > 1 else RUNS.get(row.run, row.run)
         listed.append((": ".join(filter(None, [row.run, name])) if len(runs) > 1 else name, row))
     return [(name, row) for name, row in listed if row.scope not in ("mean_over_sites", "mean_over_folds")]
 
@@ -301,11 +301,21 @@ def positive_class(result: dict[str, Any], metrics: Iterable[str]) -> str:
     return f"positive: {classes[1]}"
 
 
+# What stands beside a metric under its name.
+_BESIDE = {"_resolution": "resolution", "_se": "standard error"}
+
+
 def label(metric: str) -> str:
     """Return how a metric is written for a reader."""
     task, _, base_name = metric.rpartition(".")
     known = described(base_name)
     if known is None:
+        for ending, meaning in _BESIDE.items():
+            of = metric.removesuffix(ending)
+            if of != metric and described(of.rpartition(".")[2]) is not None:
+                return f"{label(of)} {meaning}"
+        if base_name.startswith("threshold_at_"):
+            return label(metric.replace("threshold_at_", "sensitivity_at_")).replace("Sens.", "Threshold")
         return metric.replace("_", " ").strip().capitalize()
     return f"{task}: {known.label}" if task else known.label
 
