@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from hospitals import make_table
 from hypothesis import settings
 from spying import Spy
+from warm_python import WarmPython
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
@@ -52,6 +55,16 @@ def at_the_desk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("V6_ALGORITHM_POLICY", "trusted")
         yield
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """What starts the algorithm as a process where its imports are not looked at."""
+    # A socket's address has at most 107 characters, pytest's folders may have more.
+    with TemporaryDirectory() as folder:
+        started = WarmPython(Path(folder))
+        yield started
+        started.stop()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines import local
 from v6_algorithm.engines.local import AS_TEXT, LocalFederation
 from v6_algorithm.engines.simulate import local_federation
-from v6_algorithm.exchange import wire
+from v6_algorithm.exchange import tensor_file, wire
 from v6_algorithm.learning.training import state
 from v6_algorithm.learning.training.device import Device
 from v6_algorithm.site import handle
@@ -76,7 +76,7 @@ EXACT = {
 
 @pytest.mark.parametrize("changes", EXACT.values(), ids=EXACT)
 def test_objects_that_are_handed_over_give_the_bits_of_text(tables, make_experiment, changes):
-    experiment = make_experiment(**{"rounds": 3, **changes})
+    experiment = make_experiment(**{"rounds": 2, **changes})
     text, exact = results(experiment, tables, "wire", "exact")
     assert [text[key] for key in SAME] == [exact[key] for key in SAME]
     assert (text["engine"]["way"], exact["engine"]["way"]) == ("wire", "exact")
@@ -139,7 +139,7 @@ FAST = {
 
 @pytest.mark.parametrize("changes", FAST.values(), ids=FAST)
 def test_sites_trained_together_are_as_good_as_one_after_the_other(tables, make_experiment, changes):
-    check_near(make_experiment(**{"rounds": 3, **changes}), tables)
+    check_near(make_experiment(**{"rounds": 2, **changes}), tables)
 
 
 OTHER_PROBLEMS = {
@@ -189,7 +189,7 @@ ALONE = {
 def test_what_has_no_batched_form_is_trained_alone_and_says_why(tables, make_experiment, changes, reason):
     for source in tables.values():
         source.frame["time"] = np.exp(source.frame["a"])
-    experiment = make_experiment(**{"rounds": 3, **changes})
+    experiment = make_experiment(**{"rounds": 2, **changes})
     exact, fast = results(experiment, tables, "exact", "fast")
     assert fast["engine"]["together"] is False
     assert reason in fast["engine"]["because"]
@@ -288,6 +288,34 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(tables, make_experiment, 
         run(local_federation(experiment, tables, way=way), experiment, kill, checkpoints=Checkpoints(path))
     again = run(local_federation(experiment, tables, way=way), experiment, checkpoints=Checkpoints(path))
     assert [again[key] for key in (*SAME, "engine")] == [whole[key] for key in (*SAME, "engine")]
+
+
+def test_models_that_are_kept_in_a_file_give_the_same_bits_and_leave_nothing_behind(
+    tables, make_experiment, tmp_path, monkeypatch
+):
+    changes = {"output": {"model": "best"}, "strategy": {"kind": "fedadam", "clip": 0.5}}
+    experiment, path = make_experiment(rounds=3, **changes), tmp_path / "checkpoint.safetensors"
+    whole, kept, left = run(local_federation(experiment, tables, way="exact"), experiment), [], tmp_path / "temporary"
+    left.mkdir()
+
+    def store(tensors):
+        kept.append(tensor_file.Stored(tensors))
+        return wire.Held(kept[-1])
+
+    def kill(event):
+        if event["event"] == "round" and event["round"] == 2:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(wire, "hold", store)
+    monkeypatch.setattr(tensor_file.tempfile, "tempdir", str(left))
+    with pytest.raises(RuntimeError, match="killed"):
+        run(local_federation(experiment, tables, way="exact"), experiment, kill, checkpoints=Checkpoints(path))
+    again = run(
+        local_federation(experiment, tables, way="exact"), experiment, checkpoints=Checkpoints(path)
+    )  # fmt: skip
+    assert [again[key] for key in SAME] == [whole[key] for key in SAME]
+    assert len(kept) >= 4
+    assert not list(left.iterdir())
 
 
 def test_sites_of_one_process_build_the_first_networks_once(tables, make_experiment, monkeypatch):

@@ -129,3 +129,41 @@ def test_a_large_model_of_another_shape_is_refused_by_name(monkeypatch):
     monkeypatch.setattr(packed_module, "_LARGE", 0)
     with pytest.raises(WireError, match=r"'w' has shape \[3\], expected \[2\]"):
         wire.unpack(text, {"w": wire.TensorSpec((2,), "float32")})
+
+
+@given(TENSORS)
+def test_stored_tensors_are_read_as_they_were_and_make_the_same_file(about):
+    tensors = made(about.items())
+    stored = tensor_file.Stored(tensors)
+    assert b"".join(map(bytes, tensor_file.pieces(stored))) == b"".join(tensor_file.pieces(tensors))
+    assert (tensor_file.size(stored), list(stored)) == (tensor_file.size(tensors), list(tensors))
+    for name, tensor in tensors.items():
+        assert (stored[name].dtype, stored[name].shape) == (tensor.dtype, tensor.shape)
+        assert torch.equal(stored[name], tensor)
+    assert list(stored.in_order(sorted(tensors))) == sorted(tensors)
+
+
+def test_who_looks_at_a_stored_tensor_may_change_it_and_the_file_has_no_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(tensor_file.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tensor_file, "PIECE", 3)
+    stored = tensor_file.Stored({"a": torch.arange(4.0), "b": torch.ones(2)})
+    stored["a"].zero_()
+    assert stored["a"].tolist() == [0, 1, 2, 3]
+    assert (stored | {"b": torch.zeros(1)})["b"].tolist() == [0]
+    assert b"".join(map(bytes, stored.pieces("b"))) == torch.ones(2).numpy().tobytes()
+    assert not list(tmp_path.iterdir())
+
+
+def test_large_tensors_are_held_in_a_file_where_there_is_room(monkeypatch, tmp_path):
+    monkeypatch.setattr(packed_module, "_LARGE", 8)
+    small, large = {"w": torch.ones(1)}, {"w": torch.tensor([1.0, 2.0])}
+    spec = {"w": wire.TensorSpec((2,), "float32")}
+    assert wire.hold(small).tensors is small
+    held = wire.hold(large)
+    assert isinstance(held.tensors, tensor_file.Stored)
+    assert (held, held.text(), held.digest) == (wire.Held(large), wire.pack(large), wire.digest(wire.pack(large)))
+    assert isinstance(wire.unpack(held, spec), tensor_file.Stored)
+    with pytest.raises(WireError, match="shape"):
+        wire.unpack(held, {"w": wire.TensorSpec((3,), "float32")})
+    monkeypatch.setattr(tensor_file.tempfile, "tempdir", str(tmp_path / "none"))
+    assert wire.hold(large).tensors is large

@@ -26,7 +26,7 @@ from figures import CONTAINERS, ENCRYPTED, PROCESSES, STARTUP, Figures  # noqa: 
 from hq_network import HqNetwork, algorithm_python, hq_python  # noqa: E402
 from services import Postgres, Registry, run_script  # noqa: E402
 from v6config import Site  # noqa: E402
-from v6network import IMAGE, SELF_TEST_IMAGE, Network  # noqa: E402
+from v6network import IMAGE, PROCESS_IMAGES, SELF_TEST_IMAGE, Network  # noqa: E402
 
 from v6_algorithm.researcher.network.server_python import MissingError, server_python  # noqa: E402
 
@@ -111,13 +111,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @contextmanager
 def networks(
-    python: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures
+    python: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Network]]:
     """Give a function that starts networks; all are ended with the block."""
     started: list[Network] = []
 
     def make(sites: dict[str, Site], **options) -> Network:
         start = time.monotonic()
+        if options.get("images", PROCESS_IMAGES) is not None:
+            options.setdefault("interpreter", request.getfixturevalue("warm_python").command)
         network = Network(tmp_path_factory.mktemp("network"), python, sites, **options)
         started.append(network)
         network.start()
@@ -134,17 +136,19 @@ def networks(
 
 @pytest.fixture(scope="module")
 def make_network(
-    vantage6_python: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures
+    vantage6_python: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Network]]:
     """`make_network({"a": Site(...), …}, encrypted=False)`; ended with the module."""
-    with networks(vantage6_python, tmp_path_factory, figures) as make:
+    with networks(vantage6_python, tmp_path_factory, figures, request) as make:
         yield make
 
 
 @pytest.fixture(scope="session")
-def three_sites(vantage6_python: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures) -> Iterator[Network]:
+def three_sites(
+    vantage6_python: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures, request: pytest.FixtureRequest
+) -> Iterator[Network]:
     """A hub and sites a, b, c with 40, 50 and 60 rows of `age`, `dose`, `outcome` in the database `default`."""
-    with networks(vantage6_python, tmp_path_factory, figures) as make:
+    with networks(vantage6_python, tmp_path_factory, figures, request) as make:
         yield make(patients(tmp_path_factory.mktemp("data")))
 
 
@@ -191,10 +195,14 @@ def self_test_image(algorithm_image: str, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def docker_network(
-    self_test_image: str, vantage6_python: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures
+    self_test_image: str,
+    vantage6_python: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    figures: Figures,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Network]:
     """As `three_sites`, with algorithms in containers."""
-    with networks(vantage6_python, tmp_path_factory, figures) as make:
+    with networks(vantage6_python, tmp_path_factory, figures, request) as make:
         yield make(patients(tmp_path_factory.mktemp("data")), **in_containers())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from training import asked, patients_experiment, train
+from training import asked, patients_experiment, slowest_call_s, train
 from v6config import Site
 from v6network import SELF_TEST_IMAGE, Network, Run
 from v6process import wait_for
@@ -26,8 +26,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def short(three_sites) -> dict:
     """`participation` of a run that must wait for its deadline, which is a short one for this machine."""
-    calls = train(three_sites, patients_experiment(rounds=1))["timing"]["rounds"]
-    deadline_s = max(LEAST_DEADLINE_S, MARGIN * max(call["seconds"] for call in calls))
+    deadline_s = max(LEAST_DEADLINE_S, MARGIN * slowest_call_s(three_sites))
     return {"minimum": 2, "deadline_s": round(deadline_s)}
 
 

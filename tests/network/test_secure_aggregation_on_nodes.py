@@ -1,9 +1,19 @@
-"""Secure aggregation over a real server and nodes: the bits of a local run, also with a node killed in mid-round."""
+"""Secure aggregation over a real server and nodes: a run's bits here, one killed in mid-round, one that asks for it."""
 
 from __future__ import annotations
 
 import pytest
-from training import TOLERANCE, asked, files, largest_difference, patients_experiment, train, train_here
+from training import (
+    TOLERANCE,
+    asked,
+    files,
+    largest_difference,
+    patients_experiment,
+    slowest_call_s,
+    train,
+    train_here,
+)
+from v6config import Site
 from v6process import wait_for
 
 DATA_SITES = ["a", "b", "c"]
@@ -24,8 +34,7 @@ def test_secure_aggregation_over_real_nodes_gives_the_bits_of_a_local_run(three_
 
 
 def test_a_node_that_is_killed_in_mid_round_is_left_out_of_the_sum_and_named(three_sites):
-    calls = train(three_sites, patients_experiment(rounds=1))["timing"]["rounds"]
-    deadline_s = round(max(20.0, 8 * max(call["seconds"] for call in calls)))
+    deadline_s = round(max(20.0, 8 * slowest_call_s(three_sites)))
     participation = {"minimum": 2, "deadline_s": deadline_s}
     task = three_sites.create(
         "master", experiment=patients_experiment(rounds=4, privacy=SECURE, participation=participation)
@@ -48,3 +57,13 @@ def test_a_node_that_is_killed_in_mid_round_is_left_out_of_the_sum_and_named(thr
     assert missed[0]["round"] in (2, 3)
     assert missed[0]["missing"]["b"].startswith("late: no answer within")
     assert all(entry["answered"] == ["a", "c"] for entry in missed)
+
+
+def test_a_node_that_asks_for_it_refuses_a_run_in_the_clear_by_name(three_sites):
+    rule = {"V6_ALGORITHM_POLICY": "trusted", "V6_ALGORITHM_SECURE_AGGREGATION_FROM_SITES": "3"}
+    with three_sites.changed({"b": Site(three_sites.sites["b"].databases, rule)}):
+        result = train(three_sites, patients_experiment(rounds=1, participation={"minimum": 2}))
+    told = [entry["missing"]["b"] for entry in result["participation"] if "b" in entry["missing"]]
+    assert told
+    assert all("V6_ALGORITHM_SECURE_AGGREGATION_FROM_SITES" in reason for reason in told)
+    assert sorted(result["sites"]) == ["a", "c"]

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hospitals import command, make_table, read_result, table, write
 from spying import Spy
 
@@ -17,6 +18,7 @@ from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.researcher.external import CentralTable, ReturnedModel
+from v6_algorithm.researcher.external.predict import predict
 
 SIZES = {"amsterdam": 60, "berlin": 45, "cairo": 40}
 SURVIVAL = {"duration": "days", "event": "died"}
@@ -200,6 +202,22 @@ def refused(result, frame) -> str:
 @pytest.fixture(scope="module")
 def trained(sources):
     return go(experiment_of(**KINDS["classification"]), sources)
+
+
+def test_a_prediction_is_made_in_pieces_where_a_gpus_memory_runs_out(trained, monkeypatch):
+    model, table = ReturnedModel.of(trained["parameters"], "the model"), TableSource(frame=hospital(40, 7))
+    expected, forward = predict(model, table), torch.nn.Sequential.forward
+
+    def limited(network, rows, most=7):
+        if len(rows) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(network, rows)
+
+    monkeypatch.setattr(torch.nn.Sequential, "forward", limited)
+    pd.testing.assert_frame_equal(predict(model, table), expected)
+    monkeypatch.setattr(torch.nn.Sequential, "forward", lambda network, rows: limited(network, rows, 0))
+    with pytest.raises(ExperimentError, match="does not hold 1 row at once"):
+        predict(model, table)
 
 
 @pytest.mark.parametrize(

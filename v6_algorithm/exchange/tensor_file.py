@@ -1,11 +1,13 @@
 """A safetensors file in pieces, so that nothing large is in memory twice; `wire` and checkpoints are made of it.
 
-To the byte it is what safetensors' own `save` returns, which copies each tensor twice.
+To the byte it is what safetensors' own `save` returns, which copies each tensor twice. `Stored` are tensors that lie in
+such a file and not in memory.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,8 @@ def header(about: Mapping[str, About], metadata: Mapping[str, str] | None = None
 
 def about(tensors: Mapping[str, torch.Tensor]) -> dict[str, About]:
     """Return what the header says of tensors."""
+    if isinstance(tensors, Stored):
+        return tensors.about
     return {
         name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), tensor.nbytes)
         for name, tensor in tensors.items()
@@ -49,15 +53,19 @@ def about(tensors: Mapping[str, torch.Tensor]) -> dict[str, About]:
 
 def size(tensors: Mapping[str, torch.Tensor]) -> int:
     """Return how many bytes the file of some tensors has."""
-    return len(header(about(tensors))[0]) + sum(tensor.nbytes for tensor in tensors.values())
+    known = about(tensors)
+    return len(header(known)[0]) + sum(length for _, _, length in known.values())
 
 
 def pieces(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[Any]:
-    """Yield the file: its beginning, then each tensor's bytes, which lie in the tensor's memory."""
+    """Yield the file: its beginning, then each tensor's bytes, which lie in the tensor's memory, or are read."""
     beginning, places = header(about(tensors), metadata)
     yield beginning
     for name in places:
-        yield bytes_of(tensors[name])
+        if isinstance(tensors, Stored):
+            yield from tensors.pieces(name)
+        else:
+            yield bytes_of(tensors[name])
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
@@ -96,3 +104,79 @@ def from_base64(text: str) -> Iterator[bytes]:
     length = PIECE // 3 * 4
     for place in range(0, len(text), length):
         yield pybase64.b64decode(text[place : place + length])
+
+
+class Stored(Mapping[str, "torch.Tensor"]):
+    """Tensors in a file without a name, of which each is read when it is looked at, into memory of its own.
+
+    Who looks may change what it gets. The file is gone with the last object that reads it, or with the process.
+
+    Parameters
+    ----------
+    tensors
+        Name to tensor, of any type that a safetensors file has.
+
+    Attributes
+    ----------
+    about
+        By name the type, shape and size of each.
+
+    Raises
+    ------
+    OSError
+        When the folder for temporary files has no room for them.
+    """
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.about, self._places, end = about(tensors), {}, 0
+        # It lasts as long as this object.
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        for name, tensor in tensors.items():
+            self._places[name] = end
+            rest = bytes_of(tensor)
+            end += len(rest)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        import torch
+
+        dtype, shape, _ = self.about[name]
+        tensor = torch.empty(tuple(shape), dtype=getattr(torch, dtype))
+        self._read(self._places[name], bytes_of(tensor))
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.about)
+
+    def __len__(self) -> int:
+        return len(self.about)
+
+    def __or__(self, other: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return all of them in memory, those of `other` in the places of these."""
+        return {name: other[name] if name in other else self[name] for name in [*self, *(set(other) - set(self))]}
+
+    def in_order(self, names: Iterable[str]) -> Stored:
+        """Return those of some names in this order; the file is the same."""
+        chosen = object.__new__(Stored)
+        chosen._file, chosen._places = self._file, self._places
+        chosen.about = {name: self.about[name] for name in names}
+        return chosen
+
+    def pieces(self, name: str) -> Iterator[memoryview]:
+        """Yield the bytes of a tensor, some at a time in the same memory, which is the next piece's then."""
+        place, end = self._places[name], self._places[name] + self.about[name][2]
+        content = memoryview(bytearray(min(PIECE, end - place)))
+        while place < end:
+            piece = content[: end - place]
+            self._read(place, piece)
+            yield piece
+            place += len(piece)
+
+    def _read(self, place: int, content: memoryview) -> None:
+        self._file.seek(place)
+        while content:
+            length = self._file.readinto(content)
+            if not length:
+                raise OSError("a temporary file is shorter than what was written to it")
+            content = content[length:]

@@ -80,13 +80,22 @@ def _answer(method: str, request: Mapping[str, Any], context: SiteContext, raise
     except Exception as error:
         if isinstance(error, MemoryError):
             kind, text = "request", "the memory of this site does not hold what is asked for; ask for less at once"
-        elif type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be loaded
+        elif _is_out_of_memory(error):
             kind, text = "request", _NO_MEMORY
         elif raise_bugs:
             raise
         else:
             kind, text = "bug", _where(error)
     return wire.message(**head, status="error", kind=kind, message=text)  # type: ignore[arg-type]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Say whether the memory of the device did not do; where torch is not loaded, none is in use."""
+    if "torch" not in sys.modules:
+        return False
+    from v6_algorithm.learning.training.fitting import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _release() -> None:

@@ -12,6 +12,7 @@ from v6_algorithm.data.cache import cache_key
 from v6_algorithm.errors import PolicyError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.downlink import read_sent
+from v6_algorithm.exchange.tensor_file import Stored
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.site import local_models
 from v6_algorithm.site.comparison import compare
@@ -252,8 +253,9 @@ def _received(
         tensors = {}
     else:
         tensors = wire.unpack(given) if item.get("partial") else read_sent(item, shared)
-    if changes and (isinstance(given, wire.Held) or (isinstance(given, wire.Packed) and given.tensors is not None)):
-        # Of others in this process too, and the networks train in place.
+    held = isinstance(given, wire.Held) or (isinstance(given, wire.Packed) and given.tensors is not None)
+    if changes and held and not isinstance(tensors, Stored):
+        # Of others in this process too, and the networks train in place; what is read from a file is nobody's.
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     if set(tensors) | set(layers) == set(spec_of(networks)):
         load_state(networks, {**tensors, **layers})

@@ -103,8 +103,13 @@ class Work:
             self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
 
     def pack(self, state: Mapping[str, Tensor]) -> wire.Packed | wire.Held:
-        """Return tensors as the asker takes them: as text, or as they are where it is this process."""
-        return wire.Held(state) if self.context.by_reference else wire.pack(state)
+        """Return tensors as the asker takes them: as text, or as they are where it is this process.
+
+        Those on a GPU are fetched from there, where the asker has nothing, and where each site's would add up.
+        """
+        if not self.context.by_reference:
+            return wire.pack(state)
+        return wire.Held({name: tensor.detach().cpu() for name, tensor in state.items()})
 
     @property
     def folder(self) -> Path | None:

@@ -1,6 +1,7 @@
 """What the first round starts from: given weights, an earlier run, weights in the image, the largest site."""
 
 import base64
+import copy
 import json
 from dataclasses import replace
 
@@ -36,10 +37,18 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.fixture(scope="module")
+def kept():
+    """What is made once for the tests of this file."""
+    return {}
+
+
 @pytest.fixture
-def begun(spied, make_experiment):
+def begun(spied, make_experiment, kept):
     """A run of two rounds that keeps its last model."""
-    return spied(make_experiment(rounds=2, output={"model": "last"}))[1]
+    if "begun" not in kept:
+        kept["begun"] = spied(make_experiment(rounds=2, output={"model": "last"}))[1]
+    return copy.deepcopy(kept["begun"])
 
 
 @pytest.fixture

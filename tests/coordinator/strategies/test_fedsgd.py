@@ -30,7 +30,7 @@ def run_both(run_locally, make_experiment, *, classes: int, dtype: str, loss=Non
             problem=problem,
             model={"kind": "mlp", "hidden": [6], "norm": "layer", "activation": "tanh"},
             split={"kind": "ratio", "train": 1, "validation": 0, "test": 0},
-            rounds=20,
+            rounds=8,
             training={
                 "local_steps": 1, "batch_size": None, "dtype": dtype, "loss": loss,
                 "optimizer": {"kind": "sgd", "lr": 0.3},
@@ -51,7 +51,7 @@ def run_both(run_locally, make_experiment, *, classes: int, dtype: str, loss=Non
         ("regression", 0, "huber", "float64", 1e-10),
     ],
 )
-def test_full_batch_fedsgd_equals_centralised_gradient_descent_after_20_steps(
+def test_full_batch_fedsgd_equals_centralised_gradient_descent_after_8_steps(
     run_locally, make_experiment, problem, classes, loss, dtype, tolerance
 ):
     federated, centralised = run_both(

@@ -32,6 +32,7 @@ from v6_algorithm.experiment import Experiment
 
 ROOT = Path(__file__).parents[3]
 WRAPPER = "from vantage6.algorithm.tools.wrap import wrap_algorithm; wrap_algorithm()"
+COLD = "-u"  # a flag that changes nothing: output is in a file
 HEAVY = ("torch", "pandas", "numpy", "sqlalchemy", "pydantic", "safetensors")
 EXPERIMENT = {
     "data": {"target": "y"},
@@ -43,10 +44,13 @@ EXPERIMENT = {
 
 
 class Node:
-    """One vantage6 node with a table: starts runs of the algorithm as processes with one job's folder."""
+    """One vantage6 node with a table: starts runs of the algorithm as processes with one job's folder.
 
-    def __init__(self, folder: Path, **variables: str) -> None:
-        self.folder, self.variables = folder, variables
+    With flags of an interpreter they start cold, as trainers always do; else by `python`.
+    """
+
+    def __init__(self, folder: Path, python: Path | str = sys.executable, **variables: str) -> None:
+        self.folder, self.python, self.variables = folder, python, variables
         self.started: list[subprocess.Popen[bytes]] = []
         (folder / "volume").mkdir(parents=True)
         generator = np.random.default_rng(3)
@@ -80,7 +84,7 @@ class Node:
             **variables,
         }
         process = subprocess.Popen(
-            [sys.executable, *flags, "-c", WRAPPER],
+            [sys.executable if flags else self.python, *flags, "-c", WRAPPER],
             env=environment,
             stdout=(task / "log").open("wb"),
             stderr=subprocess.STDOUT,
@@ -101,7 +105,7 @@ class Node:
 
     def reside(self, idle_s: float = 60, **variables: str) -> tuple[subprocess.Popen[bytes], Path]:
         request = wire.message(site="a", round=0, attempt=1, idle_s=idle_s)
-        process, task = self.start("RPC_reside", request, **variables)
+        process, task = self.start("RPC_reside", request, COLD, **variables)
         end = time.monotonic() + 60
         while process.poll() is None:
             assert time.monotonic() < end
@@ -123,11 +127,18 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path):
+def cold(tmp_path):
     """A node; its processes end with the test."""
     made = Node(tmp_path / "node")
     yield made
     made.stop()
+
+
+@pytest.fixture
+def node(cold, warm_python):
+    """A node whose couriers need no seconds to start."""
+    cold.python = warm_python.command
+    return cold
 
 
 class OneNode:
@@ -185,7 +196,7 @@ def test_a_run_by_the_resident_trainer_gives_the_bits_of_one_without(node, tmp_p
     first = run(by_trainer, experiment)
     assert all("(resident trainer)" in log for log in by_trainer.logs)
     assert node.end()["ended"] == "on request"
-    other = Node(tmp_path / "other")
+    other = Node(tmp_path / "other", node.python)
     by_couriers = OneNode(other)
     second = run(by_couriers, experiment)
     assert not any("resident trainer" in log for log in by_couriers.logs)
@@ -200,7 +211,7 @@ def test_a_large_model_comes_as_it_is_to_the_same_bits(node, tmp_path):
     """With vantage6's own wrapper, by a trainer and without one."""
     experiment = Experiment.parse(EXPERIMENT | {"model": {"kind": "mlp", "hidden": [1000, 1000]}, "rounds": 1})
     node.reside()
-    other = Node(tmp_path / "other")
+    other = Node(tmp_path / "other", node.python)
     by_trainer, alone = OneNode(node, framed=True), OneNode(other, framed=True)
     as_json = OneNode(other)
     results = [run(federation, experiment) for federation in (by_trainer, alone, as_json)]
@@ -227,10 +238,10 @@ def test_a_courier_whose_trainer_is_killed_does_the_work_itself(node):
 
 
 @pytest.mark.slow
-def test_a_courier_imports_no_library(node):
+def test_a_courier_imports_no_library(cold):
     """With vantage6's own wrapper; what that imports is vantage6's."""
-    node.reside()
-    _, log = node.run("RPC_prepare", columns_request(), "-X", "importtime")
+    cold.reside()
+    _, log = cold.run("RPC_prepare", columns_request(), "-X", "importtime")
     assert "ok (resident trainer)" in log
     imported = {line.rpartition("|")[2].strip() for line in log.splitlines() if line.startswith("import time:")}
     assert "v6_algorithm.engines.resident.courier" in imported
@@ -277,10 +288,10 @@ def test_a_trainer_ends_on_the_word_and_when_nobody_asks(node):
         ({"V6_ALGORITM_MINIMUM_ORGANIZATIONS": "3"}, "is no rule of this image"),
     ],
 )
-def test_a_node_that_does_not_want_one_or_has_no_data_has_none(node, monkeypatch, variables, reason):
+def test_a_node_that_does_not_want_one_or_has_no_data_has_none(cold, monkeypatch, variables, reason):
     """In this process: what is loaded before the answer is not looked at here."""
-    environment = {"TEMPORARY_FOLDER": str(node.folder / "volume"), "V6_ALGORITHM_POLICY": "trusted"}
-    environment |= {"USER_REQUESTED_DATABASE_LABELS": "default", "DEFAULT_DATABASE_URI": str(node.folder / "table.csv")}
+    environment = {"TEMPORARY_FOLDER": str(cold.folder / "volume"), "V6_ALGORITHM_POLICY": "trusted"}
+    environment |= {"USER_REQUESTED_DATABASE_LABELS": "default", "DEFAULT_DATABASE_URI": str(cold.folder / "table.csv")}
     monkeypatch.setattr(os, "environ", environment | variables)
     assert reason in trainer.reside(None, wire.message(site="a", round=0, attempt=1, idle_s=1))["ended"]
 
@@ -346,11 +357,11 @@ def test_a_trainer_that_answers_nonsense_is_as_good_as_none(tmp_path, monkeypatc
     os.close(held)
 
 
-def test_a_trainer_that_cannot_reach_the_server_leaves_the_work_to_the_courier(node, monkeypatch):
+def test_a_trainer_that_cannot_reach_the_server_leaves_the_work_to_the_courier(cold, monkeypatch):
     """A container that outlived its node may be cut off where a new one is not; it must not answer with a refusal."""
     monkeypatch.setattr("v6_algorithm.engines.provenance._ATTEMPTS", 1)
     monkeypatch.setenv("V6_ALGORITHM_POLICY", "standard")
-    environment = {"TEMPORARY_FOLDER": str(node.folder / "volume"), "HOST": "http://127.0.0.1", "PORT": "9"}
+    environment = {"TEMPORARY_FOLDER": str(cold.folder / "volume"), "HOST": "http://127.0.0.1", "PORT": "9"}
     sub = json.dumps({"task_id": 7, "image": "v6"})
     token = "." + base64.urlsafe_b64encode(json.dumps({"sub": sub}).encode()).decode().rstrip("=") + "."
     seen = protocol.surroundings(environment)

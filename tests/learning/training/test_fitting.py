@@ -27,8 +27,9 @@ from v6_algorithm.site import SiteContext, handle
 class Device:
     """A device whose memory holds so many rows at once: a forward pass with more of them fails as CUDA's does."""
 
-    def __init__(self, rows, backward=False):
+    def __init__(self, rows, backward=False, error=None):
         self.rows = rows
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         self.backward = backward
         self.failures = 0
 
@@ -45,7 +46,7 @@ class Device:
     def _check(self, rows):
         if rows > self.rows:
             self.failures += 1
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            raise self.error
 
 
 def problem_of(**changes):
@@ -80,6 +81,38 @@ def test_training_in_pieces_is_the_training_that_would_have_fitted(rows, accumul
     assert (sums.rows, sums.steps) == (all_at_once.rows, all_at_once.steps)
     assert sums.loss == pytest.approx(all_at_once.loss, abs=1e-9)
     assert fitting.to_json() == {"batch": 16, "pieces": {1: 1, 3: 2, 8: 8, 15: 8}[rows]}
+
+
+# What torch raises beside OutOfMemoryError, where a library wants the memory or another process has it.
+OTHERS = [
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+]
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_libraries_that_lack_memory_are_a_lack_of_memory(text):
+    fitting, seen = Fitting(), []
+    state, _ = trained(Device(8, error=RuntimeError(text)), fitting)
+    for name, tensor in trained()[0].items():
+        torch.testing.assert_close(state[name], tensor, rtol=0, atol=1e-12)
+    assert fitting.to_json() == {"batch": 16, "pieces": 8}
+
+    def measure(chunk):
+        Device(4, error=RuntimeError(text))._check(len(chunk))
+        seen.append(len(chunk))
+
+    in_chunks(torch.arange(10), 10, measure, whole=False)
+    assert seen == [2, 2, 2, 2, 2]
+
+
+def test_another_error_is_no_lack_of_memory():
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        trained(Device(8, error=RuntimeError("CUDA error: device-side assert triggered")))
+    with pytest.raises(RuntimeError, match="shape"):
+        in_chunks(torch.arange(9), 9, lambda _: Device(1, error=RuntimeError("shape '[2]'"))._check(9), whole=False)
 
 
 def test_the_smaller_size_is_kept_for_the_steps_that_follow():
@@ -249,9 +282,10 @@ def test_a_reply_that_tells_nonsense_of_its_batches_is_dropped(spied, make_exper
     assert "berlin" in result["participation"][2]["missing"]
 
 
-def test_a_model_that_does_not_fit_is_an_error_in_words(monkeypatch):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(OTHERS[0])], ids=repr)
+def test_a_model_that_does_not_fit_is_an_error_in_words(monkeypatch, error):
     def fail(*arguments, **options):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        raise error
 
     monkeypatch.setattr("v6_algorithm.site.learning._received", fail)
     frame = pd.DataFrame({"a": np.linspace(0, 1, 40), "y": [0, 1] * 20})

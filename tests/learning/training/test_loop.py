@@ -1,5 +1,7 @@
 """The local loop: batches, schedules, determinism, divergence."""
 
+import os
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from v6_algorithm.errors import SiteError
 from v6_algorithm.experiment import Experiment, Training
 from v6_algorithm.learning.metrics import compute
 from v6_algorithm.learning.problems import create_problem
-from v6_algorithm.learning.training.device import Device
+from v6_algorithm.learning.training.device import Device, deterministic
 from v6_algorithm.learning.training.loop import Rows, batches, evaluate, train
 from v6_algorithm.learning.training.state import build_networks, build_shapes, load_state, spec_of, state_of
 
@@ -228,6 +230,31 @@ def test_an_operation_without_a_deterministic_form_is_refused_in_words():
     with pytest.raises(SiteError, match="needs an operation that is not deterministic on this device"):
         train(problem, {"model": Random(3, 1)}, rows_of(), torch.arange(37), site="here", round=1, fold=0)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_on_a_gpu_products_can_be_deterministic_whatever_the_process_did_before(monkeypatch):
+    """Torch looks for the variable at the first product only, which may be of another request."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    for before, after in ((None, ":4096:8"), (":16:8", ":16:8")):
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+        if before:
+            monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", before)
+        Device.choose(Training(device="cpu"))
+        assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == before
+        Device.choose(Training())
+        with deterministic(True):
+            pass
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == after
+
+
+def test_who_used_a_gpu_before_is_told_what_to_set():
+    text = "it uses CuBLAS … To enable deterministic behavior in this case, … CUBLAS_WORKSPACE_CONFIG=:4096:8 or …"
+    with (
+        pytest.raises(SiteError, match="before CUBLAS_WORKSPACE_CONFIG was set; set it to :4096:8"),
+        deterministic(True),
+    ):
+        raise RuntimeError(text)
 
 
 def test_the_size_of_evaluation_batches_changes_no_metric():

@@ -8,7 +8,7 @@ import pytest
 from cable import Cable
 from spying import Spy, lose
 from test_container_failures import call, training_container
-from training import TOLERANCE, asked, files, largest_difference, patients_experiment, train
+from training import TOLERANCE, asked, files, largest_difference, patients_experiment, slowest_call_s
 from v6network import Run
 from v6process import wait_for
 
@@ -31,8 +31,7 @@ def experiment(**changes):
 
 @pytest.fixture(scope="module")
 def deadline_s(docker_network) -> int:
-    calls = train(docker_network, experiment(rounds=1))["timing"]["rounds"]
-    return round(max(LEAST_DEADLINE_S, MARGIN * max(call["seconds"] for call in calls)))
+    return round(max(LEAST_DEADLINE_S, MARGIN * slowest_call_s(docker_network)))
 
 
 @pytest.fixture(scope="module")

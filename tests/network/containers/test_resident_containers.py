@@ -93,8 +93,9 @@ def test_trainers_end_with_a_run_and_with_a_run_that_is_killed(disturbed, docker
     wait_for(lambda: not trainers_alive(docker_network, task), "the trainers to see that", timeout_s=60)
 
 
-def test_a_run_without_them_gives_the_same_bits(docker_network, expected):
-    result = train(docker_network, EXPERIMENT | {"resident": False})
+def test_a_run_without_them_gives_the_same_bits(docker_network):
+    experiment = EXPERIMENT | {"rounds": 2, "resident": False}
+    result, expected = train(docker_network, experiment), train_here(files(docker_network, "abc"), experiment)
     assert result["history"] == expected["history"]
     assert result["metrics"] == expected["metrics"]
     assert largest_difference(expected, result) <= TOLERANCE

@@ -1,12 +1,11 @@
-"""Secure aggregation with algorithms in containers: a node killed in mid-round, and a node that asks for it."""
+"""Secure aggregation with algorithms in containers: a node killed in mid-round."""
 
 from __future__ import annotations
 
 import pytest
 from docker_cli import docker
 from test_container_failures import training_container
-from training import asked, patients_experiment, train
-from v6config import Site
+from training import asked, patients_experiment
 from v6process import wait_for
 
 SECURE = {"secure_aggregation": {"threshold": 2}}
@@ -38,13 +37,3 @@ def test_a_node_that_loses_power_in_mid_round_is_left_out_of_the_sum_and_named(d
     assert [entry["round"] for entry in missed][:1] == [2]
     assert all(entry["answered"] == ["a", "c"] for entry in missed if entry["round"] == 2)
     figures.remark_on_calls("secure aggregation in containers", result)
-
-
-def test_a_node_that_asks_for_it_refuses_a_run_in_the_clear_by_name(docker_network):
-    rule = {"V6_ALGORITHM_POLICY": "trusted", "V6_ALGORITHM_SECURE_AGGREGATION_FROM_SITES": "3"}
-    with docker_network.changed({"b": Site(docker_network.sites["b"].databases, rule)}):
-        result = train(docker_network, patients_experiment(rounds=1, participation={"minimum": 2}))
-    told = [entry["missing"]["b"] for entry in result["participation"] if "b" in entry["missing"]]
-    assert told
-    assert all("V6_ALGORITHM_SECURE_AGGREGATION_FROM_SITES" in reason for reason in told)
-    assert sorted(result["sites"]) == ["a", "c"]

@@ -19,6 +19,7 @@ from v6_algorithm.experiment import Experiment
 # Another build of a library, or another number of cores, may round otherwise.
 TOLERANCE = 1e-6
 TIMEOUT_S = 900
+_seconds: dict[str, list[float]] = {}
 
 
 def patients_experiment(**changes: Any) -> dict[str, Any]:
@@ -35,7 +36,18 @@ def patients_experiment(**changes: Any) -> dict[str, Any]:
 
 def train(network: Network, experiment: dict[str, Any], **options: Any) -> dict[str, Any]:
     """Run `master` at the hub and return its result."""
-    return network.run("master", experiment=experiment, timeout_s=TIMEOUT_S, **options)
+    result = network.run("master", experiment=experiment, timeout_s=TIMEOUT_S, **options)
+    reasons = [reason for call in result["participation"] for reason in call["missing"].values()]
+    if not any(reason.startswith("late") for reason in reasons):
+        _seconds.setdefault(network.name, []).extend(call["seconds"] for call in result["timing"]["rounds"])
+    return result
+
+
+def slowest_call_s(network: Network) -> float:
+    """The most seconds that sites that work took for a question on this network; asks once where none was asked yet."""
+    if network.name not in _seconds:
+        train(network, patients_experiment(rounds=1, resident=False))
+    return max(_seconds[network.name])
 
 
 def train_here(tables: dict[str, Path], experiment: dict[str, Any]) -> dict[str, Any]:

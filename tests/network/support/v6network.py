@@ -79,6 +79,8 @@ class Network:
         End-to-end encryption between the organisations.
     images
         For nodes that run algorithms as processes: variables by image name; None: nodes that use Docker.
+    interpreter
+        What those processes are started with, as `python -c PROGRAM` is.
     proxy_host
         Address at which an algorithm reaches its node.
     database_uri
@@ -106,6 +108,7 @@ class Network:
         *,
         encrypted: bool = False,
         images: Mapping[str, Mapping[str, str]] | None = PROCESS_IMAGES,
+        interpreter: Path | str = sys.executable,
         proxy_host: str = "127.0.0.1",
         database_uri: str | None = None,
         server_environment: Mapping[str, str] | None = None,
@@ -120,7 +123,7 @@ class Network:
         self._keys = {name: str(uuid4()) for name in self.sites}
         self._python, self._images, self._proxy_host = python, images, proxy_host
         self._database_uri, self._server_environment = database_uri, dict(server_environment or {})
-        self.in_processes = images is not None
+        self.in_processes, self._interpreter = images is not None, interpreter
         # A name that is unique on this machine, since Docker networks and volumes are called after it.
         self.name = f"v6test-{secrets.token_hex(3)}"
         ports = free_ports(1 + len(self.sites))
@@ -333,7 +336,7 @@ class Network:
         folder.mkdir()
         command = [*self._program(name, "run_node.py"), folder / f"{self.name}-{name}.yaml"]
         if self.in_processes:
-            engine = {"folder": str(folder), "python": sys.executable, "images": self._images}
+            engine = {"folder": str(folder), "python": str(self._interpreter), "images": self._images}
             (folder / "images.json").write_text(json.dumps(engine))
             command.append(folder / "images.json")
         proxy = {"PROXY_SERVER_HOST": self._proxy_host, "PROXY_SERVER_PORT": str(proxy_port)}

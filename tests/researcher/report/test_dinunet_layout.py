@@ -19,6 +19,7 @@ import torch
 from v6_algorithm.researcher.report import dinunet, write_artifacts
 
 TASK = "Head-and-neck--ten-folds"
+PLOTS = 3
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,17 @@ def written(kfold_of_module: dict[str, Any], tmp_path_factory: pytest.TempPathFa
     kfold["experiment"]["output"] = {"model": "best", "dinunet": True}
     tensors = {f"fold-{fold}/model.weight": torch.full((2, 3), float(fold)) for fold in range(10)}
     kfold["parameters"] = base64.b64encode(safetensors.torch.save(tensors)).decode()
-    write_artifacts(kfold, folder)
+    draw, drawn = dinunet._png, []
+
+    def drawn_for_fold_0(*curve: Any) -> bytes:
+        """Thirty pictures take longer than all else that is tested here: later folds get those of the first."""
+        if len(drawn) < PLOTS:
+            drawn.append(draw(*curve))
+        return drawn[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dinunet, "_png", drawn_for_fold_0)
+        write_artifacts(kfold, folder)
     return folder / "dinunet"
 
 

@@ -134,7 +134,7 @@ class FoldProgress:
         """Return a model that nobody else holds as it is kept; large tensors may be taken out of `tensors`."""
         if not self.holds:
             return wire.pack(tensors, keep=True, consume=True)
-        return wire.Held({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        return wire.hold({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
     def item(
         self, site: str, evaluate: list[str], *, train: bool = False, model: wire.Model | None = None
@@ -329,4 +329,4 @@ class FoldProgress:
         """Return a model of a checkpoint as it is kept; `again` has those that were read."""
         if not self.holds or not isinstance(model, str):
             return model
-        return again.setdefault(model, again.get(model) or wire.Held(wire.unpack(model)))
+        return again.setdefault(model, again.get(model) or wire.hold(wire.unpack(model)))

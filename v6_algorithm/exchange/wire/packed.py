@@ -130,6 +130,18 @@ class Held:
 Model = str | Held
 
 
+def hold(tensors: Mapping[str, torch.Tensor]) -> Held:
+    """Return tensors that nobody changes any more as they are kept within one process: large ones in a file.
+
+    While a site trains, the model that it was sent is then not in memory beside the site's own. Where the folder for
+    temporary files has no room they stay in memory.
+    """
+    if sum(tensor.nbytes for tensor in tensors.values()) >= _LARGE:
+        with suppress(OSError):
+            return Held(tensor_file.Stored(tensors))
+    return Held(tensors)
+
+
 def _same_bits(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
     import torch
 
@@ -269,6 +281,9 @@ def unpack(text: Any, spec: StateSpec | None = None, *, max_bytes: int = MAX_BYT
             check(kept, spec)
             text.checked = spec
         names = spec or sorted(kept)
+        if isinstance(kept, tensor_file.Stored):
+            # They stay in their file until they are looked at.
+            return cast("dict[str, torch.Tensor]", kept.in_order(names))
         if isinstance(kept, Stacked):
             # It is read as the dictionary that others get.
             return cast("dict[str, torch.Tensor]", kept.only(names))

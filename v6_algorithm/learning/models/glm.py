@@ -196,7 +196,7 @@ class ScoringSums:
         model, sums = self._model, self._sums
         assert model.path is not None  # noqa: S101
         assert self._parts is not None  # noqa: S101
-        part = self._parts(len(y))
+        part = self._parts(len(y)).to(y.device)
         folds = int(part.max()) + 1
         strengths = len(model.path) // (folds + 1)
         deviance = TOTALS.index("deviance")
@@ -229,7 +229,7 @@ class ScoringSums:
         alpha = None if model.alpha is None else torch.exp(model.null[1])
         variance = _variance(model.family, mean, alpha)
         fit = dict(zip(TOTALS, _totals(model.family, y, mean, alpha, rows), strict=True))
-        moved = torch.zeros(2, dtype=torch.float64) if alpha is None else _curvature(y, mean, alpha, rows)
+        moved = mean.new_zeros(2) if alpha is None else _curvature(y, mean, alpha, rows)
         score, information = rows * (y - mean) * slope / variance, rows * slope * slope / variance
         return torch.stack([score.sum(), information.sum(), moved[0], moved[1], fit["deviance"], fit["log_likelihood"]])
 
@@ -253,7 +253,7 @@ def mean_of(family: str, link: str, eta: Tensor) -> Tensor:
 def row_weights(model: GeneralisedLinear, inputs: Tensor) -> Tensor:
     """Return each row's weight in the information, (rows,), at the model's coefficients; ones in the first round."""
     if not bool(model.totals[0]):
-        return torch.ones(len(inputs), dtype=torch.float64)
+        return inputs.new_ones(len(inputs), dtype=torch.float64)
     eta = model.predictor(inputs.double())
     slope = _slope(model.link, eta)
     return slope * slope / _variance(model.family, mean_of(model.family, model.link, eta), model.alpha)

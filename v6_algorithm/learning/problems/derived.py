@@ -59,13 +59,13 @@ def derived_problem(
 
 def _called(what: str, function: Callable[..., Any], given: Any, target: Any) -> Any:
     """Call a loss or metric; what it does not take is told by shapes, for its own message may hold values."""
-    import torch
+    from v6_algorithm.learning.training.fitting import is_out_of_memory
 
     try:
         return function(given, target)
-    except torch.OutOfMemoryError:
-        raise
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ExperimentError(
             f"{what}: raises {type(error).__name__} for {'an output' if what == 'loss' else 'a prediction'} of shape "
             f"{tuple(given.shape)} ({given.dtype}) and a target of {tuple(target.shape)} ({target.dtype}); "

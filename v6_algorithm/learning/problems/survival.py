@@ -199,9 +199,9 @@ class Survival(TableProblem):
 
     def _interval(self, duration: Tensor, event: Tensor) -> Tensor:
         """Return the interval of each event; of a censored row the first that it was watched for less than half of."""
-        ends = torch.tensor(self._horizons, dtype=torch.float64)
+        ends = torch.tensor(self._horizons, dtype=torch.float64, device=duration.device)
         # The last interval has no end: nobody is known to have survived it.
-        middles = (ends + torch.cat([torch.zeros(1, dtype=torch.float64), ends])[:-1]) / 2
+        middles = (ends + torch.cat([ends.new_zeros(1), ends])[:-1]) / 2
         time = duration.double().contiguous()
         return torch.where(event, torch.bucketize(time, ends), torch.bucketize(time, middles, right=True))
 
@@ -253,8 +253,8 @@ def _efron_losses(risk: Tensor, duration: Tensor, event: Tensor, entry: Tensor |
         at_risk = _less_those_not_yet_there(at_risk, risk[0], time[0], entry)
     # Relative to `at_risk`, the sum over the group's events is at most 1.
     share = torch.where(seen, torch.exp(sorted_risk - at_risk), torch.zeros_like(sorted_risk))
-    deaths = torch.zeros(len(sizes), dtype=risk.dtype).index_add(0, group, seen.to(risk.dtype))
-    tied = torch.zeros(len(sizes), dtype=risk.dtype).index_add(0, group, share)
+    deaths = risk.new_zeros(len(sizes)).index_add(0, group, seen.to(risk.dtype))
+    tied = risk.new_zeros(len(sizes)).index_add(0, group, share)
     running = torch.cumsum(seen, dim=0)
     before = (running - seen.long()) - (running[ends] - deaths.long())[group]
     part = torch.where(seen, before.to(risk.dtype) / deaths[group].clamp(min=1), torch.zeros_like(sorted_risk))
@@ -288,7 +288,7 @@ def hazard_loss(logits: Tensor, interval: Tensor, event: Tensor) -> Tensor:
     -------
     Tensor, shape (rows,)
     """
-    before = torch.arange(logits.shape[1]) < interval[:, None]
+    before = torch.arange(logits.shape[1], device=logits.device) < interval[:, None]
     survived = torch.where(before, functional.softplus(logits), torch.zeros_like(logits)).sum(dim=1)
     event_loss = functional.softplus(-logits.gather(1, interval[:, None])[:, 0])
     return survived + torch.where(event, event_loss, torch.zeros_like(event_loss))

@@ -14,7 +14,8 @@ from torch import Tensor
 from v6_algorithm.errors import SiteError
 from v6_algorithm.experiment import Training
 
-# cuBLAS is deterministic with a workspace of fixed size only; torch asks for this variable then.
+# cuBLAS is deterministic with a workspace of fixed size only. Torch looks for this variable once in a process, at the
+# first product on a GPU, whether that is to be deterministic or not.
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
@@ -49,6 +50,7 @@ class Device:
         """
         mixed = training.precision == "mixed"
         if training.device != "cpu" and torch.cuda.is_available():
+            os.environ.setdefault(_CUBLAS, ":4096:8")
             return cls("cuda", f"cuda ({torch.cuda.get_device_name()})", mixed and torch.cuda.is_bf16_supported())
         if training.device == "cuda":
             raise SiteError("training.device is cuda, and this site has no CUDA device; allowed: auto, cpu", "request")
@@ -95,8 +97,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get(_CUBLAS)
-    os.environ.setdefault(_CUBLAS, ":4096:8")
+    benchmark = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)
     try:
@@ -104,6 +105,12 @@ def deterministic(wanted: bool) -> Iterator[None]:
     except RuntimeError as error:
         if "deterministic" not in str(error):
             raise
+        if _CUBLAS in str(error):
+            raise SiteError(
+                f"training.deterministic is true, and this process used its GPU before {_CUBLAS} was set; set it to "
+                ":4096:8 before the process begins",
+                "request",
+            ) from None
         raise SiteError(
             "training.deterministic is true, and the model needs an operation that is not deterministic on this device",
             "request",
@@ -111,5 +118,3 @@ def deterministic(wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = benchmark
-        if workspace is None:
-            os.environ.pop(_CUBLAS, None)

@@ -13,6 +13,16 @@ from torch import Tensor
 
 from v6_algorithm.errors import SiteError
 
+# What CUDA's libraries say where memory that torch does not manage is wanted, and there is none.
+_NO_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "`cublasCreate")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error tells that a device's memory did not do; not all that do are torch's OutOfMemoryError."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
 
 def pieces_of(order: Tensor, size: int, at_least: int) -> list[Tensor]:
     """Cut row numbers into pieces; a last one of fewer than `at_least` rows joins the one before."""
@@ -66,7 +76,9 @@ class Fitting:
             cut = [piece for batch in batches for piece in self._cut(batch, least, whole)]
             try:
                 return work(cut)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 largest = max(map(len, cut))
             # Out of the clause above, for the exception holds on to what the attempt had in memory.
             self._halve(max(map(len, batches)), largest, least, whole)
@@ -92,7 +104,9 @@ def in_chunks(part: Tensor, size: int, work: Callable[[Tensor], None], *, whole:
         chunk = part[done : done + size]
         try:
             work(chunk)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             fits = False
         else:
             fits, done = True, done + len(chunk)

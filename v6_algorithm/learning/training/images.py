@@ -71,6 +71,9 @@ class ImageInputs:
             shift, scale = self.exact
             centred = ((images - shift) / scale).to(self.shift.device, self.shift.dtype)
         else:
+            if self.shift.is_cuda:
+                # As they are in the file, often a byte a number, and while the GPU still works on the batch before.
+                images = images.pin_memory().to(self.shift.device, non_blocking=True)
             centred = (images.to(self.shift.device, self.shift.dtype) - self.shift) / self.scale
         if _channels_last.get() and centred.ndim == 4:
             return centred.contiguous(memory_format=torch.channels_last)

@@ -235,8 +235,10 @@ class _GradientDescent:
         self._optimiser.zero_grad(set_to_none=True)
         summed, of_step = torch.zeros((), dtype=torch.float64, device=device.kind), sum(map(len, pieces))
         for drawn in pieces:
-            batch = self._part[drawn].to(device.kind)
-            inputs, mix = self._rows.inputs[batch], None
+            numbers = self._part[drawn]
+            # Images are read by numbers that are on the CPU: to ask a GPU for them is to wait for the steps before.
+            inputs, mix = self._rows.inputs[numbers], None
+            batch = numbers.to(device.kind)
             if self._augmentation:
                 inputs, mix = augment(inputs, self._augmentation, self._changes)
             with device.forward():
@@ -286,8 +288,9 @@ class _LearnerSteps:
 
     def _learn(self, pieces: list[Tensor]) -> Tensor:
         (drawn,) = pieces
-        batch = self._part[drawn].to(self._device.kind)
-        inputs, target, member = self._rows.inputs[batch], self._rows.target[batch], self._rows.member[batch]
+        numbers = self._part[drawn]
+        batch = numbers.to(self._device.kind)
+        inputs, target, member = self._rows.inputs[numbers], self._rows.target[batch], self._rows.member[batch]
         if self._augmentation:
             inputs, _ = augment(inputs, self._augmentation, self._changes)
         if self._rows.weights is not None:

@@ -113,8 +113,8 @@ class PrivateDescent:
     def step(self, batches: list[Tensor]) -> Tensor:
         """Take one step; return the summed loss of the rows drawn, without noise and detached."""
         (drawn,), plan, context = batches, self._plan, self._context
-        batch = self._part[drawn].to(self._target.device)
-        inputs = self._inputs[batch]
+        numbers = self._part[drawn]
+        inputs, batch = self._inputs[numbers], numbers.to(self._target.device)
         if self._augmentation and len(batch):
             inputs, _ = augment(inputs, self._augmentation, self._changes)
         summed, losses = clipped_sum(

@@ -154,6 +154,7 @@ def _outputs(
     from v6_algorithm.learning.problems import create_problem
     from v6_algorithm.learning.training.augmentation import measured
     from v6_algorithm.learning.training.device import Device
+    from v6_algorithm.learning.training.fitting import in_chunks
     from v6_algorithm.learning.training.loop import rows_at_once
     from v6_algorithm.learning.training.state import build_networks, load_state, spec_of
     from v6_algorithm.site import SiteContext
@@ -182,10 +183,16 @@ def _outputs(
         for network in networks.values():
             network.to(device.kind).eval()
         part, chunks = torch.arange(len(table.target)), []
+
+        def add(chunk: torch.Tensor) -> None:
+            inputs = measured(rows.inputs[chunk], experiment.training.augmentation)
+            chunks.append(problem.prediction_of(problem.forward(networks, inputs), 0).double().cpu())
+
         with torch.inference_mode():
-            for chunk in part.split(rows_at_once(problem, rows, part) if len(part) else 1):
-                inputs = measured(rows.inputs[chunk.to(device.kind)], experiment.training.augmentation)
-                chunks.append(problem.prediction_of(problem.forward(networks, inputs), 0).double().cpu())
+            if len(part):
+                in_chunks(part, rows_at_once(problem, rows, part), add, whole=False)
+            else:
+                add(part)
     except (DataError, SiteError, WireError) as error:
         raise ExperimentError(f"the table: {error}") from None
     outputs = torch.cat(chunks).reshape(len(part), -1).numpy()

@@ -167,7 +167,8 @@ class Group:
         first = next(iter(items.values()))
         fold = first["fold"]
         sent = first["parameters"] is not None
-        received = read_sent(first, self._run.shared) if sent else self._run.start()
+        # Of a large model the tensors are read from a file, here once for all that is done with them.
+        received = dict(read_sent(first, self._run.shared)) if sent else self._run.start()
         answer = JointItem(fold, places)
         start = time.perf_counter()
         for part in PARTS:

@@ -55,8 +55,8 @@ def evaluate(
             made = problem.generate(networks, rows.target[chunk].long(), generator)
             features = feature_network(*real.shape[1:])
             of_real, of_made = features(real).numpy(), features(made).numpy()
-        except torch.OutOfMemoryError:
-            # It is done again with fewer rows, from the same latents.
+        except RuntimeError:
+            # Out of memory it is done again with fewer rows, from the same latents.
             generator.set_state(before)
             raise
         member = rows.member[chunk].cpu().numpy()
