@@ -125,7 +125,7 @@ def _table(pooled: Mapping[str, Mapping[str, Any]], shown: list[str]) -> Table:
             Row(
                 [
                     name,
-                    "–" if missing is None else f"{missing:.1%}" if missing else "",
+                    "–" if missing is None else f"{missing:.1%}" if missing else "none",
                     "–" if column["mean"] is None else f"{number(column['mean'])} ± {number(column['sd'])}",
                     "" if site is None else f"{column['shifts'][site]:+.2f} sd at {site}",
                 ]
