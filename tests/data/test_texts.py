@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v6_algorithm.data.cells import cleaned, columns_at, hint
-from v6_algorithm.data.description import LookedUp, column_kind, column_kinds, hints_of
+from v6_algorithm.data.description import column_kind, column_kinds, hints_of
+from v6_algorithm.data.table_columns import TableColumns
 from v6_algorithm.data.texts import has_value, texts_of
 from v6_algorithm.experiment.table_form import TableForm
 
@@ -81,7 +82,7 @@ def test_what_kinds_and_hints_look_up_together_is_what_each_finds_alone(rows):
         id=np.arange(rows), word=generator.choice(["f", "m"], rows), text=generator.choice(["1", "2", "< 1"], rows),
         digits=generator.choice(["1", "2.5"], rows), empty=None, last=generator.random(rows),
     )  # fmt: skip
-    looked_up = LookedUp()
+    looked_up = TableColumns(frame)
     kinds = column_kinds(frame, looked_up)
     hints = hints_of(frame, kinds, looked_up)
     assert (kinds, hints) == (column_kinds(frame), hints_of(frame, kinds))

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from v6_algorithm.data import parquet
 from v6_algorithm.data.sources import TableSource
 
 GENERATOR = np.random.default_rng(5)
@@ -49,3 +50,17 @@ def test_wide_parquet_has_the_cells_types_and_rows_of_pyarrows_frame(tmp_path, k
     shared = [name for name in whole if name not in ("x600", "x601", "x602", "x603", "y")]
     pd.testing.assert_frame_equal(read[shared], expected[shared])
     pd.testing.assert_frame_equal(source.read(lambda name: name in ("x9", "y")), whole[["x9", "y"]])
+
+
+def test_numbers_of_a_wide_parquet_file_stand_in_one_array(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "_BLOCK", 4)
+    written = pd.DataFrame(GENERATOR.standard_normal((5, 23)).astype("float32")).rename(columns="x{}".format)
+    written.iloc[2, 3] = np.nan
+    written.insert(9, "word", list("abcde"))
+    written.to_parquet(tmp_path / "table.parquet")
+    read = TableSource(str(tmp_path / "table.parquet")).read(exact=set())
+    pd.testing.assert_frame_equal(read, written)
+    # Of the columns before the word those of two blocks, and behind it those of three; what is beside the word is not.
+    for first, last in ((0, 7), (12, 23)):
+        assert np.shares_memory(read.iloc[:, first:last].to_numpy(), read.iloc[:, [first]].to_numpy())
+        assert np.shares_memory(read.iloc[:, first : last + 1].to_numpy(), read.iloc[:, last : last + 1].to_numpy())

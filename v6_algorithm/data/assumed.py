@@ -49,6 +49,9 @@ KINDS: dict[str, Kind] = {
     "image below": Kind("{count} names in data.image are those of files in folders below the one that is named"),
     "image spelling": Kind("{count} names in data.image end otherwise than their files, such as .jpg and .JPG"),
     "image folder": Kind("{count} names in data.image are folders, of which the one image in each is read"),
+    "series": Kind(
+        "{count} names in data.image are folders of DICOM slices, which are put together as volumes, by their positions"
+    ),
     "masks": Kind(
         "{count} images in data.image are called as another one is, with _mask, _seg or the like "
         "behind it, and are read as images",

@@ -8,11 +8,12 @@ rows of some classes; and a number where it is a straight line of it, or rises o
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from v6_algorithm.data.table_columns import TableColumns
 from v6_algorithm.data.targets import TargetColumn, coded, encoded_target
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ _BY_CHANCE = 1e-3
 _FEW_WRONG = 0.05
 # Of a numeric target: correlation of what was rounded, such as kilograms and pounds; and the fewest different values.
 _LINE, _FEWEST_VALUES = 0.9999, 10
-# Cells that are looked at together.
-_MOST_CELLS = 2_000_000
 # Of longer tables so many rows are looked at first, and then all rows of those columns that may still tell the target;
 # so many times as many may be wrong among them, and the correlation may be so much lower.
 _FIRST_ROWS, _SLACK, _FIRST_LINE = 20_000, 4.0, 0.999
@@ -43,7 +42,7 @@ _FIRST_ROWS, _SLACK, _FIRST_LINE = 20_000, 4.0, 0.999
 
 def telling_columns(
     frame: pd.DataFrame, columns: Collection[str], categorical: Collection[str], targets: Sequence[TargetColumn],
-    smallest: int,
+    smallest: int, looked_up: TableColumns | None = None,
 ) -> dict[str, str]:  # fmt: skip
     """Return the columns that tell a target, with the key of `REASONS`.
 
@@ -59,7 +58,10 @@ def telling_columns(
         What is learned.
     smallest
         Of a class with fewer rows nothing is told.
+    looked_up
+        The table's columns, where somebody else asks of them as well.
     """
+    table = looked_up or TableColumns(frame)
     told: dict[str, str] = {}
     learned = {target.column for target in targets}
     names = [name for name in columns if name not in learned]
@@ -77,8 +79,8 @@ def telling_columns(
         places = np.flatnonzero(known)[order]
         looked_at = [name for name in names if name not in told]
         if len(places) > _FIRST_ROWS:
-            looked_at = _left_after_some_rows(frame, looked_at, places, values[order], starts, is_class=is_class)
-        for some, numbers in _blocks(frame, looked_at, places):
+            looked_at = _left_after_some_rows(table, looked_at, places, values[order], starts, is_class=is_class)
+        for some, numbers in table.blocks(looked_at, places):
             told |= {
                 name: reason
                 for name, reason in zip(some, _reasons(numbers, groups, starts, is_class=is_class), strict=True)
@@ -91,7 +93,7 @@ def telling_columns(
 
 
 def _left_after_some_rows(
-    frame: pd.DataFrame, names: Sequence[str], places: Array, ordered: Array, starts: Array, *, is_class: bool
+    table: TableColumns, names: Sequence[str], places: Array, ordered: Array, starts: Array, *, is_class: bool
 ) -> list[str]:
     """Return the columns that may tell the target by all rows, for they seem to by some.
 
@@ -107,7 +109,7 @@ def _left_after_some_rows(
         chosen = _spread(len(places), _FIRST_ROWS)
     groups, firsts = np.unique(ordered[chosen], return_index=True)
     left: list[str] = []
-    for some, numbers in _blocks(frame, names, places[chosen]):
+    for some, numbers in table.blocks(names, places[chosen]):
         reasons = _reasons(numbers, groups, firsts, is_class=is_class, wrong=_SLACK * _FEW_WRONG, line=_FIRST_LINE)
         left += [name for name, reason in zip(some, reasons, strict=True) if reason is not None]
     return left
@@ -131,19 +133,6 @@ def _enough(rows: Array, smallest: int, columns: int, *, is_class: bool) -> bool
         - math.lgamma(int(rows.sum()) + 1)
     )
     return log + math.log(max(columns, 1)) < math.log(_BY_CHANCE)
-
-
-def _blocks(frame: pd.DataFrame, names: Sequence[str], places: Array) -> Iterable[tuple[Sequence[str], Array]]:
-    """Yield some columns at a time: their names, and (rows, columns) float64 in the order of `places`."""
-    import pandas as pd
-
-    step = max(_MOST_CELLS // max(len(places), 1), 1)
-    for start in range(0, len(names), step):
-        some = names[start : start + step]
-        columns = frame.loc[:, some]
-        if any(not isinstance(kind, np.dtype) or kind.kind not in "biuf" for kind in columns.dtypes.tolist()):
-            columns = columns.apply(pd.to_numeric, errors="coerce")
-        yield some, columns.to_numpy(dtype=np.float64, na_value=np.nan)[places]
 
 
 def _reasons(

@@ -15,11 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from v6_algorithm.data.arrays import has_pair
 from v6_algorithm.data.assumed import Assumed
-from v6_algorithm.data.cells import EMPTY_WORDS, bare, blurred, some_rows, uniform
+from v6_algorithm.data.cells import EMPTY_WORDS, bare, uniform
 from v6_algorithm.data.file_kinds import OF_PROGRAMS, begins_as
 from v6_algorithm.data.files import print_files
 from v6_algorithm.data.margins import check_margins
@@ -46,10 +44,6 @@ FOLDER = "v6_algorithm.folder"
 ASSUMED = "v6_algorithm.assumed"
 # What a dataframe of the mock is told of a folder that lasts from call to call.
 STATE = "v6_algorithm.state"
-# Columns of a parquet file that are read at once: at 17,000 rows of float64, 70 MB.
-_BLOCK = 512
-# Cells of a parquet file from which on threads take less time than waking them does.
-_CELLS_FOR_THREADS = 100_000
 
 
 @dataclass(frozen=True)
@@ -205,7 +199,9 @@ class TableSource:
                 check_margins(frame, name)
                 return frame
             if kind == "parquet":
-                return _read_parquet(self.uri, wanted, exact, self.assumed)
+                from v6_algorithm.data.parquet import read_parquet
+
+                return read_parquet(self.uri, wanted, exact, self.assumed)
             if kind == "excel":
                 from v6_algorithm.data.excel import read_excel
 
@@ -318,69 +314,6 @@ def _authorizer(readable: Callable[[str], bool], denied: list[str]) -> Callable[
         return sqlite3.SQLITE_OK
 
     return authorize
-
-
-def _read_parquet(
-    uri: str, wanted: Callable[[str], bool] | None, exact: Collection[str] | None, assumed: Assumed
-) -> pd.DataFrame:
-    """Read a parquet file some columns at a time, so that one of 18,000 is in memory once."""
-    import pandas as pd
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(uri) as file:
-        schema = file.schema_arrow
-        # What pandas wrote as a row's name is no column.
-        index = (schema.pandas_metadata or {}).get("index_columns", [])
-        columns = [name for name in schema.names if name not in index]
-        # Whole numbers that count on are kept as a range.
-        named = [item["name"] if isinstance(item, dict) else item for item in index]
-        if named := [str(name) for name in named if name is not None and not str(name).startswith("__index_level_")]:
-            assumed["row names"] = named, len(named)
-        names = [name for name in columns if wanted is None or wanted(bare(str(name)))]
-        blocks = []
-        threads = file.metadata.num_rows * len(names) >= _CELLS_FOR_THREADS
-        # A table without rows or wanted columns still has its columns' names to tell.
-        for start in range(0, len(names), _BLOCK) if file.metadata.num_rows else ():
-            block = names[start : start + _BLOCK]
-            whole = block == schema.names
-            table = file.read(None if whole else block, use_threads=threads)
-            # Arrow takes `a` to mean `a.b` as well.
-            table = table if whole else table.select(block)
-            if exact is not None:
-                # What pandas wrote of 18,000 columns would be read again with each block; a cast leaves it out as well.
-                table = table.replace_schema_metadata(None)
-                narrow = _narrowed(table, exact)
-                table = table if narrow == table.schema else table.cast(narrow, safe=False)
-            # Threads are woken for each of many columns, and copying one takes less than that.
-            blocks.append(table.to_pandas(use_threads=False))
-            del table
-    if len(blocks) == 1:
-        return blocks[0]
-    return pd.concat(blocks, axis=1) if blocks else pd.DataFrame(columns=columns)
-
-
-def _narrowed(table: Any, exact: Collection[str]) -> Any:
-    """Return the schema with numbers as float32, but for columns that stay exact or that float32 is too coarse for."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    fields = list(table.schema)
-    places = [
-        place
-        for place, field in enumerate(fields)
-        if (pa.types.is_integer(field.type) or pa.types.is_float64(field.type)) and bare(field.name) not in exact
-    ]
-    if not places:
-        return table.schema
-    # Of a long column its ends and some rows.
-    some = table.select(places).take(pa.array(some_rows(len(table))))
-    ends = [pc.min_max(table.column(place)).as_py() for place in places]
-    rows = [[end[which] for end in ends] for which in ("min", "max")]
-    numbers = np.concatenate([np.array(rows, dtype=np.float64), some.to_pandas().to_numpy(np.float64, na_value=np.nan)])
-    for place, coarse in zip(places, blurred(numbers), strict=True):
-        if not coarse:
-            fields[place] = fields[place].with_type(pa.float32())
-    return pa.schema(fields)
 
 
 def source_in(folder: Path, names: tuple[str, str] | None = None) -> TableSource:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.preparation import Setup
+from v6_algorithm.data.table_columns import TableColumns
 from v6_algorithm.errors import PolicyError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Cox
@@ -117,7 +118,8 @@ def _schema(work: Work) -> dict[str, Any]:
     for name, source in work.sources.items():
         try:
             frame = work.read(source, work.policy.allows, keep=True)
-            schema = describe(frame, work.experiment.data, work.targets)
+            columns = TableColumns(frame)
+            schema = describe(frame, work.experiment.data, work.targets, columns)
             measured = not synthetic_rows(frame, work.experiment.data).all()
             # So that what makes no groups is told now.
             encode_groups(frame, work.experiment.evaluation.subgroups, measured=measured)
@@ -127,7 +129,7 @@ def _schema(work: Work) -> dict[str, Any]:
             if work.left_out:
                 schema["left_out"] = work.left_out
             schema["rows_without_target"] = work.policy.disclosed(schema["rows_without_target"])
-            schema |= table_facts(work, frame, schema, sizes=not _counts_around_one(work))
+            schema |= table_facts(work, columns, schema, sizes=not _counts_around_one(work))
             if at_zero := int(rows_at_zero(frame, work.targets).sum()):
                 schema["at_zero"] = work.policy.disclosed(at_zero)
             if (logs := _log_times(work, frame)) is not None:

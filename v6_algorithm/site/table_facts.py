@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from v6_algorithm.data.table_columns import TableColumns
 from v6_algorithm.site.guard.order import digest
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from v6_algorithm.site.work import Work
 
 
-def table_facts(work: Work, frame: pd.DataFrame, schema: dict[str, Any], *, sizes: bool) -> dict[str, Any]:
+def table_facts(work: Work, columns: TableColumns, schema: dict[str, Any], *, sizes: bool) -> dict[str, Any]:
     """Return entries of a site's schema: columns that tell the target, columns of codes, copies of rows.
 
     Of classes and codes of fewer rows than the node's smallest cell nothing is told. With `sizes` also how large the
@@ -28,19 +29,21 @@ def table_facts(work: Work, frame: pd.DataFrame, schema: dict[str, Any], *, size
     from v6_algorithm.data.repeats import row_hashes
     from v6_algorithm.data.targets import known_rows
 
+    frame = columns.frame
     if not work.kind.tables or frame.shape[1] > MOST_HINTED or schema["synthetic"]:
         return {}
     smallest = max(work.policy.minimum_cell, work.policy.minimum_label_rows)
     numeric = [name for name, kind in schema["columns"].items() if kind == "numeric"]
     facts: dict[str, Any] = {}
-    if leaks := telling_columns(frame, numeric, work.experiment.data.categorical, work.targets, smallest):
+    if leaks := telling_columns(frame, numeric, work.experiment.data.categorical, work.targets, smallest, columns):
         facts["leaks"] = leaks
-    if codes := codes_of(frame, smallest):
+    if codes := codes_of(frame, smallest, columns):
         facts["codes"] = codes
     hides = work.experiment.privacy.secure_aggregation is not None
     # Of rows without a target nothing is learned.
-    learned = frame.loc[known_rows(frame, work.targets)]
-    hashes = row_hashes(learned, schema["columns"], schema["hints"])
+    known = known_rows(frame, work.targets)
+    learned = columns if known.all() else TableColumns(frame.loc[known])
+    hashes = row_hashes(learned.frame, schema["columns"], schema["hints"], learned)
     if hashes is not None:
         if (repeated := hashes.repeated()) and work.experiment.data.group is None:
             facts["repeated"] = None if hides else work.policy.disclosed(repeated)

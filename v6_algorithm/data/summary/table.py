@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.description import LookedUp, column_kind, column_kinds, hints_of
+from v6_algorithm.data.description import column_kind, column_kinds, hints_of
 from v6_algorithm.data.names import check_once
 from v6_algorithm.data.preparation import Moments
 from v6_algorithm.data.preparation.setup import pack_arrays
 from v6_algorithm.data.quantiles import Cells, check_windows
 from v6_algorithm.data.summary.cells import tell_labels
+from v6_algorithm.data.table_columns import TableColumns
 from v6_algorithm.data.targets import TargetColumn, canonical, labels_of
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import Data
@@ -34,7 +35,7 @@ _TOLD_BY_MOMENTS = 3
 
 def columns(frame: pd.DataFrame, data: Data, smallest: int, targets: Sequence[TargetColumn]) -> dict[str, Any]:
     """Tell rows, columns with their kinds, and the labels of targets, of events, and of the categorical columns."""
-    check_once(frame.columns)
+    check_once(frame.columns.tolist())
     labels = {}
     labelled = {target.column: target for target in targets if target.kind in ("class", "event")}
     for name in [*labelled, *data.categorical]:
@@ -47,7 +48,7 @@ def columns(frame: pd.DataFrame, data: Data, smallest: int, targets: Sequence[Ta
                 "hidden": hidden,
                 "missing": len(frame) - len(known),
             }
-    looked_up = LookedUp()
+    looked_up = TableColumns(frame)
     return {
         "rows": len(frame),
         "columns": (kinds := column_kinds(frame, looked_up)),
