@@ -53,6 +53,8 @@ class JointTraining:
         What all of them are known to be, finite numbers among it.
     start, start_losses
         The model that all of them started from, and its mean loss over the training rows of each, where asked for.
+    compressed
+        What each sends in place of its tensors, where updates are compressed.
     """
 
     sites: list[str]
@@ -65,6 +67,7 @@ class JointTraining:
     checked: wire.StateSpec
     start: wire.Held | None = None
     start_losses: list[float] | None = None
+    compressed: list[wire.Held] | None = None
 
     def check(self) -> None:
         """Check that rows, steps, losses and a model are there for each site; raises WireError."""
@@ -93,7 +96,7 @@ class JointTraining:
         replies = {}
         for number, (site, state) in enumerate(zip(self.sites, self.states(self.names), strict=True)):
             replies[site] = {
-                "parameters": wire.Held(state, self.checked),
+                "parameters": wire.Held(state, self.checked) if self.compressed is None else self.compressed[number],
                 "rows": self.rows[number],
                 "loss": {"sum": self.losses[number], "rows": self.seen[number]},
                 "steps": self.steps[number],

@@ -365,9 +365,9 @@ def _notes(
         notes.append(_about_weights(model.weights.column, model.weights.kind))
     if model.ridge:
         notes.append(f"{name}: with model.ridge estimates are drawn to 0, and intervals do not count that")
-    if (filled := experiment.data.missing.kind) in ("mean", "median", "constant"):
+    if plan.filled and (filled := experiment.data.missing.kind) in ("mean", "median", "constant"):
         notes.append(
-            f"{name}: any empty cells are filled (data.missing {filled}) and count as observed in errors and "
+            f"{name}: empty cells are filled (data.missing {filled}) and count as observed in errors and "
             "intervals; data.missing drop leaves such rows out"
         )
     notes += _of_no_category(name, lines, plan)

@@ -14,6 +14,7 @@ import numpy as np
 
 from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
 from v6_algorithm.coordinator.preparation.constant_columns import tell_constant
+from v6_algorithm.coordinator.preparation.empty_cells import has_empty_cells, tell_sparse
 from v6_algorithm.coordinator.preparation.event_times import (
     agree_on_times,
     check_times,
@@ -27,7 +28,7 @@ from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
 from v6_algorithm.coordinator.preparation.knots import agree_on_knots
-from v6_algorithm.coordinator.preparation.leaks import tell_leaks
+from v6_algorithm.coordinator.preparation.leaks import tell_leaks, tell_unsearched
 from v6_algorithm.coordinator.preparation.patients import tell_repeats, tell_shared_patients
 from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.preparation.questions import Ask, gather, raise_data_errors
@@ -136,6 +137,7 @@ def agree_on_columns(
         *agreement.notes,
         *notes,
         *tell_leaks(schemas, [*agreement.features, *agreement.categories]),
+        *(tell_unsearched(schemas) if kind.tables else []),
         *tell_codes(schemas, agreement.features),
         *tell_units(schemas),
         *tell_target_sizes(schemas),
@@ -276,6 +278,8 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     notes += tell_values(moments) if setup.image_shape is not None else []
     notes += tell_constant(setup.features, moments, merged) if setup.image_shape is None else []
     notes += tell_ranges(setup.features, moments) if setup.image_shape is None else []
+    if experiment.data.missing.kind not in ("error", "drop") and setup.image_shape is None:
+        notes += tell_sparse(setup.features, moments, rows, hidden)
     notes += [*tell_far(experiment, setup.features, merged), *tell_no_events(setup.sums)]
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     notes += [*tell_shares(rows, share), *loose, *of_knots, *of_imputation, *_tell_unknown(setup)]
@@ -283,14 +287,15 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     made = Plan(
         list(moments), setup, spec, by_fold, rows, notes, class_rows, agreement.synthetic, agreement.policies, share,
         site_means(moments, setup.features), agreement.fingerprints,
-        [site for site in agreement.silent if site in moments],
+        [site for site in agreement.silent if site in moments], has_empty_cells(moments, rows),
     )  # fmt: skip
     if experiment.privacy.secure_aggregation is None and made.has("validation"):
         made.notes.extend(tell_silent(made.silent, others=made.validated))
     for number in made.folds:
         if len(trainers := made.trainers(number)) < max(quorum, 1):
+            lost = "".join(f"\n  site '{site}' took no part: {why}" for site, why in sorted(replies.missing.items()))
             raise ExperimentError(
-                f"fold {number}: {len(trainers)} sites have training rows, participation.minimum is {quorum}"
+                f"fold {number}: {len(trainers)} sites have training rows, participation.minimum is {quorum}{lost}"
             )
     return made
 

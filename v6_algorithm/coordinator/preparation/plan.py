@@ -47,6 +47,8 @@ class Plan:
         Hospital to the keyed fingerprint of its table's file, of nodes that have a secret.
     silent
         The sites whose nodes measure no model in the rounds, by their owner's rule.
+    filled
+        Whether cells of training rows are empty, or may be, so that they are filled in.
     """
 
     sites: list[str]
@@ -62,6 +64,7 @@ class Plan:
     means: dict[str, dict[str, Any]] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     silent: list[str] = field(default_factory=list)
+    filled: bool = True
 
     @property
     def folds(self) -> list[int]:

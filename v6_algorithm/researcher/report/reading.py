@@ -7,6 +7,7 @@ so nothing is assumed to be there: what is absent reads as empty.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -287,18 +288,28 @@ def keeps_best(result: dict[str, Any]) -> bool:
 
 # Metrics of one class of two.
 _OF_ONE_CLASS = {"precision", "recall", "specificity", "npv", "f1", "auroc", "auprc", "brier"}
+_BOUND = re.compile(r"_(low|high|se|resolution)$")
 
 
 def positive_class(result: dict[str, Any], metrics: Iterable[str]) -> str:
     """Return what the metrics of one class are of: "positive: ill", or the condition; empty where none is shown."""
+    named = class_of_one(result) if any(is_of_one_class(name) for name in metrics) else ""
+    return f"positive: {named}" if named else ""
+
+
+def class_of_one(result: dict[str, Any]) -> str:
+    """Return the class of two that metrics of one class are of, or the condition on the target; else an empty text."""
     classes = sequence(mapping(result, "preparation"), "classes")
-    shown = any(name in _OF_ONE_CLASS or name.startswith("sensitivity") for name in metrics)
-    if len(classes) != 2 or not shown:
+    if len(classes) != 2:
         return ""
     data = mapping(result, "experiment", "data")
-    if (condition := data.get("positive")) is not None:
-        return f"positive: {data.get('target')} {condition}"
-    return f"positive: {classes[1]}"
+    condition = data.get("positive")
+    return f"{classes[1]}" if condition is None else f"{data.get('target')} {condition}"
+
+
+def is_of_one_class(metric: str) -> bool:
+    """Say whether a metric, or a bound or error of one, is of one class of two."""
+    return metric.startswith("sensitivity") or _BOUND.sub("", metric) in _OF_ONE_CLASS
 
 
 # What stands beside a metric under its name.
