@@ -286,7 +286,8 @@ class Work:
             of = f"; no row meets that of {', '.join(never)} alone: is it written as in the table?" if never else ""
             raise DataError("no row meets data.where" + (", or has a time above 0" if drops else "") + of)
         if self.left_out:
-            self.policy.check_left_out(self.left_out)
+            where = ["data.where"] if self.experiment.data.where is not None else []
+            self.policy.check_left_out(self.left_out, " with ".join([*where, *["problem.at_zero"] * drops]))
         return frame.loc[kept]
 
     def rows(self, table: TableData, setup: Setup, fold: int, device: Device) -> Rows:

@@ -469,3 +469,15 @@ def test_the_transform_of_time_is_one_less_kaplan_meier():
     assert found["residuals"] == pytest.approx([curve[0] + curve[2], curve[1] + curve[2]])
     assert found["hazard"] == pytest.approx([0.1, 0.3, 0.6])
     assert (found["rows"], found["deaths"]) == ([5, 4, 1], [1, 2, 1])
+
+
+def test_a_reference_whose_rows_hardly_weigh_stays_a_combination_of_the_others():
+    """Rows of the reference are all of one class: what is left of its column is rounding, and no step."""
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        value = np.arange(90) % 3
+        # Intercept, age, and the three values of a category, which add up to the intercept.
+        design = np.column_stack([np.ones(90), generator.normal(size=90), value[:, None] == np.arange(3)])
+        weights = generator.uniform(0.1, 0.25, 90) * np.where(value == 0, 10.0 ** -generator.uniform(7.5, 8.7), 1)
+        free = independent(torch.from_numpy(design.T @ (weights[:, None] * design)))
+        assert int(free.sum()) < 5, seed

@@ -14,8 +14,9 @@ import numpy as np
 from v6_algorithm.coordinator.inference.distributions import chi_square_p, normal_p, t_p, t_quantile
 from v6_algorithm.coordinator.inference.goodness_of_fit import effective_rows, goodness_of_fit, residual_dispersion
 from v6_algorithm.coordinator.inference.penalised import penalised
+from v6_algorithm.coordinator.inference.separation import against_reference, with_references
 from v6_algorithm.coordinator.inference.terms import growing, joint_tests, spline_effects, units, without_aliased
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.coordinator.strategies.newton import (
     LOWEST_DISPERSION,
@@ -338,15 +339,19 @@ def _notes(
     ]
     bounded = model.ridge or (isinstance(model, Glm) and model.firth)
     if unbounded and not bounded:
-        for line in lines:
-            if line["term"] in unbounded:
+        fitted = dict(zip(terms, scaled.tolist(), strict=True))
+        by_reference = against_reference(fitted, unbounded, plan.setup.categories)
+        for place, line in enumerate(lines):
+            if line["term"] in by_reference:
+                lines[place] = {"term": line["term"], "left_out": "reference"}
+            elif line["term"] in unbounded:
                 line["separated"] = True
         why = "no row with it has an event, or all have" if name == "cox" else "these columns tell the classes apart"
         if isinstance(model, Glm) and model.family != "binomial":
             why = "no row with it has a count above 0"
         remedy = _REMEDIES.get(str(getattr(model, "family", "")), "model.ridge")
         notes.append(
-            f"{name}: {', '.join(unbounded)}: grows without end (separation: {why}), so "
+            f"{name}: {with_references(unbounded, by_reference)}: grows without end (separation: {why}), so "
             f"the estimate and its error mean nothing; take {remedy}, or leave the column out"
         )
     if not fold.finished:
@@ -360,9 +365,9 @@ def _notes(
         notes.append(_about_weights(model.weights.column, model.weights.kind))
     if model.ridge:
         notes.append(f"{name}: with model.ridge estimates are drawn to 0, and intervals do not count that")
-    if (filled := experiment.data.missing.kind) in ("mean", "median", "constant"):
+    if plan.filled and (filled := experiment.data.missing.kind) in ("mean", "median", "constant"):
         notes.append(
-            f"{name}: any empty cells are filled (data.missing {filled}) and count as observed in errors and "
+            f"{name}: empty cells are filled (data.missing {filled}) and count as observed in errors and "
             "intervals; data.missing drop leaves such rows out"
         )
     notes += _of_no_category(name, lines, plan)

@@ -45,9 +45,19 @@ def beside(header: Path, name: str) -> Path:
 
 
 def with_companions(files: Iterable[Any]) -> list[Any]:
-    """Return files and behind them those that hold their values, so that a change of either is seen."""
+    """Return files and behind them those that hold their values, so that a change of either is seen.
+
+    Of a folder, a DICOM series, the files in it.
+    """
     listed = list(files)
-    return [*listed, *(other for file in listed if isinstance(file, Path) and (other := _companion(file)) is not None)]
+    return [*listed, *(other for file in listed if isinstance(file, Path) for other in _companions(file))]
+
+
+def _companions(file: Path) -> list[Path]:
+    if file.is_dir():
+        return sorted(path for path in file.rglob("*") if path.is_file())
+    other = _companion(file)
+    return [] if other is None else [other]
 
 
 def _companion(file: Path) -> Path | None:

@@ -1,10 +1,11 @@
-"""DICOM images and multi-frame volumes by pydicom: decoded, in their own units, and placed in the patient.
+"""DICOM images, multi-frame volumes and series by pydicom: decoded, in their own units, and placed in the patient.
 
 Volumes are turned as those of NIfTI are, so that a scan has the same axes, order and spacing from either kind of file.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ ENDINGS = (".dcm", ".dicom", ".ima")
 # Of these the real values are what is stored; of others they are a further measure, beside the modality's.
 _PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+# Where a slice of a series lies, by DICOM's names.
+_SLICE_LIES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 # Distances between frames may differ by this share of their mean, which is rounding of their positions.
 _UNEVEN = 0.02
 # And they may stand aside of a straight line by this share of a pixel.
@@ -55,11 +58,72 @@ def read_dicom(file: Path, dimensions: int, channels: int | None, spans: Sequenc
     values = values.reshape(frames, *values.shape[-3:])
     if dimensions == 2:
         return Picture(with_channels(np.moveaxis(values[0], -1, 0), channels))
-    order, affine = _geometry(content, frames)
-    # From (frames, rows, columns, channels) to x, y and z.
+    return _volume(values, *_geometry(content, frames), channels, {})
+
+
+def slices_in(folder: Path) -> list[Path]:
+    """Return the DICOM files of a folder and those below it, sorted by name; none where other files are among them.
+
+    Links, names that begin with a dot and the index of a disc (DICOMDIR) are passed over.
+    """
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(place, name)
+            if name.startswith(".") or name.upper() == "DICOMDIR" or path.is_symlink():
+                continue
+            if is_dicom(path):
+                found.append(path)
+            elif name.lower().endswith(ENDINGS):
+                return []  # as of an old archive, without the preamble
+    return found
+
+
+def read_series(folder: Path, dimensions: int, channels: int | None, spans: Sequence[Span] | None) -> Picture:
+    """Read a folder of single slices as a volume: sorted by their positions along the slices' normal.
+
+    Names and instance numbers say nothing of the order, and thickness nothing of the distance. Objects without an image
+    (plans, reports) are passed over.
+
+    Raises
+    ------
+    UnreadableImageError
+        When the problem is of images, the slices are of several series, of unlike sizes or directions, or a slice is
+        missing or there twice.
+    """
+    if dimensions == 2:
+        raise UnreadableImageError("several")
+    slices: list[Array] = []
+    numbers: list[list[Any]] = []
+    series = set()
+    for path in slices_in(folder):
+        try:
+            content = _opened(path)
+        except UnreadableImageError as error:
+            if error.cause == "no_pixels":
+                continue
+            raise
+        series.add(content.get("SeriesInstanceUID"))
+        if len(series) > 1 or int(content.get("NumberOfFrames") or 1) > 1:
+            raise UnreadableImageError("series")
+        colour, values = _decoded(content)
+        slices.append(values if colour else narrowed(_in_units(content, values[None]), spans)[0, ..., None])
+        numbers.append([content.get(name) for name in _SLICE_LIES])
+    if len(slices) < 2:
+        raise UnreadableImageError("flat" if slices else "no_pixels")
+    if len({values.shape for values in slices}) > 1 or not all(value for of_slice in numbers for value in of_slice):
+        raise UnreadableImageError("geometry")
+    places, turns, sizes = (np.array(values, dtype=np.float64) for values in zip(*numbers, strict=True))
+    return _volume(np.stack(slices), *_lie(places, turns, sizes), channels, {"series": ""})
+
+
+def _volume(values: Array, order: Array, affine: Array, channels: int | None, assumed: dict[str, str]) -> Picture:
+    """Turn (frames, rows, columns, channels) to the patient, in this order of frames."""
+    # To x, y and z.
     turned, spacing, _ = turned_to_patient(values[order].transpose(2, 1, 0, 3), affine)
-    sheared = {"sheared": ""} if is_sheared(affine) else {}
-    return Picture(with_channels(np.moveaxis(turned, -1, 0), channels), spacing=spacing, assumed=sheared)
+    told = assumed | ({"sheared": ""} if is_sheared(affine) else {})
+    return Picture(with_channels(np.moveaxis(turned, -1, 0), channels), spacing=spacing, assumed=told)
 
 
 def _opened(file: Path) -> Any:
@@ -196,7 +260,12 @@ def _geometry(content: Any, frames: int) -> tuple[Array, Array]:
     sizes = [measure.get("PixelSpacing") for measure in measures]
     if positions is None or len(positions) != frames or not all(turns) or not all(sizes):
         raise UnreadableImageError("geometry")
-    if np.ptp(np.array(turns, float), axis=0).max() > 1e-3 or np.ptp(np.array(sizes, float), axis=0).max() > 1e-3:
+    return _lie(positions, np.array(turns, dtype=np.float64), np.array(sizes, dtype=np.float64))
+
+
+def _lie(positions: Array, turns: Array, sizes: Array) -> tuple[Array, Array]:
+    """Return the order of frames along their axis and their affine, from (frames, 3), (frames, 6) and (frames, 2)."""
+    if np.ptp(turns, axis=0).max() > 1e-3 or np.ptp(sizes, axis=0).max() > 1e-3:
         raise UnreadableImageError("geometry")
     across, down = _directions(turns[0])
     down_mm, across_mm = (float(value) for value in sizes[0])
@@ -206,9 +275,9 @@ def _geometry(content: Any, frames: int) -> tuple[Array, Array]:
     if steps.min() < 1e-3:
         raise UnreadableImageError("time")  # two frames at one place
     if np.ptp(steps) > _UNEVEN * steps.mean():
-        raise UnreadableImageError("geometry")
-    step = (positions[order[-1]] - positions[order[0]]) / (frames - 1)
-    aside = positions[order] - positions[order[0]] - np.arange(frames)[:, None] * step
+        raise UnreadableImageError("gaps")
+    step = (positions[order[-1]] - positions[order[0]]) / (len(positions) - 1)
+    aside = positions[order] - positions[order[0]] - np.arange(len(positions))[:, None] * step
     if np.abs(aside).max() > _ASIDE * min(down_mm, across_mm) + _UNEVEN * steps.mean():
         raise UnreadableImageError("geometry")
     # DICOM's x and y go to the patient's left and back.

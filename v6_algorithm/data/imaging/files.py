@@ -75,7 +75,8 @@ def read_image(
     Parameters
     ----------
     file
-        Its ending says what kind it is; without one its first bytes, or it is DICOM. Or an array, as if of an npy file.
+        Its ending says what kind it is; without one its first bytes, or it is DICOM; a folder is a DICOM series. Or an
+        array, as if of an npy file.
     dimensions
         2 of images, 3 of volumes.
     channels
@@ -137,7 +138,7 @@ def _check_file(file: Path) -> None:
         there, empty = (False, False), False
     if not any(there):
         raise UnreadableImageError("missing")
-    if not there[0]:
+    if not there[0] and not dicom.slices_in(file):
         raise UnreadableImageError("folder")
     if empty:
         raise UnreadableImageError("no_bytes")
@@ -183,7 +184,9 @@ def _read(
         (metaimage.ENDINGS, metaimage.read_metaimage),
     )
     reader = next((reader for endings, reader in readers if name.endswith(endings)), None)
-    if reader is None:
+    if file.is_dir():
+        reader = dicom.read_series
+    elif reader is None:
         reader = raster.read_raster if not name.endswith(dicom.ENDINGS) and _is_raster(file) else dicom.read_dicom
     return reader(file, dimensions, channels, spans)
 

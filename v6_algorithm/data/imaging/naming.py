@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from v6_algorithm.data.files import within
-from v6_algorithm.data.imaging.dicom import is_dicom
+from v6_algorithm.data.imaging.dicom import is_dicom, slices_in
 from v6_algorithm.data.imaging.files import ENDINGS, may_be_image
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.imaging.names import Template
@@ -109,7 +109,10 @@ class NamedImages:
             return file if file.exists() else self._spelled_otherwise(file) or file
         if file.is_dir():
             images = _images_below(file)
-            return images[0] if len(images) == 1 else AMBIGUOUS if images else file
+            if len(images) == 1:
+                return images[0]
+            # A series of DICOM is read from its folder.
+            return file if not images or _are_slices(file) else AMBIGUOUS
         if file.is_file():
             return file if may_be_image(file.name) else OTHER
         # As ISIC's tables have them: without an ending.
@@ -191,6 +194,17 @@ def _plain(ending: str) -> str:
 # The header of a pair is not counted beside its image.
 _LISTED = tuple(ending for ending in ENDINGS if ending != ".hdr")
 _LONGEST_FIRST = sorted(ENDINGS, key=len, reverse=True)
+
+
+def _are_slices(folder: Path) -> bool:
+    """Say whether all images of a folder and those below it are DICOM files."""
+    slices = set(slices_in(folder))
+    return bool(slices) and all(
+        Path(place, name) in slices
+        for place, _, names in os.walk(folder)
+        for name in names
+        if not name.startswith(".") and name.lower().endswith(_LISTED)
+    )
 
 
 def _images_below(folder: Path) -> list[Path]:

@@ -45,16 +45,19 @@ CAUSES = {
     "compression": "in a compression that is not read, such as video or lossy JPEG of 12 bits (dcmdjpeg undoes that)",
     "not_finite": "NaN or infinite values (data.image.fill puts a number in their place)",
     "volume": "a volume, where the problem is of images (problem: volume_classification reads it)",
-    "flat": "a single image, where the problem is of volumes (of a series, a file for each slice, make one NIfTI file, "
-    "as with dcm2niix)",
-    "time": "several volumes or images in one file, such as a series over time, channels by pages, or a slide's tiles: "
-    "write a file for each row",
+    "flat": "a single image, where the problem is of volumes (of a DICOM series, a file for each slice, name its "
+    "folder)",
+    "several": "a folder with several images, where the problem is of images: name one of them",
+    "series": "a folder with several DICOM series, or volumes: name the folder of one",
+    "time": "several volumes or images in one file or folder, such as a series over time, several echoes, channels by "
+    "pages, or a slide's tiles: write a file for each row",
     "axes": "axes that fit neither an image nor a volume",
     "channel_axis": "an array that does not say which axis is that of the channels (data.image.channel_axis; a volume "
     "goes with problem: volume_classification)",
     "channels": "channels that data.image.channels does not fit",
-    "geometry": "no place in space to use (an affine or directions that span none, frames without positions, "
-    "of several directions or unevenly spaced): make NIfTI of even spacing",
+    "geometry": "no place in space to use (an affine or directions that span none, frames or slices without positions, "
+    "of several sizes or directions): make NIfTI of even spacing",
+    "gaps": "frames or slices that are not evenly spaced: one is missing, or they are of two spacings",
     "spacing": "no spacing in millimetres, which data.image.spacing needs",
 }
 """Why an image is left out, as a reader of a note is told. The short names are what a site sends, with a count each."""

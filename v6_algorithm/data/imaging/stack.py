@@ -43,7 +43,7 @@ SHOWN_ROWS = 30
 # Between which shares of the images sizes of voxels are told, so that one odd image does not count, and their digits.
 _MIDDLE, _DIGITS = (0.1, 0.9), 2
 # Counts up when files are read in another way, so that images that were kept before are read again.
-READING = 8
+READING = 9
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,8 @@ def find_images(column: pd.Series, folder: Path | None, assumed: Assumed | None 
         if all((within(base, cell, ("",)) or OTHER).is_dir() for cell in several):
             raise DataError(
                 f"column '{column.name}' (data.image) has {len(several)} cells that name folders with several images "
-                "each; allowed: one for each cell, or the image's name behind the folder's, also "
-                "where a mask lies beside it; of a DICOM series (a file "
-                "for each slice) make one NIfTI file"
+                "each; allowed: one for each cell, a DICOM series (a file for each slice, and no other images), or the "
+                "image's name behind the folder's, also where a mask lies beside it"
             )
         folders = named.folders_of(several)
         beside = (

@@ -11,6 +11,8 @@ from v6_algorithm.data.preparation.setup import Setup
 
 # A column whose variance beside the others is less than this share of its own is a combination of them.
 _ALIASED = 1e-9
+# Rounding of one product, with room for those that add up.
+_ROUNDING = 16 * torch.finfo(torch.float64).eps
 
 
 def elimination(setup: Setup, *, intercept: bool = True) -> list[int] | None:
@@ -45,13 +47,16 @@ def independent(
 
     The intercept, where there is one, comes first and then the columns from the last to the first: of a category's 0/1
     columns, which add up to the intercept, the first one is the one that is left out, and so the reference. `order` is
-    another one, of all places.
+    another one, of all places. Where rows of the reference hardly weigh, as they do when all are of one class, what is
+    left of its column beside the others is rounding.
     """
     size = len(information)
     if order is None:
         order = [0, *reversed(range(1, size))] if intercept else [*reversed(range(size))]
     kept: list[int] = []
     factor = torch.zeros(size, size, dtype=torch.float64)
+    # How much of each kept column's rest may be rounding, as a share: much, where little was left of it.
+    unsure = torch.zeros(size, dtype=torch.float64)
     for column in order:
         diagonal = information[column, column]
         row = torch.zeros(len(kept), dtype=torch.float64)
@@ -59,7 +64,8 @@ def independent(
             lower = factor[: len(kept), : len(kept)]
             row = torch.linalg.solve_triangular(lower, information[kept, column][:, None], upper=False)[:, 0]
         rest = diagonal - row @ row
-        if rest > tolerance * diagonal:
+        if rest > tolerance * diagonal + row.square() @ unsure[: len(kept)]:
+            unsure[len(kept)] = _ROUNDING * diagonal / rest
             factor[len(kept), : len(kept)] = row
             factor[len(kept), len(kept)] = torch.sqrt(rest)
             kept.append(column)
