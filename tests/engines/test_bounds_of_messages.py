@@ -14,6 +14,7 @@ from v6_algorithm.errors import ExperimentError, UnreachableError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Replies
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.learning.metrics import CheckedState
 
 # A model of 2 GiB in base64, and 64 MiB.
 LARGEST = 2_863_311_530 + 67_108_864
@@ -321,15 +322,27 @@ def test_messages_that_are_handed_over_are_as_long_as_their_text_would_be():
     sizes, sent = message_sizes.MessageSizes(), {}
     requests = {name: {"site": name, "round": 2, "folds": [{"fold": 0}]} for name in ("a", "berlin", 'a"')}
     replies = Replies(requests, iter(()), sent)
-    sizes.book("train", ["a"], replies)
+    sizes.book("train", ["a"], replies, dict)
     assert replies.bytes_received == {}, "of a reply that never passed as text"
     sizes.passed("train", requests["a"], 100)
     assert sizes.last_passed is requests["a"]
-    sizes.book("train", requests, replies)
+    sizes.book("train", requests, replies, dict)
     assert replies.bytes_sent == {name: len(wire.to_text(request)) for name, request in requests.items()}
     assert replies.bytes_received == {"a": 100, "berlin": 105, 'a"': 102}
-    sizes.book("evaluate", ["a"], other := Replies(requests, iter(()), {}))
+    sizes.book("evaluate", ["a"], other := Replies(requests, iter(()), {}), dict)
     assert other.bytes_received == {}
+
+
+def test_of_compressed_updates_the_first_reply_is_measured():
+    sizes = message_sizes.MessageSizes()
+    item = {"fold": 0, "strategy": {"compress": "ab"}}
+    requests = {name: {"site": name, "round": 2, "folds": [item]} for name in ("a", "berlin")}
+    sizes.passed("train", {"site": "a", "folds": [{"fold": 0}]}, 9000)
+    reply = {"site": "a", "status": "ok", "folds": [{"fold": 0, "metrics": {"validation": {"a": CheckedState(n=3)}}}]}
+    replies = Replies(requests, iter(()), {})
+    sizes.book("train", requests, replies, lambda: {"a": reply})
+    length = len(wire.to_text(reply))
+    assert replies.bytes_received == {"a": length, "berlin": length + 5}
 
 
 # -- journal -----------------------------------------------------------------------------------------------------------

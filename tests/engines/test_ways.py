@@ -16,7 +16,8 @@ from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.exchange import tensor_file, wire
 from v6_algorithm.learning.training import state
 from v6_algorithm.learning.training.device import Device
-from v6_algorithm.site import handle
+from v6_algorithm.site import handle, sending
+from v6_algorithm.site.together import group as together_group
 
 # Everything but what says how it was made, and how long that took.
 SAME = ("history", "site_history", "metrics", "folds", "sites", "parameters", "best_round", "notes", "participation")
@@ -134,12 +135,57 @@ FAST = {
     },
     "sampled": {"participation": {"fraction": 0.7, "minimum": 2}},
     "float64": {"training": {"dtype": "float64", "batch_size": 8}},
+    "compressed": {
+        "strategy": {"kind": "fedavg", "compress": {"kind": "topk", "fraction": 0.3}},
+        "model": {"kind": "mlp", "hidden": [8], "norm": "none"},
+    },
+    "compressed gradients": {
+        "strategy": {"kind": "fedsgd", "compress": {"kind": "powersgd", "rank": 1}},
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.1}, "batch_size": None, "local_steps": 1},
+    },
+    "BatchNorm": {
+        "model": {"kind": "mlp", "hidden": [8, 6], "norm": "batch", "dropout": 0.2},
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9}, "batch_size": 7, "local_epochs": 2},
+    },
+    "BatchNorm, frozen": {
+        "model": {"kind": "mlp", "hidden": [8, 6], "norm": "batch"},
+        "strategy": {"kind": "moon", "mu": 2.0},
+        "training": {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8, "freeze": ["model.0.*", "model.1.*"]},
+    },
 }
 
 
 @pytest.mark.parametrize("changes", FAST.values(), ids=FAST)
 def test_sites_trained_together_are_as_good_as_one_after_the_other(tables, make_experiment, changes):
     check_near(make_experiment(**{"rounds": 2, **changes}), tables)
+
+
+def test_what_sites_send_compressed_is_what_each_would_send_of_the_same_training(tables, make_experiment, monkeypatch):
+    """Training together rounds otherwise, so a number on the edge of two of int8's steps may go to the other one."""
+    sent, compress = {}, sending.compressed
+
+    def watched(context, experiment, site, round, fold, run, spec, tensors, received):
+        content = compress(context, experiment, site, round, fold, run, spec, tensors, received)
+        sent.setdefault(round, {})[site] = content
+        return content
+
+    monkeypatch.setattr(sending, "compressed", watched)
+    monkeypatch.setattr(together_group, "compressed", watched)
+    experiment = make_experiment(rounds=2, strategy={"kind": "fedavg", "compress": "int8"})
+    exact, fast = [(sent.clear(), *results(experiment, tables, way), dict(sent))[1:] for way in ("exact", "fast")]
+    assert fast[0]["engine"]["together"] is True
+    assert {round: set(of_sites) for round, of_sites in fast[1].items()} == {2: set(tables)}
+    for site, content in exact[1][2].items():
+        other = fast[1][2][site]
+        assert set(content) == set(other)
+        for name in content:
+            if name.endswith(":int8"):
+                assert (content[name].int() - other[name].int()).abs().max() <= 1
+            else:
+                assert torch.allclose(content[name], other[name], rtol=1e-4, atol=1e-6), name
+    received = [result["timing"]["rounds"][-2]["bytes_received"] for result in (exact[0], fast[0])]
+    for site in tables:
+        assert received[0][site] == pytest.approx(received[1][site], rel=0.05)
 
 
 OTHER_PROBLEMS = {
@@ -173,12 +219,11 @@ def test_other_problems_are_trained_together_too(tables, make_experiment, change
 
 
 ALONE = {
-    "BatchNorm": ({"model": {"kind": "mlp", "hidden": [8], "norm": "batch"}}, "BatchNorm1d"),
+    "BatchNorm with adam": ({"model": {"kind": "mlp", "hidden": [8], "norm": "batch"}}, "bias before BatchNorm"),
     "private layers": (
         {"strategy": {"kind": "fedavg", "private": "norm"}, "model": {"kind": "mlp", "hidden": [8], "norm": "layer"}},
         "strategy.private",
     ),
-    "compressed": ({"strategy": {"kind": "fedavg", "compress": "int8"}}, "strategy.compress"),
     "accumulated": ({"training": {"accumulate": 2, "batch_size": 8}}, "training.accumulate"),
     "cyclic": ({"strategy": "cyclic"}, "strategy cyclic"),
     "cox with adam": (OTHER_PROBLEMS["cox"] | {"training": {"optimizer": "adam", "batch_size": 8}}, "optimizer adam"),

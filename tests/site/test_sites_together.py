@@ -58,7 +58,7 @@ def test_an_item_goes_with_others_where_it_asks_for_what_all_can_do():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [({}, None), ({"secure": {}}, "secure aggregation"), ({"private_dp": {}}, "differential privacy"),
-     ({"layers": "norm"}, "strategy.private"), ({"stages": ["int8"]}, "strategy.compress"),
+     ({"layers": "norm"}, "strategy.private"), ({"stages": ["int8"]}, None),
      ({"kind": "cyclic"}, "one site after"),
      ({"mode": "local"}, "mode local"), ({"at_sites": True}, "each site has its own"), ({"device": "cuda"}, "a GPU")],
 )  # fmt: skip

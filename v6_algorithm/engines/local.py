@@ -163,14 +163,14 @@ class LocalFederation(AnswersInTurn):
             if whole and isinstance(joint, Joint) and set(first) <= set(texts) and time.monotonic() <= end:
                 for site in first:
                     yield [spoken[site] if site in spoken else self._by_text(method, site, requests[site], replies)]
-                self._sizes.book(method, passing, replies)
+                self._sizes.book(method, passing, replies, joint.split)
                 yield [Arrival("", None, joint=joint)]
                 self._open(method, requests, texts)
                 return
             together = joint.split() if isinstance(joint, Joint) else joint
         if together:
             late = _late(deadline_s) if time.monotonic() > end else None
-            self._sizes.book(method, () if late else together, replies)
+            self._sizes.book(method, () if late else together, replies, lambda: together)
             yield [
                 Arrival(site, None, reply=reply) if late is None else Arrival(site, None, late)
                 for site, reply in together.items()
@@ -240,7 +240,7 @@ class LocalFederation(AnswersInTurn):
                 for name, state in states.items():
                     # It comes from the collector, in this process.
                     states[name] = CheckedState(state)
-        self._sizes.book(method, [site], replies)
+        self._sizes.book(method, [site], replies, lambda: {site: reply})
         return Arrival(site, None, reply=reply)
 
     def _steps(self) -> AbstractContextManager[None]:

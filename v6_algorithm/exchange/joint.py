@@ -6,10 +6,12 @@ where it can. Whoever asks for one site's reply gets what that site would have a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ class JointTraining:
         What all of them are known to be, finite numbers among it.
     start, start_losses
         The model that all of them started from, and its mean loss over the training rows of each, where asked for.
+    compressed
+        What each sends in place of its tensors, where updates are compressed.
     """
 
     sites: list[str]
@@ -63,6 +67,22 @@ class JointTraining:
     checked: wire.StateSpec
     start: wire.Held | None = None
     start_losses: list[float] | None = None
+    compressed: list[wire.Held] | None = None
+
+    def check(self) -> None:
+        """Check that rows, steps, losses and a model are there for each site; raises WireError."""
+        counts = (self.rows, self.seen, self.steps, self.losses)
+        if any(len(values) != len(self.sites) for values in counts):
+            raise WireError("there must be rows, steps and a loss of each site")
+        if min(self.rows) < 1 or min(self.seen) < 1 or min(self.steps) < 1:
+            raise WireError("row counts and steps must be whole numbers from 1")
+        if not all(map(math.isfinite, self.losses)):
+            raise WireError("a training loss is not a finite number")
+        if sorted(number for _, numbers in self.stacks for number in numbers) != list(range(len(self.sites))):
+            raise WireError("a site has no model, or two")
+        starts = self.start_losses
+        if starts is not None and not (len(starts) == len(self.sites) and all(map(math.isfinite, starts))):
+            raise WireError("a loss before training is not a finite number")
 
     def states(self, names: Collection[str]) -> list[wire.Stacked]:
         """Return each site's tensors, those of some names."""
@@ -76,7 +96,7 @@ class JointTraining:
         replies = {}
         for number, (site, state) in enumerate(zip(self.sites, self.states(self.names), strict=True)):
             replies[site] = {
-                "parameters": wire.Held(state, self.checked),
+                "parameters": wire.Held(state, self.checked) if self.compressed is None else self.compressed[number],
                 "rows": self.rows[number],
                 "loss": {"sum": self.losses[number], "rows": self.seen[number]},
                 "steps": self.steps[number],

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from v6_algorithm import seeding
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
+from v6_algorithm.experiment import Experiment
+from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.memory import RoundMemory
 from v6_algorithm.site.work import Work
 
@@ -47,8 +49,7 @@ class Sender:
         self._run = message.get("compress")
         if self._run is None:
             return
-        if not isinstance(self._run, str) or not re.fullmatch(r"[0-9a-f]{1,32}", self._run):
-            raise WireError("the strategy's name of the run must be at most 32 hexadecimal digits")
+        check_run(self._run)
         # Gradients are updates already.
         self._received = {} if message.get("gradient") else {name: received[name].cpu().clone() for name in spec}
 
@@ -56,20 +57,51 @@ class Sender:
         """Return what is sent for the trained state."""
         if self._run is None:
             return self._work.pack(state)
-        from v6_algorithm.exchange.compression import create_compressor
-
         work, tensors = self._work, {name: tensor.detach().cpu() for name, tensor in state.items()}
-        parameters = [name for name, item in self._spec.items() if item.kind == "parameter"]
-        update = {
-            name: tensors[name] - self._received[name] if self._received else tensors[name] for name in parameters
-        }
-        memory = RoundMemory(work.context, f"compression-{self._run}-{self._fold}")
-        payload, kept = create_compressor(work.experiment.strategy.compress, self._spec).encode(
-            update,
-            memory.before(work.round),
-            lambda what: seeding.torch_generator(
-                work.experiment.seed, "compression", work.site, work.round, self._fold, what
-            ),
+        received = self._received or None
+        content = compressed(
+            work.context, work.experiment, work.site, work.round, self._fold, self._run, self._spec, tensors, received
         )
-        memory.keep(work.round, kept)
-        return wire.pack({name: tensors[name] for name in tensors if name not in update} | payload)
+        return wire.pack(content)
+
+
+def check_run(name: Any) -> None:
+    """Raise WireError unless this is the name of a run, under which sites remember what compression left out."""
+    if not isinstance(name, str) or not re.fullmatch(r"[0-9a-f]{1,32}", name):
+        raise WireError("the strategy's name of the run must be at most 32 hexadecimal digits")
+
+
+def compressed(
+    context: SiteContext,
+    experiment: Experiment,
+    site: str,
+    round: int,
+    fold: int,
+    run: str,
+    spec: wire.StateSpec,
+    tensors: Mapping[str, Tensor],
+    received: Mapping[str, Tensor] | None,
+) -> dict[str, Tensor]:
+    """Return what a site sends of a trained state as a compressed update, and remember what was left out of it.
+
+    Parameters
+    ----------
+    context, experiment, site, round, fold, run
+        Whose update it is, of what.
+    spec
+        The tensors that are sent.
+    tensors, received
+        The state after training and before it, of the processor; None: the parameters are gradients, updates already.
+    """
+    from v6_algorithm.exchange.compression import create_compressor
+
+    parameters = [name for name, item in spec.items() if item.kind == "parameter"]
+    update = {name: tensors[name] - received[name] if received else tensors[name] for name in parameters}
+    memory = RoundMemory(context, f"compression-{run}-{fold}")
+    payload, kept = create_compressor(experiment.strategy.compress, spec).encode(
+        update,
+        memory.before(round),
+        lambda what: seeding.torch_generator(experiment.seed, "compression", site, round, fold, what),
+    )
+    memory.keep(round, kept)
+    return {name: tensors[name] for name in tensors if name not in update} | payload

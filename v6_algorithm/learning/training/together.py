@@ -23,8 +23,9 @@ from v6_algorithm.experiment import Training
 from v6_algorithm.learning.problems.base import Problem
 from v6_algorithm.learning.training.cross_entropy import formula_of
 from v6_algorithm.learning.training.learner import TrainingContext, optimiser_of
-from v6_algorithm.learning.training.loop import steps_of
+from v6_algorithm.learning.training.loop import fewest_rows, steps_of
 from v6_algorithm.learning.training.objectives import LocalObjective, OneGradient
+from v6_algorithm.learning.training.stacked_layers import STATISTICS, batch_norm, linear
 from v6_algorithm.learning.training.stacked_objectives import StackedContrast, StackedCorrections
 
 # What these optimisers of torch do to a number depends on its own gradients alone, so a stack is moved as its layers.
@@ -90,10 +91,18 @@ def reason_against(problem: Problem, networks: Mapping[str, nn.Module], training
         return f"problem {problem.experiment.problem.kind} trains networks in steps of its own"
     if any(_has_hooks(module) for module in networks["model"].modules()):
         return "the network has hooks"
+    before: nn.Module | None = None
     for _, layer in _layers(networks["model"]):
         # A class that is derived from one of these may do something else.
-        if type(layer) not in (nn.Linear, nn.LayerNorm, nn.Dropout, *_ACTIVATIONS):
+        if type(layer) not in (nn.Linear, nn.LayerNorm, nn.BatchNorm1d, nn.Dropout, *_ACTIVATIONS):
             return f"layer {type(layer).__name__} has no batched form here"
+        if isinstance(layer, nn.BatchNorm1d):
+            if not (layer.affine and layer.track_running_stats and layer.momentum is not None):
+                return "a BatchNorm without weights or moving averages has no batched form here"
+            if getattr(before, "bias", None) is not None and training.optimizer.kind.lower() != "sgd":
+                # BatchNorm takes it away, so that its gradient is what is left of rounding.
+                return f"optimizer {training.optimizer.kind} makes whole steps of rounding, of a bias before BatchNorm"
+        before = layer
         if isinstance(layer, nn.LayerNorm) and not (layer.elementwise_affine and len(layer.normalized_shape) == 1):
             return "a LayerNorm without weights, or of several axes, has no batched form here"
     if problem.experiment.strategy.kind == "moon" and problem.head(networks) is not _layers(networks["model"])[-1][1]:
@@ -160,7 +169,7 @@ def train_together(
         In the order of `sites`.
     """
     training = problem.experiment.training
-    plans = _plans(sites, training, epochs, context)
+    plans = _plans(sites, training, epochs, context, fewest_rows(networks))
     # Those with the same number of steps beside each other: a stack is as long as its longest.
     order = sorted(range(len(sites)), key=lambda index: (-len(plans[index]), -len(plans[index][0])))
     numbers = max(sum(tensor.numel() for tensor in received.values()), 1)
@@ -181,7 +190,7 @@ def train_together(
 
 
 def _plans(
-    sites: Sequence[SiteRows], training: Training, epochs: int | None, context: TrainingContext
+    sites: Sequence[SiteRows], training: Training, epochs: int | None, context: TrainingContext, least: int
 ) -> list[list[Tensor]]:
     """Return each site's batches, of row numbers from 0, one a step."""
     plans, in_order = [], {}
@@ -190,7 +199,7 @@ def _plans(
         if shuffled or site.rows not in in_order:
             # Of a site whose rows are one batch nothing is drawn, and others of so many rows have the same.
             generator = replace(context, site=site.site, seed=site.seed).generator("batches")
-            plan = [batch for (batch,) in steps_of(site.rows, training, generator, 1, epochs, context.round)]
+            plan = [batch for (batch,) in steps_of(site.rows, training, generator, least, epochs, context.round)]
             if not shuffled:
                 in_order[site.rows] = plan
         else:
@@ -215,10 +224,14 @@ class _Stack:
         self._problem, self._layers, self._fold, frozen = problem, _layers(network), context.fold, context.frozen
         self._received, self._inputs, self._target = received, inputs, target
         self._starts = torch.tensor([site.start for site in sites])[:, None]
+        # Statistics of BatchNorm among them, which no gradient moves.
+        held = {*frozen, *(f"model.{name}" for name, _ in network.named_buffers())}
         self._parameters = {
-            name: nn.Parameter(tensor.expand(len(sites), *tensor.shape).clone(), requires_grad=name not in frozen)
+            name: nn.Parameter(tensor.expand(len(sites), *tensor.shape).clone(), requires_grad=name not in held)
             for name, tensor in received.items()
         }
+        # BatchNorm that gathers no statistics: see `freezing.in_training`.
+        self._frozen = frozen
         self._optimiser = optimiser_of(problem.experiment.training, self._trained(), context)
         self._plain = is_plain([layer for _, layer in self._layers])
         self._formula = formula_of(problem) if self._plain else None
@@ -318,8 +331,8 @@ class _Stack:
         if self._plain:
             rows = self._gradients(inputs, slopes, self._received if first else self._parameters)
         else:
-            features = self._through(self._layers[:-1], inputs, self._parameters, lengths)
-            rows = losses(self._through(self._layers[-1:], features, self._parameters, lengths))
+            features = self._through(self._layers[:-1], inputs, self._parameters, lengths, parts)
+            rows = losses(self._through(self._layers[-1:], features, self._parameters, lengths, parts))
             weighted = rows * parts
             if self._contrast.is_asked:
                 with torch.no_grad():
@@ -351,7 +364,7 @@ class _Stack:
             for path, layer in self._layers:
                 entering.append(values)
                 if isinstance(layer, nn.Linear):
-                    values = _linear(values, values_of[f"{path}.weight"], values_of.get(f"{path}.bias"))
+                    values = linear(values, values_of[f"{path}.weight"], values_of.get(f"{path}.bias"))
                 else:
                     # Of the product before, which nobody needs as it was.
                     values = values.relu_()
@@ -379,18 +392,23 @@ class _Stack:
         values: Tensor,
         parameters: Mapping[str, Tensor],
         lengths: Sequence[int] | None = None,
+        parts: Tensor | None = None,
     ) -> Tensor:
         """Return what comes out of some layers, (sites, rows, …), by stacks of parameters.
 
-        `lengths` are the sites' numbers of rows, for which dropout draws; without them it does nothing.
+        `lengths` are the sites' numbers of rows, for which dropout draws, and `parts` (sites, rows) each row's part in
+        its batch, with which BatchNorm gathers statistics; without them layers do what they do to measure a model.
         """
         for path, layer in layers:
             weight, bias = (parameters.get(f"{path}.{name}") for name in ("weight", "bias"))
             if isinstance(layer, nn.Linear) and weight is not None:
-                values = _linear(values, weight, bias)
+                values = linear(values, weight, bias)
             elif isinstance(layer, nn.LayerNorm) and weight is not None:
                 values = functional.layer_norm(values, layer.normalized_shape, eps=layer.eps) * weight.unsqueeze(1)
                 values = values if bias is None else values + bias.unsqueeze(1)
+            elif isinstance(layer, nn.BatchNorm1d):
+                gathers = lengths is not None and not any(f"{path}.{name}" in self._frozen for name in STATISTICS)
+                values = batch_norm(layer, path, values, parameters, parts if gathers else None)
             elif isinstance(layer, nn.Dropout):
                 values = values if lengths is None else values * self._kept(layer.p, values, lengths)
             else:
@@ -445,14 +463,6 @@ def is_plain(layers: Sequence[nn.Module]) -> bool:
     return isinstance(before, nn.Linear)
 
 
-def _linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return (sites, rows, outputs) of (sites, rows, features), by a stack of weights or by those of all sites."""
-    if weight.dim() == 2:
-        return functional.linear(values, weight, bias)
-    by_column = weight.transpose(1, 2)
-    return values @ by_column if bias is None else torch.baddbmm(bias.unsqueeze(1), values, by_column)
-
-
 def _gradient(parameter: nn.Parameter) -> Tensor:
     """Return the memory of a parameter's gradient, made when it is first asked for."""
     if parameter.grad is None:
@@ -462,8 +472,9 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 
 def _finite(stack: Tensor) -> Tensor:
     """Say of each layer whether all its numbers are finite; a sum that is finite says so faster."""
-    sums = stack.flatten(1).sum(1).isfinite()
-    return sums if sums.all() else stack.flatten(1).isfinite().all(1)
+    rows = stack.reshape(len(stack), -1)
+    sums = rows.sum(1).isfinite()
+    return sums if sums.all() else rows.isfinite().all(1)
 
 
 def _layers(network: nn.Module, path: str = "model") -> list[tuple[str, nn.Module]]:

@@ -21,7 +21,7 @@ from v6_algorithm.site.together.run import Run, as_trained_with, know_run, reaso
 
 # What an item of a request may ask of sites that go together.
 _ITEM = {"fold", "parameters", ROUNDED, "evaluate", "train", "strategy", "lr", "epochs", "baseline"}
-_STRATEGY = {"mu", "correction", "start", "start_loss", "gradient", "contrast"}
+_STRATEGY = {"mu", "correction", "start", "start_loss", "gradient", "contrast", "compress"}
 
 
 def answer_together(

@@ -15,14 +15,17 @@ from v6_algorithm.experiment import PARTS
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard.leaving import check_keys
 from v6_algorithm.site.learning import rate_of
+from v6_algorithm.site.sending import check_run, compressed
 from v6_algorithm.site.together.run import Run, Session
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from v6_algorithm.learning.training.together import StackedTraining
+
 # What an item of a request may ask a site to tell beside its model, or in its place.
-_TOLD = ("start", "start_loss", "gradient")
+_TOLD = ("start", "start_loss", "gradient", "compress")
 
 
 class Group:
@@ -59,12 +62,16 @@ class Group:
         """Let a site read its table by its rules; returns whether it did."""
         import torch
 
+        from v6_algorithm.learning.training.loop import fewest_rows
+
         try:
             work = Work(request, context)
             work.guard.admit(self._method)
             table = work.table(work.setup())
             work.guard.check_networks(self._run.networks)
             work.guard.check_passes([len(fold.train) for fold in table.folds], train=self._method == "train")
+            if any(0 < len(fold.train) < fewest_rows(self._run.networks) for fold in table.folds):
+                return False
         except Exception:
             # It is asked by itself, and then says in its reply what is wrong.
             return False
@@ -266,11 +273,40 @@ class Group:
             if not math.isfinite(loss) or not math.isfinite(before):
                 self._errors[site] = diverged(run.experiment.training, self._round)
         leaves = [name for name, item in run.shared.items() if item.kind != "frozen"]
+        compressed = self._compressed(received, trained, asked, sites, leaves, fold) if "compress" in asked else None
         begun = wire.Held({name: received[name] for name in run.shared}, run.shared) if asked.get("start") else None
         return JointTraining(
             sites, lengths, trained.steps, trained.losses, trained.seen, trained.stacks, leaves, run.shared, begun,
-            start_losses,
+            start_losses, compressed,
         )  # fmt: skip
+
+    def _compressed(
+        self,
+        received: Mapping[str, Tensor],
+        trained: StackedTraining,
+        asked: Mapping[str, Any],
+        sites: Sequence[str],
+        leaves: Sequence[str],
+        fold: int,
+    ) -> list[wire.Held]:
+        """Return what each site sends of its training, compressed by itself; of one that diverged nothing."""
+        check_run(asked["compress"])
+        spec = {name: self._run.shared[name] for name in leaves}
+        known = None if asked.get("gradient") else received
+        sent = [wire.Held({}) for _ in sites]
+        for stacks, numbers in trained.stacks:
+            for layer, number in enumerate(numbers):
+                site = sites[number]
+                if site in self._errors:
+                    continue
+                tensors = {name: stacks[name][layer] for name in leaves}
+                context = self._run.sessions[site].work.context
+                sent[number] = wire.Held(
+                    compressed(
+                        context, self._run.experiment, site, self._round, fold, asked["compress"], spec, tensors, known
+                    )
+                )
+        return sent
 
     def _start_losses(
         self, received: Mapping[str, Tensor], inputs: Tensor, target: Tensor, lengths: Sequence[int], fold: int

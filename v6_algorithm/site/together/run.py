@@ -119,8 +119,6 @@ class Run:
             return "differential privacy: each site draws batches and noise of its own, and books them"
         if self.private is not None:
             return "strategy.private: each site has layers of its own"
-        if experiment.strategy.compress.stages:
-            return "strategy.compress: each site compresses its update by itself"
         if experiment.strategy.kind == "cyclic":
             return "strategy cyclic trains at one site after the other"
         if experiment.mode != "federated":
