@@ -10,6 +10,7 @@ from spying import lose
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.simulate import local_federation
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.site import SiteContext
@@ -93,6 +94,13 @@ def test_a_site_that_is_left_out_scales_itself_with_its_own_rows(run_locally, ta
 def test_a_minimum_that_no_fold_can_reach_is_refused(spied, make_experiment):
     with pytest.raises(ExperimentError, match=r"fold 0: 2 sites have training rows, participation.minimum is 3"):
         spied(make_experiment(split=LEAVE_OUT, participation={"minimum": 3}))
+
+
+def test_a_fold_without_sites_says_which_took_no_part_and_why(tables, make_experiment):
+    few = dict(list(tables.items())[:2]) | {"few": TableSource(frame=next(iter(tables.values())).read().head(11))}
+    experiment = make_experiment(split={"kind": "leave_one_site_out"})
+    with pytest.raises(ExperimentError, match=r"fold 0: 1 sites have training rows.*\n  site 'few' took no part: \w"):
+        run(local_federation(experiment, few), experiment)
 
 
 def test_a_fold_waits_a_round_rather_than_average_fewer_sites_than_the_minimum(spied, make_experiment):

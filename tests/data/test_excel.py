@@ -72,7 +72,7 @@ def test_errors_are_empty_cells_and_counted(tmp_path, error):
 
     source = book(tmp_path, change)
     assert source.read()["crp"].isna().tolist() == [False, True, False, False, True, False, False, False]
-    assert source.assumed == {"excel errors": ([], 2)}
+    assert source.assumed == {"excel errors": (["crp"], 2)}
 
 
 def test_hidden_rows_are_rows_and_counted(tmp_path):
@@ -197,17 +197,17 @@ def old_sheet(**change):
 def test_an_old_sheet_is_looked_at_as_a_new_one():
     sheet, hidden, shown = old_sheet()
     assumed = {}
-    assert _check_old(sheet, "t.xls", assumed) == []
+    assert _check_old(sheet, "t.xls", ["id", "age"], assumed) == []
     assert assumed == {}
     with pytest.raises(DataError, match=r"t\.xls has merged cells among its rows"):
-        _check_old(old_sheet(merged_cells=[(2, 5, 1, 2)])[0], "t.xls", {})
+        _check_old(old_sheet(merged_cells=[(2, 5, 1, 2)])[0], "t.xls", [], {})
     sheet, *_ = old_sheet(
         rowinfo_map={2: hidden, 3: hidden, 4: shown, 12: hidden},
         colinfo_map={1: hidden, 2: shown},
         row_types=lambda row: [2, 5 if row < 3 else 2, 1, 2],
     )
-    assert _check_old(sheet, "t.xls", assumed) == [1]
-    assert assumed == {"excel errors": ([], 3), "hidden rows": ([], 2)}
+    assert _check_old(sheet, "t.xls", ["id", "age"], assumed) == [1]
+    assert assumed == {"excel errors": (["age"], 3), "hidden rows": ([], 2)}
 
 
 def test_an_old_book_without_its_reader_names_that(tmp_path, monkeypatch):

@@ -280,3 +280,11 @@ def test_a_mark_for_thousands_is_one_only_between_groups_of_three(tmp_path, cell
     (tmp_path / "t.csv").write_text("a;y\n" + "".join(f"{cell};1\n" for cell in cells))
     column = TableSource(str(tmp_path / "t.csv"), form=replace(form, separator=";")).read()["a"]
     assert (pd.to_numeric(column).tolist() if isinstance(numbers[0], float) else column.tolist()) == numbers
+
+
+@pytest.mark.parametrize(
+    ("line", "commas"), [("61,5;3,2;0", ', with data.decimal: ","'), ("61.5;3.2;0", ""), ("61;a, b;0", "")]
+)
+def test_another_separator_is_asked_for_with_the_decimal_comma_where_there_is_one(tmp_path, line, commas):
+    with pytest.raises(DataError, match=f'is it data.separator: ";"{commas}\\?'):
+        read(tmp_path, ["age;crp;y", *[line] * 4])

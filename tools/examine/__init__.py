@@ -1,4 +1,5 @@
-"""Wrong and unusual inputs, each with the outcome that was written down before it was tried: `python -m tools.examine`.
+"""Wrong and unusual inputs, each with the outcome that was written down before it was tried.
 
-No everyday test: whoever changes how tables are read runs it and compares the counts with docs/benchmarks.md.
+Tables: ``python -m tools.examine``; images, and numbers in a paper: ``python -m tools.examine.outside``. No everyday
+tests: whoever changes how files are read runs them and compares the counts with docs/benchmarks.md.
 """

@@ -91,7 +91,15 @@ KINDS: dict[str, Kind] = {
         "{count} time series in data.sequence have empty or infinite numbers, which are filled as empty cells are"
     ),
     "measures suffix": Kind("{count} names in data.measures have no ending, and are read as those of files that have"),
-    "excel errors": Kind("{count} cells of the Excel sheet hold errors such as #DIV/0!, which count as empty"),
+    "excel errors": Kind(
+        "{count} cells of the Excel sheet hold errors such as #DIV/0!, which count as empty", details="columns"
+    ),
+    "decimal points": Kind(
+        "{count} cells have a point in their number where data.decimal says a comma; it is read as a decimal mark too, "
+        "so that 1.234 is no thousand",
+        'if it is one, data.thousands: "." says so; where a column has both kinds, write one there',
+        "columns",
+    ),
     "hidden rows": Kind(
         "{count} rows are hidden in the Excel sheet, as those are that a filter takes out, and are read as all others"
     ),
@@ -110,11 +118,14 @@ KINDS: dict[str, Kind] = {
         "columns",
         rows=False,
     ),
-    "word None": Kind(
-        "{count} cells of columns that hold labels say None, which counts as empty",
-        "data.not_missing: [None] keeps it as a label",
-        "columns",
-    ),
+    **{
+        f"word {word}": Kind(
+            f"{{count}} cells of columns that hold labels say {word}, which counts as empty",
+            f"data.not_missing: [{word}] keeps it as a label",
+            "columns",
+        )
+        for word in ("None", "NA", "N/A", "n/a")
+    },
     "one-hot": Kind(
         "{count} arrays of labels are one-hot, and the class of a row is the place of its 1, from 0",
         "",

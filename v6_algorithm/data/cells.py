@@ -9,12 +9,20 @@ from __future__ import annotations
 import datetime
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from v6_algorithm.data.assumed import Assumed
+from v6_algorithm.data.mixed_columns import (
+    counted,
+    has_outlier,
+    has_two_units,
+    may_have_outlier,
+    may_have_two_units,
+    mixed_marks,
+)
 from v6_algorithm.data.texts import Texts, has_value, texts_of
 from v6_algorithm.data.unknown import (
     BELOW_ZERO,
@@ -38,6 +46,8 @@ EMPTY_WORDS = (
     "NULL", "NaN", "None", "n/a", "nan", "null", "?",
 )  # fmt: skip
 _PLAIN_SPACES = " \t\n\r\f\v"
+# Of these words those that may be labels; and the labels of a column that are codes such as EU.
+MAY_BE_LABELS, _CAPITALS = ("None", "NA", "N/A", "n/a"), re.compile(r"[A-Z]{1,4}")
 # Text that is numbers of a laboratory, but not to a computer.
 _LIMIT = re.compile(r"[<>≤≥]=?\s*[+-]?\d+([.,]\d+)?|\d+([.,]\d+)?\s*\+")
 _PERCENT = re.compile(r"[+-]?\d+([.,]\d+)?\s*%")
@@ -59,7 +69,7 @@ _PAIR = re.compile(r"\d{1,4}(\.\d+)?\s*[/:]\s*\d{1,4}(\.\d+)?")
 # As accountants write numbers below 0.
 _BRACKETS = re.compile(r"\(\s*\d+([.,]\d+)?\s*\)")
 _QUOTED = re.compile(
-    r"=?\s*[\"'\u2018-\u201f\u00ab\u00bb]\s*[+-]?\d+([.,]\d+)?\s*[\"'\u2018-\u201f\u00ab\u00bb]|=\s*[+-]?\d+([.,]\d+)?"
+    r"=?\s*[\"'\u2018-\u201f\u00ab\u00bb]\s*[+-]?\d+([.,]\d+)?\s*[\"'\u2018-\u201f\u00ab\u00bb]|[='\u2018\u2019]\s*[+-]?\d+([.,]\d+)?"
 )
 _DIGITS = re.compile(r"(?=.*[^\x00-\x7f])[+-]?\d+([.,\u066b\uff0e]\d+)?")
 # Of Fortran and SAS, and of computers.
@@ -100,6 +110,10 @@ _ROWS_THAT_COUNT = 100
 _ROWS_GIVEN_OUT, _LONG_NUMBER = 40, 100_000
 # Standard deviation as a share of the range: 0.29 of numbers given out in turn, about 0.22 of so many measurements.
 _EVENLY_SPREAD = 0.27
+# The largest share of rows in which -1 beside 0 and 1 is most likely "not known".
+_FEW_MINUS_ONES = 0.2
+# Of concentrations: the largest is so many times the median, whose logarithm is in this part of the range.
+_FAR_BELOW_LARGEST, _MIDDLE = 6.0, (0.3, 0.7)
 # Of a few patients the number is not known.
 _LEAST_KNOWN = 0.95
 # Rounding by more than this share of a column's range is too coarse; or of that of a quarter of some of its rows, at
@@ -115,6 +129,27 @@ HINTS = {
     "thousands space": ("numbers with a space for thousands", 'data.thousands: " "'),
     "thousands apostrophe": ("numbers with an apostrophe for thousands", 'data.thousands: "\'"'),
     "thousands dot": ("numbers with a dot for thousands", 'data.thousands: "." with data.decimal: ","'),
+    "both marks": (
+        "numbers with a decimal comma beside numbers with a decimal point",
+        "write all with one mark there",
+    ),
+    "counted": (
+        "numbers with a word behind, such as 3 episodes",
+        "write the number alone there, or use them with data.categorical",
+    ),
+    "two units": (
+        "numbers of two sizes with none in between, as of two units in one column",
+        "are all in one unit? Convert them there, or leave the column out with data.exclude",
+    ),
+    "outlier": (
+        "a number more than a million times as far from the middle as half of the others are, beside which all others "
+        "are next to alike",
+        "correct it there, or name it in data.missing_values",
+    ),
+    "minus one": (
+        "-1 in a few rows beside 0 and 1, learned from as it is",
+        "if it means that nothing is known, data.missing_values: {COLUMN: [-1]} makes those cells empty",
+    ),
     "minus": ("numbers with another sign for minus than -", "write - there"),
     "units": ("numbers with a unit", "take the unit out there"),
     "several units": ("numbers with several units", "write them in one unit there, and without it"),
@@ -166,7 +201,8 @@ HINTS = {
 def uniform(frame: pd.DataFrame, form: TableForm, assumed: Assumed | None = None) -> pd.DataFrame:
     """Return the table with empty words empty, and with texts numbers where the form's marks make them numbers.
 
-    How many cells of labels say None, which is an empty word, is written into `assumed`.
+    How many cells of labels hold a word that counts as empty and may be a label, and which columns have decimal points
+    where commas were said, is written into `assumed`.
     """
     import pandas as pd
 
@@ -174,33 +210,70 @@ def uniform(frame: pd.DataFrame, form: TableForm, assumed: Assumed | None = None
     # Numbers and dates of numpy are as they are; a wide table is nothing else.
     places = [n for n, dtype in enumerate(dtypes) if not isinstance(dtype, np.dtype) or dtype.kind == "O"]
     unique = frame.columns.is_unique
-    counts_none = assumed is not None and "word None" not in assumed and "None" not in form.kept and unique
-    said, changed = {}, {}
+    said: dict[str, dict[str, int]] = {}
+    points: dict[str, int] = {}
+    changed = {}
     for place in places:
-        name, column = names[place], frame.iloc[:, place]
+        name = names[place]
+        column = frame[name] if unique else frame.iloc[:, place]
         texts = texts_of(column)
-        if counts_none and name in form.codes:
-            said[name] = _says_none(column, texts)
+        if assumed is not None and unique and name in form.codes:
+            said[name] = _words_of_labels(column, texts, form)
         if isinstance(dtypes[place], pd.ArrowDtype):
             changed[name] = column = _without_arrow(column)
             texts = texts_of(column)
         if (without := cleaned(column, form, texts)) is not column:
             changed[name] = without
-    if assumed is not None and any(said.values()):
-        assumed["word None"] = [name for name in dict.fromkeys(form.codes) if said.get(name)], sum(said.values())
+        if form.decimal == "," and texts is not None and (count := _points(texts_of(without))):
+            points[str(name)] = count
+    if assumed is not None:
+        note_words(said, assumed)
+        if points:
+            assumed["decimal points"] = list(points), sum(points.values())
     if not changed or not unique:
         return frame
     return frame.assign(**{str(name): column for name, column in changed.items()})
 
 
-def _says_none(column: pd.Series, texts: Texts | None) -> int:
-    """Count the cells that say None in a column of words; numbers beside it have no such label."""
+def _words_of_labels(column: pd.Series, texts: Texts | None, form: TableForm) -> dict[str, int]:
+    """Count the cells of a column of labels that hold words which count as empty; see `words_of_labels`."""
     if column.dtype != object and not str(column.dtype).startswith("str"):
+        return {}
+    counts = Counter(value for value in column.tolist() if isinstance(value, str)) if texts is None else texts.counts
+    return words_of_labels(counts, form.kept, blank=not has_value(column).all())
+
+
+def words_of_labels(counts: Mapping[str, int], kept: Collection[str], *, blank: bool = False) -> dict[str, int]:
+    """Count the cells of each word that counts as empty, and may be a label, in a column of other words.
+
+    NA is written by many programs for an empty cell. It may be a label (North America) beside codes of a few capital
+    letters, or where other cells of the column are empty (`blank`).
+    """
+    rows: dict[str, int] = {}
+    for value, count in counts.items():
+        rows[value.strip()] = rows.get(value.strip(), 0) + count
+    labels = [text for text in rows if text not in EMPTY_WORDS and not _NUMBER.fullmatch(text)]
+    if not labels:
+        return {}
+    may_be = set(MAY_BE_LABELS)
+    if not (blank or rows.get("") or all(map(_CAPITALS.fullmatch, labels))):
+        may_be.discard("NA")
+    return {word: rows[word] for word in sorted(may_be & rows.keys() - {word.strip() for word in kept})}
+
+
+def note_words(said: Mapping[str, Mapping[str, int]], assumed: Assumed) -> None:
+    """Write down, for each word, the columns of labels in which cells hold it, and how many; (column: word: cells)."""
+    for word in sorted({word for of_column in said.values() for word in of_column}):
+        if f"word {word}" not in assumed:
+            columns = [name for name, of_column in said.items() if word in of_column]
+            assumed[f"word {word}"] = columns, sum(said[name][word] for name in columns)
+
+
+def _points(texts: Texts | None) -> int:
+    """Count the cells with a decimal point in a column of texts that are all numbers."""
+    if texts is None or not texts.values or not texts.are_numbers:
         return 0
-    counted = Counter(value for value in column.tolist() if isinstance(value, str)) if texts is None else texts.counts
-    rows = [(value.strip(), count) for value, count in counted.items()]
-    others = any(text not in EMPTY_WORDS and not _NUMBER.fullmatch(text) for text, _ in rows)
-    return sum(count for text, count in rows if text == "None") if others else 0
+    return sum(count for text, count in texts.counts.items() if "." in text)
 
 
 def columns_at(frame: pd.DataFrame, places: Sequence[int]) -> pd.DataFrame:
@@ -389,6 +462,8 @@ def hint(column: pd.Series, kind: str, texts: Texts | None = None) -> str | None
     every = sum(rows.values())
     rest = {cell: count for cell, count in rows.items() if not _NUMBER.fullmatch(cell)}
     if (name := _one_form(rest, _MARKED | _BESIDE)) is not None:
+        if name == "decimal comma" and any("." in cell for cell in rows):
+            return "both marks" if mixed_marks(rows) else "thousands dot"
         return name
     if _one_form(rest, {"dates": _DATE}, _MOSTLY) is not None and sum(rest.values()) >= _MOSTLY * every:
         return "dates"
@@ -403,6 +478,8 @@ def hint(column: pd.Series, kind: str, texts: Texts | None = None) -> str | None
         return name
     if share > 1 - _MOSTLY and (name := _units(rest)) is not None and len(rows) > _MEASURED:
         return name
+    if counted(rows):
+        return "counted"
     if rest and _one_form(rest, {"pairs": _PAIR}, _MOSTLY) is not None and share >= _MOSTLY and len(rows) > _MEASURED:
         return "pairs"
     # A few words for "not measured" may be many rows.
@@ -458,6 +535,7 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
     days = np.logical_or.reduce([(low >= start) & (high < end) for start, end in _DATES_FROM])
     large = np.maximum(np.abs(low), np.abs(high)) > _FLOAT32_MAX
     plain: np.ndarray = (fractions | repeats) & ~large & ~coded & ~dotted & ~days
+    plain &= ~may_have_two_units(numbers, low, high) & ~may_have_outlier(numbers, low, high)
     return plain
 
 
@@ -486,6 +564,12 @@ def _hint_of_numbers(column: pd.Series, texts: Texts | None) -> str | None:
         return "dots"
     if has_zeros(known):
         return "zeros"
+    if has_two_units(known):
+        return "two units"
+    if has_outlier(known):
+        return "outlier"
+    if _has_few_minus_ones(known):
+        return "minus one"
     if _are_day_numbers(column.name, known):
         return "day numbers"
     if len(known) < 10 or len(known) < _LEAST_KNOWN * len(column) or (known != np.floor(known)).any():
@@ -496,8 +580,31 @@ def _hint_of_numbers(column: pd.Series, texts: Texts | None) -> str | None:
     given_out = known.min() >= _LONG_NUMBER and bool((digits == digits[0]).all())
     given_out = given_out and known.std() >= _EVENLY_SPREAD * np.ptp(known)
     enough = len(known) >= (_ROWS_GIVEN_OUT if given_out else _ROWS_THAT_COUNT)
-    never_repeat = enough and len(np.unique(known)) == len(known)
+    never_repeat = enough and len(np.unique(known)) == len(known) and not _crowds_low(known)
     return "row numbers" if counts_on or never_repeat else None
+
+
+def _has_few_minus_ones(known: np.ndarray) -> bool:
+    """Say whether -1 stands beside 0 and 1, in fewer rows than either and few of all: of changes 0 is between them."""
+    if len(known) < _ROWS_GIVEN_OUT or not np.isin(known, (-1, 0, 1)).all():
+        return False
+    rows = [(known == value).sum() for value in (-1, 0, 1)]
+    return bool(0 < rows[0] < min(rows[1:]) and rows[0] <= _FEW_MINUS_ONES * len(known))
+
+
+def _crowds_low(known: np.ndarray) -> bool:
+    """Say whether numbers that never repeat crowd far below the largest, as concentrations do (NT-proBNP).
+
+    Their logarithms crowd in the middle then; those of numbers of patients, which are given out in turn or in several
+    runs, do not.
+    """
+    if known.min() <= 0 or (np.diff(known) > 0).all():
+        return False
+    logs = np.log(known)
+    middle = (np.median(logs) - logs.min()) / np.ptp(logs)
+    return bool(np.median(known) * _FAR_BELOW_LARGEST < known.max() and _MIDDLE[0] < middle < _MIDDLE[1]) and bool(
+        logs.std() < _EVENLY_SPREAD * np.ptp(logs)
+    )
 
 
 def _are_day_numbers(name: object, known: np.ndarray) -> bool:

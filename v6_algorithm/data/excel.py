@@ -26,6 +26,7 @@ _ATTRIBUTE = re.compile(r'([\w:]+)="([^"]*)"')
 _CELL = re.compile(rb"<(?:\w+:)?c\b([^>]*)(?<!/)>(.*?)</(?:\w+:)?c>", re.S)
 _VALUE = re.compile(rb"<(?:\w+:)?v\b[^>]*(?<!/)>[^<]")
 _ERROR = re.compile(rb'<(?:\w+:)?c\b[^>]*\bt="e"[^>]*>')
+_PLACE = re.compile(rb'\br="([A-Z]+)\d+"')
 _MERGED = re.compile(rb'<(?:\w+:)?mergeCell\b[^>]*\bref="[A-Z]+\d+:[A-Z]+(\d+)"')
 _HIDDEN = re.compile(rb'<(?:\w+:)?row\b[^>]*\bhidden="(?:1|true)"')
 _TRUE = ("1", "true")
@@ -86,7 +87,10 @@ def read_excel(uri: str, name: str, sheet: str | None, words: Collection[str], a
         cells = header.iloc[0].tolist() if len(header) else []
         names = [str(cell).strip() if cell == cell and cell is not None else "" for cell in cells]
         check_once(one for one in names if one)
-        columns = _check_old(book.book[sheet], name, assumed) if old else _check_sheet(_xml(uri, sheet), name, assumed)
+        if old:
+            columns = _check_old(book.book[sheet], name, names, assumed)
+        else:
+            columns = _check_sheet(_xml(uri, sheet), name, names, assumed)
         if unseen := [names[place] or f"Unnamed: {place}" for place in columns if place < len(names)]:
             assumed["hidden columns"] = unseen, len(unseen)
         frame = book.parse(sheet, na_values=list(words), keep_default_na=False)
@@ -99,7 +103,7 @@ def _listed(sheets: Sequence[str], hidden: Collection[str]) -> str:
     return ", ".join(f"{sheet} (hidden)" if sheet in hidden else sheet for sheet in sheets[:_SHOWN])
 
 
-def _check_sheet(xml: bytes, name: str, assumed: Assumed) -> list[int]:
+def _check_sheet(xml: bytes, name: str, names: Sequence[str], assumed: Assumed) -> list[int]:
     """Look for what a reader of the sheet sees otherwise than it is stored; return the places of hidden columns.
 
     Below the header only the first of merged cells has a value, and a formula that no program has computed has none.
@@ -117,8 +121,8 @@ def _check_sheet(xml: bytes, name: str, assumed: Assumed) -> list[int]:
                 f"{name} has {bare:,} formulas without a result, which no program has computed yet: open it in Excel, "
                 "and save it"
             )
-    if errors := len(_ERROR.findall(xml)):
-        assumed["excel errors"] = [], errors
+    if errors := [_place_of(cell) for cell in _ERROR.findall(xml)]:
+        assumed["excel errors"] = _named(errors, names), len(errors)
     if hidden := len(_HIDDEN.findall(xml)):
         assumed["hidden rows"] = [], hidden
     spans = [item for item in _elements(xml.partition(b"<sheetData")[0], "col") if item.get("hidden") in _TRUE]
@@ -128,12 +132,31 @@ def _check_sheet(xml: bytes, name: str, assumed: Assumed) -> list[int]:
     )
 
 
-def _check_old(sheet: Any, name: str, assumed: Assumed) -> list[int]:
+def _place_of(cell: bytes) -> int:
+    """Return the place of a cell's column, from 0, by its name such as AB12; -1 where it has none."""
+    match, place = _PLACE.search(cell), 0
+    for letter in match[1] if match else b"":
+        place = 26 * place + letter - ord("A") + 1
+    return place - 1
+
+
+def _named(places: Collection[int], names: Sequence[str]) -> list[str]:
+    """Return the names of some columns."""
+    return [
+        names[place] or f"Unnamed: {place}" if 0 <= place < len(names) else f"Unnamed: {place}"
+        for place in sorted(set(places))
+    ]
+
+
+def _check_old(sheet: Any, name: str, names: Sequence[str], assumed: Assumed) -> list[int]:
     """Look for the same in a sheet of an old book, which xlrd has read: its formulas always have a result."""
     if any(below > 1 for _, below, _, _ in sheet.merged_cells):
         raise _merged(name)
-    if errors := sum(sheet.row_types(row).count(_XLS_ERROR) for row in range(sheet.nrows)):
-        assumed["excel errors"] = [], errors
+    errors = [
+        place for row in range(sheet.nrows) for place, kind in enumerate(sheet.row_types(row)) if kind == _XLS_ERROR
+    ]
+    if errors:
+        assumed["excel errors"] = _named(errors, names), len(errors)
     if hidden := sum(bool(row.hidden) for place, row in sheet.rowinfo_map.items() if place < sheet.nrows):
         assumed["hidden rows"] = [], hidden
     return sorted(place for place, column in sheet.colinfo_map.items() if column.hidden)
@@ -144,6 +167,12 @@ def _merged(name: str) -> DataError:
         f"{name} has merged cells among its rows, of which only the first holds a value: unmerge them in Excel, "
         "and fill in each"
     )
+
+
+def is_locked(uri: str) -> bool:
+    """Say whether a book is encrypted: such as xlsx are in an old book's container then, under this name."""
+    with Path(uri).open("rb") as file:
+        return "EncryptedPackage".encode("utf-16-le") in file.read()
 
 
 def _hidden_sheets(uri: str, old: Any) -> set[str]:

@@ -7,12 +7,14 @@ import csv
 import gzip
 import lzma
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from v6_algorithm.data.assumed import Assumed
+from v6_algorithm.data.cells import MAY_BE_LABELS, note_words, words_of_labels
 from v6_algorithm.data.names import check_once
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.table_form import TableForm
@@ -25,7 +27,8 @@ _SEP = re.compile(r"[\ufeff]?\"?sep=([^\r\n\"])\"?[\r\n]", re.I)
 # Marks by which tables are often separated, that a header in one piece may show.
 _SEPARATORS = (";", "\t", "|", "^")
 _NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
-_FIRST_LINE = 2
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_FIRST_LINE, _FEW_LINES = 2, 50
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -66,54 +69,66 @@ def read_csv(
     )
     columns = [str(column) for column in frame.columns]
     if len(columns) == 1 and form.separator is None:
-        _check_one_column(columns[0], name, separator)
+        _check_one_column(columns[0], uri, name, separator, form)
         if _fits_spaces(uri, form.encoding):
             raise DataError(f'{name} has one column, of as many words as its name: is it data.separator: " "?')
     # The first line of data says how many cells pandas expects; a line that is too short leaves its last cell empty.
     if not _begins_well(uri, separator, form.encoding) or (len(columns) and frame.iloc[:, -1].isna().any()):
-        _check_lines(uri, name, separator, form.encoding)
+        _check_lines(uri, name, separator, form)
     if any("." in column for column in columns):
         _check_names(uri, separator, form.encoding)
     _check_quotes(frame, name, separator)
-    if assumed is not None and "None" in empty_words:
-        _note_none(frame, uri, name, form, assumed)
+    if assumed is not None:
+        _note_words(frame, uri, name, form, assumed)
     return _with_codes(frame, uri, name, form, empty_words)
 
 
-def _note_none(frame: pd.DataFrame, uri: str, name: str, form: TableForm, assumed: Assumed) -> None:
-    """Write down the cells of labels that say None, which pandas has read as empty."""
+def _note_words(frame: pd.DataFrame, uri: str, name: str, form: TableForm, assumed: Assumed) -> None:
+    """Write down the cells of labels that say None, NA or N/A, which pandas has read as empty."""
     import pandas as pd
 
     places = [place for place, column in enumerate(frame.columns) if str(column).strip() in form.codes]
     places = [place for place in places if not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[place])]
-    if not any(frame.iloc[:, place].isna().any() for place in places) or not _mentions(uri, b"None"):
+    if not any(frame.iloc[:, place].isna().any() for place in places):
+        return
+    if not _mentions(uri, [word.encode() for word in MAY_BE_LABELS]):
         return
     text = _read(uri, name, form, usecols=places, dtype=str, keep_default_na=False, na_filter=False)
-    counts = {str(column): int((text[column].str.strip() == "None").sum()) for column in text.columns}
-    if any(counts.values()):
-        assumed["word None"] = [column for column, count in counts.items() if count], sum(counts.values())
+    counts = {str(column): Counter(map(str, text[column])) for column in text.columns}
+    note_words({column: words_of_labels(of_column, form.kept) for column, of_column in counts.items()}, assumed)
 
 
-def _mentions(uri: str, word: bytes) -> bool:
-    """Say whether a file has these bytes."""
+def _mentions(uri: str, words: Sequence[bytes]) -> bool:
+    """Say whether a file has any of these bytes."""
     how: Any = COMPRESSED.get(Path(uri).suffix.lower(), open)
     with how(uri, "rb") as file:
         end = b""
         while block := file.read(2**20):
-            if word in end + block:
+            if any(word in end + block for word in words):
                 return True
-            end = block[-len(word) :]
+            end = block[-max(map(len, words)) :]
     return False
 
 
-def _check_one_column(column: str, name: str, separator: str) -> None:
+def _check_one_column(column: str, uri: str, name: str, separator: str, form: TableForm) -> None:
     """Raise DataError where another separator stands in the header of a table that seems to have one column."""
     if separator in column:
         raise DataError(f"{name} has one column, for each line is in quotation marks as a whole: take them out")
     for mark in _SEPARATORS if separator == "," else (*_SEPARATORS, ","):
         if mark in column:
             shown = "\\t" if mark == "\t" else mark
-            raise DataError(f'{name} has one column, in which "{shown}" stands: is it data.separator: "{shown}"?')
+            commas = "" if mark == "," or form.decimal else _with_commas(uri, mark, form.encoding)
+            raise DataError(
+                f'{name} has one column, in which "{shown}" stands: is it data.separator: "{shown}"{commas}?'
+            )
+
+
+def _with_commas(uri: str, mark: str, encoding: str | None) -> str:
+    """Ask for a decimal comma as well where the first lines have numbers with one between these marks."""
+    with _opened(uri, encoding) as file:
+        cells = [cell.strip().strip('"') for line in islice(file, 1, _FEW_LINES) for cell in line.split(mark)]
+    commas = any(_DECIMAL_COMMA.fullmatch(cell) for cell in cells)
+    return ', with data.decimal: ","' if commas else ""
 
 
 def _with_codes(frame: pd.DataFrame, uri: str, name: str, form: TableForm, empty_words: list[str]) -> pd.DataFrame:
@@ -131,7 +146,7 @@ def _with_codes(frame: pd.DataFrame, uri: str, name: str, form: TableForm, empty
 
 def read_as_text(uri: str, name: str, form: TableForm) -> pd.DataFrame:
     """Read a text file without understanding it: what is ``007``, ``1.50`` or ``?`` stays so; raises as `read_csv`."""
-    _check_lines(uri, name, separator_of(uri, form), form.encoding)
+    _check_lines(uri, name, separator_of(uri, form), form)
     frame = _read(uri, name, form, dtype=str, keep_default_na=False, na_filter=False)
     _check_quotes(frame, name, separator_of(uri, form))
     return frame
@@ -153,7 +168,7 @@ def _read(uri: str, name: str, form: TableForm, **options: Any) -> pd.DataFrame:
     except UnicodeError:
         raise _not_in_encoding(uri, name, form.encoding) from None
     except pd.errors.ParserError:
-        _check_lines(uri, name, separator, form.encoding)
+        _check_lines(uri, name, separator, form)
         raise DataError(f"{name} cannot be read as csv: does a cell open with a quote that nothing closes?") from None
     return frame
 
@@ -214,7 +229,8 @@ def _check_quotes(frame: pd.DataFrame, name: str, separator: str) -> None:
                     )
 
 
-def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> None:
+def _check_lines(uri: str, name: str, separator: str, form: TableForm) -> None:
+    encoding = form.encoding
     above = 1 if _said_to_excel(uri, encoding) else 0
     with _opened(uri, encoding) as file:
         header: list[str] = []
@@ -227,7 +243,7 @@ def _check_lines(uri: str, name: str, separator: str, encoding: str | None) -> N
                 if len(row) != len(header):
                     line = row.number + above
                     if len(header) == 1:
-                        _check_one_column(header[0], name, separator)
+                        _check_one_column(header[0], uri, name, separator, form)
                     if len(row) > len(header) and (len(header) == 1 or header[0].startswith(("#", "!"))):
                         raise DataError(
                             f"{name} cannot be read as csv: line {line} has {len(row)} cells, its first line "

@@ -226,6 +226,10 @@ class TableSource:
             raise DataError(f"the file {name} is empty") from None
         except ImportError as error:
             package = "xlrd" if "xlrd" in str(error) else error.name or _READERS[kind]
+            from v6_algorithm.data.excel import is_locked
+
+            if package == "xlrd" and is_locked(self.uri or ""):
+                raise DataError(f"{name} is protected by a password: save it without one, or as csv") from None
             other = ", or save it as xlsx" if package == "xlrd" else ""
             raise DataError(f"reading {kind} needs the package {package}: pip install {package}{other}") from None
         except DataError:

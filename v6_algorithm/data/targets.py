@@ -240,8 +240,7 @@ def _labels_of(values: Sequence[Any], target: TargetColumn) -> list[Label]:
     operator, threshold = parse_condition(target.positive)
     if operator in ("==", "!="):
         wanted = _canonical(threshold)
-        if str(threshold).lower() in ("true", "false") and all(isinstance(value, bool) for value in values):
-            wanted = int(str(threshold).lower() == "true")
+        wanted = as_truth(wanted, labels)
         check_written(labels, [wanted], target.name, _positive(target))
         return [int((label == wanted) == (operator == "==")) for label in labels]
     if any(isinstance(label, str) for label in labels):
@@ -251,6 +250,12 @@ def _labels_of(values: Sequence[Any], target: TargetColumn) -> list[Label]:
         )
     compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[operator]
     return [int(hit) for hit in compare(np.asarray(labels, dtype=float), threshold)]
+
+
+def as_truth(wanted: Label, labels: Sequence[Label]) -> Label:
+    """Return 1 for true and 0 for false where a column holds nothing else: of one site TRUE is what 1 is of another."""
+    word = str(wanted).lower()
+    return int(word == "true") if word in ("true", "false") and set(labels) <= {0, 1} else wanted
 
 
 def _positive(target: TargetColumn) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from v6_algorithm.data.cells import HINTS, hint
 from v6_algorithm.data.names import not_there
 from v6_algorithm.data.preparation.spelling import check_written
-from v6_algorithm.data.targets import canonical, coded
+from v6_algorithm.data.targets import as_truth, canonical, coded
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
 from v6_algorithm.experiment.where import columns_of
@@ -78,8 +78,7 @@ def _meets(column: pd.Series, condition: str) -> Array:
     if operator in ("==", "!="):
         (wanted,) = canonical(pd.Series([threshold], dtype=object))
         labels, code = coded(column[known])
-        if str(threshold).lower() in ("true", "false") and all(isinstance(value, bool) for value in column[known]):
-            wanted = int(str(threshold).lower() == "true")
+        wanted = as_truth(wanted, labels)
         met[known] = np.array([(label == wanted) == (operator == "==") for label in labels], dtype=bool)[code]
         return met
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -74,6 +75,13 @@ class TableForm:
 
 
 USUAL = TableForm()
+_KEY = re.compile(r"\bdata\.(separator|decimal|thousands|encoding)\b")
+
+
+def of_one_table(remedy: str, site: str) -> str:
+    """Return what to add to a remedy such as ``data.separator: ";"`` where one site's table alone is written so."""
+    keys = [f"sites.{site}.{key}" for key in dict.fromkeys(_KEY.findall(remedy))]
+    return f" ({', '.join(keys)} in a local run, where only this table is written so)" if keys else ""
 
 
 def check_marks(decimal: str | None, thousands: str | None, separator: str | None) -> None:

@@ -167,11 +167,14 @@ class Policy:
         if rows < self.minimum_rows:
             raise PolicyError(f"this node has fewer rows than its minimum of {self.minimum_rows}")
 
-    def check_left_out(self, rows: int) -> None:
-        """Refuse to leave out so few rows that two answers, with them and without, would tell of them."""
+    def check_left_out(self, rows: int, by: str = "data.where") -> None:
+        """Refuse to leave out so few rows that two answers, with them and without, would tell of them.
+
+        `by` is the key, or the keys, of the experiment that leave them out.
+        """
         if rows < self.minimum_rows:
             raise PolicyError(
-                f"data.where leaves out fewer rows here than this node's minimum of {self.minimum_rows}, and the "
+                f"{by} leaves out fewer rows here than this node's minimum of {self.minimum_rows}, and the "
                 "difference to all rows would tell of them"
             )
 

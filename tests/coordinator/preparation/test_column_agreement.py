@@ -70,7 +70,7 @@ def test_excluded_and_categorical_columns_are_no_numeric_features():
 def test_a_column_that_one_site_lacks_is_left_out_and_said():
     agreement = agreed(NUMBERS, schema(age="numeric"))
     assert agreement.features == ["age"]
-    assert agreement.notes == ["left out because not every site has them: chol"]
+    assert agreement.notes == ["left out because not every site has them: chol (not at b)"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from playing import SCALAR, make, play, scalar
 
-from v6_algorithm.coordinator.strategies.pipeline import Reply
+from v6_algorithm.coordinator.strategies.reply import Reply
 
 ROWS = {"a": 10, "b": 30, "c": 25}
 # By round: each site's model, and its loss before training.

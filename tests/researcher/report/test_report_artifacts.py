@@ -94,7 +94,9 @@ def test_csv_header_matches_every_row(run: str, file: str, request: pytest.Fixtu
 def test_metrics_are_one_value_per_row(plain: dict[str, Any], tmp_path: Path) -> None:
     write_artifacts(plain, tmp_path)
     header, rows = read_csv(tmp_path / "metrics.csv")
-    assert header == ["run", "part", "scope", "name", "metric", "value"]
+    assert header == ["run", "part", "scope", "name", "metric", "value", "class"]
+    assert {row["class"] for row in rows if row["metric"] in ("f1", "auroc_resolution")} == {"num > 0"}
+    assert {row["class"] for row in rows if row["metric"] in ("loss", "accuracy")} == {""}
     found = {tuple(row[key] for key in header[:5]): row["value"] for row in rows}
     assert len(found) == len(rows)
     test = plain["metrics"]["test"]
@@ -220,7 +222,7 @@ def test_a_failed_write_keeps_the_earlier_file(
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("room", [0, 300, 3_000, 30_000, 300_000])
+@pytest.mark.parametrize("room", [0, 300, 3_000, 40_000, 300_000])
 def test_what_fits_on_a_full_disk_is_written_whole_and_the_rest_is_named(
     plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:

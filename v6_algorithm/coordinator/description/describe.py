@@ -19,6 +19,7 @@ import numpy as np
 from v6_algorithm.coordinator.description.table_one import check_groups, grouped
 from v6_algorithm.coordinator.inference.distributions import t_p
 from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
+from v6_algorithm.coordinator.preparation.questions import raise_data_errors
 from v6_algorithm.data.assumed import check_assumed
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.imaging.picture import CAUSES
@@ -66,6 +67,8 @@ def describe(federation: Federation, experiment: Experiment) -> Summary:
 
     Raises
     ------
+    ExperimentError
+        When no site's data fit the experiment: all of them are named.
     FederationError
         When no site answers.
     """
@@ -141,6 +144,8 @@ class _Description:
             except (KeyError, TypeError, AttributeError, ValueError, WireError) as error:
                 replies.reject(site, str(error) if isinstance(error, WireError) else "its summary is malformed")
         self._missing |= {site: str(reason) for site, reason in sorted(replies.missing.items())}
+        # Where nobody's data fit, it is the experiment that is wrong.
+        raise_data_errors(replies, "leave_out")
         replies.require(1, "description")
         self._sites = [site for site in self._sites if site in answers]
         return answers

@@ -16,7 +16,7 @@ from v6_algorithm.coordinator.inference.goodness_of_fit import effective_rows, g
 from v6_algorithm.coordinator.inference.penalised import penalised
 from v6_algorithm.coordinator.inference.separation import against_reference, with_references
 from v6_algorithm.coordinator.inference.terms import growing, joint_tests, spline_effects, units, without_aliased
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.coordinator.strategies.newton import (
     LOWEST_DISPERSION,
@@ -365,9 +365,9 @@ def _notes(
         notes.append(_about_weights(model.weights.column, model.weights.kind))
     if model.ridge:
         notes.append(f"{name}: with model.ridge estimates are drawn to 0, and intervals do not count that")
-    if (filled := experiment.data.missing.kind) in ("mean", "median", "constant"):
+    if plan.filled and (filled := experiment.data.missing.kind) in ("mean", "median", "constant"):
         notes.append(
-            f"{name}: any empty cells are filled (data.missing {filled}) and count as observed in errors and "
+            f"{name}: empty cells are filled (data.missing {filled}) and count as observed in errors and "
             "intervals; data.missing drop leaves such rows out"
         )
     notes += _of_no_category(name, lines, plan)

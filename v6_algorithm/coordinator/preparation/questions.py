@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange.protocol import Replies
+from v6_algorithm.experiment.table_form import of_one_table
 
 # Sends one RPC_prepare message to each of some sites: (sites, body of the message) -> replies.
 Ask = Callable[[Sequence[str], dict[str, Any]], Replies]
@@ -59,4 +60,11 @@ def raise_data_errors(replies: Replies, unfit: str = "stop") -> None:
     """
     wrong = {site: missing for site, missing in replies.missing.items() if missing.kind in ("data", "request")}
     if wrong and (unfit == "stop" or not replies.answered):
-        raise ExperimentError("\n".join(f"site '{site}': {missing.reason}" for site, missing in sorted(wrong.items())))
+        # Where nobody's fits, it is the experiment that says how tables are written.
+        some_fit = len(replies.answered) > 0
+        raise ExperimentError(
+            "\n".join(
+                f"site '{site}': {missing.reason}{of_one_table(missing.reason, site) if some_fit else ''}"
+                for site, missing in sorted(wrong.items())
+            )
+        )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from v6_algorithm.coordinator.evaluation.subgroups import withheld
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.result.repeats import repeats_note
 from v6_algorithm.coordinator.rounds.folds import States
 from v6_algorithm.coordinator.run_context import RunContext

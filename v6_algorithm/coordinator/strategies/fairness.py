@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from v6_algorithm.coordinator.strategies.averaging import Combiner, State, WeightedMean
-from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Reply
+from v6_algorithm.coordinator.strategies.pipeline import FedAvg
+from v6_algorithm.coordinator.strategies.reply import Reply
 
 # A loss of 0 has no negative power.
 _SMALLEST_LOSS = 1e-10

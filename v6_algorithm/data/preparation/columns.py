@@ -17,7 +17,7 @@ from v6_algorithm.experiment import Data
 _MOST_FRACTIONS = 10
 _COVARIATES = "harmonisation.covariates"
 # Hints on columns of numbers that are used all the same.
-_SEEMING = ("codes", "zeros", "dots", "day numbers")
+_SEEMING = ("codes", "minus one", "zeros", "dots", "two units", "outlier", "day numbers")
 
 
 def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:
@@ -75,7 +75,7 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         raise ExperimentError("\n".join(problems))
     numbers = [] if classification else [name for name in data.target_columns.values() if name not in agreed.required]
     notes += tell_patients(data, {site: schema.get("hints", {}) for site, schema in schemas.items()})
-    notes += _uneven(schemas, [*agreed.required, *data.categorical, *numbers], numbers)
+    notes += _uneven(schemas, [*agreed.required, *data.categorical, *numbers], numbers, data.categorical)
     notes += _absent_excluded(data, names)
     categories = {
         name: sort_labels({label for schema in schemas.values() for label in schema["categories"][name]})
@@ -84,6 +84,12 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
     for name in data.categorical if data.different_labels == "stop" else ():
         of_column = {site: schema["categories"].get(name, []) for site, schema in schemas.items()}
         notes += may_be_one(f"data.categorical: column '{name}'", of_column)
+    notes += [
+        f"data.categorical: column '{name}' has {', '.join(map(repr, unknown))} as a category; if it means "
+        f"that nothing is known, data.missing_values: {{{name}: [{', '.join(map(str, unknown))}]}} makes it none"
+        for name, labels in categories.items()
+        if (unknown := unknown_labels(labels))
+    ]
     for name, column in data.indicators.items():
         if len(categories[name]) < 2:
             categories[name] = []
@@ -200,13 +206,23 @@ def sort_labels(labels: set[Label]) -> list[Label]:
     return sorted(labels, key=lambda label: (isinstance(label, str), label))
 
 
-def _uneven(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str], targets: Collection[str]) -> list[str]:
+def _uneven(
+    schemas: Mapping[str, Mapping[str, Any]],
+    used: Collection[str],
+    targets: Collection[str],
+    categorical: Collection[str],
+) -> list[str]:
     """Tell which used columns are empty at a site, or hold numbers there that count as empty."""
     from v6_algorithm.data.rows.kind import listed
 
     notes = []
     for site, schema in schemas.items():
-        empty = [name for name in used if schema["columns"].get(name) == "empty"]
+        empty = [name for name in used if schema["columns"].get(name) == "empty" and name not in categorical]
+        of_none = [name for name in used if schema["columns"].get(name) == "empty" and name in categorical]
+        if of_none:
+            notes.append(
+                f"site '{site}': no row has a value in {listed(of_none)}; all rows count there as of no category"
+            )
         if empty:
             notes.append(
                 f"site '{site}': no row has a value in {listed(empty)}; every value there is filled in from other sites"

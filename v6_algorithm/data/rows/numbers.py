@@ -14,6 +14,7 @@ from v6_algorithm.data.cells import HINTS, blurred, columns_at
 from v6_algorithm.data.names import bare_name, not_there
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.rows.kind import Agreed, Array, RowKind, Schemas, listed
+from v6_algorithm.experiment.table_form import of_one_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,10 @@ _IDENTIFIER = re.compile(
     r"deelnemer|teilnehmer(in)?|proband|(.*[_ .-])?identifier|"
     # UK Biobank's eid, ADNI's rid and ptid, NHANES' seqn, PLINK's iid and fid, CDISC's subjid and usubjid.
     r"eid|rid|ptid|seqn|iid|fid|sid|u?subjid|"
-    # Numbers of persons by law or hospital: French, Swiss, Austrian, Dutch.
+    # Numbers of persons by law or hospital: Spanish, Portuguese, Italian, French, Swiss, Austrian, Dutch.
+    r"(n[uú]mero|num|n[ºo°]?)[_ .-]*(de[_ .-])?(historia|paciente|expediente|registro|prontu[aá]rio|processo)"
+    r"([_ .-]*cl[ií]nica)?|nhc|historia[_ .-]*cl[ií]nica|"
+    r"(codice|numero|id|cod)[_ .-]*(del[_ .-])?(paziente|cartella|fiscale|paciente)|"
     r"ipp|nip|nir|ahv|ahvn13|svnr|zisnr|patnr|"
     r"redcap_(event_name|repeat_instrument|repeat_instance|data_access_group|survey_identifier)|"
     r"id[_ .-]?(patient|subject|case|record|visit)|"
@@ -47,7 +51,7 @@ _IDENTIFIER = re.compile(
 
 # Of identifiers, those of persons, and not of rows, samples, visits or places.
 _PERSON = re.compile(
-    r"patient|pat(_|id|nr)|subj|participant|person|proband|teilnehmer|deelnemer|pseudonym|client|mrn|bsn|zis|ssn|"
+    r"patient|pa[cz]ient|nhc|historia|expediente|pat(_|id|nr)|subj|participant|person|proband|teilnehmer|deelnemer|pseudonym|client|mrn|bsn|zis|ssn|"
     r"^(id|pid|ptid|eid|rid|seqn|ipp|nip|sid)$|record[ _.-]?id|study[ _.-]?id",
     re.I,
 )
@@ -107,11 +111,11 @@ class Numbers(RowKind):
                 reason, remedy = HINTS.get(hints[text[0]], ("", ""))
                 problems.append(
                     f"site '{text[0]}': column '{name}' holds {reason or kinds[text[0]]}, at site '{numeric[0]}' it "
-                    f"holds numbers; {remedy or 'clean it there, list it under data.categorical'}, or leave it out "
-                    "with data.exclude"
+                    f"holds numbers; {remedy or 'clean it there, list it under data.categorical'}"
+                    f"{of_one_table(remedy, text[0])}, or leave it out with data.exclude"
                 )
-            elif None in kinds.values():
-                left_out.somewhere.append(name)
+            elif lacking := [site for site, kind in kinds.items() if kind is None]:
+                left_out.somewhere[name] = lacking
             elif all(hints[site] == "row numbers" for site in numeric):
                 left_out.row_numbers.append(name)
             else:
@@ -125,7 +129,7 @@ class LeftOut:
     """Columns that are not used, by the reason."""
 
     identifiers: list[str] = field(default_factory=list)
-    somewhere: list[str] = field(default_factory=list)
+    somewhere: dict[str, list[str]] = field(default_factory=dict)
     row_numbers: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     text: dict[str, list[str]] = field(default_factory=dict)
@@ -152,7 +156,11 @@ class LeftOut:
                 f"{listed(self.row_numbers)}; data.features uses them all the same"
             )
         if self.somewhere:
-            notes.append(f"left out because not every site has them: {listed(self.somewhere)}{_alike(self.somewhere)}")
+            lacking: dict[str, list[str]] = {}
+            for name, sites in self.somewhere.items():
+                lacking.setdefault(listed(sites), []).append(name)
+            shown = "; ".join(f"{listed(names)} (not at {sites})" for sites, names in lacking.items())
+            notes.append(f"left out because not every site has them: {shown}{_alike(list(self.somewhere))}")
         if self.empty:
             notes.append(f"left out, empty at every site that has them: {listed(self.empty)}")
         for reason, names in self.text.items():

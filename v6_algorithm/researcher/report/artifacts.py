@@ -26,14 +26,16 @@ from v6_algorithm.researcher.report.page import render_shareable
 from v6_algorithm.researcher.report.reading import (
     EVALUATED,
     TESTED,
+    class_of_one,
     finite,
     folds,
     history_columns,
+    is_of_one_class,
     mapping,
     metric_rows,
     run_name,
-    shareable,
 )
+from v6_algorithm.researcher.report.shareable import shareable
 from v6_algorithm.researcher.report.tuning import tuning_rows
 
 # Beside what each run has: a table for each kind of result, in `_files`.
@@ -52,7 +54,7 @@ _OF_SOME_RUNS = (
 _PIECE = 2**24
 # A file's content, whole or in pieces.
 Content = str | bytes | Iterable[str] | Iterable[bytes]
-METRIC_HEADER = ("run", "part", "scope", "name", "metric", "value")
+METRIC_HEADER = ("run", "part", "scope", "name", "metric", "value", "class")
 
 
 def write_artifacts(result: dict[str, Any], directory: Path) -> list[Path]:
@@ -248,8 +250,10 @@ def _history_csv(result: dict[str, Any]) -> str:
 
 
 def _metrics_csv(result: dict[str, Any]) -> str:
+    # What precision and its kin are of stands beside each of them.
+    named = class_of_one(result)
     rows = (
-        (row.run, row.part, row.scope, row.name, metric, finite(value))
+        (row.run, row.part, row.scope, row.name, metric, finite(value), named if is_of_one_class(metric) else "")
         for row in metric_rows(result)
         for metric, value in row.metrics.items()
     )
