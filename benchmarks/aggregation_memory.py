@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.rounds.reply_checks import ReplyCheck
 from v6_algorithm.coordinator.strategies import create_strategy
 from v6_algorithm.data.preparation.setup import Setup

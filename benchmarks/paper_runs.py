@@ -90,7 +90,7 @@ def dealing(generator: np.random.Generator) -> Iterator[Outcome]:
 def agnostic(generator: np.random.Generator) -> Iterator[Outcome]:
     """Weights are the projected ascent's, whatever the unit of the loss; and runs with few sites a round end."""
     from v6_algorithm.coordinator.strategies import create_strategy
-    from v6_algorithm.coordinator.strategies.pipeline import Reply
+    from v6_algorithm.coordinator.strategies.reply import Reply
     from v6_algorithm.exchange.wire import TensorSpec
 
     rows = {"a": 10, "b": 30, "c": 25, "d": 5}
@@ -181,7 +181,7 @@ def statistics(generator: np.random.Generator) -> Iterator[Outcome]:
 def normalised(tables: list[torch.Tensor], layer: Any, batches: int) -> str:
     """Play rounds of FedAvg in which each site sees its rows `batches` times; compare with the pooled recursion."""
     from v6_algorithm.coordinator.strategies import create_strategy
-    from v6_algorithm.coordinator.strategies.pipeline import Reply
+    from v6_algorithm.coordinator.strategies.reply import Reply
     from v6_algorithm.learning.training.state import load_state, spec_of, state_of
 
     networks = {"bn": layer}

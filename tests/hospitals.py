@@ -17,6 +17,8 @@ from v6_algorithm.researcher.cli import app, terminal
 # Stands in the hospitals' files, and must stand nowhere else.
 SECRET = "SECRET-4711"
 ROWS = {"amsterdam": 48, "berlin": 36, "cairo": 30}
+# Exit codes, as DESIGN has them.
+WRONG_EXPERIMENT, COULD_NOT_GO_ON, FINE = 2, 3, 0
 
 
 def table(rows: int, seed: int) -> pd.DataFrame:
@@ -55,6 +57,21 @@ def command(*arguments: object) -> Result:
     """Run `v6-algorithm` with these arguments; what is not explained, a bug, is raised."""
     terminal.out.quiet = False  # an earlier command may have had --quiet
     return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def explained(result: Result, code: int, *parts: str, folder: Path | None = None) -> list[Path]:
+    """Check the exit code, that all `parts` are told, each in one line, and that nothing is told that must not be."""
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    lines = result.output.splitlines()
+    for part in parts:
+        assert any(part in line for line in lines), f"'{part}' is not in\n{result.output}"
+    if code != FINE:
+        assert sum(line.startswith("error: ") for line in lines) == 1, f"not one message:\n{result.output}"
+    written = [path for path in folder.rglob("*") if path.is_file()] if folder is not None and folder.exists() else []
+    for text in [result.output, *(path.read_bytes().decode("latin-1") for path in written)]:
+        assert SECRET not in text
+    return written
 
 
 def read_result(folder: Path) -> dict[str, Any]:

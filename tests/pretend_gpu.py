@@ -2,7 +2,8 @@
 
 Their numbers are in memory and computed there. What torch refuses on a real GPU is refused here: an operation on
 tensors of both devices, `numpy()` of one on the GPU, a generator of the other device. Nothing else of a GPU is here: no
-other rounding, no lack of memory, no operation that is not deterministic, no mixed precision.
+other rounding, no lack of memory, no operation that is not deterministic, no mixed precision, and no series of uneven
+length, whose lengths torch wants on the CPU.
 """
 
 from __future__ import annotations
@@ -146,14 +147,16 @@ class _Devices(TorchFunctionMode):
         return _moved(made, GPU)
 
     @staticmethod
-    def _to(function: Any, tensor: Tensor, args: Any, kwargs: Any) -> Tensor:
+    def _to(function: Any, tensor: Tensor, args: Any, kwargs: Any) -> Any:
         wanted = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
         devices = [_as_device(each) for each in (*args, *kwargs.values())]
         devices = [each for each in devices if each is not None] + [each.device for each in wanted]
         dtypes = [each for each in (*args, *kwargs.values()) if isinstance(each, torch.dtype)]
         dtypes += [each.dtype for each in wanted]
-        if devices:
-            tensor = _moved(tensor, devices[0])
+        if not devices:
+            return function(tensor, *args, **kwargs)
+        moved = _moved(tensor, devices[0])
+        tensor = moved.clone() if kwargs.get("copy") and moved is tensor else moved
         if dtypes:
             tensor = function(tensor, dtypes[0])
         layout = kwargs.get("memory_format")

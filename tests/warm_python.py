@@ -3,7 +3,7 @@
 More than half of what a network of processes computes is imports of torch, about ten in a run. `WarmPython` is one
 process that imports libraries, none of ours, and forks for each run. A node starts `WarmPython.command` in place of an
 interpreter: that process lasts as long as its run and ends as the run ends, and when it is killed, so is the run. Runs
-in containers, of `v6-algorithm network` and on vantage6 5 start cold, as at a hospital.
+in containers, of `v6-algorithm network` and of nodes of vantage6 5 start cold, as at a hospital.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ COMMAND = """#!{python} -SE
 import array, os, socket, struct, sys
 talk = socket.socket(socket.AF_UNIX)
 talk.connect({address!r})
-parts = [os.getcwd(), sys.argv[2], *(name + "=" + value for name, value in os.environ.items())]
+variables = [name + "=" + value for name, value in os.environ.items()]
+parts = [os.getcwd(), sys.argv[2], str(len(variables)), *variables, *sys.argv[3:]]
 order = b"\\0".join(map(os.fsencode, parts))
 head = struct.pack("=I", len(order))
 talk.sendmsg([head], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [1, 2]))])
@@ -44,14 +45,14 @@ os._exit(struct.unpack("=i", code)[0] if len(code) == 4 else 1)
 
 
 class WarmPython:
-    """The process that forks; `command` is the path of an executable that is called as `python -c PROGRAM` is."""
+    """The process that forks; `command` is the path of an executable that is called as `python -c PROGRAM …` is."""
 
-    def __init__(self, folder: Path, python: str = sys.executable) -> None:
+    def __init__(self, folder: Path, python: str = sys.executable, **variables: str) -> None:
         address = folder / "socket"
         self.command = folder / "python"
         self.command.write_text(COMMAND.format(python=python, address=str(address)))
         self.command.chmod(0o700)
-        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | variables
         # It ends when its standard input does, so with the tests, however they end.
         self._process = subprocess.Popen(
             [python, "-P", __file__, address], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -72,20 +73,27 @@ def _serve(address: str) -> str:
     for library in LIBRARIES:
         importlib.import_module(library)
     gc.freeze()  # no search for circles writes to what is shared
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that mind the runs
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
         print("ready", flush=True)
         while True:
             if 0 in select.select([listener, 0], [], [])[0]:
+                _book()
                 os._exit(0)
             talk, _ = listener.accept()
             if os.fork() == 0:
                 break
             talk.close()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _book()
     return _mind(talk)
+
+
+def _book() -> None:
+    """Take note of runs that have ended, so that what they computed counts as this process's."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _mind(talk: socket.socket) -> str:
@@ -116,10 +124,11 @@ def _mind(talk: socket.socket) -> str:
 
 def _become(order: list[bytes], outputs: array.array) -> str:
     """Be the process that was ordered: folder, variables, output, and no random numbers of another one's."""
-    folder, program, *variables = order
+    folder, program, number, *rest = order
     os.chdir(folder)
     os.environb.clear()
-    os.environb.update(dict(variable.split(b"=", 1) for variable in variables))
+    os.environb.update(dict(variable.split(b"=", 1) for variable in rest[: int(number)]))
+    sys.argv = ["-c", *map(os.fsdecode, rest[int(number) :])]
     for target, descriptor in zip((1, 2), outputs, strict=True):
         os.dup2(descriptor, target)
         os.close(descriptor)
@@ -127,9 +136,8 @@ def _become(order: list[bytes], outputs: array.array) -> str:
     os.dup2(nothing, 0)
     os.close(nothing)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(write_through=True)
+        stream.reconfigure(line_buffering=True)
     sys.path[:0] = ["", *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    sys.argv = ["-c"]
     random.seed()
     importlib.import_module("numpy").random.seed()
     return os.fsdecode(program)
@@ -151,5 +159,7 @@ if __name__ == "__main__":
     code = _run(_serve(sys.argv[1]))
     threading._shutdown()
     atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
     # Taking the interpreter apart would write to all memory that is shared with other runs: two seconds.
     os._exit(code)

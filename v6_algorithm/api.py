@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from v6_algorithm import experiment as _sections
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment.arguments import PATHS, with_arguments
+from v6_algorithm.experiment.optimisers import did_you_mean
 from v6_algorithm.experiment.reading import read_file
 from v6_algorithm.researcher.python.description import Description
 from v6_algorithm.researcher.python.paired import paired
@@ -130,7 +131,7 @@ def run(
     if engine not in ("local", "mock", "ray"):
         raise ExperimentError(f"engine: '{engine}' is not known; allowed: local, mock, ray")
     content, folder = _content(experiment)
-    for key, value in keys_of_arrays(sites or {}).items():
+    for key, value in ({} if sites is None else keys_of_arrays(sites)).items():
         content[key] = value | content.get(key, {}) if key == "data" else content.get(key, value)
     checked = _sections.Experiment.parse(own_parts(content, model, loss, metrics))
     if test is not None or against is not None:
@@ -349,6 +350,13 @@ def _keys(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return keys of an experiment file for a mixture of those and plain names."""
     # `model` and `problem` are both: a word is a plain name, a mapping a key.
     plain = {name: value for name, value in given.items() if name in PATHS and not isinstance(value, Mapping)}
+    for name in given:
+        if name not in PATHS and name not in _sections.Experiment.model_fields:
+            hint = did_you_mean(name, [*PATHS, *_sections.Experiment.model_fields])
+            raise ExperimentError(
+                f"unknown key '{name}'{hint}; allowed: {', '.join(_sections.Experiment.model_fields)}; plain names: "
+                f"{', '.join(name for name in PATHS if name not in _sections.Experiment.model_fields)}"
+            )
     rest = {name: value for name, value in given.items() if name not in plain}
     return dict(with_arguments(rest, plain)) if plain else rest
 

@@ -228,18 +228,6 @@ def test_coefficients_are_those_of_a_fit_in_the_clear(frames, name):
     assert numbers(hidden["fit"]) == pytest.approx(numbers(plain["fit"]), rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"model": {"kind": "glm", "errors": "site"}}, "errors site, made of each site's score; allowed: model"),
-        (INFERENCE["cox"] | {"model": "cox"}, "cox with strata none, whose sums are at the times of single sites"),
-    ],
-)
-def test_a_fit_that_needs_single_sites_is_refused_by_name(changes, named):
-    with pytest.raises(ExperimentError, match=named):
-        Experiment.parse({"data": {"target": "y"}} | changes | {"privacy": SECURE})
-
-
 def test_a_folder_holds_the_term_of_this_round_and_of_the_last_that_counted(frames, tmp_path):
     experiment = experiment_of(strategy="scaffold", privacy=SECURE, training=MOMENTUM, rounds=4)
     contexts = {
@@ -560,37 +548,3 @@ def test_it_runs_under_the_standard_policy(frames):
     result = run(local_federation(experiment, sources, policy), experiment)
     assert result["status"] == "completed"
     assert result["secure_aggregation"]["sites"]["cairo"]["policy"]["preset"] == "standard"
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"strategy": {"kind": "fedavg", "combine": "median"}}, "strategy.combine median"),
-        ({"strategy": {"kind": "fedavg", "combine": {"kind": "krum", "malicious": 1}}}, "strategy.combine krum"),
-        ({"strategy": {"kind": "fedavg", "compress": "rankdad"}}, "strategy.compress"),
-        ({"strategy": "cyclic"}, "strategy cyclic, which hands the model of one site to the next"),
-        ({"strategy": "qfedavg"}, "strategy qfedavg"),
-        ({"strategy": {"kind": "fedavg", "weighting": "steps"}}, "strategy.weighting steps"),
-        ({"strategy": {"kind": "fedavg", "private": "norm"}}, "strategy.private"),
-        ({"participation": {"late": "stale"}}, "participation.late stale"),
-        ({"participation": {"fraction": 0.5}}, "participation.fraction"),
-        ({"participation": {"maximum_share": 0.5}}, "participation.maximum_share"),
-        ({"mode": "local"}, "mode local"),
-        ({"split": "leave_one_site_out"}, "split leave_one_site_out"),
-        ({"data": {"target": "y", "scaling": "minmax"}}, "data.scaling minmax"),
-        ({"data": {"target": "y", "missing": "median"}}, "data.missing median"),
-        ({"evaluation": {"subgroups": ["ward"]}}, "evaluation.subgroups"),
-        ({"start": {"pretrain_epochs": 2}}, "start.pretrain_epochs"),
-        ({"personal": "fine_tune"}, "personal"),
-    ],
-    ids=str,
-)
-def test_what_must_see_one_sites_numbers_is_refused_by_name(changes, words):
-    with pytest.raises(ExperimentError, match=f"privacy.secure_aggregation does not go with {words}"):
-        experiment_of(**changes, privacy=SECURE)
-
-
-@pytest.mark.parametrize("threshold", [1, 0.5, 1.5, -2, "two", True])
-def test_a_threshold_that_is_none_is_refused(threshold):
-    with pytest.raises(ExperimentError, match="threshold"):
-        experiment_of(privacy={"secure_aggregation": {"threshold": threshold}})

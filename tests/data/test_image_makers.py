@@ -94,7 +94,7 @@ def test_a_small_cnn_tells_a_melanoma(tmp_path):
     network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 1))
     optimiser = torch.optim.Adam(network.parameters(), 0.002)
     wanted, train = torch.tensor(labels).float(), torch.tensor(np.flatnonzero(~tested))
-    for _ in range(20):
+    for _ in range(14):
         for batch in train[torch.randperm(len(train))].split(32):
             optimiser.zero_grad()
             turned = torch.rot90(inputs[batch], int(torch.randint(4, ())), (2, 3))

@@ -231,7 +231,7 @@ def test_a_section_without_kind_is_of_the_default_kind(without, written_out):
         ({"split": {"train": 0.9}}, "split:", "1.3", "add up to 1"),
         ({"split": "random"}, "split.kind:", "'random'", "ratio, kfold, leave_one_site_out, given"),
         ({"sites": {"va": {"uri": 3}}}, "sites.va.uri:", "3", "valid string"),
-        ({"sites": []}, "sites:", "[]", "dictionary"),
+        ({"sites": []}, "sites:", "[]", "mapping"),
         ({"training": {"batch_size": 0}}, "training.batch_size:", "0", "greater than or equal to 1"),
         ({"training": {"dtype": "half"}}, "training.dtype:", "'half'", "'float32' or 'float64'"),
         (

@@ -118,7 +118,7 @@ def test_an_option_of_another_kind_is_refused_and_not_dropped_unseen():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rounds": 5}, "experiment: data: is required"),
+        ({"rounds": 5}, "experiment: data.target: is required"),
         ({"target": "y", "problem": "clasification"}, r"problem.kind: .*\(did you mean 'classification'\?\)"),
         ({"target": "y", "model": "forest"}, "model.kind: unknown value 'forest'; allowed: linear, logistic, mlp"),
         ({"target": "y", "optimizer": "adamm"}, r"unknown optimizer 'adamm' \(did you mean 'adam'\?\)"),

@@ -15,15 +15,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from warm_python import WarmPython
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "support"), str(HERE / "hq")]
 
 from docker_cli import BASE_IMAGE, bridge_gateway, docker, image_size  # noqa: E402
 from figures import CONTAINERS, ENCRYPTED, PROCESSES, STARTUP, Figures  # noqa: E402
-from hq_network import HqNetwork, algorithm_python, hq_python  # noqa: E402
+from hq_network import HqNetwork, Scripts, algorithm_python, hq_python  # noqa: E402
 from services import Postgres, Registry, run_script  # noqa: E402
 from v6config import Site  # noqa: E402
 from v6network import IMAGE, PROCESS_IMAGES, SELF_TEST_IMAGE, Network  # noqa: E402
@@ -65,12 +67,17 @@ def vantage6_python() -> str:
 
 
 @pytest.fixture(scope="session")
-def algorithm_python_5() -> str:
-    """Python 3.11 with torch and vantage6 5's algorithm tools."""
+def algorithm_python_5() -> Iterator[str]:
+    """Python 3.11 with torch and vantage6 5's algorithm tools; scripts start warm while it is there."""
     try:
-        return algorithm_python()
+        python = algorithm_python()
     except MissingError as what:
         missing(str(what))
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        warm = WarmPython(Path(folder), python, OMP_NUM_THREADS="1")
+        patch.setattr(Scripts, "python", staticmethod(lambda: str(warm.command)))
+        yield python
+        warm.stop()
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ FILES = {
     "report.html",
 }  # fmt: skip
 EXPERIMENT = patients_experiment(name="smoke")
-COMMAND = [sys.executable, "-c", "from v6_algorithm.researcher.cli import main; main()"]
+PROGRAM = "from v6_algorithm.researcher.cli import main; main()"
 
 
 class Researcher:
@@ -58,7 +58,7 @@ class Researcher:
     def type(self, *words: object, timeout_s: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
         """Type a command and wait for it; its output is free of tracebacks."""
         done = subprocess.run(
-            [*COMMAND, *map(str, words)],
+            [self.network.interpreter, "-c", PROGRAM, *map(str, words)],
             env=self.environment | environment,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -71,7 +71,7 @@ class Researcher:
 
     def start(self, *words: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*COMMAND, *map(str, words)], env=self.environment, cwd=self.folder, text=True,
+            [sys.executable, "-c", PROGRAM, *map(str, words)], env=self.environment, cwd=self.folder, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 

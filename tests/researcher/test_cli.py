@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -13,10 +14,12 @@ import yaml
 from hospitals import ROWS, command, read_result, tables, write
 from rich.console import Console
 
+from tools.house import imported
 from v6_algorithm.experiment import Experiment
-from v6_algorithm.researcher.cli import output
+from v6_algorithm.researcher.cli import main, output
 from v6_algorithm.researcher.cli import terminal as streams
 
+ROOT = Path(__file__).parents[2]
 FILES = {
     "meta_analysis.csv",
     "result.json",
@@ -202,7 +205,36 @@ def test_an_interruption_before_training_is_told_without_a_traceback(here, monke
     monkeypatch.setattr(Experiment, "load", interrupted)
     result = command("run", write(here))
     assert result.exit_code == 130
-    assert result.output == "interrupted before anything was trained\n"
+    assert result.output == "interrupted; what was written until then is kept\n"
+
+
+def test_an_interruption_before_a_command_has_begun_shows_no_traceback(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("v6_algorithm.researcher.cli.commands.app", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    # Most of that time goes into reading the commands.
+    first = set(imported(ROOT / "v6_algorithm/researcher/cli/__init__.py", ROOT, at_start_only=True))
+    assert first <= {
+        "__future__", "__future__.annotations", "sys", "typing", "typing.Any",
+    }  # fmt: skip
+
+
+def test_a_file_that_is_not_there_is_told_with_the_one_that_is_nearly_called_so(here):
+    write(here)
+    result = command("validate", here / "experimnt.yml")
+    assert result.exit_code == 2
+    assert f"(did you mean '{here / 'experiment.yaml'}'?)" in result.output
+
+
+def test_a_column_that_no_site_has_ends_a_description_as_it_ends_a_run(here):
+    result = command("describe", write(here), "--by", "wrd")
+    assert result.exit_code == 2
+    assert "error: site 'berlin': column 'wrd' (evaluation.by) is not there" in result.output
 
 
 # -- validate ------------------------------------------------------------------------------------------------------

@@ -354,11 +354,11 @@ def test_evaluate_tells_groups_that_it_is_asked_for(here):
         (["nowhere", "--data", "mine.csv"], "nowhere: there is no file or folder nowhere"),
         (
             ["out", "--data", "mine.csv", "--subgroup", "age"],
-            "central: column 'age' (evaluation.subgroups) is not there",
+            "--data: column 'age' (evaluation.subgroups) is not there",
         ),
         (["out", "--data", "mine.csv", "--subgroup", "c:low"], "--subgroup c:low: must be COLUMN, or COLUMN:CUT,CUT"),
-        (["out", "--data", "mine.csv", "--subgroup", "c"], "central: column 'c' (evaluation.subgroups) holds numbers"),
-        (["out", "--data", "empty.csv"], "central: the file empty.csv is empty"),
+        (["out", "--data", "mine.csv", "--subgroup", "c"], "--data: column 'c' (evaluation.subgroups) holds numbers"),
+        (["out", "--data", "empty.csv"], "--data: the file empty.csv is empty"),
     ],
 )
 def test_evaluate_refuses_in_a_sentence(here, arguments, message):

@@ -13,7 +13,8 @@ from v6_algorithm.errors import PolicyError, WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics.histogram import FINE_BINS, bin_index
 from v6_algorithm.site import SiteContext, comparison
-from v6_algorithm.site.guard import Guard, _sets_of
+from v6_algorithm.site.guard import Guard
+from v6_algorithm.site.guard.rowsets import sets_of
 from v6_algorithm.site.policy import Policy
 
 
@@ -196,7 +197,7 @@ def test_sets_of_a_table_are_its_rows_labels_values_and_groups():
         group_names=[["f", "m"]], groups=np.array([[0], [1], [1], [0], [-1]]),
     )  # fmt: skip
     setup = SimpleNamespace(classes=["no", "yes"], features=["a", "b"])
-    sets = {name: rows.tolist() for name, rows in _sets_of(table, setup, experiment).items()}
+    sets = {name: rows.tolist() for name, rows in sets_of(table, setup, experiment).items()}
     labels = [rows for name, rows in sets.items() if name.startswith("label")]
     assert sorted(labels) == [[3, 9], [5, 7, 11]]
     assert sets["the rows"] == sets["column 'a'"] == [3, 5, 7, 9, 11]

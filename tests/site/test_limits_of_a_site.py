@@ -22,9 +22,9 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.training.state import spec_of
 from v6_algorithm.site import SiteContext, comparison, preparing, secure_aggregation
-from v6_algorithm.site.guard import Guard, _sets_of
+from v6_algorithm.site.guard import Guard
 from v6_algorithm.site.guard.coarse import coarse_edges, coarse_state
-from v6_algorithm.site.guard.rowsets import check_differences
+from v6_algorithm.site.guard.rowsets import check_differences, sets_of
 from v6_algorithm.site.learning import _Learner
 from v6_algorithm.site.memory import RoundMemory, remembered
 from v6_algorithm.site.policy import Policy
@@ -128,7 +128,7 @@ def test_sets_of_rows_are_named_by_hospital_where_there_are_several(members):
             "evaluation": {"subgroups": ["sex"]},
         }
     )
-    sets = {name: rows.tolist() for name, rows in _sets_of(data, Setup(["u", "v"], {}, ["no", "yes"]), given).items()}
+    sets = {name: rows.tolist() for name, rows in sets_of(data, Setup(["u", "v"], {}, ["no", "yes"]), given).items()}
     where = "a: " if len(members) > 1 else ""
     assert sets[f"{where}the rows"] == ([4, 7] if where else [4, 7, 9])
     assert sets[f"{where}column 'v'"] == ([7] if where else [7, 9])

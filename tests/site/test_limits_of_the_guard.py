@@ -16,9 +16,10 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site import SiteContext, handle
 from v6_algorithm.site import work as work_module
-from v6_algorithm.site.guard import Guard, bounds, independent_sums, isolation, watch
+from v6_algorithm.site.guard import Guard, bounds, isolation, watch
 from v6_algorithm.site.guard.privacy_account import participants_in, units_of
 from v6_algorithm.site.guard.requests import check_request
+from v6_algorithm.site.guard.rowsets import independent_sums
 from v6_algorithm.site.guard.watch import UpdateWatch
 from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.private_update import _rounded_up

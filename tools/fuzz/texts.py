@@ -16,7 +16,7 @@ def wire_cases() -> Any:
     import numpy as np
     import torch
 
-    from v6_algorithm.coordinator.secure_aggregation import _Answer
+    from v6_algorithm.coordinator.masked_answer import MaskedAnswer
     from v6_algorithm.data.preparation.setup import Setup, pack_arrays, unpack_arrays
     from v6_algorithm.errors import V6AlgorithmError
     from v6_algorithm.exchange import wire
@@ -87,7 +87,7 @@ def wire_cases() -> Any:
                 text = spoil_text(text, draw) if draw.randrange(2) else text
                 draw.choice(compressors).decode(wire.unpack(text))
             elif what == 7:
-                _Answer.read(masked.spoiled(draw), call)
+                MaskedAnswer.read(masked.spoiled(draw), call)
             elif what == 8:
                 listed = [participant.to_json() for participant in call.participants]
                 people = [Participant.from_json(entry) for entry in Right(listed).spoiled(draw)]

@@ -13,7 +13,7 @@ from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.evaluation.sample_grid import SampleGrids
 from v6_algorithm.coordinator.evaluation.subgroups import GroupSums
 from v6_algorithm.coordinator.preparation.joining import Joining
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.progress import ProgressEvents
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.coordinator.rounds.initial_model import InitialModel

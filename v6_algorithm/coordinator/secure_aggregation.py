@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from v6_algorithm.coordinator.masked_answer import MaskedAnswer, drop_other_forms
 from v6_algorithm.coordinator.preparation.questions import raise_data_errors
 from v6_algorithm.coordinator.rounds.stragglers import Stragglers
 from v6_algorithm.coordinator.strategies.averaging import means_of_variances
@@ -27,7 +27,7 @@ from v6_algorithm.exchange.joint import Joint
 from v6_algorithm.exchange.protocol import Belated, Federation, Replies, Site
 from v6_algorithm.exchange.secure_aggregation import fixed_point, layout, protocol
 from v6_algorithm.exchange.secure_aggregation.keys import Participant, check_participants, digest
-from v6_algorithm.exchange.secure_aggregation.ring import Shape, Vector
+from v6_algorithm.exchange.secure_aggregation.ring import Vector
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.privacy.secure_aggregation import KEEPS_TERMS
 
@@ -209,15 +209,15 @@ class SummingFederation:
         section = self._to_sites()
         requests = {site: {**common, "site": site, "secure_aggregation": section} for site in awake}
         inner = self._federation.call(method, requests, deadline_s=deadline_s)
-        arrived: dict[str, _Answer] = {}
+        arrived: dict[str, MaskedAnswer] = {}
         for site, reply in inner:
             try:
-                arrived[site] = _Answer.read(reply, call)
+                arrived[site] = MaskedAnswer.read(reply, call)
             except WireError as error:
                 inner.reject(site, str(error))
             except (KeyError, TypeError, AttributeError, ValueError):
                 inner.reject(site, "malformed reply")
-        _drop_other_forms(arrived, inner)
+        drop_other_forms(arrived, inner)
         self._stragglers.name_resting(inner, set(self.names) - set(awake))
         self._stragglers.book(inner, number)
         replies.missing.update(inner.missing)
@@ -237,7 +237,7 @@ class SummingFederation:
             raise FederationError(f"round {number}: what the sites added up is of no use: {reason}") from None
 
     def _open(
-        self, call: protocol.Call, arrived: Mapping[str, _Answer], number: int, deadline_s: float
+        self, call: protocol.Call, arrived: Mapping[str, MaskedAnswer], number: int, deadline_s: float
     ) -> tuple[Vector, float]:
         """Ask the sites that gave numbers for what hides their sum."""
         names = sorted(arrived)
@@ -269,7 +269,7 @@ class SummingFederation:
             raise FederationError(f"round {number}: the sum is not opened: {error}") from None
 
     def _reply(
-        self, method: str, request: Mapping[str, Any], arrived: Mapping[str, _Answer], total: Vector
+        self, method: str, request: Mapping[str, Any], arrived: Mapping[str, MaskedAnswer], total: Vector
     ) -> dict[str, Any]:
         first = next(iter(arrived.values()))
         sums = layout.put_together(first.skeleton, fixed_point.decode_sums(total.sums))
@@ -419,51 +419,8 @@ class _SummedReplies(Replies):
         self.seconds = time.perf_counter() - start
 
 
-@dataclass
-class _Answer:
-    """One site's answer: its masked numbers, their form, and what it tells in the clear."""
-
-    masked: protocol.Masked
-    skeleton: Any
-    clear: dict[str, Any]
-
-    @classmethod
-    def read(cls, reply: Mapping[str, Any], call: protocol.Call) -> _Answer:
-        given, skeleton = reply["masked"], reply["skeleton"]
-        if given["context"] != call.context:
-            raise WireError("it masked its numbers for another call, or another list of participants")
-        if set(skeleton) != {"sites", "clipped", "body"}:
-            raise WireError("its numbers have another form than was asked for")
-        if type(given["updates"]) is not int or given["words"] not in (1, 2):
-            raise WireError("its numbers have another form than was asked for")
-        shape = Shape(given["updates"], given["words"], layout.count_numbers(skeleton))
-        letters, seals = dict(given["letters"]), list(given["seals"])
-        if set(letters) != set(call.points) or len(seals) != len(call.points):
-            raise WireError("it sealed its shares for other sites than take part")
-        masked = protocol.Masked(Vector.from_text(given["numbers"], shape), letters, [str(seal) for seal in seals])
-        if type(reply.get("epsilon", 0)) not in (int, float):
-            raise WireError("its epsilon must be a number")
-        known = ("device", "starts", "samples", "spec", "hidden", "start", "epsilon")
-        return cls(masked, skeleton, {key: reply[key] for key in known if key in reply})
-
-    @property
-    def form(self) -> str:
-        shape = self.masked.vector.shape
-        return digest([self.skeleton, shape.updates, shape.words, self.clear.get("spec")])
-
-
 def _pooled(scopes: Mapping[str, Any]) -> dict[str, Any]:
     return {**scopes, "sites": {}, "mean_over_sites": {}}
-
-
-def _drop_other_forms(arrived: dict[str, _Answer], replies: Replies) -> None:
-    """Leave out sites whose numbers have another form than those of most."""
-    forms = {site: answer.form for site, answer in arrived.items()}
-    if len(set(forms.values())) > 1:
-        usual = Counter(forms.values()).most_common(1)[0][0]
-        for site in [site for site, form in forms.items() if form != usual]:
-            del arrived[site]
-            replies.reject(site, "its numbers are of another kind or shape than those of the other sites")
 
 
 def _reasons(replies: Replies) -> str:

@@ -214,7 +214,8 @@ def uniform(frame: pd.DataFrame, form: TableForm, assumed: Assumed | None = None
     points: dict[str, int] = {}
     changed = {}
     for place in places:
-        name, column = names[place], frame.iloc[:, place]
+        name = names[place]
+        column = frame[name] if unique else frame.iloc[:, place]
         texts = texts_of(column)
         if assumed is not None and unique and name in form.codes:
             said[name] = _words_of_labels(column, texts, form)

@@ -6,10 +6,12 @@ where it can. Whoever asks for one site's reply gets what that site would have a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 
 if TYPE_CHECKING:
@@ -66,6 +68,21 @@ class JointTraining:
     start: wire.Held | None = None
     start_losses: list[float] | None = None
     compressed: list[wire.Held] | None = None
+
+    def check(self) -> None:
+        """Check that rows, steps, losses and a model are there for each site; raises WireError."""
+        counts = (self.rows, self.seen, self.steps, self.losses)
+        if any(len(values) != len(self.sites) for values in counts):
+            raise WireError("there must be rows, steps and a loss of each site")
+        if min(self.rows) < 1 or min(self.seen) < 1 or min(self.steps) < 1:
+            raise WireError("row counts and steps must be whole numbers from 1")
+        if not all(map(math.isfinite, self.losses)):
+            raise WireError("a training loss is not a finite number")
+        if sorted(number for _, numbers in self.stacks for number in numbers) != list(range(len(self.sites))):
+            raise WireError("a site has no model, or two")
+        starts = self.start_losses
+        if starts is not None and not (len(starts) == len(self.sites) and all(map(math.isfinite, starts))):
+            raise WireError("a loss before training is not a finite number")
 
     def states(self, names: Collection[str]) -> list[wire.Stacked]:
         """Return each site's tensors, those of some names."""

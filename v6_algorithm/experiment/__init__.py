@@ -271,9 +271,9 @@ class Experiment(Section):
             raise ExperimentError(f"{where}: holds a character that no text has (half of a surrogate pair)") from None
 
     @classmethod
-    def load(cls, path: Path, overrides: list[str] | None = None) -> Experiment:
+    def load(cls, path: str | Path, overrides: list[str] | None = None) -> Experiment:
         """Read an experiment file and apply ``key.path=value`` overrides (values are YAML)."""
-        return cls.parse(read_file(path, overrides), where=path.name)
+        return cls.parse(read_file(Path(path), overrides), where=Path(path).name)
 
 
 class _OnePartition(Section):
@@ -301,8 +301,12 @@ def explain(error: Any) -> str:
         and not (isinstance(before, int) and part in AUGMENTATIONS)
     )
     message = error["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        # pydantic names its class.
+        message = "must be a mapping of keys to values"
     if error["type"] == "missing":
-        return f"{path}: is required"
+        # The one key without a default.
+        return f"{'data.target' if path == 'data' else path}: is required"
     if error["type"] in ("too_short", "too_long"):
         fewest, most = error["ctx"].get("min_length"), error["ctx"].get("max_length")
         return f"{path}: must have {f'{fewest} or more' if most is None else f'at most {most}'} entries"

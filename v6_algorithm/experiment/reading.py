@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -91,7 +92,10 @@ def read_file(path: Path, overrides: list[str] | None = None) -> Any:
     try:
         content = _parse(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ExperimentError(f"{path}: cannot be read: {error.strerror}") from None
+        beside = [other.name for other in path.parent.glob("*.y*ml")] if isinstance(error, FileNotFoundError) else []
+        close = difflib.get_close_matches(path.name, beside, n=1)
+        hint = f" (did you mean '{path.with_name(close[0])}'?)" if close else ""
+        raise ExperimentError(f"{path}: cannot be read: {error.strerror}{hint}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
         raise ExperimentError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     apply_overrides(content, overrides or [])

@@ -255,7 +255,7 @@ class Work:
         identity = source.fingerprint, exact
         kept = memory.pop(key, None)
         if kept is not None and kept[0] == identity:
-            names = [name for name in kept[1].columns if wanted(name)]
+            names = [name for name in kept[1].columns.tolist() if wanted(name)]
             frame = kept[1].loc[:, names] if len(names) < kept[1].shape[1] else kept[1]
         else:
             frame = source.read(wanted, exact=exact)
@@ -334,8 +334,9 @@ def _bytes_of(frame: pd.DataFrame) -> int:
     """Count the bytes of a table's numbers, which make it large, without a look at each of 18,000 columns."""
     import numpy as np
 
+    rows = len(frame)
     return sum(
-        dtype.itemsize * len(frame) if isinstance(dtype, np.dtype) else int(frame.iloc[:, place].array.nbytes)
+        dtype.itemsize * rows if isinstance(dtype, np.dtype) else int(frame.iloc[:, place].array.nbytes)
         for place, dtype in enumerate(frame.dtypes.tolist())
     )
 

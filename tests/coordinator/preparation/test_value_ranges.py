@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
+from v6_algorithm.coordinator.preparation import value_ranges
 from v6_algorithm.coordinator.preparation.value_ranges import check_codes, tell_codes, tell_ranges
 from v6_algorithm.data.description import codes_of
 from v6_algorithm.data.preparation.statistics import Moments
@@ -156,3 +157,31 @@ def test_a_column_without_name_or_values_is_told_as_empty_and_odds_name_their_cl
     result = v6.run(experiment, {"p": rows[:60], "q": rows[60:]})
     assert "left out, empty at every site that has them: Unnamed: 4" in result.notes
     assert fit_text(result.content).startswith("binomial (positive: control), link logit, 120 rows")
+
+
+def test_of_columns_that_cannot_be_apart_none_is_looked_at_one_by_one(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(value_ranges, "_differ", lambda *numbers: looked_at.append(numbers))
+    generator = np.random.default_rng(0)
+    sites = {site: Moments.of([generator.normal(5, 1, (40, 300))], with_range=False) for site in "abc"}
+    assert tell_ranges([f"x{number}" for number in range(300)], sites) == []
+    assert looked_at == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_columns_are_told_whether_or_not_those_that_cannot_be_apart_are_passed_over(monkeypatch, seed):
+    generator, columns = np.random.default_rng(seed), 400
+    # As of the same and of other units, around 0 and far from it, mixed, constant, and of few values.
+    factors = np.array([1, 1, 1, 2.2046, 2.54, 3.9, 4, 10, 18, 30, 31, 1000, -1, 0])
+    middle = generator.choice([0, 0.1, 1, 7, 300], columns)
+    sites = {}
+    for site in "abc":
+        values = (middle + generator.standard_normal((30, columns))) * generator.choice(factors, columns)
+        values[generator.random(columns) < 0.1 * np.ones((30, 1))] = np.nan
+        values[5:, generator.random(columns) < 0.1] = np.nan
+        sites[site] = Moments.of([values + generator.choice([0, 0, 3, 3.1], columns)], with_range=False)
+    names = [f"x{number}" for number in range(columns)]
+    told = tell_ranges(names, sites)
+    monkeypatch.setattr(value_ranges, "_may_be_apart", lambda means, deviations, seen: seen.sum(axis=0) > 1)
+    assert told == tell_ranges(names, sites)
+    assert 0 < len(told) < columns

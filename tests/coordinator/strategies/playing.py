@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from v6_algorithm.coordinator.strategies import create_strategy
-from v6_algorithm.coordinator.strategies.pipeline import Reply
+from v6_algorithm.coordinator.strategies.reply import Reply
 from v6_algorithm.exchange.wire import TensorSpec
 from v6_algorithm.experiment import Experiment
 

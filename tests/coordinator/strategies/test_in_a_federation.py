@@ -54,20 +54,20 @@ def least_squares(sites):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("strategy", "training"),
+    ("strategy", "rounds", "training"),
     [
-        ({"kind": "scaffold"}, {}),
-        ({"kind": "scaffold"}, {"optimizer": {"kind": "sgd", "lr": 0.004, "momentum": 0.8}}),
-        ({"kind": "feddyn", "alpha": 1.0}, {"local_steps": 30}),
+        ({"kind": "scaffold"}, 80, {}),
+        ({"kind": "scaffold"}, 80, {"optimizer": {"kind": "sgd", "lr": 0.004, "momentum": 0.8}}),
+        ({"kind": "feddyn", "alpha": 1.0}, 60, {"local_steps": 30}),
     ],
     ids=["scaffold", "scaffold with momentum", "feddyn"],
 )
 def test_corrected_strategies_reach_the_minimum_of_all_rows_and_fedavg_does_not(
-    run_locally, make_experiment, strategy, training
+    run_locally, make_experiment, strategy, rounds, training
 ):
     sites = different_sites()
     base = regression(make_experiment, strategy).training.model_dump(exclude_none=True) | {"batch_size": None}
-    changes = {"training": base | training}
+    changes = {"training": base | training, "rounds": rounds}
     pooled = least_squares(sites)
     corrected = weights(run_locally(regression(make_experiment, strategy, **changes), sites))
     plain = weights(run_locally(regression(make_experiment, "fedavg", **changes), sites))

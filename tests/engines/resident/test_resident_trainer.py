@@ -69,7 +69,8 @@ class Node:
         (task / "input").write_text(json.dumps({"method": method, "args": [], "kwargs": {"request": request}}))
         environment = {
             "PATH": os.environ["PATH"],
-            "OMP_NUM_THREADS": "1",
+            # As of the process that couriers are forks of.
+            **{name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ},
             "PKG_NAME": "v6_algorithm",
             "PYTHONPATH": str(ROOT),
             "INPUT_FILE": str(task / "input"),

@@ -98,6 +98,8 @@ class Network:
         The researcher's log-in, of the hub's organisation.
     in_processes
         No Docker: algorithms are processes.
+    interpreter
+        What these are started with.
     """
 
     def __init__(
@@ -123,7 +125,7 @@ class Network:
         self._keys = {name: str(uuid4()) for name in self.sites}
         self._python, self._images, self._proxy_host = python, images, proxy_host
         self._database_uri, self._server_environment = database_uri, dict(server_environment or {})
-        self.in_processes, self._interpreter = images is not None, interpreter
+        self.in_processes, self.interpreter = images is not None, interpreter
         # A name that is unique on this machine, since Docker networks and volumes are called after it.
         self.name = f"v6test-{secrets.token_hex(3)}"
         ports = free_ports(1 + len(self.sites))
@@ -336,7 +338,7 @@ class Network:
         folder.mkdir()
         command = [*self._program(name, "run_node.py"), folder / f"{self.name}-{name}.yaml"]
         if self.in_processes:
-            engine = {"folder": str(folder), "python": str(self._interpreter), "images": self._images}
+            engine = {"folder": str(folder), "python": str(self.interpreter), "images": self._images}
             (folder / "images.json").write_text(json.dumps(engine))
             command.append(folder / "images.json")
         proxy = {"PROXY_SERVER_HOST": self._proxy_host, "PROXY_SERVER_PORT": str(proxy_port)}

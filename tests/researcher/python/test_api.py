@@ -45,6 +45,7 @@ def test_plain_names_and_the_keys_of_a_file_make_the_same_experiment(tmp_path):
         "training: {optimizer: {kind: sgd, lr: 0.1}}\n"
     )
     assert plain.resolved() == keys.resolved() == v6.Experiment.load(file).resolved()
+    assert plain.resolved() == v6.Experiment.load(str(file)).resolved()
 
 
 def test_a_wrong_key_is_one_line_that_names_it():
@@ -52,6 +53,12 @@ def test_a_wrong_key_is_one_line_that_names_it():
         v6.Experiment(target="y", roundz=3)
     with pytest.raises(ExperimentError, match=r"data\.target: is required"):
         v6.Experiment(data={"positive": "> 0"})
+    with pytest.raises(ExperimentError, match=r"data\.target: is required"):
+        v6.Experiment(rounds=3)
+    with pytest.raises(ExperimentError, match=r"unknown key 'learning_rat' \(did you mean 'learning_rate'\?\)"):
+        v6.Experiment(target="y", learning_rat=3)
+    with pytest.raises(ExperimentError, match=r"stopping: must be a mapping of keys to values \(given: 3\)"):
+        v6.Experiment(target="y", stopping=3)
 
 
 def test_an_exact_run_gives_the_numbers_of_the_engine():
@@ -283,6 +290,27 @@ def test_what_a_notebook_holds_does_not_go_to_hospitals():
 def test_sites_that_cannot_be_are_named(sites, message):
     with pytest.raises(ExperimentError, match=message):
         v6.run(v6.Experiment(target="y"), sites)
+
+
+def test_a_result_as_text_has_the_metrics_that_the_terminal_shows(result):
+    """All of them are 42 columns."""
+    text = repr(result)
+    assert all(name in text for name in ("auroc", "auprc", "accuracy", "f1"))
+    assert max(map(len, text.split("\nnote: ")[0].splitlines())) <= 100
+
+
+def test_what_a_result_cannot_do_is_said(result):
+    measured = result.evaluate(FRAMES["a"])
+    for asked, message in [
+        (measured.plot, "plot: there is no history to draw"),
+        (lambda: result.likelihood_ratio(result), "likelihood_ratio: a result has no fit"),
+        (lambda: result.evaluate(FRAMES["a"].drop(columns="y")), r"rows: column 'y' \(data.target\) is not there"),
+        (lambda: v6.compare(["runs/heart"]), r"compare: a str is not taken; allowed: results, as load\('runs/heart'\)"),
+        (lambda: v6.compare([result], part="tst"), "compare: part 'tst' is not known; allowed: test, validation, cent"),
+        (lambda: v6.run(v6.Experiment(target="y"), [FRAMES["a"]]), "sites: must be a mapping of names to rows"),
+    ]:
+        with pytest.raises(ExperimentError, match=message):
+            asked()
 
 
 def test_results_stand_beside_each_other(result):

@@ -9,13 +9,30 @@ import pytest
 from rich.console import Console
 
 from v6_algorithm.researcher.report import closing_table
-from v6_algorithm.researcher.report.reading import number, seconds, size
+from v6_algorithm.researcher.report.formatting import number, seconds, size
+from v6_algorithm.researcher.report.reading import label
 
 
 def show(result: dict[str, Any]) -> str:
     console = Console(file=io.StringIO(), width=120)
     console.print(closing_table(result))
     return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("metric", "shown"),
+    [
+        ("auroc", "AUROC"),
+        ("auroc_resolution", "AUROC resolution"),
+        ("sex.auroc_se", "sex: AUROC standard error"),
+        ("sensitivity_at_90", "Sens. at 90 % spec."),
+        ("sensitivity_at_90_resolution", "Sens. at 90 % spec. resolution"),
+        ("threshold_at_97_5", "Threshold at 97.5 % spec."),
+        ("concordance_resolution", "Concordance resolution"),
+    ],
+)
+def test_what_stands_beside_a_metric_has_its_name(metric: str, shown: str) -> None:
+    assert label(metric).replace("\xa0", " ") == shown
 
 
 def test_table_lists_every_scope_and_run(plain: dict[str, Any]) -> None:

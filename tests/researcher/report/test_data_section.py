@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hospitals import command, make_table, read_result, write
@@ -54,8 +56,18 @@ def test_the_page_shows_what_was_used_and_what_not(result):
     page = result.report()
     for text in ("<h2>Data</h2>", "a, b, c, sex (2 categories)", "Training rows by class", "sd at ", "Means by site"):
         assert text in page, text
-    assert "Finished" in page
+    assert re.search(r"Finished</dt>\s*<dd>\d{4}-\d\d-\d\d \d\d:\d\d UTC</dd>", page)
     assert "trusted: north, south" in page
+    assert "<td>none</td>" in page.replace('<td class="n">', "<td>"), "a column without empty cells says so"
+
+
+def test_the_page_refers_to_its_notes_only_where_it_has_some(result):
+    from v6_algorithm.researcher.report.page import render
+
+    hint, notes = "Columns that were not used are named under", "<h2>Please note</h2>"
+    for said in ([], ["column 'z' is text"]):
+        page = render(result.content | {"notes": said})
+        assert (hint in page) == (notes in page) == bool(said)
 
 
 def test_a_site_that_is_not_in_the_result_is_an_amber_badge(tmp_path):

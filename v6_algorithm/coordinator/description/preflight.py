@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from v6_algorithm.coordinator.master import quorum_of
-from v6_algorithm.coordinator.preparation.negotiate import Plan, agree_on_columns, plan
+from v6_algorithm.coordinator.preparation.negotiate import agree_on_columns, plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.preparation.schema_checks import check_policy
 from v6_algorithm.data.preparation import Agreement
 from v6_algorithm.errors import ExperimentError, FederationError, V6AlgorithmError, WireError

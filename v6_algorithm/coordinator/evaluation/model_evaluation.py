@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress, States
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.exchange import wire

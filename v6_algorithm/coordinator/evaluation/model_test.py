@@ -17,7 +17,8 @@ from v6_algorithm.coordinator.evaluation.comparison import check_paired, compari
 from v6_algorithm.coordinator.evaluation.recalibration import recalibrations
 from v6_algorithm.coordinator.evaluation.returned_model import OF_TRAINING, WITHOUT, ReturnedModel, misfits
 from v6_algorithm.coordinator.evaluation.subgroups import GroupSums, gaps, merged_groups
-from v6_algorithm.coordinator.preparation.negotiate import Plan, fingerprints
+from v6_algorithm.coordinator.preparation.negotiate import fingerprints
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.preparation.questions import raise_data_errors
 from v6_algorithm.coordinator.preparation.schema_checks import check_names, check_policy, check_schema
 from v6_algorithm.coordinator.result.assemble import SCHEMA, software, utc_now

@@ -16,7 +16,7 @@ from v6_algorithm.coordinator.inference.goodness_of_fit import effective_rows, g
 from v6_algorithm.coordinator.inference.penalised import penalised
 from v6_algorithm.coordinator.inference.separation import against_reference, with_references
 from v6_algorithm.coordinator.inference.terms import growing, joint_tests, spline_effects, units, without_aliased
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.coordinator.strategies.newton import (
     LOWEST_DISPERSION,

@@ -15,7 +15,7 @@ import numpy as np
 
 from v6_algorithm.coordinator.inference.coefficients import RATIOS, coefficient_line, inference
 from v6_algorithm.coordinator.inference.terms import joint_tests, spline_effects
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.experiment import Cox, Experiment
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.coordinator.inference.distributions import chi_square_p
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.preparation.terms import DesignTerms
 from v6_algorithm.learning.metrics.intervals.proportions import Z

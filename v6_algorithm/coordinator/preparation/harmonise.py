@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
+from v6_algorithm.coordinator.preparation.quantile_cells import gather_cells
 from v6_algorithm.coordinator.preparation.questions import Gather
 from v6_algorithm.data.preparation.combat import Combat, Sums, merge_sums
-from v6_algorithm.data.preparation.setup import Setup, pack_arrays, unpack_arrays
+from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.data.preparation.statistics import (
     Moments,
     Preparation,
@@ -19,7 +21,7 @@ from v6_algorithm.data.preparation.statistics import (
     prepare,
     quantile_windows,
 )
-from v6_algorithm.data.quantiles import CALLS, Cells
+from v6_algorithm.data.quantiles import Cells
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Data
@@ -101,23 +103,10 @@ def _combat(gather: Gather, data: Data, setup: Setup, shape: tuple[int, ...], si
 
 
 def _cells(gather: Gather, data: Data, setup: Setup, moments: Moments, sites: Sequence[str]) -> list[Cells]:
-    """Ask the sites for cells of their training values, and again where quantiles lie, until these are close enough."""
+    """Ask for cells where medians or quartiles are wanted."""
     if not needs_quantiles(data):
         return []
-    cells: dict[str, Cells] = {}
-    windows: np.ndarray | None = None
-    for _ in range(CALLS):
-        step = {"windows": None if windows is None else pack_arrays({"windows": windows})}
-        # A site that is lost on the way keeps what it told before.
-        cells |= gather(
-            sites,
-            {"step": "quantiles", "setup": setup.to_json(), **step},
-            lambda reply: Cells.check(unpack_arrays(reply["cells"]), moments.mean.size),
-        )
-        windows, wanted = quantile_windows(data, moments, list(cells.values()))
-        if not wanted:
-            break
-    return list(cells.values())
+    return gather_cells(gather, sites, setup, moments.mean.size, partial(quantile_windows, data, moments))
 
 
 def _tell_loose(data: Data, setup: Setup, moments: Moments, cells: Sequence[Cells]) -> list[str]:

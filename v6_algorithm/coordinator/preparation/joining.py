@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from v6_algorithm.coordinator.call_log import Caller
-from v6_algorithm.coordinator.preparation.negotiate import Plan, tell_silent
+from v6_algorithm.coordinator.preparation.negotiate import tell_silent
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.preparation.schema_checks import (
     check_counts,
     check_names,

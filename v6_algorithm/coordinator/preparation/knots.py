@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from v6_algorithm.coordinator.preparation.quantile_cells import gather_cells
 from v6_algorithm.coordinator.preparation.questions import Gather
-from v6_algorithm.data.preparation.setup import Setup, pack_arrays, unpack_arrays
+from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.preparation.statistics import Moments
-from v6_algorithm.data.quantiles import CALLS, Cells, next_windows, quantiles
+from v6_algorithm.data.quantiles import next_windows, quantiles
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.terms import KNOT_SHARES
@@ -42,7 +43,13 @@ def agree_on_knots(
     }
     if numbers:
         shares = sorted({share for n in numbers.values() for share in KNOT_SHARES[n]})
-        cells = _cells(gather, setup, moments.mean.size, shares, sites)
+        cells = gather_cells(
+            gather,
+            sites,
+            replace(setup, terms=None),
+            moments.mean.size,
+            lambda told: next_windows([site.columns() for site in told], shares),
+        )
         columns = list(zip(*(site.columns() for site in cells), strict=True))
         for name, number in numbers.items():
             feature = setup.features.index(name)
@@ -64,22 +71,6 @@ def agree_on_knots(
     told = "; ".join(f"{name} at {', '.join(f'{place:g}' for place in knots[name][0])}" for name in setup.terms.splines)
     where = "" if folds == 1 else " (of the first fold)"
     return replace(setup, terms=setup.terms.with_knots(knots)), [f"knots{where}: {told}"]
-
-
-def _cells(gather: Gather, setup: Setup, columns: int, shares: Sequence[float], sites: Sequence[str]) -> list[Cells]:
-    cells: dict[str, Cells] = {}
-    windows: np.ndarray | None = None
-    for _ in range(CALLS):
-        step = {"windows": None if windows is None else pack_arrays({"windows": windows})}
-        cells |= gather(
-            sites,
-            {"step": "quantiles", "setup": replace(setup, terms=None).to_json(), **step},
-            lambda reply: Cells.check(unpack_arrays(reply["cells"]), columns),
-        )
-        windows, wanted = next_windows([site.columns() for site in cells.values()], shares)
-        if not wanted:
-            break
-    return list(cells.values())
 
 
 def _rounded(places: Sequence[float], deviation: float) -> list[float]:

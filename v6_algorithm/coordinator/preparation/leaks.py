@@ -31,7 +31,8 @@ def tell_unsearched(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def tell_leaks(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> list[str]:
     """Return a note for each input that tells the target at some site, and how: it may be known only afterwards."""
     notes = []
-    for name in used:
+    telling = {name for schema in schemas.values() for name in schema.get("leaks", {})}
+    for name in (name for name in used if name in telling):
         for reason, text in REASONS.items():
             if sites := [site for site, schema in schemas.items() if schema.get("leaks", {}).get(name) == reason]:
                 notes.append(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from v6_algorithm.coordinator.preparation.event_times import (
     tell_met,
     tell_no_events,
     tell_units,
+    tell_units_by_bins,
 )
 from v6_algorithm.coordinator.preparation.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
@@ -30,6 +31,7 @@ from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
 from v6_algorithm.coordinator.preparation.knots import agree_on_knots
 from v6_algorithm.coordinator.preparation.leaks import tell_leaks, tell_unsearched
 from v6_algorithm.coordinator.preparation.patients import tell_repeats, tell_shared_patients
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.preparation.questions import Ask, gather, raise_data_errors
 from v6_algorithm.coordinator.preparation.schema_checks import (
     Counts,
@@ -45,7 +47,7 @@ from v6_algorithm.coordinator.preparation.schema_checks import (
     check_trained_on,
     is_silent,
 )
-from v6_algorithm.coordinator.preparation.shares import capped_rows, scaled_moments, tell_shares
+from v6_algorithm.coordinator.preparation.shares import scaled_moments, tell_shares
 from v6_algorithm.coordinator.preparation.site_means import site_means
 from v6_algorithm.coordinator.preparation.value_ranges import tell_codes, tell_ranges, tell_target_sizes
 from v6_algorithm.data.preparation.agreement import Agreement
@@ -65,99 +67,6 @@ _AT_ZERO = {
     "discrete_time": "their events count in the first interval, those without an event in none",
 }
 _OTHER_SOFTWARE = "so they do not run the same software"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What training needs to know.
-
-    Attributes
-    ----------
-    sites
-        Names of the sites that take part.
-    setup
-        Columns, classes, weights and preparation.
-    spec
-        The tensors every reply must have.
-    counts
-        For each fold: hospital to rows of each part.
-    rows
-        Site to rows of each part in each fold; a site is a hospital, but in a centralised run it holds all.
-    notes
-        Sentences for the researcher.
-    class_rows
-        For each fold: training rows of each class, of all sites together; none where there are no classes.
-    synthetic
-        Hospital to its rows that are made, and only train.
-    policies
-        Hospital to the rules that its node says are in force.
-    maximum_share
-        Of all training rows that one site counts as having.
-    means
-        Site to what its training rows are like; see `site_means`.
-    fingerprints
-        Hospital to the keyed fingerprint of its table's file, of nodes that have a secret.
-    silent
-        The sites whose nodes measure no model in the rounds, by their owner's rule.
-    filled
-        Whether cells of training rows are empty, or may be, so that they are filled in.
-    """
-
-    sites: list[str]
-    setup: Setup
-    spec: wire.StateSpec
-    counts: Counts
-    rows: dict[str, list[dict[str, int]]]
-    notes: list[str] = field(default_factory=list)
-    class_rows: list[list[int]] = field(default_factory=list)
-    synthetic: dict[str, int] = field(default_factory=dict)
-    policies: dict[str, dict[str, Any]] = field(default_factory=dict)
-    maximum_share: float = 1.0
-    means: dict[str, dict[str, Any]] = field(default_factory=dict)
-    fingerprints: dict[str, str] = field(default_factory=dict)
-    silent: list[str] = field(default_factory=list)
-    filled: bool = True
-
-    @property
-    def folds(self) -> list[int]:
-        """The folds to train: all, less those whose hospital was to be left out and is lost anyway."""
-        hospitals = self.setup.hospitals
-        return [n for n, members in enumerate(self.counts) if not hospitals or hospitals[n] in members]
-
-    def weights(self, fold: int) -> dict[str, float]:
-        """Return the rows that each trainer counts as having: its own, or `maximum_share` of all if that is less."""
-        return capped_rows({site: self.rows[site][fold]["train"] for site in self.trainers(fold)}, self.maximum_share)
-
-    def trainers(self, fold: int) -> list[str]:
-        """Return the sites that have training rows in a fold."""
-        return [site for site in self.sites if self.rows[site][fold]["train"]]
-
-    def has(self, part: str) -> bool:
-        """Say whether any hospital has rows in this part."""
-        return any(member[part] for fold in self.counts for member in fold.values())
-
-    def validates(self, site: str, fold: int) -> bool:
-        """Say whether a site measures the models of a fold's rounds: it has validation rows, and its node lets it."""
-        return site not in self.silent and self.rows[site][fold]["validation"] > 0
-
-    @property
-    def validated(self) -> bool:
-        """Whether models are measured in the rounds at all."""
-        return any(self.validates(site, fold) for site in self.sites for fold in self.folds)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form, for a checkpoint."""
-        plain = {item.name: getattr(self, item.name) for item in fields(self)}
-        return plain | {
-            "setup": self.setup.to_json(),
-            "spec": [[name, tensor_spec.to_json()] for name, tensor_spec in self.spec.items()],
-        }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Plan:
-        """Read the JSON form."""
-        spec = wire.spec_from_json(dict(content["spec"]))
-        return cls(**{**content, "setup": Setup.from_json(content["setup"]), "spec": spec})
 
 
 def agree_on_columns(
@@ -366,7 +275,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     )
     class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
     notes = [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
-    notes += time_notes
+    notes += [*time_notes, *tell_units_by_bins(sums, setup.middle)]
     notes += tell_values(moments) if setup.image_shape is not None else []
     notes += tell_constant(setup.features, moments, merged) if setup.image_shape is None else []
     notes += tell_ranges(setup.features, moments) if setup.image_shape is None else []

@@ -25,6 +25,8 @@ _FACTOR_MIXED = 10.0
 # Values around 0, such as of an ECG, have means that tell nothing: what differs with their unit is their spread.
 _AROUND_ZERO, _FACTOR_SPREAD = 0.5, 30.0
 _FEWEST = 10
+# Of products and quotients, far more than they are rounded by.
+_ROUNDING = 1e-9
 _SHOWN_SITES = 10
 
 
@@ -42,7 +44,7 @@ def tell_ranges(features: Sequence[str], moments: Mapping[str, Moments]) -> list
     deviation = np.stack([of_site.deviation[0] for of_site in moments.values()])
     seen = (count >= _FEWEST) & (deviation > 1e-9 * np.abs(mean))
     notes = []
-    for place in np.flatnonzero(seen.sum(axis=0) > 1).tolist():
+    for place in np.flatnonzero(_may_be_apart(mean, deviation, seen)).tolist():
         ranked = sorted(np.flatnonzero(seen[:, place]).tolist(), key=lambda site: mean[site, place])
         lowest, highest = ranked[0], ranked[-1]
         apart = _differ(*mean[[lowest, highest], place].tolist(), *deviation[[lowest, highest], place].tolist())
@@ -55,6 +57,20 @@ def tell_ranges(features: Sequence[str], moments: Mapping[str, Moments]) -> list
             "they in one unit? Convert them there, or leave the column out with data.exclude"
         )
     return notes
+
+
+def _may_be_apart(means: np.ndarray, deviations: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Say which columns, (columns,) bool of (sites, columns), have to be looked at one by one: of a wide table few."""
+    low, high = np.where(seen, means, np.inf).min(axis=0), np.where(seen, means, -np.inf).max(axis=0)
+    least, most = np.where(seen, deviations, np.inf).min(axis=0), np.where(seen, deviations, 0.0).max(axis=0)
+    # What `_differ` and `_spread_apart` ask for at least, whichever site the numbers are of.
+    factor = min(_FACTOR, _FACTOR_MIXED, *((1 - _NEAR) * known for known in _KNOWN))
+    several = seen.sum(axis=0) > 1
+    with np.errstate(invalid="ignore"):
+        # Without a site all of these are infinite.
+        apart = (high - low > _APART * least * (1 - _ROUNDING)) | ((low > 0) & (high >= factor * low * (1 - _ROUNDING)))
+    may: np.ndarray = several & (apart | (most >= _FACTOR_SPREAD * least * (1 - _ROUNDING)))
+    return may
 
 
 def _differ(low: float, high: float, low_deviation: float, high_deviation: float) -> bool:
@@ -107,7 +123,8 @@ def check_codes(codes: Any, columns: Collection[str]) -> None:
 def tell_codes(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> list[str]:
     """Name the columns of which one site's codes are not another's: 0 and 1 here, 1 and 2 there; 0 to 3, and 1 to 4."""
     notes = []
-    for name in used:
+    coded = {name for schema in schemas.values() for name in schema.get("codes", {})}
+    for name in (name for name in used if name in coded):
         by_codes: dict[tuple[int, ...], list[str]] = {}
         for site, schema in schemas.items():
             if name in schema.get("codes", {}):

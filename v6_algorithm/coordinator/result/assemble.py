@@ -15,7 +15,7 @@ from v6_algorithm.coordinator.evaluation.subgroups import gaps, merged_groups
 from v6_algorithm.coordinator.inference.coefficients import inference
 from v6_algorithm.coordinator.inference.meta_analysis import of_coefficients, of_metrics
 from v6_algorithm.coordinator.inference.rubin import pooled_inference
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.result.averages import mean_of, round_scores, scores
 from v6_algorithm.coordinator.result.diagnostics import diagnostics
 from v6_algorithm.coordinator.result.notes import notes_of_result

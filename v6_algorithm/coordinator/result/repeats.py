@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.result.averages import mean_and_spread, scores
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.experiment import Experiment, KFold

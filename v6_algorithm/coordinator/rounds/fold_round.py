@@ -16,7 +16,8 @@ from v6_algorithm.exchange.downlink import ROUNDED, pack_rounded, read_sent
 from v6_algorithm.exchange.joint import JointItem
 
 if TYPE_CHECKING:
-    from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Reply
+    from v6_algorithm.coordinator.strategies.pipeline import FedAvg
+    from v6_algorithm.coordinator.strategies.reply import Reply
 
 
 class FoldRound:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.data.preparation import Preparation, Setup
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.optimisers import PLATEAU, group_in_round, rate_after

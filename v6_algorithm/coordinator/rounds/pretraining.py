@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from v6_algorithm.coordinator.call_log import Caller
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.rounds.folds import FoldProgress
 from v6_algorithm.coordinator.rounds.reply_checks import ReplyCheck
 from v6_algorithm.errors import FederationError

@@ -7,7 +7,7 @@ from typing import Any
 
 from v6_algorithm.coordinator.evaluation.sample_grid import checked
 from v6_algorithm.coordinator.evaluation.subgroups import GroupSums
-from v6_algorithm.coordinator.preparation.negotiate import Plan
+from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.secure_aggregation import ALL_SITES
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange.downlink import ROUNDED

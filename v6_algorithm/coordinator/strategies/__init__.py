@@ -32,7 +32,15 @@ def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, 
     rows
         Site to training rows in this fold.
     """
-    from v6_algorithm.coordinator.strategies import fairness, heterogeneity, newton, optimisers, penalised, pipeline
+    from v6_algorithm.coordinator.strategies import (
+        cyclic,
+        fairness,
+        heterogeneity,
+        newton,
+        optimisers,
+        penalised,
+        pipeline,
+    )
     from v6_algorithm.experiment.strategy import kinds as sections
 
     classes: dict[str, type[FedAvg]] = {
@@ -43,7 +51,7 @@ def create_strategy(experiment: Experiment, spec: StateSpec, rows: Mapping[str, 
         "fedyogi": optimisers.Adaptive,
         "fedadagrad": optimisers.Adaptive,
         **dict.fromkeys(ONE_GRADIENT, optimisers.FedSGD),
-        "cyclic": pipeline.Cyclic,
+        "cyclic": cyclic.Cyclic,
         "newton": newton.Newton,
         "fedprox": heterogeneity.FedProx,
         "moon": heterogeneity.Moon,

@@ -15,7 +15,8 @@ from dataclasses import replace
 import torch
 
 from v6_algorithm.coordinator.strategies.averaging import State, cast
-from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Message, Reply
+from v6_algorithm.coordinator.strategies.pipeline import FedAvg
+from v6_algorithm.coordinator.strategies.reply import Message, Reply
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment.optimisers import local_reach
 

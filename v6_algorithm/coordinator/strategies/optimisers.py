@@ -8,7 +8,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from v6_algorithm.coordinator.strategies.averaging import State
-from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Message, Reply
+from v6_algorithm.coordinator.strategies.pipeline import FedAvg
+from v6_algorithm.coordinator.strategies.reply import Message, Reply
 from v6_algorithm.coordinator.strategies.server import AdaptiveServer, ServerStep, TorchServer
 
 

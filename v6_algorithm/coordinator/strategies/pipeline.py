@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 from typing import cast as cast_type
@@ -19,8 +19,8 @@ from typing import cast as cast_type
 import torch
 from torch import Tensor
 
-from v6_algorithm import seeding
 from v6_algorithm.coordinator.strategies.averaging import Combiner, Gathered, State, WeightedMean, cast
+from v6_algorithm.coordinator.strategies.reply import Message, Reply, read_counts
 from v6_algorithm.coordinator.strategies.robust.rules import create_rule, needs_origin
 from v6_algorithm.coordinator.strategies.server import ServerStep, TorchServer
 from v6_algorithm.coordinator.strategies.trajectory import RoundAverage
@@ -30,46 +30,6 @@ from v6_algorithm.exchange.compression import create_compressor
 from v6_algorithm.exchange.downlink import ROUNDED
 from v6_algorithm.exchange.joint import JointTraining
 from v6_algorithm.experiment import Experiment, NoOptions, Section
-
-# What a request tells a site's training, under the key "strategy"; `training.objectives` reads it.
-Message = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One site's checked reply.
-
-    Attributes
-    ----------
-    site
-        Its name.
-    state
-        Its model, or where `transform` says so something else of the same names and shapes.
-    rows, steps
-        Training rows, and optimiser steps made.
-    loss
-        Mean training loss over the round.
-    start
-        The model that it started from, where it was asked for.
-    start_loss
-        Mean loss of that model over its training rows, where it was asked for.
-    sums
-        What its rows come to by name, (…) float64 arrays, where it was asked for.
-    term, share
-        Of all sites under masks: how the terms that they keep changed, weighted by their shares, float64 by name of the
-        parameter; and the share of the sites that are in the sum.
-    """
-
-    site: str
-    state: State
-    rows: int
-    steps: int
-    loss: float
-    start: State | None = None
-    start_loss: float | None = None
-    sums: dict[str, Any] | None = None
-    term: State | None = None
-    share: float | None = None
 
 
 class FedAvg:
@@ -204,15 +164,9 @@ class FedAvg:
 
         The item is left without its parameters: their text is larger than the tensors that are read from it.
         """
-        rows, steps, loss = item["rows"], item["steps"], item["loss"]
-        if any(type(count) is not int for count in (rows, steps, loss["rows"])) or rows < 0 or loss["rows"] < 1:
-            raise WireError("its row counts must be whole numbers")
-        if steps < 1:
-            raise WireError("its number of steps must be a whole number from 1")
-        if not isinstance(loss["sum"], (int, float)) or not math.isfinite(loss["sum"]):
-            raise WireError("its training loss is not a finite number")
+        rows, steps, loss = read_counts(item)
         state = self._read_state(item, asked)
-        reply = Reply(site, state, rows, steps, loss["sum"] / loss["rows"])
+        reply = Reply(site, state, rows, steps, loss)
         return self._with_extras(reply, item.get("strategy", {}), asked)
 
     def add(self, reply: Reply) -> None:
@@ -233,15 +187,7 @@ class FedAvg:
 
     def check_joint(self, training: JointTraining) -> None:
         """Check the replies of several sites as `read` does; raises WireError."""
-        told = (training.rows, training.seen, training.steps, training.losses)
-        if any(len(values) != len(training.sites) for values in told):
-            raise WireError("there must be rows, steps and a loss of each site")
-        if min(training.rows) < 1 or min(training.seen) < 1 or min(training.steps) < 1:
-            raise WireError("row counts and steps must be whole numbers from 1")
-        if not all(map(math.isfinite, training.losses)):
-            raise WireError("a training loss is not a finite number")
-        if sorted(number for _, numbers in training.stacks for number in numbers) != list(range(len(training.sites))):
-            raise WireError("a site has no model, or two")
+        training.check()
         for stacks, numbers in training.stacks:
             wire.check_stacks(stacks, len(numbers), self.spec, training.names, training.checked)
         asked = self._asks_start, self.needs_start_loss
@@ -249,10 +195,6 @@ class FedAvg:
             raise WireError("they tell other things for the strategy than they were asked for")
         if training.start is not None:
             self._check_start(wire.unpack(training.start, self.spec))
-        if training.start_losses is not None and not (
-            len(training.start_losses) == len(training.sites) and all(map(math.isfinite, training.start_losses))
-        ):
-            raise WireError("a loss before training is not a finite number")
 
     def add_joint(self, training: JointTraining) -> None:
         """Take in the replies of several sites, which `check_joint` has looked at."""
@@ -507,26 +449,6 @@ class FedAvg:
         if "share" in given:
             reply = replace(reply, share=float(given["share"]))
         return reply
-
-
-class Cyclic(FedAvg):
-    """Cyclic weight transfer: in each round the model visits one site after another, and is trained at each.
-
-    No average, so sites may differ in the number of their rows at will; but the model remembers the last site best,
-    and a round takes as long as all sites together. A site that gives no model is passed over.
-
-    References
-    ----------
-    Chang et al., Distributed deep learning networks among institutions for medical imaging, JAMIA 2018.
-    """
-
-    def turns(self, number: int, sites: Sequence[str]) -> list[list[str]]:
-        """Return one site a turn, by name or drawn anew each round."""
-        order = list(sites)
-        if self.section.order == "random":
-            generator = seeding.numpy_generator(self.experiment.seed, "turns", number)
-            order = [order[index] for index in generator.permutation(len(order))]
-        return [[site] for site in order]
 
 
 def norm(state: Mapping[str, Tensor]) -> float:

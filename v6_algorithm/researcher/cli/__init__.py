@@ -1,84 +1,31 @@
-"""The command line, a file for each group of commands: they parse, call and print. The console script is `main`."""
+"""The command line, a file for each group of commands: they parse, call and print. The console script is `main`.
+
+`commands` has all of them; it is read when one is run, so that who changes their mind meanwhile sees no traceback.
+"""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
-
-import typer
-
-from v6_algorithm.researcher.cli import (
-    approve,
-    check,
-    describe,
-    doctor,
-    evaluate,
-    export,
-    generate,
-    image,
-    init,
-    network,
-    package,
-    partition,
-    predict,
-    report,
-    resume,
-    run,
-    splits,
-    submit,
-    terminal,
-    tune,
-)
-
-app = typer.Typer(
-    name="v6-algorithm",
-    help="Federated deep learning for biomedical data.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-)
+from typing import Any
 
 
-@app.callback(invoke_without_command=True)
-def _main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    if version:
-        from importlib.metadata import version as installed
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        from v6_algorithm.researcher.cli.commands import app
 
-        terminal.out.print(f"v6-algorithm {installed('v6-algorithm')}")
-        raise typer.Exit
-
-
-# Each command, in the order of the help, and an example where its own text has none.
-for _command, _example in (
-    (init.init, None),
-    (run.run, "run heart.yaml --set rounds=40 --baselines --out runs/heart"),
-    (resume.resume, "resume runs/heart"),
-    (run.validate, "validate heart.yaml"),
-    (check.check, "check heart.yaml --out checks.json"),
-    (tune.tune, "tune heart.yaml --set training.batch_size=16 --out runs/tuned"),
-    (evaluate.evaluate, "evaluate runs/heart --data later.csv --out runs/later"),
-    (predict.predict, None),
-    (export.export, None),
-    (report.report, None),
-    (describe.describe, "describe heart.yaml --by sex --out runs/description"),
-    (partition.partition, "partition patients.csv --by hospital --out hospitals"),
-    (splits.split_columns, "split-columns patients.csv SPLIT_0.json SPLIT_1.json --key subject --out given.csv"),
-    (generate.generate, "generate runs/gan --class melanoma --n 64 --out synthetic"),
-    (package.package, None),
-    (submit.submit, "submit heart.yaml --server https://vantage6.example.org/api --username ada --image IMAGE"),
-    (submit.watch, "watch 12 --server https://vantage6.example.org/api --username ada"),
-    (submit.cancel, "cancel 12 --server https://vantage6.example.org/api --username ada"),
-    (approve.approve, "approve heart.yaml --show"),
-    (doctor.doctor, "doctor --policy --table hospital.csv"),
-):
-    app.command(epilog=f"Example: v6-algorithm {_example}" if _example else None)(_command)
-app.add_typer(image.app, name="image")
-app.add_typer(network.app, name="network")
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main() -> None:
     """Run the command line; the console script `v6-algorithm`."""
     try:
+        from v6_algorithm.researcher.cli import terminal
+        from v6_algorithm.researcher.cli.commands import app
+
         app()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except SystemExit as end:
         sys.exit(end.code or terminal.code_of_output())

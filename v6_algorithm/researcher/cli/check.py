@@ -42,10 +42,10 @@ def check(
     private_key: connection.PrivateKey = None,
     policy: Annotated[
         str | None,
-        typer.Option(**choice(*POLICIES), help="Here: let the sites hold a node's rules."),
+        typer.Option(**choice(*POLICIES), help="Without --server: let the sites hold a node's rules."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write what was found out there, as JSON.")
+        Path | None, typer.Option(metavar="FILE", help="Also write the findings to this file, as JSON.")
     ] = None,
     force: Force = False,
     json_: Json = False,
@@ -147,7 +147,8 @@ def show(report: dict[str, Any]) -> None:
     def cell(value: Any) -> str:
         return "?" if value is None else escape(printable(value, 200))
 
-    sites = Table(title="sites", box=SIMPLE_HEAD, pad_edge=False)
+    # Nine columns beside each other in a terminal of 80 characters.
+    sites = Table(title="sites", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
     for name in ("site", "version", "device", "memory", "disk", "policy", "rows", "columns", "classes"):
         sites.add_column(name)
     for site, site_report in report["sites"].items():

@@ -26,7 +26,8 @@ Address = Annotated[
         "--server",
         metavar="URL",
         envvar="V6_SERVER",
-        help="Such as https://vantage6.example.org/api; of vantage6 5 HQ's, and V6_AUTH Keycloak's.",
+        help="The server's address, such as https://vantage6.example.org/api (of vantage6 5: HQ's, with Keycloak's in "
+        "V6_AUTH).",
     ),
 ]
 Username = Annotated[
@@ -39,11 +40,26 @@ PrivateKey = Annotated[
     ),
 ]
 
-# Options of the commands that ask a network and train nothing.
-CollaborationName = Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")]
-Organizations = Annotated[list[str] | None, typer.Option(metavar="NAME", help="As for `submit`.")]
-Hub = Annotated[str | None, typer.Option(metavar="NAME", help="As for `submit`.")]
-Databases = Annotated[list[str] | None, typer.Option(metavar="LABEL", help="As for `submit`.")]
+CollaborationName = Annotated[
+    str | None,
+    typer.Option("--collaboration", metavar="NAME", help="Name or id; needed where you see more than one."),
+]
+Organizations = Annotated[
+    list[str] | None,
+    typer.Option("--organization", metavar="NAME", help="One that takes part, as often as needed; else all do."),
+]
+Hub = Annotated[
+    str | None,
+    typer.Option("--hub", metavar="NAME", help="Organisation whose node runs `master`; else your own."),
+]
+Databases = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--database",
+        metavar="LABEL",
+        help="The database that each node reads, else default; twice: a table, and the folder of its images.",
+    ),
+]
 Query = Annotated[str | None, typer.Option(metavar="SQL", help="For SQL databases.")]
 Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="For Excel files.")]
 

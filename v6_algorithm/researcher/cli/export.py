@@ -22,10 +22,7 @@ def export(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Write a run's model as ONNX and torch.export, and check that both give what it gives.
-
-    Example: v6-algorithm export runs/heart heart-model --format onnx
-    """
+    """Write a run's model as ONNX and torch.export, and check that both give what it gives."""
     with explained(json_):
         from v6_algorithm.coordinator.evaluation.returned_model import ReturnedModel
         from v6_algorithm.errors import ExperimentError

@@ -90,7 +90,12 @@ def try_out(tag: Tag = None, variant: Variant = "cpu", vantage6: Vantage6 = 4, j
 
 @app.command(epilog="Example: v6-algorithm image push registry.example.org/research")
 def push(
-    registry: Annotated[str, typer.Argument(metavar="REGISTRY", help="HOST[:PORT][/PATH]", show_default=False)],
+    registry: Annotated[
+        str,
+        typer.Argument(
+            metavar="REGISTRY", help="HOST:PORT/PATH, such as registry.example.org/research.", show_default=False
+        ),
+    ],
     tag: Annotated[
         str | None,
         typer.Option(metavar="NAME[:TAG]", help="The image to push.", show_default="this version's, of both variants"),

@@ -47,10 +47,7 @@ def init(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Write an experiment file for tables of yours, with what was seen in them; or for those of a network.
-
-    Example: v6-algorithm init hospital1.csv hospital2.csv --target outcome
-    """
+    """Write an experiment file for tables of yours, with what was seen in them; or for those of a network."""
     with explained(json_):
         from v6_algorithm.researcher.cli.check import Asked, ask_network
         from v6_algorithm.researcher.drafting import experiment_yaml

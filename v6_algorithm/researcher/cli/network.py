@@ -24,7 +24,7 @@ Folder = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog="Example: v6-algorithm network start heart.yaml && v6-algorithm submit heart.yaml --local")
 def start(
     file: File,
     set_: Set = None,
@@ -32,10 +32,7 @@ def start(
     folder: Folder = None,
     json_: Json = False,
 ) -> None:
-    """Start a server and a node for each of an experiment's sites.
-
-    Example: v6-algorithm network start heart.yaml && v6-algorithm submit heart.yaml --local
-    """
+    """Start a server and a node for each of an experiment's sites."""
     with explained(json_):
         from v6_algorithm.engines.simulate import tables_of
         from v6_algorithm.errors import ExperimentError

@@ -20,10 +20,7 @@ def package(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Write the package of an own network or problem, which hospitals run in an image made FROM ours.
-
-    Example: v6-algorithm package networks.py:Attention plug-in --name attention
-    """
+    """Write the package of an own network or problem, which hospitals run in an image made FROM ours."""
     with explained(json_):
         from v6_algorithm.researcher.python.package import write_package
 

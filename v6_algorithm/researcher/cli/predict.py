@@ -30,7 +30,9 @@ def predict(
     time: Annotated[
         list[float] | None,
         typer.Option(
-            metavar="TIME", help="Of survival: when, as in --time 365 --time 730.", show_default="the model's horizons"
+            metavar="TIME",
+            help="Of survival: the times to predict for, as in --time 365 --time 730.",
+            show_default="the model's horizons",
         ),
     ] = None,
     layers: Annotated[
@@ -52,10 +54,7 @@ def predict(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Predict for new rows with the preparation that the model was trained with.
-
-    Example: v6-algorithm predict runs/heart new_patients.csv --keep patient --out predictions.csv
-    """
+    """Predict for new rows with the preparation that the model was trained with."""
     with explained(json_):
         from v6_algorithm.engines.simulate import source_of
         from v6_algorithm.errors import ExperimentError

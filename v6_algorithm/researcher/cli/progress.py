@@ -68,7 +68,7 @@ def progress(mode: str) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def _metrics_line(metrics: dict[str, float]) -> str:
-    from v6_algorithm.researcher.report.reading import number
+    from v6_algorithm.researcher.report.formatting import number
 
     shown = {name: f"{name.split('_', 1)[1].replace('_', ' ')} {number(value)}" for name, value in metrics.items()}
     validation = [text for name, text in shown.items() if name.startswith("validation_")]

@@ -38,10 +38,7 @@ def report(
     ] = False,
     force: Force = False,
 ) -> None:
-    """Make the report of a run anew, or compare runs by their pooled metrics.
-
-    Example: v6-algorithm report runs/heart-a runs/heart-b --out comparison.html
-    """
+    """Make the report of a run anew, or compare runs by their pooled metrics."""
     with explained(json_):
         from v6_algorithm.errors import ExperimentError
         from v6_algorithm.researcher.python.result import compare, load

@@ -19,10 +19,19 @@ def resume(
         str, typer.Argument(metavar="RUN|TASK", help="The folder of a run, or the id of a task.", show_default=False)
     ],
     server: Annotated[
-        str | None, typer.Option("--server", metavar="URL", envvar="V6_SERVER", help="For a task, as for `submit`.")
+        str | None,
+        typer.Option(
+            "--server", metavar="URL", envvar="V6_SERVER", help="For a task: the server's address, as for `submit`."
+        ),
     ] = None,
     username: Annotated[
-        str | None, typer.Option("--username", metavar="NAME", envvar="V6_USERNAME", help="For a task.")
+        str | None,
+        typer.Option(
+            "--username",
+            metavar="NAME",
+            envvar="V6_USERNAME",
+            help="For a task: who asks; password: V6_PASSWORD, or a prompt.",
+        ),
     ] = None,
     private_key: connection.PrivateKey = None,
     file: Annotated[

@@ -45,22 +45,10 @@ def submit(
     local: Annotated[
         bool, typer.Option("--local", help="To the network that `network start` has started on this machine.")
     ] = False,
-    collaboration: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name or id; needed where you see more than one.")
-    ] = None,
-    organization: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="One that takes part, as often as needed; else all do.")
-    ] = None,
-    hub: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Organisation whose node runs `master`; else your own.")
-    ] = None,
-    database: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LABEL",
-            help="The database that each node reads, else default; twice: a table, and the folder of its images.",
-        ),
-    ] = None,
+    collaboration: connection.CollaborationName = None,
+    organization: connection.Organizations = None,
+    hub: connection.Hub = None,
+    database: connection.Databases = None,
     query: connection.Query = None,
     sheet: connection.Sheet = None,
     private_key: connection.PrivateKey = None,

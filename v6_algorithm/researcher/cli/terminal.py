@@ -116,7 +116,7 @@ def explained(as_json: bool = False) -> Iterator[None]:
         complain(str(error))
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        err.print("interrupted before anything was trained")
+        err.print("interrupted; what was written until then is kept")
         raise typer.Exit(130) from None
     finally:
         _json, out.quiet = before

@@ -79,9 +79,12 @@ class CentralTable:
     ----------
     source
         Where it is.
+    where
+        What messages call it: the key, option or argument that it was given by.
     """
 
-    def __init__(self, source: TableSource) -> None:
+    def __init__(self, source: TableSource, where: str = CENTRAL) -> None:
+        self._where = where
         # Whose rows they are has them all before him; but a report may be shown to others, so small groups stay out.
         policy = Policy(minimum_rows=1, minimum_part_rows=1, minimum_cell=own_policy().minimum_cell)
         self._context = SiteContext({CENTRAL: source}, policy, lasting=True)
@@ -91,7 +94,7 @@ class CentralTable:
         cls, source: Source, folder: Path, where: str = CENTRAL, experiment: Experiment | None = None
     ) -> CentralTable:
         """Find a table, as `federation.simulate.source_of` does; raises ExperimentError when it is not there."""
-        return cls(source_of(where, source, folder, experiment))
+        return cls(source_of(where, source, folder, experiment), where)
 
     def check(self, experiment: Experiment) -> None:
         """See that the table can be read and has the columns that an experiment names.
@@ -115,7 +118,7 @@ class CentralTable:
         """
         model.check_measurable()
         schema = self._describe(model.experiment)
-        notes = _check_fits(schema, model.experiment, next(iter(model.setups.values())))
+        notes = _check_fits(schema, model.experiment, next(iter(model.setups.values())), self._where)
         states, groups = {}, {}
         for name, setup in model.setups.items():
             reply = self._ask(
@@ -158,16 +161,17 @@ class CentralTable:
         request = wire.message(site=CENTRAL, round=0, attempt=1, **body)
         reply = handle(method, request, self._context, raise_bugs=True)
         if reply["status"] != "ok":
-            raise ExperimentError(f"{CENTRAL}: {reply['message']}")
+            raise ExperimentError(f"{self._where}: {reply['message']}")
         return reply
 
 
-def _check_fits(schema: Mapping[str, Any], experiment: Experiment, setup: Setup) -> list[str]:
+def _check_fits(schema: Mapping[str, Any], experiment: Experiment, setup: Setup, where: str) -> list[str]:
     """Refuse a table that the model cannot be measured on; return what is to be said of one that it can."""
-    problems, notes = misfits(schema, experiment, setup, CENTRAL)
+    problems, _ = misfits(schema, experiment, setup, where)
     if problems:
         raise ExperimentError("\n".join(problems))
-    return notes
+    # A report calls the table so.
+    return misfits(schema, experiment, setup, CENTRAL)[1]
 
 
 def _scopes(by_model: Mapping[str, dict[str, Any]], *, by_site: bool) -> dict[str, Any]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from v6_algorithm.researcher.external import ReturnedModel
 
 
+# Metrics in a result's text, as in the terminal's table.
+_SHOWN = 5
 _Read = TypeVar("_Read", bound=Callable[..., Any])
 
 
@@ -128,7 +130,7 @@ class Result:
         import pandas as pd
 
         if not self.content.get("coefficients"):
-            raise ExperimentError("the result has no coefficients; they are of model glm, without folds")
+            raise ExperimentError("the result has no coefficients; they are of model glm and cox, without folds")
         return pd.DataFrame(self.content["coefficients"]).set_index("term")
 
     @_whole
@@ -150,32 +152,9 @@ class Result:
         ExperimentError
             When the fits are not nested, of other rows, or have no likelihood.
         """
-        from v6_algorithm.coordinator.inference.distributions import chi_square_p
+        from v6_algorithm.researcher.python.likelihood_ratio import likelihood_ratio
 
-        fits = [self.content.get("fit") or {}, larger.content.get("fit") or {}]
-        terms = [
-            {line["term"] for line in of.content.get("coefficients", []) if "left_out" not in line}
-            for of in (self, larger)
-        ]
-        for key in ("family", "link", "ties", "strata", "rows", "events"):
-            if fits[0].get(key) != fits[1].get(key):
-                raise ExperimentError(
-                    f"likelihood_ratio: the fits differ in {key}: {fits[0].get(key)} and {fits[1].get(key)}"
-                )
-        if any(fit.get("log_likelihood") is None or fit.get("family") == "gamma" for fit in fits):
-            raise ExperimentError("likelihood_ratio: a fit without a likelihood; of model gamma there is none")
-        if any("imputations" in fit or "penalised_log_likelihood" in fit for fit in fits):
-            raise ExperimentError(
-                "likelihood_ratio: not of fits that were pooled over imputations or are Firth's; see their Wald tests"
-            )
-        if not terms[0] < terms[1]:
-            raise ExperimentError(
-                "likelihood_ratio: the larger fit must have all terms of this one and more; not in it: "
-                f"{', '.join(sorted(terms[0] - terms[1])) or 'none, but it has no more'}"
-            )
-        chi2 = 2 * (fits[1]["log_likelihood"] - fits[0]["log_likelihood"])
-        freedom = fits[1]["rank"] - fits[0]["rank"]
-        return {"chi2": chi2, "freedom": freedom, "p": chi_square_p(chi2, freedom)}
+        return likelihood_ratio(self.content, larger.content)
 
     @property
     @_whole
@@ -315,10 +294,10 @@ class Result:
 
     def evaluate(self, rows: Any) -> Result:
         """Measure the model on rows whose outcome is known; nothing of them leaves this process."""
-        from v6_algorithm.researcher.external import CENTRAL, CentralTable
+        from v6_algorithm.researcher.external import CentralTable
 
         model = self.model
-        measurement = CentralTable(source_of_rows(rows, model.experiment, CENTRAL)).measure(model)
+        measurement = CentralTable(source_of_rows(rows, model.experiment, "rows"), "rows").measure(model)
         content = {
             "schema": 1,
             "status": "evaluated",
@@ -330,39 +309,22 @@ class Result:
         measurement.add_to(content)
         return Result(content)
 
-    def plot(self, metrics: Sequence[str] | None = None) -> Any:
+    def plot(self, metrics: Sequence[str] | str | None = None) -> Any:
         """Draw the history with matplotlib; returns the figure.
 
         Parameters
         ----------
         metrics
-            Columns of `history`; the losses and the first metric when absent.
+            Columns of `history`, or one; the losses and the first metric when absent.
+
+        Raises
+        ------
+        ExperimentError
+            When matplotlib is missing, a column is not in the history, or nothing was trained.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ExperimentError("plot needs matplotlib: pip install 'v6-algorithm[plots]'") from None
-        history = self.history
-        columns = list(history.columns)
-        unknown = [name for name in metrics or [] if name not in columns]
-        if unknown:
-            raise ExperimentError(f"plot: '{unknown[0]}' is no column of the history; allowed: {', '.join(columns)}")
-        losses = [name for name in columns if name.endswith("loss")]
-        others = [name for name in columns if name.startswith("validation_") and name not in losses]
-        chosen = list(metrics) if metrics else [*losses, *others[:1]]
-        axes = [[name for name in chosen if name in losses], [name for name in chosen if name not in losses]]
-        axes = [names for names in axes if names]
-        figure = Figure(figsize=(5 * len(axes), 3.4), layout="constrained")
-        for place, names in enumerate(axes):
-            axis = figure.add_subplot(1, len(axes), place + 1)
-            for name in names:
-                groups = history.groupby(level="fold") if "fold" in history.index.names else [("", history)]
-                for fold, part in groups:
-                    rounds = part.index.get_level_values("round")
-                    axis.plot(rounds, part[name].to_numpy(dtype=float), label=f"{name} {fold}".strip())
-            axis.set_xlabel("round")
-            axis.legend(frameon=False)
-        return figure
+        from v6_algorithm.researcher.python.plot import plot
+
+        return plot(self.history, metrics)
 
     @_whole
     def report(self) -> str:
@@ -399,7 +361,15 @@ class Result:
         status, rounds = self.content.get("status"), self.content.get("rounds_run")
         head = f"Result of '{self.name}': {status}" + (f" after {rounds} rounds" if rounds else "")
         notes = [f"note: {note}" for note in self.notes]
-        return "\n".join([head, self.metrics.round(4).to_string() if self.content.get("metrics") else "", *notes])
+        return "\n".join([head, self._main_metrics() if self.content.get("metrics") else "", *notes])
+
+    def _main_metrics(self) -> str:
+        """Return the metrics that the terminal shows, as text; `metrics` has all of them."""
+        from v6_algorithm.researcher.report.reading import columns, metric_rows
+
+        frame = self.metrics
+        shown = columns(metric_rows(self.content))[:_SHOWN]
+        return frame[[*(["n"] if "n" in frame else []), *shown]].round(4).to_string(na_rep="–")
 
 
 def load(path: str | Path) -> Result:
@@ -432,11 +402,21 @@ def compare(results: Sequence[Result] | Mapping[str, Result], part: str = "test"
         In a mapping the names that the lines get; else the experiments' names.
     part
         ``test``, ``validation`` or ``central``.
+
+    Raises
+    ------
+    ExperimentError
+        When there is no such part, or something else than a result is given.
     """
     import pandas as pd
 
-    from v6_algorithm.researcher.report.reading import finite, mapping
+    from v6_algorithm.researcher.report.reading import RESULT_PARTS, finite, mapping
 
+    if part not in RESULT_PARTS:
+        raise ExperimentError(f"compare: part '{part}' is not known; allowed: {', '.join(RESULT_PARTS)}")
+    given = list(results.values() if isinstance(results, Mapping) else results)
+    if other := [type(one).__name__ for one in given if not isinstance(one, Result)]:
+        raise ExperimentError(f"compare: a {other[0]} is not taken; allowed: results, as load('runs/heart') reads them")
     named = list(results.items()) if isinstance(results, Mapping) else [(result.name, result) for result in results]
     lines = [mapping(result.content, "metrics", part, "pooled") for _, result in named]
     numbers = [{key: value for key, value in line.items() if finite(value) is not None} for line in lines]

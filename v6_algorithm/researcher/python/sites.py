@@ -35,9 +35,14 @@ def tables_of_sites(sites: Mapping[str, Any], experiment: Experiment) -> dict[st
     ExperimentError
         When a site is given in another way, or its file is not there.
     """
+    check_sites(sites)
+    return {str(name): source_of_rows(rows, experiment, f"site '{name}'") for name, rows in sites.items()}
+
+
+def check_sites(sites: Any) -> None:
+    """Refuse what is no mapping of names to rows; raises ExperimentError."""
     if not isinstance(sites, Mapping) or not sites:
         raise ExperimentError("sites: must be a mapping of names to rows, such as {'a': frame, 'b': 'b.csv'}")
-    return {str(name): source_of_rows(rows, experiment, f"site '{name}'") for name, rows in sites.items()}
 
 
 def source_of_rows(rows: Any, experiment: Experiment, where: str) -> TableSource:
@@ -99,6 +104,7 @@ def frame_of(x: Any, y: Any, experiment: Experiment, where: str) -> pd.DataFrame
 
 def keys_of_arrays(sites: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys that an experiment needs where its sites are arrays: problem, series or image, by their shape."""
+    check_sites(sites)
     for rows in sites.values():
         x = rows[0] if isinstance(rows, (tuple, list)) and len(rows) == 2 else rows
         shape = getattr(x, "shape", None)

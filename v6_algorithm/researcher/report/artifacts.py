@@ -34,8 +34,8 @@ from v6_algorithm.researcher.report.reading import (
     mapping,
     metric_rows,
     run_name,
-    shareable,
 )
+from v6_algorithm.researcher.report.shareable import shareable
 from v6_algorithm.researcher.report.tuning import tuning_rows
 
 # Beside what each run has: a table for each kind of result, in `_files`.

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from v6_algorithm.researcher.report import reading
+from v6_algorithm.researcher.report import formatting, reading
 from v6_algorithm.researcher.report.charts.curves import runs_chart
 from v6_algorithm.researcher.report.charts.marks import LOOKS
 from v6_algorithm.researcher.report.templating import Row, Table, fill, heads, metric_head
@@ -65,7 +65,7 @@ def _count(values: Mapping[str, Any]) -> str:
 
 
 def _with_interval(values: dict[str, Any], metric: str) -> str:
-    number = reading.number(values.get(metric))
+    number = formatting.number(values.get(metric))
     return f"{number} ({reading.interval_text(values, metric)})" if reading.interval(values, metric) else number
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from v6_algorithm.researcher.report import reading
+from v6_algorithm.researcher.report import formatting, reading
 from v6_algorithm.researcher.report.reading import finite, mapping, sequence
 from v6_algorithm.researcher.report.templating import Row, Table, heads
 
@@ -26,17 +26,17 @@ def section(result: dict[str, Any]) -> dict[str, Any] | None:
     body = []
     for site in sites:
         traffic = sum(whole_sent.get(site, [])) + sum(whole_received.get(site, []))
-        cells = [reading.seconds(_median(worked.get(site, [])))]
-        cells += [reading.size(_median(way.get(site, []))) for way in (sent, received)]
-        body.append(Row([site, *cells, reading.size(traffic)]))
+        cells = [formatting.seconds(_median(worked.get(site, [])))]
+        cells += [formatting.size(_median(way.get(site, []))) for way in (sent, received)]
+        body.append(Row([site, *cells, formatting.size(traffic)]))
     per_round = [[_sum(mapping(entry, key)) for entry in rounds] for key in ("bytes_sent", "bytes_received")]
-    cells = [reading.size(_median(values)) for values in per_round]
+    cells = [formatting.size(_median(values)) for values in per_round]
     traffic = sum(sum(_sum(mapping(entry, key)) for entry in calls) for key in ("bytes_sent", "bytes_received"))
-    body.append(Row(["All sites", "", *cells, reading.size(traffic)], strong=True))
+    body.append(Row(["All sites", "", *cells, formatting.size(traffic)], strong=True))
     whole = _median([value for entry in rounds if (value := finite(entry.get("seconds"))) is not None])
     waiting = _median([value for entry in rounds if (value := finite(entry.get("waiting_s"))) is not None])
-    text = f"A round took {reading.seconds(whole)} (median)"
-    text += f", of which {reading.seconds(waiting)} waiting for the sites" if waiting is not None else ""
+    text = f"A round took {formatting.seconds(whole)} (median)"
+    text += f", of which {formatting.seconds(waiting)} waiting for the sites" if waiting is not None else ""
     head = heads("Site", "Working time per round", "Sent to site per round", "Received per round", "Traffic in all")
     return {"text": text, "table": Table(head, [body], wide=True)}
 

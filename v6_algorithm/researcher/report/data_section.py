@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from v6_algorithm.researcher.report.reading import finite, mapping, number, sequence
+from v6_algorithm.researcher.report.formatting import number
+from v6_algorithm.researcher.report.reading import finite, mapping, sequence
 from v6_algorithm.researcher.report.templating import Row, Table, heads
 
 # Columns in the tables, those that shift most first; result.json has all.
@@ -124,7 +125,7 @@ def _table(pooled: Mapping[str, Mapping[str, Any]], shown: list[str]) -> Table:
             Row(
                 [
                     name,
-                    "–" if missing is None else f"{missing:.1%}" if missing else "",
+                    "–" if missing is None else f"{missing:.1%}" if missing else "none",
                     "–" if column["mean"] is None else f"{number(column['mean'])} ± {number(column['sd'])}",
                     "" if site is None else f"{column['shifts'][site]:+.2f} sd at {site}",
                 ]

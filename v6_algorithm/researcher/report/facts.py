@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from v6_algorithm.researcher.report import reading
-from v6_algorithm.researcher.report.reading import finite, mapping, number, sequence
+from v6_algorithm.researcher.report.formatting import number
+from v6_algorithm.researcher.report.reading import finite, mapping, sequence
 
 # Of columns, in one line.
 _MOST_NAMES = 20
@@ -38,9 +39,15 @@ def facts(result: dict[str, Any]) -> dict[str, str]:
         "Simulated": _simulated(mapping(result, "engine")),
         "Data fingerprints": _fingerprints(result),
         "Image": str(mapping(result, "software").get("image", "")),
-        "Finished": str(mapping(result, "timing").get("finished", "")),
+        "Finished": _minute(str(mapping(result, "timing").get("finished", ""))),
     }
     return {name: fact for name, fact in listed.items() if fact}
+
+
+def _minute(moment: str) -> str:
+    """Write a moment in ISO 8601 for a reader, ``2026-11-30 01:17 UTC``; another text as it is."""
+    day, _, rest = moment.partition("T")
+    return f"{day} {rest[:5]} UTC" if rest.endswith(("+00:00", "Z")) else moment
 
 
 def _simulated(engine: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from v6_algorithm.researcher.report import reading
 from v6_algorithm.researcher.report.charts.curves import dot_chart
-from v6_algorithm.researcher.report.reading import finite, mapping, number
+from v6_algorithm.researcher.report.formatting import number
+from v6_algorithm.researcher.report.reading import finite, mapping
 from v6_algorithm.researcher.report.templating import Row, Table, heads, metric_cells, metric_heads, with_interval
 
 HEADER = ("part", "column", "group", "metric", "value")

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from v6_algorithm.researcher.report import reading
+from v6_algorithm.researcher.report import formatting, reading
 from v6_algorithm.researcher.report.charts.marks import LOOKS, Guide, Line, Points, chart, numbers, shares
 from v6_algorithm.researcher.report.reading import finite, mapping, sequence
 from v6_algorithm.researcher.report.recalibration import comparison_rows
@@ -74,7 +74,7 @@ def _calibration_at(curves: Mapping[str, Any], ident: str) -> Markup | None:
     if not points:
         return None
     point = mapping(points[len(points) // 2])
-    title = f"Calibration at time {reading.number(finite(point.get('time')))}"
+    title = f"Calibration at time {formatting.number(finite(point.get('time')))}"
     return _calibration(mapping(point, "groups"), f"at-{ident}", title)
 
 
@@ -83,8 +83,8 @@ def _risk_over_time(points: Sequence[Any]) -> Table | None:
     body, with_fits = [], any("slope" in mapping(point) for point in points)
     for point in map(mapping, points):
         low, high = (finite(point.get(key)) for key in ("o_e_low", "o_e_high"))
-        interval = "" if low is None or high is None else f" ({reading.number(low)} to {reading.number(high)})"
-        shown = [reading.number(finite(point.get(key))) for key in ("time", "observed", "expected", "o_e")]
+        interval = "" if low is None or high is None else f" ({formatting.number(low)} to {formatting.number(high)})"
+        shown = [formatting.number(finite(point.get(key))) for key in ("time", "observed", "expected", "o_e")]
         fits = [_with_error(point, key) for key in ("slope", "in_the_large")] if with_fits else []
         body.append(Row([*shown[:3], shown[3] + interval, *fits]))
     fits = ["Slope", "In the large"] if with_fits else []
@@ -200,11 +200,11 @@ def _risk(summaries: Mapping[str, Any]) -> Table | None:
         if finite(values.get("observed")) is None:
             continue
         low, high = (finite(values.get(key)) for key in ("o_e_low", "o_e_high"))
-        ratio = reading.number(finite(values.get("o_e")))
-        interval = "" if low is None or high is None else f" ({reading.number(low)} to {reading.number(high)})"
+        ratio = formatting.number(finite(values.get("o_e")))
+        interval = "" if low is None or high is None else f" ({formatting.number(low)} to {formatting.number(high)})"
         fits = [_with_error(values, key) for key in ("intercept", "slope", "in_the_large")]
         observed = finite(values.get("observed"))
-        counts = ["–" if observed is None else f"{observed:.0f}", reading.number(finite(values.get("expected")))]
+        counts = ["–" if observed is None else f"{observed:.0f}", formatting.number(finite(values.get("expected")))]
         body.append(Row([name, *counts, ratio + interval, *fits], strong=name == "all, pooled"))
     head = heads("Site", "Observed", "Expected", "O/E (95 % CI)", "Intercept", "Slope", "In the large")
     return Table(head, [body], wide=True) if body else None
@@ -212,7 +212,7 @@ def _risk(summaries: Mapping[str, Any]) -> Table | None:
 
 def _with_error(values: Mapping[str, Any], key: str) -> str:
     estimate, error = finite(values.get(key)), finite(values.get(f"{key}_se"))
-    return "–" if estimate is None or error is None else f"{reading.number(estimate)} ± {reading.number(error)}"
+    return "–" if estimate is None or error is None else f"{formatting.number(estimate)} ± {formatting.number(error)}"
 
 
 def _joined(points: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
@@ -258,5 +258,5 @@ def _matrix(name: str, classes: Sequence[str], counts: Sequence[Any]) -> Table:
         known = [finite(count) or 0.0 for count in row] if isinstance(row, list) else []
         total = sum(known)
         right = known[place] / total if total and place < len(known) else None
-        body.append(Row([label, *(f"{count:,.0f}" for count in known), reading.number(right)]))
+        body.append(Row([label, *(f"{count:,.0f}" for count in known), formatting.number(right)]))
     return Table(heads(name, *(f"as {label}" for label in classes), "found"), [body])

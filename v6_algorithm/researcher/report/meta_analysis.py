@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.researcher.report.reading import finite, label, mapping, number
+from v6_algorithm.researcher.report.formatting import number
+from v6_algorithm.researcher.report.reading import finite, label, mapping
 
 if TYPE_CHECKING:
     from markupsafe import Markup

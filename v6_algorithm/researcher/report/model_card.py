@@ -11,14 +11,16 @@ from typing import Any
 
 from v6_algorithm.researcher.report import reading
 from v6_algorithm.researcher.report.facts import network_of
-from v6_algorithm.researcher.report.reading import finite, mapping, number, sequence
+from v6_algorithm.researcher.report.formatting import number
+from v6_algorithm.researcher.report.reading import finite, mapping, sequence
+from v6_algorithm.researcher.report.shareable import shareable
 
 _FILL = "_To be filled in: {}_"
 
 
 def model_card(result: dict[str, Any]) -> str:
     """Return the card of a run."""
-    result = reading.shareable(result)
+    result = shareable(result)
     experiment, software = mapping(result, "experiment"), mapping(result, "software")
     kind = {key: mapping(experiment, key).get("kind", "") for key in ("problem", "strategy")}
     preparation = mapping(result, "preparation")

@@ -24,7 +24,9 @@ from v6_algorithm.researcher.report import (
 )
 from v6_algorithm.researcher.report.charts.curves import comparison_chart, history_charts, participation_chart
 from v6_algorithm.researcher.report.facts import facts, kind_of, target_of
-from v6_algorithm.researcher.report.reading import MetricRow, finite, mapping, number, sequence
+from v6_algorithm.researcher.report.formatting import number, seconds
+from v6_algorithm.researcher.report.reading import MetricRow, finite, mapping, sequence
+from v6_algorithm.researcher.report.shareable import shareable
 from v6_algorithm.researcher.report.templating import (
     Row,
     Table,
@@ -61,11 +63,11 @@ def render(result: dict[str, Any]) -> str:
     str
         A complete HTML document that refers to nothing outside itself.
     """
-    return render_shareable(reading.shareable(result))
+    return render_shareable(shareable(result))
 
 
 def render_shareable(result: dict[str, Any]) -> str:
-    """Return the report page of a result that `reading.shareable` has made fit to be shown."""
+    """Return the report page of a result that `shareable` has made fit to be shown."""
     evaluated = result.get("status") == reading.EVALUATED
     versions = [f"{name} {version}" for name, version in mapping(result, "software").items()]
     return fill(
@@ -178,7 +180,7 @@ def _tiles(result: dict[str, Any]) -> list[dict[str, str]]:
         extra = f"in {_many(len(folds), noun)}" if folds else f"best: round {best:g}" if best is not None else ""
         tiles.append(("Rounds", f"{rounds:g}", extra))
     if (duration := finite(mapping(result, "timing").get("total_s"))) is not None:
-        tiles.append(("Total time", reading.seconds(duration), ""))
+        tiles.append(("Total time", seconds(duration), ""))
     return [{"name": name, "value": value, "extra": extra} for name, value, extra in tiles]
 
 

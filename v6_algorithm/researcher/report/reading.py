@@ -1,4 +1,4 @@
-"""Reading a result: the one place that knows where its numbers are and how they are named and written.
+"""Reading a result: the one place that knows where its numbers are and what they are called.
 
 Every file, page and table of this room goes through here. A run that stopped half way leaves a partial result,
 so nothing is assumed to be there: what is absent reads as empty.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from v6_algorithm.learning.metrics import is_score, is_sensitivity
+from v6_algorithm.researcher.report.shareable import without_password
 
 PARTS = ("test", "validation")
 # On the researcher's own table, after the run.
@@ -240,7 +241,7 @@ def central_rows(result: dict[str, Any]) -> list[tuple[str, MetricRow]]:
             several = any(
                 other.run == row.run and other.scope in ("mean_over_folds", "mean_over_sites") for other in rows
             )
-            name = "mean over models" if several else "" if len(runs) > 1 else CENTRAL
+            name = "mean over models" if several else "" if len(runs) > 1 else RUNS.get(row.run, row.run)
         listed.append((": ".join(filter(None, [row.run, name])) if len(runs) > 1 else name, row))
     return [(name, row) for name, row in listed if row.scope not in ("mean_over_sites", "mean_over_folds")]
 
@@ -248,7 +249,7 @@ def central_rows(result: dict[str, Any]) -> list[tuple[str, MetricRow]]:
 def central_name(result: dict[str, Any]) -> str:
     """Return the name of the researcher's own table, without its folder."""
     uri = str(mapping(result, "experiment", "central").get("uri") or CENTRAL)
-    return _PASSWORD.sub(_mask, uri) if "://" in uri else uri.rstrip("/").rpartition("/")[2]
+    return without_password(uri) if "://" in uri else uri.rstrip("/").rpartition("/")[2]
 
 
 def part_title(part: str) -> str:
@@ -311,11 +312,21 @@ def is_of_one_class(metric: str) -> bool:
     return metric.startswith("sensitivity") or _BOUND.sub("", metric) in _OF_ONE_CLASS
 
 
+# What stands beside a metric under its name.
+_BESIDE = {"_resolution": "resolution", "_se": "standard error"}
+
+
 def label(metric: str) -> str:
     """Return how a metric is written for a reader."""
     task, _, base_name = metric.rpartition(".")
     known = described(base_name)
     if known is None:
+        for ending, meaning in _BESIDE.items():
+            of = metric.removesuffix(ending)
+            if of != metric and described(of.rpartition(".")[2]) is not None:
+                return f"{label(of)} {meaning}"
+        if base_name.startswith("threshold_at_"):
+            return label(metric.replace("threshold_at_", "sensitivity_at_")).replace("Sens.", "Threshold")
         return metric.replace("_", " ").strip().capitalize()
     return f"{task}: {known.label}" if task else known.label
 
@@ -363,77 +374,3 @@ def missing_sites(result: dict[str, Any]) -> dict[str, dict[str, int]]:
 def sites_not_in(result: dict[str, Any]) -> list[str]:
     """Return the sites that failed to answer and are in no part of the result, as when they refused a later call."""
     return sorted(missing_sites(result).keys() - {str(site) for site in mapping(result, "sites")})
-
-
-def number(value: object) -> str:
-    """Write a metric: three decimals, fewer for thousands, powers of ten where three decimals would read 0.000."""
-    known = finite(value)
-    if known is None:
-        return "–"
-    if known == 0:
-        return "0.000"
-    if abs(known) < 0.0005:
-        return f"{known:.2e}"
-    if abs(known) < 1000:
-        return f"{known:.3f}"
-    return f"{known:,.0f}" if abs(known) < 1e7 else f"{known:.3g}"
-
-
-def seconds(value: object) -> str:
-    """Write a duration."""
-    known = finite(value)
-    if known is None:
-        return "–"
-    if known < 60:
-        return f"{known:.2f} s" if known < 10 else f"{known:.0f} s"
-    minutes, rest = divmod(round(known), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def size(value: object) -> str:
-    """Write a number of bytes in decimal units."""
-    known = finite(value)
-    if known is None:
-        return "–"
-    for unit in ("B", "kB", "MB", "GB"):
-        if known < 999.5:
-            return f"{known:.0f} {unit}" if unit == "B" or known >= 99.5 else f"{known:.1f} {unit}"
-        known /= 1000
-    return f"{known:.1f} TB"
-
-
-# user:password@ in the address of a database, and password=… in a connection string; the user name may stay.
-_PASSWORD = re.compile(r"(?P<address>\w://[^\s:/@]*:)[^\s/]*@|(?P<key>\b(?:password|pwd)=)[^\s;&]*", re.IGNORECASE)
-
-
-def shareable(result: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy that is plain JSON and can be sent to a colleague.
-
-    Passwords in database addresses are masked. NaN and infinities, which JSON does not have, become null, and a note
-    says where: losing the record of a night's training because one loss diverged would be the greater harm.
-    """
-    places: dict[str, None] = {}
-
-    def walk(value: Any, place: str) -> Any:
-        if isinstance(value, dict):
-            return {str(key): walk(item, f"{place}.{key}" if place else str(key)) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [walk(item, place) for item in value]
-        if isinstance(value, float) and not math.isfinite(value):
-            places[place] = None
-            return None
-        # Parameters are megabytes of base64: nothing to mask, much to scan.
-        if isinstance(value, str) and ("@" in value or "=" in value) and not place.startswith("parameters"):
-            return _PASSWORD.sub(_mask, value)
-        return value
-
-    clean: dict[str, Any] = walk(result, "")
-    if places:
-        # Said in the result itself, since the file cannot show what it replaced.
-        note = f"Not finite and written as null: {', '.join(places)}."
-        clean["notes"] = [*sequence(clean, "notes"), note]
-    return clean
-
-
-def _mask(match: re.Match[str]) -> str:
-    return f"{match['address']}***@" if match["address"] else f"{match['key']}***"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from v6_algorithm.researcher.report.reading import finite, label, mapping, number
+from v6_algorithm.researcher.report.formatting import number
+from v6_algorithm.researcher.report.reading import finite, label, mapping
 
 _WIDTH = 1.959964  # of a 95 % interval in standard errors
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from v6_algorithm.researcher.report import reading
-from v6_algorithm.researcher.report.reading import finite, mapping, number, sequence
+from v6_algorithm.researcher.report.formatting import number
+from v6_algorithm.researcher.report.reading import finite, mapping, sequence
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.researcher.report import table_one
 from v6_algorithm.researcher.report.artifacts import write_file
-from v6_algorithm.researcher.report.reading import number
+from v6_algorithm.researcher.report.formatting import number
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from v6_algorithm.researcher.report.formatting import number
 from v6_algorithm.researcher.report.reading import (
     CENTRAL,
     RUNS,
@@ -16,7 +17,6 @@ from v6_algorithm.researcher.report.reading import (
     main_part,
     mapping,
     metric_rows,
-    number,
     positive_class,
     sites_not_in,
     title,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from v6_algorithm.researcher.report.coefficients import p_text
-from v6_algorithm.researcher.report.reading import number
+from v6_algorithm.researcher.report.formatting import number
 
 if TYPE_CHECKING:
     from rich.table import Table as Terminal

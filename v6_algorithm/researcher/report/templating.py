@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.researcher.report import reading
+from v6_algorithm.researcher.report import formatting, reading
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -92,7 +92,7 @@ def metric_cells(metrics: Sequence[str], values: Mapping[str, Any], bounded: Col
     """Return a row's cells under `metric_heads`; `bounded` are the metrics `with_interval` of the same rows."""
     cells = []
     for metric in metrics:
-        cells.append(reading.number(values.get(metric)))
+        cells.append(formatting.number(values.get(metric)))
         if metric in bounded:
             cells.append(reading.interval_text(dict(values), metric))
     return cells

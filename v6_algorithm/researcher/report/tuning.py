@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.researcher.report.reading import number
+from v6_algorithm.researcher.report.formatting import number
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -156,6 +156,8 @@ class Guard:
 
     def account(self, table: TableData, setup: Setup) -> None:
         """Book what this request's answers will be sums over; refuse what all answers together would tell."""
+        from v6_algorithm.site.guard.rowsets import sets_of
+
         policy = self.policy
         if self._accounted or (policy.maximum_share_of_sums is None and not policy.refuse_differences):
             return
@@ -176,7 +178,7 @@ class Guard:
             if policy.maximum_share_of_sums is not None:
                 self._check_sums(database.setdefault("sums", {}), key, columns, table)
             if policy.refuse_differences:
-                self._check_sets(told, f"{key} {job}", _sets_of(table, setup, self._experiment))
+                self._check_sets(told, f"{key} {job}", sets_of(table, setup, self._experiment))
 
     @property
     def _of_job(self) -> str:
@@ -190,6 +192,8 @@ class Guard:
             yield place.setdefault("databases", {}).setdefault(self._databases, {}).setdefault("sets", {})
 
     def _check_sums(self, booked: dict[str, Any], key: str, columns: Sequence[str], table: TableData) -> None:
+        from v6_algorithm.site.guard.rowsets import independent_sums
+
         booked[key] = {"columns": list(columns), "sums": independent_sums(self._experiment, table)}
         names = set(columns)
         # Of other columns' sums none is a sum of these.
@@ -461,48 +465,3 @@ class Guard:
             item |= {key: coarse_state(item[key], smallest) for key in ("metrics", "compared") if key in item}
         if "subgroups" in body:
             body["subgroups"] = coarse_state(body["subgroups"], smallest)
-
-
-def independent_sums(experiment: Experiment, table: TableData) -> int:
-    """Count the sums over rows that a split and its groups tell and none of which follows from the others.
-
-    Of k folds, repeated r times, the parts of one repeat add up to all rows: k + (r - 1)(k - 1).
-    """
-    split = experiment.split
-    if split.kind == "kfold":
-        folds = split.folds + (split.repeats - 1) * (split.folds - 1)
-    else:
-        parts = [fold[part] for fold in table.folds for part in ("train", "validation", "test") if len(fold[part])]
-        folds = len({part.tobytes() for part in parts})
-    return folds + 2 * sum(len(names) for names in table.group_names)
-
-
-def _sets_of(table: TableData, setup: Setup, experiment: Experiment) -> dict[str, np.ndarray]:
-    """Name the sets of rows that answers about a table are sums over: with a value, with a label, of a group."""
-    import numpy as np
-
-    sets: dict[str, np.ndarray] = {}
-    for number, member in enumerate(table.members):
-        member_rows = np.flatnonzero(table.member == number)
-        place = table.origin[member_rows] if len(table.origin) else member_rows
-        where = f"{member}: " if len(table.members) > 1 else ""
-        sets[f"{where}the rows"] = place
-        target = table.target[member_rows]
-        name = "', '".join(experiment.data.target_columns.values())
-        if np.issubdtype(target.dtype, np.integer):
-            labels = setup.classes or []
-            for code in np.unique(target).tolist():
-                label = code if code >= len(labels) else labels[code]
-                sets[f"{where}label {digest(str(label))[:8]} of column '{name}'"] = place[target == code]
-        if table.values.ndim == 2:
-            empty = np.isnan(table.values[member_rows])
-            for column in np.flatnonzero(empty.any(axis=0)).tolist():
-                sets[f"{where}column '{setup.features[column]}'"] = place[~empty[:, column]]
-            for column in np.flatnonzero(~empty.any(axis=0)).tolist():
-                sets[f"{where}column '{setup.features[column]}'"] = place
-        for column, names in enumerate(table.group_names):
-            for code in range(len(names)):
-                sets[f"{where}a group of {experiment.evaluation.columns[column]} #{code}"] = place[
-                    table.groups[member_rows, column] == code
-                ]
-    return sets

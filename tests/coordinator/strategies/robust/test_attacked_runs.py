@@ -86,7 +86,7 @@ def test_a_node_is_told_of_how_many_sites_the_next_model_is_made(spied, make_exp
 
 def test_centred_clipping_goes_on_about_the_last_rounds_update(make_experiment):
     from v6_algorithm.coordinator.strategies import create_strategy
-    from v6_algorithm.coordinator.strategies.pipeline import Reply
+    from v6_algorithm.coordinator.strategies.reply import Reply
     from v6_algorithm.exchange.wire import TensorSpec
 
     spec, rows = {"w": TensorSpec((1,), "float64")}, dict.fromkeys("abc", 10)

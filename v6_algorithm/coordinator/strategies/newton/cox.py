@@ -13,7 +13,7 @@ from v6_algorithm.coordinator.strategies.averaging import State
 from v6_algorithm.coordinator.strategies.newton.design import independent, inverse, log_determinant
 from v6_algorithm.coordinator.strategies.newton.glm import DONE_FIRTH, FARTHEST_FIRTH, Newton
 from v6_algorithm.coordinator.strategies.newton.steps import risen, shortened, taken_back
-from v6_algorithm.coordinator.strategies.pipeline import Message, Reply
+from v6_algorithm.coordinator.strategies.reply import Message, Reply
 from v6_algorithm.data.preparation.setup import unpack_arrays
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange.wire import LARGEST_NUMBER

@@ -10,7 +10,8 @@ from torch import Tensor
 from v6_algorithm.coordinator.strategies.averaging import State
 from v6_algorithm.coordinator.strategies.newton.design import independent_but, inverse, log_determinant
 from v6_algorithm.coordinator.strategies.newton.steps import risen, shortened, taken_back
-from v6_algorithm.coordinator.strategies.pipeline import FedAvg, Reply
+from v6_algorithm.coordinator.strategies.pipeline import FedAvg
+from v6_algorithm.coordinator.strategies.reply import Reply
 from v6_algorithm.experiment import Glm
 from v6_algorithm.learning.models.glm import NULL_SUMS, TOTALS, link_of
 

@@ -5,6 +5,29 @@ of any float dtype, of which the rules of one coordinate at a time convert a sli
 in float64, as is the result. `f` is the number of malicious sites that a rule is to bear.
 
 The order of the sites changes nothing: to the bit for the rules that select or sort, to rounding for the others.
+
+Parameters
+----------
+All rules share these, and document their own.
+
+updates
+    (sites, numbers) or that many vectors.
+malicious
+    f, the sites to bear; how many sites that needs is in `experiment.strategy.combine.MINIMUM`.
+weights
+    (sites,), none negative; equal ones if absent. Only of the rules that know weights.
+
+Returns
+-------
+Tensor
+    (numbers,), float64.
+
+Raises
+------
+TooFewSitesError
+    When there are too few sites for so many malicious ones.
+ValueError
+    When the weights are not weights.
 """
 
 from v6_algorithm.coordinator.strategies.robust.clipping import centred_clipping, norm_clipping

@@ -1,4 +1,7 @@
-"""Robust rules that shorten what is far away: norm clipping and centred clipping."""
+"""Robust rules that shorten what is far away: norm clipping and centred clipping.
+
+What all rules take, return and raise is in the docstring of `robust`.
+"""
 
 from __future__ import annotations
 
@@ -32,29 +35,15 @@ def centred_clipping(
 
     Parameters
     ----------
-    updates
-        (sites, numbers) or that many vectors.
     radius
         In units of the updates; if absent, in each iteration the median of the sites' distances from the centre, which
         the malicious cannot raise beyond the honest ones' while they are fewer than half.
     centre
         (numbers,), where to start from; zero if absent.
-    weights
-        (sites,), none negative; equal ones if absent.
     malicious
         Sites to bear; 2f + 1 sites are needed.
     iterations
         How often the centre moves.
-
-    Returns
-    -------
-    Tensor
-        (numbers,), float64.
-
-    Raises
-    ------
-    TooFewSitesError, ValueError
-        When there are too few sites, or the weights are not weights.
 
     References
     ----------
@@ -83,24 +72,10 @@ def norm_clipping(
 
     Parameters
     ----------
-    updates
-        (sites, numbers) or that many vectors.
     bound
         Largest norm; if absent, the median of the sites' norms.
-    weights
-        (sites,), none negative; equal ones if absent.
     malicious
         Sites to bear; 2f + 1 sites are needed.
-
-    Returns
-    -------
-    Tensor
-        (numbers,), float64.
-
-    Raises
-    ------
-    TooFewSitesError, ValueError
-        When there are too few sites, or the weights are not weights.
 
     References
     ----------

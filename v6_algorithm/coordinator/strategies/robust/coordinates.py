@@ -2,6 +2,8 @@
 
 Both count sites and know no weights: how many rows a site has is what the site says, so a malicious one would say
 many. Equal values are interchangeable, so ties need no rule.
+
+What all rules take, return and raise is in the docstring of `robust`.
 """
 
 from __future__ import annotations
@@ -19,20 +21,8 @@ def coordinate_median(updates: Updates, malicious: int = 0) -> Tensor:
 
     Parameters
     ----------
-    updates
-        (sites, numbers) or that many vectors.
     malicious
         Sites to bear; 2f + 1 sites are needed.
-
-    Returns
-    -------
-    Tensor
-        (numbers,), float64.
-
-    Raises
-    ------
-    TooFewSitesError
-        When there are too few sites.
 
     References
     ----------
@@ -56,20 +46,8 @@ def trimmed_mean(updates: Updates, malicious: int) -> Tensor:
 
     Parameters
     ----------
-    updates
-        (sites, numbers) or that many vectors.
     malicious
         f; 2f + 1 sites are needed.
-
-    Returns
-    -------
-    Tensor
-        (numbers,), float64.
-
-    Raises
-    ------
-    TooFewSitesError
-        When there are too few sites.
 
     References
     ----------

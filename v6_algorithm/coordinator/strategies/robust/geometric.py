@@ -1,4 +1,7 @@
-"""The geometric median of the sites' updates: the point with the smallest sum of distances to them."""
+"""The geometric median of the sites' updates: the point with the smallest sum of distances to them.
+
+What all rules take, return and raise is in the docstring of `robust`.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +43,6 @@ def geometric_median(
 
     Parameters
     ----------
-    updates
-        (sites, numbers) or that many vectors.
-    weights
-        (sites,), none negative; equal ones if absent.
     malicious
         Sites to bear; 2f + 1 sites are needed.
     closeness
@@ -53,16 +52,6 @@ def geometric_median(
         It ends after so many iterations, or when one moves the point by no more than `tolerance` times the median
         distance from the sites. Most need a few dozen; from sites that all but coincide, of which one is the best, the
         point moves away by a tenth of the distance an iteration, so that a hundred are too few.
-
-    Returns
-    -------
-    Tensor
-        (numbers,), float64.
-
-    Raises
-    ------
-    TooFewSitesError, ValueError
-        When there are too few sites, or the weights are not weights.
 
     References
     ----------

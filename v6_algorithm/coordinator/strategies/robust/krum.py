@@ -2,6 +2,8 @@
 
 All count sites and know no weights. Of sites with equal scores the one whose update comes first in dictionary order
 is taken, so that the choice hangs on the updates and never on the order of the sites.
+
+What all rules take, return and raise is in the docstring of `robust`.
 """
 
 from __future__ import annotations
@@ -23,20 +25,8 @@ def krum(updates: Updates, malicious: int) -> Tensor:
 
     Parameters
     ----------
-    updates
-        (sites, numbers) or that many vectors.
     malicious
         f; 2f + 3 sites are needed.
-
-    Returns
-    -------
-    Tensor
-        (numbers,), float64.
-
-    Raises
-    ------
-    TooFewSitesError
-        When there are too few sites.
 
     References
     ----------
@@ -51,17 +41,10 @@ def multi_krum(updates: Updates, malicious: int, *, keep: int | None = None) -> 
 
     Parameters
     ----------
-    updates
-        (sites, numbers) or that many vectors.
     malicious
         f; 2f + 3 sites are needed.
     keep
         From 1, which is krum, to n - f; n - f - 2 if absent, the most that the proof allows.
-
-    Returns
-    -------
-    Tensor
-        (numbers,), float64.
 
     Raises
     ------
@@ -90,20 +73,8 @@ def bulyan(updates: Updates, malicious: int) -> Tensor:
 
     Parameters
     ----------
-    updates
-        (sites, numbers) or that many vectors.
     malicious
         f; 4f + 3 sites are needed.
-
-    Returns
-    -------
-    Tensor
-        (numbers,), float64.
-
-    Raises
-    ------
-    TooFewSitesError
-        When there are too few sites.
 
     References
     ----------
