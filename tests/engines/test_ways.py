@@ -218,6 +218,42 @@ def test_other_problems_are_trained_together_too(tables, make_experiment, change
     check_near(make_experiment(rounds=3, **changes), tables)
 
 
+BY_SUMS = {
+    "Cox, strata": (
+        {"kind": "cox", "strata": "site"},
+        {"problem": {"kind": "survival", "method": "cox"}, "data": {"target": {"duration": "time", "event": "y"}}},
+    ),
+    "GLM": ({"kind": "glm", "family": "binomial"}, {}),
+}
+
+
+@pytest.mark.parametrize(("model", "changes"), BY_SUMS.values(), ids=BY_SUMS)
+def test_models_that_are_fitted_by_sums_are_measured_at_all_sites_at_once(
+    tables, make_experiment, monkeypatch, model, changes
+):
+    for source in tables.values():
+        source.frame["time"] = np.exp(source.frame["a"])
+    asked = []
+
+    def handled(method, request, context, **more):
+        asked.append((method, request["site"]))
+        return handle(method, request, context, **more)
+
+    monkeypatch.setattr(local, "handle", handled)
+    training, split = {"batch_size": None, "local_epochs": 1}, {"kind": "ratio"}
+    experiment = make_experiment(
+        rounds=2, strategy="newton", model=model, training=training, split=split, **changes
+    )  # fmt: skip
+    exact, fast = [(asked.clear(), *results(experiment, tables, way), list(asked))[1:] for way in ("exact", "fast")]
+    assert f"model {model['kind']} is fitted by sums" in fast[0]["engine"]["because"]
+    calls = [[site for method, site in asked if method == "evaluate"] for _, asked in (exact, fast)]
+    assert set(calls[0]) == set(tables)
+    assert set(calls[1]) == {next(iter(tables))}
+    told = ("history", "metrics", "sites")
+    near({key: fast[0][key] for key in told}, {key: exact[0][key] for key in told})
+    assert fast[0]["parameters"] == exact[0]["parameters"]
+
+
 ALONE = {
     "BatchNorm with adam": ({"model": {"kind": "mlp", "hidden": [8], "norm": "batch"}}, "bias before BatchNorm"),
     "private layers": (

@@ -231,6 +231,22 @@ def test_a_file_that_is_not_there_is_told_with_the_one_that_is_nearly_called_so(
     assert f"(did you mean '{here / 'experiment.yaml'}'?)" in result.output
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "experiment.yaml", "--policy", "strikt"], "--policy strikt: is not known; allowed: trusted, standard"),
+        (["check", "experiment.yaml", "--policy", "strikt"], "--policy strikt: is not known; allowed: trusted, stand"),
+        (["doctor", "--table", "berlin.csv"], "--table berlin.csv: goes with --policy"),
+        (["resume", "nowhere"], "nowhere: there is no such folder"),
+    ],
+)
+def test_an_option_that_would_do_nothing_or_is_called_otherwise_is_refused_by_its_name(here, words, message):
+    write(here)
+    result = command(*words)
+    assert result.exit_code == 2
+    assert f"error: {message}" in result.output
+
+
 def test_a_column_that_no_site_has_ends_a_description_as_it_ends_a_run(here):
     result = command("describe", write(here), "--by", "wrd")
     assert result.exit_code == 2

@@ -517,4 +517,4 @@ def _(folder: Path) -> Input:
     frames = three(2)
     check = ols_is(pooled(frames), ["age", "sbp", "bmi"], "chol")
     experiment = linear("chol", features=["age", "sbp", "bmi"])
-    return Input(frames, experiment, right(lambda r: check(r) and len(r["notes"]) <= 1))
+    return Input(frames, experiment, Expected(right=lambda r: check(r) and len(r["notes"]) <= 1, seeded=True))

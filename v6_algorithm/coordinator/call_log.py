@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -78,6 +78,7 @@ class Caller:
                     request["folds"] = [wire.with_texts(item) for item in request["folds"]]
         replies = self._federation.call(method, requests, deadline_s=self._experiment.participation.deadline_s)
         self._book(method, number, replies)
+        replies.lost_before = lambda: self._lost_before(bodies)
         if ahead:
             replies.send_ahead()
         return replies
@@ -88,6 +89,11 @@ class Caller:
         self._federation = summing = SummingFederation(self._federation, self._experiment, sites, minimum, self._book)
         self.taking_part = summing.names
         return summing
+
+    def _lost_before(self, asked: Collection[str]) -> dict[str, str]:
+        """Return the sites that were missing in a booked call and are not asked any more, with their last reasons."""
+        lost = {site: reason for entry in self.participation for site, reason in entry["missing"].items()}
+        return {site: reason for site, reason in lost.items() if site not in asked}
 
     def _book(self, method: str, number: int, replies: Replies) -> None:
         self._calls.append((method.removeprefix("RPC_"), number, replies))

@@ -230,11 +230,15 @@ def _contexts(
     experiment: Experiment, tables: Mapping[str, TableSource], rules: Policy, rounds_folder: Path | None
 ) -> tuple[dict[str, SiteContext], TemporaryDirectory[str] | None]:
     """Return each site's surroundings, and the folder that must last as long as they do, if any."""
-    try:
-        tables = {name: guarded_source(rules, table) for name, table in tables.items()}
-    except PolicyError as error:
-        raise ExperimentError(str(error)) from None
-
+    guarded, refused = {}, []
+    for name, table in tables.items():
+        try:
+            guarded[name] = guarded_source(rules, table)
+        except PolicyError as error:
+            refused.append(f"site '{name}': {error}")
+    if refused:
+        raise ExperimentError("\n".join(refused))
+    tables = guarded
     needs_ledger = rules.require_ledger and rules.ledger_folder is None
     temporary = TemporaryDirectory(prefix="v6-algorithm-") if needs_ledger and rounds_folder is None else None
     ledgers = rounds_folder if temporary is None else Path(temporary.name)

@@ -108,6 +108,8 @@ class Replies:
     # After so many answers nobody waits for a site that cannot answer, as its engine knows; None: all are waited for.
     enough: int | None = None
     over: bool = False
+    # Sites that earlier calls lost and this one did not ask, with the reason of each; who books the calls knows.
+    lost_before: Callable[[], Mapping[str, str]] | None = None
     # The last timing that a reply had, with its phases and their sum.
     _timing: tuple[dict[str, Any], dict[str, float], float] | None = None
 
@@ -220,6 +222,9 @@ class Replies:
         """Raise FederationError, naming every missing site, when fewer than `quorum` sites gave a usable reply."""
         if len(self.answered) < quorum:
             reasons = "".join(f"\n  {site}: {missing}" for site, missing in sorted(self.missing.items()))
+            if self.lost_before is not None:
+                before = sorted(self.lost_before().items())
+                reasons += "".join(f"\n  {site} was lost before: {reason}" for site, reason in before)
             raise FederationError(
                 f"{what}: {len(self.answered)} of {len(self.requests)} sites answered, {quorum} are needed "
                 f"(participation.minimum){reasons}"

@@ -8,7 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from v6_algorithm.coordinator.preparation.event_times import agree_on_times, check_times, needs_times, tell_units
+from v6_algorithm.coordinator.preparation.event_times import (
+    agree_on_times,
+    check_times,
+    needs_times,
+    tell_units,
+    tell_units_by_bins,
+)
 from v6_algorithm.coordinator.preparation.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.harmonise import _tell_loose
 from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
@@ -28,6 +34,7 @@ from v6_algorithm.coordinator.preparation.schema_checks import (
 from v6_algorithm.data.cells import HINTS
 from v6_algorithm.data.preparation.setup import Setup, pack_arrays
 from v6_algorithm.data.preparation.statistics import Moments
+from v6_algorithm.data.preparation.times import count_times
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange.wire import LARGEST_NUMBER
 from v6_algorithm.experiment import Experiment
@@ -367,3 +374,14 @@ def test_one_empty_cell_of_all_sites_is_drawn(known, told):
     moments = Moments.of([np.arange(20.0)[:, None]], with_range=False)
     _, notes = agree_on_imputation(gather, Experiment.parse(content), setup, moments, ["a", "b"])
     assert told in notes[0]
+
+
+def test_other_units_of_time_are_told_by_bins_where_no_node_tells_a_mean():
+    """Under policy standard days beside years were trained on without a word."""
+    days = np.array([2.0, 90.0, 400.0, 1500.0])
+    sums = {"a": {"event_times": count_times(days)}, "b": {"event_times": count_times(days / 365.25)}, "c": {}}
+    (note,) = tell_units_by_bins(sums, 0.0)
+    assert note.startswith("the sites' event times differ 362-fold (by bins of time; shortest at b, longest at a)")
+    assert tell_units_by_bins(sums, 3.0) == []
+    assert tell_units_by_bins({"a": sums["a"], "b": {"event_times": count_times(days * 3)}}, 0.0) == []
+    assert tell_units_by_bins({"a": sums["a"], "b": {"event_times": np.zeros_like(count_times(days))}}, 0.0) == []

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 
+from v6_algorithm.coordinator.master import run
 from v6_algorithm.coordinator.preparation.empty_cells import has_empty_cells, tell_sparse
 from v6_algorithm.coordinator.preparation.leaks import tell_unsearched
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.statistics import Moments
-from v6_algorithm.errors import ExperimentError
+from v6_algorithm.data.sources import TableSource
+from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.experiment import Data
+from v6_algorithm.site.policy import Policy
 
 
 def moments(*counts):
@@ -63,3 +70,14 @@ def test_numbers_that_one_site_writes_otherwise_are_refused_with_its_own_key():
     comma = schema(columns={"bmi": "text"}, hints={"bmi": "decimal comma"})
     with pytest.raises(ExperimentError, match=r'data.decimal: "," \(sites.b.decimal in a local run'):
         agree(Data(target="y"), {"a": schema(columns={"bmi": "numeric"}), "b": comma}, classification=True)
+
+
+def test_a_run_that_ends_for_want_of_sites_names_those_that_were_lost_before(make_experiment):
+    rng = np.random.default_rng(0)
+    frames = {name: pd.DataFrame({"a": rng.normal(size=60), "y": np.arange(60) % 2}) for name in "bc"}
+    frames["few"] = frames["b"].head(12)
+    experiment = make_experiment(data={"target": "y"})
+    tables = {name: TableSource(frame=frame) for name, frame in frames.items()}
+    rules = replace(Policy(), minimum_rows=20, minimum_sites=3)
+    with pytest.raises(FederationError, match=r"at least 3 sites.*\n  few was lost before: refused: .*fewer rows"):
+        run(local_federation(experiment, tables, rules), experiment)

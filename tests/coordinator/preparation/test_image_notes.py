@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v6_algorithm.coordinator.preparation.image_notes import tell_values
+from v6_algorithm.coordinator.preparation.image_notes import tell_ends, tell_values
 from v6_algorithm.data.preparation.statistics import Moments
 
 PIXELS = np.random.default_rng(0).uniform(0, 1, (30, 2))
@@ -66,3 +66,11 @@ def test_a_site_whose_values_are_hidden_and_one_alone_say_nothing():
     hidden = of(255).without(np.ones(2, dtype=bool))
     assert tell_values({"amsterdam": of(1), "berlin": hidden}) == []
     assert tell_values({"amsterdam": of(1)}) == []
+
+
+def test_a_description_tells_of_bytes_beside_shares():
+    ends = {"a": {"low": 0.01, "high": 0.99}, "b": {"low": 2.0, "high": 254.0}, "c": {"low": None, "high": None}}
+    (note,) = tell_ends(ends)
+    assert "257-fold in their values (mean lowest to mean highest: a 0.01 to 0.99, b 2 to 254)" in note
+    assert tell_ends({"a": ends["a"], "c": ends["c"]}) == []
+    assert tell_ends({"a": ends["b"], "b": {"low": -1000.0, "high": 1500.0}}) == []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from playing import SCALAR, make, play, scalar
 
+from v6_algorithm.coordinator.result.notes import _weights_of_sites
 from v6_algorithm.coordinator.strategies.reply import Reply
 
 ROWS = {"a": 10, "b": 30, "c": 25}
@@ -84,3 +87,11 @@ def test_who_joins_agnostic_learning_gets_an_equal_share_of_which_others_give_in
     unasked = make({"kind": "agnostic", "lr": 0.1}, SCALAR, {"a": 10, "b": 30})
     unasked.admit({"a": 10, "b": 30, "c": 1})
     assert unasked._weights.tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_the_result_says_what_each_site_weighed_in_the_end():
+    strategy = make({"kind": "agnostic", "lr": 0.1}, SCALAR, {"a": 10, "b": 30})
+    strategy.kept["weights"] = {"weights": torch.tensor([0.03, 0.97], dtype=torch.float64)}
+    (note,) = _weights_of_sites([SimpleNamespace(strategies={0: strategy})])
+    assert note.endswith("may come to carry all weight, so that the model is of its rows; at the end: b 0.97, a 0.03")
+    assert _weights_of_sites([SimpleNamespace(strategies={0: make({"kind": "fedavg"}, SCALAR, {"a": 10})})]) == []

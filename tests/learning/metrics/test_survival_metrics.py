@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from v6_algorithm.learning.metrics import SurvivalMetrics, check_state, compute, explain, merge_states
+from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS, scores_at
 from v6_algorithm.learning.metrics.survival.concordance import exact_pairs
 from v6_algorithm.site.guard.coarse import coarse_state
 
@@ -141,8 +142,29 @@ def test_c_index_within_counts_the_sites_own_pairs_only():
     assert compute(merge_states([state_of(site, edges_of(sites)) for site in sites]))["c_index_within"] == wanted
 
 
+def test_risks_that_hardly_differ_beside_one_far_out_are_ranked_all_the_same():
+    """A model that has barely learned, and a patient with an outlier: all others once fell into three bins."""
+    sites = [(time, event, 0.02 * score) for time, event, score in (hospital(150, 1), hospital(150, 2))]
+    sites[0][2][0] = 9.0
+    edges = edges_of(sites)
+    state = merge_states([state_of(site, edges) for site in sites])
+    assert compute(state)["c_index"] == pytest.approx(harrell(*pooled(sites)), abs=0.005)
+
+
+def test_a_c_index_that_bins_leave_open_is_told():
+    sites = [(time, event, score * 1e-5) for time, event, score in (hospital(100, 1), hospital(100, 2))]
+    (note,) = explain(merge_states([state_of(site, edges_of(sites)) for site in sites]))
+    assert note.startswith("c_index: binned, within 0.")
+
+
+def test_places_of_bins_and_their_scores_go_together():
+    places = np.arange(SCORE_BINS)
+    assert SurvivalMetrics._scores(scores_at(places + 0.5)).tolist() == places.tolist()
+    assert scores_at([0, SCORE_BINS / 2, SCORE_BINS]) == pytest.approx([-64, 0, 64])
+
+
 def test_scores_beyond_the_bins_are_told_by_the_resolution():
-    far = [(time, event, score + 50) for time, event, score in (hospital(100, 1), hospital(100, 2))]
+    far = [(time, event, score + 500) for time, event, score in (hospital(100, 1), hospital(100, 2))]
     near = [hospital(100, 1), hospital(100, 2)]
     lost, found = (compute(merge_states([state_of(site, edges_of(sites)) for site in sites])) for sites in (far, near))
     assert lost["c_index_resolution"] > 0.2 > found["c_index_resolution"]
@@ -265,7 +287,7 @@ def test_rows_that_are_not_finite_are_counted_and_left_out():
         (lambda state: state.update(n=2**40), "at most"),
         (lambda state: state["edges"].reverse(), "must increase"),
         (lambda state: state["cells"].reverse(), "in order"),
-        (lambda state: state["cells"][0].__setitem__(1, 512), "bins that there are"),
+        (lambda state: state["cells"][0].__setitem__(1, SCORE_BINS), "bins that there are"),
         (lambda state: state["exact"].__setitem__(0, 10**6), "contradict"),
         (lambda state: state["exact"].__setitem__(1, 10**7), "the same pairs"),
         (lambda state: state["binned"].__setitem__(3, 10**6), "among the pairs"),

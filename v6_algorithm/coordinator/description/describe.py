@@ -19,6 +19,7 @@ import numpy as np
 from v6_algorithm.coordinator.description.table_one import check_groups, grouped
 from v6_algorithm.coordinator.inference.distributions import t_p
 from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
+from v6_algorithm.coordinator.preparation.image_notes import tell_ends
 from v6_algorithm.coordinator.preparation.questions import raise_data_errors
 from v6_algorithm.data.assumed import check_assumed
 from v6_algorithm.data.cells import HINTS
@@ -108,6 +109,8 @@ class _Description:
         features = [name for name, column in columns.items() if column["described"]]
         if features:
             self._describe(features, columns)
+        images = {site: replies[site]["image"] for site in self._sites if replies[site]["image"] is not None}
+        self._notes += tell_ends(images)
         by_group = self._by_group(features)
         for column in columns.values():
             del column["described"]
@@ -115,7 +118,7 @@ class _Description:
             "schema": SCHEMA,
             "name": self._name,
             "sites": {site: {"rows": replies[site]["rows"]} for site in self._sites},
-            "images": {site: replies[site]["image"] for site in self._sites if replies[site]["image"] is not None},
+            "images": images,
             "columns": columns,
             "labels": _labels(self._data, {site: replies[site]["labels"] for site in self._sites}),
             "correlations": self._correlations,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
+from v6_algorithm.data.preparation.times import doublings
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.experiment import Cox, Experiment
 
@@ -82,6 +83,20 @@ def tell_units(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         f"the sites' event times differ {max(means.values()) / min(means.values()):.0f}-fold (geometric means: "
         f"{listing}); are they in the same unit of time?"
+    ]
+
+
+def tell_units_by_bins(sums: Mapping[str, Mapping[str, np.ndarray]], middle: float) -> list[str]:
+    """Say the same by the sites' counts of events in bins of time, where no node told a mean (`middle` is 0)."""
+    places = {
+        site: place for site, of in sums.items() if "event_times" in of and (place := doublings(of["event_times"]))
+    }
+    if middle or len(places) < 2 or 2 ** (max(places.values()) - min(places.values())) < OTHER_UNIT:
+        return []
+    first, last = (least(places, key=lambda site: places[site]) for least in (min, max))
+    return [
+        f"the sites' event times differ {2 ** (places[last] - places[first]):.0f}-fold (by bins of time; shortest at "
+        f"{first}, longest at {last}); are they in the same unit of time?"
     ]
 
 

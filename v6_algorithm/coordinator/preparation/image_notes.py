@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,24 @@ def tell_values(moments: Mapping[str, Moments]) -> list[str]:
         f"the sites' images differ {sizes[ranked[-1]] / sizes[ranked[0]]:.0f}-fold in the size of their values (root "
         f"mean square: {listing}); PNG and JPEG files are 0 to 1, arrays as stored; the model sees them so, until "
         "they are stored alike"
+    ]
+
+
+def tell_ends(images: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say the same of a description, by the mean lowest and highest values of each site's images."""
+    ends = {
+        site: max(abs(image["low"]), abs(image["high"]))
+        for site, image in images.items()
+        if image["low"] is not None and image["high"] is not None
+    }
+    ends = {site: end for site, end in ends.items() if end > 0}
+    if len(ends) < 2 or max(ends.values()) < _MOST_APART * min(ends.values()):
+        return []
+    listing = ", ".join(f"{site} {images[site]['low']:.3g} to {images[site]['high']:.3g}" for site in sorted(ends))
+    return [
+        f"the sites' images differ {max(ends.values()) / min(ends.values()):.0f}-fold in their values (mean lowest to "
+        f"mean highest: {listing}); PNG and JPEG files are 0 to 1, arrays as stored: store them alike, or give "
+        "data.image.range"
     ]
 
 

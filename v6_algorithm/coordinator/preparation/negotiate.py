@@ -22,6 +22,7 @@ from v6_algorithm.coordinator.preparation.event_times import (
     tell_met,
     tell_no_events,
     tell_units,
+    tell_units_by_bins,
 )
 from v6_algorithm.coordinator.preparation.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
@@ -274,7 +275,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     )
     class_rows = [np.sum(sites, axis=0).tolist() for sites in zip(*class_counts, strict=True)]
     notes = [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
-    notes += time_notes
+    notes += [*time_notes, *tell_units_by_bins(sums, setup.middle)]
     notes += tell_values(moments) if setup.image_shape is not None else []
     notes += tell_constant(setup.features, moments, merged) if setup.image_shape is None else []
     notes += tell_ranges(setup.features, moments) if setup.image_shape is None else []

@@ -10,10 +10,13 @@ from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.result.repeats import repeats_note
 from v6_algorithm.coordinator.rounds.folds import States
 from v6_algorithm.coordinator.run_context import RunContext
+from v6_algorithm.coordinator.strategies.fairness import AgnosticFL
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import merge_states
 from v6_algorithm.learning.metrics.explanations import explain_part
 from v6_algorithm.learning.metrics.joined import MOST_LISTED, joins
+
+_SHOWN_WEIGHTS = 10
 
 
 def notes_of_result(
@@ -46,6 +49,7 @@ def notes_of_result(
         *_without_private(experiment),
         *(note for run in runs for note in _lost_work(run)),
         *_imprecise(experiment, runs),
+        *_weights_of_sites(runs),
     ]
 
 
@@ -123,3 +127,20 @@ def _imprecise(experiment: Experiment, runs: Sequence[RunContext]) -> list[str]:
     devices = {site: device for run in runs for site, device in sorted(run.check.devices.items())}
     full = [f"{site} ({device['name']})" for site, device in devices.items() if device["precision"] == "full"]
     return [f"trained in full precision, for want of bfloat16: {', '.join(full)}"] if full else []
+
+
+def _weights_of_sites(runs: Sequence[RunContext]) -> list[str]:
+    """Say of agnostic learning how much each site counted in the end: one may have come to carry all."""
+    notes = []
+    for run in runs:
+        for fold, strategy in run.strategies.items():
+            if not isinstance(strategy, AgnosticFL):
+                continue
+            weights = sorted(strategy.shares().items(), key=lambda item: -item[1])
+            shown = ", ".join(f"{site} {weight:.2f}" for site, weight in weights[:_SHOWN_WEIGHTS])
+            more = f", … {len(weights) - _SHOWN_WEIGHTS} more" if len(weights) > _SHOWN_WEIGHTS else ""
+            notes.append(
+                f"fold {fold}: strategy agnostic weighs the sites by how bad the model is there, and one may come to "
+                f"carry all weight, so that the model is of its rows; at the end: {shown}{more}"
+            )
+    return notes

@@ -86,7 +86,7 @@ class AgnosticFL(FedAvg):
 
     def admit(self, rows: Mapping[str, float]) -> None:
         """Give who joins the weight of an equal share, which all others bear in proportion."""
-        before = dict(zip(self.rows, self._weights.tolist(), strict=True))
+        before = self.shares()
         super().admit(rows)
         new = len(self.rows) - len(before)
         left = 1 - new / len(self.rows)
@@ -98,8 +98,12 @@ class AgnosticFL(FedAvg):
     def weigh(self, reply: Reply) -> float:
         """Return the site's λ."""
         if not self._in_round:
-            self._in_round = dict(zip(self.rows, self._weights.tolist(), strict=True))
+            self._in_round = self.shares()
         return self._in_round[reply.site]
+
+    def shares(self) -> dict[str, float]:
+        """Return each site's λ."""
+        return dict(zip(self.rows, self._weights.tolist(), strict=True))
 
     def make_combiner(self) -> Combiner:
         """Return the mean by λ, or the plain mean of sites without any."""

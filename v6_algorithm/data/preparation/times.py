@@ -64,6 +64,12 @@ def count_times(times: Array, middle: float = 0.0) -> Array:
     return np.bincount(np.clip(places, _FIRST, _LAST) - _FIRST, minlength=_LAST - _FIRST + 1).astype(np.float64)
 
 
+def doublings(counts: Array) -> float | None:
+    """Return the mean place of `count_times` bins in doublings from their beginning; None of no time."""
+    total = float(counts.sum())
+    return float(counts @ np.arange(len(counts))) / total / _PER_DOUBLING if total > 0 else None
+
+
 def _start(middle: float) -> float:
     """Return the binary logarithm at which bin 0 ends."""
     return middle + _SHIFT if middle else 0.0

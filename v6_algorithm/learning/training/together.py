@@ -82,6 +82,8 @@ def reason_against(problem: Problem, networks: Mapping[str, nn.Module], training
     """Say why these networks are trained site by site; None where they need not be."""
     if not type(problem).__module__.startswith("v6_algorithm."):
         return f"problem {problem.experiment.problem.kind} is a plug-in"
+    if problem.sums_of_squares:
+        return f"model {problem.experiment.model.kind} is fitted by sums, which each site adds up by itself"
     if problem.joint and type(problem).losses_of_sites is Problem.losses_of_sites:
         return "the loss of a row depends on the rows beside it"
     if problem.joint and training.optimizer.kind.lower() != "sgd":

@@ -14,7 +14,7 @@ from v6_algorithm.exchange.text import printable
 from v6_algorithm.researcher.cli import connection, terminal
 from v6_algorithm.researcher.cli.output import Force, refuse_file
 from v6_algorithm.researcher.cli.run import File, Set, load_experiment
-from v6_algorithm.researcher.cli.terminal import POLICIES, Json, choice, explained, say, tell, writing
+from v6_algorithm.researcher.cli.terminal import POLICIES, Json, check_policy, choice, explained, say, tell, writing
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
@@ -58,6 +58,7 @@ def check(
     with explained(json_):
         from v6_algorithm.coordinator.rounds.initial_model import read_weights
 
+        check_policy(policy)
         refuse_file(out, force)
         experiment = load_experiment(file, set_)
         read_weights(experiment, file.parent)

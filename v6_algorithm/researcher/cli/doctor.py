@@ -41,6 +41,8 @@ def doctor(
         from v6_algorithm.researcher.doctor.rules import rules
         from v6_algorithm.researcher.doctor.server import server
 
+        if table is not None and not policy:
+            raise ExperimentError(f"--table {table}: goes with --policy, whose attacks are tried on it")
         if policy and server_config is not None:
             raise ExperimentError("--policy and --server-config look at two machines; give one of them")
         looked_at = named("rule", rules(table=table)) if policy else examine()

@@ -102,6 +102,7 @@ def run(
             raise ExperimentError(f"--engine {engine}: is not known; allowed: local, wire, mock, ray")
         if engine == "ray" and (test is not None or against is not None):
             raise ExperimentError("--engine ray: does not go with --test, which measures once; allowed: local, mock")
+        terminal.check_policy(policy)
         if policy is not None and engine == "mock":
             raise ExperimentError("--policy: goes with --engine local; the mock's sites remember nothing between calls")
         _check_workers(workers, engine, test)

@@ -131,6 +131,12 @@ def writing(path: Path, option: str = "--out") -> Iterator[None]:
         raise ExperimentError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
+def check_policy(policy: str | None) -> None:
+    """Refuse a preset that is none by the option's name; raises ExperimentError."""
+    if policy is not None and policy not in POLICIES:
+        raise ExperimentError(f"--policy {policy}: is not known; allowed: {', '.join(POLICIES)}")
+
+
 def choice(*values: str) -> dict[str, Any]:
     """Return options of `typer.Option` for one of a few words: the help lists them, and the shell completes them."""
     return {

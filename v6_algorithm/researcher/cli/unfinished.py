@@ -80,6 +80,8 @@ class UnfinishedRun:
         path = folder / _OPTIONS
         if not path.exists():
             done = "; this run is done" if (folder / "result.json").exists() else ""
+            if not folder.exists():
+                raise CheckpointError(f"{folder}: there is no such folder")
             raise CheckpointError(f"{folder}: holds no checkpoint to go on from{done}")
         try:
             content = json.loads(path.read_text(encoding="utf-8"))

@@ -120,7 +120,7 @@ def survival_cells(hospital: Hospital) -> int:
     from v6_algorithm.data.preparation import Preparation, Setup
     from v6_algorithm.exchange import wire
     from v6_algorithm.experiment import Experiment
-    from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS, SCORE_RANGE
+    from v6_algorithm.learning.metrics.survival.collector import SCORE_RANGE, scores_at
 
     column = hospital.features[0]
     frame = hospital.frame.assign(
@@ -150,7 +150,7 @@ def survival_cells(hospital: Hospital) -> int:
     state[weight][0, 0] = slope
     item = {"fold": 0, "parameters": wire.pack(state), "evaluate": ["validation", "test"], "train": False}
     reply = node.ask("evaluate", experiment, 1, setup=setup.to_json(), folds=[item])
-    width, read, claimed = 2 * SCORE_RANGE / SCORE_BINS, 0, 0
+    read, claimed = 0, 0
     times = frame["time"].to_numpy()
     for part in ("validation", "test"):
         state_of_part = reply["folds"][0]["metrics"][part][SITE]
@@ -159,8 +159,8 @@ def survival_cells(hospital: Hospital) -> int:
             if events + censored > 1:
                 continue
             claimed += 1
-            low = (score * width - SCORE_RANGE) / slope
-            inside = (values >= low - 1e-6) & (values < low + width / slope + 1e-6)
+            low, high = scores_at([score, score + 1]) / slope
+            inside = (values >= low - 1e-6) & (values < high + 1e-6)
             read += int((inside & (times > edges[time]) & (times <= edges[time + 1])).sum() == 1)
     return read if read > claimed / 2 else 0
 

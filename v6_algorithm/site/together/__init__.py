@@ -46,7 +46,7 @@ def answer_together(
     """
     replies: dict[str, dict[str, Any]] = {}
     for run, group in groups(requests, contexts, shared, can_go):
-        if run.reason is None and len(group) > 1:
+        if run.goes_together(method) and len(group) > 1:
             run.measure_with([request["setup"] for request in group.values()])
             answered = Group(method, run, group, contexts)
             joint = answered.answer()
@@ -65,7 +65,7 @@ def open_together(
     Nothing is answered: it is what the first call of `answer_together` would do.
     """
     for run, group in groups(requests, contexts, shared, lambda items: True):
-        if run.reason is None and len(group) > 1:
+        if run.goes_together(method) and len(group) > 1:
             # What is wrong with a site it has said in its reply, or says in the next one.
             with suppress(Exception):
                 Group(method, run, group, contexts).lay_out()

@@ -68,7 +68,7 @@ class Group:
             work = Work(request, context)
             work.guard.admit(self._method)
             table = work.table(work.setup())
-            work.guard.check_networks(self._run.networks)
+            work.guard.check_networks(self._run.networks, self._run.problem.sums_of_squares)
             work.guard.check_passes([len(fold.train) for fold in table.folds], train=self._method == "train")
             if any(0 < len(fold.train) < fewest_rows(self._run.networks) for fold in table.folds):
                 return False

@@ -70,14 +70,22 @@ class Run:
         # Where most of a site's training is its optimiser's, it steps in one pass; the rest stays exact to the bit.
         training = self.experiment.training
         self.fuses = self.device.kind == "cpu" and has_fused_step(training) and is_large(self.networks, training)
-        self.reason = self._reason() or reason_against(self.problem, self.networks, self.experiment.training)
-        if self.reason is None:
+        apart = self._reason()
+        self.reason = apart or reason_against(self.problem, self.networks, self.experiment.training)
+        # Sites that each add up sums for a model, in the place of training, can still be measured together.
+        sums = self.problem.sums_of_squares and "target.entry" not in self.experiment.data.target_columns
+        self._reason_to_measure = apart if sums else self.reason
+        if self._reason_to_measure is None:
             empty = {name: torch.empty(of.shape, dtype=of.dtype) for name, of in state_of(self.networks).items()}
             load_state(self.networks, empty)
         for network in self.networks.values():
             network.eval()
         # Their tensors, by the names of a state.
         self._tensors: dict[str, Tensor] = state_of(self.networks)
+
+    def goes_together(self, method: str) -> bool:
+        """Say whether sites can answer such a call together: ``train`` or ``evaluate``."""
+        return (self.reason if method == "train" else self._reason_to_measure) is None
 
     def rules_of(self, policy: Policy) -> int:
         """Return the number of an owner's rules, those of other owners that are equal among them."""

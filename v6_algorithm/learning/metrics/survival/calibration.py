@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v6_algorithm.learning.metrics.intervals.proportions import Z
-from v6_algorithm.learning.metrics.survival.collector import SCORE_BINS, SCORE_RANGE, SQUARE_UNITS
+from v6_algorithm.learning.metrics.survival.collector import SQUARE_UNITS, scores_at
 
 # Groups of rising risk, each of about as many rows.
 RISK_GROUPS = 5
@@ -62,7 +62,7 @@ def calibration_over_time(
         hazard = np.asarray(hazards[name], dtype=np.float64)
         if hazard.shape != (len(edges),):
             return []
-        score = (cells[:, 1] + 0.5) * (2 * SCORE_RANGE / SCORE_BINS) - SCORE_RANGE
+        score = scores_at(cells[:, 1] + 0.5)
         risk = -np.expm1(-np.exp(score)[:, None] * hazard)
         parts.append((cells[:, [0, 2, 3]], risk, score, np.tile(hazard, (len(cells), 1))))
     cells, risks, scores, baselines = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

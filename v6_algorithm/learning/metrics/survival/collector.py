@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from v6_algorithm.learning.metrics.checks import LARGEST_ROW_VALUE
 from v6_algorithm.learning.metrics.survival.concordance import Binned, binned_pairs, exact_pairs, pairs_of_sites
 
-# Scores are log-risks. Bins of 1/16, near the width of the AUROC's, over [-16, 16].
-SCORE_BINS = 512
-SCORE_RANGE = 16.0
+# Scores are log-risks. Bins of a scale by asinh: 0.0002 wide near 0, for risks that hardly differ, and 2 % of a score
+# far from it, so that one patient far out does not put all others into a few bins.
+SCORE_BINS = 1024
+SCORE_RANGE, _SCORE_SCALE = 64.0, 0.01
 # Squared errors are summed in 1/1024, as confidences are: sums are exact in any order, and a sum over a single row does
 # not carry that row's probability in full.
 SQUARE_UNITS = 1024
@@ -164,8 +165,9 @@ class SurvivalMetrics:
     @staticmethod
     def _scores(score: NDArray[Any]) -> NDArray[np.int64]:
         """Return the bin of each score."""
-        width = 2 * SCORE_RANGE / SCORE_BINS
-        return np.clip(np.floor((score + SCORE_RANGE) / width), 0, SCORE_BINS - 1).astype(np.int64)
+        reach = np.arcsinh(SCORE_RANGE / _SCORE_SCALE)
+        places = (np.arcsinh(score / _SCORE_SCALE) / reach + 1) * (SCORE_BINS / 2)
+        return np.clip(np.floor(places), 0, SCORE_BINS - 1).astype(np.int64)
 
     def _cells(
         self, times: NDArray[Any], scores: NDArray[np.int64], event: NDArray[Any], site: NDArray[Any]
@@ -195,6 +197,13 @@ class SurvivalMetrics:
         np.add.at(late, site, np.where(interval[:, None] > np.arange(horizons), alive, 0))
         np.add.at(expected, site, np.rint((1 - survival) * SQUARE_UNITS).astype(np.int64))
         return {"leaving": leaving, "early": np.triu(early), "late": late, "expected": expected}
+
+
+def scores_at(places: ArrayLike) -> NDArray[np.float64]:
+    """Return log-risks at places from 0 to `SCORE_BINS`: whole numbers are edges of bins, halves their middles."""
+    reach = np.arcsinh(SCORE_RANGE / _SCORE_SCALE)
+    scores: NDArray[np.float64] = _SCORE_SCALE * np.sinh((np.asarray(places) * (2 / SCORE_BINS) - 1) * reach)
+    return scores
 
 
 def pairs_of_cells(cells: NDArray[np.int64], edges: int) -> Binned:

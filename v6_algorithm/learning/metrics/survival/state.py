@@ -49,6 +49,8 @@ _KEYS = frozenset(
 )
 # Of fewer joined cells of all sites, an interval has the worst case in it.
 _FEWEST_JOINED = 8
+# A C-index that bins leave open by more is told.
+_COARSE = 0.05
 # Pairs of more rows than this would overflow 64 bits.
 _MOST_ROWS = 10**9
 _MOST_TIMES = 200
@@ -221,6 +223,9 @@ def explain(state: dict[str, Any]) -> list[str]:
         return [*notes, "no rows"]
     if not _all_pairs(state)[1]:
         notes.append("c_index: no event was seen before another row's time, so no pair can be compared")
+    resolution = compute(state)["c_index_resolution"]
+    if resolution is not None and resolution > _COARSE:
+        notes.append(f"c_index: binned, within {resolution:.3f} of the exact value")
     if state["joined"] and any(isinstance(part, Mapping) for part in _told(state)):
         notes.append(
             f"c_index: {state['joined']} sites joined cells of time and risk before secure aggregation added them up; "
