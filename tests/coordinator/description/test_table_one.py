@@ -14,7 +14,7 @@ import v6_algorithm.api as v6
 from v6_algorithm.coordinator.description.survival_curves import Leaving, kaplan_meier
 from v6_algorithm.coordinator.inference.distributions import chi_square_p, f_p, t_p, t_quantile
 from v6_algorithm.data.summary.groups import by_group, withheld_labels
-from v6_algorithm.errors import ExperimentError, FederationError
+from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
 
 SURVIVAL = {
@@ -189,7 +189,7 @@ def test_files_for_a_paper(tmp_path):
 
 
 def test_what_makes_no_groups_is_said():
-    with pytest.raises(FederationError, match=r"evaluation\.by"):
+    with pytest.raises(ExperimentError, match=r"evaluation\.by"):
         v6.describe(SURVIVAL, hospitals(), by="age")
     with pytest.raises(ExperimentError, match="needs by"):
         _ = v6.describe(SURVIVAL, hospitals()).table_one
