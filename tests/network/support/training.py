@@ -44,7 +44,7 @@ def train(network: Network, experiment: dict[str, Any], **options: Any) -> dict[
 
 
 def slowest_call_s(network: Network) -> float:
-    """The most seconds that a question took in the last run without a late site; there is a short one where none was."""
+    """The most seconds that a question took in the last run without a late site; makes a short one where none was."""
     if network.name not in _slowest_s:
         train(network, patients_experiment(rounds=1, resident=False))
     return _slowest_s[network.name]
