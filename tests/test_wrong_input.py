@@ -28,7 +28,10 @@ def run(tmp_path, *options, files=None, **changes):
         ({"training": {"lr": 1}}, ["experiment.yaml: training: unknown key 'lr'", "allowed: local_epochs"]),
         ({"rounds": 0}, ["experiment.yaml: rounds: must be greater than or equal to 1 (given: 0)"]),
         ({"mode": "central"}, ["mode: must be 'federated', 'centralised' or 'local' (given: 'central')"]),
-        ({"model": "mpl"}, ["experiment.yaml: model.kind: unknown value 'mpl'; allowed: linear, logistic, mlp"]),
+        (
+            {"model": "mpl"},
+            ["experiment.yaml: model.kind: unknown value 'mpl'; allowed: linear, logistic, mlp"],
+        ),
         ({"data": {}}, ["experiment.yaml: data.target: is required"]),
         ({"sites": None}, ["sites: is required to run here"]),
         ({"sites": {}}, ["experiment.yaml: sites: no site is named"]),

@@ -423,8 +423,9 @@ def test_a_wrong_partition_is_told_by_its_key():
         sites={"source": "builtin:wine", "partition": wrong}
     )
     unknown = {"kind": "dirichelt", "sites": 3}
-    assert "sites.partition.kind: unknown value 'dirichelt'; allowed: iid, sizes" in refusal(
-        sites={"source": "builtin:wine", "partition": unknown}
+    assert (
+        "sites.partition.kind: unknown value 'dirichelt' (did you mean 'dirichlet'?); allowed: iid, sizes"
+        in refusal(sites={"source": "builtin:wine", "partition": unknown})
     )
 
 

@@ -66,7 +66,7 @@ def test_fedopt_says_what_it_needs():
         ({"clip": 0}, {}, "strategy.clip: must be greater than 0 (given: 0)"),
         ({"server": {"kind": "adm"}}, {}, "strategy.server: unknown optimizer 'adm' (did you mean 'adam'?)"),
         ({"combine": "mode"}, {}, "strategy.combine.kind: must be 'mean', 'median', 'trimmed_mean'"),
-        ("fedadm", {}, "strategy.kind: unknown value 'fedadm'; allowed: "),
+        ("fedadm", {}, "strategy.kind: unknown value 'fedadm' (did you mean 'fedadam'?); allowed: "),
     ],
 )  # fmt: skip
 def test_a_combination_that_makes_no_sense_is_refused_with_the_reason(strategy, changes, reason):

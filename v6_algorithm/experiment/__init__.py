@@ -47,6 +47,7 @@ from v6_algorithm.experiment.learning import (
     Stopping,
     Training,
 )
+from v6_algorithm.experiment.optimisers import did_you_mean
 from v6_algorithm.experiment.partition import Partition, PartitionedSource
 from v6_algorithm.experiment.plateau import complete_plateau
 from v6_algorithm.experiment.privacy import Privacy
@@ -312,7 +313,9 @@ def explain(error: Any) -> str:
         return f"{path}: must have {f'{fewest} or more' if most is None else f'at most {most}'} entries"
     if error["type"] == "union_tag_invalid":
         tags = error["ctx"]["expected_tags"].replace("'", "")
-        return f"{path}.kind: unknown value '{error['ctx']['tag']}'; allowed: {tags}"
+        # Kinds are short words: a forest is no resnet.
+        hint = did_you_mean(str(error["ctx"]["tag"]), tags.split(", "), 0.7)
+        return f"{path}.kind: unknown value '{error['ctx']['tag']}'{hint}; allowed: {tags}"
     if error["type"] == "union_tag_not_found":
         return f"{path}: `kind` is required"
     given = repr(error["input"])

@@ -24,9 +24,9 @@ PLATEAU = "reducelronplateau"
 LARGEST = 3e38  # float32 ends at 3.4e38
 
 
-def did_you_mean(given: str, allowed: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the closest allowed name, or an empty string."""
-    close = difflib.get_close_matches(given, list(allowed), n=1)
+def did_you_mean(given: str, allowed: Iterable[str], likeness: float = 0.6) -> str:
+    """Return `` (did you mean 'x'?)`` for the closest allowed name that is so like it, of 1, or an empty string."""
+    close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=likeness)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 

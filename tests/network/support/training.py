@@ -19,7 +19,7 @@ from v6_algorithm.experiment import Experiment
 # Another build of a library, or another number of cores, may round otherwise.
 TOLERANCE = 1e-6
 TIMEOUT_S = 900
-_seconds: dict[str, list[float]] = {}
+_slowest_s: dict[str, float] = {}
 
 
 def patients_experiment(**changes: Any) -> dict[str, Any]:
@@ -39,15 +39,15 @@ def train(network: Network, experiment: dict[str, Any], **options: Any) -> dict[
     result = network.run("master", experiment=experiment, timeout_s=TIMEOUT_S, **options)
     reasons = [reason for call in result["participation"] for reason in call["missing"].values()]
     if not any(reason.startswith("late") for reason in reasons):
-        _seconds.setdefault(network.name, []).extend(call["seconds"] for call in result["timing"]["rounds"])
+        _slowest_s[network.name] = max(call["seconds"] for call in result["timing"]["rounds"])
     return result
 
 
 def slowest_call_s(network: Network) -> float:
-    """The most seconds that sites that work took for a question on this network; asks once where none was asked yet."""
-    if network.name not in _seconds:
+    """The most seconds that a question took in the last run without a late site; makes a short one where none was."""
+    if network.name not in _slowest_s:
         train(network, patients_experiment(rounds=1, resident=False))
-    return max(_seconds[network.name])
+    return _slowest_s[network.name]
 
 
 def train_here(tables: dict[str, Path], experiment: dict[str, Any]) -> dict[str, Any]:

@@ -97,6 +97,7 @@ def test_metrics_are_one_value_per_row(plain: dict[str, Any], tmp_path: Path) ->
     assert header == ["run", "part", "scope", "name", "metric", "value", "class"]
     assert {row["class"] for row in rows if row["metric"] in ("f1", "auroc_resolution")} == {"num > 0"}
     assert {row["class"] for row in rows if row["metric"] in ("loss", "accuracy")} == {""}
+    assert json.loads((tmp_path / "metrics.json").read_text())["class"] == "num > 0"
     found = {tuple(row[key] for key in header[:5]): row["value"] for row in rows}
     assert len(found) == len(rows)
     test = plain["metrics"]["test"]

@@ -270,7 +270,9 @@ def headlines(result: dict[str, Any]) -> dict[str, Any]:
     rounds = {key: result[key] for key in ("rounds_run", "best_round") if result.get(key) is not None}
     # Beside the sites, which are always apart somehow, groups were asked for.
     asked = {part: columns for part, columns in mapping(result, "gap").items() if mapping(result, "subgroups", part)}
-    return {**parts, **rounds, **({"gap": asked} if asked else {})}
+    scopes = [scope for part in parts.values() for scope in part.values()]
+    one = class_of_one(result) if any(is_of_one_class(metric) for scope in scopes for metric in scope) else ""
+    return {**parts, **rounds, **({"gap": asked} if asked else {}), **({"class": one} if one else {})}
 
 
 def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
