@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.data.cells import cleaned, columns_at, hint
+from v6_algorithm.data.cells import cleaned, columns_at
 from v6_algorithm.data.description import column_kind, column_kinds, hints_of
+from v6_algorithm.data.hints import hint
 from v6_algorithm.data.table_columns import TableColumns
 from v6_algorithm.data.texts import has_value, texts_of
 from v6_algorithm.experiment.table_form import TableForm

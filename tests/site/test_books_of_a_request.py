@@ -73,7 +73,7 @@ def test_one_site_by_itself_is_not_asked_together(monkeypatch, sites, reason, as
         screen = None
 
     measured = []
-    run = SimpleNamespace(reason=reason, measure_with=measured.append)
+    run = SimpleNamespace(goes_together=lambda method: reason is None, measure_with=measured.append)
     group = {str(number): {"setup": number} for number in range(sites)}
     monkeypatch.setattr(together, "groups", lambda *_: [(run, group)])
     monkeypatch.setattr(together, "Group", Group)

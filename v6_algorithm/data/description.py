@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.cells import hint, holds_complex, without_hint
+from v6_algorithm.data.hints import hint, holds_complex, without_hint
 from v6_algorithm.data.names import check_once, not_there
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.numbers import says_whose

@@ -1,6 +1,6 @@
 """Columns that are written, or measured, in two ways: decimal marks, words behind counts, two units.
 
-`cells.hint` asks here, for hints only: nothing is changed.
+`hints.hint` asks here, for hints only: nothing is changed.
 """
 
 from __future__ import annotations

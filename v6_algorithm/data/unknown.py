@@ -1,6 +1,6 @@
 """What a table may hold in place of "not known": codes such as -9, zeros where nothing is 0, words such as na.
 
-`cells.hint` asks here, for hints only: nobody but a hospital can say what they mean, and nothing is changed.
+`hints.hint` asks here, for hints only: nobody but a hospital can say what they mean, and nothing is changed.
 """
 
 from __future__ import annotations

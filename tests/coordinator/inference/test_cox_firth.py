@@ -65,4 +65,4 @@ def test_masked_sums_come_to_the_same(frames):
 
 def test_two_penalties_are_refused():
     with pytest.raises(ExperimentError, match="two penalties"):
-        v6.run({**KEYS, "model": {"kind": "cox", "firth": True, "ridge": 1.0}}, {})
+        v6.run({**KEYS, "model": {"kind": "cox", "firth": True, "ridge": 1.0}}, {"a": "a.csv"})

@@ -280,7 +280,7 @@ def test_what_a_notebook_holds_does_not_go_to_hospitals():
 @pytest.mark.parametrize(
     ("sites", "message"),
     [
-        ({}, "sites: must be a mapping"),
+        ({}, "sites: no site is named; allowed: a mapping of names to rows"),
         ({"a": 7}, "site 'a': a int is not taken"),
         ({"a": "no.csv"}, "site 'a': there is no file no.csv"),
         ({"a": (np.zeros((3, 2)), np.zeros(4))}, "X has 3 rows, y has 4"),
@@ -307,7 +307,7 @@ def test_what_a_result_cannot_do_is_said(result):
         (lambda: result.evaluate(FRAMES["a"].drop(columns="y")), r"rows: column 'y' \(data.target\) is not there"),
         (lambda: v6.compare(["runs/heart"]), r"compare: a str is not taken; allowed: results, as load\('runs/heart'\)"),
         (lambda: v6.compare([result], part="tst"), "compare: part 'tst' is not known; allowed: test, validation, cent"),
-        (lambda: v6.run(v6.Experiment(target="y"), [FRAMES["a"]]), "sites: must be a mapping of names to rows"),
+        (lambda: v6.run(v6.Experiment(target="y"), [FRAMES["a"]]), "sites: a list is not taken; allowed: a mapping"),
     ]:
         with pytest.raises(ExperimentError, match=message):
             asked()

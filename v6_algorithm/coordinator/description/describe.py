@@ -22,7 +22,7 @@ from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
 from v6_algorithm.coordinator.preparation.image_notes import tell_ends
 from v6_algorithm.coordinator.preparation.questions import raise_data_errors
 from v6_algorithm.data.assumed import check_assumed
-from v6_algorithm.data.cells import HINTS
+from v6_algorithm.data.hints import HINTS
 from v6_algorithm.data.imaging.picture import CAUSES
 from v6_algorithm.data.preparation import Moments, merge_moments
 from v6_algorithm.data.preparation.columns import sort_labels, tell_numbers, tell_patients, unknown_coded

@@ -14,7 +14,7 @@ import numpy as np
 from v6_algorithm.coordinator.preparation.leaks import check_leaks
 from v6_algorithm.coordinator.preparation.value_ranges import check_codes
 from v6_algorithm.data.assumed import check_assumed
-from v6_algorithm.data.cells import HINTS
+from v6_algorithm.data.hints import HINTS
 from v6_algorithm.data.preparation.columns import Agreement
 from v6_algorithm.data.preparation.setup import unpack_arrays
 from v6_algorithm.data.preparation.statistics import Moments

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from v6_algorithm.data.cells import HINTS
+from v6_algorithm.data.hints import HINTS
 from v6_algorithm.data.names import alike_to, not_there
 from v6_algorithm.data.preparation.agreement import Agreement, Label
 from v6_algorithm.data.preparation.spelling import may_be_one, spelled_differently

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from v6_algorithm.data.cells import HINTS, blurred, columns_at
+from v6_algorithm.data.cells import blurred, columns_at
+from v6_algorithm.data.hints import HINTS
 from v6_algorithm.data.names import bare_name, not_there
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.rows.kind import Agreed, Array, RowKind, Schemas, listed

@@ -42,7 +42,8 @@ def tables_of_sites(sites: Mapping[str, Any], experiment: Experiment) -> dict[st
 def check_sites(sites: Any) -> None:
     """Refuse what is no mapping of names to rows; raises ExperimentError."""
     if not isinstance(sites, Mapping) or not sites:
-        raise ExperimentError("sites: must be a mapping of names to rows, such as {'a': frame, 'b': 'b.csv'}")
+        given = "no site is named" if isinstance(sites, Mapping) else f"a {type(sites).__name__} is not taken"
+        raise ExperimentError(f"sites: {given}; allowed: a mapping of names to rows, as {{'a': frame, 'b': 'b.csv'}}")
 
 
 def source_of_rows(rows: Any, experiment: Experiment, where: str) -> TableSource:
