@@ -99,7 +99,7 @@ def test_each_trap_is_one_clear_line_and_the_mended_tables_give_the_plain_ones_m
             write_with_traps(folder, place, name, rows, mended=mended)
 
     write()
-    assert 'is it data.separator: ";"?' in refused(folder)
+    assert 'is it data.separator: ";", with data.decimal: ","?' in refused(folder)
     settings = ['data.separator=";"']
     assert "line 19 has 15 cells, more than the 14 of the header" in refused(folder, *settings)
     write("lines")

@@ -313,7 +313,7 @@ class Work:
             self._inputs_of(table, setup, fold, device),
             torch.from_numpy(table.target).to(device.kind),
             torch.from_numpy(table.member).to(device.kind),
-            torch.from_numpy(table.weights).to(device.kind) if len(table.weights) else None,
+            torch.tensor(table.weights, device=device.kind) if len(table.weights) else None,
         )
         if rows.inputs.nbytes * len(table.folds) <= _MEMORY_BYTES:
             self.context.memory[key] = rows

@@ -74,7 +74,7 @@ def _fit(
 
     best = likelihood(beta)
     for _ in range(_STEPS):
-        risk = 1 / (1 + np.exp(-(design @ beta + offset)))
+        risk = np.exp(-np.logaddexp(0, -(design @ beta + offset)))
         information = (design * (rows * risk * (1 - risk))[:, None]).T @ design
         try:
             step = np.linalg.solve(information, design.T @ (ones - rows * risk))
