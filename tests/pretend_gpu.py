@@ -176,6 +176,8 @@ def pretended_gpu() -> Iterator[None]:
         patch.setattr(torch.cuda, "current_device", lambda: 0)
         patch.setattr(torch.cuda, "manual_seed_all", lambda _: None)
         patch.setattr(torch.random, "fork_rng", _fork_rng)
+        # Builds of torch for CUDA ask the driver there.
+        patch.setattr(torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda _: None, raising=False)
         # A parameter cannot become one of another class; on a real GPU it stays the same object.
         patch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
         # Of what is made in it no view can be wrapped.
