@@ -73,6 +73,8 @@ class Researcher:
         return subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *map(str, words)], env=self.environment, cwd=self.folder, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            # Of tests that a shell runs in the background, which lets them ignore Ctrl-C, commands do not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def tasks(self) -> list[int]:
